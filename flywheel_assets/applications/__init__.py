@@ -1,0 +1,1 @@
+"""One short file per application: what a platform team copies and edits."""

@@ -1,0 +1,1 @@
+"""The HTTP service that takes events in; it knows nothing of Dagster."""

@@ -1,0 +1,1 @@
+"""The Dagster definitions; with `applications/` the only room that imports dagster."""

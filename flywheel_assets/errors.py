@@ -1,0 +1,108 @@
+"""Every error this project raises on purpose.
+
+FlywheelError
+├── PermanentError                 the same input will fail again: fix something first
+│   ├── SettingsError              a setting is missing, unreadable or contradicts another
+│   ├── UnknownNameError           a name that nobody knows; lists the known ones
+│   ├── InvalidEventError          an event that capture must refuse
+│   ├── LandingError
+│   │   ├── ClosedDayError         a closed day's files differ from what its closing recorded
+│   │   └── LandingRetiredError    a closed day's files were removed by retention
+│   ├── MissingInputError          an input day was never materialized
+│   ├── PartitionMismatchError     rows do not belong to the partition they were written for
+│   ├── VersionError
+│   │   ├── EmptyVersionError      nothing to train on
+│   │   ├── VersionConflictError   a tag or export of that name exists with other content
+│   │   └── ManifestMismatchError  an exported file is not what its manifest says
+│   └── TrainingError              the trainer refused its input or produced an unusable model
+└── TransientError                 the same input may succeed later: Dagster retries
+    ├── CommitContentionError      the lake's commit lock or catalog stayed busy past the deadline
+    ├── CaptureUnavailableError    the capture service did not answer
+    └── ProcessDiedError           a training or evaluation process ended without a report
+"""
+
+from collections.abc import Iterable
+
+
+class FlywheelError(Exception):
+    """Root of everything raised on purpose; `is_transient` decides whether an orchestrator retries."""
+
+    is_transient = False
+
+
+class PermanentError(FlywheelError):
+    """The same input will fail again."""
+
+
+class SettingsError(PermanentError):
+    """A setting is missing, unreadable or contradicts another one."""
+
+
+class UnknownNameError(PermanentError):
+    """A name that nobody knows."""
+
+    def __init__(self, kind: str, received: str, known: Iterable[str], next_action: str = "") -> None:
+        names = ", ".join(sorted(known)) or "none yet"
+        super().__init__(f"unknown {kind} {received!r}; known: {names}.{' ' + next_action if next_action else ''}")
+
+
+class InvalidEventError(PermanentError):
+    """An event that capture must refuse; the message is safe to send to the client."""
+
+
+class LandingError(PermanentError):
+    """The landing zone is not what it promised to be."""
+
+
+class ClosedDayError(LandingError):
+    """A closed day's files differ from what its closing recorded."""
+
+
+class LandingRetiredError(LandingError):
+    """A closed day's files were removed by retention, so the day cannot be read again."""
+
+
+class MissingInputError(PermanentError):
+    """An input day was never materialized."""
+
+
+class PartitionMismatchError(PermanentError):
+    """Rows do not belong to the partition they were written for."""
+
+
+class VersionError(PermanentError):
+    """A gold version cannot be cut, read or trained from."""
+
+
+class EmptyVersionError(VersionError):
+    """Nothing to train on."""
+
+
+class VersionConflictError(VersionError):
+    """A tag or an export of that name exists with other content."""
+
+
+class ManifestMismatchError(VersionError):
+    """An exported file is not what its manifest says."""
+
+
+class TrainingError(PermanentError):
+    """The trainer refused its input or produced an unusable model."""
+
+
+class TransientError(FlywheelError):
+    """The same input may succeed later."""
+
+    is_transient = True
+
+
+class CommitContentionError(TransientError):
+    """The lake's commit lock or its catalog stayed busy past the deadline."""
+
+
+class CaptureUnavailableError(TransientError):
+    """The capture service did not answer."""
+
+
+class ProcessDiedError(TransientError):
+    """A training or evaluation process ended without leaving its report."""

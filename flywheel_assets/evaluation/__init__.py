@@ -1,0 +1,1 @@
+"""Generation and scoring that need a model, in their own process."""

@@ -1,0 +1,1 @@
+"""Landing files, Iceberg tables and gold versions: everything that lasts."""

@@ -1,0 +1,184 @@
+"""The landing zone: append-only JSON-lines segments, one folder per application, kind of event and received day.
+
+    <root>/<application>/<kind>/received_date=YYYY-MM-DD/<segment>.jsonl   sealed, never changed
+    <root>/<application>/<kind>/received_date=YYYY-MM-DD/_CLOSED.json      the day's final list of segments
+    <root>/<application>/<kind>/_open/<segment>.jsonl                      being written by a capture process
+
+A segment becomes visible by one atomic rename. The first reader that comes later than `CLOSING_DELAY` after the day's
+end *closes* it: from then on the day is exactly the files that `_CLOSED.json` lists. A segment that turns up later is
+moved to the day on which it was found, so nothing acknowledged is lost and no closed day changes.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from flywheel_assets.errors import ClosedDayError, LandingRetiredError
+
+CLOSING_DELAY = timedelta(minutes=15)
+CLOSED_FILE = "_CLOSED.json"
+_DAY_DIR = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})$")
+
+
+class EventKind(StrEnum):
+    """The two kinds of event an application lands, each in its own folder."""
+
+    PREDICTION = "prediction"
+    FEEDBACK = "feedback"
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """One sealed file as a closing records it."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class _Closing(msgspec.Struct, frozen=True):
+    closed_at: datetime
+    segments: list[Segment]
+
+
+@dataclass(frozen=True)
+class LandedDay:
+    """What one landing day holds: its segments in name order, and whether that can still change."""
+
+    day: date
+    paths: tuple[Path, ...]
+    is_closed: bool
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class LandingZone:
+    """The landing folder of one application and kind of event."""
+
+    root: Path
+    application: str
+    kind: EventKind
+
+    @property
+    def folder(self) -> Path:
+        """Holds the day folders and the open segments."""
+        return self.root / self.application / self.kind
+
+    @property
+    def open_folder(self) -> Path:
+        """Where segments are written until they are sealed; the same file system, so that a rename is atomic."""
+        return self.folder / "_open"
+
+    def day_folder(self, day: date) -> Path:
+        """Where the sealed segments of one received day lie."""
+        return self.folder / f"received_date={day.isoformat()}"
+
+    def publish(self, open_segment: Path, day: date) -> Path:
+        """Make a complete, fsynced segment visible under `day` by one atomic rename; returns its final path."""
+        folder = self.day_folder(day)
+        folder.mkdir(parents=True, exist_ok=True)
+        final = folder / open_segment.name
+        os.rename(open_segment, final)
+        _sync_folder(folder)
+        return final
+
+    def days(self) -> list[date]:
+        """Every received day that has a folder, ascending."""
+        if not self.folder.is_dir():
+            return []
+        matches = (_DAY_DIR.search(entry.name) for entry in self.folder.iterdir())
+        return sorted(date.fromisoformat(match[1]) for match in matches if match)
+
+    def read(self, day: date, now: datetime) -> LandedDay:
+        """List one day, closing it first when its time has come.
+
+        Raises:
+            ClosedDayError: a listed segment's size changed since the closing.
+            LandingRetiredError: listed segments are gone; the day's table partition must be left untouched.
+        """
+        folder = self.day_folder(day)
+        if now >= datetime.combine(day + timedelta(days=1), time(), UTC) + CLOSING_DELAY:
+            closing = self._close(day, now)
+            return LandedDay(
+                day=day,
+                paths=tuple(folder / segment.name for segment in closing.segments),
+                is_closed=True,
+                content_hash=_digest([(segment.name, segment.sha256) for segment in closing.segments]),
+            )
+        paths = tuple(sorted(folder.glob("*.jsonl")))
+        return LandedDay(day, paths, False, _digest([(path.name, path.stat().st_size) for path in paths]))
+
+    def _close(self, day: date, now: datetime) -> _Closing:
+        folder = self.day_folder(day)
+        folder.mkdir(parents=True, exist_ok=True)
+        closed_file = folder / CLOSED_FILE
+        if closed_file.exists():
+            closing = msgspec.json.decode(closed_file.read_bytes(), type=_Closing)
+            self._verify(folder, closing, day)
+        else:
+            segments = [Segment(path.name, path.stat().st_size, _sha256(path)) for path in sorted(folder.glob("*.jsonl"))]
+            closing = _Closing(closed_at=now, segments=segments)
+            self._write_once(closed_file, msgspec.json.encode(closing))
+            # Another reader may have closed the day at the same moment: its list is the one that holds.
+            closing = msgspec.json.decode(closed_file.read_bytes(), type=_Closing)
+        self._republish_late_segments(folder, closing, now)
+        return closing
+
+    def _verify(self, folder: Path, closing: _Closing, day: date) -> None:
+        missing = [segment.name for segment in closing.segments if not (folder / segment.name).exists()]
+        if missing:
+            raise LandingRetiredError(
+                f"{folder}: {len(missing)} of {len(closing.segments)} segments of the closed day {day} are gone "
+                f"(first: {missing[0]}). The table keeps its rows; restore the files to read the day again."
+            )
+        for segment in closing.segments:
+            size = (folder / segment.name).stat().st_size
+            if size != segment.bytes:
+                raise ClosedDayError(
+                    f"{folder / segment.name} has {size} bytes, its closing recorded {segment.bytes}. "
+                    "A closed day never changes: restore the file."
+                )
+
+    def _republish_late_segments(self, folder: Path, closing: _Closing, now: datetime) -> None:
+        listed = {segment.name for segment in closing.segments}
+        for late in sorted(folder.glob("*.jsonl")):
+            if late.name not in listed:
+                self.publish(late, now.date())
+
+    @staticmethod
+    def _write_once(path: Path, content: bytes) -> None:
+        """Create `path` with `content` unless it exists; never visible half written."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(parts: list[tuple[str, object]]) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

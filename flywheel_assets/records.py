@@ -1,0 +1,246 @@
+"""The records every room speaks in: Arrow schemas, identifiers, signals and reason codes.
+
+A schema's column metadata carries its description, so that the Dagster UI and the Iceberg tables show the same words.
+All times are UTC, microseconds. Identifiers are 32 hexadecimal characters of BLAKE2b over a JSON array, so that no
+two different lists of fields can collide by concatenation.
+"""
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+class Signal(StrEnum):
+    """What kind of feedback a person or system gave."""
+
+    EDIT = "edit"
+    THUMB = "thumb"
+    RATING = "rating"
+    COPY = "copy"
+    ACCEPT = "accept"
+    REGENERATE = "regenerate"
+    LABEL = "label"
+    COMMENT = "comment"
+
+
+class SubjectKind(StrEnum):
+    """Whose feedback it is: the best identity known. Caps per person apply to USER only."""
+
+    USER = "user"
+    THREAD = "thread"
+    PROMPT = "prompt"
+
+
+class PromptFormat(StrEnum):
+    """How the `prompt` column is to be read; the chat template is applied at training only."""
+
+    TEXT = "text"
+    MESSAGES = "messages"  # a JSON array of {"role": …, "content": …}
+
+
+class ExampleKind(StrEnum):
+    """What a gold row teaches."""
+
+    PREFERENCE_PAIR = "preference_pair"
+    ACCEPTED_OUTPUT = "accepted_output"  # chosen = the model's own output, rejected is null
+
+
+class Reason(StrEnum):
+    """Why a row was dropped or quarantined; stable words that dashboards and tests may rely on."""
+
+    # landing → raw tables
+    MALFORMED_EVENT = "malformed_event"
+    DUPLICATE_EVENT = "duplicate_event"
+    # raw tables → joined feedback
+    NO_PREDICTION_IN_WINDOW = "no_prediction_in_window"
+    WAITING_FOR_PREDICTION = "waiting_for_prediction"
+    # joined feedback → gold
+    NOT_TRAINABLE_SIGNAL = "not_trainable_signal"
+    NO_CONSENT = "no_consent"
+    EMPTY = "empty"
+    UNCHANGED = "unchanged"
+    COSMETIC_EDIT = "cosmetic_edit"
+    TRIVIAL_EDIT = "trivial_edit"
+    REWRITE = "rewrite"
+    DUPLICATE = "duplicate"
+    SECRET = "secret"
+    PERSONAL_DATA = "personal_data"
+    PROMPT_INJECTION = "prompt_injection"
+    POLICY = "policy"
+    # gold → a version
+    SUPERSEDED = "superseded"
+    USER_CAP = "user_cap"
+    ANONYMOUS_CAP = "anonymous_cap"
+    NOT_SAMPLED = "not_sampled"
+
+
+def stable_id(*fields: Any) -> str:
+    """32 hex characters that depend on every field and on their order; fields must be JSON values."""
+    canonical = json.dumps(fields, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+    return hashlib.blake2b(canonical.encode("ascii"), digest_size=16).hexdigest()
+
+
+def event_id(application: str, source: str, client_id: str) -> str:
+    """The dedupe key of one event: the same client id from the same source is the same event."""
+    return stable_id("event", application, source, client_id)
+
+
+def pair_id(application: str, prediction_id: str) -> str:
+    """The key of the training example that one prediction can give, whoever corrected it."""
+    return stable_id("pair", application, prediction_id)
+
+
+def subject_of(user_id: str | None, thread_id: str | None, prompt: str) -> tuple[str, SubjectKind]:
+    """Whose feedback this is: the user, else the thread, else everyone who sent the same prompt."""
+    if user_id:
+        return user_id, SubjectKind.USER
+    if thread_id:
+        return thread_id, SubjectKind.THREAD
+    return stable_id("prompt", prompt), SubjectKind.PROMPT
+
+
+def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"description": description})
+
+
+def description_of(field: pa.Field) -> str:
+    """The sentence a schema gives to one of its columns."""
+    return (field.metadata or {}).get(b"description", b"").decode()
+
+
+_IDENTITY = [
+    _column("user_id", pa.string(), "the signed-in user, where the application knows one", nullable=True),
+    _column("thread_id", pa.string(), "the conversation or session", nullable=True),
+    _column("do_not_train", pa.bool_(), "consent withheld: never in a version"),
+]
+_RECEIPT = [
+    _column("event_id", pa.string(), "hash(application, source, client id): the dedupe key"),
+    _column("received_at", TIMESTAMP, "when capture received the event"),
+    _column("occurred_at", TIMESTAMP, "when it happened, from the client"),
+    _column("source", pa.string(), "who sent the event (CloudEvents source)"),
+]
+
+# One landed line each; the raw tables add the partition column in front.
+PREDICTION_EVENT = pa.schema(
+    [
+        *_RECEIPT,
+        _column("prediction_id", pa.string(), "the served output that feedback refers to"),
+        _column("model_version", pa.string(), "which model served it", nullable=True),
+        *_IDENTITY,
+        _column("prompt", pa.string(), "what the model was asked: text, or messages as a JSON array"),
+        _column("prompt_format", pa.string(), "text | messages"),
+        _column("output", pa.string(), "what the model answered"),
+    ]
+)
+FEEDBACK_EVENT = pa.schema(
+    [
+        *_RECEIPT,
+        _column("prediction_id", pa.string(), "the served output this is about"),
+        _column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
+        _column("model_version", pa.string(), "which model served it, as the client knew it", nullable=True),
+        *_IDENTITY,
+        _column("prompt", pa.string(), "carried by edits, so that they never depend on a sampled prediction", nullable=True),
+        _column("prompt_format", pa.string(), "text | messages", nullable=True),
+        _column("original_output", pa.string(), "the model's text before the edit, carried by edits", nullable=True),
+        _column("final_text", pa.string(), "the text after the edit", nullable=True),
+        _column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
+        _column("label", pa.string(), "the true class, for label signals", nullable=True),
+        _column("comment", pa.string(), "free text, never trained on", nullable=True),
+        _column("sampling_probability", pa.float64(), "with which the client kept this event"),
+    ]
+)
+
+_RECEIVED_DATE = _column("received_date", pa.date32(), "UTC day of publication in landing; the partition")
+_COMPLETED_DATE = _column("completed_date", pa.date32(), "UTC day on which the match became complete; the partition")
+
+RAW_PREDICTIONS = pa.schema([_RECEIVED_DATE, *PREDICTION_EVENT])
+GROUND_TRUTH = pa.schema([_RECEIVED_DATE, *FEEDBACK_EVENT])
+
+JOINED_FEEDBACK = pa.schema(
+    [
+        _COMPLETED_DATE,
+        _column("feedback_event_id", pa.string(), "the feedback event; the key"),
+        _column("prediction_id", pa.string(), "the served output"),
+        _column("prediction_received_date", pa.date32(), "first receipt of the prediction; null: the edit carried its text", nullable=True),
+        _column("feedback_received_date", pa.date32(), "first receipt of the feedback"),
+        _column("feedback_received_at", TIMESTAMP, "when capture received the feedback"),
+        _column("occurred_at", TIMESTAMP, "when the feedback happened"),
+        _column("predicted_at", TIMESTAMP, "when the prediction happened", nullable=True),
+        _column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
+        _column("source", pa.string(), "who sent the feedback"),
+        _column("model_version", pa.string(), "which model served the output", nullable=True),
+        _column("subject", pa.string(), "whose feedback it is"),
+        _column("subject_kind", pa.string(), "user | thread | prompt"),
+        *_IDENTITY,
+        _column("prompt", pa.string(), "what the model was asked"),
+        _column("prompt_format", pa.string(), "text | messages"),
+        _column("output", pa.string(), "what the model answered"),
+        _column("final_text", pa.string(), "the text after the edit", nullable=True),
+        _column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
+        _column("label", pa.string(), "the true class, for label signals", nullable=True),
+        _column("comment", pa.string(), "free text, never trained on", nullable=True),
+        _column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
+    ]
+)
+
+CURATED_DPO_PAIRS = pa.schema(
+    [
+        _COMPLETED_DATE,
+        _column("pair_id", pa.string(), "hash(application, prediction id); the key once a version is resolved"),
+        _column("example_kind", pa.string(), "preference_pair | accepted_output"),
+        _column("feedback_event_id", pa.string(), "the feedback that admitted it"),
+        _column("prediction_id", pa.string(), "the served output"),
+        _column("feedback_received_date", pa.date32(), "first receipt of the feedback"),
+        _column("feedback_received_at", TIMESTAMP, "when capture received the feedback"),
+        _column("occurred_at", TIMESTAMP, "when the feedback happened"),
+        _column("signal", pa.string(), "edit, or the signal that accepted the output"),
+        _column("source", pa.string(), "who sent the feedback"),
+        _column("model_version", pa.string(), "which model served the rejected or accepted output", nullable=True),
+        _column("subject", pa.string(), "whose feedback it is"),
+        _column("subject_kind", pa.string(), "user | thread | prompt"),
+        _column("prompt", pa.string(), "what the model was asked"),
+        _column("prompt_format", pa.string(), "text | messages"),
+        _column("chosen", pa.string(), "the user's text; for an accepted output the model's"),
+        _column("rejected", pa.string(), "the model's text; null for an accepted output", nullable=True),
+        _column("similarity", pa.float64(), "1 − Levenshtein / longer length, in characters; null for an accepted output", nullable=True),
+        _column("prompt_hash", pa.string(), "hash of the normalized prompt"),
+        _column("content_hash", pa.string(), "hash of the normalized prompt and chosen text"),
+        _column("policy_version", pa.string(), "the policy that passed it"),
+        _column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        _column("day", pa.date32(), "the partition of the asset that refused the row"),
+        _column("stage", pa.string(), "the asset that refused it; each replaces only its own rows"),
+        _column("row_id", pa.string(), "event id of the row in the stage's input, or a hash of a line that has none"),
+        _column("reason", pa.string(), "reason code"),
+        _column("detail", pa.string(), "what exactly, without user text", nullable=True),
+        _column("evidence", pa.string(), "JSON list of {category, score, field, start, end} found by checks", nullable=True),
+        _column("subject", pa.string(), "whose feedback it is", nullable=True),
+        _column("policy_version", pa.string(), "the policy that refused it", nullable=True),
+        _column("payload", pa.string(), "the refused line itself, only where no other table holds it", nullable=True),
+    ]
+)
+
+LEDGER = pa.schema(
+    [
+        _column("asset", pa.string(), "which asset"),
+        _column("day", pa.date32(), "which of its partitions"),
+        _column("is_closed", pa.bool_(), "every input of the day is closed: the rows are final"),
+        _column("content_hash", pa.string(), "of the partition's rows"),
+        _column("input_hashes", pa.string(), "JSON {input day: content hash} that were read; differs later = stale"),
+        _column("rows_in", pa.int64(), "rows the day had to account for"),
+        _column("rows_kept", pa.int64(), "rows in the partition"),
+        _column("rows_by_reason", pa.string(), "JSON {reason: rows} of everything not kept"),
+        _column("run_id", pa.string(), "the Dagster run, or the command, that wrote it"),
+        _column("code_version", pa.string(), "of the asset's logic"),
+        _column("recorded_at", TIMESTAMP, "when it was written"),
+    ]
+)

@@ -1,0 +1,77 @@
+"""Every setting, from the environment (`FLYWHEEL_…`) or `.env`: the only reader of the environment."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where things are and how the services listen; the defaults run everything on one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="FLYWHEEL_", env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(Path(".flywheel"), description="Folder of everything that lasts, unless set one by one below.")
+    landing_dir: Path | None = Field(None, description="Landing zone. Default: <home>/landing.")
+    catalog_uri: str | None = Field(None, description="Iceberg SQL catalog. Default: sqlite:///<home>/catalog.db.")
+    warehouse: str | None = Field(None, description="Iceberg warehouse, a URI. Default: file://<home>/warehouse.")
+    versions_dir: Path | None = Field(None, description="Exports, adapters and reports of gold versions. Default: <home>/versions.")
+    models_dir: Path | None = Field(None, description="Base models addressed by name. Default: <home>/models.")
+    mlflow_uri: str | None = Field(None, description="MLflow tracking server. Default: sqlite:///<home>/mlflow.db.")
+
+    capture_host: str = Field("127.0.0.1", description="Address the capture service listens on.")
+    capture_port: int = Field(8700, ge=0, le=65535, description="Port of the capture service; 0 takes a free one.")
+    capture_segment_bytes: int = Field(64 * 2**20, ge=1024, description="A segment is sealed at this size, in bytes.")
+    capture_segment_age_s: float = Field(10.0, gt=0, description="A segment is sealed at this age, in seconds.")
+    capture_event_bytes: int = Field(4 * 2**20, ge=1024, description="Largest single event, in bytes.")
+    capture_request_bytes: int = Field(32 * 2**20, ge=1024, description="Largest request body, in bytes.")
+    capture_batch_events: int = Field(10_000, ge=1, description="Most events in one request.")
+    capture_queue_events: int = Field(20_000, ge=1, description="Events waiting for the disk before capture answers 503.")
+
+    def resolved_home(self) -> Path:
+        """The home as an absolute path."""
+        return self.home.expanduser().resolve()
+
+    def resolved_landing_dir(self) -> Path:
+        """The landing zone's root."""
+        return self.landing_dir or self.resolved_home() / "landing"
+
+    def resolved_catalog_uri(self) -> str:
+        """SQLAlchemy URI of the Iceberg catalog; the timeout lets SQLite wait for its lock instead of failing."""
+        return self.catalog_uri or f"sqlite:///{self.resolved_home()}/catalog.db?timeout=60"
+
+    def resolved_warehouse(self) -> str:
+        """URI under which the tables' files lie."""
+        return self.warehouse or f"file://{self.resolved_home()}/warehouse"
+
+    def resolved_versions_dir(self) -> Path:
+        """Where the exports of gold versions, their adapters and their reports lie."""
+        return self.versions_dir or self.resolved_home() / "versions"
+
+    def resolved_models_dir(self) -> Path:
+        """Where base models lie that an application addresses by name."""
+        return self.models_dir or self.resolved_home() / "models"
+
+    def resolved_mlflow_uri(self) -> str:
+        """MLflow's tracking and registry URI."""
+        return self.mlflow_uri or f"sqlite:///{self.resolved_home()}/mlflow.db"
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()
+
+
+def subprocess_environment(**extra: str) -> dict[str, str]:
+    """This process's environment for a child of ours: offline and without telemetry unless it says otherwise."""
+    quiet = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+    return {**quiet, **os.environ, **extra}
