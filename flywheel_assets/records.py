@@ -68,7 +68,7 @@ class Reason(StrEnum):
     TRIVIAL_EDIT = "trivial_edit"
     REWRITE = "rewrite"
     DUPLICATE = "duplicate"
-    SECRET = "secret"
+    SECRET = "secret"  # noqa: S105
     PERSONAL_DATA = "personal_data"
     PROMPT_INJECTION = "prompt_injection"
     POLICY = "policy"
@@ -110,7 +110,7 @@ def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = 
 
 def description_of(field: pa.Field) -> str:
     """The sentence a schema gives to one of its columns."""
-    return (field.metadata or {}).get(b"description", b"").decode()
+    return bytes((field.metadata or {}).get(b"description", b"")).decode()
 
 
 _IDENTITY = [
@@ -144,7 +144,9 @@ FEEDBACK_EVENT = pa.schema(
         _column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
         _column("model_version", pa.string(), "which model served it, as the client knew it", nullable=True),
         *_IDENTITY,
-        _column("prompt", pa.string(), "carried by edits, so that they never depend on a sampled prediction", nullable=True),
+        _column(
+            "prompt", pa.string(), "carried by edits, so that they never depend on a sampled prediction", nullable=True
+        ),
         _column("prompt_format", pa.string(), "text | messages", nullable=True),
         _column("original_output", pa.string(), "the model's text before the edit, carried by edits", nullable=True),
         _column("final_text", pa.string(), "the text after the edit", nullable=True),
@@ -166,7 +168,12 @@ JOINED_FEEDBACK = pa.schema(
         _COMPLETED_DATE,
         _column("feedback_event_id", pa.string(), "the feedback event; the key"),
         _column("prediction_id", pa.string(), "the served output"),
-        _column("prediction_received_date", pa.date32(), "first receipt of the prediction; null: the edit carried its text", nullable=True),
+        _column(
+            "prediction_received_date",
+            pa.date32(),
+            "first receipt of the prediction; null: the edit carried its text",
+            nullable=True,
+        ),
         _column("feedback_received_date", pa.date32(), "first receipt of the feedback"),
         _column("feedback_received_at", TIMESTAMP, "when capture received the feedback"),
         _column("occurred_at", TIMESTAMP, "when the feedback happened"),
@@ -207,7 +214,12 @@ CURATED_DPO_PAIRS = pa.schema(
         _column("prompt_format", pa.string(), "text | messages"),
         _column("chosen", pa.string(), "the user's text; for an accepted output the model's"),
         _column("rejected", pa.string(), "the model's text; null for an accepted output", nullable=True),
-        _column("similarity", pa.float64(), "1 − Levenshtein / longer length, in characters; null for an accepted output", nullable=True),
+        _column(
+            "similarity",
+            pa.float64(),
+            "1 − Levenshtein / longer length, in characters; null for an accepted output",
+            nullable=True,
+        ),
         _column("prompt_hash", pa.string(), "hash of the normalized prompt"),
         _column("content_hash", pa.string(), "hash of the normalized prompt and chosen text"),
         _column("policy_version", pa.string(), "the policy that passed it"),
@@ -222,7 +234,9 @@ QUARANTINE = pa.schema(
         _column("row_id", pa.string(), "event id of the row in the stage's input, or a hash of a line that has none"),
         _column("reason", pa.string(), "reason code"),
         _column("detail", pa.string(), "what exactly, without user text", nullable=True),
-        _column("evidence", pa.string(), "JSON list of {category, score, field, start, end} found by checks", nullable=True),
+        _column(
+            "evidence", pa.string(), "JSON list of {category, score, field, start, end} found by checks", nullable=True
+        ),
         _column("subject", pa.string(), "whose feedback it is", nullable=True),
         _column("policy_version", pa.string(), "the policy that refused it", nullable=True),
         _column("payload", pa.string(), "the refused line itself, only where no other table holds it", nullable=True),

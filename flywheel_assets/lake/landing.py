@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError
+from flywheel_assets.lake.exports import file_sha256
 
 CLOSING_DELAY = timedelta(minutes=15)
 CLOSED_FILE = "_CLOSED.json"
@@ -121,7 +122,9 @@ class LandingZone:
             closing = msgspec.json.decode(closed_file.read_bytes(), type=_Closing)
             self._verify(folder, closing, day)
         else:
-            segments = [Segment(path.name, path.stat().st_size, _sha256(path)) for path in sorted(folder.glob("*.jsonl"))]
+            segments = [
+                Segment(path.name, path.stat().st_size, file_sha256(path)) for path in sorted(folder.glob("*.jsonl"))
+            ]
             closing = _Closing(closed_at=now, segments=segments)
             self._write_once(closed_file, msgspec.json.encode(closing))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
@@ -173,11 +176,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(parts: list[tuple[str, object]]) -> str:

@@ -1,0 +1,198 @@
+"""The export of one gold version: four JSON-lines files and the manifest that seals them.
+
+    <versions_dir>/<application>/dpo_gold_v<N>/export/
+        dpo_gold_v<N>.jsonl              training pairs
+        dpo_gold_v<N>.accepted.jsonl     accepted outputs mixed into SFT; rejected is null
+        dpo_gold_v<N>.holdout.jsonl      pairs of held-out subjects
+        dpo_gold_v<N>.regression.jsonl   held-out subjects' accepted outputs; rejected is null
+        manifest.json
+
+The folder appears by one rename, so a torn export is never visible under its final name. Readers verify every file
+against the manifest before they use a row.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
+
+MANIFEST_FILE = "manifest.json"
+
+
+class ExportSet(StrEnum):
+    """What the rows of one exported file are for."""
+
+    TRAIN = "train"
+    ACCEPTED = "accepted"
+    HOLDOUT = "holdout"
+    REGRESSION = "regression"
+
+
+class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an export; `prompt` is text, or messages as a JSON array where `prompt_format` says so."""
+
+    pair_id: str
+    prompt: str
+    prompt_format: str
+    chosen: str
+    rejected: str | None
+    subject: str
+    similarity: float | None
+    prompt_hash: str
+    completed_date: str
+    model_version: str | None
+
+
+class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of an export as its manifest records it."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gold version consists of, without any user text; equal versions have equal manifests."""
+
+    version: str
+    application: str
+    snapshot_id: int
+    files: dict[ExportSet, ExportedFile]
+    dropped: dict[str, int]
+    """Rows of the closed days that resolution left out, by reason code."""
+    days: dict[str, str]
+    """Closed day → content hash of its gold partition, for every day that was resolved."""
+    rules: dict[str, Any]
+    code_version: str
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The canonical bytes of a manifest, of which its sha256 is taken."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+
+
+def manifest_sha256(folder: Path) -> str:
+    """The sha256 of the manifest file in `folder`."""
+    return hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a manifest without verifying its files.
+
+    Raises:
+        UnknownNameError: there is no export in `folder`.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.exists():
+        raise UnknownNameError("export", str(folder), [], "Materialize gold_snapshot for this version first.")
+    return msgspec.json.decode(path.read_bytes(), type=Manifest)
+
+
+def verify_manifest(folder: Path, sha256: str | None = None) -> Manifest:
+    """Read a manifest and check it, and every file that it lists, byte for byte.
+
+    Raises:
+        ManifestMismatchError: the manifest is not the expected one, or a file is missing or changed.
+    """
+    manifest = read_manifest(folder)
+    if sha256 is not None and (found := manifest_sha256(folder)) != sha256:
+        raise ManifestMismatchError(f"{folder / MANIFEST_FILE} has sha256 {found}, expected {sha256}")
+    for file in manifest.files.values():
+        path = folder / file.name
+        found = file_sha256(path) if path.exists() else "nothing: it is missing"
+        if found != file.sha256:
+            raise ManifestMismatchError(
+                f"{path} has sha256 {found}, its manifest says {file.sha256}. Restore the file, or cut a new version."
+            )
+    return manifest
+
+
+def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[ExportedRow]:
+    """The rows of one file of an export, in file order."""
+    name = manifest.files[ExportSet(which)].name
+    with open(folder / name, "rb") as lines:
+        decoder = msgspec.json.Decoder(ExportedRow)
+        return [decoder.decode(line) for line in lines]
+
+
+def write_export(
+    folder: Path,
+    *,
+    version: str,
+    application: str,
+    snapshot_id: int,
+    rows: Mapping[ExportSet, Iterable[ExportedRow]],
+    dropped: Mapping[str, int],
+    days: Mapping[str, str],
+    rules: Mapping[str, Any],
+    code_version: str,
+) -> Manifest:
+    """Write an export so that it appears whole or not at all; the same export again is a success.
+
+    Raises:
+        VersionConflictError: `folder` holds an export with other content.
+    """
+    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        files = {which: _write_rows(building, f"{version}{_SUFFIX[which]}", rows.get(which, ())) for which in ExportSet}
+        manifest = Manifest(
+            version=version,
+            application=application,
+            snapshot_id=snapshot_id,
+            files=files,
+            dropped=dict(dropped),
+            days=dict(days),
+            rules=dict(rules),
+            code_version=code_version,
+        )
+        _write_synced(building / MANIFEST_FILE, encode_manifest(manifest))
+        if folder.exists():
+            if manifest_sha256(folder) == manifest_sha256(building):
+                return verify_manifest(folder)
+            raise VersionConflictError(
+                f"{folder} holds another export of {version} (manifest {manifest_sha256(folder)[:12]}, "
+                f"this one {manifest_sha256(building)[:12]}). Versions never change: cut a new one."
+            )
+        os.rename(building, folder)
+        return manifest
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+_SUFFIX = {
+    ExportSet.TRAIN: ".jsonl",
+    ExportSet.ACCEPTED: ".accepted.jsonl",
+    ExportSet.HOLDOUT: ".holdout.jsonl",
+    ExportSet.REGRESSION: ".regression.jsonl",
+}
+
+
+def _write_rows(folder: Path, name: str, rows: Iterable[ExportedRow]) -> ExportedFile:
+    encoder = msgspec.json.Encoder()
+    lines = [encoder.encode(row) for row in rows]
+    content = b"".join(line + b"\n" for line in lines)
+    _write_synced(folder / name, content)
+    return ExportedFile(name=name, rows=len(lines), bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, read in chunks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
