@@ -17,7 +17,9 @@ class Settings(BaseSettings):
     landing_dir: Path | None = Field(None, description="Landing zone. Default: <home>/landing.")
     catalog_uri: str | None = Field(None, description="Iceberg SQL catalog. Default: sqlite:///<home>/catalog.db.")
     warehouse: str | None = Field(None, description="Iceberg warehouse, a URI. Default: file://<home>/warehouse.")
-    versions_dir: Path | None = Field(None, description="Exports, adapters and reports of gold versions. Default: <home>/versions.")
+    versions_dir: Path | None = Field(
+        None, description="Exports, adapters and reports of gold versions. Default: <home>/versions."
+    )
     models_dir: Path | None = Field(None, description="Base models addressed by name. Default: <home>/models.")
     mlflow_uri: str | None = Field(None, description="MLflow tracking server. Default: sqlite:///<home>/mlflow.db.")
 
@@ -28,7 +30,9 @@ class Settings(BaseSettings):
     capture_event_bytes: int = Field(4 * 2**20, ge=1024, description="Largest single event, in bytes.")
     capture_request_bytes: int = Field(32 * 2**20, ge=1024, description="Largest request body, in bytes.")
     capture_batch_events: int = Field(10_000, ge=1, description="Most events in one request.")
-    capture_queue_events: int = Field(20_000, ge=1, description="Events waiting for the disk before capture answers 503.")
+    capture_queue_events: int = Field(
+        20_000, ge=1, description="Events waiting for the disk before capture answers 503."
+    )
 
     def resolved_home(self) -> Path:
         """The home as an absolute path."""

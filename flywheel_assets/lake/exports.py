@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
+from flywheel_assets.lake.files import file_sha256, write_synced
 
 MANIFEST_FILE = "manifest.json"
 
@@ -155,7 +156,7 @@ def write_export(
             rules=dict(rules),
             code_version=code_version,
         )
-        _write_synced(building / MANIFEST_FILE, encode_manifest(manifest))
+        write_synced(building / MANIFEST_FILE, encode_manifest(manifest))
         if folder.exists():
             if manifest_sha256(folder) == manifest_sha256(building):
                 return verify_manifest(folder)
@@ -181,18 +182,5 @@ def _write_rows(folder: Path, name: str, rows: Iterable[ExportedRow]) -> Exporte
     encoder = msgspec.json.Encoder()
     lines = [encoder.encode(row) for row in rows]
     content = b"".join(line + b"\n" for line in lines)
-    _write_synced(folder / name, content)
+    write_synced(folder / name, content)
     return ExportedFile(name=name, rows=len(lines), bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, read in chunks."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError
-from flywheel_assets.lake.exports import file_sha256
+from flywheel_assets.lake.files import file_sha256, sync_folder, write_once
 
 CLOSING_DELAY = timedelta(minutes=15)
 CLOSED_FILE = "_CLOSED.json"
@@ -85,7 +85,7 @@ class LandingZone:
         folder.mkdir(parents=True, exist_ok=True)
         final = folder / open_segment.name
         os.rename(open_segment, final)
-        _sync_folder(folder)
+        sync_folder(folder)
         return final
 
     def days(self) -> list[date]:
@@ -126,7 +126,7 @@ class LandingZone:
                 Segment(path.name, path.stat().st_size, file_sha256(path)) for path in sorted(folder.glob("*.jsonl"))
             ]
             closing = _Closing(closed_at=now, segments=segments)
-            self._write_once(closed_file, msgspec.json.encode(closing))
+            write_once(closed_file, msgspec.json.encode(closing))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
             closing = msgspec.json.decode(closed_file.read_bytes(), type=_Closing)
         self._republish_late_segments(folder, closing, now)
@@ -152,30 +152,6 @@ class LandingZone:
         for late in sorted(folder.glob("*.jsonl")):
             if late.name not in listed:
                 self.publish(late, now.date())
-
-    @staticmethod
-    def _write_once(path: Path, content: bytes) -> None:
-        """Create `path` with `content` unless it exists; never visible half written."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(parts: list[tuple[str, object]]) -> str:
