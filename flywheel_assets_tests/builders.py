@@ -1,0 +1,156 @@
+"""Valid records with overrides: `make_prediction(prompt="…")` is a whole landed row in which only the prompt was chosen.
+
+Every call makes a new identity (ids count up and never repeat within a process), so that two records differ unless a
+test says that they are the same. Times are fixed: nothing here reads a clock.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from flywheel_assets import records
+
+APPLICATION = "assistant"
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+DAY = NOON.date()
+
+_numbers = itertools.count(1)
+
+
+def make_prediction(**overrides: Any) -> dict[str, Any]:
+    """One row of PREDICTION_EVENT."""
+    number = next(_numbers)
+    row = {
+        "event_id": records.event_id(APPLICATION, "app", f"prediction-{number}"),
+        "received_at": NOON,
+        "occurred_at": NOON - timedelta(seconds=2),
+        "source": "app",
+        "prediction_id": f"prediction-{number}",
+        "model_version": "base",
+        "user_id": f"user-{number}",
+        "thread_id": None,
+        "do_not_train": False,
+        "prompt": f"How do I read setting number {number} from the central store?",
+        "prompt_format": "text",
+        "output": f"Call settings.fetch('number_{number}') and check the result for None.",
+    }
+    return _with(row, overrides, records.PREDICTION_EVENT)
+
+
+def make_feedback(**overrides: Any) -> dict[str, Any]:
+    """One row of FEEDBACK_EVENT: an edit that carries its prompt and the original text."""
+    number = next(_numbers)
+    row = {
+        "event_id": records.event_id(APPLICATION, "app", f"feedback-{number}"),
+        "received_at": NOON + timedelta(minutes=1),
+        "occurred_at": NOON + timedelta(seconds=58),
+        "source": "app",
+        "prediction_id": f"prediction-{number}",
+        "signal": "edit",
+        "model_version": "base",
+        "user_id": f"user-{number}",
+        "thread_id": None,
+        "do_not_train": False,
+        "prompt": f"How do I read setting number {number} from the central store?",
+        "prompt_format": "text",
+        "original_output": f"Call settings.fetch('number_{number}') and check the result for None.",
+        "final_text": f"Call store.read('number_{number}', default=0): it never returns None.",
+        "value": None,
+        "label": None,
+        "comment": None,
+        "sampling_probability": 1.0,
+    }
+    return _with(row, overrides, records.FEEDBACK_EVENT)
+
+
+def make_joined(**overrides: Any) -> dict[str, Any]:
+    """One row of JOINED_FEEDBACK: an edit that passes the gate.
+
+    `subject` and `subject_kind` follow `user_id`, `thread_id` and `prompt` unless they are overridden.
+    """
+    number = next(_numbers)
+    row = {
+        "completed_date": DAY,
+        "feedback_event_id": records.event_id(APPLICATION, "app", f"feedback-{number}"),
+        "prediction_id": f"prediction-{number}",
+        "prediction_received_date": DAY,
+        "feedback_received_date": DAY,
+        "feedback_received_at": NOON + timedelta(minutes=1),
+        "occurred_at": NOON + timedelta(seconds=58),
+        "predicted_at": NOON,
+        "signal": "edit",
+        "source": "app",
+        "model_version": "base",
+        "user_id": f"user-{number}",
+        "thread_id": None,
+        "do_not_train": False,
+        "prompt": f"How do I read setting number {number} from the central store?",
+        "prompt_format": "text",
+        "output": f"Call settings.fetch('number_{number}') and check the result for None.",
+        "final_text": f"Call store.read('number_{number}', default=0): it never returns None.",
+        "value": None,
+        "label": None,
+        "comment": None,
+        "sampling_probability": 1.0,
+    }
+    known = {**row, **overrides}
+    subject, kind = records.subject_of(known["user_id"], known["thread_id"], known["prompt"])
+    return _with({**row, "subject": subject, "subject_kind": str(kind)}, overrides, records.JOINED_FEEDBACK)
+
+
+def make_gold(**overrides: Any) -> dict[str, Any]:
+    """One row of CURATED_DPO_PAIRS: a preference pair of its own user, prompt and prediction.
+
+    With `example_kind="accepted_output"` the text is the model's own and `rejected` and `similarity` are null.
+    `pair_id` follows `prediction_id`; the two hashes follow prompt and chosen unless they are overridden.
+    """
+    number = next(_numbers)
+    is_accepted = overrides.get("example_kind") == "accepted_output"
+    row = {
+        "completed_date": DAY,
+        "example_kind": "preference_pair",
+        "feedback_event_id": records.event_id(APPLICATION, "app", f"feedback-{number}"),
+        "prediction_id": f"prediction-{number}",
+        "feedback_received_date": DAY,
+        "feedback_received_at": NOON + timedelta(minutes=1),
+        "occurred_at": NOON + timedelta(seconds=58),
+        "signal": "accept" if is_accepted else "edit",
+        "source": "app",
+        "model_version": "base",
+        "subject": f"user-{number}",
+        "subject_kind": "user",
+        "prompt": f"How do I read setting number {number} from the central store?",
+        "prompt_format": "text",
+        "chosen": f"Call store.read('number_{number}', default=0): it never returns None.",
+        "rejected": None if is_accepted else f"Call settings.fetch('number_{number}') and check the result for None.",
+        "similarity": None if is_accepted else 0.5,
+        "policy_version": "policy",
+        "sampling_probability": 1.0,
+    }
+    known = {**row, **overrides}
+    derived = {
+        "pair_id": records.pair_id(APPLICATION, known["prediction_id"]),
+        "prompt_hash": records.stable_id(known["prompt"]),
+        "content_hash": records.stable_id(known["prompt"], known["chosen"]),
+    }
+    return _with({**row, **derived}, overrides, records.CURATED_DPO_PAIRS)
+
+
+def table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """The rows as an Arrow table of exactly this schema."""
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def day(offset_days: int = 0) -> date:
+    """The builders' day, or one some days from it."""
+    return DAY + timedelta(days=offset_days)
+
+
+def _with(row: Mapping[str, Any], overrides: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
+    unknown = set(overrides) - set(schema.names)
+    assert not unknown, f"no such column: {sorted(unknown)}; valid: {schema.names}"
+    assert set(row) == set(schema.names), f"the builder and its schema differ: {set(row) ^ set(schema.names)}"
+    return {**row, **overrides}
