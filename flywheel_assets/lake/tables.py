@@ -32,16 +32,7 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
     ValidationException,
 )
-from pyiceberg.expressions import (
-    AlwaysFalse,
-    AlwaysTrue,
-    And,
-    BooleanExpression,
-    EqualTo,
-    GreaterThanOrEqual,
-    LessThanOrEqual,
-    Or,
-)
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -287,12 +278,13 @@ class Lake:
         because partition replace leaves neither delete files nor rewritten rows.
         """
         view = view or spec.name
+        wanted = None if days is None else list(days)
         table = self.table(spec)
         names = list(columns or spec.schema.names)
-        if snapshot_id is None and table.current_snapshot() is None:
+        if (snapshot_id is None and table.current_snapshot() is None) or wanted == []:
             connection.register(view, spec.schema.empty_table().select(names))
             return
-        where: BooleanExpression = AlwaysTrue() if days is None else _partition_filter(spec, list(days))
+        where: str | BooleanExpression = AlwaysTrue() if wanted is None else _partition_filter(spec, wanted)
         scan = table.scan(row_filter=where, selected_fields=tuple(names), snapshot_id=snapshot_id)
         paths = [_local_path(task.file.file_path) for task in scan.plan_files()]
         if not paths:
@@ -364,20 +356,11 @@ def _partition_spec(spec: TableSpec) -> PartitionSpec:
     )
 
 
-def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> BooleanExpression:
+def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> str:
     """The partitions `days` as a few ranges: beyond 200 literals an IN no longer drops files by metadata."""
-    assert spec.day_column is not None
-    where: BooleanExpression = AlwaysFalse()
-    for first, last in _runs(days):
-        bounds = (
-            GreaterThanOrEqual(spec.day_column, first.isoformat()),
-            LessThanOrEqual(spec.day_column, last.isoformat()),
-        )
-        where = Or(where, And(*bounds))
-    if stage is not None:
-        assert spec.stage_column is not None
-        where = And(where, EqualTo(term=spec.stage_column, value=stage))
-    return where
+    runs = [f"({spec.day_column} >= '{first}' and {spec.day_column} <= '{last}')" for first, last in _runs(days)]
+    where = f"({' or '.join(runs)})"
+    return where if stage is None else f"{where} and {spec.stage_column} = '{stage}'"
 
 
 def _runs(days: Iterable[date]) -> list[tuple[date, date]]:

@@ -1,0 +1,199 @@
+"""The join of feedback with the predictions it is about: pure, over key columns, each match on exactly one day.
+
+Over the days `[D − w − k, D]` (w = join window, k = dedupe window) take the *first receipt* of each feedback event and
+of each prediction; a match belongs to day `max(first_p, first_f) = D` and needs `|first_p − first_f| ≤ w`. Feedback
+that comes before its prediction, or weeks after it, is therefore matched once; a retry across midnight changes nothing;
+a past day never changes; and a range of days gives the same rows as its days one by one.
+
+Feedback that *carries its text* (an edit with prompt and original output) needs no prediction: it is complete on its
+own first receipt, with the prediction attached where that is known by then. See docs/adr/0003.
+
+Accounting: `received + carried_in = duplicates + matched + expired + waiting` holds for every day, and `carried_in(D)`
+is `waiting(D − 1)`. It looks `w` days further back than the matches do, to know what was matched before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import duckdb
+import pyarrow as pa
+
+MATCHES = pa.schema(
+    [
+        ("completed_date", pa.date32()),
+        ("feedback_event_id", pa.string()),
+        ("feedback_date", pa.date32()),
+        ("prediction_id", pa.string()),
+        ("prediction_date", pa.date32()),
+    ]
+)
+EXPIRIES = pa.schema([("day", pa.date32()), ("feedback_event_id", pa.string()), ("feedback_date", pa.date32())])
+
+
+@dataclass(frozen=True)
+class JoinWindow:
+    """How far apart a prediction and its feedback may be received, and how late a retry may come."""
+
+    join_days: int = 30
+    """w: a label or an edit may arrive this many days after its prediction, or before it."""
+    dedupe_days: int = 7
+    """k: a retry of an event is recognised for this many days beyond the join window."""
+
+    @property
+    def match_lookback_days(self) -> int:
+        """Days before D that decide which matches belong to D."""
+        return self.join_days + self.dedupe_days
+
+    @property
+    def account_lookback_days(self) -> int:
+        """Days before D that decide what of the earlier feedback still waited on D."""
+        return 2 * self.join_days + self.dedupe_days
+
+
+@dataclass(frozen=True)
+class DayAccount:
+    """What became of the feedback that day D had to account for, in events."""
+
+    received: int
+    carried_in: int
+    duplicates: int
+    matched: int
+    expired: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class JoinedKeys:
+    """The matches of a range of days, what expired on them, and each day's account."""
+
+    matches: pa.Table
+    """One row per matched feedback event; columns `MATCHES`, `prediction_date` null where the text was carried."""
+    expiries: pa.Table
+    """One row per feedback event whose window ended without a prediction; columns `EXPIRIES`."""
+    accounts: dict[date, DayAccount]
+
+
+def join_keys(connection: duckdb.DuckDBPyConnection, days: Sequence[date], window: JoinWindow) -> JoinedKeys:
+    """Match feedback and predictions for `days`.
+
+    Args:
+        connection: holds two views over at least `[first day − account_lookback_days, last day]`, as Arrow tables or
+            Parquet files: `prediction_keys(prediction_id, received_date)` and
+            `feedback_keys(event_id, prediction_id, received_date, carries_text)`; rows may repeat across days.
+        days: the days to complete, ascending; gaps are allowed.
+        window: the application's windows.
+    """
+    first = min(days) - timedelta(days=window.account_lookback_days)
+    parameters = {"w": window.join_days, "span": window.match_lookback_days, "first": first, "last": max(days)}
+    connection.register("wanted_days", pa.table({"day": pa.array(days, pa.date32())}))
+    connection.execute(_FEEDBACK_RECEIPTS, parameters_in(_FEEDBACK_RECEIPTS, parameters))
+    connection.execute(_PREDICTION_RECEIPTS, parameters_in(_PREDICTION_RECEIPTS, parameters))
+    connection.execute(_COMPLETIONS, parameters_in(_COMPLETIONS, parameters))
+    matches = connection.sql(_MATCHES).to_arrow_table().cast(MATCHES)
+    expiries = connection.sql(_EXPIRIES, params=parameters_in(_EXPIRIES, parameters)).to_arrow_table().cast(EXPIRIES)
+    account_rows = connection.execute(_ACCOUNTS, parameters_in(_ACCOUNTS, parameters)).fetchall()
+    return JoinedKeys(matches, expiries, {row[0]: DayAccount(*row[1:]) for row in account_rows})
+
+
+def parameters_in(query: str, parameters: dict[str, object]) -> dict[str, object]:
+    """The parameters that a query names: DuckDB refuses surplus ones."""
+    return {name: value for name, value in parameters.items() if f"${name}" in query}
+
+
+# One row per feedback event and day it was received on; is_first: not received in the `span` days before.
+_FEEDBACK_RECEIPTS = """
+CREATE OR REPLACE TEMP TABLE feedback_receipts AS
+SELECT *, previous IS NULL OR day - previous > $span AS is_first
+FROM (
+    SELECT event_id, prediction_id, received_date AS day, carries_text,
+           lag(received_date) OVER (PARTITION BY event_id ORDER BY received_date) AS previous
+    FROM feedback_keys
+    WHERE received_date BETWEEN $first AND $last
+)
+"""
+
+# The same for predictions, of which only those that feedback names are kept.
+_PREDICTION_RECEIPTS = """
+CREATE OR REPLACE TEMP TABLE prediction_receipts AS
+SELECT *, previous IS NULL OR day - previous > $span AS is_first
+FROM (
+    SELECT prediction_id, day, lag(day) OVER (PARTITION BY prediction_id ORDER BY day) AS previous
+    FROM (
+        SELECT DISTINCT prediction_id, received_date AS day
+        FROM prediction_keys SEMI JOIN feedback_receipts USING (prediction_id)
+        WHERE received_date BETWEEN $first AND $last
+    )
+)
+"""
+
+# On which day each first receipt of feedback became complete, for all of them, wanted day or not.
+_COMPLETIONS = """
+CREATE OR REPLACE TEMP TABLE completions AS
+WITH on_arrival AS (  -- the feedback comes last: its prediction is there already, or it needs none
+    SELECT f.event_id, f.prediction_id, f.day AS feedback_date, f.day AS completed_date, f.carries_text,
+           min(p.day) AS earliest
+    FROM feedback_receipts f
+    LEFT JOIN prediction_receipts p ON p.prediction_id = f.prediction_id AND p.day BETWEEN f.day - $span AND f.day
+    WHERE f.is_first
+    GROUP BY ALL
+),
+complete_on_arrival AS (
+    SELECT event_id, prediction_id, feedback_date, completed_date,
+           CASE WHEN feedback_date - earliest <= $w THEN earliest END AS prediction_date
+    FROM on_arrival
+    WHERE carries_text OR feedback_date - earliest <= $w
+),
+later AS (  -- the prediction comes last: the feedback's first receipt waits for it
+    SELECT f.event_id, f.prediction_id, min(f.day) AS feedback_date, p.day AS completed_date, p.day AS prediction_date
+    FROM prediction_receipts p
+    JOIN feedback_receipts f ON f.prediction_id = p.prediction_id AND f.day BETWEEN p.day - $span AND p.day - 1
+    WHERE p.is_first AND NOT f.carries_text
+    GROUP BY ALL
+    HAVING p.day - min(f.day) <= $w
+)
+SELECT * FROM complete_on_arrival
+UNION ALL
+SELECT * FROM later
+"""
+
+_MATCHES = """
+SELECT completed_date, event_id AS feedback_event_id, feedback_date, prediction_id, prediction_date
+FROM completions SEMI JOIN wanted_days ON completed_date = day
+ORDER BY completed_date, feedback_event_id
+"""
+
+# First receipts by the day their window ends, with the day they were completed on, if any.
+_OUTCOMES = """
+SELECT f.event_id, f.day AS feedback_date, min(c.completed_date) AS completed_date
+FROM feedback_receipts f
+LEFT JOIN completions c ON c.event_id = f.event_id AND c.completed_date BETWEEN f.day AND f.day + $w
+WHERE f.is_first
+GROUP BY ALL
+"""
+
+_EXPIRIES = f"""
+SELECT day, event_id AS feedback_event_id, feedback_date
+FROM ({_OUTCOMES}) JOIN wanted_days ON feedback_date + $w = day
+WHERE completed_date IS NULL
+ORDER BY day, feedback_event_id
+"""
+
+_ACCOUNTS = f"""
+WITH outcomes AS ({_OUTCOMES}),
+receipts AS (
+    SELECT day, count(*) AS received, count(*) FILTER (NOT is_first) AS duplicates FROM feedback_receipts GROUP BY day
+)
+SELECT d.day,
+       coalesce(any_value(r.received), 0),
+       count(*) FILTER (o.feedback_date < d.day AND (o.completed_date IS NULL OR o.completed_date >= d.day)),
+       coalesce(any_value(r.duplicates), 0),
+       count(*) FILTER (o.completed_date = d.day),
+       count(*) FILTER (o.completed_date IS NULL AND o.feedback_date = d.day - $w),
+       count(*) FILTER ((o.completed_date IS NULL OR o.completed_date > d.day) AND o.feedback_date > d.day - $w)
+FROM wanted_days d
+LEFT JOIN receipts r ON r.day = d.day
+LEFT JOIN outcomes o ON o.feedback_date BETWEEN d.day - $w AND d.day
+GROUP BY d.day
+ORDER BY d.day
+"""

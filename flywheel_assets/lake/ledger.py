@@ -1,0 +1,151 @@
+"""The ledger: what each asset did for each day; it answers what Dagster cannot.
+
+A day with zero rows leaves no Iceberg partition, a range run gives all its days one data version, and identical or
+changed content both look alike in the UI. The ledger's row is written after the partition's commit: a crash in between
+leaves the older row, whose inputs then differ, and the next run replaces both.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import pyarrow as pa
+
+from flywheel_assets import records
+from flywheel_assets.errors import MissingInputError
+from flywheel_assets.lake.tables import LEDGER, Lake
+
+
+@dataclass(frozen=True)
+class RunStamp:
+    """Who writes: recorded in snapshots' summaries and in the ledger."""
+
+    run_id: str
+    code_version: str
+    now: datetime
+
+    def properties(self) -> dict[str, str]:
+        """For an Iceberg snapshot's summary."""
+        return {"flywheel.run-id": self.run_id, "flywheel.code-version": self.code_version}
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One asset's account of one day: `rows_in == rows_kept + sum(rows_by_reason)`."""
+
+    asset: str
+    day: date
+    is_closed: bool
+    content_hash: str
+    input_hashes: Mapping[str, str]
+    rows_in: int
+    rows_kept: int
+    rows_by_reason: Mapping[str, int]
+
+    @property
+    def balance(self) -> int:
+        """Rows that vanished (positive) or appeared (negative); anything but zero is a defect."""
+        return self.rows_in - self.rows_kept - sum(self.rows_by_reason.values())
+
+
+def record(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) -> None:
+    """Write entries, replacing those of the same asset and day."""
+    rows = pa.Table.from_pylist(
+        [
+            {
+                "asset": entry.asset,
+                "day": entry.day,
+                "is_closed": entry.is_closed,
+                "content_hash": entry.content_hash,
+                "input_hashes": json.dumps(dict(entry.input_hashes), sort_keys=True),
+                "rows_in": entry.rows_in,
+                "rows_kept": entry.rows_kept,
+                "rows_by_reason": json.dumps(dict(entry.rows_by_reason), sort_keys=True),
+                "run_id": stamp.run_id,
+                "code_version": stamp.code_version,
+                "recorded_at": stamp.now,
+            }
+            for entry in entries
+        ],
+        schema=records.LEDGER,
+    )
+
+    def merge(existing: pa.Table) -> pa.Table:
+        with lake.connect() as connection:
+            connection.register("existing", existing)
+            connection.register("fresh", rows)
+            return connection.sql(
+                "SELECT * FROM existing ANTI JOIN fresh USING (asset, day) UNION ALL SELECT * FROM fresh "
+                "ORDER BY asset, day"
+            ).to_arrow_table()
+
+    lake.replace_all(LEDGER, merge, stamp.properties())
+
+
+def entries_of(lake: Lake, asset: str, days: Iterable[date] | None = None) -> dict[date, LedgerEntry]:
+    """One asset's entries by day, ascending; `days=None` gives all of them."""
+    wanted = None if days is None else set(days)
+    rows = lake.read(LEDGER)
+    entries = {
+        row["day"]: LedgerEntry(
+            asset=row["asset"],
+            day=row["day"],
+            is_closed=row["is_closed"],
+            content_hash=row["content_hash"],
+            input_hashes=json.loads(row["input_hashes"]),
+            rows_in=row["rows_in"],
+            rows_kept=row["rows_kept"],
+            rows_by_reason=json.loads(row["rows_by_reason"]),
+        )
+        for row in rows.filter(pa.compute.equal(rows["asset"], asset)).to_pylist()
+        if wanted is None or row["day"] in wanted
+    }
+    return dict(sorted(entries.items()))
+
+
+def closed_days(lake: Lake, asset: str) -> dict[date, str]:
+    """Every closed day of an asset with its content hash, ascending."""
+    return {day: entry.content_hash for day, entry in entries_of(lake, asset).items() if entry.is_closed}
+
+
+def require(lake: Lake, asset: str, days: Sequence[date]) -> dict[date, LedgerEntry]:
+    """The entries of `days`, all of them.
+
+    Raises:
+        MissingInputError: a day was never materialized; names the first and how to make it.
+    """
+    entries = entries_of(lake, asset, days)
+    missing = [day for day in days if day not in entries]
+    if missing:
+        raise MissingInputError(
+            f"{lake.application}/{asset} was never materialized for {len(missing)} of {len(days)} days, first "
+            f"{missing[0]}. Materialize them, for instance with `flywheel backfill {missing[0]} {missing[-1]} "
+            f"--application {lake.application}`."
+        )
+    return entries
+
+
+def input_key(asset: str, day: date) -> str:
+    """How `input_hashes` names one partition of an input."""
+    return f"{asset}/{day.isoformat()}"
+
+
+def stale_days(lake: Lake, asset: str, inputs: Sequence[str]) -> dict[date, list[str]]:
+    """Days of `asset` whose recorded inputs differ from what those assets hold now, with the inputs that differ."""
+    current = {
+        f"{name}/{day.isoformat()}": entry.content_hash
+        for name in inputs
+        for day, entry in entries_of(lake, name).items()
+    }
+    stale: dict[date, list[str]] = {}
+    for day, entry in entries_of(lake, asset).items():
+        changed = [key for key, content in entry.input_hashes.items() if current.get(key) != content]
+        if changed:
+            stale[day] = changed
+    return stale
+
+
+def day_range(first: date, last: date) -> list[date]:
+    """Every day from `first` to `last`, both included; empty when `last` is earlier."""
+    return [first + timedelta(days=i) for i in range((last - first).days + 1)]
