@@ -1,4 +1,4 @@
-"""Valid records with overrides: `make_prediction(prompt="…")` is a whole landed row in which only the prompt was chosen.
+"""Valid records with overrides: `make_prediction(prompt="…")` is a whole landed row with only the prompt chosen.
 
 Every call makes a new identity (ids count up and never repeat within a process), so that two records differ unless a
 test says that they are the same. Times are fixed: nothing here reads a clock.
