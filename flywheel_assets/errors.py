@@ -18,6 +18,9 @@ FlywheelError
 └── TransientError                 the same input may succeed later: Dagster retries
     ├── CommitContentionError      the lake's commit lock or catalog stayed busy past the deadline
     ├── CaptureUnavailableError    the capture service did not answer
+    ├── EventLogError              capture cannot make events durable right now: nothing was acknowledged
+    │   ├── QueueFullError         more events wait for the disk than the queue may hold
+    │   └── LogWriteError          the disk is full, failed, or the log is closed
     └── ProcessDiedError           a training or evaluation process ended without a report
 """
 
@@ -102,6 +105,18 @@ class CommitContentionError(TransientError):
 
 class CaptureUnavailableError(TransientError):
     """The capture service did not answer."""
+
+
+class EventLogError(TransientError):
+    """Capture cannot make events durable right now; nothing of the request was acknowledged."""
+
+
+class QueueFullError(EventLogError):
+    """More events wait for the disk than the queue may hold."""
+
+
+class LogWriteError(EventLogError):
+    """The disk is full or failed, or the log is closed."""
 
 
 class ProcessDiedError(TransientError):
