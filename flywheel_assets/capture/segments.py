@@ -1,0 +1,326 @@
+"""The event log on local disk: group-committed segments, sealed by size, age and day.
+
+Requests put their lines into a bounded queue. One writer thread takes everything that waits, appends it to one open
+segment per application and kind of event, syncs every file it touched, and only then resolves the requests' futures:
+whoever gets an answer knows that the bytes are on disk. One fsync serves many requests, so throughput grows with load.
+
+A sealed segment is published in the landing zone under the UTC day of the injected clock. The age of a segment is
+counted on that clock *and* on the machine's monotonic one, whichever says more: a clock that stands still or was set
+back cannot keep acknowledged events out of sight.
+"""
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from flywheel_assets.capture.events import LandedRow
+from flywheel_assets.capture.segment_file import OpenSegment, leftover_segments, recover
+from flywheel_assets.errors import EventLogError, LogWriteError, QueueFullError
+from flywheel_assets.lake.landing import EventKind, LandingZone
+
+log = logging.getLogger(__name__)
+
+_GROUP_BYTES = 32 * 2**20  # bounds how far a segment can grow past its limit in one group
+_RETRY_S = 5.0
+
+Clock = Callable[[], datetime]
+
+
+def system_clock() -> datetime:
+    """The present, UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class SegmentLimits:
+    """When segments are sealed, and how much may wait for the disk."""
+
+    segment_bytes: int = 64 * 2**20
+    segment_age_s: float = 10.0
+    queue_events: int = 20_000
+    queue_bytes: int = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """The rows of one request on their way to the disk."""
+
+    application: str
+    rows: Sequence[LandedRow]
+    size_bytes: int
+    written: "Future[None]" = field(default_factory=Future)
+
+
+@dataclass
+class _Tracked:
+    """An open segment and when it was opened, on both clocks."""
+
+    segment: OpenSegment
+    opened_at: datetime
+    opened_monotonic: float
+
+
+@dataclass(frozen=True)
+class _SetAside:
+    """A segment whose descriptor failed: to be recovered up to what was durable."""
+
+    zone: LandingZone
+    path: Path
+    durable_bytes: int
+
+
+_Key = tuple[str, EventKind]
+
+
+class SegmentLog:
+    """Appends events durably; one instance per process and landing root, used from any thread or event loop."""
+
+    def __init__(self, root: Path, limits: SegmentLimits | None = None, clock: Clock = system_clock) -> None:
+        self._root = root
+        self._limits = limits or SegmentLimits()
+        self._clock = clock
+        self._writer_name = secrets.token_hex(4)  # random: names stay unique without telling host or process
+        self._segments_made = 0
+        self._tracked: dict[_Key, _Tracked] = {}
+        self._set_aside: list[_SetAside] = []
+        self._retry_after = 0.0
+        self._work = threading.Condition()
+        self._queue: deque[_Waiting] = deque()
+        self._queued_events = 0
+        self._queued_bytes = 0
+        self._seal_requests: list[Future[None]] = []
+        self._is_open = False
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "SegmentLog":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Recover what dead writers left, then take events."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        for zone, path in leftover_segments(self._root):
+            recover(zone, path, self._today())
+        self._is_open = True
+        self._thread = threading.Thread(target=self._run, name="segment-writer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, seal and publish every segment, and take nothing more."""
+        with self._work:
+            self._is_open = False
+            self._work.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
+        """Return when the rows are on disk.
+
+        Raises:
+            QueueFullError: too much waits already; nothing was taken.
+            LogWriteError: the disk refused; nothing may be acknowledged.
+        """
+        await asyncio.wrap_future(self.submit(application, rows))
+
+    def submit(self, application: str, rows: Sequence[LandedRow]) -> "Future[None]":
+        """Queue the rows; the future resolves when they are on disk, or fails with `LogWriteError`.
+
+        Raises:
+            QueueFullError: too much waits already. A request larger than the whole queue passes when nothing waits.
+            LogWriteError: the log is closed.
+        """
+        waiting = _Waiting(application, rows, sum(len(row.line) for row in rows))
+        limits = self._limits
+        with self._work:
+            if not self._is_open:
+                raise LogWriteError("the event log is closed: the service is shutting down")
+            if self._queue and (
+                self._queued_events + len(rows) > limits.queue_events
+                or self._queued_bytes + waiting.size_bytes > limits.queue_bytes
+            ):
+                raise QueueFullError(
+                    f"{self._queued_events} events ({self._queued_bytes} bytes) wait for the disk; the queue holds "
+                    f"{limits.queue_events} events and {limits.queue_bytes} bytes"
+                )
+            self._queue.append(waiting)
+            self._queued_events += len(rows)
+            self._queued_bytes += waiting.size_bytes
+            self._work.notify()
+        return waiting.written
+
+    def seal(self) -> None:
+        """Publish everything that was acknowledged so far; returns when readers can see it."""
+        request: Future[None] = Future()
+        with self._work:
+            if not self._is_open:
+                return
+            self._seal_requests.append(request)
+            self._work.notify()
+        request.result()
+
+    # The writer thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            group, seal_requests, is_last = self._next_work()
+            if group:
+                self._commit(group)
+            self._seal_due(everything=is_last or bool(seal_requests))
+            for request in seal_requests:
+                request.set_result(None)
+            if is_last:
+                return
+
+    def _next_work(self) -> tuple[list[_Waiting], list["Future[None]"], bool]:
+        with self._work:
+            if not self._queue and not self._seal_requests and self._is_open:
+                has_timers = bool(self._tracked or self._set_aside)
+                self._work.wait(self._tick_s() if has_timers else None)
+            group: list[_Waiting] = []
+            group_bytes = 0
+            while self._queue and group_bytes < _GROUP_BYTES:
+                waiting = self._queue.popleft()
+                self._queued_events -= len(waiting.rows)
+                self._queued_bytes -= waiting.size_bytes
+                if waiting.written.set_running_or_notify_cancel():
+                    group.append(waiting)
+                    group_bytes += waiting.size_bytes
+            seal_requests, self._seal_requests = self._seal_requests, []
+            return group, seal_requests, not self._is_open and not self._queue
+
+    def _tick_s(self) -> float:
+        return min(1.0, max(0.02, self._limits.segment_age_s / 4))
+
+    def _commit(self, group: list[_Waiting]) -> None:
+        try:
+            failures = self._write_and_sync(group)
+        except Exception as error:
+            # The thread must outlive a surprise (a clock that raises): its requests fail instead of waiting forever.
+            log.exception("group commit failed")
+            failures = {key: LogWriteError(f"{type(error).__name__} in the writer") for key in _keys(group)}
+        for waiting in group:
+            failure = next((failures[key] for key in _keys([waiting]) if key in failures), None)
+            if failure is None:
+                waiting.written.set_result(None)
+            else:
+                waiting.written.set_exception(failure)
+
+    def _write_and_sync(self, group: list[_Waiting]) -> dict[_Key, EventLogError]:
+        lines: dict[_Key, list[bytes]] = {}
+        for waiting in group:
+            for row in waiting.rows:
+                lines.setdefault((waiting.application, row.kind), []).append(row.line)
+        failures: dict[_Key, EventLogError] = {}
+        for key, chunk in lines.items():
+            try:
+                self._segment_for(key).append(chunk)
+            except OSError as error:
+                failures[key] = self._failure(key, error, "write")
+        for key in lines:
+            if key in failures:
+                continue
+            try:
+                self._tracked[key].segment.sync()
+            except OSError as error:
+                failures[key] = self._failure(key, error, "fsync")
+        return failures
+
+    def _segment_for(self, key: _Key) -> OpenSegment:
+        now = self._clock()
+        tracked = self._tracked.get(key)
+        if tracked is not None and _utc_day(tracked.opened_at) != _utc_day(now):
+            self._seal(key)
+            tracked = self._tracked.get(key)
+        if tracked is None:
+            application, kind = key
+            zone = LandingZone(self._root, application, kind)
+            self._segments_made += 1
+            segment = OpenSegment.create(zone, self._writer_name, self._segments_made, now)
+            tracked = self._tracked[key] = _Tracked(segment, now, time.monotonic())
+        return tracked.segment
+
+    def _failure(self, key: _Key, error: OSError, step: str) -> EventLogError:
+        """After a failed write the segment goes on at its durable end; after a failed fsync never.
+
+        The kernel marks the pages of a failed fsync clean: a second fsync on that descriptor would report success for
+        bytes that never reached the disk. What was durable before is published through a new descriptor.
+        """
+        log.error("%s failed for %s/%s: %s", step, *key, error.strerror)
+        if key in self._tracked and (step == "fsync" or not self._is_whole(key)):
+            self._put_aside(key)
+        return LogWriteError(f"the disk refused the events ({step}: {error.strerror}); nothing was acknowledged")
+
+    def _is_whole(self, key: _Key) -> bool:
+        segment = self._tracked[key].segment
+        try:
+            return segment.path.stat().st_size == segment.durable_bytes
+        except OSError:
+            return False
+
+    def _put_aside(self, key: _Key) -> None:
+        segment = self._tracked.pop(key).segment
+        segment.close()
+        self._set_aside.append(_SetAside(segment.zone, segment.path, segment.durable_bytes))
+
+    def _seal_due(self, *, everything: bool) -> None:
+        try:
+            for key in list(self._tracked):
+                if everything or self._is_due(self._tracked[key]):
+                    self._seal(key)
+            if self._set_aside and (everything or time.monotonic() >= self._retry_after):
+                self._recover_set_aside()
+        except Exception:
+            # Nothing acknowledged is at risk: the segments stay in the open folder and are sealed at the next tick.
+            log.exception("sealing failed")
+
+    def _is_due(self, tracked: _Tracked) -> bool:
+        now = self._clock()
+        age_s = max((now - tracked.opened_at).total_seconds(), time.monotonic() - tracked.opened_monotonic)
+        return (
+            tracked.segment.durable_bytes >= self._limits.segment_bytes
+            or age_s >= self._limits.segment_age_s
+            or _utc_day(now) != _utc_day(tracked.opened_at)
+        )
+
+    def _seal(self, key: _Key) -> None:
+        segment = self._tracked[key].segment
+        try:
+            segment.publish(self._today())
+        except OSError as error:
+            log.error("could not publish segment %s, will retry: %s", segment.path.name, error.strerror)
+            self._put_aside(key)
+        else:
+            del self._tracked[key]
+
+    def _recover_set_aside(self) -> None:
+        waiting, self._set_aside = self._set_aside, []
+        for aside in waiting:
+            try:
+                recover(aside.zone, aside.path, self._today(), aside.durable_bytes)
+            except OSError as error:
+                log.error("could not publish segment %s, will retry: %s", aside.path.name, error.strerror)
+                self._set_aside.append(aside)
+        self._retry_after = time.monotonic() + _RETRY_S
+
+    def _today(self) -> date:
+        return _utc_day(self._clock())
+
+
+def _keys(group: Iterable[_Waiting]) -> list[_Key]:
+    return list({(waiting.application, row.kind): None for waiting in group for row in waiting.rows})
+
+
+def _utc_day(moment: datetime) -> date:
+    return moment.astimezone(UTC).date()
