@@ -1,0 +1,226 @@
+"""MLflow: one run per trained gold version, one registered model per application, two aliases.
+
+`champion` is what serves, `challenger` what asked to last. The only module that imports mlflow, and only inside
+functions: it costs 1.2 s, which sensors and the UI must not pay. Only the client is used, never MLflow's global active
+run, so that nothing leaks from one run into another.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from flywheel_assets.errors import VersionConflictError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+_DIGEST_CHARACTERS = 36  # MLflow's limit
+_VERSION_TAG = "flywheel.gold_version"
+
+
+@dataclass(frozen=True)
+class EvaluatedDataset:
+    """The rows a model was scored on, as MLflow records them."""
+
+    name: str
+    manifest_sha256: str
+    iceberg_table: str
+    iceberg_snapshot_id: int
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class RegisteredAdapter:
+    """A registered model version."""
+
+    model_version: str
+    gold_version: str
+    adapter_dir: Path
+    run_id: str
+
+
+@dataclass(frozen=True)
+class ModelRegistry:
+    """The experiment and the registered model of one application."""
+
+    uri: str
+    application: str
+    artifacts: Path
+    """Where this application's MLflow artifacts go; MLflow's own default would be the working directory."""
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        import logging
+
+        # Schema creation logs one line per migration at INFO.
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///").split("?")[0]).parent.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @property
+    def experiment(self) -> str:
+        """MLflow's experiment name."""
+        return f"flywheel/{self.application}"
+
+    def champion(self) -> RegisteredAdapter | None:
+        """What serves now; None before the first promotion."""
+        return self._by_alias(CHAMPION)
+
+    def challenger(self) -> RegisteredAdapter | None:
+        """What asked to serve last."""
+        return self._by_alias(CHALLENGER)
+
+    def log_run(
+        self,
+        gold_version: str,
+        *,
+        params: Mapping[str, object],
+        metrics: Mapping[str, float],
+        datasets: Sequence[EvaluatedDataset],
+        files: Sequence[Path] = (),
+        tags: Mapping[str, str],
+    ) -> str:
+        """Record what a training and its evaluation gave, once per gold version; returns the MLflow run id.
+
+        A repeated call writes into the same run: metrics get a new value, params must not have changed.
+        """
+        run_id = self._run_of(gold_version)
+        client = self._client
+        known = client.get_run(run_id).data.params
+        for name, value in params.items():
+            if name not in known:
+                client.log_param(run_id, name, value)
+        for name, value in metrics.items():
+            client.log_metric(run_id, name, value)
+        for name, text in tags.items():
+            client.set_tag(run_id, name, text)
+        self._log_datasets(run_id, datasets)
+        for path in files:
+            client.log_artifact(run_id, str(path))
+        client.set_terminated(run_id)
+        return run_id
+
+    def register(self, gold_version: str, run_id: str, adapter_dir: Path, manifest_sha256: str) -> RegisteredAdapter:
+        """Store the adapter as a model version and give it the alias `challenger`; once per gold version."""
+        client = self._client
+        with self._lock():
+            registered = self._registered(gold_version)
+            if registered is None:
+                client.log_artifacts(run_id, str(adapter_dir), "adapter")
+                self._ensure_model()
+                version = client.create_model_version(
+                    self.application,
+                    source=f"{client.get_run(run_id).info.artifact_uri}/adapter",
+                    run_id=run_id,
+                    tags={
+                        _VERSION_TAG: gold_version,
+                        "flywheel.manifest_sha256": manifest_sha256,
+                        "flywheel.adapter_dir": str(adapter_dir),
+                    },
+                ).version
+                registered = RegisteredAdapter(str(version), gold_version, adapter_dir, run_id)
+            client.set_registered_model_alias(self.application, CHALLENGER, registered.model_version)
+        return registered
+
+    def promote(self, gold_version: str, expected_champion: str | None) -> RegisteredAdapter:
+        """Move `champion` to the model of `gold_version`, if the champion is still the one it was scored against.
+
+        Args:
+            gold_version: whose model is promoted.
+            expected_champion: gold version of the champion that was evaluated; None: there was none.
+
+        Raises:
+            VersionConflictError: another model became champion meanwhile, or none is registered for `gold_version`.
+        """
+        with self._lock():
+            current = self.champion()
+            serving = current.gold_version if current else None
+            registered = self._registered(gold_version)
+            if registered is None:
+                raise VersionConflictError(f"no model is registered for {gold_version}; materialize adapter_evaluation")
+            if serving == gold_version:
+                return registered
+            if serving != expected_champion:
+                raise VersionConflictError(
+                    f"{gold_version} was evaluated against {expected_champion or 'the base model'}, but "
+                    f"{serving or 'nothing'} serves now. Evaluate it again against the new champion."
+                )
+            self._client.set_registered_model_alias(self.application, CHAMPION, registered.model_version)
+            return registered
+
+    def _run_of(self, gold_version: str) -> str:
+        client = self._client
+        experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            location = (self.artifacts / self.application).absolute().as_uri()
+            experiment_id = client.create_experiment(self.experiment, artifact_location=location)
+        else:
+            experiment_id = experiment.experiment_id
+        found = client.search_runs([experiment_id], f"tags.`{_VERSION_TAG}` = '{gold_version}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        created = client.create_run(experiment_id, run_name=gold_version, tags={_VERSION_TAG: gold_version})
+        return str(created.info.run_id)
+
+    def _log_datasets(self, run_id: str, datasets: Sequence[EvaluatedDataset]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = []
+        for dataset in datasets:
+            source = {"table": dataset.iceberg_table, "snapshot_id": dataset.iceberg_snapshot_id}
+            entity = Dataset(
+                name=dataset.name,
+                # MLflow's own digest covers the first 10,000 rows only.
+                digest=dataset.manifest_sha256[:_DIGEST_CHARACTERS],
+                source_type="iceberg",
+                source=json.dumps(source),
+                profile=json.dumps(dict(dataset.rows)),
+            )
+            tags = [
+                InputTag("mlflow.data.context", "eval"),
+                InputTag("iceberg.snapshot_id", str(dataset.iceberg_snapshot_id)),
+            ]
+            inputs.append(DatasetInput(entity, tags))
+        self._client.log_inputs(run_id, inputs)
+
+    def _ensure_model(self) -> None:
+        if not self._client.search_registered_models(f"name = '{self.application}'"):
+            self._client.create_registered_model(self.application)
+
+    def _registered(self, gold_version: str) -> RegisteredAdapter | None:
+        for version in self._client.search_model_versions(f"name = '{self.application}'"):
+            if version.tags.get(_VERSION_TAG) == gold_version:
+                return _registered_adapter(version)
+        return None
+
+    def _by_alias(self, alias: str) -> RegisteredAdapter | None:
+        models = self._client.search_registered_models(f"name = '{self.application}'")
+        if not models or alias not in models[0].aliases:
+            return None
+        return _registered_adapter(self._client.get_model_version_by_alias(self.application, alias))
+
+    def _lock(self) -> FileLock:
+        # MLflow has no compare-and-swap for aliases.
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.artifacts / f".{self.application}.lock", timeout=60)
+
+
+def _registered_adapter(version: object) -> RegisteredAdapter:
+    tags: dict[str, str] = getattr(version, "tags")  # noqa: B009  (mlflow's entities are untyped)
+    return RegisteredAdapter(
+        model_version=str(getattr(version, "version")),  # noqa: B009
+        gold_version=tags[_VERSION_TAG],
+        adapter_dir=Path(tags["flywheel.adapter_dir"]),
+        run_id=str(getattr(version, "run_id")),  # noqa: B009
+    )
