@@ -3,7 +3,7 @@
 | answer | when | what a client does |
 |---|---|---|
 | 202 | at least one event is on disk; `results` says which were refused | fixes the refused ones |
-| 400 | every event was refused (same body), or the body is not what its content type says | never sends the same again |
+| 400 | every event was refused (same body), or the body is not what it says it is | never sends the same again |
 | 404, 405, 413, 415 | unknown application (the known ones are listed), method, size, content type | the same |
 | 408 | the body did not arrive in time | retries |
 | 503, `Retry-After` | the queue or the disk is full: nothing was acknowledged | retries; ids make repeats harmless |
