@@ -67,6 +67,7 @@ class Reason(StrEnum):
     COSMETIC_EDIT = "cosmetic_edit"
     TRIVIAL_EDIT = "trivial_edit"
     REWRITE = "rewrite"
+    TOO_LONG = "too_long"
     DUPLICATE = "duplicate"
     SECRET = "secret"  # noqa: S105
     PERSONAL_DATA = "personal_data"
@@ -249,7 +250,7 @@ LEDGER = pa.schema(
         _column("day", pa.date32(), "which of its partitions"),
         _column("is_closed", pa.bool_(), "every input of the day is closed: the rows are final"),
         _column("content_hash", pa.string(), "of the partition's rows"),
-        _column("input_hashes", pa.string(), "JSON {input day: content hash} that were read; differs later = stale"),
+        _column("input_hashes", pa.string(), "JSON {input asset: hash of the days it was read over}; differs later = stale"),
         _column("rows_in", pa.int64(), "rows the day had to account for"),
         _column("rows_kept", pa.int64(), "rows in the partition"),
         _column("rows_by_reason", pa.string(), "JSON {reason: rows} of everything not kept"),
