@@ -18,6 +18,7 @@ FlywheelError
 └── TransientError                 the same input may succeed later: Dagster retries
     ├── CommitContentionError      the lake's commit lock or catalog stayed busy past the deadline
     ├── CaptureUnavailableError    the capture service did not answer
+    ├── RolloutError               the serving side did not take the new champion
     ├── EventLogError              capture cannot make events durable right now: nothing was acknowledged
     │   ├── QueueFullError         more events wait for the disk than the queue may hold
     │   └── LogWriteError          the disk is full, failed, or the log is closed
@@ -117,6 +118,10 @@ class QueueFullError(EventLogError):
 
 class LogWriteError(EventLogError):
     """The disk is full or failed, or the log is closed."""
+
+
+class RolloutError(TransientError):
+    """The serving side did not take the new champion; announcing again is safe."""
 
 
 class ProcessDiedError(TransientError):

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from flywheel_assets import records
 from flywheel_assets.errors import MissingInputError
+from flywheel_assets.lake.engine import connect
 from flywheel_assets.lake.tables import LEDGER, Lake
 
 
@@ -126,24 +127,45 @@ def require(lake: Lake, asset: str, days: Sequence[date]) -> dict[date, LedgerEn
     return entries
 
 
-def input_key(asset: str, day: date) -> str:
-    """How `input_hashes` names one partition of an input."""
-    return f"{asset}/{day.isoformat()}"
+def window_hash(entries: Mapping[date, LedgerEntry], days: Iterable[date]) -> str:
+    """One hash of what an input held over a window of days; a day that was never materialized counts as such."""
+    contents = [(day.isoformat(), entries[day].content_hash if day in entries else None) for day in sorted(days)]
+    return records.stable_id("window", contents)
 
 
-def stale_days(lake: Lake, asset: str, inputs: Sequence[str]) -> dict[date, list[str]]:
-    """Days of `asset` whose recorded inputs differ from what those assets hold now, with the inputs that differ."""
-    current = {
-        f"{name}/{day.isoformat()}": entry.content_hash
-        for name in inputs
-        for day, entry in entries_of(lake, name).items()
-    }
+def stale_days(lake: Lake, asset: str, lookback_days: Mapping[str, int], start: date) -> dict[date, list[str]]:
+    """Days of `asset` that were made from inputs that have changed since, with the names of those inputs.
+
+    Args:
+        lake: the application's tables.
+        asset: the asset whose days are asked about.
+        lookback_days: per input asset how many days before D partition D reads (0: only D).
+        start: the application's first day; no window reaches behind it.
+    """
+    current = {name: entries_of(lake, name) for name in lookback_days}
     stale: dict[date, list[str]] = {}
     for day, entry in entries_of(lake, asset).items():
-        changed = [key for key, content in entry.input_hashes.items() if current.get(key) != content]
+        changed = [
+            name
+            for name, lookback in lookback_days.items()
+            if entry.input_hashes.get(name)
+            != window_hash(current[name], day_range(max(start, day - timedelta(days=lookback)), day))
+        ]
         if changed:
             stale[day] = changed
     return stale
+
+
+def content_hash(rows: pa.Table) -> str:
+    """A hash of a partition's rows that does not depend on their order."""
+    with connect() as connection:
+        connection.register("hashed", rows)
+        found = connection.execute(
+            "SELECT md5(coalesce(string_agg(digest, '' ORDER BY digest), '')) "
+            "FROM (SELECT md5(to_json(hashed)::VARCHAR) AS digest FROM hashed)"
+        ).fetchone()
+    assert found is not None
+    return str(found[0])
 
 
 def day_range(first: date, last: date) -> list[date]:

@@ -170,13 +170,17 @@ class Lake:
             ) from error
 
     def _commit_once(self, spec: TableSpec, change: Callable[[Table], None]) -> Table:
-        with self._lock(spec.name):
+        with self.locked(spec):
             table = self.table(spec)
             with warnings.catch_warnings():
                 # Clearing a day that was empty already is ordinary here.
                 warnings.filterwarnings("ignore", message="Delete operation did not match any records")
                 change(table)
             return table
+
+    def locked(self, spec: TableSpec) -> FileLock:
+        """The table's commit lock, a context manager; every change of the table happens while it is held."""
+        return self._lock(spec.name)
 
     def _lock(self, name: str) -> FileLock:
         folder = self.scratch / "locks"

@@ -1,0 +1,184 @@
+"""`raw_predictions` + `ground_truth` → `joined_feedback`: finds the matches by keys, then fetches their texts.
+
+Only key columns are read over the window of days. Text is fetched day by day for the matched rows alone, so that
+memory is bounded by one day's feedback whatever the length of the range.
+"""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets import records
+from flywheel_assets.joining import DayAccount, JoinedKeys, JoinWindow, join_keys
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.tables import GROUND_TRUTH, JOINED_FEEDBACK, QUARANTINE, RAW_PREDICTIONS, Lake
+from flywheel_assets.records import Reason, subject_of
+
+
+def join_days(
+    lake: Lake, days: Sequence[date], start: date, window: JoinWindow, stamp: RunStamp
+) -> dict[date, LedgerEntry]:
+    """Replace partitions `days` of `joined_feedback` by the matches that became complete on them.
+
+    Args:
+        lake: the application's tables.
+        days: the days to complete.
+        start: the application's first day; no window reaches behind it.
+        window: how far apart prediction and feedback may be.
+        stamp: who writes.
+
+    Raises:
+        MissingInputError: a day of the window was never materialized in one of the raw tables.
+    """
+    window_days = ledger.day_range(max(start, min(days) - timedelta(days=window.account_lookback_days)), max(days))
+    predictions = ledger.require(lake, RAW_PREDICTIONS.name, window_days)
+    feedback = ledger.require(lake, GROUND_TRUTH.name, window_days)
+    with lake.connect() as connection:
+        keys = _join_window(lake, connection, days, window_days, window)
+        files: dict[date, Path] = {}
+        refused: dict[date, Path] = {}
+        entries: list[LedgerEntry] = []
+        for day in sorted(days):
+            rows = _fetch_texts(lake, connection, keys, day)
+            connection.register("joined", rows)
+            if file := lake.write_day(connection, JOINED_FEEDBACK, day, "SELECT * FROM joined"):
+                files[day] = file
+            connection.register("expired", _expired_rows(keys, day))
+            if file := lake.write_day(connection, QUARANTINE, day, "SELECT * FROM expired"):
+                refused[day] = file
+            lookback = ledger.day_range(max(start, day - timedelta(days=window.match_lookback_days)), day)
+            entries.append(
+                LedgerEntry(
+                    asset=JOINED_FEEDBACK.name,
+                    day=day,
+                    is_closed=all(predictions[past].is_closed and feedback[past].is_closed for past in lookback),
+                    content_hash=ledger.content_hash(rows),
+                    input_hashes={
+                        RAW_PREDICTIONS.name: ledger.window_hash(predictions, lookback),
+                        GROUND_TRUTH.name: ledger.window_hash(feedback, lookback),
+                    },
+                    rows_in=keys.accounts[day].received + keys.accounts[day].carried_in,
+                    rows_kept=rows.num_rows,
+                    rows_by_reason=_reasons(keys.accounts[day]),
+                )
+            )
+    properties = stamp.properties()
+    lake.replace_days(JOINED_FEEDBACK, days, files, properties)
+    lake.replace_days(QUARANTINE, days, refused, properties, stage=JOINED_FEEDBACK.name)
+    ledger.record(lake, entries, stamp)
+    return {entry.day: entry for entry in entries}
+
+
+def _join_window(
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    days: Sequence[date],
+    window_days: Sequence[date],
+    window: JoinWindow,
+) -> JoinedKeys:
+    lake.register(
+        connection, RAW_PREDICTIONS, window_days, columns=["prediction_id", "received_date"], view="prediction_keys"
+    )
+    lake.register(
+        connection,
+        GROUND_TRUTH,
+        window_days,
+        columns=["event_id", "prediction_id", "received_date", "signal", "prompt_format"],
+        view="feedback_columns",
+    )
+    # `prompt_format` stands for the texts it describes: asking the texts themselves would read them.
+    connection.execute(
+        "CREATE OR REPLACE TEMP VIEW feedback_keys AS SELECT event_id, prediction_id, received_date, "
+        "signal = 'edit' AND prompt_format IS NOT NULL AS carries_text FROM feedback_columns"
+    )
+    return join_keys(connection, sorted(days), window)
+
+
+def _fetch_texts(lake: Lake, connection: duckdb.DuckDBPyConnection, keys: JoinedKeys, day: date) -> pa.Table:
+    """The joined rows of one day, columns of `records.JOINED_FEEDBACK`."""
+    matches = keys.matches.filter(pc.equal(keys.matches["completed_date"], pa.scalar(day)))
+    if not matches.num_rows:
+        return records.JOINED_FEEDBACK.empty_table()
+    connection.register("matched", matches)
+    lake.register(connection, GROUND_TRUTH, _days_in(matches["feedback_date"]))
+    lake.register(connection, RAW_PREDICTIONS, _days_in(matches["prediction_date"]))
+    return _with_subject(connection.sql(_JOINED_ROWS).to_arrow_table())
+
+
+_JOINED_ROWS = """
+WITH feedback AS (
+    SELECT m.completed_date, m.prediction_date, g.*
+    FROM ground_truth g JOIN matched m ON g.event_id = m.feedback_event_id AND g.received_date = m.feedback_date
+),
+prediction AS (  -- several events for one prediction: the one received first
+    SELECT * FROM raw_predictions
+    SEMI JOIN matched ON raw_predictions.prediction_id = matched.prediction_id AND received_date = prediction_date
+    QUALIFY row_number() OVER (PARTITION BY prediction_id, received_date ORDER BY received_at, event_id) = 1
+)
+SELECT f.completed_date,
+       f.event_id AS feedback_event_id,
+       f.prediction_id,
+       f.prediction_date AS prediction_received_date,
+       f.received_date AS feedback_received_date,
+       f.received_at AS feedback_received_at,
+       f.occurred_at,
+       p.occurred_at AS predicted_at,
+       f.signal,
+       f.source,
+       coalesce(p.model_version, f.model_version) AS model_version,
+       coalesce(nullif(f.user_id, ''), nullif(p.user_id, '')) AS user_id,
+       coalesce(nullif(f.thread_id, ''), nullif(p.thread_id, '')) AS thread_id,
+       f.do_not_train OR coalesce(p.do_not_train, false) AS do_not_train,
+       -- What the user saw and changed comes first; what the server logged fills in where the event did not carry it.
+       coalesce(f.prompt, p.prompt) AS prompt,
+       coalesce(f.prompt_format, p.prompt_format) AS prompt_format,
+       coalesce(f.original_output, p.output, '') AS output,
+       f.final_text, f.value, f.label, f.comment, f.sampling_probability
+FROM feedback f
+LEFT JOIN prediction p ON p.prediction_id = f.prediction_id AND p.received_date = f.prediction_date
+"""
+
+
+def _with_subject(rows: pa.Table) -> pa.Table:
+    identities = zip(
+        rows["user_id"].to_pylist(), rows["thread_id"].to_pylist(), rows["prompt"].to_pylist(), strict=True
+    )
+    subjects = [subject_of(user_id, thread_id, prompt) for user_id, thread_id, prompt in identities]
+    rows = rows.append_column("subject", pa.array([subject for subject, _ in subjects], pa.string()))
+    rows = rows.append_column("subject_kind", pa.array([kind.value for _, kind in subjects], pa.string()))
+    return rows.select(records.JOINED_FEEDBACK.names).cast(records.JOINED_FEEDBACK)
+
+
+def _expired_rows(keys: JoinedKeys, day: date) -> pa.Table:
+    expiries = keys.expiries.filter(pc.equal(keys.expiries["day"], pa.scalar(day)))
+    return pa.Table.from_pylist(
+        [
+            {
+                "day": day,
+                "stage": JOINED_FEEDBACK.name,
+                "row_id": row["feedback_event_id"],
+                "reason": Reason.NO_PREDICTION_IN_WINDOW.value,
+                "detail": f"received {row['feedback_date']}, no prediction by {day}",
+            }
+            for row in expiries.to_pylist()
+        ],
+        schema=records.QUARANTINE,
+    )
+
+
+def _reasons(account: DayAccount) -> dict[str, int]:
+    reasons = {
+        Reason.DUPLICATE_EVENT: account.duplicates,
+        Reason.NO_PREDICTION_IN_WINDOW: account.expired,
+        Reason.WAITING_FOR_PREDICTION: account.waiting,
+    }
+    return {reason.value: count for reason, count in reasons.items() if count}
+
+
+def _days_in(column: pa.ChunkedArray) -> list[date]:
+    return [day for day in pc.unique(column).to_pylist() if day is not None]

@@ -1,0 +1,44 @@
+"""Telling the serving side about a new champion: a command, a webhook, or nothing."""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+
+import httpx
+
+from flywheel_assets.errors import RolloutError
+
+
+def announce(
+    event: Mapping[str, object], *, command: Sequence[str], webhook: str | None, timeout_s: float
+) -> tuple[str, ...]:
+    """Run the command and call the webhook, where configured; returns one sentence per step that was done.
+
+    Args:
+        event: application, gold version, adapter folder, base model, the champion it replaces.
+        command: run without a shell, `event` as JSON on its standard input.
+        webhook: gets `event` as a JSON POST; redirects are not followed.
+        timeout_s: for each of the two.
+
+    Raises:
+        RolloutError: the command or the webhook failed. The alias has moved already; announcing again is safe.
+    """
+    done = []
+    if command:
+        try:
+            finished = subprocess.run(
+                list(command), input=json.dumps(dict(event)).encode(), timeout=timeout_s, capture_output=True, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RolloutError(f"on_promotion command {command[0]!r} could not run: {error}") from error
+        if finished.returncode:
+            complaint = finished.stderr.decode("utf-8", "replace").strip()[-500:]
+            raise RolloutError(f"on_promotion command {command[0]!r} ended with {finished.returncode}: {complaint}")
+        done.append(f"ran {command[0]}")
+    if webhook:
+        try:
+            httpx.post(webhook, json=dict(event), timeout=timeout_s, follow_redirects=False).raise_for_status()
+        except httpx.HTTPError as error:
+            raise RolloutError(f"on_promotion webhook failed: {error}") from error
+        done.append(f"posted to {webhook}")
+    return tuple(done)
