@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 # One JSON token that matters for finding commas of the outermost array. Possessive quantifiers: linear time.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 _WHITESPACE = b" \t\r\n"
 
 
@@ -62,6 +62,8 @@ def _scan_elements(body: bytes) -> Iterator[bytes]:
             case b"," if depth == 1:
                 yield body[start : token.start()].strip(_WHITESPACE)
                 start = token.end()
+            case b'"':
+                break  # a whole string is one token: this quotation mark has no partner
             case _:
                 pass
     raise FramingError("the array of events never ends: a bracket or a quotation mark is missing")

@@ -9,6 +9,7 @@ Everything lands with the source `import:<file name>`, whatever a line claims. I
 content, so importing a file twice lands duplicates that the lake drops. A bad line costs only itself.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -172,7 +173,7 @@ def import_file(
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise UnknownNameError("file type", path.suffix, _SUFFIXES, "Rename or convert the file.")
-    source = f"{IMPORT_PREFIX}{path.name}"
+    source = f"{IMPORT_PREFIX}{os.fsencode(path.name).decode(errors='replace')}"
     tally = _Tally()
     with open(path, "rb") as file:
         lines = _numbered_lines(file, event_bytes)

@@ -1,0 +1,159 @@
+import json
+import os
+import tarfile
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel_assets.capture.importing import LISTED_ERRORS, LineError, import_file
+from flywheel_assets.errors import InvalidEventError, UnknownNameError
+from flywheel_assets_tests.capture.samples import Clock, edit, feedback_event, landed, prediction_event
+
+REALDATA = Path(os.environ.get("FLYWHEEL_REALDATA_DIR", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def write_jsonl(path: Path, *lines: Any) -> Path:
+    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines))
+    return path
+
+
+def test_every_line_format_lands(tmp_path: Path) -> None:
+    pair = {"prompt": "Why?", "chosen": "mine", "rejected": "the model's", "user_id": "ann"}
+    events = [prediction_event(source="reviewer"), feedback_event(data={"signal": "thumb", "value": 1})]
+    path = write_jsonl(tmp_path / "old.jsonl", edit(), pair, *events)
+    result = import_file(path, "assistant", tmp_path / "landing", Clock())
+    assert (result.lines, result.accepted, result.refused, result.errors) == (4, 4, 0, ())
+    first, second, thumb = landed(tmp_path / "landing", "feedback")
+    assert (second["original_output"], second["final_text"]) == ("the model's", "mine")
+    assert thumb["prediction_id"] == "p-1"
+    assert {row["source"] for row in (first, second, thumb)} == {"import:old.jsonl"}
+    assert {row["source"] for row in landed(tmp_path / "landing", "prediction")} == {"import:old.jsonl"}
+
+
+def test_a_bad_line_costs_only_itself_and_is_listed(tmp_path: Path) -> None:
+    path = write_jsonl(
+        tmp_path / "old.jsonl",
+        b"\xef\xbb\xbf" + json.dumps(edit(id="1")).encode(),
+        b"",
+        b'{"prompt":"\\ud800","original_llm_output":"","final_user_edit":""}',
+        b'{"prompt":"\xff","original_llm_output":"","final_user_edit":""}',
+        {"prompt": "p", "chosen": "c", "rejected": "r", "score": 1},
+        {"prompt": "p", "chosen": "c", "original_llm_output": "r"},
+        b"[1]",
+        b"{" + b" " * 5_000 + b"}",
+        edit(id="9"),
+    )
+    result = import_file(path, "assistant", tmp_path / "landing", event_bytes=4_000)
+    assert (result.lines, result.accepted, result.refused) == (8, 2, 6)
+    assert [error.line for error in result.errors] == [3, 4, 5, 6, 7, 8]
+    assert result.errors[2] == LineError(5, "Object contains unknown field `score`")
+    assert result.errors[5] == LineError(8, "the line is longer than 4000 bytes")
+    assert len(landed(tmp_path / "landing", "feedback")) == 2
+
+
+def test_only_the_first_errors_are_listed_but_all_are_counted(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "bad.jsonl", *[b"{}"] * (LISTED_ERRORS + 5))
+    result = import_file(path, "assistant", tmp_path / "landing")
+    assert (result.refused, len(result.errors)) == (LISTED_ERRORS + 5, LISTED_ERRORS)
+
+
+def test_importing_twice_lands_the_same_event_ids(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "old.jsonl", edit(), edit(id="7"), prediction_event())
+    for _ in range(2):
+        import_file(path, "assistant", tmp_path / "landing")
+    for kind, distinct in (("prediction", 3), ("feedback", 2)):
+        ids = [row["event_id"] for row in landed(tmp_path / "landing", kind)]
+        assert len(ids) == 2 * distinct
+        assert len(set(ids)) == distinct
+
+
+def test_row_numbers_of_two_files_do_not_meet(tmp_path: Path) -> None:
+    """Row number 1 of one file is not row number 1 of another; the same content without an id is the same pair."""
+    for name in ("a.jsonl", "b.jsonl"):
+        path = write_jsonl(tmp_path / name, edit(id="1", prompt=name), edit(prompt="the same"))
+        import_file(path, "assistant", tmp_path / "landing")
+    predictions = [row["prediction_id"] for row in landed(tmp_path / "landing", "prediction")]
+    assert len(predictions) == 4
+    assert len(set(predictions)) == 3
+
+
+def test_events_of_two_sources_with_one_id_stay_apart(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "x.ndjson", feedback_event(source="web"), feedback_event(source="ide"))
+    import_file(path, "assistant", tmp_path / "landing")
+    assert len({row["event_id"] for row in landed(tmp_path / "landing", "feedback")}) == 2
+
+
+def test_tsv_cells_are_literal(tmp_path: Path) -> None:
+    path = tmp_path / "old.tsv"
+    path.write_bytes(
+        "final_user_edit\tprompt\toriginal_llm_output\tuser_id\tdo_not_train\toccurred_at\r\n"
+        '"quoted" text\tא "b\t\tann\tTRUE\t2026-01-01T00:00:00Z\r\n'
+        "\tp\to\t\t\t\n"
+        "too\tfew\n"
+        "a\tb\tc\td\tmaybe\t\n"
+        "a\tb\tc\td\t0\tyesterday\n".encode()
+        + b"\xff\tp\to\t\t\t\n"
+    )
+    result = import_file(path, "assistant", tmp_path / "landing", Clock())
+    first, second = landed(tmp_path / "landing", "feedback")
+    assert (first["final_text"], first["prompt"], first["original_output"]) == ('"quoted" text', 'א "b', "")
+    assert (first["user_id"], first["do_not_train"]) == ("ann", True)
+    assert first["occurred_at"] == "2026-01-01T00:00:00.000000Z"
+    assert (second["final_text"], second["do_not_train"]) == ("", False)
+    assert "user_id" not in second
+    assert [error.line for error in result.errors] == [4, 5, 6, 7]
+    assert "2 cells; the header names 6" in result.errors[0].error
+    assert "valid: true, 1, false, 0" in result.errors[1].error
+    assert "not valid UTF-8: byte 0xff" in result.errors[3].error
+
+
+@pytest.mark.parametrize(
+    "header", ["", "prompt\tchosen", "prompt\tchosen\trejected\thter", "prompt,chosen,rejected", "prompt\t" * 3]
+)
+def test_a_header_that_does_not_name_the_columns(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text(header + "\na\tb\tc\n")
+    with pytest.raises(InvalidEventError, match="valid: prompt, original_llm_output, final_user_edit, or prompt, ch"):
+        import_file(path, "assistant", tmp_path / "landing")
+
+
+def test_an_unknown_file_type_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"'\.csv'; known: \.jsonl, \.ndjson, \.tsv"):
+        import_file(tmp_path / "x.csv", "assistant", tmp_path / "landing")
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "big.jsonl"
+    with open(path, "w") as file:
+        for number in range(6_000):
+            file.write(json.dumps(edit(id=str(number), final_user_edit="x" * 10_000)) + "\n")
+    assert path.stat().st_size > 60e6
+    tracemalloc.start()
+    try:
+        result = import_file(path, "assistant", tmp_path / "landing")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.accepted == 6_000
+    assert peak_bytes < 45e6
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not (REALDATA / "mlqe_pe").is_dir(), reason=f"{REALDATA / 'mlqe_pe'} is absent")
+def test_sixteen_thousand_real_post_edits(tmp_path: Path) -> None:
+    path = tmp_path / "mlqe.tsv"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("prompt\toriginal_llm_output\tfinal_user_edit\n")
+        for archive in sorted((REALDATA / "mlqe_pe").glob("*.tar.gz")):
+            with tarfile.open(archive) as tar:
+                members = {member.name.rpartition(".")[2]: member for member in tar.getmembers() if member.isfile()}
+                columns = [
+                    tar.extractfile(members[suffix]).read().decode().rstrip("\n").split("\n")  # type: ignore[union-attr]
+                    for suffix in ("src", "mt", "pe")
+                ]
+            file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
+    result = import_file(path, "assistant", tmp_path / "landing")
+    assert (result.lines, result.accepted, result.refused) == (16_000, 16_000, 0)
+    assert len(landed(tmp_path / "landing", "feedback")) == 16_000
