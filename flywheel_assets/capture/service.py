@@ -80,7 +80,9 @@ def serve(
     clock: Clock = system_clock,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Run the service until SIGINT or SIGTERM; open requests are answered and segments sealed before it returns.
+    """Run the service until SIGINT or SIGTERM.
+
+    Open requests are answered and segments sealed first; then the signal takes its usual effect on the process.
 
     Args:
         settings: where to listen, the landing zone and the limits.

@@ -6,6 +6,8 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flywheel_assets import records
 from flywheel_assets.capture.events import DecodedEvent, Reception, decode_cloud_event, decode_edit
@@ -220,6 +222,26 @@ def test_the_same_client_id_is_the_same_event_whatever_it_says() -> None:
     elsewhere = row(cloud_event(prediction_event(source="other-app")))
     assert first["event_id"] == retried["event_id"]
     assert first["event_id"] != elsewhere["event_id"]
+
+
+@given(
+    st.sampled_from([prediction_event(time="2026-03-02T10:00:00Z"), feedback_event(), edit(user_id="ann")]),
+    st.integers(0, 300),
+    st.integers(0, 300),
+    st.binary(max_size=12) | st.sampled_from([b'"\\ud800"', b"1e999", b"-0", b'{"a":', b"\x00", b"null", b"[[["]),
+)
+def test_whatever_arrives_is_either_landed_or_refused(
+    sample: dict[str, Any], start: int, length: int, noise: bytes
+) -> None:
+    valid = json.dumps(sample).encode()
+    element = valid[:start] + noise + valid[start + length :]
+    for decode in (decode_cloud_event, decode_edit):
+        try:
+            decoded = decode(element, RECEPTION)
+        except InvalidEventError:
+            continue
+        for index in range(len(decoded.rows)):
+            assert set(row(decoded, index)) <= {*records.PREDICTION_EVENT.names, *records.FEEDBACK_EVENT.names}
 
 
 @pytest.mark.parametrize("escaped", [True, False])

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from flywheel_assets.capture.events import LandedRow
+from flywheel_assets.capture.segment_file import recover
 from flywheel_assets.capture.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import LogWriteError, QueueFullError
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing import EventKind, LandingZone
 from flywheel_assets_tests.capture.samples import NOON, Clock, landed, open_segments, received_days
 
 WAIT_S = 10.0
@@ -372,6 +374,42 @@ def test_recovery_leaves_a_living_writer_alone(unsealed: SegmentLog, tmp_path: P
     unsealed.submit("assistant", rows(3)).result(WAIT_S)
     unsealed.seal()
     assert sorted(numbers(tmp_path)) == [1, 2, 3]
+
+
+def test_recovery_lets_go_of_a_segment_that_its_writer_publishes_meanwhile(
+    unsealed: SegmentLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the file and locking it the writer may seal it: the lock is then one on a published file."""
+    unsealed.submit("assistant", rows(1)).result(WAIT_S)
+    (path,) = open_segments(tmp_path)
+    lock = fcntl.flock
+
+    def seal_first(descriptor: int, operation: int) -> None:
+        unsealed.seal()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", seal_first)
+    assert recover(LandingZone(tmp_path, "assistant", EventKind.PREDICTION), path, NOON.date()) is False
+    assert numbers(tmp_path) == [1]
+
+
+def test_a_new_segment_that_another_process_removed_before_its_lock_is_not_written_to(
+    unsealed: SegmentLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recovery elsewhere may find the file between its creation and its lock, and remove it because it is empty."""
+    lock = fcntl.flock
+    removals = iter([True])
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        for _ in removals:
+            (path,) = open_segments(tmp_path)
+            path.unlink()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    unsealed.submit("assistant", rows(1)).result(WAIT_S)
+    unsealed.seal()
+    assert numbers(tmp_path) == [1]
 
 
 def test_two_processes_write_side_by_side_while_others_recover(tmp_path: Path) -> None:
