@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         """MLflow's tracking and registry URI."""
         return self.mlflow_uri or f"sqlite:///{self.resolved_home()}/mlflow.db"
 
+    def resolved_dagster_home(self) -> Path:
+        """Dagster's instance folder: DAGSTER_HOME where it is set, else beside everything else."""
+        chosen = os.environ.get("DAGSTER_HOME")
+        return Path(chosen) if chosen else self.resolved_home() / "dagster"
+
 
 @cache
 def settings() -> Settings:

@@ -12,10 +12,13 @@ moved to the day on which it was found, so nothing acknowledged is lost and no c
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
+from time import monotonic
+from time import sleep as time_sleep
 
 import msgspec
 
@@ -82,7 +85,9 @@ class LandingZone:
     def publish(self, open_segment: Path, day: date) -> Path:
         """Make a complete, fsynced segment visible under `day` by one atomic rename; returns its final path."""
         folder = self.day_folder(day)
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
         final = folder / open_segment.name
         os.rename(open_segment, final)
         sync_folder(folder)
@@ -152,6 +157,17 @@ class LandingZone:
         for late in sorted(folder.glob("*.jsonl")):
             if late.name not in listed:
                 self.publish(late, now.date())
+
+
+def wait_until_sealed(root: Path, application: str, timeout_s: float, sleep: Callable[[float], None] = time_sleep) -> bool:
+    """Wait until no capture process holds an open segment with events of `application`; False when it took too long."""
+    deadline = monotonic() + timeout_s
+    folders = [LandingZone(root, application, kind).open_folder for kind in EventKind]
+    while any(path.stat().st_size for folder in folders for path in folder.glob("*.jsonl")):
+        if monotonic() > deadline:
+            return False
+        sleep(0.2)
+    return True
 
 
 def _digest(parts: list[tuple[str, object]]) -> str:

@@ -315,15 +315,17 @@ class Lake:
         names = list(columns or spec.schema.names)
         return rows.select(names).cast(_nullable(pa.schema([spec.schema.field(name) for name in names])))
 
-    def rows_per_day(self, spec: TableSpec) -> dict[date, int]:
-        """Rows of every non-empty partition, from Iceberg metadata alone (stages of one day added up)."""
+    def rows_per_day(self, spec: TableSpec, stage: str | None = None) -> dict[date, int]:
+        """Rows of every non-empty partition (of `stage`; all stages added up without), from metadata alone."""
         table = self.table(spec)
         if table.current_snapshot() is None:
             return {}
         counts: dict[date, int] = {}
         for entry in table.inspect.partitions().to_pylist():
-            day = entry["partition"][spec.day_column]
-            counts[day] = counts.get(day, 0) + entry["record_count"]
+            partition = entry["partition"]
+            if stage is None or partition[spec.stage_column] == stage:
+                day = partition[spec.day_column]
+                counts[day] = counts.get(day, 0) + entry["record_count"]
         return counts
 
 

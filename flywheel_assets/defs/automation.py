@@ -1,0 +1,222 @@
+"""What starts runs: the daily schedule and the training trigger."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+
+from flywheel_assets.application import PreferenceApplication, Trigger
+from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
+from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.joining import JoinWindow
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.landing import CLOSING_DELAY
+from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_state
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
+from flywheel_assets.lake.versions import VERSION_PREFIX, Versions, tagged_versions, version_number
+
+PARTITION_TAG = "dagster/partition"
+REASON_TAG = "flywheel/reason"
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.MANAGED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def last_closed_day(now: datetime) -> date:
+    """The newest day that a materialization at `now` closes."""
+    return (now - CLOSING_DELAY).date() - timedelta(days=1)
+
+
+def days_to_catch_up(lake: Lake, start: date, window: JoinWindow, now: datetime) -> tuple[date, date] | None:
+    """The range the daily schedule materializes: from the first day that is not closed yet to the last closed one.
+
+    On an ordinary day that is one day. After an outage it is every missed one; on a new installation it reaches back
+    over the join window, whose days the join insists on, and no further.
+    """
+    last = last_closed_day(now)
+    horizon = max(start, last - timedelta(days=window.account_lookback_days))
+    closed = ledger.closed_days(lake, CURATED_DPO_PAIRS.name)
+    pending = [day for day in ledger.day_range(horizon, last) if day not in closed]
+    return (pending[0], last) if pending else None
+
+
+def daily_schedule(
+    application: str, start: date, window: JoinWindow, job: dg.UnresolvedAssetJobDefinition
+) -> dg.ScheduleDefinition:
+    """Materialize what became final: runs at 00:30 UTC, a quarter of an hour after the day could close."""
+
+    @dg.schedule(
+        name="daily_feedback_schedule",
+        cron_schedule="30 0 * * *",
+        execution_timezone="UTC",
+        job=job,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Materializes the last closed day, and any earlier one that was missed, in one run.",
+    )
+    def daily_feedback_schedule(context: dg.ScheduleEvaluationContext, stores: Stores) -> dg.RunRequest | dg.SkipReason:
+        now = context.scheduled_execution_time.astimezone(UTC)
+        wanted = days_to_catch_up(stores.lake(application), start, window, now)
+        if wanted is None:
+            return dg.SkipReason(f"every day up to {last_closed_day(now)} is closed and curated")
+        first, last = wanted
+        return dg.RunRequest(
+            run_key=f"{application}:{first}:{last}",
+            tags={RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()},
+        )
+
+    return daily_feedback_schedule
+
+
+@dataclass(frozen=True)
+class PendingVersion:
+    """A version that was requested and is not finished, as its runs tell."""
+
+    version: str
+    is_running: bool
+    attempts: int
+    failed_in_a_row: int
+    failure: str | None
+    """Value of the failure tag of the last run; None: it was killed, or never ran."""
+    ended_at: float | None
+    is_canceled: bool
+    """A person stopped the last run: only a person starts it again."""
+
+
+def next_version(lake: Lake, versions: Versions, partitions: Sequence[str]) -> str:
+    """One more than the highest N in the lake, on disk or requested: a name is never used twice."""
+    known = [*tagged_versions(lake), *(folder.version for folder in versions), *partitions]
+    return f"{VERSION_PREFIX}{max(map(version_number, known), default=0) + 1}"
+
+
+def pending_version(
+    instance: dg.DagsterInstance, versions: Versions, partitions: Sequence[str], job_name: str
+) -> PendingVersion | None:
+    """The newest requested version that is not finished; None when every one is."""
+    unfinished = [name for name in partitions if version_number(name) and not versions.folder(name).is_finished]
+    if not unfinished:
+        return None
+    version = max(unfinished, key=version_number)
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=job_name, tags={PARTITION_TAG: version}), limit=50, ascending=False
+    )
+    failed_in_a_row = 0
+    for record in records:
+        if (
+            record.dagster_run.status is not dg.DagsterRunStatus.FAILURE
+            or record.dagster_run.tags.get(FAILURE_TAG) == RETRY_REQUESTED
+        ):
+            break
+        failed_in_a_row += 1
+    newest = records[0] if records else None
+    return PendingVersion(
+        version=version,
+        is_running=any(record.dagster_run.status in _UNFINISHED for record in records),
+        attempts=len(records),
+        failed_in_a_row=failed_in_a_row,
+        failure=newest.dagster_run.tags.get(FAILURE_TAG) if newest else None,
+        ended_at=newest.end_time if newest else None,
+        is_canceled=newest is not None and newest.dagster_run.status is dg.DagsterRunStatus.CANCELED,
+    )
+
+
+def why_not_retry(pending: PendingVersion, trigger: Trigger, now: datetime) -> str | None:
+    """Why a pending version is not run again now; None: it is."""
+    if pending.is_running:
+        return f"{pending.version} is queued or running"
+    if pending.is_canceled and pending.failure != RETRY_REQUESTED:
+        return f"{pending.version} was canceled; start it again with `flywheel retry {pending.version}`"
+    if pending.failure == PERMANENT:
+        return f"{pending.version} failed permanently; mend the cause, then `flywheel retry {pending.version}`"
+    if pending.failed_in_a_row >= trigger.max_transient_attempts:
+        return (
+            f"{pending.version} failed {pending.failed_in_a_row} times in a row; see its runs, then "
+            f"`flywheel retry {pending.version}`"
+        )
+    if pending.failed_in_a_row and pending.ended_at is not None:
+        pause_s = trigger.retry_backoff_s * 2 ** (pending.failed_in_a_row - 1)
+        left_s = pending.ended_at + pause_s - now.timestamp()
+        if left_s > 0:
+            return f"{pending.version} is run again in {left_s:.0f} s (attempt {pending.attempts + 1})"
+    return None
+
+
+def training_threshold_sensor(
+    application: PreferenceApplication, job: dg.UnresolvedAssetJobDefinition
+) -> dg.SensorDefinition:
+    """Cut a version and train it when enough is new; the truth is in the lake, so that no tick can lose it."""
+    trigger = application.trigger
+    partitions_def = version_partitions(application.name)
+
+    @dg.sensor(
+        name="training_threshold_sensor",
+        job=job,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description=(
+            f"Requests one training run when {trigger.min_new_pairs:,} new pairs and {trigger.min_new_partitions:,} "
+            "new closed gold partitions have come since the last successful training."
+        ),
+    )
+    def training_threshold_sensor(
+        context: dg.SensorEvaluationContext, stores: Stores, clock: Clock
+    ) -> dg.SensorResult | dg.SkipReason:
+        lake, versions = stores.lake(application.name), stores.versions(application.name)
+        partitions = context.instance.get_dynamic_partitions(str(partitions_def.name))
+        pending = pending_version(context.instance, versions, partitions, job.name)
+        if pending is not None:
+            if refusal := why_not_retry(pending, trigger, clock.now()):
+                return dg.SkipReason(refusal)
+            return _request(application.name, pending.version, pending.attempts + 1, "retry")
+
+        count, cursor = _count_once_per_state(context.cursor, lake, versions, application)
+        if count.pairs < trigger.min_new_pairs or count.partitions < trigger.min_new_partitions:
+            return dg.SensorResult(skip_reason=progress_sentence(count, trigger), cursor=cursor)
+        version = next_version(lake, versions, partitions)
+        request = _request(
+            application.name, version, 1, f"{count.pairs} new pairs in {count.partitions} new partitions"
+        )
+        return dg.SensorResult(
+            run_requests=request.run_requests,
+            dynamic_partitions_requests=[partitions_def.build_add_request([version])],
+            cursor=cursor,
+        )
+
+    return training_threshold_sensor
+
+
+def progress_sentence(count: NetNew, trigger: Trigger) -> str:
+    """How far the thresholds are, in numbers."""
+    pairs = f"{count.pairs:,}" if count.is_exact else f"at most {count.pairs:,}"
+    return (
+        f"{pairs} of {trigger.min_new_pairs:,} new pairs, {count.partitions:,} of {trigger.min_new_partitions:,} new "
+        f"closed partitions since {count.since or 'the beginning'}"
+    )
+
+
+def _request(application: str, version: str, attempt: int, reason: str) -> dg.SensorResult:
+    # A run key dedupes against failed runs too, so each attempt needs its own.
+    request = dg.RunRequest(
+        run_key=f"{application}:{version}:{attempt}", partition_key=version, tags={REASON_TAG: reason}
+    )
+    return dg.SensorResult(run_requests=[request])
+
+
+def _count_once_per_state(
+    cursor: str | None, lake: Lake, versions: Versions, application: PreferenceApplication
+) -> tuple[NetNew, str]:
+    """Count, unless nothing that matters has changed since the count in the cursor."""
+    state = lake_state(lake, versions)
+    known = json.loads(cursor) if cursor else {}
+    if known.get("state") == state and known.get("threshold") == application.trigger.min_new_pairs:
+        return NetNew(**known["count"]), str(cursor)
+    count = count_net_new(lake, versions, application.resolution, application.trigger.min_new_pairs)
+    fresh = {"state": state, "threshold": application.trigger.min_new_pairs, "count": count.__dict__}
+    return count, json.dumps(fresh)

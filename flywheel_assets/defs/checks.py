@@ -1,0 +1,99 @@
+"""Asset checks: nothing vanishes, nothing is stale, a version is what its manifest says."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+import dagster as dg
+
+from flywheel_assets.defs.resources import Stores
+from flywheel_assets.errors import ManifestMismatchError
+from flywheel_assets.joining import JoinWindow
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.accounting import audit_accounts, describe
+from flywheel_assets.lake.exports import verify_manifest
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS, TableSpec
+
+
+def daily_checks(application: str, start: date, window: JoinWindow) -> Sequence[dg.AssetChecksDefinition]:
+    """The checks of the four daily assets; each covers all days, since a range run's checks have no partition."""
+    tables = (RAW_PREDICTIONS, GROUND_TRUTH, JOINED_FEEDBACK, CURATED_DPO_PAIRS)
+    return [
+        *(_rows_are_accounted_for(application, spec) for spec in tables),
+        *(
+            _days_are_fresh(application, start, asset, lookback)
+            for asset, lookback in staleness_lookback_days(window).items()
+        ),
+    ]
+
+
+def staleness_lookback_days(window: JoinWindow) -> Mapping[str, Mapping[str, int]]:
+    """Per derived asset its inputs, with how many days before D its partition D reads."""
+    return {
+        JOINED_FEEDBACK.name: {
+            RAW_PREDICTIONS.name: window.match_lookback_days,
+            GROUND_TRUTH.name: window.match_lookback_days,
+        },
+        CURATED_DPO_PAIRS.name: {JOINED_FEEDBACK.name: 0},
+    }
+
+
+def _rows_are_accounted_for(application: str, spec: TableSpec) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=[application, spec.name],
+        name=f"{spec.name}_rows_are_accounted_for",
+        description="kept + dropped = input on every partition, by the ledger and by the tables themselves.",
+        blocking=True,
+    )
+    def rows_are_accounted_for(stores: Stores) -> dg.AssetCheckResult:
+        accounts = audit_accounts(stores.lake(application), spec)
+        return dg.AssetCheckResult(
+            passed=not accounts.discrepancies,
+            description=describe(accounts.discrepancies) or f"{accounts.days} days add up",
+            metadata={"days": accounts.days, "rows_in": accounts.rows_in, "rows_kept": accounts.rows_kept},
+        )
+
+    return rows_are_accounted_for
+
+
+def _days_are_fresh(
+    application: str, start: date, asset: str, lookback_days: Mapping[str, int]
+) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=[application, asset],
+        name=f"{asset}_days_are_fresh",
+        description="No day was made from inputs that have changed since; `flywheel stale` lists them.",
+    )
+    def days_are_fresh(stores: Stores) -> dg.AssetCheckResult:
+        stale = ledger.stale_days(stores.lake(application), asset, lookback_days, start)
+        shown = ", ".join(f"{day} ({', '.join(names)})" for day, names in list(stale.items())[:5])
+        return dg.AssetCheckResult(
+            passed=not stale,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{len(stale)} days to materialize again: {shown}" if stale else "every day is fresh",
+            metadata={"stale_days": len(stale)},
+        )
+
+    return days_are_fresh
+
+
+def version_checks(application: str) -> Sequence[dg.AssetChecksDefinition]:
+    """The checks of the gold versions."""
+
+    @dg.asset_check(
+        asset=[application, "gold_snapshot"],
+        description="Every exported file of every version is what its manifest says, byte for byte.",
+        blocking=True,
+    )
+    def exports_match_their_manifests(stores: Stores) -> dg.AssetCheckResult:
+        exported = [folder for folder in stores.versions(application) if folder.export.exists()]
+        changed = []
+        for folder in exported:
+            try:
+                verify_manifest(folder.export)
+            except ManifestMismatchError as error:
+                changed.append(str(error))
+        return dg.AssetCheckResult(
+            passed=not changed, description="; ".join(changed[:3]), metadata={"versions": len(exported)}
+        )
+
+    return [exports_match_their_manifests]

@@ -1,0 +1,61 @@
+"""Resources: where an application's data lie, and what time it is."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.versions import Versions
+from flywheel_assets.registry import ModelRegistry
+from flywheel_assets.settings import Settings, settings
+
+
+class Stores(dg.ConfigurableResource[None]):
+    """Landing zone, lake, gold versions and model registry, from the settings (`FLYWHEEL_…`)."""
+
+    home: str | None = Field(None, description="Overrides FLYWHEEL_HOME, for tests and for the demo.")
+
+    def _settings(self) -> Settings:
+        return settings() if self.home is None else Settings(home=Path(self.home))
+
+    @property
+    def landing_root(self) -> Path:
+        """The landing zone of all applications."""
+        return self._settings().resolved_landing_dir()
+
+    def lake(self, application: str) -> Lake:
+        """The Iceberg tables of one application."""
+        where = self._settings()
+        return Lake(
+            application, where.resolved_catalog_uri(), where.resolved_warehouse(), where.resolved_home() / "scratch"
+        )
+
+    def versions(self, application: str) -> Versions:
+        """The gold versions of one application."""
+        return Versions(self._settings().resolved_versions_dir(), application)
+
+    def registry(self, application: str) -> ModelRegistry:
+        """The MLflow experiment and registered model of one application."""
+        where = self._settings()
+        return ModelRegistry(where.resolved_mlflow_uri(), application, where.resolved_home() / "mlartifacts")
+
+    def base_model(self, name: str) -> str:
+        """A base model as a local path where the models folder or the disk has it, else as the hub id it may be."""
+        local = self._settings().resolved_models_dir() / name
+        return str(local if local.exists() else name)
+
+    def scratch(self, *parts: str) -> Path:
+        """A folder for work in progress."""
+        return self._settings().resolved_home().joinpath("scratch", *parts)
+
+
+class Clock(dg.ConfigurableResource[None]):
+    """The time that decides which landing days are closed."""
+
+    fixed: str | None = Field(None, description="An RFC 3339 time to stand still at, for tests.")
+
+    def now(self) -> datetime:
+        """The current time, UTC."""
+        return datetime.fromisoformat(self.fixed) if self.fixed else datetime.now(UTC)

@@ -1,0 +1,131 @@
+"""Running the flywheel's jobs in this process, without a daemon: for the command line, the demo and the tests.
+
+Runs go to the same instance as the daemon's, so that the UI shows them like any other.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+
+from flywheel_assets.application import PreferenceApplication
+from flywheel_assets.defs.automation import PARTITION_TAG
+from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
+from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from flywheel_assets.defs.preference import DAILY_JOB, SENSOR, TURN_JOB
+from flywheel_assets.errors import SettingsError, UnknownNameError
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended."""
+
+    run_id: str
+    succeeded: bool
+    error: str | None
+    """What the first failed step said."""
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """What the training trigger decided: a version it requested a run for, or why not."""
+
+    version: str | None
+    reason: str
+    tags: Mapping[str, str]
+
+
+def open_instance(dagster_home: Path, template: Path = Path("dagster.yaml")) -> dg.DagsterInstance:
+    """The persistent instance in `dagster_home`, configured by this project's dagster.yaml on first use."""
+    prepare_home(dagster_home, template)
+    return dg.DagsterInstance.from_config(str(dagster_home))
+
+
+def prepare_home(dagster_home: Path, template: Path = Path("dagster.yaml")) -> None:
+    """Make DAGSTER_HOME; an existing dagster.yaml there is the operator's and stays."""
+    dagster_home.mkdir(parents=True, exist_ok=True)
+    target = dagster_home / "dagster.yaml"
+    if not target.exists():
+        if not template.exists():
+            raise SettingsError(f"{template.absolute()} does not exist; run from the project's folder")
+        shutil.copyfile(template, target)
+
+
+def request_retry(instance: dg.DagsterInstance, application: str, version: str) -> str:
+    """Mark the last run of a gold version, so that the trigger starts it again; returns that run's id.
+
+    Raises:
+        UnknownNameError: no run of that version ended.
+    """
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=TURN_JOB.format(application), tags={PARTITION_TAG: version}), limit=1, ascending=False
+    )
+    if not records or not records[0].dagster_run.is_finished:
+        raise UnknownNameError("ended run of version", version, [], "See the runs in the UI.")
+    run_id = records[0].dagster_run.run_id
+    instance.add_run_tags(run_id, {FAILURE_TAG: RETRY_REQUESTED})
+    return run_id
+
+
+@dataclass
+class Driver:
+    """Runs one application's jobs against one Dagster instance."""
+
+    application: PreferenceApplication
+    definitions: dg.Definitions
+    instance: dg.DagsterInstance
+    _cursor: str | None = None
+
+    def materialize(self, first: date, last: date) -> Finished:
+        """Materialize the four daily assets for `first` … `last`, in one run."""
+        job = self.definitions.resolve_job_def(DAILY_JOB.format(self.application.name))
+        tags = {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
+        return self._finish(job.execute_in_process(self._run_config(), self.instance, tags=tags, raise_on_error=False))
+
+    def tick(self) -> Ticked:
+        """Evaluate the training trigger once and add the partition it asks for; the run is not started."""
+        sensor = self.definitions.resolve_sensor_def(SENSOR)
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self._cursor, definitions=self.definitions, sensor_name=SENSOR
+        )
+        with context:
+            result = sensor.evaluate_tick(context)
+        self._cursor = result.cursor or self._cursor
+        for request in result.dynamic_partitions_requests or []:
+            self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+        if not result.run_requests:
+            return Ticked(None, result.skip_message or "nothing to do", {})
+        request = result.run_requests[0]
+        return Ticked(request.partition_key, "requested", request.tags)
+
+    def turn(self, version: str, tags: Mapping[str, str]) -> Finished:
+        """Cut, train, evaluate and decide one version, in one run."""
+        job = self.definitions.resolve_job_def(TURN_JOB.format(self.application.name))
+        result = job.execute_in_process(
+            self._run_config(),
+            self.instance,
+            partition_key=version,
+            tags={key: value for key, value in tags.items() if not key.startswith("dagster/")},
+            raise_on_error=False,
+        )
+        return self._finish(result)
+
+    def _run_config(self) -> dict[str, object]:
+        logging.getLogger("dagster").setLevel(logging.CRITICAL)
+        return dict(_QUIET)
+
+    @staticmethod
+    def _finish(result: dg.ExecuteInProcessResult) -> Finished:
+        failures = [event for event in result.all_events if event.is_step_failure]
+        error = None
+        if failures:
+            data = failures[0].step_failure_data
+            description = data.user_failure_data.description if data.user_failure_data else None
+            error = description or (data.error.message if data.error else "unknown")
+        return Finished(result.run_id, result.success, error)

@@ -1,0 +1,110 @@
+"""The services of one developer's machine: Dagster, capture and MLflow's UI, started and stopped together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from flywheel_assets.defs.running import prepare_home
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.settings import settings, subprocess_environment
+
+_STOP_DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process group and where a person finds it."""
+
+    name: str
+    command: Sequence[str]
+    address: str
+
+
+def run_services(webserver_port: int, mlflow_port: int, console: Console) -> None:
+    """Start everything on loopback, print the addresses, and stop it all on SIGINT, SIGTERM or when one service dies.
+
+    Raises:
+        SettingsError: there is no workspace.yaml here, or a service ended by itself.
+    """
+    if not Path("workspace.yaml").exists():
+        raise SettingsError(f"{Path('workspace.yaml').absolute()} does not exist; run from the project's folder")
+    where = settings()
+    dagster_home = where.resolved_dagster_home()
+    prepare_home(dagster_home)
+    environment = subprocess_environment(
+        DAGSTER_HOME=str(dagster_home), FLYWHEEL_HOME=str(where.resolved_home()), MLFLOW_DISABLE_TELEMETRY="true"
+    )
+    services = _services(webserver_port, mlflow_port)
+    processes = [_start(service, environment) for service in services]
+    for service in services:
+        console.print(f"[bold]{service.name:10}[/] {service.address}")
+    console.print("stop with Ctrl-C")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _wait_for_first_exit(services, processes)
+    except KeyboardInterrupt:
+        console.print("stopping …")
+    finally:
+        stop(processes)
+
+
+def _services(webserver_port: int, mlflow_port: int) -> list[Service]:
+    where = settings()
+    scripts = Path(sys.executable).parent
+    artifacts = where.resolved_home() / "mlartifacts"
+    return [
+        Service(
+            "dagster",
+            [str(scripts / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(webserver_port)],
+            f"http://127.0.0.1:{webserver_port}",
+        ),
+        Service(
+            "capture",
+            [sys.executable, "-m", "flywheel_assets.cli", "capture"],
+            f"http://{where.capture_host}:{where.capture_port}/v1/<application>/edits",
+        ),
+        Service(
+            "mlflow",
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port)),
+                *("--backend-store-uri", where.resolved_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
+                *("--workers", "1"),
+            ],
+            f"http://127.0.0.1:{mlflow_port}",
+        ),
+    ]
+
+
+def _start(service: Service, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    # A group of its own, so that its children end with it: `dagster dev` alone outlived SIGINT by a minute.
+    return subprocess.Popen(list(service.command), env=dict(environment), start_new_session=True)
+
+
+def _wait_for_first_exit(services: Sequence[Service], processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    while True:
+        for service, process in zip(services, processes, strict=True):
+            code = process.poll()
+            if code is not None:
+                raise SettingsError(f"{service.name} ended with {code}; its output above says why")
+        time.sleep(0.5)
+
+
+def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """End the process groups: politely, then after a deadline by force."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_DEADLINE_S
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.1, deadline - time.monotonic()))
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
