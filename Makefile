@@ -1,0 +1,57 @@
+# Every target does its own set-up; `make help` lists them.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-ui dev test test-all check format lock bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(INSTALLED)  ## only the environment, in .venv, with the flywheel command in it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; set PYTHON=…"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(INSTALLED)
+
+demo: install  ## two turns of the wheel on a simulated coding assistant, under 4 minutes
+	FLYWHEEL_HOME=.flywheel-demo $(BIN)/flywheel demo
+
+demo-ui: install  ## Dagster's and MLflow's UI over what the demo left
+	FLYWHEEL_HOME=.flywheel-demo $(BIN)/flywheel dev
+
+dev: install  ## webserver, daemon, capture and MLflow's UI on loopback
+	$(BIN)/flywheel dev
+
+test: install  ## the fast, offline tests
+	$(BIN)/pytest -q -n 2 -m "not slow and not gpu"
+
+test-all: install  ## every test that this machine can run
+	$(BIN)/pytest -q -n 2
+
+check: install  ## lint, format, types, architecture contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/dagster definitions validate --workspace workspace.yaml
+
+format: install  ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## every benchmark; each prints its claim and a ratio
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+lock: install  ## write the installed versions into constraints.txt
+	{ echo "# Every version that \`make install\` uses, resolved on Python 3.11 (Linux x86-64). Regenerate with \`make lock\`."; \
+	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.tmp && mv constraints.tmp constraints.txt
+
+clean:  ## remove the environment and the demo's data
+	rm -rf $(VENV) .flywheel-demo
