@@ -13,20 +13,25 @@ Two things never occur in traffic, so that measurements are made on what no adap
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
-_ADJECTIVES = (
-    "stale new late open paid lost big small raw clean daily weekly draft final old hot cold safe slow fast "
-    "red blue north south east west prime basic gross net"
-).split()
-_NOUNS = (
-    "orders invoices refunds parcels tickets users carts drivers routes claims stores prices quotes leads loans cards "
-    "trips rooms seats plans meters pumps lamps boats trains books songs films posts votes tasks jobs files logs alerts "
-    "teams shifts visits tests bills"
-).split()
-_KEYS = "total count name score date price owner state size rank".split()
-_VARIABLES = "rows items data batch frame user event msg row rec".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_ADJECTIVES = _words(
+    """stale new late open paid lost big small raw clean daily weekly draft final old hot cold safe slow fast
+    red blue north south east west prime basic gross net"""
+)
+_NOUNS = _words(
+    """orders invoices refunds parcels tickets users carts drivers routes claims stores prices quotes leads loans
+    cards trips rooms seats plans meters pumps lamps boats trains books songs films posts votes
+    tasks jobs files logs alerts teams shifts visits tests bills"""
+)
+_KEYS = _words("total count name score date price owner state size rank")
+_VARIABLES = _words("rows items data batch frame user event msg row rec")
 _NUMBERS = range(2, 301)
 _MEASURED_ONE_IN = 10
 
@@ -214,8 +219,8 @@ class World:
 
     internal: tuple[Idiom, ...] = _INTERNAL
     neutral: tuple[Idiom, ...] = _NEUTRAL
-    adjectives: tuple[str, ...] = field(default=tuple(_ADJECTIVES))
-    nouns: tuple[str, ...] = field(default=tuple(_NOUNS))
+    adjectives: tuple[str, ...] = _ADJECTIVES
+    nouns: tuple[str, ...] = _NOUNS
 
     @cached_property
     def idioms(self) -> dict[str, Idiom]:
