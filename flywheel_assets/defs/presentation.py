@@ -66,6 +66,12 @@ def numbers_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> dg
     )
 
 
+def checks_table(checks: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
+    """A promotion's checks: what was measured against which limit."""
+    rows = [[check["name"], check["value"], check["limit"], "ok" if check["ok"] else "FAILED"] for check in checks]
+    return numbers_table(["check", "value", "limit", "result"], rows)
+
+
 def picture(path: Path, title: str) -> dg.MarkdownMetadataValue:
     """A small PNG for one materialization; for single-partition assets only, since range metadata is copied."""
     encoded = base64.b64encode(path.read_bytes()).decode("ascii")
