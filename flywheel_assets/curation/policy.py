@@ -1,0 +1,90 @@
+"""The policy: ordered checks, one verdict per row, and a version that changes when any check could judge differently.
+
+No check can admit a row by failing. One that raises, answers for the wrong number of rows or leaves a row without an
+answer quarantines what it did not answer for, with the reason `policy` and a detail that names the check.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from flywheel_assets.curation.injection import INJECTION
+from flywheel_assets.curation.pattern_check import PatternCheck
+from flywheel_assets.curation.personal_data import PERSONAL_DATA
+from flywheel_assets.curation.secrets import SECRETS
+from flywheel_assets.curation.verdicts import SEVERITY, Action, Check, Judgement, Verdict
+from flywheel_assets.records import Reason
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Checks in the order in which they see a row."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def version(self) -> str:
+        """Sixteen hex characters over the checks' names and versions, in order."""
+        identity = json.dumps([[check.name, check.version] for check in self.checks])
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    def audit(self, texts: pa.Table) -> dict[int, Verdict]:
+        """Judge every row of `texts` (schema TEXTS); a row number that is missing in the answer passed every check.
+
+        A row that was rejected is not shown to later checks: a secret must not travel to a judge. Of several verdicts
+        the gravest decides, the earliest check among equals, and all evidence is kept.
+        """
+        verdicts: dict[int, Verdict] = {}
+        for check in self.checks:
+            rejected = [row for row, verdict in verdicts.items() if verdict.action is Action.REJECT]
+            shown = np.ones(len(texts), dtype=bool)
+            shown[rejected] = False
+            numbers = np.flatnonzero(shown)
+            seen = texts if not rejected else texts.filter(pa.array(shown))
+            for row, verdict in _answers(check, seen).items():
+                number = int(numbers[row])
+                verdicts[number] = _merged(verdicts[number], verdict) if number in verdicts else verdict
+        return verdicts
+
+
+def default_policy() -> Policy:
+    """The deterministic checks that always run: secrets, personal data and prompt injection, in one pass."""
+    return Policy((PatternCheck("deterministic_patterns", SECRETS + PERSONAL_DATA + INJECTION),))
+
+
+def _answers(check: Check, texts: pa.Table) -> Mapping[int, Verdict]:
+    """The verdicts of one check that do not pass; whatever it did not answer for is quarantined."""
+    try:
+        judgement = check.judge(texts)
+        complaint = _complaint(judgement, len(texts))
+    except Exception as error:
+        complaint = f"raised {type(error).__name__}"  # never its message, which may quote the text it choked on
+    if complaint:
+        return dict.fromkeys(range(len(texts)), _unanswered(check, complaint))
+    answers = {row: verdict for row, verdict in judgement.verdicts.items() if verdict.action is not Action.PASS}
+    silent = ~judgement.passed
+    silent[list(judgement.verdicts)] = False
+    unanswered = _unanswered(check, "gave no answer")
+    return answers | {int(row): unanswered for row in np.flatnonzero(silent)}
+
+
+def _complaint(judgement: Judgement, rows: int) -> str | None:
+    if judgement.passed.dtype != np.bool_ or judgement.passed.shape != (rows,):
+        return f"answered for {judgement.passed.shape} rows of {rows}"
+    if any(not 0 <= row < rows for row in judgement.verdicts):
+        return "judged a row that it was not shown"
+    return None
+
+
+def _unanswered(check: Check, complaint: str) -> Verdict:
+    return Verdict(Action.QUARANTINE, Reason.POLICY, f"check {check.name} {complaint}")
+
+
+def _merged(earlier: Verdict, later: Verdict) -> Verdict:
+    gravest = later if SEVERITY[later.action] > SEVERITY[earlier.action] else earlier
+    detail = f"{earlier.detail}; {later.detail}"
+    return Verdict(gravest.action, gravest.reason, detail, earlier.evidence + later.evidence)

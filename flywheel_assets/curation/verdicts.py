@@ -1,0 +1,87 @@
+"""The shape every policy check has: whole columns in, a verdict for every row that must not pass.
+
+A check never has to say anything about a row twice: it names the rows that pass, and gives a `Verdict` for others. A
+row that it neither passed nor judged was not answered, and the policy quarantines it: silence never admits a row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from flywheel_assets.records import Reason
+
+# What a check reads: one row per candidate example. `prompt` is readable text also where the record holds messages.
+TEXTS = pa.schema(
+    [
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("chosen", pa.string(), nullable=False),
+        pa.field("rejected", pa.string()),  # null: an accepted output
+    ]
+)
+
+
+class Action(StrEnum):
+    """What happens to a row; REJECT outranks QUARANTINE, which a reviewer may overrule."""
+
+    PASS = "pass"  # noqa: S105
+    QUARANTINE = "quarantine"
+    REJECT = "reject"
+
+
+SEVERITY = {Action.PASS: 0, Action.QUARANTINE: 1, Action.REJECT: 2}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One finding: which check, what kind of harm, how sure (0 to 1), and where; never the text itself.
+
+    `start` and `end` count characters of `field` (prompt | chosen | rejected); null where a check judges whole texts.
+    """
+
+    check: str
+    category: str
+    score: float
+    field: str | None = None
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why one row must not pass. `detail` is shown to people and must not contain user text."""
+
+    action: Action
+    reason: Reason
+    detail: str
+    evidence: tuple[Evidence, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A check's answer for a whole table: `passed` has one value per row, `verdicts` is keyed by row number."""
+
+    passed: npt.NDArray[np.bool_]
+    verdicts: Mapping[int, Verdict]
+
+
+class Check(Protocol):
+    """A policy check. Its version must change whenever it could judge the same text differently."""
+
+    @property
+    def name(self) -> str:
+        """Stable snake_case name."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Digest or name of everything that decides: patterns, thresholds, model weights, the judge's prompt."""
+        ...
+
+    def judge(self, texts: pa.Table) -> Judgement:
+        """Judge every row of `texts` (schema TEXTS). Whatever it raises quarantines all rows."""
+        ...
