@@ -54,7 +54,9 @@ def run_in_own_process(
 def _said_by_process(work_dir: Path, module: str) -> FlywheelError:
     path = work_dir / ERROR_FILE
     if not path.exists():
-        return ProcessDiedError(f"{module} ended without a report, perhaps killed for memory; it resumes when run again")
+        return ProcessDiedError(
+            f"{module} ended without a report, perhaps killed for memory; it resumes when run again"
+        )
     failure = msgspec.json.decode(path.read_bytes(), type=_Failure)
     known = getattr(errors, failure.error, None)
     if isinstance(known, type) and issubclass(known, FlywheelError) and known is not errors.UnknownNameError:

@@ -23,7 +23,15 @@ import pyarrow as pa
 from flywheel_assets.curation.resolution import Resolution, ResolutionRules, resolve
 from flywheel_assets.errors import EmptyVersionError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake import ledger
-from flywheel_assets.lake.exports import ExportedRow, ExportSet, Manifest, read_manifest, read_rows, write_export
+from flywheel_assets.lake.exports import (
+    ExportedRow,
+    ExportSet,
+    Manifest,
+    read_manifest,
+    read_rows,
+    verify_manifest,
+    write_export,
+)
 from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
 
@@ -137,6 +145,8 @@ def cut_version(lake: Lake, versions: Versions, version: str, rules: ResolutionR
     folder = versions.folder(version)
     pin = _pin(lake, folder)
     _tag(lake, pin)
+    if folder.export.exists():
+        return _verified(folder, pin)
     resolution = resolve(_rows_of_days(lake, pin.days, pin.snapshot_id), rules)
     if not resolution.train.num_rows:
         raise EmptyVersionError(f"{version} has no training pair in {len(pin.days)} closed days: nothing to train on")
@@ -156,6 +166,17 @@ def cut_version(lake: Lake, versions: Versions, version: str, rules: ResolutionR
         rules=asdict(rules),
         code_version=code_version,
     )
+
+
+def _verified(folder: VersionFolder, pin: Pin) -> Manifest:
+    """An export that exists is checked, not made again: later rules or code would resolve the same pin differently."""
+    manifest = verify_manifest(folder.export)
+    if (manifest.snapshot_id, manifest.days) != (pin.snapshot_id, pin.days):
+        raise VersionConflictError(
+            f"the export of {folder.version} was made from snapshot {manifest.snapshot_id} and {len(manifest.days)} days, "
+            f"its pin says {pin.snapshot_id} and {len(pin.days)}. Versions never change: cut a new one."
+        )
+    return manifest
 
 
 def resolve_now(lake: Lake, rules: ResolutionRules, days: Mapping[date, str]) -> Resolution:

@@ -1,0 +1,81 @@
+"""The shape of a code location: its assets, how they hang together, what runs by default."""
+
+import dagster as dg
+import pytest
+
+from flywheel_assets.applications.assistant import APPLICATION, defs
+
+DAILY = ["raw_predictions", "ground_truth", "joined_feedback", "curated_dpo_pairs"]
+VERSIONED = ["gold_snapshot", "trained_adapter", "adapter_evaluation", "promotion"]
+
+
+def key(name: str) -> dg.AssetKey:
+    return dg.AssetKey(["assistant", name])
+
+
+@pytest.fixture(scope="module")
+def graph() -> dg.AssetGraph:
+    return defs.resolve_asset_graph()
+
+
+def test_assets_and_edges_are_the_designs_way_of_one_edit(graph) -> None:
+    edges = {
+        asset.path[-1]: sorted(parent.path[-1] for parent in graph.get(asset).parent_keys)
+        for asset in graph.get_all_asset_keys()
+    }
+    assert edges == {
+        "raw_predictions": [],
+        "ground_truth": [],
+        "joined_feedback": ["ground_truth", "raw_predictions"],
+        "curated_dpo_pairs": ["joined_feedback"],
+        "gold_snapshot": ["curated_dpo_pairs"],
+        "trained_adapter": ["gold_snapshot"],
+        "adapter_evaluation": ["trained_adapter"],
+        "promotion": ["adapter_evaluation"],
+    }
+
+
+def test_every_asset_has_a_group_and_a_description(graph) -> None:
+    for asset in graph.get_all_asset_keys():
+        node = graph.get(asset)
+        assert node.group_name in {"landing", "join", "gold", "version"}
+        assert len(node.description or "") > 30, asset
+
+
+def test_daily_assets_run_a_range_in_one_run(graph) -> None:
+    for name in DAILY:
+        policy = graph.get(key(name)).backfill_policy
+        assert policy is not None
+        assert policy.max_partitions_per_run is None, f"{name} would make one run per day"
+
+
+def test_version_assets_share_one_partitions_definition_named_after_the_application(graph) -> None:
+    names = {graph.get(key(name)).partitions_def.name for name in VERSIONED}
+    assert names == {f"{APPLICATION.name}_gold_versions"}
+
+
+def test_one_materialized_day_requests_no_version() -> None:
+    """With a wider mapping one backfilled day retrained every version there ever was."""
+    mapping = defs.resolve_assets_def(key("gold_snapshot")).get_partition_mapping(key("curated_dpo_pairs"))
+    assert isinstance(mapping, dg.SpecificPartitionsPartitionMapping)
+    assert list(mapping.partition_keys) == []
+
+
+def test_schedule_and_sensor_run_by_default() -> None:
+    assert defs.resolve_schedule_def("daily_feedback_schedule").default_status is dg.DefaultScheduleStatus.RUNNING
+    assert defs.resolve_sensor_def("training_threshold_sensor").default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def test_training_waits_in_the_gpu_pool() -> None:
+    for name in ("trained_adapter", "adapter_evaluation"):
+        assert defs.resolve_assets_def(key(name)).op.pool == "gpu"
+
+
+def test_checks_guard_every_daily_asset_and_the_snapshot() -> None:
+    names = {check.name for checks in defs.asset_checks for check in checks.check_keys}
+    assert {f"{name}_rows_are_accounted_for" for name in DAILY} <= names
+    assert {
+        "joined_feedback_days_are_fresh",
+        "curated_dpo_pairs_days_are_fresh",
+        "exports_match_their_manifests",
+    } <= names

@@ -1,0 +1,24 @@
+"""The promises about imports that import-linter cannot see: what loading a code location costs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "mlflow", "matplotlib", "pandas", "lightgbm"]
+
+
+@pytest.mark.parametrize(
+    "module", ["flywheel_assets.applications.assistant", "flywheel_assets.capture.service", "flywheel_assets.cli"]
+)
+def test_loading_imports_nothing_heavy(module: str) -> None:
+    code = f"import json, sys, {module}; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    loaded = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(loaded.stdout) == []
+
+
+def test_the_command_line_starts_without_dagster() -> None:
+    code = "import sys, flywheel_assets.cli; print('dagster' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "False"
