@@ -1,0 +1,198 @@
+"""Loading a model, encoding rows for it, generating and scoring; training encodes its rows with the same functions.
+
+Prompt and completion are encoded apart and joined as token ids: a prompt that ends in a space would otherwise let BPE
+merge across the boundary, and the model would be trained on prompts that it never sees when it is served.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Message = dict[str, Any]
+Prompt = str | list[Message]
+"""Plain text, or chat messages that the tokenizer's chat template renders."""
+
+MESSAGES = "messages"
+"""The `prompt_format` of prompts that are a JSON array of messages; every other format is plain text."""
+
+IGNORED = -100
+"""Label of a token that no loss looks at."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One greedy generation; `ended` is false where the model had to be cut off."""
+
+    text: str
+    ended: bool
+
+
+def load_model(base_model: str, adapter: str | None, *, device: str = "auto") -> tuple[Any, Any]:
+    """The base model with an adapter, or alone, ready for inference, and its tokenizer.
+
+    Args:
+        base_model: path or hub id.
+        adapter: folder of a PEFT adapter.
+        device: "auto" takes CUDA (bf16 where the device has it) when there is one; "cpu" never does.
+    """
+    from transformers import AutoModelForCausalLM
+
+    target, dtype = placement(device)
+    # A base model that exists only as a pickle is refused by transformers.
+    model = AutoModelForCausalLM.from_pretrained(base_model, dtype=dtype, use_safetensors=True)
+    tokenizer = load_tokenizer(base_model)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter)
+    return model.to(target).eval(), tokenizer
+
+
+def load_tokenizer(base_model: str) -> Any:
+    """The base model's tokenizer; where it has no padding token, the end token pads (padding is always masked)."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def placement(device: str) -> tuple[str, "torch.dtype"]:
+    """Where a model is put and in which number format."""
+    import torch
+
+    if device == "auto" and torch.cuda.is_available():
+        return "cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return "cpu", torch.float32
+
+
+def parse_prompt(prompt: str, prompt_format: str) -> Prompt:
+    """An exported prompt as generation takes it."""
+    return json.loads(prompt) if prompt_format == MESSAGES else prompt
+
+
+def render_prompt(tokenizer: Any, prompt: str, prompt_format: str) -> str:
+    """The text that the model sees: messages through the chat template, text as it is."""
+    parsed = parse_prompt(prompt, prompt_format)
+    if isinstance(parsed, str):
+        return parsed
+    rendered: str = tokenizer.apply_chat_template(parsed, tokenize=False, add_generation_prompt=True)
+    return rendered
+
+
+def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt. A chat template writes its own special tokens; text gets the tokenizer's."""
+    if isinstance(prompt, str):
+        ids: list[int] = tokenizer(prompt)["input_ids"]
+    else:
+        rendered = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    # A model needs one token to start from, also for an empty prompt.
+    return ids or [tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
+
+
+def completion_ids(tokenizer: Any, completion: str) -> list[int]:
+    """Token ids of a completion, with the end token: a model that never learns it never stops."""
+    return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def generate(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int, batch_size: int = 64
+) -> list[Generation]:
+    """Greedy generations in the order of the prompts; batches hold prompts of similar length, padded on the left."""
+    import torch
+
+    encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    ends = end_tokens(model, tokenizer)
+    generations: list[Generation | None] = [None] * len(prompts)
+    with inference(model), torch.inference_mode():
+        for rows in _batches([len(ids) for ids in encoded], batch_size):
+            width = max(len(encoded[row]) for row in rows)
+            ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+            mask = torch.zeros((len(rows), width), dtype=torch.long)
+            for position, row in enumerate(rows):
+                ids[position, width - len(encoded[row]) :] = torch.tensor(encoded[row])
+                mask[position, width - len(encoded[row]) :] = 1
+            written = model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=sorted(ends),
+            )[:, width:].tolist()
+            for row, tokens in zip(rows, written, strict=True):
+                end = next((place for place, token in enumerate(tokens) if token in ends), None)
+                text = tokenizer.decode(tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+                generations[row] = Generation(text, end is not None)
+    return [generation for generation in generations if generation is not None]
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Every token that ends a text: chat models list more than the tokenizer's own in their generation config."""
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return {tokenizer.eos_token_id, *(token for token in listed if token is not None)}
+
+
+def log_probabilities(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 64
+) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Natural log probability of each completion with its end token, given its prompt; one value per row, in nats."""
+    encoded = [
+        (prompt_ids(tokenizer, prompt), completion_ids(tokenizer, completion))
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    return token_log_probabilities(model, encoded, batch_size)
+
+
+def token_log_probabilities(
+    model: Any, rows: Sequence[tuple[list[int], list[int]]], batch_size: int = 64
+) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Natural log probability of each row's completion ids given its prompt ids."""
+    import torch
+
+    scores = np.zeros(len(rows))
+    with inference(model), torch.inference_mode():
+        for batch in _batches([len(prompt) + len(completion) for prompt, completion in rows], batch_size):
+            width = max(len(rows[row][0]) + len(rows[row][1]) for row in batch)
+            ids = torch.zeros((len(batch), width), dtype=torch.long)
+            mask = torch.zeros((len(batch), width), dtype=torch.long)
+            scored = torch.zeros((len(batch), width), dtype=torch.bool)
+            for position, row in enumerate(batch):
+                prompt, completion = rows[row]
+                end = len(prompt) + len(completion)
+                ids[position, :end] = torch.tensor(prompt + completion)
+                mask[position, :end] = 1
+                scored[position, len(prompt) : end] = True
+            logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits[:, :-1].float()
+            targets = ids[:, 1:].to(model.device)
+            # Chosen logit minus logsumexp: half the memory of a log_softmax over the whole vocabulary.
+            values = logits.gather(-1, targets[..., None]).squeeze(-1) - logits.logsumexp(-1)
+            sums = (values * scored[:, 1:].to(model.device)).sum(-1)
+            scores[batch] = sums.double().cpu().numpy()
+    return scores
+
+
+@contextmanager
+def inference(model: Any) -> Iterator[None]:
+    """Evaluation mode for a while; a model in training returns to it."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
