@@ -58,7 +58,9 @@ def capture() -> None:
 
     names = known_applications()
     serve(
-        settings(), names, on_ready=lambda url: console.print(f"capture listens on {url} for {', '.join(names)}", style="bold")
+        settings(),
+        names,
+        on_ready=lambda url: console.print(f"capture listens on {url} for {', '.join(names)}", style="bold"),
     )
 
 
@@ -109,7 +111,7 @@ def import_(
 @app.command()
 def turn(
     application: Application = "assistant",
-    now: Annotated[bool, typer.Option("--now", help="Include today, whose rows stay provisional until it closes.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Include today; its rows are provisional.")] = False,
 ) -> None:
     """Materialize everything that landed and is not closed yet, up to gold, in one run; says how far the trigger is."""
     from flywheel_assets.defs.automation import last_closed_day
@@ -194,7 +196,9 @@ def abandon(
 @app.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Of the simulated world.")] = 0,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the last demo's data and go on from an empty copy.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the last demo's data and go on from an empty copy.")
+    ] = False,
 ) -> None:
     """Play the founding story: engineers correct a coding assistant, and two turns of the wheel make it right."""
     from flywheel_assets.demonstration import run

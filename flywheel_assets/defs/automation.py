@@ -48,16 +48,14 @@ def days_to_catch_up(lake: Lake, start: date, window: JoinWindow, now: datetime)
     return (pending[0], last) if pending else None
 
 
-def daily_schedule(
-    application: str, start: date, window: JoinWindow, job: dg.UnresolvedAssetJobDefinition
-) -> dg.ScheduleDefinition:
+def daily_schedule(application: str, start: date, window: JoinWindow, job_name: str) -> dg.ScheduleDefinition:
     """Materialize what became final: runs at 00:30 UTC, a quarter of an hour after the day could close."""
 
     @dg.schedule(
         name="daily_feedback_schedule",
         cron_schedule="30 0 * * *",
         execution_timezone="UTC",
-        job=job,
+        job_name=job_name,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Materializes the last closed day, and any earlier one that was missed, in one run.",
     )
@@ -148,16 +146,14 @@ def why_not_retry(pending: PendingVersion, trigger: Trigger, now: datetime) -> s
     return None
 
 
-def training_threshold_sensor(
-    application: PreferenceApplication, job: dg.UnresolvedAssetJobDefinition
-) -> dg.SensorDefinition:
+def training_threshold_sensor(application: PreferenceApplication, job_name: str) -> dg.SensorDefinition:
     """Cut a version and train it when enough is new; the truth is in the lake, so that no tick can lose it."""
     trigger = application.trigger
     partitions_def = version_partitions(application.name)
 
     @dg.sensor(
         name="training_threshold_sensor",
-        job=job,
+        job_name=job_name,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
         description=(
@@ -170,7 +166,7 @@ def training_threshold_sensor(
     ) -> dg.SensorResult | dg.SkipReason:
         lake, versions = stores.lake(application.name), stores.versions(application.name)
         partitions = context.instance.get_dynamic_partitions(str(partitions_def.name))
-        pending = pending_version(context.instance, versions, partitions, job.name)
+        pending = pending_version(context.instance, versions, partitions, job_name)
         if pending is not None:
             if refusal := why_not_retry(pending, trigger, clock.now()):
                 return dg.SkipReason(refusal)

@@ -74,8 +74,8 @@ def preference_flywheel(application: PreferenceApplication) -> dg.Definitions:
             *version_checks(application.name),
         ],
         jobs=[daily_job, turn_job],
-        schedules=[daily_schedule(application.name, application.start_date, application.window, daily_job)],
-        sensors=[training_threshold_sensor(application, turn_job)],
+        schedules=[daily_schedule(application.name, application.start_date, application.window, daily_job.name)],
+        sensors=[training_threshold_sensor(application, turn_job.name)],
         resources={"stores": Stores(), "clock": Clock(), "pipes": dg.PipesSubprocessClient()},
         # The assets are light; only training and evaluation need processes of their own, and start them themselves.
         executor=dg.in_process_executor,

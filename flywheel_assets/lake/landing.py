@@ -159,7 +159,9 @@ class LandingZone:
                 self.publish(late, now.date())
 
 
-def wait_until_sealed(root: Path, application: str, timeout_s: float, sleep: Callable[[float], None] = time_sleep) -> bool:
+def wait_until_sealed(
+    root: Path, application: str, timeout_s: float, sleep: Callable[[float], None] = time_sleep
+) -> bool:
     """Wait until no capture process holds an open segment with events of `application`; False when it took too long."""
     deadline = monotonic() + timeout_s
     folders = [LandingZone(root, application, kind).open_folder for kind in EventKind]

@@ -173,8 +173,8 @@ def _verified(folder: VersionFolder, pin: Pin) -> Manifest:
     manifest = verify_manifest(folder.export)
     if (manifest.snapshot_id, manifest.days) != (pin.snapshot_id, pin.days):
         raise VersionConflictError(
-            f"the export of {folder.version} was made from snapshot {manifest.snapshot_id} and {len(manifest.days)} days, "
-            f"its pin says {pin.snapshot_id} and {len(pin.days)}. Versions never change: cut a new one."
+            f"the export of {folder.version} was made from snapshot {manifest.snapshot_id} and {len(manifest.days)} "
+            f"days, its pin says {pin.snapshot_id} and {len(pin.days)}. Versions never change: cut a new one."
         )
     return manifest
 

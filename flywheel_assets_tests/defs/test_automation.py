@@ -1,0 +1,296 @@
+"""The training trigger and the daily schedule, against a real lake and an ephemeral Dagster instance."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from flywheel_assets.application import PreferenceApplication, Trigger
+from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.defs.automation import (
+    PARTITION_TAG,
+    PendingVersion,
+    daily_schedule,
+    days_to_catch_up,
+    last_closed_day,
+    next_version,
+    pending_version,
+    training_threshold_sensor,
+    why_not_retry,
+)
+from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED, TRANSIENT
+from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.joining import JoinWindow
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.promotions import Promotion, record_promotion
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
+from flywheel_assets.lake.versions import cut_version
+from flywheel_assets.records import CURATED_DPO_PAIRS as GOLD_SCHEMA
+from flywheel_assets_tests.builders import DAY, make_gold, table
+
+NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
+RULES = ResolutionRules(holdout_share=0.0)
+APPLICATION = PreferenceApplication(
+    name="assistant",
+    description="test",
+    start_date=DAY,
+    base_model="base",
+    trigger=Trigger(min_new_pairs=5, min_new_partitions=1, retry_backoff_s=60.0),
+    resolution=RULES,
+)
+VERSIONS = version_partitions("assistant")
+
+
+@dg.asset(partitions_def=VERSIONS)
+def placeholder() -> None:
+    """Stands for the version assets, whose training no test of the trigger needs."""
+
+
+@dg.asset(partitions_def=VERSIONS)
+def broken() -> None:
+    """Fails, as a training can."""
+    raise RuntimeError("broken on purpose")
+
+
+JOB = dg.define_asset_job("assistant_turn", dg.AssetSelection.assets(placeholder))
+BROKEN_JOB = dg.define_asset_job("assistant_turn", dg.AssetSelection.assets(broken))
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Stores:
+    return Stores(home=str(tmp_path))
+
+
+@pytest.fixture
+def lake(stores: Stores) -> Lake:
+    return stores.lake("assistant")
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def write_gold(lake: Lake, day: date, pairs: int, *, is_closed: bool = True, first: int = 0) -> None:
+    """Gold of one day: pairs numbered from `first`, so that a day can be written again with the same ones."""
+    numbers = range(first, first + pairs)
+    rows = [
+        make_gold(
+            completed_date=day,
+            prediction_id=f"{day}-{number}",
+            subject=f"user-{number}",
+            feedback_event_id=f"{day}-{number}",
+            prompt=f"{day} {number}",
+        )
+        for number in numbers
+    ]
+    with lake.connect() as connection:
+        connection.register("rows", table(GOLD_SCHEMA, rows))
+        file = lake.write_day(connection, CURATED_DPO_PAIRS, day, "SELECT * FROM rows")
+    lake.replace_days(CURATED_DPO_PAIRS, [day], {day: file} if file else {}, {})
+    entry = LedgerEntry(CURATED_DPO_PAIRS.name, day, is_closed, f"{day}-{pairs}", {}, pairs, pairs, {})
+    ledger.record(lake, [entry], RunStamp("test", "1", NOW))
+
+
+def tick(
+    stores: Stores,
+    instance: dg.DagsterInstance,
+    cursor: str | None = None,
+    application: PreferenceApplication = APPLICATION,
+) -> dg.SensorResult | dg.SkipReason:
+    sensor = training_threshold_sensor(application, JOB.name)
+    context = dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources={"stores": stores, "clock": Clock(fixed=NOW.isoformat())}
+    )
+    return sensor(context)
+
+
+def reason(result: dg.SensorResult | dg.SkipReason) -> str:
+    if isinstance(result, dg.SkipReason):
+        return str(result.skip_message)
+    assert result.skip_reason is not None, f"fired: {result.run_requests}"
+    return str(result.skip_reason.skip_message if isinstance(result.skip_reason, dg.SkipReason) else result.skip_reason)
+
+
+def finish(stores: Stores, lake: Lake, version: str) -> None:
+    """What a successful turn leaves behind: export, training and decision."""
+    versions = stores.versions("assistant")
+    cut_version(lake, versions, version, RULES, "1")
+    folder = versions.folder(version)
+    folder.training.mkdir()
+    (folder.training / "training.json").write_text("{}")
+    record_promotion(
+        folder.promotion,
+        Promotion(version=version, promoted=False, sentence="test", champion_before=None, checks=[]),
+    )
+
+
+def run_version(instance: dg.DagsterInstance, job: Any, version: str) -> str:
+    definitions = dg.Definitions(assets=[placeholder, broken], jobs=[job])
+    result = definitions.resolve_job_def("assistant_turn").execute_in_process(
+        instance=instance, partition_key=version, raise_on_error=False
+    )
+    return result.run_id
+
+
+def test_fires_once_with_a_new_version_when_both_thresholds_are_crossed(stores, lake, instance) -> None:
+    write_gold(lake, DAY, 5)
+    result = tick(stores, instance)
+    assert [request.partition_key for request in result.run_requests] == ["dpo_gold_v1"]
+    assert result.run_requests[0].run_key == "assistant:dpo_gold_v1:1"
+    assert result.dynamic_partitions_requests[0].partition_keys == ["dpo_gold_v1"]
+
+
+def test_below_the_threshold_says_how_far(stores, lake, instance) -> None:
+    write_gold(lake, DAY, 4)
+    assert reason(tick(stores, instance)) == (
+        "at most 4 of 5 new pairs, 1 of 1 new closed partitions since the beginning"
+    )
+
+
+def test_an_empty_lake_skips(stores, instance) -> None:
+    assert "0 of 5 new pairs" in reason(tick(stores, instance))
+
+
+def test_open_days_do_not_count(stores, lake, instance) -> None:
+    write_gold(lake, DAY, 50, is_closed=False)
+    assert "0 of 5 new pairs, 0 of 1" in reason(tick(stores, instance))
+
+
+def test_a_day_materialized_again_or_backfilled_counts_once(stores, lake, instance) -> None:
+    write_gold(lake, DAY, 5)
+    instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1"])
+    finish(stores, lake, "dpo_gold_v1")
+    write_gold(lake, DAY, 5)
+    assert "0 of 5 new pairs, 0 of 1" in reason(tick(stores, instance))
+    # A past day that comes later is new, wherever it lies in time.
+    write_gold(lake, DAY + timedelta(days=1), 4)
+    assert "4 of 5 new pairs, 1 of 1 new closed partitions since dpo_gold_v1" in reason(tick(stores, instance))
+    write_gold(lake, DAY + timedelta(days=2), 1)
+    assert [request.partition_key for request in tick(stores, instance).run_requests] == ["dpo_gold_v2"]
+
+
+def test_many_pairs_in_one_known_day_wait_for_a_new_partition(stores, lake, instance) -> None:
+    write_gold(lake, DAY, 5)
+    instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1"])
+    finish(stores, lake, "dpo_gold_v1")
+    write_gold(lake, DAY, 50)
+    assert "45 of 5 new pairs, 0 of 1 new closed partitions" in reason(tick(stores, instance))
+
+
+def test_the_count_is_taken_once_per_state_of_the_lake(stores, lake, instance, monkeypatch) -> None:
+    application = replace(APPLICATION, trigger=Trigger(min_new_pairs=6))
+    write_gold(lake, DAY, 5)
+    cursor = tick(stores, instance, application=application).cursor
+    monkeypatch.setattr("flywheel_assets.defs.automation.count_net_new", lambda *_: pytest.fail("counted again"))
+    assert "5 of 6" in reason(tick(stores, instance, cursor, application))
+
+
+def test_a_failed_tick_loses_nothing(stores, lake, instance, monkeypatch) -> None:
+    write_gold(lake, DAY, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "flywheel_assets.defs.automation.count_net_new",
+            lambda *_: (_ for _ in ()).throw(OSError("catalog is away")),
+        )
+        with pytest.raises(OSError, match="away"):
+            tick(stores, instance)
+    assert len(tick(stores, instance).run_requests) == 1
+
+
+def test_a_requested_version_that_never_ran_is_requested_again(stores, lake, instance) -> None:
+    """The daemon died between adding the partition and launching the run."""
+    write_gold(lake, DAY, 5)
+    instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1"])
+    result = tick(stores, instance)
+    assert [request.partition_key for request in result.run_requests] == ["dpo_gold_v1"]
+    assert not result.dynamic_partitions_requests
+
+
+def test_a_failed_training_is_run_again_as_the_same_version(stores, lake, instance) -> None:
+    write_gold(lake, DAY, 5)
+    instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1"])
+    run_id = run_version(instance, BROKEN_JOB, "dpo_gold_v1")
+    write_gold(lake, DAY + timedelta(days=1), 500)
+
+    instance.add_run_tags(run_id, {FAILURE_TAG: PERMANENT})
+    assert "flywheel retry dpo_gold_v1" in reason(tick(stores, instance))
+
+    instance.add_run_tags(run_id, {FAILURE_TAG: RETRY_REQUESTED})
+    request = tick(stores, instance).run_requests[0]
+    assert (request.partition_key, request.run_key) == ("dpo_gold_v1", "assistant:dpo_gold_v1:2")
+
+
+def test_pending_version_reads_the_runs(stores, instance) -> None:
+    instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1", "dpo_gold_v2"])
+    partitions = ["dpo_gold_v1", "dpo_gold_v2"]
+    for _ in range(2):
+        run_version(instance, BROKEN_JOB, "dpo_gold_v2")
+    found = pending_version(instance, stores.versions("assistant"), partitions, "assistant_turn")
+    assert (found.version, found.attempts, found.failed_in_a_row, found.is_running) == ("dpo_gold_v2", 2, 2, False)
+    queued = instance.create_run_for_job(
+        dg.Definitions(assets=[placeholder], jobs=[JOB]).resolve_job_def("assistant_turn"),
+        tags={PARTITION_TAG: "dpo_gold_v2"},
+    )
+    assert queued.status is dg.DagsterRunStatus.NOT_STARTED
+    assert pending_version(instance, stores.versions("assistant"), partitions, "assistant_turn").is_running
+
+
+PENDING = PendingVersion("dpo_gold_v3", False, 1, 1, TRANSIENT, NOW.timestamp() - 61, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ({}, None),
+        ({"failure": None}, None),
+        ({"is_running": True}, "queued or running"),
+        ({"failure": PERMANENT}, "failed permanently"),
+        ({"is_canceled": True}, "was canceled"),
+        ({"is_canceled": True, "failure": RETRY_REQUESTED, "failed_in_a_row": 0}, None),
+        ({"ended_at": NOW.timestamp() - 59}, "run again in 1 s (attempt 2)"),
+        ({"attempts": 2, "failed_in_a_row": 2}, "run again in 59 s (attempt 3)"),
+        ({"attempts": 4, "failed_in_a_row": 4, "ended_at": 0.0}, "failed 4 times in a row"),
+        ({"attempts": 0, "failed_in_a_row": 0, "failure": None, "ended_at": None}, None),
+    ],
+)
+def test_when_a_pending_version_runs_again(change, refusal) -> None:
+    found = why_not_retry(replace(PENDING, **change), APPLICATION.trigger, NOW)
+    assert (found is None) if refusal is None else (refusal in found)
+
+
+def test_a_version_name_is_never_used_twice(stores, lake) -> None:
+    versions = stores.versions("assistant")
+    assert next_version(lake, versions, []) == "dpo_gold_v1"
+    write_gold(lake, DAY, 5)
+    cut_version(lake, versions, "dpo_gold_v4", RULES, "1")
+    assert next_version(lake, versions, ["dpo_gold_v2"]) == "dpo_gold_v5"
+    assert next_version(lake, versions, ["dpo_gold_v10"]) == "dpo_gold_v11"
+
+
+@pytest.mark.parametrize(
+    ("now", "day"), [("2026-03-20T00:14:59Z", "2026-03-18"), ("2026-03-20T00:15:00Z", "2026-03-19")]
+)
+def test_a_day_closes_a_quarter_of_an_hour_after_its_end(now, day) -> None:
+    assert last_closed_day(datetime.fromisoformat(now)) == date.fromisoformat(day)
+
+
+def test_the_schedule_asks_for_the_last_closed_day_and_for_missed_ones(stores, lake, instance) -> None:
+    window = JoinWindow(join_days=3, dedupe_days=1)
+    assert days_to_catch_up(lake, DAY, window, NOW) == (date(2026, 3, 12), date(2026, 3, 19))
+    for offset in range(18):
+        write_gold(lake, DAY + timedelta(days=offset), 0, is_closed=offset != 16)
+    # DAY + 17 is the 19th, the last closed day; the 18th was materialized while it was open.
+    assert days_to_catch_up(lake, DAY, window, NOW) == (date(2026, 3, 18), date(2026, 3, 19))
+    schedule = daily_schedule("assistant", DAY, window, JOB.name)
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW, resources={"stores": stores})
+    request = schedule(context)
+    assert request.tags[RANGE_START_TAG] == "2026-03-18"
+    assert request.tags[RANGE_END_TAG] == "2026-03-19"
