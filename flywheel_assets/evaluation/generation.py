@@ -5,12 +5,14 @@ merge across the boundary, and the model would be trained on prompts that it nev
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from flywheel_assets.records import PromptFormat
 
 if TYPE_CHECKING:
     import torch
@@ -18,12 +20,6 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 Prompt = str | list[Message]
 """Plain text, or chat messages that the tokenizer's chat template renders."""
-
-MESSAGES = "messages"
-"""The `prompt_format` of prompts that are a JSON array of messages; every other format is plain text."""
-
-IGNORED = -100
-"""Label of a token that no loss looks at."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +38,52 @@ def load_model(base_model: str, adapter: str | None, *, device: str = "auto") ->
         adapter: folder of a PEFT adapter.
         device: "auto" takes CUDA (bf16 where the device has it) when there is one; "cpu" never does.
     """
-    from transformers import AutoModelForCausalLM
-
-    target, dtype = placement(device)
-    # A base model that exists only as a pickle is refused by transformers.
-    model = AutoModelForCausalLM.from_pretrained(base_model, dtype=dtype, use_safetensors=True)
-    tokenizer = load_tokenizer(base_model)
+    model = load_base(base_model, device)
     if adapter is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter)
-    return model.to(target).eval(), tokenizer
+    return model.eval(), load_tokenizer(base_model)
+
+
+def load_base(base_model: str, device: str) -> Any:
+    """The frozen weights alone, where `device` puts them."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    target, dtype = placement(device)
+    # A base model that exists only as a pickle is refused.
+    return AutoModelForCausalLM.from_pretrained(base_model, dtype=dtype, use_safetensors=True).to(target)
+
+
+@dataclass(frozen=True)
+class SwitchableModel:
+    """One base model in memory with several adapters, of which one at a time computes."""
+
+    model: Any
+    tokenizer: Any
+
+    @contextmanager
+    def using(self, adapter: str | None) -> Iterator[Any]:
+        """The model with the named adapter, or as the base alone."""
+        if adapter is not None:
+            self.model.set_adapter(adapter)
+            yield self.model
+        else:
+            with self.model.disable_adapter():
+                yield self.model
+
+
+def load_adapters(base_model: str, adapters: Mapping[str, str], *, device: str = "auto") -> SwitchableModel:
+    """The base model once, with every adapter by name; there must be at least one."""
+    from peft import PeftModel
+
+    (first, folder), *others = adapters.items()
+    model = PeftModel.from_pretrained(load_base(base_model, device), folder, adapter_name=first)
+    for name, folder in others:
+        model.load_adapter(folder, name)
+    return SwitchableModel(model.eval(), load_tokenizer(base_model))
 
 
 def load_tokenizer(base_model: str) -> Any:
@@ -76,7 +107,7 @@ def placement(device: str) -> tuple[str, "torch.dtype"]:
 
 def parse_prompt(prompt: str, prompt_format: str) -> Prompt:
     """An exported prompt as generation takes it."""
-    return json.loads(prompt) if prompt_format == MESSAGES else prompt
+    return json.loads(prompt) if prompt_format == PromptFormat.MESSAGES else prompt
 
 
 def render_prompt(tokenizer: Any, prompt: str, prompt_format: str) -> str:

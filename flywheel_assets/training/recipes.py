@@ -2,10 +2,10 @@
 
 Defaults that differ from TRL's, and why:
 
-- `loss_types` apo_zero + sft (TRL: sigmoid): plain DPO lowers the likelihood of the chosen text most where an edit changed
-  little; measured on edits, it collapsed to "claim is is is" at a reward accuracy of 1.00.
-- `sft_learning_rate` 2e-4 (2e-5), `preference_learning_rate` 5e-5 (1e-6): a LoRA adapter wants ten times the rate of full
-  tuning or more, and the weighted sft loss holds the likelihood.
+- `loss_types` apo_zero + sft (TRL: sigmoid): plain DPO lowers the likelihood of the chosen text most where an edit
+  changed little; measured on edits, it collapsed to "claim is is is" at a reward accuracy of 1.00.
+- `sft_learning_rate` 2e-4 (2e-5), `preference_learning_rate` 5e-5 (1e-6): a LoRA adapter wants ten times the rate of
+  full tuning or more, and the weighted sft loss holds the likelihood.
 - `warmup_ratio` 0.1 (none): a fresh adapter's first steps are its wildest.
 - `gradient_checkpointing` off (on): it costs 15 % of the time and is needed only where memory is short.
 - bf16 on CUDA only (everywhere): it costs 19 % on a CPU.

@@ -1,0 +1,148 @@
+"""The promotion gate: whether a challenger may replace the incumbent, with one plain sentence that says why.
+
+The incumbent is the champion; before the first promotion it is the base model. Every limit was chosen against models
+that were broken on purpose: an interval on edit distance alone let pass a model that no longer ended its text, one that
+had forgotten what it could do, and one that put a vandal's suffix on everything. Reward accuracy was 1.00 for all of
+them, and for an untrained model, which is why it is not looked at.
+"""
+
+import math
+from dataclasses import dataclass
+
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.metrics import Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionLimits:
+    """What a challenger must show; all distances are NED (normalized edit distance, 0 = the user's own text)."""
+
+    min_subjects: int = 20
+    """Held-out people behind the primary rows; fewer are not enough evidence for any decision."""
+    min_ned_gain: float = 0.0
+    """The lower bound of (incumbent NED − challenger NED) on primary rows must exceed this."""
+    max_missing_end_increase: float = 0.02
+    """Share of generations that never end, over the incumbent's share."""
+    max_chosen_fallen: float = 0.15
+    """Share of primary rows whose chosen text is less likely than under the incumbent."""
+    max_regression_ned_increase: float = 0.02
+    """Mean NED on accepted, unedited outputs, over the incumbent's."""
+    max_older_ned_increase: float = 0.02
+    """Mean NED on held-out rows that the champion's version already held, over the incumbent's."""
+    max_sft_ned_advantage: float = 0.02
+    """How much better (mean NED) the SFT baseline may be on primary rows."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value < math.inf or (name == "max_chosen_fallen" and value > 1):
+                raise SettingsError(f"PromotionLimits.{name} is {value!r}; it must be a number from 0 on (a share ≤ 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What evaluation measured about one challenger; NaN where a set had no rows. Lower NED is better."""
+
+    incumbent: str
+    """"champion", or "base" on the first turn."""
+    ned_gain: Interval
+    """Incumbent − challenger on primary rows, clustered by subject."""
+    chosen_fallen: float
+    """Share of primary rows whose log p(chosen) fell, challenger against incumbent."""
+    missing_end: float
+    """Share of the challenger's generations (primary and regression rows) without an end token."""
+    incumbent_missing_end: float
+    sft_ned: float
+    challenger_ned: float
+    """Means on primary rows."""
+    older_ned: float
+    incumbent_older_ned: float
+    regression_ned: float
+    incumbent_regression_ned: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule: `value` against `limit`, and what that means in `detail`."""
+
+    name: str
+    value: float
+    limit: float
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to promote, why in one sentence, and every check behind it."""
+
+    promote: bool
+    sentence: str
+    checks: tuple[Check, ...]
+
+
+def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
+    """Apply every limit; one failed check blocks. A value that is not a number fails its check.
+
+    Sets that may be empty (older rows, regression rows) pass with the detail "no rows"; primary rows may not be empty.
+    """
+    gain = evidence.ned_gain
+    checks = (
+        Check(
+            "held_out_subjects",
+            gain.clusters,
+            limits.min_subjects,
+            gain.clusters >= limits.min_subjects,
+            f"{gain.clusters} held-out subjects with {gain.rows} primary rows, at least {limits.min_subjects} needed",
+        ),
+        Check(
+            "ned_gain",
+            gain.low,
+            limits.min_ned_gain,
+            gain.low > limits.min_ned_gain,
+            f"NED better by {gain.mean:.3f} [{gain.low:.3f}, {gain.high:.3f}] than the {evidence.incumbent}, "
+            f"the lower bound must exceed {limits.min_ned_gain:.3f}",
+        ),
+        _at_most(
+            "missing_end",
+            evidence.missing_end,
+            evidence.incumbent_missing_end + limits.max_missing_end_increase,
+            "of generations do not end",
+        ),
+        _at_most(
+            "chosen_fallen", evidence.chosen_fallen, limits.max_chosen_fallen, "of the users' texts became less likely"
+        ),
+        _at_most(
+            "sft_baseline",
+            evidence.challenger_ned,
+            evidence.sft_ned + limits.max_sft_ned_advantage,
+            "NED on primary rows against the SFT baseline",
+        ),
+        _at_most(
+            "older_rows",
+            evidence.older_ned,
+            evidence.incumbent_older_ned + limits.max_older_ned_increase,
+            "NED on older held-out rows",
+            may_be_empty=True,
+        ),
+        _at_most(
+            "regression_set",
+            evidence.regression_ned,
+            evidence.incumbent_regression_ned + limits.max_regression_ned_increase,
+            "NED on outputs that users had accepted",
+            may_be_empty=True,
+        ),
+    )
+    failed = [check for check in checks if not check.ok]
+    if not failed:
+        sentence = f"Promoted: {checks[1].detail}."
+    elif not checks[0].ok:
+        sentence = f"Not promoted, not enough evidence: {checks[0].detail}."
+    else:
+        sentence = f"Not promoted: {'; '.join(check.detail for check in failed)}."
+    return Decision(not failed, sentence, checks)
+
+
+def _at_most(name: str, value: float, limit: float, what: str, *, may_be_empty: bool = False) -> Check:
+    if may_be_empty and math.isnan(value) and math.isnan(limit):
+        return Check(name, value, limit, True, "no rows")
+    return Check(name, value, limit, value <= limit, f"{value:.3f} {what}, at most {limit:.3f} allowed")
