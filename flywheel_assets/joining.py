@@ -3,7 +3,8 @@
 Over the days `[D − w − k, D]` (w = join window, k = dedupe window) take the *first receipt* of each feedback event and
 of each prediction; a match belongs to day `max(first_p, first_f) = D` and needs `|first_p − first_f| ≤ w`. Feedback
 that comes before its prediction, or weeks after it, is therefore matched once; a retry across midnight changes nothing;
-a past day never changes; and a range of days gives the same rows as its days one by one.
+a past day never changes; and a range of days gives the same rows as its days one by one. What the first receipt of
+an event id says is what counts, and it is matched at most once, even where ids come again behind the dedupe window.
 
 Feedback that *carries its text* (an edit with prompt and original output) needs no prediction: it is complete on its
 own first receipt, with the prediction attached where that is known by then. See docs/adr/0003.
@@ -127,7 +128,7 @@ FROM (
 )
 """
 
-# On which day each first receipt of feedback became complete, for all of them, wanted day or not.
+# On which day each first receipt of feedback became complete: one day at most, for all of them, wanted day or not.
 _COMPLETIONS = """
 CREATE OR REPLACE TEMP TABLE completions AS
 WITH on_arrival AS (  -- the feedback comes last: its prediction is there already, or it needs none
@@ -144,17 +145,17 @@ complete_on_arrival AS (
     FROM on_arrival
     WHERE carries_text OR feedback_date - earliest <= $w
 ),
-later AS (  -- the prediction comes last: the feedback's first receipt waits for it
-    SELECT f.event_id, f.prediction_id, min(f.day) AS feedback_date, p.day AS completed_date, p.day AS prediction_date
+later AS (  -- the prediction comes last: the first of its receipts, should it come again behind the dedupe window
+    SELECT f.event_id, f.prediction_id, f.day AS feedback_date, min(p.day) AS completed_date,
+           min(p.day) AS prediction_date
     FROM prediction_receipts p
-    JOIN feedback_receipts f ON f.prediction_id = p.prediction_id AND f.day BETWEEN p.day - $span AND p.day - 1
-    WHERE p.is_first AND NOT f.carries_text
+    JOIN feedback_receipts f ON f.prediction_id = p.prediction_id AND f.day BETWEEN p.day - $w AND p.day - 1
+    WHERE p.is_first AND f.is_first AND NOT f.carries_text
     GROUP BY ALL
-    HAVING p.day - min(f.day) <= $w
 )
 SELECT * FROM complete_on_arrival
 UNION ALL
-SELECT * FROM later
+SELECT * FROM later ANTI JOIN complete_on_arrival USING (event_id, feedback_date)
 """
 
 _MATCHES = """
