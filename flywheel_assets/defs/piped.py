@@ -13,21 +13,14 @@ import msgspec
 
 from flywheel_assets import errors
 from flywheel_assets.errors import FlywheelError, ProcessDiedError
+from flywheel_assets.evaluation.own_process import ERROR_FILE, Failure
 from flywheel_assets.lake.files import replace_file
 from flywheel_assets.settings import subprocess_environment
-
-ERROR_FILE = "error.json"
 
 
 class _Request(Protocol):
     @property
     def work_dir(self) -> str: ...
-
-
-class _Failure(msgspec.Struct, frozen=True):
-    error: str
-    is_transient: bool
-    message: str
 
 
 def run_in_own_process(
@@ -57,7 +50,7 @@ def _said_by_process(work_dir: Path, module: str) -> FlywheelError:
         return ProcessDiedError(
             f"{module} ended without a report, perhaps killed for memory; it resumes when run again"
         )
-    failure = msgspec.json.decode(path.read_bytes(), type=_Failure)
+    failure = msgspec.json.decode(path.read_bytes(), type=Failure)
     known = getattr(errors, failure.error, None)
     if isinstance(known, type) and issubclass(known, FlywheelError) and known is not errors.UnknownNameError:
         return known(failure.message)

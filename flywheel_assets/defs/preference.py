@@ -270,7 +270,7 @@ def _log_to_mlflow(
     training = read_training_report(folder)
     run_id = registry.log_run(
         folder.version,
-        params={**msgspec.structs.asdict(training.parameters()), "base_model": application.base_model},
+        params={**training.parameters(), "base_model": application.base_model},
         metrics=report.metrics(),
         datasets=[_dataset(application.name, manifest, sha256)],
         files=[folder.training / "training.json", folder.evaluation / "evaluation.json"],

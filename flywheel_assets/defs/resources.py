@@ -15,7 +15,7 @@ from flywheel_assets.settings import Settings, settings
 class Stores(dg.ConfigurableResource[None]):
     """Landing zone, lake, gold versions and model registry, from the settings (`FLYWHEEL_…`)."""
 
-    home: str | None = Field(None, description="Overrides FLYWHEEL_HOME, for tests and for the demo.")
+    home: str | None = Field(default=None, description="Overrides FLYWHEEL_HOME, for tests and for the demo.")
 
     def _settings(self) -> Settings:
         return settings() if self.home is None else Settings(home=Path(self.home))
@@ -54,7 +54,7 @@ class Stores(dg.ConfigurableResource[None]):
 class Clock(dg.ConfigurableResource[None]):
     """The time that decides which landing days are closed."""
 
-    fixed: str | None = Field(None, description="An RFC 3339 time to stand still at, for tests.")
+    fixed: str | None = Field(default=None, description="An RFC 3339 time to stand still at, for tests.")
 
     def now(self) -> datetime:
         """The current time, UTC."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import dagster as dg
 
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.defs.automation import PARTITION_TAG
+from flywheel_assets.defs.automation import PARTITION_TAG, REASON_TAG
 from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from flywheel_assets.defs.preference import DAILY_JOB, SENSOR, TURN_JOB
@@ -97,12 +97,12 @@ class Driver:
         with context:
             result = sensor.evaluate_tick(context)
         self._cursor = result.cursor or self._cursor
-        for request in result.dynamic_partitions_requests or []:
-            self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+        for addition in result.dynamic_partitions_requests or []:
+            self.instance.add_dynamic_partitions(addition.partitions_def_name, list(addition.partition_keys))
         if not result.run_requests:
             return Ticked(None, result.skip_message or "nothing to do", {})
         request = result.run_requests[0]
-        return Ticked(request.partition_key, "requested", request.tags)
+        return Ticked(request.partition_key, request.tags.get(REASON_TAG, "requested"), request.tags)
 
     def turn(self, version: str, tags: Mapping[str, str]) -> Finished:
         """Cut, train, evaluate and decide one version, in one run."""
