@@ -25,8 +25,12 @@ from flywheel_assets.simulation.world import World
 if TYPE_CHECKING:
     import torch
 
-_CODE_VERSION = 1  # raise it when pretraining changes in a way that the configuration does not show
+_CODE_VERSION = 2  # raise it when pretraining changes in a way that the configuration does not show
 _IGNORED_LABEL = -100
+_SORTED_TOGETHER = 20  # batches whose samples are sorted by length before they are cut
+
+_Example = tuple[list[int], int]
+"""Token ids of prompt, answer and end, and how many of them are the prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class BaseConfig:
     layers: int = 2
     heads: int = 4
     vocabulary: int = 640
-    steps: int = 600
+    steps: int = 900
     batch_size: int = 32
     learning_rate: float = 3e-3
     """Peak of a one-cycle schedule."""
@@ -173,7 +177,6 @@ def _trained_model(
                 eos_token_id=tokenizer.eos_token_id,
             )
         )
-    examples = _examples(world, config, tokenizer)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
@@ -182,10 +185,13 @@ def _trained_model(
     )
     losses: list[float] = []
     model.train()
-    for step in range(config.steps):
-        batch = examples[step * config.batch_size : (step + 1) * config.batch_size]
-        input_ids, attention_mask, labels = _padded(batch, tokenizer.pad_token_id)
-        loss = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels).loss
+    for step, batch in enumerate(_batches(world, config, tokenizer)):
+        input_ids, targets = _padded(batch, tokenizer.pad_token_id)
+        # The vocabulary's logits only where an answer is learnt: half the time of a step otherwise goes there. Padding
+        # lies to the right of every token that counts, so that the causal mask already hides it.
+        hidden = model.model(input_ids=input_ids).last_hidden_state[:, :-1]
+        is_learnt = targets != _IGNORED_LABEL
+        loss: Any = torch.nn.functional.cross_entropy(model.lm_head(hidden[is_learnt]), targets[is_learnt])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -198,8 +204,8 @@ def _trained_model(
     return model, sum(last) / len(last)
 
 
-def _examples(world: World, config: BaseConfig, tokenizer: Any) -> list[tuple[list[int], int]]:
-    """Token ids of prompt and answer, and how many of them are the prompt; every sample is used once."""
+def _batches(world: World, config: BaseConfig, tokenizer: Any) -> list[list[_Example]]:
+    """One batch a step, every sample used once; samples of similar length share a batch, so that little is padding."""
     rng = random.Random(f"pretraining {config.seed}")
     samples = [
         world.pretraining_sample(rng, config.right_share, config.neutral_share)
@@ -208,20 +214,25 @@ def _examples(world: World, config: BaseConfig, tokenizer: Any) -> list[tuple[li
     prompts = tokenizer([prompt for prompt, _ in samples])["input_ids"]
     answers = tokenizer([answer for _, answer in samples])["input_ids"]
     end = tokenizer.eos_token_id
-    return [([*prompt, *answer, end], len(prompt)) for prompt, answer in zip(prompts, answers, strict=True)]
+    examples = [([*prompt, *answer, end], len(prompt)) for prompt, answer in zip(prompts, answers, strict=True)]
+    batches = []
+    for start in range(0, len(examples), config.batch_size * _SORTED_TOGETHER):
+        chunk = sorted(examples[start : start + config.batch_size * _SORTED_TOGETHER], key=lambda each: len(each[0]))
+        mixed = [chunk[first : first + config.batch_size] for first in range(0, len(chunk), config.batch_size)]
+        rng.shuffle(mixed)
+        batches.extend(mixed)
+    return batches
 
 
-def _padded(batch: list[tuple[list[int], int]], pad: int) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-    """Ids, mask and labels, each (batch, longest); labels leave out the prompt, so that only answers are learnt."""
+def _padded(batch: list[_Example], pad: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Ids (batch, longest) and the next token of each (batch, longest − 1), without those of the prompts."""
     import torch
 
     longest = max(len(ids) for ids, _ in batch)
     input_ids = torch.full((len(batch), longest), pad)
-    attention_mask = torch.zeros((len(batch), longest), dtype=torch.long)
-    labels = torch.full((len(batch), longest), _IGNORED_LABEL)
+    targets = torch.full((len(batch), longest), _IGNORED_LABEL)
     for row, (ids, prompt_tokens) in enumerate(batch):
         tokens = torch.tensor(ids)
         input_ids[row, : len(ids)] = tokens
-        attention_mask[row, : len(ids)] = 1
-        labels[row, prompt_tokens : len(ids)] = tokens[prompt_tokens:]
-    return input_ids, attention_mask, labels
+        targets[row, prompt_tokens : len(ids)] = tokens[prompt_tokens:]
+    return input_ids, targets[:, 1:]
