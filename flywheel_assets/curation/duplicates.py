@@ -24,15 +24,16 @@ def text_hashes(prompt: pa.Array, chosen: pa.Array) -> tuple[pa.Array, pa.Array]
     return pa.array(prompt_hashes, pa.string()), pa.array(content_hashes, pa.string())
 
 
-def repeated_rows(rows: pa.Table, keys: list[str]) -> npt.NDArray[np.bool_]:
+def repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None = None) -> npt.NDArray[np.bool_]:
     """Where a better row with the same keys exists; the row that stays in each group is False.
 
-    The best is of the most trusted source, then the newest (`feedback_received_at`), then the highest
-    `feedback_event_id`, so that the answer does not depend on the order of the rows.
+    The best is of the most trusted source, then has the lowest `prefer_low`, then is the newest
+    (`feedback_received_at`), then has the highest `feedback_event_id`: the order of the rows decides nothing.
 
     Args:
         rows: needs the keys and `source`, `feedback_received_at`, `feedback_event_id`.
         keys: columns without nulls that make two rows the same.
+        prefer_low: a column that decides between rows of equal trust, before their age does.
     """
     repeated = np.zeros(len(rows), dtype=bool)
     groups = np.zeros(len(rows), dtype=np.int64)
@@ -43,12 +44,15 @@ def repeated_rows(rows: pa.Table, keys: list[str]) -> npt.NDArray[np.bool_]:
     contested = np.flatnonzero(sizes[groups] > 1)
     if len(contested) == 0:
         return repeated
-    few = rows.take(pa.array(contested))
+    # The deciding columns only: `take` of a text column of more than 2 GB overflows Arrow's 32-bit offsets.
+    deciding = ["source", "feedback_received_at", "feedback_event_id", *([prefer_low] if prefer_low else [])]
+    few = rows.select(deciding).take(pa.array(contested))
     ranking = pa.table(
         {
             "group": groups[contested],
             "trust": source_trust(few["source"]),
             "received": few["feedback_received_at"],
+            "preferred": few[prefer_low] if prefer_low else np.zeros(len(few), dtype=bool),
             "event": few["feedback_event_id"],
         }
     )
@@ -57,6 +61,7 @@ def repeated_rows(rows: pa.Table, keys: list[str]) -> npt.NDArray[np.bool_]:
         sort_keys=[
             ("group", "ascending"),
             ("trust", "descending"),
+            ("preferred", "ascending"),
             ("received", "descending"),
             ("event", "descending"),
         ],

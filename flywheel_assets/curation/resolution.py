@@ -1,0 +1,235 @@
+"""Which gold rows make a version: one per prediction, no duplicates, capped influence, a holdout that never moves.
+
+The steps, in this order; each dropped row is counted under the reason of the first step that drops it.
+
+1. Supersession. Of the rows with one `pair_id` the most trusted source wins, then a preference pair over an accepted
+   output, then the newest.
+2. Sides. A subject whose hash falls below `holdout_share` is held out, with all rows it has or will ever have.
+3. Duplicates. Rows of one side and kind with the same normalized prompt and chosen text: most trusted newest wins.
+4. Caps, per kind. A user brings at most `per_user_cap` rows; everybody else from one source shares
+   `anonymous_cap_per_source`, imports without limit. Which rows stay is decided by the hash in `pair_id`.
+5. Accepted outputs. The held-out ones are the regression set; of the others a sample by hash is mixed into training.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.curation.duplicates import repeated_rows
+from flywheel_assets.curation.trust import is_import
+from flywheel_assets.records import CURATED_DPO_PAIRS, ExampleKind, Reason, SubjectKind
+
+RESOLVED = CURATED_DPO_PAIRS.append(
+    pa.field(
+        "inclusion_probability",
+        pa.float64(),
+        nullable=False,
+        metadata={"description": "with which resolution kept the row; 1 for all but the sampled accepted outputs"},
+    )
+)
+
+ROWS_AT_ONCE = 65_536
+"""Rows per chunk of the result: far fewer than would fill Arrow's 32-bit offsets."""
+
+_KEYS = [
+    "pair_id",
+    "example_kind",
+    "content_hash",
+    "subject",
+    "subject_kind",
+    "source",
+    "feedback_received_at",
+    "feedback_event_id",
+    "prediction_id",
+]
+
+
+@dataclass(frozen=True)
+class ResolutionRules:
+    """How much of gold one version takes, and from whom."""
+
+    per_user_cap: int = 100
+    """Most rows of each kind from one signed-in user: about 250 poisoned rows are enough to plant a behaviour."""
+    anonymous_cap_per_source: int = 1000
+    """Most rows of each kind from everybody without a user id, per source; imports are exempt."""
+    holdout_share: float = 0.10
+    """Share of subjects that are never trained on. Changing it moves subjects between the sides."""
+    accepted_share: float = 0.01
+    """Share of accepted outputs mixed into training."""
+    accepted_min_ratio: float = 0.10
+    """At least this many accepted outputs per training pair, while there are enough: they protect what works."""
+
+    def __post_init__(self) -> None:
+        for name in ("per_user_cap", "anonymous_cap_per_source"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; need at least 1")
+        for name in ("holdout_share", "accepted_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; need 0 to 1")
+        if self.accepted_min_ratio < 0:
+            raise ValueError(f"accepted_min_ratio is {self.accepted_min_ratio}; need at least 0")
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What one version consists of; schema RESOLVED, each table sorted by `pair_id`."""
+
+    train: pa.Table
+    """Preference pairs to train on."""
+    holdout: pa.Table
+    """Preference pairs of held-out subjects."""
+    accepted: pa.Table
+    """Sampled accepted outputs to mix into training."""
+    regression: pa.Table
+    """Accepted outputs of held-out subjects."""
+    dropped: dict[str, int]
+    """Rows left out, by reason code; with the four tables it accounts for every input row."""
+
+
+def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
+    """Resolve gold rows (CURATED_DPO_PAIRS) of any days into one version; independent of their order.
+
+    Texts are touched only to copy the rows that stay: every decision is made on `_KEYS`.
+    """
+    rows = _Remaining(gold.select(_KEYS))
+
+    is_pair = pc.equal(rows.keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value)
+    rows.keys = rows.keys.append_column("is_accepted", pc.invert(is_pair))
+    rows.drop(repeated_rows(rows.keys, ["pair_id"], prefer_low="is_accepted"), Reason.SUPERSEDED)
+
+    rows.keys = rows.keys.append_column("is_held_out", pa.array(_held_out(rows.keys["subject"], rules.holdout_share)))
+    rows.drop(repeated_rows(rows.keys, ["is_held_out", "is_accepted", "content_hash"]), Reason.DUPLICATE)
+
+    is_user = _mask(pc.equal(rows.keys["subject_kind"], SubjectKind.USER.value))
+    over = is_user & (_rank_by_pair_id(rows.keys, ["is_accepted", "subject"], is_user) >= rules.per_user_cap)
+    shares_cap = ~is_user & ~_mask(is_import(rows.keys["source"]))
+    crowded = _rank_by_pair_id(rows.keys, ["is_accepted", "source"], shares_cap) >= rules.anonymous_cap_per_source
+    crowded &= shares_cap
+    rows.drop(over, Reason.USER_CAP, or_else=(crowded, Reason.ANONYMOUS_CAP))
+
+    accepted, held_out = _mask(rows.keys["is_accepted"]), _mask(rows.keys["is_held_out"])
+    probability = np.ones(len(accepted))
+    pool = np.flatnonzero(accepted & ~held_out)
+    train_pairs = int((~accepted & ~held_out).sum())
+    sampled, probability[pool] = _sampled(rows.keys["prediction_id"].take(pa.array(pool)), train_pairs, rules)
+    left_out = np.zeros(len(accepted), dtype=bool)
+    left_out[pool[~sampled]] = True
+    rows.drop(left_out, Reason.NOT_SAMPLED)
+
+    accepted, held_out, probability = accepted[~left_out], held_out[~left_out], probability[~left_out]
+    return Resolution(
+        train=_copied(gold, rows, ~accepted & ~held_out, probability),
+        holdout=_copied(gold, rows, ~accepted & held_out, probability),
+        accepted=_copied(gold, rows, accepted & ~held_out, probability),
+        regression=_copied(gold, rows, accepted & held_out, probability),
+        dropped=dict(sorted(rows.dropped.items())),
+    )
+
+
+class _Remaining:
+    """The key columns of the rows still in, their numbers in the input, and the count of those that left."""
+
+    def __init__(self, keys: pa.Table) -> None:
+        self.keys = keys
+        self.numbers = np.arange(len(keys))
+        self.dropped: dict[str, int] = {}
+
+    def drop(
+        self,
+        leaving: npt.NDArray[np.bool_],
+        reason: Reason,
+        or_else: tuple[npt.NDArray[np.bool_], Reason] | None = None,
+    ) -> None:
+        for mask, why in [(leaving, reason), *([or_else] if or_else else [])]:
+            if mask.any():
+                self.dropped[why.value] = int(mask.sum())
+        gone = leaving | or_else[0] if or_else else leaving
+        if gone.any():
+            self.keys = self.keys.filter(pa.array(~gone))
+            self.numbers = self.numbers[~gone]
+
+
+def _held_out(subjects: pa.ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
+    codes = pc.dictionary_encode(subjects.combine_chunks())
+    is_out = _fractions("holdout", codes.dictionary.to_pylist()) < share
+    chosen: npt.NDArray[np.bool_] = is_out[codes.indices.to_numpy()]
+    return chosen
+
+
+def _rank_by_pair_id(keys: pa.Table, group_by: list[str], members: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """The position of each member within its group when ordered by `pair_id`, from 0; 0 for rows that are no members.
+
+    `pair_id` is a hash, so this order is as good as random, and a higher cap keeps everything that a lower one kept.
+    """
+    ranks = np.zeros(len(keys), dtype=np.int64)
+    rows = np.flatnonzero(members)
+    if len(rows) == 0:
+        return ranks
+    columns = [*group_by, "pair_id"]
+    few = keys.select(columns).take(pa.array(rows))
+    order = pc.sort_indices(few, sort_keys=[(name, "ascending") for name in columns]).to_numpy()
+    ordered = few.select(group_by).take(pa.array(order))
+    begins = np.zeros(len(rows), dtype=bool)
+    begins[0] = True
+    for name in group_by:
+        column = ordered[name].combine_chunks()
+        begins[1:] |= _mask(pc.not_equal(column[1:], column[:-1]))
+    positions = np.arange(len(rows))
+    ranks[rows[order]] = positions - np.maximum.accumulate(np.where(begins, positions, 0))
+    return ranks
+
+
+def _sampled(
+    prediction_ids: pa.ChunkedArray, train_pairs: int, rules: ResolutionRules
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """Which accepted outputs join the training, and with which probability each of them could have.
+
+    The lowest hashes win: all below `accepted_share`, or as many as `accepted_min_ratio` asks for, if that is more.
+    """
+    fractions = _fractions("accepted", prediction_ids.to_pylist())
+    by_share = fractions < rules.accepted_share
+    wanted = math.ceil(rules.accepted_min_ratio * train_pairs)
+    if wanted <= by_share.sum():
+        return by_share, np.full(len(fractions), rules.accepted_share)
+    sampled = np.zeros(len(fractions), dtype=bool)
+    sampled[np.argsort(fractions, kind="stable")[:wanted]] = True
+    return sampled, np.full(len(fractions), max(rules.accepted_share, sampled.sum() / max(1, len(fractions))))
+
+
+def _fractions(purpose: str, values: Iterable[str]) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) per value, by hash; another `purpose` gives independent numbers."""
+    common = hashlib.blake2b(f"{purpose}:".encode(), digest_size=8)
+    digests = bytearray()
+    for value in values:
+        digest = common.copy()
+        digest.update(value.encode())
+        digests += digest.digest()
+    # 53 bits: what a float holds exactly, so that no hash is rounded up to 1.
+    fractions: npt.NDArray[np.float64] = (np.frombuffer(bytes(digests), ">u8") >> np.uint64(11)) / 2.0**53
+    return fractions
+
+
+def _copied(
+    gold: pa.Table, rows: _Remaining, members: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]
+) -> pa.Table:
+    selected = np.zeros(len(gold), dtype=bool)
+    selected[rows.numbers[members]] = True
+    chosen = gold.select(CURATED_DPO_PAIRS.names).filter(pa.array(selected))
+    chosen = chosen.append_column(RESOLVED.field("inclusion_probability"), pa.array(probability[members]))
+    # Sorting copies whole columns, and a column of more than 2 GB needs 64-bit offsets while it does.
+    wide = pa.schema([field.with_type(pa.large_string()) if field.type == pa.string() else field for field in RESOLVED])
+    ordered = chosen.cast(wide).take(pc.sort_indices(chosen["pair_id"]))
+    parts = [ordered.slice(start, ROWS_AT_ONCE).cast(RESOLVED) for start in range(0, len(ordered), ROWS_AT_ONCE)]
+    return pa.concat_tables([RESOLVED.empty_table(), *parts])
+
+
+def _mask(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    mask: npt.NDArray[np.bool_] = array.to_numpy(zero_copy_only=False)
+    return mask
