@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 
 
@@ -16,7 +17,7 @@ def write_synced(path: Path, content: bytes) -> None:
 def write_once(path: Path, content: bytes) -> bool:
     """Create `path` with `content`, whole or not at all; False when it existed already and was left as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _temporary(path)
     write_synced(temporary, content)
     try:
         os.link(temporary, path)
@@ -32,10 +33,15 @@ def write_once(path: Path, content: bytes) -> bool:
 def replace_file(path: Path, content: bytes) -> None:
     """Put `content` at `path` by one atomic rename, whatever was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _temporary(path)
     write_synced(temporary, content)
     os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    # Threads of one process may write the same file at the same moment.
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
 
 
 def sync_folder(folder: Path) -> None:

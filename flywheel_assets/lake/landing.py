@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -127,11 +128,7 @@ class LandingZone:
             closing = msgspec.json.decode(closed_file.read_bytes(), type=_Closing)
             self._verify(folder, closing, day)
         else:
-            segments = [
-                Segment(path.name, path.stat().st_size, file_sha256(path)) for path in sorted(folder.glob("*.jsonl"))
-            ]
-            closing = _Closing(closed_at=now, segments=segments)
-            write_once(closed_file, msgspec.json.encode(closing))
+            write_once(closed_file, msgspec.json.encode(_Closing(closed_at=now, segments=_segments(folder))))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
             closing = msgspec.json.decode(closed_file.read_bytes(), type=_Closing)
         self._republish_late_segments(folder, closing, now)
@@ -156,7 +153,8 @@ class LandingZone:
         listed = {segment.name for segment in closing.segments}
         for late in sorted(folder.glob("*.jsonl")):
             if late.name not in listed:
-                self.publish(late, now.date())
+                with suppress(FileNotFoundError):  # another reader of the closed day moved it first
+                    self.publish(late, now.date())
 
 
 def wait_until_sealed(
@@ -170,6 +168,15 @@ def wait_until_sealed(
             return False
         sleep(0.2)
     return True
+
+
+def _segments(folder: Path) -> list[Segment]:
+    """The sealed files of a day that nobody has closed; one that vanishes was moved by a reader who closed the day."""
+    segments = []
+    for path in sorted(folder.glob("*.jsonl")):
+        with suppress(FileNotFoundError):
+            segments.append(Segment(path.name, path.stat().st_size, file_sha256(path)))
+    return segments
 
 
 def _digest(parts: list[tuple[str, object]]) -> str:
