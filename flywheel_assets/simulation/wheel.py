@@ -94,8 +94,8 @@ class VandalAccount:
         slipped = sum(self.in_gold.values())
         kinds = ", ".join(f"{count} {kind}" for kind, count in _by_count(self.in_gold)) or "none"
         return (
-            f"Vandals made {self.edits} edits. The gate caught {self.edits - slipped} ({caught}); {slipped} became gold "
-            f"({kinds}), and {self.in_last_training} of them were among the {self.last_training_pairs} pairs of the "
+            f"Vandals made {self.edits} edits. The gate caught {self.edits - slipped} ({caught}); {slipped} became "
+            f"gold ({kinds}), and {self.in_last_training} of them were among the {self.last_training_pairs} pairs of the "
             "last training."
         )
 
