@@ -2,8 +2,10 @@
 
 import shutil
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime
+from datetime import time as datetime_time
 from pathlib import Path
 
 import dagster as dg
@@ -11,31 +13,37 @@ from rich.console import Console
 
 from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.applications.assistant import APPLICATION
+from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.defs.preference import preference_flywheel, read_evaluation_report, read_training_report
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.defs.running import Driver, open_instance
 from flywheel_assets.errors import TrainingError
-from flywheel_assets.lake.exports import ExportSet, read_manifest, read_rows
+from flywheel_assets.lake.curate_days import CURATION_STAGE
+from flywheel_assets.lake.exports import ExportSet, read_manifest
 from flywheel_assets.lake.ledger import day_range, entries_of
 from flywheel_assets.lake.promotions import read_promotion
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
+from flywheel_assets.lake.versions import trained_pair_ids
 from flywheel_assets.settings import settings
-from flywheel_assets.simulation.demo import CuratedCounts, DemoReport, Skipped, TurnReport, run_demo
+from flywheel_assets.simulation.demo import DemoPlan, DemoReport, prepare_base, run_demo
+from flywheel_assets.simulation.play import CaptureDoor, SimulatedClock
+from flywheel_assets.simulation.wheel import DayCounts, Skipped, TurnReport
 from flywheel_assets.training.recipes import AdapterRecipe
 
-# Rates that suit the demo's 0.5 M parameters; the recipe's defaults are for models a thousand times as large.
+# Rates that suit the demo's half a million parameters; the recipe's defaults are for models a thousand times as large.
 _RECIPE = AdapterRecipe(
     max_length=128, sft_epochs=4.0, sft_learning_rate=2e-3, preference_learning_rate=5e-4, checkpoint_every_steps=200
 )
 _THRESHOLDS = (250, 120)
-"""New pairs that start each turn; what the last turn left is caught up by a smaller one."""
+"""New pairs that start the first turn, and every later one."""
 
 
-def demo_application(turn: int) -> PreferenceApplication:
+def demo_application(base_model: str, turn: int) -> PreferenceApplication:
     """The assistant of `applications/assistant.py` in the demo's size: a few hundred people instead of a company."""
     return replace(
         APPLICATION,
+        base_model=base_model,
         trigger=Trigger(min_new_pairs=_THRESHOLDS[min(turn, len(_THRESHOLDS) - 1)], min_new_partitions=5),
         resolution=ResolutionRules(per_user_cap=15, holdout_share=0.15),
         recipe=_RECIPE,
@@ -47,38 +55,26 @@ class DagsterWheel:
     """What the demo turns: one range run a week, one sensor tick, one training run."""
 
     instance: dg.DagsterInstance
+    base_model: str
     turns: int = 0
 
-    @property
-    def landing_root(self) -> Path:
-        """Where capture lands the demo's events."""
-        return Stores().landing_root
-
-    @property
-    def driver(self) -> Driver:
-        """Runs the jobs of the application as it is configured for the next turn."""
-        application = demo_application(self.turns)
-        return Driver(application, preference_flywheel(application), self.instance)
-
-    def materialize(self, first: date, last: date) -> CuratedCounts:
+    def materialize(self, first: date, last: date) -> DayCounts:
         """Landing to gold for a range of days, in one run."""
-        finished = self.driver.materialize(first, last)
+        finished = self._driver().materialize(first, last)
         if not finished.succeeded:
             raise TrainingError(f"materializing {first} … {last} failed: {finished.error}")
-        entries = entries_of(Stores().lake(APPLICATION.name), CURATED_DPO_PAIRS.name, day_range(first, last))
-        dropped: dict[str, int] = {}
-        for entry in entries.values():
-            for reason, rows in entry.rows_by_reason.items():
-                dropped[reason] = dropped.get(reason, 0) + rows
-        return CuratedCounts(
-            joined=sum(entry.rows_in for entry in entries.values()),
-            kept=sum(entry.rows_kept for entry in entries.values()),
-            dropped=dropped,
+        days = day_range(first, last)
+        entries = entries_of(Stores().lake(APPLICATION.name), CURATED_DPO_PAIRS.name, days).values()
+        return DayCounts(
+            joined=sum(entry.rows_in for entry in entries),
+            kept=sum(entry.rows_kept for entry in entries),
+            dropped=dict(sum((Counter(entry.rows_by_reason) for entry in entries), Counter())),
+            refused_edits=_refused_edits(days),
         )
 
     def turn(self) -> TurnReport | Skipped:
         """Let the sensor look; when it fires, run what it requested to the end."""
-        driver = self.driver
+        driver = self._driver()
         ticked = driver.tick()
         if ticked.version is None:
             return Skipped(ticked.reason)
@@ -87,54 +83,75 @@ class DagsterWheel:
         if not finished.succeeded:
             raise TrainingError(f"the run of {ticked.version} failed: {finished.error}")
         self.turns += 1
-        return self._report(ticked.version, time.monotonic() - begin)
+        return _report(ticked.version, time.monotonic() - begin)
 
-    def gold_prediction_pairs(self, version: str) -> set[str]:
-        """Pair ids that a version trained on."""
-        folder = Stores().versions(APPLICATION.name).folder(version)
-        return {row.pair_id for row in read_rows(folder.export, read_manifest(folder.export), ExportSet.TRAIN)}
-
-    def _report(self, version: str, seconds: float) -> TurnReport:
-        folder = Stores().versions(APPLICATION.name).folder(version)
-        manifest = read_manifest(folder.export)
-        evaluation = read_evaluation_report(folder)
-        promotion = read_promotion(folder.promotion)
-        ned = evaluation.primary_ned()
-        return TurnReport(
-            version=version,
-            train_pairs=manifest.files[ExportSet.TRAIN].rows,
-            holdout_pairs=manifest.files[ExportSet.HOLDOUT].rows,
-            accepted_rows=manifest.files[ExportSet.ACCEPTED].rows,
-            challenger_stage=read_training_report(folder).chosen_stage,
-            ned_base=ned["base"],
-            ned_champion=ned.get("champion", ned["base"]),
-            ned_challenger=ned["challenger"],
-            promoted=promotion.promoted,
-            sentence=promotion.sentence,
-            seconds=seconds,
-            champion_adapter=folder.training / "adapter" if promotion.promoted else None,
-        )
+    def _driver(self) -> Driver:
+        application = demo_application(self.base_model, self.turns)
+        return Driver(application, preference_flywheel(application), self.instance)
 
 
 def run(seed: int, console: Console) -> DemoReport:
-    """Play the demo in a fresh home; the base model is kept from one demo to the next.
+    """Play the demo in a fresh home; only the base model is kept from one demo to the next.
 
     Raises:
         TrainingError: a run failed; its logs are in the demo's Dagster instance.
     """
-    home = settings().resolved_home()
+    where = settings()
+    home = where.resolved_home()
+    _clear(home)
+    plan = DemoPlan(first_day=APPLICATION.start_date, seed=seed)
+    base = prepare_base(plan, where.resolved_models_dir(), console)
+    clock = SimulatedClock(datetime.combine(plan.first_day, datetime_time(8), UTC))
+    with (
+        open_instance(where.resolved_dagster_home()) as instance,
+        running_capture(where.resolved_landing_dir(), [APPLICATION.name], clock=clock) as capture,
+    ):
+        door = CaptureDoor(capture.url, capture.seal, clock, APPLICATION.name)
+        return run_demo(DagsterWheel(instance, str(base.path)), base, door, plan, home / "demo", console)
+
+
+def _refused_edits(days: list[date]) -> dict[str, str]:
+    """Prediction id → reason of every edit that did not become gold."""
+    lake = Stores().lake(APPLICATION.name)
+    quarantine = lake.read(QUARANTINE, days, ["stage", "row_id", "reason"]).to_pylist()
+    reasons = {row["row_id"]: row["reason"] for row in quarantine if row["stage"] == CURATION_STAGE}
+    joined = lake.read(JOINED_FEEDBACK, days, ["feedback_event_id", "prediction_id", "signal"]).to_pylist()
+    return {
+        row["prediction_id"]: reasons[row["feedback_event_id"]]
+        for row in joined
+        if row["signal"] == "edit" and row["feedback_event_id"] in reasons
+    }
+
+
+def _report(version: str, seconds: float) -> TurnReport:
+    stores = Stores()
+    folder = stores.versions(APPLICATION.name).folder(version)
+    manifest = read_manifest(folder.export)
+    ned = read_evaluation_report(folder).primary_ned()
+    promotion = read_promotion(folder.promotion)
+    champion = stores.registry(APPLICATION.name).champion()
+    return TurnReport(
+        version=version,
+        train_pairs=manifest.files[ExportSet.TRAIN].rows,
+        accepted=manifest.files[ExportSet.ACCEPTED].rows,
+        holdout_pairs=manifest.files[ExportSet.HOLDOUT].rows,
+        regression_rows=manifest.files[ExportSet.REGRESSION].rows,
+        reasons=manifest.dropped,
+        challenger_stage=read_training_report(folder).chosen_stage,
+        ned_base=ned["base"],
+        ned_champion=ned.get("champion", ned["base"]),
+        ned_challenger=ned["challenger"],
+        promoted=promotion.promoted,
+        sentence=promotion.sentence,
+        seconds=seconds,
+        champion_adapter=champion.adapter_dir if champion else None,
+        train_pair_ids=frozenset(trained_pair_ids(folder)),
+    )
+
+
+def _clear(home: Path) -> None:
     for name in ("landing", "warehouse", "scratch", "versions", "mlartifacts", "dagster"):
         shutil.rmtree(home / name, ignore_errors=True)
     for pattern in ("catalog.db*", "mlflow.db*"):
         for path in home.glob(pattern):
             path.unlink()
-    with open_instance(settings().resolved_dagster_home()) as instance:
-        return run_demo(
-            DagsterWheel(instance),
-            models_dir=settings().resolved_models_dir(),
-            base_model=APPLICATION.base_model,
-            first_day=APPLICATION.start_date,
-            out_dir=home / "demo",
-            seed=seed,
-            console=console,
-        )
