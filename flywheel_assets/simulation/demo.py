@@ -13,7 +13,7 @@ import platform
 import resource
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -127,16 +127,31 @@ def prepare_base(plan: DemoPlan, cache_dir: Path, console: Console) -> BaseModel
 
 
 def run_demo(
-    wheel: Wheel, base: BaseModel, door: CaptureDoor, plan: DemoPlan, out_dir: Path, console: Console
+    wheel: Wheel,
+    base: BaseModel,
+    door: CaptureDoor,
+    plan: DemoPlan,
+    out_dir: Path,
+    console: Console,
+    deploy: Callable[[Path, Path | None, str], Assistant] = Deployment,
 ) -> DemoReport:
     """Play every chapter, tell about it, and write `demo.png` and `report.json` into `out_dir`.
+
+    Args:
+        wheel: the flywheel.
+        base: the base model that its versions are trained from.
+        door: the capture service that the wheel's landing zone belongs to.
+        plan: what is played.
+        out_dir: gets the two files.
+        console: where it is told.
+        deploy: makes what answers, from the base model, an adapter or none, and a version name.
 
     Raises:
         CaptureUnavailableError: capture refused or lost something.
     """
     started = time.monotonic()
     measurement = plan.world.measurement(plan.measured_per_idiom, plan.seed)
-    assistant: Assistant = Deployment(base.path, None, BASE_VERSION)
+    assistant = deploy(base.path, None, BASE_VERSION)
     accuracy = measure(assistant, measurement)
     narration.tell_measurement(console, measurement, accuracy)
     chapters: list[ChapterReport] = []
@@ -155,7 +170,7 @@ def run_demo(
         first = days[-1].day + timedelta(days=1)
         accuracy_before = accuracy
         if isinstance(turn, TurnReport) and turn.promoted:
-            assistant = Deployment(base.path, turn.champion_adapter, turn.version)
+            assistant = deploy(base.path, turn.champion_adapter, turn.version)
             accuracy = measure(assistant, measurement)
         stages.lap("measure")
         report = ChapterReport(

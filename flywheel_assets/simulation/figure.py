@@ -7,7 +7,7 @@ from flywheel_assets.simulation.measuring import Accuracy
 from flywheel_assets.simulation.play import DayStats
 
 # Okabe and Ito's palette, told apart with every common form of colour blindness; markers differ as well.
-_VERMILLION, _BLUE, _GREEN, _PURPLE, _GREY = "#D55E00", "#0072B2", "#009E73", "#AA4499", "#555555"
+_VERMILLION, _BLUE, _GREEN, _PURPLE, _GREY = "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#555555"
 _SIZE_INCHES = (10.0, 7.0)
 _DOTS_PER_INCH = 110
 
@@ -55,7 +55,7 @@ def draw(days: Sequence[DayStats], accuracy: Mapping[str, Accuracy], path: Path)
         label="phrasings that no adapter was trained on",
     )
     bottom.step(x, [one.neutral_exact for one in measured], color=_GREEN, where="mid", linestyle=":", label="neutral")
-    for axes in (top, bottom):
+    for axes, legend_below in ((top, -0.03), (bottom, -0.22)):
         for position in range(1, len(days)):
             if days[position].model_version != days[position - 1].model_version:
                 axes.axvline(position - 0.5, color=_GREY, linestyle="-.", linewidth=1.2)
@@ -64,14 +64,12 @@ def draw(days: Sequence[DayStats], accuracy: Mapping[str, Accuracy], path: Path)
         axes.grid(axis="y", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         # Under its panel, where it can hide no point.
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.10), ncols=3, frameon=False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, legend_below), ncols=3, frameon=False)
     for position in range(1, len(days)):
         version = days[position].model_version
         if version != days[position - 1].model_version:
-            top.annotate(
-                f"{version} promoted ", (position - 0.5, 0.55), ha="right", rotation=90, va="center", color=_GREY
-            )
+            top.annotate(f"{version} promoted", (position - 0.5, 1.09), ha="center", color=_GREY, annotation_clip=False)
     bottom.set_xticks(list(x), [f"{day.day:%d %b}" for day in days], rotation=60, fontsize=8)
-    top.tick_params(axis="x", labelbottom=False)
+    top.tick_params(axis="x", length=0, labelbottom=False)
     figure.savefig(path, dpi=_DOTS_PER_INCH)
     pyplot.close(figure)

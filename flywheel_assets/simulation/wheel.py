@@ -95,8 +95,8 @@ class VandalAccount:
         kinds = ", ".join(f"{count} {kind}" for kind, count in _by_count(self.in_gold)) or "none"
         return (
             f"Vandals made {self.edits} edits. The gate caught {self.edits - slipped} ({caught}); {slipped} became "
-            f"gold ({kinds}), and {self.in_last_training} of them were among the {self.last_training_pairs} pairs of the "
-            "last training."
+            f"gold ({kinds}), and {self.in_last_training} of them were among the {self.last_training_pairs} pairs of "
+            "the last training."
         )
 
 
