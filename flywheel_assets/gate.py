@@ -40,24 +40,25 @@ class PromotionLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What evaluation measured about one challenger; NaN where a set had no rows. Lower NED is better."""
+    """What evaluation measured about one challenger; None where a set had no rows. Lower NED is better."""
 
     incumbent: str
     """"champion", or "base" on the first turn."""
     ned_gain: Interval
     """Incumbent − challenger on primary rows, clustered by subject."""
-    chosen_fallen: float
+    chosen_fallen: float | None
     """Share of primary rows whose log p(chosen) fell, challenger against incumbent."""
-    missing_end: float
-    """Share of the challenger's generations (primary and regression rows) without an end token."""
-    incumbent_missing_end: float
-    sft_ned: float
-    challenger_ned: float
-    """Means on primary rows."""
-    older_ned: float
-    incumbent_older_ned: float
-    regression_ned: float
-    incumbent_regression_ned: float
+    missing_end: float | None
+    """Share of the challenger's generations for primary and regression rows that never end."""
+    incumbent_missing_end: float | None
+    challenger_ned: float | None
+    """Mean on primary rows."""
+    sft_ned: float | None
+    """Mean of the SFT baseline on primary rows."""
+    older_ned: float | None
+    incumbent_older_ned: float | None
+    regression_ned: float | None
+    incumbent_regression_ned: float | None
 
 
 @dataclass(frozen=True)
@@ -81,68 +82,75 @@ class Decision:
 
 
 def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
-    """Apply every limit; one failed check blocks. A value that is not a number fails its check.
+    """Apply every limit; one failed check blocks. A value that is missing or not a number fails its check.
 
     Sets that may be empty (older rows, regression rows) pass with the detail "no rows"; primary rows may not be empty.
     """
     gain = evidence.ned_gain
+    low = _number(gain.low)
+    enough = Check(
+        "held_out_subjects",
+        gain.clusters,
+        limits.min_subjects,
+        gain.clusters >= limits.min_subjects,
+        f"{gain.clusters} held-out people with {gain.rows} primary rows, at least {limits.min_subjects} people needed",
+    )
+    better = Check(
+        "ned_gain",
+        low,
+        limits.min_ned_gain,
+        low > limits.min_ned_gain,
+        f"edit distance to the users' texts better by {_number(gain.mean):.3f} "
+        f"[{low:.3f}, {_number(gain.high):.3f}] than the {evidence.incumbent}'s, "
+        f"the lower bound must exceed {limits.min_ned_gain:.3f}",
+    )
     checks = (
-        Check(
-            "held_out_subjects",
-            gain.clusters,
-            limits.min_subjects,
-            gain.clusters >= limits.min_subjects,
-            f"{gain.clusters} held-out subjects with {gain.rows} primary rows, at least {limits.min_subjects} needed",
-        ),
-        Check(
-            "ned_gain",
-            gain.low,
-            limits.min_ned_gain,
-            gain.low > limits.min_ned_gain,
-            f"NED better by {gain.mean:.3f} [{gain.low:.3f}, {gain.high:.3f}] than the {evidence.incumbent}, "
-            f"the lower bound must exceed {limits.min_ned_gain:.3f}",
-        ),
+        enough,
+        better,
         _at_most(
             "missing_end",
             evidence.missing_end,
-            evidence.incumbent_missing_end + limits.max_missing_end_increase,
-            "of generations do not end",
+            _number(evidence.incumbent_missing_end) + limits.max_missing_end_increase,
+            "of generations never end",
         ),
-        _at_most(
-            "chosen_fallen", evidence.chosen_fallen, limits.max_chosen_fallen, "of the users' texts became less likely"
-        ),
+        _at_most("chosen_fallen", evidence.chosen_fallen, limits.max_chosen_fallen, "of users' texts got less likely"),
         _at_most(
             "sft_baseline",
             evidence.challenger_ned,
-            evidence.sft_ned + limits.max_sft_ned_advantage,
-            "NED on primary rows against the SFT baseline",
+            _number(evidence.sft_ned) + limits.max_sft_ned_advantage,
+            "edit distance where the SFT baseline sets the limit",
         ),
         _at_most(
             "older_rows",
             evidence.older_ned,
-            evidence.incumbent_older_ned + limits.max_older_ned_increase,
-            "NED on older held-out rows",
+            _number(evidence.incumbent_older_ned) + limits.max_older_ned_increase,
+            "edit distance on older held-out rows",
             may_be_empty=True,
         ),
         _at_most(
             "regression_set",
             evidence.regression_ned,
-            evidence.incumbent_regression_ned + limits.max_regression_ned_increase,
-            "NED on outputs that users had accepted",
+            _number(evidence.incumbent_regression_ned) + limits.max_regression_ned_increase,
+            "edit distance on outputs that users had accepted",
             may_be_empty=True,
         ),
     )
     failed = [check for check in checks if not check.ok]
     if not failed:
-        sentence = f"Promoted: {checks[1].detail}."
-    elif not checks[0].ok:
-        sentence = f"Not promoted, not enough evidence: {checks[0].detail}."
+        sentence = f"Promoted: {better.detail}."
+    elif not enough.ok:
+        sentence = f"Not promoted, not enough evidence: {enough.detail}."
     else:
         sentence = f"Not promoted: {'; '.join(check.detail for check in failed)}."
     return Decision(not failed, sentence, checks)
 
 
-def _at_most(name: str, value: float, limit: float, what: str, *, may_be_empty: bool = False) -> Check:
-    if may_be_empty and math.isnan(value) and math.isnan(limit):
+def _at_most(name: str, measured: float | None, limit: float, what: str, *, may_be_empty: bool = False) -> Check:
+    value = _number(measured)
+    if may_be_empty and measured is None and math.isnan(limit):
         return Check(name, value, limit, True, "no rows")
     return Check(name, value, limit, value <= limit, f"{value:.3f} {what}, at most {limit:.3f} allowed")
+
+
+def _number(measured: float | None) -> float:
+    return math.nan if measured is None else measured

@@ -17,11 +17,11 @@ _BLOCK_INDICES = 4_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its bootstrap percentile interval; all NaN where there were no rows."""
+    """A mean and its bootstrap percentile interval; None where there were no rows (JSON knows no NaN)."""
 
-    mean: float
-    low: float
-    high: float
+    mean: float | None
+    low: float | None
+    high: float | None
     rows: int
     clusters: int
 
@@ -66,7 +66,7 @@ def clustered_bootstrap(
     """
     values = np.asarray(differences, dtype=np.float64)
     if not len(values):
-        return Interval(np.nan, np.nan, np.nan, 0, 0)
+        return Interval(None, None, None, 0, 0)
     names, member = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
     sums = np.bincount(member, weights=values)
     sizes = np.bincount(member)

@@ -1,0 +1,120 @@
+"""How a training or evaluation process ends: a result folder that appears whole, or one line that says what was wrong.
+
+The last line of standard error is {"error": class name, "is_transient": bool, "message": str}; the same JSON is left
+as `error.json` in the request's work folder, for a parent that does not keep the streams.
+"""
+
+import errno
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from flywheel_assets.errors import FlywheelError, SettingsError, TransientError
+from flywheel_assets.lake.files import replace_file, sync_folder
+
+ERROR_FILE = "error.json"
+_PERMANENT_EXIT, _TRANSIENT_EXIT, _USAGE_EXIT = 1, 75, 2
+_PASSING_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENOMEM, errno.ESTALE}
+
+
+class _Request(Protocol):
+    @property
+    def work_dir(self) -> str: ...
+
+
+_R = TypeVar("_R", bound=_Request)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a process ended without its result."""
+
+    error: str
+    is_transient: bool
+    message: str
+
+
+def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[[_R], object]) -> int:
+    """Decode the request file that is the only argument, run it, and give back the process's exit code.
+
+    0 = done (or done already), 1 = permanent error, 75 = transient (EX_TEMPFAIL), 2 = not called with one argument.
+    """
+    if len(arguments) != 1:
+        print("usage: REQUEST.json", file=sys.stderr)
+        return _USAGE_EXIT
+    work_dir: Path | None = None
+    try:
+        request = _decoded(Path(arguments[0]), request_type)
+        work_dir = Path(request.work_dir)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        run(request)
+    except Exception as error:
+        if not isinstance(error, FlywheelError):
+            traceback.print_exc()
+        failure = Failure(type(error).__name__, is_transient(error), str(error) or type(error).__name__)
+        encoded = msgspec.json.encode(failure)
+        if work_dir is not None and work_dir.is_dir():
+            replace_file(work_dir / ERROR_FILE, encoded)
+        print(encoded.decode(), file=sys.stderr, flush=True)
+        return _TRANSIENT_EXIT if failure.is_transient else _PERMANENT_EXIT
+    return 0
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed later: a full disk, or memory that somebody else holds."""
+    if isinstance(error, FlywheelError):
+        return isinstance(error, TransientError)
+    if isinstance(error, OSError):
+        return error.errno in _PASSING_ERRNOS
+    # torch's own out-of-memory error is no MemoryError, and this module does not import torch.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+@contextmanager
+def whole_folder(final: Path, *, replaces: bool = False) -> Iterator[Path]:
+    """A folder to write into that becomes `final` by one rename, and vanishes when the block fails.
+
+    Args:
+        final: does not exist yet, unless it is to be replaced.
+        replaces: whether an existing `final` gives way; between its two renames a reader finds no folder.
+    """
+    building = final.with_name(f".{final.name}.{os.getpid()}")
+    retired = final.with_name(f".{final.name}.{os.getpid()}.retired")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        for file in building.rglob("*"):
+            if file.is_file():
+                _sync_file(file)
+        sync_folder(building)
+        if replaces and final.exists():
+            os.rename(final, retired)
+        os.rename(building, final)
+        sync_folder(final.parent)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _decoded(path: Path, request_type: type[_R]) -> _R:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=request_type)
+    except FileNotFoundError as error:
+        raise SettingsError(f"the request file {path} does not exist") from error
+    except msgspec.DecodeError as error:
+        raise SettingsError(f"{path} is not a {request_type.__name__}: {error}") from error
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

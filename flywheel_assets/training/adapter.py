@@ -1,0 +1,300 @@
+"""Train one LoRA adapter from one gold version: `python -m flywheel_assets.training.adapter REQUEST.json`.
+
+A *fresh* adapter from the pinned base on everything in the export: going on from the last adapter with only new rows
+was measured to forget. First SFT on the users' texts plus accepted outputs, then a preference stage against the frozen
+SFT adapter. The second stage has to earn its place: some training subjects (never the holdout) are kept out of both
+stages, and where it writes worse for them than the SFT adapter does, or stops ending its texts, the SFT adapter is the
+challenger.
+
+    <output_dir>/adapter/       the challenger
+    <output_dir>/sft_adapter/   the SFT baseline
+    <output_dir>/deltas.parquet one training pair a row: pair_id, delta_chosen, delta_rejected (log p against the base)
+    <output_dir>/training.json  TrainingReport
+
+The folder appears whole. Killed and started again with the same request, the trainer goes on from its last checkpoint
+and ends with the same weights; finished, it verifies them and returns.
+"""
+
+import hashlib
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, VersionConflictError
+from flywheel_assets.evaluation.generation import (
+    SwitchableModel,
+    generate,
+    load_adapters,
+    load_tokenizer,
+    parse_prompt,
+    placement,
+    token_log_probabilities,
+)
+from flywheel_assets.evaluation.own_process import run_process, whole_folder
+from flywheel_assets.evaluation.weights import adapter_sha256, base_weights_sha256
+from flywheel_assets.lake.exports import ExportedRow, ExportSet, read_rows, verify_manifest
+from flywheel_assets.lake.files import replace_file
+from flywheel_assets.metrics import normalized_edit_distances
+from flywheel_assets.records import stable_id
+from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, split
+from flywheel_assets.training.recipes import AdapterRecipe
+from flywheel_assets.training.requests import (
+    RowCounts,
+    SelectionScore,
+    StageReport,
+    TrainingReport,
+    TrainingRequest,
+)
+from flywheel_assets.training.stages import result_of, train_preference, train_sft
+
+REPORT_FILE = "training.json"
+DELTAS_FILE = "deltas.parquet"
+SFT, PREFERENCE = "sft", "preference"
+_MARGIN_TOKENS = 32  # over the longest reference: room to be wrong in before a generation counts as endless
+_LIBRARIES = ("torch", "transformers", "trl", "peft")
+
+
+@dataclass(frozen=True)
+class _Choice:
+    stage: str
+    why: str
+    scores: dict[str, SelectionScore]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    pairs: Encoded
+    accepted: Encoded
+    kept_back: list[ExportedRow]
+    counts: RowCounts
+
+
+def train_adapter(request: TrainingRequest) -> TrainingReport:
+    """Train what the request asks for, or verify that it is there already.
+
+    Raises:
+        ManifestMismatchError: the export is not the requested one, or a file of it or of a finished result changed.
+        EmptyVersionError: the export holds no pair to train on.
+        VersionConflictError: `output_dir` holds the result of another request.
+        TrainingError: the base model cannot be read, or training diverged.
+    """
+    started = time.monotonic()
+    export = Path(request.export_dir)
+    manifest = verify_manifest(export, request.manifest_sha256)
+    base_sha256 = base_weights_sha256(request.base_model)
+    identity = _identity(request, base_sha256)
+    output, work = Path(request.output_dir), Path(request.work_dir)
+    if output.exists():
+        return _verified(output, identity)
+    _claim(work, identity)
+    rows = _prepared(
+        read_rows(export, manifest, ExportSet.TRAIN),
+        read_rows(export, manifest, ExportSet.ACCEPTED),
+        load_tokenizer(request.base_model),
+        request.recipe,
+    )
+    stages, choice = _train_stages(request, rows, work)
+    adapters = {SFT: result_of(work / SFT), "challenger": result_of(work / choice.stage)}
+    model = load_adapters(
+        request.base_model, {key: str(path) for key, path in adapters.items()}, device=request.recipe.device
+    )
+    deltas = _deltas(model, rows.pairs.examples, request.recipe)
+    report = TrainingReport(
+        application=request.application,
+        version=request.version,
+        request_sha256=identity,
+        manifest_sha256=request.manifest_sha256,
+        base_model=request.base_model,
+        base_weights_sha256=base_sha256,
+        recipe=request.recipe,
+        chosen_stage=choice.stage,
+        why=choice.why,
+        rows=rows.counts,
+        stages=stages,
+        selection=choice.scores,
+        delta_rows=deltas.num_rows,
+        mean_delta_chosen=float(np.mean(deltas["delta_chosen"])),
+        mean_delta_rejected=float(np.mean(deltas["delta_rejected"])),
+        share_chosen_fallen=float(np.mean(np.asarray(deltas["delta_chosen"]) < 0)),
+        adapter_sha256=adapter_sha256(adapters["challenger"]),
+        sft_adapter_sha256=adapter_sha256(adapters[SFT]),
+        seconds=time.monotonic() - started,
+        device=placement(request.recipe.device)[0],
+        libraries={name: version(name) for name in _LIBRARIES},
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(output) as building:
+        _copy_adapter(adapters["challenger"], building / "adapter")
+        _copy_adapter(adapters[SFT], building / "sft_adapter")
+        pq.write_table(deltas, building / DELTAS_FILE)
+        (building / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    for stage in (SFT, PREFERENCE):
+        shutil.rmtree(work / stage, ignore_errors=True)
+    return report
+
+
+def _identity(request: TrainingRequest, base_sha256: str) -> str:
+    # Paths are left out: a home that moved asks for the same adapter.
+    asked = [request.application, request.version, request.manifest_sha256, base_sha256]
+    recipe = msgspec.json.encode(request.recipe, order="deterministic").decode()
+    return hashlib.sha256(msgspec.json.encode([*asked, recipe])).hexdigest()
+
+
+def _verified(output: Path, identity: str) -> TrainingReport:
+    path = output / REPORT_FILE
+    if not path.exists():
+        raise VersionConflictError(f"{output} exists, but holds no {REPORT_FILE}: it is not a trainer's. Remove it.")
+    report = msgspec.json.decode(path.read_bytes(), type=TrainingReport)
+    if report.request_sha256 != identity:
+        raise VersionConflictError(
+            f"{output} holds the adapter of another request (manifest {report.manifest_sha256[:12]}, "
+            f"base {report.base_weights_sha256[:12]}, or another recipe). Cut a new version to train differently."
+        )
+    for name, expected in (("adapter", report.adapter_sha256), ("sft_adapter", report.sft_adapter_sha256)):
+        found = adapter_sha256(output / name)
+        if found != expected:
+            raise ManifestMismatchError(f"{output / name} has weights {found}, {path} says {expected}")
+    return report
+
+
+def _claim(work: Path, identity: str) -> None:
+    """Make the work folder this request's own: checkpoints of another request must never be resumed from."""
+    owner = work / "owner.txt"
+    if not owner.exists() or owner.read_text() != identity:
+        for stage in (SFT, PREFERENCE):
+            shutil.rmtree(work / stage, ignore_errors=True)
+        replace_file(owner, identity.encode())
+
+
+def _prepared(
+    pairs: Sequence[ExportedRow], accepted: Sequence[ExportedRow], tokenizer: Any, recipe: AdapterRecipe
+) -> _Rows:
+    if not pairs:
+        raise EmptyVersionError("the export holds no training pair; there is nothing to learn from")
+    subjects = keep_back(pairs, recipe)
+    pair_split, accepted_split = split(pairs, subjects), split(accepted, subjects)
+    encoded_pairs = encode(tokenizer, pair_split.train, recipe.max_length)
+    encoded_accepted = encode(tokenizer, accepted_split.train, recipe.max_length)
+    if not encoded_pairs.examples:
+        raise EmptyVersionError(
+            f"none of {len(pair_split.train)} prompts is shorter than max_length, {recipe.max_length} tokens"
+        )
+    # What could not be trained on is no fair test, and a prompt that was trained on none either.
+    trained_prompts = {row.prompt_hash for row in [*pair_split.train, *accepted_split.train]}
+    comparable = [
+        row
+        for row in pair_split.kept_back
+        if row.prompt_hash not in trained_prompts and encode(tokenizer, [row], recipe.max_length).examples
+    ]
+    counts = RowCounts(
+        pairs_exported=len(pairs),
+        accepted_exported=len(accepted),
+        pairs_used=len(encoded_pairs.examples),
+        accepted_used=len(encoded_accepted.examples),
+        pairs_kept_back=len(pair_split.kept_back),
+        accepted_kept_back=len(accepted_split.kept_back),
+        pairs_dropped=encoded_pairs.dropped,
+        accepted_dropped=encoded_accepted.dropped,
+        chosen_truncated=encoded_pairs.chosen_truncated + encoded_accepted.chosen_truncated,
+        rejected_truncated=encoded_pairs.rejected_truncated,
+    )
+    return _Rows(encoded_pairs, encoded_accepted, comparable, counts)
+
+
+def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[dict[str, StageReport], _Choice]:
+    recipe = request.recipe
+    mixed = [*rows.pairs.examples, *rows.accepted.examples]
+    stages = {SFT: train_sft(request.base_model, mixed, recipe, work / SFT)}
+    if not recipe.preference_epochs:
+        return stages, _Choice(SFT, "The recipe has no preference stage.", {})
+    if recipe.selection_share and not rows.kept_back:
+        why = (
+            f"The preference stage was left out: fewer than {recipe.selection_min_rows} pairs would be kept back "
+            "to show that it is not inferior."
+        )
+        return stages, _Choice(SFT, why, {})
+    stages[PREFERENCE] = train_preference(
+        request.base_model, result_of(work / SFT), rows.pairs.examples, recipe, work / PREFERENCE
+    )
+    if not recipe.selection_share:
+        return stages, _Choice(PREFERENCE, "The recipe always takes the preference stage.", {})
+    return stages, _choose(request, rows.kept_back, work)
+
+
+def _choose(request: TrainingRequest, kept_back: Sequence[ExportedRow], work: Path) -> _Choice:
+    recipe = request.recipe
+    adapters = {stage: str(result_of(work / stage)) for stage in (SFT, PREFERENCE)}
+    model = load_adapters(request.base_model, adapters, device=recipe.device)
+    scores = {stage: _written_for(model, stage, kept_back, recipe) for stage in adapters}
+    sft, preference = scores[SFT], scores[PREFERENCE]
+    is_inferior = (
+        preference.ned > sft.ned + recipe.selection_margin
+        or preference.missing_end > sft.missing_end + recipe.selection_margin
+    )
+    why = (
+        f"On {len(kept_back)} pairs of training subjects kept back, the preference stage has NED {preference.ned:.3f} "
+        f"and {preference.missing_end:.1%} missing ends, the SFT adapter {sft.ned:.3f} and {sft.missing_end:.1%}: "
+        f"the second stage is {'inferior, the SFT adapter is the challenger' if is_inferior else 'not inferior'}."
+    )
+    return _Choice(SFT if is_inferior else PREFERENCE, why, scores)
+
+
+def _written_for(
+    model: SwitchableModel, stage: str, rows: Sequence[ExportedRow], recipe: AdapterRecipe
+) -> SelectionScore:
+    prompts = [parse_prompt(row.prompt, row.prompt_format) for row in rows]
+    references = [row.chosen for row in rows]
+    longest = max(len(model.tokenizer(text)["input_ids"]) for text in references)
+    with model.using(stage) as using:
+        written = generate(
+            using, model.tokenizer, prompts, min(longest, recipe.max_length) + _MARGIN_TOKENS, 4 * recipe.batch_size
+        )
+    distances = normalized_edit_distances([generation.text for generation in written], references)
+    return SelectionScore(
+        ned=float(distances.mean()),
+        missing_end=float(np.mean([not generation.ended for generation in written])),
+    )
+
+
+def _deltas(model: SwitchableModel, pairs: Sequence[Example], recipe: AdapterRecipe) -> pa.Table:
+    """Change of log p, challenger − base, in nats; the pairs that come first by hash when there are too many."""
+    recorded = sorted(pairs, key=lambda pair: stable_id("delta", pair.pair_id))[: recipe.max_delta_rows]
+    texts = [(pair.prompt, pair.chosen) for pair in recorded] + [
+        (pair.prompt, pair.rejected or []) for pair in recorded
+    ]
+    with model.using(None) as base:
+        before = token_log_probabilities(base, texts, 4 * recipe.batch_size)
+    with model.using("challenger") as challenger:
+        change = token_log_probabilities(challenger, texts, 4 * recipe.batch_size) - before
+    return pa.table(
+        {
+            "pair_id": [pair.pair_id for pair in recorded],
+            "delta_chosen": change[: len(recorded)],
+            "delta_rejected": change[len(recorded) :],
+        }
+    )
+
+
+def _copy_adapter(result: Path, target: Path) -> None:
+    target.mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.copyfile(result / name, target / name)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the request file that is the only argument; returns the exit code."""
+    return run_process(arguments, TrainingRequest, train_adapter)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""What the trainer's process is asked for and what it reports; free of torch, so that a code location can import it."""
+
+import msgspec
+
+from flywheel_assets.training.recipes import AdapterRecipe
+
+
+class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One training: everything that decides its result, and where files go."""
+
+    application: str
+    version: str
+    export_dir: str
+    """Folder of the gold version's export."""
+    manifest_sha256: str
+    """The export is refused when its manifest, or a file under it, is another one."""
+    base_model: str
+    """Path or hub id of the frozen base model."""
+    recipe: AdapterRecipe
+    output_dir: str
+    """Appears by one rename when everything is done."""
+    work_dir: str
+    """Checkpoints and error.json; what the trainer put there is deleted at the end."""
+
+
+class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of every exported row: exported = used + kept back + dropped, for pairs and for accepted outputs."""
+
+    pairs_exported: int
+    accepted_exported: int
+    pairs_used: int
+    accepted_used: int
+    pairs_kept_back: int
+    """Of subjects kept out of training, to choose between the stages."""
+    accepted_kept_back: int
+    pairs_dropped: int
+    """The prompt alone fills the recipe's max_length."""
+    accepted_dropped: int
+    chosen_truncated: int
+    """Chosen and accepted texts cut at max_length, among the used rows."""
+    rejected_truncated: int
+
+
+class StageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished stage."""
+
+    steps: int
+    resumed_from_step: int
+    """0: it ran in one go."""
+    loss: float
+    """Mean over the steps of the process that finished it."""
+    seconds: float
+    """Wall time of that process."""
+
+
+class SelectionScore(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage's adapter writes for the subjects kept back."""
+
+    ned: float
+    """Mean normalized edit distance of greedy generations to the users' texts."""
+    missing_end: float
+    """Share of generations that never ended."""
+
+
+class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was trained on what, and which stage's adapter is the challenger."""
+
+    application: str
+    version: str
+    request_sha256: str
+    """Digest of data, base weights and recipe; a finished output answers no other request."""
+    manifest_sha256: str
+    base_model: str
+    base_weights_sha256: str
+    recipe: AdapterRecipe
+    chosen_stage: str
+    """"sft" or "preference": whose adapter is the challenger."""
+    why: str
+    """One sentence on the choice of the stage."""
+    rows: RowCounts
+    stages: dict[str, StageReport]
+    selection: dict[str, SelectionScore]
+    """By stage; empty where nothing was compared."""
+    delta_rows: int
+    """Training pairs whose change of log p is recorded in deltas.parquet."""
+    mean_delta_chosen: float
+    """Mean change of log p(chosen), challenger − base, over those pairs, in nats."""
+    mean_delta_rejected: float
+    share_chosen_fallen: float
+    """Share of those pairs whose chosen text became less likely."""
+    adapter_sha256: str
+    sft_adapter_sha256: str
+    seconds: float
+    """Wall time of the process that finished."""
+    device: str
+    libraries: dict[str, str]
+
+    @property
+    def pairs_used(self) -> int:
+        """Pairs trained on."""
+        return self.rows.pairs_used
+
+    @property
+    def accepted_used(self) -> int:
+        """Accepted outputs trained on."""
+        return self.rows.accepted_used
+
+    def parameters(self) -> dict[str, str | int | float]:
+        """What a tracking server records as the run's parameters: the recipe, and what it was applied to."""
+        recipe = {
+            name: value if isinstance(value, int | float) else str(value) for name, value in vars(self.recipe).items()
+        }
+        return {
+            **recipe,
+            "pairs_used": self.pairs_used,
+            "accepted_used": self.accepted_used,
+            "base_weights_sha256": self.base_weights_sha256,
+            "trained_on_device": self.device,
+        }

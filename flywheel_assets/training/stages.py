@@ -1,0 +1,222 @@
+"""The two stages of a training, each with checkpoints that a later process can go on from.
+
+A stage's folder in the work folder:
+
+    checkpoints/checkpoint-<step>/    transformers' Trainer state; usable only with the file `_COMPLETE`
+    result/                           the stage's adapter and stage.json; appears by one rename
+
+On pickle: Trainer writes a checkpoint's optimizer, scheduler, random state and own arguments with `torch.save`,
+which is a zipped pickle. None is ever loaded as one: weights are safetensors, Trainer reads the other states with
+`torch.load(weights_only=True)`, an unpickler that builds nothing but tensors and plain containers, `training_args.bin`
+is never read, the work folder is this project's own, and checkpoints are removed as soon as their stage is finished.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flywheel_assets.errors import TrainingError
+from flywheel_assets.evaluation.generation import (
+    load_base,
+    load_tokenizer,
+    placement,
+    token_log_probabilities,
+)
+from flywheel_assets.evaluation.own_process import whole_folder
+from flywheel_assets.training.examples import Example
+from flywheel_assets.training.recipes import AdapterRecipe
+from flywheel_assets.training.requests import StageReport
+
+_COMPLETE = "_COMPLETE"
+_IGNORED_LABEL = -100  # of a token that no loss looks at
+_STAGE_FILE = "stage.json"
+
+
+def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path) -> StageReport:
+    """First stage: a fresh adapter learns to write the chosen texts; returns at once where it is finished already."""
+    if finished := _finished(folder):
+        return finished
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    set_seed(recipe.seed)
+    rows = {
+        "input_ids": [example.prompt + example.chosen for example in examples],
+        "labels": [[_IGNORED_LABEL] * len(example.prompt) + example.chosen for example in examples],
+    }
+    targets = recipe.lora_targets if isinstance(recipe.lora_targets, str) else list(recipe.lora_targets)
+    trainer = SFTTrainer(
+        model=load_base(base_model, recipe.device),
+        args=SFTConfig(
+            **_arguments(recipe, folder, recipe.sft_epochs, recipe.sft_learning_rate),
+            # Rows are token ids already, encoded by the functions that serving and evaluation use.
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=load_tokenizer(base_model),
+        peft_config=LoraConfig(
+            r=recipe.lora_rank,
+            lora_alpha=recipe.lora_alpha,
+            lora_dropout=0.0,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=[_completion_marker()],
+    )
+    return _trained(trainer, folder)
+
+
+def train_preference(
+    base_model: str, sft_adapter: Path, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path
+) -> StageReport:
+    """Second stage: the SFT adapter learns to prefer the chosen text; the reference is the SFT adapter as saved."""
+    if finished := _finished(folder):
+        return finished
+    from datasets import Dataset
+    from peft import PeftModel
+    from transformers import set_seed
+    from trl import DPOConfig
+
+    set_seed(recipe.seed)
+    tokenizer = load_tokenizer(base_model)
+    # From disk: a deepcopy of a model that went through a trainer would go on computing with the original's weights.
+    model = PeftModel.from_pretrained(load_base(base_model, recipe.device), str(sft_adapter), is_trainable=True)
+    pairs = [example for example in examples if example.rejected is not None]
+    rows = preference_rows(model, pairs, recipe.batch_size)
+    trainer = _preference_trainer_class()(
+        model=model,
+        args=DPOConfig(
+            **_arguments(recipe, folder, recipe.preference_epochs, recipe.preference_learning_rate),
+            loss_type=list(recipe.loss_types),
+            loss_weights=list(recipe.loss_weights),
+            beta=recipe.beta,
+            precompute_ref_log_probs=True,
+        ),
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=tokenizer,
+        callbacks=[_completion_marker()],
+    )
+    return _trained(trainer, folder)
+
+
+def preference_rows(model: Any, pairs: Sequence[Example], batch_size: int) -> dict[str, list[Any]]:
+    """Columns of the second stage's data: token ids, and log probabilities under the reference, `model` as it is."""
+    chosen = [(pair.prompt, pair.chosen) for pair in pairs]
+    rejected = [(pair.prompt, pair.rejected or []) for pair in pairs]
+    return {
+        "prompt_ids": [pair.prompt for pair in pairs],
+        "chosen_ids": [pair.chosen for pair in pairs],
+        "rejected_ids": [pair.rejected for pair in pairs],
+        "ref_chosen_logps": token_log_probabilities(model, chosen, batch_size).tolist(),
+        "ref_rejected_logps": token_log_probabilities(model, rejected, batch_size).tolist(),
+    }
+
+
+def result_of(folder: Path) -> Path:
+    """Where a stage's adapter lies when it is finished."""
+    return folder / "result"
+
+
+def _finished(folder: Path) -> StageReport | None:
+    report = result_of(folder) / _STAGE_FILE
+    return msgspec.json.decode(report.read_bytes(), type=StageReport) if report.exists() else None
+
+
+def _preference_trainer_class() -> Any:
+    from trl import DPOTrainer
+
+    class _EncodedPreferenceTrainer(DPOTrainer):  # type: ignore[misc]
+        """DPOTrainer on rows that are token ids with reference log probabilities already.
+
+        TRL would encode the texts again in its own way (prompt and completion together) and keep the reference's values
+        in a cache file outside the work folder.
+        """
+
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset
+
+        def _precompute_ref_logps(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset
+
+    return _EncodedPreferenceTrainer
+
+
+def _completion_marker() -> Any:
+    from transformers import TrainerCallback
+
+    class _CompletionMarker(TrainerCallback):  # type: ignore[misc]
+        """Marks a checkpoint when all of its files are written: a kill in the middle leaves one without the mark."""
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+
+    return _CompletionMarker()
+
+
+def _arguments(recipe: AdapterRecipe, folder: Path, epochs: float, learning_rate: float) -> dict[str, Any]:
+    target, dtype = placement(recipe.device)
+    return {
+        "output_dir": str(folder / "checkpoints"),
+        "num_train_epochs": epochs,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": recipe.warmup_ratio,
+        "per_device_train_batch_size": recipe.batch_size,
+        "gradient_accumulation_steps": recipe.accumulation_steps,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "seed": recipe.seed,
+        "use_cpu": target == "cpu",
+        "bf16": str(dtype) == "torch.bfloat16",
+        "dataloader_pin_memory": target != "cpu",
+        # Rows were cut, and counted, before they came here.
+        "max_length": None,
+        "save_strategy": "steps",
+        "save_steps": recipe.checkpoint_every_steps,
+        # The newest may be half written when the process is killed; the one before it is whole.
+        "save_total_limit": 2,
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def _trained(trainer: Any, folder: Path) -> StageReport:
+    started = time.monotonic()
+    checkpoint = _newest_complete(folder / "checkpoints")
+    output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if not math.isfinite(output.training_loss) or not _is_finite(trainer.model):
+        raise TrainingError(
+            f"the loss or the adapter of stage {folder.name} is not a number after {output.global_step} steps; "
+            "lower the stage's learning rate in the recipe"
+        )
+    report = StageReport(
+        steps=output.global_step,
+        resumed_from_step=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
+        loss=output.training_loss,
+        seconds=time.monotonic() - started,
+    )
+    with whole_folder(result_of(folder)) as building:
+        # Only "default": a trainer that was given an adapter also holds a frozen copy of it.
+        trainer.model.save_pretrained(building, selected_adapters=["default"], save_embedding_layers=False)
+        (building / "README.md").unlink(missing_ok=True)
+        (building / _STAGE_FILE).write_bytes(msgspec.json.encode(report))
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return report
+
+
+def _newest_complete(checkpoints: Path) -> Path | None:
+    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for torn in (path for path in found if not (path / _COMPLETE).exists()):
+        shutil.rmtree(torn)
+    return next((path for path in reversed(found) if path.exists()), None)
+
+
+def _is_finite(model: Any) -> bool:
+    return all(bool(weights.isfinite().all()) for weights in model.parameters() if weights.requires_grad)
