@@ -1,7 +1,6 @@
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,25 +12,13 @@ from flywheel_assets.lake.landing import EventKind, LandingZone
 from flywheel_assets.simulation.people import People
 from flywheel_assets.simulation.play import CaptureDoor, DayStats, SimulatedClock, play_days
 from flywheel_assets.simulation.world import Workload, World
+from flywheel_assets_tests.simulation.scripted import Scripted
 
 WORLD = World()
 WORKLOAD = Workload({"read": 1.0, "bus": 1.0})
 FIRST = date(2026, 9, 1)
 DAYS = (FIRST, FIRST + timedelta(days=1))
 PER_DAY = 60
-
-
-@dataclass
-class Scripted:
-    """An assistant that answers as it is told instead of from a model."""
-
-    model_version: str = "scripted"
-    says: Callable[[str], str] = lambda prompt: f"no idea about {prompt.strip()}"
-    asked: list[str] = field(default_factory=list)
-
-    def answer(self, prompts: Sequence[str]) -> list[str]:
-        self.asked.extend(prompts)
-        return [self.says(prompt) for prompt in prompts]
 
 
 @pytest.fixture
