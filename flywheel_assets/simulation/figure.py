@@ -68,7 +68,9 @@ def draw(days: Sequence[DayStats], accuracy: Mapping[str, Accuracy], path: Path)
     for position in range(1, len(days)):
         version = days[position].model_version
         if version != days[position - 1].model_version:
-            top.annotate(f"{version} promoted", (position - 0.5, 1.105), ha="center", color=_GREY, annotation_clip=False)
+            top.annotate(
+                f"{version} promoted", (position - 0.5, 1.105), ha="center", color=_GREY, annotation_clip=False
+            )
     bottom.set_xticks(list(x), [f"{day.day:%d %b}" for day in days], rotation=60, fontsize=8)
     top.tick_params(axis="x", length=0, labelbottom=False)
     figure.savefig(path, dpi=_DOTS_PER_INCH)
