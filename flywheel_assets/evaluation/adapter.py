@@ -1,0 +1,196 @@
+"""Score base, SFT baseline, champion and challenger: `python -m flywheel_assets.evaluation.adapter REQUEST.json`.
+
+All of them write greedily for the same held-out rows and are asked how likely they find the users' texts.
+
+    <output_dir>/evaluation.json   EvaluationReport
+    <output_dir>/rows.parquet      one row per exported row and model (see `scoring`), without texts
+
+The folder appears whole. The same request again verifies it and returns. A champion that changed meanwhile is a reason
+to score again (the promotion compares and swaps on the champion that was evaluated), so that result is replaced; for
+anything else that changed the folder belongs to another request.
+"""
+
+import hashlib
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError, VersionConflictError
+from flywheel_assets.evaluation.generation import (
+    SwitchableModel,
+    completion_ids,
+    generate,
+    load_adapters,
+    parse_prompt,
+    placement,
+    prompt_ids,
+    token_log_probabilities,
+)
+from flywheel_assets.evaluation.own_process import run_process, whole_folder
+from flywheel_assets.evaluation.requests import (
+    REPORT_FILE,
+    ROWS_FILE,
+    EvaluationReport,
+    EvaluationRequest,
+    Scored,
+    Stratum,
+)
+from flywheel_assets.evaluation.scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
+from flywheel_assets.evaluation.weights import adapter_sha256, base_weights_sha256
+from flywheel_assets.lake.exports import ExportedRow, ExportSet, read_rows, verify_manifest
+from flywheel_assets.lake.files import file_sha256
+from flywheel_assets.metrics import Floats
+
+_MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
+
+_Row = tuple[Stratum, ExportedRow]
+
+
+def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
+    """Score what the request names, or verify that it was scored already.
+
+    Raises:
+        ManifestMismatchError: an export, an adapter or a finished result is missing or changed.
+        EmptyVersionError: no held-out row that could be scored.
+        SettingsError: champion_adapter and champion_export_dir were not given together.
+        VersionConflictError: `output_dir` holds the result of another request.
+    """
+    started = time.monotonic()
+    if (request.champion_adapter is None) != (request.champion_export_dir is None):
+        raise SettingsError("champion_adapter and champion_export_dir belong together: give both or neither")
+    adapters = {Scored.SFT: request.sft_adapter, Scored.CHALLENGER: request.challenger_adapter}
+    if request.champion_adapter is not None:
+        adapters[Scored.CHAMPION] = request.champion_adapter
+    digests = {model: adapter_sha256(Path(folder)) for model, folder in adapters.items()}
+    base_sha256 = base_weights_sha256(request.base_model)
+    identity = _identity(request, base_sha256, digests)
+    rows = _rows(request)
+    output = Path(request.output_dir)
+    if output.exists():
+        finished = _verified(output, identity)
+        if finished.champion_sha256 == digests.get(Scored.CHAMPION):
+            return finished
+    # Equal weights are loaded and scored once: the challenger often is the SFT adapter.
+    distinct = {digests[model]: folder for model, folder in adapters.items()}
+    model = load_adapters(request.base_model, distinct, device=request.device)
+    kept = _that_fit(model, rows, request)
+    if not kept:
+        raise EmptyVersionError(f"none of {len(rows)} held-out rows can be scored; nothing can be decided")
+    by_digest = {digest: _scored(model, digest, kept, request) for digest in (None, *distinct)}
+    tables = {
+        scored: by_digest[digests.get(scored)] for scored in Scored if scored is Scored.BASE or scored in adapters
+    }
+    incumbent = Scored.CHAMPION if Scored.CHAMPION in adapters else Scored.BASE
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(output, replaces=True) as building:
+        pq.write_table(all_models(tables), building / ROWS_FILE)
+        report = EvaluationReport(
+            request_sha256=identity,
+            manifest_sha256=request.manifest_sha256,
+            champion_version=request.champion_version,
+            champion_sha256=digests.get(Scored.CHAMPION),
+            base_weights_sha256=base_sha256,
+            challenger_sha256=digests[Scored.CHALLENGER],
+            sft_sha256=digests[Scored.SFT],
+            rows_sha256=file_sha256(building / ROWS_FILE),
+            rows_left_out=len(rows) - len(kept),
+            scores=scores_by_stratum(tables, incumbent, request.fall_tolerance_nats),
+            evidence=evidence(tables, incumbent, request.fall_tolerance_nats, request.bootstrap_draws),
+            seconds=time.monotonic() - started,
+            device=placement(request.device)[0],
+        )
+        (building / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    return report
+
+
+def _identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored, str]) -> str:
+    # Neither paths (a home may move), nor the batch size, nor the champion (see the module's docstring).
+    asked = [request.manifest_sha256, base_sha256, digests[Scored.SFT], digests[Scored.CHALLENGER]]
+    settings = [request.max_new_tokens, request.fall_tolerance_nats, request.bootstrap_draws]
+    return hashlib.sha256(msgspec.json.encode([asked, settings])).hexdigest()
+
+
+def _verified(output: Path, identity: str) -> EvaluationReport:
+    path = output / REPORT_FILE
+    if not path.exists():
+        raise VersionConflictError(f"{output} exists, but holds no {REPORT_FILE}: it is no evaluation's. Remove it.")
+    report = msgspec.json.decode(path.read_bytes(), type=EvaluationReport)
+    if report.request_sha256 != identity:
+        raise VersionConflictError(
+            f"{output} holds the evaluation of another request (manifest {report.manifest_sha256[:12]}, challenger "
+            f"{report.challenger_sha256[:12]}, or other settings). Remove it to evaluate again."
+        )
+    rows = output / ROWS_FILE
+    if not rows.is_file() or file_sha256(rows) != report.rows_sha256:
+        raise ManifestMismatchError(f"{rows} is not what {path} recorded. Remove {output} to evaluate again.")
+    return report
+
+
+def _rows(request: EvaluationRequest) -> list[_Row]:
+    export = Path(request.export_dir)
+    manifest = verify_manifest(export, request.manifest_sha256)
+    versions = [(export, manifest)]
+    known: set[str] = set()
+    if request.champion_export_dir is not None:
+        champion_export = Path(request.champion_export_dir)
+        champion_manifest = verify_manifest(champion_export)
+        versions.append((champion_export, champion_manifest))
+        known = {row.pair_id for row in read_rows(champion_export, champion_manifest, ExportSet.HOLDOUT)}
+    trained_prompts = {
+        row.prompt_hash
+        for folder, of_version in versions
+        for which in (ExportSet.TRAIN, ExportSet.ACCEPTED)
+        for row in read_rows(folder, of_version, which)
+    }
+    holdout = stratify(read_rows(export, manifest, ExportSet.HOLDOUT), known, trained_prompts)
+    regression = [(Stratum.REGRESSION, row) for row in read_rows(export, manifest, ExportSet.REGRESSION)]
+    return [*holdout, *regression]
+
+
+def _that_fit(model: SwitchableModel, rows: Sequence[_Row], request: EvaluationRequest) -> list[_Row]:
+    window = getattr(model.model.config, "max_position_embeddings", None) or sys.maxsize
+    kept = []
+    for stratum, row in rows:
+        reference = len(completion_ids(model.tokenizer, row.chosen))
+        prompt = len(prompt_ids(model.tokenizer, parse_prompt(row.prompt, row.prompt_format)))
+        if reference <= request.max_new_tokens and prompt + reference <= window:
+            kept.append((stratum, row))
+    return kept
+
+
+def _scored(model: SwitchableModel, adapter: str | None, rows: Sequence[_Row], request: EvaluationRequest) -> pa.Table:
+    tokenizer = model.tokenizer
+    prompts = [parse_prompt(row.prompt, row.prompt_format) for _, row in rows]
+    longest = max(len(completion_ids(tokenizer, row.chosen)) for _, row in rows)
+    encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    pairs = [place for place, (_, row) in enumerate(rows) if row.rejected is not None]
+    chosen = [(encoded[place], completion_ids(tokenizer, row.chosen)) for place, (_, row) in enumerate(rows)]
+    rejected = [(encoded[place], completion_ids(tokenizer, rows[place][1].rejected or "")) for place in pairs]
+    with model.using(adapter) as using:
+        written = generate(using, tokenizer, prompts, longest + _MARGIN_TOKENS, request.batch_size)
+        # Scores need the logits of every position at once, generation only those of the last.
+        likelihood = token_log_probabilities(using, [*chosen, *rejected], max(1, request.batch_size // 4))
+    log_p_rejected: Floats = np.full(len(rows), np.nan)
+    log_p_rejected[pairs] = likelihood[len(chosen) :]
+    return scored_rows(
+        rows,
+        [generation.text for generation in written],
+        [generation.ended for generation in written],
+        likelihood[: len(chosen)],
+        log_p_rejected,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the request file that is the only argument; returns the exit code."""
+    return run_process(arguments, EvaluationRequest, evaluate_adapter)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,182 @@
+"""From one row per model and held-out row to scores and evidence; no model needed.
+
+The tables of scored rows, one for each model (grain: one row of the export), hold no text:
+
+    pair_id, subject, similarity   of the exported row; similarity is null for accepted outputs
+    stratum                        see `requests`
+    ned, exact, ended              of the greedy generation against the user's text
+    log_p_chosen, log_p_rejected   nats, with the end token; rejected is null for accepted outputs
+    length_ratio, repetition       of the generation
+"""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.evaluation.requests import Scored, Scores, Stratum
+from flywheel_assets.gate import Evidence
+from flywheel_assets.lake.exports import ExportedRow
+from flywheel_assets.metrics import Floats, clustered_bootstrap, length_ratios, normalized_edit_distances, repetition
+
+SCORED_ROWS = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("subject", pa.string()),
+        ("similarity", pa.float64()),
+        ("stratum", pa.string()),
+        ("ned", pa.float64()),
+        ("exact", pa.bool_()),
+        ("ended", pa.bool_()),
+        ("log_p_chosen", pa.float64()),
+        ("log_p_rejected", pa.float64()),
+        ("length_ratio", pa.float64()),
+        ("repetition", pa.float64()),
+    ]
+)
+
+
+def stratify(
+    holdout: Iterable[ExportedRow], known_to_champion: Set[str], trained_prompts: Set[str]
+) -> list[tuple[Stratum, ExportedRow]]:
+    """The stratum of each held-out row.
+
+    Args:
+        holdout: held-out pairs of the challenger's version.
+        known_to_champion: pair ids that the champion's version held out.
+        trained_prompts: prompt hashes that either model was trained on.
+    """
+
+    def stratum(row: ExportedRow) -> Stratum:
+        if row.prompt_hash in trained_prompts:
+            return Stratum.SEEN_PROMPT
+        return Stratum.OLDER if row.pair_id in known_to_champion else Stratum.PRIMARY
+
+    return [(stratum(row), row) for row in holdout]
+
+
+def scored_rows(
+    rows: Sequence[tuple[Stratum, ExportedRow]],
+    texts: Sequence[str],
+    ended: Sequence[bool],
+    log_p_chosen: Floats,
+    log_p_rejected: Floats,
+) -> pa.Table:
+    """What one model did on the rows, in their order; NaN in `log_p_rejected` where there is no rejected text."""
+    references = [row.chosen for _, row in rows]
+    columns: dict[str, Any] = {
+        "pair_id": [row.pair_id for _, row in rows],
+        "subject": [row.subject for _, row in rows],
+        "similarity": [row.similarity for _, row in rows],
+        "stratum": [stratum.value for stratum, _ in rows],
+        "ned": normalized_edit_distances(texts, references),
+        "exact": [text == reference for text, reference in zip(texts, references, strict=True)],
+        "ended": list(ended),
+        "log_p_chosen": log_p_chosen,
+        "log_p_rejected": pa.array(log_p_rejected, from_pandas=True),
+        "length_ratio": length_ratios(texts, references),
+        "repetition": [repetition(text) for text in texts],
+    }
+    return pa.table(columns, schema=SCORED_ROWS)
+
+
+def all_models(tables: Mapping[Scored, pa.Table]) -> pa.Table:
+    """The rows of every model in one table, with a column `model` in front."""
+    return pa.concat_tables(
+        table.add_column(0, "model", pa.array([model.value] * table.num_rows, pa.string()))
+        for model, table in tables.items()
+    )
+
+
+def scores_by_stratum(
+    tables: Mapping[Scored, pa.Table], incumbent: Scored, fall_tolerance_nats: float
+) -> dict[Scored, dict[Stratum, Scores]]:
+    """Means per model and stratum; strata without rows are left out."""
+    return {
+        model: {
+            stratum: _scores(
+                _of(table, stratum),
+                _of(tables[incumbent], stratum),
+                _of(tables[Scored.BASE], stratum),
+                fall_tolerance_nats,
+            )
+            for stratum in Stratum
+            if _of(table, stratum).num_rows
+        }
+        for model, table in tables.items()
+    }
+
+
+def evidence(
+    tables: Mapping[Scored, pa.Table], incumbent: Scored, fall_tolerance_nats: float, bootstrap_draws: int
+) -> Evidence:
+    """What the gate decides on."""
+    primary = {model: _of(table, Stratum.PRIMARY) for model, table in tables.items()}
+    challenger, before = primary[Scored.CHALLENGER], primary[incumbent]
+    gain = _column(before, "ned") - _column(challenger, "ned")
+    return Evidence(
+        incumbent=incumbent.value,
+        ned_gain=clustered_bootstrap(gain, challenger["subject"].to_pylist(), draws=bootstrap_draws),
+        chosen_fallen=_mean(_fallen(challenger, before, fall_tolerance_nats)),
+        missing_end=_missing_end(tables[Scored.CHALLENGER]),
+        incumbent_missing_end=_missing_end(tables[incumbent]),
+        challenger_ned=_mean(_column(challenger, "ned")),
+        sft_ned=_mean(_column(primary[Scored.SFT], "ned")),
+        older_ned=_mean(_column(_of(tables[Scored.CHALLENGER], Stratum.OLDER), "ned")),
+        incumbent_older_ned=_mean(_column(_of(tables[incumbent], Stratum.OLDER), "ned")),
+        regression_ned=_mean(_column(_of(tables[Scored.CHALLENGER], Stratum.REGRESSION), "ned")),
+        incumbent_regression_ned=_mean(_column(_of(tables[incumbent], Stratum.REGRESSION), "ned")),
+    )
+
+
+def _scores(table: pa.Table, incumbent: pa.Table, base: pa.Table, fall_tolerance_nats: float) -> Scores:
+    return Scores(
+        rows=table.num_rows,
+        subjects=pc.count_distinct(table["subject"]).as_py(),
+        ned=_some_mean(_column(table, "ned")),
+        zero_edit=_some_mean(_column(table, "exact")),
+        missing_end=1 - _some_mean(_column(table, "ended")),
+        log_p_chosen=_some_mean(_column(table, "log_p_chosen")),
+        delta_log_p_chosen=_some_mean(_column(table, "log_p_chosen") - _column(incumbent, "log_p_chosen")),
+        chosen_fallen=_some_mean(_fallen(table, incumbent, fall_tolerance_nats)),
+        length_ratio=_some_mean(_column(table, "length_ratio")),
+        repetition=_some_mean(_column(table, "repetition")),
+        reward_accuracy=_mean(_prefers(table, base)),
+    )
+
+
+def _prefers(table: pa.Table, base: pa.Table) -> Floats:
+    """1 per pair whose implicit reward against the base is higher for the chosen text (strictly, as TRL counts)."""
+    reward = {name: _column(table, name) - _column(base, name) for name in ("log_p_chosen", "log_p_rejected")}
+    is_pair = ~np.isnan(reward["log_p_rejected"])
+    return (reward["log_p_chosen"] > reward["log_p_rejected"])[is_pair].astype(np.float64)
+
+
+def _fallen(table: pa.Table, incumbent: pa.Table, tolerance_nats: float) -> Floats:
+    change = _column(table, "log_p_chosen") - _column(incumbent, "log_p_chosen")
+    # Not "change < −tolerance": a likelihood that is not a number has fallen.
+    return (~(change >= -tolerance_nats)).astype(np.float64)
+
+
+def _missing_end(table: pa.Table) -> float | None:
+    decisive = pc.is_in(table["stratum"], pa.array([Stratum.PRIMARY.value, Stratum.REGRESSION.value]))
+    ended = _mean(_column(table.filter(decisive), "ended"))
+    return None if ended is None else 1 - ended
+
+
+def _of(table: pa.Table, stratum: Stratum) -> pa.Table:
+    return table.filter(pc.equal(table["stratum"], stratum.value))
+
+
+def _column(table: pa.Table, name: str) -> Floats:
+    return np.asarray(table[name].cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _some_mean(values: Floats) -> float:
+    return float(values.mean())
