@@ -5,6 +5,7 @@ merge across the boundary, and the model would be trained on prompts that it nev
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ def load_model(base_model: str, adapter: str | None, *, device: str = "auto") ->
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter)
+        with quiet_libraries():
+            model = PeftModel.from_pretrained(model, adapter)
     return model.eval(), load_tokenizer(base_model)
 
 
@@ -80,9 +82,10 @@ def load_adapters(base_model: str, adapters: Mapping[str, str], *, device: str =
     from peft import PeftModel
 
     (first, folder), *others = adapters.items()
-    model = PeftModel.from_pretrained(load_base(base_model, device), folder, adapter_name=first)
-    for name, folder in others:
-        model.load_adapter(folder, name)
+    with quiet_libraries():
+        model = PeftModel.from_pretrained(load_base(base_model, device), folder, adapter_name=first)
+        for name, folder in others:
+            model.load_adapter(folder, name)
     return SwitchableModel(model.eval(), load_tokenizer(base_model))
 
 
@@ -103,6 +106,13 @@ def placement(device: str) -> tuple[str, "torch.dtype"]:
     if device == "auto" and torch.cuda.is_available():
         return "cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return "cpu", torch.float32
+
+
+def use_cpu_threads(threads: int) -> None:
+    """How many threads torch computes with on the CPU; more than one slow a small model down on busy cores."""
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def parse_prompt(prompt: str, prompt_format: str) -> Prompt:
@@ -211,6 +221,14 @@ def token_log_probabilities(
             sums = (values * scored[:, 1:].to(model.device)).sum(-1)
             scores[batch] = sums.double().cpu().numpy()
     return scores
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Without the deprecations that the model libraries raise about each other's names: no caller can act on them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*deprecated")
+        yield
 
 
 @contextmanager

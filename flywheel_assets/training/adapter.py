@@ -39,6 +39,7 @@ from flywheel_assets.evaluation.generation import (
     parse_prompt,
     placement,
     token_log_probabilities,
+    use_cpu_threads,
 )
 from flywheel_assets.evaluation.own_process import run_process, whole_folder
 from flywheel_assets.evaluation.weights import adapter_sha256, base_weights_sha256
@@ -55,7 +56,7 @@ from flywheel_assets.training.requests import (
     TrainingReport,
     TrainingRequest,
 )
-from flywheel_assets.training.stages import result_of, train_preference, train_sft
+from flywheel_assets.training.stages import release_memory, result_of, train_preference, train_sft
 
 REPORT_FILE = "training.json"
 DELTAS_FILE = "deltas.parquet"
@@ -97,6 +98,7 @@ def train_adapter(request: TrainingRequest) -> TrainingReport:
     if output.exists():
         return _verified(output, identity)
     _claim(work, identity)
+    use_cpu_threads(request.recipe.cpu_threads)
     rows = _prepared(
         read_rows(export, manifest, ExportSet.TRAIN),
         read_rows(export, manifest, ExportSet.ACCEPTED),
@@ -215,9 +217,10 @@ def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[di
     recipe = request.recipe
     mixed = [*rows.pairs.examples, *rows.accepted.examples]
     stages = {SFT: train_sft(request.base_model, mixed, recipe, work / SFT)}
+    release_memory()
     if not recipe.preference_epochs:
         return stages, _Choice(SFT, "The recipe has no preference stage.", {})
-    if recipe.selection_share and not rows.kept_back:
+    if recipe.selection_share and len(rows.kept_back) < recipe.selection_min_rows:
         why = (
             f"The preference stage was left out: fewer than {recipe.selection_min_rows} pairs would be kept back "
             "to show that it is not inferior."

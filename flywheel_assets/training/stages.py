@@ -11,6 +11,7 @@ which is a zipped pickle. None is ever loaded as one: weights are safetensors, T
 is never read, the work folder is this project's own, and checkpoints are removed as soon as their stage is finished.
 """
 
+import gc
 import math
 import shutil
 import time
@@ -25,6 +26,7 @@ from flywheel_assets.evaluation.generation import (
     load_base,
     load_tokenizer,
     placement,
+    quiet_libraries,
     token_log_probabilities,
 )
 from flywheel_assets.evaluation.own_process import whole_folder
@@ -52,25 +54,26 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
         "labels": [[_IGNORED_LABEL] * len(example.prompt) + example.chosen for example in examples],
     }
     targets = recipe.lora_targets if isinstance(recipe.lora_targets, str) else list(recipe.lora_targets)
-    trainer = SFTTrainer(
-        model=load_base(base_model, recipe.device),
-        args=SFTConfig(
-            **_arguments(recipe, folder, recipe.sft_epochs, recipe.sft_learning_rate),
-            # Rows are token ids already, encoded by the functions that serving and evaluation use.
-            dataset_kwargs={"skip_prepare_dataset": True},
-        ),
-        train_dataset=Dataset.from_dict(rows),
-        processing_class=load_tokenizer(base_model),
-        peft_config=LoraConfig(
-            r=recipe.lora_rank,
-            lora_alpha=recipe.lora_alpha,
-            lora_dropout=0.0,
-            target_modules=targets,
-            task_type="CAUSAL_LM",
-        ),
-        callbacks=[_completion_marker()],
-    )
-    return _trained(trainer, folder)
+    with quiet_libraries():
+        trainer = SFTTrainer(
+            model=load_base(base_model, recipe.device),
+            args=SFTConfig(
+                **_arguments(recipe, folder, recipe.sft_epochs, recipe.sft_learning_rate),
+                # Rows are token ids already, encoded by the functions that serving and evaluation use.
+                dataset_kwargs={"skip_prepare_dataset": True},
+            ),
+            train_dataset=Dataset.from_dict(rows),
+            processing_class=load_tokenizer(base_model),
+            peft_config=LoraConfig(
+                r=recipe.lora_rank,
+                lora_alpha=recipe.lora_alpha,
+                lora_dropout=0.0,
+                target_modules=targets,
+                task_type="CAUSAL_LM",
+            ),
+            callbacks=[_completion_marker()],
+        )
+        return _trained(trainer, folder)
 
 
 def train_preference(
@@ -86,24 +89,25 @@ def train_preference(
 
     set_seed(recipe.seed)
     tokenizer = load_tokenizer(base_model)
-    # From disk: a deepcopy of a model that went through a trainer would go on computing with the original's weights.
-    model = PeftModel.from_pretrained(load_base(base_model, recipe.device), str(sft_adapter), is_trainable=True)
-    pairs = [example for example in examples if example.rejected is not None]
-    rows = preference_rows(model, pairs, recipe.batch_size)
-    trainer = _preference_trainer_class()(
-        model=model,
-        args=DPOConfig(
-            **_arguments(recipe, folder, recipe.preference_epochs, recipe.preference_learning_rate),
-            loss_type=list(recipe.loss_types),
-            loss_weights=list(recipe.loss_weights),
-            beta=recipe.beta,
-            precompute_ref_log_probs=True,
-        ),
-        train_dataset=Dataset.from_dict(rows),
-        processing_class=tokenizer,
-        callbacks=[_completion_marker()],
-    )
-    return _trained(trainer, folder)
+    with quiet_libraries():
+        # From disk: a deepcopy of a model that a trainer had would go on computing with the original's weights.
+        model = PeftModel.from_pretrained(load_base(base_model, recipe.device), str(sft_adapter), is_trainable=True)
+        pairs = [example for example in examples if example.rejected is not None]
+        rows = preference_rows(model, pairs, recipe.batch_size)
+        trainer = _preference_trainer_class()(
+            model=model,
+            args=DPOConfig(
+                **_arguments(recipe, folder, recipe.preference_epochs, recipe.preference_learning_rate),
+                loss_type=list(recipe.loss_types),
+                loss_weights=list(recipe.loss_weights),
+                beta=recipe.beta,
+                precompute_ref_log_probs=True,
+            ),
+            train_dataset=Dataset.from_dict(rows),
+            processing_class=tokenizer,
+            callbacks=[_completion_marker()],
+        )
+        return _trained(trainer, folder)
 
 
 def preference_rows(model: Any, pairs: Sequence[Example], batch_size: int) -> dict[str, list[Any]]:
@@ -188,7 +192,11 @@ def _arguments(recipe: AdapterRecipe, folder: Path, epochs: float, learning_rate
 
 
 def _trained(trainer: Any, folder: Path) -> StageReport:
+    from transformers import PrinterCallback
+
     started = time.monotonic()
+    # It prints to stdout what the report holds already.
+    trainer.remove_callback(PrinterCallback)
     checkpoint = _newest_complete(folder / "checkpoints")
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if not math.isfinite(output.training_loss) or not _is_finite(trainer.model):
@@ -216,6 +224,15 @@ def _newest_complete(checkpoints: Path) -> Path | None:
     for torn in (path for path in found if not (path / _COMPLETE).exists()):
         shutil.rmtree(torn)
     return next((path for path in reversed(found) if path.exists()), None)
+
+
+def release_memory() -> None:
+    """Give back what the last model held on the accelerator; trainers are full of reference cycles."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _is_finite(model: Any) -> bool:
