@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from enum import StrEnum
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 import pyarrow as pa
@@ -103,7 +104,7 @@ def pair_ids(application: str, prediction_ids: Iterable[str]) -> list[str]:
     found = []
     for prediction_id in prediction_ids:
         digest = common.copy()
-        digest.update(f"{json.dumps(prediction_id)}]".encode("ascii"))
+        digest.update(f"{encode_basestring_ascii(prediction_id)}]".encode("ascii"))
         found.append(digest.hexdigest())
     return found
 

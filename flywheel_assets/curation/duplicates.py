@@ -17,10 +17,11 @@ def text_hashes(prompt: pa.Array, chosen: pa.Array) -> tuple[pa.Array, pa.Array]
     the two unambiguous.
     """
     prompt_hashes, content_hashes = [], []
-    for prompt_text, chosen_text in zip(prompt.to_pylist(), chosen.to_pylist(), strict=True):
-        digest = hashlib.blake2b(prompt_text.encode(), digest_size=16)
-        prompt_hashes.append(digest.hexdigest())
-        content_hashes.append(hashlib.blake2b(digest.digest() + chosen_text.encode(), digest_size=16).hexdigest())
+    prompts, texts = prompt.cast(pa.binary()).to_pylist(), chosen.cast(pa.binary()).to_pylist()
+    for prompt_bytes, chosen_bytes in zip(prompts, texts, strict=True):
+        digest = hashlib.blake2b(prompt_bytes, digest_size=16).digest()
+        prompt_hashes.append(digest.hex())
+        content_hashes.append(hashlib.blake2b(digest + chosen_bytes, digest_size=16).hexdigest())
     return pa.array(prompt_hashes, pa.string()), pa.array(content_hashes, pa.string())
 
 

@@ -2,27 +2,40 @@
 
 import unicodedata
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 # Every row in which collapsing white space could change anything; most prose has none.
-_UNEVEN_SPACE = r"[\s\p{Z}]{2}|[^ \S]|[\x0b\x1c-\x1f\x{85}]|^[\s\p{Z}]|[\s\p{Z}]$|[\x{a0}\x{1680}\x{2000}-\x{3000}]"
+_UNEVEN_SPACE = (
+    r"  |^ | $|[\x09-\x0d\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+)
 
 
 def normalized(texts: pa.Array) -> pa.Array:
     """The texts in NFC, lower case, trimmed, every run of white space as one space; nulls stay null.
 
-    White space is collapsed in Python, and only where the RE2 filter finds some: `" ".join(text.split())` takes a
-    third of the time of RE2's replacement and knows every Unicode space.
+    Most texts are composed and evenly spaced already, so Python rewrites only those that filters found: Arrow's
+    `utf8_normalize` took 0.19 s for 22 MB of Estonian and Romanian, asking `is_normalized` 0.03 s; RE2 replaces
+    white space in three times the time of `" ".join(text.split())`.
     """
-    plain = pc.utf8_lower(pc.utf8_normalize(texts, "NFC"))
-    uneven = pc.fill_null(pc.match_substring_regex(plain, _UNEVEN_SPACE), False)
-    if not pc.any(uneven).as_py():
-        return plain
-    collapsed = [" ".join(text.split()) for text in plain.filter(uneven).to_pylist()]
-    return pc.replace_with_mask(plain, uneven, pa.array(collapsed, pa.string()))
+    uneven = _mask(pc.match_substring_regex(texts, _UNEVEN_SPACE))
+    foreign = np.flatnonzero(~_mask(pc.string_is_ascii(texts)) & ~_mask(pc.is_null(texts)))
+    composed = [unicodedata.is_normalized("NFC", text) for text in texts.take(pa.array(foreign)).to_pylist()]
+    uneven[foreign] |= ~np.array(composed, dtype=bool)
+    if uneven.any():
+        mask = pa.array(uneven)
+        rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts.filter(mask).to_pylist()]
+        texts = pc.replace_with_mask(texts, mask, pa.array(rewritten, pa.string()))
+    return pc.utf8_lower(texts)
 
 
 def letters_only(text: str) -> str:
     """`text` without any white space, in composed lower case: what a cosmetic edit leaves alone."""
     return unicodedata.normalize("NFC", "".join(text.split())).lower()
+
+
+def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = np.array(pc.fill_null(values, False))
+    return mask

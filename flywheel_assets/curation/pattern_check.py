@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -36,30 +37,33 @@ class PatternCheck:
     def judge(self, texts: pa.Table) -> Judgement:
         """Judge every row; all rows are answered."""
         merged = "|".join(f"(?:{pattern.prefilter})" for pattern in self.patterns)
+        hits = [_hits(name, texts[name].combine_chunks(), merged) for name in TRAINED_FIELDS]
         findings: dict[int, list[tuple[Pattern, Evidence]]] = {}
-        for name in TRAINED_FIELDS:
-            column = texts[name].combine_chunks()
-            hits = np.flatnonzero(_matches(column, merged))
-            if len(hits):
-                for row, pattern, evidence in self._find(name, column.take(pa.array(hits))):
-                    findings.setdefault(int(hits[row]), []).append((pattern, evidence))
+        for row, pattern, evidence in self._find(pa.concat_tables(hits)):
+            findings.setdefault(row, []).append((pattern, evidence))
         passed = np.ones(len(texts), dtype=bool)
         passed[list(findings)] = False
         return Judgement(passed, {row: _verdict(found) for row, found in findings.items()})
 
-    def _find(self, name: str, column: pa.Array) -> Iterator[tuple[int, Pattern, Evidence]]:
-        for pattern in self.patterns:
-            if name not in pattern.fields:
-                continue
-            for row in np.flatnonzero(_matches(column, pattern.prefilter)).tolist():
-                found = 0
-                for match in pattern.expression.finditer(column[row].as_py()):
-                    if pattern.accepts(match):
-                        found += 1
-                        start, end = match.span()
-                        yield row, pattern, Evidence(pattern.name, pattern.category, pattern.score, name, start, end)
-                        if found == MOST_FINDINGS:
-                            break
+    def _find(self, hits: pa.Table) -> Iterator[tuple[int, Pattern, Evidence]]:
+        rows, fields, texts = hits["row"].to_pylist(), hits["field"].to_pylist(), hits["text"].combine_chunks()
+        for pattern in self.patterns if rows else ():
+            for number in np.flatnonzero(_matches(texts, pattern.prefilter)).tolist():
+                if fields[number] in pattern.fields:
+                    for start, end in _spans(pattern, texts[number].as_py()):
+                        found = Evidence(pattern.name, pattern.category, pattern.score, fields[number], start, end)
+                        yield rows[number], pattern, found
+
+
+def _hits(name: str, column: pa.Array, expression: str) -> pa.Table:
+    numbers = np.flatnonzero(_matches(column, expression))
+    text = column.take(pa.array(numbers))
+    return pa.table({"row": numbers, "field": pa.nulls(len(numbers), pa.string()).fill_null(name), "text": text})
+
+
+def _spans(pattern: Pattern, text: str) -> list[tuple[int, int]]:
+    accepted = (match.span() for match in pattern.expression.finditer(text) if pattern.accepts(match))
+    return list(islice(accepted, MOST_FINDINGS))
 
 
 def _matches(column: pa.Array, expression: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

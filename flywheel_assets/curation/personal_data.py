@@ -7,7 +7,7 @@ the model would learn it all the same. Names and postal addresses have no form; 
 import re
 from typing import Any
 
-from flywheel_assets.curation.checksums import is_card_number, is_iban
+from flywheel_assets.curation.checksums import IBAN_LENGTHS, is_card_number, is_iban
 from flywheel_assets.curation.patterns import Pattern
 from flywheel_assets.curation.verdicts import Action
 from flywheel_assets.records import Reason
@@ -96,7 +96,12 @@ PERSONAL_DATA = (
     _personal(
         "payment_card", _CARD, r"\d{12}|\d{4}[ -]\d{4}[ -]\d{4}|\d{4}[ -]\d{6}[ -]\d{4}", accepts=is_payment_card
     ),
-    _personal("iban", _IBAN, r"[A-Za-z]{2}\d{2} ?[A-Za-z0-9]{4} ?[A-Za-z0-9]{4}", accepts=is_bank_account),
+    _personal(
+        "iban",
+        _IBAN,
+        rf"\b(?i:{'|'.join(IBAN_LENGTHS)})\d{{2}} ?[A-Za-z0-9]{{4}} ?[A-Za-z0-9]{{4}}",
+        accepts=is_bank_account,
+    ),
     _personal("email", _EMAIL, r"[A-Za-z0-9._%+-]@[A-Za-z0-9-]+\.[A-Za-z0-9-]", accepts=is_mailbox),
     _personal(
         "international_phone", _INTERNATIONAL_PHONE, r"\+[1-9](?:[ .()-]{0,3}\d){7}", accepts=is_international_phone
