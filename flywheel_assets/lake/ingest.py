@@ -11,20 +11,19 @@ from datetime import date
 from pathlib import Path
 
 import duckdb
-import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from flywheel_assets import records
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.engine import quoted
+from flywheel_assets.lake.landed_lines import POSITION, RefusedLine, read_lines
 from flywheel_assets.lake.landing import EventKind, LandedDay, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables import GROUND_TRUTH, QUARANTINE, RAW_PREDICTIONS, Lake, TableSpec
 from flywheel_assets.records import Reason
 
 TABLE_OF = {EventKind.PREDICTION: RAW_PREDICTIONS, EventKind.FEEDBACK: GROUND_TRUTH}
-_DEFAULTS = {"do_not_train": "false", "sampling_probability": "1.0"}
-_MAX_LINE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -66,122 +65,61 @@ def _ingest_day(lake: Lake, connection: duckdb.DuckDBPyConnection, spec: TableSp
         return _Ingested(entry, None, None)
 
     event = pa.schema([column for column in spec.schema if column.name != spec.day_column])
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW landed AS {_landed_lines(event, landed.paths)}")
-    problems = _problems(event)
-    connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW readable AS SELECT {_typed_columns(event)} FROM landed WHERE {problems} = ''"
-    )
-    # Whole rows are never sorted to find duplicates: at 1 M × 2 KB that took 73 s. Only repeated ids are looked at.
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE repeated AS SELECT event_id FROM readable GROUP BY event_id HAVING count(*) > 1"
-    )
-    names = ", ".join(event.names)
-    day_literal = f"DATE {quoted(landed.day.isoformat())} AS {spec.day_column}"
-    file = lake.write_day(
-        connection,
-        spec,
-        landed.day,
-        f"SELECT {day_literal}, {names} FROM readable ANTI JOIN repeated USING (event_id) UNION ALL "
-        f"SELECT {day_literal}, {names} FROM readable SEMI JOIN repeated USING (event_id) "
-        "QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY received_at, occurred_at, prediction_id) = 1",
-    )
-    lines, readable, distinct = _one_row(
-        connection,
-        "SELECT (SELECT count(*) FROM landed), count(*), count(DISTINCT event_id) FROM readable",
-    )
-    reasons = {Reason.DUPLICATE_EVENT: readable - distinct, Reason.MALFORMED_EVENT: lines - readable}
-    quarantine_file = _quarantine(lake, connection, spec, event, landed) if lines > readable else None
+    readable = lake.new_file(spec, landed.day)
+    try:
+        lines = read_lines(landed.paths, event, readable)
+        file, distinct = _first_receipts(lake, connection, spec, landed.day, readable)
+    finally:
+        readable.unlink(missing_ok=True)
+    reasons = {Reason.DUPLICATE_EVENT: lines.events - distinct, Reason.MALFORMED_EVENT: len(lines.refused)}
     entry = LedgerEntry(
         asset=spec.name,
         day=landed.day,
         is_closed=landed.is_closed,
         content_hash=landed.content_hash,
         input_hashes={},
-        rows_in=lines,
+        rows_in=lines.events + len(lines.refused),
         rows_kept=distinct,
         rows_by_reason={reason.value: count for reason, count in reasons.items() if count},
     )
-    return _Ingested(entry, file, quarantine_file)
+    connection.register("refused", _quarantined(lines.refused, spec, landed.day))
+    return _Ingested(entry, file, lake.write_day(connection, QUARANTINE, landed.day, "SELECT * FROM refused"))
 
 
-def _landed_lines(event: pa.Schema, paths: Sequence[Path]) -> str:
-    """Every line as one row of text columns; a line that is no JSON object becomes a row of nulls."""
-    columns = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in event.names)
-    files = ", ".join(quoted(str(path)) for path in paths)
-    return (
-        f"SELECT * FROM read_json([{files}], format = 'newline_delimited', columns = {{{columns}}}, "
-        f"ignore_errors = true, maximum_object_size = {_MAX_LINE_BYTES})"
+def _first_receipts(
+    lake: Lake, connection: duckdb.DuckDBPyConnection, spec: TableSpec, day: date, readable: Path
+) -> tuple[Path | None, int]:
+    """Write the first receipt of every event id; returns the file and its rows."""
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW readable AS SELECT * FROM read_parquet({quoted(str(readable))})")
+    # Whole rows are never sorted to find duplicates: at 1 M × 2 KB that took 73 s. Only repeated ids are looked at.
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE repeated AS SELECT event_id FROM readable GROUP BY event_id HAVING count(*) > 1"
     )
-
-
-def _typed(column: pa.Field) -> str:
-    sql_type = _SQL_TYPES[column.type]
-    value = column.name if sql_type == "VARCHAR" else f"TRY_CAST({column.name} AS {sql_type})"
-    return f"coalesce({value}, {_DEFAULTS[column.name]})" if column.name in _DEFAULTS else value
-
-
-def _typed_columns(event: pa.Schema) -> str:
-    return ", ".join(f"{_typed(column)} AS {column.name}" for column in event)
-
-
-def _problems(event: pa.Schema) -> str:
-    """SQL for a comma-separated list of what is wrong with a line; empty for a readable one."""
-    tests = []
-    for column in event:
-        if not column.nullable and column.name not in _DEFAULTS:
-            tests.append(f"CASE WHEN {column.name} IS NULL THEN '{column.name} is missing' END")
-        if (sql_type := _SQL_TYPES[column.type]) != "VARCHAR":
-            wrong = f"{column.name} IS NOT NULL AND TRY_CAST({column.name} AS {sql_type}) IS NULL"
-            tests.append(f"CASE WHEN {wrong} THEN '{column.name} is no {sql_type.lower()}' END")
-    return f"concat_ws(', ', {', '.join(tests)})"
-
-
-_SQL_TYPES = {
-    pa.string(): "VARCHAR",
-    pa.float64(): "DOUBLE",
-    pa.bool_(): "BOOLEAN",
-    records.TIMESTAMP: "TIMESTAMPTZ",
-}
-
-
-def _quarantine(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, spec: TableSpec, event: pa.Schema, landed: LandedDay
-) -> Path | None:
-    """Keep the unreadable lines as they are; the line-by-line search is what only a damaged day has to pay for."""
-    required = sorted(column.name for column in event if not column.nullable and column.name not in _DEFAULTS)
-    incomplete = [
-        {
-            "day": landed.day,
-            "stage": spec.name,
-            "row_id": records.stable_id("line", path.name, number),
-            "reason": Reason.MALFORMED_EVENT.value,
-            "detail": f"{path.name} line {number}: not a JSON object with {', '.join(required)}",
-            "payload": line.rstrip(b"\n").decode("utf-8", "replace"),
-        }
-        for path in landed.paths
-        for number, line in enumerate(path.open("rb"), start=1)
-        if line.strip() and not _has_required_fields(line, required)
-    ]
-    connection.register("incomplete", pa.Table.from_pylist(incomplete, schema=records.QUARANTINE))
-    problems = _problems(event)
-    mistyped = (
-        f"SELECT DATE {quoted(landed.day.isoformat())} AS day, {quoted(spec.name)} AS stage, event_id AS row_id, "
-        f"{quoted(Reason.MALFORMED_EVENT)} AS reason, {problems} AS detail, NULL AS evidence, NULL AS subject, "
-        "NULL AS policy_version, to_json(landed)::VARCHAR AS payload FROM landed "
-        f"WHERE {problems} <> '' AND {' AND '.join(f'{name} IS NOT NULL' for name in required)}"
+    file = lake.write_day(
+        connection,
+        spec,
+        day,
+        f"SELECT *, DATE {quoted(day.isoformat())} AS {spec.day_column} FROM ("
+        "SELECT * FROM readable ANTI JOIN repeated USING (event_id) UNION ALL "
+        "SELECT * FROM readable SEMI JOIN repeated USING (event_id) "
+        f"QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY received_at, {POSITION}) = 1)",
     )
-    return lake.write_day(connection, QUARANTINE, landed.day, f"{mistyped} UNION ALL SELECT * FROM incomplete")
+    return file, pq.read_metadata(file).num_rows if file else 0
 
 
-def _has_required_fields(line: bytes, required: Sequence[str]) -> bool:
-    try:
-        event = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return isinstance(event, dict) and all(event.get(name) is not None for name in required)
-
-
-def _one_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[int, ...]:
-    row = connection.execute(query).fetchone()
-    assert row is not None
-    return tuple(int(value) for value in row)
+def _quarantined(refused: Sequence[RefusedLine], spec: TableSpec, day: date) -> pa.Table:
+    """The refused lines as they are: no other table holds them."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "day": day,
+                "stage": spec.name,
+                "row_id": line.event_id or records.stable_id("line", line.segment, line.number),
+                "reason": Reason.MALFORMED_EVENT.value,
+                "detail": f"{line.segment} line {line.number}: {line.problem}",
+                "payload": line.line,
+            }
+            for line in refused
+        ],
+        schema=records.QUARANTINE,
+    )

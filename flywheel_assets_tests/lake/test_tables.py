@@ -15,7 +15,7 @@ from flywheel_assets.errors import CommitContentionError, PartitionMismatchError
 from flywheel_assets.lake import tables
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, LEDGER, QUARANTINE, RAW_PREDICTIONS
 from flywheel_assets_tests.builders import DAY, day, make_gold, make_joined, make_prediction, table
-from flywheel_assets_tests.lake.workbench import Workbench, day_file, write_day
+from flywheel_assets_tests.lake.workbench import Workbench, write_day
 
 
 def predictions(number: int, on: date = DAY) -> list[dict[str, Any]]:
@@ -104,11 +104,10 @@ def test_a_long_range_is_one_commit(bench: Workbench) -> None:
     empty = {day(100), day(399)}
     gold = make_gold()
     files = {}
-    for on in set(days) - empty:
-        rows = table(CURATED_DPO_PAIRS.schema, [{**gold, "completed_date": on}])
-        file = day_file(bench.lake, CURATED_DPO_PAIRS, on, rows)
-        assert file is not None
-        files[on] = file
+    with bench.lake.connect() as connection:
+        for on in set(days) - empty:
+            connection.register("given", table(CURATED_DPO_PAIRS.schema, [{**gold, "completed_date": on}]))
+            files[on] = bench.lake.write_day(connection, CURATED_DPO_PAIRS, on, "SELECT * FROM given") or Path()
     bench.lake.replace_days(CURATED_DPO_PAIRS, days, files, {"flywheel.run-id": "range"})
     expected = dict.fromkeys({*days, day(-1), day(17), day(400)} - empty, 1)
     assert bench.lake.rows_per_day(CURATED_DPO_PAIRS) == expected
@@ -170,7 +169,7 @@ def test_a_lost_commit_is_tried_again_on_the_new_state(bench: Workbench, monkeyp
     bench.write(RAW_PREDICTIONS, DAY, predictions(1))
     commit = Table._do_commit
     other = bench.open_lake()
-    overtaken = []
+    overtaken: list[bool] = []
 
     def overtaken_once(self: Table, *arguments: Any, **keywords: Any) -> None:
         if not overtaken:

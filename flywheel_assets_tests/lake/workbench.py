@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.joining import JoinWindow
@@ -94,12 +93,7 @@ class Workbench:
 def write_day(
     lake: Lake, spec: TableSpec, day: date, rows: Sequence[Mapping[str, Any]], stage: str | None = None
 ) -> None:
-    file = day_file(lake, spec, day, table(spec.schema, rows))
-    lake.replace_days(spec, [day], {day: file} if file else {}, {"flywheel.run-id": "run"}, stage)
-
-
-def day_file(lake: Lake, spec: TableSpec, day: date, rows: pa.Table) -> Path | None:
-    """A Parquet file under construction, as the daily steps write it."""
     with lake.connect() as connection:
-        connection.register("given", rows)
-        return lake.write_day(connection, spec, day, "SELECT * FROM given")
+        connection.register("given", table(spec.schema, rows))
+        file = lake.write_day(connection, spec, day, "SELECT * FROM given")
+    lake.replace_days(spec, [day], {day: file} if file else {}, {"flywheel.run-id": "run"}, stage)
