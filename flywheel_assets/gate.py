@@ -18,7 +18,7 @@ class PromotionLimits:
     """What a challenger must show; all distances are NED (normalized edit distance, 0 = the user's own text)."""
 
     min_subjects: int = 20
-    """Held-out subjects (people, where they are known) behind the primary rows; fewer are not enough evidence for any decision."""
+    """Held-out subjects (people, where they are known) behind the primary rows; fewer are not enough evidence."""
     min_ned_gain: float = 0.0
     """The lower bound of (incumbent NED − challenger NED) on primary rows must exceed this."""
     max_missing_end_increase: float = 0.02
@@ -93,7 +93,7 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
         gain.clusters,
         limits.min_subjects,
         gain.clusters >= limits.min_subjects,
-        f"{gain.clusters} held-out subjects with {gain.rows} primary rows, at least {limits.min_subjects} subjects needed",
+        f"{gain.clusters} held-out subjects with {gain.rows} primary rows, {limits.min_subjects} subjects are needed",
     )
     better = Check(
         "ned_gain",

@@ -31,6 +31,7 @@ from flywheel_assets.evaluation.generation import (
     placement,
     prompt_ids,
     token_log_probabilities,
+    use_cpu_threads,
 )
 from flywheel_assets.evaluation.own_process import run_process, whole_folder
 from flywheel_assets.evaluation.requests import (
@@ -62,6 +63,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         VersionConflictError: `output_dir` holds the result of another request.
     """
     started = time.monotonic()
+    use_cpu_threads(request.cpu_threads)
     if (request.champion_adapter is None) != (request.champion_export_dir is None):
         raise SettingsError("champion_adapter and champion_export_dir belong together: give both or neither")
     adapters = {Scored.SFT: request.sft_adapter, Scored.CHALLENGER: request.challenger_adapter}

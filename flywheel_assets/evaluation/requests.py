@@ -56,6 +56,9 @@ class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     fall_tolerance_nats: float = 0.1
     """A chosen text has fallen when its log p is lower by more: bf16 alone moves it by some hundredths."""
     bootstrap_draws: int = 4000
+    """Resamples of the held-out subjects behind the interval of the gain."""
+    cpu_threads: int = 1
+    """Threads of torch on a CPU; more pay for large models on idle cores only."""
     device: Literal["auto", "cpu"] = "auto"
 
 

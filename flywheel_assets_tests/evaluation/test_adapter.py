@@ -1,0 +1,227 @@
+"""The evaluation with real models: untrained adapters around a random base are enough to check what it promises."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+
+from flywheel_assets.errors import (
+    EmptyVersionError,
+    ManifestMismatchError,
+    SettingsError,
+    VersionConflictError,
+)
+from flywheel_assets.evaluation.adapter import evaluate_adapter, main
+from flywheel_assets.evaluation.generation import (
+    generate,
+    load_adapters,
+    load_model,
+    log_probabilities,
+    quiet_libraries,
+)
+from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
+from flywheel_assets.lake.exports import ExportSet, manifest_sha256
+from flywheel_assets_tests.training.small_world import rows_of_a_week, save_base, write_request, write_version
+
+Adapters = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("noise") / "base", steps=0)
+
+
+@pytest.fixture(scope="module")
+def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapters:
+    """Adapters by name; equal names are the same folder, other names have other weights."""
+    folder = tmp_path_factory.mktemp("adapters")
+
+    def adapter(name: str) -> Path:
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        if not (folder / name).exists():
+            torch.manual_seed(sum(name.encode()))
+            model, _ = load_model(str(base), None, device="cpu")
+            config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+            with quiet_libraries():
+                get_peft_model(model, config).save_pretrained(folder / name)
+        return folder / name
+
+    return adapter
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = rows_of_a_week(1, pairs=6, accepted=2, holdout=12, regression=5)
+    return write_version(tmp_path_factory.mktemp("gold") / "export", rows)
+
+
+@pytest.fixture
+def request_for(base: Path, adapters: Adapters, export: Path, tmp_path: Path) -> Callable[..., EvaluationRequest]:
+    def make(**changes: Any) -> EvaluationRequest:
+        values = {
+            "export_dir": str(export),
+            "manifest_sha256": manifest_sha256(export),
+            "base_model": str(base),
+            "sft_adapter": str(adapters("sft")),
+            "challenger_adapter": str(adapters("challenger")),
+            "output_dir": str(tmp_path / "evaluation"),
+            "work_dir": str(tmp_path / "work"),
+            "bootstrap_draws": 50,
+            "device": "cpu",
+        }
+        return EvaluationRequest(**{**values, **changes})
+
+    return make
+
+
+def with_champion(adapters: Adapters, tmp_path: Path, name: str = "champion") -> dict[str, str]:
+    """A champion whose version held out the first four of the rows, and was trained on the prompt of the fifth."""
+    rows = rows_of_a_week(1, pairs=6, accepted=2, holdout=12, regression=5)
+    held_out = rows[ExportSet.HOLDOUT]
+    older = {
+        ExportSet.TRAIN: [msgspec.structs.replace(held_out[4], pair_id="somebody-else", subject="engineer-1")],
+        ExportSet.HOLDOUT: held_out[:4],
+    }
+    export = write_version(tmp_path / f"{name}-export", older, version="dpo_gold_v0")
+    return {
+        "champion_version": "dpo_gold_v0",
+        "champion_export_dir": str(export),
+        "champion_adapter": str(adapters(name)),
+    }
+
+
+def test_every_model_is_scored_on_the_same_rows(
+    request_for: Callable[..., EvaluationRequest], adapters: Adapters, tmp_path: Path
+) -> None:
+    report = evaluate_adapter(request_for(**with_champion(adapters, tmp_path)))
+    rows = pq.read_table(tmp_path / "evaluation" / "rows.parquet").to_pylist()
+    by_model = {
+        model: {(row["pair_id"], row["stratum"]) for row in rows if row["model"] == model.value} for model in Scored
+    }
+    assert len(by_model[Scored.BASE]) == 17
+    assert all(of_model == by_model[Scored.BASE] for of_model in by_model.values())
+    counts = {stratum: scores.rows for stratum, scores in report.scores[Scored.CHALLENGER].items()}
+    assert counts == {Stratum.PRIMARY: 7, Stratum.OLDER: 4, Stratum.SEEN_PROMPT: 1, Stratum.REGRESSION: 5}
+    assert report.evidence.incumbent == "champion"
+    assert report.evidence.ned_gain.rows == 7
+    assert report.scores[Scored.CHAMPION][Stratum.PRIMARY].delta_log_p_chosen == 0.0
+
+
+def test_the_report_reads_back_and_names_its_metrics(
+    request_for: Callable[..., EvaluationRequest], tmp_path: Path
+) -> None:
+    report = evaluate_adapter(request_for())
+    read = msgspec.json.decode((tmp_path / "evaluation" / "evaluation.json").read_bytes(), type=EvaluationReport)
+    assert read == report
+    assert report.evidence.incumbent == "base"
+    assert report.primary_ned().keys() == {"base", "sft", "challenger"}
+    metrics = report.metrics()
+    assert metrics["primary/challenger/ned"] == report.primary_ned()["challenger"]
+    assert {"ned_gain/low", "regression/base/missing_end"} <= metrics.keys()
+    assert all(isinstance(value, float) for value in metrics.values())
+
+
+def test_no_file_holds_a_users_text(request_for: Callable[..., EvaluationRequest], tmp_path: Path) -> None:
+    evaluate_adapter(request_for())
+    for path in (tmp_path / "evaluation").iterdir():
+        content = path.read_bytes()
+        assert not any(text in content for text in (b"lake.read(", b"topic(", b"# send", b"time.sleep"))
+
+
+def test_scores_do_not_depend_on_batches_or_on_the_other_adapters(
+    request_for: Callable[..., EvaluationRequest], adapters: Adapters, base: Path, tmp_path: Path
+) -> None:
+    """Several adapters share one base in memory: switching must not leak one into the other, nor padding matter."""
+    whole = evaluate_adapter(request_for())
+    rows = rows_of_a_week(1, pairs=6, accepted=2, holdout=12, regression=5)[ExportSet.REGRESSION]
+    model, tokenizer = load_model(str(base), str(adapters("challenger")), device="cpu")
+    alone = log_probabilities(model, tokenizer, [row.prompt for row in rows], [row.chosen for row in rows], 1)
+    scored = whole.scores[Scored.CHALLENGER][Stratum.REGRESSION]
+    assert scored.log_p_chosen == pytest.approx(alone.mean(), rel=1e-5)
+    smaller = evaluate_adapter(request_for(batch_size=5, output_dir=str(tmp_path / "smaller")))
+    assert smaller.evidence.missing_end == whole.evidence.missing_end
+    assert smaller.evidence.challenger_ned == pytest.approx(whole.evidence.challenger_ned)
+
+
+def test_padding_changes_no_generation(base: Path, adapters: Adapters) -> None:
+    model, tokenizer = load_model(str(base), str(adapters("challenger")), device="cpu")
+    prompts = ["# wait 3\n", "# send invoices to 72\n", "# sort plans\n# sort plans\n# sort plans\n", ""]
+    together = generate(model, tokenizer, prompts, 12, batch_size=4)
+    assert together == [generate(model, tokenizer, [prompt], 12)[0] for prompt in prompts]
+
+
+def test_the_same_request_again_returns_what_is_there(
+    request_for: Callable[..., EvaluationRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate_adapter(request_for())
+    monkeypatch.setattr("flywheel_assets.evaluation.adapter.load_adapters", _must_not_load)
+    assert evaluate_adapter(request_for(batch_size=3)) == first
+    with pytest.raises(VersionConflictError, match="another request"):
+        evaluate_adapter(request_for(fall_tolerance_nats=5.0))
+    (tmp_path / "evaluation" / "rows.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ManifestMismatchError, match="not what"):
+        evaluate_adapter(request_for())
+
+
+def test_a_champion_that_changed_meanwhile_is_scored_again(
+    request_for: Callable[..., EvaluationRequest], adapters: Adapters, tmp_path: Path
+) -> None:
+    """Another version was promoted between evaluation and promotion: what was measured against the old one is moot."""
+    assert evaluate_adapter(request_for()).evidence.incumbent == "base"
+    again = evaluate_adapter(request_for(**with_champion(adapters, tmp_path)))
+    assert (again.evidence.incumbent, again.champion_version) == ("champion", "dpo_gold_v0")
+
+
+def test_equal_adapters_are_scored_once(
+    request_for: Callable[..., EvaluationRequest], adapters: Adapters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
+
+    def counted(base_model: str, distinct: dict[str, str], **options: Any) -> Any:
+        loaded.append(len(distinct))
+        return load_adapters(base_model, distinct, **options)
+
+    monkeypatch.setattr("flywheel_assets.evaluation.adapter.load_adapters", counted)
+    report = evaluate_adapter(request_for(challenger_adapter=str(adapters("sft"))))
+    assert loaded == [1]
+    assert report.scores[Scored.SFT] == report.scores[Scored.CHALLENGER]
+
+
+def test_rows_too_long_for_the_model_are_left_out_and_counted(request_for: Callable[..., EvaluationRequest]) -> None:
+    with pytest.raises(EmptyVersionError, match="none of 17"):
+        evaluate_adapter(request_for(max_new_tokens=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"manifest_sha256": "0" * 64}, ManifestMismatchError),
+        ({"challenger_adapter": "nowhere"}, ManifestMismatchError),
+        ({"champion_adapter": "somewhere"}, SettingsError),
+    ],
+)
+def test_what_is_refused(
+    request_for: Callable[..., EvaluationRequest], changes: dict[str, str], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        evaluate_adapter(request_for(**changes))
+
+
+def test_the_process_leaves_its_error_and_exit_code(
+    request_for: Callable[..., EvaluationRequest], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_request(tmp_path / "request.json", request_for(manifest_sha256="0" * 64))
+    assert main([str(path)]) == 1
+    failure = msgspec.json.decode((tmp_path / "work" / "error.json").read_bytes())
+    assert (failure["error"], failure["is_transient"]) == ("ManifestMismatchError", False)
+    assert msgspec.json.decode(capfd.readouterr().err.splitlines()[-1]) == failure
+    assert not (tmp_path / "evaluation").exists()
+
+
+def _must_not_load(*_: Any, **__: Any) -> None:
+    raise AssertionError("a finished evaluation loads no model")

@@ -1,0 +1,104 @@
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from flywheel_assets.evaluation.requests import Scored, Stratum
+from flywheel_assets.evaluation.scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
+from flywheel_assets.lake.exports import ExportedRow
+from flywheel_assets_tests.training.small_world import exported
+
+
+def row(number: int, *, accepted: bool = False, **changes: Any) -> ExportedRow:
+    return exported(number, f"# ask {number}\n", "right", None if accepted else "wrong", f"user-{number}", **changes)
+
+
+def table(
+    rows: list[tuple[Stratum, ExportedRow]],
+    *,
+    texts: list[str] | None = None,
+    ended: list[bool] | None = None,
+    log_p_chosen: list[float] | None = None,
+) -> pa.Table:
+    rejected = [np.nan if each.rejected is None else -9.0 for _, each in rows]
+    return scored_rows(
+        rows,
+        texts or ["right"] * len(rows),
+        ended or [True] * len(rows),
+        np.array(log_p_chosen or [-1.0] * len(rows)),
+        np.array(rejected),
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "trained", "expected"),
+    [
+        (False, False, Stratum.PRIMARY),
+        (True, False, Stratum.OLDER),
+        (False, True, Stratum.SEEN_PROMPT),
+        (True, True, Stratum.SEEN_PROMPT),
+    ],
+)
+def test_the_stratum_of_a_held_out_row(known: bool, trained: bool, expected: Stratum) -> None:
+    held_out, other = row(1), row(2)
+    of = {True: held_out, False: other}
+    assert stratify([held_out], {of[known].pair_id}, {of[trained].prompt_hash}) == [(expected, held_out)]
+
+
+def test_evidence_looks_at_the_sets_that_each_rule_is_about() -> None:
+    rows = [
+        (Stratum.PRIMARY, row(1)),
+        (Stratum.PRIMARY, row(2)),
+        (Stratum.OLDER, row(3)),
+        (Stratum.SEEN_PROMPT, row(4)),
+        (Stratum.REGRESSION, row(5, accepted=True)),
+    ]
+    wrong, right = "xxxxx", "right"
+    tables = {
+        Scored.BASE: table(rows, texts=[wrong] * 5),
+        Scored.SFT: table(rows),
+        Scored.CHAMPION: table(rows, texts=[wrong, right, right, right, right], log_p_chosen=[-2.0, -1, -1, -1, -1]),
+        Scored.CHALLENGER: table(
+            rows,
+            texts=[right, right, wrong, wrong, right],
+            ended=[True, False, False, False, True],
+            log_p_chosen=[-1.0, -1.05, -50, -50, -50],
+        ),
+    }
+    found = evidence(tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=100)
+    assert (found.ned_gain.mean, found.ned_gain.rows, found.ned_gain.clusters) == (0.5, 2, 2)
+    assert found.chosen_fallen == 0.0  # the second row fell by less than the tolerance
+    assert found.missing_end == pytest.approx(1 / 3)  # primary and regression rows
+    assert found.incumbent_missing_end == 0.0
+    assert (found.challenger_ned, found.sft_ned) == (0.0, 0.0)
+    assert (found.older_ned, found.incumbent_older_ned) == (1.0, 0.0)
+    assert (found.regression_ned, found.incumbent_regression_ned) == (0.0, 0.0)
+    stricter = evidence(tables, Scored.CHAMPION, fall_tolerance_nats=0.01, bootstrap_draws=100)
+    assert stricter.chosen_fallen == 0.5
+
+
+def test_a_likelihood_that_is_not_a_number_has_fallen() -> None:
+    rows = [(Stratum.PRIMARY, row(1))]
+    tables = dict.fromkeys(Scored, table(rows)) | {Scored.CHALLENGER: table(rows, log_p_chosen=[float("nan")])}
+    assert evidence(tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=10).chosen_fallen == 1.0
+
+
+def test_scores_leave_out_empty_strata_and_rewards_of_accepted_outputs() -> None:
+    rows = [(Stratum.PRIMARY, row(1)), (Stratum.REGRESSION, row(2, accepted=True))]
+    tables = {Scored.BASE: table(rows), Scored.CHALLENGER: table(rows, log_p_chosen=[-0.5, -0.5])}
+    scores = scores_by_stratum(tables, Scored.BASE, 0.1)
+    challenger = scores[Scored.CHALLENGER]
+    assert set(challenger) == {Stratum.PRIMARY, Stratum.REGRESSION}
+    assert challenger[Stratum.PRIMARY].reward_accuracy == 1.0
+    assert challenger[Stratum.REGRESSION].reward_accuracy is None
+    assert scores[Scored.BASE][Stratum.PRIMARY].reward_accuracy == 0.0  # a no-op is never strictly better than itself
+    assert challenger[Stratum.PRIMARY].delta_log_p_chosen == 0.5
+
+
+def test_the_table_of_all_models_holds_no_text() -> None:
+    rows = [(Stratum.PRIMARY, row(1))]
+    whole = all_models({Scored.BASE: table(rows), Scored.CHALLENGER: table(rows)})
+    assert whole["model"].to_pylist() == ["base", "challenger"]
+    said = {value for column in whole.itercolumns() for value in column.to_pylist() if isinstance(value, str)}
+    assert said == {"base", "challenger", "primary", "user-1", row(1).pair_id}
