@@ -26,15 +26,17 @@ _EMAIL = re.compile(
     r"(?P<domain>(?:[A-Za-z0-9-]{1,63}\.){1,8}(?P<top>[A-Za-z]{2,24}))(?![\w-])",
     re.ASCII,
 )
-_INTERNATIONAL_PHONE = re.compile(r"(?<![\w.+/=-])\+[1-9](?:[ .-]?(?:\(\d{1,4}\)|\d)){7,14}(?![\w=]|[.-]\d)", re.ASCII)
+_INTERNATIONAL_PHONE = re.compile(
+    r"(?<![\w.+/=-])\+[1-9](?:[ .-]?(?:\(\d{1,4}\)|\d)){7,14}(?:x\d{1,5})?(?![\w=]|[.-]\d)", re.ASCII
+)
 _US_PHONE = re.compile(
     r"(?<![\w.+/=-])(?:1[ .-])?(?:\((?P<area>[2-9]\d\d)\) ?|(?P<area2>[2-9]\d\d)(?P<mark>[ .-]))"
     r"(?P<exchange>[2-9]\d\d)(?(mark)(?P=mark)|[ .-])(?P<line>\d{4})(?:x\d{1,5})?(?![\w=]|[.-]\d)",
     re.ASCII,
 )
 _NAMED_PHONE = re.compile(
-    r"(?i)\b(?:phone|telephone|tel|mobile|cell|whatsapp|fax|call (?:me|us|him|her|them)|reach (?:me|us))\b"
-    r"[^\d\n+]{0,24}(?P<number>\(?\d(?:[ .()/-]{0,2}\d){6,13})(?![\w=]|[.-]\d)",
+    r"(?i)\b(?:phone|telephone|tel|mobile|cell|desk|office|hotline|whatsapp|fax"
+    r"|call (?:me|us|him|her|them)|reach (?:me|us))\b[^\d+]{0,16}(?P<number>\(?\d(?:[ .()/-]{0,2}\d){6,13})(?![\w=]|[.-]\d)",
     re.ASCII,
 )
 _SSN = re.compile(r"(?<![\w.+/=-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w=]|[.-]\w)", re.ASCII)
@@ -73,7 +75,7 @@ def is_us_phone(match: re.Match[str]) -> bool:
 
 def is_international_phone(match: re.Match[str]) -> bool:
     """Eight to fifteen digits (E.164) that are not one repeated or a round number."""
-    digits = re.sub(r"\D", "", match.group())
+    digits = re.sub(r"\D", "", match.group().split("x")[0])
     return 8 <= len(digits) <= 15 and len(set(digits)) >= 4
 
 
@@ -110,7 +112,8 @@ PERSONAL_DATA = (
     _personal(
         "named_phone",
         _NAMED_PHONE,
-        r"(?i:phone|tel|mobile|cell|whatsapp|fax|call|reach)\b[^\d\n]{0,32}\d(?:[ .()/-]{0,2}\d){6}",
+        r"(?i:phone|tel|mobile|cell|desk|office|hotline|whatsapp|fax|me|us|him|her|them)\b"
+        r"[^\d+]{0,17}\d(?:[ .()/-]{0,2}\d){6}",
         accepts=is_named_phone,
         score=0.8,
     ),
