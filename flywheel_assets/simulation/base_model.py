@@ -52,7 +52,8 @@ class BaseConfig:
     tokenizer_samples: int = 4_000
     max_tokens: int = 256
     seed: int = 5
-    threads: int = 2
+    threads: int = 1
+    """More are faster on idle cores only, and the order of their sums would decide the weights."""
 
 
 @dataclass(frozen=True)

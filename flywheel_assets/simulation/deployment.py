@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from flywheel_assets.evaluation.generation import generate, load_model
+from flywheel_assets.evaluation.generation import generate, load_model, use_cpu_threads
 
 MAX_NEW_TOKENS = 48  # the longest right answer has 33; a model that never ends must be cut off somewhere
 _BATCH_SIZE = 128
@@ -27,6 +27,7 @@ class Deployment:
     """A loaded model that answers greedily, in batches."""
 
     def __init__(self, base_model: Path, adapter: Path | None, model_version: str) -> None:
+        use_cpu_threads(1)  # the capture service needs the other core, and more threads slow so small a model down
         model, self._tokenizer = load_model(str(base_model), None if adapter is None else str(adapter), device="cpu")
         # Serving merges the adapter into the weights: the same answers without its extra matrix products.
         self._model = model if adapter is None else model.merge_and_unload()
