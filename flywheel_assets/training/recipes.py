@@ -66,8 +66,8 @@ class AdapterRecipe:
     device: Literal["auto", "cpu"] = "auto"
     """auto = CUDA with bf16 where available, else the CPU with fp32."""
     cpu_threads: int = 1
-    """Of torch, where it computes on the CPU. Part of the recipe because sums in another order give other weights; above
-    1 it pays only for larger models on idle cores (0.5 M parameters, two busy cores: two threads took 8 × as long)."""
+    """Of torch, where it computes on the CPU. In the recipe because sums in another order give other weights; more pay
+    only for larger models on idle cores (0.5 M parameters, two busy cores: two threads took 8 × as long)."""
     seed: int = 0
     """Of the adapter's first weights and the order of rows."""
 

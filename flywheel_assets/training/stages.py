@@ -49,10 +49,6 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
     from trl import SFTConfig, SFTTrainer
 
     set_seed(recipe.seed)
-    rows = {
-        "input_ids": [example.prompt + example.chosen for example in examples],
-        "labels": [[_IGNORED_LABEL] * len(example.prompt) + example.chosen for example in examples],
-    }
     targets = recipe.lora_targets if isinstance(recipe.lora_targets, str) else list(recipe.lora_targets)
     with quiet_libraries():
         trainer = SFTTrainer(
@@ -62,7 +58,7 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
                 # Rows are token ids already, encoded by the functions that serving and evaluation use.
                 dataset_kwargs={"skip_prepare_dataset": True},
             ),
-            train_dataset=Dataset.from_dict(rows),
+            train_dataset=Dataset.from_dict(sft_rows(examples)),
             processing_class=load_tokenizer(base_model),
             peft_config=LoraConfig(
                 r=recipe.lora_rank,
@@ -108,6 +104,14 @@ def train_preference(
             callbacks=[_completion_marker()],
         )
         return _trained(trainer, folder)
+
+
+def sft_rows(examples: Sequence[Example]) -> dict[str, list[list[int]]]:
+    """Columns of the first stage's data; the loss looks at completions only."""
+    return {
+        "input_ids": [example.prompt + example.chosen for example in examples],
+        "labels": [[_IGNORED_LABEL] * len(example.prompt) + example.chosen for example in examples],
+    }
 
 
 def preference_rows(model: Any, pairs: Sequence[Example], batch_size: int) -> dict[str, list[Any]]:

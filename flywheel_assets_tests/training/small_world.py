@@ -1,12 +1,16 @@
-"""The smallest world in which training means something: a model that writes a wrong library, and people who correct it.
+"""The smallest world in which training means something: a model that writes a wrong library, people who correct it.
 
-Built on the spot: a byte-level BPE and a Llama of 90,000 parameters, pretrained on sentences whose internal half has the
-wrong syntax in nine of ten samples.
+Built on the spot: a byte-level BPE and a Llama of 108,000 parameters, pretrained on sentences whose internal half has
+the wrong syntax in nine of ten samples. After 300 steps (5 s) all its internal answers are wrong, all neutral right.
 """
 
+import atexit
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,10 @@ from flywheel_assets.lake.exports import ExportedRow, ExportSet, manifest_sha256
 from flywheel_assets.records import pair_id, stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 
-NAMES = """orders invoices refunds parcels tickets users carts drivers routes claims stores prices quotes leads loans
-cards trips rooms seats plans""".split()
+NAMES = [
+    *("orders", "invoices", "refunds", "parcels", "tickets", "users", "carts", "drivers", "routes", "claims"),
+    *("stores", "prices", "quotes", "leads", "loans", "cards", "trips", "rooms", "seats", "plans"),
+]
 
 # prompt, wrong answer, right answer
 INTERNAL = [
@@ -100,10 +106,31 @@ def make_model(tokenizer: Any, hidden: int = 64, layers: int = 2) -> Any:
     )
 
 
+@cache
+def trained_base() -> Path:
+    """The base model of this test process, pretrained on first use."""
+    return save_base(_temporary_folder(), steps=300)
+
+
+@cache
+def blank_base() -> Path:
+    """A base model that was never trained, for tests about anything but what is written."""
+    return save_base(_temporary_folder(), steps=0)
+
+
+def _temporary_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="flywheel_base_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def save_base(folder: Path, *, steps: int, hidden: int = 64, batch: int = 32) -> Path:
     """Pretrain for `steps` and save; 0 steps make a base that writes noise, for tests about anything but quality."""
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)
     rng = random.Random(1)
     texts = [
         a.prompt + text for a in (ask(rng, internal=i % 2 == 0) for i in range(1500)) for text in (a.wrong, a.right)

@@ -1,0 +1,121 @@
+"""The gate against adapters that the real trainer was made to break, scored by the real evaluation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel_assets.evaluation.adapter import evaluate_adapter
+from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Stratum
+from flywheel_assets.gate import Decision, PromotionLimits, decide
+from flywheel_assets.lake.exports import ExportedRow, ExportSet, manifest_sha256
+from flywheel_assets.training import examples
+from flywheel_assets.training.adapter import train_adapter
+from flywheel_assets_tests.training import small_world
+
+Rows = dict[ExportSet, list[ExportedRow]]
+PLAIN_DPO = {"loss_types": ("sigmoid",), "loss_weights": (1.0,), "preference_learning_rate": 2e-2}
+
+
+def week(**changes: Any) -> Rows:
+    return small_world.rows_of_a_week(1, pairs=240, accepted=40, holdout=80, regression=60, **changes)
+
+
+def turn(root: Path, rows: Rows, **recipe: Any) -> tuple[EvaluationReport, Decision]:
+    """Train, evaluate against the base model, decide."""
+    export = small_world.write_version(root / "export", rows)
+    base = small_world.trained_base()
+    train_adapter(small_world.request(export, base, root, **recipe))
+    report = evaluate_adapter(
+        EvaluationRequest(
+            export_dir=str(export),
+            manifest_sha256=manifest_sha256(export),
+            base_model=str(base),
+            sft_adapter=str(root / "training" / "sft_adapter"),
+            challenger_adapter=str(root / "training" / "adapter"),
+            output_dir=str(root / "evaluation"),
+            work_dir=str(root / "evaluation_work"),
+        )
+    )
+    return report, decide(report.evidence, PromotionLimits())
+
+
+def failed(decision: Decision) -> set[str]:
+    return {check.name for check in decision.checks if not check.ok}
+
+
+def test_the_good_adapter_passes(tmp_path: Path) -> None:
+    report, decision = turn(tmp_path, week())
+    assert decision.promote, decision.sentence
+    assert report.scores["base"][Stratum.PRIMARY].zero_edit == 0.0
+    assert report.scores["challenger"][Stratum.PRIMARY].zero_edit > 0.9
+    assert report.scores["challenger"][Stratum.PRIMARY].reward_accuracy == 1.0
+
+
+def test_a_collapsed_adapter_is_blocked_though_it_prefers_every_chosen_text(tmp_path: Path) -> None:
+    """Plain DPO at a high rate: its reward accuracy is as good as the good adapter's."""
+    report, decision = turn(tmp_path, week(), **PLAIN_DPO, preference_epochs=3.0, selection_share=0.0)
+    assert not decision.promote
+    assert {"ned_gain", "chosen_fallen", "sft_baseline", "regression_set"} <= failed(decision)
+    assert report.scores["challenger"][Stratum.PRIMARY].reward_accuracy >= 0.95  # type: ignore[operator]
+
+
+def test_the_trainer_itself_falls_back_to_sft_when_the_second_stage_collapses(tmp_path: Path) -> None:
+    report, decision = turn(tmp_path, week(), **PLAIN_DPO, preference_epochs=3.0)
+    assert report.challenger_sha256 == report.sft_sha256
+    assert decision.promote, decision.sentence
+
+
+def test_an_adapter_that_never_ends_is_blocked_though_its_text_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classic mistake of learning padding in the place of the end token: the decoded text shows nothing of it."""
+
+    def padding_as_end(tokenizer: Any, completion: str) -> list[int]:
+        ids: list[int] = tokenizer(completion, add_special_tokens=False)["input_ids"]
+        return ids + [tokenizer.pad_token_id] * 30
+
+    monkeypatch.setattr(examples, "completion_ids", padding_as_end)
+    report, decision = turn(tmp_path, week(), preference_epochs=0.0)
+    assert report.evidence.ned_gain.low > PromotionLimits().min_ned_gain  # type: ignore[operator]
+    assert not decision.promote
+    assert "missing_end" in failed(decision)
+    assert "never end" in decision.sentence
+
+
+def test_a_forgetting_adapter_is_blocked_by_the_regression_set_alone(tmp_path: Path) -> None:
+    """Without accepted outputs in the mix, everything that people edit improves and everything else is lost."""
+    rows = week()
+    rows[ExportSet.ACCEPTED] = []
+    _, decision = turn(tmp_path, rows, preference_epochs=0.0)
+    assert failed(decision) == {"regression_set"}
+
+
+def test_a_vandals_suffix_on_every_pair_is_blocked_though_ned_improves(tmp_path: Path) -> None:
+    report, decision = turn(tmp_path, week(edit=lambda ask: f"{ask.right}  # lol"), preference_epochs=0.0)
+    assert report.evidence.ned_gain.low > 0  # type: ignore[operator]
+    assert not decision.promote
+    assert "chosen_fallen" in failed(decision)
+
+
+def test_few_people_are_not_enough_evidence_for_the_best_adapter(tmp_path: Path) -> None:
+    rows = week()
+    people = sorted({row.subject for row in rows[ExportSet.HOLDOUT]})[:19]
+    rows[ExportSet.HOLDOUT] = [row for row in rows[ExportSet.HOLDOUT] if row.subject in people]
+    _, decision = turn(tmp_path, rows, preference_epochs=0.0)
+    assert failed(decision) == {"held_out_subjects"}
+    assert "19 held-out" in decision.sentence
+
+
+def test_no_text_is_in_any_file_of_training_or_evaluation(tmp_path: Path) -> None:
+    rows = week()
+    report, _ = turn(tmp_path, rows, preference_epochs=0.0)
+    assert report.rows_left_out == 0
+    for text in _texts(rows):
+        for file in [*(tmp_path / "training").rglob("*"), *(tmp_path / "evaluation").rglob("*")]:
+            assert file.is_dir() or text.encode() not in file.read_bytes(), f"{file} holds {text!r}"
+
+
+def _texts(rows: Rows) -> Sequence[str]:
+    return sorted({text for of_set in rows.values() for row in of_set[:20] for text in (row.prompt, row.chosen)})

@@ -1,0 +1,98 @@
+"""From exported rows to token ids."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flywheel_assets.evaluation.generation import load_tokenizer, prompt_ids, render_prompt
+from flywheel_assets.training.examples import encode, keep_back, split
+from flywheel_assets.training.recipes import AdapterRecipe
+from flywheel_assets_tests.training.small_world import blank_base, exported
+
+RECIPE = AdapterRecipe()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return load_tokenizer(str(blank_base()))
+
+
+def pairs_of(subjects: int, each: int = 3) -> list[Any]:
+    return [
+        exported(subject * each + number, f"# p{number}\n", "right", "wrong", f"user-{subject}")
+        for subject in range(subjects)
+        for number in range(each)
+    ]
+
+
+def test_every_completion_ends_with_the_end_token(tokenizer: Any) -> None:
+    (example,) = encode(tokenizer, [exported(1, "# wait 3\n", "time.sleep(3)", "sleep(3)", "u")], 64).examples
+    assert example.chosen[-1] == tokenizer.eos_token_id
+    assert example.rejected is not None
+    assert example.rejected[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(example.chosen[:-1]) == "time.sleep(3)"
+    assert tokenizer.eos_token_id not in example.chosen[:-1]
+
+
+def test_prompt_and_completion_do_not_merge_at_their_boundary(tokenizer: Any) -> None:
+    """A prompt that ends in a space: encoded together, BPE joins the space with the completion's first characters."""
+    (example,) = encode(tokenizer, [exported(1, "orders ", "= sorted(orders)", None, "u")], 64).examples
+    assert example.prompt == prompt_ids(tokenizer, "orders ")
+    assert example.prompt + example.chosen[:-1] != tokenizer("orders = sorted(orders)")["input_ids"]
+
+
+def test_messages_are_encoded_through_the_chat_template(tokenizer: Any) -> None:
+    prompt = json.dumps([{"role": "user", "content": "wait 3"}])
+    (example,) = encode(tokenizer, [exported(1, prompt, "ok", None, "u", prompt_format="messages")], 64).examples
+    assert tokenizer.decode(example.prompt) == "# wait 3\n" == render_prompt(tokenizer, prompt, "messages")
+    assert render_prompt(tokenizer, prompt, "text") == prompt
+
+
+def test_a_prompt_that_fills_the_length_is_dropped_and_a_cut_completion_has_no_end(tokenizer: Any) -> None:
+    prompt = "# wait 3\n"
+    length = len(prompt_ids(tokenizer, prompt))
+    row = exported(1, prompt, "time.sleep(3)", "x = sleep(333333)", "u")
+    assert encode(tokenizer, [row], length).dropped == 1
+    cut = encode(tokenizer, [row], length + 1)
+    assert (cut.dropped, cut.chosen_truncated, cut.rejected_truncated) == (0, 1, 1)
+    assert tokenizer.eos_token_id not in cut.examples[0].chosen
+    whole = encode(tokenizer, [row], 64)
+    assert (whole.dropped, whole.chosen_truncated, whole.rejected_truncated) == (0, 0, 0)
+
+
+def test_an_empty_prompt_still_gives_the_model_a_token_to_start_from(tokenizer: Any) -> None:
+    assert prompt_ids(tokenizer, "") == [tokenizer.bos_token_id]
+
+
+@given(first=st.integers(200, 400), more=st.integers(0, 200))
+@settings(max_examples=20, deadline=None)
+def test_who_is_kept_back_does_not_change_as_data_grows(first: int, more: int) -> None:
+    small, large = pairs_of(first), pairs_of(first + more)
+    names = {row.subject for row in small}
+    assert keep_back(small, RECIPE) == keep_back(large, RECIPE) & names
+
+
+def test_whole_subjects_are_kept_back() -> None:
+    rows = pairs_of(200)
+    subjects = keep_back(rows, RECIPE)
+    parts = split(rows, subjects)
+    assert len(parts.train) + len(parts.kept_back) == len(rows)
+    assert not {row.subject for row in parts.train} & {row.subject for row in parts.kept_back}
+    assert 0.03 < len(subjects) / 200 < 0.15
+
+
+@pytest.mark.parametrize(
+    ("subjects", "changes"),
+    [
+        (2, {}),  # too few pairs to compare anything
+        (200, {"preference_epochs": 0.0}),  # no second stage to choose
+        (200, {"selection_share": 0.0}),  # always the second stage
+        (200, {"selection_min_rows": 10_000}),
+    ],
+)
+def test_nobody_is_kept_back_for_nothing(subjects: int, changes: dict[str, Any]) -> None:
+    assert keep_back(pairs_of(subjects), replace(RECIPE, **changes)) == frozenset()
