@@ -43,7 +43,7 @@ def passes_luhn(digits: str) -> bool:
 
 def is_card_number(digits: str) -> bool:
     """Whether ASCII `digits`, without separators, are a payment card number: issuer, length and Luhn."""
-    if len(set(digits)) < 3:
+    if len(set(digits)) == 1:
         return False
     known = any(low <= digits[: len(low)] <= high and len(digits) in lengths for low, high, lengths in _CARD_RANGES)
     return known and passes_luhn(digits)

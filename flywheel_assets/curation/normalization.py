@@ -32,8 +32,8 @@ def normalized(texts: pa.Array) -> pa.Array:
 
 
 def letters_only(text: str) -> str:
-    """`text` without any white space, in composed lower case: what a cosmetic edit leaves alone."""
-    return unicodedata.normalize("NFC", "".join(text.split())).lower()
+    """`text` without any white space, in lower case: what a cosmetic edit leaves alone."""
+    return "".join(text.split()).lower()
 
 
 def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:

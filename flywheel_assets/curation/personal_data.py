@@ -36,7 +36,8 @@ _US_PHONE = re.compile(
 )
 _NAMED_PHONE = re.compile(
     r"(?i)\b(?:phone|telephone|tel|mobile|cell|desk|office|hotline|whatsapp|fax"
-    r"|call (?:me|us|him|her|them)|reach (?:me|us))\b[^\d+]{0,16}(?P<number>\(?\d(?:[ .()/-]{0,2}\d){6,13})(?![\w=]|[.-]\d)",
+    r"|call (?:me|us|him|her|them)|reach (?:me|us))\b"
+    r"[^\d+]{0,16}(?P<number>\(?\d(?:[ .()/-]{0,2}\d){6,13})(?![\w=]|[.-]\d)",
     re.ASCII,
 )
 _SSN = re.compile(r"(?<![\w.+/=-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w=]|[.-]\w)", re.ASCII)

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel_assets.curation.pairs import GateRules
+from flywheel_assets.lake import curate_file as module
+from flywheel_assets.lake.curate_file import FileResult, curate_file
+
+
+def edit(prompt: Any = "How do I sum?", before: str = "use sumall(x)", after: str = "use sum(x)", **more: Any) -> bytes:
+    return json.dumps({"prompt": prompt, "original_llm_output": before, "final_user_edit": after, **more}).encode()
+
+
+def curated(folder: Path, *lines: bytes) -> tuple[FileResult, list[dict[str, Any]]]:
+    (folder / "in.jsonl").write_bytes(b"\n".join(lines))
+    result = curate_file(folder / "in.jsonl", folder / "out" / "gold.jsonl", GateRules())
+    return result, [json.loads(line) for line in (folder / "out" / "gold.jsonl").read_bytes().splitlines()]
+
+
+def test_both_shapes_of_line_and_messages(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "add them"}]
+    result, written = curated(
+        tmp_path,
+        edit(),
+        '{"prompt": "nul \\u0000", "chosen": "שלום 👍", "rejected": "שלא"}'.encode(),
+        edit(messages, thread_id="t", extra=1),
+    )
+    assert written == [
+        {"prompt": "How do I sum?", "chosen": "use sum(x)", "rejected": "use sumall(x)"},
+        {"prompt": "nul \0", "chosen": "שלום 👍", "rejected": "שלא"},
+        {"prompt": messages, "chosen": "use sum(x)", "rejected": "use sumall(x)"},
+    ]
+    assert result == FileResult(3, {}, ())
+
+
+def test_a_bad_line_costs_only_itself(tmp_path: Path) -> None:
+    bad = [
+        b"not json",
+        b'"text"',
+        b'{"prompt": 1, "chosen": "a", "rejected": "b"}',
+        b'{"prompt": "p", "chosen": "a"}',
+        b'{"prompt": "p", "chosen": "lone \\ud800", "rejected": "b"}',
+        b'{"prompt": "p", "chosen": "\xff", "rejected": "b"}',
+        b'{"prompt": ' + b"[" * 100_000,
+    ]
+    result, written = curated(tmp_path, edit(), b"", *bad, b"  ", edit("Why?", do_not_train=True), edit("Who?"))
+    assert [row["prompt"] for row in written] == ["How do I sum?", "Who?"]
+    assert result.kept == 2
+    assert result.dropped == {"malformed_event": len(bad), "no_consent": 1}
+    assert [line for line, _ in result.malformed] == list(range(3, 3 + len(bad)))
+
+
+def test_chunks_are_invisible_and_the_first_of_duplicates_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [edit(f"How {number % 5}?", before=f"use sumall({number})") for number in range(23)]
+    whole = curated(tmp_path, *lines)
+    monkeypatch.setattr(module, "CHUNK_LINES", 4)
+    assert curated(tmp_path, *lines) == whole
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    assert curated(tmp_path, *lines) == whole
+    assert [row["rejected"] for row in whole[1]] == [f"use sumall({number})" for number in range(5)]
+    assert whole[0].dropped == {"duplicate": 18}
+
+
+def test_a_line_without_end_is_refused_without_reading_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_LINE_BYTES", 200)
+    result, written = curated(tmp_path, edit(), edit("x" * 900), edit("Who?"), edit("y" * 500))
+    assert [row["prompt"] for row in written] == ["How do I sum?", "Who?"]
+    assert [line for line, _ in result.malformed] == [2, 4]
+
+
+def test_a_failure_leaves_the_old_result_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, before = curated(tmp_path, edit())
+
+    def fail(*_: object) -> int:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, "_write_new", fail)
+    with pytest.raises(OSError, match="disk full"):
+        curated(tmp_path, edit("Who?"))
+    assert [json.loads(line) for line in (tmp_path / "out" / "gold.jsonl").read_bytes().splitlines()] == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["gold.jsonl"]
+
+
+def test_an_empty_file_gives_an_empty_file(tmp_path: Path) -> None:
+    assert curated(tmp_path) == (FileResult(0, {}, ()), [])
