@@ -12,7 +12,7 @@ from flywheel_assets.joining import JoinWindow
 from flywheel_assets.training.recipes import AdapterRecipe
 
 # It names folders, Iceberg namespaces, MLflow models and URL paths.
-APPLICATION_NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
+APPLICATION_NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}\Z")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@
         promotion.json  the decision; with it the version is finished
 
 Cutting a version is three steps, each of which a repeated run finds done or does: pin, tag, export. What the version
-holds is decided by the pin alone, so a crash between any two of them changes nothing.
+holds is decided by the pin alone, so a crash between any two of them changes nothing. A pin with nothing to train on is
+taken back before anything is tagged.
 """
 
 import re
@@ -36,7 +37,7 @@ from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
 
 VERSION_PREFIX = "dpo_gold_v"
-_VERSION = re.compile(rf"^{VERSION_PREFIX}([1-9]\d*)$")
+_VERSION = re.compile(rf"^{VERSION_PREFIX}([1-9][0-9]*)\Z")
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,12 +145,16 @@ def cut_version(lake: Lake, versions: Versions, version: str, rules: ResolutionR
     """
     folder = versions.folder(version)
     pin = _pin(lake, folder)
-    _tag(lake, pin)
     if folder.export.exists():
+        _tag(lake, pin)
         return _verified(folder, pin)
     resolution = resolve(_rows_of_days(lake, pin.days, pin.snapshot_id), rules)
     if not resolution.train.num_rows:
+        if version not in tagged_versions(lake):
+            # Nothing was begun: the same name may be cut again when there is something to train on.
+            folder.pin.unlink()
         raise EmptyVersionError(f"{version} has no training pair in {len(pin.days)} closed days: nothing to train on")
+    _tag(lake, pin)
     return write_export(
         folder.export,
         version=version,
@@ -200,8 +205,9 @@ def exported_rows(rows: pa.Table) -> list[ExportedRow]:
 
 def _pin(lake: Lake, folder: VersionFolder) -> Pin:
     if not folder.pin.exists():
-        snapshot = lake.table(CURATED_DPO_PAIRS).current_snapshot()
+        # In this order a day that is curated in between is left to the next version, not taken for covered.
         days = ledger.closed_days(lake, CURATED_DPO_PAIRS.name)
+        snapshot = lake.table(CURATED_DPO_PAIRS).current_snapshot()
         if snapshot is None or not days:
             raise EmptyVersionError(
                 f"{folder.version}: gold has no closed day yet. A day closes when it is materialized "

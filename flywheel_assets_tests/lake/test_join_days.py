@@ -4,7 +4,6 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import pytest
-from pyiceberg.expressions import EqualTo
 
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.joining import JoinWindow
@@ -276,7 +275,7 @@ def test_the_audit_finds_rows_that_vanished(bench: Workbench) -> None:
     bench.land(FEEDBACK, DAY, [make_feedback(), make_feedback()])
     bench.ingest_both([DAY])
     bench.join([DAY])
-    event_id = bench.rows(JOINED_FEEDBACK)[0]["feedback_event_id"]
-    bench.lake.commit(JOINED_FEEDBACK, lambda loaded: loaded.delete(EqualTo("feedback_event_id", event_id)))
+    where = f"feedback_event_id = '{bench.rows(JOINED_FEEDBACK)[0]['feedback_event_id']}'"
+    bench.lake.commit(JOINED_FEEDBACK, lambda loaded: loaded.delete(where))
     [found] = audit_accounts(bench.lake, JOINED_FEEDBACK).discrepancies
     assert (found.day, found.what) == (DAY, "the ledger says 2 kept, the table holds 1")
