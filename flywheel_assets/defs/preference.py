@@ -213,7 +213,7 @@ def _adapter_evaluation(application: PreferenceApplication) -> dg.AssetsDefiniti
             )
             run_in_own_process(context, pipes, "flywheel_assets.evaluation.adapter", request)
             report = read_evaluation_report(folder)
-            plot = evaluation_plot(report, folder.evaluation / "ned_by_model.png")
+            plot = evaluation_plot(report, folder.path / "ned_by_model.png")
             run_id = _log_to_mlflow(registry, application, folder, report)
             return dg.MaterializeResult(
                 metadata={

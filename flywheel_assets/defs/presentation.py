@@ -8,9 +8,17 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 
+from flywheel_assets.evaluation.requests import EvaluationReport, Scored, Stratum
 from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.records import description_of
 
+# Okabe and Ito's colours, which stay apart for colour-blind readers.
+_MODEL_COLOURS = {
+    Scored.BASE: "#999999",
+    Scored.SFT: "#56B4E9",
+    Scored.CHAMPION: "#E69F00",
+    Scored.CHALLENGER: "#009E73",
+}
 _DAGSTER_TYPES = {"date32[day]": "date", "timestamp[us, tz=UTC]": "timestamp (UTC)"}
 
 
@@ -70,6 +78,43 @@ def checks_table(checks: Sequence[Mapping[str, object]]) -> dg.TableMetadataValu
     """A promotion's checks: what was measured against which limit."""
     rows = [[check["name"], check["value"], check["limit"], "ok" if check["ok"] else "FAILED"] for check in checks]
     return numbers_table(["check", "value", "limit", "result"], rows)
+
+
+def scores_table(report: EvaluationReport) -> dg.TableMetadataValue:
+    """Every model on every stratum; lower NED is better."""
+    rows: list[list[object]] = []
+    for model, strata in report.scores.items():
+        for stratum, each in strata.items():
+            shares = (each.ned, each.zero_edit, each.missing_end, each.chosen_fallen)
+            rows.append([model.value, stratum.value, each.rows, each.subjects, *shares])
+    header = ["model", "stratum", "rows", "subjects", "NED", "zero edit", "missing end", "chosen fallen"]
+    return numbers_table(header, rows)
+
+
+def evaluation_plot(report: EvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
+    """Draw NED by stratum and model into `path` and show it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    models = list(report.scores)
+    strata = [each for each in Stratum if any(each in report.scores[model] for model in models)]
+    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    width = 0.8 / len(models)
+    for position, model in enumerate(models):
+        heights = [report.scores[model][stratum].ned if stratum in report.scores[model] else 0.0 for stratum in strata]
+        offsets = [index + (position - (len(models) - 1) / 2) * width for index in range(len(strata))]
+        bars = axes.bar(offsets, heights, width * 0.9, label=model.value, color=_MODEL_COLOURS[model])
+        axes.bar_label(bars, fmt="%.2f", fontsize=7)
+    counts = {stratum: max(by[stratum].rows for by in report.scores.values() if stratum in by) for stratum in strata}
+    axes.set_xticks(range(len(strata)), [f"{stratum.value}\n{counts[stratum]} rows" for stratum in strata])
+    axes.set_ylabel("NED (0 = the user's text)")
+    axes.legend(frameon=False, ncols=len(models), fontsize=8)
+    axes.margins(y=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    return picture(path, "NED by model")
 
 
 def picture(path: Path, title: str) -> dg.MarkdownMetadataValue:
