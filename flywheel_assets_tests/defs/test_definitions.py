@@ -14,7 +14,7 @@ def key(name: str) -> dg.AssetKey:
 
 
 @pytest.fixture(scope="module")
-def graph() -> dg.AssetGraph:
+def graph():
     return defs.resolve_asset_graph()
 
 
