@@ -27,7 +27,11 @@ def announce(
     if command:
         try:
             finished = subprocess.run(
-                list(command), input=json.dumps(dict(event)).encode(), timeout=timeout_s, capture_output=True, check=False
+                list(command),
+                input=json.dumps(dict(event)).encode(),
+                timeout=timeout_s,
+                capture_output=True,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RolloutError(f"on_promotion command {command[0]!r} could not run: {error}") from error
@@ -38,7 +42,7 @@ def announce(
     if webhook:
         try:
             httpx.post(webhook, json=dict(event), timeout=timeout_s, follow_redirects=False).raise_for_status()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RolloutError(f"on_promotion webhook failed: {error}") from error
         done.append(f"posted to {webhook}")
     return tuple(done)

@@ -1,0 +1,131 @@
+"""Telling the serving side: real commands and a real HTTP server on loopback."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from flywheel_assets.errors import RolloutError
+from flywheel_assets.rollout import announce
+
+EVENT = {"application": "assistant", "version": "dpo_gold_v1", "champion_before": None, "adapter": "/näme"}
+
+
+class Receiver(HTTPServer):
+    """Answers as it is told and keeps what it got."""
+
+    answer = 200
+    delay_s = 0.0
+    received: list[tuple[str, str | None, dict[str, object]]]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append((self.path, self.headers["Content-Type"], json.loads(body)))
+        time.sleep(self.server.delay_s)
+        self.send_response(self.server.answer)
+        if self.server.answer == 307:
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver(("127.0.0.1", 0), Handler) as server:
+        server.received = []
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def url(receiver: Receiver) -> str:
+    return f"http://127.0.0.1:{receiver.server_port}/v1/load"
+
+
+def tell(command: tuple[str, ...] = (), webhook: str | None = None, timeout_s: float = 10.0) -> tuple[str, ...]:
+    return announce(EVENT, command=command, webhook=webhook, timeout_s=timeout_s)
+
+
+def python(code: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code, *arguments)
+
+
+def test_nothing_configured_is_nothing_done() -> None:
+    assert tell() == ()
+
+
+def test_the_command_gets_the_event_as_its_input(tmp_path: Path) -> None:
+    code = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())"
+    argument = str(tmp_path / "got $HOME; exit 1")  # no shell looks at it
+    assert tell(python(code, argument)) == (f"ran {sys.executable}",)
+    assert json.loads(Path(argument).read_text()) == EVENT
+
+
+def test_a_command_that_does_not_read_its_input_is_fine() -> None:
+    assert tell(python("")) == (f"ran {sys.executable}",)
+
+
+def test_a_failing_command_is_reported_with_the_end_of_its_complaint() -> None:
+    code = "import sys; sys.stderr.buffer.write(b'x' * 9000 + b'\\xff no such adapter\\n'); sys.exit(3)"
+    with pytest.raises(RolloutError, match=r"ended with 3: x+\ufffd no such adapter$") as caught:
+        tell(python(code))
+    assert len(str(caught.value)) < 700
+    assert caught.value.is_transient
+
+
+def test_a_command_that_hangs_is_ended() -> None:
+    started = time.monotonic()
+    with pytest.raises(RolloutError, match=r"could not run.*timed out after"):
+        tell(python("import time; time.sleep(60)"), timeout_s=0.3)
+    assert time.monotonic() - started < 30
+
+
+def test_a_command_that_does_not_exist_is_reported() -> None:
+    with pytest.raises(RolloutError, match="'no-such-command' could not run"):
+        tell(("no-such-command",))
+
+
+def test_the_webhook_gets_the_event_as_json(receiver: Receiver) -> None:
+    assert tell(webhook=url(receiver)) == (f"posted to {url(receiver)}",)
+    assert receiver.received == [("/v1/load", "application/json", EVENT)]
+
+
+def test_both_are_told_the_command_first(receiver: Receiver) -> None:
+    assert tell(python(""), url(receiver)) == (f"ran {sys.executable}", f"posted to {url(receiver)}")
+    with pytest.raises(RolloutError):
+        tell(python("raise SystemExit(1)"), url(receiver))
+    assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize("answer", [307, 404, 500])
+def test_any_other_answer_is_a_failure(receiver: Receiver, answer: int) -> None:
+    receiver.answer = answer
+    with pytest.raises(RolloutError, match=str(answer)):
+        tell(webhook=url(receiver))
+    assert len(receiver.received) == 1
+
+
+def test_a_webhook_that_does_not_answer_in_time_is_a_failure(receiver: Receiver) -> None:
+    receiver.delay_s = 0.6
+    with pytest.raises(RolloutError, match="webhook failed: timed out"):
+        tell(webhook=url(receiver), timeout_s=0.2)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "not a url", "ftp://127.0.0.1/", "http://[::1"])
+def test_an_address_that_nobody_answers_is_a_failure(address: str) -> None:
+    with pytest.raises(RolloutError, match="webhook failed"):
+        tell(webhook=address)
