@@ -3,8 +3,8 @@
 A *fresh* adapter from the pinned base on everything in the export: going on from the last adapter with only new rows
 was measured to forget. First SFT on the users' texts plus accepted outputs, then a preference stage against the frozen
 SFT adapter. The second stage has to earn its place: some training subjects (never the holdout) are kept out of both
-stages, and where it writes worse for them than the SFT adapter does, or stops ending its texts, the SFT adapter is the
-challenger.
+stages, and where it writes worse for them, or for the outputs that users had accepted, than the SFT adapter does, or
+stops ending its texts, the SFT adapter is the challenger (see `selection`).
 
     <output_dir>/adapter/       the challenger
     <output_dir>/sft_adapter/   the SFT baseline
@@ -33,10 +33,8 @@ import pyarrow.parquet as pq
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, VersionConflictError
 from flywheel_assets.evaluation.generation import (
     SwitchableModel,
-    generate,
     load_adapters,
     load_tokenizer,
-    parse_prompt,
     placement,
     token_log_probabilities,
     use_cpu_threads,
@@ -45,31 +43,21 @@ from flywheel_assets.evaluation.own_process import run_process, whole_folder
 from flywheel_assets.evaluation.weights import adapter_sha256, base_weights_sha256
 from flywheel_assets.lake.exports import ExportedRow, ExportSet, read_rows, verify_manifest
 from flywheel_assets.lake.files import replace_file
-from flywheel_assets.metrics import normalized_edit_distances
 from flywheel_assets.records import stable_id
-from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, split
+from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, split, unseen
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import (
     RowCounts,
-    SelectionScore,
     StageReport,
     TrainingReport,
     TrainingRequest,
 )
+from flywheel_assets.training.selection import PREFERENCE, SFT, Choice, choose
 from flywheel_assets.training.stages import release_memory, result_of, train_preference, train_sft
 
 REPORT_FILE = "training.json"
 DELTAS_FILE = "deltas.parquet"
-SFT, PREFERENCE = "sft", "preference"
-_MARGIN_TOKENS = 32  # over the longest reference: room to be wrong in before a generation counts as endless
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
-
-
-@dataclass(frozen=True)
-class _Choice:
-    stage: str
-    why: str
-    scores: dict[str, SelectionScore]
 
 
 @dataclass(frozen=True)
@@ -77,6 +65,7 @@ class _Rows:
     pairs: Encoded
     accepted: Encoded
     kept_back: list[ExportedRow]
+    accepted_outputs: list[ExportedRow]
     counts: RowCounts
 
 
@@ -183,7 +172,7 @@ def _prepared(
 ) -> _Rows:
     if not pairs:
         raise EmptyVersionError("the export holds no training pair; there is nothing to learn from")
-    subjects = keep_back(pairs, recipe)
+    subjects = keep_back(pairs, accepted, recipe)
     pair_split, accepted_split = split(pairs, subjects), split(accepted, subjects)
     encoded_pairs = encode(tokenizer, pair_split.train, recipe.max_length)
     encoded_accepted = encode(tokenizer, accepted_split.train, recipe.max_length)
@@ -191,12 +180,9 @@ def _prepared(
         raise EmptyVersionError(
             f"none of {len(pair_split.train)} prompts is shorter than max_length, {recipe.max_length} tokens"
         )
-    # What could not be trained on is no fair test, and a prompt that was trained on none either.
-    trained_prompts = {row.prompt_hash for row in [*pair_split.train, *accepted_split.train]}
+    # What could not have been trained on is no fair test.
     comparable = [
-        row
-        for row in pair_split.kept_back
-        if row.prompt_hash not in trained_prompts and encode(tokenizer, [row], recipe.max_length).examples
+        row for row in unseen(pair_split, accepted_split) if encode(tokenizer, [row], recipe.max_length).examples
     ]
     counts = RowCounts(
         pairs_exported=len(pairs),
@@ -210,63 +196,30 @@ def _prepared(
         chosen_truncated=encoded_pairs.chosen_truncated + encoded_accepted.chosen_truncated,
         rejected_truncated=encoded_pairs.rejected_truncated,
     )
-    return _Rows(encoded_pairs, encoded_accepted, comparable, counts)
+    outputs = [row for row in accepted if encode(tokenizer, [row], recipe.max_length).examples]
+    return _Rows(encoded_pairs, encoded_accepted, comparable, outputs, counts)
 
 
-def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[dict[str, StageReport], _Choice]:
+def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[dict[str, StageReport], Choice]:
     recipe = request.recipe
     mixed = [*rows.pairs.examples, *rows.accepted.examples]
     stages = {SFT: train_sft(request.base_model, mixed, recipe, work / SFT)}
     release_memory()
     if not recipe.preference_epochs:
-        return stages, _Choice(SFT, "The recipe has no preference stage.", {})
+        return stages, Choice(SFT, "The recipe has no preference stage.", {})
     if recipe.selection_share and len(rows.kept_back) < recipe.selection_min_rows:
         why = (
             f"The preference stage was left out: fewer than {recipe.selection_min_rows} pairs would be kept back "
             "to show that it is not inferior."
         )
-        return stages, _Choice(SFT, why, {})
+        return stages, Choice(SFT, why, {})
     stages[PREFERENCE] = train_preference(
         request.base_model, result_of(work / SFT), rows.pairs.examples, recipe, work / PREFERENCE
     )
     if not recipe.selection_share:
-        return stages, _Choice(PREFERENCE, "The recipe always takes the preference stage.", {})
-    return stages, _choose(request, rows.kept_back, work)
-
-
-def _choose(request: TrainingRequest, kept_back: Sequence[ExportedRow], work: Path) -> _Choice:
-    recipe = request.recipe
-    adapters = {stage: str(result_of(work / stage)) for stage in (SFT, PREFERENCE)}
-    model = load_adapters(request.base_model, adapters, device=recipe.device)
-    scores = {stage: _written_for(model, stage, kept_back, recipe) for stage in adapters}
-    sft, preference = scores[SFT], scores[PREFERENCE]
-    is_inferior = (
-        preference.ned > sft.ned + recipe.selection_margin
-        or preference.missing_end > sft.missing_end + recipe.selection_margin
-    )
-    why = (
-        f"On {len(kept_back)} pairs of training subjects kept back, the preference stage has NED {preference.ned:.3f} "
-        f"and {preference.missing_end:.1%} missing ends, the SFT adapter {sft.ned:.3f} and {sft.missing_end:.1%}: "
-        f"the second stage is {'inferior, the SFT adapter is the challenger' if is_inferior else 'not inferior'}."
-    )
-    return _Choice(SFT if is_inferior else PREFERENCE, why, scores)
-
-
-def _written_for(
-    model: SwitchableModel, stage: str, rows: Sequence[ExportedRow], recipe: AdapterRecipe
-) -> SelectionScore:
-    prompts = [parse_prompt(row.prompt, row.prompt_format) for row in rows]
-    references = [row.chosen for row in rows]
-    longest = max(len(model.tokenizer(text)["input_ids"]) for text in references)
-    with model.using(stage) as using:
-        written = generate(
-            using, model.tokenizer, prompts, min(longest, recipe.max_length) + _MARGIN_TOKENS, 4 * recipe.batch_size
-        )
-    distances = normalized_edit_distances([generation.text for generation in written], references)
-    return SelectionScore(
-        ned=float(distances.mean()),
-        missing_end=float(np.mean([not generation.ended for generation in written])),
-    )
+        return stages, Choice(PREFERENCE, "The recipe always takes the preference stage.", {})
+    adapters = {stage: result_of(work / stage) for stage in (SFT, PREFERENCE)}
+    return stages, choose(request.base_model, adapters, rows.kept_back, rows.accepted_outputs, recipe)
 
 
 def _deltas(model: SwitchableModel, pairs: Sequence[Example], recipe: AdapterRecipe) -> pa.Table:

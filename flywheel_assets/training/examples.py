@@ -39,7 +39,7 @@ class Split:
     kept_back: list[ExportedRow]
 
 
-def keep_back(pairs: Sequence[ExportedRow], recipe: AdapterRecipe) -> frozenset[str]:
+def keep_back(pairs: Sequence[ExportedRow], accepted: Sequence[ExportedRow], recipe: AdapterRecipe) -> frozenset[str]:
     """The subjects kept out of training to choose between the stages; none, where they would have too few pairs.
 
     A hashed share of the *training* subjects, whole, because one person's edits resemble each other. The holdout stays
@@ -49,9 +49,15 @@ def keep_back(pairs: Sequence[ExportedRow], recipe: AdapterRecipe) -> frozenset[
         return frozenset()
     subjects = frozenset(row.subject for row in pairs if _fraction(row.subject) < recipe.selection_share)
     halves = split(pairs, subjects)
-    if not halves.train or len(halves.kept_back) < recipe.selection_min_rows:
+    if not halves.train or len(unseen(halves, split(accepted, subjects))) < recipe.selection_min_rows:
         return frozenset()
     return subjects
+
+
+def unseen(pairs: Split, accepted: Split) -> list[ExportedRow]:
+    """The pairs kept back whose prompt nobody else's training row has: remembering must not pass for learning."""
+    trained = {row.prompt_hash for row in [*pairs.train, *accepted.train]}
+    return [row for row in pairs.kept_back if row.prompt_hash not in trained]
 
 
 def split(rows: Sequence[ExportedRow], subjects: Set[str]) -> Split:

@@ -57,6 +57,8 @@ class AdapterRecipe:
     """With fewer pairs to keep back nothing could be compared: all are trained on, and the second stage is left out."""
     selection_margin: float = 0.01
     """The second stage is inferior where its mean NED or missing ends exceed the SFT adapter's by more than this."""
+    max_selection_rows: int = 500
+    """Most pairs, and most accepted outputs, that the stages write for to be compared; the first by hash."""
     checkpoint_every_steps: int = 100
     """A killed trainer loses at most so many steps."""
     max_delta_rows: int = 5_000
@@ -89,5 +91,5 @@ class AdapterRecipe:
 
 _POSITIVE = (
     "lora_rank", "lora_alpha", "batch_size", "accumulation_steps", "max_length", "sft_epochs", "sft_learning_rate",
-    "preference_learning_rate", "beta", "checkpoint_every_steps", "cpu_threads",
+    "preference_learning_rate", "beta", "checkpoint_every_steps", "max_selection_rows", "cpu_threads",
 )  # fmt: skip

@@ -54,12 +54,15 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SelectionScore(msgspec.Struct, frozen=True, kw_only=True):
-    """What one stage's adapter writes for the subjects kept back."""
+    """What one stage's adapter writes for the rows on which the stages are compared (see `selection`)."""
 
     ned: float
-    """Mean normalized edit distance of greedy generations to the users' texts."""
+    """Mean normalized edit distance of greedy generations to the users' texts, on pairs kept back."""
     missing_end: float
-    """Share of generations that never ended."""
+    """Share of those generations that never ended."""
+    accepted_ned: float | None
+    """The same on accepted outputs of the training data; None where there are none."""
+    accepted_missing_end: float | None
 
 
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ def tokenizer() -> Any:
 
 def pairs_of(subjects: int, each: int = 3) -> list[Any]:
     return [
-        exported(subject * each + number, f"# p{number}\n", "right", "wrong", f"user-{subject}")
+        exported(subject * each + number, f"# p{subject * each + number}\n", "right", "wrong", f"user-{subject}")
         for subject in range(subjects)
         for number in range(each)
     ]
@@ -73,12 +73,12 @@ def test_an_empty_prompt_still_gives_the_model_a_token_to_start_from(tokenizer: 
 def test_who_is_kept_back_does_not_change_as_data_grows(first: int, more: int) -> None:
     small, large = pairs_of(first), pairs_of(first + more)
     names = {row.subject for row in small}
-    assert keep_back(small, RECIPE) == keep_back(large, RECIPE) & names
+    assert keep_back(small, [], RECIPE) == keep_back(large, [], RECIPE) & names
 
 
 def test_whole_subjects_are_kept_back() -> None:
     rows = pairs_of(200)
-    subjects = keep_back(rows, RECIPE)
+    subjects = keep_back(rows, [], RECIPE)
     parts = split(rows, subjects)
     assert len(parts.train) + len(parts.kept_back) == len(rows)
     assert not {row.subject for row in parts.train} & {row.subject for row in parts.kept_back}
@@ -95,4 +95,17 @@ def test_whole_subjects_are_kept_back() -> None:
     ],
 )
 def test_nobody_is_kept_back_for_nothing(subjects: int, changes: dict[str, Any]) -> None:
-    assert keep_back(pairs_of(subjects), replace(RECIPE, **changes)) == frozenset()
+    assert keep_back(pairs_of(subjects), [], replace(RECIPE, **changes)) == frozenset()
+
+
+def test_rows_are_not_kept_back_where_everybody_asks_the_same() -> None:
+    """All prompts occur in training too: nothing could be compared, so everything is trained on."""
+    rows = [exported(number, "# same\n", "right", "wrong", f"user-{number}") for number in range(600)]
+    assert keep_back(rows, [], RECIPE) == frozenset()
+    apart = [exported(number, f"# {number}\n", "right", "wrong", f"user-{number}") for number in range(600)]
+    assert keep_back(apart, [], RECIPE)
+    assert keep_back(apart, [replace_subject(row) for row in apart], RECIPE) == frozenset()
+
+
+def replace_subject(row: Any) -> Any:
+    return exported(0, row.prompt, row.chosen, None, "user-trained")

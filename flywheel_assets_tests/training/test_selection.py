@@ -1,0 +1,39 @@
+import pytest
+
+from flywheel_assets.training.requests import SelectionScore
+from flywheel_assets.training.selection import inferior_in
+
+SFT = SelectionScore(ned=0.024, missing_end=0.0, accepted_ned=0.0, accepted_missing_end=0.0)
+
+
+@pytest.mark.parametrize(
+    ("preference", "inferior"),
+    [
+        ((0.024, 0.0, 0.0, 0.0), []),
+        ((0.010, 0.0, 0.0, 0.0), []),
+        ((0.030, 0.009, 0.009, 0.009), []),
+        ((0.040, 0.0, 0.0, 0.0), ["edits"]),
+        ((0.020, 0.02, 0.0, 0.0), ["missing ends"]),
+        ((0.020, 0.0, 0.0, 0.02), ["missing ends of accepted outputs"]),
+        ((0.020, 0.0, None, None), []),
+        ((float("nan"), 0.0, 0.0, 0.0), ["edits"]),
+    ],
+)
+def test_in_what_a_second_stage_is_inferior(
+    preference: tuple[float, float, float | None, float | None], inferior: list[str]
+) -> None:
+    ned, missing_end, accepted_ned, accepted_missing_end = preference
+    second = SelectionScore(
+        ned=ned, missing_end=missing_end, accepted_ned=accepted_ned, accepted_missing_end=accepted_missing_end
+    )
+    assert inferior_in(SFT, second, margin=0.01) == inferior
+
+
+def test_a_second_stage_that_forgets_is_inferior_though_it_writes_edits_as_well() -> None:
+    """Incident: on the demo's second turn the preference stage lost a tenth of the accepted outputs.
+
+    Kept-back pairs did not show it (NED .028 against .024), so it became the challenger, and the promotion gate blocked
+    version after version on its regression set.
+    """
+    second = SelectionScore(ned=0.028, missing_end=0.0, accepted_ned=0.018, accepted_missing_end=0.0)
+    assert inferior_in(SFT, second, margin=0.01) == ["accepted outputs"]
