@@ -111,18 +111,14 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     reasons[without_text] = Reason.EMPTY.value
 
     candidates = np.flatnonzero(_undecided(reasons))
-    examples = _examples(batch.take(pa.array(candidates)), similarity[candidates], application, version)
-    verdicts = rules.policy.audit(_texts(examples))
+    verdicts = rules.policy.audit(_texts(batch.select(_TEXT_COLUMNS).take(pa.array(candidates))))
     for row, verdict in verdicts.items():
         reasons[candidates[row]] = verdict.reason.value
         details[int(candidates[row])] = verdict.detail
     found = {int(candidates[row]): evidence_json(verdict) for row, verdict in verdicts.items() if verdict.evidence}
 
-    passed = np.ones(len(candidates), dtype=bool)
-    passed[list(verdicts)] = False
-    kept = examples.filter(pa.array(passed))
-    prompt_hash, content_hash = text_hashes(normalized(_whole(kept["prompt"])), normalized(_whole(kept["chosen"])))
-    hashed = _with_columns(kept, {"prompt_hash": prompt_hash, "content_hash": content_hash})
+    passed = np.delete(candidates, list(verdicts))
+    kept = _examples(batch.take(pa.array(passed)), similarity[passed], application, version)
     out = np.flatnonzero(~_undecided(reasons))
     refused = _refused(
         pa.table(batch.take(pa.array(out))),
@@ -131,7 +127,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
         details=[details.get(row) for row in out.tolist()],
         evidence=[found.get(row) for row in out.tolist()],
     )
-    return _Judged(hashed, refused)
+    return _Judged(kept, refused)
 
 
 def _undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
@@ -151,27 +147,38 @@ def _accepts_output(batch: pa.RecordBatch, accepting_rating: float) -> npt.NDArr
     return _mask(pc.and_(positive, unedited))
 
 
-def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], application: str, version: str) -> pa.Table:
-    """Rows that passed the bands as gold examples; the two hashes are filled in for those that pass the policy."""
+_TEXT_COLUMNS = ["signal", "prompt", "prompt_format", "output", "final_text"]
+
+
+def _texts(rows: pa.RecordBatch) -> pa.Table:
+    """What the policy reads of rows that passed the bands."""
+    prompt = readable_prompts(rows["prompt"], rows["prompt_format"])
+    return pa.Table.from_arrays([prompt, *_chosen_and_rejected(rows)], schema=TEXTS)
+
+
+def _chosen_and_rejected(rows: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
     is_edit = pc.equal(rows["signal"], Signal.EDIT.value)
-    blank = pa.nulls(rows.num_rows, pa.string()).fill_null("")
+    chosen = pc.if_else(is_edit, rows["final_text"], rows["output"])
+    return chosen, pc.if_else(is_edit, rows["output"], pa.scalar(None, pa.string()))
+
+
+def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], application: str, version: str) -> pa.Table:
+    """Rows that passed everything but the search for duplicates, as gold examples."""
+    chosen, rejected = _chosen_and_rejected(rows)
+    prompt_hash, content_hash = text_hashes(normalized(rows["prompt"]), normalized(chosen))
+    kinds = (ExampleKind.PREFERENCE_PAIR.value, ExampleKind.ACCEPTED_OUTPUT.value)
     computed = {
         "pair_id": pa.array(pair_ids(application, rows["prediction_id"].to_pylist()), pa.string()),
-        "example_kind": pc.if_else(is_edit, ExampleKind.PREFERENCE_PAIR.value, ExampleKind.ACCEPTED_OUTPUT.value),
-        "chosen": pc.if_else(is_edit, rows["final_text"], rows["output"]),
-        "rejected": pc.if_else(is_edit, rows["output"], pa.scalar(None, pa.string())),
+        "example_kind": pc.if_else(pc.equal(rows["signal"], Signal.EDIT.value), *kinds),
+        "chosen": chosen,
+        "rejected": rejected,
         "similarity": pa.array(similarity, from_pandas=True),
-        "prompt_hash": blank,
-        "content_hash": blank,
+        "prompt_hash": prompt_hash,
+        "content_hash": content_hash,
         "policy_version": pa.nulls(rows.num_rows, pa.string()).fill_null(version),
     }
     columns = [computed[name] if name in computed else rows[name] for name in CURATED_DPO_PAIRS.names]
     return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)
-
-
-def _texts(examples: pa.Table) -> pa.Table:
-    prompt = readable_prompts(_whole(examples["prompt"]), _whole(examples["prompt_format"]))
-    return pa.Table.from_arrays([prompt, examples["chosen"], examples["rejected"]], schema=TEXTS)
 
 
 def _refused(
@@ -199,18 +206,6 @@ def _refused(
 def evidence_json(verdict: Verdict) -> str:
     """A verdict's evidence as the quarantine's JSON list of {check, category, score, field, start, end}."""
     return json.dumps([asdict(finding) for finding in verdict.evidence])
-
-
-def _with_columns(rows: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
-    for name, values in columns.items():
-        position = rows.schema.get_field_index(name)
-        rows = rows.set_column(position, rows.schema.field(position), values)
-    return rows
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """One array; the column comes from one batch, so it fits."""
-    return column.combine_chunks()
 
 
 def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
