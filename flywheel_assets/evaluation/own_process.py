@@ -53,11 +53,10 @@ def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[
         request = _decoded(Path(arguments[0]), request_type)
         work_dir = Path(request.work_dir)
         work_dir.mkdir(parents=True, exist_ok=True)
+        (work_dir / ERROR_FILE).unlink(missing_ok=True)
         run(request)
     except Exception as error:
-        if not isinstance(error, FlywheelError):
-            traceback.print_exc()
-        failure = Failure(type(error).__name__, is_transient(error), str(error) or type(error).__name__)
+        failure = Failure(type(error).__name__, is_transient(error), _said(error))
         encoded = msgspec.json.encode(failure)
         if work_dir is not None and work_dir.is_dir():
             replace_file(work_dir / ERROR_FILE, encoded)
@@ -101,6 +100,18 @@ def whole_folder(final: Path, *, replaces: bool = False) -> Iterator[Path]:
     finally:
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def _said(error: Exception) -> str:
+    """What an error may say to a log: our own words, or the system's; of a library's error only where it happened."""
+    if isinstance(error, FlywheelError):
+        return str(error)
+    # A library's message may quote a user's text, so its traceback is printed without it.
+    traceback.print_tb(error.__traceback__)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} ({error.filename or 'no file named'})"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {Path(frame.filename).name}"
 
 
 def _decoded(path: Path, request_type: type[_R]) -> _R:

@@ -1,0 +1,112 @@
+"""Generating and scoring in batches must give what one row at a time gives, for every adapter on one base."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flywheel_assets.evaluation.generation import (
+    completion_ids,
+    end_tokens,
+    generate,
+    load_adapters,
+    load_model,
+    log_probabilities,
+)
+from flywheel_assets.training import stages
+from flywheel_assets.training.examples import Example
+from flywheel_assets_tests.training.small_world import RECIPE, trained_base
+
+PROMPTS = ["# wait 7\n", "# print orders 12\n", "", "# read 5 invoices\n", "# sort tickets\n", "# send loans to 61\n"]
+
+
+@pytest.fixture(scope="module")
+def base() -> tuple[Any, Any]:
+    return load_model(str(trained_base()), None, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory, base: tuple[Any, Any]) -> dict[str, str]:
+    """Two adapters that learnt different answers to the same prompt."""
+    tokenizer = base[1]
+    folders = {}
+    for name, answer in (("one", "uno(1)"), ("two", "due(2)")):
+        folder = tmp_path_factory.mktemp(name)
+        example = Example(name, tokenizer("# wait 7\n")["input_ids"], completion_ids(tokenizer, answer), None)
+        stages.train_sft(str(trained_base()), [example] * 64, replace(RECIPE, sft_epochs=15.0), folder)
+        folders[name] = str(stages.result_of(folder))
+    return folders
+
+
+def test_a_batch_gives_what_single_rows_give(base: tuple[Any, Any]) -> None:
+    together = generate(*base, PROMPTS, 24, batch_size=4)
+    assert together == [generate(*base, [prompt], 24)[0] for prompt in PROMPTS]
+    assert together[0].text == "time.sleep(7)"
+    assert together[1].text == "print(orders, 12)"
+    assert together[0].ended
+
+
+def test_a_generation_that_was_cut_off_says_so(base: tuple[Any, Any]) -> None:
+    (cut,) = generate(*base, ["# print orders 12\n"], 3)
+    assert not cut.ended
+    assert "print(orders, 12)".startswith(cut.text)
+
+
+def test_log_probabilities_do_not_depend_on_the_batch(base: tuple[Any, Any]) -> None:
+    texts = ["time.sleep(7)", "nonsense", "", "x" * 30, "tickets = sorted(tickets)", "bus.send(61, loans)"]
+    together = log_probabilities(*base, PROMPTS, texts, batch_size=4)
+    alone = [log_probabilities(*base, [prompt], [text])[0] for prompt, text in zip(PROMPTS, texts, strict=True)]
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
+    assert together[0] > together[1]
+    assert (together < 0).all()
+
+
+def test_log_probabilities_include_the_end_token(base: tuple[Any, Any]) -> None:
+    """The model ends after the whole call and not in its middle, so the half call is far less likely as an answer."""
+    whole, half = log_probabilities(*base, ["# wait 7\n"] * 2, ["time.sleep(7)", "time.sleep("])
+    assert whole > half + 3
+
+
+def test_one_base_with_several_adapters_computes_as_each_alone(adapters: dict[str, str], base: tuple[Any, Any]) -> None:
+    switchable = load_adapters(str(trained_base()), adapters, device="cpu")
+    expected = {None: "time.sleep(7)", "one": "uno(1)", "two": "due(2)"}
+    for name in ("two", None, "one", None, "two"):
+        with switchable.using(name) as model:
+            assert generate(model, switchable.tokenizer, ["# wait 7\n"], 24)[0].text == expected[name]
+            together = log_probabilities(model, switchable.tokenizer, PROMPTS, ["x"] * len(PROMPTS))
+        alone, tokenizer = load_model(str(trained_base()), adapters[name] if name else None, device="cpu")
+        np.testing.assert_array_equal(together, log_probabilities(alone, tokenizer, PROMPTS, ["x"] * len(PROMPTS)))
+
+
+def test_a_model_in_training_returns_to_training(base: tuple[Any, Any]) -> None:
+    model, tokenizer = base
+    model.train()
+    try:
+        generate(model, tokenizer, PROMPTS[:1], 2)
+        log_probabilities(model, tokenizer, PROMPTS[:1], ["x"])
+        assert model.training
+    finally:
+        model.eval()
+
+
+def test_every_end_token_of_a_chat_model_ends_its_text(base: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = base
+    comma = tokenizer(",")["input_ids"][0]
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [tokenizer.eos_token_id, comma])
+    assert end_tokens(model, tokenizer) == {tokenizer.eos_token_id, comma}
+    (generation,) = generate(model, tokenizer, ["# print orders 12\n"], 24)
+    assert generation.text == "print(orders"
+    assert generation.ended
+
+
+def test_a_pickled_base_is_not_loaded(tmp_path: Path) -> None:
+    import torch
+
+    for file in trained_base().iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        load_model(str(tmp_path), None)

@@ -1,0 +1,265 @@
+"""The training process from request to result: what it refuses, what it reports, what it leaves behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+
+from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TrainingError, VersionConflictError
+from flywheel_assets.evaluation.generation import generate, load_model, parse_prompt
+from flywheel_assets.evaluation.weights import adapter_sha256
+from flywheel_assets.lake.exports import ExportSet
+from flywheel_assets.training.adapter import main, train_adapter
+from flywheel_assets.training.requests import TrainingReport, TrainingRequest
+from flywheel_assets_tests.training import small_world as world
+
+
+def small_week(**sizes: int) -> Any:
+    return world.rows_of_a_week(1, **{"pairs": 24, "accepted": 6, "holdout": 4, "regression": 2, **sizes})
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    return world.write_version(tmp_path / "export", small_week())
+
+
+@pytest.fixture
+def asked(export: Path, tmp_path: Path) -> TrainingRequest:
+    """A training of a second, on a base model that writes noise."""
+    asked: TrainingRequest = world.request(
+        export, world.blank_base(), tmp_path, sft_epochs=1.0, selection_min_rows=1, selection_share=0.2
+    )
+    return asked
+
+
+def changed(asked: TrainingRequest, **fields: Any) -> TrainingRequest:
+    return msgspec.structs.replace(asked, **fields)
+
+
+def test_everything_exported_is_accounted_for_and_reported(asked: TrainingRequest, tmp_path: Path) -> None:
+    report = train_adapter(asked)
+    rows = report.rows
+    assert rows.pairs_exported == rows.pairs_used + rows.pairs_kept_back + rows.pairs_dropped == 24
+    assert rows.accepted_exported == rows.accepted_used + rows.accepted_kept_back + rows.accepted_dropped == 6
+    assert rows.pairs_kept_back > 0
+    assert set(report.stages) == {"sft", "preference"}
+    assert report.chosen_stage in report.why.lower() or "second stage" in report.why
+    deltas = pq.read_table(tmp_path / "training" / "deltas.parquet")
+    assert deltas.num_rows == rows.pairs_used == report.delta_rows
+    exported = {row.pair_id for row in small_week()[ExportSet.TRAIN]}
+    assert set(deltas["pair_id"].to_pylist()) < exported
+    assert report.mean_delta_chosen == pytest.approx(sum(deltas["delta_chosen"].to_pylist()) / deltas.num_rows)
+    assert report.parameters()["sft_epochs"] == 1.0
+    written = (tmp_path / "training" / "training.json").read_bytes()
+    assert msgspec.json.decode(written, type=TrainingReport) == report
+
+
+def test_the_result_folder_holds_two_adapters_and_the_work_folder_no_rows(
+    asked: TrainingRequest, tmp_path: Path
+) -> None:
+    report = train_adapter(asked)
+    output = tmp_path / "training"
+    assert sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()) == [
+        *("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "deltas.parquet"),
+        *("sft_adapter/adapter_config.json", "sft_adapter/adapter_model.safetensors", "training.json"),
+    ]
+    assert adapter_sha256(output / "adapter") == report.adapter_sha256
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["owner.txt"]
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(
+    asked: TrainingRequest, export: Path, tmp_path: Path
+) -> None:
+    elsewhere = {"output_dir": str(tmp_path / "again" / "training"), "work_dir": str(tmp_path / "again" / "work")}
+    first, again = train_adapter(asked), train_adapter(changed(asked, **elsewhere))
+    assert (first.adapter_sha256, first.sft_adapter_sha256) == (again.adapter_sha256, again.sft_adapter_sha256)
+    other = world.request(export, world.blank_base(), tmp_path / "other", sft_epochs=1.0, seed=1)
+    assert train_adapter(other).sft_adapter_sha256 != first.sft_adapter_sha256
+
+
+def test_a_finished_training_is_verified_and_returned(asked: TrainingRequest, tmp_path: Path) -> None:
+    first = train_adapter(asked)
+    moved = tmp_path / "moved"
+    shutil.move(tmp_path / "training", moved)
+    assert train_adapter(changed(asked, output_dir=str(moved))) == first
+    (moved / "sft_adapter" / "adapter_model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ManifestMismatchError, match="sft_adapter"):
+        train_adapter(changed(asked, output_dir=str(moved)))
+
+
+def test_a_result_is_never_given_to_another_request(asked: TrainingRequest, export: Path, tmp_path: Path) -> None:
+    train_adapter(asked)
+    with pytest.raises(VersionConflictError, match="another request"):
+        train_adapter(world.request(export, world.blank_base(), tmp_path, sft_epochs=2.0))
+
+
+def test_work_of_another_request_is_not_resumed(asked: TrainingRequest, export: Path, tmp_path: Path) -> None:
+    """The first request finished its SFT stage and died; the second has another rate and the same work folder."""
+    straight = train_adapter(changed(asked, output_dir=str(tmp_path / "o"), work_dir=str(tmp_path / "w")))
+    other = world.request(export, world.blank_base(), tmp_path, sft_epochs=2.0)
+    train_adapter(changed(other, work_dir=asked.work_dir, output_dir=str(tmp_path / "other")))
+    shutil.copytree(tmp_path / "other" / "sft_adapter", Path(asked.work_dir) / "sft" / "result")
+    (Path(asked.work_dir) / "sft" / "result" / "stage.json").write_text(
+        '{"steps":1,"resumed_from_step":0,"loss":1.0,"seconds":1.0}'
+    )
+    assert train_adapter(asked).sft_adapter_sha256 == straight.sft_adapter_sha256
+
+
+def test_a_changed_export_is_refused(asked: TrainingRequest, export: Path) -> None:
+    with pytest.raises(ManifestMismatchError, match="expected"):
+        train_adapter(changed(asked, manifest_sha256="0" * 64))
+    lines = (export / "dpo_gold_v1.jsonl").read_text().splitlines()
+    (export / "dpo_gold_v1.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(ManifestMismatchError, match=r"dpo_gold_v1\.jsonl"):
+        train_adapter(asked)
+    assert not Path(asked.output_dir).exists()
+
+
+@pytest.mark.parametrize(("pairs", "max_length"), [(0, 64), (24, 2)])
+def test_nothing_to_train_on_is_refused(pairs: int, max_length: int, tmp_path: Path) -> None:
+    export = world.write_version(tmp_path / "export", small_week(pairs=pairs))
+    with pytest.raises(EmptyVersionError):
+        train_adapter(world.request(export, world.blank_base(), tmp_path, max_length=max_length))
+
+
+def test_a_base_model_without_safetensors_is_refused(asked: TrainingRequest, tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(TrainingError, match="safetensors"):
+        train_adapter(changed(asked, base_model=str(pickled)))
+
+
+def test_too_few_people_to_compare_on_leave_the_second_stage_out(export: Path, tmp_path: Path) -> None:
+    asked = world.request(export, world.blank_base(), tmp_path, sft_epochs=1.0, selection_min_rows=1000)
+    report = train_adapter(asked)
+    assert (report.chosen_stage, list(report.stages)) == ("sft", ["sft"])
+    assert "left out" in report.why
+    assert report.rows.pairs_used == 24
+    assert report.adapter_sha256 == report.sft_adapter_sha256
+
+
+def test_an_inferior_second_stage_makes_the_sft_adapter_the_challenger(tmp_path: Path) -> None:
+    rows = world.rows_of_a_week(1, pairs=160, accepted=30, holdout=1, regression=1)
+    export = world.write_version(tmp_path / "export", rows)
+    asked = world.request(
+        export, world.trained_base(), tmp_path,
+        loss_types=("sigmoid",), loss_weights=(1.0,), preference_learning_rate=2e-2, preference_epochs=4.0,
+        selection_share=0.2,
+    )  # fmt: skip
+    report = train_adapter(asked)
+    assert report.chosen_stage == "sft"
+    assert "inferior" in report.why
+    assert "the SFT adapter is the challenger" in report.why
+    assert report.selection["preference"].ned > report.selection["sft"].ned + 0.1
+    assert report.adapter_sha256 == report.sft_adapter_sha256
+
+
+def test_messages_are_trained_on_through_the_chat_template(tmp_path: Path) -> None:
+    """The template renders a message as the prompts that the base knows, so that the adapter must learn from them."""
+
+    def as_messages(row: Any) -> Any:
+        content = row.prompt.removeprefix("# ").removesuffix("\n")
+        prompt = json.dumps([{"role": "user", "content": content}])
+        return msgspec.structs.replace(row, prompt=prompt, prompt_format="messages")
+
+    rows = world.rows_of_a_week(1, pairs=200, accepted=30, holdout=30, regression=1)
+    export = world.write_version(
+        tmp_path / "export", {which: [as_messages(row) for row in of_set] for which, of_set in rows.items()}
+    )
+    train_adapter(world.request(export, world.trained_base(), tmp_path, preference_epochs=0.0))
+    model, tokenizer = load_model(str(world.trained_base()), str(tmp_path / "training" / "adapter"), device="cpu")
+    wanted = [as_messages(row) for row in rows[ExportSet.HOLDOUT]]
+    written = generate(model, tokenizer, [parse_prompt(row.prompt, "messages") for row in wanted], 40)
+    assert sum(out.text == row.chosen and out.ended for out, row in zip(written, wanted, strict=True)) >= 27
+
+
+def run(request: Path, *, wait: bool = True) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "flywheel_assets.training.adapter", str(request)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    if wait:
+        process.wait(120)
+    return process
+
+
+def test_a_failure_is_one_json_line_an_error_file_and_an_exit_code(
+    asked: TrainingRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = world.write_request(tmp_path / "request.json", changed(asked, manifest_sha256="0" * 64))
+    assert main([str(request)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    failure = json.loads(line)
+    assert (failure["error"], failure["is_transient"]) == ("ManifestMismatchError", False)
+    assert json.loads((tmp_path / "work" / "error.json").read_text()) == failure
+    assert main([str(world.write_request(tmp_path / "request.json", asked))]) == 0
+    assert not (tmp_path / "work" / "error.json").exists()
+
+
+@pytest.mark.parametrize("content", ["{", '{"recipe": {"loss_types": ["sigmoid"]}}', None])
+def test_an_unreadable_request_is_a_settings_error(
+    content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "request.json").write_text(content)
+    assert main([str(tmp_path / "request.json")]) == 1
+    assert json.loads(capsys.readouterr().err)["error"] == "SettingsError"
+
+
+def test_running_out_of_disk_is_transient(
+    asked: TrainingRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "/somewhere")
+
+    monkeypatch.setattr("flywheel_assets.training.adapter.train_sft", full)
+    assert main([str(world.write_request(tmp_path / "request.json", asked))]) == 75
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["is_transient"] is True
+    assert not Path(asked.output_dir).exists()
+
+
+def test_a_librarys_message_is_not_passed_on_because_it_may_quote_a_user(
+    asked: TrainingRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user_text = "-".join(["what", "a", "user", "wrote"])
+
+    def quoting(*_: Any, **__: Any) -> None:
+        raise ValueError(f"cannot tokenize {user_text}")
+
+    monkeypatch.setattr("flywheel_assets.training.adapter.train_sft", quoting)
+    assert main([str(world.write_request(tmp_path / "request.json", asked))]) == 1
+    errors = capsys.readouterr().err
+    assert user_text not in errors + (tmp_path / "work" / "error.json").read_text()
+    assert "ValueError in quoting" in errors
+
+
+@pytest.mark.slow
+def test_a_trainer_killed_by_the_kernel_goes_on_and_ends_with_the_same_adapter(export: Path, tmp_path: Path) -> None:
+    recipe = {"sft_epochs": 60.0, "checkpoint_every_steps": 20, "preference_epochs": 0.0}
+    straight = train_adapter(world.request(export, world.blank_base(), tmp_path / "straight", **recipe))
+    asked = world.request(export, world.blank_base(), tmp_path, **recipe)
+    request = world.write_request(tmp_path / "request.json", asked)
+    process = run(request, wait=False)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "work" / "sft" / "checkpoints").glob("checkpoint-*/_COMPLETE")):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "training").exists()
+    finished = run(request)
+    _, errors = finished.communicate()
+    assert finished.returncode == 0, errors
+    report = msgspec.json.decode((tmp_path / "training" / "training.json").read_bytes(), type=TrainingReport)
+    assert report.stages["sft"].resumed_from_step >= 20
+    assert report.adapter_sha256 == straight.adapter_sha256
