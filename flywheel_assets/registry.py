@@ -199,10 +199,9 @@ class ModelRegistry:
             self._client.create_registered_model(self.application)
 
     def _registered(self, gold_version: str) -> RegisteredAdapter | None:
-        for version in self._client.search_model_versions(f"name = '{self.application}'"):
-            if version.tags.get(_VERSION_TAG) == gold_version:
-                return _registered_adapter(version)
-        return None
+        of_version = f"name = '{self.application}' AND tags.`{_VERSION_TAG}` = '{gold_version}'"
+        found = self._client.search_model_versions(of_version)
+        return _registered_adapter(found[0]) if found else None
 
     def _by_alias(self, alias: str) -> RegisteredAdapter | None:
         models = self._client.search_registered_models(f"name = '{self.application}'")

@@ -1,0 +1,163 @@
+"""The MLflow registry on SQLite: idempotent logging, and aliases that move only from where they were seen."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flywheel_assets.errors import VersionConflictError
+from flywheel_assets.registry import EvaluatedDataset, ModelRegistry, RegisteredAdapter
+
+DATASET = EvaluatedDataset(
+    name="dpo_gold_v1.holdout",
+    manifest_sha256="a" * 64,
+    iceberg_table="assistant.curated_dpo_pairs",
+    iceberg_snapshot_id=2**62 + 1,
+    rows={"holdout": 40, "regression": 12},
+)
+
+
+def registry_in(folder: Path) -> ModelRegistry:
+    return ModelRegistry(f"sqlite:///{folder}/mlflow.db", "assistant", folder / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: its migrations take seconds, copying it does not."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    assert registry_in(folder).champion() is None
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def registry(tmp_path: Path, migrated: Path) -> ModelRegistry:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return registry_in(tmp_path)
+
+
+def log(registry: ModelRegistry, gold_version: str, ned: float = 0.25, **params: object) -> str:
+    return registry.log_run(
+        gold_version,
+        params={"r": 16, "loss_type": "apo_zero,sft", **params},
+        metrics={"challenger/ned": ned},
+        datasets=[DATASET],
+        tags={"flywheel.decision": "promote"},
+    )
+
+
+def register(registry: ModelRegistry, gold_version: str) -> RegisteredAdapter:
+    adapter = registry.artifacts.parent / gold_version / "adapter"
+    adapter.mkdir(parents=True, exist_ok=True)
+    (adapter / "adapter_config.json").write_text("{}")
+    return registry.register(gold_version, log(registry, gold_version), adapter, "a" * 64)
+
+
+def serving(registry: ModelRegistry) -> str | None:
+    champion = registry.champion()
+    return champion.gold_version if champion else None
+
+
+def test_nothing_serves_at_first(registry: ModelRegistry) -> None:
+    assert (registry.champion(), registry.challenger()) == (None, None)
+
+
+def test_a_run_holds_what_was_evaluated_on_what(registry: ModelRegistry, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    report.write_text("{}")
+    run_id = registry.log_run(
+        "dpo_gold_v1",
+        params={"r": 16},
+        metrics={"challenger/ned": 0.25, "base/ned": 0.5},
+        datasets=[DATASET],
+        files=[report],
+        tags={"flywheel.decision": "promote"},
+    )
+    run = registry._client.get_run(run_id)
+    assert (run.data.params, run.data.metrics) == ({"r": "16"}, {"challenger/ned": 0.25, "base/ned": 0.5})
+    assert run.data.tags["flywheel.gold_version"] == "dpo_gold_v1"
+    assert run.data.tags["flywheel.decision"] == "promote"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "dpo_gold_v1")
+    [used] = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("dpo_gold_v1.holdout", "a" * 36)
+    assert json.loads(used.dataset.source)["snapshot_id"] == 2**62 + 1
+    assert {tag.key: tag.value for tag in used.tags}["iceberg.snapshot_id"] == str(2**62 + 1)
+    assert [each.path for each in registry._client.list_artifacts(run_id)] == ["report.json"]
+    assert str(registry.artifacts) in run.info.artifact_uri
+
+
+def test_logging_again_writes_into_the_same_run(registry: ModelRegistry) -> None:
+    first = log(registry, "dpo_gold_v1", ned=0.25)
+    assert log(registry, "dpo_gold_v1", ned=0.5, later=1) == first
+    assert log(registry, "dpo_gold_v10") != first
+    run = registry._client.get_run(first)
+    assert (run.data.metrics["challenger/ned"], run.data.params["later"]) == (0.5, "1")
+    assert len(run.inputs.dataset_inputs) == 1
+
+
+def test_registering_again_is_the_same_model_version(registry: ModelRegistry, tmp_path: Path) -> None:
+    first = register(registry, "dpo_gold_v1")
+    assert first == RegisteredAdapter("1", "dpo_gold_v1", tmp_path / "dpo_gold_v1" / "adapter", first.run_id)
+    assert register(registry, "dpo_gold_v1") == first == registry.challenger()
+    second = register(registry, "dpo_gold_v2")
+    assert (second.model_version, registry.challenger()) == ("2", second)
+    assert serving(registry) is None
+    assert [each.path for each in registry._client.list_artifacts(first.run_id, "adapter")] == [
+        "adapter/adapter_config.json"
+    ]
+
+
+def test_the_champion_moves_from_the_one_that_was_evaluated(registry: ModelRegistry) -> None:
+    first, second = register(registry, "dpo_gold_v1"), register(registry, "dpo_gold_v2")
+    assert registry.promote("dpo_gold_v1", None) == first
+    assert registry.promote("dpo_gold_v2", "dpo_gold_v1") == second == registry.champion()
+
+
+@pytest.mark.parametrize("expected", [None, "dpo_gold_v3"])
+def test_the_champion_does_not_move_from_another(registry: ModelRegistry, expected: str | None) -> None:
+    for gold_version in ("dpo_gold_v1", "dpo_gold_v2"):
+        register(registry, gold_version)
+    registry.promote("dpo_gold_v1", None)
+    with pytest.raises(VersionConflictError, match=r"but dpo_gold_v1 serves now\. Evaluate it again"):
+        registry.promote("dpo_gold_v2", expected)
+    assert serving(registry) == "dpo_gold_v1"
+
+
+def test_a_champion_that_is_gone_is_another_one_too(registry: ModelRegistry) -> None:
+    register(registry, "dpo_gold_v2")
+    with pytest.raises(VersionConflictError, match="evaluated against dpo_gold_v1, but nothing serves now"):
+        registry.promote("dpo_gold_v2", "dpo_gold_v1")
+
+
+def test_promoting_again_is_a_success(registry: ModelRegistry) -> None:
+    """The run crashed after the alias had moved: it is run again with the champion that it had evaluated."""
+    register(registry, "dpo_gold_v1")
+    assert registry.promote("dpo_gold_v1", None) == registry.promote("dpo_gold_v1", None)
+    assert serving(registry) == "dpo_gold_v1"
+
+
+def test_what_was_never_registered_is_not_promoted(registry: ModelRegistry) -> None:
+    with pytest.raises(VersionConflictError, match="no model is registered for dpo_gold_v1"):
+        registry.promote("dpo_gold_v1", None)
+
+
+def test_applications_do_not_see_each_other(registry: ModelRegistry) -> None:
+    other = ModelRegistry(registry.uri, "assist", registry.artifacts)
+    register(registry, "dpo_gold_v1")
+    registry.promote("dpo_gold_v1", None)
+    assert (other.champion(), other.challenger()) == (None, None)
+    assert register(other, "dpo_gold_v1").model_version == "1"
+    assert serving(other) is None
+
+
+def test_versions_behind_the_first_page_are_found(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow answers in pages: registering an old version again must not make a second model of it."""
+    first = register(registry, "dpo_gold_v1")
+    client = registry._client
+    for number in range(2, 12):
+        tags = {"flywheel.gold_version": f"dpo_gold_v{number}", "flywheel.adapter_dir": "x"}
+        client.create_model_version("assistant", source="file:///x", run_id=first.run_id, tags=tags)
+    search = client.search_model_versions
+    monkeypatch.setattr(client, "search_model_versions", lambda where: search(where, max_results=3))
+    assert registry.promote("dpo_gold_v1", None) == first
+    assert register(registry, "dpo_gold_v1") == first
