@@ -29,8 +29,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
-from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, VersionConflictError
+from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TransientError, VersionConflictError
 from flywheel_assets.evaluation.generation import (
     SwitchableModel,
     load_adapters,
@@ -77,13 +78,26 @@ def train_adapter(request: TrainingRequest) -> TrainingReport:
         EmptyVersionError: the export holds no pair to train on.
         VersionConflictError: `output_dir` holds the result of another request.
         TrainingError: the base model cannot be read, or training diverged.
+        TransientError: another trainer is at work in `work_dir`.
     """
+    work = Path(request.work_dir)
+    work.mkdir(parents=True, exist_ok=True)
+    # A trainer can outlive the run that started it; a retry of that run must not write into its checkpoints.
+    lock = FileLock(work / "trainer.lock", blocking=False)
+    try:
+        with lock:
+            return _train(request, work)
+    except Timeout as error:
+        raise TransientError(f"another trainer is at work in {work}; run again when it has ended") from error
+
+
+def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     started = time.monotonic()
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
     base_sha256 = base_weights_sha256(request.base_model)
     identity = _identity(request, base_sha256)
-    output, work = Path(request.output_dir), Path(request.work_dir)
+    output = Path(request.output_dir)
     if output.exists():
         return _verified(output, identity)
     _claim(work, identity)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TrainingError, VersionConflictError
 from flywheel_assets.evaluation.generation import generate, load_model, parse_prompt
@@ -73,7 +74,7 @@ def test_the_result_folder_holds_two_adapters_and_the_work_folder_no_rows(
         *("sft_adapter/adapter_config.json", "sft_adapter/adapter_model.safetensors", "training.json"),
     ]
     assert adapter_sha256(output / "adapter") == report.adapter_sha256
-    assert [path.name for path in (tmp_path / "work").iterdir()] == ["owner.txt"]
+    assert {path.name for path in (tmp_path / "work").iterdir()} <= {"owner.txt", "trainer.lock"}
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(
@@ -213,6 +214,17 @@ def test_an_unreadable_request_is_a_settings_error(
         (tmp_path / "request.json").write_text(content)
     assert main([str(tmp_path / "request.json")]) == 1
     assert json.loads(capsys.readouterr().err)["error"] == "SettingsError"
+
+
+def test_a_trainer_that_outlived_its_run_is_not_disturbed(
+    asked: TrainingRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "work").mkdir()
+    with FileLock(tmp_path / "work" / "trainer.lock"):
+        assert main([str(world.write_request(tmp_path / "request.json", asked))]) == 75
+        assert "another trainer" in json.loads(capsys.readouterr().err)["message"]
+        assert not (tmp_path / "work" / "owner.txt").exists()
+    assert main([str(world.write_request(tmp_path / "request.json", asked))]) == 0
 
 
 def test_running_out_of_disk_is_transient(
