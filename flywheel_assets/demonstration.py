@@ -4,7 +4,7 @@ import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as datetime_time
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from flywheel_assets.applications.assistant import APPLICATION
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.defs.preference import preference_flywheel, read_evaluation_report, read_training_report
-from flywheel_assets.defs.resources import Stores
+from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, open_instance
 from flywheel_assets.errors import TrainingError
 from flywheel_assets.lake.curate_days import CURATION_STAGE
@@ -33,7 +33,7 @@ from flywheel_assets.training.recipes import AdapterRecipe
 
 # Rates that suit the demo's half a million parameters; the recipe's defaults are for models a thousand times as large.
 _RECIPE = AdapterRecipe(
-    max_length=128, sft_epochs=4.0, sft_learning_rate=2e-3, preference_learning_rate=5e-4, checkpoint_every_steps=200
+    max_length=128, sft_epochs=4.0, sft_learning_rate=2e-3, preference_learning_rate=2e-4, checkpoint_every_steps=200
 )
 _THRESHOLDS = (250, 120)
 """New pairs that start the first turn, and every later one."""
@@ -45,7 +45,8 @@ def demo_application(base_model: str, turn: int) -> PreferenceApplication:
         APPLICATION,
         base_model=base_model,
         trigger=Trigger(min_new_pairs=_THRESHOLDS[min(turn, len(_THRESHOLDS) - 1)], min_new_partitions=5),
-        resolution=ResolutionRules(per_user_cap=15, holdout_share=0.15),
+        # At this size a tenth of accepted outputs is a few dozen rows, which did not protect the neutral idioms.
+        resolution=ResolutionRules(per_user_cap=15, holdout_share=0.20, accepted_min_ratio=0.4),
         recipe=_RECIPE,
     )
 
@@ -57,10 +58,11 @@ class DagsterWheel:
     instance: dg.DagsterInstance
     base_model: str
     turns: int = 0
+    played_until: date = date.min
 
     def materialize(self, first: date, last: date) -> DayCounts:
         """Landing to gold for a range of days, in one run."""
-        finished = self._driver().materialize(first, last)
+        finished = self._driver(after=last).materialize(first, last)
         if not finished.succeeded:
             raise TrainingError(f"materializing {first} … {last} failed: {finished.error}")
         days = day_range(first, last)
@@ -74,7 +76,7 @@ class DagsterWheel:
 
     def turn(self) -> TurnReport | Skipped:
         """Let the sensor look; when it fires, run what it requested to the end."""
-        driver = self._driver()
+        driver = self._driver(after=self.played_until)
         ticked = driver.tick()
         if ticked.version is None:
             return Skipped(ticked.reason)
@@ -85,9 +87,12 @@ class DagsterWheel:
         self.turns += 1
         return _report(ticked.version, time.monotonic() - begin)
 
-    def _driver(self) -> Driver:
+    def _driver(self, after: date) -> Driver:
+        # The simulated time closes the simulated days, whatever the machine's clock says.
+        self.played_until = after
+        clock = Clock(fixed=datetime.combine(after + timedelta(days=1), datetime_time(1), UTC).isoformat())
         application = demo_application(self.base_model, self.turns)
-        return Driver(application, preference_flywheel(application), self.instance)
+        return Driver(application, preference_flywheel(application, clock=clock), self.instance)
 
 
 def run(seed: int, console: Console) -> DemoReport:

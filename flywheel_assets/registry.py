@@ -59,10 +59,11 @@ class ModelRegistry:
     def _client(self) -> "MlflowClient":
         import logging
 
-        # Schema creation logs one line per migration at INFO.
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
         from mlflow import MlflowClient
+
+        # Schema creation logs one line per migration; mlflow sets its own levels when it is imported, so ours come after.
+        for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///").split("?")[0]).parent.mkdir(parents=True, exist_ok=True)

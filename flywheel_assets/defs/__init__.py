@@ -2,5 +2,5 @@
 
 import warnings
 
-# Single-run backfills are the reason for this project's range runs; Dagster says on every load that they are beta.
-warnings.filterwarnings("ignore", message=".*is currently in beta", module="dagster|flywheel_assets")
+# Range runs rest on single-run backfills and trainers on Pipes; Dagster says on every load that parts of both may change.
+warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)", module="dagster|flywheel_assets")

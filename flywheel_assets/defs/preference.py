@@ -45,8 +45,16 @@ TURN_JOB = "{}_turn"
 SENSOR = "training_threshold_sensor"
 
 
-def preference_flywheel(application: PreferenceApplication) -> dg.Definitions:
-    """Everything one preference application needs in its code location, stages in data order."""
+def preference_flywheel(
+    application: PreferenceApplication, stores: Stores | None = None, clock: Clock | None = None
+) -> dg.Definitions:
+    """Everything one preference application needs in its code location, stages in data order.
+
+    Args:
+        application: what the platform team configured.
+        stores: where the data lie; from the settings unless a test says otherwise.
+        clock: what closes days; the machine's unless a test says otherwise.
+    """
     daily = [
         *feedback_assets(application.name, application.start_date, application.window),
         _curated_dpo_pairs(application),
@@ -76,7 +84,11 @@ def preference_flywheel(application: PreferenceApplication) -> dg.Definitions:
         jobs=[daily_job, turn_job],
         schedules=[daily_schedule(application.name, application.start_date, application.window, daily_job.name)],
         sensors=[training_threshold_sensor(application, turn_job.name)],
-        resources={"stores": Stores(), "clock": Clock(), "pipes": dg.PipesSubprocessClient()},
+        resources={
+            "stores": stores or Stores(),
+            "clock": clock or Clock(),
+            "pipes": dg.PipesSubprocessClient(),
+        },
         # The assets are light; only training and evaluation need processes of their own, and start them themselves.
         executor=dg.in_process_executor,
     )

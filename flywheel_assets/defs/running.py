@@ -91,16 +91,18 @@ class Driver:
     def tick(self) -> Ticked:
         """Evaluate the training trigger once and add the partition it asks for; the run is not started."""
         sensor = self.definitions.resolve_sensor_def(SENSOR)
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=self._cursor, definitions=self.definitions, sensor_name=SENSOR
-        )
-        with context:
-            result = sensor.evaluate_tick(context)
+        wanted = {name: (self.definitions.resources or {})[name] for name in sensor.required_resource_keys}
+        with dg.build_sensor_context(instance=self.instance, cursor=self._cursor, resources=wanted) as context:
+            result = sensor(context)
+        if isinstance(result, dg.SkipReason):
+            return Ticked(None, str(result.skip_message), {})
+        assert isinstance(result, dg.SensorResult)
         self._cursor = result.cursor or self._cursor
         for addition in result.dynamic_partitions_requests or []:
             self.instance.add_dynamic_partitions(addition.partitions_def_name, list(addition.partition_keys))
         if not result.run_requests:
-            return Ticked(None, result.skip_message or "nothing to do", {})
+            skipped = result.skip_reason
+            return Ticked(None, str(skipped.skip_message if isinstance(skipped, dg.SkipReason) else skipped), {})
         request = result.run_requests[0]
         return Ticked(request.partition_key, request.tags.get(REASON_TAG, "requested"), request.tags)
 

@@ -1,0 +1,179 @@
+"""HTTP events to gold through real Dagster runs: ranges, repeats, backfills, failures."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import pytest
+
+from flywheel_assets.application import PreferenceApplication
+from flywheel_assets.capture.service import running_capture
+from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT
+from flywheel_assets.defs.preference import preference_flywheel
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.running import Driver
+from flywheel_assets.joining import JoinWindow
+from flywheel_assets.lake.ledger import content_hash, day_range
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, QUARANTINE, RAW_PREDICTIONS
+
+FIRST = date(2026, 9, 1)
+LAST = FIRST + timedelta(days=3)
+TABLES = (RAW_PREDICTIONS, GROUND_TRUTH, JOINED_FEEDBACK, CURATED_DPO_PAIRS, QUARANTINE)
+APPLICATION = PreferenceApplication(
+    name="assistant",
+    description="test",
+    start_date=FIRST,
+    base_model="base",
+    window=JoinWindow(join_days=2, dedupe_days=1),
+)
+
+
+def edit(number: int, **fields: object) -> dict[str, object]:
+    return {
+        "prompt": f"# read {number} rows of orders",
+        "original_llm_output": f'rows = ledger.get_table("orders").head({number})',
+        "final_user_edit": f'rows = ledger.read("orders", limit={number})',
+        "user_id": f"user-{number}",
+        **fields,
+    }
+
+
+def thumb(number: int, prediction: str) -> dict[str, object]:
+    data = {"prediction_id": prediction, "signal": "thumb", "value": 1, "user_id": "ada"}
+    return {"specversion": "1.0", "id": f"t{number}", "source": "app", "type": "flywheel.feedback", "data": data}
+
+
+def prediction(name: str) -> dict[str, object]:
+    data = {"prediction_id": name, "prompt": f"# {name}", "output": f"{name}()", "model_version": "base"}
+    return {"specversion": "1.0", "id": name, "source": "app", "type": "flywheel.prediction", "data": data}
+
+
+def post(url: str, path: str, body: object) -> None:
+    kind = "application/cloudevents-batch+json" if path == "events" else "application/json"
+    answer = httpx.post(f"{url}/v1/assistant/{path}", json=body, headers={"content-type": kind})
+    assert answer.status_code == 202, answer.text
+
+
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home into whose landing zone four days of HTTP traffic went."""
+    home = tmp_path_factory.mktemp("home")
+    now = [datetime.combine(FIRST, datetime.min.time(), UTC) + timedelta(hours=10)]
+    with running_capture(home / "landing", ["assistant"], clock=lambda: now[0]) as capture:
+        post(capture.url, "edits", [edit(number) for number in range(10)])
+        post(capture.url, "events", [thumb(1, "late")])  # before its prediction
+        capture.seal()
+        now[0] += timedelta(days=1)
+        post(capture.url, "edits", [edit(3), edit(20), edit(21, do_not_train=True)])  # 3 is a retry over midnight
+        post(capture.url, "events", [prediction("late"), thumb(2, "never")])
+        capture.seal()
+        now[0] += timedelta(days=2)
+        post(
+            capture.url,
+            "edits",
+            [edit(30, final_user_edit=f'rows = ledger.read("orders", key="AKIA{"QWERTYUIOPASDF23"}")')],
+        )
+    return home
+
+
+def driver_in(home: Path, instance: dg.DagsterInstance, now: datetime) -> Driver:
+    stores, clock = Stores(home=str(home)), Clock(fixed=now.isoformat())
+    return Driver(APPLICATION, preference_flywheel(APPLICATION, stores, clock), instance)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def home(landed: Path, tmp_path: Path) -> Path:
+    """A fresh home over the same landing zone."""
+    (tmp_path / "landing").symlink_to(landed / "landing")
+    return tmp_path
+
+
+def contents(home: Path) -> dict[str, str]:
+    lake = Stores(home=str(home)).lake("assistant")
+    return {spec.name: content_hash(lake.read(spec)) for spec in TABLES}
+
+
+AFTER_ALL_DAYS = datetime(2026, 9, 10, tzinfo=UTC)
+
+
+def test_from_http_to_gold_and_again(home: Path, instance: dg.DagsterInstance) -> None:
+    driver = driver_in(home, instance, AFTER_ALL_DAYS)
+    assert driver.materialize(FIRST, LAST).succeeded
+    lake = Stores(home=str(home)).lake("assistant")
+    gold = lake.rows_per_day(CURATED_DPO_PAIRS)
+    assert gold == {FIRST: 10, FIRST + timedelta(days=1): 2}  # 10 edits; then edit 20 and the thumb that had waited
+    refused = {(row["reason"]) for row in lake.read(QUARANTINE).to_pylist()}
+    assert refused == {"no_consent", "secret", "no_prediction_in_window"}
+
+    before = contents(home)
+    assert driver.materialize(FIRST, LAST).succeeded
+    assert contents(home) == before
+
+
+def test_a_range_gives_what_its_days_give_one_by_one_in_any_backfill(
+    home: Path, landed: Path, instance: dg.DagsterInstance, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    driver = driver_in(home, instance, AFTER_ALL_DAYS)
+    assert driver.materialize(FIRST, LAST).succeeded
+
+    other = tmp_path_factory.mktemp("day_by_day")
+    (other / "landing").symlink_to(landed / "landing")
+    single = driver_in(other, instance, AFTER_ALL_DAYS)
+    for day in day_range(FIRST, LAST):
+        assert single.materialize(day, day).succeeded
+    assert single.materialize(FIRST + timedelta(days=1), FIRST + timedelta(days=2)).succeeded  # a backfill of the past
+    assert contents(other) == contents(home)
+
+
+def test_every_partition_of_a_range_run_gets_its_own_numbers(home: Path, instance: dg.DagsterInstance) -> None:
+    """Metadata returned by a range run is copied to each of its partitions: ten days of 10 rows once summed to 100."""
+    driver_in(home, instance, AFTER_ALL_DAYS).materialize(FIRST, LAST)
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(["assistant", "curated_dpo_pairs"])), limit=10
+    ).records
+    rows = {record.partition_key: record.asset_materialization.metadata["rows_kept"].value for record in records}
+    assert rows == {"2026-09-01": 10, "2026-09-02": 2, "2026-09-03": 0, "2026-09-04": 0}
+
+
+def test_the_checks_pass_and_run_with_the_assets(home: Path, instance: dg.DagsterInstance) -> None:
+    driver = driver_in(home, instance, AFTER_ALL_DAYS)
+    result = driver.definitions.resolve_job_def("assistant_daily").execute_in_process(
+        instance=instance,
+        tags={"dagster/asset_partition_range_start": "2026-09-01", "dagster/asset_partition_range_end": "2026-09-04"},
+    )
+    evaluations = result.get_asset_check_evaluations()
+    assert len(evaluations) == 6
+    assert all(evaluation.passed for evaluation in evaluations), [each.description for each in evaluations]
+
+
+def test_a_missing_input_day_fails_for_good_and_says_what_to_do(home: Path, instance: dg.DagsterInstance) -> None:
+    driver = driver_in(home, instance, AFTER_ALL_DAYS)
+    finished = driver.materialize(LAST, LAST)
+    assert not finished.succeeded
+    assert "flywheel backfill 2026-09-01 2026-09-03" in (finished.error or "")
+    assert instance.get_run_by_id(finished.run_id).tags[FAILURE_TAG] == PERMANENT
+
+
+def test_an_open_day_is_provisional_until_it_is_materialized_closed(home: Path, instance: dg.DagsterInstance) -> None:
+    lake = Stores(home=str(home)).lake("assistant")
+    in_the_evening = datetime(2026, 9, 4, 20, tzinfo=UTC)
+    driver_in(home, instance, in_the_evening).materialize(FIRST, LAST)
+    from flywheel_assets.lake.ledger import closed_days
+
+    assert max(closed_days(lake, CURATED_DPO_PAIRS.name)) == date(2026, 9, 3)
+    driver_in(home, instance, AFTER_ALL_DAYS).materialize(LAST, LAST)
+    assert max(closed_days(lake, CURATED_DPO_PAIRS.name)) == LAST
+
+
+def test_an_application_with_a_bad_name_is_refused() -> None:
+    with pytest.raises(Exception, match="must match"):
+        replace(APPLICATION, name="My Assistant")
