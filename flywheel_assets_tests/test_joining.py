@@ -20,7 +20,7 @@ W, SPAN = WINDOW.join_days, WINDOW.match_lookback_days
 EVERY_DAY = range(LAST_DAY + 1)
 
 QUICK = settings(
-    max_examples=60,
+    max_examples=50,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -285,6 +285,8 @@ class Lake:
         wanted = None if days is None else list(days)
         table = self.table(spec)
         names = list(columns or spec.schema.names)
+        # Of an earlier call: `register` replaces only what `register` made.
+        connection.execute(f"DROP VIEW IF EXISTS {view}")
         if (snapshot_id is None and table.current_snapshot() is None) or wanted == []:
             connection.register(view, spec.schema.empty_table().select(names))
             return
@@ -295,9 +297,7 @@ class Lake:
             connection.register(view, spec.schema.empty_table().select(names))
         elif all(path is not None for path in paths):
             files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-            connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {', '.join(names)} FROM read_parquet([{files}])"
-            )
+            connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(names)} FROM read_parquet([{files}])")
         else:
             connection.register(view, scan.to_arrow())
 

@@ -134,6 +134,18 @@ def test_a_snapshot_is_read_as_it_was(bench: Workbench) -> None:
     assert chosen(None, []) == []
 
 
+def test_a_view_can_be_pointed_at_other_days(bench: Workbench) -> None:
+    """A range failed on the first day whose edits all carried their text, when an earlier day had read predictions."""
+    bench.write(RAW_PREDICTIONS, day(0), predictions(2))
+    bench.write(RAW_PREDICTIONS, day(1), predictions(3, day(1)))
+    found = []
+    with bench.lake.connect() as connection:
+        for days in ([day(0)], [], [day(7)], [day(1)], [day(7)], None):
+            bench.lake.register(connection, RAW_PREDICTIONS, days)
+            found += connection.sql("SELECT count(*) FROM raw_predictions").fetchall()
+    assert found == [(2,), (0,), (0,), (3,), (0,), (5,)]
+
+
 def test_who_wrote_is_in_the_snapshot(bench: Workbench) -> None:
     bench.write(CURATED_DPO_PAIRS, DAY, [make_gold()])
     snapshot = bench.lake.table(CURATED_DPO_PAIRS).current_snapshot()
