@@ -198,37 +198,38 @@ def test_of_several_predictions_with_one_id_the_first_received_counts(bench: Wor
     assert [row["output"] for row in bench.rows(JOINED_FEEDBACK)] == ["first"]
 
 
-@pytest.mark.parametrize(
-    ("feedback", "prediction", "expected"),
-    [
+def test_whose_feedback_it_is(bench: Workbench) -> None:
+    cases: list[tuple[dict[str, str], dict[str, str], tuple[str, str]]] = [
         ({"user_id": "f"}, {"user_id": "p", "thread_id": "t"}, ("f", "user")),
         ({"thread_id": "t"}, {"user_id": "p"}, ("p", "user")),
         ({"user_id": ""}, {"user_id": "p"}, ("p", "user")),
         ({"thread_id": "t"}, {"thread_id": "u"}, ("t", "thread")),
         ({}, {"thread_id": "u"}, ("u", "thread")),
         ({"user_id": ""}, {"thread_id": ""}, (stable_id("prompt", "asked"), "prompt")),
-    ],
-)
-def test_whose_feedback_it_is(
-    bench: Workbench, feedback: dict[str, str], prediction: dict[str, str], expected: tuple[str, str]
-) -> None:
-    asked = make_prediction(**{"user_id": None, "prompt": "asked", **prediction})
-    bench.land(PREDICTION, DAY, [asked])
-    bench.land(FEEDBACK, DAY, [make_thumb(asked, **feedback)])
+    ]
+    asked = [make_prediction(**{"user_id": None, "prompt": "asked", **prediction}) for _, prediction, _ in cases]
+    thumbs = [make_thumb(prediction, **case[0]) for prediction, case in zip(asked, cases, strict=True)]
+    bench.land(PREDICTION, DAY, asked)
+    bench.land(FEEDBACK, DAY, thumbs)
     bench.ingest_both([DAY])
     bench.join([DAY])
-    [row] = bench.rows(JOINED_FEEDBACK)
-    assert (row["subject"], row["subject_kind"]) == expected
+    found = {row["feedback_event_id"]: (row["subject"], row["subject_kind"]) for row in bench.rows(JOINED_FEEDBACK)}
+    assert [found[thumb["event_id"]] for thumb in thumbs] == [expected for _, _, expected in cases]
 
 
-@pytest.mark.parametrize(("by_feedback", "by_prediction"), [(True, False), (False, True), (True, True)])
-def test_consent_withheld_on_either_side_is_withheld(bench: Workbench, by_feedback: bool, by_prediction: bool) -> None:
-    prediction = make_prediction(do_not_train=by_prediction)
-    bench.land(PREDICTION, DAY, [prediction])
-    bench.land(FEEDBACK, DAY, [make_thumb(prediction, do_not_train=by_feedback)])
+def test_consent_withheld_on_either_side_is_withheld(bench: Workbench) -> None:
+    cases = [(True, False), (False, True), (True, True), (False, False)]
+    asked = [make_prediction(do_not_train=by_prediction) for _, by_prediction in cases]
+    thumbs = [
+        make_thumb(prediction, do_not_train=by_feedback)
+        for prediction, (by_feedback, _) in zip(asked, cases, strict=True)
+    ]
+    bench.land(PREDICTION, DAY, asked)
+    bench.land(FEEDBACK, DAY, thumbs)
     bench.ingest_both([DAY])
     bench.join([DAY])
-    assert [row["do_not_train"] for row in bench.rows(JOINED_FEEDBACK)] == [True]
+    found = {row["feedback_event_id"]: row["do_not_train"] for row in bench.rows(JOINED_FEEDBACK)}
+    assert [found[thumb["event_id"]] for thumb in thumbs] == [True, True, True, False]
 
 
 def test_a_day_is_closed_when_all_its_input_days_are(bench: Workbench) -> None:
