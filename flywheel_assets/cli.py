@@ -214,14 +214,11 @@ def _driver(config: PreferenceApplication) -> "Driver":
 
 
 def _first_pending(config: PreferenceApplication, last: date) -> date:
-    """The first day up to `last` that is not closed and curated yet, no further back than the join reads."""
+    """The first day up to `last` that is not closed and curated yet: what the join of later days would miss."""
+    from flywheel_assets.defs.automation import first_unfinished_day
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.ledger import closed_days, day_range
-    from flywheel_assets.lake.tables import CURATED_DPO_PAIRS
 
-    horizon = max(config.start_date, last - timedelta(days=config.window.account_lookback_days))
-    closed = closed_days(Stores().lake(config.name), CURATED_DPO_PAIRS.name)
-    return next((day for day in day_range(horizon, last) if day not in closed), last)
+    return first_unfinished_day(Stores().lake(config.name), config.start_date, last) or last
 
 
 def _last_materialized(config: PreferenceApplication) -> date | None:

@@ -61,7 +61,7 @@ class ModelRegistry:
 
         from mlflow import MlflowClient
 
-        # Schema creation logs one line per migration; mlflow sets its own levels when it is imported, so ours come after.
+        # Schema creation logs one line per migration; mlflow sets levels when it is imported, so ours come after.
         for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.WARNING)
 

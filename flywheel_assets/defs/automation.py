@@ -11,7 +11,6 @@ from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.landing import CLOSING_DELAY
 from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_state
@@ -35,21 +34,21 @@ def last_closed_day(now: datetime) -> date:
     return (now - CLOSING_DELAY).date() - timedelta(days=1)
 
 
-def days_to_catch_up(lake: Lake, start: date, window: JoinWindow, now: datetime) -> tuple[date, date] | None:
-    """The range the daily schedule materializes: from the first day that is not closed yet to the last closed one.
+def first_unfinished_day(lake: Lake, start: date, last: date) -> date | None:
+    """The first day from `start` to `last` that is not closed and curated; None when there is none.
 
-    On an ordinary day that is one day. After an outage it is every missed one; on a new installation it reaches back
-    over the join window, whose days the join insists on, and no further.
+    It is looked for from the application's first day on: every joined day reads the days before it, and an empty day of
+    a range costs milliseconds.
     """
-    last = last_closed_day(now)
-    horizon = max(start, last - timedelta(days=window.account_lookback_days))
     closed = ledger.closed_days(lake, CURATED_DPO_PAIRS.name)
-    pending = [day for day in ledger.day_range(horizon, last) if day not in closed]
-    return (pending[0], last) if pending else None
+    return next((day for day in ledger.day_range(start, last) if day not in closed), None)
 
 
-def daily_schedule(application: str, start: date, window: JoinWindow, job_name: str) -> dg.ScheduleDefinition:
-    """Materialize what became final: runs at 00:30 UTC, a quarter of an hour after the day could close."""
+def daily_schedule(application: str, start: date, job_name: str) -> dg.ScheduleDefinition:
+    """Materialize what became final: runs at 00:30 UTC, a quarter of an hour after the day could close.
+
+    On an ordinary day that is one day, after an outage every missed one, on a new installation everything since `start`.
+    """
 
     @dg.schedule(
         name="daily_feedback_schedule",
@@ -61,10 +60,10 @@ def daily_schedule(application: str, start: date, window: JoinWindow, job_name: 
     )
     def daily_feedback_schedule(context: dg.ScheduleEvaluationContext, stores: Stores) -> dg.RunRequest | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
-        wanted = days_to_catch_up(stores.lake(application), start, window, now)
-        if wanted is None:
-            return dg.SkipReason(f"every day up to {last_closed_day(now)} is closed and curated")
-        first, last = wanted
+        last = last_closed_day(now)
+        first = first_unfinished_day(stores.lake(application), start, last)
+        if first is None:
+            return dg.SkipReason(f"every day up to {last} is closed and curated")
         return dg.RunRequest(
             run_key=f"{application}:{first}:{last}",
             tags={RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()},

@@ -82,7 +82,7 @@ def preference_flywheel(
             *version_checks(application.name),
         ],
         jobs=[daily_job, turn_job],
-        schedules=[daily_schedule(application.name, application.start_date, application.window, daily_job.name)],
+        schedules=[daily_schedule(application.name, application.start_date, daily_job.name)],
         sensors=[training_threshold_sensor(application, turn_job.name)],
         resources={
             "stores": stores or Stores(),

@@ -63,7 +63,7 @@ class DemoPlan:
 
     first_day: date
     seed: int = 0
-    requests_per_day: int = 260
+    requests_per_day: int = 320
     chapters: tuple[Chapter, ...] = (
         Chapter("week 1: the base model serves", 7, _FIRST_WEEK),
         Chapter("week 2: two more internal modules", 7, _LATER_WEEKS),

@@ -15,7 +15,7 @@ from flywheel_assets.defs.automation import (
     PARTITION_TAG,
     PendingVersion,
     daily_schedule,
-    days_to_catch_up,
+    first_unfinished_day,
     last_closed_day,
     next_version,
     pending_version,
@@ -25,7 +25,6 @@ from flywheel_assets.defs.automation import (
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED, TRANSIENT
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.promotions import Promotion, record_promotion
@@ -283,13 +282,13 @@ def test_a_day_closes_a_quarter_of_an_hour_after_its_end(now, day) -> None:
 
 
 def test_the_schedule_asks_for_the_last_closed_day_and_for_missed_ones(stores, lake, instance) -> None:
-    window = JoinWindow(join_days=3, dedupe_days=1)
-    assert days_to_catch_up(lake, DAY, window, NOW) == (date(2026, 3, 12), date(2026, 3, 19))
+    last = last_closed_day(NOW)
+    assert first_unfinished_day(lake, DAY, last) == DAY
     for offset in range(18):
         write_gold(lake, DAY + timedelta(days=offset), 0, is_closed=offset != 16)
     # DAY + 17 is the 19th, the last closed day; the 18th was materialized while it was open.
-    assert days_to_catch_up(lake, DAY, window, NOW) == (date(2026, 3, 18), date(2026, 3, 19))
-    schedule = daily_schedule("assistant", DAY, window, JOB.name)
+    assert first_unfinished_day(lake, DAY, last) == date(2026, 3, 18)
+    schedule = daily_schedule("assistant", DAY, JOB.name)
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW, resources={"stores": stores})
     request = schedule(context)
     assert request.tags[RANGE_START_TAG] == "2026-03-18"

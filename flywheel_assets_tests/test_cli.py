@@ -1,0 +1,112 @@
+"""The command line, as a person uses it: one edit from HTTP to gold, files through the gate, errors in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flywheel_assets.capture.service import running_capture
+from flywheel_assets.defs.automation import PARTITION_TAG
+from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
+from flywheel_assets.defs.running import open_instance, request_retry
+from flywheel_assets.errors import UnknownNameError
+
+ROOT = Path(__file__).parent.parent
+EDIT = {
+    "prompt": "Read the first 10 rows of orders",
+    "original_llm_output": 'rows = ledger.get_table("orders").head(10)',
+    "final_user_edit": 'rows = ledger.read("orders", limit=10)',
+}
+
+
+def flywheel(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "FLYWHEEL_HOME": str(home), "COLUMNS": "200"}
+    environment.pop("DAGSTER_HOME", None)
+    return subprocess.run(
+        [sys.executable, "-m", "flywheel_assets.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def test_a_first_edit_reaches_gold_with_turn_now(tmp_path: Path) -> None:
+    with running_capture(tmp_path / "landing", ["assistant"]) as capture:
+        assert httpx.post(f"{capture.url}/v1/assistant/edits", json=EDIT).status_code == 202
+    turned = flywheel(tmp_path, "turn", "--now")
+    assert turned.returncode == 0, turned.stderr
+    assert "kept" in turned.stdout
+    assert "provisional until it closes" in turned.stdout
+    assert "training trigger: at most 1 of 5,000 new pairs" in turned.stdout
+
+
+def test_curate_needs_no_dagster_and_counts_what_it_drops(tmp_path: Path) -> None:
+    pairs, gold = tmp_path / "pairs.jsonl", tmp_path / "gold.jsonl"
+    same = {**EDIT, "final_user_edit": EDIT["original_llm_output"]}
+    pairs.write_text("\n".join([json.dumps(EDIT), json.dumps(same), "{broken"]) + "\n")
+    curated = flywheel(tmp_path, "curate", str(pairs), "--out", str(gold))
+    assert curated.returncode == 0, curated.stderr
+    assert [set(json.loads(line)) for line in gold.read_text().splitlines()] == [{"prompt", "chosen", "rejected"}]
+    for reason in ("unchanged", "malformed_event"):
+        assert reason in curated.stdout
+    assert "line 3" in curated.stderr
+    assert not (tmp_path / "dagster").exists()
+
+
+def test_import_lands_a_file_and_says_what_is_next(tmp_path: Path) -> None:
+    file = tmp_path / "edits.jsonl"
+    file.write_text(json.dumps(EDIT) + "\n" + '{"prompt": 1}\n')
+    imported = flywheel(tmp_path, "import", str(file), "--application", "assistant")
+    assert imported.returncode == 0, imported.stderr
+    assert "1 of 2 lines accepted, 1 refused" in imported.stdout
+    assert "line 2" in imported.stderr
+    assert len(list((tmp_path / "landing" / "assistant" / "feedback").glob("received_date=*/*.jsonl"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["turn", "-a", "asistant"], "unknown application 'asistant'; known: assistant"),
+        (["abandon", "gold_7", "--reason", "test"], "unknown gold version 'gold_7'"),
+        (["retry", "dpo_gold_v7"], "unknown ended run of version 'dpo_gold_v7'"),
+    ],
+)
+def test_errors_are_one_line(tmp_path: Path, arguments: list[str], complaint: str) -> None:
+    failed = flywheel(tmp_path, *arguments)
+    assert failed.returncode == 1
+    assert complaint in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_abandon_says_first_what_it_would_do(tmp_path: Path) -> None:
+    folder = tmp_path / "versions" / "assistant" / "dpo_gold_v1"
+    folder.mkdir(parents=True)
+    assert "would finish dpo_gold_v1" in flywheel(tmp_path, "abandon", "dpo_gold_v1", "--reason", "broken").stdout
+    assert not (folder / "promotion.json").exists()
+    flywheel(tmp_path, "abandon", "dpo_gold_v1", "--reason", "broken", "--yes")
+    assert json.loads((folder / "promotion.json").read_text())["sentence"] == "Abandoned: broken"
+
+
+def test_retry_marks_the_last_run(tmp_path: Path) -> None:
+    import dagster as dg
+
+    @dg.op
+    def breaks() -> None:
+        raise RuntimeError("broken on purpose")
+
+    @dg.job(name="assistant_turn")
+    def job() -> None:
+        breaks()
+
+    with open_instance(tmp_path / "dagster", ROOT / "dagster.yaml") as instance:
+        with pytest.raises(UnknownNameError):
+            request_retry(instance, "assistant", "dpo_gold_v1")
+        ended = job.execute_in_process(instance=instance, tags={PARTITION_TAG: "dpo_gold_v1"}, raise_on_error=False)
+        assert request_retry(instance, "assistant", "dpo_gold_v1") == ended.run_id
+        assert instance.get_run_by_id(ended.run_id).tags[FAILURE_TAG] == RETRY_REQUESTED

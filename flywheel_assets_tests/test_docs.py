@@ -1,0 +1,64 @@
+"""The README and the docs say what is there: commands, targets, rooms, links, and the example as written."""
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flywheel_assets.capture.service import running_capture
+from flywheel_assets.records import Reason
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_that_are_named_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z][a-z-]+)\b(?=`|\s{2,}|\n)", page.read_text())) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_flywheel_commands_that_are_named_exist(page: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "flywheel_assets.cli", "--help"], capture_output=True, text=True, check=True
+    )
+    known = set(re.findall(r"^\W*([a-z]+)\s", shown.stdout, flags=re.MULTILINE))
+    named = set(re.findall(r"(?:`|bin/)flywheel ([a-z]+)", page.read_text()))
+    assert named <= known, f"{page.name} names {named - known}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_room_has_its_line_in_the_readme() -> None:
+    rooms = {path.name for path in (ROOT / "flywheel_assets").iterdir() if (path / "__init__.py").exists()}
+    modules = {path.name for path in (ROOT / "flywheel_assets").glob("*.py")} - {"__init__.py"}
+    for name in rooms:
+        assert f"`{name}/`" in README, f"the folder map lacks {name}/"
+    for name in modules:
+        assert f"`{name}`" in README, f"the folder map lacks {name}"
+
+
+def test_every_reason_code_is_explained() -> None:
+    explained = (ROOT / "docs" / "curation.md").read_text() + (ROOT / "docs" / "architecture.md").read_text()
+    for reason in Reason:
+        assert f"`{reason.value}`" in explained, reason
+
+
+def test_the_curl_example_is_accepted_as_written(tmp_path: Path) -> None:
+    body = re.search(r"curl -s http://127\.0\.0\.1:8700(\S+) .*?-d '(\{.*?\})'", README, flags=re.DOTALL)
+    assert body is not None
+    with running_capture(tmp_path, ["assistant"], clock=lambda: datetime(2026, 11, 21, tzinfo=UTC)) as capture:
+        answer = httpx.post(capture.url + body[1], content=body[2], headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
+    assert set(json.loads(body[2])) >= {"prompt", "original_llm_output", "final_user_edit"}
