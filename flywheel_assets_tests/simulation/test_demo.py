@@ -120,7 +120,11 @@ def test_vandals_are_followed_to_where_their_edits_ended(tmp_path: Path, door: C
 
 
 def test_the_report_holds_the_numbers_but_no_text_and_no_path(tmp_path: Path, door: CaptureDoor) -> None:
-    turns = [turn_report("dpo_gold_v1", promoted=True, adapter=tmp_path), Skipped("no"), Skipped("no")]
+    turns: list[TurnReport | Skipped] = [
+        turn_report("dpo_gold_v1", promoted=True, adapter=tmp_path),
+        Skipped("no"),
+        Skipped("no"),
+    ]
     played = Played(tmp_path, door, turns, COUNTS)
     text = (played.out_dir / "report.json").read_text()
     report = json.loads(text)
@@ -134,7 +138,11 @@ def test_the_report_holds_the_numbers_but_no_text_and_no_path(tmp_path: Path, do
 
 
 def test_the_picture_is_a_png_of_readable_width(tmp_path: Path, door: CaptureDoor) -> None:
-    turns = [turn_report("dpo_gold_v1", promoted=True, adapter=V1), Skipped("no"), Skipped("no")]
+    turns: list[TurnReport | Skipped] = [
+        turn_report("dpo_gold_v1", promoted=True, adapter=V1),
+        Skipped("no"),
+        Skipped("no"),
+    ]
     image = (Played(tmp_path, door, turns, COUNTS).out_dir / "demo.png").read_bytes()
     assert image.startswith(b"\x89PNG\r\n\x1a\n")
     assert int.from_bytes(image[16:20], "big") == pytest.approx(1_100, abs=150)
