@@ -47,7 +47,7 @@ def first_unfinished_day(lake: Lake, start: date, last: date) -> date | None:
 def daily_schedule(application: str, start: date, job_name: str) -> dg.ScheduleDefinition:
     """Materialize what became final: runs at 00:30 UTC, a quarter of an hour after the day could close.
 
-    On an ordinary day that is one day, after an outage every missed one, on a new installation everything since `start`.
+    On an ordinary day that is one day, after an outage every missed one, on a new installation all since `start`.
     """
 
     @dg.schedule(

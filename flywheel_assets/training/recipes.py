@@ -57,6 +57,8 @@ class AdapterRecipe:
     """With fewer pairs to keep back nothing could be compared: all are trained on, and the second stage is left out."""
     selection_margin: float = 0.01
     """The second stage is inferior where its mean NED or missing ends exceed the SFT adapter's by more than this."""
+    selection_max_accepted_fallen: float = 0.02
+    """It is also inferior where more than this share of the accepted outputs became less likely than under SFT."""
     max_selection_rows: int = 500
     """Most pairs, and most accepted outputs, that the stages write for to be compared; the first by hash."""
     checkpoint_every_steps: int = 100

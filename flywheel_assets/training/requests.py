@@ -63,6 +63,8 @@ class SelectionScore(msgspec.Struct, frozen=True, kw_only=True):
     accepted_ned: float | None
     """The same on accepted outputs of the training data; None where there are none."""
     accepted_missing_end: float | None
+    accepted_fallen: float | None
+    """Share of those whose log p is lower than under the SFT adapter by more than the tolerance."""
 
 
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
