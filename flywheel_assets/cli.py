@@ -274,7 +274,8 @@ def _progress(config: PreferenceApplication) -> str:
 
 
 def _print_reasons(title: str, kept: int, dropped: dict[str, int]) -> None:
-    table = Table(title=title, title_justify="left")
+    console.print(title, style="bold", highlight=False)
+    table = Table()
     table.add_column("outcome")
     table.add_column("rows", justify="right")
     table.add_row("[bold green]kept[/]", f"{kept:,}")

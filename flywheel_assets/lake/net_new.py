@@ -42,9 +42,11 @@ def count_net_new(lake: Lake, versions: Versions, rules: ResolutionRules, enough
     is that upper bound.
     """
     trained = versions.last_trained()
-    closed = ledger.closed_days(lake, CURATED_DPO_PAIRS.name)
+    entries = ledger.entries_of(lake, CURATED_DPO_PAIRS.name)
+    closed = {day: entry.content_hash for day, entry in entries.items() if entry.is_closed}
     covered = set(map(date.fromisoformat, read_manifest(trained.export).days)) if trained else set()
-    partitions = len(set(closed) - covered)
+    # A day without a row is no partition of the table, however closed it is.
+    partitions = sum(1 for day in closed if day not in covered and entries[day].rows_kept)
     since = trained.version if trained else None
     rows_at_most = _total_rows(lake)
     if rows_at_most < enough_pairs:

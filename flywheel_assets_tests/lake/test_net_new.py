@@ -37,7 +37,7 @@ def test_an_empty_lake_has_nothing_new(bench: Workbench, versions: Versions) -> 
 def test_everything_is_new_before_the_first_training(bench: Workbench, versions: Versions) -> None:
     write_gold(bench, day(0), 3)
     write_gold(bench, day(1), 0)
-    assert count(bench, versions) == NetNew(3, 2, None, is_exact=True)
+    assert count(bench, versions) == NetNew(3, 1, None, is_exact=True)
 
 
 def test_open_days_do_not_count(bench: Workbench, versions: Versions) -> None:
