@@ -47,7 +47,7 @@ format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 bench: install  ## every benchmark; each prints its claim and a ratio
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 lock: install  ## write the installed versions into constraints.txt
 	{ echo "# Every version that \`make install\` uses, resolved on Python 3.11 (Linux x86-64). Regenerate with \`make lock\`."; \

@@ -4,7 +4,7 @@ Claim: the edit-distance step scores at least 2.5 × the rows per second of the 
 every check on passes at least 2 × its rows per second, its output written to disk once like the logger's.
 Data: MLQE-PE, 16,000 real (source, machine output, human edit) triples, tiled to 200,000 rows; copies after the first
 get a number behind their source, because exact duplicates would leave the gate early. 13 % of the rows are unedited.
-Command: .venv/bin/python benchmarks/gate_throughput.py [--rows 200000] [--repeats 5]
+Command: .venv/bin/python -m benchmarks.gate_throughput [--rows 200000] [--repeats 5]
 
 The plain logger is what one writes in an afternoon: per pair `Levenshtein.distance`, a check for three words, one file
 append (open, write, close) of a JSON line. Because an open handle is an obvious improvement, that is shown as well, and

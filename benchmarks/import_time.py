@@ -3,7 +3,7 @@
 Claim: loading `flywheel_assets.applications.assistant` takes at most twice as long as `import dagster`, and brings none
 of torch, transformers, mlflow, matplotlib or pandas.
 Data size: one code location; 7 fresh processes each, interleaved, medians.
-Command: python benchmarks/import_time.py
+Command: python -m benchmarks.import_time
 """
 
 import json

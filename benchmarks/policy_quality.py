@@ -4,7 +4,7 @@ Claim: the checksummed and framed forms (cards, IBANs, e-mail) are found nearly 
 fires; attacks without any lexical mark (BIPIA) are not found at all, and this table says so.
 Data: presidio_pii (1,500 synthetic sentences with spans), bipia (75 injection texts, 50 e-mails), xstest (450 prompts),
 mlqe_pe (16,000 edits), realhumaneval (chat turns of programmers), defacto (486 summaries with articles).
-Command: python benchmarks/policy_quality.py [--show CHECK]   (--show prints what one check found, to judge it by eye)
+Command: python -m benchmarks.policy_quality [--show CHECK]   (--show prints what one check found, to judge it by eye)
 """
 
 import argparse

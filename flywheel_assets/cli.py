@@ -1,5 +1,6 @@
 """`flywheel`: everything a person does without the UI."""
 
+import os
 import sys
 from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
@@ -204,6 +205,10 @@ def demo(
     from flywheel_assets.demonstration import run
 
     run(seed=seed, console=console)
+    # Everything is written and closed. With torch and Dagster's definitions in one process DuckDB 2.0's bindings fill the
+    # screen with "leaked" at the interpreter's shutdown, right below the demo's result; so there is none.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _driver(config: PreferenceApplication) -> "Driver":

@@ -4,8 +4,6 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 
-import httpx
-
 from flywheel_assets.errors import RolloutError
 
 
@@ -40,6 +38,8 @@ def announce(
             raise RolloutError(f"on_promotion command {command[0]!r} ended with {finished.returncode}: {complaint}")
         done.append(f"ran {command[0]}")
     if webhook:
+        import httpx  # 40 ms that loading a code location must not pay
+
         try:
             httpx.post(webhook, json=dict(event), timeout=timeout_s, follow_redirects=False).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -12,68 +12,28 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
-from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.exceptions import (
-    CommitFailedException,
-    CommitStateUnknownException,
-    NamespaceAlreadyExistsError,
-    NoSuchTableError,
-    TableAlreadyExistsError,
-    ValidationException,
-)
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression
-from pyiceberg.partitioning import PartitionField, PartitionSpec
-from pyiceberg.schema import Schema
-from pyiceberg.table import Table
-from pyiceberg.transforms import IdentityTransform
-from pyiceberg.types import (
-    BooleanType,
-    DateType,
-    DoubleType,
-    IcebergType,
-    LongType,
-    NestedField,
-    StringType,
-    TimestamptzType,
-)
-from sqlalchemy.exc import OperationalError
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from flywheel_assets import records
 from flywheel_assets.errors import CommitContentionError, PartitionMismatchError
 from flywheel_assets.lake.engine import connect, write_parquet
 
+if TYPE_CHECKING:
+    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.table import Table
+
 _COMMIT_DEADLINE_S = 120.0
 _LOCK_TIMEOUT_S = 120.0
-_RETRYABLE = (CommitFailedException, CommitStateUnknownException, ValidationException, OperationalError)
-
-_TABLE_PROPERTIES = {
-    # Off by default in pyiceberg: 500 commits then take 1.2 s to plan, merged 23 ms.
-    "commit.manifest-merge.enabled": "true",
-    # Without these, metadata files of all past commits stay: 94 MB after 500.
-    "write.metadata.delete-after-commit.enabled": "true",
-    "write.metadata.previous-versions-max": "10",
-    "write.parquet.compression-codec": "zstd",
-}
-_ICEBERG_TYPES: dict[pa.DataType, IcebergType] = {
-    pa.string(): StringType(),
-    pa.float64(): DoubleType(),
-    pa.int64(): LongType(),
-    pa.bool_(): BooleanType(),
-    pa.date32(): DateType(),
-    records.TIMESTAMP: TimestamptzType(),
-}
 
 
 @dataclass(frozen=True)
@@ -122,43 +82,34 @@ class Lake:
     """Local folder for locks, files under construction and DuckDB's spill."""
 
     @cached_property
-    def catalog(self) -> SqlCatalog:
+    def catalog(self) -> "SqlCatalog":
         """The catalog, its namespace created on first use."""
+        from flywheel_assets.lake.iceberg import open_catalog
+
         self.scratch.mkdir(parents=True, exist_ok=True)
         if self.catalog_uri.startswith("sqlite:///"):
             Path(self.catalog_uri.removeprefix("sqlite:///").split("?")[0]).parent.mkdir(parents=True, exist_ok=True)
         # pyiceberg logs every commit's retries itself; ours are the ones that count.
         logging.getLogger("pyiceberg").setLevel(logging.ERROR)
         with self._lock("catalog"):
-            catalog = SqlCatalog("flywheel", uri=self.catalog_uri, warehouse=self.warehouse)
-            with suppress(NamespaceAlreadyExistsError):
-                catalog.create_namespace(self.application)
-        return catalog
+            return open_catalog(self.catalog_uri, self.warehouse, self.application)
 
-    def table(self, spec: TableSpec) -> Table:
+    def table(self, spec: TableSpec) -> "Table":
         """Load the table's current metadata, creating the table on first use."""
-        identifier = (self.application, spec.name)
-        try:
-            return self.catalog.load_table(identifier)
-        except NoSuchTableError:
-            try:
-                return self.catalog.create_table(
-                    identifier,
-                    _iceberg_schema(spec),
-                    partition_spec=_partition_spec(spec),
-                    properties=_TABLE_PROPERTIES,
-                )
-            except TableAlreadyExistsError:
-                return self.catalog.load_table(identifier)
+        from flywheel_assets.lake.iceberg import load_or_create
 
-    def commit(self, spec: TableSpec, change: Callable[[Table], None]) -> Table:
+        return load_or_create(self.catalog, self.application, spec)
+
+    def commit(self, spec: TableSpec, change: "Callable[[Table], None]") -> "Table":
         """Apply `change` to the freshly loaded table under its lock, retrying contention; returns the table after it.
 
         Raises:
             CommitContentionError: the lock or the catalog stayed busy past the deadline.
         """
+        from flywheel_assets.lake.iceberg import RETRYABLE
+
         attempts = Retrying(
-            retry=retry_if_exception_type(_RETRYABLE),
+            retry=retry_if_exception_type(RETRYABLE),
             wait=wait_random_exponential(multiplier=0.05, max=3.0),
             stop=stop_after_delay(_COMMIT_DEADLINE_S),
         )
@@ -169,7 +120,7 @@ class Lake:
                 f"{self.application}.{spec.name}: no commit within {_COMMIT_DEADLINE_S:.0f} s; it is safe to run again"
             ) from error
 
-    def _commit_once(self, spec: TableSpec, change: Callable[[Table], None]) -> Table:
+    def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]") -> "Table":
         with self.locked(spec):
             table = self.table(spec)
             with warnings.catch_warnings():
@@ -217,7 +168,7 @@ class Lake:
 
         placed: list[str] = []
 
-        def swap(table: Table) -> None:
+        def swap(table: "Table") -> None:
             if not placed:
                 placed.extend(self._place(table, path) for path in files.values())
             with table.transaction() as transaction:
@@ -232,13 +183,13 @@ class Lake:
     ) -> None:
         """Rewrite a small unpartitioned table as `merge(its rows)`, read and written under one lock."""
 
-        def rewrite(table: Table) -> None:
+        def rewrite(table: "Table") -> None:
             rows = merge(table.scan().to_arrow().cast(_nullable(spec.schema)))
             table.overwrite(rows.cast(_nullable(spec.schema)), snapshot_properties=dict(properties))
 
         self.commit(spec, rewrite)
 
-    def _place(self, table: Table, path: Path) -> str:
+    def _place(self, table: "Table", path: Path) -> str:
         """Bring a finished local file under its final, unique name in the table's location."""
         target = f"{table.location()}/data/{path.stem}-{uuid.uuid4().hex}.parquet"
         local = _local_path(target)
@@ -290,7 +241,9 @@ class Lake:
         if (snapshot_id is None and table.current_snapshot() is None) or wanted == []:
             connection.register(view, spec.schema.empty_table().select(names))
             return
-        where: str | BooleanExpression = AlwaysTrue() if wanted is None else _partition_filter(spec, wanted)
+        from flywheel_assets.lake.iceberg import EVERY_ROW
+
+        where = EVERY_ROW if wanted is None else _partition_filter(spec, wanted)
         scan = table.scan(row_filter=where, selected_fields=tuple(names), snapshot_id=snapshot_id)
         paths = [_local_path(task.file.file_path) for task in scan.plan_files()]
         if not paths:
@@ -337,29 +290,6 @@ def column_list(schema: pa.Schema) -> str:
 def _nullable(schema: pa.Schema) -> pa.Schema:
     # Parquet written by DuckDB has optional columns only, and Iceberg refuses those for a required field.
     return pa.schema([column.with_nullable(True).remove_metadata() for column in schema])
-
-
-def _iceberg_schema(spec: TableSpec) -> Schema:
-    fields = [
-        NestedField(
-            field_id=position,
-            name=column.name,
-            field_type=_ICEBERG_TYPES[column.type],
-            required=False,
-            doc=records.description_of(column),
-        )
-        for position, column in enumerate(spec.schema, start=1)
-    ]
-    return Schema(*fields)
-
-
-def _partition_spec(spec: TableSpec) -> PartitionSpec:
-    # Identity on a date column: pyiceberg's day transform needs pyiceberg-core.
-    columns = [column for column in (spec.day_column, spec.stage_column) if column]
-    ids = {column.name: position for position, column in enumerate(spec.schema, start=1)}
-    return PartitionSpec(
-        *(PartitionField(ids[name], 1000 + i, IdentityTransform(), name) for i, name in enumerate(columns))
-    )
 
 
 def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> str:
