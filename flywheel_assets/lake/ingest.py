@@ -44,7 +44,9 @@ def ingest_days(
     """
     spec = TABLE_OF[kind]
     zone = LandingZone(landing_root, lake.application, kind)
-    # Oldest first: a segment that is late for a closed day moves to today before today is listed.
+    # Before today is listed, and for all days: the schedule reads a closed and curated day never again.
+    zone.republish_late(stamp.now)
+    # Oldest first: a segment that is late for a day that only now closes moves to today, too.
     landed = [zone.read(day, stamp.now) for day in sorted(days)]
     with lake.connect() as connection:
         ingested = [_ingest_day(lake, connection, spec, day) for day in landed]

@@ -6,7 +6,8 @@
 
 A segment becomes visible by one atomic rename. The first reader that comes later than `CLOSING_DELAY` after the day's
 end *closes* it: from then on the day is exactly the files that `_CLOSED.json` lists. A segment that turns up later is
-moved to the day on which it was found, so nothing acknowledged is lost and no closed day changes.
+moved to the day on which it was found, by a reader of the closed day or by the sweep that comes before every ingest, so
+nothing acknowledged is lost and no closed day changes.
 """
 
 import hashlib
@@ -120,17 +121,31 @@ class LandingZone:
         paths = tuple(sorted(folder.glob("*.jsonl")))
         return LandedDay(day, paths, False, _digest([(path.name, path.stat().st_size) for path in paths]))
 
+    def republish_late(self, now: datetime) -> list[Path]:
+        """Move every segment that is late for its closed day to today, whoever reads those days; returns new paths.
+
+        A capture process that stalled over the closing renames its segment into a day that nobody has a reason to
+        read again. Costs one listing per day folder.
+        """
+        moved: list[Path] = []
+        for day in self.days():
+            folder = self.day_folder(day)
+            closed_file = folder / CLOSED_FILE
+            if closed_file.exists():
+                moved += self._republish_late_segments(folder, _read_closing(closed_file), now)
+        return moved
+
     def _close(self, day: date, now: datetime) -> _Closing:
         folder = self.day_folder(day)
         folder.mkdir(parents=True, exist_ok=True)
         closed_file = folder / CLOSED_FILE
         if closed_file.exists():
-            closing = msgspec.json.decode(closed_file.read_bytes(), type=_Closing)
+            closing = _read_closing(closed_file)
             self._verify(folder, closing, day)
         else:
             write_once(closed_file, msgspec.json.encode(_Closing(closed_at=now, segments=_segments(folder))))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
-            closing = msgspec.json.decode(closed_file.read_bytes(), type=_Closing)
+            closing = _read_closing(closed_file)
         self._republish_late_segments(folder, closing, now)
         return closing
 
@@ -149,12 +164,14 @@ class LandingZone:
                     "A closed day never changes: restore the file."
                 )
 
-    def _republish_late_segments(self, folder: Path, closing: _Closing, now: datetime) -> None:
+    def _republish_late_segments(self, folder: Path, closing: _Closing, now: datetime) -> list[Path]:
         listed = {segment.name for segment in closing.segments}
+        moved = []
         for late in sorted(folder.glob("*.jsonl")):
             if late.name not in listed:
                 with suppress(FileNotFoundError):  # another reader of the closed day moved it first
-                    self.publish(late, now.date())
+                    moved.append(self.publish(late, now.date()))
+        return moved
 
 
 def wait_until_sealed(
@@ -168,6 +185,10 @@ def wait_until_sealed(
             return False
         sleep(0.2)
     return True
+
+
+def _read_closing(closed_file: Path) -> _Closing:
+    return msgspec.json.decode(closed_file.read_bytes(), type=_Closing)
 
 
 def _segments(folder: Path) -> list[Segment]:

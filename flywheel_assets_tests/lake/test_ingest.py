@@ -216,3 +216,15 @@ def test_a_late_segment_is_ingested_on_the_day_it_was_found(bench: Workbench) ->
     today = LONG_AFTER.date()
     entries = bench.ingest(PREDICTION, [DAY, today])
     assert (entries[DAY].rows_kept, entries[today].rows_kept, entries[today].is_closed) == (1, 1, False)
+
+
+def test_a_segment_late_for_a_day_that_nobody_reads_again_is_read_today(bench: Workbench) -> None:
+    """A capture process that stalled over midnight publishes into a day that is closed, curated and left alone."""
+    bench.land(FEEDBACK, DAY, [make_feedback()])
+    bench.ingest(FEEDBACK, [DAY], now=NOON + timedelta(days=1))
+    late = bench.land(FEEDBACK, DAY, [make_feedback(event_id="late")], name="late")
+    today = day(5)
+    bench.ingest(FEEDBACK, [today], now=NOON + timedelta(days=5))
+    assert not late.exists()
+    assert [row["event_id"] for row in bench.rows(GROUND_TRUTH, [today])] == ["late"]
+    assert len(bench.rows(GROUND_TRUTH, [DAY])) == 1

@@ -221,3 +221,16 @@ def test_waiting_for_capture_gives_up(zone: LandingZone, tmp_path: Path) -> None
     zone.open_folder.mkdir(parents=True)
     (zone.open_folder / "a.jsonl").write_text("{}\n")
     assert not wait_until_sealed(tmp_path, APPLICATION, -1, sleep=lambda _: None)
+
+
+def test_the_sweep_moves_what_is_late_and_nothing_else(zone: LandingZone) -> None:
+    publish(zone, "listed")
+    zone.read(DAY, CLOSED)
+    publish(zone, "late")
+    publish(zone, "of an open day", on=1)
+    now = CLOSED + timedelta(hours=1)  # DAY + 1, still open
+    moved = zone.republish_late(now)
+    assert [path.stem for path in moved] == ["late"]
+    assert names(zone.read(DAY, now)) == ["listed"]
+    assert names(zone.read(day(1), now)) == ["late", "of an open day"]
+    assert zone.republish_late(now) == []
