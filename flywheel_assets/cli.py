@@ -14,12 +14,13 @@ from rich.table import Table
 
 from flywheel_assets import applications
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.errors import FlywheelError, UnknownNameError
+from flywheel_assets.errors import FlywheelError, UnknownNameError, VersionConflictError
 from flywheel_assets.settings import settings
 
 if TYPE_CHECKING:
     from flywheel_assets.defs.running import Driver, Finished
     from flywheel_assets.lake.ledger import LedgerEntry
+    from flywheel_assets.lake.versions import VersionFolder, Versions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
@@ -118,16 +119,22 @@ def turn(
     from flywheel_assets.defs.automation import last_closed_day
 
     config = _load(application)
-    driver = _driver(config)
     moment = datetime.now(UTC)
     last = moment.date() if now else last_closed_day(moment)
     if now:
         from flywheel_assets.lake.landing import wait_until_sealed
 
         with console.status("waiting for capture to seal its open segments"):
-            wait_until_sealed(settings().resolved_landing_dir(), application, settings().capture_segment_age_s + 15)
+            sealed = wait_until_sealed(
+                settings().resolved_landing_dir(), application, settings().capture_segment_age_s + 15
+            )
+        if not sealed:
+            errors.print("an open segment was not sealed in time and is left out; is capture running?", style="yellow")
+    if last < config.start_date:
+        hint = "" if now else "; today's rows come with --now"
+        raise typer.BadParameter(f"{application} starts on {config.start_date}, the last day to read is {last}{hint}")
     first = _first_pending(config, last)
-    _run_range(driver, first, last)
+    _run_range(_driver(config), first, last)
     console.print(_progress(config))
 
 
@@ -137,6 +144,12 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
     config = _load(application)
     lookback = timedelta(days=config.window.match_lookback_days)
     today = datetime.now(UTC).date()
+    if first > last:
+        raise typer.BadParameter(f"{first.date()} is later than {last.date()}: give the first day first")
+    if first.date() < config.start_date:
+        raise typer.BadParameter(f"{first.date()} has no partition: {application} starts on {config.start_date}")
+    if last.date() > today:
+        raise typer.BadParameter(f"{last.date()} is in the future: today is {today} (UTC)")
     begin = min(first.date(), _first_pending(config, first.date()))
     end = min(last.date() + lookback, max(last.date(), _last_materialized(config) or last.date()), today)
     _run_range(_driver(config), begin, end)
@@ -164,9 +177,12 @@ def stale(application: Application = "assistant") -> None:
 @app.command()
 def retry(version: str, application: Application = "assistant") -> None:
     """Let the trigger run a failed or canceled gold version again, as the same version."""
+    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.defs.running import request_retry
 
-    run_id = request_retry(_driver(_load(application)).instance, application, version)
+    config = _load(application)
+    _require_unfinished(version, Stores().versions(application))
+    run_id = request_retry(_driver(config).instance, application, version)
     console.print(f"{version} runs again at the trigger's next tick (the last run was {run_id})")
 
 
@@ -178,12 +194,20 @@ def abandon(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without it only says what would happen.")] = False,
 ) -> None:
     """Finish a gold version without a promotion, so that the trigger can cut the next one."""
+    from flywheel_assets.defs.partitions import version_partitions
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.promotions import Promotion, record_promotion
 
-    folder = Stores().versions(application).folder(version)
-    if folder.is_finished:
-        raise UnknownNameError("unfinished version", version, [])
+    config = _load(application)
+    stores = Stores()
+    folder = _require_unfinished(version, stores.versions(application))
+    requested = _driver(config).instance.get_dynamic_partitions(str(version_partitions(application).name))
+    if not folder.path.exists() and version not in requested:
+        # A slip of the finger would otherwise use up a number.
+        raise UnknownNameError("gold version", version, requested)
+    champion = stores.registry(application).champion()
+    if champion is not None and champion.gold_version == version:
+        raise VersionConflictError(f"{version} serves already; `flywheel retry {version}` records its promotion")
     if not yes:
         console.print(f"would finish {version} without a promotion: {reason}. Repeat with --yes to do it.")
         return
@@ -205,10 +229,18 @@ def demo(
     from flywheel_assets.demonstration import run
 
     run(seed=seed, console=console)
-    # Everything is written and closed. With torch and Dagster's definitions in one process DuckDB 2.0's bindings fill the
-    # screen with "leaked" at the interpreter's shutdown, right below the demo's result; so there is none.
+    # Everything is written and closed. With torch and Dagster's definitions in one process, DuckDB 2.0's bindings fill
+    # the screen with "leaked" at the interpreter's shutdown, right below the demo's result; so there is none.
     sys.stdout.flush()
     os._exit(0)
+
+
+def _require_unfinished(version: str, versions: "Versions") -> "VersionFolder":
+    folder = versions.folder(version)
+    if folder.is_finished:
+        unfinished = [each.version for each in versions if not each.is_finished]
+        raise UnknownNameError("unfinished version", version, unfinished, "It was decided; see its promotion.")
+    return folder
 
 
 def _driver(config: PreferenceApplication) -> "Driver":

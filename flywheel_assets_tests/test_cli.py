@@ -4,11 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from flywheel_assets import cli
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.defs.automation import PARTITION_TAG
 from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
@@ -74,6 +78,7 @@ def test_import_lands_a_file_and_says_what_is_next(tmp_path: Path) -> None:
     [
         (["turn", "-a", "asistant"], "unknown application 'asistant'; known: assistant"),
         (["abandon", "gold_7", "--reason", "test"], "unknown gold version 'gold_7'"),
+        (["abandon", "dpo_gold_v7", "--reason", "test", "--yes"], "unknown gold version 'dpo_gold_v7'"),
         (["retry", "dpo_gold_v7"], "unknown ended run of version 'dpo_gold_v7'"),
     ],
 )
@@ -82,6 +87,39 @@ def test_errors_are_one_line(tmp_path: Path, arguments: list[str], complaint: st
     assert failed.returncode == 1
     assert complaint in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["2026-09-05", "2026-09-01"], "2026-09-05 is later than 2026-09-01"),
+        (["2020-01-01", "2026-09-01"], "2020-01-01 has no partition: assistant starts on 2026-09-01"),
+        (["2026-09-01", "2999-01-01"], "2999-01-01 is in the future"),
+    ],
+)
+def test_backfill_refuses_what_is_no_range(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
+) -> None:
+    monkeypatch.setattr(cli, "_run_range", lambda *_: pytest.fail("ran"))
+    refused = CliRunner().invoke(cli.app, ["backfill", *arguments], env={"COLUMNS": "200"})
+    assert refused.exit_code == 2
+    assert complaint in refused.output
+
+
+def test_turn_before_the_first_day_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(cli._load("assistant"), start_date=datetime.now(UTC).date())
+    monkeypatch.setattr(cli, "_load", lambda _: config)
+    refused = CliRunner().invoke(cli.app, ["turn"], env={"COLUMNS": "300"})
+    assert refused.exit_code == 2
+    assert "today's rows come with --now" in refused.output
+
+
+def test_a_decided_version_is_neither_retried_nor_abandoned(tmp_path: Path) -> None:
+    folder = tmp_path / "versions" / "assistant" / "dpo_gold_v1"
+    folder.mkdir(parents=True)
+    (folder / "promotion.json").write_text("{}")
+    for arguments in (["retry", "dpo_gold_v1"], ["abandon", "dpo_gold_v1", "--reason", "test", "--yes"]):
+        assert "unknown unfinished version 'dpo_gold_v1'" in flywheel(tmp_path, *arguments).stderr
 
 
 def test_abandon_says_first_what_it_would_do(tmp_path: Path) -> None:
