@@ -129,5 +129,8 @@ class Driver:
         if failures:
             data = failures[0].step_failure_data
             description = data.user_failure_data.description if data.user_failure_data else None
-            error = description or (data.error.message if data.error else "unknown")
+            root = data.error
+            while root is not None and root.cause is not None:
+                root = root.cause
+            error = description or (root.message.strip() if root else "unknown")
         return Finished(result.run_id, result.success, error)
