@@ -36,7 +36,7 @@ def main() -> None:
         app()
     except FlywheelError as error:
         errors.print(f"[bold red]error:[/] {type(error).__name__}: ", end="")
-        errors.print(str(error), markup=False, highlight=False)
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(75 if error.is_transient else 1)
 
 
@@ -294,7 +294,7 @@ def _sum_reasons(entries: "dict[date, LedgerEntry]") -> dict[str, int]:
 def _fail_unless_succeeded(finished: "Finished") -> None:
     if not finished.succeeded:
         errors.print(f"run {finished.run_id} failed: ", style="bold red", end="")
-        errors.print(finished.error or "see its logs", markup=False, highlight=False)
+        errors.print(finished.error or "see its logs", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 

@@ -1,0 +1,59 @@
+"""`make dev`'s services end together: with their children, also when they do not want to."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flywheel_assets import devservices
+from flywheel_assets.devservices import Service, stop
+from flywheel_assets.errors import SettingsError
+
+_SLEEP = "[sys.executable, '-c', 'import time; time.sleep(60)']"
+_CHILD = f"import subprocess, sys; print(subprocess.Popen({_SLEEP}).pid, flush=True)"
+
+
+def start(code: str, **options: object) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE, **options)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_a_service_ends_with_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dagster dev` in the background outlived SIGINT by a minute, and its code servers outlived it."""
+    monkeypatch.setattr(devservices, "_STOP_DEADLINE_S", 0.5)
+    stubborn = start(f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {_CHILD}; time.sleep(60)")
+    assert stubborn.stdout is not None
+    child = int(stubborn.stdout.readline())
+    stop([stubborn])
+    stubborn.wait(5)
+    deadline = time.monotonic() + 5
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(child)
+    assert not is_alive(stubborn.pid)
+    stubborn.stdout.close()
+
+
+def test_one_service_that_dies_is_named() -> None:
+    died = start("raise SystemExit(3)")
+    with pytest.raises(SettingsError, match="mlflow ended with 3"):
+        devservices._wait_for_first_exit([Service("mlflow", [], "")], [died])
+    assert died.stdout is not None
+    died.stdout.close()
+
+
+def test_dev_says_where_it_must_be_started(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flywheel_assets.cli", "dev"]
+    failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert failed.returncode == 1
+    assert "workspace.yaml does not exist; run from the project's folder" in failed.stderr
