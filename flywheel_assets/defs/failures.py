@@ -1,11 +1,14 @@
 """Every failure is permanent or transient, and Dagster obeys: only the transient is retried."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 
 from flywheel_assets.errors import FlywheelError
+from flywheel_assets.evaluation.own_process import is_transient
 
 FAILURE_TAG = "flywheel/failure"
 PERMANENT = "permanent"
@@ -20,20 +23,44 @@ RETRY_TRANSIENT = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPO
 def failures_are_classified(context: dg.AssetExecutionContext) -> Iterator[None]:
     """Tag the run with what kind of failure ended it, for the trigger and for people, and forbid useless retries.
 
-    An exception that is not ours is a defect of the code: permanent. A run that was killed leaves no tag at all, which
-    the trigger reads as transient.
+    An exception that is not ours is a defect of the code, thus permanent, unless a disk, lock or database was busy. Its
+    message may quote a user's text, which must not get into Dagster's event log: only where it happened is told. A run
+    that was killed leaves no tag at all, which the trigger reads as transient.
     """
     try:
         yield
     except dg.Failure:
         raise
     except FlywheelError as error:
-        context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: TRANSIENT if error.is_transient else PERMANENT})
-        raise dg.Failure(
-            description=str(error),
-            metadata={"error": type(error).__name__, "is_transient": error.is_transient},
-            allow_retries=error.is_transient,
-        ) from error
-    except Exception:
-        context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: PERMANENT})
-        raise
+        raise _failure(context, error, str(error), error.is_transient) from error
+    except Exception as error:
+        # Without its cause: Dagster would store the message of every exception in the chain.
+        raise _failure(context, error, _where(error), _may_pass(error)) from None
+
+
+def _failure(context: dg.AssetExecutionContext, error: Exception, description: str, may_pass: bool) -> dg.Failure:
+    context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: TRANSIENT if may_pass else PERMANENT})
+    return dg.Failure(
+        description=description,
+        metadata={
+            "error": type(error).__name__,
+            "is_transient": may_pass,
+            "stack": dg.MetadataValue.md("```\n" + "".join(traceback.format_tb(error.__traceback__)) + "```"),
+        },
+        allow_retries=may_pass,
+    )
+
+
+def _where(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror} ({error.filename or 'no file named'})"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {Path(frame.filename).name}"
+
+
+def _may_pass(error: Exception) -> bool:
+    # Locks raise TimeoutError; the database errors are SQLAlchemy's and MLflow's, neither of which is imported here.
+    is_busy_database = type(error).__name__ == "OperationalError" or (
+        getattr(error, "error_code", None) == "TEMPORARILY_UNAVAILABLE"
+    )
+    return is_transient(error) or isinstance(error, TimeoutError) or is_busy_database
