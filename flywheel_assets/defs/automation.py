@@ -85,6 +85,7 @@ class PendingVersion:
     ended_at: float | None
     is_canceled: bool
     """A person stopped the last run: only a person starts it again."""
+    last_run_id: str | None = None
 
 
 def next_version(lake: Lake, versions: Versions, partitions: Sequence[str]) -> str:
@@ -121,6 +122,7 @@ def pending_version(
         failure=newest.dagster_run.tags.get(FAILURE_TAG) if newest else None,
         ended_at=newest.end_time if newest else None,
         is_canceled=newest is not None and newest.dagster_run.status is dg.DagsterRunStatus.CANCELED,
+        last_run_id=newest.dagster_run.run_id if newest else None,
     )
 
 
@@ -169,14 +171,14 @@ def training_threshold_sensor(application: PreferenceApplication, job_name: str)
         if pending is not None:
             if refusal := why_not_retry(pending, trigger, clock.now()):
                 return dg.SkipReason(refusal)
-            return _request(application.name, pending.version, pending.attempts + 1, "retry")
+            return _request(application.name, pending.version, pending.last_run_id, "retry")
 
         count, cursor = _count_once_per_state(context.cursor, lake, versions, application)
         if count.pairs < trigger.min_new_pairs or count.partitions < trigger.min_new_partitions:
             return dg.SensorResult(skip_reason=progress_sentence(count, trigger), cursor=cursor)
         version = next_version(lake, versions, partitions)
         request = _request(
-            application.name, version, 1, f"{count.pairs} new pairs in {count.partitions} new partitions"
+            application.name, version, None, f"{count.pairs} new pairs in {count.partitions} new partitions"
         )
         return dg.SensorResult(
             run_requests=request.run_requests,
@@ -196,10 +198,11 @@ def progress_sentence(count: NetNew, trigger: Trigger) -> str:
     )
 
 
-def _request(application: str, version: str, attempt: int, reason: str) -> dg.SensorResult:
-    # A run key dedupes against failed runs too, so each attempt needs its own.
+def _request(application: str, version: str, last_run_id: str | None, reason: str) -> dg.SensorResult:
+    # A run key dedupes against failed runs too, so each attempt needs its own. It names the run that it follows: a
+    # number of runs would come again, and the request be lost, once old runs are deleted.
     request = dg.RunRequest(
-        run_key=f"{application}:{version}:{attempt}", partition_key=version, tags={REASON_TAG: reason}
+        run_key=f"{application}:{version}:{last_run_id or 'first'}", partition_key=version, tags={REASON_TAG: reason}
     )
     return dg.SensorResult(run_requests=[request])
 
@@ -208,10 +211,13 @@ def _count_once_per_state(
     cursor: str | None, lake: Lake, versions: Versions, application: PreferenceApplication
 ) -> tuple[NetNew, str]:
     """Count, unless nothing that matters has changed since the count in the cursor."""
-    state = lake_state(lake, versions)
+    state = {
+        "lake": lake_state(lake, versions),
+        "threshold": application.trigger.min_new_pairs,
+        "rules": str(application.resolution),
+    }
     known = json.loads(cursor) if cursor else {}
-    if known.get("state") == state and known.get("threshold") == application.trigger.min_new_pairs:
+    if known.get("state") == state:
         return NetNew(**known["count"]), str(cursor)
     count = count_net_new(lake, versions, application.resolution, application.trigger.min_new_pairs)
-    fresh = {"state": state, "threshold": application.trigger.min_new_pairs, "count": count.__dict__}
-    return count, json.dumps(fresh)
+    return count, json.dumps({"state": state, "count": vars(count)})

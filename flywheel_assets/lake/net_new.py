@@ -11,7 +11,7 @@ from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.exports import read_manifest
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, LEDGER, Lake
-from flywheel_assets.lake.versions import Versions, resolve_now, trained_pair_ids
+from flywheel_assets.lake.versions import Versions, pair_ids_to_train_now, trained_pair_ids
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def count_net_new(lake: Lake, versions: Versions, rules: ResolutionRules, enough
     if rows_at_most < enough_pairs:
         return NetNew(rows_at_most, partitions, since, is_exact=False)
     known = trained_pair_ids(trained) if trained else set()
-    train = resolve_now(lake, rules, closed).train
-    return NetNew(len(set(train["pair_id"].to_pylist()) - known), partitions, since, is_exact=True)
+    return NetNew(len(pair_ids_to_train_now(lake, rules, closed) - known), partitions, since, is_exact=True)
 
 
 def _total_rows(lake: Lake) -> int:

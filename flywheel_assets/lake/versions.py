@@ -13,7 +13,7 @@ taken back before anything is tagged.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -21,7 +21,8 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from flywheel_assets.curation.resolution import Resolution, ResolutionRules, resolve
+from flywheel_assets import records
+from flywheel_assets.curation.resolution import ResolutionRules, resolve
 from flywheel_assets.errors import EmptyVersionError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.exports import (
@@ -37,6 +38,8 @@ from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
 
 VERSION_PREFIX = "dpo_gold_v"
+_TEXTS = ("prompt", "chosen", "rejected")
+"""What no decision of resolution looks at, and nearly all of gold's bytes."""
 _VERSION = re.compile(rf"^{VERSION_PREFIX}([1-9][0-9]*)\Z")
 
 
@@ -184,9 +187,13 @@ def _verified(folder: VersionFolder, pin: Pin) -> Manifest:
     return manifest
 
 
-def resolve_now(lake: Lake, rules: ResolutionRules, days: Mapping[date, str]) -> Resolution:
-    """What a version cut now would hold, over the closed days `days`."""
-    return resolve(_rows_of_days(lake, {day.isoformat(): "" for day in days}, None), rules)
+def pair_ids_to_train_now(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:
+    """The pairs that a version cut now over the closed days `days` would train on; reads no text."""
+    narrow = [name for name in records.CURATED_DPO_PAIRS.names if name not in _TEXTS]
+    gold = lake.read(CURATED_DPO_PAIRS, days, narrow)
+    for name in _TEXTS:
+        gold = gold.append_column(name, pa.repeat("", len(gold)))
+    return set(resolve(gold, rules).train["pair_id"].to_pylist())
 
 
 def trained_pair_ids(folder: VersionFolder) -> set[str]:
@@ -239,5 +246,5 @@ def _tag(lake: Lake, pin: Pin) -> None:
             )
 
 
-def _rows_of_days(lake: Lake, days: Mapping[str, str], snapshot_id: int | None) -> pa.Table:
+def _rows_of_days(lake: Lake, days: Mapping[str, str], snapshot_id: int) -> pa.Table:
     return lake.read(CURATED_DPO_PAIRS, [date.fromisoformat(day) for day in days], snapshot_id=snapshot_id)

@@ -143,7 +143,7 @@ def test_fires_once_with_a_new_version_when_both_thresholds_are_crossed(stores, 
     write_gold(lake, DAY, 5)
     result = tick(stores, instance)
     assert [request.partition_key for request in result.run_requests] == ["dpo_gold_v1"]
-    assert result.run_requests[0].run_key == "assistant:dpo_gold_v1:1"
+    assert result.run_requests[0].run_key == "assistant:dpo_gold_v1:first"
     assert result.dynamic_partitions_requests[0].partition_keys == ["dpo_gold_v1"]
 
 
@@ -192,6 +192,14 @@ def test_the_count_is_taken_once_per_state_of_the_lake(stores, lake, instance, m
     assert "5 of 6" in reason(tick(stores, instance, cursor, application))
 
 
+def test_other_resolution_rules_are_counted_at_once(stores, lake, instance) -> None:
+    held_out = replace(APPLICATION, resolution=ResolutionRules(holdout_share=1.0))
+    write_gold(lake, DAY, 5)
+    waiting = tick(stores, instance, application=held_out)
+    assert "0 of 5 new pairs" in reason(waiting)
+    assert len(tick(stores, instance, waiting.cursor).run_requests) == 1
+
+
 def test_a_failed_tick_loses_nothing(stores, lake, instance, monkeypatch) -> None:
     write_gold(lake, DAY, 5)
     with monkeypatch.context() as patch:
@@ -224,7 +232,20 @@ def test_a_failed_training_is_run_again_as_the_same_version(stores, lake, instan
 
     instance.add_run_tags(run_id, {FAILURE_TAG: RETRY_REQUESTED})
     request = tick(stores, instance).run_requests[0]
-    assert (request.partition_key, request.run_key) == ("dpo_gold_v1", "assistant:dpo_gold_v1:2")
+    assert (request.partition_key, request.run_key) == ("dpo_gold_v1", f"assistant:dpo_gold_v1:{run_id}")
+
+
+def test_deleted_runs_lose_no_retry(stores, lake, instance) -> None:
+    """Dagster silently drops a request whose key any earlier run had."""
+    instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1"])
+    keys, runs = [], []
+    for attempt in range(3):
+        runs.append(run_version(instance, BROKEN_JOB, "dpo_gold_v1"))
+        instance.add_run_tags(runs[-1], {FAILURE_TAG: RETRY_REQUESTED})
+        keys.append(tick(stores, instance).run_requests[0].run_key)
+        if attempt == 1:
+            instance.delete_run(runs[0])
+    assert len(set(keys)) == 3
 
 
 def test_pending_version_reads_the_runs(stores, instance) -> None:

@@ -1,10 +1,14 @@
 """What the training trigger counts: the lake's truth, whatever was materialized how often."""
 
+from typing import Any
+
+import pyarrow as pa
 import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake import net_new
 from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_state
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake, TableSpec
 from flywheel_assets.lake.versions import Versions, cut_version
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.gold import write_gold
@@ -89,10 +93,27 @@ def test_below_the_threshold_metadata_alone_is_asked(
     def refuse(*_: object) -> None:
         raise AssertionError("rows were read")
 
-    monkeypatch.setattr(net_new, "resolve_now", refuse)
+    monkeypatch.setattr(net_new, "pair_ids_to_train_now", refuse)
     assert count(bench, versions, enough_pairs=5) == NetNew(4, 1, None, is_exact=False)
     with pytest.raises(AssertionError, match="rows were read"):
         count(bench, versions, enough_pairs=4)
+
+
+def test_counting_reads_no_text(bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trigger counts in the code server, whose memory must not grow with what users write."""
+    write_gold(bench, day(0), 3)
+    columns_read: list[str] = []
+    read = Lake.read
+
+    def watched(self: Lake, spec: TableSpec, *arguments: Any, **more: Any) -> pa.Table:
+        found = read(self, spec, *arguments, **more)
+        columns_read.extend(found.column_names if spec is CURATED_DPO_PAIRS else [])
+        return found
+
+    monkeypatch.setattr(Lake, "read", watched)
+    assert count(bench, versions).pairs == 3
+    assert columns_read
+    assert not {"prompt", "chosen", "rejected"} & set(columns_read)
 
 
 def test_the_state_changes_with_everything_the_count_depends_on(bench: Workbench, versions: Versions) -> None:
