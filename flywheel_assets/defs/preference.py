@@ -1,6 +1,7 @@
 """The preference flywheel: `curated_dpo_pairs` by day, then one gold version from snapshot to promotion."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import dagster as dg
 import msgspec
@@ -207,6 +208,9 @@ def _adapter_evaluation(application: PreferenceApplication) -> dg.AssetsDefiniti
         with failures_are_classified(context):
             versions, registry = stores.versions(application.name), stores.registry(application.name)
             folder = versions.folder(context.partition_key)
+            if folder.is_finished:
+                # Scored again against a later champion, the report would no longer be what the decision rests on.
+                return dg.MaterializeResult(metadata={"state": f"{folder.version} was decided already"})
             champion = registry.champion()
             serving = versions.folder(champion.gold_version) if champion else None
             if serving is not None and serving.version == folder.version:
@@ -254,10 +258,10 @@ def _promotion(application: PreferenceApplication) -> dg.AssetsDefinition:
             if folder.is_finished:
                 return _shown(read_promotion(folder.promotion))
             report = read_evaluation_report(folder)
-            decision = decide(report.evidence, application.limits)
+            registry = stores.registry(application.name)
+            decision = _decision(folder, report, application, registry)
             announced: Sequence[str] = ()
             if decision.promote:
-                registry = stores.registry(application.name)
                 registry.promote(folder.version, report.champion_version)
                 announced = _announce(application, stores, folder, report)
             return _shown(record_promotion(folder.promotion, _as_record(folder, report, decision, announced)))
@@ -273,6 +277,18 @@ def read_training_report(folder: VersionFolder) -> TrainingReport:
 def read_evaluation_report(folder: VersionFolder) -> EvaluationReport:
     """The evaluation's report of a version."""
     return msgspec.json.decode((folder.evaluation / "evaluation.json").read_bytes(), type=EvaluationReport)
+
+
+def _decision(
+    folder: VersionFolder, report: EvaluationReport, application: PreferenceApplication, registry: ModelRegistry
+) -> Decision:
+    decision = decide(report.evidence, application.limits)
+    champion = registry.champion()
+    if decision.promote or champion is None or champion.gold_version != folder.version:
+        return decision
+    # An earlier run moved the alias and ended before it could announce and record that.
+    sentence = f"It serves since an earlier run of this version; by the limits of today: {decision.sentence}"
+    return replace(decision, promote=True, sentence=sentence)
 
 
 def _log_to_mlflow(

@@ -1,0 +1,150 @@
+"""The end of a turn, broken off at every point where it can break: a repeated run finishes it."""
+
+import sys
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import msgspec
+import pytest
+
+from flywheel_assets.application import PreferenceApplication, PromotionHook
+from flywheel_assets.defs import preference
+from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, TRANSIENT
+from flywheel_assets.defs.preference import preference_flywheel
+from flywheel_assets.defs.resources import Stores
+from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Scores, Stratum
+from flywheel_assets.gate import Evidence, PromotionLimits
+from flywheel_assets.lake.promotions import read_promotion
+from flywheel_assets.lake.versions import VersionFolder
+from flywheel_assets.metrics import Interval
+
+V1, V2 = "dpo_gold_v1", "dpo_gold_v2"
+SCORES = Scores(
+    rows=40,
+    subjects=30,
+    ned=0.2,
+    zero_edit=0.5,
+    missing_end=0.0,
+    log_p_chosen=-1.0,
+    delta_log_p_chosen=0.1,
+    chosen_fallen=0.0,
+    length_ratio=1.0,
+    repetition=0.0,
+    reward_accuracy=None,
+)
+EVIDENCE = Evidence(
+    incumbent="base",
+    ned_gain=Interval(0.3, 0.2, 0.4, 40, 30),
+    chosen_fallen=0.0,
+    missing_end=0.0,
+    incumbent_missing_end=0.0,
+    challenger_ned=0.2,
+    sft_ned=0.2,
+    older_ned=None,
+    incumbent_older_ned=None,
+    regression_ned=0.1,
+    incumbent_regression_ned=0.1,
+)
+APPLICATION = PreferenceApplication(
+    name="assistant", description="test", start_date=date(2026, 9, 1), base_model="base"
+)
+
+
+@pytest.fixture
+def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
+    """Two trained versions, registered; what evaluates them writes down only whom it compared them with."""
+    stores = Stores(home=str(tmp_path))
+    for version in (V1, V2):
+        folder = folder_of(stores, version)
+        (folder.training / "adapter").mkdir(parents=True)
+        (folder.training / "adapter" / "adapter_config.json").write_text("{}")
+        folder.export.mkdir()
+        (folder.export / "manifest.json").write_text("{}")
+
+    def evaluate(context: object, pipes: object, module: str, request: EvaluationRequest) -> None:
+        report = EvaluationReport(
+            request_sha256="",
+            manifest_sha256="",
+            champion_version=request.champion_version,
+            champion_sha256=None,
+            base_weights_sha256="",
+            challenger_sha256="",
+            sft_sha256="",
+            rows_sha256="",
+            rows_left_out=0,
+            scores={Scored.BASE: {Stratum.PRIMARY: SCORES}},
+            evidence=EVIDENCE,
+            seconds=1.0,
+            device="cpu",
+        )
+        Path(request.output_dir).mkdir(exist_ok=True)
+        (Path(request.output_dir) / "evaluation.json").write_bytes(msgspec.json.encode(report))
+
+    def log(registry, application, folder, report) -> str:
+        run_id = registry._run_of(folder.version)
+        registry.register(folder.version, run_id, folder.training / "adapter", "a" * 64)
+        return run_id
+
+    monkeypatch.setattr(preference, "run_in_own_process", evaluate)
+    monkeypatch.setattr(preference, "_log_to_mlflow", log)
+    return stores
+
+
+def folder_of(stores: Stores, version: str) -> VersionFolder:
+    return stores.versions("assistant").folder(version)
+
+
+def finish(stores: Stores, version: str, application: PreferenceApplication = APPLICATION, *names: str) -> str | None:
+    """Materialize evaluation and promotion (or `names`) in one run; the tag of its failure, None when it succeeded."""
+    definitions = preference_flywheel(application, stores)
+    chosen = names or ("adapter_evaluation", "promotion")
+    assets = [definitions.resolve_assets_def(["assistant", name]) for name in chosen]
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("assistant_gold_versions", [V1, V2])
+        result = dg.materialize(assets, instance=instance, partition_key=version, raise_on_error=False)
+        run = instance.get_run_by_id(result.run_id)
+        assert run is not None
+        return None if result.success else run.tags[FAILURE_TAG]
+
+
+def serving(stores: Stores) -> str | None:
+    champion = stores.registry("assistant").champion()
+    return champion.gold_version if champion else None
+
+
+def test_a_failed_turn_of_the_wheel_is_finished_by_running_it_again(stores: Stores, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    broken = replace(APPLICATION, on_promotion=PromotionHook(command=(sys.executable, "-c", "raise SystemExit(3)")))
+    tells = replace(
+        APPLICATION,
+        # Meanwhile somebody tightened a limit: the alias has moved all the same.
+        limits=PromotionLimits(min_subjects=1000),
+        on_promotion=PromotionHook(command=(sys.executable, "-c", f"open({str(told)!r}, 'a').write('x')")),
+    )
+    assert finish(stores, V1, broken) == TRANSIENT
+    assert serving(stores) == V1
+    assert not folder_of(stores, V1).is_finished
+
+    assert finish(stores, V1, tells) is None
+    first = read_promotion(folder_of(stores, V1).promotion)
+    assert (first.promoted, told.read_text()) == (True, "x")
+    assert "limits of today" in first.sentence
+
+    # V2 is evaluated against V1, but V1 is taken back to nothing before its promotion: a new run evaluates again.
+    assert finish(stores, V2, APPLICATION, "adapter_evaluation") is None
+    stores.registry("assistant")._client.delete_registered_model_alias("assistant", "champion")
+    assert finish(stores, V2, APPLICATION, "promotion") == PERMANENT
+    assert finish(stores, V2) is None
+    second = read_promotion(folder_of(stores, V2).promotion)
+    assert (second.promoted, second.champion_before, serving(stores)) == (True, None, V2)
+
+    # A decided version is left as it was decided.
+    before = (folder_of(stores, V1).evaluation / "evaluation.json").read_bytes()
+    assert finish(stores, V1) is None
+    assert (folder_of(stores, V1).evaluation / "evaluation.json").read_bytes() == before
+    assert serving(stores) == V2
+    challenger = stores.registry("assistant").challenger()
+    assert challenger is not None
+    assert challenger.gold_version == V2
