@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from flywheel_assets.errors import RolloutError
 
@@ -40,9 +41,20 @@ def announce(
     if webhook:
         import httpx  # 40 ms that loading a code location must not pay
 
+        # Of its address only the host is told: path, query and user part of a webhook often are its password.
+        host = _host(webhook)
         try:
             httpx.post(webhook, json=dict(event), timeout=timeout_s, follow_redirects=False).raise_for_status()
+        except httpx.HTTPStatusError as error:
+            raise RolloutError(f"on_promotion webhook at {host} answered {error.response.status_code}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise RolloutError(f"on_promotion webhook failed: {error}") from error
-        done.append(f"posted to {webhook}")
+            raise RolloutError(f"on_promotion webhook at {host} failed: {type(error).__name__}") from None
+        done.append(f"posted to {host}")
     return tuple(done)
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or "an address without a host"
+    except ValueError:
+        return "an unreadable address"

@@ -100,12 +100,12 @@ def test_a_command_that_does_not_exist_is_reported() -> None:
 
 
 def test_the_webhook_gets_the_event_as_json(receiver: Receiver) -> None:
-    assert tell(webhook=url(receiver)) == (f"posted to {url(receiver)}",)
+    assert tell(webhook=url(receiver)) == ("posted to 127.0.0.1",)
     assert receiver.received == [("/v1/load", "application/json", EVENT)]
 
 
 def test_both_are_told_the_command_first(receiver: Receiver) -> None:
-    assert tell(python(""), url(receiver)) == (f"ran {sys.executable}", f"posted to {url(receiver)}")
+    assert tell(python(""), url(receiver)) == (f"ran {sys.executable}", "posted to 127.0.0.1")
     with pytest.raises(RolloutError):
         tell(python("raise SystemExit(1)"), url(receiver))
     assert len(receiver.received) == 1
@@ -121,11 +121,21 @@ def test_any_other_answer_is_a_failure(receiver: Receiver, answer: int) -> None:
 
 def test_a_webhook_that_does_not_answer_in_time_is_a_failure(receiver: Receiver) -> None:
     receiver.delay_s = 0.6
-    with pytest.raises(RolloutError, match="webhook failed: timed out"):
+    with pytest.raises(RolloutError, match="webhook at 127.0.0.1 failed: ReadTimeout"):
         tell(webhook=url(receiver), timeout_s=0.2)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "not a url", "ftp://127.0.0.1/", "http://[::1"])
 def test_an_address_that_nobody_answers_is_a_failure(address: str) -> None:
-    with pytest.raises(RolloutError, match="webhook failed"):
+    with pytest.raises(RolloutError, match=r"webhook at .* failed"):
         tell(webhook=address)
+
+
+def test_a_webhooks_password_is_told_to_nobody(receiver: Receiver) -> None:
+    secret = f"http://user:hunter2@127.0.0.1:{receiver.server_port}/v1/hunter2?key=hunter2"
+    assert tell(webhook=secret) == ("posted to 127.0.0.1",)
+    receiver.answer = 500
+    with pytest.raises(RolloutError, match=r"at 127.0.0.1 answered 500") as refused:
+        tell(webhook=secret)
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__suppress_context__
