@@ -1,9 +1,13 @@
 """The shape of a code location: its assets, how they hang together, what runs by default."""
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
 from flywheel_assets.applications.assistant import APPLICATION, defs
+from flywheel_assets.defs.checks import version_checks
+from flywheel_assets.defs.resources import Stores
 
 DAILY = ["raw_predictions", "ground_truth", "joined_feedback", "curated_dpo_pairs"]
 VERSIONED = ["gold_snapshot", "trained_adapter", "adapter_evaluation", "promotion"]
@@ -79,3 +83,12 @@ def test_checks_guard_every_daily_asset_and_the_snapshot() -> None:
         "curated_dpo_pairs_days_are_fresh",
         "exports_match_their_manifests",
     } <= names
+
+
+def test_a_damaged_old_version_is_reported_and_stops_no_new_one(tmp_path: Path) -> None:
+    (tmp_path / "versions" / "assistant" / "dpo_gold_v1" / "export").mkdir(parents=True)  # its manifest is gone
+    [check] = version_checks("assistant")
+    assert not check.check_specs_by_output_name.popitem()[1].blocking
+    result = check(Stores(home=str(tmp_path)))
+    assert not result.passed
+    assert "Materialize gold_snapshot" in result.description
