@@ -121,7 +121,7 @@ def test_any_other_answer_is_a_failure(receiver: Receiver, answer: int) -> None:
 
 def test_a_webhook_that_does_not_answer_in_time_is_a_failure(receiver: Receiver) -> None:
     receiver.delay_s = 0.6
-    with pytest.raises(RolloutError, match="webhook at 127.0.0.1 failed: ReadTimeout"):
+    with pytest.raises(RolloutError, match=r"webhook at 127\.0\.0\.1 failed: ReadTimeout"):
         tell(webhook=url(receiver), timeout_s=0.2)
 
 
