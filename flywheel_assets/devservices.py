@@ -43,12 +43,15 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
         DAGSTER_HOME=str(dagster_home), FLYWHEEL_HOME=str(where.resolved_home()), MLFLOW_DISABLE_TELEMETRY="true"
     )
     services = _services(webserver_port, mlflow_port)
-    processes = [_start(service, environment) for service in services]
-    for service in services:
-        console.print(f"[bold]{service.name:10}[/] {service.address}")
-    console.print("stop with Ctrl-C")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A closed terminal too: in sessions of their own the services would live on.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        for service in services:
+            processes.append(_start(service, environment))
+            console.print(f"[bold]{service.name:10}[/] {service.address}")
+        console.print("stop with Ctrl-C")
         _wait_for_first_exit(services, processes)
     except KeyboardInterrupt:
         console.print("stopping …")

@@ -76,7 +76,9 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     output = Path(request.output_dir)
     if output.exists():
         finished = _verified(output, identity)
-        if finished.champion_sha256 == digests.get(Scored.CHAMPION):
+        # Both: a champion of another version with equal weights would never pass the registry's compare-and-swap.
+        asked = (request.champion_version, digests.get(Scored.CHAMPION))
+        if (finished.champion_version, finished.champion_sha256) == asked:
             return finished
     # Equal weights are loaded and scored once: the challenger often is the SFT adapter.
     distinct = {digests[model]: folder for model, folder in adapters.items()}

@@ -177,6 +177,16 @@ def test_a_champion_that_changed_meanwhile_is_scored_again(
     assert (again.evidence.incumbent, again.champion_version) == ("champion", "dpo_gold_v0")
 
 
+def test_a_champion_of_another_version_is_named_though_its_weights_are_equal(
+    request_for: Callable[..., EvaluationRequest], adapters: Adapters, tmp_path: Path
+) -> None:
+    """The report of the older version would be refused by the registry's compare-and-swap for ever."""
+    champion = with_champion(adapters, tmp_path)
+    evaluate_adapter(request_for(**champion))
+    again = evaluate_adapter(request_for(**{**champion, "champion_version": "dpo_gold_v7"}))
+    assert again.champion_version == "dpo_gold_v7"
+
+
 def test_equal_adapters_are_scored_once(
     request_for: Callable[..., EvaluationRequest], adapters: Adapters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
