@@ -81,7 +81,8 @@ def _services(webserver_port: int, mlflow_port: int) -> list[Service]:
                 *("--backend-store-uri", where.resolved_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
                 *("--workers", "1"),
             ],
-            f"http://127.0.0.1:{mlflow_port}",
+            # MLflow 3.17 opens on its GenAI pages, which know nothing of runs.
+            f"http://127.0.0.1:{mlflow_port}/#/experiments?workflowType=machine_learning",
         ),
     ]
 
