@@ -19,7 +19,6 @@ from flywheel_assets.settings import settings
 
 if TYPE_CHECKING:
     from flywheel_assets.defs.running import Driver, Finished
-    from flywheel_assets.lake.ledger import LedgerEntry
     from flywheel_assets.lake.versions import VersionFolder, Versions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -221,9 +220,6 @@ def abandon(
 @app.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Of the simulated world.")] = 0,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the last demo's data and go on from an empty copy.")
-    ] = False,
 ) -> None:
     """Play the founding story: engineers correct a coding assistant, and two turns of the wheel make it right."""
     from flywheel_assets.demonstration import run
@@ -268,7 +264,7 @@ def _last_materialized(config: PreferenceApplication) -> date | None:
 
 def _run_range(driver: "Driver", first: date, last: date) -> None:
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.ledger import day_range, entries_of
+    from flywheel_assets.lake.ledger import day_range, entries_of, total_by_reason
     from flywheel_assets.lake.tables import CURATED_DPO_PAIRS
 
     with console.status(f"materializing {first} … {last}"):
@@ -276,19 +272,11 @@ def _run_range(driver: "Driver", first: date, last: date) -> None:
     _fail_unless_succeeded(finished)
     entries = entries_of(Stores().lake(driver.application.name), CURATED_DPO_PAIRS.name, day_range(first, last))
     kept = sum(entry.rows_kept for entry in entries.values())
-    dropped = _sum_reasons(entries)
+    dropped = total_by_reason(entries.values())
     _print_reasons(f"{driver.application.name} {first} … {last}", kept, dropped)
     open_days = [day for day, entry in entries.items() if not entry.is_closed]
     if open_days:
         console.print(f"provisional until it closes: {', '.join(map(str, open_days[-3:]))}", style="yellow")
-
-
-def _sum_reasons(entries: "dict[date, LedgerEntry]") -> dict[str, int]:
-    total: dict[str, int] = {}
-    for entry in entries.values():
-        for reason, rows in entry.rows_by_reason.items():
-            total[reason] = total.get(reason, 0) + rows
-    return total
 
 
 def _fail_unless_succeeded(finished: "Finished") -> None:

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as datetime_time
@@ -21,7 +20,7 @@ from flywheel_assets.defs.running import Driver, open_instance
 from flywheel_assets.errors import TrainingError
 from flywheel_assets.lake.curate_days import CURATION_STAGE
 from flywheel_assets.lake.exports import ExportSet, read_manifest
-from flywheel_assets.lake.ledger import day_range, entries_of
+from flywheel_assets.lake.ledger import day_range, entries_of, total_by_reason
 from flywheel_assets.lake.promotions import read_promotion
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.lake.versions import trained_pair_ids
@@ -70,7 +69,7 @@ class DagsterWheel:
         return DayCounts(
             joined=sum(entry.rows_in for entry in entries),
             kept=sum(entry.rows_kept for entry in entries),
-            dropped=dict(sum((Counter(entry.rows_by_reason) for entry in entries), Counter())),
+            dropped=total_by_reason(entries),
             refused_edits=_refused_edits(days),
         )
 

@@ -6,6 +6,7 @@ leaves the older row, whose inputs then differ, and the next run replaces both.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -103,6 +104,14 @@ def entries_of(lake: Lake, asset: str, days: Iterable[date] | None = None) -> di
         if wanted is None or row["day"] in wanted
     }
     return dict(sorted(entries.items()))
+
+
+def total_by_reason(entries: Iterable[LedgerEntry]) -> dict[str, int]:
+    """Rows not kept, by reason, over several days."""
+    total: Counter[str] = Counter()
+    for entry in entries:
+        total.update(entry.rows_by_reason)
+    return dict(total)
 
 
 def closed_days(lake: Lake, asset: str) -> dict[date, str]:
