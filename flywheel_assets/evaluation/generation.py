@@ -120,22 +120,18 @@ def parse_prompt(prompt: str, prompt_format: str) -> Prompt:
     return json.loads(prompt) if prompt_format == PromptFormat.MESSAGES else prompt
 
 
-def render_prompt(tokenizer: Any, prompt: str, prompt_format: str) -> str:
+def render_prompt(tokenizer: Any, prompt: Prompt) -> str:
     """The text that the model sees: messages through the chat template, text as it is."""
-    parsed = parse_prompt(prompt, prompt_format)
-    if isinstance(parsed, str):
-        return parsed
-    rendered: str = tokenizer.apply_chat_template(parsed, tokenize=False, add_generation_prompt=True)
+    if isinstance(prompt, str):
+        return prompt
+    rendered: str = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     return rendered
 
 
 def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     """Token ids of a prompt. A chat template writes its own special tokens; text gets the tokenizer's."""
-    if isinstance(prompt, str):
-        ids: list[int] = tokenizer(prompt)["input_ids"]
-    else:
-        rendered = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    rendered = render_prompt(tokenizer, prompt)
+    ids: list[int] = tokenizer(rendered, add_special_tokens=isinstance(prompt, str))["input_ids"]
     # A model needs one token to start from, also for an empty prompt.
     return ids or [tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.evaluation.generation import load_tokenizer, prompt_ids, render_prompt
+from flywheel_assets.evaluation.generation import load_tokenizer, parse_prompt, prompt_ids, render_prompt
 from flywheel_assets.training.examples import encode, keep_back, split
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets_tests.training.small_world import blank_base, exported
@@ -48,8 +48,10 @@ def test_prompt_and_completion_do_not_merge_at_their_boundary(tokenizer: Any) ->
 def test_messages_are_encoded_through_the_chat_template(tokenizer: Any) -> None:
     prompt = json.dumps([{"role": "user", "content": "wait 3"}])
     (example,) = encode(tokenizer, [exported(1, prompt, "ok", None, "u", prompt_format="messages")], 64).examples
-    assert tokenizer.decode(example.prompt) == "# wait 3\n" == render_prompt(tokenizer, prompt, "messages")
-    assert render_prompt(tokenizer, prompt, "text") == prompt
+    assert (
+        tokenizer.decode(example.prompt) == "# wait 3\n" == render_prompt(tokenizer, parse_prompt(prompt, "messages"))
+    )
+    assert render_prompt(tokenizer, parse_prompt(prompt, "text")) == prompt
 
 
 def test_a_prompt_that_fills_the_length_is_dropped_and_a_cut_completion_has_no_end(tokenizer: Any) -> None:
