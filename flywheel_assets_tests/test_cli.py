@@ -100,15 +100,15 @@ def test_errors_are_one_line(tmp_path: Path, arguments: list[str], complaint: st
 def test_backfill_refuses_what_is_no_range(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
 ) -> None:
-    monkeypatch.setattr(cli, "_run_range", lambda *_: pytest.fail("ran"))
+    monkeypatch.setattr(cli.days, "_run_range", lambda *_: pytest.fail("ran"))
     refused = CliRunner().invoke(cli.app, ["backfill", *arguments], env={"COLUMNS": "200"})
     assert refused.exit_code == 2
     assert complaint in refused.output
 
 
 def test_turn_before_the_first_day_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(cli._load("assistant"), start_date=datetime.now(UTC).date())
-    monkeypatch.setattr(cli, "_load", lambda _: config)
+    config = replace(cli.terminal.load_application("assistant"), start_date=datetime.now(UTC).date())
+    monkeypatch.setattr(cli.days, "load_application", lambda _: config)
     refused = CliRunner().invoke(cli.app, ["turn"], env={"COLUMNS": "300"})
     assert refused.exit_code == 2
     assert "today's rows come with --now" in refused.output

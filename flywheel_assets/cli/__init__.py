@@ -1,0 +1,19 @@
+"""`flywheel`: everything a person does without the UI. One module per group of commands."""
+
+import sys
+
+from flywheel_assets.cli import days, serving, terminal, versions
+from flywheel_assets.cli.terminal import app, errors
+from flywheel_assets.errors import FlywheelError
+
+__all__ = ["app", "days", "main", "serving", "terminal", "versions"]
+
+
+def main() -> None:
+    """Run the command; our own errors are one line, not a traceback."""
+    try:
+        app()
+    except FlywheelError as error:
+        errors.print(f"[bold red]error:[/] {type(error).__name__}: ", end="")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(75 if error.is_transient else 1)

@@ -1,0 +1,48 @@
+"""Commands that run until interrupted, and the demo."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from flywheel_assets.cli.terminal import app, console, known_applications
+from flywheel_assets.settings import settings
+
+
+@app.command()
+def capture() -> None:
+    """Run the capture service on loopback until interrupted."""
+    from flywheel_assets.capture.service import serve
+
+    names = known_applications()
+    serve(
+        settings(),
+        names,
+        on_ready=lambda url: console.print(f"capture listens on {url} for {', '.join(names)}", style="bold"),
+    )
+
+
+@app.command()
+def dev(
+    webserver_port: Annotated[int, typer.Option(help="Dagster's UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="MLflow's UI.")] = 5000,
+) -> None:
+    """Run Dagster's webserver and daemon, the capture service and MLflow's UI on loopback until interrupted."""
+    from flywheel_assets.devservices import run_services
+
+    run_services(webserver_port, mlflow_port, console)
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Of the simulated world.")] = 0,
+) -> None:
+    """Play the founding story: engineers correct a coding assistant, and two turns of the wheel make it right."""
+    from flywheel_assets.demonstration import run
+
+    run(seed=seed, console=console)
+    # Everything is written and closed. With torch and Dagster's definitions in one process, DuckDB 2.0's bindings fill
+    # the screen with "leaked" at the interpreter's shutdown, right below the demo's result; so there is none.
+    sys.stdout.flush()
+    os._exit(0)

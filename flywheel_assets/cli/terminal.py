@@ -1,0 +1,64 @@
+"""What every command shares: the Typer application, its options, its output, and how an application is loaded."""
+
+from datetime import datetime
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flywheel_assets import applications
+from flywheel_assets.application import PreferenceApplication
+from flywheel_assets.errors import UnknownNameError
+from flywheel_assets.settings import settings
+
+if TYPE_CHECKING:
+    from flywheel_assets.defs.running import Driver
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="`flywheel`: everything a person does without the UI.",
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Application = Annotated[str, typer.Option("--application", "-a", help="Which application; see applications/.")]
+Day = Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="UTC day, YYYY-MM-DD.")]
+
+
+def known_applications() -> list[str]:
+    """The application modules there are, without importing them."""
+    return sorted(module.name for module in iter_modules(applications.__path__))
+
+
+def load_application(name: str) -> PreferenceApplication:
+    """The configuration in `applications/<name>.py`; an unknown name is answered with the known ones."""
+    if name not in known_applications():
+        raise UnknownNameError("application", name, known_applications(), "Add a file to applications/.")
+    application = import_module(f"flywheel_assets.applications.{name}").APPLICATION
+    assert isinstance(application, PreferenceApplication)
+    return application
+
+
+def driver_of(config: PreferenceApplication) -> "Driver":
+    """What materializes this application's assets in this process, on the configured Dagster instance."""
+    from flywheel_assets.defs.running import Driver, open_instance
+
+    definitions = import_module(f"flywheel_assets.applications.{config.name}").defs
+    return Driver(config, definitions, open_instance(settings().resolved_dagster_home()))
+
+
+def print_reasons(title: str, kept: int, dropped: dict[str, int]) -> None:
+    """A table of the rows kept and the rows dropped by reason, the most frequent first."""
+    console.print(title, style="bold", highlight=False)
+    table = Table()
+    table.add_column("outcome")
+    table.add_column("rows", justify="right")
+    table.add_row("[bold green]kept[/]", f"{kept:,}")
+    for reason, rows in sorted(dropped.items(), key=lambda item: (-item[1], item[0])):
+        table.add_row(reason, f"{rows:,}")
+    console.print(table)
