@@ -49,6 +49,13 @@ _TABLE_PROPERTIES = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "10",
     "write.parquet.compression-codec": "zstd",
+    # One retry, ours: pyiceberg's own would run out inside it, and drops what shares the transaction.
+    "commit.retry.num-retries": "0",
+    # The default, stated: with `snapshot` two first writers of one day doubled it.
+    "write.delete.isolation-level": "serializable",
+    "write.update.isolation-level": "serializable",
+    # Bounds would copy the first 16 characters of users' texts and ids into manifests.
+    "write.metadata.metrics.default": "counts",
 }
 _ICEBERG_TYPES: dict[pa.DataType, IcebergType] = {
     pa.string(): StringType(),
@@ -76,10 +83,15 @@ def load_or_create(catalog: SqlCatalog, namespace: str, spec: "TableSpec") -> Ta
     except NoSuchTableError:
         try:
             return catalog.create_table(
-                identifier, _iceberg_schema(spec), partition_spec=_partition_spec(spec), properties=_TABLE_PROPERTIES
+                identifier, _iceberg_schema(spec), partition_spec=_partition_spec(spec), properties=_properties(spec)
             )
         except TableAlreadyExistsError:
             return catalog.load_table(identifier)
+
+
+def _properties(spec: "TableSpec") -> dict[str, str]:
+    bounded = {f"write.metadata.metrics.column.{name}": "full" for name in (spec.day_column, spec.stage_column) if name}
+    return {**_TABLE_PROPERTIES, **bounded}
 
 
 def _iceberg_schema(spec: "TableSpec") -> Schema:

@@ -2,8 +2,8 @@
 
 Every daily asset *replaces* its partitions, also with zero rows, in one commit: materializing twice gives the same
 table. Rows arrive as Parquet files written by DuckDB and are swapped in by `delete` + `add_files` in one transaction:
-1 M rows of 2 KB take 13 s and 0.6 GB that way, `overwrite(pa.Table)` took 89 s and 6 GB. Commits of one table are
-serialised by a file lock around load and commit, because pyiceberg's own retry lost 5 of 100 commits of four writers.
+1 M rows of 2 KB take 13 s and 0.6 GB that way, `overwrite(pa.Table)` took 89 s and 6 GB. How a commit is serialised and
+retried is told in `lake.commits`.
 """
 
 import logging
@@ -12,6 +12,7 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
@@ -21,18 +22,17 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
-from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from flywheel_assets import records
-from flywheel_assets.errors import CommitContentionError, PartitionMismatchError
+from flywheel_assets.errors import PartitionMismatchError
+from flywheel_assets.lake.commits import COMMIT_KEY, commit_lock, retried, was_committed
 from flywheel_assets.lake.engine import connect, write_parquet
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.table import Table
 
-_COMMIT_DEADLINE_S = 120.0
+_DEADLINE_S = 120.0
 _LOCK_TIMEOUT_S = 120.0
 
 
@@ -91,7 +91,7 @@ class Lake:
             Path(self.catalog_uri.removeprefix("sqlite:///").split("?")[0]).parent.mkdir(parents=True, exist_ok=True)
         # pyiceberg logs every commit's retries itself; ours are the ones that count.
         logging.getLogger("pyiceberg").setLevel(logging.ERROR)
-        with self._lock("catalog"):
+        with self._lock(f"{self.application}.catalog"):
             return open_catalog(self.catalog_uri, self.warehouse, self.application)
 
     def table(self, spec: TableSpec) -> "Table":
@@ -100,43 +100,41 @@ class Lake:
 
         return load_or_create(self.catalog, self.application, spec)
 
-    def commit(self, spec: TableSpec, change: "Callable[[Table], None]") -> "Table":
+    def commit(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None = None) -> "Table":
         """Apply `change` to the freshly loaded table under its lock, retrying contention; returns the table after it.
+
+        Args:
+            spec: the table.
+            change: must leave the table as it was, or changed as a whole; it may be called several times.
+            key: what `change` stamps into its snapshots as `COMMIT_KEY`; where it is found nothing is done again.
 
         Raises:
             CommitContentionError: the lock or the catalog stayed busy past the deadline.
         """
         from flywheel_assets.lake.iceberg import RETRYABLE
 
-        attempts = Retrying(
-            retry=retry_if_exception_type(RETRYABLE),
-            wait=wait_random_exponential(multiplier=0.05, max=3.0),
-            stop=stop_after_delay(_COMMIT_DEADLINE_S),
-        )
-        try:
-            return attempts(self._commit_once, spec, change)
-        except (RetryError, Timeout) as error:
-            raise CommitContentionError(
-                f"{self.application}.{spec.name}: no commit within {_COMMIT_DEADLINE_S:.0f} s; it is safe to run again"
-            ) from error
+        return retried(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
 
-    def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]") -> "Table":
+    def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None) -> "Table":
         with self.locked(spec):
             table = self.table(spec)
+            if key is not None and was_committed(table, key):
+                return table
             with warnings.catch_warnings():
                 # Clearing a day that was empty already is ordinary here.
                 warnings.filterwarnings("ignore", message="Delete operation did not match any records")
                 change(table)
             return table
 
-    def locked(self, spec: TableSpec) -> FileLock:
-        """The table's commit lock, a context manager; every change of the table happens while it is held."""
-        return self._lock(spec.name)
+    def locked(self, spec: TableSpec) -> AbstractContextManager[None]:
+        """The table's commit lock; every change of the table happens while it is held."""
+        return self._lock(self._full_name(spec))
 
-    def _lock(self, name: str) -> FileLock:
-        folder = self.scratch / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{self.application}.{name}.lock", timeout=_LOCK_TIMEOUT_S)
+    def _full_name(self, spec: TableSpec) -> str:
+        return f"{self.application}.{spec.name}"
+
+    def _lock(self, name: str) -> AbstractContextManager[None]:
+        return commit_lock(self.catalog_uri, self.scratch / "locks", name, _LOCK_TIMEOUT_S)
 
     def replace_days(
         self,
@@ -167,27 +165,37 @@ class Lake:
             return
 
         placed: list[str] = []
+        key = uuid.uuid4().hex
+        stamped = {**properties, COMMIT_KEY: key}
 
         def swap(table: "Table") -> None:
-            if not placed:
-                placed.extend(self._place(table, path) for path in files.values())
+            placed.extend(self._place(table, path) for path in list(files.values())[len(placed) :])
             with table.transaction() as transaction:
-                transaction.delete(where, snapshot_properties=dict(properties))
+                transaction.delete(where, snapshot_properties=stamped)
                 if placed:
-                    transaction.add_files(placed, snapshot_properties=dict(properties), check_duplicate_files=False)
+                    transaction.add_files(placed, snapshot_properties=stamped, check_duplicate_files=False)
 
-        self.commit(spec, swap)
+        self.commit(spec, swap, key)
 
     def replace_all(
         self, spec: TableSpec, merge: Callable[[pa.Table], pa.Table], properties: Mapping[str, str]
     ) -> None:
         """Rewrite a small unpartitioned table as `merge(its rows)`, read and written under one lock."""
+        key = uuid.uuid4().hex
 
         def rewrite(table: "Table") -> None:
             rows = merge(table.scan().to_arrow().cast(_nullable(spec.schema)))
-            table.overwrite(rows.cast(_nullable(spec.schema)), snapshot_properties=dict(properties))
+            table.overwrite(rows.cast(_nullable(spec.schema)), snapshot_properties={**properties, COMMIT_KEY: key})
 
-        self.commit(spec, rewrite)
+        self.commit(spec, rewrite, key)
+
+    def append(self, spec: TableSpec, rows: pa.Table, key: str, properties: Mapping[str, str]) -> None:
+        """Add rows to an audit table, once per `key`: a repeated call after a crash finds them there."""
+
+        def add(table: "Table") -> None:
+            table.append(rows.cast(_nullable(spec.schema)), snapshot_properties={**properties, COMMIT_KEY: key})
+
+        self.commit(spec, add, key)
 
     def _place(self, table: "Table", path: Path) -> str:
         """Bring a finished local file under its final, unique name in the table's location."""

@@ -1,0 +1,71 @@
+"""Tags on a table: what keeps a version's rows readable for ever.
+
+Each change of a reference is a commit of its own. Sharing a transaction with rows, a tag is silently lost when that
+transaction is retried; sharing one with a move of `main`, rows of a concurrent writer are. All happen under the table's
+commit lock, as expiry does: an expiry that had read the table before a tag appeared would take the tag with it.
+"""
+
+from typing import TYPE_CHECKING
+
+from flywheel_assets.errors import UnknownNameError, VersionConflictError
+from flywheel_assets.lake.tables import Lake, TableSpec
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+
+def tags(lake: Lake, spec: TableSpec) -> dict[str, int]:
+    """Every tag of a table with its snapshot id."""
+    references = lake.table(spec).metadata.refs
+    return {name: each.snapshot_id for name, each in references.items() if each.snapshot_ref_type == "tag"}
+
+
+def tag(lake: Lake, spec: TableSpec, name: str, snapshot_id: int) -> None:
+    """Tag a snapshot, once: the same tag again is a success.
+
+    Raises:
+        VersionConflictError: the tag points to another snapshot; pyiceberg would silently move it.
+        UnknownNameError: the table has no such snapshot.
+    """
+
+    def create(table: "Table") -> None:
+        existing = table.metadata.refs.get(name)
+        if existing is not None and existing.snapshot_id != snapshot_id:
+            raise VersionConflictError(
+                f"the tag {name} points to snapshot {existing.snapshot_id}, this cut was pinned to {snapshot_id}. "
+                "Versions never move: cut a new one."
+            )
+        if existing is None:
+            if table.metadata.snapshot_by_id(snapshot_id) is None:
+                known = [str(snapshot.snapshot_id) for snapshot in table.metadata.snapshots]
+                raise UnknownNameError("snapshot", str(snapshot_id), known, "It expired before it was tagged.")
+            table.manage_snapshots().create_tag(snapshot_id, name).commit()
+
+    lake.commit(spec, create)
+
+
+def set_head(lake: Lake, spec: TableSpec, to_tag: str, expected_head: int) -> None:
+    """Point the table at a tagged snapshot, if its head is still the expected one; once done, a success again.
+
+    `rollback_to_snapshot` would need the tag among main's ancestors, and expiry cuts that chain.
+
+    Raises:
+        VersionConflictError: somebody has committed since the head was looked at.
+        UnknownNameError: there is no such tag.
+    """
+
+    def move(table: "Table") -> None:
+        if to_tag not in table.metadata.refs:
+            raise UnknownNameError("tag", to_tag, tags(lake, spec))
+        target = table.metadata.refs[to_tag].snapshot_id
+        head = table.metadata.current_snapshot_id
+        if head == target:
+            return
+        if head != expected_head:
+            raise VersionConflictError(
+                f"{spec.name} stands at snapshot {head}, it was planned from {expected_head}: somebody has committed "
+                "since. Look again what would change, then repeat."
+            )
+        table.manage_snapshots().set_current_snapshot(ref_name=to_tag).commit()
+
+    lake.commit(spec, move)
