@@ -4,6 +4,8 @@ from pathlib import Path
 
 import duckdb
 
+from flywheel_assets.curation.sql_literals import quoted
+
 MEMORY_LIMIT = "2GB"
 
 
@@ -21,11 +23,6 @@ def connect(spill_folder: Path | None = None, threads: int | None = None) -> duc
     if spill_folder is not None:
         connection.execute(f"SET temp_directory = {quoted(str(spill_folder))}")
     return connection
-
-
-def quoted(text: str) -> str:
-    """`text` as an SQL string literal, where a bound parameter is not accepted."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path, row_group_rows: int) -> int:

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets import records
+from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.lake import ledger
-from flywheel_assets.lake.engine import quoted
 from flywheel_assets.lake.landed_lines import POSITION, RefusedLine, read_lines
 from flywheel_assets.lake.landing import EventKind, LandedDay, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp

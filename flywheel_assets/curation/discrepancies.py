@@ -1,0 +1,98 @@
+"""What a classifier got wrong or was unsure of: rules as SQL expressions, because a day has a million predictions.
+
+Discrepancies feed the review queue, the report and the trigger. They never decide alone what is trained on: a model
+trained on its hard rows only learns that high scores mean innocence (measured: AP .005, ROC AUC .164). What is trained
+on is decided by `sampling.py`, where a discrepancy's severity is one lever of several.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flywheel_assets.curation.sql_literals import double, quoted
+from flywheel_assets.errors import SettingsError
+
+
+class Discrepancy(StrEnum):
+    """How a labelled prediction disagrees with its label; a row has one or none."""
+
+    CONFIDENT_MISS = "confident_miss"  # positive, scored low
+    CONFIDENT_FALSE_ALARM = "confident_false_alarm"  # negative, scored high
+    UNCERTAIN = "uncertain"  # scored within the band, whatever the label
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscrepancyRules:
+    """Limits on the score, which lies in [0, 1]; the band includes both of its ends.
+
+    By default the three rules meet, so that no wrong prediction falls between them; how wrong it was is the severity.
+    """
+
+    uncertain_low: float = 0.4
+    """Scores from here on are uncertain."""
+    uncertain_high: float = 0.7
+    """Scores up to here are uncertain."""
+    confident_miss_below: float = 0.4
+    """A positive scored below this is a confident miss."""
+    confident_false_alarm_above: float = 0.7
+    """A negative scored above this is a confident false alarm."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.uncertain_low < self.uncertain_high <= 1:
+            raise SettingsError(
+                f"DiscrepancyRules: the uncertain band {self.uncertain_low!r} … {self.uncertain_high!r} is empty; "
+                "need 0 ≤ uncertain_low < uncertain_high ≤ 1"
+            )
+        if not 0 <= self.confident_miss_below <= self.uncertain_low:
+            raise SettingsError(
+                f"DiscrepancyRules.confident_miss_below is {self.confident_miss_below!r}; it must lie in "
+                f"[0, uncertain_low], here {self.uncertain_low!r}: a score in the band is not confident"
+            )
+        if not self.uncertain_high <= self.confident_false_alarm_above <= 1:
+            raise SettingsError(
+                f"DiscrepancyRules.confident_false_alarm_above is {self.confident_false_alarm_above!r}; it must lie in "
+                f"[uncertain_high, 1], here {self.uncertain_high!r}: a score in the band is not confident"
+            )
+
+
+def discrepancy_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str = "is_positive") -> str:
+    """The reason code of a row as a DuckDB expression of type VARCHAR.
+
+    NULL where the model was right and sure of it, where the label or the score is unknown, and where the score is no
+    number in [0, 1] (NaN included, which DuckDB holds to be greater than every number).
+
+    Args:
+        rules: the limits.
+        score: expression of type DOUBLE.
+        is_positive: expression of type BOOLEAN, NULL while the label is unknown.
+    """
+    low, high = double(rules.uncertain_low), double(rules.uncertain_high)
+    miss, alarm = double(rules.confident_miss_below), double(rules.confident_false_alarm_above)
+    return f"""CASE
+    WHEN {_unjudged(score, is_positive)} THEN NULL
+    WHEN ({score}) BETWEEN {low} AND {high} THEN {quoted(Discrepancy.UNCERTAIN)}
+    WHEN ({is_positive}) AND ({score}) < {miss} THEN {quoted(Discrepancy.CONFIDENT_MISS)}
+    WHEN NOT ({is_positive}) AND ({score}) > {alarm} THEN {quoted(Discrepancy.CONFIDENT_FALSE_ALARM)}
+END"""
+
+
+def severity_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str = "is_positive") -> str:
+    """How bad a discrepancy is as a DuckDB expression of type DOUBLE, in [0, 1]; NULL exactly where there is none.
+
+    A confident miss or false alarm: |y − p|, the distance from the truth. An uncertain row: half of its closeness to
+    the middle of the band, ½ · (1 − |p − middle| / half width). So nothing uncertain outranks a coin toss, whose
+    |y − p| is ½, and ranking a review queue by severity puts the confidently wrong first.
+    """
+    low, high = rules.uncertain_low, rules.uncertain_high
+    middle, half_width = double((low + high) / 2), double((high - low) / 2)
+    miss, alarm = double(rules.confident_miss_below), double(rules.confident_false_alarm_above)
+    return f"""CASE
+    WHEN {_unjudged(score, is_positive)} THEN NULL
+    WHEN ({score}) BETWEEN {double(low)} AND {double(high)}
+        THEN 0.5e0 * greatest(0e0, 1e0 - abs(({score}) - {middle}) / {half_width})
+    WHEN ({is_positive}) AND ({score}) < {miss} THEN 1e0 - ({score})
+    WHEN NOT ({is_positive}) AND ({score}) > {alarm} THEN ({score})
+END"""
+
+
+def _unjudged(score: str, is_positive: str) -> str:
+    return f"({is_positive}) IS NULL OR ({score}) IS NULL OR NOT ({score}) BETWEEN 0e0 AND 1e0"
