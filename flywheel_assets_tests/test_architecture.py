@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "mlflow", "matplotlib", "pandas", "lightgbm"]
+HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "mlflow", "matplotlib", "pandas", "lightgbm", "sklearn"]
 
 
 @pytest.mark.parametrize(
