@@ -1,0 +1,128 @@
+"""The features of a payment as they are known at the moment of the decision, never later.
+
+The Fraud Detection Handbook's set: what the card did in the last 1, 7 and 30 days (count and mean amount, this payment
+included), how many payments the terminal had and which share of them is *known* to be fraud, in windows that end a
+week ago because labels need about that long, and whether it is weekend or night.
+
+Windows are exact to the second. A day's payments are computed together: their card windows reach back over earlier
+payments of the same day, and nothing that a terminal window sees can happen on the same day.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+
+import numpy as np
+
+from flywheel_assets.simulation.fraud.world import SECONDS_PER_DAY, Bools, Floats, Ints, Transactions
+
+WINDOWS_DAYS = (1, 7, 30)
+LABEL_DELAY_DAYS = 7
+_NIGHT_ENDS_SECOND = 6 * 3_600 + 3_599  # hours 0 to 6, as published
+
+FEATURES = (
+    "amount",
+    "is_weekend",
+    "is_night",
+    *(f"card_{what}_{days}d" for days in WINDOWS_DAYS for what in ("payments", "mean_amount")),
+    *(f"terminal_{what}_{days}d" for days in WINDOWS_DAYS for what in ("payments", "risk")),
+)
+"""Their names, in the order of the columns of a matrix."""
+
+_REMEMBERED_DAYS = max(WINDOWS_DAYS) + LABEL_DELAY_DAYS + 1
+# Seconds are counted from so early that no window of the first day begins before zero.
+_BEFORE_TIME_DAYS = _REMEMBERED_DAYS + 1
+_SPAN_SECONDS = 10_000 * SECONDS_PER_DAY
+
+
+class FeatureStore:
+    """Everything that decisions may know about the past; days are played in order.
+
+    `features_of` a day, then `remember` it with what became of its payments and `learn` the labels that arrived on it:
+    they count from the next day on, as in a store that is refreshed at night.
+    """
+
+    def __init__(self, first_day: date) -> None:
+        self._first_ordinal = first_day.toordinal() - _BEFORE_TIME_DAYS
+        self._days: dict[date, _Remembered] = {}
+
+    def features_of(self, payments: Transactions) -> Mapping[str, Floats]:
+        """One array per feature, one element per payment.
+
+        Cards are windows over every attempt, also a blocked one; terminals' only over payments that went through: a
+        blocked one never gets a label, and as a silent zero it would clear the very terminal that it was blocked at.
+        """
+        past = list(self._days.values())
+        moment = self._moment(payments)
+        by_card = _Windows(
+            np.concatenate([*(day.payments.card for day in past), payments.card]),
+            np.concatenate([*(day.moment for day in past), moment]),
+            np.concatenate([*(day.payments.amount for day in past), payments.amount]),
+        )
+        by_terminal = _Windows(
+            np.concatenate([*(day.payments.terminal[day.settled] for day in past), np.empty(0, np.int64)]),
+            np.concatenate([*(day.moment[day.settled] for day in past), np.empty(0, np.int64)]),
+            np.concatenate([*(day.known_fraud[day.settled] for day in past), np.empty(0)]),
+        )
+        weekend = float(payments.day.weekday() >= 5)
+        values: dict[str, Floats] = {
+            "amount": payments.amount,
+            "is_weekend": np.full(len(payments), weekend),
+            "is_night": (payments.second <= _NIGHT_ENDS_SECOND).astype(np.float64),
+        }
+        delayed = moment - LABEL_DELAY_DAYS * SECONDS_PER_DAY
+        for days in WINDOWS_DAYS:
+            length = days * SECONDS_PER_DAY
+            count, total = by_card.sums(payments.card, moment - length, moment)
+            values[f"card_payments_{days}d"] = count
+            values[f"card_mean_amount_{days}d"] = total / count
+            count, frauds = by_terminal.sums(payments.terminal, delayed - length, delayed)
+            values[f"terminal_payments_{days}d"] = count
+            values[f"terminal_risk_{days}d"] = frauds / np.maximum(count, 1)
+        return {name: values[name] for name in FEATURES}
+
+    def remember(self, payments: Transactions, settled: Bools) -> None:
+        """Add a day; `settled` says which of its payments were not blocked."""
+        self._days[payments.day] = _Remembered(payments, self._moment(payments), settled)
+        oldest = payments.day.toordinal() - _REMEMBERED_DAYS
+        for day in [day for day in self._days if day.toordinal() < oldest]:
+            del self._days[day]
+
+    def learn(self, day: date, number: int, is_fraud: bool) -> None:
+        """That day's payment, by its number within the day, is labelled; too old ones are of no use any more."""
+        remembered = self._days.get(day)
+        if remembered is not None:
+            remembered.known_fraud[number] = float(is_fraud)
+
+    def _moment(self, payments: Transactions) -> Ints:
+        return (payments.day.toordinal() - self._first_ordinal) * SECONDS_PER_DAY + payments.second
+
+
+class _Remembered:
+    """One day of the past."""
+
+    def __init__(self, payments: Transactions, moment: Ints, settled: Bools) -> None:
+        self.payments = payments
+        self.moment = moment
+        self.settled = settled
+        self.known_fraud: Floats = np.zeros(len(payments))
+
+
+class _Windows:
+    """Counts and sums of a value by entity over any stretch of time, by one sort and cumulative sums."""
+
+    def __init__(self, entity: Ints, moment: Ints, value: Floats) -> None:
+        key = entity * _SPAN_SECONDS + moment
+        order = np.argsort(key, kind="stable")
+        self._key = key[order]
+        self._before = np.concatenate([[0.0], np.cumsum(value[order])])
+
+    def sums(self, entity: Ints, after: Ints, until: Ints) -> tuple[Floats, Floats]:
+        """Count and sum over `after` < moment ≤ `until`, for each element."""
+        low = np.searchsorted(self._key, entity * _SPAN_SECONDS + after, side="right")
+        high = np.searchsorted(self._key, entity * _SPAN_SECONDS + until, side="right")
+        return (high - low).astype(np.float64), self._before[high] - self._before[low]
+
+
+def matrix(values: Mapping[str, Floats], names: Iterable[str] = FEATURES) -> Floats:
+    """Features as a matrix, one row per payment, one column per name."""
+    return np.column_stack([values[name] for name in names])
