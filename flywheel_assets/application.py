@@ -1,6 +1,12 @@
-"""What a platform team configures: one `PreferenceApplication` per deployed assistant, typed and with safe defaults."""
+"""What a platform team configures: one application per deployed model, typed and with safe defaults.
+
+`PreferenceApplication` and `ClassificationApplication` add to `FlywheelApplication` what their kind of
+flywheel mines and trains.
+"""
 
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -9,6 +15,7 @@ from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.gate import PromotionLimits
 from flywheel_assets.joining import JoinWindow
+from flywheel_assets.lake.tables import GROUND_TRUTH, JOINED_FEEDBACK, PREFERENCE_TABLES, ApplicationTables
 from flywheel_assets.training.recipes import AdapterRecipe
 
 # It names folders, Iceberg namespaces, MLflow models and URL paths.
@@ -16,17 +23,23 @@ APPLICATION_NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trigger:
-    """When a new gold version is cut and trained: both thresholds must be reached."""
+class Retries:
+    """How often a version whose run failed transiently is run again."""
+
+    max_transient_attempts: int = 4
+    """A version whose run failed transiently is run again until this many attempts failed in a row."""
+    retry_backoff_s: float = 60.0
+    """Pause before the second attempt; it doubles with every further one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger(Retries):
+    """When a new gold version of preference pairs is cut and trained: both thresholds must be reached."""
 
     min_new_pairs: int = 5_000
     """Training pairs that the last successfully trained version did not hold."""
     min_new_partitions: int = 1
     """Closed gold days that it did not cover."""
-    max_transient_attempts: int = 4
-    """A version whose run failed transiently is run again until this many attempts failed in a row."""
-    retry_backoff_s: float = 60.0
-    """Pause before the second attempt; it doubles with every further one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +54,8 @@ class PromotionHook:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceApplication:
-    """The preference flywheel of one deployed assistant."""
+class FlywheelApplication(ABC):
+    """What both kinds of flywheel know about the deployed model they improve."""
 
     name: str
     """Lower-case word; names its asset keys, Iceberg namespace, MLflow model and capture path."""
@@ -50,16 +63,61 @@ class PreferenceApplication:
     """One sentence for the UI."""
     start_date: date
     """First partition: the first day for which events may be landed (UTC)."""
+    window: JoinWindow = field(default_factory=JoinWindow)
+    on_promotion: PromotionHook = field(default_factory=PromotionHook)
+
+    @property
+    @abstractmethod
+    def tables(self) -> ApplicationTables:
+        """The tables of its daily assets."""
+
+    @property
+    @abstractmethod
+    def version_prefix(self) -> str:
+        """What its gold versions are called, before the number."""
+
+    @property
+    @abstractmethod
+    def gold_lookback_days(self) -> Mapping[str, int]:
+        """Per input of the gold table how many days before D its partition D reads."""
+
+    @property
+    def staleness_lookback_days(self) -> Mapping[str, Mapping[str, int]]:
+        """Per derived table its inputs, with how many days before D its partition D reads."""
+        raw = (self.tables.predictions.name, GROUND_TRUTH.name)
+        return {
+            self.tables.joined.name: dict.fromkeys(raw, self.window.match_lookback_days),
+            self.tables.gold.name: self.gold_lookback_days,
+        }
+
+    def __post_init__(self) -> None:
+        if not APPLICATION_NAME.match(self.name):
+            raise SettingsError(f"application name {self.name!r} must match {APPLICATION_NAME.pattern}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceApplication(FlywheelApplication):
+    """The preference flywheel of one deployed assistant."""
+
     base_model: str
     """Path or hub id of the frozen base model; a bare name is looked up in the models folder."""
-    window: JoinWindow = field(default_factory=JoinWindow)
     gate: GateRules = field(default_factory=GateRules)
     resolution: ResolutionRules = field(default_factory=ResolutionRules)
     trigger: Trigger = field(default_factory=Trigger)
     recipe: AdapterRecipe = field(default_factory=AdapterRecipe)
     limits: PromotionLimits = field(default_factory=PromotionLimits)
-    on_promotion: PromotionHook = field(default_factory=PromotionHook)
 
-    def __post_init__(self) -> None:
-        if not APPLICATION_NAME.match(self.name):
-            raise SettingsError(f"application name {self.name!r} must match {APPLICATION_NAME.pattern}")
+    @property
+    def tables(self) -> ApplicationTables:
+        """The tables of its daily assets."""
+        return PREFERENCE_TABLES
+
+    @property
+    def version_prefix(self) -> str:
+        """What its gold versions are called, before the number."""
+        return "dpo_gold_v"
+
+    @property
+    def gold_lookback_days(self) -> Mapping[str, int]:
+        """A day of pairs reads the same day of joined feedback."""
+        return {JOINED_FEEDBACK.name: 0}

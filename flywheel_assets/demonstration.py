@@ -21,9 +21,9 @@ from flywheel_assets.errors import TrainingError
 from flywheel_assets.lake.curate_days import CURATION_STAGE
 from flywheel_assets.lake.exports import ExportSet, read_manifest
 from flywheel_assets.lake.ledger import day_range, entries_of, total_by_reason
+from flywheel_assets.lake.pair_versions import trained_pair_ids
 from flywheel_assets.lake.promotions import read_promotion
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
-from flywheel_assets.lake.versions import trained_pair_ids
 from flywheel_assets.settings import settings
 from flywheel_assets.simulation.demo import DemoPlan, DemoReport, prepare_base, run_demo
 from flywheel_assets.simulation.play import CaptureDoor, SimulatedClock
@@ -148,7 +148,7 @@ def _report(version: str, seconds: float) -> TurnReport:
         promoted=promotion.promoted,
         sentence=promotion.sentence,
         seconds=seconds,
-        champion_adapter=champion.adapter_dir if champion else None,
+        champion_adapter=champion.model_dir if champion else None,
         train_pair_ids=frozenset(trained_pair_ids(folder)),
     )
 

@@ -36,6 +36,7 @@ class SubjectKind(StrEnum):
     USER = "user"
     THREAD = "thread"
     PROMPT = "prompt"
+    PREDICTION = "prediction"  # a classifier's prediction about nobody known: its own subject
 
 
 class PromptFormat(StrEnum):
@@ -75,7 +76,15 @@ class Reason(StrEnum):
     PERSONAL_DATA = "personal_data"
     PROMPT_INJECTION = "prompt_injection"
     POLICY = "policy"
+    # joined labels and silent predictions → hard examples
+    INVALID_FEATURES = "invalid_features"
+    UNKNOWN_LABEL = "unknown_label"
+    BLOCKED = "blocked"
+    LABELLED = "labelled"
+    DISPUTED = "disputed"
+    HELD_FOR_REVIEW = "held_for_review"
     # gold → a version
+    LATER_THAN_TRAINING = "later_than_training"
     SUPERSEDED = "superseded"
     USER_CAP = "user_cap"
     ANONYMOUS_CAP = "anonymous_cap"
@@ -118,6 +127,15 @@ def subject_of(user_id: str | None, thread_id: str | None, prompt: str) -> tuple
     return stable_id("prompt", prompt), SubjectKind.PROMPT
 
 
+def subject_of_score(user_id: str | None, thread_id: str | None, prediction_id: str) -> tuple[str, SubjectKind]:
+    """Whom a score is about: the entity (a card, a customer) sent as user, else the thread, else only itself."""
+    if user_id:
+        return user_id, SubjectKind.USER
+    if thread_id:
+        return thread_id, SubjectKind.THREAD
+    return prediction_id, SubjectKind.PREDICTION
+
+
 def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 
@@ -151,6 +169,33 @@ PREDICTION_EVENT = pa.schema(
         _column("output", pa.string(), "what the model answered"),
     ]
 )
+_LABEL = [
+    _column("label", pa.string(), "the true class, for label signals", nullable=True),
+    _column("labeling_source", pa.string(), "who said so: analyst, chargeback, …", nullable=True),
+    _column("known_at", TIMESTAMP, "when the label became known to its source", nullable=True),
+]
+_SCORE = [
+    _column("features", pa.string(), "what the model saw when it decided, as a JSON object"),
+    _column("score", pa.float64(), "the model's probability of the positive class, 0 to 1"),
+    _column("amount", pa.float64(), "what is at stake, in the application's unit", nullable=True),
+    _column("segment", pa.string(), "a group that is reported and sampled by itself", nullable=True),
+    _column("action", pa.string(), "what was done: allow, review or block", nullable=True),
+    _column(
+        "allow_propensity",
+        pa.float64(),
+        "probability with which the action policy let a case like this through",
+        nullable=True,
+    ),
+]
+SCORED_EVENT = pa.schema(
+    [
+        *_RECEIPT,
+        _column("prediction_id", pa.string(), "the decision that labels refer to"),
+        _column("model_version", pa.string(), "which model scored it", nullable=True),
+        *_IDENTITY,
+        *_SCORE,
+    ]
+)
 FEEDBACK_EVENT = pa.schema(
     [
         *_RECEIPT,
@@ -165,7 +210,7 @@ FEEDBACK_EVENT = pa.schema(
         _column("original_output", pa.string(), "the model's text before the edit, carried by edits", nullable=True),
         _column("final_text", pa.string(), "the text after the edit", nullable=True),
         _column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
-        _column("label", pa.string(), "the true class, for label signals", nullable=True),
+        *_LABEL,
         _column("comment", pa.string(), "free text, never trained on", nullable=True),
         _column("sampling_probability", pa.float64(), "with which the client kept this event"),
     ]
@@ -175,35 +220,50 @@ _RECEIVED_DATE = _column("received_date", pa.date32(), "UTC day of publication i
 _COMPLETED_DATE = _column("completed_date", pa.date32(), "UTC day on which the match became complete; the partition")
 
 RAW_PREDICTIONS = pa.schema([_RECEIVED_DATE, *PREDICTION_EVENT])
+RAW_SCORES = pa.schema([_RECEIVED_DATE, *SCORED_EVENT])
 GROUND_TRUTH = pa.schema([_RECEIVED_DATE, *FEEDBACK_EVENT])
+
+_MATCH = [
+    _COMPLETED_DATE,
+    _column("feedback_event_id", pa.string(), "the feedback event; the key"),
+    _column("prediction_id", pa.string(), "the served output"),
+    _column(
+        "prediction_received_date",
+        pa.date32(),
+        "first receipt of the prediction; null: the edit carried its text",
+        nullable=True,
+    ),
+    _column("feedback_received_date", pa.date32(), "first receipt of the feedback"),
+    _column("feedback_received_at", TIMESTAMP, "when capture received the feedback"),
+    _column("occurred_at", TIMESTAMP, "when the feedback happened"),
+    _column("predicted_at", TIMESTAMP, "when the prediction happened", nullable=True),
+    _column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
+    _column("source", pa.string(), "who sent the feedback"),
+    _column("model_version", pa.string(), "which model served the output", nullable=True),
+    _column("subject", pa.string(), "whose feedback it is"),
+    _column("subject_kind", pa.string(), "user | thread | prompt | prediction"),
+    *_IDENTITY,
+]
 
 JOINED_FEEDBACK = pa.schema(
     [
-        _COMPLETED_DATE,
-        _column("feedback_event_id", pa.string(), "the feedback event; the key"),
-        _column("prediction_id", pa.string(), "the served output"),
-        _column(
-            "prediction_received_date",
-            pa.date32(),
-            "first receipt of the prediction; null: the edit carried its text",
-            nullable=True,
-        ),
-        _column("feedback_received_date", pa.date32(), "first receipt of the feedback"),
-        _column("feedback_received_at", TIMESTAMP, "when capture received the feedback"),
-        _column("occurred_at", TIMESTAMP, "when the feedback happened"),
-        _column("predicted_at", TIMESTAMP, "when the prediction happened", nullable=True),
-        _column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
-        _column("source", pa.string(), "who sent the feedback"),
-        _column("model_version", pa.string(), "which model served the output", nullable=True),
-        _column("subject", pa.string(), "whose feedback it is"),
-        _column("subject_kind", pa.string(), "user | thread | prompt"),
-        *_IDENTITY,
+        *_MATCH,
         _column("prompt", pa.string(), "what the model was asked"),
         _column("prompt_format", pa.string(), "text | messages"),
         _column("output", pa.string(), "what the model answered"),
         _column("final_text", pa.string(), "the text after the edit", nullable=True),
         _column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
         _column("label", pa.string(), "the true class, for label signals", nullable=True),
+        _column("comment", pa.string(), "free text, never trained on", nullable=True),
+        _column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
+    ]
+)
+JOINED_LABELS = pa.schema(
+    [
+        *_MATCH,
+        *_LABEL,
+        *_SCORE,
+        _column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
         _column("comment", pa.string(), "free text, never trained on", nullable=True),
         _column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
     ]
@@ -238,6 +298,30 @@ CURATED_DPO_PAIRS = pa.schema(
         _column("content_hash", pa.string(), "hash of the normalized prompt and chosen text"),
         _column("policy_version", pa.string(), "the policy that passed it"),
         _column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
+    ]
+)
+
+HARD_EXAMPLES = pa.schema(
+    [
+        _COMPLETED_DATE,
+        _column("prediction_id", pa.string(), "the decision; the key once a version is resolved"),
+        _column("label_event_id", pa.string(), "the label that completed it; null: silence", nullable=True),
+        _column("prediction_received_date", pa.date32(), "first receipt of the prediction"),
+        _column("predicted_at", TIMESTAMP, "when the model decided", nullable=True),
+        _column("is_positive", pa.bool_(), "the true class"),
+        _column("labeling_source", pa.string(), "who said so; `silence` for a matured negative"),
+        _column("label_known_at", TIMESTAMP, "when the label was known here at the earliest"),
+        _column("label_received_at", TIMESTAMP, "when capture received it; for silence the end of the day"),
+        _column("model_version", pa.string(), "which model scored it", nullable=True),
+        _column("subject", pa.string(), "whom it is about"),
+        _column("subject_kind", pa.string(), "user | thread | prediction"),
+        *_SCORE,
+        _column("discrepancy", pa.string(), "uncertain | confident_miss | confident_false_alarm", nullable=True),
+        _column("severity", pa.float64(), "how wrong or unsure the model was, 0 to 1"),
+        _column("selection_reason", pa.string(), "positive | surprise: why it may be trained on"),
+        _column("inclusion_probability", pa.float64(), "π: with which it is drawn for training; 1 for positives"),
+        _column("draw", pa.float64(), "u in [0, 1), a hash of the prediction id: drawn where u < π"),
+        _column("sampling_version", pa.string(), "hash of the rules that gave π"),
     ]
 )
 

@@ -6,7 +6,7 @@ run, so that nothing leaks from one run into another.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,12 +37,13 @@ class EvaluatedDataset:
 
 
 @dataclass(frozen=True)
-class RegisteredAdapter:
+class RegisteredModel:
     """A registered model version."""
 
     model_version: str
     gold_version: str
-    adapter_dir: Path
+    model_dir: Path
+    """The adapter's folder, or the classifier's."""
     run_id: str
 
 
@@ -74,11 +75,11 @@ class ModelRegistry:
         """MLflow's experiment name."""
         return f"flywheel/{self.application}"
 
-    def champion(self) -> RegisteredAdapter | None:
+    def champion(self) -> RegisteredModel | None:
         """What serves now; None before the first promotion."""
         return self._by_alias(CHAMPION)
 
-    def challenger(self) -> RegisteredAdapter | None:
+    def challenger(self) -> RegisteredModel | None:
         """What asked to serve last."""
         return self._by_alias(CHALLENGER)
 
@@ -112,29 +113,41 @@ class ModelRegistry:
         client.set_terminated(run_id)
         return run_id
 
-    def register(self, gold_version: str, run_id: str, adapter_dir: Path, manifest_sha256: str) -> RegisteredAdapter:
+    def register_adapter(
+        self, gold_version: str, run_id: str, model_dir: Path, manifest_sha256: str
+    ) -> RegisteredModel:
         """Store the adapter as a model version and give it the alias `challenger`; once per gold version."""
+
+        def upload() -> str:
+            self._client.log_artifacts(run_id, str(model_dir), "adapter")
+            return "adapter"
+
+        return self._register(gold_version, run_id, model_dir, manifest_sha256, upload)
+
+    def _register(
+        self, gold_version: str, run_id: str, model_dir: Path, manifest_sha256: str, upload: Callable[[], str]
+    ) -> RegisteredModel:
         client = self._client
         with self._lock():
             registered = self._registered(gold_version)
             if registered is None:
-                client.log_artifacts(run_id, str(adapter_dir), "adapter")
+                artifact = upload()
                 self._ensure_model()
                 version = client.create_model_version(
                     self.application,
-                    source=f"{client.get_run(run_id).info.artifact_uri}/adapter",
+                    source=f"{client.get_run(run_id).info.artifact_uri}/{artifact}",
                     run_id=run_id,
                     tags={
                         _VERSION_TAG: gold_version,
                         "flywheel.manifest_sha256": manifest_sha256,
-                        "flywheel.adapter_dir": str(adapter_dir),
+                        "flywheel.model_dir": str(model_dir),
                     },
                 ).version
-                registered = RegisteredAdapter(str(version), gold_version, adapter_dir, run_id)
+                registered = RegisteredModel(str(version), gold_version, model_dir, run_id)
             client.set_registered_model_alias(self.application, CHALLENGER, registered.model_version)
         return registered
 
-    def promote(self, gold_version: str, expected_champion: str | None) -> RegisteredAdapter:
+    def promote(self, gold_version: str, expected_champion: str | None) -> RegisteredModel:
         """Move `champion` to the model of `gold_version`, if the champion is still the one it was scored against.
 
         Args:
@@ -149,7 +162,7 @@ class ModelRegistry:
             serving = current.gold_version if current else None
             registered = self._registered(gold_version)
             if registered is None:
-                raise VersionConflictError(f"no model is registered for {gold_version}; materialize adapter_evaluation")
+                raise VersionConflictError(f"no model is registered for {gold_version}; materialize its evaluation")
             if serving == gold_version:
                 return registered
             if serving != expected_champion:
@@ -199,16 +212,16 @@ class ModelRegistry:
         if not self._client.search_registered_models(f"name = '{self.application}'"):
             self._client.create_registered_model(self.application)
 
-    def _registered(self, gold_version: str) -> RegisteredAdapter | None:
+    def _registered(self, gold_version: str) -> RegisteredModel | None:
         of_version = f"name = '{self.application}' AND tags.`{_VERSION_TAG}` = '{gold_version}'"
         found = self._client.search_model_versions(of_version)
-        return _registered_adapter(found[0]) if found else None
+        return _registered_model(found[0]) if found else None
 
-    def _by_alias(self, alias: str) -> RegisteredAdapter | None:
+    def _by_alias(self, alias: str) -> RegisteredModel | None:
         models = self._client.search_registered_models(f"name = '{self.application}'")
         if not models or alias not in models[0].aliases:
             return None
-        return _registered_adapter(self._client.get_model_version_by_alias(self.application, alias))
+        return _registered_model(self._client.get_model_version_by_alias(self.application, alias))
 
     def _lock(self) -> FileLock:
         # MLflow has no compare-and-swap for aliases.
@@ -216,11 +229,11 @@ class ModelRegistry:
         return FileLock(self.artifacts / f".{self.application}.lock", timeout=60)
 
 
-def _registered_adapter(version: object) -> RegisteredAdapter:
+def _registered_model(version: object) -> RegisteredModel:
     tags: dict[str, str] = getattr(version, "tags")  # noqa: B009  (mlflow's entities are untyped)
-    return RegisteredAdapter(
+    return RegisteredModel(
         model_version=str(getattr(version, "version")),  # noqa: B009
         gold_version=tags[_VERSION_TAG],
-        adapter_dir=Path(tags["flywheel.adapter_dir"]),
+        model_dir=Path(tags["flywheel.model_dir"]),
         run_id=str(getattr(version, "run_id")),  # noqa: B009
     )

@@ -40,6 +40,45 @@ def make_prediction(**overrides: Any) -> dict[str, Any]:
     return _with(row, overrides, records.PREDICTION_EVENT)
 
 
+def make_score(**overrides: Any) -> dict[str, Any]:
+    """One row of SCORED_EVENT: an allowed transaction that the model found harmless."""
+    number = next(_numbers)
+    row = {
+        "event_id": records.event_id(APPLICATION, "app", f"prediction-{number}"),
+        "received_at": NOON,
+        "occurred_at": NOON - timedelta(seconds=2),
+        "source": "app",
+        "prediction_id": f"prediction-{number}",
+        "model_version": "static",
+        "user_id": f"card-{number}",
+        "thread_id": None,
+        "do_not_train": False,
+        "features": '{"amount":75.2,"night":false,"country":"NL"}',
+        "score": 0.02,
+        "amount": 75.2,
+        "segment": "web",
+        "action": "allow",
+        "allow_propensity": None,
+    }
+    return _with(row, overrides, records.SCORED_EVENT)
+
+
+def make_label(**overrides: Any) -> dict[str, Any]:
+    """One row of FEEDBACK_EVENT: a chargeback that says fraud."""
+    row = {
+        "signal": "label",
+        "prompt": None,
+        "prompt_format": None,
+        "original_output": None,
+        "final_text": None,
+        "model_version": None,
+        "user_id": None,
+        "label": "true",
+        "labeling_source": "chargeback",
+    }
+    return make_feedback(**{**row, **overrides})
+
+
 def make_feedback(**overrides: Any) -> dict[str, Any]:
     """One row of FEEDBACK_EVENT: an edit that carries its prompt and the original text."""
     number = next(_numbers)
@@ -60,6 +99,8 @@ def make_feedback(**overrides: Any) -> dict[str, Any]:
         "final_text": f"Call store.read('number_{number}', default=0): it never returns None.",
         "value": None,
         "label": None,
+        "labeling_source": None,
+        "known_at": None,
         "comment": None,
         "sampling_probability": 1.0,
     }

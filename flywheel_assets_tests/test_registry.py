@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.errors import VersionConflictError
-from flywheel_assets.registry import EvaluatedDataset, ModelRegistry, RegisteredAdapter
+from flywheel_assets.registry import EvaluatedDataset, ModelRegistry, RegisteredModel
 
 DATASET = EvaluatedDataset(
     name="dpo_gold_v1.holdout",
@@ -46,11 +46,11 @@ def log(registry: ModelRegistry, gold_version: str, ned: float = 0.25, **params:
     )
 
 
-def register(registry: ModelRegistry, gold_version: str) -> RegisteredAdapter:
+def register(registry: ModelRegistry, gold_version: str) -> RegisteredModel:
     adapter = registry.artifacts.parent / gold_version / "adapter"
     adapter.mkdir(parents=True, exist_ok=True)
     (adapter / "adapter_config.json").write_text("{}")
-    return registry.register(gold_version, log(registry, gold_version), adapter, "a" * 64)
+    return registry.register_adapter(gold_version, log(registry, gold_version), adapter, "a" * 64)
 
 
 def serving(registry: ModelRegistry) -> str | None:
@@ -97,7 +97,7 @@ def test_logging_again_writes_into_the_same_run(registry: ModelRegistry) -> None
 
 def test_registering_again_is_the_same_model_version(registry: ModelRegistry, tmp_path: Path) -> None:
     first = register(registry, "dpo_gold_v1")
-    assert first == RegisteredAdapter("1", "dpo_gold_v1", tmp_path / "dpo_gold_v1" / "adapter", first.run_id)
+    assert first == RegisteredModel("1", "dpo_gold_v1", tmp_path / "dpo_gold_v1" / "adapter", first.run_id)
     assert register(registry, "dpo_gold_v1") == first == registry.challenger()
     second = register(registry, "dpo_gold_v2")
     assert (second.model_version, registry.challenger()) == ("2", second)
@@ -155,7 +155,7 @@ def test_versions_behind_the_first_page_are_found(registry: ModelRegistry, monke
     first = register(registry, "dpo_gold_v1")
     client = registry._client
     for number in range(2, 12):
-        tags = {"flywheel.gold_version": f"dpo_gold_v{number}", "flywheel.adapter_dir": "x"}
+        tags = {"flywheel.gold_version": f"dpo_gold_v{number}", "flywheel.model_dir": "x"}
         client.create_model_version("assistant", source="file:///x", run_id=first.run_id, tags=tags)
     search = client.search_model_versions
     monkeypatch.setattr(client, "search_model_versions", lambda where: search(where, max_results=3))

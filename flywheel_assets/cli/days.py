@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flywheel_assets.application import PreferenceApplication
+from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.cli.terminal import (
     Application,
     Day,
@@ -15,6 +15,7 @@ from flywheel_assets.cli.terminal import (
     driver_of,
     errors,
     load_application,
+    load_preference,
     print_reasons,
 )
 from flywheel_assets.settings import settings
@@ -33,7 +34,7 @@ def curate(
     from flywheel_assets.curation.pairs import GateRules
     from flywheel_assets.lake.curate_file import curate_file
 
-    rules = load_application(application).gate if application else GateRules()
+    rules = load_preference(application).gate if application else GateRules()
     result = curate_file(pairs, out, rules)
     print_reasons(f"{pairs.name} → {out.name}", result.kept, result.dropped)
     for line, complaint in result.malformed[:10]:
@@ -104,14 +105,13 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
 @app.command()
 def stale(application: Application = "assistant") -> None:
     """List the days that were made from inputs that have changed since; exit code 1 when there are any."""
-    from flywheel_assets.defs.checks import staleness_lookback_days
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.ledger import stale_days
 
     config = load_application(application)
     lake = Stores().lake(application)
     found = False
-    for asset, lookback in staleness_lookback_days(config.window).items():
+    for asset, lookback in config.staleness_lookback_days.items():
         for day, inputs in stale_days(lake, asset, lookback, config.start_date).items():
             found = True
             console.print(f"{asset} {day}: {', '.join(inputs)} changed")
@@ -120,34 +120,34 @@ def stale(application: Application = "assistant") -> None:
     console.print("every day is fresh")
 
 
-def _first_pending(config: PreferenceApplication, last: date) -> date:
+def _first_pending(config: FlywheelApplication, last: date) -> date:
     """The first day up to `last` that is not closed and curated yet: what the join of later days would miss."""
     from flywheel_assets.defs.automation import first_unfinished_day
     from flywheel_assets.defs.resources import Stores
 
-    return first_unfinished_day(Stores().lake(config.name), config.start_date, last) or last
+    lake = Stores().lake(config.name)
+    return first_unfinished_day(lake, config.tables.gold, config.start_date, last) or last
 
 
-def _last_materialized(config: PreferenceApplication) -> date | None:
+def _last_materialized(config: FlywheelApplication) -> date | None:
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.ledger import entries_of
-    from flywheel_assets.lake.tables import CURATED_DPO_PAIRS
 
-    return max(entries_of(Stores().lake(config.name), CURATED_DPO_PAIRS.name), default=None)
+    return max(entries_of(Stores().lake(config.name), config.tables.gold.name), default=None)
 
 
 def _run_range(driver: "Driver", first: date, last: date) -> None:
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.ledger import day_range, entries_of, total_by_reason
-    from flywheel_assets.lake.tables import CURATED_DPO_PAIRS
 
     with console.status(f"materializing {first} … {last}"):
         finished = driver.materialize(first, last)
     _fail_unless_succeeded(finished)
-    entries = entries_of(Stores().lake(driver.application.name), CURATED_DPO_PAIRS.name, day_range(first, last))
+    config = driver.application
+    entries = entries_of(Stores().lake(config.name), config.tables.gold.name, day_range(first, last))
     kept = sum(entry.rows_kept for entry in entries.values())
     dropped = total_by_reason(entries.values())
-    print_reasons(f"{driver.application.name} {first} … {last}", kept, dropped)
+    print_reasons(f"{config.name} {first} … {last}", kept, dropped)
     open_days = [day for day, entry in entries.items() if not entry.is_closed]
     if open_days:
         console.print(f"provisional until it closes: {', '.join(map(str, open_days[-3:]))}", style="yellow")
@@ -160,13 +160,10 @@ def _fail_unless_succeeded(finished: "Finished") -> None:
         raise typer.Exit(1)
 
 
-def _progress(config: PreferenceApplication) -> str:
-    from flywheel_assets.defs.automation import progress_sentence
+def _progress(config: FlywheelApplication) -> str:
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.net_new import count_net_new
+    from flywheel_assets.defs.training_rules import rule_of
 
     stores = Stores()
-    count = count_net_new(
-        stores.lake(config.name), stores.versions(config.name), config.resolution, config.trigger.min_new_pairs
-    )
-    return f"training trigger: {progress_sentence(count, config.trigger)}"
+    assessment = rule_of(config).assess(stores.lake(config.name), stores.versions(config.name), datetime.now(UTC))
+    return f"training trigger: {assessment.sentence}"

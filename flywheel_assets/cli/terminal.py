@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flywheel_assets import applications
-from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.errors import UnknownNameError
+from flywheel_assets.application import FlywheelApplication, PreferenceApplication
+from flywheel_assets.errors import SettingsError, UnknownNameError
 from flywheel_assets.settings import settings
 
 if TYPE_CHECKING:
@@ -35,16 +35,24 @@ def known_applications() -> list[str]:
     return sorted(module.name for module in iter_modules(applications.__path__))
 
 
-def load_application(name: str) -> PreferenceApplication:
+def load_application(name: str) -> FlywheelApplication:
     """The configuration in `applications/<name>.py`; an unknown name is answered with the known ones."""
     if name not in known_applications():
         raise UnknownNameError("application", name, known_applications(), "Add a file to applications/.")
     application = import_module(f"flywheel_assets.applications.{name}").APPLICATION
-    assert isinstance(application, PreferenceApplication)
+    assert isinstance(application, FlywheelApplication)
     return application
 
 
-def driver_of(config: PreferenceApplication) -> "Driver":
+def load_preference(name: str) -> PreferenceApplication:
+    """The configuration of an application whose predictions are texts; any other is an error that says so."""
+    application = load_application(name)
+    if not isinstance(application, PreferenceApplication):
+        raise SettingsError(f"{name} is no preference application: this command works on texts")
+    return application
+
+
+def driver_of(config: FlywheelApplication) -> "Driver":
     """What materializes this application's assets in this process, on the configured Dagster instance."""
     from flywheel_assets.defs.running import Driver, open_instance
 

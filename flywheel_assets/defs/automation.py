@@ -7,18 +7,21 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from flywheel_assets.application import PreferenceApplication, Trigger
+from flywheel_assets.application import FlywheelApplication, Retries
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.training_rules import Assessment, TrainingRule
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.landing import CLOSING_DELAY
-from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_state
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
-from flywheel_assets.lake.versions import VERSION_PREFIX, Versions, tagged_versions, version_number
+from flywheel_assets.lake.tables import Lake, TableSpec
+from flywheel_assets.lake.versions import Versions, tagged_versions, version_number
 
 PARTITION_TAG = "dagster/partition"
 REASON_TAG = "flywheel/reason"
+DAILY_JOB = "{}_daily"
+TURN_JOB = "{}_turn"
+SENSOR = "training_threshold_sensor"
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -34,17 +37,17 @@ def last_closed_day(now: datetime) -> date:
     return (now - CLOSING_DELAY).date() - timedelta(days=1)
 
 
-def first_unfinished_day(lake: Lake, start: date, last: date) -> date | None:
-    """The first day from `start` to `last` that is not closed and curated; None when there is none.
+def first_unfinished_day(lake: Lake, gold: TableSpec, start: date, last: date) -> date | None:
+    """The first day from `start` to `last` that is not closed in gold; None when there is none.
 
     It is looked for from the application's first day on: every joined day reads the days before it, and an empty day of
     a range costs milliseconds.
     """
-    closed = ledger.closed_days(lake, CURATED_DPO_PAIRS.name)
+    closed = ledger.closed_days(lake, gold.name)
     return next((day for day in ledger.day_range(start, last) if day not in closed), None)
 
 
-def daily_schedule(application: str, start: date, job_name: str) -> dg.ScheduleDefinition:
+def daily_schedule(application: FlywheelApplication, job_name: str) -> dg.ScheduleDefinition:
     """Materialize what became final: runs at 00:30 UTC, a quarter of an hour after the day could close.
 
     On an ordinary day that is one day, after an outage every missed one, on a new installation all since `start`.
@@ -61,11 +64,12 @@ def daily_schedule(application: str, start: date, job_name: str) -> dg.ScheduleD
     def daily_feedback_schedule(context: dg.ScheduleEvaluationContext, stores: Stores) -> dg.RunRequest | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
         last = last_closed_day(now)
-        first = first_unfinished_day(stores.lake(application), start, last)
+        lake = stores.lake(application.name)
+        first = first_unfinished_day(lake, application.tables.gold, application.start_date, last)
         if first is None:
-            return dg.SkipReason(f"every day up to {last} is closed and curated")
+            return dg.SkipReason(f"every day up to {last} is closed in gold")
         return dg.RunRequest(
-            run_key=f"{application}:{first}:{last}",
+            run_key=f"{application.name}:{first}:{last}",
             tags={RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()},
         )
 
@@ -88,10 +92,10 @@ class PendingVersion:
     last_run_id: str | None = None
 
 
-def next_version(lake: Lake, versions: Versions, partitions: Sequence[str]) -> str:
+def next_version(lake: Lake, versions: Versions, partitions: Sequence[str], application: FlywheelApplication) -> str:
     """One more than the highest N in the lake, on disk or requested: a name is never used twice."""
-    known = [*tagged_versions(lake), *(folder.version for folder in versions), *partitions]
-    return f"{VERSION_PREFIX}{max(map(version_number, known), default=0) + 1}"
+    known = [*tagged_versions(lake, application.tables.gold), *(folder.version for folder in versions), *partitions]
+    return f"{application.version_prefix}{max(map(version_number, known), default=0) + 1}"
 
 
 def pending_version(
@@ -126,7 +130,7 @@ def pending_version(
     )
 
 
-def why_not_retry(pending: PendingVersion, trigger: Trigger, now: datetime) -> str | None:
+def why_not_retry(pending: PendingVersion, trigger: Retries, now: datetime) -> str | None:
     """Why a pending version is not run again now; None: it is."""
     if pending.is_running:
         return f"{pending.version} is queued or running"
@@ -147,20 +151,18 @@ def why_not_retry(pending: PendingVersion, trigger: Trigger, now: datetime) -> s
     return None
 
 
-def training_threshold_sensor(application: PreferenceApplication, job_name: str) -> dg.SensorDefinition:
+def training_threshold_sensor(
+    application: FlywheelApplication, rule: TrainingRule, job_name: str
+) -> dg.SensorDefinition:
     """Cut a version and train it when enough is new; the truth is in the lake, so that no tick can lose it."""
-    trigger = application.trigger
     partitions_def = version_partitions(application.name)
 
     @dg.sensor(
-        name="training_threshold_sensor",
+        name=SENSOR,
         job_name=job_name,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description=(
-            f"Requests one training run when {trigger.min_new_pairs:,} new pairs and {trigger.min_new_partitions:,} "
-            "new closed gold partitions have come since the last successful training."
-        ),
+        description=rule.description,
     )
     def training_threshold_sensor(
         context: dg.SensorEvaluationContext, stores: Stores, clock: Clock
@@ -169,17 +171,15 @@ def training_threshold_sensor(application: PreferenceApplication, job_name: str)
         partitions = context.instance.get_dynamic_partitions(str(partitions_def.name))
         pending = pending_version(context.instance, versions, partitions, job_name)
         if pending is not None:
-            if refusal := why_not_retry(pending, trigger, clock.now()):
+            if refusal := why_not_retry(pending, rule.retries, clock.now()):
                 return dg.SkipReason(refusal)
-            return _request(application.name, pending.version, pending.last_run_id, "retry")
+            return _request(application.name, pending.version, pending.last_run_id, {"retry": "retry"})
 
-        count, cursor = _count_once_per_state(context.cursor, lake, versions, application)
-        if count.pairs < trigger.min_new_pairs or count.partitions < trigger.min_new_partitions:
-            return dg.SensorResult(skip_reason=progress_sentence(count, trigger), cursor=cursor)
-        version = next_version(lake, versions, partitions)
-        request = _request(
-            application.name, version, None, f"{count.pairs} new pairs in {count.partitions} new partitions"
-        )
+        assessment, cursor = _assess_once_per_state(context.cursor, rule, lake, versions, clock.now())
+        if not assessment.reasons:
+            return dg.SensorResult(skip_reason=assessment.sentence, cursor=cursor)
+        version = next_version(lake, versions, partitions, application)
+        request = _request(application.name, version, None, assessment.reasons)
         return dg.SensorResult(
             run_requests=request.run_requests,
             dynamic_partitions_requests=[partitions_def.build_add_request([version])],
@@ -189,35 +189,24 @@ def training_threshold_sensor(application: PreferenceApplication, job_name: str)
     return training_threshold_sensor
 
 
-def progress_sentence(count: NetNew, trigger: Trigger) -> str:
-    """How far the thresholds are, in numbers."""
-    pairs = f"{count.pairs:,}" if count.is_exact else f"at most {count.pairs:,}"
-    return (
-        f"{pairs} of {trigger.min_new_pairs:,} new pairs, {count.partitions:,} of {trigger.min_new_partitions:,} new "
-        f"closed partitions since {count.since or 'the beginning'}"
-    )
-
-
-def _request(application: str, version: str, last_run_id: str | None, reason: str) -> dg.SensorResult:
+def _request(application: str, version: str, last_run_id: str | None, reasons: dict[str, str]) -> dg.SensorResult:
     # A run key dedupes against failed runs too, so each attempt needs its own. It names the run that it follows: a
     # number of runs would come again, and the request be lost, once old runs are deleted.
     request = dg.RunRequest(
-        run_key=f"{application}:{version}:{last_run_id or 'first'}", partition_key=version, tags={REASON_TAG: reason}
+        run_key=f"{application}:{version}:{last_run_id or 'first'}",
+        partition_key=version,
+        tags={REASON_TAG: "; ".join(reasons.values()), **{f"{REASON_TAG}.{name}": "yes" for name in reasons}},
     )
     return dg.SensorResult(run_requests=[request])
 
 
-def _count_once_per_state(
-    cursor: str | None, lake: Lake, versions: Versions, application: PreferenceApplication
-) -> tuple[NetNew, str]:
-    """Count, unless nothing that matters has changed since the count in the cursor."""
-    state = {
-        "lake": lake_state(lake, versions),
-        "threshold": application.trigger.min_new_pairs,
-        "rules": str(application.resolution),
-    }
+def _assess_once_per_state(
+    cursor: str | None, rule: TrainingRule, lake: Lake, versions: Versions, now: datetime
+) -> tuple[Assessment, str]:
+    """Assess, unless nothing that matters has changed since the assessment in the cursor."""
+    state = rule.state(lake, versions, now)
     known = json.loads(cursor) if cursor else {}
     if known.get("state") == state:
-        return NetNew(**known["count"]), str(cursor)
-    count = count_net_new(lake, versions, application.resolution, application.trigger.min_new_pairs)
-    return count, json.dumps({"state": state, "count": vars(count)})
+        return Assessment(**known["assessment"]), str(cursor)
+    assessment = rule.assess(lake, versions, now)
+    return assessment, json.dumps({"state": state, "assessment": vars(assessment)})

@@ -5,36 +5,25 @@ from datetime import date
 
 import dagster as dg
 
+from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import FlywheelError
-from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts, describe
 from flywheel_assets.lake.exports import verify_manifest
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS, TableSpec
+from flywheel_assets.lake.tables import GROUND_TRUTH, TableSpec
 
 
-def daily_checks(application: str, start: date, window: JoinWindow) -> Sequence[dg.AssetChecksDefinition]:
-    """The checks of the four daily assets; each covers all days, since a range run's checks have no partition."""
-    tables = (RAW_PREDICTIONS, GROUND_TRUTH, JOINED_FEEDBACK, CURATED_DPO_PAIRS)
+def daily_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
+    """The checks of the four daily tables; each covers all days, since a range run's checks have no partition."""
+    tables = (application.tables.predictions, GROUND_TRUTH, application.tables.joined, application.tables.gold)
     return [
-        *(_rows_are_accounted_for(application, spec) for spec in tables),
+        *(_rows_are_accounted_for(application.name, spec) for spec in tables),
         *(
-            _days_are_fresh(application, start, asset, lookback)
-            for asset, lookback in staleness_lookback_days(window).items()
+            _days_are_fresh(application.name, application.start_date, asset, lookback)
+            for asset, lookback in application.staleness_lookback_days.items()
         ),
     ]
-
-
-def staleness_lookback_days(window: JoinWindow) -> Mapping[str, Mapping[str, int]]:
-    """Per derived asset its inputs, with how many days before D its partition D reads."""
-    return {
-        JOINED_FEEDBACK.name: {
-            RAW_PREDICTIONS.name: window.match_lookback_days,
-            GROUND_TRUTH.name: window.match_lookback_days,
-        },
-        CURATED_DPO_PAIRS.name: {JOINED_FEEDBACK.name: 0},
-    }
 
 
 def _rows_are_accounted_for(application: str, spec: TableSpec) -> dg.AssetChecksDefinition:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.defs.automation import PARTITION_TAG, REASON_TAG
+from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.defs.automation import DAILY_JOB, PARTITION_TAG, REASON_TAG, SENSOR, TURN_JOB
 from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
-from flywheel_assets.defs.preference import DAILY_JOB, SENSOR, TURN_JOB
 from flywheel_assets.errors import SettingsError, UnknownNameError
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -77,13 +76,13 @@ def request_retry(instance: dg.DagsterInstance, application: str, version: str) 
 class Driver:
     """Runs one application's jobs against one Dagster instance."""
 
-    application: PreferenceApplication
+    application: FlywheelApplication
     definitions: dg.Definitions
     instance: dg.DagsterInstance
     _cursor: str | None = None
 
     def materialize(self, first: date, last: date) -> Finished:
-        """Materialize the four daily assets for `first` … `last`, in one run."""
+        """Materialize the daily assets for `first` … `last`, in one run."""
         job = self.definitions.resolve_job_def(DAILY_JOB.format(self.application.name))
         tags = {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
         return self._finish(job.execute_in_process(self._run_config(), self.instance, tags=tags, raise_on_error=False))

@@ -1,10 +1,14 @@
-"""The export of one gold version: four JSON-lines files and the manifest that seals them.
+"""The export of one gold version: its files and the manifest that seals them.
 
-    <versions_dir>/<application>/dpo_gold_v<N>/export/
+    <versions_dir>/<application>/dpo_gold_v<N>/export/          preference: JSON lines
         dpo_gold_v<N>.jsonl              training pairs
         dpo_gold_v<N>.accepted.jsonl     accepted outputs mixed into SFT; rejected is null
         dpo_gold_v<N>.holdout.jsonl      pairs of held-out subjects
         dpo_gold_v<N>.regression.jsonl   held-out subjects' accepted outputs; rejected is null
+        manifest.json
+    <versions_dir>/<application>/<application>_gold_v<N>/export/   classification: Parquet
+        <application>_gold_v<N>.parquet              sampled and weighted training rows
+        <application>_gold_v<N>.evaluation.parquet   every matured row of the weeks after them
         manifest.json
 
 The folder appears by one rename, so a torn export is never visible under its final name. Readers verify every file
@@ -14,7 +18,7 @@ against the manifest before they use a row.
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,7 @@ class ExportSet(StrEnum):
     ACCEPTED = "accepted"
     HOLDOUT = "holdout"
     REGRESSION = "regression"
+    EVALUATION = "evaluation"
 
 
 class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +78,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Closed day → content hash of its gold partition, for every day that was resolved."""
     rules: dict[str, Any]
     code_version: str
+    details: dict[str, Any] = {}
+    """What only one kind of version has, for instance from which days the evaluation rows come."""
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -124,17 +131,22 @@ def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[
         return [decoder.decode(line) for line in lines]
 
 
+WriteFiles = Callable[[Path], dict[ExportSet, ExportedFile]]
+"""Writes the files of an export, durably, into the folder it is given, and says what it wrote."""
+
+
 def write_export(
     folder: Path,
     *,
     version: str,
     application: str,
     snapshot_id: int,
-    rows: Mapping[ExportSet, Iterable[ExportedRow]],
+    write_files: WriteFiles,
     dropped: Mapping[str, int],
     days: Mapping[str, str],
     rules: Mapping[str, Any],
     code_version: str,
+    details: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write an export so that it appears whole or not at all; the same export again is a success.
 
@@ -145,16 +157,16 @@ def write_export(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        files = {which: _write_rows(building, f"{version}{_SUFFIX[which]}", rows.get(which, ())) for which in ExportSet}
         manifest = Manifest(
             version=version,
             application=application,
             snapshot_id=snapshot_id,
-            files=files,
+            files=write_files(building),
             dropped=dict(dropped),
             days=dict(days),
             rules=dict(rules),
             code_version=code_version,
+            details=dict(details or {}),
         )
         write_synced(building / MANIFEST_FILE, encode_manifest(manifest))
         if folder.exists():
@@ -170,7 +182,7 @@ def write_export(
         shutil.rmtree(building, ignore_errors=True)
 
 
-_SUFFIX = {
+_JSON_LINES_SUFFIX = {
     ExportSet.TRAIN: ".jsonl",
     ExportSet.ACCEPTED: ".accepted.jsonl",
     ExportSet.HOLDOUT: ".holdout.jsonl",
@@ -178,9 +190,21 @@ _SUFFIX = {
 }
 
 
-def _write_rows(folder: Path, name: str, rows: Iterable[ExportedRow]) -> ExportedFile:
+def json_lines(version: str, rows: Mapping[ExportSet, Iterable[ExportedRow]]) -> WriteFiles:
+    """The four files of a preference version; a set without rows is an empty file."""
+
+    def write_files(folder: Path) -> dict[ExportSet, ExportedFile]:
+        return {
+            which: _write_rows(folder / f"{version}{suffix}", rows.get(which, ()))
+            for which, suffix in _JSON_LINES_SUFFIX.items()
+        }
+
+    return write_files
+
+
+def _write_rows(path: Path, rows: Iterable[ExportedRow]) -> ExportedFile:
     encoder = msgspec.json.Encoder()
     lines = [encoder.encode(row) for row in rows]
     content = b"".join(line + b"\n" for line in lines)
-    write_synced(folder / name, content)
-    return ExportedFile(name=name, rows=len(lines), bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    write_synced(path, content)
+    return ExportedFile(name=path.name, rows=len(lines), bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

@@ -20,10 +20,8 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.landed_lines import POSITION, RefusedLine, read_lines
 from flywheel_assets.lake.landing import EventKind, LandedDay, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.tables import GROUND_TRUTH, QUARANTINE, RAW_PREDICTIONS, Lake, TableSpec
+from flywheel_assets.lake.tables import GROUND_TRUTH, PREFERENCE_TABLES, QUARANTINE, ApplicationTables, Lake, TableSpec
 from flywheel_assets.records import Reason
-
-TABLE_OF = {EventKind.PREDICTION: RAW_PREDICTIONS, EventKind.FEEDBACK: GROUND_TRUTH}
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,18 @@ class _Ingested:
     quarantine_file: Path | None
 
 
+def raw_table(kind: EventKind, tables: ApplicationTables) -> TableSpec:
+    """The table that landed events of a kind go to."""
+    return tables.predictions if kind is EventKind.PREDICTION else GROUND_TRUTH
+
+
 def ingest_days(
-    lake: Lake, landing_root: Path, kind: EventKind, days: Sequence[date], stamp: RunStamp
+    lake: Lake,
+    landing_root: Path,
+    kind: EventKind,
+    days: Sequence[date],
+    stamp: RunStamp,
+    tables: ApplicationTables = PREFERENCE_TABLES,
 ) -> dict[date, LedgerEntry]:
     """Replace partitions `days` of the raw table of `kind` by what landing holds; returns the ledger's new entries.
 
@@ -42,7 +50,7 @@ def ingest_days(
         LandingRetiredError: a closed day's segments are gone; nothing is changed.
         ClosedDayError: a closed day's segment was altered; nothing is changed.
     """
-    spec = TABLE_OF[kind]
+    spec = raw_table(kind, tables)
     zone = LandingZone(landing_root, lake.application, kind)
     # Before today is listed, and for all days: the schedule reads a closed and curated day never again.
     zone.republish_late(stamp.now)

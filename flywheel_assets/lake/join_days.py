@@ -1,4 +1,4 @@
-"""`raw_predictions` + `ground_truth` → `joined_feedback`: finds the matches by keys, then fetches their texts.
+"""`raw_predictions` + `ground_truth` → `joined_feedback`: finds the matches by keys, then fetches what they say.
 
 Only key columns are read over the window of days. Text is fetched day by day for the matched rows alone, so that
 memory is bounded by one day's feedback whatever the length of the range.
@@ -16,12 +16,25 @@ from flywheel_assets import records
 from flywheel_assets.joining import DayAccount, JoinedKeys, JoinWindow, join_keys
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.tables import GROUND_TRUTH, JOINED_FEEDBACK, QUARANTINE, RAW_PREDICTIONS, Lake
-from flywheel_assets.records import Reason, subject_of
+from flywheel_assets.lake.tables import (
+    GROUND_TRUTH,
+    JOINED_FEEDBACK,
+    PREFERENCE_TABLES,
+    QUARANTINE,
+    RAW_PREDICTIONS,
+    ApplicationTables,
+    Lake,
+)
+from flywheel_assets.records import Reason, subject_of, subject_of_score
 
 
 def join_days(
-    lake: Lake, days: Sequence[date], start: date, window: JoinWindow, stamp: RunStamp
+    lake: Lake,
+    days: Sequence[date],
+    start: date,
+    window: JoinWindow,
+    stamp: RunStamp,
+    tables: ApplicationTables = PREFERENCE_TABLES,
 ) -> dict[date, LedgerEntry]:
     """Replace partitions `days` of `joined_feedback` by the matches that became complete on them.
 
@@ -31,22 +44,23 @@ def join_days(
         start: the application's first day; no window reaches behind it.
         window: how far apart prediction and feedback may be.
         stamp: who writes.
+        tables: of the application's kind.
 
     Raises:
         MissingInputError: a day of the window was never materialized in one of the raw tables.
     """
     window_days = ledger.day_range(max(start, min(days) - timedelta(days=window.account_lookback_days)), max(days))
-    predictions = ledger.require(lake, RAW_PREDICTIONS.name, window_days)
+    predictions = ledger.require(lake, tables.predictions.name, window_days)
     feedback = ledger.require(lake, GROUND_TRUTH.name, window_days)
     with lake.connect() as connection:
-        keys = _join_window(lake, connection, days, window_days, window)
+        keys = _join_window(lake, connection, tables, days, window_days, window)
         files: dict[date, Path] = {}
         refused: dict[date, Path] = {}
         entries: list[LedgerEntry] = []
         for day in sorted(days):
-            rows = _fetch_texts(lake, connection, keys, day)
+            rows = _fetch_matched(lake, connection, tables, keys, day)
             connection.register("joined", rows)
-            if file := lake.write_day(connection, JOINED_FEEDBACK, day, "SELECT * FROM joined"):
+            if file := lake.write_day(connection, tables.joined, day, "SELECT * FROM joined"):
                 files[day] = file
             connection.register("expired", _expired_rows(keys, day))
             if file := lake.write_day(connection, QUARANTINE, day, "SELECT * FROM expired"):
@@ -68,7 +82,7 @@ def join_days(
                 )
             )
     properties = stamp.properties()
-    lake.replace_days(JOINED_FEEDBACK, days, files, properties)
+    lake.replace_days(tables.joined, days, files, properties)
     lake.replace_days(QUARANTINE, days, refused, properties, stage=JOINED_FEEDBACK.name)
     ledger.record(lake, entries, stamp)
     return {entry.day: entry for entry in entries}
@@ -77,12 +91,17 @@ def join_days(
 def _join_window(
     lake: Lake,
     connection: duckdb.DuckDBPyConnection,
+    tables: ApplicationTables,
     days: Sequence[date],
     window_days: Sequence[date],
     window: JoinWindow,
 ) -> JoinedKeys:
     lake.register(
-        connection, RAW_PREDICTIONS, window_days, columns=["prediction_id", "received_date"], view="prediction_keys"
+        connection,
+        tables.predictions,
+        window_days,
+        columns=["prediction_id", "received_date"],
+        view="prediction_keys",
     )
     lake.register(
         connection,
@@ -94,20 +113,24 @@ def _join_window(
     # `prompt_format` stands for the texts it describes: asking the texts themselves would read them.
     connection.execute(
         "CREATE OR REPLACE TEMP VIEW feedback_keys AS SELECT event_id, prediction_id, received_date, "
-        "signal = 'edit' AND prompt_format IS NOT NULL AS carries_text FROM feedback_columns"
+        f"{tables.is_text} AND signal = 'edit' AND prompt_format IS NOT NULL AS carries_text FROM feedback_columns"
     )
     return join_keys(connection, sorted(days), window)
 
 
-def _fetch_texts(lake: Lake, connection: duckdb.DuckDBPyConnection, keys: JoinedKeys, day: date) -> pa.Table:
-    """The joined rows of one day, columns of `records.JOINED_FEEDBACK`."""
+def _fetch_matched(
+    lake: Lake, connection: duckdb.DuckDBPyConnection, tables: ApplicationTables, keys: JoinedKeys, day: date
+) -> pa.Table:
+    """The joined rows of one day, in the columns of `tables.joined`."""
     matches = keys.matches.filter(pc.equal(keys.matches["completed_date"], pa.scalar(day)))
     if not matches.num_rows:
-        return records.JOINED_FEEDBACK.empty_table()
+        return tables.joined.schema.empty_table()
     connection.register("matched", matches)
     lake.register(connection, GROUND_TRUTH, _days_in(matches["feedback_date"]))
-    lake.register(connection, RAW_PREDICTIONS, _days_in(matches["prediction_date"]))
-    return _with_subject(connection.sql(_JOINED_ROWS).to_arrow_table())
+    lake.register(connection, tables.predictions, _days_in(matches["prediction_date"]))
+    columns = _TEXT_COLUMNS if tables.is_text else _SCORE_COLUMNS
+    rows = connection.sql(_JOINED_ROWS.format(columns=columns)).to_arrow_table()
+    return _with_subject(rows, tables)
 
 
 _JOINED_ROWS = """
@@ -134,24 +157,33 @@ SELECT f.completed_date,
        coalesce(nullif(f.user_id, ''), nullif(p.user_id, '')) AS user_id,
        coalesce(nullif(f.thread_id, ''), nullif(p.thread_id, '')) AS thread_id,
        f.do_not_train OR coalesce(p.do_not_train, false) AS do_not_train,
-       -- What the user saw and changed comes first; what the server logged fills in where the event did not carry it.
-       coalesce(f.prompt, p.prompt) AS prompt,
-       coalesce(f.prompt_format, p.prompt_format) AS prompt_format,
-       coalesce(f.original_output, p.output, '') AS output,
-       f.final_text, f.value, f.label, f.comment, f.sampling_probability
+       {columns},
+       f.value, f.label, f.comment, f.sampling_probability
 FROM feedback f
 LEFT JOIN prediction p ON p.prediction_id = f.prediction_id AND p.received_date = f.prediction_date
 """
 
 
-def _with_subject(rows: pa.Table) -> pa.Table:
+# What the user saw and changed comes first; what the server logged fills in where the event did not carry it.
+_TEXT_COLUMNS = """
+       coalesce(f.prompt, p.prompt) AS prompt,
+       coalesce(f.prompt_format, p.prompt_format) AS prompt_format,
+       coalesce(f.original_output, p.output, '') AS output,
+       f.final_text"""
+_SCORE_COLUMNS = """
+       f.labeling_source, f.known_at,
+       p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity"""
+
+
+def _with_subject(rows: pa.Table, tables: ApplicationTables) -> pa.Table:
+    last_resort, decide = ("prompt", subject_of) if tables.is_text else ("prediction_id", subject_of_score)
     identities = zip(
-        rows["user_id"].to_pylist(), rows["thread_id"].to_pylist(), rows["prompt"].to_pylist(), strict=True
+        rows["user_id"].to_pylist(), rows["thread_id"].to_pylist(), rows[last_resort].to_pylist(), strict=True
     )
-    subjects = [subject_of(user_id, thread_id, prompt) for user_id, thread_id, prompt in identities]
+    subjects = [decide(user_id, thread_id, otherwise) for user_id, thread_id, otherwise in identities]
     rows = rows.append_column("subject", pa.array([subject for subject, _ in subjects], pa.string()))
     rows = rows.append_column("subject_kind", pa.array([kind.value for _, kind in subjects], pa.string()))
-    return rows.select(records.JOINED_FEEDBACK.names).cast(records.JOINED_FEEDBACK)
+    return rows.select(tables.joined.schema.names).cast(tables.joined.schema)
 
 
 def _expired_rows(keys: JoinedKeys, day: date) -> pa.Table:

@@ -10,8 +10,9 @@ from datetime import date
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.exports import read_manifest
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, LEDGER, Lake
-from flywheel_assets.lake.versions import Versions, pair_ids_to_train_now, trained_pair_ids
+from flywheel_assets.lake.pair_versions import pair_ids_to_train_now, trained_pair_ids
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, LEDGER, Lake, TableSpec
+from flywheel_assets.lake.versions import Versions
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class NetNew:
     """False: Iceberg's metadata alone said that `pairs`, an upper bound, is too few."""
 
 
-def lake_state(lake: Lake, versions: Versions) -> str:
+def lake_state(lake: Lake, versions: Versions, gold: TableSpec) -> str:
     """A word that changes whenever the count could: gold's and the ledger's snapshots and the last trained version."""
-    snapshots = [lake.table(spec).current_snapshot() for spec in (CURATED_DPO_PAIRS, LEDGER)]
+    snapshots = [lake.table(spec).current_snapshot() for spec in (gold, LEDGER)]
     trained = versions.last_trained()
     parts = [str(snapshot.snapshot_id) if snapshot else "empty" for snapshot in snapshots]
     return "/".join([*parts, trained.version if trained else "never"])

@@ -13,7 +13,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -65,10 +65,31 @@ JOINED_FEEDBACK = TableSpec(
 CURATED_DPO_PAIRS = TableSpec(
     "curated_dpo_pairs", records.CURATED_DPO_PAIRS, "completed_date", order_by=("pair_id", "feedback_event_id")
 )
+RAW_SCORES = replace(RAW_PREDICTIONS, schema=records.RAW_SCORES)
+JOINED_LABELS = replace(JOINED_FEEDBACK, schema=records.JOINED_LABELS)
+HARD_EXAMPLES = TableSpec(
+    "hard_examples", records.HARD_EXAMPLES, "completed_date", order_by=("prediction_id", "label_received_at")
+)
 QUARANTINE = TableSpec("quarantine", records.QUARANTINE, "day", "stage", order_by=("row_id", "reason"))
 # One small file, rewritten whole: (days × assets) rows stay in the tens of thousands for a decade, and a partition
 # per day would cost a file per day and asset. See docs/adr/0002.
 LEDGER = TableSpec("ledger", records.LEDGER, order_by=("asset", "day"))
+
+
+@dataclass(frozen=True)
+class ApplicationTables:
+    """The tables that the daily assets of one kind of application fill, beside `ground_truth`, which all share."""
+
+    predictions: TableSpec
+    joined: TableSpec
+    gold: TableSpec
+    """What versions are tags on."""
+    is_text: bool
+    """Predictions are texts, which an edit may carry with it; else they are scores of features."""
+
+
+PREFERENCE_TABLES = ApplicationTables(RAW_PREDICTIONS, JOINED_FEEDBACK, CURATED_DPO_PAIRS, is_text=True)
+CLASSIFICATION_TABLES = ApplicationTables(RAW_SCORES, JOINED_LABELS, HARD_EXAMPLES, is_text=False)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Gold versions: `dpo_gold_v<N>` is a tag on the gold table, resolved once and exported.
+"""Gold versions: `<word>_gold_v<N>` is a tag on an application's gold table, resolved once and exported.
 
     <versions_dir>/<application>/dpo_gold_v<N>/
         pin.json        which snapshot and which closed days the version consists of; written first, never changed
@@ -9,38 +9,27 @@
 
 Cutting a version is three steps, each of which a repeated run finds done or does: pin, tag, export. What the version
 holds is decided by the pin alone, so a crash between any two of them changes nothing. A pin with nothing to train on is
-taken back before anything is tagged.
+taken back before anything is tagged. What resolving means differs by kind: see `lake.pair_versions` and
+`lake.example_versions`.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
-import pyarrow as pa
 
-from flywheel_assets import records
-from flywheel_assets.curation.resolution import ResolutionRules, resolve
 from flywheel_assets.errors import EmptyVersionError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake import ledger
-from flywheel_assets.lake.exports import (
-    ExportedRow,
-    ExportSet,
-    Manifest,
-    read_manifest,
-    read_rows,
-    verify_manifest,
-    write_export,
-)
+from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, verify_manifest, write_export
 from flywheel_assets.lake.files import write_once
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
+from flywheel_assets.lake.tables import Lake, TableSpec
 
-VERSION_PREFIX = "dpo_gold_v"
-_TEXTS = ("prompt", "chosen", "rejected")
-"""What no decision of resolution looks at, and nearly all of gold's bytes."""
-_VERSION = re.compile(rf"^{VERSION_PREFIX}([1-9][0-9]*)\Z")
+_VERSION = re.compile(r"^[a-z][a-z0-9_]*_gold_v([1-9][0-9]*)\Z")
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +39,33 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_id: int
     days: dict[str, str]
     """Closed day → content hash of its gold partition."""
+
+    @property
+    def dates(self) -> list[date]:
+        """The closed days, ascending."""
+        return sorted(map(date.fromisoformat, self.days))
+
+
+class Resolved(Protocol):
+    """What a version consists of once its pin is resolved, ready to be exported."""
+
+    @property
+    def training_rows(self) -> int:
+        """Rows to train on."""
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Rows of the closed days that are left out, by reason code."""
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What only this kind of version records in its manifest."""
+
+    def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
+        """Write the export's files, durably."""
+
+
+Resolve = Callable[[Lake, Pin], AbstractContextManager[Resolved]]
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,7 @@ class Versions:
             UnknownNameError: `version` is no version's name.
         """
         if not _VERSION.match(version):
-            raise UnknownNameError("gold version", version, [f"{VERSION_PREFIX}<N>"])
+            raise UnknownNameError("gold version", version, ["<word>_gold_v<N>"])
         return VersionFolder(self.root / self.application / version)
 
     def __iter__(self) -> Iterator[VersionFolder]:
@@ -128,52 +144,67 @@ class Versions:
 
 
 def version_number(version: str) -> int:
-    """The N of `dpo_gold_v<N>`; 0 for anything else."""
+    """The N of `<word>_gold_v<N>`; 0 for anything else."""
     match = _VERSION.match(version)
     return int(match[1]) if match else 0
 
 
-def tagged_versions(lake: Lake) -> dict[str, int]:
+def tagged_versions(lake: Lake, gold: TableSpec) -> dict[str, int]:
     """Every gold version that is a tag in the lake, with its snapshot id."""
-    references = lake.table(CURATED_DPO_PAIRS).metadata.refs
+    references = lake.table(gold).metadata.refs
     return {name: reference.snapshot_id for name, reference in references.items() if _VERSION.match(name)}
 
 
-def cut_version(lake: Lake, versions: Versions, version: str, rules: ResolutionRules, code_version: str) -> Manifest:
+def cut_version(
+    lake: Lake,
+    versions: Versions,
+    version: str,
+    gold: TableSpec,
+    resolve: Resolve,
+    rules: Mapping[str, Any],
+    code_version: str,
+) -> Manifest:
     """Pin the gold table's closed days under `version`, resolve and export them; a repeated cut verifies and returns.
+
+    Args:
+        lake: the application's tables.
+        versions: the application's versions.
+        version: `<word>_gold_v<N>`.
+        gold: the table that is pinned and tagged.
+        resolve: gives what a pin's closed days come to.
+        rules: by which it resolves, for the manifest.
+        code_version: of the resolving logic, for the manifest.
 
     Raises:
         EmptyVersionError: no closed day holds anything to train on.
         VersionConflictError: the tag or the export exists with other content.
     """
     folder = versions.folder(version)
-    pin = _pin(lake, folder)
+    pin = _pin(lake, folder, gold)
     if folder.export.exists():
-        _tag(lake, pin)
+        _tag(lake, gold, pin)
         return _verified(folder, pin)
-    resolution = resolve(_rows_of_days(lake, pin.days, pin.snapshot_id), rules)
-    if not resolution.train.num_rows:
-        if version not in tagged_versions(lake):
-            # Nothing was begun: the same name may be cut again when there is something to train on.
-            folder.pin.unlink()
-        raise EmptyVersionError(f"{version} has no training pair in {len(pin.days)} closed days: nothing to train on")
-    _tag(lake, pin)
-    return write_export(
-        folder.export,
-        version=version,
-        application=lake.application,
-        snapshot_id=pin.snapshot_id,
-        rows={
-            ExportSet.TRAIN: exported_rows(resolution.train),
-            ExportSet.ACCEPTED: exported_rows(resolution.accepted),
-            ExportSet.HOLDOUT: exported_rows(resolution.holdout),
-            ExportSet.REGRESSION: exported_rows(resolution.regression),
-        },
-        dropped=resolution.dropped,
-        days=pin.days,
-        rules=asdict(rules),
-        code_version=code_version,
-    )
+    with resolve(lake, pin) as resolved:
+        if not resolved.training_rows:
+            if version not in tagged_versions(lake, gold):
+                # Nothing was begun: the same name may be cut again when there is something to train on.
+                folder.pin.unlink()
+            raise EmptyVersionError(
+                f"{version} has no training row in {len(pin.days)} closed days: nothing to train on"
+            )
+        _tag(lake, gold, pin)
+        return write_export(
+            folder.export,
+            version=version,
+            application=lake.application,
+            snapshot_id=pin.snapshot_id,
+            write_files=resolved.write_files,
+            dropped=resolved.dropped,
+            days=pin.days,
+            rules=rules,
+            code_version=code_version,
+            details=resolved.details,
+        )
 
 
 def _verified(folder: VersionFolder, pin: Pin) -> Manifest:
@@ -187,34 +218,11 @@ def _verified(folder: VersionFolder, pin: Pin) -> Manifest:
     return manifest
 
 
-def pair_ids_to_train_now(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:
-    """The pairs that a version cut now over the closed days `days` would train on; reads no text."""
-    narrow = [name for name in records.CURATED_DPO_PAIRS.names if name not in _TEXTS]
-    gold = lake.read(CURATED_DPO_PAIRS, days, narrow)
-    for name in _TEXTS:
-        gold = gold.append_column(name, pa.repeat("", len(gold)))
-    return set(resolve(gold, rules).train["pair_id"].to_pylist())
-
-
-def trained_pair_ids(folder: VersionFolder) -> set[str]:
-    """The pairs that a version's training file holds."""
-    manifest = read_manifest(folder.export)
-    return {row.pair_id for row in read_rows(folder.export, manifest, ExportSet.TRAIN)}
-
-
-def exported_rows(rows: pa.Table) -> list[ExportedRow]:
-    """Gold rows as an export writes them, in the table's order."""
-    columns = [name for name in ExportedRow.__struct_fields__ if name != "completed_date"]
-    dates = (day.isoformat() for day in rows["completed_date"].to_pylist())
-    values = rows.select(columns).to_pylist()
-    return [ExportedRow(completed_date=day, **row) for day, row in zip(dates, values, strict=True)]
-
-
-def _pin(lake: Lake, folder: VersionFolder) -> Pin:
+def _pin(lake: Lake, folder: VersionFolder, gold: TableSpec) -> Pin:
     if not folder.pin.exists():
         # In this order a day that is curated in between is left to the next version, not taken for covered.
-        days = ledger.closed_days(lake, CURATED_DPO_PAIRS.name)
-        snapshot = lake.table(CURATED_DPO_PAIRS).current_snapshot()
+        days = ledger.closed_days(lake, gold.name)
+        snapshot = lake.table(gold).current_snapshot()
         if snapshot is None or not days:
             raise EmptyVersionError(
                 f"{folder.version}: gold has no closed day yet. A day closes when it is materialized "
@@ -230,10 +238,10 @@ def _pin(lake: Lake, folder: VersionFolder) -> Pin:
     return msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
 
 
-def _tag(lake: Lake, pin: Pin) -> None:
+def _tag(lake: Lake, gold: TableSpec, pin: Pin) -> None:
     """Tag the pinned snapshot under the lock; pyiceberg would silently move an existing tag, so that is refused."""
-    table = lake.table(CURATED_DPO_PAIRS)
-    with lake.locked(CURATED_DPO_PAIRS):
+    table = lake.table(gold)
+    with lake.locked(gold):
         table.refresh()
         existing = table.metadata.refs.get(pin.version)
         if existing is None:
@@ -244,7 +252,3 @@ def _tag(lake: Lake, pin: Pin) -> None:
                 f"the tag {pin.version} points to snapshot {existing.snapshot_id}, this cut was pinned to "
                 f"{pin.snapshot_id}. Versions never move: cut a new one."
             )
-
-
-def _rows_of_days(lake: Lake, days: Mapping[str, str], snapshot_id: int) -> pa.Table:
-    return lake.read(CURATED_DPO_PAIRS, [date.fromisoformat(day) for day in days], snapshot_id=snapshot_id)

@@ -25,11 +25,12 @@ from flywheel_assets.defs.automation import (
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED, TRANSIENT
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.training_rules import rule_of
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.promotions import Promotion, record_promotion
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
-from flywheel_assets.lake.versions import cut_version
 from flywheel_assets.records import CURATED_DPO_PAIRS as GOLD_SCHEMA
 from flywheel_assets_tests.builders import DAY, make_gold, table
 
@@ -104,7 +105,7 @@ def tick(
     cursor: str | None = None,
     application: PreferenceApplication = APPLICATION,
 ) -> dg.SensorResult | dg.SkipReason:
-    sensor = training_threshold_sensor(application, JOB.name)
+    sensor = training_threshold_sensor(application, rule_of(application), JOB.name)
     context = dg.build_sensor_context(
         instance=instance, cursor=cursor, resources={"stores": stores, "clock": Clock(fixed=NOW.isoformat())}
     )
@@ -121,7 +122,7 @@ def reason(result: dg.SensorResult | dg.SkipReason) -> str:
 def finish(stores: Stores, lake: Lake, version: str) -> None:
     """What a successful turn leaves behind: export, training and decision."""
     versions = stores.versions("assistant")
-    cut_version(lake, versions, version, RULES, "1")
+    cut_pair_version(lake, versions, version, RULES, "1")
     folder = versions.folder(version)
     folder.training.mkdir()
     (folder.training / "training.json").write_text("{}")
@@ -188,7 +189,7 @@ def test_the_count_is_taken_once_per_state_of_the_lake(stores, lake, instance, m
     application = replace(APPLICATION, trigger=Trigger(min_new_pairs=6))
     write_gold(lake, DAY, 5)
     cursor = tick(stores, instance, application=application).cursor
-    monkeypatch.setattr("flywheel_assets.defs.automation.count_net_new", lambda *_: pytest.fail("counted again"))
+    monkeypatch.setattr("flywheel_assets.defs.training_rules.count_net_new", lambda *_: pytest.fail("counted again"))
     assert "5 of 6" in reason(tick(stores, instance, cursor, application))
 
 
@@ -204,7 +205,7 @@ def test_a_failed_tick_loses_nothing(stores, lake, instance, monkeypatch) -> Non
     write_gold(lake, DAY, 5)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "flywheel_assets.defs.automation.count_net_new",
+            "flywheel_assets.defs.training_rules.count_net_new",
             lambda *_: (_ for _ in ()).throw(OSError("catalog is away")),
         )
         with pytest.raises(OSError, match="away"):
@@ -288,11 +289,11 @@ def test_when_a_pending_version_runs_again(change, refusal) -> None:
 
 def test_a_version_name_is_never_used_twice(stores, lake) -> None:
     versions = stores.versions("assistant")
-    assert next_version(lake, versions, []) == "dpo_gold_v1"
+    assert next_version(lake, versions, [], APPLICATION) == "dpo_gold_v1"
     write_gold(lake, DAY, 5)
-    cut_version(lake, versions, "dpo_gold_v4", RULES, "1")
-    assert next_version(lake, versions, ["dpo_gold_v2"]) == "dpo_gold_v5"
-    assert next_version(lake, versions, ["dpo_gold_v10"]) == "dpo_gold_v11"
+    cut_pair_version(lake, versions, "dpo_gold_v4", RULES, "1")
+    assert next_version(lake, versions, ["dpo_gold_v2"], APPLICATION) == "dpo_gold_v5"
+    assert next_version(lake, versions, ["dpo_gold_v10"], APPLICATION) == "dpo_gold_v11"
 
 
 @pytest.mark.parametrize(
@@ -304,12 +305,12 @@ def test_a_day_closes_a_quarter_of_an_hour_after_its_end(now, day) -> None:
 
 def test_the_schedule_asks_for_the_last_closed_day_and_for_missed_ones(stores, lake, instance) -> None:
     last = last_closed_day(NOW)
-    assert first_unfinished_day(lake, DAY, last) == DAY
+    assert first_unfinished_day(lake, CURATED_DPO_PAIRS, DAY, last) == DAY
     for offset in range(18):
         write_gold(lake, DAY + timedelta(days=offset), 0, is_closed=offset != 16)
     # DAY + 17 is the 19th, the last closed day; the 18th was materialized while it was open.
-    assert first_unfinished_day(lake, DAY, last) == date(2026, 3, 18)
-    schedule = daily_schedule("assistant", DAY, JOB.name)
+    assert first_unfinished_day(lake, CURATED_DPO_PAIRS, DAY, last) == date(2026, 3, 18)
+    schedule = daily_schedule(APPLICATION, JOB.name)
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW, resources={"stores": stores})
     request = schedule(context)
     assert request.tags[RANGE_START_TAG] == "2026-03-18"

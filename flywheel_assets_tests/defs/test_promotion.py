@@ -84,7 +84,7 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
 
     def log(registry, application, folder, report) -> str:
         run_id = registry._run_of(folder.version)
-        registry.register(folder.version, run_id, folder.training / "adapter", "a" * 64)
+        registry.register_adapter(folder.version, run_id, folder.training / "adapter", "a" * 64)
         return run_id
 
     monkeypatch.setattr(preference, "run_in_own_process", evaluate)

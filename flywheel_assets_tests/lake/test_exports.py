@@ -11,6 +11,7 @@ from flywheel_assets.lake.exports import (
     ExportedRow,
     ExportSet,
     Manifest,
+    json_lines,
     manifest_sha256,
     read_manifest,
     read_rows,
@@ -55,7 +56,8 @@ def export(folder: Path, rows: dict[ExportSet, list[ExportedRow]] = ROWS, **chan
         "rules": {"per_user_cap": 100, "holdout_share": 0.1},
         "code_version": "1",
     }
-    return write_export(folder, rows=rows, **{**values, **changes})
+    values.update(changes)
+    return write_export(folder, write_files=json_lines(values["version"], rows), **values)
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
     ]
     assert verify_manifest(folder, manifest_sha256(folder)) == read_manifest(folder) == manifest
     assert manifest.snapshot_id == 2**62 + 1
-    for which in ExportSet:
+    for which in manifest.files:
         assert read_rows(folder, manifest, which.value) == ROWS.get(which, [])
         assert manifest.files[which].rows == len(ROWS.get(which, []))
         assert manifest.files[which].bytes == (folder / manifest.files[which].name).stat().st_size
@@ -112,7 +114,7 @@ def test_an_export_with_other_content_is_refused(folder: Path, changes: dict[str
     assert [path.name for path in folder.parent.iterdir()] == ["export"]
 
 
-@pytest.mark.parametrize("which", list(ExportSet))
+@pytest.mark.parametrize("which", [ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.HOLDOUT, ExportSet.REGRESSION])
 @pytest.mark.parametrize("damage", ["changed", "longer", "missing"])
 def test_tampering_with_a_file_is_found(folder: Path, which: ExportSet, damage: str) -> None:
     path = folder / export(folder).files[which].name

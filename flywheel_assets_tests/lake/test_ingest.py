@@ -45,6 +45,8 @@ def test_columns_that_may_be_left_out_get_their_meaning(bench: Workbench) -> Non
         "final_text",
         "value",
         "label",
+        "labeling_source",
+        "known_at",
         "comment",
     }
 

@@ -8,8 +8,9 @@ import pytest
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake import net_new
 from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_state
+from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake, TableSpec
-from flywheel_assets.lake.versions import Versions, cut_version
+from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -27,7 +28,7 @@ def count(bench: Workbench, versions: Versions, enough_pairs: int = 1) -> NetNew
 
 
 def train(bench: Workbench, versions: Versions, version: str = "dpo_gold_v1", *, succeeds: bool = True) -> None:
-    cut_version(bench.lake, versions, version, RULES, "1")
+    cut_pair_version(bench.lake, versions, version, RULES, "1")
     if succeeds:
         folder = versions.folder(version).training
         folder.mkdir()
@@ -117,12 +118,12 @@ def test_counting_reads_no_text(bench: Workbench, versions: Versions, monkeypatc
 
 
 def test_the_state_changes_with_everything_the_count_depends_on(bench: Workbench, versions: Versions) -> None:
-    states = [lake_state(bench.lake, versions)]
-    assert lake_state(bench.lake, versions) == states[0]
+    states = [lake_state(bench.lake, versions, CURATED_DPO_PAIRS)]
+    assert lake_state(bench.lake, versions, CURATED_DPO_PAIRS) == states[0]
     write_gold(bench, day(0), 3, is_closed=False)
-    states.append(lake_state(bench.lake, versions))
+    states.append(lake_state(bench.lake, versions, CURATED_DPO_PAIRS))
     write_gold(bench, day(0), 3)
-    states.append(lake_state(bench.lake, versions))
+    states.append(lake_state(bench.lake, versions, CURATED_DPO_PAIRS))
     train(bench, versions)
-    states.append(lake_state(bench.lake, versions))
+    states.append(lake_state(bench.lake, versions, CURATED_DPO_PAIRS))
     assert len(set(states)) == len(states)

@@ -15,8 +15,9 @@ from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.ledger import RunStamp
+from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS, Lake
-from flywheel_assets.lake.versions import Versions, cut_version
+from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.real_data import needs_real_data, write_real_edits
 
 DAY = date(2026, 9, 1)
@@ -45,7 +46,7 @@ def test_import_to_gold_to_version(tmp_path: Path) -> None:
         assert audit_accounts(lake, spec).discrepancies == ()
 
     versions = Versions(tmp_path / "versions", "assistant")
-    manifest = cut_version(lake, versions, "dpo_gold_v1", ResolutionRules(), "1")
+    manifest = cut_pair_version(lake, versions, "dpo_gold_v1", ResolutionRules(), "1")
     exported = sum(file.rows for file in manifest.files.values())
     assert exported + sum(manifest.dropped.values()) == curated.rows_kept
     assert 0.05 < manifest.files["holdout"].rows / exported < 0.15

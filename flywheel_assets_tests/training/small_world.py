@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from flywheel_assets.lake.exports import ExportedRow, ExportSet, manifest_sha256, write_export
+from flywheel_assets.lake.exports import ExportedRow, ExportSet, json_lines, manifest_sha256, write_export
 from flywheel_assets.records import pair_id, stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 
@@ -223,7 +223,7 @@ def write_version(folder: Path, rows: Mapping[ExportSet, Sequence[ExportedRow]],
         version=version,
         application="assistant",
         snapshot_id=1,
-        rows=rows,
+        write_files=json_lines(version, rows),
         dropped={},
         days={},
         rules={},

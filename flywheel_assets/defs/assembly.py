@@ -1,0 +1,57 @@
+"""One application's code location from its assets: jobs, schedule, sensor, checks and resources."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.defs.automation import DAILY_JOB, TURN_JOB, daily_schedule, training_threshold_sensor
+from flywheel_assets.defs.checks import daily_checks, version_checks
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.training_rules import TrainingRule
+
+
+def assemble(
+    application: FlywheelApplication,
+    daily: Sequence[dg.AssetsDefinition],
+    versions: Sequence[dg.AssetsDefinition],
+    rule: TrainingRule,
+    stores: Stores | None,
+    clock: Clock | None,
+    more_checks: Sequence[dg.AssetChecksDefinition] = (),
+) -> dg.Definitions:
+    """Everything one application needs in its code location.
+
+    Args:
+        application: what the platform team configured.
+        daily: the assets by day, in data order.
+        versions: the assets of a gold version, in data order.
+        rule: when a version is cut.
+        stores: where the data lie; from the settings unless a test says otherwise.
+        clock: what closes days; the machine's unless a test says otherwise.
+        more_checks: of this kind of application only.
+    """
+    daily_job = dg.define_asset_job(
+        DAILY_JOB.format(application.name),
+        dg.AssetSelection.assets(*daily),
+        description="Landing to gold for one day or a range of days.",
+    )
+    turn_job = dg.define_asset_job(
+        TURN_JOB.format(application.name),
+        dg.AssetSelection.assets(*versions),
+        description="One turn of the wheel: cut a gold version, train, evaluate, decide.",
+    )
+    return dg.Definitions(
+        assets=[*daily, *versions],
+        asset_checks=[*daily_checks(application), *version_checks(application.name), *more_checks],
+        jobs=[daily_job, turn_job],
+        schedules=[daily_schedule(application, daily_job.name)],
+        sensors=[training_threshold_sensor(application, rule, turn_job.name)],
+        resources={
+            "stores": stores or Stores(),
+            "clock": clock or Clock(),
+            "pipes": dg.PipesSubprocessClient(),
+        },
+        # The assets are light; only training and evaluation need processes of their own, and start them themselves.
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,199 @@
+"""The assets of one gold version that every kind of application shares: its snapshot and the promotion decision.
+
+What differs comes in as an argument: how a version is cut, and what an evaluation says about the challenger.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.defs.failures import failures_are_classified
+from flywheel_assets.defs.partitions import pinned_by_version, version_partitions
+from flywheel_assets.defs.presentation import checks_table, reasons_table
+from flywheel_assets.defs.resources import Stores
+from flywheel_assets.gate import Decision
+from flywheel_assets.lake.exports import Manifest, manifest_sha256, read_manifest
+from flywheel_assets.lake.promotions import Promotion, read_promotion, record_promotion
+from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.versions import VersionFolder, Versions
+from flywheel_assets.registry import EvaluatedDataset, ModelRegistry, RegisteredModel
+from flywheel_assets.rollout import announce
+
+CutVersion = Callable[[Lake, Versions, str], Manifest]
+
+
+def version_asset(application: FlywheelApplication, upstream: str, **more: Any) -> Callable[..., dg.AssetsDefinition]:
+    """A decorator for one stage of a version: what `dg.asset` needs to know about all of them."""
+    decorator: Callable[..., dg.AssetsDefinition] = dg.asset(
+        key_prefix=application.name,
+        group_name="version",
+        partitions_def=version_partitions(application.name),
+        **{"deps": [[application.name, upstream]], **more},
+    )
+    return decorator
+
+
+def gold_snapshot_asset(application: FlywheelApplication, cut: CutVersion, code_version: str) -> dg.AssetsDefinition:
+    """`gold_snapshot`: pins, tags, resolves and exports the gold table."""
+    gold = application.tables.gold.name
+
+    @version_asset(
+        application,
+        gold,
+        code_version=code_version,
+        kinds={"iceberg"},
+        deps=[dg.AssetDep([application.name, gold], partition_mapping=pinned_by_version())],
+    )
+    def gold_snapshot(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:
+        """A gold version: the tagged snapshot of all closed days, resolved and exported with its manifest."""
+        with failures_are_classified(context):
+            versions = stores.versions(application.name)
+            manifest = cut(stores.lake(application.name), versions, context.partition_key)
+            export = versions.folder(context.partition_key).export
+            return dg.MaterializeResult(
+                metadata={
+                    **{f"rows/{which}": file.rows for which, file in manifest.files.items()},
+                    **manifest.details,
+                    "days": len(manifest.days),
+                    "left_out": reasons_table(manifest.dropped),
+                    "iceberg_snapshot_id": str(manifest.snapshot_id),
+                    "manifest_sha256": manifest_sha256(export),
+                    "dagster/uri": str(export),
+                }
+            )
+
+    return gold_snapshot
+
+
+@dataclass(frozen=True)
+class Opponents:
+    """Who is scored in an evaluation: the version's own model and the champion it asks to replace."""
+
+    folder: VersionFolder
+    champion: RegisteredModel | None
+    serving: VersionFolder | None
+    """The champion's version."""
+
+
+def opponents_of(version: str, versions: Versions, registry: ModelRegistry) -> Opponents | str:
+    """The models to score for `version`, or why there is nothing to score."""
+    folder = versions.folder(version)
+    if folder.is_finished:
+        # Scored again against a later champion, the report would no longer be what the decision rests on.
+        return f"{version} was decided already"
+    champion = registry.champion()
+    serving = versions.folder(champion.gold_version) if champion else None
+    if serving is not None and serving.version == version:
+        return f"{version} serves already"
+    return Opponents(folder, champion, serving)
+
+
+def evaluated_dataset(application: FlywheelApplication, folder: VersionFolder) -> EvaluatedDataset:
+    """A version's export as MLflow records it."""
+    manifest = read_manifest(folder.export)
+    return EvaluatedDataset(
+        name=f"{application.name}.{manifest.version}",
+        manifest_sha256=manifest_sha256(folder.export),
+        iceberg_table=f"{application.name}.{application.tables.gold.name}",
+        iceberg_snapshot_id=manifest.snapshot_id,
+        rows={which.value: file.rows for which, file in manifest.files.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate makes of an evaluation."""
+
+    decision: Decision
+    scored_against: str | None
+    """Gold version of the champion that was scored; None: there was none."""
+    announcement: Mapping[str, object]
+    """What the serving side must know to load the model."""
+
+
+def promotion_asset(
+    application: FlywheelApplication,
+    upstream: str,
+    incumbent: str,
+    judge: Callable[[dg.AssetExecutionContext, Stores, VersionFolder], Verdict],
+) -> dg.AssetsDefinition:
+    """`promotion`: moves the alias and tells the serving side, or says why not.
+
+    Args:
+        application: whose.
+        upstream: the evaluation's asset.
+        incumbent: what serves before the first promotion, in words.
+        judge: reads a version's evaluation and applies the application's limits.
+    """
+
+    @version_asset(application, upstream, kinds={"mlflow"})
+    def promotion(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:
+        """The decision: the alias `champion` moves to the challenger, or one sentence says why not."""
+        with failures_are_classified(context):
+            folder = stores.versions(application.name).folder(context.partition_key)
+            if folder.is_finished:
+                return _shown(read_promotion(folder.promotion), incumbent)
+            registry = stores.registry(application.name)
+            verdict = judge(context, stores, folder)
+            decision = _of_interrupted_run(verdict.decision, folder, registry)
+            announced: Sequence[str] = ()
+            if decision.promote:
+                registry.promote(folder.version, verdict.scored_against)
+                announced = _announce(application, folder, verdict)
+            record = Promotion(
+                version=folder.version,
+                promoted=decision.promote,
+                sentence=decision.sentence,
+                champion_before=verdict.scored_against,
+                checks=[vars(check) for check in decision.checks],
+                announced=list(announced),
+            )
+            return _shown(record_promotion(folder.promotion, record), incumbent)
+
+    return promotion
+
+
+def trained_file(folder: VersionFolder) -> Path:
+    """The trainer's report of a version."""
+    return folder.training / "training.json"
+
+
+def evaluated_file(folder: VersionFolder) -> Path:
+    """The evaluation's report of a version."""
+    return folder.evaluation / "evaluation.json"
+
+
+def _of_interrupted_run(decision: Decision, folder: VersionFolder, registry: ModelRegistry) -> Decision:
+    champion = registry.champion()
+    if decision.promote or champion is None or champion.gold_version != folder.version:
+        return decision
+    # An earlier run moved the alias and ended before it could announce and record that.
+    sentence = f"It serves since an earlier run of this version; by the limits of today: {decision.sentence}"
+    return replace(decision, promote=True, sentence=sentence)
+
+
+def _announce(application: FlywheelApplication, folder: VersionFolder, verdict: Verdict) -> Sequence[str]:
+    hook = application.on_promotion
+    event = {
+        "application": application.name,
+        "gold_version": folder.version,
+        "replaces": verdict.scored_against,
+        **verdict.announcement,
+    }
+    return announce(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
+
+
+def _shown(promotion: Promotion, incumbent: str) -> dg.MaterializeResult[None]:
+    return dg.MaterializeResult(
+        metadata={
+            "promoted": promotion.promoted,
+            "decision": promotion.sentence,
+            "champion_before": promotion.champion_before or incumbent,
+            "checks": checks_table(promotion.checks),
+            "announced": ", ".join(promotion.announced) or "nobody",
+        }
+    )
