@@ -26,7 +26,7 @@ from flywheel_assets.lake.promotions import read_promotion
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.settings import settings
 from flywheel_assets.simulation.demo import DemoPlan, DemoReport, prepare_base, run_demo
-from flywheel_assets.simulation.play import CaptureDoor, SimulatedClock
+from flywheel_assets.simulation.door import CaptureDoor, SimulatedClock
 from flywheel_assets.simulation.wheel import DayCounts, Skipped, TurnReport
 from flywheel_assets.training.recipes import AdapterRecipe
 

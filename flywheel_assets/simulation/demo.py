@@ -8,9 +8,6 @@ materialized in one range run, and the trigger decides whether the wheel turns. 
 chapter. `out_dir` gets `demo.png` and `report.json`, which holds every number that is shown.
 """
 
-import os
-import platform
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,15 +18,16 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flywheel_assets.simulation import narration
 from flywheel_assets.simulation.base_model import BaseConfig, BaseModel, ensure_base_model
 from flywheel_assets.simulation.deployment import Assistant, Deployment
+from flywheel_assets.simulation.door import CaptureDoor
 from flywheel_assets.simulation.figure import draw
 from flywheel_assets.simulation.measuring import Accuracy, measure
 from flywheel_assets.simulation.people import People
-from flywheel_assets.simulation.play import CaptureDoor, DayStats, play_days
+from flywheel_assets.simulation.play import DayStats, play_days
+from flywheel_assets.simulation.staging import Stopwatch, hardware, progress_bar
 from flywheel_assets.simulation.wheel import (
     DayCounts,
     Skipped,
@@ -116,7 +114,7 @@ def prepare_base(plan: DemoPlan, cache_dir: Path, console: Console) -> BaseModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would draw over ours
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("pretraining the base model", total=plan.base.steps)
         base = ensure_base_model(
             plan.world, plan.base, cache_dir, on_step=lambda done, total: progress.update(task, completed=done)
@@ -127,7 +125,7 @@ def prepare_base(plan: DemoPlan, cache_dir: Path, console: Console) -> BaseModel
 
 
 def run_demo(
-    wheel: Wheel,
+    wheel: Wheel[DayCounts, TurnReport],
     base: BaseModel,
     door: CaptureDoor,
     plan: DemoPlan,
@@ -158,7 +156,7 @@ def run_demo(
     first = plan.first_day
     for number, chapter in enumerate(plan.chapters):
         console.rule(f"[bold]{chapter.title}")
-        stages = _Stopwatch()
+        stages = Stopwatch()
         days = _play(assistant, chapter, number, first, plan, door, console)
         stages.lap("play")
         with console.status(f"materializing {days[0].day} … {days[-1].day} in one run"):
@@ -199,31 +197,6 @@ def run_demo(
     return finished
 
 
-def hardware() -> dict[str, Any]:
-    """What the numbers were measured on; names no host."""
-    self_kib, child_kib = (
-        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "peak_memory_gib": round(self_kib / 2**20, 2),
-        "peak_memory_of_largest_child_gib": round(child_kib / 2**20, 2),
-    }
-
-
-class _Stopwatch:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._since = time.monotonic()
-
-    def lap(self, stage: str) -> None:
-        now = time.monotonic()
-        self.seconds[stage] = round(now - self._since, 2)
-        self._since = now
-
-
 def _play(
     assistant: Assistant,
     chapter: Chapter,
@@ -235,7 +208,7 @@ def _play(
 ) -> tuple[DayStats, ...]:
     days = [first + timedelta(days=offset) for offset in range(chapter.days)]
     played: list[DayStats] = []
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task(f"playing {first} … {days[-1]} with {assistant.model_version}", total=len(days))
         for stats in play_days(
             assistant,
@@ -250,11 +223,6 @@ def _play(
             played.append(stats)
             progress.advance(task)
     return tuple(played)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
 
 
 def _vandals(application: str, chapters: list[ChapterReport]) -> VandalAccount:

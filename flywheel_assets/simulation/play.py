@@ -5,54 +5,20 @@ comes by itself to `/edits`, as a browser would send it. What is counted is what
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-import httpx
-import msgspec
-
-from flywheel_assets.errors import CaptureUnavailableError
 from flywheel_assets.records import Signal
 from flywheel_assets.simulation.deployment import Assistant
+from flywheel_assets.simulation.door import CaptureDoor, Sender, cloud_event
 from flywheel_assets.simulation.people import People, Person, Reaction, Vandalism
 from flywheel_assets.simulation.world import Request, Workload, World
 
 SOURCE = "assistant-backend"
 _OPENS = time(9, tzinfo=UTC)
 _HOURS = 8
-_BATCH = {"content-type": "application/cloudevents-batch+json"}
-# Long enough after midnight that a day which is read then is closed (15 minutes after its end).
-_NEXT_MORNING = time(0, 30, tzinfo=UTC)
-
-
-class SimulatedClock:
-    """What time it is in the simulated world; it only moves when it is told to, and never back."""
-
-    def __init__(self, now: datetime) -> None:
-        self._now = now
-
-    def __call__(self) -> datetime:
-        """The simulated present, UTC."""
-        return self._now
-
-    def advance(self, to: datetime) -> None:
-        """Move on to `to`."""
-        if to < self._now:
-            raise ValueError(f"the simulated clock shows {self._now}; it cannot go back to {to}")
-        self._now = to
-
-
-@dataclass(frozen=True)
-class CaptureDoor:
-    """How to reach a running capture service that reads the simulated clock."""
-
-    url: str
-    seal: Callable[[], None]
-    """Publishes what was acknowledged so far under the clock's present day."""
-    clock: SimulatedClock
-    application: str = "assistant"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +83,12 @@ def play_days(
         CaptureUnavailableError: capture refused or lost something.
     """
     members = people.members()
-    with httpx.Client(base_url=f"{door.url}/v1/{door.application}", timeout=30) as client:
+    with door.sender() as sender:
         for day in days:
             rng = random.Random(f"{seed} {day}")
             moments = _live(assistant, world, workload, people, members, day, requests_per_day, rng)
-            predictions, feedback = _send(client, assistant.model_version, moments, door)
-            # The received date is the day of publication: seal before the clock leaves the day.
-            door.seal()
-            door.clock.advance(datetime.combine(day + timedelta(days=1), _NEXT_MORNING))
+            predictions, feedback = _send(sender, assistant.model_version, moments, door)
+            door.end_day(day)
             yield _stats(day, assistant.model_version, moments, predictions, feedback)
 
 
@@ -152,7 +116,7 @@ def _live(
     return moments
 
 
-def _send(client: httpx.Client, model_version: str, moments: Sequence[_Moment], door: CaptureDoor) -> tuple[int, int]:
+def _send(sender: Sender, model_version: str, moments: Sequence[_Moment], door: CaptureDoor) -> tuple[int, int]:
     """Send a day hour by hour; returns the acknowledged prediction and feedback lines."""
     predictions = feedback = 0
     for hour in range(_HOURS):
@@ -165,27 +129,12 @@ def _send(client: httpx.Client, model_version: str, moments: Sequence[_Moment], 
         door.clock.advance(datetime.combine(present[0].at.date(), _OPENS) + timedelta(hours=hour + 1))
         events = [_prediction_event(moment, model_version) for moment in present]
         events += [_feedback_event(moment, model_version) for moment in pressed]
-        _post(client, "/events", msgspec.json.encode(events), _BATCH, len(events))
+        sender.events(events)
         for moment in edited:
-            _post(client, "/edits", msgspec.json.encode(_edit(moment, model_version)), _JSON, 1)
+            sender.plain("/edits", _edit(moment, model_version))
         predictions += len(present) + len(edited)
         feedback += len(pressed) + len(edited)
     return predictions, feedback
-
-
-_JSON = {"content-type": "application/json"}
-
-
-def _post(client: httpx.Client, path: str, body: bytes, headers: Mapping[str, str], expected: int) -> None:
-    try:
-        answer = client.post(path, content=body, headers=headers)
-    except httpx.HTTPError as error:
-        raise CaptureUnavailableError(f"capture at {client.base_url} did not answer: {error}") from error
-    accepted = answer.json().get("accepted", 0) if answer.status_code == httpx.codes.ACCEPTED else 0
-    if accepted != expected:
-        raise CaptureUnavailableError(
-            f"capture acknowledged {accepted} of {expected} events (HTTP {answer.status_code}): {answer.text[:300]}"
-        )
 
 
 def _is_edit(moment: _Moment) -> bool:
@@ -200,7 +149,7 @@ def _prediction_event(moment: _Moment, model_version: str) -> dict[str, Any]:
         "model_version": model_version,
         "user_id": moment.person.user_id,
     }
-    return _cloud_event("flywheel.prediction", moment.prediction_id, moment.at, data)
+    return cloud_event(SOURCE, "flywheel.prediction", moment.prediction_id, moment.at, data)
 
 
 def _feedback_event(moment: _Moment, model_version: str) -> dict[str, Any]:
@@ -213,11 +162,7 @@ def _feedback_event(moment: _Moment, model_version: str) -> dict[str, Any]:
     }
     if moment.reaction.value is not None:
         data["value"] = moment.reaction.value
-    return _cloud_event("flywheel.feedback", f"{moment.prediction_id}/reaction", moment.at, data)
-
-
-def _cloud_event(kind: str, event_id: str, at: datetime, data: dict[str, Any]) -> dict[str, Any]:
-    return {"specversion": "1.0", "id": event_id, "source": SOURCE, "type": kind, "time": at.isoformat(), "data": data}
+    return cloud_event(SOURCE, "flywheel.feedback", f"{moment.prediction_id}/reaction", moment.at, data)
 
 
 def _edit(moment: _Moment, model_version: str) -> dict[str, Any]:

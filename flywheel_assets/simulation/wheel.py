@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from flywheel_assets.records import pair_id
 from flywheel_assets.simulation.play import DayStats
@@ -60,14 +60,18 @@ class TurnReport:
     train_pair_ids: frozenset[str] = field(repr=False)
 
 
-class Wheel(Protocol):
-    """The flywheel of one application as the demo drives it."""
+Counts = TypeVar("Counts", covariant=True)
+Turn = TypeVar("Turn", covariant=True)
 
-    def materialize(self, first: date, last: date) -> DayCounts:
-        """Land-to-gold for a range of days, in one run."""
+
+class Wheel(Protocol[Counts, Turn]):
+    """The flywheel of one application as its demo drives it."""
+
+    def materialize(self, first: date, last: date) -> Counts:
+        """Materialize every daily asset for a range of days, in one run."""
         ...
 
-    def turn(self) -> TurnReport | Skipped:
+    def turn(self) -> Turn | Skipped:
         """Evaluate the trigger and, where it fires, run what it requests to the end."""
         ...
 

@@ -12,8 +12,8 @@ from flywheel_assets.records import pair_id
 from flywheel_assets.simulation.base_model import BaseModel
 from flywheel_assets.simulation.demo import BASE_VERSION, Chapter, DemoPlan, DemoReport, run_demo
 from flywheel_assets.simulation.deployment import Assistant
+from flywheel_assets.simulation.door import CaptureDoor, SimulatedClock
 from flywheel_assets.simulation.people import People
-from flywheel_assets.simulation.play import CaptureDoor, SimulatedClock
 from flywheel_assets.simulation.wheel import DayCounts, Skipped, TurnReport
 from flywheel_assets.simulation.world import Workload
 from flywheel_assets_tests.simulation.scripted import Scripted, ScriptedWheel, turn_report

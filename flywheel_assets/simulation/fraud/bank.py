@@ -1,17 +1,18 @@
 """The card issuer: payments come in, the deployed model decides, and what the world says about them comes later."""
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from flywheel_assets.simulation.fraud.deployment import FraudModel, Policy, fit_static_model
-from flywheel_assets.simulation.fraud.features import FEATURES, FeatureStore
+from flywheel_assets.simulation.fraud.deployment import FraudModel, Policy
+from flywheel_assets.simulation.fraud.features import FeatureStore
 from flywheel_assets.simulation.fraud.labels import Action, Label, Outside
 from flywheel_assets.simulation.fraud.world import Floats, FraudWorld, Transactions
+from flywheel_assets.training.boosting import fit_classifier
 
 PREHISTORY_DAYS = 77
 """Payments before the flywheel: the windows fill, then come the static model's training days, then their labels."""
@@ -24,7 +25,7 @@ class BankDay:
     """One day's payments, how they were decided, and what the bank heard meanwhile."""
 
     payments: Transactions
-    features: Mapping[str, Floats]
+    features: pa.Table
     model_version: str
     scores: Floats
     actions: list[Action]
@@ -38,7 +39,7 @@ class BankDay:
 class StaticModel:
     """The model that is in service before the flywheel exists."""
 
-    model_file: Path
+    folder: Path
     payments: int
     positives: int
     """Training payments that were labelled as fraud by the first day."""
@@ -78,27 +79,18 @@ class Bank:
         )
 
 
-def live_prehistory(bank: Bank, flywheel_day: date, model_file: Path) -> StaticModel:
+def live_prehistory(bank: Bank, flywheel_day: date, folder: Path) -> StaticModel:
     """Let the bank live undefended until `flywheel_day`, and train the static model on what it was told by then.
 
     Args:
         bank: made with `flywheel_day − PREHISTORY_DAYS` as its first day.
         flywheel_day: the first day on which the model decides.
-        model_file: gets the model, in LightGBM's text format.
+        folder: gets the model's files.
     """
-    days = {
-        day: bank.live(day, model=None)
-        for day in (flywheel_day - timedelta(days=ago) for ago in range(PREHISTORY_DAYS, 0, -1))
-    }
-    said = {(about.day, label.number): label.is_fraud for lived in days.values() for about, label in lived.heard}
-    trained = [
-        days[flywheel_day - timedelta(days=ago)]
-        for ago in range(_TRAINED_DAYS + _LABELS_WAIT_DAYS, _LABELS_WAIT_DAYS, -1)
-    ]
-    is_fraud = np.array(
-        [said.get((each.payments.day, number), False) for each in trained for number in range(len(each.payments))],
-        dtype=np.int64,
-    )
-    features = {name: np.concatenate([each.features[name] for each in trained]) for name in FEATURES}
-    fit_static_model(features, is_fraud, model_file)
-    return StaticModel(model_file, len(is_fraud), int(is_fraud.sum()))
+    lived = [bank.live(flywheel_day - timedelta(days=ago), model=None) for ago in range(PREHISTORY_DAYS, 0, -1)]
+    said = {(about.day, label.number): label.is_fraud for day in lived for about, label in day.heard}
+    trained = lived[-_TRAINED_DAYS - _LABELS_WAIT_DAYS : -_LABELS_WAIT_DAYS]
+    # Silence counts as honest here, as it does in the flywheel once a payment is old enough.
+    is_fraud = [said.get((day.payments.day, number), False) for day in trained for number in range(len(day.payments))]
+    fit_classifier(pa.concat_tables([day.features for day in trained]), is_fraud).save(folder)
+    return StaticModel(folder, len(is_fraud), sum(is_fraud))

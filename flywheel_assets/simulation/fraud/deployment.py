@@ -1,32 +1,15 @@
-"""The deployed fraud model: a LightGBM booster in its native text format, and what its scores do to payments."""
+"""The deployed fraud model, and what its scores do to payments."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 
-from flywheel_assets.simulation.fraud.features import FEATURES, matrix
 from flywheel_assets.simulation.fraud.labels import Action
-from flywheel_assets.simulation.fraud.world import Floats, Ints
-
-if TYPE_CHECKING:
-    import lightgbm
-
-_TRAINING = {
-    "objective": "binary",
-    "learning_rate": 0.08,
-    "num_leaves": 15,
-    "min_sum_hessian_in_leaf": 5.0,
-    # The default 255 bins are too coarse for risks near zero: a sample then seems to beat all the data.
-    "max_bin": 4095,
-    "num_threads": 1,
-    "seed": 0,
-    "deterministic": True,
-    "verbosity": -1,
-}
-_ROUNDS = 120
+from flywheel_assets.simulation.fraud.world import Floats
+from flywheel_assets.training.boosting import load_classifier
 
 
 class FraudModel(Protocol):
@@ -37,43 +20,26 @@ class FraudModel(Protocol):
         """The name that its predictions carry."""
         ...
 
-    def score(self, features: Mapping[str, Floats]) -> Floats:
+    def score(self, features: pa.Table) -> Floats:
         """The probability of fraud, one per payment."""
         ...
 
 
-class BoosterModel:
-    """A booster that knows the names of its features."""
+class DeployedClassifier:
+    """A trained classifier's two files, loaded once, behind a version name."""
 
-    def __init__(self, booster: "lightgbm.Booster", model_version: str) -> None:
-        self._booster = booster
-        self._names = booster.feature_name()
+    def __init__(self, folder: Path, model_version: str) -> None:
+        self._classifier = load_classifier(folder)
         self._model_version = model_version
-
-    @classmethod
-    def load(cls, model_file: Path, model_version: str) -> "BoosterModel":
-        """The model of a `model.txt`."""
-        import lightgbm
-
-        return cls(lightgbm.Booster(model_file=str(model_file)), model_version)
 
     @property
     def model_version(self) -> str:
         """The name that its predictions carry."""
         return self._model_version
 
-    def score(self, features: Mapping[str, Floats]) -> Floats:
+    def score(self, features: pa.Table) -> Floats:
         """The probability of fraud, one per payment."""
-        scores: Floats = np.asarray(self._booster.predict(matrix(features, self._names), num_threads=1))
-        return scores
-
-
-def fit_static_model(features: Mapping[str, Floats], is_fraud: Ints, model_file: Path) -> None:
-    """Train the model that is in service before the flywheel exists, and write it in LightGBM's text format."""
-    import lightgbm
-
-    data = lightgbm.Dataset(matrix(features), is_fraud, feature_name=list(FEATURES), params=_TRAINING)
-    lightgbm.train(_TRAINING, data, num_boost_round=_ROUNDS).save_model(str(model_file))
+        return self._classifier.predict(features)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ Windows are exact to the second. A day's payments are computed together: their c
 payments of the same day, and nothing that a terminal window sees can happen on the same day.
 """
 
-from collections.abc import Iterable, Mapping
 from datetime import date
 
 import numpy as np
+import pyarrow as pa
 
 from flywheel_assets.simulation.fraud.world import SECONDS_PER_DAY, Bools, Floats, Ints, Transactions
 
@@ -19,14 +19,18 @@ WINDOWS_DAYS = (1, 7, 30)
 LABEL_DELAY_DAYS = 7
 _NIGHT_ENDS_SECOND = 6 * 3_600 + 3_599  # hours 0 to 6, as published
 
-FEATURES = (
-    "amount",
-    "is_weekend",
-    "is_night",
-    *(f"card_{what}_{days}d" for days in WINDOWS_DAYS for what in ("payments", "mean_amount")),
-    *(f"terminal_{what}_{days}d" for days in WINDOWS_DAYS for what in ("payments", "risk")),
+FEATURES = pa.schema(
+    [
+        ("amount", pa.float64()),
+        ("is_weekend", pa.bool_()),
+        ("is_night", pa.bool_()),
+        *((f"card_payments_{days}d", pa.int64()) for days in WINDOWS_DAYS),
+        *((f"card_mean_amount_{days}d", pa.float64()) for days in WINDOWS_DAYS),
+        *((f"terminal_payments_{days}d", pa.int64()) for days in WINDOWS_DAYS),
+        *((f"terminal_risk_{days}d", pa.float64()) for days in WINDOWS_DAYS),
+    ]
 )
-"""Their names, in the order of the columns of a matrix."""
+"""Names and types; the application declares the same."""
 
 _REMEMBERED_DAYS = max(WINDOWS_DAYS) + LABEL_DELAY_DAYS + 1
 # Seconds are counted from so early that no window of the first day begins before zero.
@@ -45,8 +49,8 @@ class FeatureStore:
         self._first_ordinal = first_day.toordinal() - _BEFORE_TIME_DAYS
         self._days: dict[date, _Remembered] = {}
 
-    def features_of(self, payments: Transactions) -> Mapping[str, Floats]:
-        """One array per feature, one element per payment.
+    def features_of(self, payments: Transactions) -> pa.Table:
+        """One column per feature, one row per payment.
 
         Cards are windows over every attempt, also a blocked one; terminals' only over payments that went through: a
         blocked one never gets a label, and as a silent zero it would clear the very terminal that it was blocked at.
@@ -63,11 +67,10 @@ class FeatureStore:
             np.concatenate([*(day.moment[day.settled] for day in past), np.empty(0, np.int64)]),
             np.concatenate([*(day.known_fraud[day.settled] for day in past), np.empty(0)]),
         )
-        weekend = float(payments.day.weekday() >= 5)
-        values: dict[str, Floats] = {
+        values: dict[str, Bools | Ints | Floats] = {
             "amount": payments.amount,
-            "is_weekend": np.full(len(payments), weekend),
-            "is_night": (payments.second <= _NIGHT_ENDS_SECOND).astype(np.float64),
+            "is_weekend": np.full(len(payments), payments.day.weekday() >= 5),
+            "is_night": payments.second <= _NIGHT_ENDS_SECOND,
         }
         delayed = moment - LABEL_DELAY_DAYS * SECONDS_PER_DAY
         for days in WINDOWS_DAYS:
@@ -78,7 +81,7 @@ class FeatureStore:
             count, frauds = by_terminal.sums(payments.terminal, delayed - length, delayed)
             values[f"terminal_payments_{days}d"] = count
             values[f"terminal_risk_{days}d"] = frauds / np.maximum(count, 1)
-        return {name: values[name] for name in FEATURES}
+        return pa.table(values, schema=FEATURES)
 
     def remember(self, payments: Transactions, settled: Bools) -> None:
         """Add a day; `settled` says which of its payments were not blocked."""
@@ -116,13 +119,8 @@ class _Windows:
         self._key = key[order]
         self._before = np.concatenate([[0.0], np.cumsum(value[order])])
 
-    def sums(self, entity: Ints, after: Ints, until: Ints) -> tuple[Floats, Floats]:
+    def sums(self, entity: Ints, after: Ints, until: Ints) -> tuple[Ints, Floats]:
         """Count and sum over `after` < moment ≤ `until`, for each element."""
         low = np.searchsorted(self._key, entity * _SPAN_SECONDS + after, side="right")
         high = np.searchsorted(self._key, entity * _SPAN_SECONDS + until, side="right")
-        return (high - low).astype(np.float64), self._before[high] - self._before[low]
-
-
-def matrix(values: Mapping[str, Floats], names: Iterable[str] = FEATURES) -> Floats:
-    """Features as a matrix, one row per payment, one column per name."""
-    return np.column_stack([values[name] for name in names])
+        return high - low, self._before[high] - self._before[low]
