@@ -33,6 +33,16 @@ class Settings(BaseSettings):
     capture_queue_events: int = Field(
         20_000, ge=1, description="Events waiting for the disk before capture answers 503."
     )
+    capture_in_progress_bytes: int = Field(
+        128 * 2**20, ge=2**20, description="Bodies of all requests in progress, in bytes, before capture answers 503."
+    )
+    capture_min_free_bytes: int = Field(
+        128 * 2**20, ge=0, description="Capture answers 503 while less is free on the landing zone's disk, in bytes."
+    )
+    capture_keys_file: Path | None = Field(None, description="Keys of capture. Default: <home>/capture_keys.json.")
+    capture_events_per_s: float = Field(
+        2_000, gt=0, description="Rate limit of a key that has none of its own, in events per second and process."
+    )
 
     def resolved_home(self) -> Path:
         """The home as an absolute path."""
@@ -61,6 +71,10 @@ class Settings(BaseSettings):
     def resolved_mlflow_uri(self) -> str:
         """MLflow's tracking and registry URI."""
         return self.mlflow_uri or f"sqlite:///{self.resolved_home()}/mlflow.db"
+
+    def resolved_capture_keys_file(self) -> Path:
+        """The private file that holds capture's keys."""
+        return self.capture_keys_file or self.resolved_home() / "capture_keys.json"
 
     def resolved_dagster_home(self) -> Path:
         """Dagster's instance folder: DAGSTER_HOME where it is set, else beside everything else."""

@@ -83,9 +83,13 @@ class LandedRow:
 
 @dataclass(frozen=True, slots=True)
 class DecodedEvent:
-    """One accepted element of a request: the id that the answer names, and the rows it becomes."""
+    """One accepted element of a request: the id that the answer names, and the rows it becomes.
+
+    `event_id` is the dedupe key of the first row.
+    """
 
     client_id: str
+    event_id: str
     rows: tuple[LandedRow, ...]
 
 
@@ -160,8 +164,8 @@ def landed_cloud_event(event: CloudEvent, reception: Reception, source: str, cli
     occurred_at = reception.occurred_at(event.time, "time")
     key = records.event_id(reception.application, source, client_id)
     if isinstance(event, PredictionCloudEvent):
-        return DecodedEvent(event.id, (_prediction_row(event, reception, source, key, occurred_at),))
-    return DecodedEvent(event.id, (_feedback_row(event, reception, source, key, occurred_at),))
+        return DecodedEvent(event.id, key, (_prediction_row(event, reception, source, key, occurred_at),))
+    return DecodedEvent(event.id, key, (_feedback_row(event, reception, source, key, occurred_at),))
 
 
 def decode_edit(element: bytes, reception: Reception) -> DecodedEvent:
@@ -217,7 +221,8 @@ def landed_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
         original_output=edit.original_llm_output,
         final_text=edit.final_user_edit,
     )
-    return DecodedEvent(client_id, (_landed(EventKind.PREDICTION, prediction), _landed(EventKind.FEEDBACK, feedback)))
+    rows = (_landed(EventKind.PREDICTION, prediction), _landed(EventKind.FEEDBACK, feedback))
+    return DecodedEvent(client_id, prediction.event_id, rows)
 
 
 def stored_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:

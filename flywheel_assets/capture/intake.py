@@ -1,41 +1,45 @@
-"""The two endpoints: a request's body becomes durable events and an answer per event.
+"""The endpoints: a request's body becomes durable events and an answer per event.
 
 | answer | when | what a client does |
 |---|---|---|
 | 202 | at least one event is on disk; `results` says which were refused | fixes the refused ones |
 | 400 | every event was refused (same body), or the body is not what it says it is | never sends the same again |
+| 401, 403 | no valid key or signature; a key for something else, or of another page's origin | gets another key |
 | 404, 405, 413, 415 | unknown application (the known ones are listed), method, size, content type | the same |
 | 408 | the body did not arrive in time | retries |
-| 503, `Retry-After` | the queue or the disk is full: nothing was acknowledged | retries; ids make repeats harmless |
+| 429, `Retry-After` | the key has used up its rate | waits, then retries |
+| 503, `Retry-After` | queue, disk or memory is full: nothing was acknowledged | retries; ids make repeats harmless |
 
 No answer and no log line holds a user's text beyond the field that was wrong.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-import msgspec
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from flywheel_assets.capture import framing
+from flywheel_assets.capture.access import Access, Caller
+from flywheel_assets.capture.answers import Answer, EventResult, EventStatus, Refusal, RefusedError, json_response
+from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
 from flywheel_assets.capture.events import DecodedEvent, LandedRow, Reception, decode_cloud_event, decode_edit
+from flywheel_assets.capture.keys import Scope
 from flywheel_assets.capture.refusals import claimed_id
 from flywheel_assets.capture.segments import Clock
+from flywheel_assets.capture.telemetry import Telemetry
+from flywheel_assets.capture.wire import CloudEvent, Edit
 from flywheel_assets.errors import EventLogError, InvalidEventError
 
-RETRY_AFTER_S = 2
-BODY_TIMEOUT_S = 60.0
+_DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one would hold up every other request
 
-_ONE = "application/cloudevents+json"
-_BATCH = "application/cloudevents-batch+json"
-_LINES = "application/x-ndjson"
-_PLAIN = "application/json"
-_EVENT_TYPES = (_ONE, _BATCH, _LINES, _PLAIN)
-_EDIT_TYPES = (_PLAIN, _LINES)
+ONE_TYPE = "application/cloudevents+json"
+BATCH_TYPE = "application/cloudevents-batch+json"
+LINES_TYPE = "application/x-ndjson"
+PLAIN_TYPE = "application/json"
 
 
 class EventLog(Protocol):
@@ -50,141 +54,163 @@ class EventLog(Protocol):
     async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
         """Return when the rows are durable; raise `EventLogError` when nothing may be acknowledged."""
 
+    def not_ready(self) -> str | None:
+        """Why nothing can be made durable right now, in a sentence; None when all is well. Must not block."""
+
 
 @dataclass(frozen=True)
 class CaptureLimits:
-    """How much one request may bring."""
+    """How much one request may bring, and all requests in progress together."""
 
     event_bytes: int = 4 * 2**20
     request_bytes: int = 32 * 2**20
     batch_events: int = 10_000
+    in_progress_bytes: int = 128 * 2**20
 
 
-class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one element: its id where it could be read, accepted or refused, and why."""
+@dataclass(frozen=True)
+class Endpoint:
+    """One thing that can be sent: under which name, in which forms, and how an element of it becomes rows."""
 
-    id: str | None
-    status: str
-    error: str | None = None
+    name: str
+    """`POST /v1/{application}/<name>`."""
+    summary: str
+    element: Any
+    """The type of one element, for the OpenAPI document."""
+    content_types: tuple[str, ...]
+    decode: Callable[[bytes, Reception], DecodedEvent]
+    """Raises `InvalidEventError` for an element that cannot be accepted."""
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """The body of 202, and of 400 where every event was refused."""
+ENDPOINTS = (
+    Endpoint(
+        "events",
+        "CloudEvents: predictions and feedback, one or many.",
+        CloudEvent,
+        (ONE_TYPE, BATCH_TYPE, LINES_TYPE, PLAIN_TYPE),
+        decode_cloud_event,
+    ),
+    Endpoint("edits", "Edits: what a user made of a model's text.", Edit, (PLAIN_TYPE, LINES_TYPE), decode_edit),
+)
 
-    accepted: int
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What a body turned out to hold; `results` has one entry per element, in order."""
+
     results: list[EventResult]
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """The body of every other answer."""
-
-    error: str
-
-
-class _RefusedError(Exception):
-    """The request as a whole is answered with this status."""
-
-    def __init__(self, status: int, error: str) -> None:
-        super().__init__(error)
-        self.status = status
-        self.error = error
-
-
-_Decode = Callable[[bytes, Reception], DecodedEvent]
+    event_ids: list[str]
+    rows: list[LandedRow]
 
 
 @dataclass(frozen=True)
 class Intake:
-    """The two endpoints and what they share."""
+    """What every endpoint does, and what they share."""
 
     event_log: EventLog
     applications: frozenset[str]
     limits: CaptureLimits
     clock: Clock
+    access: Access
+    telemetry: Telemetry
+    budget: MemoryBudget
+    reader: BodyReader
+    decoder: Executor
 
-    async def events(self, request: Request) -> Response:
-        """`POST /v1/{application}/events`: CloudEvents, single, batch or NDJSON."""
-        return await self._take(request, _EVENT_TYPES, decode_cloud_event)
+    def handler(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        """Answers the requests of one endpoint."""
 
-    async def edits(self, request: Request) -> Response:
-        """`POST /v1/{application}/edits`: one edit, an array of them, or NDJSON."""
-        return await self._take(request, _EDIT_TYPES, decode_edit)
+        async def take(request: Request) -> Response:
+            return await self._take(request, endpoint)
 
-    async def _take(self, request: Request, content_types: Sequence[str], decode: _Decode) -> Response:
+        return take
+
+    async def _take(self, request: Request, endpoint: Endpoint) -> Response:
+        application: str = request.path_params["application"]
         try:
-            application = self._application(request)
-            media_type = _media_type(request, content_types)
-            elements = self._elements(await self._receive(request), media_type)
-        except _RefusedError as refusal:
-            return _json(refusal.status, Problem(refusal.error))
-        results, rows = self._decode_all(elements, Reception(application, self.clock()), decode)
-        if rows:
-            try:
-                await self.event_log.append(application, rows)
-            except EventLogError as error:
-                return _json(503, Problem(str(error)), {"Retry-After": str(RETRY_AFTER_S)})
-        accepted = sum(result.status == "accepted" for result in results)
-        return _json(202 if accepted else 400, Answer(accepted, results))
+            if request.method == "OPTIONS":
+                return Response(None, 204, self.access.preflight_headers(request, application))
+            with self.budget.share() as share:
+                caller = self.access.admit(request, application, Scope.WRITE)
+                self._check_application(application)
+                media_type = _media_type(request, endpoint.content_types)
+                body = await self.reader.read(request, share)
+                caller = self.access.verify(caller, body)
+                answer = await self._acknowledge(caller, await self._decode(body, media_type, caller, endpoint))
+            # 202 too where nothing was new: a repeat is a success.
+            is_success = any(result.status is not EventStatus.REFUSED for result in answer.results)
+            response = json_response(202 if is_success else 400, answer)
+        except RefusedError as refusal:
+            self.telemetry.refused_request(refusal.reason)
+            response = refusal.response()
+        response.headers.update(self.access.cors_headers(request, application))
+        return response
 
-    def _application(self, request: Request) -> str:
-        name: str = request.path_params["application"]
+    def _check_application(self, name: str) -> None:
         if name not in self.applications:
             known = ", ".join(sorted(self.applications))
-            raise _RefusedError(404, f"unknown application {name[:80]!r}; known: {known}")
-        return name
+            raise RefusedError(Refusal.UNKNOWN_APPLICATION, f"unknown application {name[:80]!r}; known: {known}")
 
-    async def _receive(self, request: Request) -> bytes:
-        # Counted while it streams: Content-Length may lie or be absent.
-        cap = self.limits.request_bytes
-        too_large = _RefusedError(413, f"the request is larger than {cap} bytes; send fewer events at a time")
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and len(declared) < 20 and int(declared) > cap:
-            raise too_large
-        body = bytearray()
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > cap:
-                        raise too_large
-        except TimeoutError:
-            raise _RefusedError(408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
-        except ClientDisconnect:
-            raise _RefusedError(400, "the client went away before the body was complete") from None
-        return bytes(body)
+    async def _decode(self, body: bytes, media_type: str, caller: Caller, endpoint: Endpoint) -> _Decoded:
+        reception = Reception(caller.application, self.clock())
+        if len(body) <= _DECODED_INLINE_BYTES:
+            decoded = self._decode_body(body, media_type, reception, endpoint)
+        else:
+            loop = asyncio.get_running_loop()
+            decoded = await loop.run_in_executor(self.decoder, self._decode_body, body, media_type, reception, endpoint)
+        self.telemetry.received(caller.application, len(decoded.results), len(body))
+        self.telemetry.refused_events(len(decoded.results) - len(decoded.event_ids))
+        self.access.charge(caller, len(decoded.results))
+        return decoded
+
+    async def _acknowledge(self, caller: Caller, decoded: _Decoded) -> Answer:
+        if self.access.is_repeat(caller):
+            self.telemetry.repeated(caller.application, len(decoded.event_ids))
+            return Answer(0, [_as_duplicate(result) for result in decoded.results])
+        if decoded.rows:
+            try:
+                await self.event_log.append(caller.application, decoded.rows)
+            except EventLogError as error:
+                raise RefusedError(Refusal.NOT_DURABLE, str(error)) from None
+            self.telemetry.accepted(caller.application, decoded.event_ids)
+            self.access.acknowledged(caller)
+        return Answer(len(decoded.event_ids), decoded.results)
+
+    def _decode_body(self, body: bytes, media_type: str, reception: Reception, endpoint: Endpoint) -> _Decoded:
+        return self._decode_all(self._elements(body, media_type), reception, endpoint)
 
     def _elements(self, body: bytes, media_type: str) -> list[bytes]:
         try:
-            if media_type == _LINES:
+            if media_type == LINES_TYPE:
                 elements = framing.split_lines(body)
-            elif media_type == _BATCH or (media_type == _PLAIN and framing.starts_with_array(body)):
+            elif media_type == BATCH_TYPE or (media_type == PLAIN_TYPE and framing.starts_with_array(body)):
                 elements = framing.split_array(body)
             else:
                 elements = [body] if body.strip() else []
         except framing.FramingError as error:
-            raise _RefusedError(400, str(error)) from None
+            raise RefusedError(Refusal.MALFORMED_BODY, str(error)) from None
         if not elements:
-            raise _RefusedError(400, "the request holds no event")
+            raise RefusedError(Refusal.MALFORMED_BODY, "the request holds no event")
         if len(elements) > self.limits.batch_events:
-            raise _RefusedError(
-                413, f"{len(elements)} events in one request; valid: at most {self.limits.batch_events}"
+            raise RefusedError(
+                Refusal.TOO_LARGE, f"{len(elements)} events in one request; valid: at most {self.limits.batch_events}"
             )
         return elements
 
-    def _decode_all(
-        self, elements: list[bytes], reception: Reception, decode: _Decode
-    ) -> tuple[list[EventResult], list[LandedRow]]:
+    def _decode_all(self, elements: list[bytes], reception: Reception, endpoint: Endpoint) -> _Decoded:
         results: list[EventResult] = []
+        event_ids: list[str] = []
         rows: list[LandedRow] = []
         for element in elements:
             try:
-                event = decode(self._sized(element), reception)
+                event = endpoint.decode(self._sized(element), reception)
             except InvalidEventError as error:
-                results.append(EventResult(claimed_id(element), "refused", str(error)))
+                results.append(EventResult(claimed_id(element), EventStatus.REFUSED, str(error)))
             else:
-                results.append(EventResult(event.client_id, "accepted"))
+                results.append(EventResult(event.client_id, EventStatus.ACCEPTED))
+                event_ids.append(event.event_id)
                 rows.extend(event.rows)
-        return results, rows
+        return _Decoded(results, event_ids, rows)
 
     def _sized(self, element: bytes) -> bytes:
         if len(element) > self.limits.event_bytes:
@@ -192,23 +218,16 @@ class Intake:
         return element
 
 
+def _as_duplicate(result: EventResult) -> EventResult:
+    return result if result.status is EventStatus.REFUSED else EventResult(result.id, EventStatus.DUPLICATE)
+
+
 def _media_type(request: Request, valid: Sequence[str]) -> str:
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise _RefusedError(415, f"content-encoding is {encoding[:80]!r}; valid: identity (send the body uncompressed)")
     given = request.headers.get("content-type", "")
     media_type, _, parameters = given.partition(";")
     charset = parameters.replace(" ", "").replace('"', "").lower()
     if media_type.strip().lower() not in valid or ("charset=" in charset and "charset=utf-8" not in charset):
-        raise _RefusedError(415, f"content-type is {given[:80]!r}; valid: {', '.join(valid)} (in UTF-8)")
+        raise RefusedError(
+            Refusal.CONTENT_TYPE, f"content-type is {given[:80]!r}; valid: {', '.join(valid)} (in UTF-8)"
+        )
     return media_type.strip().lower()
-
-
-def _json(status: int, body: Answer | Problem, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
-
-
-async def http_problem(_: Request, error: Exception) -> Response:
-    """Starlette's own refusals (404, 405) in the shape of ours."""
-    assert isinstance(error, HTTPException)
-    return _json(error.status_code, Problem(error.detail), dict(error.headers or {}))

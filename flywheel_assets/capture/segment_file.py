@@ -66,10 +66,11 @@ class OpenSegment:
             os.ftruncate(self.descriptor, self.durable_bytes)
             raise
 
-    def sync(self) -> None:
-        """Return when everything appended is on disk. After an error this descriptor must not be used again."""
+    def sync(self) -> int:
+        """Return when everything appended is on disk: how many bytes that were. After an error never write again."""
         os.fdatasync(self.descriptor)
-        self.durable_bytes = os.fstat(self.descriptor).st_size
+        before, self.durable_bytes = self.durable_bytes, os.fstat(self.descriptor).st_size
+        return self.durable_bytes - before
 
     def publish(self, day: date) -> None:
         """Make the segment visible under `day`, or remove it when it is empty; the lock is held until then."""
@@ -96,14 +97,15 @@ def leftover_segments(root: Path) -> list[tuple[LandingZone, Path]]:
     return found
 
 
-def recover(zone: LandingZone, path: Path, day: date, keep_bytes: int | None = None) -> bool:
+def recover(zone: LandingZone, path: Path, day: date, own: OpenSegment | None = None) -> bool:
     """Publish the segment of a dead writer under `day` without its torn tail.
 
     Args:
         zone: where the segment lies.
         path: the open segment.
         day: the UTC day of publication.
-        keep_bytes: what is known to be durable, after a failed fsync; what lies behind was never acknowledged.
+        own: a segment of this process that failed. Its lock is held, and what lies behind its durable bytes was never
+            acknowledged; its descriptor is not written through any more.
 
     Returns:
         Whether this call took the segment out of the open folder. False: its writer lives, or somebody else took it.
@@ -113,10 +115,10 @@ def recover(zone: LandingZone, path: Path, day: date, keep_bytes: int | None = N
     except FileNotFoundError:
         return False
     try:
-        if not _lock(descriptor) or not _is_still_at(path, descriptor):
+        if (own is None and not _lock(descriptor)) or not _is_still_at(path, descriptor):
             return False
         size = os.fstat(descriptor).st_size
-        keep = _end_of_last_line(descriptor, size if keep_bytes is None else min(size, keep_bytes))
+        keep = _end_of_last_line(descriptor, size if own is None else min(size, own.durable_bytes))
         if keep == 0:
             path.unlink()
             return True

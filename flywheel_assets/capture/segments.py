@@ -7,11 +7,15 @@ whoever gets an answer knows that the bytes are on disk. One fsync serves many r
 A sealed segment is published in the landing zone under the UTC day of the injected clock. The age of a segment is
 counted on that clock *and* on the machine's monotonic one, whichever says more: a clock that stands still or was set
 back cannot keep acknowledged events out of sight.
+
+Any number of processes may write into one landing root of one machine: each segment belongs to the process that holds
+its lock, and every process looks once a minute for segments whose writer died.
 """
 
 import asyncio
 import logging
 import secrets
+import shutil
 import threading
 import time
 from collections import deque
@@ -20,6 +24,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Protocol
 
 from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.segment_file import OpenSegment, leftover_segments, recover
@@ -30,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _GROUP_BYTES = 32 * 2**20  # bounds how far a segment can grow past its limit in one group
 _RETRY_S = 5.0
+_SWEEP_S = 60.0
 
 Clock = Callable[[], datetime]
 
@@ -47,6 +53,32 @@ class SegmentLimits:
     segment_age_s: float = 10.0
     queue_events: int = 20_000
     queue_bytes: int = 256 * 2**20
+    min_free_bytes: int = 0
+    """Nothing is taken while less is free: a disk that capture fills to the last byte stops everything else on it."""
+
+
+class LogObserver(Protocol):
+    """Who is told what happens to the disk; called from the writer thread, must not raise."""
+
+    def synced(self, seconds: float, size_bytes: int) -> None:
+        """One file's part of a group is on disk."""
+
+    def write_failed(self, step: str) -> None:
+        """A file refused its part of a group."""
+
+    def sealed(self) -> None:
+        """A segment was published."""
+
+
+class _Unobserved:
+    def synced(self, seconds: float, size_bytes: int) -> None:
+        pass
+
+    def write_failed(self, step: str) -> None:
+        pass
+
+    def sealed(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -68,30 +100,33 @@ class _Tracked:
     opened_monotonic: float
 
 
-@dataclass(frozen=True)
-class _SetAside:
-    """A segment whose descriptor failed: to be recovered up to what was durable."""
-
-    zone: LandingZone
-    path: Path
-    durable_bytes: int
-
-
 _Key = tuple[str, EventKind]
 
 
 class SegmentLog:
     """Appends events durably; one instance per process and landing root, used from any thread or event loop."""
 
-    def __init__(self, root: Path, limits: SegmentLimits | None = None, clock: Clock = system_clock) -> None:
+    def __init__(
+        self,
+        root: Path,
+        limits: SegmentLimits | None = None,
+        clock: Clock = system_clock,
+        observer: LogObserver | None = None,
+    ) -> None:
         self._root = root
         self._limits = limits or SegmentLimits()
         self._clock = clock
+        self._observer = observer or _Unobserved()
         self._writer_name = secrets.token_hex(4)  # random: names stay unique without telling host or process
         self._segments_made = 0
         self._tracked: dict[_Key, _Tracked] = {}
-        self._set_aside: list[_SetAside] = []
+        # Segments that could not be written or published any more, to be recovered up to what was durable. They stay
+        # open for their locks alone: another process does not know how much of them is durable, and would publish
+        # what was never acknowledged.
+        self._set_aside: list[OpenSegment] = []
         self._retry_after = 0.0
+        self._sweep_after = 0.0
+        self._failed_at: float | None = None
         self._work = threading.Condition()
         self._queue: deque[_Waiting] = deque()
         self._queued_events = 0
@@ -110,8 +145,7 @@ class SegmentLog:
     def start(self) -> None:
         """Recover what dead writers left, then take events."""
         self._root.mkdir(parents=True, exist_ok=True)
-        for zone, path in leftover_segments(self._root):
-            recover(zone, path, self._today())
+        self._recover_leftovers()
         self._is_open = True
         self._thread = threading.Thread(target=self._run, name="segment-writer", daemon=True)
         self._thread.start()
@@ -124,6 +158,9 @@ class SegmentLog:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        for segment in self._set_aside:
+            segment.close()  # whoever starts next recovers it
+        self._set_aside.clear()
 
     async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
         """Return when the rows are on disk.
@@ -160,6 +197,28 @@ class SegmentLog:
             self._work.notify()
         return waiting.written
 
+    @property
+    def queued_events(self) -> int:
+        """Events that wait for the disk."""
+        return self._queued_events
+
+    @property
+    def unpublished_segments(self) -> int:
+        """Segments that could not be published yet; tried again every few seconds."""
+        return len(self._set_aside)
+
+    def not_ready(self) -> str | None:
+        """Why nothing can be made durable right now; None when all is well.
+
+        A failure counts for some seconds only: whoever stops sending here because of it would never learn that the
+        disk is well again.
+        """
+        if not self._is_open or self._thread is None or not self._thread.is_alive():
+            return "the event log is closed"
+        if self._failed_at is not None and time.monotonic() - self._failed_at < _RETRY_S:
+            return "the disk refused events a moment ago"
+        return self._lack_of_space()
+
     def seal(self) -> None:
         """Publish everything that was acknowledged so far; returns when readers can see it."""
         request: Future[None] = Future()
@@ -178,6 +237,8 @@ class SegmentLog:
             if group:
                 self._commit(group)
             self._seal_due(everything=is_last or bool(seal_requests))
+            if not is_last and time.monotonic() >= self._sweep_after:
+                self._sweep()
             for request in seal_requests:
                 request.set_result(None)
             if is_last:
@@ -187,7 +248,7 @@ class SegmentLog:
         with self._work:
             if not self._queue and not self._seal_requests and self._is_open:
                 has_timers = bool(self._tracked or self._set_aside)
-                self._work.wait(self._tick_s() if has_timers else None)
+                self._work.wait(self._tick_s() if has_timers else _SWEEP_S)
             group: list[_Waiting] = []
             group_bytes = 0
             while self._queue and group_bytes < _GROUP_BYTES:
@@ -209,6 +270,7 @@ class SegmentLog:
         except Exception as error:
             # The thread must outlive a surprise (a clock that raises): its requests fail instead of waiting forever.
             log.exception("group commit failed")
+            self._note_failure("writer")
             failures = {key: LogWriteError(f"{type(error).__name__} in the writer") for key in _keys(group)}
         for waiting in group:
             failure = next((failures[key] for key in _keys([waiting]) if key in failures), None)
@@ -222,6 +284,10 @@ class SegmentLog:
         for waiting in group:
             for row in waiting.rows:
                 lines.setdefault((waiting.application, row.kind), []).append(row.line)
+        lack = self._lack_of_space()
+        if lack is not None:
+            self._note_failure("space")
+            return dict.fromkeys(lines, LogWriteError(f"{lack}; nothing was acknowledged"))
         failures: dict[_Key, EventLogError] = {}
         for key, chunk in lines.items():
             try:
@@ -231,11 +297,27 @@ class SegmentLog:
         for key in lines:
             if key in failures:
                 continue
+            began = time.monotonic()
             try:
-                self._tracked[key].segment.sync()
+                size_bytes = self._tracked[key].segment.sync()
             except OSError as error:
                 failures[key] = self._failure(key, error, "fsync")
+            else:
+                self._failed_at = None
+                self._observer.synced(time.monotonic() - began, size_bytes)
         return failures
+
+    def _lack_of_space(self) -> str | None:
+        least = self._limits.min_free_bytes
+        try:
+            free = shutil.disk_usage(self._root).free if least else 0
+        except OSError as error:
+            return f"the landing zone cannot be reached: {error.strerror}"
+        return f"{free} bytes are free on the landing zone's disk; at least {least} must be" if free < least else None
+
+    def _note_failure(self, step: str) -> None:
+        self._failed_at = time.monotonic()
+        self._observer.write_failed(step)
 
     def _segment_for(self, key: _Key) -> OpenSegment:
         now = self._clock()
@@ -258,6 +340,7 @@ class SegmentLog:
         bytes that never reached the disk. What was durable before is published through a new descriptor.
         """
         log.error("%s failed for %s/%s: %s", step, *key, error.strerror)
+        self._note_failure(step)
         if key in self._tracked and (step == "fsync" or not self._is_whole(key)):
             self._put_aside(key)
         return LogWriteError(f"the disk refused the events ({step}: {error.strerror}); nothing was acknowledged")
@@ -270,9 +353,7 @@ class SegmentLog:
             return False
 
     def _put_aside(self, key: _Key) -> None:
-        segment = self._tracked.pop(key).segment
-        segment.close()
-        self._set_aside.append(_SetAside(segment.zone, segment.path, segment.durable_bytes))
+        self._set_aside.append(self._tracked.pop(key).segment)
 
     def _seal_due(self, *, everything: bool) -> None:
         try:
@@ -303,16 +384,37 @@ class SegmentLog:
             self._put_aside(key)
         else:
             del self._tracked[key]
+            self._observer.sealed()
 
     def _recover_set_aside(self) -> None:
         waiting, self._set_aside = self._set_aside, []
-        for aside in waiting:
+        for segment in waiting:
             try:
-                recover(aside.zone, aside.path, self._today(), aside.durable_bytes)
+                recover(segment.zone, segment.path, self._today(), segment)
             except OSError as error:
-                log.error("could not publish segment %s, will retry: %s", aside.path.name, error.strerror)
-                self._set_aside.append(aside)
+                log.error("could not publish segment %s, will retry: %s", segment.path.name, error.strerror)
+                self._set_aside.append(segment)
+            else:
+                segment.close()
+                self._observer.sealed()
         self._retry_after = time.monotonic() + _RETRY_S
+
+    def _sweep(self) -> None:
+        try:
+            self._recover_leftovers()
+        except Exception:
+            log.exception("looking for segments of dead writers failed")
+
+    def _recover_leftovers(self) -> None:
+        """Publish what dead writers left, of this process's past or of others beside it."""
+        self._sweep_after = time.monotonic() + _SWEEP_S
+        for zone, path in leftover_segments(self._root):
+            try:
+                if recover(zone, path, self._today()):
+                    self._observer.sealed()
+            except OSError as error:
+                # One unreadable file, or a disk that is full now, must not keep the service from taking events.
+                log.error("could not recover segment %s, will retry: %s", path.name, error.strerror)
 
     def _today(self) -> date:
         return _utc_day(self._clock())

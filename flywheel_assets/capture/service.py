@@ -1,35 +1,43 @@
 """The capture service: takes events over HTTP and answers only after they are durable.
 
-How one edit walks through: `POST /v1/assistant/edits` → `intake.Intake` reads the body up to its cap → `framing` cuts
-it into elements → `events.decode_edit` turns each into a prediction row and a feedback row, or into an error of its
-own → `EventLog.append` queues the rows; the writer thread of `segments.SegmentLog` writes and fsyncs them together with
-whatever else waits → the future resolves → 202 with one result per element. Some seconds later the segment is sealed
-and renamed into `landing/assistant/feedback/received_date=…/`, where the lake finds it.
+How one edit walks through: `POST /v1/assistant/edits` → `access.Access` decides whether its sender may →
+`bodies.BodyReader` reads it up to its cap → `framing` cuts it into elements → `events.decode_edit` turns each into a
+prediction row and a feedback row, or into an error of its own → `EventLog.append` queues the rows; the writer thread of
+`segments.SegmentLog` writes and fsyncs them together with whatever else waits → the future resolves → 202 with one
+result per element. Some seconds later the segment is sealed and renamed into
+`landing/assistant/feedback/received_date=…/`, where the lake finds it.
 
-Keys, signatures, rate limits and brokers are not here yet: the service listens on loopback only, and whatever makes
-events durable stands behind the `EventLog` protocol.
+Whatever makes events durable stands behind the `EventLog` protocol.
 """
 
 import asyncio
 import contextlib
-import ipaddress
+import logging
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
-from flywheel_assets.capture.intake import CaptureLimits, EventLog, Intake, http_problem
+from flywheel_assets.capture.access import Access, is_loopback
+from flywheel_assets.capture.answers import RefusedError, http_problem, refused
+from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
+from flywheel_assets.capture.connection import BoundedConnection
+from flywheel_assets.capture.intake import ENDPOINTS, CaptureLimits, EventLog, Intake
+from flywheel_assets.capture.keys import KeyStore
+from flywheel_assets.capture.operations import Operations
 from flywheel_assets.capture.segments import Clock, SegmentLimits, SegmentLog, system_clock
+from flywheel_assets.capture.telemetry import Telemetry
 from flywheel_assets.errors import CaptureUnavailableError, SettingsError
 from flywheel_assets.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 30.0
 
@@ -39,9 +47,38 @@ def create_app(
     applications: Sequence[str],
     limits: CaptureLimits | None = None,
     clock: Clock = system_clock,
+    access: Access | None = None,
+    telemetry: Telemetry | None = None,
 ) -> Starlette:
-    """The ASGI application; it starts the event log with the server and stops it after the last request."""
-    intake = Intake(event_log, frozenset(applications), limits or CaptureLimits(), clock)
+    """The ASGI application; it starts the event log with the server and stops it after the last request.
+
+    Args:
+        event_log: makes events durable.
+        applications: names of the applications that may send.
+        limits: how much one request may bring.
+        clock: what time it is, UTC.
+        access: who may send; without it everybody may.
+        telemetry: what is counted; give the one that `event_log` was given.
+    """
+    limits = limits or CaptureLimits()
+    access = access or Access(clock=clock)
+    telemetry = telemetry or Telemetry()
+    budget = MemoryBudget(limits.in_progress_bytes)
+    telemetry.watch("in_progress_bytes", "Bytes of bodies of requests in progress.", lambda: budget.held_bytes)
+    # One thread: decoding holds the interpreter's lock, so that a second one would only take turns with it.
+    decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")
+    intake = Intake(
+        event_log=event_log,
+        applications=frozenset(applications),
+        limits=limits,
+        clock=clock,
+        access=access,
+        telemetry=telemetry,
+        budget=budget,
+        reader=BodyReader(limits.request_bytes),
+        decoder=decoder,
+    )
+    operations = Operations.of(event_log, telemetry, access, ENDPOINTS, applications)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -50,16 +87,25 @@ def create_app(
             yield
         finally:
             await asyncio.to_thread(event_log.stop)
+            decoder.shutdown()
+            telemetry.refusals.flush()
 
-    return Starlette(
+    app = Starlette(
         routes=[
-            Route("/v1/{application}/events", intake.events, methods=["POST"]),
-            Route("/v1/{application}/edits", intake.edits, methods=["POST"]),
-            Route("/healthz", _healthz, methods=["GET"]),
+            *(
+                Route(f"/v1/{{application}}/{endpoint.name}", intake.handler(endpoint), methods=["POST", "OPTIONS"])
+                for endpoint in ENDPOINTS
+            ),
+            Route("/healthz", operations.healthz, methods=["GET"]),
+            Route("/readyz", operations.readyz, methods=["GET"]),
+            Route("/metrics", operations.metrics, methods=["GET"]),
+            Route("/openapi.json", operations.openapi, methods=["GET"]),
         ],
         lifespan=lifespan,
-        exception_handlers={HTTPException: http_problem},
+        exception_handlers={HTTPException: http_problem, RefusedError: refused},
     )
+    app.state.access = access  # `access.require_scope` finds it here
+    return app
 
 
 @dataclass(frozen=True)
@@ -85,29 +131,60 @@ def serve(
     Open requests are answered and segments sealed first; then the signal takes its usual effect on the process.
 
     Args:
-        settings: where to listen, the landing zone and the limits.
+        settings: where to listen, the landing zone, the keys and the limits.
         applications: names of the applications that may send.
         clock: what time it is, UTC.
         on_ready: called with the service's URL when it listens.
 
     Raises:
-        SettingsError: the address reaches beyond this machine, or cannot be listened on.
+        SettingsError: the address reaches beyond this machine and there is no key, the keys cannot be read, or the
+            address cannot be listened on.
     """
-    segment_limits = SegmentLimits(
-        segment_bytes=settings.capture_segment_bytes,
-        segment_age_s=settings.capture_segment_age_s,
-        queue_events=settings.capture_queue_events,
+    access = configured_access(settings, clock)
+    telemetry = Telemetry()
+    event_log = SegmentLog(settings.resolved_landing_dir(), _segment_limits(settings), clock, telemetry)
+    telemetry.watch("queued_events", "Events that wait for the disk.", lambda: event_log.queued_events)
+    telemetry.watch(
+        "unpublished_segments", "Segments that could not be published yet.", lambda: event_log.unpublished_segments
     )
     limits = CaptureLimits(
         event_bytes=settings.capture_event_bytes,
         request_bytes=settings.capture_request_bytes,
         batch_events=settings.capture_batch_events,
+        in_progress_bytes=settings.capture_in_progress_bytes,
     )
-    event_log = SegmentLog(settings.resolved_landing_dir(), segment_limits, clock)
-    with _listening_socket(settings.capture_host, settings.capture_port) as listener:
+    with listening_socket(settings.capture_host, settings.capture_port) as listener:
         if on_ready is not None:
             on_ready(_url(listener))
-        _server(create_app(event_log, applications, limits, clock)).run(sockets=[listener])
+        _server(create_app(event_log, applications, limits, clock, access, telemetry)).run(sockets=[listener])
+
+
+def configured_access(settings: Settings, clock: Clock = system_clock) -> Access:
+    """Who may send, by the settings: whoever has a key, or everybody where there is none and only loopback is served.
+
+    Raises:
+        SettingsError: there is no key and the address reaches beyond this machine, or the keys cannot be read.
+    """
+    path = settings.resolved_capture_keys_file()
+    keys = KeyStore(path)
+    if keys.content.was_ever_used:
+        return Access(keys, settings.capture_events_per_s, clock)
+    if not is_loopback(settings.capture_host):
+        raise SettingsError(
+            f"FLYWHEEL_CAPTURE_HOST is {settings.capture_host!r}, which may be reached from other machines, and there "
+            f"is no key in {path}: create one with `flywheel keys create`, or listen on 127.0.0.1, ::1 or localhost"
+        )
+    log.warning("no keys in %s: everybody on this machine may send, pages of other hosts may not", path)
+    return Access(clock=clock)
+
+
+def _segment_limits(settings: Settings) -> SegmentLimits:
+    return SegmentLimits(
+        segment_bytes=settings.capture_segment_bytes,
+        segment_age_s=settings.capture_segment_age_s,
+        queue_events=settings.capture_queue_events,
+        min_free_bytes=settings.capture_min_free_bytes,
+    )
 
 
 @contextlib.contextmanager
@@ -117,15 +194,17 @@ def running_capture(
     clock: Clock = system_clock,
     limits: CaptureLimits | None = None,
     segment_limits: SegmentLimits | None = None,
+    access: Access | None = None,
 ) -> Iterator[RunningCapture]:
     """The real service on a free loopback port, in a thread; leaving the block answers, seals and stops it.
 
     Raises:
         CaptureUnavailableError: it did not start.
     """
-    event_log = SegmentLog(landing_root, segment_limits, clock)
-    server = _server(create_app(event_log, applications, limits, clock))
-    with _listening_socket("127.0.0.1", 0) as listener:
+    telemetry = Telemetry()
+    event_log = SegmentLog(landing_root, segment_limits, clock, telemetry)
+    server = _server(create_app(event_log, applications, limits, clock, access, telemetry))
+    with listening_socket("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="capture", daemon=True)
         thread.start()
         try:
@@ -141,7 +220,7 @@ def _server(app: Starlette) -> uvicorn.Server:
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=BoundedConnection,
             ws="none",
             lifespan="on",
             # Access logs would cost as much as the request; the process decides where its logs go.
@@ -162,25 +241,28 @@ def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> Non
             raise CaptureUnavailableError("the capture service did not start; its log says why")
 
 
-def _listening_socket(host: str, port: int) -> socket.socket:
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that takes connections at this address.
+
+    Raises:
+        SettingsError: it is not an address of this machine, or the port is taken.
+    """
     try:
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError:
-        address = None
-    if address is None or not address.is_loopback:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError:
         raise SettingsError(
-            f"FLYWHEEL_CAPTURE_HOST is {host!r}; valid: 127.0.0.1, ::1 or localhost. This version has no keys, so it "
-            "must not be reachable from other machines; put an authenticating proxy on this machine in front of it"
-        )
-    listener = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
+            f"FLYWHEEL_CAPTURE_HOST is {host!r}; valid: a name or an address of this machine, for instance 127.0.0.1"
+        ) from None
+    listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((str(address), port))
+        listener.bind(address)
         listener.listen(2048)
     except OSError as error:
         listener.close()
         raise SettingsError(
-            f"cannot listen on {host} port {port}: {error.strerror}; set FLYWHEEL_CAPTURE_PORT to a free port, or to 0"
+            f"cannot listen on FLYWHEEL_CAPTURE_HOST {host} port {port}: {error.strerror}; set FLYWHEEL_CAPTURE_PORT "
+            "to a free port, or to 0"
         ) from None
     return listener
 
@@ -188,7 +270,3 @@ def _listening_socket(host: str, port: int) -> socket.socket:
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-async def _healthz(_: Request) -> Response:
-    return Response(b'{"status":"ok"}', media_type="application/json")

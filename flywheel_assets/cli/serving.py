@@ -12,9 +12,11 @@ from flywheel_assets.settings import settings
 
 @app.command()
 def capture() -> None:
-    """Run the capture service on loopback until interrupted."""
+    """Run the capture service until interrupted; its log is JSON lines on the standard error stream."""
+    from flywheel_assets.capture.logs import log_json_lines
     from flywheel_assets.capture.service import serve
 
+    log_json_lines()
     names = known_applications()
     serve(
         settings(),

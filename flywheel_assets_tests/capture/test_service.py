@@ -49,6 +49,9 @@ class MemoryLog:
     def stop(self) -> None:
         self.calls.append("stop")
 
+    def not_ready(self) -> str | None:
+        return None if self.refusal is None else str(self.refusal)
+
     async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
         if self.refusal is not None:
             raise self.refusal
@@ -155,7 +158,7 @@ def test_a_refused_event_is_named_by_its_id(http: httpx.Client) -> None:
         ("GET", EDITS, {}, b"", 405, "Method Not Allowed"),
         ("POST", EDITS, {}, b"{}", 415, "valid: application/json, application/x-ndjson"),
         ("POST", EDITS, {"content-type": "application/json; charset=latin-1"}, b"{}", 415, "in UTF-8"),
-        ("POST", EDITS, JSON | {"content-encoding": "gzip"}, b"{}", 415, "uncompressed"),
+        ("POST", EDITS, JSON | {"content-encoding": "br"}, b"{}", 415, "valid: identity, or gzip once"),
         ("POST", EDITS, JSON, b"", 400, "holds no event"),
         ("POST", EDITS, JSON, b"[]", 400, "holds no event"),
         ("POST", EDITS, NDJSON, b"\n \n", 400, "holds no event"),
@@ -260,7 +263,7 @@ def test_no_payload_reaches_the_logs(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
-def test_the_service_refuses_to_be_reachable_from_elsewhere(tmp_path: Path, host: str) -> None:
+def test_without_a_key_the_service_refuses_to_be_reachable_from_elsewhere(tmp_path: Path, host: str) -> None:
     with pytest.raises(SettingsError, match="FLYWHEEL_CAPTURE_HOST"):
         serve(Settings(home=tmp_path, capture_host=host, capture_port=0), ["assistant"])
 

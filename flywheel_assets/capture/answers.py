@@ -1,0 +1,111 @@
+"""What the service answers: one shape per outcome, and why a request is refused as a whole."""
+
+import math
+from enum import StrEnum
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+RETRY_AFTER_S = 2
+
+
+class EventStatus(StrEnum):
+    """What became of one element of a request."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    DUPLICATE = "duplicate"
+    """Acknowledged before, under the same webhook id: a success, and nothing was written again."""
+
+
+class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one element: its id where it could be read, and why it was refused."""
+
+    id: str | None
+    status: EventStatus
+    error: str | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The body of 202, and of 400 where every event was refused."""
+
+    accepted: int
+    results: list[EventResult]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """The body of every other answer."""
+
+    error: str
+
+
+class Refusal(StrEnum):
+    """Why a request, or one event of it, was refused: the `reason` label of the metrics."""
+
+    INVALID_EVENT = "invalid_event"
+    MALFORMED_BODY = "malformed_body"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    UNKNOWN_APPLICATION = "unknown_application"
+    TIMEOUT = "timeout"
+    DISCONNECTED = "disconnected"
+    TOO_LARGE = "too_large"
+    CONTENT_TYPE = "content_type"
+    RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"
+    NOT_DURABLE = "not_durable"
+    NO_ROUTE = "no_route"
+
+
+_STATUS = {
+    Refusal.MALFORMED_BODY: 400,
+    Refusal.DISCONNECTED: 400,
+    Refusal.UNAUTHORIZED: 401,
+    Refusal.FORBIDDEN: 403,
+    Refusal.UNKNOWN_APPLICATION: 404,
+    Refusal.TIMEOUT: 408,
+    Refusal.TOO_LARGE: 413,
+    Refusal.CONTENT_TYPE: 415,
+    Refusal.RATE_LIMITED: 429,
+    Refusal.OVERLOADED: 503,
+    Refusal.NOT_DURABLE: 503,
+}
+
+
+class RefusedError(Exception):
+    """The request as a whole is answered with the reason's status; the message goes to the client."""
+
+    def __init__(self, reason: Refusal, error: str, retry_after_s: float = RETRY_AFTER_S) -> None:
+        super().__init__(error)
+        self.reason = reason
+        self.error = error
+        self.retry_after_s = retry_after_s
+
+    def response(self) -> Response:
+        """The answer; 401 says how to authenticate, 429 and 503 when to come back (whole seconds, at least one)."""
+        status = _STATUS[self.reason]
+        headers = {}
+        if status == 401:
+            headers["WWW-Authenticate"] = 'Bearer realm="flywheel capture"'
+        if status in (429, 503):
+            headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
+        return json_response(status, Problem(self.error), headers)
+
+
+def json_response(status: int, body: msgspec.Struct, headers: dict[str, str] | None = None) -> Response:
+    """A struct as the body of an answer."""
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
+
+
+async def http_problem(_: Request, error: Exception) -> Response:
+    """Starlette's own refusals (404, 405) in the shape of ours."""
+    assert isinstance(error, HTTPException)
+    return json_response(error.status_code, Problem(error.detail), dict(error.headers or {}))
+
+
+async def refused(_: Request, error: Exception) -> Response:
+    """The answer of a route that lets its refusals pass."""
+    assert isinstance(error, RefusedError)
+    return error.response()
