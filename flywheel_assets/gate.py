@@ -87,7 +87,7 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
     Sets that may be empty (older rows, regression rows) pass with the detail "no rows"; primary rows may not be empty.
     """
     gain = evidence.ned_gain
-    low = _number(gain.low)
+    low = or_nan(gain.low)
     enough = Check(
         "held_out_subjects",
         gain.clusters,
@@ -100,8 +100,8 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
         low,
         limits.min_ned_gain,
         low > limits.min_ned_gain,
-        f"edit distance to the users' texts better by {_number(gain.mean):.3f} "
-        f"[{low:.3f}, {_number(gain.high):.3f}] than the {evidence.incumbent}'s, "
+        f"edit distance to the users' texts better by {or_nan(gain.mean):.3f} "
+        f"[{low:.3f}, {or_nan(gain.high):.3f}] than the {evidence.incumbent}'s, "
         f"the lower bound must exceed {limits.min_ned_gain:.3f}",
     )
     checks = (
@@ -110,31 +110,36 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
         _at_most(
             "missing_end",
             evidence.missing_end,
-            _number(evidence.incumbent_missing_end) + limits.max_missing_end_increase,
+            or_nan(evidence.incumbent_missing_end) + limits.max_missing_end_increase,
             "of generations never end",
         ),
         _at_most("chosen_fallen", evidence.chosen_fallen, limits.max_chosen_fallen, "of users' texts got less likely"),
         _at_most(
             "sft_baseline",
             evidence.challenger_ned,
-            _number(evidence.sft_ned) + limits.max_sft_ned_advantage,
+            or_nan(evidence.sft_ned) + limits.max_sft_ned_advantage,
             "edit distance where the SFT baseline sets the limit",
         ),
         _at_most(
             "older_rows",
             evidence.older_ned,
-            _number(evidence.incumbent_older_ned) + limits.max_older_ned_increase,
+            or_nan(evidence.incumbent_older_ned) + limits.max_older_ned_increase,
             "edit distance on older held-out rows",
             may_be_empty=True,
         ),
         _at_most(
             "regression_set",
             evidence.regression_ned,
-            _number(evidence.incumbent_regression_ned) + limits.max_regression_ned_increase,
+            or_nan(evidence.incumbent_regression_ned) + limits.max_regression_ned_increase,
             "edit distance on outputs that users had accepted",
             may_be_empty=True,
         ),
     )
+    return concluded(checks, enough=enough, better=better)
+
+
+def concluded(checks: tuple[Check, ...], *, enough: Check, better: Check) -> Decision:
+    """What the checks amount to; `enough` (is there evidence?) and `better` (what speaks for it?) are two of them."""
     failed = [check for check in checks if not check.ok]
     if not failed:
         sentence = f"Promoted: {better.detail}."
@@ -145,12 +150,13 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
     return Decision(not failed, sentence, checks)
 
 
+def or_nan(measured: float | None) -> float:
+    """A value to compare: one that was not measured is not a number, which satisfies no limit."""
+    return math.nan if measured is None else measured
+
+
 def _at_most(name: str, measured: float | None, limit: float, what: str, *, may_be_empty: bool = False) -> Check:
-    value = _number(measured)
+    value = or_nan(measured)
     if may_be_empty and measured is None and math.isnan(limit):
         return Check(name, value, limit, True, "no rows")
     return Check(name, value, limit, value <= limit, f"{value:.3f} {what}, at most {limit:.3f} allowed")
-
-
-def _number(measured: float | None) -> float:
-    return math.nan if measured is None else measured

@@ -1,0 +1,294 @@
+"""Measures of a classifier's scores against labels, and the interval around the difference of two classifiers.
+
+Scores are probabilities of the positive class. Labels are of matured rows only: a row that may still be labelled
+belongs to no measure. Where a measure is not defined (no rows, one class only) it is None, never NaN, which JSON does
+not know. scikit-learn computes what it knows; it and scipy are imported inside the functions: they load for a second.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flywheel_assets.metrics import Interval
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+# Draws are made in blocks of this many numbers, so that many entities or positives do not cost memory.
+_BLOCK_NUMBERS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well scores fit the labels of one set of rows; sums are weighted where weights were given."""
+
+    rows: int
+    positives: int
+    average_precision: float | None
+    """Area under precision over recall, as a step function; None without a positive."""
+    roc_auc: float | None
+    """None unless both classes are there."""
+    calibration_ratio: float | None
+    """Σp / Σy: 1 where as many positives are predicted as there are; None without a positive."""
+    log_loss: float | None
+    """Mean −log p(label) in nats; None without rows."""
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Rows with scores from low to high, both occurring: what was predicted against what happened."""
+
+    low: float
+    high: float
+    rows: int
+    mean_score: float
+    positive_share: float
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Precision and recall of alerting from `threshold` on."""
+
+    threshold: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class PrecisionAtK:
+    """Of the k entities that one day's scores put first, the share that really had a positive."""
+
+    mean: float | None
+    """Over the days; None without rows."""
+    by_day: Mapping[str, float]
+    k: int
+
+
+def score_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Scores:
+    """Every measure of one set of rows.
+
+    Args:
+        labels: True or 1 for positives, one per row.
+        scores: in [0, 1], one per row.
+        weights: how many rows each stands for; evaluation sets are unsampled, so they rarely need any.
+    """
+    from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+
+    y, p, w = _arrays(labels, scores, weights)
+    positives = int(y.sum())
+    if not len(y):
+        return Scores(0, 0, None, None, None, None)
+    return Scores(
+        rows=len(y),
+        positives=positives,
+        average_precision=float(average_precision_score(y, p, sample_weight=w)) if positives else None,
+        roc_auc=float(roc_auc_score(y, p, sample_weight=w)) if 0 < positives < len(y) else None,
+        calibration_ratio=float((w * p).sum() / w[y].sum()) if positives else None,
+        log_loss=float(log_loss(y, p, sample_weight=w, labels=[False, True])),
+    )
+
+
+def score_groups(groups: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, Scores]:
+    """`score_rows` for each group (segment, week), by its name."""
+    y, p, _ = _arrays(labels, scores, None)
+    names, member = _encoded(groups)
+    return {name: score_rows(y[member == number], p[member == number]) for number, name in enumerate(names)}
+
+
+def alerts(scores: npt.ArrayLike, threshold: float) -> int:
+    """How many rows are alerted on: scores from the threshold on."""
+    return int((np.asarray(scores, dtype=np.float64) >= threshold).sum())
+
+
+def precision_at_k(
+    days: Sequence[str],
+    entities: Sequence[str],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    k: int,
+    *,
+    remove_detected: bool = True,
+) -> PrecisionAtK:
+    """Precision of what investigators can look at: the k entities (cards, users) a day with the highest single score.
+
+    Definition of the Fraud Detection Handbook (chapter 4, card precision top-k): an entity counts as a hit where any of
+    its rows of the day is positive, and k divides also where a day has fewer entities.
+
+    Args:
+        days: the day of each row; they are walked in sorted order.
+        entities: whose row it is.
+        labels: True or 1 for positives.
+        scores: one per row. Entities with equal scores are taken in the order of their names.
+        k: entities that can be looked at per day.
+        remove_detected: an entity that was a hit is known from then on: its later rows are left out.
+    """
+    y, p, _ = _arrays(labels, scores, None)
+    day_names, day_of = _encoded(days)
+    _, entity_of = _encoded(entities)
+    is_known = np.zeros(entity_of.max(initial=-1) + 1, dtype=bool)
+    by_day = {}
+    for number, day in enumerate(day_names):
+        rows = np.flatnonzero(day_of == number)
+        rows = rows[~is_known[entity_of[rows]]]
+        present, member = np.unique(entity_of[rows], return_inverse=True)
+        highest = np.full(len(present), -np.inf)
+        np.maximum.at(highest, member, p[rows])
+        is_hit = np.zeros(len(present), dtype=bool)
+        np.logical_or.at(is_hit, member, y[rows])
+        first = np.argsort(-highest, kind="stable")[:k]
+        by_day[day] = float(is_hit[first].sum() / k)
+        if remove_detected:
+            is_known[present[first[is_hit[first]]]] = True
+    return PrecisionAtK(float(np.mean(list(by_day.values()))) if by_day else None, by_day, k)
+
+
+def reliability_bins(labels: npt.ArrayLike, scores: npt.ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
+    """Predicted against observed shares, from low scores to high; no empty bins.
+
+    Each bin holds about the same sum of scores, that is of *expected positives*: with rare positives, bins of equal
+    width or of equally many rows would leave all but one of them to the rows about which there is no doubt.
+    """
+    y, p, _ = _arrays(labels, scores, None)
+    order = np.argsort(p, kind="stable")
+    y, p = y[order], p[order]
+    total = p.sum()
+    if not total:
+        return [ReliabilityBin(0.0, 0.0, len(p), 0.0, float(y.mean()))] if len(p) else []
+    ends = np.searchsorted(np.cumsum(p), total * np.arange(1, bins) / bins)
+    # Equal scores stay together: a bin's border is a score, not a row.
+    borders = np.unique(np.concatenate(([0], np.searchsorted(p, p[ends]), [len(p)])))
+    found = []
+    for start, end in itertools.pairwise(borders):
+        shares = float(p[start:end].mean()), float(y[start:end].mean())
+        found.append(ReliabilityBin(float(p[start]), float(p[end - 1]), int(end - start), *shares))
+    return found
+
+
+def precision_recall_points(labels: npt.ArrayLike, scores: npt.ArrayLike, max_points: int = 200) -> list[CurvePoint]:
+    """The precision–recall curve by rising threshold, thinned evenly in recall; empty without a positive."""
+    from sklearn.metrics import precision_recall_curve
+
+    y, p, _ = _arrays(labels, scores, None)
+    if not y.any():
+        return []
+    precision, recall, thresholds = precision_recall_curve(y, p, drop_intermediate=True)
+    targets = np.linspace(recall[0], recall[len(thresholds) - 1], max_points)
+    # Recall falls along the curve; searching needs it to rise.
+    chosen = np.unique(np.searchsorted(-recall[: len(thresholds)], -targets).clip(max=len(thresholds) - 1))
+    return [CurvePoint(float(thresholds[i]), float(precision[i]), float(recall[i])) for i in chosen]
+
+
+def average_precision_gain(
+    labels: npt.ArrayLike,
+    incumbent: npt.ArrayLike,
+    challenger: npt.ArrayLike,
+    entities: Sequence[str],
+    *,
+    draws: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """AP(challenger) − AP(incumbent) on the same rows, with the percentile interval of a bootstrap over entities.
+
+    One card's rows resemble each other, so cards are drawn, each with all its rows, and both classifiers see the same
+    draw. Every score is sorted once: a draw changes only how often rows count, and AP needs nothing of the rows between
+    two positives but their number, so a draw is one product with a sparse matrix of positives × entities. 200,000 rows
+    of 5,000 cards with 1,000 draws take about a second.
+
+    Args:
+        labels: True or 1 for positives, one per row.
+        incumbent: scores of what serves now.
+        challenger: scores of what asks to.
+        entities: the cluster of each row (card, user).
+        draws: bootstrap samples; one without any positive has no AP and is left out.
+        confidence: two-sided.
+        seed: of the drawn entities.
+
+    Returns:
+        An interval in units of AP; with None inside where there is no positive.
+    """
+    y, old, _ = _arrays(labels, incumbent, None)
+    _, new, _ = _arrays(labels, challenger, None)
+    names, member = _encoded(entities)
+    if not y.any():
+        return Interval(None, None, None, len(y), len(names))
+    before, after = _ResampledPrecision(y, old, member), _ResampledPrecision(y, new, member)
+    generator = np.random.default_rng(seed)
+    gains = np.empty(draws)
+    block = max(1, _BLOCK_NUMBERS // (len(names) + before.steps + after.steps))
+    for start in range(0, draws, block):
+        count = min(block, draws - start)
+        drawn = generator.integers(0, len(names), (count, len(names)))
+        drawn += np.arange(count)[:, None] * len(names)
+        times = np.bincount(drawn.ravel(), minlength=count * len(names)).reshape(count, len(names)).T
+        gains[start : start + count] = after.average_precision(times) - before.average_precision(times)
+    once = np.ones((len(names), 1), dtype=np.int64)
+    mean = float((after.average_precision(once) - before.average_precision(once))[0])
+    gains = gains[~np.isnan(gains)]
+    if not len(gains):
+        return Interval(mean, None, None, len(y), len(names))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(gains, [tail, 1 - tail])
+    return Interval(mean, float(low), float(high), len(y), len(names))
+
+
+class _ResampledPrecision:
+    """Average precision of fixed scores as a function of how often each entity counts.
+
+    A step is one distinct score that some positive has, together with the higher scores since the step before.
+    """
+
+    def __init__(self, labels: npt.NDArray[np.bool_], scores: Floats, member: Integers) -> None:
+        from scipy.sparse import csr_array
+
+        order = np.argsort(-scores, kind="stable")
+        ranked = scores[order]
+        tie = np.concatenate(([0], np.cumsum(ranked[1:] != ranked[:-1])))
+        positive_ties = np.unique(tie[labels[order]])
+        step = np.searchsorted(positive_ties, tie)
+        above = step < len(positive_ties)  # what is ranked below the last positive never matters
+        order, step = order[above], step[above]
+        self.steps = len(positive_ties)
+        shape = (self.steps, int(member.max()) + 1)
+        is_hit = labels[order]
+        self._rows = csr_array((np.ones(len(order)), (step, member[order])), shape=shape)
+        self._hits = csr_array((np.ones(int(is_hit.sum())), (step[is_hit], member[order[is_hit]])), shape=shape)
+
+    def average_precision(self, times: Integers) -> Floats:
+        """One value per draw, NaN without a positive.
+
+        Args:
+            times: entities × draws, how often each entity was drawn.
+        """
+        counts = times.astype(np.float64)
+        hits = self._hits @ counts
+        found = np.cumsum(hits, axis=0)
+        seen = np.cumsum(self._rows @ counts, axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision = np.where(seen > 0, found / seen, 0.0)
+            areas: Floats = (hits * precision).sum(axis=0) / found[-1]
+        return areas
+
+
+def _arrays(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None
+) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
+    y = np.asarray(labels, dtype=np.float64)
+    p = np.asarray(scores, dtype=np.float64)
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not len(y) == len(p) == len(w):
+        raise ValueError(f"{len(y)} labels, {len(p)} scores and {len(w)} weights; need as many of each")
+    if not np.isin(y, (0.0, 1.0)).all():
+        raise ValueError(f"a label is {y[~np.isin(y, (0.0, 1.0))][0]}; it must be 0 or 1: unknown rows stay out")
+    # Not "p < 0": a score that is not a number is refused too.
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"a score is {p[~((p >= 0) & (p <= 1))][0]}; it must be a probability in [0, 1]")
+    return y == 1, p, w
+
+
+def _encoded(values: Sequence[str]) -> tuple[list[str], Integers]:
+    names, member = np.unique(np.asarray(values, dtype=object).astype(str), return_inverse=True)
+    return names.tolist(), member.astype(np.int64)
