@@ -28,6 +28,7 @@ from starlette.routing import Route
 from flywheel_assets.capture.access import Access, is_loopback
 from flywheel_assets.capture.answers import RefusedError, http_problem, refused
 from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
+from flywheel_assets.capture.browser_script import browser_script
 from flywheel_assets.capture.connection import BoundedConnection
 from flywheel_assets.capture.intake import ENDPOINTS, CaptureLimits, EventLog, Intake
 from flywheel_assets.capture.keys import KeyStore
@@ -96,6 +97,7 @@ def create_app(
                 Route(f"/v1/{{application}}/{endpoint.name}", intake.handler(endpoint), methods=["POST", "OPTIONS"])
                 for endpoint in ENDPOINTS
             ),
+            Route("/flywheel.js", browser_script, methods=["GET"]),
             Route("/healthz", operations.healthz, methods=["GET"]),
             Route("/readyz", operations.readyz, methods=["GET"]),
             Route("/metrics", operations.metrics, methods=["GET"]),
