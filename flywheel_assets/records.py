@@ -136,6 +136,13 @@ def subject_of_score(user_id: str | None, thread_id: str | None, prediction_id: 
     return prediction_id, SubjectKind.PREDICTION
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds texts, encoded as a dictionary or not."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 

@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.errors import SettingsError, TrainingError
+from flywheel_assets.records import is_text
 
 if TYPE_CHECKING:
     import lightgbm
@@ -118,7 +119,7 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
                     f"feature {field.name!r} cannot be stored in a model: rename it without white space and without "
                     'any of " , : [ ] { }'
                 )
-            if _is_text(field.type):
+            if is_text(field.type):
                 found = pc.unique(features[field.name].combine_chunks().cast(pa.string())).drop_null().to_pylist()
                 categories[field.name] = tuple(sorted(found))
             elif not _is_number(field.type):
@@ -145,7 +146,7 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
         for position, name in enumerate(self.names):
             column = features[name].combine_chunks()
             trained_as_text = name in self.categories
-            if _is_text(column.type) != trained_as_text or not (trained_as_text or _is_number(column.type)):
+            if is_text(column.type) != trained_as_text or not (trained_as_text or _is_number(column.type)):
                 raise TrainingError(
                     f"feature {name!r} has type {column.type}, but the model was trained with "
                     f"{'texts' if trained_as_text else 'numbers'}; give what the application's schema declares"
@@ -265,12 +266,6 @@ def _check_rows(rows: int, targets: Floats, weights: Floats) -> None:
     if not (weights > 0).all() or np.isinf(weights).any():
         odd = weights[~(weights > 0) | np.isinf(weights)][0]
         raise TrainingError(f"a sample weight is {odd}; it must be 1 / inclusion probability, a number above 0")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:
