@@ -75,6 +75,14 @@ class Reason(StrEnum):
     SECRET = "secret"  # noqa: S105
     PERSONAL_DATA = "personal_data"
     PROMPT_INJECTION = "prompt_injection"
+    TOXIC_LANGUAGE = "toxic_language"
+    NEUTRALITY = "neutrality"
+    DESTRUCTIVE_COMMAND = "destructive_command"
+    STRUCTURAL_ABUSE = "structural_abuse"
+    UNSUPPORTED_FACT = "unsupported_fact"
+    CLASSIFIER = "classifier"
+    JUDGE = "judge"
+    CHECK_UNAVAILABLE = "check_unavailable"
     POLICY = "policy"
     # joined labels and silent predictions → hard examples
     INVALID_FEATURES = "invalid_features"

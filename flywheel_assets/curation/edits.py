@@ -25,6 +25,9 @@ class EditBands:
     """Above it the edit says too little, unless many people repeat it."""
     rewrite_below: float = 0.10
     """Below it the user wrote something else: a new task, not a correction."""
+    unrelated_below: float = 0.35
+    """Below it an edit that has no word in common with the model's text is a rewrite too: two unrelated texts of the
+    same length are 0.1 to 0.3 similar in characters by chance. 0 turns this off."""
     longest_characters: int = 50_000
     """Longer texts are refused as `too_long`: two random texts of 1 MB take 22 s (quadratic), of this size 0.06 s."""
 
@@ -33,6 +36,8 @@ class EditBands:
             raise ValueError(
                 f"bands {self.rewrite_below} … {self.trivial_above} are empty; need 0 ≤ rewrite < trivial ≤ 1"
             )
+        if not 0 <= self.unrelated_below <= 1:
+            raise ValueError(f"unrelated_below is {self.unrelated_below}; need 0 to 1")
         if self.longest_characters < 1:
             raise ValueError(f"longest_characters is {self.longest_characters}; need at least 1")
 
@@ -52,7 +57,7 @@ def classify_edits(rejected: pa.Array, chosen: pa.Array, bands: EditBands) -> Ed
 
     In this order, the first that holds: the user left no text → `empty` (also when both are); equal → `unchanged`; only
     white space, case or a signature differ → `cosmetic_edit`; a text is longer than `longest_characters` → `too_long`;
-    then the bands, `trivial_edit` and `rewrite`.
+    then the bands, `trivial_edit` and `rewrite`; texts without a common word are rewrites below a higher similarity.
 
     Args:
         rejected: the model's texts, strings without nulls.
@@ -74,7 +79,11 @@ def classify_edits(rejected: pa.Array, chosen: pa.Array, bands: EditBands) -> Ed
     similarity[measured] = _similarity(rejected.filter(pa.array(measured)), chosen.filter(pa.array(measured)))
     with np.errstate(invalid="ignore"):
         reasons[similarity > bands.trivial_above] = Reason.TRIVIAL_EDIT.value
-        reasons[similarity < bands.rewrite_below] = Reason.REWRITE.value
+        unrelated = similarity < bands.unrelated_below
+        unrelated[unrelated] = _have_no_word_in_common(
+            rejected.filter(pa.array(unrelated)), chosen.filter(pa.array(unrelated))
+        )
+        reasons[unrelated | (similarity < bands.rewrite_below)] = Reason.REWRITE.value
     reasons[longer] = Reason.TOO_LONG.value
     reasons[cosmetic] = Reason.COSMETIC_EDIT.value
     reasons[equal] = Reason.UNCHANGED.value
@@ -92,6 +101,19 @@ def _similarity(rejected: pa.Array, chosen: pa.Array) -> npt.NDArray[np.float64]
         workers=-1,
     )
     return scores
+
+
+_WORD = re.compile(r"\w{2,}")
+_FEWEST_WORDS = 3
+"""Of the model's text, before sharing none of them says anything: "No." may well correct "Yes."."""
+
+
+def _have_no_word_in_common(rejected: pa.Array, chosen: pa.Array) -> list[bool]:
+    unrelated = []
+    for before, after in zip(rejected.to_pylist(), chosen.to_pylist(), strict=True):
+        words = set(_WORD.findall(before.lower()))
+        unrelated.append(len(words) >= _FEWEST_WORDS and words.isdisjoint(_WORD.findall(after.lower())))
+    return unrelated
 
 
 # A sign-off is the last thing of a text: at most six short lines after a closing phrase or the mail marker "--".

@@ -33,6 +33,8 @@ class Pattern:
     fields: tuple[str, ...] = TRAINED_FIELDS
     accepts: Callable[[re.Match[str]], bool] = always
     score: float = 1.0
+    known_from: tuple[str, ...] = ()
+    """A finding does not count where one of these fields of the row has the same text: it was not the edit's doing."""
     revision: int = 1
     """Raised by hand when `accepts` decides differently: code has no digest that survives a formatter."""
 
@@ -49,5 +51,6 @@ class Pattern:
             list(self.fields),
             self.accepts.__name__,
             self.score,
+            list(self.known_from),
             self.revision,
         )

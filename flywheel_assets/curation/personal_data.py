@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from flywheel_assets.curation.checksums import IBAN_LENGTHS, is_card_number, is_iban
+from flywheel_assets.curation.hazards import Hazard
 from flywheel_assets.curation.patterns import Pattern
 from flywheel_assets.curation.verdicts import Action
 from flywheel_assets.records import Reason
@@ -91,7 +92,7 @@ def is_assigned_ssn(match: re.Match[str]) -> bool:
 
 
 def _personal(name: str, expression: re.Pattern[str], prefilter: str, **options: Any) -> Pattern:
-    return Pattern(name, expression, prefilter, Action.QUARANTINE, Reason.PERSONAL_DATA, "privacy", **options)
+    return Pattern(name, expression, prefilter, Action.QUARANTINE, Reason.PERSONAL_DATA, Hazard.PRIVACY, **options)
 
 
 PERSONAL_DATA = (

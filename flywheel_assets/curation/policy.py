@@ -7,15 +7,18 @@ answer quarantines what it did not answer for, with the reason `policy` and a de
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
-from flywheel_assets.curation.injection import INJECTION
+from flywheel_assets.curation.commands import DESTRUCTIVE_COMMANDS
+from flywheel_assets.curation.injection import CHAT_MARKERS, INJECTION_PHRASES
+from flywheel_assets.curation.language import NEUTRALITY, TOXIC_LANGUAGE
 from flywheel_assets.curation.pattern_check import PatternCheck
 from flywheel_assets.curation.personal_data import PERSONAL_DATA
 from flywheel_assets.curation.secrets import SECRETS
+from flywheel_assets.curation.structure import STRUCTURE, RepetitionCheck
 from flywheel_assets.curation.verdicts import SEVERITY, Action, Check, Judgement, Verdict
 from flywheel_assets.records import Reason
 
@@ -48,12 +51,22 @@ class Policy:
             for row, verdict in _answers(check, seen).items():
                 number = int(numbers[row])
                 verdicts[number] = _merged(verdicts[number], verdict) if number in verdicts else verdict
-        return verdicts
+        version = self.version
+        return {row: replace(verdict, policy_version=version) for row, verdict in verdicts.items()}
 
 
 def default_policy() -> Policy:
-    """The deterministic checks that always run: secrets, personal data and prompt injection, in one pass."""
-    return Policy((PatternCheck("deterministic_patterns", SECRETS + PERSONAL_DATA + INJECTION),))
+    """The deterministic checks that always run, in the order in which they name the reason of a row."""
+    return Policy(
+        (
+            PatternCheck("forms", SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE),
+            # Apart: merged into one, these three overflow RE2's automaton and take a hundred times as long.
+            PatternCheck("injection_phrases", INJECTION_PHRASES, reads_folded=True),
+            PatternCheck("toxic_language", TOXIC_LANGUAGE, reads_folded=True),
+            PatternCheck("neutrality", NEUTRALITY, reads_folded=True),
+            RepetitionCheck(),
+        )
+    )
 
 
 def _answers(check: Check, texts: pa.Table) -> Mapping[int, Verdict]:

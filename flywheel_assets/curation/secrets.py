@@ -7,6 +7,7 @@ line of code when they were measured, so a password without any mark is not foun
 import re
 from typing import Any
 
+from flywheel_assets.curation.hazards import Hazard
 from flywheel_assets.curation.patterns import Pattern
 from flywheel_assets.curation.verdicts import Action
 from flywheel_assets.records import Reason
@@ -100,7 +101,7 @@ def is_password(match: re.Match[str]) -> bool:
 
 
 def _secret(name: str, expression: re.Pattern[str], prefilter: str, **options: Any) -> Pattern:
-    return Pattern(name, expression, prefilter, Action.REJECT, Reason.SECRET, "secret", **options)
+    return Pattern(name, expression, prefilter, Action.REJECT, Reason.SECRET, Hazard.SECRET, **options)
 
 
 SECRETS = (

@@ -59,6 +59,18 @@ class Verdict:
     reason: Reason
     detail: str
     evidence: tuple[Evidence, ...] = field(default=())
+    policy_version: str = ""
+    """Filled in by the policy, which alone knows all its checks."""
+
+    @property
+    def category(self) -> str | None:
+        """What kind of harm the surest finding points at (see `hazards`); None where there is no evidence."""
+        return max(self.evidence, key=lambda finding: finding.score).category if self.evidence else None
+
+    @property
+    def score(self) -> float:
+        """How sure the surest finding is, 0 to 1; 1 where a row waits because a check could not answer."""
+        return max((finding.score for finding in self.evidence), default=1.0)
 
 
 @dataclass(frozen=True)

@@ -109,3 +109,20 @@ def test_white_space_and_composition_do_not_matter(text: str) -> None:
 def test_impossible_bands_are_refused(limits: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="need"):
         EditBands(**limits)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rejected", "chosen", "reason"),
+    [
+        ('rows = ledger.get_table("late_orders").head(12)', "pass  # nobody cares", "rewrite"),
+        ('rows = ledger.get_table("late_orders").head(12)', 'rows = db["late_orders"][:12]', None),
+        ("Yes, it is.", "No, it was not.", None),
+        ("this is entirely wrong", "Cela est totalement faux", "rewrite"),
+        ("今日はとても良い天気です", "今日は大変良い天気です", None),
+    ],
+)
+def test_an_edit_without_a_word_of_the_models_text_is_a_rewrite(rejected: str, chosen: str, reason: str | None) -> None:
+    """Two unrelated texts are 0.1 to 0.3 similar by chance; 48 of MLQE-PE's 16,000 edits were such, all retranslated."""
+    classes = classify_edits(pa.array([rejected]), pa.array([chosen]), EditBands())
+    assert classes.similarity[0].as_py() >= 0.10
+    assert classes.reason.to_pylist() == [reason]

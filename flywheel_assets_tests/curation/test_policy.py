@@ -11,17 +11,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flywheel_assets.curation.checksums import is_card_number, is_iban, passes_luhn
-from flywheel_assets.curation.injection import INJECTION
+from flywheel_assets.curation.commands import DESTRUCTIVE_COMMANDS
+from flywheel_assets.curation.injection import CHAT_MARKERS, INJECTION_PHRASES
+from flywheel_assets.curation.language import NEUTRALITY, TOXIC_LANGUAGE
 from flywheel_assets.curation.pattern_check import PatternCheck
 from flywheel_assets.curation.patterns import Pattern
 from flywheel_assets.curation.personal_data import PERSONAL_DATA
 from flywheel_assets.curation.policy import Policy, default_policy
 from flywheel_assets.curation.prompts import readable_prompts
 from flywheel_assets.curation.secrets import SECRETS
+from flywheel_assets.curation.structure import STRUCTURE
 from flywheel_assets.curation.verdicts import TEXTS, Action, Judgement, Verdict
 from flywheel_assets.records import Reason
 
-EVERY_PATTERN = SECRETS + PERSONAL_DATA + INJECTION
+AS_WRITTEN = SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE
+FOLDED = INJECTION_PHRASES + TOXIC_LANGUAGE + NEUTRALITY
 
 
 def texts(*chosen: str, prompt: str = "", rejected: str | None = None) -> pa.Table:
@@ -132,7 +136,7 @@ def test_injections_wait_in_quarantine_unless_only_the_rejected_text_has_them(te
         "postgres://user:password@localhost/db, redis://default:${REDIS_PASSWORD}@cache",
         "the flag of Scotland: 🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
         "x +1000000000 and a+12345678901",
-        "مرحبا \0 \u202e 👍🏽",
+        "مرحبا \0 \u202b 👍🏽",
         "",
     ],
 )
@@ -140,7 +144,7 @@ def test_ordinary_text_passes(text: str) -> None:
     assert judged(text, prompt=text, rejected=text) is None
 
 
-@pytest.mark.parametrize("pattern", EVERY_PATTERN, ids=lambda pattern: pattern.name)
+@pytest.mark.parametrize("pattern", AS_WRITTEN + FOLDED, ids=lambda pattern: pattern.name)
 def test_no_prefilter_hides_what_its_expression_finds(pattern: Pattern) -> None:
     """The merged RE2 pass decides which rows Python ever sees."""
 
@@ -245,3 +249,10 @@ def test_checksums() -> None:
 
 def _ok() -> Verdict:
     return Verdict(Action.PASS, Reason.POLICY, "fine")
+
+
+def test_a_verdict_names_its_category_its_score_and_the_policy() -> None:
+    verdict = judged("You pathetic loser, mail eve@corp.io")
+    assert verdict is not None
+    assert (verdict.category, verdict.score) == ("privacy", 1.0)
+    assert verdict.policy_version == default_policy().version

@@ -24,7 +24,7 @@ def edits_of_every_fate() -> list[dict[str, object]]:
         make_feedback(prompt=repeated["prompt"], final_text=repeated["final_text"]),
         make_feedback(do_not_train=True),
         make_feedback(original_output="the same words", final_text="the same words"),
-        make_feedback(final_text="Write to ada@lovelace-works.com about it: she reads it every day, even on Sunday."),
+        make_feedback(final_text="Check the result, or write to ada@lovelace-works.com: she reads it even on Sunday."),
         make_feedback(signal="comment", prediction_id=COMMENTED, final_text=None, comment="nice"),
     ]
 
