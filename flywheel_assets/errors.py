@@ -4,6 +4,7 @@ FlywheelError
 ├── PermanentError                 the same input will fail again: fix something first
 │   ├── SettingsError              a setting is missing, unreadable or contradicts another
 │   ├── UnknownNameError           a name that nobody knows; lists the known ones
+│   ├── InvalidRuleError           a decision that cannot be meant: no condition, or days in the wrong order
 │   ├── InvalidEventError          an event that capture must refuse
 │   ├── LandingError
 │   │   ├── ClosedDayError         a closed day's files differ from what its closing recorded
@@ -48,6 +49,10 @@ class UnknownNameError(PermanentError):
     def __init__(self, kind: str, received: str, known: Iterable[str], next_action: str = "") -> None:
         names = ", ".join(sorted(known)) or "none yet"
         super().__init__(f"unknown {kind} {received!r}; known: {names}.{' ' + next_action if next_action else ''}")
+
+
+class InvalidRuleError(PermanentError):
+    """A decision that cannot be meant as it was given."""
 
 
 class InvalidEventError(PermanentError):

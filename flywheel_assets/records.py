@@ -92,6 +92,8 @@ class Reason(StrEnum):
     DISPUTED = "disputed"
     HELD_FOR_REVIEW = "held_for_review"
     # gold → a version
+    ROLLED_BACK = "rolled_back"
+    EXCLUDED = "excluded"
     LATER_THAN_TRAINING = "later_than_training"
     SUPERSEDED = "superseded"
     USER_CAP = "user_cap"
@@ -371,5 +373,39 @@ LEDGER = pa.schema(
         _column("run_id", pa.string(), "the Dagster run, or the command, that wrote it"),
         _column("code_version", pa.string(), "of the asset's logic"),
         _column("recorded_at", TIMESTAMP, "when it was written"),
+    ]
+)
+
+_DECISION = [
+    _column("id", pa.string(), "of the decision"),
+    _column("decided_at", TIMESTAMP, "when"),
+    _column("decided_by", pa.string(), "who"),
+    _column("reason", pa.string(), "why, in their words"),
+]
+
+# Append-only: an exclusion is ended by another row that names it, so that the table tells what held at any time.
+EXCLUSIONS = pa.schema(
+    [
+        *_DECISION,
+        _column(
+            "ends", pa.string(), "id of the exclusion that this row ends; null: this row begins one", nullable=True
+        ),
+        _column("first_day", pa.date32(), "first excluded day", nullable=True),
+        _column("last_day", pa.date32(), "last excluded day, included", nullable=True),
+        _column("day_of", pa.string(), "which day counts: received | occurred", nullable=True),
+        _column("user_id", pa.string(), "whose rows are excluded", nullable=True),
+        _column("model_version", pa.string(), "whose outputs are excluded", nullable=True),
+    ]
+)
+
+ROLLBACKS = pa.schema(
+    [
+        *_DECISION,
+        _column("what", pa.string(), "data | models"),
+        _column("to_version", pa.string(), "the tag that was rolled back to"),
+        _column("snapshot_before", pa.int64(), "head of the gold table before", nullable=True),
+        _column("snapshot_after", pa.int64(), "head of the gold table after", nullable=True),
+        _column("saved_head", pa.string(), "the tag that keeps the old head", nullable=True),
+        _column("champion_before", pa.string(), "gold version of the champion before", nullable=True),
     ]
 )

@@ -1,6 +1,8 @@
 """What every command shares: the Typer application, its options, its output, and how an application is loaded."""
 
-from datetime import datetime
+import getpass
+from collections.abc import Mapping
+from datetime import date, datetime
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +30,9 @@ errors = Console(stderr=True)
 
 Application = Annotated[str, typer.Option("--application", "-a", help="Which application; see applications/.")]
 Day = Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="UTC day, YYYY-MM-DD.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept for the audit.")]
+Who = Annotated[str | None, typer.Option("--who", help="Who decides; the login name unless given.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it only says what would change.")]
 
 
 def known_applications() -> list[str]:
@@ -70,3 +75,19 @@ def print_reasons(title: str, kept: int, dropped: dict[str, int]) -> None:
     for reason, rows in sorted(dropped.items(), key=lambda item: (-item[1], item[0])):
         table.add_row(reason, f"{rows:,}")
     console.print(table)
+
+
+def print_days(title: str, rows_per_day: Mapping[date, int]) -> None:
+    """How many rows of which days."""
+    total = sum(rows_per_day.values())
+    console.print(f"{title} {total:,} rows of {len(rows_per_day):,} days", style="bold", highlight=False)
+    if rows_per_day:
+        table = Table("day", "rows")
+        for day, rows in sorted(rows_per_day.items()):
+            table.add_row(day.isoformat(), f"{rows:,}")
+        console.print(table)
+
+
+def who_is(given: str | None) -> str:
+    """Who decides, for the audit tables."""
+    return given or getpass.getuser()

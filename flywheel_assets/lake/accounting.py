@@ -21,9 +21,10 @@ from flywheel_assets.lake.tables import (
 )
 from flywheel_assets.records import Reason
 
-# Counted in the ledger only: a duplicate's first receipt is kept, a waiting row is still in the raw table.
-_NOT_QUARANTINED = {Reason.DUPLICATE_EVENT.value, Reason.WAITING_FOR_PREDICTION.value}
-_STAGE = {
+# Counted in the ledger only: a duplicate's first receipt is kept, a waiting row is still in the raw table, what was
+# rolled back is under the tag of the old head.
+_NOT_QUARANTINED = {Reason.DUPLICATE_EVENT.value, Reason.WAITING_FOR_PREDICTION.value, Reason.ROLLED_BACK.value}
+STAGE_OF = {
     RAW_PREDICTIONS.name: RAW_PREDICTIONS.name,
     GROUND_TRUTH.name: GROUND_TRUTH.name,
     JOINED_FEEDBACK.name: JOINED_FEEDBACK.name,
@@ -53,7 +54,7 @@ def audit_accounts(lake: Lake, spec: TableSpec) -> Accounts:
     """Compare each day's ledger entry with the rows in its partition and in quarantine, and with itself."""
     entries = entries_of(lake, spec.name)
     kept = lake.rows_per_day(spec)
-    refused = lake.rows_per_day(QUARANTINE, _STAGE[spec.name])
+    refused = lake.rows_per_day(QUARANTINE, STAGE_OF[spec.name])
     found: list[Discrepancy] = []
     for day, entry in entries.items():
         quarantined = sum(rows for reason, rows in entry.rows_by_reason.items() if reason not in _NOT_QUARANTINED)

@@ -78,6 +78,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Closed day → content hash of its gold partition, for every day that was resolved."""
     rules: dict[str, Any]
     code_version: str
+    exclusions: dict[str, str] = {}
+    """Id → what it leaves out, of the exclusions in force when the version was pinned."""
     details: dict[str, Any] = {}
     """What only one kind of version has, for instance from which days the evaluation rows come."""
 
@@ -146,6 +148,7 @@ def write_export(
     days: Mapping[str, str],
     rules: Mapping[str, Any],
     code_version: str,
+    exclusions: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write an export so that it appears whole or not at all; the same export again is a success.
@@ -166,6 +169,7 @@ def write_export(
             days=dict(days),
             rules=dict(rules),
             code_version=code_version,
+            exclusions=dict(exclusions or {}),
             details=dict(details or {}),
         )
         write_synced(building / MANIFEST_FILE, encode_manifest(manifest))

@@ -11,7 +11,7 @@ from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.exports import read_manifest
 from flywheel_assets.lake.pair_versions import pair_ids_to_train_now, trained_pair_ids
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, LEDGER, Lake, TableSpec
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, EXCLUSIONS, LEDGER, Lake, TableSpec
 from flywheel_assets.lake.versions import Versions
 
 
@@ -29,8 +29,8 @@ class NetNew:
 
 
 def lake_state(lake: Lake, versions: Versions, gold: TableSpec) -> str:
-    """A word that changes whenever the count could: gold's and the ledger's snapshots and the last trained version."""
-    snapshots = [lake.table(spec).current_snapshot() for spec in (gold, LEDGER)]
+    """A word that changes whenever the count could: the snapshots of gold, ledger and exclusions, the last training."""
+    snapshots = [lake.table(spec).current_snapshot() for spec in (gold, LEDGER, EXCLUSIONS)]
     trained = versions.last_trained()
     parts = [str(snapshot.snapshot_id) if snapshot else "empty" for snapshot in snapshots]
     return "/".join([*parts, trained.version if trained else "never"])

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from flywheel_assets import records
 from flywheel_assets.curation.resolution import Resolution, ResolutionRules, resolve
+from flywheel_assets.lake.exclusions import in_force, not_excluded, pinned
 from flywheel_assets.lake.exports import (
     ExportedFile,
     ExportedRow,
@@ -34,9 +35,9 @@ def cut_pair_version(
 
     @contextmanager
     def resolve_pairs(lake: Lake, pin: Pin) -> Iterator[_ResolvedPairs]:
-        yield _ResolvedPairs(
-            version, resolve(lake.read(CURATED_DPO_PAIRS, pin.dates, snapshot_id=pin.snapshot_id), rules)
-        )
+        kept = not_excluded(CURATED_DPO_PAIRS, pinned(lake, pin.exclusions))
+        gold = lake.read(CURATED_DPO_PAIRS, pin.dates, snapshot_id=pin.snapshot_id, where=kept)
+        yield _ResolvedPairs(version, resolve(gold, rules))
 
     return cut_version(lake, versions, version, CURATED_DPO_PAIRS, resolve_pairs, asdict(rules), code_version)
 
@@ -51,7 +52,7 @@ class _ResolvedPairs:
         return int(self.resolution.train.num_rows)
 
     @property
-    def dropped(self) -> Mapping[str, int]:
+    def dropped(self) -> dict[str, int]:
         return self.resolution.dropped
 
     @property
@@ -71,7 +72,7 @@ class _ResolvedPairs:
 def pair_ids_to_train_now(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:
     """The pairs that a version cut now over the closed days `days` would train on; reads no text."""
     narrow = [name for name in records.CURATED_DPO_PAIRS.names if name not in _TEXTS]
-    gold = lake.read(CURATED_DPO_PAIRS, days, narrow)
+    gold = lake.read(CURATED_DPO_PAIRS, days, narrow, where=not_excluded(CURATED_DPO_PAIRS, in_force(lake)))
     for name in _TEXTS:
         gold = gold.append_column(name, pa.repeat("", len(gold)))
     return set(resolve(gold, rules).train["pair_id"].to_pylist())

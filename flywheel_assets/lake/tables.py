@@ -74,6 +74,9 @@ QUARANTINE = TableSpec("quarantine", records.QUARANTINE, "day", "stage", order_b
 # One small file, rewritten whole: (days × assets) rows stay in the tens of thousands for a decade, and a partition
 # per day would cost a file per day and asset. See docs/adr/0002.
 LEDGER = TableSpec("ledger", records.LEDGER, order_by=("asset", "day"))
+# Decisions of people, append-only: a snapshot's summary would be gone with the snapshot.
+EXCLUSIONS = TableSpec("exclusions", records.EXCLUSIONS, order_by=("decided_at", "id"))
+ROLLBACKS = TableSpec("rollbacks", records.ROLLBACKS, order_by=("decided_at", "id"))
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,10 @@ class Lake:
         from flywheel_assets.lake.iceberg import load_or_create
 
         return load_or_create(self.catalog, self.application, spec)
+
+    def has_table(self, spec: TableSpec) -> bool:
+        """Whether the table was created already; asking does not create it."""
+        return self.catalog.table_exists((self.application, spec.name))
 
     def commit(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None = None) -> "Table":
         """Apply `change` to the freshly loaded table under its lock, retrying contention; returns the table after it.
@@ -289,11 +296,15 @@ class Lake:
         days: Iterable[date] | None = None,
         columns: Sequence[str] | None = None,
         snapshot_id: int | None = None,
+        where: str = "true",
     ) -> pa.Table:
-        """Partitions of a table as Arrow, in the schema's column order; `days=None` reads all of it."""
+        """Partitions of a table as Arrow, in the schema's column order; `days=None` reads all of it.
+
+        `where` is SQL over the columns that are read.
+        """
         with self.connect() as connection:
             self.register(connection, spec, days, columns, view="wanted", snapshot_id=snapshot_id)
-            rows = connection.sql("SELECT * FROM wanted").to_arrow_table()
+            rows = connection.sql(f"SELECT * FROM wanted WHERE {where}").to_arrow_table()
         names = list(columns or spec.schema.names)
         return rows.select(names).cast(_nullable(pa.schema([spec.schema.field(name) for name in names])))
 

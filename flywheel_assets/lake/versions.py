@@ -25,9 +25,12 @@ import msgspec
 
 from flywheel_assets.errors import EmptyVersionError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake import ledger
+from flywheel_assets.lake.exclusions import excluded_per_day, in_force, pinned
 from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, verify_manifest, write_export
 from flywheel_assets.lake.files import write_once
+from flywheel_assets.lake.references import tag
 from flywheel_assets.lake.tables import Lake, TableSpec
+from flywheel_assets.records import Reason
 
 _VERSION = re.compile(r"^[a-z][a-z0-9_]*_gold_v([1-9][0-9]*)\Z")
 
@@ -39,6 +42,8 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_id: int
     days: dict[str, str]
     """Closed day → content hash of its gold partition."""
+    exclusions: list[str] = []
+    """Ids of the exclusions in force when it was pinned: the rows they cover are left out."""
 
     @property
     def dates(self) -> list[date]:
@@ -54,8 +59,8 @@ class Resolved(Protocol):
         """Rows to train on."""
 
     @property
-    def dropped(self) -> Mapping[str, int]:
-        """Rows of the closed days that are left out, by reason code."""
+    def dropped(self) -> dict[str, int]:
+        """Rows of the closed days that resolving leaves out, by reason code; excluded ones it is never given."""
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -114,6 +119,11 @@ class VersionFolder:
         """It was decided whether its model is promoted."""
         return self.promotion.exists()
 
+    @property
+    def undone(self) -> Path:
+        """Which rollback took the gold table back behind this version; exists only where one did."""
+        return self.path / "rolled_back.json"
+
 
 @dataclass(frozen=True)
 class Versions:
@@ -139,8 +149,9 @@ class Versions:
         return iter([self.folder(name) for name in sorted(filter(_VERSION.match, names), key=version_number)])
 
     def last_trained(self) -> VersionFolder | None:
-        """The newest version on which a training succeeded."""
-        return next((folder for folder in reversed(list(self)) if folder.is_trained), None)
+        """The newest version on which a training succeeded, and behind which gold was not rolled back."""
+        trained = (folder for folder in reversed(list(self)) if folder.is_trained and not folder.undone.exists())
+        return next(trained, None)
 
 
 def version_number(version: str) -> int:
@@ -182,7 +193,7 @@ def cut_version(
     folder = versions.folder(version)
     pin = _pin(lake, folder, gold)
     if folder.export.exists():
-        _tag(lake, gold, pin)
+        tag(lake, gold, pin.version, pin.snapshot_id)
         return _verified(folder, pin)
     with resolve(lake, pin) as resolved:
         if not resolved.training_rows:
@@ -192,14 +203,17 @@ def cut_version(
             raise EmptyVersionError(
                 f"{version} has no training row in {len(pin.days)} closed days: nothing to train on"
             )
-        _tag(lake, gold, pin)
+        tag(lake, gold, pin.version, pin.snapshot_id)
+        exclusions = pinned(lake, pin.exclusions)
+        excluded = excluded_per_day(lake, gold, exclusions, pin.dates, pin.snapshot_id)
         return write_export(
             folder.export,
             version=version,
             application=lake.application,
             snapshot_id=pin.snapshot_id,
             write_files=resolved.write_files,
-            dropped=resolved.dropped,
+            dropped=resolved.dropped | ({Reason.EXCLUDED.value: sum(excluded.values())} if excluded else {}),
+            exclusions={exclusion.id: exclusion.rule.describe() for exclusion in exclusions},
             days=pin.days,
             rules=rules,
             code_version=code_version,
@@ -232,23 +246,8 @@ def _pin(lake: Lake, folder: VersionFolder, gold: TableSpec) -> Pin:
             version=folder.version,
             snapshot_id=snapshot.snapshot_id,
             days={day.isoformat(): content for day, content in days.items()},
+            exclusions=[exclusion.id for exclusion in in_force(lake)],
         )
         write_once(folder.pin, msgspec.json.format(msgspec.json.encode(pin)))
     # Two cuts at once: the pin that was written first is the one that holds for both.
     return msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
-
-
-def _tag(lake: Lake, gold: TableSpec, pin: Pin) -> None:
-    """Tag the pinned snapshot under the lock; pyiceberg would silently move an existing tag, so that is refused."""
-    table = lake.table(gold)
-    with lake.locked(gold):
-        table.refresh()
-        existing = table.metadata.refs.get(pin.version)
-        if existing is None:
-            # In a commit of its own: a tag that shares a transaction with an append is lost when that is retried.
-            table.manage_snapshots().create_tag(pin.snapshot_id, pin.version).commit()
-        elif existing.snapshot_id != pin.snapshot_id:
-            raise VersionConflictError(
-                f"the tag {pin.version} points to snapshot {existing.snapshot_id}, this cut was pinned to "
-                f"{pin.snapshot_id}. Versions never move: cut a new one."
-            )

@@ -96,7 +96,7 @@ def test_a_later_version_holds_what_came_since(bench: Workbench, versions: Versi
     assert set(tagged_versions(bench.lake, CURATED_DPO_PAIRS)) == {VERSION, "dpo_gold_v2"}
 
 
-@pytest.mark.parametrize("step", ["_tag", "resolve", "write_export"])
+@pytest.mark.parametrize("step", ["tag", "resolve", "write_export"])
 def test_a_cut_that_crashed_is_finished_with_what_was_pinned(
     bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

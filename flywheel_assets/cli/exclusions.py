@@ -1,0 +1,158 @@
+"""Commands that keep rows out of later gold versions, and let them in again; the rows themselves are not touched."""
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from flywheel_assets.cli.terminal import (
+    Application,
+    Reason,
+    Who,
+    Yes,
+    app,
+    console,
+    driver_of,
+    load_application,
+    print_days,
+    who_is,
+)
+
+if TYPE_CHECKING:
+    from flywheel_assets.application import FlywheelApplication
+    from flywheel_assets.lake.exclusions import Exclusion
+
+
+@app.command()
+def exclude(
+    reason: Reason,
+    from_: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First excluded UTC day.")
+    ] = None,
+    to: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last excluded UTC day, included.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Which day counts: received | occurred.")] = "received",
+    user: Annotated[str | None, typer.Option(help="Only rows of this user.")] = None,
+    model_version: Annotated[str | None, typer.Option(help="Only outputs of this model version.")] = None,
+    application: Application = "assistant",
+    who: Who = None,
+    yes: Yes = False,
+) -> None:
+    """Keep days, a user or a model's outputs out of every later gold version; conditions given together all apply."""
+    from flywheel_assets.defs.resources import Stores
+    from flywheel_assets.errors import UnknownNameError
+    from flywheel_assets.lake import exclusions
+
+    config = load_application(application)
+    lake = Stores().lake(application)
+    if by not in list(exclusions.DayOf):
+        raise UnknownNameError("kind of day", by, list(exclusions.DayOf))
+    rule = exclusions.ExclusionRule(
+        first_day=_day(from_),
+        last_day=_day(to),
+        by=exclusions.DayOf(by),
+        user_id=user,
+        model_version=model_version,
+    )
+    planned = exclusions.Exclusion(
+        id="planned", rule=rule, decided_at=datetime.now(UTC), decided_by=who_is(who), reason=reason
+    )
+    _print_effect("leaves out", config, exclusions.in_force(lake), planned)
+    if not yes:
+        console.print(f"would exclude {rule.describe()}: {reason}. Repeat with --yes to do it.")
+        return
+    done = exclusions.exclude(lake, rule, who=who_is(who), reason=reason, now=planned.decided_at)
+    console.print(f"exclusion {done.id}: {rule.describe()}. The next version leaves these rows out.")
+    console.print(f"a training without them, at once: [bold]flywheel retrain -a {application} --reason … --yes[/]")
+
+
+@app.command()
+def include(
+    exclusion: Annotated[str, typer.Argument(help="Its id; `flywheel exclusions` lists them.")],
+    reason: Reason,
+    application: Application = "assistant",
+    who: Who = None,
+    yes: Yes = False,
+) -> None:
+    """End an exclusion: its rows count again from the next version on."""
+    from flywheel_assets.defs.resources import Stores
+    from flywheel_assets.errors import UnknownNameError
+    from flywheel_assets.lake import exclusions
+
+    config = load_application(application)
+    lake = Stores().lake(application)
+    current = {each.id: each for each in exclusions.in_force(lake)}
+    if exclusion not in current:
+        raise UnknownNameError("exclusion in force", exclusion, current, "`flywheel exclusions` lists all of them.")
+    others = [each for each in current.values() if each.id != exclusion]
+    _print_effect("lets in again", config, others, current[exclusion])
+    if not yes:
+        console.print(f"would end {exclusion} ({current[exclusion].rule.describe()}). Repeat with --yes to do it.")
+        return
+    exclusions.include(lake, exclusion, who=who_is(who), reason=reason, now=datetime.now(UTC))
+    console.print(f"{exclusion} is ended: {reason}")
+
+
+@app.command("exclusions")
+def list_exclusions(application: Application = "assistant") -> None:
+    """List every exclusion there ever was: what, who, when, why, and whether it is in force."""
+    from flywheel_assets.defs.resources import Stores
+    from flywheel_assets.lake.exclusions import every_exclusion
+
+    load_application(application)
+    table = Table()
+    for column in ("id", "what", "user", "decided", "why", "state"):
+        table.add_column(column)
+    for each in every_exclusion(Stores().lake(application)):
+        state = "in force" if each.ended_at is None else f"ended {each.ended_at:%Y-%m-%d} by {each.ended_by}"
+        decided = f"{each.decided_at:%Y-%m-%d %H:%M} by {each.decided_by}"
+        table.add_row(each.id, each.rule.describe(), each.rule.user_id or "", decided, each.reason, state)
+    console.print(table)
+
+
+def _print_effect(verb: str, config: "FlywheelApplication", others: "list[Exclusion]", one: "Exclusion") -> None:
+    """The rows that one exclusion makes the difference for, by day."""
+    from flywheel_assets.defs.resources import Stores
+    from flywheel_assets.lake.exclusions import excluded_per_day
+
+    lake, gold = Stores().lake(config.name), config.tables.gold
+    without = excluded_per_day(lake, gold, others)
+    together = excluded_per_day(lake, gold, [*others, one])
+    changed = {day: rows - without.get(day, 0) for day, rows in together.items() if rows > without.get(day, 0)}
+    print_days(f"{one.rule.describe()} {verb}", changed)
+
+
+def _day(moment: datetime | None) -> date | None:
+    return moment.date() if moment else None
+
+
+@app.command()
+def retrain(
+    reason: Reason,
+    application: Application = "assistant",
+    yes: Yes = False,
+) -> None:
+    """Request a training at once, whatever the thresholds say: the trigger runs the next version at its next tick."""
+    from flywheel_assets.defs.automation import TURN_JOB, next_version, pending_version
+    from flywheel_assets.defs.partitions import version_partitions
+    from flywheel_assets.defs.resources import Stores
+    from flywheel_assets.errors import VersionConflictError
+
+    config = load_application(application)
+    stores, driver = Stores(), driver_of(config)
+    name = str(version_partitions(application).name)
+    requested = driver.instance.get_dynamic_partitions(name)
+    versions = stores.versions(application)
+    if pending := pending_version(driver.instance, versions, requested, TURN_JOB.format(application)):
+        raise VersionConflictError(
+            f"{pending.version} was requested and is not finished: let it end, or `flywheel abandon {pending.version}`"
+        )
+    version = next_version(stores.lake(application), versions, requested, config)
+    if not yes:
+        console.print(f"would request {version}: {reason}. Repeat with --yes to do it.")
+        return
+    # A requested version that has no run yet is what the trigger runs first.
+    driver.instance.add_dynamic_partitions(name, [version])
+    console.print(f"{version} is trained at the trigger's next tick: {reason}")

@@ -1,0 +1,220 @@
+"""Exclusions: rules of people that keep rows out of every later gold version, while the rows stay for the audit.
+
+A poisoned week is not rolled back, which would throw away the weeks after it, and not deleted, which would leave nobody
+able to see what happened. Its rows are left out when a version is resolved, counted as `excluded`, until the exclusion
+is ended. A version pins the ids of the exclusions in force, so that a repeated cut gives the same rows.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+
+import pyarrow as pa
+
+from flywheel_assets import records
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.errors import InvalidRuleError, UnknownNameError
+from flywheel_assets.lake.tables import EXCLUSIONS, Lake, TableSpec
+
+
+class DayOf(StrEnum):
+    """Which day of a row an exclusion looks at."""
+
+    RECEIVED = "received"
+    OCCURRED = "occurred"
+
+
+# What each kind of gold table calls these; the first one that is there and not null counts.
+_RECEIVED_DAY = ("feedback_received_date", "label_received_date", "prediction_received_date", "completed_date")
+_OCCURRED_AT = ("occurred_at", "labelled_at", "predicted_at")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExclusionRule:
+    """Which rows are left out: those that meet every condition given."""
+
+    first_day: date | None = None
+    last_day: date | None = None
+    """Included; together with `first_day`."""
+    by: DayOf = DayOf.RECEIVED
+    user_id: str | None = None
+    model_version: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.first_day is None) != (self.last_day is None):
+            raise InvalidRuleError(f"an exclusion needs both days, got {self.first_day} … {self.last_day}")
+        if self.first_day and self.last_day and self.first_day > self.last_day:
+            raise InvalidRuleError(f"{self.first_day} is later than {self.last_day}: give the first day first")
+        if self.first_day is None and not self.user_id and not self.model_version:
+            raise InvalidRuleError("an exclusion without days, user or model version would exclude everything")
+
+    def describe(self) -> str:
+        """What is excluded, without naming a person: manifests and Dagster show it."""
+        parts = []
+        if self.first_day:
+            parts.append(f"{self.by.value} {self.first_day} … {self.last_day}")
+        if self.user_id:
+            parts.append("one user")
+        if self.model_version:
+            parts.append(f"model version {self.model_version}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exclusion:
+    """One audited decision, with what ended it."""
+
+    id: str
+    rule: ExclusionRule
+    decided_at: datetime
+    decided_by: str
+    reason: str
+    ended_at: datetime | None = None
+    ended_by: str | None = None
+    ended_reason: str | None = None
+
+    @property
+    def is_in_force(self) -> bool:
+        """Nobody has ended it."""
+        return self.ended_at is None
+
+
+def exclude(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: datetime) -> Exclusion:
+    """Put a rule in force for every version that is pinned from now on."""
+    identity = [lake.application, rule.describe(), rule.user_id, who, reason, now.isoformat()]
+    exclusion = Exclusion(
+        id=records.stable_id("exclusion", *identity)[:8], rule=rule, decided_at=now, decided_by=who, reason=reason
+    )
+    row = {
+        "id": exclusion.id,
+        "decided_at": now,
+        "decided_by": who,
+        "reason": reason,
+        "first_day": rule.first_day,
+        "last_day": rule.last_day,
+        "day_of": rule.by.value if rule.first_day else None,
+        "user_id": rule.user_id,
+        "model_version": rule.model_version,
+    }
+    _append(lake, row, exclusion.id)
+    return exclusion
+
+
+def include(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: datetime) -> Exclusion:
+    """End an exclusion; returns it as it stands then.
+
+    Raises:
+        UnknownNameError: no exclusion with this id is in force.
+    """
+    current = {exclusion.id: exclusion for exclusion in in_force(lake)}
+    if exclusion_id not in current:
+        raise UnknownNameError("exclusion in force", exclusion_id, current, "`flywheel exclusions` lists all of them.")
+    end_id = records.stable_id("inclusion", lake.application, exclusion_id)[:8]
+    row = {"id": end_id, "decided_at": now, "decided_by": who, "reason": reason, "ends": exclusion_id}
+    _append(lake, row, end_id)
+    return next(exclusion for exclusion in every_exclusion(lake) if exclusion.id == exclusion_id)
+
+
+def every_exclusion(lake: Lake) -> list[Exclusion]:
+    """All exclusions there ever were, oldest first."""
+    rows = sorted(lake.read(EXCLUSIONS).to_pylist(), key=lambda row: (row["decided_at"], row["id"]))
+    ends = {row["ends"]: row for row in rows if row["ends"]}
+    return [
+        Exclusion(
+            id=row["id"],
+            rule=ExclusionRule(
+                first_day=row["first_day"],
+                last_day=row["last_day"],
+                by=DayOf(row["day_of"] or DayOf.RECEIVED),
+                user_id=row["user_id"],
+                model_version=row["model_version"],
+            ),
+            decided_at=row["decided_at"],
+            decided_by=row["decided_by"],
+            reason=row["reason"],
+            ended_at=ends[row["id"]]["decided_at"] if row["id"] in ends else None,
+            ended_by=ends[row["id"]]["decided_by"] if row["id"] in ends else None,
+            ended_reason=ends[row["id"]]["reason"] if row["id"] in ends else None,
+        )
+        for row in rows
+        if not row["ends"]
+    ]
+
+
+def in_force(lake: Lake) -> list[Exclusion]:
+    """The exclusions that a version pinned now obeys, oldest first."""
+    return [exclusion for exclusion in every_exclusion(lake) if exclusion.is_in_force]
+
+
+def pinned(lake: Lake, ids: Iterable[str]) -> list[Exclusion]:
+    """The exclusions with these ids, whether still in force or not.
+
+    Raises:
+        UnknownNameError: an id that was never given.
+    """
+    known = {exclusion.id: exclusion for exclusion in every_exclusion(lake)}
+    for exclusion_id in (wanted := list(ids)):
+        if exclusion_id not in known:
+            raise UnknownNameError("exclusion", exclusion_id, known)
+    return [known[exclusion_id] for exclusion_id in wanted]
+
+
+def condition(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
+    """SQL that is true for the rows of a gold table that any of the exclusions covers, and never null."""
+    each = (_condition(spec, exclusion.rule) for exclusion in exclusions)
+    return f"coalesce({' OR '.join(f'({one})' for one in each)}, false)" if exclusions else "false"
+
+
+def excluded_per_day(
+    lake: Lake,
+    spec: TableSpec,
+    exclusions: Sequence[Exclusion],
+    days: Iterable[date] | None = None,
+    snapshot_id: int | None = None,
+) -> dict[date, int]:
+    """How many rows of each of the gold table's partitions the exclusions cover, reading no text."""
+    if not exclusions:
+        return {}
+    columns = [name for name in spec.schema.names if name in _USED]
+    with lake.connect() as connection:
+        lake.register(connection, spec, days, columns, view="gold", snapshot_id=snapshot_id)
+        found = connection.execute(
+            f"SELECT {spec.day_column}, count(*) FROM gold WHERE {condition(spec, exclusions)} GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+    return dict(found)
+
+
+def not_excluded(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
+    """SQL for the rows of a gold table that resolution is given."""
+    return f"NOT {condition(spec, exclusions)}"
+
+
+_USED = {*_RECEIVED_DAY, *_OCCURRED_AT, "subject", "subject_kind", "user_id", "model_version"}
+
+
+def _condition(spec: TableSpec, rule: ExclusionRule) -> str:
+    conditions = []
+    if rule.first_day:
+        if rule.by is DayOf.RECEIVED:
+            day = _first_known(spec, _RECEIVED_DAY)
+        else:
+            day = f"CAST({_first_known(spec, _OCCURRED_AT)} AS DATE)"
+        conditions.append(f"{day} BETWEEN DATE '{rule.first_day}' AND DATE '{rule.last_day}'")
+    if rule.user_id:
+        of_user = [f"(subject = {quoted(rule.user_id)} AND subject_kind = 'user')"]
+        if "user_id" in spec.schema.names:
+            of_user.append(f"coalesce(user_id = {quoted(rule.user_id)}, false)")
+        conditions.append(f"({' OR '.join(of_user)})")
+    if rule.model_version:
+        conditions.append(f"model_version = {quoted(rule.model_version)}")
+    return " AND ".join(conditions)
+
+
+def _first_known(spec: TableSpec, columns: Sequence[str]) -> str:
+    return f"coalesce({', '.join(name for name in columns if name in spec.schema.names)})"
+
+
+def _append(lake: Lake, row: dict[str, object], key: str) -> None:
+    empty = dict.fromkeys(EXCLUSIONS.schema.names)
+    lake.append(EXCLUSIONS, pa.Table.from_pylist([{**empty, **row}], schema=EXCLUSIONS.schema), key, {})

@@ -1,0 +1,149 @@
+"""Snapshot expiry and the deletion of files that no snapshot reaches any more; pyiceberg 0.12 deletes none.
+
+Reachable is what any retained snapshot needs: its manifest list, manifests and data files, the table's metadata file
+with the log of its predecessors, and statistics files. Everything else in the table's folder is garbage: of expired
+snapshots, of lost commits, of crashed writers. It is deleted once it was found unreachable a *grace period* ago, so
+that a reader that planned its scan before the expiry still finds its files.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from flywheel_assets.lake.files import replace_file
+from flywheel_assets.lake.tables import Lake, TableSpec
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo, FileSystem
+    from pyiceberg.table import Table
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Files and their bytes."""
+
+    files: int
+    bytes: int
+
+    def __add__(self, other: "Stored") -> "Stored":
+        return Stored(self.files + other.files, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What one sweep of a table's folder did."""
+
+    deleted: Stored
+    waiting: Stored
+    """Unreachable, but not for as long as the grace period yet."""
+    kept: Stored
+
+
+def expire_snapshots(lake: Lake, spec: TableSpec, older_than: datetime) -> int:
+    """Forget the snapshots from before a moment, except the head and whatever is tagged; returns how many.
+
+    Under the commit lock, as tagging is: an expiry that had read the table before a tag appeared took the tag with it.
+    """
+    expired = 0
+
+    def expire(table: "Table") -> None:
+        nonlocal expired
+        before = len(table.metadata.snapshots)
+        # By age, never by ids: 927 ids took 66 s.
+        table.maintenance.expire_snapshots().older_than(older_than).commit()
+        expired = before - len(table.metadata.snapshots)
+
+    if lake.has_table(spec):
+        lake.commit(spec, expire)
+    return expired
+
+
+def sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
+    """Delete what has been unreachable for `grace`; what is found unreachable for the first time waits for that long.
+
+    With a grace of zero everything unreachable goes at once; a writer whose files it hits fails and can be run again.
+    """
+    if not lake.has_table(spec):
+        return Swept(Stored(0, 0), Stored(0, 0), Stored(0, 0))
+    # Listed before the table is loaded: what is committed in between is reachable, what is written later not listed.
+    listed = {info.path: info for info in _files_of(lake.table(spec))}
+    table = lake.table(spec)
+    needed = {_path(uri) for uri in _reachable(table)}
+    journal = lake.scratch / "garbage" / f"{lake.application}.{spec.name}.json"
+    known = msgspec.json.decode(journal.read_bytes(), type=dict[str, datetime]) if journal.exists() else {}
+    since = {path: known.get(path, now) for path in listed if path not in needed}
+    due = [path for path, first_seen in since.items() if first_seen + grace <= now]
+    waiting = since.keys() - set(due)
+    filesystem, _ = _place_of(table)
+    for path in due:
+        filesystem.delete_file(path)
+    replace_file(journal, msgspec.json.encode({path: since[path] for path in sorted(waiting)}))
+    return Swept(
+        deleted=_total(listed[path] for path in due),
+        waiting=_total(listed[path] for path in waiting),
+        kept=_total(info for path, info in listed.items() if path in needed),
+    )
+
+
+def stored_in(lake: Lake, spec: TableSpec) -> Stored:
+    """Everything that lies in a table's folder, reachable or not."""
+    return _total(_files_of(lake.table(spec))) if lake.has_table(spec) else Stored(0, 0)
+
+
+def stored_under(folder: Path) -> Stored:
+    """Everything that lies in a local folder; files that vanish while it is walked do not count."""
+    sizes = []
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        try:
+            if path.is_file():
+                sizes.append(path.stat().st_size)
+        except FileNotFoundError:
+            continue
+    return Stored(len(sizes), sum(sizes))
+
+
+def _reachable(table: "Table") -> Iterator[str]:
+    metadata = table.metadata
+    yield table.metadata_location
+    yield from (entry.metadata_file for entry in metadata.metadata_log)
+    yield from (statistics.statistics_path for statistics in metadata.statistics)
+    yield from (statistics.statistics_path for statistics in metadata.partition_statistics)
+    manifests = {}
+    for snapshot in metadata.snapshots:
+        yield snapshot.manifest_list
+        manifests.update({each.manifest_path: each for each in snapshot.manifests(table.io)})
+    for path, manifest in manifests.items():
+        yield path
+        yield from (entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
+
+
+def _files_of(table: "Table") -> "list[FileInfo]":
+    from pyarrow.fs import FileSelector, FileType
+
+    filesystem, root = _place_of(table)
+    found = filesystem.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
+    return [info for info in found if info.type == FileType.File]
+
+
+def _place_of(table: "Table") -> "tuple[FileSystem, str]":
+    """The pyarrow file system that a table's files lie in, and its folder there."""
+    from pyiceberg.io.pyarrow import PyArrowFileIO
+
+    assert isinstance(table.io, PyArrowFileIO)
+    scheme, host, path = PyArrowFileIO.parse_location(table.location())
+    return table.io.fs_by_scheme(scheme, host), path
+
+
+def _path(uri: str) -> str:
+    from pyiceberg.io.pyarrow import PyArrowFileIO
+
+    return str(PyArrowFileIO.parse_location(uri)[2])
+
+
+def _total(infos: "Iterable[FileInfo]") -> Stored:
+    sizes = [info.size for info in infos]
+    return Stored(len(sizes), sum(sizes))

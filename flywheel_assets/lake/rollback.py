@@ -1,0 +1,221 @@
+"""Rolling the gold table back to a tagged snapshot, so that the next trigger counts from there.
+
+What changes, in one hold of the table's commit lock: the old head gets a tag of its own, the decision is recorded, the
+ledger's entries of the days that differ are set to what the target holds, versions cut since are marked as undone, and
+the head moves. The head moves last: a run that was killed before it is simply repeated.
+
+Days that the target does not hold count as closed and empty, with their rows under `rolled_back`; otherwise the daily
+schedule would bring them back the next night. `flywheel backfill` brings them back when somebody means it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+import pyarrow as pa
+
+from flywheel_assets import records
+from flywheel_assets.errors import UnknownNameError, VersionConflictError
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.accounting import STAGE_OF
+from flywheel_assets.lake.files import write_once
+from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.references import tags
+from flywheel_assets.lake.tables import QUARANTINE, ROLLBACKS, Lake, TableSpec
+from flywheel_assets.lake.versions import Pin, VersionFolder, Versions, version_number
+from flywheel_assets.records import Reason
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+SAVED_HEAD = "before_rollback_"
+ROLLBACK_CODE_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class ChangedDay:
+    """Rows of one gold day before and after."""
+
+    rows_before: int
+    rows_after: int
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """What a rollback of the gold table would change; nothing when `days` is empty and the head stands there."""
+
+    id: str
+    to: str
+    head: int
+    target: int
+    days: Mapping[date, ChangedDay]
+    undone: tuple[str, ...]
+    """Versions cut since, which the trigger then takes for never trained."""
+    restored: tuple[str, ...]
+    """Versions that an earlier rollback had undone."""
+
+    @property
+    def saved_head(self) -> str:
+        """The tag under which the old head stays readable, and to which one can roll back in turn."""
+        return f"{SAVED_HEAD}{self.id}"
+
+    @property
+    def changes_nothing(self) -> bool:
+        """The table stands there already."""
+        return self.head == self.target
+
+
+class UndoneMark(msgspec.Struct, frozen=True, kw_only=True):
+    """`rolled_back.json` of a version that the gold table no longer descends from."""
+
+    rollback: str
+    decided_at: datetime
+    decided_by: str
+    reason: str
+
+
+def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str) -> DataPlan:
+    """Find out what rolling the gold table back to a tag would change; reads metadata only.
+
+    Raises:
+        UnknownNameError: `to` is no tag of the gold table; lists those that are.
+        VersionConflictError: a version cut since is not finished.
+    """
+    known = tags(lake, gold)
+    if to not in known:
+        raise UnknownNameError("tag", to, known, "`flywheel gold list` shows what each of them holds.")
+    head = lake.table(gold).current_snapshot()
+    assert head is not None  # a tag points to one, so there is one
+    undone = [] if to.startswith(SAVED_HEAD) else [each for each in versions if _is_later(each.version, to)]
+    unfinished = [each.version for each in undone if not each.is_finished]
+    if unfinished:
+        raise VersionConflictError(
+            f"{', '.join(unfinished)} was cut from what would be rolled back and is not finished. Let its run end, or "
+            f"`flywheel abandon {unfinished[0]} --reason … --yes`, then repeat."
+        )
+    before, after = _files_per_day(lake, gold, head.snapshot_id), _files_per_day(lake, gold, known[to])
+    return DataPlan(
+        id=records.stable_id("rollback", lake.application, to, head.snapshot_id)[:8],
+        to=to,
+        head=head.snapshot_id,
+        target=known[to],
+        days={
+            day: ChangedDay(sum(before.get(day, {}).values()), sum(after.get(day, {}).values()))
+            for day in sorted({*before, *after})
+            if before.get(day) != after.get(day)
+        },
+        undone=tuple(each.version for each in undone if not each.undone.exists()),
+        restored=tuple(each.version for each in versions if _is_restored(each, to)),
+    )
+
+
+def roll_back_data(
+    lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan, *, who: str, reason: str, now: datetime
+) -> None:
+    """Carry out a plan; repeating it after a crash finishes it.
+
+    Raises:
+        VersionConflictError: somebody has committed since the plan was made; nothing was changed.
+    """
+    content = _contents_after(lake, versions, gold, plan)
+
+    def move(table: "Table") -> None:
+        head = table.metadata.current_snapshot_id
+        if head == plan.target:
+            return
+        if head != plan.head:
+            raise VersionConflictError(
+                f"{gold.name} stands at snapshot {head}, the plan was made at {plan.head}: somebody has committed "
+                "since. Look again what would change, then repeat."
+            )
+        if plan.saved_head not in table.metadata.refs:
+            table.manage_snapshots().create_tag(plan.head, plan.saved_head).commit()
+        _record(lake, plan, who, reason, now)
+        _set_ledger(lake, gold, plan, content, RunStamp(f"rollback {plan.id}", ROLLBACK_CODE_VERSION, now))
+        mark = UndoneMark(rollback=plan.id, decided_at=now, decided_by=who, reason=reason)
+        for version in plan.undone:
+            write_once(versions.folder(version).undone, msgspec.json.format(msgspec.json.encode(mark)))
+        for version in plan.restored:
+            versions.folder(version).undone.unlink(missing_ok=True)
+        # A commit of its own: sharing one with the tag lost rows of a concurrent writer. By tag, because
+        # `rollback_to_snapshot` wants an ancestor and expiry cuts that chain.
+        table.manage_snapshots().set_current_snapshot(ref_name=plan.to).commit()
+
+    lake.commit(gold, move)
+
+
+def record_model_rollback(
+    lake: Lake, *, to: str, champion_before: str | None, who: str, reason: str, now: datetime
+) -> None:
+    """Write a rollback of the champion alone into the audit table, once."""
+    rollback_id = records.stable_id("model rollback", lake.application, to, champion_before, now.isoformat())[:8]
+    row = {"id": rollback_id, "what": "models", "to_version": to, "champion_before": champion_before}
+    _append(lake, {**row, "decided_at": now, "decided_by": who, "reason": reason}, rollback_id)
+
+
+def _record(lake: Lake, plan: DataPlan, who: str, reason: str, now: datetime) -> None:
+    row = {
+        "id": plan.id,
+        "what": "data",
+        "to_version": plan.to,
+        "snapshot_before": plan.head,
+        "snapshot_after": plan.target,
+        "saved_head": plan.saved_head,
+    }
+    _append(lake, {**row, "decided_at": now, "decided_by": who, "reason": reason}, plan.id)
+
+
+def _append(lake: Lake, row: Mapping[str, object], key: str) -> None:
+    empty = dict.fromkeys(ROLLBACKS.schema.names)
+    lake.append(ROLLBACKS, pa.Table.from_pylist([{**empty, **row}], schema=ROLLBACKS.schema), key, {})
+
+
+def _is_later(version: str, to: str) -> bool:
+    return version_number(version) > version_number(to)
+
+
+def _is_restored(folder: VersionFolder, to: str) -> bool:
+    if not folder.undone.exists():
+        return False
+    if to.startswith(SAVED_HEAD):
+        return msgspec.json.decode(folder.undone.read_bytes(), type=UndoneMark).rollback == to.removeprefix(SAVED_HEAD)
+    return not _is_later(folder.version, to)
+
+
+def _files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
+    """The data files of each day, with their rows, in one snapshot."""
+    from flywheel_assets.lake.iceberg import day_of
+
+    found: dict[date, dict[str, int]] = {}
+    for task in lake.table(gold).scan(snapshot_id=snapshot_id).plan_files():
+        found.setdefault(day_of(task.file), {})[task.file.file_path] = task.file.record_count
+    return found
+
+
+def _contents_after(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> dict[date, str]:
+    """The content hash of every changed day as the target holds it: from the version's pin where it has the day."""
+    known: Mapping[str, str] = {}
+    if version_number(plan.to) and (pin := versions.folder(plan.to).pin).exists():
+        known = msgspec.json.decode(pin.read_bytes(), type=Pin).days
+    return {
+        day: known.get(day.isoformat()) or ledger.content_hash(lake.read(gold, [day], snapshot_id=plan.target))
+        for day in plan.days
+    }
+
+
+def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[date, str], stamp: RunStamp) -> None:
+    entries = ledger.entries_of(lake, gold.name, plan.days)
+    restored = []
+    for day, entry in entries.items():
+        rows_kept = plan.days[day].rows_after
+        rows_in = max(entry.rows_in, rows_kept)
+        gone = {Reason.ROLLED_BACK.value: rows_in - rows_kept} if rows_in > rows_kept else {}
+        restored.append(
+            LedgerEntry(gold.name, day, entry.is_closed, content[day], entry.input_hashes, rows_in, rows_kept, gone)
+        )
+    if restored:
+        # What was refused on these days tells of rows that are gone; a backfill writes both again.
+        lake.replace_days(QUARANTINE, list(entries), {}, stamp.properties(), stage=STAGE_OF[gold.name])
+        ledger.record(lake, restored, stamp)

@@ -1,0 +1,77 @@
+"""Commands over gold, as a person uses them: say first, act with --yes, answer unknown names with the known ones."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from flywheel_assets.applications.assistant import APPLICATION
+from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.defs.partitions import version_partitions
+from flywheel_assets.defs.resources import Stores
+from flywheel_assets.defs.running import open_instance
+from flywheel_assets.lake.exclusions import every_exclusion
+from flywheel_assets.lake.pair_versions import cut_pair_version
+from flywheel_assets_tests.builders import day
+from flywheel_assets_tests.lake.gold import write_gold_days
+from flywheel_assets_tests.test_cli import ROOT, flywheel
+
+NAME = APPLICATION.name
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Three gold days, the first two of them in dpo_gold_v1."""
+    stores = Stores(home=str(tmp_path))
+    lake, versions = stores.lake(NAME), stores.versions(NAME)
+    write_gold_days(lake, {day(0): 3, day(1): 4})
+    cut_pair_version(lake, versions, "dpo_gold_v1", ResolutionRules(holdout_share=0.0), "1")
+    write_gold_days(lake, {day(2): 5})
+    return tmp_path
+
+
+def test_an_exclusion_from_dry_run_to_its_end(home: Path) -> None:
+    week = ("exclude", "--from", "2026-03-02", "--to", "2026-03-02", "--by", "occurred", "--reason", "garbage")
+    said = flywheel(home, *week)
+    assert "leaves out 12 rows of 3 days" in said.stdout, said.stderr
+    assert "Repeat with --yes" in said.stdout
+    lake = Stores(home=str(home)).lake(NAME)
+    assert every_exclusion(lake) == []
+
+    done = flywheel(home, *week, "--who", "ada", "--yes")
+    (exclusion,) = every_exclusion(lake)
+    assert f"exclusion {exclusion.id}: occurred 2026-03-02 … 2026-03-02" in done.stdout
+    again = flywheel(home, "exclude", "--user", f"user {day(0)} 1", "--reason", "mallory")
+    assert "leaves out 0 rows" in again.stdout, "they are out already"
+
+    listed = flywheel(home, "exclusions").stdout
+    assert re.search(rf"{exclusion.id}.*by ada.*garbage.*in force", listed)
+    assert "lets in again 12 rows" in flywheel(home, "include", exclusion.id, "--reason", "fine").stdout
+    flywheel(home, "include", exclusion.id, "--reason", "fine", "--yes")
+    assert "ended" in flywheel(home, "exclusions").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["include", "nothing", "--reason", "r"], "unknown exclusion in force 'nothing'; known: none yet"),
+        (["exclude", "--reason", "r"], "would exclude everything"),
+        (["exclude", "--user", "u", "--by", "guess", "--reason", "r"], "unknown kind of day 'guess'; known: occurred"),
+    ],
+)
+def test_errors_are_one_line(tmp_path: Path, arguments: list[str], complaint: str) -> None:
+    failed = flywheel(tmp_path, *arguments)
+    assert failed.returncode == 1
+    assert complaint in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_retraining_is_requested_at_once_and_only_once(home: Path) -> None:
+    assert "would request dpo_gold_v2" in flywheel(home, "retrain", "--reason", "a poisoned week").stdout
+    with open_instance(home / "dagster", ROOT / "dagster.yaml") as instance:
+        partitions = str(version_partitions(NAME).name)
+        assert instance.get_dynamic_partitions(partitions) == []
+        flywheel(home, "retrain", "--reason", "a poisoned week", "--yes")
+        assert instance.get_dynamic_partitions(partitions) == ["dpo_gold_v2"]
+    refused = flywheel(home, "retrain", "--reason", "again", "--yes")
+    assert "dpo_gold_v2 was requested and is not finished" in refused.stderr
