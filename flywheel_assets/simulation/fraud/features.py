@@ -32,6 +32,8 @@ FEATURES = pa.schema(
 )
 """Names and types; the application declares the same."""
 
+# Scored, sent and trained on are the same numbers; sixteen digits would only fill the disk.
+_DIGITS = 4
 _REMEMBERED_DAYS = max(WINDOWS_DAYS) + LABEL_DELAY_DAYS + 1
 # Seconds are counted from so early that no window of the first day begins before zero.
 _BEFORE_TIME_DAYS = _REMEMBERED_DAYS + 1
@@ -77,10 +79,10 @@ class FeatureStore:
             length = days * SECONDS_PER_DAY
             count, total = by_card.sums(payments.card, moment - length, moment)
             values[f"card_payments_{days}d"] = count
-            values[f"card_mean_amount_{days}d"] = total / count
+            values[f"card_mean_amount_{days}d"] = np.round(total / count, _DIGITS)
             count, frauds = by_terminal.sums(payments.terminal, delayed - length, delayed)
             values[f"terminal_payments_{days}d"] = count
-            values[f"terminal_risk_{days}d"] = frauds / np.maximum(count, 1)
+            values[f"terminal_risk_{days}d"] = np.round(frauds / np.maximum(count, 1), _DIGITS)
         return pa.table(values, schema=FEATURES)
 
     def remember(self, payments: Transactions, settled: Bools) -> None:

@@ -143,6 +143,11 @@ class FraudWorld:
         streams = [self._rng(pattern.name, day - timedelta(days=age)) for age in range(lasts_days)]
         return np.unique(np.concatenate([rng.integers(0, count, rng.poisson(count * per_day)) for rng in streams]))
 
+    def region(self, terminal: Ints) -> list[str]:
+        """In which half of the square each terminal lies: the segment that its payments are reported under."""
+        is_south = self._places[1][terminal, 1] < _SQUARE / 2
+        return ["south" if south else "north" for south in is_south]
+
     def _exists(self, pattern: Pattern, day: date) -> bool:
         return pattern is not self.emerging or day >= self.emerges_on
 
@@ -159,9 +164,13 @@ class FraudWorld:
         return self._rng("payment rates").uniform(*self.payments_range, self.cards)
 
     @cached_property
-    def _reachable(self) -> "_Reachable":
+    def _places(self) -> tuple[Floats, Floats]:
         rng = self._rng("places")
-        cards, terminals = (rng.uniform(0, _SQUARE, (count, 2)) for count in (self.cards, self.terminals))
+        return rng.uniform(0, _SQUARE, (self.cards, 2)), rng.uniform(0, _SQUARE, (self.terminals, 2))
+
+    @cached_property
+    def _reachable(self) -> "_Reachable":
+        cards, terminals = self._places
         distance = np.hypot(*(cards[:, None, axis] - terminals[None, :, axis] for axis in (0, 1)))
         within = distance <= self.reach
         within[np.arange(self.cards), distance.argmin(axis=1)] = True  # nobody is without a shop
