@@ -41,7 +41,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the simulated world.")] = 0,
 ) -> None:
     """Play the founding story: engineers correct a coding assistant, and two turns of the wheel make it right."""
-    from flywheel_assets.demonstration import run
+    from flywheel_assets.demonstration.assistant import run
 
     run(seed=seed, console=console)
     # Everything is written and closed. With torch and Dagster's definitions in one process, DuckDB 2.0's bindings fill

@@ -1,33 +1,28 @@
-"""The demo's wheel: the simulated world drives the real assets, the real trigger and the real registry."""
+"""`flywheel demo`: engineers correct a coding assistant, and two turns of the wheel make it right."""
 
-import shutil
-import time
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
-from datetime import time as datetime_time
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
 
 import dagster as dg
 from rich.console import Console
 
 from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.applications.assistant import APPLICATION
-from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.defs.preference import preference_flywheel, read_evaluation_report, read_training_report
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.running import Driver, open_instance
-from flywheel_assets.errors import TrainingError
+from flywheel_assets.defs.running import Ticked
+from flywheel_assets.demonstration.wheel import DagsterWheel, clear, opened
 from flywheel_assets.lake.curate_days import CURATION_STAGE
 from flywheel_assets.lake.exports import ExportSet, read_manifest
-from flywheel_assets.lake.ledger import day_range, entries_of, total_by_reason
+from flywheel_assets.lake.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.pair_versions import trained_pair_ids
 from flywheel_assets.lake.promotions import read_promotion
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.settings import settings
 from flywheel_assets.simulation.demo import DemoPlan, DemoReport, prepare_base, run_demo
-from flywheel_assets.simulation.door import CaptureDoor, SimulatedClock
-from flywheel_assets.simulation.wheel import DayCounts, Skipped, TurnReport
+from flywheel_assets.simulation.wheel import DayCounts, TurnReport
 from flywheel_assets.training.recipes import AdapterRecipe
 
 # Rates that suit the demo's half a million parameters; the recipe's defaults are for models a thousand times as large.
@@ -50,50 +45,6 @@ def demo_application(base_model: str, turn: int) -> PreferenceApplication:
     )
 
 
-@dataclass
-class DagsterWheel:
-    """What the demo turns: one range run a week, one sensor tick, one training run."""
-
-    instance: dg.DagsterInstance
-    base_model: str
-    turns: int = 0
-    played_until: date = date.min
-
-    def materialize(self, first: date, last: date) -> DayCounts:
-        """Landing to gold for a range of days, in one run."""
-        finished = self._driver(after=last).materialize(first, last)
-        if not finished.succeeded:
-            raise TrainingError(f"materializing {first} … {last} failed: {finished.error}")
-        days = day_range(first, last)
-        entries = entries_of(Stores().lake(APPLICATION.name), CURATED_DPO_PAIRS.name, days).values()
-        return DayCounts(
-            joined=sum(entry.rows_in for entry in entries),
-            kept=sum(entry.rows_kept for entry in entries),
-            dropped=total_by_reason(entries),
-            refused_edits=_refused_edits(days),
-        )
-
-    def turn(self) -> TurnReport | Skipped:
-        """Let the sensor look; when it fires, run what it requested to the end."""
-        driver = self._driver(after=self.played_until)
-        ticked = driver.tick()
-        if ticked.version is None:
-            return Skipped(ticked.reason)
-        begin = time.monotonic()
-        finished = driver.turn(ticked.version, ticked.tags)
-        if not finished.succeeded:
-            raise TrainingError(f"the run of {ticked.version} failed: {finished.error}")
-        self.turns += 1
-        return _report(ticked.version, time.monotonic() - begin)
-
-    def _driver(self, after: date) -> Driver:
-        # The simulated time closes the simulated days, whatever the machine's clock says.
-        self.played_until = after
-        clock = Clock(fixed=datetime.combine(after + timedelta(days=1), datetime_time(1), UTC).isoformat())
-        application = demo_application(self.base_model, self.turns)
-        return Driver(application, preference_flywheel(application, clock=clock), self.instance)
-
-
 def run(seed: int, console: Console) -> DemoReport:
     """Play the demo in a fresh home; only the base model is kept from one demo to the next.
 
@@ -102,19 +53,30 @@ def run(seed: int, console: Console) -> DemoReport:
     """
     where = settings()
     home = where.resolved_home()
-    _clear(home)
+    clear(home)
     plan = DemoPlan(first_day=APPLICATION.start_date, seed=seed)
     base = prepare_base(plan, where.resolved_models_dir(), console)
-    clock = SimulatedClock(datetime.combine(plan.first_day, datetime_time(8), UTC))
-    with (
-        open_instance(where.resolved_dagster_home()) as instance,
-        running_capture(where.resolved_landing_dir(), [APPLICATION.name], clock=clock) as capture,
-    ):
-        door = CaptureDoor(capture.url, capture.seal, clock, APPLICATION.name)
-        return run_demo(DagsterWheel(instance, str(base.path)), base, door, plan, home / "demo", console)
+
+    def configured(turns: int, clock: Clock) -> tuple[PreferenceApplication, dg.Definitions]:
+        application = demo_application(str(base.path), turns)
+        return application, preference_flywheel(application, clock=clock)
+
+    with opened(APPLICATION, plan.first_day) as (instance, door):
+        wheel = DagsterWheel(instance, configured, _counts, _report)
+        return run_demo(wheel, base, door, plan, home / "demo", console)
 
 
-def _refused_edits(days: list[date]) -> dict[str, str]:
+def _counts(days: Sequence[date]) -> DayCounts:
+    entries = entries_of(Stores().lake(APPLICATION.name), CURATED_DPO_PAIRS.name, days).values()
+    return DayCounts(
+        joined=sum(entry.rows_in for entry in entries),
+        kept=sum(entry.rows_kept for entry in entries),
+        dropped=total_by_reason(entries),
+        refused_edits=_refused_edits(days),
+    )
+
+
+def _refused_edits(days: Sequence[date]) -> dict[str, str]:
     """Prediction id → reason of every edit that did not become gold."""
     lake = Stores().lake(APPLICATION.name)
     quarantine = lake.read(QUARANTINE, days, ["stage", "row_id", "reason"]).to_pylist()
@@ -127,8 +89,9 @@ def _refused_edits(days: list[date]) -> dict[str, str]:
     }
 
 
-def _report(version: str, seconds: float) -> TurnReport:
-    stores = Stores()
+def _report(ticked: Ticked, seconds: float) -> TurnReport:
+    assert ticked.version is not None
+    version, stores = ticked.version, Stores()
     folder = stores.versions(APPLICATION.name).folder(version)
     manifest = read_manifest(folder.export)
     ned = read_evaluation_report(folder).primary_ned()
@@ -151,11 +114,3 @@ def _report(version: str, seconds: float) -> TurnReport:
         champion_adapter=champion.model_dir if champion else None,
         train_pair_ids=frozenset(trained_pair_ids(folder)),
     )
-
-
-def _clear(home: Path) -> None:
-    for name in ("landing", "warehouse", "scratch", "versions", "mlartifacts", "dagster"):
-        shutil.rmtree(home / name, ignore_errors=True)
-    for pattern in ("catalog.db*", "mlflow.db*"):
-        for path in home.glob(pattern):
-            path.unlink()
