@@ -30,6 +30,10 @@ class Signal(StrEnum):
     COMMENT = "comment"
 
 
+SILENCE = "silence"
+"""The labeling source of a prediction that matured without a label."""
+
+
 class SubjectKind(StrEnum):
     """Whose feedback it is: the best identity known. Caps per person apply to USER only."""
 
@@ -335,7 +339,7 @@ HARD_EXAMPLES = pa.schema(
         *_SCORE,
         _column("discrepancy", pa.string(), "uncertain | confident_miss | confident_false_alarm", nullable=True),
         _column("severity", pa.float64(), "how wrong or unsure the model was, 0 to 1"),
-        _column("selection_reason", pa.string(), "positive | surprise: why it may be trained on"),
+        _column("selection_reason", pa.string(), "positive | surprise | floor: what set π"),
         _column("inclusion_probability", pa.float64(), "π: with which it is drawn for training; 1 for positives"),
         _column("draw", pa.float64(), "u in [0, 1), a hash of the prediction id: drawn where u < π"),
         _column("sampling_version", pa.string(), "hash of the rules that gave π"),

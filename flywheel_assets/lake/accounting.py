@@ -13,6 +13,7 @@ from flywheel_assets.lake.ledger import entries_of
 from flywheel_assets.lake.tables import (
     CURATED_DPO_PAIRS,
     GROUND_TRUTH,
+    HARD_EXAMPLES,
     JOINED_FEEDBACK,
     QUARANTINE,
     RAW_PREDICTIONS,
@@ -23,12 +24,20 @@ from flywheel_assets.records import Reason
 
 # Counted in the ledger only: a duplicate's first receipt is kept, a waiting row is still in the raw table, what was
 # rolled back is under the tag of the old head.
-_NOT_QUARANTINED = {Reason.DUPLICATE_EVENT.value, Reason.WAITING_FOR_PREDICTION.value, Reason.ROLLED_BACK.value}
+_NOT_QUARANTINED = {
+    Reason.DUPLICATE_EVENT.value,
+    Reason.WAITING_FOR_PREDICTION.value,
+    Reason.ROLLED_BACK.value,
+    Reason.LABELLED.value,
+    Reason.BLOCKED.value,
+    Reason.NOT_SAMPLED.value,
+}
 STAGE_OF = {
     RAW_PREDICTIONS.name: RAW_PREDICTIONS.name,
     GROUND_TRUTH.name: GROUND_TRUTH.name,
     JOINED_FEEDBACK.name: JOINED_FEEDBACK.name,
     CURATED_DPO_PAIRS.name: CURATION_STAGE,
+    HARD_EXAMPLES.name: HARD_EXAMPLES.name,
 }
 
 

@@ -16,7 +16,7 @@ from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.landing import EventKind, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.tables import QUARANTINE, Lake, TableSpec
+from flywheel_assets.lake.tables import PREFERENCE_TABLES, QUARANTINE, ApplicationTables, Lake, TableSpec
 from flywheel_assets_tests.builders import APPLICATION, DAY, table
 
 LONG_AFTER = datetime.combine(DAY, time(12), UTC) + timedelta(days=200)
@@ -34,6 +34,7 @@ class Workbench:
     root: Path
     start: date = DAY
     window: JoinWindow = field(default_factory=JoinWindow)
+    tables: ApplicationTables = PREFERENCE_TABLES
 
     def __post_init__(self) -> None:
         self.lake = self.open_lake()
@@ -64,14 +65,14 @@ class Workbench:
         return zone.publish(path, day)
 
     def ingest(self, kind: EventKind, days: Sequence[date], now: datetime = LONG_AFTER) -> dict[date, LedgerEntry]:
-        return ingest_days(self.lake, self.landing, kind, days, stamp(now))
+        return ingest_days(self.lake, self.landing, kind, days, stamp(now), self.tables)
 
     def ingest_both(self, days: Sequence[date], now: datetime = LONG_AFTER) -> None:
         for kind in EventKind:
             self.ingest(kind, days, now)
 
     def join(self, days: Sequence[date]) -> dict[date, LedgerEntry]:
-        return join_days(self.lake, days, self.start, self.window, stamp())
+        return join_days(self.lake, days, self.start, self.window, stamp(), self.tables)
 
     def curate(self, days: Sequence[date]) -> dict[date, LedgerEntry]:
         return curate_days(self.lake, days, GateRules(), stamp())

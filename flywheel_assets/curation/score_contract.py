@@ -1,0 +1,129 @@
+"""What a classification application declares about its events: features with their types, labels, and field names.
+
+The same declaration is asked twice: by capture, so that a wrong event is refused while its sender can still mend it,
+and when examples are made, because events may have been captured before the declaration changed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.errors import SettingsError
+
+FeatureValue = float | str | bool | None
+
+
+class FeatureType(StrEnum):
+    """What a feature's values are. Null is a missing value and always allowed; leaving the feature out is not."""
+
+    NUMBER = "number"
+    TEXT = "text"
+    BOOLEAN = "boolean"
+
+
+_JSON_TYPES = {
+    FeatureType.NUMBER: ("DOUBLE", "BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "INTEGER"),
+    FeatureType.TEXT: ("VARCHAR",),
+    FeatureType.BOOLEAN: ("BOOLEAN",),
+}
+_SQL_TYPE = {FeatureType.NUMBER: "DOUBLE", FeatureType.TEXT: "VARCHAR", FeatureType.BOOLEAN: "BOOLEAN"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldMapping:
+    """Where the application's own JSON has what we need, as dotted paths; see the README for an example.
+
+    Of a prediction only `key`, `score` and `features` must be there, of a label `key` and `label`.
+    """
+
+    key: str = "prediction_id"
+    """Of both: names the decision, for instance the transaction's id."""
+    score: str = "score"
+    features: str = "features"
+    label: str = "label"
+    """A JSON boolean, or one of the contract's two label words."""
+    labeling_source: str = "labeling_source"
+    label_time: str = "occurred_at"
+    known_at: str = "known_at"
+    prediction_time: str = "occurred_at"
+    entity: str = "user_id"
+    """Whom the decision is about: the card or customer that rows are grouped by in evaluation."""
+    amount: str = "amount"
+    segment: str = "segment"
+    action: str = "action"
+    allow_propensity: str = "allow_propensity"
+    model_version: str = "model_version"
+    do_not_train: str = "do_not_train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreContract:
+    """Features, label words and field names of one classification application."""
+
+    features: Mapping[str, FeatureType]
+    """Every feature the model reads, as logged at the decision. Events may carry more; those are stored, not used."""
+    positive_label: str = "true"
+    """The label word of the class whose probability the score is; a JSON `true` means it, too, where it is "true"."""
+    negative_label: str = "false"
+    mapping: FieldMapping = field(default_factory=FieldMapping)
+    blocking_actions: frozenset[str] = frozenset({"block"})
+    """Actions after which the outcome cannot be seen: silence about such a prediction says nothing."""
+
+    def __post_init__(self) -> None:
+        if not self.features:
+            raise SettingsError("ScoreContract.features is empty; declare what the model reads")
+        if self.positive_label == self.negative_label:
+            raise SettingsError(f"both label words are {self.positive_label!r}; they must differ")
+
+    def problem(self, features: Mapping[str, object]) -> str | None:
+        """What is wrong with the features of one event, naming the first one; None: nothing."""
+        for name, kind in self.features.items():
+            if name not in features:
+                return f"feature `{name}` is missing; valid: a {kind.value}, or null for an unknown value"
+            value = features[name]
+            if value is not None and not _is_of(value, kind):
+                return f"feature `{name}` is a {_json_name(value)}; valid: a {kind.value} or null"
+        return None
+
+    def problem_sql(self, features: str = "features") -> str:
+        """The same for stored events, as a DuckDB expression of type VARCHAR over a JSON text; NULL: nothing."""
+        cases = []
+        for name, kind in self.features.items():
+            found = f"json_type({features}, {quoted(_json_path(name))})"
+            valid = ", ".join(quoted(each) for each in (*_JSON_TYPES[kind], "NULL"))
+            missing = quoted(f"feature `{name}` is missing; valid: a {kind.value}, or null for an unknown value")
+            wrong = quoted(f"feature `{name}` is no {kind.value}; valid: a {kind.value} or null")
+            cases.append(f"WHEN {found} IS NULL THEN {missing} WHEN {found} NOT IN ({valid}) THEN {wrong}")
+        return f"CASE {' '.join(cases)} END"
+
+    def struct_sql(self, features: str = "features") -> str:
+        """The declared features as a DuckDB STRUCT with their types, over a JSON text."""
+        typed = {name: _SQL_TYPE[kind] for name, kind in self.features.items()}
+        fields = ", ".join(f"{_json_text(name)}: {_json_text(kind)}" for name, kind in typed.items())
+        return f"from_json({features}, {quoted('{' + fields + '}')})"
+
+
+def _is_of(value: object, kind: FeatureType) -> bool:
+    match kind:
+        case FeatureType.NUMBER:
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case FeatureType.TEXT:
+            return isinstance(value, str)
+        case FeatureType.BOOLEAN:
+            return isinstance(value, bool)
+
+
+def _json_name(value: object) -> str:
+    names = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "object"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _json_path(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'$."{escaped}"'
+
+
+def _json_text(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

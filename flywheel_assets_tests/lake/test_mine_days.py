@@ -1,0 +1,251 @@
+"""`hard_examples`: every label and every matured silence is kept or counted under one reason, on exactly one day."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel_assets.curation.mining import MiningRules
+from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
+from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
+from flywheel_assets.errors import MissingInputError
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.accounting import audit_accounts
+from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.ledger import LedgerEntry
+from flywheel_assets.lake.mine_days import DISPUTE_STAGE, mine_days, mining_lookback_days
+from flywheel_assets.lake.tables import CLASSIFICATION_TABLES, HARD_EXAMPLES, QUARANTINE
+from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback, make_label, make_score
+from flywheel_assets_tests.lake.workbench import Workbench, stamp
+
+CONTRACT = ScoreContract(
+    features={"amount": FeatureType.NUMBER, "night": FeatureType.BOOLEAN, "country": FeatureType.TEXT}
+)
+# Everything is drawn, so that a test sees every row.
+RULES = MiningRules(maturity_days=7, sampling=SamplingRules(floor=1.0))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    return Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
+
+
+def score(on: date, name: str, **more: Any) -> dict[str, Any]:
+    received = datetime.combine(on, time(12), NOON.tzinfo)
+    row = {"prediction_id": name, "event_id": f"p-{name}-{on}", "received_at": received, "occurred_at": received}
+    return make_score(**{**row, **more})
+
+
+def label(on: date, name: str, **more: Any) -> dict[str, Any]:
+    received = datetime.combine(on, time(13), NOON.tzinfo)
+    row = {"prediction_id": name, "event_id": f"l-{name}-{on}", "received_at": received, "occurred_at": received}
+    return make_label(**{**row, **more})
+
+
+def run(
+    bench: Workbench,
+    events: Sequence[dict[str, Any]],
+    last: date,
+    rules: MiningRules = RULES,
+    contract: ScoreContract = CONTRACT,
+    each_day: bool = False,
+) -> dict[date, LedgerEntry]:
+    """Land the events on the day they were received and materialize everything up to `last`."""
+    for kind, is_score in ((EventKind.PREDICTION, True), (EventKind.FEEDBACK, False)):
+        of_kind = [row for row in events if ("score" in row) is is_score]
+        for on in {row["received_at"].date() for row in of_kind}:
+            bench.land(kind, on, [row for row in of_kind if row["received_at"].date() == on])
+    days = ledger.day_range(DAY, last)
+    bench.ingest_both(days)
+    bench.join(days)
+    return mine(bench, days, rules, contract, each_day)
+
+
+def mine(
+    bench: Workbench,
+    days: Sequence[date],
+    rules: MiningRules = RULES,
+    contract: ScoreContract = CONTRACT,
+    each_day: bool = False,
+) -> dict[date, LedgerEntry]:
+    entries: dict[date, LedgerEntry] = {}
+    for some in [[each] for each in days] if each_day else [days]:
+        entries |= mine_days(bench.lake, some, bench.start, bench.window, contract, rules, stamp())
+    assert audit_accounts(bench.lake, HARD_EXAMPLES).discrepancies == ()
+    return entries
+
+
+def examples(bench: Workbench) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["prediction_id"], row["labeling_source"]): row for row in bench.rows(HARD_EXAMPLES)}
+
+
+def test_silence_matures_into_a_negative(bench: Workbench) -> None:
+    entries = run(bench, [score(DAY, "quiet")], day(8))
+    [row] = bench.rows(HARD_EXAMPLES)
+    assert row["completed_date"] == day(7)
+    assert (row["is_positive"], row["labeling_source"], row["label_event_id"]) == (False, "silence", None)
+    assert (row["inclusion_probability"], row["draw"]) == (1.0, uniform_draw(APPLICATION, "quiet"))
+    assert json.loads(row["features"])["amount"] == 75.2
+    assert [entries[each].rows_in for each in (day(6), day(7), day(8))] == [0, 1, 0]
+
+
+def test_a_label_is_an_example_on_the_day_it_became_complete(bench: Workbench) -> None:
+    run(bench, [score(DAY, "fraud", score=0.1), label(day(3), "fraud")], day(8))
+    [row] = bench.rows(HARD_EXAMPLES)
+    assert row["completed_date"] == day(3)
+    assert (row["is_positive"], row["labeling_source"], row["selection_reason"]) == (True, "chargeback", "positive")
+    assert (row["discrepancy"], row["severity"]) == ("confident_miss", pytest.approx(0.9))
+    # The prediction's own silence is accounted for by its label.
+    assert ledger.entries_of(bench.lake, HARD_EXAMPLES.name)[day(7)].rows_by_reason == {"labelled": 1}
+
+
+def test_a_label_before_its_prediction_waits_for_it(bench: Workbench) -> None:
+    run(bench, [label(DAY, "early"), score(day(2), "early")], day(9))
+    assert {row["completed_date"] for row in bench.rows(HARD_EXAMPLES)} == {day(2)}
+
+
+def test_a_label_29_days_late_comes_beside_the_silence_it_supersedes(bench: Workbench) -> None:
+    run(bench, [score(DAY, "late"), label(day(29), "late")], day(29))
+    found = {source: row["completed_date"] for (_, source), row in examples(bench).items()}
+    assert found == {"silence": day(7), "chargeback": day(29)}
+
+
+def test_a_repeated_label_event_counts_once(bench: Workbench) -> None:
+    again = label(day(2), "twice")
+    entries = run(bench, [score(DAY, "twice"), again, {**again, "received_at": NOON + timedelta(days=4)}], day(5))
+    assert sum(entry.rows_kept for entry in entries.values()) == 1
+
+
+def test_contradicting_trusted_labels_are_listed_for_review(bench: Workbench) -> None:
+    run(
+        bench,
+        [
+            score(DAY, "odd"),
+            label(day(1), "odd", labeling_source="chargeback"),
+            label(day(2), "odd", labeling_source="analyst", label="false"),
+        ],
+        day(3),
+    )
+    assert {source for _, source in examples(bench)} == {"chargeback", "analyst"}
+    [held] = [row for row in bench.rows(QUARANTINE) if row["stage"] == DISPUTE_STAGE]
+    assert (held["day"], held["reason"]) == (day(2), "disputed")
+    assert json.loads(held["evidence"]) == [
+        {"source": "chargeback", "positive": True},
+        {"source": "analyst", "positive": False},
+    ]
+
+
+def test_a_source_that_corrects_itself_disputes_nothing(bench: Workbench) -> None:
+    run(bench, [score(DAY, "x"), label(day(1), "x"), label(day(2), "x", label="false")], day(3))
+    assert [row for row in bench.rows(QUARANTINE) if row["stage"] == DISPUTE_STAGE] == []
+
+
+def test_every_row_is_kept_or_counted_for_a_reason(bench: Workbench) -> None:
+    events = [
+        score(DAY, "quiet"),
+        {**score(DAY, "quiet"), "event_id": "p-again"},
+        score(DAY, "stopped", action="block"),
+        score(DAY, "private", do_not_train=True),
+        score(DAY, "broken", features='{"amount": "75", "night": false, "country": "NL"}'),
+        score(DAY, "unsure"),
+        score(DAY, "chatty"),
+        label(day(7), "unsure", label="perhaps"),
+        make_feedback(
+            prediction_id="chatty",
+            signal="comment",
+            comment="looked odd",
+            final_text=None,
+            received_at=NOON + timedelta(days=7),
+        ),
+    ]
+    entries = run(bench, events, day(7))
+    assert entries[day(7)].rows_in == 9
+    assert entries[day(7)].rows_kept == 2  # quiet and chatty: a comment is no label
+    assert entries[day(7)].rows_by_reason == {
+        "duplicate_event": 1,
+        "blocked": 1,
+        "no_consent": 1,
+        "invalid_features": 1,
+        "labelled": 1,
+        "unknown_label": 1,
+        "not_trainable_signal": 1,
+    }
+    details = {row["reason"]: row["detail"] for row in bench.rows(QUARANTINE)}
+    assert details["invalid_features"] == "feature `amount` is no number; valid: a number or null"
+    assert details["unknown_label"] == "valid: true and false"
+
+
+def test_what_was_blocked_and_labelled_all_the_same_is_an_example(bench: Workbench) -> None:
+    run(bench, [score(DAY, "checked", action="block"), label(day(1), "checked", labeling_source="analyst")], day(8))
+    assert list(examples(bench)) == [("checked", "analyst")]
+
+
+def test_easy_silence_is_sampled_and_counted(bench: Workbench) -> None:
+    rules = replace(RULES, sampling=SamplingRules(surprise_factor=10, floor=0.2))
+    names = [f"n{i}" for i in range(200)]
+    entries = run(bench, [score(DAY, name, score=0.001) for name in names], day(7), rules)
+    drawn = {name for name in names if uniform_draw(APPLICATION, name) < 0.2}
+    assert {row["prediction_id"] for row in bench.rows(HARD_EXAMPLES)} == drawn
+    assert entries[day(7)].rows_by_reason == {"not_sampled": 200 - len(drawn)}
+    assert {row["inclusion_probability"] for row in bench.rows(HARD_EXAMPLES)} == {0.2}
+
+
+def test_confident_false_alarms_can_wait_for_a_reviewer(bench: Workbench) -> None:
+    rules = replace(RULES, hold_false_alarms_above=0.9)
+    events = [
+        score(DAY, "alarm", score=0.97),
+        label(day(1), "alarm", label="false", labeling_source="analyst"),
+        score(DAY, "reviewed", score=0.97),
+        label(day(1), "reviewed", label="false", labeling_source="reviewer"),
+    ]
+    run(bench, events, day(3), rules)
+    assert list(examples(bench)) == [("reviewed", "reviewer")]
+    assert [row["reason"] for row in bench.rows(QUARANTINE)] == ["held_for_review"]
+
+
+def test_a_feature_schema_that_changes_between_two_days_keeps_what_still_fits(bench: Workbench) -> None:
+    """`country` was added on the second day: the first day's events have none, and say so in quarantine."""
+    old = score(DAY, "old", features='{"amount":1,"night":true}')
+    new = score(day(1), "new", features='{"amount":1,"night":true,"country":"NL"}')
+    run(bench, [old, new], day(8))
+    assert [name for name, _ in examples(bench)] == ["new"]
+    [refused] = bench.rows(QUARANTINE)
+    assert refused["detail"] == "feature `country` is missing; valid: a text, or null for an unknown value"
+    before = replace(CONTRACT, features={"amount": FeatureType.NUMBER, "night": FeatureType.BOOLEAN})
+    mine(bench, ledger.day_range(DAY, day(8)), contract=before)
+    assert {name for name, _ in examples(bench)} == {"old", "new"}
+    assert bench.rows(QUARANTINE) == []
+
+
+def test_a_range_gives_what_its_days_give_one_by_one_in_any_order(bench: Workbench, tmp_path: Path) -> None:
+    events = [score(day(i % 4), f"n{i}", score=i / 40) for i in range(40)]
+    events += [label(day(5), f"n{i}", label="false" if i % 2 else "true") for i in range(0, 40, 3)]
+    whole = run(bench, events, day(12))
+    rows = bench.rows(HARD_EXAMPLES)
+    other = Workbench(tmp_path / "other", tables=CLASSIFICATION_TABLES)
+    assert run(other, events, day(12), each_day=True) == whole
+    mine(other, [day(5)])
+    assert other.rows(HARD_EXAMPLES) == rows
+
+
+def test_a_missing_input_day_is_refused(bench: Workbench) -> None:
+    run(bench, [score(DAY, "x")], day(1))
+    with pytest.raises(MissingInputError, match="joined_feedback was never materialized"):
+        mine(bench, [day(2)])
+
+
+def test_the_window_it_reads_is_the_window_it_declares(bench: Workbench) -> None:
+    run(bench, [score(DAY, "late"), label(day(2), "late")], day(9))
+    lookback = mining_lookback_days(bench.window, RULES)
+    assert ledger.stale_days(bench.lake, HARD_EXAMPLES.name, lookback, DAY) == {}
+    for asset in lookback:
+        changed = replace(ledger.entries_of(bench.lake, asset)[day(5)], content_hash="another")
+        ledger.record(bench.lake, [changed], stamp())
+    stale = ledger.stale_days(bench.lake, HARD_EXAMPLES.name, lookback, DAY)
+    assert {on: set(names) for on, names in stale.items()} == {
+        on: set(lookback) for on in ledger.day_range(day(5), day(9))
+    }
