@@ -12,6 +12,7 @@ from datetime import date
 
 from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.gate import PromotionLimits
 from flywheel_assets.joining import JoinWindow
@@ -80,6 +81,11 @@ class FlywheelApplication(ABC):
     @abstractmethod
     def gold_lookback_days(self) -> Mapping[str, int]:
         """Per input of the gold table how many days before D its partition D reads."""
+
+    @property
+    def score_contract(self) -> ScoreContract | None:
+        """What a classifier declares about its events; None: predictions are texts."""
+        return None
 
     @property
     def staleness_lookback_days(self) -> Mapping[str, Mapping[str, int]]:

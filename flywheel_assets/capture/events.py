@@ -21,7 +21,10 @@ from flywheel_assets.capture.wire import (
     FeedbackData,
     PredictionCloudEvent,
     Prompt,
+    ScoredCloudEvent,
+    label_word,
 )
+from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.records import PromptFormat, Signal
@@ -70,6 +73,8 @@ class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True):
     final_text: str | None = None
     value: float | None = None
     label: str | None = None
+    labeling_source: str | None = None
+    known_at: str | None = None
     comment: str | None = None
 
 
@@ -99,6 +104,8 @@ class Reception:
 
     application: str
     received_at: datetime
+    contract: ScoreContract | None = None
+    """What a classification application declares; None: its predictions are texts."""
 
     def occurred_at(self, claimed: datetime | None, field: str) -> str:
         """The client's time if it is sane, else an error; the time of receipt if it gave none."""
@@ -128,10 +135,10 @@ _FIELDS = {
     Signal.COPY: _Signalled(),
     Signal.ACCEPT: _Signalled(),
     Signal.REGENERATE: _Signalled(),
-    Signal.LABEL: _Signalled(required=frozenset({"label"})),
+    Signal.LABEL: _Signalled(required=frozenset({"label"}), optional=frozenset({"labeling_source", "known_at"})),
     Signal.COMMENT: _Signalled(required=frozenset({"comment"})),
 }
-_SIGNALLED_FIELDS = ("final_text", "value", "label")
+_SIGNALLED_FIELDS = ("final_text", "value", "label", "labeling_source", "known_at")
 
 _cloud_event_decoder: msgspec.json.Decoder[CloudEvent] = msgspec.json.Decoder(CloudEvent)
 _edit_decoder = msgspec.json.Decoder(Edit)
@@ -145,27 +152,45 @@ def decode_cloud_event(element: bytes, reception: Reception) -> DecodedEvent:
         InvalidEventError: it cannot be accepted; the message says what is wrong.
     """
     event = decoded(element, _cloud_event_decoder)
-    if event.source == REVIEWER_SOURCE or event.source.startswith(IMPORT_PREFIX):
+    check_sender(event.source)
+    return landed_cloud_event(event, reception, event.source, event.id)
+
+
+def check_sender(source: str) -> None:
+    """Whether a client may call itself so.
+
+    Raises:
+        InvalidEventError: the source is given by this project.
+    """
+    if source == REVIEWER_SOURCE or source.startswith(IMPORT_PREFIX):
         raise InvalidEventError(
-            f"source {event.source[:80]!r} is reserved: {REVIEWER_SOURCE!r} and sources that begin with "
+            f"source {source[:80]!r} is reserved: {REVIEWER_SOURCE!r} and sources that begin with "
             f"{IMPORT_PREFIX!r} are given by this project; send the name of your own service"
         )
-    return landed_cloud_event(event, reception, event.source, event.id)
 
 
 def landed_cloud_event(event: CloudEvent, reception: Reception, source: str, client_id: str) -> DecodedEvent:
     """The row of a decoded CloudEvent under the source and client id that make its dedupe key."""
+    check_envelope(event)
+    occurred_at = reception.occurred_at(event.time, "time")
+    key = records.event_id(reception.application, source, client_id)
+    if isinstance(event, PredictionCloudEvent):
+        return DecodedEvent(event.id, key, (_prediction_row(event, reception, source, key, occurred_at),))
+    return DecodedEvent(event.id, key, (_feedback_row(event, reception, source, key, occurred_at),))
+
+
+def check_envelope(event: CloudEvent | ScoredCloudEvent) -> None:
+    """Whether the envelope is one that is read here.
+
+    Raises:
+        InvalidEventError: another version, or data that are no JSON object.
+    """
     if event.specversion != "1.0":
         raise InvalidEventError(f"specversion is {event.specversion[:20]!r}; valid: '1.0'")
     if event.data_base64 is not None:
         raise InvalidEventError("data_base64 is not read here; send `data` as a JSON object")
     if event.datacontenttype is not None and not _is_json(event.datacontenttype):
         raise InvalidEventError(f"datacontenttype is {event.datacontenttype[:80]!r}; valid: 'application/json'")
-    occurred_at = reception.occurred_at(event.time, "time")
-    key = records.event_id(reception.application, source, client_id)
-    if isinstance(event, PredictionCloudEvent):
-        return DecodedEvent(event.id, key, (_prediction_row(event, reception, source, key, occurred_at),))
-    return DecodedEvent(event.id, key, (_feedback_row(event, reception, source, key, occurred_at),))
 
 
 def decode_edit(element: bytes, reception: Reception) -> DecodedEvent:
@@ -221,7 +246,7 @@ def landed_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
         original_output=edit.original_llm_output,
         final_text=edit.final_user_edit,
     )
-    rows = (_landed(EventKind.PREDICTION, prediction), _landed(EventKind.FEEDBACK, feedback))
+    rows = (landed(EventKind.PREDICTION, prediction), landed(EventKind.FEEDBACK, feedback))
     return DecodedEvent(client_id, prediction.event_id, rows)
 
 
@@ -278,7 +303,7 @@ def _prediction_row(
         user_id=data.user_id or event.subject,
         thread_id=data.thread_id,
     )
-    return _landed(EventKind.PREDICTION, line)
+    return landed(EventKind.PREDICTION, line)
 
 
 def _feedback_row(
@@ -304,13 +329,16 @@ def _feedback_row(
         original_output=data.original_output,
         final_text=data.final_text,
         value=data.value,
-        label=data.label,
+        label=None if data.label is None else label_word(data.label),
+        labeling_source=data.labeling_source,
+        known_at=None if data.known_at is None else reception.occurred_at(data.known_at, "known_at"),
         comment=data.comment,
     )
-    return _landed(EventKind.FEEDBACK, line)
+    return landed(EventKind.FEEDBACK, line)
 
 
-def _landed(kind: EventKind, line: PredictionLine | FeedbackLine) -> LandedRow:
+def landed(kind: EventKind, line: msgspec.Struct) -> LandedRow:
+    """One line of a segment."""
     return LandedRow(kind, _line_encoder.encode(line) + b"\n")
 
 

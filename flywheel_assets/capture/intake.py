@@ -14,7 +14,7 @@ No answer and no log line holds a user's text beyond the field that was wrong.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,12 +26,14 @@ from flywheel_assets.capture import framing
 from flywheel_assets.capture.access import Access, Caller
 from flywheel_assets.capture.answers import Answer, EventResult, EventStatus, Refusal, RefusedError, json_response
 from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
-from flywheel_assets.capture.events import DecodedEvent, LandedRow, Reception, decode_cloud_event, decode_edit
+from flywheel_assets.capture.events import DecodedEvent, LandedRow, Reception
 from flywheel_assets.capture.keys import Scope
 from flywheel_assets.capture.refusals import claimed_id
+from flywheel_assets.capture.scores import decode_event, decode_label, decode_prediction, decode_text_edit
 from flywheel_assets.capture.segments import Clock
 from flywheel_assets.capture.telemetry import Telemetry
-from flywheel_assets.capture.wire import CloudEvent, Edit
+from flywheel_assets.capture.wire import CloudEvent, Edit, ScoredCloudEvent
+from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.errors import EventLogError, InvalidEventError
 
 _DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one would hold up every other request
@@ -75,8 +77,8 @@ class Endpoint:
     name: str
     """`POST /v1/{application}/<name>`."""
     summary: str
-    element: Any
-    """The type of one element, for the OpenAPI document."""
+    elements: tuple[Any, ...]
+    """The types that one element may have, for the OpenAPI document."""
     content_types: tuple[str, ...]
     decode: Callable[[bytes, Reception], DecodedEvent]
     """Raises `InvalidEventError` for an element that cannot be accepted."""
@@ -86,11 +88,27 @@ ENDPOINTS = (
     Endpoint(
         "events",
         "CloudEvents: predictions and feedback, one or many.",
-        CloudEvent,
+        (CloudEvent, ScoredCloudEvent),
         (ONE_TYPE, BATCH_TYPE, LINES_TYPE, PLAIN_TYPE),
-        decode_cloud_event,
+        decode_event,
     ),
-    Endpoint("edits", "Edits: what a user made of a model's text.", Edit, (PLAIN_TYPE, LINES_TYPE), decode_edit),
+    Endpoint(
+        "edits", "Edits: what a user made of a model's text.", (Edit,), (PLAIN_TYPE, LINES_TYPE), decode_text_edit
+    ),
+    Endpoint(
+        "predictions",
+        "A classifier's decisions, in the fields that its application's mapping names.",
+        (dict[str, Any],),
+        (PLAIN_TYPE, LINES_TYPE),
+        decode_prediction,
+    ),
+    Endpoint(
+        "labels",
+        "What was true of a classifier's decisions, in the fields that its application's mapping names.",
+        (dict[str, Any],),
+        (PLAIN_TYPE, LINES_TYPE),
+        decode_label,
+    ),
 )
 
 
@@ -108,7 +126,8 @@ class Intake:
     """What every endpoint does, and what they share."""
 
     event_log: EventLog
-    applications: frozenset[str]
+    applications: Mapping[str, ScoreContract | None]
+    """Who may send; with what it declares, where it is a classifier."""
     limits: CaptureLimits
     clock: Clock
     access: Access
@@ -152,7 +171,7 @@ class Intake:
             raise RefusedError(Refusal.UNKNOWN_APPLICATION, f"unknown application {name[:80]!r}; known: {known}")
 
     async def _decode(self, body: bytes, media_type: str, caller: Caller, endpoint: Endpoint) -> _Decoded:
-        reception = Reception(caller.application, self.clock())
+        reception = Reception(caller.application, self.clock(), self.applications[caller.application])
         if len(body) <= _DECODED_INLINE_BYTES:
             decoded = self._decode_body(body, media_type, reception, endpoint)
         else:

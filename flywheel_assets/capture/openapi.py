@@ -27,14 +27,17 @@ _RETRYABLE = ("429", "503")
 def document(endpoints: Sequence[Endpoint], applications: Iterable[str], version: str) -> dict[str, Any]:
     """The document as JSON values; `applications` may be empty where their names are nobody's business."""
     named = list(applications)
-    types = [*(endpoint.element for endpoint in endpoints), Answer, Problem]
+    types = [*(kind for endpoint in endpoints for kind in endpoint.elements), Answer, Problem]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    elements, answer, problem = schemas[: len(endpoints)], schemas[-2], schemas[-1]
+    answer, problem = schemas[-2], schemas[-1]
+    remaining = iter(schemas)
     application: dict[str, Any] = {"type": "string"}
     if named:
         application["enum"] = sorted(named)
     paths: dict[str, Any] = {}
-    for endpoint, element in zip(endpoints, elements, strict=True):
+    for endpoint in endpoints:
+        kinds = [next(remaining) for _ in endpoint.elements]
+        element = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
         paths[f"/v1/{{application}}/{endpoint.name}"] = {
             "parameters": [{"name": "application", "in": "path", "required": True, "schema": application}],
             "post": {

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from flywheel_assets.capture.keys import KeyStore
 from flywheel_assets.capture.operations import Operations
 from flywheel_assets.capture.segments import Clock, SegmentLimits, SegmentLog, system_clock
 from flywheel_assets.capture.telemetry import Telemetry
+from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.errors import CaptureUnavailableError, SettingsError
 from flywheel_assets.settings import Settings
 
@@ -42,10 +43,12 @@ log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 30.0
 
+Applications = Sequence[str] | Mapping[str, ScoreContract | None]
+
 
 def create_app(
     event_log: EventLog,
-    applications: Sequence[str],
+    applications: Applications,
     limits: CaptureLimits | None = None,
     clock: Clock = system_clock,
     access: Access | None = None,
@@ -55,7 +58,7 @@ def create_app(
 
     Args:
         event_log: makes events durable.
-        applications: names of the applications that may send.
+        applications: names of the applications that may send; of classifiers with what they declare.
         limits: how much one request may bring.
         clock: what time it is, UTC.
         access: who may send; without it everybody may.
@@ -70,7 +73,7 @@ def create_app(
     decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")
     intake = Intake(
         event_log=event_log,
-        applications=frozenset(applications),
+        applications=applications if isinstance(applications, Mapping) else dict.fromkeys(applications),
         limits=limits,
         clock=clock,
         access=access,
@@ -79,7 +82,7 @@ def create_app(
         reader=BodyReader(limits.request_bytes),
         decoder=decoder,
     )
-    operations = Operations.of(event_log, telemetry, access, ENDPOINTS, applications)
+    operations = Operations.of(event_log, telemetry, access, ENDPOINTS, list(applications))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -124,7 +127,7 @@ class RunningCapture:
 
 def serve(
     settings: Settings,
-    applications: Sequence[str],
+    applications: Applications,
     clock: Clock = system_clock,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -134,7 +137,7 @@ def serve(
 
     Args:
         settings: where to listen, the landing zone, the keys and the limits.
-        applications: names of the applications that may send.
+        applications: names of the applications that may send; of classifiers with what they declare.
         clock: what time it is, UTC.
         on_ready: called with the service's URL when it listens.
 
@@ -192,7 +195,7 @@ def _segment_limits(settings: Settings) -> SegmentLimits:
 @contextlib.contextmanager
 def running_capture(
     landing_root: Path,
-    applications: Sequence[str],
+    applications: Applications,
     clock: Clock = system_clock,
     limits: CaptureLimits | None = None,
     segment_limits: SegmentLimits | None = None,

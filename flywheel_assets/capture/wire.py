@@ -40,6 +40,22 @@ class PredictionData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     do_not_train: bool = False
 
 
+class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`data` of a classification application's `flywheel.prediction`; `features` as they were at the decision."""
+
+    features: dict[str, float | str | bool | None]
+    score: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    prediction_id: Identifier | None = None
+    model_version: Identifier | None = None
+    user_id: Identifier | None = None
+    thread_id: Identifier | None = None
+    do_not_train: bool = False
+    amount: float | None = None
+    segment: Identifier | None = None
+    action: Identifier | None = None
+    allow_propensity: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+
+
 class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`data` of a `flywheel.feedback`; `events.check_signal` knows what each signal needs and may carry."""
 
@@ -47,7 +63,9 @@ class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signal: Signal
     final_text: str | None = None
     value: float | None = None
-    label: Identifier | None = None
+    label: Identifier | bool | None = None
+    labeling_source: Identifier | None = None
+    known_at: Time | None = None
     comment: str | None = None
     prompt: Prompt | None = None
     original_output: str | None = None
@@ -76,6 +94,12 @@ class PredictionCloudEvent(_Envelope, frozen=True, tag="flywheel.prediction", kw
     data: PredictionData
 
 
+class ScoredCloudEvent(_Envelope, frozen=True, tag="flywheel.prediction", kw_only=True):
+    """One decision of a classifier."""
+
+    data: ScoreData
+
+
 class FeedbackCloudEvent(_Envelope, frozen=True, tag="flywheel.feedback", kw_only=True):
     """One human or system signal about one prediction."""
 
@@ -97,3 +121,8 @@ class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 CloudEvent = PredictionCloudEvent | FeedbackCloudEvent
+
+
+def label_word(label: str | bool) -> str:
+    """A label as it is stored: JSON's booleans by their names."""
+    return str(label).lower() if isinstance(label, bool) else label

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flywheel_assets.cli.terminal import app, console, known_applications
+from flywheel_assets.cli.terminal import app, console, known_applications, load_application
 from flywheel_assets.settings import settings
 
 
@@ -17,11 +17,12 @@ def capture() -> None:
     from flywheel_assets.capture.service import serve
 
     log_json_lines()
-    names = known_applications()
+    # Loaded for what they declare about their events; it costs a second, and no event is accepted unseen.
+    contracts = {name: load_application(name).score_contract for name in known_applications()}
     serve(
         settings(),
-        names,
-        on_ready=lambda url: console.print(f"capture listens on {url} for {', '.join(names)}", style="bold"),
+        contracts,
+        on_ready=lambda url: console.print(f"capture listens on {url} for {', '.join(contracts)}", style="bold"),
     )
 
 

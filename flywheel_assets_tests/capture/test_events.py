@@ -66,7 +66,7 @@ def test_every_feedback_column_can_be_filled() -> None:
         "model_version": "m", "user_id": "u", "thread_id": "t", "do_not_train": True, "sampling_probability": 0.25,
     }  # fmt: skip
     landed = row(cloud_event(feedback_event(data=data)))
-    assert set(landed) == set(records.FEEDBACK_EVENT.names) - {"label"}
+    assert set(landed) == set(records.FEEDBACK_EVENT.names) - {"label", "labeling_source", "known_at"}
     assert (landed["value"], landed["sampling_probability"], landed["do_not_train"]) == (0.9, 0.25, True)
 
 
