@@ -92,7 +92,7 @@ class Outside:
             told.append(Label(number=number, is_fraud=verdict, source=source, occurred_at=moment))
 
         if action is Action.REVIEW and fate.review[number] < self.reviewed_share:
-            verdict = is_fraud != (fate.error[number] < self.analyst_error_share)
+            verdict = is_fraud != bool(fate.error[number] < self.analyst_error_share)
             say(verdict, Source.ANALYST, fate.analyst_days[number])
         complaint_days = fate.complaint_days[number]
         if is_fraud and fate.report[number] < self.reported_share:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -48,12 +49,12 @@ class RecordingDoor:
 
     def events(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Remember CloudEvents under their type."""
-        self.sent += [(self.clock(), event["type"], event) for event in events]
+        self.sent += [(self.clock(), event["type"], event) for event in _as_received(events)]
 
     def plain(self, path: str, body: Sequence[Mapping[str, Any]], count: int) -> None:
         """Remember plain elements under their path."""
         assert len(body) == count
-        self.sent += [(self.clock(), path, element) for element in body]
+        self.sent += [(self.clock(), path, element) for element in _as_received(body)]
 
     def end_day(self, day: date) -> None:
         """Remember the day."""
@@ -62,6 +63,12 @@ class RecordingDoor:
     def of(self, kind: str) -> list[Mapping[str, Any]]:
         """What was sent of that kind, in order."""
         return [element for _, sent, element in self.sent if sent == kind]
+
+
+def _as_received(sent: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a server decodes: only what JSON can hold arrives."""
+    received: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(sent))
+    return received
 
 
 @dataclass
