@@ -75,9 +75,10 @@ def opened(application: FlywheelApplication, first_day: date) -> Iterator[tuple[
     """An instance and a running capture service in the demo's home, on a clock that shows the first day, 00:30 UTC."""
     where = settings()
     clock = SimulatedClock(datetime.combine(first_day, _OPENS))
+    contracts = {application.name: application.score_contract}
     with (
         open_instance(where.resolved_dagster_home()) as instance,
-        running_capture(where.resolved_landing_dir(), [application.name], clock=clock) as capture,
+        running_capture(where.resolved_landing_dir(), contracts, clock=clock) as capture,
     ):
         yield instance, CaptureDoor(capture.url, capture.seal, clock, application.name)
 
