@@ -122,7 +122,7 @@ def test_impossible_bands_are_refused(limits: dict[str, float]) -> None:
     ],
 )
 def test_an_edit_without_a_word_of_the_models_text_is_a_rewrite(rejected: str, chosen: str, reason: str | None) -> None:
-    """Two unrelated texts are 0.1 to 0.3 similar by chance; 48 of MLQE-PE's 16,000 edits were such, all retranslated."""
+    """Two unrelated texts are 0.1 to 0.3 similar by chance; 48 of MLQE-PE's 16,000 edits are such, all retranslated."""
     classes = classify_edits(pa.array([rejected]), pa.array([chosen]), EditBands())
     assert classes.similarity[0].as_py() >= 0.10
     assert classes.reason.to_pylist() == [reason]
