@@ -272,6 +272,8 @@ class SegmentLog:
             log.exception("group commit failed")
             self._note_failure("writer")
             failures = {key: LogWriteError(f"{type(error).__name__} in the writer") for key in _keys(group)}
+        if not failures:
+            self._failed_at = None
         for waiting in group:
             failure = next((failures[key] for key in _keys([waiting]) if key in failures), None)
             if failure is None:
@@ -303,7 +305,6 @@ class SegmentLog:
             except OSError as error:
                 failures[key] = self._failure(key, error, "fsync")
             else:
-                self._failed_at = None
                 self._observer.synced(time.monotonic() - began, size_bytes)
         return failures
 

@@ -110,7 +110,9 @@ class LandingZone:
             LandingRetiredError: listed segments are gone; the day's table partition must be left untouched.
         """
         folder = self.day_folder(day)
-        if now >= datetime.combine(day + timedelta(days=1), time(), UTC) + CLOSING_DELAY:
+        is_over = now >= datetime.combine(day + timedelta(days=1), time(), UTC) + CLOSING_DELAY
+        # A closing holds also where this reader's clock is behind the one that closed the day.
+        if is_over or (folder / CLOSED_FILE).exists():
             closing = self._close(day, now)
             return LandedDay(
                 day=day,

@@ -2,7 +2,7 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.intake import CaptureLimits
 from flywheel_assets.capture.segments import SegmentLimits
 from flywheel_assets.capture.service import RunningCapture, create_app, running_capture, serve
@@ -22,6 +21,7 @@ from flywheel_assets_tests.capture.samples import (
     JSON,
     NDJSON,
     Clock,
+    MemoryLog,
     edit,
     feedback_event,
     landed,
@@ -33,29 +33,6 @@ from flywheel_assets_tests.capture.samples import (
 EVENTS = "/v1/assistant/events"
 EDITS = "/v1/assistant/edits"
 LIMITS = CaptureLimits(event_bytes=2_000, request_bytes=50_000, batch_events=20)
-
-
-class MemoryLog:
-    """An event log that keeps rows in a list, or refuses them."""
-
-    def __init__(self, refusal: Exception | None = None) -> None:
-        self.rows: list[LandedRow] = []
-        self.refusal = refusal
-        self.calls: list[str] = []
-
-    def start(self) -> None:
-        self.calls.append("start")
-
-    def stop(self) -> None:
-        self.calls.append("stop")
-
-    def not_ready(self) -> str | None:
-        return None if self.refusal is None else str(self.refusal)
-
-    async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-        self.rows.extend(rows)
 
 
 @pytest.fixture(scope="module")
