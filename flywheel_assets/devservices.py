@@ -63,7 +63,7 @@ def _services(webserver_port: int, mlflow_port: int) -> list[Service]:
     where = settings()
     scripts = Path(sys.executable).parent
     artifacts = where.resolved_home() / "mlartifacts"
-    return [
+    services = [
         Service(
             "dagster",
             [str(scripts / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(webserver_port)],
@@ -85,6 +85,11 @@ def _services(webserver_port: int, mlflow_port: int) -> list[Service]:
             f"http://127.0.0.1:{mlflow_port}/#/experiments?workflowType=machine_learning",
         ),
     ]
+    if where.queue != "local":
+        services.append(
+            Service("drain", [sys.executable, "-m", "flywheel_assets.cli", "drain"], f"{where.queue} → landing zone")
+        )
+    return services
 
 
 def _start(service: Service, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":

@@ -19,10 +19,11 @@ FlywheelError
 └── TransientError                 the same input may succeed later: Dagster retries
     ├── CommitContentionError      the lake's commit lock or catalog stayed busy past the deadline
     ├── CaptureUnavailableError    the capture service did not answer
+    ├── BrokerUnavailableError     the message broker does not answer or refuses for now
     ├── RolloutError               the serving side did not take the new champion
     ├── EventLogError              capture cannot make events durable right now: nothing was acknowledged
     │   ├── QueueFullError         more events wait for the disk than the queue may hold
-    │   └── LogWriteError          the disk is full, failed, or the log is closed
+    │   └── LogWriteError          the disk or broker is full or failed, or the log is closed
     └── ProcessDiedError           a training or evaluation process ended without a report
 """
 
@@ -113,6 +114,10 @@ class CaptureUnavailableError(TransientError):
     """The capture service did not answer."""
 
 
+class BrokerUnavailableError(TransientError):
+    """The message broker does not answer, or refuses for now; what was not settled comes again."""
+
+
 class EventLogError(TransientError):
     """Capture cannot make events durable right now; nothing of the request was acknowledged."""
 
@@ -122,7 +127,7 @@ class QueueFullError(EventLogError):
 
 
 class LogWriteError(EventLogError):
-    """The disk is full or failed, or the log is closed."""
+    """The disk or the broker is full or failed, or the log is closed."""
 
 
 class RolloutError(TransientError):

@@ -39,6 +39,14 @@ class Settings(BaseSettings):
     capture_min_free_bytes: int = Field(
         128 * 2**20, ge=0, description="Capture answers 503 while less is free on the landing zone's disk, in bytes."
     )
+    queue: str = Field(
+        "local",
+        description="Where an acknowledged event goes first: local (this disk), sqs://HOST/ACCOUNT/QUEUE or "
+        "kafka://HOST:PORT/TOPIC; from a broker `flywheel drain` moves events into the landing zone.",
+    )
+    queue_properties_file: Path | None = Field(
+        None, description="JSON object of librdkafka properties for a kafka queue, for instance credentials."
+    )
     capture_keys_file: Path | None = Field(None, description="Keys of capture. Default: <home>/capture_keys.json.")
     capture_events_per_s: float = Field(
         2_000, gt=0, description="Rate limit of a key that has none of its own, in events per second and process."

@@ -18,6 +18,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -28,6 +29,9 @@ from starlette.routing import Route
 from flywheel_assets.capture.access import Access, is_loopback
 from flywheel_assets.capture.answers import RefusedError, http_problem, refused
 from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
+from flywheel_assets.capture.broker_log import BrokerLimits, BrokerLog
+from flywheel_assets.capture.brokers.broker import BrokerAddress, broker_address, open_producer
+from flywheel_assets.capture.brokers.messages import largest_event_bytes
 from flywheel_assets.capture.browser_script import browser_script
 from flywheel_assets.capture.connection import BoundedConnection
 from flywheel_assets.capture.intake import ENDPOINTS, CaptureLimits, EventLog, Intake
@@ -143,17 +147,20 @@ def serve(
 
     Raises:
         SettingsError: the address reaches beyond this machine and there is no key, the keys cannot be read, or the
-            address cannot be listened on.
+            address cannot be listened on, or the queue cannot be used.
     """
     access = configured_access(settings, clock)
     telemetry = Telemetry()
-    event_log = SegmentLog(settings.resolved_landing_dir(), _segment_limits(settings), clock, telemetry)
-    telemetry.watch("queued_events", "Events that wait for the disk.", lambda: event_log.queued_events)
-    telemetry.watch(
-        "unpublished_segments", "Segments that could not be published yet.", lambda: event_log.unpublished_segments
-    )
+    address = broker_address(settings)
+    event_bytes = settings.capture_event_bytes
+    event_log: EventLog
+    if address is None:
+        event_log = _local_log(settings, clock, telemetry)
+    else:
+        event_log = _broker_log(address, settings, telemetry)
+        event_bytes = min(event_bytes, largest_event_bytes(address.payload_bytes))
     limits = CaptureLimits(
-        event_bytes=settings.capture_event_bytes,
+        event_bytes=event_bytes,
         request_bytes=settings.capture_request_bytes,
         batch_events=settings.capture_batch_events,
         in_progress_bytes=settings.capture_in_progress_bytes,
@@ -183,7 +190,24 @@ def configured_access(settings: Settings, clock: Clock = system_clock) -> Access
     return Access(clock=clock)
 
 
-def _segment_limits(settings: Settings) -> SegmentLimits:
+def _local_log(settings: Settings, clock: Clock, telemetry: Telemetry) -> SegmentLog:
+    segment_log = SegmentLog(settings.resolved_landing_dir(), segment_limits(settings), clock, telemetry)
+    telemetry.watch("queued_events", "Events that wait for the disk.", lambda: segment_log.queued_events)
+    telemetry.watch(
+        "unpublished_segments", "Segments that could not be published yet.", lambda: segment_log.unpublished_segments
+    )
+    return segment_log
+
+
+def _broker_log(address: BrokerAddress, settings: Settings, telemetry: Telemetry) -> BrokerLog:
+    limits = BrokerLimits(queue_events=settings.capture_queue_events)
+    broker_log = BrokerLog(partial(open_producer, address), address.payload_bytes, limits)
+    telemetry.watch("queued_events", "Events that wait for the broker.", lambda: broker_log.queued_events)
+    return broker_log
+
+
+def segment_limits(settings: Settings) -> SegmentLimits:
+    """When segments are sealed, and how much may wait for the disk."""
     return SegmentLimits(
         segment_bytes=settings.capture_segment_bytes,
         segment_age_s=settings.capture_segment_age_s,

@@ -1,0 +1,1 @@
+"""Message brokers between capture and the landing zone: SQS and Kafka behind two small protocols."""

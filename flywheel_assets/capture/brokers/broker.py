@@ -1,0 +1,215 @@
+"""What capture and the drain need of a broker, and which one `FLYWHEEL_QUEUE` names.
+
+| `FLYWHEEL_QUEUE` | where an acknowledged event goes first |
+|---|---|
+| `local` | a segment on this machine's disk |
+| `sqs://sqs.eu-west-1.amazonaws.com/123456789012/events` | an SQS queue: its URL with `sqs` for `https` |
+| `kafka://broker-1:9092,broker-2:9092/events` | a Kafka topic |
+
+Options are the URL's query. Both: `message_bytes`, the largest message that the queue or topic takes. SQS: `region`,
+where the host does not say it; `tls=false`; `visibility_s` (120), after which others get what a dead drain had.
+Kafka: `group` (flywheel-drain), the drains that share the work.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.settings import Settings
+
+LOCAL = "local"
+_VALID = "valid: local, sqs://HOST/ACCOUNT/QUEUE or kafka://HOST:PORT[,HOST:PORT…]/TOPIC"
+_SMALLEST_MESSAGE_BYTES = 16 * 1024
+
+
+class BrokerKind(StrEnum):
+    """The brokers there are; also the scheme of their URLs and the extra that installs their package."""
+
+    SQS = "sqs"
+    KAFKA = "kafka"
+
+
+_OPTIONS = {
+    BrokerKind.SQS: {"region", "tls", "visibility_s", "message_bytes"},
+    BrokerKind.KAFKA: {"group", "message_bytes"},
+}
+_MESSAGE_BYTES = {
+    BrokerKind.SQS: 256 * 1024,  # what every queue takes; new ones may be set to 1 MiB
+    BrokerKind.KAFKA: 1_000_000,  # librdkafka's `message.max.bytes`, a little below a broker's default
+}
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Where a queue or topic is; holds no secret and may be shown."""
+
+    kind: BrokerKind
+    hosts: str
+    path: str
+    message_bytes: int
+    options: Mapping[str, str]
+    properties: Mapping[str, Any]
+    """Of `FLYWHEEL_QUEUE_PROPERTIES_FILE`: librdkafka's, may hold secrets."""
+
+    @property
+    def payload_bytes(self) -> int:
+        """The largest message of ours: SQS carries base64, Kafka adds a little of its own."""
+        return self.message_bytes // 4 * 3 if self.kind is BrokerKind.SQS else self.message_bytes - 1024
+
+    def __str__(self) -> str:
+        return f"{self.kind}://{self.hosts}/{self.path}"
+
+
+@dataclass(frozen=True)
+class Received:
+    """One message that is not settled yet; `receipt` is the broker's business."""
+
+    body: bytes
+    receipt: Any
+
+
+class Producer(Protocol):
+    """Hands messages to a broker; used by one thread."""
+
+    def check(self) -> None:
+        """Ask the broker whether messages could be sent.
+
+        Raises:
+            BrokerUnavailableError: not now.
+            SettingsError: not with these settings.
+        """
+
+    def publish(self, messages: Sequence[bytes]) -> list[str | None]:
+        """Return when the broker has every message for good, or will not.
+
+        Returns:
+            Per message what went wrong; None where nothing did.
+        """
+
+    def close(self) -> None:
+        """Give connections back."""
+
+
+class Consumer(Protocol):
+    """Takes messages from a broker; used by one thread. Messages that are never settled come again."""
+
+    def receive(self, wait_s: float) -> list[Received]:
+        """What there is, after waiting at most about this long for a first message.
+
+        Raises:
+            BrokerUnavailableError: the broker does not answer.
+            SettingsError: not with these settings.
+        """
+
+    def settle(self, messages: Sequence[Received]) -> None:
+        """These messages, everything that `receive` gave last, are safe elsewhere: the broker may forget them.
+
+        Raises:
+            BrokerUnavailableError: it may not have heard; they may come again.
+        """
+
+    def close(self) -> None:
+        """Give connections back; what is not settled comes again to somebody."""
+
+
+def broker_address(settings: Settings) -> BrokerAddress | None:
+    """Where `FLYWHEEL_QUEUE` says that events go first; None for `local`.
+
+    Raises:
+        SettingsError: it cannot be understood, or the properties file cannot be read.
+    """
+    url = settings.queue
+    if url == LOCAL:
+        return None
+    parts = urlsplit(url)
+    path = parts.path.strip("/")
+    shown = f"{parts.scheme}://…" if "@" in parts.netloc else repr(url)
+    if parts.scheme not in set(BrokerKind) or not parts.netloc or not path or "@" in parts.netloc:
+        raise SettingsError(f"FLYWHEEL_QUEUE is {shown}; {_VALID}, without user or password")
+    kind = BrokerKind(parts.scheme)
+    if path.count("/") != (1 if kind is BrokerKind.SQS else 0):
+        raise SettingsError(f"FLYWHEEL_QUEUE is {url!r}; {_VALID}")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = sorted(set(options) - _OPTIONS[kind])
+    if unknown:
+        known = ", ".join(sorted(_OPTIONS[kind]))
+        raise SettingsError(f"FLYWHEEL_QUEUE has the option {unknown[0]!r}; options of {kind}: {known}")
+    properties = _properties(settings, kind)
+    return BrokerAddress(kind, parts.netloc, path, _message_bytes(options, kind), options, properties)
+
+
+def open_producer(address: BrokerAddress) -> Producer:
+    """A producer for this address; does not connect.
+
+    Raises:
+        SettingsError: the broker's package is not installed.
+    """
+    if address.kind is BrokerKind.SQS:
+        from flywheel_assets.capture.brokers.sqs import SqsProducer
+
+        return SqsProducer(address)
+    from flywheel_assets.capture.brokers.kafka import KafkaProducer
+
+    return KafkaProducer(address)
+
+
+def open_consumer(address: BrokerAddress) -> Consumer:
+    """A consumer for this address; does not connect.
+
+    Raises:
+        SettingsError: the broker's package is not installed.
+    """
+    if address.kind is BrokerKind.SQS:
+        from flywheel_assets.capture.brokers.sqs import SqsConsumer
+
+        return SqsConsumer(address)
+    from flywheel_assets.capture.brokers.kafka import KafkaConsumer
+
+    return KafkaConsumer(address)
+
+
+def missing_package(address: BrokerAddress, package: str) -> SettingsError:
+    """What to do when the broker's package is not installed."""
+    return SettingsError(
+        f"FLYWHEEL_QUEUE is {address}, which needs the package {package}: install this project with its extra "
+        f"`{address.kind}`, for instance `pip install -e '.[{address.kind}]'`"
+    )
+
+
+def number_option(options: Mapping[str, str], name: str, default: int, smallest: int) -> int:
+    """A whole number of the URL's query.
+
+    Raises:
+        SettingsError: it is none, or too small.
+    """
+    given = options.get(name)
+    if given is None:
+        return default
+    if not given.isascii() or not given.isdecimal() or len(given) > 9 or int(given) < smallest:
+        raise SettingsError(f"{name} in FLYWHEEL_QUEUE is {given[:20]!r}; valid: a whole number from {smallest} on")
+    return int(given)
+
+
+def _message_bytes(options: Mapping[str, str], kind: BrokerKind) -> int:
+    return number_option(options, "message_bytes", _MESSAGE_BYTES[kind], _SMALLEST_MESSAGE_BYTES)
+
+
+def _properties(settings: Settings, kind: BrokerKind) -> dict[str, Any]:
+    path = settings.queue_properties_file
+    if path is None:
+        return {}
+    if kind is not BrokerKind.KAFKA:
+        raise SettingsError("FLYWHEEL_QUEUE_PROPERTIES_FILE is for Kafka; SQS takes credentials as every AWS client")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str | int | float | bool])
+    except OSError as error:
+        raise SettingsError(f"FLYWHEEL_QUEUE_PROPERTIES_FILE {path}: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise SettingsError(
+            f"FLYWHEEL_QUEUE_PROPERTIES_FILE {path} must hold one JSON object of librdkafka properties: {error}"
+        ) from None
