@@ -15,13 +15,18 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".flywheel"), description="Folder of everything that lasts, unless set one by one below.")
     landing_dir: Path | None = Field(None, description="Landing zone. Default: <home>/landing.")
-    catalog_uri: str | None = Field(None, description="Iceberg SQL catalog. Default: sqlite:///<home>/catalog.db.")
+    # Addresses may hold passwords: whoever prints the settings does not print them.
+    catalog_uri: str | None = Field(
+        None, repr=False, description="Iceberg SQL catalog. Default: sqlite:///<home>/catalog.db."
+    )
     warehouse: str | None = Field(None, description="Iceberg warehouse, a URI. Default: file://<home>/warehouse.")
     versions_dir: Path | None = Field(
         None, description="Exports, adapters and reports of gold versions. Default: <home>/versions."
     )
     models_dir: Path | None = Field(None, description="Base models addressed by name. Default: <home>/models.")
-    mlflow_uri: str | None = Field(None, description="MLflow tracking server. Default: sqlite:///<home>/mlflow.db.")
+    mlflow_uri: str | None = Field(
+        None, repr=False, description="MLflow tracking server. Default: sqlite:///<home>/mlflow.db."
+    )
 
     capture_host: str = Field("127.0.0.1", description="Address the capture service listens on.")
     capture_port: int = Field(8700, ge=0, le=65535, description="Port of the capture service; 0 takes a free one.")

@@ -16,6 +16,9 @@ from flywheel_assets.records import Signal
 
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
+# Checked by `events`, in words; said here for the OpenAPI document.
+SpecVersion = Annotated[str, msgspec.Meta(extra_json_schema={"const": "1.0"})]
+JsonType = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"^(application|text)/([\w.-]+\+)?json$"})]
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,12 +82,12 @@ class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
     """CloudEvents attributes that both types share."""
 
-    specversion: str
+    specversion: SpecVersion
     id: Identifier
     source: Identifier
     time: Time | None = None
     subject: Identifier | None = None
-    datacontenttype: str | None = None
+    datacontenttype: JsonType | None = None
     data_base64: str | None = None
 
 
