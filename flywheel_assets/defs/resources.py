@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -45,6 +46,12 @@ class Stores(dg.ConfigurableResource[None]):
         """A base model as a local path where the models folder or the disk has it, else as the hub id it may be."""
         local = self._settings().resolved_models_dir() / name
         return str(local if local.exists() else name)
+
+    def s3_client(self) -> Any:
+        """boto3's S3 client, by the standard AWS settings and `FLYWHEEL_S3_ENDPOINT`."""
+        import boto3
+
+        return boto3.client("s3", endpoint_url=self._settings().s3_endpoint)
 
     def scratch(self, *parts: str) -> Path:
         """A folder for work in progress."""

@@ -65,6 +65,18 @@ class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
+class Revised(msgspec.Struct, frozen=True, kw_only=True):
+    """One rewriting of an export by an erasure: a frozen version has changed, and says so."""
+
+    erasure: str
+    manifest_sha256_before: str
+    snapshot_id_before: int
+    rows_removed: int
+    """From the exported files."""
+    gold_rows_removed: int
+    """From the pinned days of the gold table; at least `rows_removed`."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a gold version consists of, without any user text; equal versions have equal manifests."""
 
@@ -80,6 +92,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     code_version: str
     exclusions: dict[str, str] = {}
     """Id → what it leaves out, of the exclusions in force when the version was pinned."""
+    revision: int = 1
+    """Counts up when an erasure rewrites the export."""
+    erasures: list[Revised] = []
+    """What each rewriting took out, oldest first."""
     details: dict[str, Any] = {}
     """What only one kind of version has, for instance from which days the evaluation rows come."""
 

@@ -1,0 +1,175 @@
+"""Copies of a version for others: JSON lines and Parquet, on disk or on S3, under names that are never used twice.
+
+A name belongs to one version and revision, so that whoever has read `dpo_gold_v6.jsonl` knows what was in it. On disk
+a file appears by a link that fails where the name is taken, on S3 by a PUT with `IfNoneMatch`. A repeated export finds
+its files there and says so; other content under the name is a conflict. Where copies went is remembered beside the
+version, because an erasure cannot reach them and must name them.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.errors import VersionConflictError
+from flywheel_assets.lake.engine import connect
+from flywheel_assets.lake.exports import MANIFEST_FILE, ExportedFile, ExportedRow, verify_manifest
+from flywheel_assets.lake.files import file_sha256, sync_folder
+from flywheel_assets.lake.versions import VersionFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_COPIES = "copies.jsonl"
+_ROW_TYPES: dict[str, str] = dict.fromkeys(ExportedRow.__struct_fields__, "VARCHAR") | {"similarity": "DOUBLE"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """One file of a copy."""
+
+    where: str
+    bytes: int
+    is_new: bool
+    """False: it was there already, with this content."""
+
+
+class Destination(Protocol):
+    """Where copies go: names are given once."""
+
+    def put(self, name: str, path: Path, *, is_derived: bool) -> Published:
+        """Store a file under a new name; one that is there with the same content is a success.
+
+        Args:
+            name: of the file.
+            path: its content.
+            is_derived: it was converted, so that another release may write other bytes for the same rows.
+
+        Raises:
+            VersionConflictError: the name is taken by other content.
+        """
+
+
+def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[], Any]) -> list[Published]:
+    """Copy a version's export to a folder or to `s3://bucket/prefix`, as JSON lines and as Parquet.
+
+    Raises:
+        ManifestMismatchError: a file is not what its manifest says; nothing is copied.
+        VersionConflictError: a name at the destination is taken by other content.
+    """
+    manifest = verify_manifest(folder.export)
+    destination: Destination = S3Folder(s3_client(), to) if to.startswith("s3://") else LocalFolder(Path(to))
+    published = []
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as work:
+        for file in manifest.files.values():
+            original = folder.export / file.name
+            published.append(destination.put(file.name, original, is_derived=False))
+            other = _converted(original, file, Path(work))
+            published.append(destination.put(other.name, other, is_derived=True))
+            other.unlink()
+        # Last: who finds the manifest finds everything that it lists.
+        stem = min((file.name for file in manifest.files.values()), key=len).split(".")[0]
+        revision = "" if manifest.revision == 1 else f".r{manifest.revision}"
+        published.append(
+            destination.put(f"{stem}{revision}.{MANIFEST_FILE}", folder.export / MANIFEST_FILE, is_derived=False)
+        )
+    if any(file.is_new for file in published):
+        with open(folder.path / _COPIES, "ab") as copies:
+            copies.write(msgspec.json.encode({"to": to, "revision": manifest.revision}) + b"\n")
+    return published
+
+
+def copies_of(folder: VersionFolder) -> list[str]:
+    """Where copies of a version went, each place once."""
+    path = folder.path / _COPIES
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return sorted({msgspec.json.decode(line)["to"] for line in lines})
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of this machine."""
+
+    path: Path
+
+    def put(self, name: str, path: Path, *, is_derived: bool) -> Published:
+        """See `Destination.put`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        target = self.path / name
+        size = path.stat().st_size
+        building = self.path / f".{name}.{secrets.token_hex(4)}"
+        try:
+            with open(path, "rb") as source, open(building, "wb") as copy:
+                for block in _blocks(source):
+                    copy.write(block)
+                copy.flush()
+                os.fsync(copy.fileno())
+            os.link(building, target)
+        except FileExistsError:
+            if not is_derived and file_sha256(target) != file_sha256(path):
+                raise _taken(str(target)) from None
+            return Published(str(target), size, is_new=False)
+        finally:
+            building.unlink(missing_ok=True)
+        sync_folder(self.path)
+        return Published(str(target), size, is_new=True)
+
+
+@dataclass(frozen=True)
+class S3Folder:
+    """A prefix of a bucket; `client` is boto3's."""
+
+    client: Any
+    uri: str
+
+    def put(self, name: str, path: Path, *, is_derived: bool) -> Published:
+        """See `Destination.put`."""
+        bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
+        key = f"{prefix.strip('/')}/{name}".lstrip("/")
+        where, sha256 = f"s3://{bucket}/{key}", file_sha256(path)
+        try:
+            with open(path, "rb") as body:
+                self.client.put_object(
+                    Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", Metadata={"flywheel-sha256": sha256}
+                )
+        except self.client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "PreconditionFailed":
+                raise
+            there = self.client.head_object(Bucket=bucket, Key=key)["Metadata"].get("flywheel-sha256")
+            if not is_derived and there != sha256:
+                raise _taken(where) from None
+            return Published(where, path.stat().st_size, is_new=False)
+        return Published(where, path.stat().st_size, is_new=True)
+
+
+def _taken(where: str) -> VersionConflictError:
+    return VersionConflictError(f"{where} exists with other content. Names are never used twice: choose another place.")
+
+
+def _converted(path: Path, file: ExportedFile, work: Path) -> Path:
+    """The other format of an exported file, rows in the same order."""
+    with connect(work / "spill") as connection:
+        if path.suffix == ".parquet":
+            other = work / f"{path.stem}.jsonl"
+            query, how = f"FROM read_parquet({quoted(str(path))})", "FORMAT json"
+            connection.execute("SET preserve_insertion_order = true")
+        else:
+            other = work / f"{path.stem}.parquet"
+            columns = ", ".join(f"{name}: '{kind}'" for name, kind in _ROW_TYPES.items())
+            source = f"read_ndjson({quoted(str(path))}, columns = {{{columns}}}, maximum_object_size = {64 * 2**20})"
+            # Exports are sorted by pair_id.
+            query, how = f"SELECT * FROM {source} ORDER BY pair_id", "FORMAT parquet, COMPRESSION zstd"
+        connection.execute(f"COPY ({query}) TO {quoted(str(other))} ({how})")
+    return other
+
+
+def _blocks(file: Any) -> "Iterator[bytes]":
+    while block := file.read(1 << 20):
+        yield block

@@ -1,0 +1,195 @@
+"""What a gold version holds and what became of it, and how two versions differ; told from files, never from Dagster."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import msgspec
+
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.errors import UnknownNameError
+from flywheel_assets.lake.engine import connect
+from flywheel_assets.lake.exports import ExportSet, Manifest, manifest_sha256, read_manifest
+from flywheel_assets.lake.promotions import read_promotion
+from flywheel_assets.lake.references import tags
+from flywheel_assets.lake.tables import Lake, TableSpec
+from flywheel_assets.lake.versions import VersionFolder, Versions, version_number
+
+
+@dataclass(frozen=True)
+class VersionSummary:
+    """One version as `flywheel gold` shows it."""
+
+    version: str
+    snapshot_id: int | None
+    """Where its tag points; None: it was never tagged."""
+    manifest: Manifest | None
+    """None: it was never exported."""
+    manifest_sha256: str | None
+    trained: str | None
+    """sha256 of the model that was trained from it."""
+    promoted: bool | None
+    """None: not decided."""
+    decision: str | None
+    is_undone: bool
+    """The gold table was rolled back behind it."""
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by exported set."""
+        return {which.value: file.rows for which, file in self.manifest.files.items()} if self.manifest else {}
+
+
+def summarize(lake: Lake, versions: Versions, gold: TableSpec) -> list[VersionSummary]:
+    """Every version that was ever begun or tagged, oldest first."""
+    tagged = tags(lake, gold)
+    names = {folder.version for folder in versions} | {name for name in tagged if version_number(name)}
+    return [_summary(versions.folder(name), tagged.get(name)) for name in sorted(names, key=version_number)]
+
+
+def summary_of(lake: Lake, versions: Versions, gold: TableSpec, version: str) -> VersionSummary:
+    """One version.
+
+    Raises:
+        UnknownNameError: it was never begun; lists those that were.
+    """
+    known = {summary.version: summary for summary in summarize(lake, versions, gold)}
+    if version not in known:
+        raise UnknownNameError("gold version", version, known)
+    return known[version]
+
+
+def _summary(folder: VersionFolder, snapshot_id: int | None) -> VersionSummary:
+    exported = (folder.export / "manifest.json").exists()
+    decision = read_promotion(folder.promotion) if folder.is_finished else None
+    return VersionSummary(
+        version=folder.version,
+        snapshot_id=snapshot_id,
+        manifest=read_manifest(folder.export) if exported else None,
+        manifest_sha256=manifest_sha256(folder.export) if exported else None,
+        trained=_model_sha256(folder.training / "training.json") if folder.is_trained else None,
+        promoted=decision.promoted if decision else None,
+        decision=decision.sentence if decision else None,
+        is_undone=folder.undone.exists(),
+    )
+
+
+class _Trained(msgspec.Struct):
+    adapter_sha256: str | None = None
+    model_sha256: str | None = None
+
+
+def _model_sha256(report: Path) -> str:
+    trained = msgspec.json.decode(report.read_bytes(), type=_Trained)
+    return trained.adapter_sha256 or trained.model_sha256 or "unknown"
+
+
+@dataclass(frozen=True)
+class SetDifference:
+    """Rows of one exported set, by their key."""
+
+    added: int
+    removed: int
+    changed: int
+    """Same key, other content."""
+    kept: int
+
+
+@dataclass(frozen=True)
+class VersionDifference:
+    """What the second version has that the first has not, and the reverse."""
+
+    sets: Mapping[str, SetDifference]
+    dropped: Mapping[str, tuple[int, int]]
+    """By reason, in the first and in the second, where they differ."""
+    days_added: list[str] = field(default_factory=list)
+    days_removed: list[str] = field(default_factory=list)
+    days_changed: list[str] = field(default_factory=list)
+    exclusions_added: Mapping[str, str] = field(default_factory=dict)
+    exclusions_removed: Mapping[str, str] = field(default_factory=dict)
+    rules_changed: Mapping[str, tuple[object, object]] = field(default_factory=dict)
+
+
+def compare(first: VersionFolder, second: VersionFolder) -> VersionDifference:
+    """Compare two exported versions; rows are compared by key and content hash, in DuckDB, in bounded memory.
+
+    Raises:
+        UnknownNameError: one of them was never exported.
+    """
+    old, new = read_manifest(first.export), read_manifest(second.export)
+    with _files(first, old, "old") as connection:
+        _register(connection, second, new, "new")
+        sets = {
+            which.value: _difference(connection, which)
+            for which in ExportSet
+            if which in old.files or which in new.files
+        }
+    reasons = sorted({*old.dropped, *new.dropped})
+    return VersionDifference(
+        sets=sets,
+        dropped={
+            reason: (old.dropped.get(reason, 0), new.dropped.get(reason, 0))
+            for reason in reasons
+            if old.dropped.get(reason, 0) != new.dropped.get(reason, 0)
+        },
+        days_added=sorted(new.days.keys() - old.days.keys()),
+        days_removed=sorted(old.days.keys() - new.days.keys()),
+        days_changed=sorted(day for day in old.days.keys() & new.days.keys() if old.days[day] != new.days[day]),
+        exclusions_added={key: new.exclusions[key] for key in new.exclusions.keys() - old.exclusions.keys()},
+        exclusions_removed={key: old.exclusions[key] for key in old.exclusions.keys() - new.exclusions.keys()},
+        rules_changed={
+            name: (old.rules.get(name), new.rules.get(name))
+            for name in sorted({*old.rules, *new.rules})
+            if old.rules.get(name) != new.rules.get(name)
+        },
+    )
+
+
+@contextmanager
+def _files(folder: VersionFolder, manifest: Manifest, prefix: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect() as connection:
+        _register(connection, folder, manifest, prefix)
+        yield connection
+
+
+def _register(connection: duckdb.DuckDBPyConnection, folder: VersionFolder, manifest: Manifest, prefix: str) -> None:
+    for which in ExportSet:
+        name = f"{prefix}_{which.value}"
+        if which not in manifest.files:
+            connection.execute(f"CREATE TEMP VIEW {name} AS SELECT '' AS key, '' AS content WHERE false")
+            continue
+        path = folder.export / manifest.files[which].name
+        connection.execute(f"CREATE TEMP VIEW {name} AS {keyed_rows(path)}")
+
+
+def keyed_rows(path: Path) -> str:
+    """SQL for the rows of one exported file as (key, content): the key names the example, the content all it holds."""
+    if path.suffix == ".parquet":
+        return (
+            f"SELECT prediction_id AS key, md5(to_json(r)::VARCHAR) AS content FROM read_parquet({quoted(str(path))}) r"
+        )
+    objects = f"read_ndjson_objects({quoted(str(path))}, maximum_object_size = {64 * 2**20})"
+    return f"SELECT json ->> '$.pair_id' AS key, md5(json::VARCHAR) AS content FROM {objects}"
+
+
+def _difference(connection: duckdb.DuckDBPyConnection, which: ExportSet) -> SetDifference:
+    found = connection.execute(
+        "SELECT count(*) FILTER (o.key IS NULL), count(*) FILTER (n.key IS NULL), "
+        "count(*) FILTER (o.content <> n.content), count(*) FILTER (o.content = n.content) "
+        f"FROM old_{which.value} o FULL JOIN new_{which.value} n ON o.key = n.key"
+    ).fetchone()
+    assert found is not None
+    return SetDifference(*found)
+
+
+def require_exported(summary: VersionSummary) -> Manifest:
+    """The manifest of a version.
+
+    Raises:
+        UnknownNameError: it was never exported.
+    """
+    if summary.manifest is None:
+        raise UnknownNameError("export", summary.version, [], "Its run has not got that far: `flywheel retry` it.")
+    return summary.manifest
