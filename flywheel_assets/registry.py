@@ -83,6 +83,11 @@ class ModelRegistry:
         """What asked to serve last."""
         return self._by_alias(CHALLENGER)
 
+    def registered_versions(self) -> list[str]:
+        """Gold versions that a model is registered for."""
+        found = self._client.search_model_versions(f"name = '{self.application}'")
+        return sorted(version.tags[_VERSION_TAG] for version in found)
+
     def log_run(
         self,
         gold_version: str,

@@ -30,7 +30,6 @@ class Settings(BaseSettings):
     s3_endpoint: str | None = Field(
         None, description="URL of an S3 server other than AWS; keys and region come from the standard AWS settings."
     )
-    mlflow_uri: str | None = Field(None, description="MLflow tracking server. Default: sqlite:///<home>/mlflow.db.")
 
     capture_host: str = Field("127.0.0.1", description="Address the capture service listens on.")
     capture_port: int = Field(8700, ge=0, le=65535, description="Port of the capture service; 0 takes a free one.")

@@ -11,6 +11,7 @@ from flywheel_assets.defs.partitions import version_partitions
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.defs.running import open_instance
 from flywheel_assets.lake.exclusions import every_exclusion
+from flywheel_assets.lake.exports import ExportSet, read_manifest
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import day
 from flywheel_assets_tests.lake.gold import write_gold_days
@@ -75,3 +76,50 @@ def test_a_retraining_is_requested_at_once_and_only_once(home: Path) -> None:
         assert instance.get_dynamic_partitions(partitions) == ["dpo_gold_v2"]
     refused = flywheel(home, "retrain", "--reason", "again", "--yes")
     assert "dpo_gold_v2 was requested and is not finished" in refused.stderr
+
+
+def test_versions_are_listed_shown_compared_and_copied(home: Path) -> None:
+    stores = Stores(home=str(home))
+    cut_pair_version(
+        stores.lake(NAME), stores.versions(NAME), "dpo_gold_v2", ResolutionRules(holdout_share=0.0, per_user_cap=9), "1"
+    )
+    listed = flywheel(home, "gold", "list").stdout
+    assert re.search(r"dpo_gold_v1.*train 7.*2026-03-02 … 2026-03-03", listed), listed
+    shown = flywheel(home, "gold", "show", "dpo_gold_v2").stdout
+    manifest = read_manifest(stores.versions(NAME).folder("dpo_gold_v2").export)
+    for fact in (str(manifest.snapshot_id), manifest.files[ExportSet.TRAIN].sha256, "rows: train", "per_user_cap"):
+        assert fact in shown
+    compared = flywheel(home, "gold", "diff", "dpo_gold_v1", "dpo_gold_v2").stdout
+    assert re.search(r"train\W+5\W+0\W+0\W+7", compared), compared
+    assert "rule per_user_cap" in compared
+    assert "100 → 9" in compared
+    copied = flywheel(home, "gold", "export", "dpo_gold_v1", "--to", str(home / "copies"))
+    assert "dpo_gold_v1.parquet" in copied.stdout
+    assert (home / "copies" / "dpo_gold_v1.manifest.json").exists()
+    assert str(home / "copies") in flywheel(home, "gold", "show", "dpo_gold_v1").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["gold", "show", "dpo_gold_v9"],
+        ["gold", "diff", "dpo_gold_v9", "dpo_gold_v1"],
+        ["gold", "export", "dpo_gold_v9", "--to", "nowhere"],
+        ["rollback", "--to", "dpo_gold_v9", "--reason", "r"],
+    ],
+)
+def test_an_unknown_version_is_answered_with_the_known_ones(home: Path, arguments: list[str]) -> None:
+    failed = flywheel(home, *arguments)
+    assert failed.returncode == 1
+    assert re.search(r"unknown (gold version|tag) 'dpo_gold_v9'; known: dpo_gold_v1\.", failed.stderr), failed.stderr
+
+
+def test_the_data_are_rolled_back_only_with_yes(home: Path) -> None:
+    lake, gold = Stores(home=str(home)).lake(NAME), APPLICATION.tables.gold
+    said = flywheel(home, "rollback", "--to", "dpo_gold_v1", "--data", "--reason", "poison").stdout
+    assert "1 days change, with 5 rows before and 0 after" in said
+    assert lake.rows_per_day(gold) == {day(0): 3, day(1): 4, day(2): 5}
+    flywheel(home, "rollback", "--to", "dpo_gold_v1", "--data", "--reason", "poison", "--yes")
+    assert lake.rows_per_day(gold) == {day(0): 3, day(1): 4}
+    refused = flywheel(home, "rollback", "--to", "dpo_gold_v1", "--models", "--reason", "r")
+    assert "unknown version with a registered model 'dpo_gold_v1'; known: none yet" in refused.stderr

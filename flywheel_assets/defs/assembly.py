@@ -7,6 +7,7 @@ import dagster as dg
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.automation import DAILY_JOB, TURN_JOB, daily_schedule, training_threshold_sensor
 from flywheel_assets.defs.checks import daily_checks, version_checks
+from flywheel_assets.defs.recovery import rollback_job
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.training_rules import TrainingRule
 
@@ -44,7 +45,7 @@ def assemble(
     return dg.Definitions(
         assets=[*daily, *versions],
         asset_checks=[*daily_checks(application), *version_checks(application.name), *more_checks],
-        jobs=[daily_job, turn_job],
+        jobs=[daily_job, turn_job, rollback_job(application)],
         schedules=[daily_schedule(application, daily_job.name)],
         sensors=[training_threshold_sensor(application, rule, turn_job.name)],
         resources={

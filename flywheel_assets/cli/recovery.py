@@ -1,0 +1,43 @@
+"""Commands that take something back: the gold table, the champion."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_application, who_is
+
+
+@app.command()
+def rollback(
+    to: Annotated[str, typer.Option(help="A gold version, or before_rollback_<id> to take a rollback back.")],
+    reason: Reason,
+    data: Annotated[bool, typer.Option("--data", help="Only the gold table.")] = False,
+    models: Annotated[bool, typer.Option("--models", help="Only the champion.")] = False,
+    application: Application = "assistant",
+    who: Who = None,
+    yes: Yes = False,
+) -> None:
+    """Roll the gold table and the champion back to a version; with --data or --models only one of them."""
+    from flywheel_assets.defs.recovery import plan_rollback, roll_back
+    from flywheel_assets.defs.resources import Stores
+
+    config, stores = load_application(application), Stores()
+    both = data == models
+    plan = plan_rollback(config, stores, to, data=data or both, models=models or both)
+    if plan.data is not None and plan.data.days:
+        table = Table("day", "rows before", "rows after")
+        for day, each in plan.data.days.items():
+            table.add_row(str(day), f"{each.rows_before:,}", f"{each.rows_after:,}")
+        console.print(table)
+    if not yes:
+        _say([f"would change: {sentence}" for sentence in plan.sentences()])
+        console.print("Repeat with --yes to do it.")
+        return
+    _say(roll_back(config, stores, plan, who=who_is(who), reason=reason, now=datetime.now(UTC)))
+
+
+def _say(sentences: list[str]) -> None:
+    for sentence in sentences:
+        console.print(sentence, highlight=False, soft_wrap=True)

@@ -1,0 +1,150 @@
+"""Rollback of the gold table and of the champion: one plan and one act, for the command line and for a job."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import dagster as dg
+from pydantic import Field
+
+from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.defs.presentation import numbers_table
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.errors import InvalidRuleError, UnknownNameError
+from flywheel_assets.lake.rollback import DataPlan, plan_data_rollback, record_model_rollback, roll_back_data
+from flywheel_assets.rollout import announce
+
+ROLLBACK_JOB = "{}_rollback"
+
+
+@dataclass(frozen=True)
+class RollbackPlan:
+    """What a rollback would change."""
+
+    to: str
+    data: DataPlan | None
+    """None: the gold table is not asked for."""
+    champion_before: str | None
+    moves_champion: bool
+
+    def sentences(self) -> list[str]:
+        """Exactly what would change, for people."""
+        said = []
+        if self.data is not None and self.data.changes_nothing:
+            said.append(f"the gold table stands at {self.to} already")
+        elif self.data is not None:
+            before = sum(day.rows_before for day in self.data.days.values())
+            after = sum(day.rows_after for day in self.data.days.values())
+            said.append(
+                f"the gold table goes from snapshot {self.data.head} to {self.data.target}: "
+                f"{len(self.data.days)} days change, with {before:,} rows before and {after:,} after"
+            )
+            said.append(f"the old head stays readable as {self.data.saved_head}")
+            said += [f"{version} no longer counts as trained" for version in self.data.undone]
+            said += [f"{version} counts as trained again" for version in self.data.restored]
+        if self.moves_champion:
+            said.append(f"the champion goes from {self.champion_before or 'nothing'} to {self.to}, and is announced")
+        elif self.data is None:
+            said.append(f"{self.to} is the champion already")
+        return said
+
+
+def plan_rollback(
+    application: FlywheelApplication, stores: Stores, to: str, *, data: bool, models: bool
+) -> RollbackPlan:
+    """Find out what a rollback would change.
+
+    Raises:
+        InvalidRuleError: neither data nor models are asked for.
+        UnknownNameError: `to` is no tag, or no model was registered for it.
+        VersionConflictError: a version cut since is not finished.
+    """
+    if not data and not models:
+        raise InvalidRuleError(
+            "a rollback of neither data nor models changes nothing: ask for one of them, or for both"
+        )
+    lake, versions = stores.lake(application.name), stores.versions(application.name)
+    planned = plan_data_rollback(lake, versions, application.tables.gold, to) if data else None
+    champion = stores.registry(application.name).champion() if models else None
+    if models:
+        registered = stores.registry(application.name).registered_versions()
+        if to not in registered:
+            raise UnknownNameError("version with a registered model", to, registered)
+    before = champion.gold_version if champion else None
+    return RollbackPlan(to, planned, before, moves_champion=models and before != to)
+
+
+def roll_back(
+    application: FlywheelApplication, stores: Stores, plan: RollbackPlan, *, who: str, reason: str, now: datetime
+) -> list[str]:
+    """Carry a plan out, the data first; repeating it after a crash finishes it. Returns what was done.
+
+    Raises:
+        VersionConflictError: gold or the champion has changed since the plan was made.
+        RolloutError: the serving side did not take the old model; repeat to announce it again.
+    """
+    lake = stores.lake(application.name)
+    if plan.data is not None:
+        versions, gold = stores.versions(application.name), application.tables.gold
+        roll_back_data(lake, versions, gold, plan.data, who=who, reason=reason, now=now)
+    announced: Sequence[str] = ()
+    if plan.moves_champion:
+        record_model_rollback(lake, to=plan.to, champion_before=plan.champion_before, who=who, reason=reason, now=now)
+        model = stores.registry(application.name).promote(plan.to, plan.champion_before)
+        hook = application.on_promotion
+        event = {
+            "application": application.name,
+            "gold_version": plan.to,
+            "replaces": plan.champion_before,
+            # Both names: what a preference application's hook is called with, and the general one.
+            "adapter_dir": str(model.model_dir),
+            "model_dir": str(model.model_dir),
+        }
+        announced = announce(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
+    return [*plan.sentences(), *announced]
+
+
+class RollbackConfig(dg.Config):
+    """What to roll back to. Launched as it is, the job only says what would change."""
+
+    to: str = Field(description="A gold version (dpo_gold_v6), or before_rollback_<id> to take a rollback back.")
+    reason: str = Field(description="Why; kept in the audit table.")
+    who: str = Field(description="Who decides; kept in the audit table.")
+    data: bool = Field(default=True, description="Roll the gold table back.")
+    models: bool = Field(default=True, description="Roll the champion back, and announce it to the serving side.")
+    dry_run: bool = Field(default=True, description="Only say what would change. Set it to false to act.")
+
+
+def rollback_job(application: FlywheelApplication) -> dg.JobDefinition:
+    """The same as `flywheel rollback`, from the UI's launchpad."""
+
+    @dg.op(
+        name="roll_back",
+        description="Says what would change; with dry_run: false rolls the gold table, the champion or both back.",
+    )
+    def roll_back_op(context: dg.OpExecutionContext, config: RollbackConfig, stores: Stores, clock: Clock) -> None:
+        plan = plan_rollback(application, stores, config.to, data=config.data, models=config.models)
+        said = plan.sentences()
+        if not config.dry_run:
+            said = roll_back(application, stores, plan, who=config.who, reason=config.reason, now=clock.now())
+        days = plan.data.days if plan.data else {}
+        context.add_output_metadata(
+            {
+                "state": "only planned: set dry_run to false to act" if config.dry_run else "done",
+                "changes": dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in said)),
+                "days": numbers_table(
+                    ["day", "rows before", "rows after"],
+                    [[str(day), each.rows_before, each.rows_after] for day, each in days.items()],
+                ),
+            }
+        )
+
+    @dg.job(
+        name=ROLLBACK_JOB.format(application.name),
+        description="Roll gold, the champion or both back to a version; see docs/gold.md. A dry run by default.",
+        executor_def=dg.in_process_executor,
+    )
+    def rollback() -> None:
+        roll_back_op()
+
+    return rollback
