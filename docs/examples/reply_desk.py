@@ -30,9 +30,10 @@ DRAFTS = itertools.cycle(
 class ReplyDesk:
     """The product: its pages, its model and what it tells capture."""
 
-    def __init__(self, capture_url: str) -> None:
-        self.page = Path(__file__).with_suffix(".html").read_text().replace("CAPTURE_URL", capture_url)
-        self.client = FlywheelClient(capture_url, "assistant", source="reply-desk-server")
+    def __init__(self, capture_url: str, key: str | None, browser_key: str) -> None:
+        page = Path(__file__).with_suffix(".html").read_text()
+        self.page = page.replace("CAPTURE_URL", capture_url).replace("BROWSER_KEY", browser_key)
+        self.client = FlywheelClient(capture_url, "assistant", key=key, source="reply-desk-server")
         self.held: dict[str, Interaction] = {}
         self.app = Starlette(
             routes=[
@@ -71,10 +72,14 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--capture", default="http://127.0.0.1:8700", help="address of the capture service")
     options.add_argument("--port", type=int, default=8701, help="0 takes a free one")
+    options.add_argument("--key", help="a write key, where capture asks for keys")
+    options.add_argument("--browser-key", default="", help="a browser key for this page's origin, likewise")
     chosen = options.parse_args()
     with socket.create_server(("127.0.0.1", chosen.port)) as listener:
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        server = uvicorn.Server(uvicorn.Config(ReplyDesk(chosen.capture).app, log_level="warning"))
+        server = uvicorn.Server(
+            uvicorn.Config(ReplyDesk(chosen.capture, chosen.key, chosen.browser_key).app, log_level="warning")
+        )
         server.run(sockets=[listener])
 
 

@@ -167,6 +167,43 @@ class FlywheelClient:
         self._send(_prediction(self._source, prediction_id, prompt, output, context, _now()))
 
     @_never_raises
+    def scored_prediction(
+        self,
+        features: Mapping[str, float | str | bool | None],
+        score: float,
+        *,
+        prediction_id: str,
+        model_version: str | None = None,
+        user_id: str | None = None,
+        thread_id: str | None = None,
+        do_not_train: bool = False,
+        amount: float | None = None,
+        segment: str | None = None,
+        action: str | None = None,
+        allow_propensity: float | None = None,
+    ) -> None:
+        """Send one decision of a classifier now.
+
+        Args:
+            features: as they were at the decision.
+            score: the model's probability of the positive class, from 0 to 1.
+            prediction_id: what its label will name, however late.
+            model_version: which model decided.
+            user_id: whom it was about.
+            thread_id: the session.
+            do_not_train: consent withheld.
+            amount: what was at stake.
+            segment: which of the application's segments it belongs to.
+            action: what was done about it.
+            allow_propensity: with which probability it was let through, where that was drawn.
+        """
+        context = _Context(model_version, user_id, thread_id, do_not_train)
+        stake = {"amount": amount, "segment": segment, "action": action, "allow_propensity": allow_propensity}
+        data = {"features": dict(features), "score": score, "prediction_id": prediction_id, **context.fields()}
+        data |= {name: value for name, value in stake.items() if value is not None}
+        self._send(_cloud_event("flywheel.prediction", self._source, f"{prediction_id}/prediction", _now(), data))
+
+    @_never_raises
     def feedback(
         self,
         prediction_id: str,
@@ -195,9 +232,30 @@ class FlywheelClient:
         name = event_id or uuid.uuid4().hex
         self._send(_feedback(self._source, name, prediction_id, signal, context, _now(), fields or {}))
 
-    def label(self, prediction_id: str, label: str, *, event_id: str | None = None, user_id: str | None = None) -> None:
-        """Send the true class of a logged prediction, however late it became known."""
-        self.feedback(prediction_id, "label", {"label": label}, event_id=event_id, user_id=user_id)
+    @_never_raises
+    def label(
+        self,
+        prediction_id: str,
+        label: str | bool,
+        *,
+        labeling_source: str | None = None,
+        known_at: datetime | None = None,
+        event_id: str | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        """Send the true class of a logged prediction, however late it became known.
+
+        Args:
+            prediction_id: the prediction it is about.
+            label: one of the application's classes.
+            labeling_source: who says so; the application knows whom to believe.
+            known_at: since when it is known, with a time zone; now where absent.
+            event_id: the same id is the same event, for callers that may report it twice; made up where absent.
+            user_id: who labelled it.
+        """
+        given = {"label": label, "labeling_source": labeling_source, "known_at": known_at and known_at.isoformat()}
+        fields = {name: value for name, value in given.items() if value is not None}
+        self.feedback(prediction_id, "label", fields, event_id=event_id, user_id=user_id)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until everything sent so far was answered; False when that takes longer. For tests and scripts."""

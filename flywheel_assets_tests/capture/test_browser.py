@@ -11,10 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from flywheel_assets.capture.access import Access
+from flywheel_assets.capture.keys import KeyRequest, KeyStore, create_key
 from flywheel_assets.capture.service import RunningCapture, running_capture
 from flywheel_assets.curation.logging_sample import sampling_position
 from flywheel_assets_tests.capture.chromium import CHROMIUM, MISSING, Chromium, Tab, eventually, running_chromium
-from flywheel_assets_tests.capture.samples import landed
+from flywheel_assets_tests.capture.samples import NOON, landed
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
@@ -54,16 +56,22 @@ class Desk:
         return found
 
 
+@contextmanager
+def example_process(capture_url: str, *options: str) -> Iterator[str]:
+    """The example product; gives its address."""
+    command = [sys.executable, str(EXAMPLE), "--port", "0", "--capture", capture_url, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
 @pytest.fixture
 def desk(tmp_path: Path, chromium: Chromium) -> Iterator[Desk]:
-    with running_capture(tmp_path, ["assistant"]) as capture:
-        command = [sys.executable, str(EXAMPLE), "--port", "0", "--capture", capture.url]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            try:
-                yield Desk(process.stdout.readline().strip(), capture, tmp_path, chromium)
-            finally:
-                process.terminate()
+    with running_capture(tmp_path, ["assistant"]) as capture, example_process(capture.url) as url:
+        yield Desk(url, capture, tmp_path, chromium)
 
 
 def test_type_copy_regenerate_close_and_everything_is_there(desk: Desk) -> None:
@@ -184,6 +192,32 @@ def test_lone_surrogates_and_emoji_arrive_as_text(desk: Desk) -> None:
         tab.evaluate(r"w.edited('🙂\ud800'); w.end()")
         assert tab.wait_for("flywheel.counts.accepted") == 1
     assert desk.feedback(1)[0]["final_text"] == "🙂\ufffd"
+
+
+def test_with_a_browser_key_only_pages_of_its_origin_are_heard(tmp_path: Path, chromium: Chromium) -> None:
+    """The key must be in the address: a beacon of a closing tab carries no headers."""
+    keys = tmp_path / "keys.json"
+    create_key(keys, KeyRequest("assistant", "nobody's page", origins=["https://elsewhere.example"]), NOON)
+    access = Access(KeyStore(keys))
+    with (
+        running_capture(tmp_path / "landing", ["assistant"], access=access) as capture,
+        example_process(capture.url) as url,
+    ):
+        key = create_key(keys, KeyRequest("assistant", "the desk's page", origins=[url]), NOON).secret
+        desk = Desk(url, capture, tmp_path / "landing", chromium)
+        eventually(lambda: _may_send(capture.url, url, key), "the service's notice of the new key")
+        for configured in ("fwk_unknown", key):
+            with desk.visit() as tab:
+                tab.evaluate(f"flywheel.configure({{ key: {configured!r} }})")
+                tab.focus_at_end("#draft")
+                tab.type(" with its key" if configured == key else " without one")
+        [row] = desk.feedback(1)
+    assert row["final_text"].endswith(" with its key")
+
+
+def _may_send(capture_url: str, origin: str, key: str) -> bool:
+    answer = httpx.post(f"{capture_url}/v1/assistant/events?key={key}", headers={"origin": origin}, content=b"")
+    return answer.status_code != 401
 
 
 def test_both_clients_draw_the_same_sample(desk: Desk) -> None:

@@ -14,7 +14,8 @@ from flywheel_assets.capture.client import FlywheelClient, Interaction
 from flywheel_assets.capture.delivery import Answer, DeliveryLimits
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.logging_sample import is_sampled
-from flywheel_assets_tests.capture.samples import landed
+from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
+from flywheel_assets_tests.capture.samples import NOON, landed
 
 IN_THE_SAMPLE = next(f"p-{number}" for number in range(10_000) if is_sampled(f"p-{number}", 0.01))
 NOT_IN_THE_SAMPLE = next(f"p-{number}" for number in range(10_000) if not is_sampled(f"p-{number}", 0.01))
@@ -151,6 +152,8 @@ def test_interactions_are_counted_by_how_they_ended() -> None:
         lambda client: client.prediction(object(), object(), prediction_id=object()),
         lambda client: client.feedback("p", "edit", object()),
         lambda client: client.label(None, None),
+        lambda client: client.label("p", "fraud", known_at="yesterday"),
+        lambda client: client.scored_prediction(7, None, prediction_id=None),
     ],
 )
 def test_no_misuse_raises_into_the_product(misuse: Callable[[Any], object]) -> None:
@@ -180,6 +183,22 @@ def test_everything_lands(tmp_path: Path) -> None:
     assert json.loads(edited["prompt"]) == messages
     assert (edited["final_text"], edited["user_id"], edited["thread_id"]) == ("Like this.", "ada", "t-1")
     assert edited["source"] == "desk"
+
+
+def test_decisions_of_a_classifier_and_their_late_labels_land(tmp_path: Path) -> None:
+    contract = ScoreContract(features={"distance": FeatureType.NUMBER, "country": FeatureType.TEXT})
+    with running_capture(tmp_path, {"fraud": contract}) as capture:
+        with FlywheelClient(capture.url, "fraud") as client:
+            features = {"distance": 4.2, "country": None}
+            client.scored_prediction(features, 0.7, prediction_id="t-1", user_id="card-1", amount=12.5, action="allow")
+            client.label("t-1", True, labeling_source="analyst", known_at=NOON)
+            assert client.flush(20)
+        assert client.counts().delivery.accepted == 2
+    [decision], [label] = landed(tmp_path, "prediction", "fraud"), landed(tmp_path, "feedback", "fraud")
+    assert (decision["prediction_id"], decision["score"], decision["amount"]) == ("t-1", 0.7, 12.5)
+    assert json.loads(decision["features"]) == features
+    assert (label["prediction_id"], label["label"], label["labeling_source"]) == ("t-1", "true", "analyst")
+    assert label["known_at"].startswith("2026-03-02T12:00:00")
 
 
 def test_what_waits_at_exit_is_delivered(tmp_path: Path) -> None:
