@@ -76,6 +76,7 @@ class Reason(StrEnum):
     REWRITE = "rewrite"
     TOO_LONG = "too_long"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
     SECRET = "secret"  # noqa: S105
     PERSONAL_DATA = "personal_data"
     PROMPT_INJECTION = "prompt_injection"
@@ -319,6 +320,20 @@ CURATED_DPO_PAIRS = pa.schema(
         _column("content_hash", pa.string(), "hash of the normalized prompt and chosen text"),
         _column("policy_version", pa.string(), "the policy that passed it"),
         _column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
+        _column(
+            "signature",
+            pa.string(),
+            "MinHash of prompt and chosen text, 128 bytes in hex; null: too short, only equal texts are duplicates",
+            nullable=True,
+        ),
+        _column(
+            "supporters",
+            pa.string(),
+            "hashes of all subjects who sent nearly this row on this day, by commas; null: only its own subject",
+            nullable=True,
+        ),
+        _column("held_reason", pa.string(), "why the row waits for support; null: it is admitted", nullable=True),
+        _column("support_key", pa.string(), "what has to recur before a held row is admitted", nullable=True),
     ]
 )
 
@@ -374,6 +389,7 @@ LEDGER = pa.schema(
         _column("rows_in", pa.int64(), "rows the day had to account for"),
         _column("rows_kept", pa.int64(), "rows in the partition"),
         _column("rows_by_reason", pa.string(), "JSON {reason: rows} of everything not kept"),
+        _column("rows_held", pa.int64(), "of those, rows that lie in the partition and wait for support"),
         _column("run_id", pa.string(), "the Dagster run, or the command, that wrote it"),
         _column("code_version", pa.string(), "of the asset's logic"),
         _column("recorded_at", TIMESTAMP, "when it was written"),

@@ -170,6 +170,10 @@ def make_gold(**overrides: Any) -> dict[str, Any]:
         "similarity": None if is_accepted else 0.5,
         "policy_version": "policy",
         "sampling_probability": 1.0,
+        "signature": None,
+        "supporters": None,
+        "held_reason": None,
+        "support_key": None,
     }
     known = {**row, **overrides}
     derived = {

@@ -2,11 +2,24 @@
 
 import sys
 
-from flywheel_assets.cli import days, drain, exclusions, gold, keys, recovery, serving, terminal, versions
+from flywheel_assets.cli import days, drain, exclusions, gold, keys, policy, recovery, serving, terminal, versions
 from flywheel_assets.cli.terminal import app, errors
 from flywheel_assets.errors import FlywheelError
 
-__all__ = ["app", "days", "drain", "exclusions", "gold", "keys", "main", "recovery", "serving", "terminal", "versions"]
+__all__ = [
+    "app",
+    "days",
+    "drain",
+    "exclusions",
+    "gold",
+    "keys",
+    "main",
+    "policy",
+    "recovery",
+    "serving",
+    "terminal",
+    "versions",
+]
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """The gate: joined feedback in, training examples and refused rows out, nothing lost between.
 
 A row is refused for the first reason that holds: consent, signal, edit band, policy, duplicate. Duplicates come last,
-so that a row is only ever a duplicate of one that was kept.
+so that a row is only ever a duplicate of one that was kept. Two reasons only make a row wait: a small edit that the
+policy has nothing against, and a changed fact. Such rows are refused and `held` as well (see `waiting`).
 """
 
 import json
@@ -19,10 +20,13 @@ import pyarrow.compute as pc
 
 from flywheel_assets.curation.duplicates import repeated_rows, text_hashes
 from flywheel_assets.curation.edits import EditBands, classify_edits
+from flywheel_assets.curation.facts import claim_key
+from flywheel_assets.curation.near_duplicates import clusters, signatures, supporters_of
 from flywheel_assets.curation.normalization import normalized
 from flywheel_assets.curation.policy import Policy, default_policy
 from flywheel_assets.curation.prompts import readable_prompts
 from flywheel_assets.curation.verdicts import TEXTS, Verdict
+from flywheel_assets.curation.waiting import SUPPORTERS_NEEDED, delta_key
 from flywheel_assets.records import CURATED_DPO_PAIRS, QUARANTINE, ExampleKind, Reason, Signal, pair_ids
 
 STAGE = "curation"
@@ -49,6 +53,8 @@ class Curated:
     """CURATED_DPO_PAIRS."""
     refused: pa.Table
     """QUARANTINE."""
+    held: pa.Table
+    """CURATED_DPO_PAIRS: those refused rows that wait for others to say the same, with `held_reason`."""
     counts: dict[str, int]
     """Refused rows by reason code."""
 
@@ -57,8 +63,8 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
     """Pass joined feedback through the gate; rows keep their order, and the outcome does not depend on it.
 
     An edit becomes a preference pair. Accept, copy, thumb up and a high rating, without an edit in the row, become an
-    accepted output (`chosen` is the output, `rejected` null). Exact duplicates are removed among all rows given here:
-    the lake calls this once per day.
+    accepted output (`chosen` is the output, `rejected` null). Equal and nearly equal rows are one row among all rows
+    given here: the lake calls this once per day.
 
     Args:
         joined: JOINED_FEEDBACK.
@@ -72,19 +78,45 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
     version = rules.policy.version
     with ThreadPoolExecutor(cores) as threads:
         judged = list(threads.map(partial(_judge, application=application, rules=rules, version=version), batches))
-    admitted = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.kept for part in judged)])
-    repeated = repeated_rows(admitted, ["example_kind", "content_hash"])
-    duplicates = _refused(admitted.filter(pa.array(repeated)), [Reason.DUPLICATE.value] * int(repeated.sum()), version)
-    kept = admitted.filter(pa.array(~repeated)) if repeated.any() else admitted
+    kept, duplicates = _without_duplicates(
+        pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.kept for part in judged)]), version
+    )
     refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.refused for part in judged), duplicates])
+    held = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.held for part in judged)])
     assert kept.num_rows + refused.num_rows == joined.num_rows
-    return Curated(kept, refused, dict(sorted(Counter(refused["reason"].to_pylist()).items())))
+    return Curated(kept, refused, held, dict(sorted(Counter(refused["reason"].to_pylist()).items())))
+
+
+def _without_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.Table]:
+    """The best row of every cluster, with everybody who supports it, and the others as refused rows."""
+    kinds = pc.dictionary_encode(admitted["example_kind"].combine_chunks()).indices.to_numpy().astype(np.int64)
+    cluster = clusters(admitted["content_hash"], admitted["signature"], kinds)
+    repeated = repeated_rows(admitted.append_column("cluster", pa.array(cluster)), ["cluster"])
+    if not repeated.any():
+        return admitted, QUARANTINE.empty_table()
+    labels = cluster.tolist()
+    best = {labels[row]: row for row in np.flatnonzero(~repeated).tolist()}
+    contents, subjects = admitted["content_hash"].to_pylist(), admitted["subject"].to_pylist()
+    reasons: list[str] = []
+    supporters: dict[int, set[str]] = {}
+    for row in np.flatnonzero(repeated).tolist():
+        winner = best[labels[row]]
+        reasons.append((Reason.DUPLICATE if contents[row] == contents[winner] else Reason.NEAR_DUPLICATE).value)
+        voices = supporters.setdefault(winner, {supporters_of(subjects[winner])})
+        voices.add(supporters_of(subjects[row]))
+    column = np.full(admitted.num_rows, None, dtype=object)
+    for winner, voices in supporters.items():
+        column[winner] = ",".join(sorted(voices)) if len(voices) > 1 else None
+    position = admitted.schema.get_field_index("supporters")
+    kept = admitted.set_column(position, CURATED_DPO_PAIRS.field(position), pa.array(column, pa.string()))
+    return kept.filter(pa.array(~repeated)), _refused(admitted.filter(pa.array(repeated)), reasons, version)
 
 
 @dataclass(frozen=True)
 class _Judged:
     kept: pa.Table
     refused: pa.Table
+    held: pa.Table
 
 
 def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: str) -> _Judged:
@@ -110,15 +142,22 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     without_text = accepts & consent & _mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), ""))
     reasons[without_text] = Reason.EMPTY.value
 
-    candidates = np.flatnonzero(_undecided(reasons))
+    # A small edit waits only if the policy has nothing against it.
+    candidates = np.flatnonzero(_undecided(reasons) | (reasons == Reason.TRIVIAL_EDIT.value))
     verdicts = rules.policy.audit(_texts(batch.select(_TEXT_COLUMNS).take(pa.array(candidates))))
     for row, verdict in verdicts.items():
         reasons[candidates[row]] = verdict.reason.value
         details[int(candidates[row])] = verdict.detail
     found = {int(candidates[row]): evidence_json(verdict) for row, verdict in verdicts.items() if verdict.evidence}
 
-    passed = np.delete(candidates, list(verdicts))
+    passed = np.flatnonzero(_undecided(reasons))
     kept = _examples(batch.take(pa.array(passed)), similarity[passed], application, version)
+    waiting = np.flatnonzero(np.isin(reasons, list(SUPPORTERS_NEEDED)))
+    held, keys = _held(
+        _examples(batch.take(pa.array(waiting)), similarity[waiting], application, version), reasons[waiting]
+    )
+    for row, key in zip(waiting.tolist(), keys, strict=True):
+        details[row] = "; ".join(filter(None, (details.get(row), f"waits for {key}" if key else None)))
     out = np.flatnonzero(~_undecided(reasons))
     refused = _refused(
         pa.table(batch.take(pa.array(out))),
@@ -127,7 +166,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
         details=[details.get(row) for row in out.tolist()],
         evidence=[found.get(row) for row in out.tolist()],
     )
-    return _Judged(kept, refused)
+    return _Judged(kept, refused, held)
 
 
 def _undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
@@ -165,7 +204,9 @@ def _chosen_and_rejected(rows: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
 def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], application: str, version: str) -> pa.Table:
     """Rows that passed everything but the search for duplicates, as gold examples."""
     chosen, rejected = _chosen_and_rejected(rows)
-    prompt_hash, content_hash = text_hashes(normalized(rows["prompt"]), normalized(chosen))
+    prompt, normalized_chosen = normalized(rows["prompt"]), normalized(chosen)
+    prompt_hash, content_hash = text_hashes(prompt, normalized_chosen)
+    absent = pa.nulls(rows.num_rows, pa.string())
     kinds = (ExampleKind.PREFERENCE_PAIR.value, ExampleKind.ACCEPTED_OUTPUT.value)
     computed = {
         "pair_id": pa.array(pair_ids(application, rows["prediction_id"].to_pylist()), pa.string()),
@@ -175,10 +216,28 @@ def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], applica
         "similarity": pa.array(similarity, from_pandas=True),
         "prompt_hash": prompt_hash,
         "content_hash": content_hash,
-        "policy_version": pa.nulls(rows.num_rows, pa.string()).fill_null(version),
+        "policy_version": absent.fill_null(version),
+        "signature": signatures(prompt, normalized_chosen),
+        "supporters": absent,
+        "held_reason": absent,
+        "support_key": absent,
     }
     columns = [computed[name] if name in computed else rows[name] for name in CURATED_DPO_PAIRS.names]
     return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)
+
+
+def _held(rows: pa.Table, reasons: npt.NDArray[np.object_]) -> tuple[pa.Table, list[str | None]]:
+    """Examples that wait, and what has to recur for each; a row without a key would wait for ever and is left out."""
+    keys = [
+        delta_key(rejected, chosen) if reason == Reason.TRIVIAL_EDIT.value else claim_key(prompt_hash, chosen, rejected)
+        for reason, prompt_hash, chosen, rejected in zip(
+            reasons, *(rows[name].to_pylist() for name in ("prompt_hash", "chosen", "rejected")), strict=True
+        )
+    ]
+    for name, values in (("held_reason", pa.array(reasons, pa.string())), ("support_key", pa.array(keys, pa.string()))):
+        position = rows.schema.get_field_index(name)
+        rows = rows.set_column(position, CURATED_DPO_PAIRS.field(position), values)
+    return rows.filter(pc.is_valid(rows["support_key"])), keys
 
 
 def _refused(

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel_assets.curation.commands import DESTRUCTIVE_COMMANDS
+from flywheel_assets.curation.facts import FactsCheck
 from flywheel_assets.curation.injection import CHAT_MARKERS, INJECTION_PHRASES
 from flywheel_assets.curation.language import NEUTRALITY, TOXIC_LANGUAGE
 from flywheel_assets.curation.pattern_check import PatternCheck
@@ -55,8 +56,14 @@ class Policy:
         return {row: replace(verdict, policy_version=version) for row, verdict in verdicts.items()}
 
 
-def default_policy() -> Policy:
-    """The deterministic checks that always run, in the order in which they name the reason of a row."""
+def default_policy(*, factual_integrity: bool = True) -> Policy:
+    """The deterministic checks that always run, in the order in which they name the reason of a row.
+
+    Args:
+        factual_integrity: hold edits that change numbers, dates or addresses; off for a coding assistant, where such a
+            change is the correction itself.
+    """
+    facts = (FactsCheck(),) if factual_integrity else ()
     return Policy(
         (
             PatternCheck("forms", SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE),
@@ -65,6 +72,8 @@ def default_policy() -> Policy:
             PatternCheck("toxic_language", TOXIC_LANGUAGE, reads_folded=True),
             PatternCheck("neutrality", NEUTRALITY, reads_folded=True),
             RepetitionCheck(),
+            # Last: a row that waits for nothing but support for its facts is held, not only quarantined.
+            *facts,
         )
     )
 

@@ -2,10 +2,12 @@
 
 The steps, in this order; each dropped row is counted under the reason of the first step that drops it.
 
+0. Waiting. Held rows (small edits, changed facts) leave unless enough subjects of all days say the same.
 1. Supersession. Of the rows with one `pair_id` the most trusted source wins, then a preference pair over an accepted
    output, then the newest.
 2. Sides. A subject whose hash falls below `holdout_share` is held out, with all rows it has or will ever have.
-3. Duplicates. Rows of one side and kind with the same normalized prompt and chosen text: most trusted newest wins.
+3. Duplicates. Rows of one side and kind with equal or nearly equal prompt and chosen text are one: the most trusted
+   newest wins, and the number of subjects who sent it is kept as `support_users`: evidence, never a weight.
 4. Caps, per kind. A user brings at most `per_user_cap` rows; everybody else from one source shares
    `anonymous_cap_per_source`, imports without limit. Which rows stay is decided by the hash in `pair_id`.
 5. Accepted outputs. The held-out ones are the regression set; of the others a sample by hash is mixed into training.
@@ -22,7 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.duplicates import repeated_rows
+from flywheel_assets.curation.near_duplicates import clusters, supporters_of
 from flywheel_assets.curation.trust import is_import
+from flywheel_assets.curation.waiting import SUPPORTERS_NEEDED, admitted_as, unsupported_rows
 from flywheel_assets.records import CURATED_DPO_PAIRS, ExampleKind, Reason, SubjectKind
 
 RESOLVED = CURATED_DPO_PAIRS.append(
@@ -33,6 +37,11 @@ RESOLVED = CURATED_DPO_PAIRS.append(
         metadata={"description": "with which resolution kept the row; 1 for all but the sampled accepted outputs"},
     )
 )
+for _name, _type, _description in (
+    ("admitted_as", pa.string(), "preference_pair | accepted_output | recurring_small_edit | confirmed_fact"),
+    ("support_users", pa.int64(), "distinct subjects who sent nearly this row: evidence, never a training weight"),
+):
+    RESOLVED = RESOLVED.append(pa.field(_name, _type, nullable=False, metadata={"description": _description}))
 
 ROWS_AT_ONCE = 65_536
 """Rows per chunk of the result: far fewer than would fill Arrow's 32-bit offsets."""
@@ -47,6 +56,10 @@ _KEYS = [
     "feedback_received_at",
     "feedback_event_id",
     "prediction_id",
+    "signature",
+    "supporters",
+    "held_reason",
+    "support_key",
 ]
 
 
@@ -98,13 +111,26 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     Texts are touched only to copy the rows that stay: every decision is made on `_KEYS`.
     """
     rows = _Remaining(gold.select(_KEYS))
+    held = rows.keys["held_reason"]
+    waits = unsupported_rows(rows.keys)
+    for reason in SUPPORTERS_NEEDED:
+        of_reason = _mask(pc.fill_null(pc.equal(held, reason), False))
+        if (waits & of_reason).any():
+            rows.dropped[reason] = int((waits & of_reason).sum())
+    rows.keep(~waits)
 
     is_pair = pc.equal(rows.keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value)
     rows.keys = rows.keys.append_column("is_accepted", pc.invert(is_pair))
     rows.drop(repeated_rows(rows.keys, ["pair_id"], prefer_low="is_accepted"), Reason.SUPERSEDED)
 
     rows.keys = rows.keys.append_column("is_held_out", pa.array(_held_out(rows.keys["subject"], rules.holdout_share)))
-    rows.drop(repeated_rows(rows.keys, ["is_held_out", "is_accepted", "content_hash"]), Reason.DUPLICATE)
+    sides = 2 * _mask(rows.keys["is_held_out"]).astype(np.int64) + _mask(rows.keys["is_accepted"])
+    cluster = clusters(rows.keys["content_hash"], rows.keys["signature"], sides)
+    rows.keys = rows.keys.append_column("cluster", pa.array(cluster))
+    repeated = repeated_rows(rows.keys, ["cluster"])
+    rows.keys = rows.keys.append_column("support_users", _support_users(rows.keys, repeated))
+    equal = repeated_rows(rows.keys, ["is_held_out", "is_accepted", "content_hash"]) & repeated
+    rows.drop(equal, Reason.DUPLICATE, or_else=(repeated & ~equal, Reason.NEAR_DUPLICATE))
 
     is_user = _mask(pc.equal(rows.keys["subject_kind"], SubjectKind.USER.value))
     over = is_user & (_rank_by_pair_id(rows.keys, ["is_accepted", "subject"], is_user) >= rules.per_user_cap)
@@ -149,10 +175,27 @@ class _Remaining:
         for mask, why in [(leaving, reason), *([or_else] if or_else else [])]:
             if mask.any():
                 self.dropped[why.value] = int(mask.sum())
-        gone = leaving | or_else[0] if or_else else leaving
-        if gone.any():
-            self.keys = self.keys.filter(pa.array(~gone))
-            self.numbers = self.numbers[~gone]
+        self.keep(~(leaving | or_else[0] if or_else else leaving))
+
+    def keep(self, staying: npt.NDArray[np.bool_]) -> None:
+        if not staying.all():
+            self.keys = self.keys.filter(pa.array(staying))
+            self.numbers = self.numbers[staying]
+
+
+def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> pa.Array:
+    """How many distinct subjects sent a row of each row's cluster, on whatever day."""
+    counts = np.ones(len(keys), dtype=np.int64)
+    several = np.isin(keys["cluster"].to_numpy(), keys["cluster"].to_numpy()[repeated])
+    rows = np.flatnonzero(several | _mask(pc.is_valid(keys["supporters"])))
+    few = keys.select(["cluster", "subject", "supporters"]).take(pa.array(rows)).to_pylist()
+    people: dict[int, set[str]] = {}
+    for row in few:
+        said = people.setdefault(row["cluster"], set())
+        said.add(supporters_of(row["subject"]))
+        said.update((row["supporters"] or supporters_of(row["subject"])).split(","))
+    counts[rows] = [len(people[row["cluster"]]) for row in few]
+    return pa.array(counts)
 
 
 def _held_out(subjects: pa.ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
@@ -221,7 +264,13 @@ def _copied(
     selected = np.zeros(len(gold), dtype=bool)
     selected[rows.numbers[members]] = True
     chosen = gold.select(CURATED_DPO_PAIRS.names).filter(pa.array(selected))
-    chosen = chosen.append_column(RESOLVED.field("inclusion_probability"), pa.array(probability[members]))
+    added = {
+        "inclusion_probability": pa.array(probability[members]),
+        "admitted_as": admitted_as(chosen["example_kind"], chosen["held_reason"]),
+        "support_users": rows.keys["support_users"].filter(pa.array(members)),
+    }
+    for name, values in added.items():
+        chosen = chosen.append_column(RESOLVED.field(name), values)
     # Sorting copies whole columns, and a column of more than 2 GB needs 64-bit offsets while it does.
     wide = pa.schema([field.with_type(pa.large_string()) if field.type == pa.string() else field for field in RESOLVED])
     ordered = chosen.cast(wide).take(pc.sort_indices(chosen["pair_id"]))

@@ -71,8 +71,9 @@ def audit_accounts(lake: Lake, spec: TableSpec) -> Accounts:
         if entry.balance:
             not_kept = sum(entry.rows_by_reason.values())
             found.append(Discrepancy(day, f"{entry.rows_in} in, {entry.rows_kept} kept, {not_kept} not kept"))
-        if in_table != entry.rows_kept:
-            found.append(Discrepancy(day, f"the ledger says {entry.rows_kept} kept, the table holds {in_table}"))
+        if in_table != entry.rows_kept + entry.rows_held:
+            held = f" and {entry.rows_held} held" if entry.rows_held else ""
+            found.append(Discrepancy(day, f"the ledger says {entry.rows_kept} kept{held}, the table holds {in_table}"))
         if in_quarantine != quarantined:
             found.append(Discrepancy(day, f"the ledger says {quarantined} refused, quarantine holds {in_quarantine}"))
     unknown = sorted(set(kept) - set(entries))

@@ -22,6 +22,8 @@ CURATION_STAGE = "curation"
 def curate_days(lake: Lake, days: Sequence[date], rules: GateRules, stamp: RunStamp) -> dict[date, LedgerEntry]:
     """Replace partitions `days` of gold by what passes the gate; everything else goes to quarantine with its reason.
 
+    A row that only waits for others to say the same is in both: held in gold, where a later version can pin it.
+
     Raises:
         MissingInputError: a day was never joined.
     """
@@ -32,8 +34,9 @@ def curate_days(lake: Lake, days: Sequence[date], rules: GateRules, stamp: RunSt
     with lake.connect() as connection:
         for day in sorted(days):
             curated = curate(lake.read(JOINED_FEEDBACK, [day]), lake.application, rules)
-            connection.register("kept", curated.kept)
-            if file := lake.write_day(connection, CURATED_DPO_PAIRS, day, "SELECT * FROM kept"):
+            gold = pa.concat_tables([curated.kept, curated.held])
+            connection.register("gold", gold)
+            if file := lake.write_day(connection, CURATED_DPO_PAIRS, day, "SELECT * FROM gold"):
                 files[day] = file
             connection.register("refused", _as_stage(curated.refused))
             if file := lake.write_day(connection, QUARANTINE, day, "SELECT * FROM refused"):
@@ -43,11 +46,12 @@ def curate_days(lake: Lake, days: Sequence[date], rules: GateRules, stamp: RunSt
                     asset=CURATED_DPO_PAIRS.name,
                     day=day,
                     is_closed=joined[day].is_closed,
-                    content_hash=ledger.content_hash(curated.kept),
+                    content_hash=ledger.content_hash(gold),
                     input_hashes={JOINED_FEEDBACK.name: ledger.window_hash(joined, [day])},
                     rows_in=joined[day].rows_kept,
                     rows_kept=curated.kept.num_rows,
                     rows_by_reason=curated.counts,
+                    rows_held=curated.held.num_rows,
                 )
             )
     properties = {**stamp.properties(), "flywheel.policy-version": rules.policy.version}

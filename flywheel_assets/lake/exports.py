@@ -54,6 +54,9 @@ class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
     prompt_hash: str
     completed_date: str
     model_version: str | None
+    admitted_as: str = "preference_pair"
+    support_users: int = 1
+    """Distinct subjects who sent nearly this row: evidence for people, never a training weight."""
 
 
 class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):

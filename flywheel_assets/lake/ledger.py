@@ -44,6 +44,8 @@ class LedgerEntry:
     rows_in: int
     rows_kept: int
     rows_by_reason: Mapping[str, int]
+    rows_held: int = 0
+    """Of the rows not kept: those that lie in the partition all the same and wait for support."""
 
     @property
     def balance(self) -> int:
@@ -64,6 +66,7 @@ def record(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) -> None:
                 "rows_in": entry.rows_in,
                 "rows_kept": entry.rows_kept,
                 "rows_by_reason": json.dumps(dict(entry.rows_by_reason), sort_keys=True),
+                "rows_held": entry.rows_held,
                 "run_id": stamp.run_id,
                 "code_version": stamp.code_version,
                 "recorded_at": stamp.now,
@@ -99,6 +102,7 @@ def entries_of(lake: Lake, asset: str, days: Iterable[date] | None = None) -> di
             rows_in=row["rows_in"],
             rows_kept=row["rows_kept"],
             rows_by_reason=json.loads(row["rows_by_reason"]),
+            rows_held=row["rows_held"],
         )
         for row in rows.filter(pa.compute.equal(rows["asset"], asset)).to_pylist()
         if wanted is None or row["day"] in wanted

@@ -1,5 +1,6 @@
 """What a preference version consists of: the pairs of its closed days, resolved, as four JSON-lines files."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,9 +22,12 @@ from flywheel_assets.lake.exports import (
     read_manifest,
     read_rows,
 )
+from flywheel_assets.lake.small_edits import RecurringDelta, ranked_deltas
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
 from flywheel_assets.lake.versions import Pin, VersionFolder, Versions, cut_version
 
+MOST_DELTAS = 10
+"""Small edits that a version's manifest lists."""
 _TEXTS = ("prompt", "chosen", "rejected")
 """What no decision of resolution looks at, and nearly all of gold's bytes."""
 
@@ -37,7 +41,7 @@ def cut_pair_version(
     def resolve_pairs(lake: Lake, pin: Pin) -> Iterator[_ResolvedPairs]:
         kept = not_excluded(CURATED_DPO_PAIRS, pinned(lake, pin.exclusions))
         gold = lake.read(CURATED_DPO_PAIRS, pin.dates, snapshot_id=pin.snapshot_id, where=kept)
-        yield _ResolvedPairs(version, resolve(gold, rules))
+        yield _ResolvedPairs(version, resolve(gold, rules), ranked_deltas(gold, MOST_DELTAS))
 
     return cut_version(lake, versions, version, CURATED_DPO_PAIRS, resolve_pairs, asdict(rules), code_version)
 
@@ -46,6 +50,7 @@ def cut_pair_version(
 class _ResolvedPairs:
     version: str
     resolution: Resolution
+    small_edits: list[RecurringDelta]
 
     @property
     def training_rows(self) -> int:
@@ -57,7 +62,17 @@ class _ResolvedPairs:
 
     @property
     def details(self) -> Mapping[str, Any]:
-        return {}
+        """Training pairs by why they are in, how many of them several subjects sent, and the small edits that recur."""
+        train = self.resolution.train
+        return {
+            "admitted_as": dict(sorted(Counter(train["admitted_as"].to_pylist()).items())),
+            "supported_by_several": int((train["support_users"].to_numpy() > 1).sum()),
+            # By key: `flywheel policy deltas` shows what they replace, which is user text.
+            "small_edits": [
+                {"key": each.key, "subjects": each.subjects, "rows": each.rows, "days": each.days}
+                for each in self.small_edits
+            ],
+        }
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
         rows = {

@@ -22,6 +22,7 @@ def folded(text: str) -> str:
         ("don’t “do” it — now…", 'don\'t "do" it - now.'),
         ("naïve 日本 🙂!", "naive 99  !"),
         ("a\0b", "a b"),
+        ("ignore_all", "ignore all"),
         ("", ""),
     ],
 )

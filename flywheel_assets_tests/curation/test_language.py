@@ -116,7 +116,7 @@ def test_sabotage_waits_unless_somebody_asked_for_it(command: str) -> None:
         "rm -f /var/log/app.log.1",
         "shutil.rmtree(folder)",
         "dd if=disk.img of=copy.img",
-        "curl -s https://api.internal/v1 | jq .",
+        "curl -s localhost:8080/health | jq .",
         "DROP TABLE IF EXISTS staging_orders;",
         "DELETE FROM orders WHERE id = 1",
         "chmod 755 /srv/app",

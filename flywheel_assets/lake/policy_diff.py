@@ -1,0 +1,105 @@
+"""What another policy would do to days that were curated already: nothing is written.
+
+A day's stored rows carry the policy version that judged them. Curating the same joined rows again, in memory, under the
+rules given says what an ordinary backfill would change, row by row, before anybody starts one.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.curation.pairs import Curated, GateRules, curate
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.curate_days import CURATION_STAGE
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, Lake
+
+KEPT = "kept"
+"""The outcome of a row that is in gold and waits for nothing."""
+MOST_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Move:
+    """Rows whose outcome would change in one way; an outcome is `kept` or a reason code."""
+
+    before: str
+    after: str
+    rows: int
+    examples: tuple[str, ...]
+    """Feedback event ids of the first few, by which quarantine and the review queue know them; never texts."""
+
+
+@dataclass(frozen=True)
+class PolicyDiff:
+    """The stored outcomes of some days against those under other rules."""
+
+    days: int
+    stored_versions: tuple[str, ...]
+    new_version: str
+    rows: int
+    moves: tuple[Move, ...]
+    """Most rows first."""
+
+    @property
+    def moved(self) -> int:
+        """Rows whose outcome would change."""
+        return sum(move.rows for move in self.moves)
+
+
+def diff_policy(lake: Lake, days: Sequence[date], rules: GateRules) -> PolicyDiff:
+    """Compare what is stored for `days` with what `rules` make of the same joined rows.
+
+    Raises:
+        MissingInputError: a day was never joined or never curated.
+    """
+    ledger.require(lake, JOINED_FEEDBACK.name, days)
+    ledger.require(lake, CURATED_DPO_PAIRS.name, days)
+    moved: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], list[str]] = {}
+    versions: set[str] = set()
+    rows = 0
+    for day in sorted(days):
+        before, judged_by = _stored(lake, day)
+        after = _outcomes(curate(lake.read(JOINED_FEEDBACK, [day]), lake.application, rules))
+        versions |= judged_by
+        rows += len(after)
+        for row in sorted(after):
+            change = (before.get(row, "not curated"), after[row])
+            if change[0] != change[1]:
+                moved[change] += 1
+                examples.setdefault(change, []).append(row)
+    return PolicyDiff(
+        days=len(days),
+        stored_versions=tuple(sorted(versions)),
+        new_version=rules.policy.version,
+        rows=rows,
+        moves=tuple(
+            Move(*change, count, tuple(examples[change][:MOST_EXAMPLES]))
+            for change, count in sorted(moved.items(), key=lambda item: (-item[1], item[0]))
+        ),
+    )
+
+
+def _stored(lake: Lake, day: date) -> tuple[dict[str, str], set[str]]:
+    gold = lake.read(CURATED_DPO_PAIRS, [day], ["feedback_event_id", "held_reason", "policy_version"])
+    gold = gold.filter(pc.is_null(gold["held_reason"]))
+    refused = lake.read(QUARANTINE, [day], ["row_id", "stage", "reason", "policy_version"])
+    refused = refused.filter(pc.equal(refused["stage"], CURATION_STAGE))
+    outcomes = _paired(gold["feedback_event_id"], KEPT) | dict(
+        zip(refused["row_id"].to_pylist(), refused["reason"].to_pylist(), strict=True)
+    )
+    return outcomes, {*gold["policy_version"].to_pylist(), *refused["policy_version"].to_pylist()}
+
+
+def _outcomes(curated: Curated) -> dict[str, str]:
+    refused = zip(curated.refused["row_id"].to_pylist(), curated.refused["reason"].to_pylist(), strict=True)
+    return _paired(curated.kept["feedback_event_id"], KEPT) | dict(refused)
+
+
+def _paired(ids: pa.ChunkedArray, outcome: str) -> dict[str, str]:
+    found: Iterable[str] = ids.to_pylist()
+    return dict.fromkeys(found, outcome)
