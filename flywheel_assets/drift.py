@@ -116,8 +116,8 @@ def compare(reference: DriftReference, fields: pa.Table, limits: DriftLimits | N
 
     Args:
         reference: what the model was trained on.
-        fields: rows of now, unsampled; further columns are ignored, and a column that is not there is missing in all
-            rows.
+        fields: rows of now, unsampled, of whole weeks: one day is never like a week in its calendar features. Further
+            columns are ignored, and a column that is not there is missing in all rows.
         limits: their minimum number of rows.
     """
     enough = (limits or DriftLimits()).min_rows

@@ -8,9 +8,12 @@ import pyarrow.compute as pc
 import pytest
 
 from benchmarks.fraud_handbook import measures
+from flywheel_assets.drift import DriftLimits, breaches, compare, drift_reference
 from flywheel_assets_tests.handbook import (
+    FEATURES,
     LABEL_DELAY_DAYS,
     EmergingFraud,
+    between,
     decisions,
     logistic_regression,
     published_split,
@@ -61,3 +64,18 @@ def test_an_emerging_fraud_is_not_there_before_its_day(rows: pa.Table) -> None:
         pc.sum(part["terminal_risk_1d"].filter(mask)).as_py() for part, mask in zip((rows, later), before, strict=True)
     )
     assert later_risk < risk / 2
+
+
+def test_weeks_without_drift_are_not_named(rows: pa.Table) -> None:
+    """The data is stationary: 15 fields of 11 overlapping weeks, against the first week whose windows are filled."""
+    reference = drift_reference(between(rows, date(2018, 7, 22), date(2018, 7, 29)).select(FEATURES))
+    for first in (date(2018, 7, 29) + timedelta(days=number) for number in range(11)):
+        week = between(rows, first, first + timedelta(days=7)).select(FEATURES)
+        assert breaches(compare(reference, week), DriftLimits()) == {}
+
+
+def test_a_single_day_is_no_sample_of_a_week(rows: pa.Table) -> None:
+    """Incident: against a week's reference, every day was named for `is_weekend`; drift is asked of whole weeks."""
+    reference = drift_reference(between(rows, date(2018, 7, 22), date(2018, 7, 29)).select(FEATURES))
+    sunday = between(rows, date(2018, 7, 29), date(2018, 7, 30)).select(FEATURES)
+    assert list(breaches(compare(reference, sunday), DriftLimits())) == ["is_weekend"]
