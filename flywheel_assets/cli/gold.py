@@ -156,3 +156,19 @@ def _print_facts(title: str, facts: "dict[str, object]") -> None:
 
 def _days(days: list[str]) -> str:
     return f"{len(days)}: {days[0]} … {days[-1]}" if days else "none"
+
+
+@app.command()
+def verify(application: Application = "assistant") -> None:
+    """Check every version's manifest against files, tag, pin and rows; exit code 1 with the first differences."""
+    from flywheel_assets.defs.resources import Stores
+    from flywheel_assets.lake import verification
+
+    config, stores = load_application(application), Stores()
+    found = verification.verify(stores.lake(application), stores.versions(application), config.tables.gold)
+    for difference in found.differences[:10]:
+        console.print(difference, highlight=False, soft_wrap=True, style="red")
+    if found.differences:
+        console.print(f"{len(found.differences)} differences in {found.versions} versions")
+        raise typer.Exit(1)
+    console.print(f"{found.versions} versions are what their manifests say")

@@ -44,7 +44,7 @@ def assemble(
     )
     return dg.Definitions(
         assets=[*daily, *versions],
-        asset_checks=[*daily_checks(application), *version_checks(application.name), *more_checks],
+        asset_checks=[*daily_checks(application), *version_checks(application), *more_checks],
         jobs=[daily_job, turn_job, rollback_job(application)],
         schedules=[daily_schedule(application, daily_job.name)],
         sensors=[training_threshold_sensor(application, rule, turn_job.name)],

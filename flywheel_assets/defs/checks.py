@@ -7,11 +7,10 @@ import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.errors import FlywheelError
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts, describe
-from flywheel_assets.lake.exports import verify_manifest
 from flywheel_assets.lake.tables import GROUND_TRUTH, TableSpec
+from flywheel_assets.lake.verification import verify
 
 
 def daily_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
@@ -65,24 +64,21 @@ def _days_are_fresh(
     return days_are_fresh
 
 
-def version_checks(application: str) -> Sequence[dg.AssetChecksDefinition]:
+def version_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
     """The checks of the gold versions."""
 
     @dg.asset_check(
-        asset=[application, "gold_snapshot"],
+        asset=[application.name, "gold_snapshot"],
         # Not blocking: trainer and evaluation verify what they read, and a damaged old version must not stop a new one.
-        description="Every exported file of every version is what its manifest says, byte for byte.",
+        description="Every version's manifest against its files, tag and rows; `flywheel verify` says the same.",
     )
     def exports_match_their_manifests(stores: Stores) -> dg.AssetCheckResult:
-        exported = [folder for folder in stores.versions(application) if folder.export.exists()]
-        changed = []
-        for folder in exported:
-            try:
-                verify_manifest(folder.export)
-            except FlywheelError as error:
-                changed.append(str(error))
+        lake, versions = stores.lake(application.name), stores.versions(application.name)
+        found = verify(lake, versions, application.tables.gold)
         return dg.AssetCheckResult(
-            passed=not changed, description="; ".join(changed[:3]), metadata={"versions": len(exported)}
+            passed=not found.differences,
+            description="; ".join(found.differences[:3]),
+            metadata={"versions": found.versions, "differences": len(found.differences)},
         )
 
     return [exports_match_their_manifests]

@@ -26,8 +26,8 @@ class DayOf(StrEnum):
 
 
 # What each kind of gold table calls these; the first one that is there and not null counts.
-_RECEIVED_DAY = ("feedback_received_date", "label_received_date", "prediction_received_date", "completed_date")
-_OCCURRED_AT = ("occurred_at", "labelled_at", "predicted_at")
+_RECEIVED = ("feedback_received_date", "label_received_at", "completed_date")
+_OCCURRED = ("occurred_at", "predicted_at")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,16 +190,13 @@ def not_excluded(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
     return f"NOT {condition(spec, exclusions)}"
 
 
-_USED = {*_RECEIVED_DAY, *_OCCURRED_AT, "subject", "subject_kind", "user_id", "model_version"}
+_USED = {*_RECEIVED, *_OCCURRED, "subject", "subject_kind", "user_id", "model_version"}
 
 
 def _condition(spec: TableSpec, rule: ExclusionRule) -> str:
     conditions = []
     if rule.first_day:
-        if rule.by is DayOf.RECEIVED:
-            day = _first_known(spec, _RECEIVED_DAY)
-        else:
-            day = f"CAST({_first_known(spec, _OCCURRED_AT)} AS DATE)"
+        day = _first_known(spec, _RECEIVED if rule.by is DayOf.RECEIVED else _OCCURRED)
         conditions.append(f"{day} BETWEEN DATE '{rule.first_day}' AND DATE '{rule.last_day}'")
     if rule.user_id:
         of_user = [f"(subject = {quoted(rule.user_id)} AND subject_kind = 'user')"]
@@ -212,7 +209,8 @@ def _condition(spec: TableSpec, rule: ExclusionRule) -> str:
 
 
 def _first_known(spec: TableSpec, columns: Sequence[str]) -> str:
-    return f"coalesce({', '.join(name for name in columns if name in spec.schema.names)})"
+    days = [f"CAST({name} AS DATE)" for name in columns if name in spec.schema.names]
+    return f"coalesce({', '.join(days)})"
 
 
 def _append(lake: Lake, row: dict[str, object], key: str) -> None:

@@ -1,0 +1,159 @@
+"""`flywheel verify`: every gold version against its manifest, files, pin, tag, and the table it was cut from.
+
+What is found is told without user text, so that asset checks may show it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import msgspec
+
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.errors import FlywheelError
+from flywheel_assets.lake.exclusions import condition, pinned
+from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
+from flywheel_assets.lake.references import tags
+from flywheel_assets.lake.tables import Lake, TableSpec
+from flywheel_assets.lake.versions import Pin, VersionFolder, Versions, version_number
+
+_LONGEST_LINE_BYTES = 64 * 2**20
+_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED)
+_HELD_OUT = (ExportSet.HOLDOUT, ExportSet.REGRESSION)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at and what is not as it should be."""
+
+    versions: int
+    differences: tuple[str, ...]
+    """One sentence each, led by the version's name."""
+
+
+def verify(lake: Lake, versions: Versions, gold: TableSpec) -> Verification:
+    """Verify every exported version, and that every tag of a version has one."""
+    exported = [folder for folder in versions if folder.export.exists()]
+    tagged = tags(lake, gold)
+    found = [
+        f"{folder.version}: {difference}"
+        for folder in exported
+        for difference in verify_version(lake, gold, folder, tagged.get(folder.version))
+    ]
+    known = {folder.version for folder in exported}
+    # Cutting tags before it exports: only a version that somebody went on with is missing its export.
+    begun = {folder.version for folder in versions if folder.is_trained or folder.is_finished}
+    lost = sorted(name for name in tagged if version_number(name) and name in begun and name not in known)
+    return Verification(len(exported), (*found, *(f"{name}: its export is missing" for name in lost)))
+
+
+def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snapshot: int | None) -> Iterator[str]:
+    """What is wrong with one version, as sentences; stops at the first damage that makes the rest unreadable."""
+    try:
+        manifest = verify_manifest(folder.export)
+    except FlywheelError as error:
+        yield str(error)
+        return
+    except (OSError, msgspec.DecodeError) as error:
+        yield f"its manifest cannot be read: {type(error).__name__}"
+        return
+    if tag_snapshot is None:
+        yield f"its tag is gone from {gold.name}"
+        return
+    if tag_snapshot != manifest.snapshot_id:
+        yield f"its tag points to snapshot {tag_snapshot}, its manifest says {manifest.snapshot_id}"
+        return
+    pin = msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
+    if (pin.snapshot_id, pin.days, sorted(pin.exclusions)) != (
+        manifest.snapshot_id,
+        manifest.days,
+        sorted(manifest.exclusions),
+    ):
+        yield "its pin and its manifest name other snapshots, days or exclusions"
+        return
+    with lake.connect() as connection:
+        for which, file in manifest.files.items():
+            connection.execute(f"CREATE TEMP VIEW {which.value} AS {_rows(folder.export / file.name)}")
+        lake.register(connection, gold, pin.dates, view="gold", snapshot_id=manifest.snapshot_id)
+        yield from _counts(connection, manifest)
+        yield from _sides(connection, manifest)
+        yield from _contents(connection, lake, gold, manifest)
+
+
+def _rows(path: Path) -> str:
+    """SQL for an exported file as (key, subject, text_hash, is_same), where classification rows have no texts."""
+    if path.suffix == ".parquet":
+        return (
+            "SELECT prediction_id AS key, NULL::VARCHAR AS subject, NULL::VARCHAR AS text_hash, false AS is_same "
+            f"FROM read_parquet({quoted(str(path))})"
+        )
+    columns = "{pair_id: 'VARCHAR', subject: 'VARCHAR', prompt: 'VARCHAR', chosen: 'VARCHAR', rejected: 'VARCHAR'}"
+    return (
+        f"SELECT pair_id AS key, subject, {_text_hash('pair_id')} AS text_hash, "
+        "coalesce(chosen = rejected, false) AS is_same "
+        f"FROM read_ndjson({quoted(str(path))}, columns = {columns}, maximum_object_size = {_LONGEST_LINE_BYTES})"
+    )
+
+
+def _text_hash(key: str) -> str:
+    return f"md5(concat_ws(chr(31), {key}, prompt, chosen, coalesce(rejected, chr(30))))"
+
+
+def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    found = connection.execute(query).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def _counts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterator[str]:
+    for which, file in manifest.files.items():
+        rows = _number(connection, f"SELECT count(*) FROM {which.value}")
+        if rows != file.rows:
+            yield f"{file.name} has {rows} rows, its manifest says {file.rows}"
+        distinct = _number(connection, f"SELECT count(DISTINCT key) FROM {which.value}")
+        if distinct != rows:
+            yield f"{file.name} names {rows - distinct} examples twice"
+    # An erasure takes rows from the table and from the files; what was left out before it is counted as it was.
+    accounted = sum(file.rows for file in manifest.files.values()) + sum(manifest.dropped.values())
+    accounted += sum(each.rows_removed - each.gold_rows_removed for each in manifest.erasures)
+    in_gold = _number(connection, "SELECT count(*) FROM gold")
+    if accounted != in_gold:
+        yield f"{in_gold} rows were pinned, {accounted} are exported or left out for a reason"
+
+
+def _sides(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterator[str]:
+    def union(sets: Sequence[ExportSet], column: str) -> str:
+        there = [which.value for which in sets if which in manifest.files]
+        return " UNION ALL ".join(f"SELECT {column} FROM {name}" for name in there) or f"SELECT '' AS {column} LIMIT 0"
+
+    both = _number(
+        connection,
+        f"SELECT count(*) FROM (SELECT DISTINCT subject FROM ({union(_LEARNT, 'subject')}) WHERE subject IS NOT NULL "
+        f"INTERSECT SELECT DISTINCT subject FROM ({union(_HELD_OUT, 'subject')}))",
+    )
+    if both:
+        yield f"{both} held-out subjects are in the training rows"
+    for which in manifest.files:
+        same = _number(connection, f"SELECT count(*) FROM {which.value} WHERE is_same")
+        if same:
+            yield f"{same} pairs of {which.value} have the same chosen and rejected text"
+
+
+def _contents(connection: duckdb.DuckDBPyConnection, lake: Lake, gold: TableSpec, manifest: Manifest) -> Iterator[str]:
+    covered = condition(gold, pinned(lake, manifest.exclusions))
+    for which in manifest.files:
+        if "pair_id" in gold.schema.names:
+            there = f"SELECT {_text_hash('pair_id')} AS text_hash, {covered} AS is_excluded FROM gold"
+            by = "text_hash"
+        else:
+            there = f"SELECT prediction_id AS key, {covered} AS is_excluded FROM gold"
+            by = "key"
+        # A row that an exclusion covers may have a twin that it does not: only rows without one are wrong.
+        known = f"SELECT {by}, bool_and(is_excluded) AS is_excluded FROM ({there}) GROUP BY 1"
+        unknown = _number(connection, f"SELECT count(*) FROM {which.value} ANTI JOIN ({known}) USING ({by})")
+        if unknown:
+            yield f"{unknown} rows of {which.value} are not in the pinned days of {gold.name}"
+        out = _number(connection, f"SELECT count(*) FROM {which.value} JOIN ({known}) USING ({by}) WHERE is_excluded")
+        if out:
+            yield f"{out} rows of {which.value} are excluded"
