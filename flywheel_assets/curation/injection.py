@@ -84,6 +84,20 @@ _PHRASES = (
     ),
 )
 
+_JUDGE = (
+    "judge_address",
+    r"\b(?:judges?|moderators?|classifiers?|graders?|evaluators?|content filters?|safety (?:model|filter"
+    r"|system)s?)[,:;]? "
+    r"(?:please |must |should |will |you (?:must|should) )*(?:pass|approve|accept|allow|clear|mark|rate"
+    r"|classify|label|answer"
+    r"|return|respond|output|ignore|skip)\b"
+    r"|\"?\bverdict\"?[ ]?[:=][ ]?\"?(?:pass|safe|ok|accept|approved?)\b"
+    r"|\b(?:mark|rate|classify|label|score|judge|treat) (?:this|it|the following|the above"
+    r"|my) (?:\w+ ){0,3}as (?:safe|harmless|pass|passed|benign|ok)\b"
+    r"|\b(?:this|the) (?:text|edit|message|item|content) (?:is|was|has been) (?:already )?(?:pre-?approved"
+    r"|verified as safe|approved by (?:the )?(?:safety|moderation|admin))",
+)
+
 _FORM = r"(?:response|responses|answer|answers|reply|replies|output|message|completion|summary)"
 _YOUR_ANSWER = rf"(?:your|the (?:ai|assistant|model|bot)'?s?) (?:(?:final|next|own|entire|whole) )?{_FORM}"
 _ADDED_PHRASES = (
@@ -129,5 +143,6 @@ def _injection(
 INJECTION_PHRASES = (
     *(_injection(name, expression, ("prompt", "chosen"), 0.9) for name, expression in _PHRASES),
     *(_injection(name, expression, ("chosen",), 0.5, ("rejected",)) for name, expression in _ADDED_PHRASES),
+    _injection(*_JUDGE, ("chosen",), 0.7, ("rejected",)),
 )
 CHAT_MARKERS = tuple(_injection(name, expression, ("prompt", "chosen"), 0.9) for name, expression in _MARKERS)

@@ -29,11 +29,14 @@ class Policy:
     """Checks in the order in which they see a row."""
 
     checks: tuple[Check, ...]
+    outside: tuple[Check, ...] = ()
+    """Models that are asked last, about nothing that a check has objected to already: a row that waits costs no
+    budget, and personal data travel to nobody. Rows that only wait for support are asked about as well."""
 
     @property
     def version(self) -> str:
         """Sixteen hex characters over the checks' names and versions, in order."""
-        identity = json.dumps([[check.name, check.version] for check in self.checks])
+        identity = json.dumps([[check.name, check.version] for check in (*self.checks, *self.outside)])
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def audit(self, texts: pa.Table) -> dict[int, Verdict]:
@@ -52,6 +55,16 @@ class Policy:
             for row, verdict in _answers(check, seen).items():
                 number = int(numbers[row])
                 verdicts[number] = _merged(verdicts[number], verdict) if number in verdicts else verdict
+        for check in self.outside:
+            refused = [row for row, verdict in verdicts.items() if verdict.reason is not Reason.UNSUPPORTED_FACT]
+            shown = np.ones(len(texts), dtype=bool)
+            shown[refused] = False
+            numbers = np.flatnonzero(shown)
+            if len(numbers):
+                for row, verdict in _answers(check, texts.filter(pa.array(shown))).items():
+                    number = int(numbers[row])
+                    # Its reason, not the earlier one: a row that the judge refuses must not go on waiting for support.
+                    verdicts[number] = _merged(verdict, verdicts[number]) if number in verdicts else verdict
         version = self.version
         return {row: replace(verdict, policy_version=version) for row, verdict in verdicts.items()}
 

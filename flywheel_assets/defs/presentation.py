@@ -42,9 +42,10 @@ def report_days(context: dg.AssetExecutionContext, entries: Mapping[date, Ledger
     for entry in entries.values():
         context.add_asset_metadata(
             {
-                "dagster/partition_row_count": entry.rows_kept,
+                "dagster/partition_row_count": entry.rows_kept + entry.rows_held,
                 "rows_in": entry.rows_in,
                 "rows_kept": entry.rows_kept,
+                "rows_held": entry.rows_held,
                 "state": "closed" if entry.is_closed else "open: rows are provisional",
                 "content_hash": entry.content_hash,
                 "not_kept": reasons_table(entry.rows_by_reason),

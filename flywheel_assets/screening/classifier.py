@@ -1,0 +1,193 @@
+"""The classifier check: any local Hugging Face text-classification model, in a process of its own.
+
+The process is started when the first row has to be judged and ends with this one: model libraries cost seconds and
+gigabytes that a code location must not pay, and a crash in them must not take a run along. Whatever goes wrong leaves
+the rows in quarantine under `check_unavailable`.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from flywheel_assets.curation.hazards import Hazard
+from flywheel_assets.curation.verdicts import Action, Evidence, Judgement, Verdict
+from flywheel_assets.records import Reason
+
+
+class ClassifierError(Exception):
+    """The process gave no scores; its message holds no user text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierCheck:
+    """Quarantines texts that a model finds harmful (`Policy.outside`)."""
+
+    model: Path
+    """Folder with config.json, tokenizer and model.safetensors; nothing is downloaded, no pickle is read."""
+    harmful: Mapping[str, str]
+    """The model's labels that count, each with the hazard that it stands for."""
+    threshold: float = 0.5
+    """Score of a harmful label from which a text waits."""
+    rows_at_once: int = 32
+    timeout_s: float = 120.0
+    """Of one batch; the first one includes loading the model."""
+    name: str = "classifier"
+    _running: list["_Process"] = field(default_factory=list, repr=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.harmful.values()) - set(Hazard))
+        if unknown or not self.harmful:
+            raise ValueError(f"harmful labels stand for {unknown or 'nothing'}; valid: {', '.join(Hazard)}")
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold is {self.threshold}; need more than 0, at most 1")
+
+    @property
+    def version(self) -> str:
+        """Digest of the model's files, the labels and the threshold."""
+        identity = json.dumps([_digest(self.model), sorted(self.harmful.items()), self.threshold, "1"])
+        return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+    def judge(self, texts: pa.Table) -> Judgement:
+        """Score every chosen text, whole: the highest score of any part of it counts."""
+        chosen = texts["chosen"].to_pylist()
+        passed = np.zeros(len(chosen), dtype=bool)
+        verdicts: dict[int, Verdict] = {}
+        broken: str | None = None
+        for start in range(0, len(chosen), self.rows_at_once):
+            some = chosen[start : start + self.rows_at_once]
+            scores: list[dict[str, float]] = []
+            if broken is None:
+                try:
+                    scores = self._scores(some)
+                except ClassifierError as error:
+                    # Not tried again for this batch: a model that cannot be loaded would be loaded for every slice.
+                    broken = str(error)
+            for offset in range(len(some)):
+                if broken is not None:
+                    detail = f"{self.name}: {broken}"
+                    verdicts[start + offset] = Verdict(Action.QUARANTINE, Reason.CHECK_UNAVAILABLE, detail)
+                elif verdict := self._verdict(scores[offset]):
+                    verdicts[start + offset] = verdict
+                else:
+                    passed[start + offset] = True
+        return Judgement(passed, verdicts)
+
+    def close(self) -> None:
+        """End the process, if one runs."""
+        with self._lock:
+            while self._running:
+                self._running.pop().end()
+
+    def _verdict(self, scores: Mapping[str, float]) -> Verdict | None:
+        found = tuple(
+            Evidence(self.name, hazard, round(scores[label], 4), "chosen")
+            for label, hazard in sorted(self.harmful.items())
+            if scores[label] >= self.threshold
+        )
+        if not found:
+            return None
+        detail = ", ".join(f"{self.name}: {evidence.category} {evidence.score:.2f}" for evidence in found)
+        return Verdict(Action.QUARANTINE, Reason.CLASSIFIER, detail, found)
+
+    def _scores(self, texts: list[str]) -> list[dict[str, float]]:
+        with self._process() as process:
+            scores = process.ask(texts, self.timeout_s)
+        if len(scores) != len(texts):
+            raise ClassifierError(f"gave {len(scores)} scores for {len(texts)} texts")
+        missing = sorted({label for label in self.harmful for each in scores if label not in each})
+        if missing:
+            raise ClassifierError(f"has no label {', '.join(missing)}; it has {', '.join(sorted(scores[0]))}")
+        return scores
+
+    @contextmanager
+    def _process(self) -> Iterator["_Process"]:
+        with self._lock:
+            if not self._running:
+                if not (self.model / "config.json").is_file():
+                    raise ClassifierError("there is no config.json in the model's folder")
+                self._running.append(_Process(self.model))
+            try:
+                yield self._running[0]
+            except ClassifierError:
+                # In an unknown state: an answer that comes too late would be taken for the next one's.
+                self._running.pop().end()
+                raise
+
+
+class _Answer(msgspec.Struct):
+    scores: list[dict[str, float]] = []
+    error: str | None = None
+
+
+class _Process:
+    """`classifier_process`, asked one JSON line at a time."""
+
+    def __init__(self, model: Path) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "flywheel_assets.screening.classifier_process", str(model)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._reader = ThreadPoolExecutor(1)
+
+    def ask(self, texts: list[str], timeout_s: float) -> list[dict[str, float]]:
+        """Scores per label for every text."""
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        try:
+            self._child.stdin.write(msgspec.json.encode(texts) + b"\n")
+            self._child.stdin.flush()
+            line = self._line(self._child.stdout).result(timeout_s)
+        except FutureTimeoutError:
+            raise ClassifierError(f"no answer within {timeout_s:g} s") from None
+        except OSError:
+            raise ClassifierError("its process ended") from None
+        try:
+            answer = msgspec.json.decode(line, type=_Answer)
+        except msgspec.DecodeError:
+            raise ClassifierError("its process ended" if not line else "its process spoke no JSON") from None
+        if answer.error is not None:
+            raise ClassifierError(answer.error)
+        return answer.scores
+
+    def end(self) -> None:
+        """Kill the process and take its last word."""
+        self._child.kill()
+        self._child.wait()
+        self._reader.shutdown()
+        for stream in (self._child.stdin, self._child.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+    def _line(self, stream: IO[bytes]) -> "Future[bytes]":
+        return self._reader.submit(stream.readline)
+
+
+@cache
+def _digest(model: Path) -> str:
+    """sha256 over names and contents of the model's files; of a folder that is not there, a word that says so."""
+    if not (model / "config.json").is_file():
+        return "absent"
+    digest = hashlib.sha256()
+    for file in sorted(path for path in model.iterdir() if path.is_file()):
+        digest.update(file.name.encode() + b"\0")
+        with open(file, "rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
