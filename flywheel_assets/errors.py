@@ -19,6 +19,7 @@ FlywheelError
 └── TransientError                 the same input may succeed later: Dagster retries
     ├── CommitContentionError      the lake's commit lock or catalog stayed busy past the deadline
     ├── CaptureUnavailableError    the capture service did not answer
+    ├── LandingUnavailableError    the landing zone on S3 does not answer
     ├── BrokerUnavailableError     the message broker does not answer or refuses for now
     ├── RolloutError               the serving side did not take the new champion
     ├── EventLogError              capture cannot make events durable right now: nothing was acknowledged
@@ -112,6 +113,10 @@ class CommitContentionError(TransientError):
 
 class CaptureUnavailableError(TransientError):
     """The capture service did not answer."""
+
+
+class LandingUnavailableError(TransientError):
+    """The landing zone on S3 does not answer, or refuses for now."""
 
 
 class BrokerUnavailableError(TransientError):

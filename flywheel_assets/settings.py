@@ -15,6 +15,11 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".flywheel"), description="Folder of everything that lasts, unless set one by one below.")
     landing_dir: Path | None = Field(None, description="Landing zone. Default: <home>/landing.")
+    landing_s3: str | None = Field(
+        None,
+        description="s3://BUCKET/PREFIX: where sealed segments are brought and Dagster reads them; the landing folder "
+        "is then only the way there. Default: the landing folder itself.",
+    )
     # Addresses may hold passwords: whoever prints the settings does not print them.
     catalog_uri: str | None = Field(
         None, repr=False, description="Iceberg SQL catalog. Default: sqlite:///<home>/catalog.db."

@@ -38,6 +38,7 @@ from flywheel_assets.capture.intake import ENDPOINTS, CaptureLimits, EventLog, I
 from flywheel_assets.capture.keys import KeyStore
 from flywheel_assets.capture.operations import Operations
 from flywheel_assets.capture.segments import Clock, SegmentLimits, SegmentLog, system_clock
+from flywheel_assets.capture.shipping import ShippedLog, configured_shipper
 from flywheel_assets.capture.telemetry import Telemetry
 from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.errors import CaptureUnavailableError, SettingsError
@@ -190,13 +191,19 @@ def configured_access(settings: Settings, clock: Clock = system_clock) -> Access
     return Access(clock=clock)
 
 
-def _local_log(settings: Settings, clock: Clock, telemetry: Telemetry) -> SegmentLog:
+def _local_log(settings: Settings, clock: Clock, telemetry: Telemetry) -> SegmentLog | ShippedLog:
     segment_log = SegmentLog(settings.resolved_landing_dir(), segment_limits(settings), clock, telemetry)
     telemetry.watch("queued_events", "Events that wait for the disk.", lambda: segment_log.queued_events)
     telemetry.watch(
         "unpublished_segments", "Segments that could not be published yet.", lambda: segment_log.unpublished_segments
     )
-    return segment_log
+    shipper = configured_shipper(settings, clock)
+    if shipper is None:
+        return segment_log
+    telemetry.watch(
+        "unshipped_segments", "Sealed segments that S3 does not have yet.", lambda: len(shipper.unshipped())
+    )
+    return ShippedLog(segment_log, shipper)
 
 
 def _broker_log(address: BrokerAddress, settings: Settings, telemetry: Telemetry) -> BrokerLog:

@@ -1,5 +1,6 @@
 """Commands over landed days: bring telemetry in, materialize, say what is stale; and the gate over a plain file."""
 
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,9 +49,11 @@ def import_(
 ) -> None:
     """Send existing telemetry through capture into today's landing; importing a file twice changes nothing."""
     from flywheel_assets.capture.importing import import_file
+    from flywheel_assets.capture.shipping import configured_shipper
 
     load_application(application)
-    result = import_file(file, application, settings().resolved_landing_dir())
+    with configured_shipper(settings()) or nullcontext():
+        result = import_file(file, application, settings().resolved_landing_dir())
     console.print(f"{result.accepted:,} of {result.lines:,} lines accepted, {result.refused:,} refused")
     for complaint in result.errors[:10]:
         errors.print(f"line {complaint.line}: {complaint.error}", markup=False, style="yellow")
@@ -69,12 +72,13 @@ def turn(
     moment = datetime.now(UTC)
     last = moment.date() if now else last_closed_day(moment)
     if now:
+        from flywheel_assets.capture.shipping import wait_until_shipped
         from flywheel_assets.lake.landing import wait_until_sealed
 
         with console.status("waiting for capture to seal its open segments"):
             sealed = wait_until_sealed(
                 settings().resolved_landing_dir(), application, settings().capture_segment_age_s + 15
-            )
+            ) and wait_until_shipped(settings(), application, 30.0)
         if not sealed:
             errors.print("an open segment was not sealed in time and is left out; is capture running?", style="yellow")
     if last < config.start_date:

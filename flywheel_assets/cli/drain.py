@@ -1,6 +1,7 @@
 """The process between a message broker and the landing zone."""
 
 import signal
+from contextlib import nullcontext
 from threading import Event
 from typing import Annotated
 
@@ -27,6 +28,7 @@ def drain(
     from flywheel_assets.capture.logs import log_json_lines
     from flywheel_assets.capture.segments import SegmentLog
     from flywheel_assets.capture.service import segment_limits
+    from flywheel_assets.capture.shipping import configured_shipper
 
     address = broker_address(settings())
     if address is None:
@@ -40,7 +42,7 @@ def drain(
         signal.signal(ending, lambda *_: stop.set())
     root = settings().resolved_landing_dir()
     console.print(f"draining {address} into {root}", style="bold", highlight=False, soft_wrap=True)
-    with SegmentLog(root, segment_limits(settings())) as segment_log:
+    with configured_shipper(settings()) or nullcontext(), SegmentLog(root, segment_limits(settings())) as segment_log:
         counts = run(lambda: open_consumer(address), segment_log, root, stop, until_empty=until_empty)
     console.print(
         f"drained {counts.rows} events in {counts.messages} messages; unreadable messages: {counts.unreadable}",

@@ -54,7 +54,7 @@ def _raw_asset(application: FlywheelApplication, kind: EventKind, description: s
             lake = stores.lake(application.name)
             stamp = stamp_of(context, clock, INGEST_CODE_VERSION)
             days = partition_days(context)
-            report_days(context, ingest_days(lake, stores.landing_root, kind, days, stamp, tables))
+            report_days(context, ingest_days(lake, stores.landing(), kind, days, stamp, tables))
 
     return raw_events
 

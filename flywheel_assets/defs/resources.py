@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from flywheel_assets.lake.object_landing import ObjectLanding
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets.registry import ModelRegistry
@@ -21,10 +22,12 @@ class Stores(dg.ConfigurableResource[None]):
     def _settings(self) -> Settings:
         return settings() if self.home is None else Settings(home=Path(self.home))
 
-    @property
-    def landing_root(self) -> Path:
-        """The landing zone of all applications."""
-        return self._settings().resolved_landing_dir()
+    def landing(self) -> Path | ObjectLanding:
+        """The landing zone of all applications: a folder, or a prefix of an S3 bucket."""
+        where = self._settings()
+        if where.landing_s3 is None:
+            return where.resolved_landing_dir()
+        return ObjectLanding.at(where.landing_s3, self.s3_client())
 
     def lake(self, application: str) -> Lake:
         """The Iceberg tables of one application."""
@@ -48,10 +51,10 @@ class Stores(dg.ConfigurableResource[None]):
         return str(local if local.exists() else name)
 
     def s3_client(self) -> Any:
-        """boto3's S3 client, by the standard AWS settings and `FLYWHEEL_S3_ENDPOINT`."""
-        import boto3
+        """S3's client, by the standard AWS settings and `FLYWHEEL_S3_ENDPOINT`."""
+        from dagster_aws.s3 import S3Resource
 
-        return boto3.client("s3", endpoint_url=self._settings().s3_endpoint)
+        return S3Resource(endpoint_url=self._settings().s3_endpoint).get_client()
 
     def scratch(self, *parts: str) -> Path:
         """A folder for work in progress."""

@@ -20,6 +20,7 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.landed_lines import POSITION, RefusedLine, read_lines
 from flywheel_assets.lake.landing import EventKind, LandedDay, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.object_landing import ObjectLanding, ObjectLandingZone
 from flywheel_assets.lake.tables import GROUND_TRUTH, PREFERENCE_TABLES, QUARANTINE, ApplicationTables, Lake, TableSpec
 from flywheel_assets.records import Reason
 
@@ -38,7 +39,7 @@ def raw_table(kind: EventKind, tables: ApplicationTables) -> TableSpec:
 
 def ingest_days(
     lake: Lake,
-    landing_root: Path,
+    landing: Path | ObjectLanding,
     kind: EventKind,
     days: Sequence[date],
     stamp: RunStamp,
@@ -49,15 +50,16 @@ def ingest_days(
     Raises:
         LandingRetiredError: a closed day's segments are gone; nothing is changed.
         ClosedDayError: a closed day's segment was altered; nothing is changed.
+        LandingUnavailableError: the landing zone on S3 does not answer; nothing is changed.
     """
     spec = raw_table(kind, tables)
-    zone = LandingZone(landing_root, lake.application, kind)
+    zone = _zone(landing, lake.application, kind)
     # Before today is listed, and for all days: the schedule reads a closed and curated day never again.
     zone.republish_late(stamp.now)
     # Oldest first: a segment that is late for a day that only now closes moves to today, too.
     landed = [zone.read(day, stamp.now) for day in sorted(days)]
     with lake.connect() as connection:
-        ingested = [_ingest_day(lake, connection, spec, day) for day in landed]
+        ingested = [_ingest_day(lake, connection, spec, zone, day) for day in landed]
     properties = stamp.properties()
     stage = spec.name
     files = {result.entry.day: result.file for result in ingested if result.file}
@@ -69,7 +71,17 @@ def ingest_days(
     return {entry.day: entry for entry in entries}
 
 
-def _ingest_day(lake: Lake, connection: duckdb.DuckDBPyConnection, spec: TableSpec, landed: LandedDay) -> _Ingested:
+def _zone(landing: Path | ObjectLanding, application: str, kind: EventKind) -> LandingZone | ObjectLandingZone:
+    return LandingZone(landing, application, kind) if isinstance(landing, Path) else landing.zone(application, kind)
+
+
+def _ingest_day(
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    spec: TableSpec,
+    zone: LandingZone | ObjectLandingZone,
+    landed: LandedDay,
+) -> _Ingested:
     if not landed.paths:
         entry = LedgerEntry(spec.name, landed.day, landed.is_closed, landed.content_hash, {}, 0, 0, {})
         return _Ingested(entry, None, None)
@@ -77,7 +89,8 @@ def _ingest_day(lake: Lake, connection: duckdb.DuckDBPyConnection, spec: TableSp
     event = pa.schema([column for column in spec.schema if column.name != spec.day_column])
     readable = lake.new_file(spec, landed.day)
     try:
-        lines = read_lines(landed.paths, event, readable)
+        with zone.fetched(landed, lake.scratch / "landing") as segments:
+            lines = read_lines(segments, event, readable)
         file, distinct = _first_receipts(lake, connection, spec, landed.day, readable)
     finally:
         readable.unlink(missing_ok=True)

@@ -13,8 +13,8 @@ nothing acknowledged is lost and no closed day changes.
 import hashlib
 import os
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -47,7 +47,9 @@ class Segment(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class _Closing(msgspec.Struct, frozen=True):
+class Closing(msgspec.Struct, frozen=True):
+    """The content of `_CLOSED.json`."""
+
     closed_at: datetime
     segments: list[Segment]
 
@@ -110,7 +112,7 @@ class LandingZone:
             LandingRetiredError: listed segments are gone; the day's table partition must be left untouched.
         """
         folder = self.day_folder(day)
-        is_over = now >= datetime.combine(day + timedelta(days=1), time(), UTC) + CLOSING_DELAY
+        is_over = now >= closing_time(day)
         # A closing holds also where this reader's clock is behind the one that closed the day.
         if is_over or (folder / CLOSED_FILE).exists():
             closing = self._close(day, now)
@@ -118,10 +120,10 @@ class LandingZone:
                 day=day,
                 paths=tuple(folder / segment.name for segment in closing.segments),
                 is_closed=True,
-                content_hash=_digest([(segment.name, segment.sha256) for segment in closing.segments]),
+                content_hash=content_digest([(segment.name, segment.sha256) for segment in closing.segments]),
             )
         paths = tuple(sorted(folder.glob("*.jsonl")))
-        return LandedDay(day, paths, False, _digest([(path.name, path.stat().st_size) for path in paths]))
+        return LandedDay(day, paths, False, content_digest([(path.name, path.stat().st_size) for path in paths]))
 
     def republish_late(self, now: datetime) -> list[Path]:
         """Move every segment that is late for its closed day to today, whoever reads those days; returns new paths.
@@ -137,7 +139,12 @@ class LandingZone:
                 moved += self._republish_late_segments(folder, _read_closing(closed_file), now)
         return moved
 
-    def _close(self, day: date, now: datetime) -> _Closing:
+    @contextmanager
+    def fetched(self, landed: LandedDay, scratch: Path) -> Iterator[Sequence[Path]]:
+        """The day's segments as files of this machine, which they are already."""
+        yield landed.paths
+
+    def _close(self, day: date, now: datetime) -> Closing:
         folder = self.day_folder(day)
         folder.mkdir(parents=True, exist_ok=True)
         closed_file = folder / CLOSED_FILE
@@ -145,13 +152,13 @@ class LandingZone:
             closing = _read_closing(closed_file)
             self._verify(folder, closing, day)
         else:
-            write_once(closed_file, msgspec.json.encode(_Closing(closed_at=now, segments=_segments(folder))))
+            write_once(closed_file, msgspec.json.encode(Closing(closed_at=now, segments=_segments(folder))))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
             closing = _read_closing(closed_file)
         self._republish_late_segments(folder, closing, now)
         return closing
 
-    def _verify(self, folder: Path, closing: _Closing, day: date) -> None:
+    def _verify(self, folder: Path, closing: Closing, day: date) -> None:
         missing = [segment.name for segment in closing.segments if not (folder / segment.name).exists()]
         if missing:
             raise LandingRetiredError(
@@ -166,7 +173,7 @@ class LandingZone:
                     "A closed day never changes: restore the file."
                 )
 
-    def _republish_late_segments(self, folder: Path, closing: _Closing, now: datetime) -> list[Path]:
+    def _republish_late_segments(self, folder: Path, closing: Closing, now: datetime) -> list[Path]:
         listed = {segment.name for segment in closing.segments}
         moved = []
         for late in sorted(folder.glob("*.jsonl")):
@@ -189,8 +196,8 @@ def wait_until_sealed(
     return True
 
 
-def _read_closing(closed_file: Path) -> _Closing:
-    return msgspec.json.decode(closed_file.read_bytes(), type=_Closing)
+def _read_closing(closed_file: Path) -> Closing:
+    return msgspec.json.decode(closed_file.read_bytes(), type=Closing)
 
 
 def _segments(folder: Path) -> list[Segment]:
@@ -202,5 +209,11 @@ def _segments(folder: Path) -> list[Segment]:
     return segments
 
 
-def _digest(parts: list[tuple[str, object]]) -> str:
+def closing_time(day: date) -> datetime:
+    """From when on the first reader closes the day."""
+    return datetime.combine(day + timedelta(days=1), time(), UTC) + CLOSING_DELAY
+
+
+def content_digest(parts: list[tuple[str, object]]) -> str:
+    """What a day's content is known by."""
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

@@ -1,0 +1,261 @@
+"""The landing zone on S3: the same days and closings as on a disk, where nothing can be renamed or locked.
+
+    s3://<bucket>/<prefix>/<application>/<kind>/received_date=YYYY-MM-DD/<segment>.<sha256>.jsonl
+    s3://<bucket>/<prefix>/<application>/<kind>/received_date=YYYY-MM-DD/_CLOSED.json
+
+Every object is created by a PUT with `IfNoneMatch`, whole or not at all. The hash in a segment's name lets a day be
+closed from its listing alone, and shows a reader that it has what was published. A closing is the one object of its
+name: of two readers who close a day at the same moment one is refused and reads the other's list.
+
+S3 must know conditional writes (AWS does since 2024, MinIO and moto as well).
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import msgspec
+
+from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingUnavailableError, SettingsError
+from flywheel_assets.lake.files import file_sha256
+from flywheel_assets.lake.landing import (
+    CLOSED_FILE,
+    Closing,
+    EventKind,
+    LandedDay,
+    Segment,
+    closing_time,
+    content_digest,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_DOWNLOADS = 8
+_SEGMENT = re.compile(r"[^/]+\.([0-9a-f]{64})\.jsonl")
+_DAY = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})/$")
+_TAKEN = frozenset({"PreconditionFailed", "412"})
+_ABSENT = frozenset({"NoSuchKey", "404"})
+_PERMANENT = frozenset(
+    {"NoSuchBucket", "AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidBucketName"}
+)
+
+
+@dataclass(frozen=True)
+class ObjectLanding:
+    """The landing zone of all applications under one prefix of a bucket; `client` is boto3's S3 client."""
+
+    client: Any
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def at(cls, uri: str, client: Any) -> "ObjectLanding":
+        """The landing zone at `s3://bucket/prefix`.
+
+        Raises:
+            SettingsError: it is no such URI.
+        """
+        match = re.fullmatch(r"s3://([^/?#]+)(?:/([^?#]*))?", uri)
+        if match is None:
+            raise SettingsError(f"FLYWHEEL_LANDING_S3 is {uri!r}; valid: s3://BUCKET or s3://BUCKET/PREFIX")
+        return cls(client, match[1], (match[2] or "").strip("/"))
+
+    def zone(self, application: str, kind: EventKind) -> "ObjectLandingZone":
+        """The part of one application and kind of event."""
+        return ObjectLandingZone(self, "/".join(filter(None, (self.prefix, application, kind))))
+
+
+@dataclass(frozen=True)
+class ObjectLandingZone:
+    """The landing prefix of one application and kind of event; what `LandingZone` is on a disk."""
+
+    landing: ObjectLanding
+    folder: str
+
+    def publish(self, segment: Path, day: date) -> str:
+        """Make a complete local segment visible under `day`; returns its name there. Again is harmless.
+
+        Raises:
+            LandingUnavailableError: S3 does not answer; whether the segment is there is not known.
+            SettingsError: there is no such bucket, or we may not write to it.
+        """
+        name = f"{segment.name.removesuffix('.jsonl')}.{file_sha256(segment)}.jsonl"
+        with open(segment, "rb") as body:
+            # Taken means that an earlier attempt arrived whose answer was lost: the hash is in the name.
+            self._create(self._key(day, name), body)
+        return name
+
+    def days(self) -> list[date]:
+        """Every received day that has a segment or a closing, ascending."""
+        pages = self._pages(Prefix=f"{self.folder}/", Delimiter="/")
+        prefixes = [found["Prefix"] for page in pages for found in page.get("CommonPrefixes", [])]
+        matches = (_DAY.search(prefix) for prefix in prefixes)
+        return sorted(date.fromisoformat(match[1]) for match in matches if match)
+
+    def read(self, day: date, now: datetime) -> LandedDay:
+        """List one day, closing it first when its time has come; see `fetched` for its content.
+
+        Raises:
+            ClosedDayError: a listed segment's size changed since the closing.
+            LandingRetiredError: listed segments are gone; the day's table partition must be left untouched.
+            LandingUnavailableError: S3 does not answer.
+        """
+        closing = self._closing(day)
+        segments = self._segments(day)
+        if closing is None and now < closing_time(day):
+            names = tuple(Path(segment.name) for segment in segments)
+            return LandedDay(day, names, False, content_digest([(each.name, each.bytes) for each in segments]))
+        if closing is None:
+            self._create(self._key(day, CLOSED_FILE), msgspec.json.encode(Closing(closed_at=now, segments=segments)))
+            # Another reader may have closed the day at the same moment: its list is the one that holds.
+            closing = self._closing(day)
+            assert closing is not None
+            segments = self._segments(day)
+        self._verify(day, closing, segments)
+        self._republish_late_segments(day, closing, segments, now)
+        return LandedDay(
+            day=day,
+            paths=tuple(Path(segment.name) for segment in closing.segments),
+            is_closed=True,
+            content_hash=content_digest([(segment.name, segment.sha256) for segment in closing.segments]),
+        )
+
+    def republish_late(self, now: datetime) -> list[str]:
+        """Move every segment that is late for its closed day to today; returns their names. One listing per day."""
+        moved: list[str] = []
+        for day in self.days():
+            segments = self._segments(day)
+            closing = self._closing(day) if segments else None
+            if closing is not None:
+                moved += self._republish_late_segments(day, closing, segments, now)
+        return moved
+
+    @contextmanager
+    def fetched(self, landed: LandedDay, scratch: Path) -> Iterator[list[Path]]:
+        """Verified local copies of a day's segments, in order, for as long as the block runs.
+
+        Raises:
+            ClosedDayError: an object does not hold what its name says.
+            LandingRetiredError: an object is gone.
+            LandingUnavailableError: S3 does not answer.
+        """
+        scratch.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=scratch, prefix="landing-") as folder, ThreadPoolExecutor(_DOWNLOADS) as threads:
+            names = [path.name for path in landed.paths]
+            yield list(threads.map(lambda name: self._download(landed.day, name, Path(folder) / name), names))
+
+    def _download(self, day: date, name: str, target: Path) -> Path:
+        key = self._key(day, name)
+        content = self._content(key)
+        if content is None:
+            raise LandingRetiredError(f"{self._shown(key)} is gone since the day was listed; restore it")
+        target.write_bytes(content)
+        match = _SEGMENT.fullmatch(name)
+        if match is None or file_sha256(target) != match[1]:
+            raise ClosedDayError(f"{self._shown(key)} does not hold what its name says: restore the object")
+        return target
+
+    def _closing(self, day: date) -> Closing | None:
+        content = self._content(self._key(day, CLOSED_FILE))
+        return None if content is None else msgspec.json.decode(content, type=Closing)
+
+    def _segments(self, day: date) -> list[Segment]:
+        found = []
+        for page in self._pages(Prefix=self._key(day, "")):
+            for each in page.get("Contents", []):
+                name = each["Key"].rpartition("/")[2]
+                match = _SEGMENT.fullmatch(name)
+                if match:
+                    found.append(Segment(name, each["Size"], match[1]))
+        return sorted(found, key=lambda segment: segment.name)
+
+    def _verify(self, day: date, closing: Closing, segments: list[Segment]) -> None:
+        there = {segment.name: segment for segment in segments}
+        where = self._shown(self._key(day, ""))
+        missing = [segment.name for segment in closing.segments if segment.name not in there]
+        if missing:
+            raise LandingRetiredError(
+                f"{where}: {len(missing)} of {len(closing.segments)} segments of the closed day {day} are gone "
+                f"(first: {missing[0]}). The table keeps its rows; restore the objects to read the day again."
+            )
+        for segment in closing.segments:
+            if there[segment.name].bytes != segment.bytes:
+                raise ClosedDayError(
+                    f"{where}{segment.name} has {there[segment.name].bytes} bytes, its closing recorded "
+                    f"{segment.bytes}. A closed day never changes: restore the object."
+                )
+
+    def _republish_late_segments(
+        self, day: date, closing: Closing, segments: list[Segment], now: datetime
+    ) -> list[str]:
+        listed = {segment.name for segment in closing.segments}
+        late = [segment.name for segment in segments if segment.name not in listed]
+        for name in late:
+            # Copied first: a reader that dies in between leaves it in both places, and the lake keeps one receipt.
+            content = self._content(self._key(day, name))
+            if content is not None:
+                self._create(self._key(now.date(), name), content)
+                self._call(
+                    partial(self.landing.client.delete_object, Bucket=self.landing.bucket, Key=self._key(day, name))
+                )
+        return late
+
+    def _create(self, key: str, body: Any) -> bool:
+        """Create the object; False where one of its name is there already."""
+        landing = self.landing
+        try:
+            self._call(
+                lambda: landing.client.put_object(Bucket=landing.bucket, Key=key, Body=body, IfNoneMatch="*"), _TAKEN
+            )
+        except KeyError:
+            return False
+        return True
+
+    def _content(self, key: str) -> bytes | None:
+        landing = self.landing
+        try:
+            content: bytes = self._call(
+                lambda: landing.client.get_object(Bucket=landing.bucket, Key=key)["Body"].read(), _ABSENT
+            )
+        except KeyError:
+            return None
+        return content
+
+    def _pages(self, **parameters: Any) -> list[dict[str, Any]]:
+        paginator = self.landing.client.get_paginator("list_objects_v2")
+        return self._call(lambda: list(paginator.paginate(Bucket=self.landing.bucket, **parameters)))
+
+    def _call(self, request: Callable[[], T], expected: frozenset[str] = frozenset()) -> T:
+        """The answer; `KeyError` for one of the expected refusals, our errors for all other failures."""
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        where = self._shown(self.folder)
+        try:
+            return request()
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in expected:
+                raise KeyError(code) from None
+            if code in _PERMANENT:
+                raise SettingsError(f"S3 refuses {where}: {code}; check FLYWHEEL_LANDING_S3 and the rights") from None
+            raise LandingUnavailableError(f"{where}: S3 answered {code}") from None
+        except NoCredentialsError as error:
+            raise SettingsError(f"{where}: {error}; credentials are found as every AWS client finds them") from None
+        except BotoCoreError as error:
+            raise LandingUnavailableError(f"{where}: S3 does not answer ({type(error).__name__})") from None
+
+    def _key(self, day: date, name: str) -> str:
+        return f"{self.folder}/received_date={day.isoformat()}/{name}"
+
+    def _shown(self, key: str) -> str:
+        return f"s3://{self.landing.bucket}/{key}"
