@@ -348,6 +348,7 @@ HARD_EXAMPLES = pa.schema(
         _column("labeling_source", pa.string(), "who said so; `silence` for a matured negative"),
         _column("label_known_at", TIMESTAMP, "when the label was known here at the earliest"),
         _column("label_received_at", TIMESTAMP, "when capture received it; for silence the end of the day"),
+        _column("label_received_date", pa.date32(), "first receipt of the label; null: silence", nullable=True),
         _column("model_version", pa.string(), "which model scored it", nullable=True),
         _column("subject", pa.string(), "whom it is about"),
         _column("subject_kind", pa.string(), "user | thread | prediction"),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flywheel_assets.boosting import fit_classifier
 from flywheel_assets.classification_gate import (
     ClassifierEvidence,
     ClassifierLimits,
@@ -23,7 +24,6 @@ from flywheel_assets.classification_gate import (
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.gate import Decision
 from flywheel_assets.metrics import Interval
-from flywheel_assets.training.boosting import fit_classifier
 
 Array = npt.NDArray[Any]
 

@@ -78,6 +78,20 @@ def examine(
     connection.execute(f"CREATE OR REPLACE TEMP TABLE examined_silence AS {_silence_sql(day, contract)}")
 
 
+def subject_sql(prediction: str) -> str:
+    """Whom a raw prediction is about, as `records.subject_of_score` decides it."""
+    return f"coalesce(nullif({prediction}.user_id, ''), nullif({prediction}.thread_id, ''), {prediction}.prediction_id)"
+
+
+def subject_kind_sql(prediction: str) -> str:
+    """Of what kind that subject is."""
+    return (
+        f"CASE WHEN nullif({prediction}.user_id, '') IS NOT NULL THEN {quoted(SubjectKind.USER)} "
+        f"WHEN nullif({prediction}.thread_id, '') IS NOT NULL THEN {quoted(SubjectKind.THREAD)} "
+        f"ELSE {quoted(SubjectKind.PREDICTION)} END"
+    )
+
+
 def _labels_sql(salt: str, contract: ScoreContract, rules: MiningRules) -> str:
     positive, negative = quoted(contract.positive_label), quoted(contract.negative_label)
     held = "false"
@@ -104,7 +118,7 @@ SELECT *,
                    WHEN {quoted(Reason.INVALID_FEATURES)} THEN problem END AS detail
 FROM (
     SELECT *, feedback_event_id AS label_event_id, feedback_received_at AS label_received_at,
-           coalesce(known_at, occurred_at) AS label_known_at
+           feedback_received_date AS label_received_date, coalesce(known_at, occurred_at) AS label_known_at
     FROM ({_judged_sql(salt, rules, labels)})
 )
 """
@@ -131,21 +145,18 @@ FROM ({_judged_sql(salt, rules, silence)})
 
 def _silence_sql(day: date, contract: ScoreContract) -> str:
     known_at = datetime.combine(day + timedelta(days=1), time(), UTC).isoformat()
-    kind = (
-        f"CASE WHEN nullif(p.user_id, '') IS NOT NULL THEN {quoted(SubjectKind.USER)} "
-        f"WHEN nullif(p.thread_id, '') IS NOT NULL THEN {quoted(SubjectKind.THREAD)} "
-        f"ELSE {quoted(SubjectKind.PREDICTION)} END"
-    )
     return f"""
 SELECT * EXCLUDE (problem), CASE WHEN problem IS NOT NULL THEN {quoted(Reason.INVALID_FEATURES)} END AS reason,
        problem AS detail
 FROM (
     SELECT DATE {quoted(day.isoformat())} AS completed_date, p.prediction_id, NULL::VARCHAR AS label_event_id,
+           NULL::DATE AS label_received_date,
            p.received_date AS prediction_received_date, p.occurred_at AS predicted_at, false AS is_positive,
            {quoted(SILENCE)} AS labeling_source, TIMESTAMPTZ {quoted(known_at)} AS label_known_at,
            TIMESTAMPTZ {quoted(known_at)} AS label_received_at, p.model_version,
-           coalesce(nullif(p.user_id, ''), nullif(p.thread_id, ''), p.prediction_id) AS subject,
-           {kind} AS subject_kind, p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity,
+           {subject_sql("p")} AS subject,
+           {subject_kind_sql("p")} AS subject_kind,
+           p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity,
            d.discrepancy, d.severity, d.selection_reason, d.inclusion_probability, d.draw, p.event_id,
            {contract.problem_sql("p.features")} AS problem
     FROM raw_predictions p JOIN silent_decisions d ON d.event_id = p.event_id

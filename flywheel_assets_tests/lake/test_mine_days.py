@@ -1,82 +1,27 @@
 """`hard_examples`: every label and every matured silence is kept or counted under one reason, on exactly one day."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date, datetime, time, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
-from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
+from flywheel_assets.curation.score_contract import FeatureType
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake import ledger
-from flywheel_assets.lake.accounting import audit_accounts
-from flywheel_assets.lake.landing import EventKind
-from flywheel_assets.lake.ledger import LedgerEntry
-from flywheel_assets.lake.mine_days import DISPUTE_STAGE, mine_days, mining_lookback_days
+from flywheel_assets.lake.mine_days import DISPUTE_STAGE, mining_lookback_days
 from flywheel_assets.lake.tables import CLASSIFICATION_TABLES, HARD_EXAMPLES, QUARANTINE
-from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback, make_label, make_score
+from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback
+from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
-
-CONTRACT = ScoreContract(
-    features={"amount": FeatureType.NUMBER, "night": FeatureType.BOOLEAN, "country": FeatureType.TEXT}
-)
-# Everything is drawn, so that a test sees every row.
-RULES = MiningRules(maturity_days=7, sampling=SamplingRules(floor=1.0))
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Workbench:
     return Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
-
-
-def score(on: date, name: str, **more: Any) -> dict[str, Any]:
-    received = datetime.combine(on, time(12), NOON.tzinfo)
-    row = {"prediction_id": name, "event_id": f"p-{name}-{on}", "received_at": received, "occurred_at": received}
-    return make_score(**{**row, **more})
-
-
-def label(on: date, name: str, **more: Any) -> dict[str, Any]:
-    received = datetime.combine(on, time(13), NOON.tzinfo)
-    row = {"prediction_id": name, "event_id": f"l-{name}-{on}", "received_at": received, "occurred_at": received}
-    return make_label(**{**row, **more})
-
-
-def run(
-    bench: Workbench,
-    events: Sequence[dict[str, Any]],
-    last: date,
-    rules: MiningRules = RULES,
-    contract: ScoreContract = CONTRACT,
-    each_day: bool = False,
-) -> dict[date, LedgerEntry]:
-    """Land the events on the day they were received and materialize everything up to `last`."""
-    for kind, is_score in ((EventKind.PREDICTION, True), (EventKind.FEEDBACK, False)):
-        of_kind = [row for row in events if ("score" in row) is is_score]
-        for on in {row["received_at"].date() for row in of_kind}:
-            bench.land(kind, on, [row for row in of_kind if row["received_at"].date() == on])
-    days = ledger.day_range(DAY, last)
-    bench.ingest_both(days)
-    bench.join(days)
-    return mine(bench, days, rules, contract, each_day)
-
-
-def mine(
-    bench: Workbench,
-    days: Sequence[date],
-    rules: MiningRules = RULES,
-    contract: ScoreContract = CONTRACT,
-    each_day: bool = False,
-) -> dict[date, LedgerEntry]:
-    entries: dict[date, LedgerEntry] = {}
-    for some in [[each] for each in days] if each_day else [days]:
-        entries |= mine_days(bench.lake, some, bench.start, bench.window, contract, rules, stamp())
-    assert audit_accounts(bench.lake, HARD_EXAMPLES).discrepancies == ()
-    return entries
 
 
 def examples(bench: Workbench) -> dict[tuple[str, str], dict[str, Any]]:

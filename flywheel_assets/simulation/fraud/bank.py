@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from flywheel_assets.boosting import fit_classifier
 from flywheel_assets.simulation.fraud.deployment import FraudModel, Policy
 from flywheel_assets.simulation.fraud.features import FeatureStore
 from flywheel_assets.simulation.fraud.labels import Action, Label, Outside
 from flywheel_assets.simulation.fraud.world import Floats, FraudWorld, Transactions
-from flywheel_assets.training.boosting import fit_classifier
 
 PREHISTORY_DAYS = 77
 """Payments before the flywheel: the windows fill, then come the static model's training days, then their labels."""

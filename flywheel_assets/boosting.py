@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 MODEL_FILE, ENCODING_FILE = "model.txt", "features.json"
+MODEL_FOLDER = "model"
+"""Within a trainer's result: where the two files lie."""
 
 # LightGBM refuses JSON's own characters in a feature's name, and replaces white space behind one's back.
 _FEATURE_NAME = re.compile(r'[^\s",:\[\]{}]+')
@@ -224,6 +226,15 @@ def fit_classifier(
         params=recipe.parameters(),
     )
     return TrainedClassifier(lightgbm.train(recipe.parameters(), data, num_boost_round=recipe.trees), encoding)
+
+
+def features_of(rows: pa.Table) -> pa.Table:
+    """The features of exported rows, whose column `features` is a STRUCT: one column each."""
+    structs = rows["features"].combine_chunks()
+    return pa.table(
+        [pc.struct_field(structs, index) for index in range(structs.type.num_fields)],
+        names=[field.name for field in structs.type],
+    )
 
 
 def load_classifier(folder: Path) -> TrainedClassifier:

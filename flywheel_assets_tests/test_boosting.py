@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.errors import SettingsError, TrainingError
-from flywheel_assets.training.boosting import (
+from flywheel_assets.boosting import (
     ENCODING_FILE,
     MODEL_FILE,
     ClassifierRecipe,
@@ -15,6 +14,7 @@ from flywheel_assets.training.boosting import (
     fit_classifier,
     load_classifier,
 )
+from flywheel_assets.errors import SettingsError, TrainingError
 
 FEW_TREES = ClassifierRecipe(trees=20, min_leaf_hessian=1.0)
 

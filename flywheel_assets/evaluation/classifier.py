@@ -1,0 +1,144 @@
+"""Scores challenger and incumbent on a version's evaluation rows, in a process of its own: `python -m … REQUEST.json`.
+
+    <output_dir>/
+        evaluation.json   the report
+
+The incumbent is the champion's model, scored again on the features as they were logged. Before the first promotion it
+is the scores that were served: nobody else has the model that made them.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flywheel_assets.boosting import MODEL_FILE, MODEL_FOLDER, features_of, load_classifier
+from flywheel_assets.classification_gate import measured
+from flywheel_assets.classification_metrics import (
+    alerts,
+    precision_at_k,
+    precision_recall_points,
+    reliability_bins,
+    score_groups,
+    score_rows,
+)
+from flywheel_assets.evaluation.classifier_requests import (
+    CHALLENGER,
+    INCUMBENT,
+    REPORT_FILE,
+    ClassifierEvaluationReport,
+    ClassifierEvaluationRequest,
+    ModelScores,
+)
+from flywheel_assets.evaluation.own_process import run_process, whole_folder
+from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
+from flywheel_assets.lake.files import file_sha256
+
+Floats = npt.NDArray[np.float64]
+
+
+def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvaluationReport:
+    """Score both models; a finished evaluation of the same request is left as it is, another champion's gives way.
+
+    Raises:
+        ManifestMismatchError: the export is not what was asked for.
+        TrainingError: a model cannot be read, or the rows lack one of its features.
+    """
+    output, challenger_dir = Path(request.output_dir), Path(request.challenger_dir)
+    challenger_sha256 = file_sha256(challenger_dir / MODEL_FOLDER / MODEL_FILE)
+    if output.exists():
+        report = read_report(output)
+        if (report.request_digest, report.challenger_sha256) == (request.digest(), challenger_sha256):
+            return report
+    export = Path(request.export_dir)
+    manifest = verify_manifest(export, request.manifest_sha256)
+    started = time.perf_counter()
+    rows = pq.read_table(export / manifest.files[ExportSet.EVALUATION].name)
+    challenger = _scored(challenger_dir, rows)
+    champion_dir = Path(request.champion_dir) if request.champion_dir else None
+    incumbent = _scored(champion_dir, rows) if champion_dir else rows["score_at_decision"].to_numpy()
+    labels = rows["is_positive"].to_numpy(zero_copy_only=False)
+    weeks = _week_names(rows, manifest)
+    entities = rows["subject"].to_pylist()
+    has_segments = rows["segment"].null_count < rows.num_rows
+    segments = ["none" if segment is None else segment for segment in rows["segment"].to_pylist()]
+    name = "champion" if champion_dir else "deployed model"
+    report = ClassifierEvaluationReport(
+        request_digest=request.digest(),
+        manifest_sha256=request.manifest_sha256,
+        challenger_sha256=challenger_sha256,
+        champion_version=request.champion_version,
+        champion_sha256=file_sha256(champion_dir / MODEL_FOLDER / MODEL_FILE) if champion_dir else None,
+        incumbent=name,
+        rows=rows.num_rows,
+        scores={
+            model: _model_scores(request, rows, labels, scores, weeks, segments if has_segments else None)
+            for model, scores in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
+        },
+        evidence=measured(
+            labels,
+            incumbent,
+            challenger,
+            incumbent=name,
+            weeks=weeks,
+            entities=entities,
+            segments=segments if has_segments else None,
+            threshold=request.threshold,
+            draws=request.bootstrap_draws,
+        ),
+        seconds=time.perf_counter() - started,
+    )
+    with whole_folder(output, replaces=True) as building:
+        (building / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    return report
+
+
+def read_report(output: Path) -> ClassifierEvaluationReport:
+    """The report of a finished evaluation."""
+    return msgspec.json.decode((output / REPORT_FILE).read_bytes(), type=ClassifierEvaluationReport)
+
+
+def _scored(trained: Path, rows: pa.Table) -> Floats:
+    return load_classifier(trained / MODEL_FOLDER).predict(features_of(rows))
+
+
+def _model_scores(
+    request: ClassifierEvaluationRequest,
+    rows: pa.Table,
+    labels: npt.NDArray[np.bool_],
+    scores: Floats,
+    weeks: Sequence[str],
+    segments: Sequence[str] | None,
+) -> ModelScores:
+    days = [day.isoformat() for day in rows["prediction_received_date"].to_pylist()]
+    return ModelScores(
+        overall=score_rows(labels, scores),
+        by_week=score_groups(weeks, labels, scores),
+        by_segment=score_groups(segments, labels, scores) if segments is not None else {},
+        precision_at_k=precision_at_k(days, rows["subject"].to_pylist(), labels, scores, request.cards_per_day),
+        alerts=None if request.threshold is None else alerts(scores, request.threshold),
+        curve=precision_recall_points(labels, scores),
+        reliability=reliability_bins(labels, scores),
+    )
+
+
+def _week_names(rows: pa.Table, manifest: Manifest) -> list[str]:
+    """The first day of each row's week."""
+    first = date.fromisoformat(str(manifest.details["evaluate_from"]))
+    return [(first + timedelta(days=7 * week)).isoformat() for week in rows["week"].to_pylist()]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the request file that is the only argument; returns the exit code."""
+    return run_process(arguments, ClassifierEvaluationRequest, evaluate_classifier)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,242 @@
+"""What a classification version consists of: sampled, weighted training rows and all evaluation rows, as Parquet."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from flywheel_assets.curation.example_resolution import (
+    Calendar,
+    evaluation_rows_sql,
+    judged_examples_sql,
+    training_rows_sql,
+)
+from flywheel_assets.curation.mining import MiningRules
+from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.engine import write_parquet
+from flywheel_assets.lake.exclusions import Exclusion, in_force, not_excluded, pinned
+from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, read_manifest
+from flywheel_assets.lake.files import file_sha256
+from flywheel_assets.lake.tables import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES, Lake
+from flywheel_assets.lake.versions import Pin, Versions, cut_version
+
+_ROW_GROUP_ROWS = 100_000
+_COUNTED = [
+    "completed_date",
+    "prediction_id",
+    "label_event_id",
+    "prediction_received_date",
+    "predicted_at",
+    "is_positive",
+    "labeling_source",
+    "label_received_at",
+    "label_received_date",
+    "model_version",
+    "subject",
+    "subject_kind",
+    "score",
+    "discrepancy",
+    "inclusion_probability",
+    "draw",
+]
+"""The columns that decide about an example; features are nearly all of the others' bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleRules:
+    """How closed days of examples become a version."""
+
+    contract: ScoreContract
+    mining: MiningRules = field(default_factory=MiningRules)
+    evaluation_weeks: int = 2
+    """Matured weeks after the training rows on which champion and challenger meet; one week decides by chance."""
+
+    def __post_init__(self) -> None:
+        if self.evaluation_weeks < 1:
+            raise SettingsError(f"ExampleRules.evaluation_weeks is {self.evaluation_weeks}; it must be at least 1")
+
+    def calendar(self, last_day: date) -> Calendar:
+        """Which days a version trains on and is judged on."""
+        return Calendar.of(last_day, self.mining.maturity_days, self.evaluation_weeks)
+
+    def as_json(self) -> dict[str, Any]:
+        """For a manifest."""
+        rules = asdict(self)
+        rules["contract"]["features"] = {name: kind.value for name, kind in self.contract.features.items()}
+        rules["contract"]["blocking_actions"] = sorted(self.contract.blocking_actions)
+        return rules
+
+
+def cut_example_version(
+    lake: Lake, versions: Versions, version: str, rules: ExampleRules, code_version: str
+) -> Manifest:
+    """Pin, resolve and export the closed days of `hard_examples`; raises what `cut_version` raises."""
+    resolve = partial(_resolved, version=version, rules=rules)
+    return cut_version(lake, versions, version, HARD_EXAMPLES, resolve, rules.as_json(), code_version)
+
+
+@dataclass(frozen=True)
+class NewExamples:
+    """What a training now would add to the last successful one."""
+
+    positives: int
+    hard_examples: int
+    """Discrepancies of either class."""
+    since: str | None
+    """The last successfully trained version."""
+    train_until: date | None
+    """Last day of predictions that a version cut now would train on; None: no closed day."""
+
+
+def count_new_examples(lake: Lake, versions: Versions, rules: ExampleRules) -> NewExamples:
+    """Positives and hard examples that a version cut now would train on and the last trained one did not."""
+    trained = versions.last_trained()
+    since = trained.version if trained else None
+    days = list(ledger.closed_days(lake, HARD_EXAMPLES.name))
+    if not days:
+        return NewExamples(0, 0, since, None)
+    calendar = rules.calendar(days[-1])
+    with lake.connect() as connection:
+        _register_examples(lake, connection, days, in_force(lake), None, _COUNTED)
+        judged = judged_examples_sql(rules.mining, calendar, "pinned_examples")
+        known = "SELECT NULL::VARCHAR AS prediction_id, NULL::BOOLEAN AS is_positive"
+        if trained:
+            file = trained.export / read_manifest(trained.export).files[ExportSet.TRAIN].name
+            known = f"SELECT prediction_id, is_positive FROM read_parquet({quoted(str(file))})"
+        found = connection.execute(
+            "SELECT count(*) FILTER (is_positive), count(*) FILTER (discrepancy IS NOT NULL) FROM "
+            f"(SELECT * FROM ({judged}) WHERE reason IS NULL) ANTI JOIN ({known}) USING (prediction_id, is_positive)"
+        ).fetchone()
+    assert found is not None
+    return NewExamples(int(found[0]), int(found[1]), since, calendar.train_until)
+
+
+@dataclass(frozen=True)
+class LiveCalibration:
+    """How the scores that were served fit what came out, on the newest matured days."""
+
+    model_version: str | None
+    ratio: float | None
+    """Σp / Σy; None without a positive."""
+    positives: int
+
+
+def live_calibration(lake: Lake, rules: ExampleRules, days: int) -> LiveCalibration:
+    """Σp / Σy of the newest model on its predictions of the last `days` matured days.
+
+    Each example stands for 1/π rows, so that the two sums are unbiased for those over all predictions that were not
+    blocked (Horvitz and Thompson).
+    """
+    closed = list(ledger.closed_days(lake, HARD_EXAMPLES.name))
+    nothing = LiveCalibration(None, None, 0)
+    if not closed:
+        return nothing
+    with lake.connect() as connection:
+        read = closed[-(days + rules.mining.maturity_days) :]
+        _register_examples(lake, connection, read, in_force(lake), None, _COUNTED)
+        # As if a version trained on everything that has matured.
+        newest = rules.calendar(closed[-1]).evaluate_until
+        calendar = Calendar(closed[-1], newest, date.max, newest)
+        sampling = replace(rules.mining.sampling, recency_half_life_days=None)
+        mining = replace(rules.mining, sampling=sampling)
+        found = connection.execute(
+            f"""
+WITH judged AS ({judged_examples_sql(mining, calendar, "pinned_examples")}),
+recent AS (
+    SELECT * FROM judged
+    WHERE reason IS NULL AND prediction_received_date > DATE {quoted(newest.isoformat())} - {days:d}
+),
+live AS (SELECT arg_max(model_version, predicted_at) AS model_version FROM recent)
+SELECT any_value(live.model_version), sum(score / final_probability), count(*) FILTER (is_positive)
+FROM recent JOIN live ON recent.model_version IS NOT DISTINCT FROM live.model_version
+"""
+        ).fetchone()
+    if found is None or not found[2]:
+        return nothing
+    return LiveCalibration(found[0], float(found[1]) / int(found[2]), int(found[2]))
+
+
+@contextmanager
+def _resolved(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> Iterator["_ResolvedExamples"]:
+    exclusions = pinned(lake, pin.exclusions)
+    calendar = rules.calendar(pin.dates[-1])
+    with lake.connect() as connection:
+        _register_examples(lake, connection, pin.dates, exclusions, pin.snapshot_id, HARD_EXAMPLES.schema.names)
+        connection.execute(
+            f"CREATE TEMP TABLE judged AS {judged_examples_sql(rules.mining, calendar, 'pinned_examples')}"
+        )
+        evaluated = ledger.day_range(calendar.evaluate_from, calendar.evaluate_until)
+        lake.register(connection, RAW_SCORES, evaluated)
+        lake.register(connection, JOINED_LABELS, ledger.day_range(calendar.evaluate_from, calendar.known_until))
+        counted = dict(connection.sql("SELECT reason, count(*) FROM judged GROUP BY reason").fetchall())
+        yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions)
+
+
+@dataclass(frozen=True)
+class _ResolvedExamples:
+    connection: duckdb.DuckDBPyConnection
+    version: str
+    rules: ExampleRules
+    calendar: Calendar
+    counted: Mapping[str | None, int]
+    exclusions: list[Exclusion]
+
+    @property
+    def training_rows(self) -> int:
+        return self.counted.get(None, 0)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        return {reason: rows for reason, rows in sorted(self.counted.items(), key=str) if reason is not None}
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        return {name: day.isoformat() for name, day in asdict(self.calendar).items()}
+
+    def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
+        contract, mining = self.rules.contract, self.rules.mining
+        evaluation = evaluation_rows_sql(contract, mining, self.calendar)
+        kept = not_excluded(HARD_EXAMPLES, self.exclusions)
+        return {
+            ExportSet.TRAIN: self._write(
+                folder / f"{self.version}.parquet", training_rows_sql(contract, mining, "judged")
+            ),
+            ExportSet.EVALUATION: self._write(
+                folder / f"{self.version}.evaluation.parquet",
+                "SELECT * EXCLUDE (label_received_date, completed_date, predicted_at, subject_kind) "
+                f"FROM ({evaluation}) WHERE {kept} ORDER BY prediction_id",
+            ),
+        }
+
+    def _write(self, path: Path, query: str) -> ExportedFile:
+        rows = write_parquet(self.connection, query, path, _ROW_GROUP_ROWS)
+        if not path.exists():
+            # An evaluation without rows is decided by the gate, not by a missing file.
+            self.connection.execute(f"COPY ({query}) TO {quoted(str(path))} (FORMAT parquet)")
+        with open(path, "rb") as written:
+            os.fsync(written.fileno())
+        return ExportedFile(name=path.name, rows=rows, bytes=path.stat().st_size, sha256=file_sha256(path))
+
+
+def _register_examples(
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    days: Iterable[date],
+    exclusions: list[Exclusion],
+    snapshot_id: int | None,
+    columns: list[str],
+) -> None:
+    lake.register(connection, HARD_EXAMPLES, days, columns, view="all_examples", snapshot_id=snapshot_id)
+    connection.execute(
+        "CREATE OR REPLACE TEMP VIEW pinned_examples AS "
+        f"SELECT * FROM all_examples WHERE {not_excluded(HARD_EXAMPLES, exclusions)}"
+    )

@@ -1,0 +1,210 @@
+"""A classification version: who is trained on, who is judged on, as of when, and what was left out for which reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from flywheel_assets.curation.example_resolution import Calendar
+from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
+from flywheel_assets.errors import EmptyVersionError
+from flywheel_assets.lake.example_versions import (
+    ExampleRules,
+    count_new_examples,
+    cut_example_version,
+    live_calibration,
+)
+from flywheel_assets.lake.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
+from flywheel_assets.lake.tables import CLASSIFICATION_TABLES
+from flywheel_assets.lake.versions import Versions
+from flywheel_assets_tests.builders import APPLICATION, DAY, day
+from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, run, score
+from flywheel_assets_tests.lake.workbench import Workbench
+
+VERSION = "fraud_gold_v1"
+EXAMPLES = ExampleRules(contract=CONTRACT, mining=RULES, evaluation_weeks=1)
+LAST = day(29)
+# T = 29, M = 22, E = 16, P = 8: days 0 to 8 are trained on, as known on day 15; days 16 to 22 are judged on.
+CALENDAR = Calendar(day(29), day(22), day(16), day(8))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    return Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
+
+
+@pytest.fixture
+def versions(bench: Workbench) -> Versions:
+    return Versions(bench.root / "versions", APPLICATION)
+
+
+def cut(bench: Workbench, versions: Versions, rules: ExampleRules = EXAMPLES, version: str = VERSION) -> Manifest:
+    return cut_example_version(bench.lake, versions, version, rules, "1")
+
+
+def rows(versions: Versions, which: ExportSet, version: str = VERSION) -> dict[str, dict[str, Any]]:
+    export = versions.folder(version).export
+    found: Sequence[Mapping[str, Any]] = pq.read_table(export / verify_manifest(export).files[which].name).to_pylist()
+    assert len({row["prediction_id"] for row in found}) == len(found)
+    return {row["prediction_id"]: dict(row) for row in found}
+
+
+def test_the_calendar_keeps_a_maturity_between_training_and_evaluation_and_another_to_the_cut() -> None:
+    assert EXAMPLES.calendar(LAST) == CALENDAR
+
+
+def test_training_and_evaluation_rows_are_complete_on_both_sides(bench: Workbench, versions: Versions) -> None:
+    quiet = [score(day(offset), f"quiet-{offset}") for offset in range(30)]
+    frauds = [score(day(offset), f"fraud-{offset}", score=0.3) for offset in range(30)]
+    disputes = [label(day(offset + 2), f"fraud-{offset}") for offset in range(28)]
+    run(bench, [*quiet, *frauds, *disputes], LAST)
+    manifest = cut(bench, versions)
+    train, evaluation = rows(versions, ExportSet.TRAIN), rows(versions, ExportSet.EVALUATION)
+    assert set(train) == {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(9)}
+    assert set(evaluation) == {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(16, 23)}
+    assert {name for name, row in evaluation.items() if row["is_positive"]} == {f"fraud-{n}" for n in range(16, 23)}
+    assert train["fraud-3"]["features"] == {"amount": 75.2, "night": False, "country": "NL"}
+    assert {row["week"] for row in evaluation.values()} == {0}
+    assert manifest.details["evaluate_from"] == "2026-03-18"
+    assert manifest.dropped == {"later_than_training": 14 + 19}
+
+
+def test_a_label_after_the_evaluation_began_does_not_train(bench: Workbench, versions: Versions) -> None:
+    """The fraud of day 3 is disputed on day 20: trained at day 16 nobody could know, so the silence holds."""
+    run(bench, [score(day(3), "late", score=0.3), label(day(20), "late"), score(day(1), "x"), label(day(2), "x")], LAST)
+    cut(bench, versions)
+    assert rows(versions, ExportSet.TRAIN)["late"]["is_positive"] is False
+
+
+def test_a_later_label_supersedes_silence(bench: Workbench, versions: Versions) -> None:
+    run(bench, [score(DAY, "late", score=0.3), label(day(12), "late")], LAST)
+    manifest = cut(bench, versions)
+    assert rows(versions, ExportSet.TRAIN)["late"]["is_positive"] is True
+    assert manifest.dropped == {"superseded": 1}
+
+
+@pytest.mark.parametrize(
+    ("sources", "outcome"),
+    [
+        ([("analyst", "false"), ("chargeback", "true")], None),
+        ([("analyst", "false"), ("chargeback", "true"), ("reviewer", "true")], True),
+        ([("customer", "true"), ("analyst", "false")], False),
+        ([("customer", "true"), ("merchant", "false")], False),  # neither is trusted: the newest
+        ([("analyst", "false"), ("analyst", "true")], True),  # a correction
+    ],
+)
+def test_labels_are_resolved_by_trust_and_then_time(
+    bench: Workbench, versions: Versions, sources: list[tuple[str, str]], outcome: bool | None
+) -> None:
+    said = [
+        label(day(2), "x", event_id=f"l{number}", labeling_source=source, label=word, received_at=at)
+        for number, (source, word) in enumerate(sources)
+        for at in [datetime(2026, 3, 4, 10, number, tzinfo=UTC)]
+    ]
+    run(bench, [score(DAY, "x"), *said, score(DAY, "other")], LAST)
+    manifest = cut(bench, versions)
+    found = rows(versions, ExportSet.TRAIN).get("x")
+    assert (found["is_positive"] if found else None) == outcome
+    assert manifest.dropped.get("disputed", 0) == (len(said) if outcome is None else 0)
+
+
+def test_weights_are_inverse_probabilities_with_recency_and_propensity(bench: Workbench, versions: Versions) -> None:
+    sampling = SamplingRules(surprise_factor=1.0, floor=0.5, recency_half_life_days=16.0)
+    rules = replace(EXAMPLES, mining=replace(RULES, sampling=sampling))
+    names = [f"n{number}" for number in range(60)]
+    events = [score(DAY, name, score=0.01) for name in names]
+    events += [score(DAY, "let-through", score=0.3, allow_propensity=0.25), label(day(1), "let-through")]
+    run(bench, events, LAST, rules.mining)
+    manifest = cut(bench, versions, rules)
+    train = rows(versions, ExportSet.TRAIN)
+    # Half on its day, and another half by its age of 16 days: drawn twice with one hash.
+    assert set(train) == {"let-through", *(name for name in names if uniform_draw(APPLICATION, name) < 0.25)}
+    assert {row["sample_weight"] for name, row in train.items() if name in names} == {4.0}
+    assert (train["let-through"]["sample_weight"], train["let-through"]["inclusion_probability"]) == (4.0, 1.0)
+    kept_on_the_day = sum(uniform_draw(APPLICATION, name) < 0.5 for name in names)
+    assert manifest.dropped == {"not_sampled": kept_on_the_day - (len(train) - 1)}
+
+
+def test_evaluation_leaves_out_what_nobody_can_know(bench: Workbench, versions: Versions) -> None:
+    on = day(17)
+    events = [
+        score(on, "quiet"),
+        score(on, "stopped", action="block"),
+        score(on, "stopped-and-checked", action="block"),
+        label(day(18), "stopped-and-checked"),
+        score(on, "odd"),
+        label(day(18), "odd", event_id="a", labeling_source="analyst", label="false"),
+        label(day(18), "odd", event_id="b", labeling_source="chargeback"),
+        score(on, "private", do_not_train=True),
+        score(on, "broken", features="{}"),
+        score(DAY, "trained"),
+    ]
+    run(bench, events, LAST)
+    cut(bench, versions)
+    assert set(rows(versions, ExportSet.EVALUATION)) == {"quiet", "stopped-and-checked"}
+
+
+def test_an_excluded_week_is_in_neither_file(bench: Workbench, versions: Versions) -> None:
+    events = [score(day(offset), f"n{offset}") for offset in range(30)]
+    run(bench, events, LAST)
+    for first, last in ((day(2), day(4)), (day(18), day(19))):
+        rule = ExclusionRule(first_day=first, last_day=last)
+        exclude(bench.lake, rule, who="ada", reason="poisoned", now=datetime(2026, 9, 1, tzinfo=UTC))
+    manifest = cut(bench, versions)
+    assert set(rows(versions, ExportSet.TRAIN)) == {f"n{offset}" for offset in (0, 1, 5, 6, 7, 8)}
+    assert set(rows(versions, ExportSet.EVALUATION)) == {f"n{offset}" for offset in (16, 17, 20, 21, 22)}
+    assert manifest.dropped["excluded"] == 5
+    assert len(manifest.exclusions) == 2
+
+
+def test_a_history_shorter_than_the_calendar_makes_no_version(bench: Workbench, versions: Versions) -> None:
+    run(bench, [score(DAY, "x")], day(15))
+    with pytest.raises(EmptyVersionError, match="no training row in 16 closed days"):
+        cut(bench, versions)
+    assert list(versions) == [] or not versions.folder(VERSION).pin.exists()
+
+
+def test_net_new_counts_what_the_last_trained_version_did_not_hold(bench: Workbench, versions: Versions) -> None:
+    events = [score(day(offset), f"n{offset}", score=0.1) for offset in range(30)]
+    events += [label(day(offset + 1), f"n{offset}") for offset in (0, 4, 8, 20)]
+    run(bench, events, day(27))
+    before = count_new_examples(bench.lake, versions, EXAMPLES)
+    assert (before.positives, before.hard_examples, before.train_until) == (2, 2, day(6))
+    cut(bench, versions)
+    folder = versions.folder(VERSION)
+    folder.training.mkdir()
+    (folder.training / "training.json").write_text("{}")
+    assert count_new_examples(bench.lake, versions, EXAMPLES).positives == 0
+    run_more = [day(28), day(29)]
+    bench.ingest_both(run_more)
+    bench.join(run_more)
+    from flywheel_assets_tests.lake.labelled import mine
+
+    mine(bench, run_more)
+    after = count_new_examples(bench.lake, versions, EXAMPLES)
+    assert (after.positives, after.since) == (1, VERSION)
+
+
+def test_live_calibration_stands_for_the_rows_that_were_not_sampled(bench: Workbench) -> None:
+    sampling = SamplingRules(surprise_factor=0.0, floor=0.25)
+    rules = replace(EXAMPLES, mining=replace(RULES, sampling=sampling))
+    events = [score(day(20), f"n{number}", score=0.02) for number in range(800)]
+    events += [score(day(20), f"f{number}", score=0.4) for number in range(10)]
+    events += [label(day(22), f"f{number}") for number in range(10)]
+    events += [score(day(1), "older", score=1.0, model_version="before"), label(day(2), "older")]
+    run(bench, events, LAST, rules.mining)
+    found = live_calibration(bench.lake, rules, 28)
+    assert (found.model_version, found.positives) == ("static", 10)
+    assert found.ratio == pytest.approx((800 * 0.02 + 10 * 0.4) / 10, rel=0.1)
+
+
+def test_dates_are_days_of_receipt_not_of_the_clients_clock(bench: Workbench, versions: Versions) -> None:
+    yesterday = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(days=90)
+    run(bench, [score(DAY, "x", occurred_at=yesterday)], LAST)
+    cut(bench, versions)
+    assert rows(versions, ExportSet.TRAIN)["x"]["prediction_received_date"] == date(2026, 3, 2)
