@@ -10,13 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
+from flywheel_assets.boosting import ClassifierRecipe
+from flywheel_assets.classification_gate import ClassifierLimits
+from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.drift import DriftLimits
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.gate import PromotionLimits
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake.tables import GROUND_TRUTH, JOINED_FEEDBACK, PREFERENCE_TABLES, ApplicationTables
+from flywheel_assets.lake.example_versions import ExampleRules
+from flywheel_assets.lake.mine_days import mining_lookback_days
+from flywheel_assets.lake.tables import (
+    CLASSIFICATION_TABLES,
+    GROUND_TRUTH,
+    JOINED_FEEDBACK,
+    PREFERENCE_TABLES,
+    ApplicationTables,
+)
 from flywheel_assets.training.recipes import AdapterRecipe
 
 # It names folders, Iceberg namespaces, MLflow models and URL paths.
@@ -41,6 +53,29 @@ class Trigger(Retries):
     """Training pairs that the last successfully trained version did not hold."""
     min_new_partitions: int = 1
     """Closed gold days that it did not cover."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleTrigger(Retries):
+    """When a new gold version of hard examples is cut and trained: for the first of these reasons that holds."""
+
+    min_new_positives: int = 100
+    """New matured positives, together with …"""
+    min_new_hard_examples: int = 200
+    """… new discrepancies that the last successfully trained version did not hold."""
+    min_calibration_ratio: float = 0.8
+    """Σp / Σy of the served scores below this …"""
+    max_calibration_ratio: float = 1.25
+    """… or above this is a reason of its own, …"""
+    calibration_days: int = 28
+    """… measured on this many matured days, …"""
+    min_calibration_positives: int = 100
+    """… with at least so many positives among them."""
+    max_age_days: int | None = 90
+    """Days by which a training now would reach beyond the last one; None: age is no reason."""
+    maintenance_pause_days: int = 7
+    """So far beyond the last training must another one reach for calibration or age: a challenger that was not promoted
+    would otherwise be followed by a nearly equal one every day."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,3 +162,47 @@ class PreferenceApplication(FlywheelApplication):
     def gold_lookback_days(self) -> Mapping[str, int]:
         """A day of pairs reads the same day of joined feedback."""
         return {JOINED_FEEDBACK.name: 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationApplication(FlywheelApplication):
+    """The classification flywheel of one deployed classifier."""
+
+    contract: ScoreContract
+    """Features, label words and field names of its events."""
+    mining: MiningRules = field(default_factory=MiningRules)
+    evaluation_weeks: int = 2
+    """Matured weeks after the training rows on which champion and challenger meet."""
+    threshold: float | None = 0.5
+    """Score from which the application alerts or blocks; None: it acts on no threshold."""
+    cards_per_day: int = 100
+    """Entities that people can look at per day: k of the precision at k."""
+    trigger: ExampleTrigger = field(default_factory=ExampleTrigger)
+    recipe: ClassifierRecipe = field(default_factory=ClassifierRecipe)
+    limits: ClassifierLimits = field(default_factory=ClassifierLimits)
+    drift: DriftLimits = field(default_factory=DriftLimits)
+
+    @property
+    def tables(self) -> ApplicationTables:
+        """The tables of its daily assets."""
+        return CLASSIFICATION_TABLES
+
+    @property
+    def version_prefix(self) -> str:
+        """What its gold versions are called, before the number."""
+        return f"{self.name}_gold_v"
+
+    @property
+    def score_contract(self) -> ScoreContract:
+        """What capture asks of its events."""
+        return self.contract
+
+    @property
+    def examples(self) -> ExampleRules:
+        """How its examples become a version."""
+        return ExampleRules(contract=self.contract, mining=self.mining, evaluation_weeks=self.evaluation_weeks)
+
+    @property
+    def gold_lookback_days(self) -> Mapping[str, int]:
+        """A day of examples reads labels, silence, and who was labelled."""
+        return mining_lookback_days(self.window, self.mining)

@@ -228,15 +228,6 @@ def fit_classifier(
     return TrainedClassifier(lightgbm.train(recipe.parameters(), data, num_boost_round=recipe.trees), encoding)
 
 
-def features_of(rows: pa.Table) -> pa.Table:
-    """The features of exported rows, whose column `features` is a STRUCT: one column each."""
-    structs = rows["features"].combine_chunks()
-    return pa.table(
-        [pc.struct_field(structs, index) for index in range(structs.type.num_fields)],
-        names=[field.name for field in structs.type],
-    )
-
-
 def load_classifier(folder: Path) -> TrainedClassifier:
     """Read what `TrainedClassifier.save` wrote.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
@@ -126,6 +127,33 @@ class ModelRegistry:
         def upload() -> str:
             self._client.log_artifacts(run_id, str(model_dir), "adapter")
             return "adapter"
+
+        return self._register(gold_version, run_id, model_dir, manifest_sha256, upload)
+
+    def register_classifier(
+        self, gold_version: str, run_id: str, model_dir: Path, manifest_sha256: str
+    ) -> RegisteredModel:
+        """Store a LightGBM classifier as a model version, in its own text: `mlflow.pyfunc` loads it without pickle.
+
+        Args:
+            gold_version: what it was trained on.
+            run_id: MLflow's run.
+            model_dir: the trainer's `model` folder.
+            manifest_sha256: of the version.
+        """
+
+        def upload() -> str:
+            import lightgbm
+            import mlflow.lightgbm
+
+            with TemporaryDirectory() as folder:
+                booster = lightgbm.Booster(model_file=model_dir / "model.txt")
+                # Named, or MLflow would ask the environment what it needs, which takes a minute.
+                needs = [f"lightgbm=={lightgbm.__version__}"]
+                mlflow.lightgbm.save_model(booster, f"{folder}/model", pip_requirements=needs)
+                self._client.log_artifacts(run_id, f"{folder}/model", "model")
+            self._client.log_artifact(run_id, str(model_dir / "features.json"), "model")
+            return "model"
 
         return self._register(gold_version, run_id, model_dir, manifest_sha256, upload)
 

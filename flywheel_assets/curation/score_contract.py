@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import SettingsError
 
@@ -102,6 +105,15 @@ class ScoreContract:
         typed = {name: _SQL_TYPE[kind] for name, kind in self.features.items()}
         fields = ", ".join(f"{_json_text(name)}: {_json_text(kind)}" for name, kind in typed.items())
         return f"from_json({features}, {quoted('{' + fields + '}')})"
+
+
+def features_of(rows: pa.Table) -> pa.Table:
+    """The features of exported rows, whose column `features` is a STRUCT: one column each."""
+    structs = rows["features"].combine_chunks()
+    return pa.table(
+        [pc.struct_field(structs, index) for index in range(structs.type.num_fields)],
+        names=[field.name for field in structs.type],
+    )
 
 
 def _is_of(value: object, kind: FeatureType) -> bool:

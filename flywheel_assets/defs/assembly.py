@@ -19,6 +19,7 @@ def assemble(
     rule: TrainingRule,
     stores: Stores | None,
     clock: Clock | None,
+    more_assets: Sequence[dg.AssetsDefinition] = (),
     more_checks: Sequence[dg.AssetChecksDefinition] = (),
 ) -> dg.Definitions:
     """Everything one application needs in its code location.
@@ -30,6 +31,7 @@ def assemble(
         rule: when a version is cut.
         stores: where the data lie; from the settings unless a test says otherwise.
         clock: what closes days; the machine's unless a test says otherwise.
+        more_assets: in no job: a person asks for them.
         more_checks: of this kind of application only.
     """
     daily_job = dg.define_asset_job(
@@ -43,7 +45,7 @@ def assemble(
         description="One turn of the wheel: cut a gold version, train, evaluate, decide.",
     )
     return dg.Definitions(
-        assets=[*daily, *versions],
+        assets=[*daily, *versions, *more_assets],
         asset_checks=[*daily_checks(application), *version_checks(application), *more_checks],
         jobs=[daily_job, turn_job, rollback_job(application)],
         schedules=[daily_schedule(application, daily_job.name)],

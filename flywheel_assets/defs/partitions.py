@@ -26,9 +26,12 @@ def version_partitions(application: str) -> dg.DynamicPartitionsDefinition:
 
 def join_window_mapping(window: JoinWindow) -> dg.TimeWindowPartitionMapping:
     """Day D of the join reads days D − w − k … D; redoing a raw day in the UI therefore redoes the days after it."""
-    return dg.TimeWindowPartitionMapping(
-        start_offset=-window.match_lookback_days, allow_nonexistent_upstream_partitions=True
-    )
+    return lookback_mapping(window.match_lookback_days)
+
+
+def lookback_mapping(days: int) -> dg.TimeWindowPartitionMapping:
+    """Day D reads days D − `days` … D."""
+    return dg.TimeWindowPartitionMapping(start_offset=-days, allow_nonexistent_upstream_partitions=True)
 
 
 def pinned_by_version() -> dg.SpecificPartitionsPartitionMapping:

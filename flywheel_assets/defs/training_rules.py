@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from flywheel_assets import records
-from flywheel_assets.application import FlywheelApplication, PreferenceApplication, Retries
+from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication, Retries
+from flywheel_assets.classification_gate import StatedReason
 from flywheel_assets.errors import UnknownNameError
+from flywheel_assets.lake.example_versions import count_new_examples, live_calibration
 from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_state
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.versions import Versions
@@ -38,8 +40,14 @@ def rule_of(application: FlywheelApplication) -> TrainingRule:
     match application:
         case PreferenceApplication():
             return pair_rule(application)
+        case ClassificationApplication():
+            return example_rule(application)
         case _:
-            raise UnknownNameError("kind of application", type(application).__name__, ["PreferenceApplication"])
+            raise UnknownNameError(
+                "kind of application",
+                type(application).__name__,
+                ["PreferenceApplication", "ClassificationApplication"],
+            )
 
 
 def pair_rule(application: PreferenceApplication) -> TrainingRule:
@@ -60,6 +68,49 @@ def pair_rule(application: PreferenceApplication) -> TrainingRule:
     return TrainingRule(
         f"Requests one training run when {trigger.min_new_pairs:,} new pairs and {trigger.min_new_partitions:,} "
         "new closed gold partitions have come since the last successful training.",
+        trigger,
+        state,
+        assess,
+    )
+
+
+def example_rule(application: ClassificationApplication) -> TrainingRule:
+    """Any of a classification application's reasons is enough."""
+    trigger, rules = application.trigger, application.examples
+
+    def state(lake: Lake, versions: Versions, _: datetime) -> str:
+        known = lake_state(lake, versions, application.tables.gold)
+        return records.stable_id(known, str(trigger), rules.as_json())
+
+    def assess(lake: Lake, versions: Versions, _: datetime) -> Assessment:
+        new = count_new_examples(lake, versions, rules)
+        progress = (
+            f"{new.positives:,} of {trigger.min_new_positives:,} new positives, {new.hard_examples:,} of "
+            f"{trigger.min_new_hard_examples:,} new hard examples since {new.since or 'the beginning'}"
+        )
+        reasons = {}
+        if new.positives >= trigger.min_new_positives and new.hard_examples >= trigger.min_new_hard_examples:
+            reasons[StatedReason.NEW_EXAMPLES.value] = (
+                f"{new.positives} new positives and {new.hard_examples} new hard examples"
+            )
+        if new.age_days is None or not new.rows or new.age_days < trigger.maintenance_pause_days:
+            return Assessment(reasons, progress)
+        live = live_calibration(lake, rules, trigger.calibration_days)
+        if live.ratio is not None:
+            progress += f"; {live.ratio:.2f} positives were predicted for each that came"
+            is_off = not trigger.min_calibration_ratio <= live.ratio <= trigger.max_calibration_ratio
+            if is_off and live.positives >= trigger.min_calibration_positives:
+                reasons[StatedReason.CALIBRATION.value] = (
+                    f"{live.ratio:.2f} positives predicted for each of {live.positives} that came"
+                )
+        if trigger.max_age_days is not None and new.age_days >= trigger.max_age_days:
+            reasons[StatedReason.AGE.value] = f"{new.age_days} days of predictions since the last training"
+        return Assessment(reasons, progress)
+
+    return TrainingRule(
+        f"Requests one training run when {trigger.min_new_positives:,} new positives and "
+        f"{trigger.min_new_hard_examples:,} new hard examples have matured since the last successful training, when "
+        "the served scores are no longer calibrated, or when the last training is too old.",
         trigger,
         state,
         assess,

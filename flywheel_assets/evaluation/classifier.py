@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_assets.boosting import MODEL_FILE, MODEL_FOLDER, features_of, load_classifier
+from flywheel_assets.boosting import MODEL_FILE, MODEL_FOLDER, load_classifier
 from flywheel_assets.classification_gate import measured
 from flywheel_assets.classification_metrics import (
     alerts,
@@ -29,6 +29,7 @@ from flywheel_assets.classification_metrics import (
     score_groups,
     score_rows,
 )
+from flywheel_assets.curation.score_contract import features_of
 from flywheel_assets.evaluation.classifier_requests import (
     CHALLENGER,
     INCUMBENT,

@@ -91,10 +91,14 @@ class NewExamples:
     positives: int
     hard_examples: int
     """Discrepancies of either class."""
+    rows: int
+    """Of both classes, hard or not."""
     since: str | None
     """The last successfully trained version."""
     train_until: date | None
     """Last day of predictions that a version cut now would train on; None: no closed day."""
+    age_days: int | None = None
+    """From the last day that the last trained version trained on to that day."""
 
 
 def count_new_examples(lake: Lake, versions: Versions, rules: ExampleRules) -> NewExamples:
@@ -103,7 +107,7 @@ def count_new_examples(lake: Lake, versions: Versions, rules: ExampleRules) -> N
     since = trained.version if trained else None
     days = list(ledger.closed_days(lake, HARD_EXAMPLES.name))
     if not days:
-        return NewExamples(0, 0, since, None)
+        return NewExamples(0, 0, 0, since, None)
     calendar = rules.calendar(days[-1])
     with lake.connect() as connection:
         _register_examples(lake, connection, days, in_force(lake), None, _COUNTED)
@@ -113,11 +117,16 @@ def count_new_examples(lake: Lake, versions: Versions, rules: ExampleRules) -> N
             file = trained.export / read_manifest(trained.export).files[ExportSet.TRAIN].name
             known = f"SELECT prediction_id, is_positive FROM read_parquet({quoted(str(file))})"
         found = connection.execute(
-            "SELECT count(*) FILTER (is_positive), count(*) FILTER (discrepancy IS NOT NULL) FROM "
+            "SELECT count(*) FILTER (is_positive), count(*) FILTER (discrepancy IS NOT NULL), count(*) FROM "
             f"(SELECT * FROM ({judged}) WHERE reason IS NULL) ANTI JOIN ({known}) USING (prediction_id, is_positive)"
         ).fetchone()
     assert found is not None
-    return NewExamples(int(found[0]), int(found[1]), since, calendar.train_until)
+    age_days = None
+    if trained:
+        before = date.fromisoformat(read_manifest(trained.export).details["train_until"])
+        age_days = (calendar.train_until - before).days
+    positives, hard_examples, rows = map(int, found)
+    return NewExamples(positives, hard_examples, rows, since, calendar.train_until, age_days)
 
 
 @dataclass(frozen=True)

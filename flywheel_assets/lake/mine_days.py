@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -72,31 +73,32 @@ def mine_days(
     disputed: dict[date, Path] = {}
     entries: list[LedgerEntry] = []
     with lake.connect() as connection:
+        _register(lake, connection, {asset: list(entries_of_days) for asset, entries_of_days in inputs.items()})
         for day in sorted(days):
             matured = [each for each in [day - timedelta(days=rules.maturity_days)] if each >= start]
+            rows_in = inputs[JOINED_LABELS.name][day].rows_kept
+            rows_in += sum(inputs[RAW_SCORES.name][each].rows_kept for each in matured)
+            mined = _NOTHING
+            if rows_in:
+                mined = _mine_day(lake, connection, day, window, contract, rules)
+                for path, made in (
+                    (mined.file, files),
+                    (mined.quarantine_file, refused),
+                    (mined.dispute_file, disputed),
+                ):
+                    if path:
+                        made[day] = path
             read = {asset: _lookback(start, day, reach, day) for asset, reach in lookback.items()}
-            _register(lake, connection, day, matured, read)
-            examine(connection, day, lake.application, contract, rules)
-            if file := lake.write_day(connection, HARD_EXAMPLES, day, _kept_sql(rules)):
-                files[day] = file
-            if file := lake.write_day(connection, QUARANTINE, day, _refused_sql(day, rules)):
-                refused[day] = file
-            if file := lake.write_day(connection, QUARANTINE, day, _disputed_sql(day, contract, rules)):
-                disputed[day] = file
-            kept, reasons = _account(connection)
             entries.append(
                 LedgerEntry(
                     asset=HARD_EXAMPLES.name,
                     day=day,
-                    is_closed=all(
-                        inputs[asset][each].is_closed for asset, each_read in read.items() for each in each_read
-                    ),
-                    content_hash=_content_hash(connection, rules),
+                    is_closed=all(inputs[asset][each].is_closed for asset, some in read.items() for each in some),
+                    content_hash=mined.content_hash,
                     input_hashes={asset: ledger.window_hash(inputs[asset], read[asset]) for asset in lookback},
-                    rows_in=inputs[JOINED_LABELS.name][day].rows_kept
-                    + sum(inputs[RAW_SCORES.name][each].rows_kept for each in matured),
-                    rows_kept=kept,
-                    rows_by_reason=reasons,
+                    rows_in=rows_in,
+                    rows_kept=mined.rows_kept,
+                    rows_by_reason=mined.rows_by_reason,
                 )
             )
     properties = {**stamp.properties(), "flywheel.mining-version": rules.version}
@@ -107,33 +109,74 @@ def mine_days(
     return {entry.day: entry for entry in entries}
 
 
+@dataclass(frozen=True)
+class _Mined:
+    """One day's files, none for no rows, and its account."""
+
+    file: Path | None
+    quarantine_file: Path | None
+    dispute_file: Path | None
+    content_hash: str
+    rows_kept: int
+    rows_by_reason: Mapping[str, int]
+
+
+_NOTHING = _Mined(None, None, None, "", 0, {})
+
+
+def _mine_day(
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    day: date,
+    window: JoinWindow,
+    contract: ScoreContract,
+    rules: MiningRules,
+) -> _Mined:
+    _look_at(connection, day, window, rules)
+    examine(connection, day, lake.application, contract, rules)
+    kept, reasons = _account(connection)
+    rows = connection.sql(_kept_sql(rules)).to_arrow_table()
+    return _Mined(
+        file=lake.write_day(connection, HARD_EXAMPLES, day, _kept_sql(rules)),
+        quarantine_file=lake.write_day(connection, QUARANTINE, day, _refused_sql(day, rules)),
+        dispute_file=lake.write_day(connection, QUARANTINE, day, _disputed_sql(day, contract, rules)),
+        content_hash=ledger.content_hash(rows),
+        rows_kept=kept,
+        rows_by_reason=reasons,
+    )
+
+
 def _lookback(start: date, first: date, reach: int, last: date) -> list[date]:
     return ledger.day_range(max(start, first - timedelta(days=reach)), last)
 
 
-def _register(
-    lake: Lake,
-    connection: duckdb.DuckDBPyConnection,
-    day: date,
-    matured: Sequence[date],
-    read: Mapping[str, Sequence[date]],
-) -> None:
-    lake.register(connection, JOINED_LABELS, [day])
-    lake.register(connection, RAW_SCORES, matured)
-    window = read[GROUND_TRUTH.name]
-    lake.register(connection, GROUND_TRUTH, window, columns=["prediction_id", "signal"], view="signals")
-    connection.execute(
-        "CREATE OR REPLACE TEMP VIEW labelled_predictions AS "
-        f"SELECT DISTINCT prediction_id FROM signals WHERE signal = {quoted(Signal.LABEL)}"
-    )
-    columns = ["prediction_id", "feedback_event_id", "signal", "label", "labeling_source", "source"]
-    lake.register(
-        connection,
-        JOINED_LABELS,
-        read[JOINED_LABELS.name],
-        columns=[*columns, "feedback_received_at", "completed_date"],
-        view="known_labels",
-    )
+def _register(lake: Lake, connection: duckdb.DuckDBPyConnection, read: Mapping[str, Sequence[date]]) -> None:
+    """Everything that the range reads, once: loading a table's metadata costs more than a small day's rows."""
+    lake.register(connection, JOINED_LABELS, read[JOINED_LABELS.name], view="all_joined")
+    lake.register(connection, RAW_SCORES, read[RAW_SCORES.name], view="all_predictions")
+    columns = ["prediction_id", "signal", "received_date"]
+    lake.register(connection, GROUND_TRUTH, read[GROUND_TRUTH.name], columns=columns, view="all_signals")
+
+
+def _look_at(connection: duckdb.DuckDBPyConnection, day: date, window: JoinWindow, rules: MiningRules) -> None:
+    """The views of one day; files of other days are skipped by their statistics."""
+    matured = day - timedelta(days=rules.maturity_days)
+    views = {
+        "joined_feedback": f"SELECT * FROM all_joined WHERE completed_date = {_sql(day)}",
+        "raw_predictions": f"SELECT * FROM all_predictions WHERE received_date = {_sql(matured)}",
+        "labelled_predictions": "SELECT DISTINCT prediction_id FROM all_signals "
+        f"WHERE signal = {quoted(Signal.LABEL)} "
+        f"AND received_date BETWEEN {_sql(matured - timedelta(days=window.join_days))} AND {_sql(day)}",
+        "known_labels": "SELECT prediction_id, feedback_event_id, signal, label, labeling_source, source, "
+        "feedback_received_at, completed_date FROM all_joined WHERE completed_date BETWEEN "
+        f"{_sql(day - timedelta(days=window.match_lookback_days))} AND {_sql(day)}",
+    }
+    for name, query in views.items():
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
+
+
+def _sql(day: date) -> str:
+    return f"DATE {quoted(day.isoformat())}"
 
 
 def _kept_sql(rules: MiningRules) -> str:
@@ -149,7 +192,7 @@ def _kept_sql(rules: MiningRules) -> str:
 def _refused_sql(day: date, rules: MiningRules) -> str:
     """What nobody could read back elsewhere: silence that is labelled, blocked or not drawn is only counted."""
     constants = (
-        f"DATE {quoted(day.isoformat())} AS day, {quoted(HARD_EXAMPLES.name)} AS stage, "
+        f"{_sql(day)} AS day, {quoted(HARD_EXAMPLES.name)} AS stage, "
         f"NULL::VARCHAR AS evidence, {quoted(rules.version)} AS policy_version, NULL::VARCHAR AS payload"
     )
     return f"""
@@ -180,13 +223,13 @@ evidence AS (
            ::VARCHAR AS evidence
     FROM resolved GROUP BY prediction_id
 )
-SELECT DATE {quoted(day.isoformat())} AS day, {quoted(DISPUTE_STAGE)} AS stage, r.label_event_id AS row_id,
+SELECT {_sql(day)} AS day, {quoted(DISPUTE_STAGE)} AS stage, r.label_event_id AS row_id,
        {quoted(Reason.DISPUTED)} AS reason, 'trusted sources contradict each other' AS detail, e.evidence,
        l.subject, {quoted(rules.version)} AS policy_version, NULL::VARCHAR AS payload
 FROM resolved r
 JOIN evidence e USING (prediction_id)
 JOIN examined_labels l ON l.label_event_id = r.label_event_id AND l.reason IS NULL
-WHERE r.is_disputed AND r.completed_date = DATE {quoted(day.isoformat())}
+WHERE r.is_disputed AND r.completed_date = {_sql(day)}
 """
 
 
@@ -200,7 +243,3 @@ def _account(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int]
     counts: Counter[str | None] = Counter(dict(counted))
     kept = counts.pop(None, 0)
     return kept, {reason: rows for reason, rows in counts.items() if reason is not None}
-
-
-def _content_hash(connection: duckdb.DuckDBPyConnection, rules: MiningRules) -> str:
-    return ledger.content_hash(connection.sql(f"SELECT * FROM ({_kept_sql(rules)}) ORDER BY ALL").to_arrow_table())

@@ -70,6 +70,7 @@ JOINED_LABELS = replace(JOINED_FEEDBACK, schema=records.JOINED_LABELS)
 HARD_EXAMPLES = TableSpec(
     "hard_examples", records.HARD_EXAMPLES, "completed_date", order_by=("prediction_id", "label_received_at")
 )
+DRIFT_REPORTS = TableSpec("drift_reports", records.DRIFT_REPORTS, "day", order_by=("field",))
 QUARANTINE = TableSpec("quarantine", records.QUARANTINE, "day", "stage", order_by=("row_id", "reason"))
 # One small file, rewritten whole: (days × assets) rows stay in the tens of thousands for a decade, and a partition
 # per day would cost a file per day and asset. See docs/adr/0002.

@@ -1,0 +1,46 @@
+"""The classification flywheel of a card-fraud model: copy this file, change the names, add it to workspace.yaml."""
+
+from datetime import date
+
+from flywheel_assets.application import ClassificationApplication, ExampleTrigger
+from flywheel_assets.curation.mining import MiningRules
+from flywheel_assets.curation.sampling import SamplingRules
+from flywheel_assets.curation.score_contract import FeatureType, FieldMapping, ScoreContract
+from flywheel_assets.defs.classification import classification_flywheel
+
+NUMBER, BOOLEAN = FeatureType.NUMBER, FeatureType.BOOLEAN
+
+APPLICATION = ClassificationApplication(
+    name="fraud",
+    description="Card fraud: disputes and analysts' decisions, weeks late, become hard examples.",
+    # First day for which events may land; the first partition of every daily asset.
+    start_date=date(2026, 3, 1),
+    contract=ScoreContract(
+        # What the model reads, as it is logged at the decision. An event that lacks one is refused, and says which.
+        features={
+            "amount": NUMBER,
+            "is_weekend": BOOLEAN,
+            "is_night": BOOLEAN,
+            **{f"card_payments_{days}d": NUMBER for days in (1, 7, 30)},
+            **{f"card_mean_amount_{days}d": NUMBER for days in (1, 7, 30)},
+            **{f"terminal_payments_{days}d": NUMBER for days in (1, 7, 30)},
+            **{f"terminal_risk_{days}d": NUMBER for days in (1, 7, 30)},
+        },
+        # Where the service's own JSON has what is needed, for POST /v1/fraud/predictions and /v1/fraud/labels.
+        mapping=FieldMapping(
+            key="transaction_id",
+            score="prediction.fraud_probability",
+            label="ground_truth.is_fraud",
+            labeling_source="ground_truth.labeling_source",
+            label_time="ground_truth.timestamp",
+            entity="card_id",
+        ),
+    ),
+    # Nobody disputes a payment after a week: silence is then a negative. Real disputes take 60 to 120 days.
+    mining=MiningRules(maturity_days=7, sampling=SamplingRules(surprise_factor=10.0, floor=0.01)),
+    # Above this score a payment is blocked; a challenger may not change the number of alerts by more than the limits.
+    threshold=0.5,
+    trigger=ExampleTrigger(min_new_positives=100, min_new_hard_examples=100, max_age_days=90),
+)
+
+defs = classification_flywheel(APPLICATION)

@@ -1,0 +1,369 @@
+"""The classification flywheel: `hard_examples` and `drift_report` by day, then one gold version, and what levers do."""
+
+import dagster as dg
+
+from flywheel_assets.application import ClassificationApplication
+from flywheel_assets.classification_gate import StatedReason, decide_classifier
+from flywheel_assets.defs.assembly import assemble
+from flywheel_assets.defs.automation import PARTITION_TAG, REASON_TAG
+from flywheel_assets.defs.classifier_plots import (
+    ap_by_week_plot,
+    calibration_plot,
+    classifier_scores_table,
+    drift_plot,
+    levers_tables,
+    precision_recall_plot,
+)
+from flywheel_assets.defs.failures import RETRY_TRANSIENT, failures_are_classified
+from flywheel_assets.defs.feedback import feedback_assets, stamp_of
+from flywheel_assets.defs.partitions import (
+    ONE_RUN,
+    daily_partitions,
+    join_window_mapping,
+    lookback_mapping,
+    partition_days,
+)
+from flywheel_assets.defs.piped import run_in_own_process
+from flywheel_assets.defs.presentation import column_schema, numbers_table, report_days
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.training_rules import example_rule
+from flywheel_assets.defs.versions import (
+    Verdict,
+    evaluated_dataset,
+    evaluated_file,
+    gold_snapshot_asset,
+    opponents_of,
+    promotion_asset,
+    trained_file,
+    version_asset,
+)
+from flywheel_assets.evaluation.classifier import read_report as read_evaluation
+from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
+from flywheel_assets.lake.drift_days import Reference, read_reference, report_drift
+from flywheel_assets.lake.example_versions import cut_example_version
+from flywheel_assets.lake.exports import Manifest, manifest_sha256, verify_manifest
+from flywheel_assets.lake.levers import report_levers
+from flywheel_assets.lake.mine_days import mine_days
+from flywheel_assets.lake.tables import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES, Lake
+from flywheel_assets.lake.versions import VersionFolder, Versions
+from flywheel_assets.registry import ModelRegistry
+from flywheel_assets.training.classifier import (
+    REFERENCE_FILE,
+    ClassifierTrainingRequest,
+)
+from flywheel_assets.training.classifier import read_report as read_training
+
+MINE_CODE_VERSION = "1"
+RESOLVE_CODE_VERSION = "1"
+DRIFT_CODE_VERSION = "1"
+LEVERS_DAYS = 28
+
+
+def classification_flywheel(
+    application: ClassificationApplication, stores: Stores | None = None, clock: Clock | None = None
+) -> dg.Definitions:
+    """Everything one classification application needs in its code location, stages in data order.
+
+    Args:
+        application: what the platform team configured.
+        stores: where the data lie; from the settings unless a test says otherwise.
+        clock: what closes days; the machine's unless a test says otherwise.
+    """
+    return assemble(
+        application,
+        daily=[*feedback_assets(application), _hard_examples(application), _drift_report(application)],
+        versions=[
+            _gold_snapshot(application),
+            _trained_classifier(application),
+            _classifier_evaluation(application),
+            _promotion(application),
+        ],
+        rule=example_rule(application),
+        stores=stores,
+        clock=clock,
+        more_assets=[_levers_report(application)],
+        more_checks=[_fields_have_not_drifted(application)],
+    )
+
+
+def _hard_examples(application: ClassificationApplication) -> dg.AssetsDefinition:
+    reach = application.gold_lookback_days
+
+    @dg.asset(
+        key_prefix=application.name,
+        group_name="gold",
+        partitions_def=daily_partitions(application.start_date),
+        backfill_policy=ONE_RUN,
+        retry_policy=RETRY_TRANSIENT,
+        code_version=f"{MINE_CODE_VERSION}-{application.mining.version}",
+        kinds={"duckdb", "iceberg"},
+        metadata={"dagster/column_schema": column_schema(HARD_EXAMPLES.schema)},
+        deps=[
+            dg.AssetDep(
+                [application.name, JOINED_LABELS.name], partition_mapping=join_window_mapping(application.window)
+            ),
+            dg.AssetDep(
+                [application.name, RAW_SCORES.name], partition_mapping=lookback_mapping(reach[RAW_SCORES.name])
+            ),
+            dg.AssetDep(
+                [application.name, GROUND_TRUTH.name], partition_mapping=lookback_mapping(reach[GROUND_TRUTH.name])
+            ),
+        ],
+    )
+    def hard_examples(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
+        """Gold: labels that became complete on day D and silence that matured on it, each with its π; see the docs."""
+        with failures_are_classified(context):
+            entries = mine_days(
+                stores.lake(application.name),
+                partition_days(context),
+                application.start_date,
+                application.window,
+                application.contract,
+                application.mining,
+                stamp_of(context, clock, MINE_CODE_VERSION),
+            )
+            report_days(context, entries)
+
+    return hard_examples
+
+
+def _drift_report(application: ClassificationApplication) -> dg.AssetsDefinition:
+    @dg.asset(
+        key_prefix=application.name,
+        group_name="monitoring",
+        partitions_def=daily_partitions(application.start_date),
+        backfill_policy=ONE_RUN,
+        retry_policy=RETRY_TRANSIENT,
+        code_version=DRIFT_CODE_VERSION,
+        kinds={"duckdb", "iceberg"},
+        metadata={"dagster/column_schema": column_schema(DRIFT_REPORTS.schema)},
+        deps=[[application.name, RAW_SCORES.name]],
+    )
+    def drift_report(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
+        """How far the day's features and scores are from the champion's training rows; empty before a champion."""
+        with failures_are_classified(context):
+            lake, days = stores.lake(application.name), partition_days(context)
+            reference = _reference(application, stores)
+            stamp = stamp_of(context, clock, DRIFT_CODE_VERSION)
+            reports = report_drift(lake, days, application.contract, application.drift, reference, stamp)
+            for day, rows in reports.items():
+                metadata = _drift_metadata(rows)
+                if day == days[-1] and rows:
+                    file = stores.scratch("plots", f"{application.name}_drift.png")
+                    metadata["psi_by_day"] = drift_plot(lake, day, application.drift, file)
+                context.add_asset_metadata(metadata, partition_key=day.isoformat())
+
+    return drift_report
+
+
+def _gold_snapshot(application: ClassificationApplication) -> dg.AssetsDefinition:
+    def cut(lake: Lake, versions: Versions, version: str) -> Manifest:
+        return cut_example_version(lake, versions, version, application.examples, RESOLVE_CODE_VERSION)
+
+    return gold_snapshot_asset(application, cut, RESOLVE_CODE_VERSION)
+
+
+def _trained_classifier(application: ClassificationApplication) -> dg.AssetsDefinition:
+    @version_asset(application, "gold_snapshot", kinds={"lightgbm"})
+    def trained_classifier(
+        context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
+    ) -> dg.MaterializeResult[None]:
+        """Boosted trees from scratch on the export's weighted rows, in a process of their own."""
+        with failures_are_classified(context):
+            folder = stores.versions(application.name).folder(context.partition_key)
+            verify_manifest(folder.export)
+            request = ClassifierTrainingRequest(
+                application=application.name,
+                version=folder.version,
+                export_dir=str(folder.export),
+                manifest_sha256=manifest_sha256(folder.export),
+                recipe=application.recipe,
+                output_dir=str(folder.training),
+                work_dir=str(stores.scratch("training", application.name, folder.version)),
+            )
+            run_in_own_process(context, pipes, "flywheel_assets.training.classifier", request)
+            report = read_training(folder.training)
+            return dg.MaterializeResult(
+                metadata={
+                    "training_rows": report.rows,
+                    "positives": report.positives,
+                    "hard_examples": report.hard_examples,
+                    "rows_stood_for": round(report.rows_stood_for),
+                    "seconds": round(report.seconds, 2),
+                    "gains": numbers_table(["feature", "share of gain"], list(report.gains.items())),
+                    "model_sha256": report.model_sha256,
+                    "dagster/uri": str(folder.training / "model"),
+                }
+            )
+
+    return trained_classifier
+
+
+def _classifier_evaluation(application: ClassificationApplication) -> dg.AssetsDefinition:
+    @version_asset(application, "trained_classifier", kinds={"mlflow"})
+    def classifier_evaluation(
+        context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
+    ) -> dg.MaterializeResult[None]:
+        """Champion and challenger on every matured row of the weeks after the training; logged to MLflow."""
+        with failures_are_classified(context):
+            registry = stores.registry(application.name)
+            opponents = opponents_of(context.partition_key, stores.versions(application.name), registry)
+            if isinstance(opponents, str):
+                return dg.MaterializeResult(metadata={"state": opponents})
+            folder, serving = opponents.folder, opponents.serving
+            request = ClassifierEvaluationRequest(
+                export_dir=str(folder.export),
+                manifest_sha256=manifest_sha256(folder.export),
+                challenger_dir=str(folder.training),
+                champion_version=serving.version if serving else None,
+                champion_dir=str(serving.training) if serving else None,
+                threshold=application.threshold,
+                cards_per_day=application.cards_per_day,
+                output_dir=str(folder.evaluation),
+                work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
+            )
+            run_in_own_process(context, pipes, "flywheel_assets.evaluation.classifier", request)
+            report = read_evaluation(folder.evaluation)
+            run_id = _log_to_mlflow(registry, application, folder, report)
+            return dg.MaterializeResult(
+                metadata={
+                    "scores": classifier_scores_table(report),
+                    "precision_recall": precision_recall_plot(report, folder.path / "precision_recall.png"),
+                    "calibration": calibration_plot(report, folder.path / "calibration.png"),
+                    "ap_by_week": ap_by_week_plot(report, folder.path / "ap_by_week.png"),
+                    "evaluated_rows": report.rows,
+                    "mlflow_run": run_id,
+                }
+            )
+
+    return classifier_evaluation
+
+
+def _promotion(application: ClassificationApplication) -> dg.AssetsDefinition:
+    def judge(context: dg.AssetExecutionContext, _: Stores, folder: VersionFolder) -> Verdict:
+        report = read_evaluation(folder.evaluation)
+        decision = decide_classifier(report.evidence, application.limits, stated_reason(context))
+        return Verdict(decision, report.champion_version, {"model_dir": str(folder.training / "model")})
+
+    return promotion_asset(application, "classifier_evaluation", "the deployed model", judge)
+
+
+def _levers_report(application: ClassificationApplication) -> dg.AssetsDefinition:
+    @dg.asset(
+        key_prefix=application.name,
+        group_name="monitoring",
+        kinds={"duckdb"},
+        deps=[dg.AssetDep([application.name, HARD_EXAMPLES.name])],
+        description=f"What other thresholds and sampling rates would select from the last {LEVERS_DAYS} matured days; "
+        "the same as `flywheel levers`. Writes nothing.",
+    )
+    def levers_report(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:
+        with failures_are_classified(context):
+            lake, versions = stores.lake(application.name), stores.versions(application.name)
+            report = report_levers(
+                lake, application.contract, application.mining, LEVERS_DAYS, seconds_per_training_row(versions)
+            )
+            if report is None:
+                return dg.MaterializeResult(metadata={"state": "nothing has matured yet"})
+            return dg.MaterializeResult(
+                metadata={
+                    "first_day": report.first_day.isoformat(),
+                    "last_day": report.last_day.isoformat(),
+                    "rows": report.rows,
+                    "positives": report.positives,
+                    **levers_tables(report),
+                }
+            )
+
+    return levers_report
+
+
+def _fields_have_not_drifted(application: ClassificationApplication) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=[application.name, "drift_report"],
+        description="On the newest reported day no feature and no score is further from the champion's training rows "
+        "than the limits allow.",
+    )
+    def fields_have_not_drifted(stores: Stores) -> dg.AssetCheckResult:
+        lake = stores.lake(application.name)
+        days = sorted(lake.rows_per_day(DRIFT_REPORTS))
+        rows = lake.read(DRIFT_REPORTS, days[-1:]).to_pylist() if days else []
+        breached = {row["field"]: row["breach"] for row in rows if row["breach"]}
+        shown = "; ".join(f"{field}: {breach}" for field, breach in list(breached.items())[:5])
+        return dg.AssetCheckResult(
+            passed=not breached,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{days[-1]}: {shown}" if breached else "nothing has drifted, or nothing is known yet",
+            metadata={"fields": len(rows), "drifted": len(breached)},
+        )
+
+    return fields_have_not_drifted
+
+
+def stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
+    """Why this version was cut, by the tags of its first run; new examples where a person started it."""
+    runs = context.instance.get_run_records(_runs_of_version(context), ascending=True)
+    named = {
+        tag.removeprefix(f"{REASON_TAG}.")
+        for record in runs
+        for tag in record.dagster_run.tags
+        if tag.startswith(f"{REASON_TAG}.")
+    }
+    # Whoever claims something new must show it; only what was cut for nothing else may be merely not worse.
+    order = (StatedReason.NEW_EXAMPLES, StatedReason.CALIBRATION, StatedReason.DRIFT, StatedReason.AGE)
+    return next((reason for reason in order if reason.value in named), StatedReason.NEW_EXAMPLES)
+
+
+def _runs_of_version(context: dg.AssetExecutionContext) -> dg.RunsFilter:
+    """All runs of this run's version."""
+    return dg.RunsFilter(job_name=context.run.job_name, tags={PARTITION_TAG: context.partition_key})
+
+
+def seconds_per_training_row(versions: Versions) -> float | None:
+    """Of the last training; None before one."""
+    trained = versions.last_trained()
+    if trained is None:
+        return None
+    report = read_training(trained.training)
+    return report.seconds / report.rows
+
+
+def _reference(application: ClassificationApplication, stores: Stores) -> Reference | None:
+    champion = stores.registry(application.name).champion()
+    if champion is None:
+        return None
+    folder = stores.versions(application.name).folder(champion.gold_version)
+    return read_reference(champion.gold_version, folder.training / REFERENCE_FILE)
+
+
+def _drift_metadata(rows: list[dict[str, object]]) -> dict[str, object]:
+    if not rows:
+        return {"state": "no champion, or no predictions: nothing to compare"}
+    header = ["field", "rows", "missing", "PSI", "Wasserstein", "Jensen–Shannon", "breach"]
+    names = ("field", "rows", "missing_share", "psi", "wasserstein", "jensen_shannon", "breach")
+    numbers = {f"psi/{row['field']}": row["psi"] for row in rows if row["psi"] is not None}
+    return {
+        "reference": rows[0]["reference_version"],
+        "drifted": sum(row["breach"] is not None for row in rows),
+        "fields": numbers_table(header, [["" if row[name] is None else row[name] for name in names] for row in rows]),
+        **numbers,
+    }
+
+
+def _log_to_mlflow(
+    registry: ModelRegistry,
+    application: ClassificationApplication,
+    folder: VersionFolder,
+    report: ClassifierEvaluationReport,
+) -> str:
+    sha256 = manifest_sha256(folder.export)
+    run_id = registry.log_run(
+        folder.version,
+        params=read_training(folder.training).parameters(),
+        metrics=report.metrics(),
+        datasets=[evaluated_dataset(application, folder)],
+        files=[trained_file(folder), evaluated_file(folder)],
+        tags={"flywheel.manifest_sha256": sha256},
+    )
+    registry.register_classifier(folder.version, run_id, folder.training / "model", sha256)
+    return run_id

@@ -1,0 +1,80 @@
+"""`raw_predictions[D]` against the champion's training rows → `drift_report[D]`: a row per feature and the score."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from flywheel_assets import records
+from flywheel_assets.curation.sampling import draw_sql
+from flywheel_assets.curation.score_contract import ScoreContract, features_of
+from flywheel_assets.drift import DriftLimits, DriftReference, breaches, compare
+from flywheel_assets.lake.ledger import RunStamp
+from flywheel_assets.lake.tables import DRIFT_REPORTS, RAW_SCORES, Lake
+
+MAX_ROWS = 200_000
+"""Predictions of a day that are looked at, the same ones whenever it is done: PSI's noise at this size is .0001."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the champion was trained on."""
+
+    version: str
+    fields: DriftReference
+
+
+def read_reference(version: str, file: Path) -> Reference:
+    """The reference that the trainer left."""
+    return Reference(version, msgspec.json.decode(file.read_bytes(), type=DriftReference))
+
+
+def report_drift(
+    lake: Lake,
+    days: Sequence[date],
+    contract: ScoreContract,
+    limits: DriftLimits,
+    reference: Reference | None,
+    stamp: RunStamp,
+) -> dict[date, list[dict[str, object]]]:
+    """Replace partitions `days` of the report, also by nothing where there is no champion; returns the rows by day."""
+    reports: dict[date, list[dict[str, object]]] = {day: [] for day in days}
+    files: dict[date, Path] = {}
+    with lake.connect() as connection:
+        for day in sorted(days) if reference else []:
+            assert reference is not None
+            lake.register(connection, RAW_SCORES, [day], ["prediction_id", "features", "score"])
+            rows = connection.sql(
+                f"SELECT {contract.struct_sql()} AS features, score FROM raw_predictions "
+                f"WHERE {contract.problem_sql()} IS NULL ORDER BY {draw_sql('drift')} LIMIT {MAX_ROWS:d}"
+            ).to_arrow_table()
+            if not rows.num_rows:
+                continue
+            reports[day] = _rows(day, rows, limits, reference)
+            connection.register("reported", pa.Table.from_pylist(reports[day], schema=records.DRIFT_REPORTS))
+            if file := lake.write_day(connection, DRIFT_REPORTS, day, "SELECT * FROM reported"):
+                files[day] = file
+    lake.replace_days(DRIFT_REPORTS, days, files, stamp.properties())
+    return reports
+
+
+def _rows(day: date, rows: pa.Table, limits: DriftLimits, reference: Reference) -> list[dict[str, object]]:
+    drifts = compare(reference.fields, features_of(rows).append_column("score", rows["score"]), limits)
+    breached = breaches(drifts, limits)
+    return [
+        {
+            "day": day,
+            "field": name,
+            "reference_version": reference.version,
+            "rows": drift.rows,
+            "missing_share": drift.missing_share,
+            "psi": drift.psi,
+            "wasserstein": drift.wasserstein,
+            "jensen_shannon": drift.jensen_shannon,
+            "breach": breached.get(name),
+        }
+        for name, drift in drifts.items()
+    ]

@@ -1,0 +1,177 @@
+"""What a choice of thresholds and sampling rates would select from the last days, without materializing anything.
+
+Read before a lever is moved: how many rows each sampling would train on and for how many they would stand, and how many
+alerts each threshold would raise and how many positives it would catch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+
+from flywheel_assets.curation.discrepancies import severity_sql
+from flywheel_assets.curation.label_resolution import resolved_labels_sql
+from flywheel_assets.curation.mining import MiningRules
+from flywheel_assets.curation.sampling import draw_sql, inclusion_probability_sql
+from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.sql_literals import double, quoted
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.tables import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES, Lake
+
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SURPRISE_FACTORS = (0.0, 5.0, 10.0, 20.0)
+FLOORS = (0.002, 0.01, 0.05, 1.0)
+
+
+@dataclass(frozen=True)
+class ThresholdLever:
+    """What alerting from one score on would have raised."""
+
+    threshold: float
+    alerts: int
+    alerts_per_day: float
+    positive_share: float | None
+    """Of the alerts: precision; None without one."""
+    caught: float | None
+    """Share of all positives: recall; None without a positive."""
+
+
+@dataclass(frozen=True)
+class SamplingLever:
+    """What one sampling would train on."""
+
+    surprise_factor: float
+    floor: float
+    rows: int
+    row_share: float
+    """Of all matured rows."""
+    positive_share: float | None
+    effective_rows: float
+    """(Σw)² / Σw²: what the weights leave of the rows as evidence."""
+    fit_seconds: float | None
+    """Extrapolated from the last training's rows and seconds; None before one."""
+
+
+@dataclass(frozen=True)
+class LeversReport:
+    """Both tables over the same matured days."""
+
+    first_day: date
+    last_day: date
+    rows: int
+    positives: int
+    thresholds: tuple[ThresholdLever, ...]
+    samplings: tuple[SamplingLever, ...]
+
+
+def report_levers(
+    lake: Lake,
+    contract: ScoreContract,
+    rules: MiningRules,
+    days: int,
+    seconds_per_row: float | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+    surprise_factors: Sequence[float] = SURPRISE_FACTORS,
+    floors: Sequence[float] = FLOORS,
+) -> LeversReport | None:
+    """Try the levers on the last `days` matured days; None where nothing has matured yet.
+
+    Args:
+        lake: the application's tables; only read.
+        contract: declared features and label words.
+        rules: whose other levers (severity, amount, segments) stay as they are.
+        days: how many days of receipt, ending with the last matured one.
+        seconds_per_row: of the last training.
+        thresholds: scores to alert from.
+        surprise_factors: to combine with every floor.
+        floors: smallest π; 1 keeps every row.
+    """
+    closed = list(ledger.closed_days(lake, HARD_EXAMPLES.name))
+    if not closed:
+        return None
+    last = closed[-1] - timedelta(days=rules.maturity_days)
+    first = max(closed[0], last - timedelta(days=days - 1))
+    if last < first:
+        return None
+    combinations = [
+        replace(rules.sampling, surprise_factor=factor, floor=floor)
+        for floor in floors
+        for factor in surprise_factors
+        if floor < 1 or factor == max(surprise_factors)  # keeping everything is one choice
+    ]
+    measured = [
+        "count(*)",
+        "count(*) FILTER (is_positive)",
+        *(f"count(*) FILTER (score >= {double(at)})" for at in thresholds),
+        *(f"count(*) FILTER (is_positive AND score >= {double(at)})" for at in thresholds),
+    ]
+    for sampling in combinations:
+        probability = inclusion_probability_sql(sampling)
+        drawn = f"FILTER (draw < {probability})"
+        measured += [f"count(*) {drawn}", f"sum(1 / ({probability})) {drawn}", f"sum(1 / ({probability}) ** 2) {drawn}"]
+    with lake.connect() as connection:
+        narrow = ["prediction_id", "event_id", "received_at", "score", "amount", "segment", "action"]
+        lake.register(connection, RAW_SCORES, ledger.day_range(first, last), narrow)
+        lake.register(connection, JOINED_LABELS, ledger.day_range(first, closed[-1]))
+        found = connection.execute(
+            f"SELECT {', '.join(measured)} FROM ({_matured_sql(lake.application, contract, rules)})"
+        ).fetchone()
+    assert found is not None
+    values = list(found)
+    rows, positives = int(values[0]), int(values[1])
+    if not rows:
+        return None
+    above, caught = values[2 : 2 + len(thresholds)], values[2 + len(thresholds) : 2 + 2 * len(thresholds)]
+    sampled = values[2 + 2 * len(thresholds) :]
+    span = (last - first).days + 1
+    return LeversReport(
+        first_day=first,
+        last_day=last,
+        rows=rows,
+        positives=positives,
+        thresholds=tuple(
+            ThresholdLever(at, int(a), a / span, c / a if a else None, c / positives if positives else None)
+            for at, a, c in zip(thresholds, above, caught, strict=True)
+        ),
+        samplings=tuple(
+            SamplingLever(
+                surprise_factor=sampling.surprise_factor,
+                floor=sampling.floor,
+                rows=int(kept),
+                row_share=kept / rows,
+                positive_share=positives / kept if kept else None,
+                effective_rows=float(weight**2 / squared) if kept else 0.0,
+                fit_seconds=None if seconds_per_row is None else kept * seconds_per_row,
+            )
+            for sampling, (kept, weight, squared) in zip(
+                combinations, zip(sampled[::3], sampled[1::3], sampled[2::3], strict=True), strict=True
+            )
+        ),
+    )
+
+
+def _matured_sql(salt: str, contract: ScoreContract, rules: MiningRules) -> str:
+    """Matured predictions with the label that holds; blocked ones without a label and disputed ones are no rows."""
+    positive, negative = quoted(contract.positive_label), quoted(contract.negative_label)
+    blocking = ", ".join(quoted(action) for action in sorted(contract.blocking_actions)) or "NULL"
+    labels = f"""(
+    SELECT prediction_id, feedback_event_id AS label_event_id, label = {positive} AS is_positive,
+           coalesce(labeling_source, source) AS labeling_source, feedback_received_at AS label_received_at
+    FROM joined_feedback WHERE signal = 'label' AND label IN ({positive}, {negative})
+)"""
+    return f"""
+WITH known AS (
+    SELECT prediction_id, bool_or(is_disputed) AS is_disputed, bool_or(is_positive) FILTER (holds) AS label
+    FROM ({resolved_labels_sql(rules.labels, labels)}) GROUP BY prediction_id
+),
+matured AS (
+    SELECT p.*, coalesce(k.label, false) AS is_positive
+    FROM (
+        SELECT * FROM raw_predictions
+        QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) = 1
+    ) p
+    LEFT JOIN known k USING (prediction_id)
+    WHERE NOT coalesce(k.is_disputed, false)
+      AND (k.label IS NOT NULL OR NOT coalesce(p.action IN ({blocking}), false))
+)
+SELECT *, coalesce({severity_sql(rules.discrepancies)}, 0e0) AS severity, {draw_sql(salt)} AS draw FROM matured
+"""
