@@ -364,11 +364,11 @@ HARD_EXAMPLES = pa.schema(
 
 DRIFT_REPORTS = pa.schema(
     [
-        _column("day", pa.date32(), "UTC day of receipt of the predictions; the partition"),
+        _column("day", pa.date32(), "last UTC day of the week of receipt that was compared; the partition"),
         _column("field", pa.string(), "a feature, or the score"),
         _column("reference_version", pa.string(), "gold version whose weighted training rows are the reference"),
         _column("rows", pa.int64(), "predictions with a value"),
-        _column("missing_share", pa.float64(), "of the day's predictions", nullable=True),
+        _column("missing_share", pa.float64(), "of the week's predictions", nullable=True),
         _column("psi", pa.float64(), "population stability index, nats; null: too few rows", nullable=True),
         _column("wasserstein", pa.float64(), "in standard deviations of the reference; null for texts", nullable=True),
         _column("jensen_shannon", pa.float64(), "distance in bits, 0 to 1", nullable=True),

@@ -145,12 +145,19 @@ class ModelRegistry:
         def upload() -> str:
             import lightgbm
             import mlflow.lightgbm
+            from mlflow.models import ModelSignature
+            from mlflow.types import ColSpec, Schema
 
             with TemporaryDirectory() as folder:
                 booster = lightgbm.Booster(model_file=model_dir / "model.txt")
-                # Named, or MLflow would ask the environment what it needs, which takes a minute.
-                needs = [f"lightgbm=={lightgbm.__version__}"]
-                mlflow.lightgbm.save_model(booster, f"{folder}/model", pip_requirements=needs)
+                inputs = Schema([ColSpec("double", name) for name in booster.feature_name()])
+                mlflow.lightgbm.save_model(
+                    booster,
+                    f"{folder}/model",
+                    # Named, or MLflow would try out what the model needs, which takes a minute.
+                    pip_requirements=[f"lightgbm=={lightgbm.__version__}"],
+                    signature=ModelSignature(inputs, Schema([ColSpec("double")])),
+                )
                 self._client.log_artifacts(run_id, f"{folder}/model", "model")
             self._client.log_artifact(run_id, str(model_dir / "features.json"), "model")
             return "model"

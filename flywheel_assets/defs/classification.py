@@ -39,7 +39,7 @@ from flywheel_assets.defs.versions import (
 )
 from flywheel_assets.evaluation.classifier import read_report as read_evaluation
 from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
-from flywheel_assets.lake.drift_days import Reference, read_reference, report_drift
+from flywheel_assets.lake.drift_days import WINDOW_DAYS, Reference, read_reference, report_drift
 from flywheel_assets.lake.example_versions import cut_example_version
 from flywheel_assets.lake.exports import Manifest, manifest_sha256, verify_manifest
 from flywheel_assets.lake.levers import report_levers
@@ -137,15 +137,17 @@ def _drift_report(application: ClassificationApplication) -> dg.AssetsDefinition
         code_version=DRIFT_CODE_VERSION,
         kinds={"duckdb", "iceberg"},
         metadata={"dagster/column_schema": column_schema(DRIFT_REPORTS.schema)},
-        deps=[[application.name, RAW_SCORES.name]],
+        deps=[dg.AssetDep([application.name, RAW_SCORES.name], partition_mapping=lookback_mapping(WINDOW_DAYS - 1))],
     )
     def drift_report(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
-        """How far the day's features and scores are from the champion's training rows; empty before a champion."""
+        """How far features and scores of the week up to D are from the champion's training rows; empty before one."""
         with failures_are_classified(context):
             lake, days = stores.lake(application.name), partition_days(context)
             reference = _reference(application, stores)
             stamp = stamp_of(context, clock, DRIFT_CODE_VERSION)
-            reports = report_drift(lake, days, application.contract, application.drift, reference, stamp)
+            reports = report_drift(
+                lake, days, application.start_date, application.contract, application.drift, reference, stamp
+            )
             for day, rows in reports.items():
                 metadata = _drift_metadata(rows)
                 if day == days[-1] and rows:

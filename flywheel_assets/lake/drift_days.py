@@ -1,8 +1,12 @@
-"""`raw_predictions[D]` against the champion's training rows → `drift_report[D]`: a row per feature and the score."""
+"""`raw_predictions` of the week up to D against the champion's training rows → `drift_report[D]`, a row per field.
+
+A whole week, because the days of a week differ: single days named `is_weekend` on every day there was, weeks nothing in
+165 field-weeks. Drift does not see a new kind of fraud (PSI .009 while Σp/Σy fell to .36): the trigger looks at that.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import msgspec
@@ -12,11 +16,12 @@ from flywheel_assets import records
 from flywheel_assets.curation.sampling import draw_sql
 from flywheel_assets.curation.score_contract import ScoreContract, features_of
 from flywheel_assets.drift import DriftLimits, DriftReference, breaches, compare
-from flywheel_assets.lake.ledger import RunStamp
+from flywheel_assets.lake.ledger import RunStamp, day_range
 from flywheel_assets.lake.tables import DRIFT_REPORTS, RAW_SCORES, Lake
 
+WINDOW_DAYS = 7
 MAX_ROWS = 200_000
-"""Predictions of a day that are looked at, the same ones whenever it is done: PSI's noise at this size is .0001."""
+"""Predictions of a week that are looked at, the same ones whenever it is done: PSI's noise at this size is .0001."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ def read_reference(version: str, file: Path) -> Reference:
 def report_drift(
     lake: Lake,
     days: Sequence[date],
+    start: date,
     contract: ScoreContract,
     limits: DriftLimits,
     reference: Reference | None,
@@ -46,7 +52,8 @@ def report_drift(
     with lake.connect() as connection:
         for day in sorted(days) if reference else []:
             assert reference is not None
-            lake.register(connection, RAW_SCORES, [day], ["prediction_id", "features", "score"])
+            week = day_range(max(start, day - timedelta(days=WINDOW_DAYS - 1)), day)
+            lake.register(connection, RAW_SCORES, week, ["prediction_id", "features", "score"])
             rows = connection.sql(
                 f"SELECT {contract.struct_sql()} AS features, score FROM raw_predictions "
                 f"WHERE {contract.problem_sql()} IS NULL ORDER BY {draw_sql('drift')} LIMIT {MAX_ROWS:d}"

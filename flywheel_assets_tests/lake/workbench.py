@@ -35,6 +35,7 @@ class Workbench:
     start: date = DAY
     window: JoinWindow = field(default_factory=JoinWindow)
     tables: ApplicationTables = PREFERENCE_TABLES
+    application: str = APPLICATION
 
     def __post_init__(self) -> None:
         self.lake = self.open_lake()
@@ -43,14 +44,14 @@ class Workbench:
     def open_lake(self) -> Lake:
         """The lake as another process would open it."""
         return Lake(
-            APPLICATION,
+            self.application,
             f"sqlite:///{self.root}/catalog.db?timeout=60",
             f"file://{self.root}/warehouse",
             self.root / "scratch",
         )
 
     def zone(self, kind: EventKind) -> LandingZone:
-        return LandingZone(self.landing, APPLICATION, kind)
+        return LandingZone(self.landing, self.application, kind)
 
     def land(
         self, kind: EventKind, day: date, rows: Iterable[Mapping[str, Any] | bytes], name: str = "segment"
