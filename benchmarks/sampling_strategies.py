@@ -19,8 +19,8 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from flywheel_assets.training.boosting import TrainedClassifier, fit_classifier
 
+from flywheel_assets.boosting import TrainedClassifier, fit_classifier
 from flywheel_assets.classification_gate import ClassifierLimits, decide_classifier, measured
 from flywheel_assets.classification_metrics import Scores, average_precision_gain, score_rows
 from flywheel_assets.curation.discrepancies import DiscrepancyRules, discrepancy_sql

@@ -124,7 +124,7 @@ def test_the_levers_are_tried_without_writing(home: Path, instance: dg.DagsterIn
     definitions = classification_flywheel(APPLICATION, stores, Clock(fixed=NOW.isoformat()))
     before = sorted(path for path in (home / "warehouse").rglob("*") if path.is_file())
     levers = definitions.resolve_assets_def(dg.AssetKey(["fraud", "levers_report"]))
-    result = dg.materialize([levers], instance=instance, resources={"stores": stores}, selection=[levers])
+    result = dg.materialize([levers], instance=instance)
     [materialization] = result.asset_materializations_for_node("fraud__levers_report")
     assert materialization.metadata["rows"].value == 28 * 100
     samplings = materialization.metadata["samplings"].records
