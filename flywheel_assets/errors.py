@@ -18,6 +18,7 @@ FlywheelError
 │   └── TrainingError              the trainer refused its input or produced an unusable model
 └── TransientError                 the same input may succeed later: Dagster retries
     ├── CommitContentionError      the lake's commit lock or catalog stayed busy past the deadline
+    ├── OpenSegmentError           capture still writes a segment that holds what is to be erased
     ├── CaptureUnavailableError    the capture service did not answer
     ├── LandingUnavailableError    the landing zone on S3 does not answer
     ├── BrokerUnavailableError     the message broker does not answer or refuses for now
@@ -109,6 +110,10 @@ class TransientError(FlywheelError):
 
 class CommitContentionError(TransientError):
     """The lake's commit lock or its catalog stayed busy past the deadline."""
+
+
+class OpenSegmentError(TransientError):
+    """Capture still writes a segment that holds what is to be erased."""
 
 
 class CaptureUnavailableError(TransientError):

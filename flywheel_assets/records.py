@@ -63,6 +63,7 @@ class Reason(StrEnum):
     # landing → raw tables
     MALFORMED_EVENT = "malformed_event"
     DUPLICATE_EVENT = "duplicate_event"
+    ERASED = "erased"
     # raw tables → joined feedback
     NO_PREDICTION_IN_WINDOW = "no_prediction_in_window"
     WAITING_FOR_PREDICTION = "waiting_for_prediction"
@@ -442,5 +443,13 @@ ROLLBACKS = pa.schema(
         _column("snapshot_after", pa.int64(), "head of the gold table after", nullable=True),
         _column("saved_head", pa.string(), "the tag that keeps the old head", nullable=True),
         _column("champion_before", pa.string(), "gold version of the champion before", nullable=True),
+    ]
+)
+
+ERASURES = pa.schema(
+    [
+        *_DECISION,
+        _column("person_key", pa.string(), "keyed hash of the user id: what was received before is refused"),
+        _column("event_keys", pa.string(), "JSON list of keyed hashes of event ids, refused whenever they come"),
     ]
 )

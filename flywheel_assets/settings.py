@@ -32,6 +32,11 @@ class Settings(BaseSettings):
     mlflow_uri: str | None = Field(
         None, repr=False, description="MLflow tracking server. Default: sqlite:///<home>/mlflow.db."
     )
+    erasure_key: str | None = Field(
+        None,
+        repr=False,
+        description="Secret of the hashes that erasures leave. Default: a file in <home>, made by the first one.",
+    )
     s3_endpoint: str | None = Field(
         None, description="URL of an S3 server other than AWS; keys and region come from the standard AWS settings."
     )

@@ -123,3 +123,19 @@ def test_the_data_are_rolled_back_only_with_yes(home: Path) -> None:
     assert lake.rows_per_day(gold) == {day(0): 3, day(1): 4}
     refused = flywheel(home, "rollback", "--to", "dpo_gold_v1", "--models", "--reason", "r")
     assert "unknown version with a registered model 'dpo_gold_v1'; known: none yet" in refused.stderr
+
+
+def test_a_person_is_counted_first_and_erased_with_yes(home: Path) -> None:
+    person = f"user {day(0)} 1"
+    said = flywheel(home, "erase", "--user", person, "--reason", "their request").stdout
+    assert re.search(r"curated_dpo_pairs\W+1\b", said), said
+    assert re.search(r"dpo_gold_v1\W+1\b", said), said
+    lake, gold = Stores(home=str(home)).lake(NAME), APPLICATION.tables.gold
+    assert lake.rows_per_day(gold)[day(0)] == 3
+    done = flywheel(home, "erase", "--user", person, "--reason", "their request", "--grace-hours", "0", "--yes")
+    assert re.search(r"dpo_gold_v1\W+1, of the export 1\b", done.stdout), done.stderr
+    assert lake.rows_per_day(gold)[day(0)] == 2
+    assert "1 versions are what their manifests say" in flywheel(home, "verify").stdout
+    (receipt,) = (home / "versions" / NAME / "erasures").glob("*.json")
+    assert person not in receipt.read_text()
+    assert "revision" in flywheel(home, "gold", "show", "dpo_gold_v1").stdout

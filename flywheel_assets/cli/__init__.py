@@ -2,7 +2,19 @@
 
 import sys
 
-from flywheel_assets.cli import days, drain, exclusions, gold, keys, policy, recovery, serving, terminal, versions
+from flywheel_assets.cli import (
+    days,
+    drain,
+    erasing,
+    exclusions,
+    gold,
+    keys,
+    policy,
+    recovery,
+    serving,
+    terminal,
+    versions,
+)
 from flywheel_assets.cli.terminal import app, errors
 from flywheel_assets.errors import FlywheelError
 
@@ -10,6 +22,7 @@ __all__ = [
     "app",
     "days",
     "drain",
+    "erasing",
     "exclusions",
     "gold",
     "keys",

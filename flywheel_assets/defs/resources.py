@@ -33,7 +33,11 @@ class Stores(dg.ConfigurableResource[None]):
         """The Iceberg tables of one application."""
         where = self._settings()
         return Lake(
-            application, where.resolved_catalog_uri(), where.resolved_warehouse(), where.resolved_home() / "scratch"
+            application,
+            where.resolved_catalog_uri(),
+            where.resolved_warehouse(),
+            where.resolved_home() / "scratch",
+            where.erasure_key,
         )
 
     def versions(self, application: str) -> Versions:

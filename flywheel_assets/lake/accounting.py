@@ -26,6 +26,7 @@ from flywheel_assets.records import Reason
 # rolled back is under the tag of the old head.
 _NOT_QUARANTINED = {
     Reason.DUPLICATE_EVENT.value,
+    Reason.ERASED.value,
     Reason.WAITING_FOR_PREDICTION.value,
     Reason.ROLLED_BACK.value,
     Reason.LABELLED.value,

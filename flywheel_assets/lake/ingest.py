@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.lake import ledger
+from flywheel_assets.lake.erased_people import ErasedPeople, erased_people
 from flywheel_assets.lake.landed_lines import POSITION, RefusedLine, read_lines
 from flywheel_assets.lake.landing import EventKind, LandedDay, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
@@ -58,8 +59,9 @@ def ingest_days(
     zone.republish_late(stamp.now)
     # Oldest first: a segment that is late for a day that only now closes moves to today, too.
     landed = [zone.read(day, stamp.now) for day in sorted(days)]
+    erased = erased_people(lake)
     with lake.connect() as connection:
-        ingested = [_ingest_day(lake, connection, spec, zone, day) for day in landed]
+        ingested = [_ingest_day(lake, connection, spec, zone, day, erased) for day in landed]
     properties = stamp.properties()
     stage = spec.name
     files = {result.entry.day: result.file for result in ingested if result.file}
@@ -81,6 +83,7 @@ def _ingest_day(
     spec: TableSpec,
     zone: LandingZone | ObjectLandingZone,
     landed: LandedDay,
+    erased: ErasedPeople | None,
 ) -> _Ingested:
     if not landed.paths:
         entry = LedgerEntry(spec.name, landed.day, landed.is_closed, landed.content_hash, {}, 0, 0, {})
@@ -91,40 +94,51 @@ def _ingest_day(
     try:
         with zone.fetched(landed, lake.scratch / "landing") as segments:
             lines = read_lines(segments, event, readable)
-        file, distinct = _first_receipts(lake, connection, spec, landed.day, readable)
+        refused = lines.refused
+        gone = 0
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW landed AS SELECT * FROM read_parquet({quoted(str(readable))})")
+        if erased is not None:
+            # A replay of old segments or of a broker's topic must not bring back who was erased.
+            refused = tuple(line for line in refused if not erased.covers_event(line.event_id))
+            gone = erased.leave_out(connection, "landed", POSITION) + len(lines.refused) - len(refused)
+        file, distinct = _first_receipts(lake, connection, spec, landed.day)
     finally:
         readable.unlink(missing_ok=True)
-    reasons = {Reason.DUPLICATE_EVENT: lines.events - distinct, Reason.MALFORMED_EVENT: len(lines.refused)}
+    read = lines.events + len(lines.refused)
+    reasons = {
+        Reason.DUPLICATE_EVENT: read - gone - len(refused) - distinct,
+        Reason.MALFORMED_EVENT: len(refused),
+        Reason.ERASED: gone,
+    }
     entry = LedgerEntry(
         asset=spec.name,
         day=landed.day,
         is_closed=landed.is_closed,
         content_hash=landed.content_hash,
         input_hashes={},
-        rows_in=lines.events + len(lines.refused),
+        rows_in=read,
         rows_kept=distinct,
         rows_by_reason={reason.value: count for reason, count in reasons.items() if count},
     )
-    connection.register("refused", _quarantined(lines.refused, spec, landed.day))
+    connection.register("refused", _quarantined(refused, spec, landed.day))
     return _Ingested(entry, file, lake.write_day(connection, QUARANTINE, landed.day, "SELECT * FROM refused"))
 
 
 def _first_receipts(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, spec: TableSpec, day: date, readable: Path
+    lake: Lake, connection: duckdb.DuckDBPyConnection, spec: TableSpec, day: date
 ) -> tuple[Path | None, int]:
-    """Write the first receipt of every event id; returns the file and its rows."""
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW readable AS SELECT * FROM read_parquet({quoted(str(readable))})")
+    """Write the first receipt of every event id in the view `landed`; returns the file and its rows."""
     # Whole rows are never sorted to find duplicates: at 1 M × 2 KB that took 73 s. Only repeated ids are looked at.
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE repeated AS SELECT event_id FROM readable GROUP BY event_id HAVING count(*) > 1"
+        "CREATE OR REPLACE TEMP TABLE repeated AS SELECT event_id FROM landed GROUP BY event_id HAVING count(*) > 1"
     )
     file = lake.write_day(
         connection,
         spec,
         day,
         f"SELECT *, DATE {quoted(day.isoformat())} AS {spec.day_column} FROM ("
-        "SELECT * FROM readable ANTI JOIN repeated USING (event_id) UNION ALL "
-        "SELECT * FROM readable SEMI JOIN repeated USING (event_id) "
+        "SELECT * FROM landed ANTI JOIN repeated USING (event_id) UNION ALL "
+        "SELECT * FROM landed SEMI JOIN repeated USING (event_id) "
         f"QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY received_at, {POSITION}) = 1)",
     )
     return file, pq.read_metadata(file).num_rows if file else 0

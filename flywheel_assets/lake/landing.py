@@ -48,10 +48,12 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Closing(msgspec.Struct, frozen=True):
-    """The content of `_CLOSED.json`."""
+    """`_CLOSED.json`: what a closed day consists of."""
 
     closed_at: datetime
     segments: list[Segment]
+    erasures: list[str] = []
+    """Ids of the erasures that took lines out of these segments since."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class LandingZone:
             folder = self.day_folder(day)
             closed_file = folder / CLOSED_FILE
             if closed_file.exists():
-                moved += self._republish_late_segments(folder, _read_closing(closed_file), now)
+                moved += self._republish_late_segments(folder, read_closing(closed_file), now)
         return moved
 
     @contextmanager
@@ -149,12 +151,12 @@ class LandingZone:
         folder.mkdir(parents=True, exist_ok=True)
         closed_file = folder / CLOSED_FILE
         if closed_file.exists():
-            closing = _read_closing(closed_file)
+            closing = read_closing(closed_file)
             self._verify(folder, closing, day)
         else:
             write_once(closed_file, msgspec.json.encode(Closing(closed_at=now, segments=_segments(folder))))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
-            closing = _read_closing(closed_file)
+            closing = read_closing(closed_file)
         self._republish_late_segments(folder, closing, now)
         return closing
 
@@ -196,7 +198,8 @@ def wait_until_sealed(
     return True
 
 
-def _read_closing(closed_file: Path) -> Closing:
+def read_closing(closed_file: Path) -> Closing:
+    """Read a day's `_CLOSED.json`."""
     return msgspec.json.decode(closed_file.read_bytes(), type=Closing)
 
 

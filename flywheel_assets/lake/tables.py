@@ -78,6 +78,7 @@ LEDGER = TableSpec("ledger", records.LEDGER, order_by=("asset", "day"))
 # Decisions of people, append-only: a snapshot's summary would be gone with the snapshot.
 EXCLUSIONS = TableSpec("exclusions", records.EXCLUSIONS, order_by=("decided_at", "id"))
 ROLLBACKS = TableSpec("rollbacks", records.ROLLBACKS, order_by=("decided_at", "id"))
+ERASURES = TableSpec("erasures", records.ERASURES, order_by=("decided_at", "id"))
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ class Lake:
     warehouse: str
     scratch: Path = field(repr=False)
     """Local folder for locks, files under construction and DuckDB's spill."""
+    erasure_key: str | None = field(default=None, repr=False)
+    """Secret of the keyed hashes that erasures leave; None: a file beside `scratch`, made by the first erasure."""
 
     @cached_property
     def catalog(self) -> "SqlCatalog":
@@ -198,7 +201,7 @@ class Lake:
         stamped = {**properties, COMMIT_KEY: key}
 
         def swap(table: "Table") -> None:
-            placed.extend(self._place(table, path) for path in list(files.values())[len(placed) :])
+            placed.extend(self.place(table, path) for path in list(files.values())[len(placed) :])
             with table.transaction() as transaction:
                 transaction.delete(where, snapshot_properties=stamped)
                 if placed:
@@ -226,7 +229,7 @@ class Lake:
 
         self.commit(spec, add, key)
 
-    def _place(self, table: "Table", path: Path) -> str:
+    def place(self, table: "Table", path: Path) -> str:
         """Bring a finished local file under its final, unique name in the table's location."""
         target = f"{table.location()}/data/{path.stem}-{uuid.uuid4().hex}.parquet"
         local = _local_path(target)
@@ -238,6 +241,10 @@ class Lake:
             shutil.copyfileobj(source, sink)
         path.unlink()
         return target
+
+    def partition_filter(self, spec: TableSpec, days: Sequence[date]) -> str:
+        """Iceberg's row filter for whole partitions."""
+        return _partition_filter(spec, days)
 
     def new_file(self, spec: TableSpec, day: date) -> Path:
         """A fresh local path for one partition's file under construction."""

@@ -91,8 +91,9 @@ class VersionFolder:
 
     @property
     def export(self) -> Path:
-        """The exported rows and their manifest."""
-        return self.path / "export"
+        """The exported rows and their manifest, in their newest revision: an erasure writes `export.r2` and so on."""
+        revisions = [path for path in self.path.glob("export.r*") if path.suffix[2:].isdigit()]
+        return max(revisions, key=lambda path: int(path.suffix[2:]), default=self.path / "export")
 
     @property
     def training(self) -> Path:

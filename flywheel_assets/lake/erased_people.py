@@ -1,0 +1,114 @@
+"""Whom an erasure has forgotten, by keyed hashes: enough to refuse a replay, too little to tell who it was.
+
+The key is a secret of the installation. Without it the hashes in the table `erasures` cannot be compared with a list of
+user ids; who loses it can no longer refuse replays, and is told so before anything is ingested.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.lake.files import write_once
+from flywheel_assets.lake.tables import ERASURES, Lake
+
+
+@dataclass(frozen=True)
+class ErasedPeople:
+    """The keyed hashes of everybody who was erased."""
+
+    key: bytes
+    people: Mapping[str, datetime]
+    """Hash of the user id → when they were erased: what was received before is refused."""
+    events: frozenset[str]
+    """Hashes of event ids, refused whenever they come: a broker's replay has a new receipt."""
+
+    def covers_event(self, event_id: str | None) -> bool:
+        """Whether an event of this id was erased."""
+        return event_id is not None and keyed_hash(self.key, "event", event_id) in self.events
+
+    def leave_out(self, connection: duckdb.DuckDBPyConnection, view: str, position: str) -> int:
+        """Replace a view of landed events by one without the erased ones; returns how many those are.
+
+        Args:
+            connection: that has the view.
+            view: with `event_id`, `user_id`, `received_at` and `position`.
+            position: a column that numbers the rows.
+        """
+        users = connection.execute(f"SELECT DISTINCT user_id FROM {view} WHERE user_id <> ''").fetchall()
+        hashes = {str(row[0]): keyed_hash(self.key, "user", str(row[0])) for row in users}
+        known = [(user, self.people[hashed]) for user, hashed in hashes.items() if hashed in self.people]
+        schema = pa.schema([("user_id", pa.string()), ("erased_at", pa.timestamp("us", tz="UTC"))])
+        rows = [{"user_id": user, "erased_at": erased_at} for user, erased_at in known]
+        connection.register("erased_users", pa.Table.from_pylist(rows, schema=schema))
+        events = connection.sql(f"SELECT {position}, event_id FROM {view}").to_arrow_table()
+        numbered = zip(events[position].to_pylist(), events["event_id"].to_pylist(), strict=True)
+        gone = [number for number, event_id in numbered if self.covers_event(event_id)]
+        connection.register("erased_events", pa.table({"number": pa.array(gone, pa.int64())}))
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE erased_rows AS SELECT {position} FROM {view} "
+            f"WHERE {position} IN (SELECT number FROM erased_events) UNION "
+            f"SELECT {position} FROM {view} JOIN erased_users USING (user_id) WHERE received_at < erased_at"
+        )
+        found = connection.execute("SELECT count(*) FROM erased_rows").fetchone()
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE kept AS FROM {view} ANTI JOIN erased_rows USING ({position})")
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS FROM kept")
+        return int(found[0]) if found else 0
+
+
+def erased_people(lake: Lake) -> ErasedPeople | None:
+    """Whom to refuse; None while nobody was ever erased.
+
+    Raises:
+        SettingsError: there were erasures and their key is gone.
+    """
+    if not lake.has_table(ERASURES):
+        return None
+    rows = lake.read(ERASURES).to_pylist()
+    if not rows:
+        return None
+    people: dict[str, datetime] = {}
+    for row in rows:
+        people[row["person_key"]] = max(row["decided_at"], people.get(row["person_key"], row["decided_at"]))
+    events = frozenset(key for row in rows for key in json.loads(row["event_keys"]))
+    return ErasedPeople(erasure_key(lake, make=False), people, events)
+
+
+def erasure_key(lake: Lake, *, make: bool) -> bytes:
+    """The installation's secret for keyed hashes.
+
+    Args:
+        lake: whose `erasure_key` or key file it is.
+        make: create the file where there is none.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if lake.erasure_key:
+        return hashlib.blake2b(lake.erasure_key.encode()).digest()
+    path = key_file(lake)
+    if make and write_once(path, secrets.token_hex(32).encode()):
+        path.chmod(0o600)
+    if not path.exists():
+        raise SettingsError(
+            f"{path} is gone, and people were erased under it: replays of their events could not be refused. "
+            "Restore it, or set FLYWHEEL_ERASURE_KEY to the secret that was used."
+        )
+    return bytes.fromhex(path.read_text())
+
+
+def key_file(lake: Lake) -> Path:
+    """Where the key lies that nobody configured: outside `scratch`, which may be deleted."""
+    return lake.scratch.parent / "erasure.key"
+
+
+def keyed_hash(key: bytes, kind: str, text: str) -> str:
+    """32 hex characters that only who has the key can compare with a text."""
+    return hashlib.blake2b(f"{kind}:{text}".encode(), key=key[:64], digest_size=16).hexdigest()

@@ -1,0 +1,143 @@
+"""A version's export without the rows of a person: a new revision beside a manifest that says what it replaced.
+
+    export/      dpo_gold_v6.jsonl …       becomes    export.r2/   dpo_gold_v6.r2.jsonl …
+
+The new revision appears by one rename, then the old one is deleted. Names tell revisions apart wherever copies went,
+and the manifest keeps the sha256 of its predecessor: what was trained from it can still be told.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.lake.exports import (
+    MANIFEST_FILE,
+    ExportedFile,
+    ExportSet,
+    Manifest,
+    Revised,
+    encode_manifest,
+    manifest_sha256,
+    read_manifest,
+)
+from flywheel_assets.lake.files import file_sha256, replace_file, sync_folder, write_synced
+from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.versions import VersionFolder
+
+_REVISION = re.compile(r"(\.r\d+)?(?=\.)")
+
+
+def revise_export(
+    lake: Lake, folder: VersionFolder, keys: set[str], snapshot_id: int, gold_rows_removed: int, erasure: str
+) -> Revised:
+    """Write the next revision of an export without the examples `keys`, and delete the one before.
+
+    Args:
+        lake: for its DuckDB connections.
+        folder: the version.
+        keys: `pair_id` or `prediction_id` of the examples that go.
+        snapshot_id: where the version's tag points now.
+        gold_rows_removed: rows that the pinned days of gold have lost.
+        erasure: id of the erasure.
+    """
+    old_folder = folder.export
+    old = read_manifest(old_folder)
+    revision = old.revision + 1
+    final = folder.path / f"export.r{revision}"
+    building = folder.path / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    files: dict[ExportSet, ExportedFile] = {}
+    for which, file in old.files.items():
+        name = _REVISION.sub(f".r{revision}", file.name, count=1)
+        rows = _without(lake, old_folder / file.name, building / name, keys)
+        size = (building / name).stat().st_size
+        files[which] = ExportedFile(name=name, rows=rows, bytes=size, sha256=file_sha256(building / name))
+    revised = Revised(
+        erasure=erasure,
+        manifest_sha256_before=manifest_sha256(old_folder),
+        snapshot_id_before=old.snapshot_id,
+        rows_removed=sum(old.files[which].rows - file.rows for which, file in files.items()),
+        gold_rows_removed=gold_rows_removed,
+    )
+    manifest: Manifest = msgspec.structs.replace(
+        old, files=files, snapshot_id=snapshot_id, revision=revision, erasures=[*old.erasures, revised]
+    )
+    write_synced(building / MANIFEST_FILE, encode_manifest(manifest))
+    os.rename(building, final)
+    sync_folder(folder.path)
+    shutil.rmtree(old_folder)
+    return revised
+
+
+def drop_older_revisions(folder: VersionFolder) -> None:
+    """Delete revisions before the newest: a crash may have come between its rename and their deletion."""
+    newest = folder.export
+    for path in folder.path.glob("export*"):
+        if path != newest and path.is_dir():
+            shutil.rmtree(path)
+
+
+def erase_scored_rows(lake: Lake, folder: VersionFolder, keys: set[str], user_id: str) -> int:
+    """Take a person's rows out of the per-row scores of an evaluation, and reseal its report; returns how many."""
+    removed = 0
+    for path in sorted(folder.evaluation.glob("*.parquet")) + sorted(folder.training.glob("*.parquet")):
+        names = set(pq.read_schema(path).names)
+        column = next((name for name in ("pair_id", "prediction_id") if name in names), None)
+        if column is None and "subject" not in names:
+            continue
+        before = pq.read_metadata(path).num_rows
+        sha256 = file_sha256(path)
+        building = path.with_name(f".{path.name}.{os.getpid()}")
+        after = _filtered(lake, path, building, column, keys, user_id if "subject" in names else None)
+        if after == before:
+            building.unlink()
+            continue
+        removed += before - after
+        os.replace(building, path)
+        for report in path.parent.glob("*.json"):
+            # The report seals the file by its sha256.
+            replace_file(report, report.read_bytes().replace(sha256.encode(), file_sha256(path).encode()))
+    return removed
+
+
+def _without(lake: Lake, path: Path, target: Path, keys: set[str]) -> int:
+    if path.suffix == ".parquet":
+        return _filtered(lake, path, target, "prediction_id", keys, None)
+    decoder = msgspec.json.Decoder(_Key)
+    rows = 0
+    with open(path, "rb") as lines, open(target, "wb") as kept:
+        for line in lines:
+            if decoder.decode(line).pair_id not in keys:
+                kept.write(line)
+                rows += 1
+        kept.flush()
+        os.fsync(kept.fileno())
+    return rows
+
+
+class _Key(msgspec.Struct):
+    pair_id: str
+
+
+def _filtered(lake: Lake, path: Path, target: Path, column: str | None, keys: set[str], subject: str | None) -> int:
+    conditions = []
+    with lake.connect() as connection:
+        connection.execute("SET preserve_insertion_order = true")
+        connection.register("gone", pa.table({"key": pa.array(sorted(keys), pa.string())}))
+        if column is not None:
+            conditions.append(f"{column} IN (SELECT key FROM gone)")
+        if subject is not None:
+            conditions.append(f"subject = {quoted(subject)}")
+        where = f"NOT coalesce({' OR '.join(conditions)}, false)"
+        source = f"read_parquet({quoted(str(path))})"
+        connection.execute(
+            f"COPY (SELECT * FROM {source} WHERE {where}) TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+        )
+    return int(pq.read_metadata(target).num_rows)

@@ -1,0 +1,193 @@
+"""Everything that one person left, found by keys alone, in landing and in the tables.
+
+A person's own events carry the user id. Around them lie events that do not: the prediction behind a signed edit, the
+anonymous rest of a signed conversation, somebody else's feedback on this person's text. Those are the person's, too:
+
+- predictions of the person's events, unless the prediction was served to another user;
+- conversations in which nobody else is known: their anonymous events, and the predictions of those;
+- all feedback on these predictions, whoever gave it, since it carries the person's text.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import msgspec
+import pyarrow as pa
+
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.tables import GROUND_TRUTH, ApplicationTables, Lake, TableSpec
+
+_ROWS_AT_ONCE = 100_000
+_SEEN = pa.schema(
+    [
+        ("is_prediction", pa.bool_()),
+        ("event_id", pa.string()),
+        ("prediction_id", pa.string()),
+        ("user_id", pa.string()),
+        ("thread_id", pa.string()),
+    ]
+)
+
+
+class LandedKeys(msgspec.Struct):
+    """Of a landed line only what tells whose it is."""
+
+    event_id: str = ""
+    prediction_id: str = ""
+    user_id: str | None = None
+    thread_id: str | None = None
+
+
+_decoder = msgspec.json.Decoder(LandedKeys)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Keys of everything that one person left."""
+
+    user_id: str
+    event_ids: frozenset[str]
+    prediction_ids: frozenset[str]
+    thread_ids: frozenset[str]
+
+    def covers_line(self, line: bytes) -> bool:
+        """Whether a landed line is the person's; one that is no event is, when it quotes the user id."""
+        try:
+            keys = _decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.encode(self.user_id) in line
+        return (
+            keys.user_id == self.user_id
+            or keys.event_id in self.event_ids
+            or keys.prediction_id in self.prediction_ids
+            or (not keys.user_id and keys.thread_id in self.thread_ids)
+        )
+
+    def register(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Give a connection the key tables that `condition` reads."""
+        for name, ids in (
+            ("traced_events", self.event_ids),
+            ("traced_predictions", self.prediction_ids),
+            ("traced_threads", self.thread_ids),
+        ):
+            connection.register(name, pa.table({"id": pa.array(sorted(ids), pa.string())}))
+
+    def condition(self, spec: TableSpec) -> str:
+        """SQL that is true for the person's rows of a table, by whichever of the key columns it has; never null."""
+        names, user = spec.schema.names, quoted(self.user_id)
+        found = [
+            f"{name} IN (SELECT id FROM traced_events)"
+            for name in ("event_id", "feedback_event_id", "label_event_id", "row_id")
+            if name in names
+        ]
+        if "prediction_id" in names:
+            found.append("prediction_id IN (SELECT id FROM traced_predictions)")
+        if "user_id" in names:
+            found.append(f"user_id = {user}")
+        if "thread_id" in names:
+            anonymous = "coalesce(user_id, '') = '' AND " if "user_id" in names else ""
+            found.append(f"({anonymous}thread_id IN (SELECT id FROM traced_threads))")
+        if "subject_kind" in names:
+            found.append(f"(subject_kind = 'user' AND subject = {user})")
+            found.append("(subject_kind = 'thread' AND subject IN (SELECT id FROM traced_threads))")
+        elif "subject" in names:
+            found.append(f"subject = {user}")
+        if "payload" in names:
+            found.append(f"contains(payload, {quoted(msgspec.json.encode(self.user_id).decode())})")
+        return f"coalesce({' OR '.join(found)}, false)" if found else "false"
+
+
+def find_traces(
+    lake: Lake,
+    tables: ApplicationTables,
+    landing_root: Path,
+    user_id: str,
+    was_erased: Callable[[str], bool] = lambda _: False,
+) -> Traces:
+    """Find everything that a person left.
+
+    Args:
+        lake: the application's tables.
+        tables: which of them its daily assets fill.
+        landing_root: the landing zone of all applications.
+        user_id: the person.
+        was_erased: whether an event id belongs to an earlier erasure of the same person, which a crash cut short.
+    """
+    with lake.connect() as connection:
+        connection.register("none", _SEEN.empty_table())
+        connection.execute("CREATE TEMP TABLE seen AS FROM none")
+        for kind in EventKind:
+            for batch in _landed_keys(LandingZone(landing_root, lake.application, kind)):
+                connection.register("batch", batch)
+                connection.execute("INSERT INTO seen FROM batch")
+        sources = (
+            (tables.predictions, "true", "event_id"),
+            (GROUND_TRUTH, "false", "event_id"),
+            (tables.joined, "false", "feedback_event_id"),
+        )
+        for spec, is_prediction, event_id in sources:
+            keys = [name for name in spec.schema.names if name in {event_id, "prediction_id", "user_id", "thread_id"}]
+            lake.register(connection, spec, None, keys, view="keys")
+            user, thread = (name if name in keys else "NULL" for name in ("user_id", "thread_id"))
+            connection.execute(
+                f"INSERT INTO seen SELECT {is_prediction}, {event_id}, prediction_id, {user}, {thread} FROM keys"
+            )
+        earlier = [event for (event,) in connection.execute("SELECT DISTINCT event_id FROM seen").fetchall()]
+        again = pa.table({"id": pa.array([event for event in earlier if was_erased(event)], pa.string())})
+        connection.register("again", again)
+        return _closed(connection, user_id)
+
+
+def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> Traces:
+    """The rule at the top of this module, over the table `seen`."""
+    user = quoted(user_id)
+    is_other = f"coalesce(user_id, '') NOT IN ('', {user})"
+    connection.execute(f"CREATE TEMP TABLE own AS FROM seen WHERE user_id = {user} OR event_id IN (FROM again)")
+    connection.execute(
+        "CREATE TEMP TABLE threads AS SELECT DISTINCT thread_id AS id FROM own WHERE thread_id <> '' "
+        f"EXCEPT SELECT thread_id FROM seen WHERE {is_other}"
+    )
+    anonymous = "coalesce(user_id, '') = '' AND thread_id IN (SELECT id FROM threads)"
+    connection.execute(
+        "CREATE TEMP TABLE predictions AS "
+        f"(SELECT prediction_id AS id FROM own UNION SELECT prediction_id FROM seen WHERE {anonymous}) "
+        f"EXCEPT (SELECT prediction_id FROM seen WHERE is_prediction AND {is_other} UNION SELECT '')"
+    )
+    connection.execute(
+        "CREATE TEMP TABLE events AS SELECT event_id AS id FROM own UNION SELECT event_id FROM seen "
+        f"WHERE prediction_id IN (SELECT id FROM predictions) OR ({anonymous}) EXCEPT SELECT ''"
+    )
+    events, predictions, threads = (
+        frozenset(each for (each,) in connection.execute(f"FROM {name}").fetchall())
+        for name in ("events", "predictions", "threads")
+    )
+    return Traces(user_id, events, predictions, threads)
+
+
+def _landed_keys(zone: LandingZone) -> Iterator[pa.Table]:
+    is_prediction = zone.kind is EventKind.PREDICTION
+    rows: list[LandedKeys] = []
+    for path in segments_of(zone):
+        with open(path, "rb") as lines:
+            for line in lines:
+                try:
+                    rows.append(_decoder.decode(line))
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    continue
+                if len(rows) == _ROWS_AT_ONCE:
+                    yield _as_seen(rows, is_prediction)
+                    rows = []
+    yield _as_seen(rows, is_prediction)
+
+
+def _as_seen(rows: Iterable[LandedKeys], is_prediction: bool) -> pa.Table:
+    kept = [(is_prediction, each.event_id, each.prediction_id, each.user_id, each.thread_id) for each in rows]
+    return pa.Table.from_pylist([dict(zip(_SEEN.names, row, strict=True)) for row in kept], schema=_SEEN)
+
+
+def segments_of(zone: LandingZone) -> list[Path]:
+    """Every sealed segment of all days, oldest day first."""
+    return [path for day in zone.days() for path in sorted(zone.day_folder(day).glob("*.jsonl"))]
