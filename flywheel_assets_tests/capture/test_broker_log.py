@@ -1,6 +1,9 @@
 """The event log on a broker, against a broker that the test plays."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -247,7 +250,7 @@ def test_kafka_properties_come_from_a_file(tmp_path: Path) -> None:
 def test_a_missing_package_is_named_with_its_extra(
     queue: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, module, None)
+    monkeypatch.setitem(sys.modules, module, None)
     address = broker_address(Settings(queue=queue))
     assert address is not None
     with pytest.raises(SettingsError, match=rf"extra `{extra}`"):
@@ -259,3 +262,15 @@ def test_a_missing_package_is_named_with_its_extra(
 def test_a_service_with_an_unusable_queue_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="FLYWHEEL_QUEUE"):
         serve(Settings(home=tmp_path, queue="redis://x/y", capture_port=0), ["assistant"])
+
+
+def test_there_is_nothing_to_drain_without_a_broker(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "flywheel_assets.cli", "drain"],
+        env=os.environ | {"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_QUEUE": "local"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 1
+    assert "nothing to drain" in shown.stderr

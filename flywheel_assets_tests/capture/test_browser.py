@@ -186,6 +186,12 @@ def test_the_server_of_the_example_tells_what_its_person_sent(desk: Desk) -> Non
     assert (row["original_output"], row["final_text"]) == (draft, f"{draft} Bye")
 
 
+def test_a_page_that_watches_nothing_goes_on(desk: Desk) -> None:
+    with desk.visit() as tab:
+        tab.evaluate("flywheel.watch(document.querySelector('#nothing')).end()")
+        assert tab.evaluate("flywheel.counts.onlyRead") == 1
+
+
 def test_lone_surrogates_and_emoji_arrive_as_text(desk: Desk) -> None:
     with desk.visit() as tab:
         tab.evaluate("window.w = flywheel.watch(find('#draft'), { prompt: 'p', predictionId: 'emoji' })")

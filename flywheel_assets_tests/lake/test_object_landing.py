@@ -101,6 +101,20 @@ def test_a_late_segment_moves_to_the_day_on_which_it_was_found(zone: ObjectLandi
     assert not path.exists()
 
 
+def test_a_reader_whose_clock_is_behind_leaves_late_segments_where_they_are(
+    zone: ObjectLandingZone, spool: Path
+) -> None:
+    """It copied a segment to what it took for today, the very same place, and then deleted it."""
+    publish(zone, spool, "a")
+    zone.read(DAY, CLOSED)
+    publish(zone, spool, "late")
+    behind = END - timedelta(hours=3)
+    assert names(zone.read(DAY, behind)) == ["a"]
+    assert zone.republish_late(behind) == []
+    assert len(zone.republish_late(CLOSED)) == 1
+    assert names(zone.read(CLOSED.date(), CLOSED)) == ["late"]
+
+
 def test_a_segment_that_comes_while_its_day_is_being_closed_is_late_and_not_lost(
     zone: ObjectLandingZone, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,7 +164,9 @@ document.addEventListener("visibilitychange", () => {
 window.flywheel = {
   counts,
   configure: (options) => Object.assign(config, options),
-  watch(element, options) {
+  watch(element, options = {}) {
+    if (!element) console.warn("flywheel: there is no such element to watch");
+    element ??= document.createElement("p"); // a product must not fail over its telemetry
     watchers.get(element)?.end();
     const watcher = new Watcher(element, options);
     watchers.set(element, watcher);
