@@ -12,6 +12,7 @@ from datetime import date
 
 from flywheel_assets.boosting import ClassifierRecipe
 from flywheel_assets.classification_gate import ClassifierLimits
+from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.curation.resolution import ResolutionRules
@@ -143,6 +144,7 @@ class PreferenceApplication(FlywheelApplication):
     base_model: str
     """Path or hub id of the frozen base model; a bare name is looked up in the models folder."""
     gate: GateRules = field(default_factory=GateRules)
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)
     resolution: ResolutionRules = field(default_factory=ResolutionRules)
     trigger: Trigger = field(default_factory=Trigger)
     recipe: AdapterRecipe = field(default_factory=AdapterRecipe)
@@ -160,8 +162,8 @@ class PreferenceApplication(FlywheelApplication):
 
     @property
     def gold_lookback_days(self) -> Mapping[str, int]:
-        """A day of pairs reads the same day of joined feedback."""
-        return {JOINED_FEEDBACK.name: 0}
+        """A day of pairs reads the same day of joined feedback, and how many rows the days before had."""
+        return {JOINED_FEEDBACK.name: self.breaker.trailing_days}
 
 
 @dataclass(frozen=True, kw_only=True)

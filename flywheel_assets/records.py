@@ -90,6 +90,7 @@ class Reason(StrEnum):
     JUDGE = "judge"
     CHECK_UNAVAILABLE = "check_unavailable"
     POLICY = "policy"
+    BREAKER_TRIPPED = "breaker_tripped"
     # joined labels and silent predictions → hard examples
     INVALID_FEATURES = "invalid_features"
     UNKNOWN_LABEL = "unknown_label"
@@ -335,6 +336,12 @@ CURATED_DPO_PAIRS = pa.schema(
         ),
         _column("held_reason", pa.string(), "why the row waits for support; null: it is admitted", nullable=True),
         _column("support_key", pa.string(), "what has to recur before a held row is admitted", nullable=True),
+        _column(
+            "added_ngrams",
+            pa.string(),
+            "8 hex characters for each pair of neighbouring words that the edit adds, at most 64; null: none",
+            nullable=True,
+        ),
     ]
 )
 
@@ -431,6 +438,31 @@ EXCLUSIONS = pa.schema(
         _column("day_of", pa.string(), "which day counts: received | occurred", nullable=True),
         _column("user_id", pa.string(), "whose rows are excluded", nullable=True),
         _column("model_version", pa.string(), "whose outputs are excluded", nullable=True),
+    ]
+)
+
+BREAKER_DAYS = pa.schema(
+    [
+        _column("day", pa.date32(), "closed day of joined feedback; the key"),
+        _column("joined_hash", pa.string(), "content hash of the joined rows that were judged"),
+        _column("rows", pa.int64(), "joined rows of the day"),
+        _column("subjects", pa.int64(), "distinct subjects among them"),
+        _column("flagged_ratio", pa.float64(), "share of the rows that a hostile policy reason refused"),
+        _column("top_user_ratio", pa.float64(), "share of the rows that came from one signed-in user"),
+        _column(
+            "trailing_median_rows", pa.float64(), "joined rows of an ordinary day before; null: too few", nullable=True
+        ),
+        _column("concentrated_rows", pa.int64(), "most pairs that add the same words and come from few subjects"),
+        _column("trips", pa.string(), "JSON list of {rule, value, limit, examples: [feedback event ids]}"),
+        _column("is_reset", pa.bool_(), "a person let the day in, whatever tripped"),
+        _column("recorded_at", TIMESTAMP, "when it was judged"),
+    ]
+)
+BREAKER_RESETS = pa.schema(
+    [
+        *_DECISION,
+        _column("day", pa.date32(), "whose rows are let in"),
+        _column("joined_hash", pa.string(), "the joined rows that the person decided about"),
     ]
 )
 

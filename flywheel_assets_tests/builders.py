@@ -174,6 +174,7 @@ def make_gold(**overrides: Any) -> dict[str, Any]:
         "supporters": None,
         "held_reason": None,
         "support_key": None,
+        "added_ngrams": None,
     }
     known = {**row, **overrides}
     derived = {

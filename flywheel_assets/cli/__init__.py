@@ -3,6 +3,7 @@
 import sys
 
 from flywheel_assets.cli import (
+    breaker,
     days,
     drain,
     erasing,
@@ -20,6 +21,7 @@ from flywheel_assets.errors import FlywheelError
 
 __all__ = [
     "app",
+    "breaker",
     "days",
     "drain",
     "erasing",

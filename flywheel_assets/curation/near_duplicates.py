@@ -51,7 +51,7 @@ def signatures(prompt: pa.Array, chosen: pa.Array) -> pa.Array:
     candidates = texts.filter(long_enough)
     found: list[str] = []
     for start in range(0, len(candidates), _ROWS_AT_ONCE):
-        hashes, ends = _neighbouring_words(candidates.slice(start, _ROWS_AT_ONCE))
+        hashes, ends = neighbouring_words(candidates.slice(start, _ROWS_AT_ONCE))
         sketch = RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, _HASHES, _SEED)
         digests = np.array(sketch.to_rows(), np.uint32).astype(np.uint8).tobytes().hex()
         found += [digests[at : at + 2 * _HASHES] for at in range(0, len(digests), 2 * _HASHES)]
@@ -86,7 +86,7 @@ def supporters_of(subject: str) -> str:
     return hashlib.blake2b(subject.encode(), digest_size=8).hexdigest()
 
 
-def _neighbouring_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+def neighbouring_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Hashes of all pairs of neighbouring words, row after row, and the offsets at which the rows begin and end.
 
     A word's hash is a polynomial in its bytes, taken from running sums modulo 2^64 over all texts at once: a third of

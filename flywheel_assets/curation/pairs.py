@@ -23,6 +23,7 @@ from flywheel_assets.curation.edits import EditBands, classify_edits
 from flywheel_assets.curation.facts import claim_key
 from flywheel_assets.curation.near_duplicates import clusters, signatures, supporters_of
 from flywheel_assets.curation.normalization import normalized
+from flywheel_assets.curation.novelty import added_ngrams
 from flywheel_assets.curation.policy import Policy, default_policy
 from flywheel_assets.curation.prompts import readable_prompts
 from flywheel_assets.curation.verdicts import TEXTS, Verdict
@@ -85,6 +86,21 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
     held = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.held for part in judged)])
     assert kept.num_rows + refused.num_rows == joined.num_rows
     return Curated(kept, refused, held, dict(sorted(Counter(refused["reason"].to_pylist()).items())))
+
+
+def withheld(curated: Curated, reason: Reason, detail: str, version: str) -> Curated:
+    """The same day with nothing of it in gold: what was kept is refused for `reason`, what was held only refused."""
+    refused = _refused(
+        curated.kept, [reason.value] * curated.kept.num_rows, version, details=[detail] * curated.kept.num_rows
+    )
+    counts = Counter(curated.counts)
+    counts[reason.value] += refused.num_rows
+    return Curated(
+        kept=CURATED_DPO_PAIRS.empty_table(),
+        refused=pa.concat_tables([curated.refused, refused]),
+        held=CURATED_DPO_PAIRS.empty_table(),
+        counts={each: rows for each, rows in sorted(counts.items()) if rows},
+    )
 
 
 def _without_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.Table]:
@@ -221,6 +237,7 @@ def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], applica
         "supporters": absent,
         "held_reason": absent,
         "support_key": absent,
+        "added_ngrams": added_ngrams(prompt, rejected, normalized_chosen),
     }
     columns = [computed[name] if name in computed else rows[name] for name in CURATED_DPO_PAIRS.names]
     return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)

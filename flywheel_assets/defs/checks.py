@@ -6,9 +6,11 @@ from datetime import date
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.defs.presentation import numbers_table
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts, describe
+from flywheel_assets.lake.breaker import tripped_days
 from flywheel_assets.lake.tables import GROUND_TRUTH, TableSpec
 from flywheel_assets.lake.verification import verify
 
@@ -62,6 +64,32 @@ def _days_are_fresh(
         )
 
     return days_are_fresh
+
+
+def breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
+    """The check of the batch breaker over all days."""
+
+    @dg.asset_check(
+        asset=[application.name, application.tables.gold.name],
+        # Not blocking: a tripped day has no rows in gold, and must not stop those that have.
+        description="No closed day is out of bounds as a whole; `flywheel breaker reset DAY` lets one in.",
+    )
+    def no_day_tripped_the_breaker(stores: Stores) -> dg.AssetCheckResult:
+        tripped = tripped_days(stores.lake(application.name))
+        rows = [
+            [each.day.isoformat(), trip.rule, trip.value, trip.limit, each.figures.rows, " ".join(trip.examples)]
+            for each in tripped
+            for trip in each.figures.trips
+        ]
+        header = ["day", "rule", "value", "limit", "joined rows", "feedback events, for instance"]
+        shown = "; ".join(f"{each.day}: {each.figures.describe()}" for each in tripped[:3])
+        return dg.AssetCheckResult(
+            passed=not tripped,
+            description=f"{len(tripped)} days kept out of gold: {shown}" if tripped else "every day is within bounds",
+            metadata={"tripped_days": len(tripped), "figures": numbers_table(header, rows)},
+        )
+
+    return no_day_tripped_the_breaker
 
 
 def version_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:

@@ -5,6 +5,7 @@ import msgspec
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.defs.assembly import assemble
+from flywheel_assets.defs.checks import breaker_check
 from flywheel_assets.defs.failures import RETRY_TRANSIENT, failures_are_classified
 from flywheel_assets.defs.feedback import feedback_assets, stamp_of
 from flywheel_assets.defs.partitions import ONE_RUN, daily_partitions, partition_days
@@ -58,6 +59,7 @@ def preference_flywheel(
         rule=pair_rule(application),
         stores=stores,
         clock=clock,
+        more_checks=[breaker_check(application)],
     )
 
 
@@ -77,8 +79,8 @@ def _curated_dpo_pairs(application: PreferenceApplication) -> dg.AssetsDefinitio
         """Gold: what passed edit bands, duplicates and policy on day D; the rest is in quarantine with its reason."""
         with failures_are_classified(context):
             stamp = stamp_of(context, clock, CURATE_CODE_VERSION)
-            lake = stores.lake(application.name)
-            report_days(context, curate_days(lake, partition_days(context), application.gate, stamp))
+            lake, days, start = stores.lake(application.name), partition_days(context), application.start_date
+            report_days(context, curate_days(lake, days, start, application.gate, application.breaker, stamp))
 
     return curated_dpo_pairs
 

@@ -1,39 +1,64 @@
 """`joined_feedback` → `curated_dpo_pairs` (gold) and `quarantine`: each day by itself, in any order.
 
-A day's result is a function of that day's joined rows and of the policy, of nothing else: duplicates of other days,
-caps, holdout and supersession are decided when a version is resolved.
+A day's result is a function of that day's joined rows, of how many the days before had (for the breaker), of the policy
+and of a person's reset, of nothing else: duplicates of other days, caps, holdout and supersession are decided when a
+version is resolved.
 """
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 
-from flywheel_assets.curation.pairs import GateRules, curate
-from flywheel_assets.lake import ledger
+from flywheel_assets.curation.breaker import BreakerLimits, inspect_day
+from flywheel_assets.curation.pairs import GateRules, curate, withheld
+from flywheel_assets.lake import breaker, ledger
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, Lake
+from flywheel_assets.records import Reason
 
 # Shorter than the table's name on purpose: a partition value of more than 16 characters is dropped by rewriting files.
 CURATION_STAGE = "curation"
 
 
-def curate_days(lake: Lake, days: Sequence[date], rules: GateRules, stamp: RunStamp) -> dict[date, LedgerEntry]:
+def curate_days(
+    lake: Lake, days: Sequence[date], start: date, rules: GateRules, limits: BreakerLimits, stamp: RunStamp
+) -> dict[date, LedgerEntry]:
     """Replace partitions `days` of gold by what passes the gate; everything else goes to quarantine with its reason.
 
-    A row that only waits for others to say the same is in both: held in gold, where a later version can pin it.
+    A row that only waits for others to say the same is in both: held in gold, where a later version can pin it. Of a
+    closed day that trips the breaker nothing is in gold, until it is reset and curated again. An open day is not
+    judged: its rows are provisional, and no version takes them.
+
+    Args:
+        lake: the application's tables.
+        days: which partitions.
+        start: the application's first day; the breaker looks at no day before it.
+        rules: the row checks.
+        limits: the breaker's.
+        stamp: who writes.
 
     Raises:
         MissingInputError: a day was never joined.
     """
     joined = ledger.require(lake, JOINED_FEEDBACK.name, days)
+    every_joined = ledger.entries_of(lake, JOINED_FEEDBACK.name)
+    let_in = {(reset.day, reset.joined_hash) for reset in breaker.resets(lake)}
     files: dict[date, Path] = {}
     refused: dict[date, Path] = {}
     entries: list[LedgerEntry] = []
+    judged: list[breaker.JudgedDay] = []
     with lake.connect() as connection:
         for day in sorted(days):
-            curated = curate(lake.read(JOINED_FEEDBACK, [day]), lake.application, rules)
+            rows = lake.read(JOINED_FEEDBACK, [day])
+            curated = curate(rows, lake.application, rules)
+            if joined[day].is_closed:
+                figures = inspect_day(rows, curated, breaker.trailing_rows(every_joined, day, limits), limits)
+                is_reset = (day, joined[day].content_hash) in let_in
+                judged.append(breaker.JudgedDay(day, joined[day].content_hash, figures, is_reset, stamp.now))
+                if judged[-1].is_tripped:
+                    curated = withheld(curated, Reason.BREAKER_TRIPPED, figures.describe(), rules.policy.version)
             gold = pa.concat_tables([curated.kept, curated.held])
             connection.register("gold", gold)
             if file := lake.write_day(connection, CURATED_DPO_PAIRS, day, "SELECT * FROM gold"):
@@ -41,13 +66,14 @@ def curate_days(lake: Lake, days: Sequence[date], rules: GateRules, stamp: RunSt
             connection.register("refused", _as_stage(curated.refused))
             if file := lake.write_day(connection, QUARANTINE, day, "SELECT * FROM refused"):
                 refused[day] = file
+            read = ledger.day_range(max(start, day - timedelta(days=limits.trailing_days)), day)
             entries.append(
                 LedgerEntry(
                     asset=CURATED_DPO_PAIRS.name,
                     day=day,
                     is_closed=joined[day].is_closed,
                     content_hash=ledger.content_hash(gold),
-                    input_hashes={JOINED_FEEDBACK.name: ledger.window_hash(joined, [day])},
+                    input_hashes={JOINED_FEEDBACK.name: ledger.window_hash(every_joined, read)},
                     rows_in=joined[day].rows_kept,
                     rows_kept=curated.kept.num_rows,
                     rows_by_reason=curated.counts,
@@ -57,6 +83,7 @@ def curate_days(lake: Lake, days: Sequence[date], rules: GateRules, stamp: RunSt
     properties = {**stamp.properties(), "flywheel.policy-version": rules.policy.version}
     lake.replace_days(CURATED_DPO_PAIRS, days, files, properties)
     lake.replace_days(QUARANTINE, days, refused, properties, stage=CURATION_STAGE)
+    breaker.record(lake, judged, [day for day in days if not joined[day].is_closed], stamp)
     ledger.record(lake, entries, stamp)
     return {entry.day: entry for entry in entries}
 

@@ -75,8 +75,10 @@ QUARANTINE = TableSpec("quarantine", records.QUARANTINE, "day", "stage", order_b
 # One small file, rewritten whole: (days × assets) rows stay in the tens of thousands for a decade, and a partition
 # per day would cost a file per day and asset. See docs/adr/0002.
 LEDGER = TableSpec("ledger", records.LEDGER, order_by=("asset", "day"))
+BREAKER_DAYS = TableSpec("breaker_days", records.BREAKER_DAYS, order_by=("day",))
 # Decisions of people, append-only: a snapshot's summary would be gone with the snapshot.
 EXCLUSIONS = TableSpec("exclusions", records.EXCLUSIONS, order_by=("decided_at", "id"))
+BREAKER_RESETS = TableSpec("breaker_resets", records.BREAKER_RESETS, order_by=("decided_at", "id"))
 ROLLBACKS = TableSpec("rollbacks", records.ROLLBACKS, order_by=("decided_at", "id"))
 ERASURES = TableSpec("erasures", records.ERASURES, order_by=("decided_at", "id"))
 

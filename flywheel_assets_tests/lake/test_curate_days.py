@@ -86,7 +86,7 @@ def test_a_day_that_was_never_joined_is_refused(bench: Workbench) -> None:
 def test_gold_is_stale_when_joined_feedback_changed(bench: Workbench) -> None:
     bench.land(EventKind.FEEDBACK, DAY, [make_feedback()])
     run(bench, 0)
-    lookback = {JOINED_FEEDBACK.name: 0}
+    lookback = {JOINED_FEEDBACK.name: bench.limits.trailing_days}
     assert ledger.stale_days(bench.lake, CURATED_DPO_PAIRS.name, lookback, DAY) == {}
     bench.join([DAY])
     assert ledger.stale_days(bench.lake, CURATED_DPO_PAIRS.name, lookback, DAY) == {}

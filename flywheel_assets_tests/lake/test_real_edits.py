@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.capture.importing import import_file
+from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.joining import JoinWindow
@@ -37,7 +38,7 @@ def test_import_to_gold_to_version(tmp_path: Path) -> None:
     for kind in EventKind:
         assert ingest_days(lake, landing, kind, [DAY], STAMP)[DAY].rows_kept == 16_000
     assert join_days(lake, [DAY], DAY, JoinWindow(), STAMP)[DAY].rows_kept == 16_000
-    curated = curate_days(lake, [DAY], GateRules(), STAMP)[DAY]
+    curated = curate_days(lake, [DAY], DAY, GateRules(), BreakerLimits(), STAMP)[DAY]
 
     # Measured on 2026-11-21: 13,017 kept, 2,121 unchanged, 841 trivial; a policy that refuses prose would show here.
     assert 0.10 < curated.rows_by_reason["unchanged"] / 16_000 < 0.17

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.curate_days import curate_days
@@ -36,6 +37,7 @@ class Workbench:
     window: JoinWindow = field(default_factory=JoinWindow)
     tables: ApplicationTables = PREFERENCE_TABLES
     application: str = APPLICATION
+    limits: BreakerLimits = field(default_factory=BreakerLimits)
 
     def __post_init__(self) -> None:
         self.lake = self.open_lake()
@@ -76,7 +78,7 @@ class Workbench:
         return join_days(self.lake, days, self.start, self.window, stamp(), self.tables)
 
     def curate(self, days: Sequence[date]) -> dict[date, LedgerEntry]:
-        return curate_days(self.lake, days, GateRules(), stamp())
+        return curate_days(self.lake, days, self.start, GateRules(), self.limits, stamp())
 
     def write(self, spec: TableSpec, day: date, rows: Sequence[Mapping[str, Any]], stage: str | None = None) -> None:
         """Replace one partition by these rows."""

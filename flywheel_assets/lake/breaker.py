@@ -1,0 +1,154 @@
+"""What the breaker found on every day, and which days people let in again.
+
+A reset is a decision about rows that somebody looked at: it names the content of the day's joined rows, and holds for
+no other. It opens nothing by itself; the day is curated again, as an ordinary backfill.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets import records
+from flywheel_assets.curation.breaker import BreakerLimits, DayFigures, Trip
+from flywheel_assets.errors import InvalidRuleError, UnknownNameError
+from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.tables import BREAKER_DAYS, BREAKER_RESETS, Lake
+
+
+@dataclass(frozen=True)
+class JudgedDay:
+    """The breaker's word on one closed day."""
+
+    day: date
+    joined_hash: str
+    figures: DayFigures
+    is_reset: bool
+    """A person had let these rows in when the day was curated."""
+    recorded_at: datetime
+
+    @property
+    def is_tripped(self) -> bool:
+        """Nothing of the day is in gold."""
+        return bool(self.figures.trips) and not self.is_reset
+
+
+@dataclass(frozen=True)
+class Reset:
+    """One audited decision to let a tripped day in."""
+
+    id: str
+    day: date
+    joined_hash: str
+    decided_at: datetime
+    decided_by: str
+    reason: str
+
+
+def trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: BreakerLimits) -> list[int]:
+    """Joined rows of each closed day among the `trailing_days` before `day`, from the ledger alone."""
+    return [
+        entry.rows_kept
+        for each, entry in joined.items()
+        if 0 < (day - each).days <= limits.trailing_days and entry.is_closed
+    ]
+
+
+def record(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequence[date], stamp: RunStamp) -> None:
+    """Write what was found, replacing what is known of the same days; `forgotten` days were not judged this time."""
+    fresh = pa.Table.from_pylist(
+        [
+            {
+                "day": each.day,
+                "joined_hash": each.joined_hash,
+                **{name: value for name, value in asdict(each.figures).items() if name != "trips"},
+                "trips": json.dumps([asdict(trip) for trip in each.figures.trips]),
+                "is_reset": each.is_reset,
+                "recorded_at": each.recorded_at,
+            }
+            for each in days
+        ],
+        schema=records.BREAKER_DAYS,
+    )
+    replaced = pa.array([*(each.day for each in days), *forgotten], pa.date32())
+
+    def merge(existing: pa.Table) -> pa.Table:
+        others = existing.filter(pc.invert(pc.is_in(existing["day"], replaced)))
+        return pa.concat_tables([others, fresh.cast(others.schema)]).sort_by("day")
+
+    lake.replace_all(BREAKER_DAYS, merge, stamp.properties())
+
+
+def judged_days(lake: Lake) -> list[JudgedDay]:
+    """Every day that was judged, oldest first."""
+    return [
+        JudgedDay(
+            day=row["day"],
+            joined_hash=row["joined_hash"],
+            figures=DayFigures(
+                rows=row["rows"],
+                subjects=row["subjects"],
+                flagged_ratio=row["flagged_ratio"],
+                top_user_ratio=row["top_user_ratio"],
+                trailing_median_rows=row["trailing_median_rows"],
+                concentrated_rows=row["concentrated_rows"],
+                trips=tuple(
+                    Trip(trip["rule"], trip["value"], trip["limit"], tuple(trip["examples"]))
+                    for trip in json.loads(row["trips"])
+                ),
+            ),
+            is_reset=row["is_reset"],
+            recorded_at=row["recorded_at"],
+        )
+        for row in lake.read(BREAKER_DAYS).sort_by("day").to_pylist()
+    ]
+
+
+def tripped_days(lake: Lake) -> list[JudgedDay]:
+    """The days that are kept out of gold, oldest first."""
+    return [each for each in judged_days(lake) if each.is_tripped]
+
+
+def reset(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Reset:
+    """Let the rows of a tripped day in, from its next curation on.
+
+    Raises:
+        UnknownNameError: the breaker keeps no such day out.
+        InvalidRuleError: nobody, or no reason, is named: a decision that cannot be audited is none.
+    """
+    if not who.strip() or not reason.strip():
+        raise InvalidRuleError(f"a reset is kept for the audit: it needs who decides and why, got {who!r}, {reason!r}")
+    tripped = {each.day.isoformat(): each for each in tripped_days(lake)}
+    if day.isoformat() not in tripped:
+        raise UnknownNameError("tripped day", day.isoformat(), tripped, "`flywheel breaker list` shows all of them.")
+    found = tripped[day.isoformat()]
+    identity = records.stable_id("breaker reset", lake.application, day.isoformat(), found.joined_hash)[:8]
+    row = {
+        "id": identity,
+        "decided_at": now,
+        "decided_by": who,
+        "reason": reason,
+        "day": day,
+        "joined_hash": found.joined_hash,
+    }
+    lake.append(BREAKER_RESETS, pa.Table.from_pylist([row], schema=BREAKER_RESETS.schema), identity, {})
+    return next(each for each in resets(lake) if each.id == identity)
+
+
+def resets(lake: Lake) -> list[Reset]:
+    """Every reset there ever was, oldest first."""
+    rows = sorted(lake.read(BREAKER_RESETS).to_pylist(), key=lambda row: (row["decided_at"], row["id"]))
+    return [
+        Reset(
+            id=row["id"],
+            day=row["day"],
+            joined_hash=row["joined_hash"],
+            decided_at=row["decided_at"],
+            decided_by=row["decided_by"],
+            reason=row["reason"],
+        )
+        for row in rows
+    ]
