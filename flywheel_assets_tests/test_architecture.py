@@ -10,7 +10,13 @@ HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "mlflow", "matplotl
 
 
 @pytest.mark.parametrize(
-    "module", ["flywheel_assets.applications.assistant", "flywheel_assets.capture.service", "flywheel_assets.cli"]
+    "module",
+    [
+        "flywheel_assets.applications.assistant",
+        "flywheel_assets.applications.fraud",
+        "flywheel_assets.capture.service",
+        "flywheel_assets.cli",
+    ],
 )
 def test_loading_imports_nothing_heavy(module: str) -> None:
     code = f"import json, sys, {module}; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"

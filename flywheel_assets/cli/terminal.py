@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flywheel_assets import applications
-from flywheel_assets.application import FlywheelApplication, PreferenceApplication
+from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication
 from flywheel_assets.errors import SettingsError, UnknownNameError
 from flywheel_assets.settings import settings
 
@@ -54,6 +54,14 @@ def load_preference(name: str) -> PreferenceApplication:
     application = load_application(name)
     if not isinstance(application, PreferenceApplication):
         raise SettingsError(f"{name} is no preference application: this command works on texts")
+    return application
+
+
+def load_classification(name: str) -> ClassificationApplication:
+    """The configuration of an application whose predictions are scores; any other is an error that says so."""
+    application = load_application(name)
+    if not isinstance(application, ClassificationApplication):
+        raise SettingsError(f"{name} is no classification application: this command works on scores and labels")
     return application
 
 

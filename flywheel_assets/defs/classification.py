@@ -50,6 +50,7 @@ from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.training.classifier import (
     REFERENCE_FILE,
     ClassifierTrainingRequest,
+    seconds_per_row,
 )
 from flywheel_assets.training.classifier import read_report as read_training
 
@@ -263,7 +264,7 @@ def _levers_report(application: ClassificationApplication) -> dg.AssetsDefinitio
         with failures_are_classified(context):
             lake, versions = stores.lake(application.name), stores.versions(application.name)
             report = report_levers(
-                lake, application.contract, application.mining, LEVERS_DAYS, seconds_per_training_row(versions)
+                lake, application.contract, application.mining, LEVERS_DAYS, seconds_per_row(versions.last_trained())
             )
             if report is None:
                 return dg.MaterializeResult(metadata={"state": "nothing has matured yet"})
@@ -319,15 +320,6 @@ def stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
 def _runs_of_version(context: dg.AssetExecutionContext) -> dg.RunsFilter:
     """All runs of this run's version."""
     return dg.RunsFilter(job_name=context.run.job_name, tags={PARTITION_TAG: context.partition_key})
-
-
-def seconds_per_training_row(versions: Versions) -> float | None:
-    """Of the last training; None before one."""
-    trained = versions.last_trained()
-    if trained is None:
-        return None
-    report = read_training(trained.training)
-    return report.seconds / report.rows
 
 
 def _reference(application: ClassificationApplication, stores: Stores) -> Reference | None:

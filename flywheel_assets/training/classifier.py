@@ -25,6 +25,7 @@ from flywheel_assets.errors import TrainingError
 from flywheel_assets.evaluation.own_process import run_process, whole_folder
 from flywheel_assets.lake.exports import ExportSet, verify_manifest
 from flywheel_assets.lake.files import file_sha256
+from flywheel_assets.lake.versions import VersionFolder
 from flywheel_assets.records import stable_id
 
 REFERENCE_FILE, REPORT_FILE = "reference.json", "training.json"
@@ -126,6 +127,14 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
 def read_report(output: Path) -> ClassifierTrainingReport:
     """The report of a finished training."""
     return msgspec.json.decode((output / REPORT_FILE).read_bytes(), type=ClassifierTrainingReport)
+
+
+def seconds_per_row(trained: VersionFolder | None) -> float | None:
+    """What fitting cost a row in a version's training; None without one."""
+    if trained is None:
+        return None
+    report = read_report(trained.training)
+    return report.seconds / report.rows
 
 
 def main(arguments: Sequence[str]) -> int:
