@@ -75,7 +75,7 @@ def show(version: Version, application: Application = "assistant") -> None:
             **{f"exclusion {key}": what for key, what in manifest.exclusions.items()},
             **{f"sha256 {file.name}": file.sha256 for file in manifest.files.values()},
             **{
-                f"erasure {each.erasure}": f"{each.rows_removed} rows, was {each.manifest_sha256_before}"
+                f"erasure {each.erasure}": f"{sum(each.rows_removed.values())} rows, was {each.manifest_sha256_before}"
                 for each in manifest.erasures
             },
             **{f"rule {name}": value for name, value in manifest.rules.items()},

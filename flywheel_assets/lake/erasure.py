@@ -32,8 +32,13 @@ from flywheel_assets.errors import InvalidRuleError, LandingError, OpenSegmentEr
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import STAGE_OF
 from flywheel_assets.lake.erased_people import erasure_key, keyed_hash
-from flywheel_assets.lake.export_revisions import drop_older_revisions, erase_scored_rows, revise_export
-from flywheel_assets.lake.exports import manifest_sha256, read_manifest
+from flywheel_assets.lake.export_revisions import (
+    drop_older_revisions,
+    erase_scored_rows,
+    exported_rows_of,
+    revise_export,
+)
+from flywheel_assets.lake.exports import ExportSet, manifest_sha256, read_manifest
 from flywheel_assets.lake.files import replace_file, write_once
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.landing import EventKind, LandingZone
@@ -338,13 +343,17 @@ def _erase_versions(place: Place, traces: Traces, erasure: str, stamp: RunStamp)
         folder = place.versions.folder(name) if version_number(name) else None
         exported = folder if folder is not None and folder.export.exists() else None
         keys = _keys(lake, gold, traces, before)
+        found = _matches(lake, gold, traces, before)
+        exported_rows = 0
         if exported is not None:
             drop_older_revisions(exported)
             scored += erase_scored_rows(lake, exported, keys, traces.user_id)
-        if not (found := _matches(lake, gold, traces, before)):
+            exported_rows = exported_rows_of(lake, exported, keys)
+        if not found and not exported_rows:
             continue
         # The tag moves last: as long as it has not, a repeated run finds the rows and finishes.
-        after = _rewritten(lake, gold, traces, name, before, list(found), exported, stamp)
+        partitions = list(found)
+        after = _rewritten(lake, gold, traces, name, before, partitions, exported, stamp) if found else before
         version = ErasedVersion(
             tag=name, snapshot_before=before, snapshot_after=after, gold_rows_removed=sum(found.values())
         )
@@ -366,7 +375,7 @@ def _revised(
     pin = msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
     pinned = sum(rows for (day, _), rows in found.items() if day.isoformat() in pin.days)
     manifest = read_manifest(folder.export)
-    if manifest.snapshot_id == version.snapshot_after:
+    if found and manifest.snapshot_id == version.snapshot_after:
         # A run that was killed had come this far.
         revised = manifest.erasures[-1]
     else:
@@ -375,10 +384,11 @@ def _revised(
     replace_file(folder.pin, msgspec.json.format(msgspec.json.encode(moved)))
     return msgspec.structs.replace(
         version,
-        exported_rows_removed=revised.rows_removed,
+        exported_rows_removed=sum(revised.rows_removed.values()),
         manifest_sha256_before=revised.manifest_sha256_before,
         manifest_sha256_after=manifest_sha256(folder.export),
-        trained=folder.is_trained and revised.rows_removed > 0,
+        trained=folder.is_trained
+        and any(rows for which, rows in revised.rows_removed.items() if which in (ExportSet.TRAIN, ExportSet.ACCEPTED)),
         copies=copies_of(folder),
     )
 
@@ -390,7 +400,9 @@ def _keys(lake: Lake, gold: TableSpec, traces: Traces, snapshot_id: int) -> set[
         traces.register(connection)
         lake.register(connection, gold, None, view="whole", snapshot_id=snapshot_id)
         found = connection.execute(f"SELECT DISTINCT {key} FROM whole WHERE {traces.condition(gold)}").fetchall()
-    return {each for (each,) in found}
+    examples = {each for (each,) in found}
+    # A classification version is judged on rows that no example table holds: all predictions of later weeks.
+    return examples if key == "pair_id" else examples | traces.prediction_ids
 
 
 def _branch(tag: str) -> str:

@@ -28,6 +28,7 @@ from flywheel_assets.lake.exports import (
 )
 from flywheel_assets.lake.files import file_sha256, replace_file, sync_folder, write_synced
 from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.version_summaries import keyed_rows
 from flywheel_assets.lake.versions import VersionFolder
 
 _REVISION = re.compile(r"(\.r\d+)?(?=\.)")
@@ -63,7 +64,7 @@ def revise_export(
         erasure=erasure,
         manifest_sha256_before=manifest_sha256(old_folder),
         snapshot_id_before=old.snapshot_id,
-        rows_removed=sum(old.files[which].rows - file.rows for which, file in files.items()),
+        rows_removed={which: old.files[which].rows - file.rows for which, file in files.items()},
         gold_rows_removed=gold_rows_removed,
     )
     manifest: Manifest = msgspec.structs.replace(
@@ -74,6 +75,17 @@ def revise_export(
     sync_folder(folder.path)
     shutil.rmtree(old_folder)
     return revised
+
+
+def exported_rows_of(lake: Lake, folder: VersionFolder, keys: set[str]) -> int:
+    """How many exported rows are of these examples."""
+    with lake.connect() as connection:
+        connection.register("gone", pa.table({"key": pa.array(sorted(keys), pa.string())}))
+        found = 0
+        for file in read_manifest(folder.export).files.values():
+            rows = f"SELECT count(*) FROM ({keyed_rows(folder.export / file.name)}) SEMI JOIN gone USING (key)"
+            found += sum(number for (number,) in connection.execute(rows).fetchall())
+    return found
 
 
 def drop_older_revisions(folder: VersionFolder) -> None:

@@ -74,10 +74,10 @@ class Revised(msgspec.Struct, frozen=True, kw_only=True):
     erasure: str
     manifest_sha256_before: str
     snapshot_id_before: int
-    rows_removed: int
-    """From the exported files."""
+    rows_removed: dict[ExportSet, int]
+    """From each of the exported files."""
     gold_rows_removed: int
-    """From the pinned days of the gold table; at least `rows_removed`."""
+    """From the pinned days of the gold table."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,6 +81,11 @@ def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snaps
         yield from _contents(connection, lake, gold, manifest)
 
 
+def _from_gold(manifest: Manifest) -> list[ExportSet]:
+    """The sets whose rows are gold rows; a classifier is judged on all predictions of later weeks instead."""
+    return [which for which in manifest.files if which is not ExportSet.EVALUATION]
+
+
 def _rows(path: Path) -> str:
     """SQL for an exported file as (key, subject, text_hash, is_same), where classification rows have no texts."""
     if path.suffix == ".parquet":
@@ -115,8 +120,9 @@ def _counts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterat
         if distinct != rows:
             yield f"{file.name} names {rows - distinct} examples twice"
     # An erasure takes rows from the table and from the files; what was left out before it is counted as it was.
-    accounted = sum(file.rows for file in manifest.files.values()) + sum(manifest.dropped.values())
-    accounted += sum(each.rows_removed - each.gold_rows_removed for each in manifest.erasures)
+    accounted = sum(manifest.files[which].rows for which in _from_gold(manifest)) + sum(manifest.dropped.values())
+    for each in manifest.erasures:
+        accounted += sum(each.rows_removed[which] for which in _from_gold(manifest)) - each.gold_rows_removed
     in_gold = _number(connection, "SELECT count(*) FROM gold")
     if accounted != in_gold:
         yield f"{in_gold} rows were pinned, {accounted} are exported or left out for a reason"
@@ -142,7 +148,7 @@ def _sides(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterato
 
 def _contents(connection: duckdb.DuckDBPyConnection, lake: Lake, gold: TableSpec, manifest: Manifest) -> Iterator[str]:
     covered = condition(gold, pinned(lake, manifest.exclusions))
-    for which in manifest.files:
+    for which in _from_gold(manifest):
         if "pair_id" in gold.schema.names:
             there = f"SELECT {_text_hash('pair_id')} AS text_hash, {covered} AS is_excluded FROM gold"
             by = "text_hash"

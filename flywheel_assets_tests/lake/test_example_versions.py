@@ -12,6 +12,7 @@ import pytest
 from flywheel_assets.curation.example_resolution import Calendar
 from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
 from flywheel_assets.errors import EmptyVersionError
+from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.example_versions import (
     ExampleRules,
     count_new_examples,
@@ -20,7 +21,8 @@ from flywheel_assets.lake.example_versions import (
 )
 from flywheel_assets.lake.exclusions import ExclusionRule, exclude
 from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
-from flywheel_assets.lake.tables import CLASSIFICATION_TABLES
+from flywheel_assets.lake.tables import CLASSIFICATION_TABLES, HARD_EXAMPLES
+from flywheel_assets.lake.verification import verify
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, run, score
@@ -208,3 +210,43 @@ def test_dates_are_days_of_receipt_not_of_the_clients_clock(bench: Workbench, ve
     run(bench, [score(DAY, "x", occurred_at=yesterday)], LAST)
     cut(bench, versions)
     assert rows(versions, ExportSet.TRAIN)["x"]["prediction_received_date"] == date(2026, 3, 2)
+
+
+def person_and_others(bench: Workbench) -> None:
+    """One card holder among others, with a dispute and with silences, in training and evaluation weeks."""
+    events = []
+    for offset in range(30):
+        holder = {"user_id": "mallory"} if offset % 3 == 0 else {}
+        events.append(score(day(offset), f"quiet-{offset}", **holder))
+        events.append(score(day(offset), f"fraud-{offset}", score=0.3, **holder))
+        if offset < 28:
+            events.append(label(day(offset + 2), f"fraud-{offset}"))
+    run(bench, events, LAST)
+
+
+def test_a_version_verifies_and_a_tampered_one_does_not(bench: Workbench, versions: Versions) -> None:
+    person_and_others(bench)
+    exclude(bench.lake, ExclusionRule(user_id="mallory"), who="ada", reason="r", now=datetime(2026, 11, 21, tzinfo=UTC))
+    manifest = cut(bench, versions)
+    assert manifest.dropped["excluded"] > 0
+    assert verify(bench.lake, versions, HARD_EXAMPLES).differences == ()
+    file = versions.folder(VERSION).export / manifest.files[ExportSet.TRAIN].name
+    file.write_bytes(file.read_bytes() + b" ")
+    assert "has sha256" in verify(bench.lake, versions, HARD_EXAMPLES).differences[0]
+
+
+def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(bench: Workbench, versions: Versions) -> None:
+    """Evaluation rows are no gold rows: all predictions of later weeks, found by their prediction ids."""
+    person_and_others(bench)
+    before = cut(bench, versions)
+    place = Place(bench.lake, CLASSIFICATION_TABLES, versions, bench.landing, bench.start, {})
+    now = datetime(2027, 1, 1, tzinfo=UTC)
+    receipt = erase(place, plan_erasure(place, "mallory"), who="ada", reason="r", now=now, grace=timedelta(0))
+    mine = {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(0, 30, 3)}
+    kept = {**rows(versions, ExportSet.TRAIN), **rows(versions, ExportSet.EVALUATION)}
+    assert not mine & set(kept)
+    assert len(kept) + receipt.versions[0].exported_rows_removed == sum(file.rows for file in before.files.values())
+    exported_days = [*range(9), *range(16, 23)]
+    assert receipt.versions[0].exported_rows_removed == 2 * sum(offset % 3 == 0 for offset in exported_days)
+    assert verify(bench.lake, versions, HARD_EXAMPLES).differences == ()
+    assert bench.lake.read(HARD_EXAMPLES, where="subject = 'mallory'").num_rows == 0
