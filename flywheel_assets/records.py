@@ -116,7 +116,9 @@ def stable_id(*fields: Any) -> str:
 
 def event_id(application: str, source: str, client_id: str) -> str:
     """The dedupe key of one event: the same client id from the same source is the same event."""
-    return stable_id("event", application, source, client_id)
+    # `stable_id("event", …)`, a third of its cost: capture asks for one per event.
+    texts = ",".join(map(encode_basestring_ascii, ("event", application, source, client_id)))
+    return hashlib.blake2b(f"[{texts}]".encode("ascii"), digest_size=16).hexdigest()
 
 
 def pair_id(application: str, prediction_id: str) -> str:

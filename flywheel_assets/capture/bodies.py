@@ -1,9 +1,7 @@
 """Reads request bodies within bounds: of one body, inflated or not, of its time, and of all bodies together."""
 
 import asyncio
-import contextlib
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
@@ -24,27 +22,24 @@ class MemoryBudget:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
 
-    @contextlib.contextmanager
-    def share(self) -> Iterator["Share"]:
-        """One request's part of the budget, given back at the end.
-
-        Raises:
-            RefusedError: the budget is used up; the client comes back later.
-        """
-        share = Share(self)
-        try:
-            share.take(_REQUEST_OVERHEAD_BYTES)
-            yield share
-        finally:
-            self.held_bytes -= share.held_bytes
+    def share(self) -> "Share":
+        """One request's part of the budget, for a `with` block that gives it back."""
+        return Share(self)
 
 
-@dataclass
 class Share:
-    """What one request holds of the budget."""
+    """What one request holds of the budget; entering it raises `RefusedError` when the budget is used up."""
 
-    budget: MemoryBudget
-    held_bytes: int = 0
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._held_bytes = 0
+
+    def __enter__(self) -> "Share":
+        self.take(_REQUEST_OVERHEAD_BYTES)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.held_bytes -= self._held_bytes
 
     def take(self, size_bytes: int) -> None:
         """Count more bytes of this request.
@@ -52,13 +47,13 @@ class Share:
         Raises:
             RefusedError: together with what other requests hold it would be too much.
         """
-        budget = self.budget
+        budget = self._budget
         if budget.held_bytes + size_bytes > budget.limit_bytes:
             raise RefusedError(
                 Refusal.OVERLOADED, f"the requests in progress hold {budget.held_bytes} bytes; try again later"
             )
         budget.held_bytes += size_bytes
-        self.held_bytes += size_bytes
+        self._held_bytes += size_bytes
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,8 @@ class BodyReader:
     async def _plain(self, request: Request, share: Share) -> bytes:
         body = bytearray()
         async for chunk in request.stream():
-            self._append(body, chunk, share)
+            if chunk:  # the end of the stream is an empty one
+                self._append(body, chunk, share)
         return bytes(body)
 
     async def _inflated(self, request: Request, share: Share) -> bytes:

@@ -35,13 +35,14 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Count what comes before the headers are complete."""
         if self._is_reading_head:
-            if self._head_timer is None:
-                self._start_timer()  # the next request of a connection that is kept alive
             self._head_bytes += len(data)
         super().data_received(data)
-        # Judged after parsing: a body may follow its headers in the same packet.
-        if self._is_reading_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response(f"The request line and headers have more than {HEAD_BYTES} bytes.")
+        # Judged after parsing: most heads are complete at once, and a body may follow in the same packet.
+        if self._is_reading_head and self._head_bytes and not self.transport.is_closing():
+            if self._head_bytes > HEAD_BYTES:
+                self.send_400_response(f"The request line and headers have more than {HEAD_BYTES} bytes.")
+            elif self._head_timer is None:
+                self._start_timer()
 
     def on_headers_complete(self) -> None:
         """From here on the service itself bounds the request."""

@@ -9,6 +9,7 @@ is not text: no UTF-8 file can hold it.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import msgspec
 
@@ -78,16 +79,14 @@ class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True):
     comment: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LandedRow:
+class LandedRow(msgspec.Struct, frozen=True):
     """One event as it will lie in the landing zone: a JSON line including its newline."""
 
     kind: EventKind
     line: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedEvent:
+class DecodedEvent(msgspec.Struct, frozen=True):
     """One accepted element of a request: the id that the answer names, and the rows it becomes.
 
     `event_id` is the dedupe key of the first row.
@@ -117,7 +116,7 @@ class Reception:
                 f"{field} is {claimed.isoformat()}; valid: from {timestamp(EARLIEST_TIME)} to a day from now, "
                 f"{timestamp(latest)}"
             )
-        return timestamp(claimed.astimezone(UTC))
+        return timestamp(claimed)
 
 
 @dataclass(frozen=True)
@@ -257,6 +256,7 @@ def stored_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:
     return _line_encoder.encode(prompt).decode(), PromptFormat.MESSAGES
 
 
+@lru_cache(maxsize=16)  # the events of a batch are received at one moment
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, as every landed line has it."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -14,13 +14,15 @@ No answer and no log line holds a user's text beyond the field that was wrong.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from flywheel_assets.capture import framing
 from flywheel_assets.capture.access import Access, Caller
@@ -136,15 +138,12 @@ class Intake:
     reader: BodyReader
     decoder: Executor
 
-    def handler(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    def handler(self, endpoint: Endpoint) -> "Receiver":
         """Answers the requests of one endpoint."""
+        return Receiver(self, endpoint)
 
-        async def take(request: Request) -> Response:
-            return await self._take(request, endpoint)
-
-        return take
-
-    async def _take(self, request: Request, endpoint: Endpoint) -> Response:
+    async def take(self, request: Request, endpoint: Endpoint) -> Response:
+        """One request from its arrival to its answer."""
         application: str = request.path_params["application"]
         try:
             if request.method == "OPTIONS":
@@ -162,7 +161,9 @@ class Intake:
         except RefusedError as refusal:
             self.telemetry.refused_request(refusal.reason)
             response = refusal.response()
-        response.headers.update(self.access.cors_headers(request, application))
+        cors_headers = self.access.cors_headers(request, application)
+        if cors_headers:
+            response.headers.update(cors_headers)
         return response
 
     def _check_application(self, name: str) -> None:
@@ -235,6 +236,33 @@ class Intake:
         if len(element) > self.limits.event_bytes:
             raise InvalidEventError(f"the event has {len(element)} bytes; valid: at most {self.limits.event_bytes}")
         return element
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """One endpoint as an ASGI application: a layer of Starlette's less than a function would have."""
+
+    intake: Intake
+    endpoint: Endpoint
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        response = await self.intake.take(_Request(scope, receive), self.endpoint)
+        await response(scope, receive, send)
+
+
+class _Request(Request):
+    """A request whose headers are looked up, not searched for, half a dozen times each."""
+
+    def __init__(self, scope: ASGIScope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        # Of a header that comes twice the first one counts, as with Starlette's own.
+        self._by_name = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+    @property
+    def headers(self) -> Mapping[str, str]:  # type: ignore[override]
+        """Every header by its name in lower case."""
+        return self._by_name
 
 
 def _as_duplicate(result: EventResult) -> EventResult:

@@ -13,6 +13,7 @@ import hmac
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,14 +81,14 @@ class ReplayMemory:
 
     def __init__(self, capacity: int = 100_000) -> None:
         self._capacity = capacity
-        self._expires: dict[tuple[str, str], float] = {}
+        self._expires: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def remember(self, application: str, webhook_id: str, now_s: float) -> None:
         """Keep an id after its request was acknowledged, never before: a failed attempt must be possible again."""
         self._expires.pop((application, webhook_id), None)
         self._expires[application, webhook_id] = now_s + REMEMBERED_S
         while len(self._expires) > self._capacity or self._oldest_expires() <= now_s:
-            del self._expires[next(iter(self._expires))]
+            self._expires.popitem(last=False)
 
     def holds(self, application: str, webhook_id: str, now_s: float) -> bool:
         """Whether the id was acknowledged a short time ago."""

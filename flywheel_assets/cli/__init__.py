@@ -5,6 +5,7 @@ import sys
 from flywheel_assets.cli import (
     breaker,
     days,
+    doctor,
     drain,
     erasing,
     exclusions,
@@ -24,6 +25,7 @@ __all__ = [
     "app",
     "breaker",
     "days",
+    "doctor",
     "drain",
     "erasing",
     "exclusions",

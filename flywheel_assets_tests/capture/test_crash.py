@@ -1,6 +1,7 @@
 """SIGKILL and SIGTERM of a real capture process: what it acknowledged is in the landing zone afterwards."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from flywheel_assets.capture.segments import SegmentLog
 from flywheel_assets_tests.capture.samples import edit, landed, open_segments
@@ -24,14 +26,15 @@ PROCESS = (
 class Load:
     """Clients that send edits until the service goes away, and remember what was acknowledged."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str = "") -> None:
         self.url = url
+        self.name = name
         self.acknowledged: set[str] = set()
 
     async def client(self, number: int) -> None:
         async with httpx.AsyncClient(base_url=self.url) as http:
             for turn in range(100_000):
-                name = f"{number}-{turn}"
+                name = f"{self.name}{number}-{turn}"
                 answer = await http.post("/v1/assistant/edits", json=edit(id=name, prompt="x" * 300))
                 if answer.status_code == 202:
                     self.acknowledged.add(name)
@@ -72,3 +75,38 @@ def test_a_terminated_service_answers_and_seals_before_it_ends(tmp_path: Path) -
     root = tmp_path / "landing"
     assert open_segments(root) == []
     assert acknowledged == {row["prediction_id"] for row in landed(root, "feedback")}
+
+
+async def kill_both(loads: list[Load], processes: list["subprocess.Popen[str]"]) -> None:
+    """The second one works on for a while after the first was killed."""
+    first, second = zip(loads, processes, strict=True)
+    await asyncio.gather(
+        first[0].until_killed(first[1], signal.SIGKILL, 60), second[0].until_killed(second[1], signal.SIGKILL, 180)
+    )
+
+
+@pytest.mark.slow
+def test_processes_killed_again_and_again_side_by_side_lose_nothing(tmp_path: Path) -> None:
+    """Two at a time on one landing zone: each is killed under load while the other works, and both start anew."""
+    acknowledged: set[str] = set()
+    for turn in range(8):
+        with contextlib.ExitStack() as stack:
+            processes, loads = [], []
+            for number in range(2):
+                command = [sys.executable, "-c", PROCESS, str(tmp_path)]
+                process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+                stack.callback(process.kill)
+                assert process.stdout is not None
+                processes.append(process)
+                loads.append(Load(process.stdout.readline().strip(), f"{turn}-{number}-"))
+            asyncio.run(kill_both(loads, processes))
+            acknowledged |= loads[0].acknowledged | loads[1].acknowledged
+    root = tmp_path / "landing"
+    with SegmentLog(root):
+        pass
+    assert open_segments(root) == []
+    assert len(acknowledged) >= 8 * 240
+    for kind in ("prediction", "feedback"):
+        rows = [row["prediction_id"] for row in landed(root, kind)]
+        assert acknowledged <= set(rows)
+        assert len(rows) == len(set(rows)), "nobody sent anything twice"

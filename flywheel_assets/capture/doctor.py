@@ -1,0 +1,226 @@
+"""Checks whether the capture service could do its work here, without starting it or changing anything that lasts."""
+
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from flywheel_assets.capture.access import is_loopback
+from flywheel_assets.capture.brokers.broker import broker_address
+from flywheel_assets.capture.keys import MOST_ACTIVE, Key, read_keys
+from flywheel_assets.capture.segment_file import leftover_segments
+from flywheel_assets.capture.service import listening_socket
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.settings import Settings
+
+_ROTATE_AFTER = timedelta(days=365)
+_OLD_SEGMENT_S = 300.0
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    FINE = "fine"
+    LOOK = "look"
+    """It works; somebody should know."""
+    BROKEN = "broken"
+    """The service would not start, or would lose its purpose."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found, and what to do about it."""
+
+    subject: str
+    verdict: Verdict
+    sentence: str
+    remedy: str = ""
+
+
+def examine(settings: Settings, now: datetime | None = None) -> list[Finding]:
+    """Every finding, in the order in which the service would meet them."""
+    moment = now or datetime.now(UTC)
+    checks: list[tuple[str, Callable[[], list[Finding]]]] = [
+        ("keys", lambda: _keys(settings, moment)),
+        ("address", lambda: [_address(settings)]),
+        ("landing", lambda: _landing(settings)),
+        ("limits", lambda: _limits(settings)),
+        ("queue", lambda: [_queue(settings)]),
+    ]
+    findings = []
+    for subject, check in checks:
+        try:
+            findings += check()
+        except SettingsError as error:
+            findings.append(Finding(subject, Verdict.BROKEN, str(error)))
+    return findings
+
+
+def _keys(settings: Settings, now: datetime) -> list[Finding]:
+    path = settings.resolved_capture_keys_file()
+    records = read_keys(path).records
+    active = [record for record in records if record.revoked_at is None]
+    findings = []
+    if not records and not is_loopback(settings.capture_host):
+        findings.append(
+            Finding(
+                "keys",
+                Verdict.BROKEN,
+                f"there is no key in {path}, and FLYWHEEL_CAPTURE_HOST {settings.capture_host} may be reached from "
+                "other machines: the service refuses to start",
+                "create a key with `flywheel keys create`, or listen on 127.0.0.1",
+            )
+        )
+    elif not records:
+        findings.append(Finding("keys", Verdict.LOOK, "there is none: everybody on this machine may send"))
+    elif not active:
+        findings.append(
+            Finding("keys", Verdict.BROKEN, "every key is revoked: nobody may send", "`flywheel keys create`")
+        )
+    else:
+        findings.append(Finding("keys", Verdict.FINE, f"{len(active)} active, {len(records) - len(active)} revoked"))
+    for record in active:
+        age = now - record.created_at
+        if age > _ROTATE_AFTER and not (isinstance(record, Key) and record.is_for_browsers):
+            findings.append(
+                Finding(
+                    "keys",
+                    Verdict.LOOK,
+                    f"{record.key_id} of {record.holder!r} is {age.days} days old",
+                    f"create a second one for the same holder (up to {MOST_ACTIVE} are active at once), hand it over, "
+                    f"then `flywheel keys revoke {record.key_id}`",
+                )
+            )
+    return findings
+
+
+def _address(settings: Settings) -> Finding:
+    host, port = settings.capture_host, settings.capture_port
+    try:
+        listening_socket(host, port).close()
+    except SettingsError as error:
+        if _answers(host, port):
+            return Finding("address", Verdict.FINE, f"something listens on {host}:{port} already: capture?")
+        return Finding("address", Verdict.BROKEN, str(error))
+    if is_loopback(host):
+        return Finding("address", Verdict.FINE, f"{host}:{port} is free, and only this machine reaches it")
+    return Finding(
+        "address",
+        Verdict.LOOK,
+        f"{host}:{port} is free, and other machines may reach it without encryption",
+        "put a proxy that speaks TLS in front, and let nobody else reach this port",
+    )
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _landing(settings: Settings) -> list[Finding]:
+    root = settings.resolved_landing_dir()
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    problem = _why_not_writable(existing)
+    if problem is not None:
+        return [
+            Finding("landing", Verdict.BROKEN, f"cannot write in {existing}: {problem}", "set FLYWHEEL_LANDING_DIR")
+        ]
+    usage = shutil.disk_usage(existing)
+    least = settings.capture_min_free_bytes
+    room = f"{usage.free / 2**30:,.1f} GiB are free for {root}"
+    findings = []
+    if usage.free < least:
+        findings.append(
+            Finding(
+                "landing",
+                Verdict.BROKEN,
+                f"{room}: below the reserve of {least / 2**20:,.0f} MiB, every request is answered with 503",
+                "free some, or lower FLYWHEEL_CAPTURE_MIN_FREE_BYTES",
+            )
+        )
+    elif usage.free < 10 * max(least, settings.capture_segment_bytes):
+        findings.append(Finding("landing", Verdict.LOOK, f"{room}; that is soon used up"))
+    else:
+        findings.append(Finding("landing", Verdict.FINE, room))
+    old = [path for _, path in leftover_segments(root) if _is_old(path)]
+    if old:
+        findings.append(
+            Finding(
+                "landing",
+                Verdict.LOOK,
+                f"{len(old)} open segments were not written to for {_OLD_SEGMENT_S:.0f} s (first: {old[0].name})",
+                "a running capture process publishes those of dead writers within a minute: start one",
+            )
+        )
+    return findings
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return datetime.now(UTC).timestamp() - path.stat().st_mtime > _OLD_SEGMENT_S
+    except FileNotFoundError:
+        return False
+
+
+def _why_not_writable(folder: Path) -> str | None:
+    # Tried, not asked: permissions say little about read-only and full disks.
+    probe = folder / f".doctor-{secrets.token_hex(4)}"
+    try:
+        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    try:
+        os.write(descriptor, b"x")
+        os.fsync(descriptor)
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    finally:
+        os.close(descriptor)
+        probe.unlink()
+    return None
+
+
+def _limits(settings: Settings) -> list[Finding]:
+    event, request, together = (
+        settings.capture_event_bytes,
+        settings.capture_request_bytes,
+        settings.capture_in_progress_bytes,
+    )
+    findings = []
+    if event > request:
+        findings.append(
+            Finding(
+                "limits",
+                Verdict.LOOK,
+                f"an event may have {event} bytes, but its request only {request}",
+                "raise FLYWHEEL_CAPTURE_REQUEST_BYTES, or lower FLYWHEEL_CAPTURE_EVENT_BYTES",
+            )
+        )
+    if request > together:
+        findings.append(
+            Finding(
+                "limits",
+                Verdict.BROKEN,
+                f"a request may have {request} bytes, but all in progress together only {together}: the largest are "
+                "always answered with 503",
+                "raise FLYWHEEL_CAPTURE_IN_PROGRESS_BYTES, or lower FLYWHEEL_CAPTURE_REQUEST_BYTES",
+            )
+        )
+    return findings or [Finding("limits", Verdict.FINE, "they fit each other")]
+
+
+def _queue(settings: Settings) -> Finding:
+    address = broker_address(settings)
+    if address is None:
+        return Finding("queue", Verdict.FINE, "events go to the landing zone at once")
+    return Finding(
+        "queue", Verdict.FINE, f"events go to {address.kind} first; `flywheel drain` must run to bring them to landing"
+    )
