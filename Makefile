@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-ui dev test test-all check format lock bench clean
+.PHONY: help install demo demo-fraud demo-ui dev test test-all check format lock bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: install  ## two turns of the wheel on a simulated coding assistant, under 4 minutes
 	FLYWHEEL_HOME=.flywheel-demo $(BIN)/flywheel demo
+
+demo-fraud: install  ## a new card fraud appears, and the flywheel's classifier learns it from late labels
+	FLYWHEEL_HOME=.flywheel-demo-fraud $(BIN)/flywheel demo --application fraud
 
 demo-ui: install  ## Dagster's and MLflow's UI over what the demo left
 	FLYWHEEL_HOME=.flywheel-demo $(BIN)/flywheel dev
@@ -53,5 +56,5 @@ lock: install  ## write the installed versions into constraints.txt
 	{ echo "# Every version that \`make install\` uses, resolved on Python 3.11 (Linux x86-64). Regenerate with \`make lock\`."; \
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.tmp && mv constraints.tmp constraints.txt
 
-clean:  ## remove the environment and the demo's data
-	rm -rf $(VENV) .flywheel-demo
+clean:  ## remove the environment and the demos' data
+	rm -rf $(VENV) .flywheel-demo .flywheel-demo-fraud

@@ -2,11 +2,13 @@
 
 import os
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from flywheel_assets.cli.terminal import app, console, known_applications, load_application
+from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.settings import settings
 
 
@@ -37,14 +39,20 @@ def dev(
     run_services(webserver_port, mlflow_port, console)
 
 
+_STORIES = ("assistant", "fraud")
+
+
 @app.command()
 def demo(
+    application: Annotated[
+        str, typer.Option("--application", "-a", help="Which story: assistant or fraud.")
+    ] = "assistant",
     seed: Annotated[int, typer.Option(help="Of the simulated world.")] = 0,
 ) -> None:
-    """Play the founding story: engineers correct a coding assistant, and two turns of the wheel make it right."""
-    from flywheel_assets.demonstration.assistant import run
-
-    run(seed=seed, console=console)
+    """Play a story against the real flywheel: engineers correct a coding assistant, or a new card fraud appears."""
+    if application not in _STORIES:
+        raise UnknownNameError("demo", application, _STORIES)
+    import_module(f"flywheel_assets.demonstration.{application}").run(seed=seed, console=console)
     # Everything is written and closed. With torch and Dagster's definitions in one process, DuckDB 2.0's bindings fill
     # the screen with "leaked" at the interpreter's shutdown, right below the demo's result; so there is none.
     sys.stdout.flush()

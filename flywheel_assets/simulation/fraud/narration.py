@@ -47,7 +47,7 @@ def tell_chapter(console: Console, chapter: "FraudChapterReport", weeks: Sequenc
             f"trained on {turn.train_rows:,} rows, {turn.train_positives:,} of them fraud; tested on "
             f"{turn.test_rows:,} later rows, {turn.test_positives:,} fraud",
         )
-        facts.add_row("because of", "; ".join(f"{rule}: {numbers}" for rule, numbers in turn.reasons.items()))
+        facts.add_row("because of", turn.reason)
     console.print(facts, highlight=False)
     console.print(_week_table(weeks))
     if not isinstance(turn, ClassifierTurn):

@@ -22,16 +22,16 @@ class ClassifierTurn:
     """One gold version, from its export to the decision about its classifier."""
 
     version: str
-    reasons: Mapping[str, str]
-    """Why it was cut: rule of the trigger → its numbers."""
+    reason: str
+    """Why it was cut, in the trigger's words."""
     train_rows: int
     train_positives: int
     test_rows: int
     """Later, matured, unsampled rows that both models were scored on."""
     test_positives: int
-    ap_incumbent: float
-    """Average precision of what serves, on the test rows."""
-    ap_challenger: float
+    ap_incumbent: float | None
+    """Average precision of what serves, on the test rows; None without a positive among them, like the next one."""
+    ap_challenger: float | None
     promoted: bool
     sentence: str
     seconds: float

@@ -92,7 +92,7 @@ class FraudWorld:
     card_days: int = 14
     card_fraud_share: float = 1 / 3
     card_amount_factor: float = 5.0
-    emerging: Pattern = Pattern.COMPROMISED_CARD
+    emerging: Pattern = Pattern.COMPROMISED_TERMINAL
     emerges_on: date = date.max
     """The first day with a fraud of the emerging pattern, which from then on is as frequent as it ever will be."""
 
