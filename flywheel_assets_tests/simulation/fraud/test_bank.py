@@ -12,7 +12,7 @@ from flywheel_assets.simulation.fraud.labels import Action, Outside
 from flywheel_assets.simulation.fraud.world import Floats, FraudWorld
 
 FIRST = date(2026, 3, 2)
-WORLD = FraudWorld(cards=250, terminals=300, terminals_compromised_per_day=0.0005)
+WORLD = FraudWorld(cards=250, terminals=300, terminals_compromised_per_day=0.0005, emerges_on=date.min)
 
 
 @dataclass

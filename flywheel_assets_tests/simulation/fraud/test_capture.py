@@ -35,7 +35,7 @@ CONTRACT = ScoreContract(
 
 
 def test_what_was_acknowledged_lies_under_its_own_day(tmp_path: Path) -> None:
-    world = FraudWorld(cards=120, terminals=150, terminals_compromised_per_day=0.002)
+    world = FraudWorld(cards=120, terminals=150, terminals_compromised_per_day=0.002, emerges_on=date.min)
     bank = Bank(world, Outside(disputed_honest_share=0.01), Policy(review_from=0.05), FIRST)
     clock = SimulatedClock(datetime.combine(FIRST, datetime.min.time(), UTC))
     with running_capture(tmp_path, {"fraud": CONTRACT}, clock) as capture:

@@ -21,7 +21,7 @@ PLAN = FraudDemoPlan(
     first_day=FIRST,
     quiet=Chapter("quiet", 1),
     chapters=(Chapter("new", 1), Chapter("learnt", 2)),
-    world=FraudWorld(cards=100, terminals=120, cards_compromised_per_day=0.01),
+    world=FraudWorld(cards=100, terminals=120, terminals_compromised_per_day=0.005),
 )
 CHAMPION = Path("versions/fraud_gold_v1/training")
 

@@ -7,7 +7,7 @@ from flywheel_assets.simulation.fraud.features import FEATURES, LABEL_DELAY_DAYS
 from flywheel_assets.simulation.fraud.world import SECONDS_PER_DAY, FraudWorld, Transactions
 
 FIRST = date(2026, 3, 2)
-WORLD = FraudWorld(cards=20, terminals=12, reach=60.0, terminals_compromised_per_day=0.01)
+WORLD = FraudWorld(cards=20, terminals=12, reach=60.0, terminals_compromised_per_day=0.01, emerges_on=date.min)
 
 
 def payments_of(day: date, rows: list[tuple[int, int, int, float]]) -> Transactions:
