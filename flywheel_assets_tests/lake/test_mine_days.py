@@ -11,6 +11,7 @@ import pytest
 from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
 from flywheel_assets.curation.score_contract import FeatureType
 from flywheel_assets.errors import MissingInputError
+from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.mine_days import DISPUTE_STAGE, mining_lookback_days
 from flywheel_assets.lake.tables import CLASSIFICATION_TABLES, HARD_EXAMPLES, QUARANTINE
@@ -194,3 +195,18 @@ def test_the_window_it_reads_is_the_window_it_declares(bench: Workbench) -> None
     assert {on: set(names) for on, names in stale.items()} == {
         on: set(lookback) for on in ledger.day_range(day(5), day(9))
     }
+
+
+def test_a_label_for_an_unknown_or_another_applications_prediction_waits_and_expires(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    """Applications share a catalog and a landing zone, and their ids may collide."""
+    other = Workbench(tmp_path, tables=CLASSIFICATION_TABLES, application="other")
+    run(other, [score(DAY, "theirs")], day(8))
+    bench.window = JoinWindow(join_days=5, dedupe_days=1)
+    entries = run(bench, [label(DAY, "theirs"), label(day(1), "nobodys"), score(day(1), "ours")], day(8))
+    assert list(examples(bench)) == [("ours", "silence")]
+    assert sum(entry.rows_kept for entry in entries.values()) == 1
+    expired = [row["row_id"] for row in bench.rows(QUARANTINE) if row["reason"] == "no_prediction_in_window"]
+    assert sorted(expired) == [f"l-nobodys-{day(1)}", f"l-theirs-{DAY}"]
+    assert [name for name, _ in examples(other)] == ["theirs"]
