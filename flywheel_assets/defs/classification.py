@@ -28,11 +28,12 @@ from flywheel_assets.defs.presentation import column_schema, numbers_table, repo
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.training_rules import example_rule
 from flywheel_assets.defs.versions import (
+    Opponents,
     Verdict,
     evaluated_dataset,
     evaluated_file,
+    evaluation_asset,
     gold_snapshot_asset,
-    opponents_of,
     promotion_asset,
     trained_file,
     version_asset,
@@ -203,43 +204,37 @@ def _trained_classifier(application: ClassificationApplication) -> dg.AssetsDefi
 
 
 def _classifier_evaluation(application: ClassificationApplication) -> dg.AssetsDefinition:
-    @version_asset(application, "trained_classifier", kinds={"mlflow"})
-    def classifier_evaluation(
-        context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
+    def evaluate(
+        context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient, opponents: Opponents
     ) -> dg.MaterializeResult[None]:
-        """Champion and challenger on every matured row of the weeks after the training; logged to MLflow."""
-        with failures_are_classified(context):
-            registry = stores.registry(application.name)
-            opponents = opponents_of(context.partition_key, stores.versions(application.name), registry)
-            if isinstance(opponents, str):
-                return dg.MaterializeResult(metadata={"state": opponents})
-            folder, serving = opponents.folder, opponents.serving
-            request = ClassifierEvaluationRequest(
-                export_dir=str(folder.export),
-                manifest_sha256=manifest_sha256(folder.export),
-                challenger_dir=str(folder.training),
-                champion_version=serving.version if serving else None,
-                champion_dir=str(serving.training) if serving else None,
-                threshold=application.threshold,
-                cards_per_day=application.cards_per_day,
-                output_dir=str(folder.evaluation),
-                work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
-            )
-            run_in_own_process(context, pipes, "flywheel_assets.evaluation.classifier", request)
-            report = read_evaluation(folder.evaluation)
-            run_id = _log_to_mlflow(registry, application, folder, report)
-            return dg.MaterializeResult(
-                metadata={
-                    "scores": classifier_scores_table(report),
-                    "precision_recall": precision_recall_plot(report, folder.path / "precision_recall.png"),
-                    "calibration": calibration_plot(report, folder.path / "calibration.png"),
-                    "ap_by_week": ap_by_week_plot(report, folder.path / "ap_by_week.png"),
-                    "evaluated_rows": report.rows,
-                    "mlflow_run": run_id,
-                }
-            )
+        folder, serving = opponents.folder, opponents.serving
+        request = ClassifierEvaluationRequest(
+            export_dir=str(folder.export),
+            manifest_sha256=manifest_sha256(folder.export),
+            challenger_dir=str(folder.training),
+            champion_version=serving.version if serving else None,
+            champion_dir=str(serving.training) if serving else None,
+            threshold=application.threshold,
+            cards_per_day=application.cards_per_day,
+            output_dir=str(folder.evaluation),
+            work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
+        )
+        run_in_own_process(context, pipes, "flywheel_assets.evaluation.classifier", request)
+        report = read_evaluation(folder.evaluation)
+        run_id = _log_to_mlflow(stores.registry(application.name), application, folder, report)
+        return dg.MaterializeResult(
+            metadata={
+                "scores": classifier_scores_table(report),
+                "precision_recall": precision_recall_plot(report, folder.path / "precision_recall.png"),
+                "calibration": calibration_plot(report, folder.path / "calibration.png"),
+                "ap_by_week": ap_by_week_plot(report, folder.path / "ap_by_week.png"),
+                "evaluated_rows": report.rows,
+                "mlflow_run": run_id,
+            }
+        )
 
-    return classifier_evaluation
+    description = "Champion and challenger on every matured row of the weeks after the training; logged to MLflow."
+    return evaluation_asset(application, "classifier_evaluation", description, "trained_classifier", evaluate)
 
 
 def _promotion(application: ClassificationApplication) -> dg.AssetsDefinition:

@@ -14,11 +14,12 @@ from flywheel_assets.defs.presentation import column_schema, evaluation_plot, re
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.training_rules import pair_rule
 from flywheel_assets.defs.versions import (
+    Opponents,
     Verdict,
     evaluated_dataset,
     evaluated_file,
+    evaluation_asset,
     gold_snapshot_asset,
-    opponents_of,
     promotion_asset,
     trained_file,
     version_asset,
@@ -131,43 +132,39 @@ def _trained_adapter(application: PreferenceApplication) -> dg.AssetsDefinition:
 
 
 def _adapter_evaluation(application: PreferenceApplication) -> dg.AssetsDefinition:
-    @version_asset(application, "trained_adapter", pool="gpu", kinds={"mlflow"})
-    def adapter_evaluation(
-        context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
+    def evaluate(
+        context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient, opponents: Opponents
     ) -> dg.MaterializeResult[None]:
-        """Base, SFT baseline, champion and challenger on the same held-out rows; everything is logged to MLflow."""
-        with failures_are_classified(context):
-            registry = stores.registry(application.name)
-            opponents = opponents_of(context.partition_key, stores.versions(application.name), registry)
-            if isinstance(opponents, str):
-                return dg.MaterializeResult(metadata={"state": opponents})
-            folder, serving = opponents.folder, opponents.serving
-            request = EvaluationRequest(
-                export_dir=str(folder.export),
-                manifest_sha256=manifest_sha256(folder.export),
-                base_model=stores.base_model(application.base_model),
-                sft_adapter=str(folder.training / "sft_adapter"),
-                challenger_adapter=str(folder.training / "adapter"),
-                champion_version=serving.version if serving else None,
-                champion_export_dir=str(serving.export) if serving else None,
-                champion_adapter=str(serving.training / "adapter") if serving else None,
-                output_dir=str(folder.evaluation),
-                work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
-            )
-            run_in_own_process(context, pipes, "flywheel_assets.evaluation.adapter", request)
-            report = read_evaluation_report(folder)
-            plot = evaluation_plot(report, folder.path / "ned_by_model.png")
-            run_id = _log_to_mlflow(registry, application, folder, report)
-            return dg.MaterializeResult(
-                metadata={
-                    "scores": scores_table(report),
-                    "ned_by_model": plot,
-                    "held_out_subjects": report.evidence.ned_gain.clusters,
-                    "mlflow_run": run_id,
-                }
-            )
+        folder, serving = opponents.folder, opponents.serving
+        request = EvaluationRequest(
+            export_dir=str(folder.export),
+            manifest_sha256=manifest_sha256(folder.export),
+            base_model=stores.base_model(application.base_model),
+            sft_adapter=str(folder.training / "sft_adapter"),
+            challenger_adapter=str(folder.training / "adapter"),
+            champion_version=serving.version if serving else None,
+            champion_export_dir=str(serving.export) if serving else None,
+            champion_adapter=str(serving.training / "adapter") if serving else None,
+            output_dir=str(folder.evaluation),
+            work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
+        )
+        run_in_own_process(context, pipes, "flywheel_assets.evaluation.adapter", request)
+        report = read_evaluation_report(folder)
+        plot = evaluation_plot(report, folder.path / "ned_by_model.png")
+        run_id = _log_to_mlflow(stores.registry(application.name), application, folder, report)
+        return dg.MaterializeResult(
+            metadata={
+                "scores": scores_table(report),
+                "ned_by_model": plot,
+                "held_out_subjects": report.evidence.ned_gain.clusters,
+                "mlflow_run": run_id,
+            }
+        )
 
-    return adapter_evaluation
+    description = (
+        "Base, SFT baseline, champion and challenger on the same held-out rows; everything is logged to MLflow."
+    )
+    return evaluation_asset(application, "adapter_evaluation", description, "trained_adapter", evaluate, pool="gpu")
 
 
 def _promotion(application: PreferenceApplication) -> dg.AssetsDefinition:

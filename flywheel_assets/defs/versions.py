@@ -92,6 +92,29 @@ def opponents_of(version: str, versions: Versions, registry: ModelRegistry) -> O
     return Opponents(folder, champion, serving)
 
 
+Evaluate = Callable[[dg.AssetExecutionContext, Stores, dg.PipesSubprocessClient, Opponents], dg.MaterializeResult[None]]
+"""Scores both models and logs what came out; the result is what the UI shows."""
+
+
+def evaluation_asset(
+    application: FlywheelApplication, name: str, description: str, upstream: str, evaluate: Evaluate, **more: Any
+) -> dg.AssetsDefinition:
+    """Champion and challenger on the same rows; a version that was decided is not scored again."""
+
+    @version_asset(application, upstream, name=name, description=description, kinds={"mlflow"}, **more)
+    def evaluation(
+        context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
+    ) -> dg.MaterializeResult[None]:
+        with failures_are_classified(context):
+            registry = stores.registry(application.name)
+            opponents = opponents_of(context.partition_key, stores.versions(application.name), registry)
+            if isinstance(opponents, str):
+                return dg.MaterializeResult(metadata={"state": opponents})
+            return evaluate(context, stores, pipes, opponents)
+
+    return evaluation
+
+
 def evaluated_dataset(application: FlywheelApplication, folder: VersionFolder) -> EvaluatedDataset:
     """A version's export as MLflow records it."""
     manifest = read_manifest(folder.export)
