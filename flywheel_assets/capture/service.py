@@ -20,11 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from flywheel_assets.capture.access import Access, is_loopback
 from flywheel_assets.capture.answers import RefusedError, http_problem, refused
@@ -34,7 +36,7 @@ from flywheel_assets.capture.brokers.broker import BrokerAddress, broker_address
 from flywheel_assets.capture.brokers.messages import largest_event_bytes
 from flywheel_assets.capture.browser_script import browser_script
 from flywheel_assets.capture.connection import BoundedConnection
-from flywheel_assets.capture.intake import ENDPOINTS, CaptureLimits, EventLog, Intake
+from flywheel_assets.capture.intake import ENDPOINTS, CaptureLimits, EventLog, Intake, Receiver
 from flywheel_assets.capture.keys import KeyStore
 from flywheel_assets.capture.operations import Operations
 from flywheel_assets.capture.segments import Clock, SegmentLimits, SegmentLog, system_clock
@@ -99,11 +101,13 @@ def create_app(
             decoder.shutdown()
             telemetry.refusals.flush()
 
-    app = Starlette(
+    receivers = {endpoint.name: intake.handler(endpoint) for endpoint in ENDPOINTS}
+    app = _Capture(
+        receivers,
         routes=[
             *(
-                Route(f"/v1/{{application}}/{endpoint.name}", intake.handler(endpoint), methods=["POST", "OPTIONS"])
-                for endpoint in ENDPOINTS
+                Route(f"/v1/{{application}}/{name}", receiver, methods=["POST", "OPTIONS"])
+                for name, receiver in receivers.items()
             ),
             Route("/flywheel.js", browser_script, methods=["GET"]),
             Route("/healthz", operations.healthz, methods=["GET"]),
@@ -116,6 +120,24 @@ def create_app(
     )
     app.state.access = access  # `access.require_scope` finds it here
     return app
+
+
+class _Capture(Starlette):
+    """Starlette, with a short way for what is posted: its layers would be a sixth of what a single event costs."""
+
+    def __init__(self, receivers: Mapping[str, Receiver], **options: Any) -> None:
+        super().__init__(**options)
+        self._receivers = receivers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a post to its receiver, and everything else to the routes, which know the same receivers."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            match scope["path"].split("/"):
+                case ["", "v1", application, name] if application and name in self._receivers:
+                    scope["path_params"] = {"application": application}
+                    await self._receivers[name](scope, receive, send)
+                    return
+        await super().__call__(scope, receive, send)
 
 
 @dataclass(frozen=True)
