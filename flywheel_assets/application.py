@@ -22,6 +22,7 @@ from flywheel_assets.errors import SettingsError
 from flywheel_assets.gate import PromotionLimits
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.example_versions import ExampleRules
+from flywheel_assets.lake.maintenance import MaintenanceRules
 from flywheel_assets.lake.mine_days import mining_lookback_days
 from flywheel_assets.lake.tables import (
     CLASSIFICATION_TABLES,
@@ -102,6 +103,7 @@ class FlywheelApplication(ABC):
     """First partition: the first day for which events may be landed (UTC)."""
     window: JoinWindow = field(default_factory=JoinWindow)
     on_promotion: PromotionHook = field(default_factory=PromotionHook)
+    maintenance: MaintenanceRules = field(default_factory=MaintenanceRules)
 
     @property
     @abstractmethod

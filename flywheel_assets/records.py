@@ -64,6 +64,7 @@ class Reason(StrEnum):
     MALFORMED_EVENT = "malformed_event"
     DUPLICATE_EVENT = "duplicate_event"
     ERASED = "erased"
+    TRIMMED = "trimmed"
     # raw tables → joined feedback
     NO_PREDICTION_IN_WINDOW = "no_prediction_in_window"
     WAITING_FOR_PREDICTION = "waiting_for_prediction"
@@ -485,5 +486,14 @@ ERASURES = pa.schema(
         *_DECISION,
         _column("person_key", pa.string(), "keyed hash of the user id: what was received before is refused"),
         _column("event_keys", pa.string(), "JSON list of keyed hashes of event ids, refused whenever they come"),
+    ]
+)
+
+STORAGE = pa.schema(
+    [
+        _column("measured_at", TIMESTAMP, "end of a maintenance"),
+        _column("stage", pa.string(), "landing, a table, or versions"),
+        _column("files", pa.int64(), "files of the stage"),
+        _column("bytes", pa.int64(), "their bytes"),
     ]
 )

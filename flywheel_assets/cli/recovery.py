@@ -1,6 +1,7 @@
 """Commands that take something back: the gold table, the champion."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,3 +42,40 @@ def rollback(
 def _say(sentences: list[str]) -> None:
     for sentence in sentences:
         console.print(sentence, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def maintain(application: Application = "assistant", yes: Yes = False) -> None:
+    """Do the weekly maintenance now: trim, retire, expire, collect; without --yes only weigh and say what applies."""
+    import uuid
+
+    from flywheel_assets.defs.maintenance import run_maintenance, storage_rows
+    from flywheel_assets.defs.resources import Stores
+    from flywheel_assets.lake.ledger import RunStamp
+    from flywheel_assets.lake.maintenance import MAINTENANCE_CODE_VERSION, storage_by_stage
+
+    config, stores = load_application(application), Stores()
+    if not yes:
+        landing = stores.landing()
+        root = landing if isinstance(landing, Path) else None
+        table = Table("stage", "files", "bytes")
+        weighed = storage_by_stage(stores.lake(application), config.tables, stores.versions(application), root)
+        for stage, stored in weighed.items():
+            table.add_row(stage, f"{stored.files:,}", f"{stored.bytes:,}")
+        console.print(table)
+        _say([f"would apply: {config.maintenance}. Repeat with --yes to do it."])
+        return
+    stamp = RunStamp(f"maintain {uuid.uuid4().hex}", MAINTENANCE_CODE_VERSION, datetime.now(UTC))
+    upkeep = run_maintenance(config, stores, stamp)
+    table = Table("stage", "files before", "after", "bytes before", "after")
+    for name, *numbers in storage_rows(upkeep):
+        table.add_row(str(name), *(f"{number:,}" for number in numbers))
+    console.print(table)
+    _say(
+        [
+            f"{upkeep.snapshots_expired} snapshots expired, {upkeep.files_deleted.files} files deleted, "
+            f"{upkeep.files_waiting.files} wait for their grace period",
+            f"{sum(upkeep.predictions_trimmed.values())} predictions trimmed",
+            f"{upkeep.segments_removed} landed segments removed",
+        ]
+    )

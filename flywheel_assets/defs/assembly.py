@@ -7,6 +7,7 @@ import dagster as dg
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.automation import DAILY_JOB, TURN_JOB, daily_schedule, training_threshold_sensor
 from flywheel_assets.defs.checks import daily_checks, version_checks
+from flywheel_assets.defs.maintenance import maintenance_job, maintenance_schedule
 from flywheel_assets.defs.recovery import rollback_job
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.training_rules import TrainingRule
@@ -44,11 +45,12 @@ def assemble(
         dg.AssetSelection.assets(*versions),
         description="One turn of the wheel: cut a gold version, train, evaluate, decide.",
     )
+    upkeep_job = maintenance_job(application)
     return dg.Definitions(
         assets=[*daily, *versions, *more_assets],
         asset_checks=[*daily_checks(application), *version_checks(application), *more_checks],
-        jobs=[daily_job, turn_job, rollback_job(application)],
-        schedules=[daily_schedule(application, daily_job.name)],
+        jobs=[daily_job, turn_job, rollback_job(application), upkeep_job],
+        schedules=[daily_schedule(application, daily_job.name), maintenance_schedule(application, upkeep_job)],
         sensors=[training_threshold_sensor(application, rule, turn_job.name)],
         resources={
             "stores": stores or Stores(),

@@ -27,6 +27,7 @@ from flywheel_assets.records import Reason
 _NOT_QUARANTINED = {
     Reason.DUPLICATE_EVENT.value,
     Reason.ERASED.value,
+    Reason.TRIMMED.value,
     Reason.WAITING_FOR_PREDICTION.value,
     Reason.ROLLED_BACK.value,
     Reason.LABELLED.value,

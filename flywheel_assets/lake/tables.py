@@ -81,6 +81,8 @@ EXCLUSIONS = TableSpec("exclusions", records.EXCLUSIONS, order_by=("decided_at",
 BREAKER_RESETS = TableSpec("breaker_resets", records.BREAKER_RESETS, order_by=("decided_at", "id"))
 ROLLBACKS = TableSpec("rollbacks", records.ROLLBACKS, order_by=("decided_at", "id"))
 ERASURES = TableSpec("erasures", records.ERASURES, order_by=("decided_at", "id"))
+# What everything weighed after each maintenance.
+STORAGE = TableSpec("storage", records.STORAGE, order_by=("measured_at", "stage"))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""The weekly maintenance as a job: figures by stage and a plot of storage over time."""
+
+from datetime import datetime
+from pathlib import Path
+
+import dagster as dg
+
+from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.defs.presentation import numbers_table, picture
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.lake.ledger import RunStamp
+from flywheel_assets.lake.maintenance import MAINTENANCE_CODE_VERSION, Upkeep, maintain, storage_history
+
+MAINTENANCE_JOB = "{}_maintenance"
+
+
+def run_maintenance(application: FlywheelApplication, stores: Stores, stamp: RunStamp) -> Upkeep:
+    """Maintain one application; for the job and for the command line."""
+    landing = stores.landing()
+    return maintain(
+        stores.lake(application.name),
+        application.tables,
+        stores.versions(application.name),
+        landing if isinstance(landing, Path) else None,
+        application.window,
+        application.maintenance,
+        stamp,
+    )
+
+
+def maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
+    """`<application>_maintenance`: trims, retires, expires, collects, and shows what it all weighs."""
+
+    @dg.op(name="maintain", description="Keeps every tagged version; see docs/gold.md for what goes.")
+    def maintain_op(context: dg.OpExecutionContext, stores: Stores, clock: Clock) -> None:
+        stamp = RunStamp(context.run_id, MAINTENANCE_CODE_VERSION, clock.now())
+        upkeep = run_maintenance(application, stores, stamp)
+        plot = stores.scratch("maintenance", f"{application.name}.png")
+        context.add_output_metadata(
+            {
+                "snapshots_expired": upkeep.snapshots_expired,
+                "files_deleted": upkeep.files_deleted.files,
+                "bytes_deleted": upkeep.files_deleted.bytes,
+                "files_waiting_for_their_grace": upkeep.files_waiting.files,
+                "predictions_trimmed": sum(upkeep.predictions_trimmed.values()),
+                "segments_removed": upkeep.segments_removed,
+                "storage": numbers_table(
+                    ["stage", "files before", "files after", "bytes before", "bytes after"], storage_rows(upkeep)
+                ),
+                "storage_over_time": _storage_plot(storage_history(stores.lake(application.name)), plot),
+            }
+        )
+
+    @dg.job(
+        name=MAINTENANCE_JOB.format(application.name),
+        description="Weekly upkeep of tables, landing and files; figures and a plot are in its output's metadata.",
+        executor_def=dg.in_process_executor,
+    )
+    def maintenance() -> None:
+        maintain_op()
+
+    return maintenance
+
+
+def maintenance_schedule(application: FlywheelApplication, job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    """Sundays at 03:00 UTC, when the day's materialization is over."""
+    return dg.ScheduleDefinition(
+        name=f"{application.name}_weekly_maintenance",
+        job=job,
+        cron_schedule="0 3 * * 0",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+
+
+def storage_rows(upkeep: Upkeep) -> list[list[object]]:
+    """Files and bytes by stage, before and after."""
+    return [
+        [stage, upkeep.before[stage].files, after.files, upkeep.before[stage].bytes, after.bytes]
+        for stage, after in upkeep.after.items()
+    ]
+
+
+def _storage_plot(history: dict[str, list[tuple[datetime, int]]], path: Path) -> dg.MarkdownMetadataValue:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    largest = sorted(history, key=lambda stage: -history[stage][-1][1])[:6]
+    for stage in largest:
+        times, sizes = zip(*history[stage], strict=True)
+        axes.plot(times, [size / 2**20 for size in sizes], marker="o", markersize=3, label=stage)
+    axes.set_ylabel("MiB after maintenance")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=7, ncols=2)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.autofmt_xdate()
+    figure.savefig(path, dpi=110)
+    return picture(path, "storage by stage")
