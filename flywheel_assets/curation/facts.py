@@ -13,9 +13,11 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.buffers import bytes_of
 from flywheel_assets.curation.hazards import Hazard
 from flywheel_assets.curation.verdicts import Action, Evidence, Judgement, Verdict
 from flywheel_assets.records import Reason, stable_id
@@ -56,8 +58,9 @@ _WORDS = {
 } | {"thirty": "30", "forty": "40", "fifty": "50", "hundred": "100", "thousand": "1000", "million": "1000000"}
 _WORD = re.compile(r"\b(?:" + "|".join(_WORDS) + r")\b", re.IGNORECASE)
 
-# RE2: rows without any of these have no fact that could have changed.
-_PREFILTER = r"[0-9]|https?://|www\."
+# RE2: a row with the digits of the model's text and without any of these states the same facts.
+_ADDRESS_OR_MONTH = rf"(?i:https?://|www\.|[0-9] (?:{'|'.join(_MONTHS)})|(?:{'|'.join(_MONTHS)})[a-z]{{0,6}}\.? [0-9])"
+_RANDOM = np.random.default_rng(1987).integers(0, 2**63, 1021, np.uint64) | np.uint64(1)
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,14 @@ class FactsCheck:
     def judge(self, texts: pa.Table) -> Judgement:
         """Judge every row; accepted outputs, which change nothing, pass."""
         passed = np.ones(len(texts), dtype=bool)
-        stated = pc.match_substring_regex(texts["chosen"], _PREFILTER)
-        candidates = pc.and_(stated, pc.is_valid(texts["rejected"])).to_numpy(zero_copy_only=False)
+        chosen_texts, rejected_texts = texts["chosen"].combine_chunks(), texts["rejected"].combine_chunks()
+        prompt_texts = texts["prompt"].combine_chunks()
+        candidates = _mask(pc.match_substring_regex(chosen_texts, _ADDRESS_OR_MONTH))
+        candidates |= _digit_sums(chosen_texts) != _digit_sums(pc.fill_null(rejected_texts, ""))
+        candidates &= _mask(rejected_texts.is_valid())
         verdicts: dict[int, Verdict] = {}
         for row in np.flatnonzero(candidates).tolist():
-            prompt, chosen, rejected = (texts[name][row].as_py() for name in ("prompt", "chosen", "rejected"))
+            prompt, chosen, rejected = (column[row].as_py() for column in (prompt_texts, chosen_texts, rejected_texts))
             kinds = [kind for kind, values in unsupported(prompt, chosen, rejected).items() if values]
             if kinds:
                 found = tuple(
@@ -122,6 +128,31 @@ def claim_key(prompt_hash: str, chosen: str, rejected: str) -> str:
     before, after = facts_of(rejected), facts_of(chosen)
     new, gone = sorted(after.numbers - before.numbers), sorted(before.numbers - after.numbers)
     return stable_id("claim", prompt_hash, new, gone, sorted(after.hosts - before.hosts))
+
+
+def _digit_sums(texts: pa.Array) -> npt.NDArray[np.uint64]:
+    """A number per text that depends on its digits, on their order and on where their groups begin, on nothing else.
+
+    Reading every text's numbers in Python took 40 µs per text; most edits leave all digits as they are.
+    """
+    starts, content = bytes_of(texts)
+    is_digit = (content >= ord("0")) & (content <= ord("9"))
+    places = np.flatnonzero(is_digit)
+    firsts = np.searchsorted(places, starts)
+    goes_on = np.zeros(len(places), dtype=bool)
+    goes_on[1:] = places[1:] == places[:-1] + 1
+    goes_on[firsts[:-1][firsts[:-1] < len(places)]] = False
+    rank = np.arange(len(places)) - np.repeat(firsts[:-1], np.diff(firsts))
+    with np.errstate(over="ignore"):
+        said = _RANDOM[rank % len(_RANDOM)] * (content[places].astype(np.uint64) * np.uint64(2) + goes_on)
+        sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(said)))
+        per_text: npt.NDArray[np.uint64] = sums[firsts[1:]] - sums[firsts[:-1]]
+    return per_text
+
+
+def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = np.array(values)
+    return mask
 
 
 def _value(number: str) -> str:

@@ -113,6 +113,8 @@ def _table() -> npt.NDArray[np.uint8]:
     for point in range(128):
         character = chr(point).lower()
         table[point] = ord(_DIGITS.get(character, character))
+    for space in "\t\n\v\f\r":
+        table[ord(space)] = _NO_LETTER
     table[ord("_")] = _NO_LETTER  # so that words are words inside names as well
     table[0] = _NO_LETTER  # a real NUL has a place of its own; 0 means hidden
     for character, latin in _LOOK_ALIKES.items():

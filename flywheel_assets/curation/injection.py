@@ -10,7 +10,7 @@ injection without any such mark ("What is the capital of Brazil?" inside an e-ma
 import re
 
 from flywheel_assets.curation.hazards import Hazard
-from flywheel_assets.curation.patterns import Pattern
+from flywheel_assets.curation.patterns import Pattern, over_any_space
 from flywheel_assets.curation.verdicts import Action
 from flywheel_assets.records import Reason
 
@@ -141,8 +141,8 @@ def _injection(
 
 
 INJECTION_PHRASES = (
-    *(_injection(name, expression, ("prompt", "chosen"), 0.9) for name, expression in _PHRASES),
-    *(_injection(name, expression, ("chosen",), 0.5, ("rejected",)) for name, expression in _ADDED_PHRASES),
-    _injection(*_JUDGE, ("chosen",), 0.7, ("rejected",)),
+    *(_injection(name, over_any_space(text), ("prompt", "chosen"), 0.9) for name, text in _PHRASES),
+    *(_injection(name, over_any_space(text), ("chosen",), 0.5, ("rejected",)) for name, text in _ADDED_PHRASES),
+    _injection(_JUDGE[0], over_any_space(_JUDGE[1]), ("chosen",), 0.7, ("rejected",)),
 )
 CHAT_MARKERS = tuple(_injection(name, expression, ("prompt", "chosen"), 0.9) for name, expression in _MARKERS)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from flywheel_assets.curation import lexicon
 from flywheel_assets.curation.hazards import Hazard
-from flywheel_assets.curation.patterns import Pattern
+from flywheel_assets.curation.patterns import Pattern, over_any_space
 from flywheel_assets.curation.verdicts import Action
 from flywheel_assets.records import Reason
 
@@ -32,7 +32,7 @@ _PARTIAL = (
 def _pattern(
     name: str, parts: Iterable[str], hazard: Hazard, score: float, reason: Reason, known: tuple[str, ...]
 ) -> Pattern:
-    expression = "|".join(parts)
+    expression = over_any_space("|".join(parts))
     return Pattern(
         name,
         re.compile(expression, re.ASCII),

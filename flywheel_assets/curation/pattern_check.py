@@ -18,6 +18,10 @@ MOST_FINDINGS = 5
 """Evidence kept per pattern and field: enough to review by, however many addresses a text lists."""
 
 
+_LONG_PHRASE = 12
+"""Characters from which digits hardly ever spell a phrase by chance, so that a third of letters is enough."""
+
+
 @dataclass(frozen=True)
 class PatternCheck:
     """Finds patterns in the fields they are meant for; the gravest pattern found decides the row's action and reason.
@@ -82,8 +86,9 @@ def _original_span(folded: FoldedTexts, row: int, start: int, end: int) -> tuple
 
 
 def _is_spelled(text: str) -> bool:
-    """Whether enough of what folded to a word was letters: "455" is a number, whatever else it looks like."""
-    return 2 * sum(map(str.isalpha, text)) >= sum(map(str.isalnum, text))
+    """Whether enough of what folded to a phrase was letters: "455" is a number, whatever else it looks like."""
+    letters, signs = sum(map(str.isalpha, text)), sum(map(str.isalnum, text))
+    return (3 if signs >= _LONG_PHRASE else 2) * letters >= signs
 
 
 def _spans(pattern: Pattern, text: str) -> list[tuple[str, int, int]]:

@@ -15,6 +15,14 @@ from flywheel_assets.records import Reason
 TRAINED_FIELDS = ("prompt", "chosen", "rejected")
 
 
+def over_any_space(expression: str) -> str:
+    """An expression over folded text in which every space stands for one or more: line breaks fold to spaces.
+
+    Spaces inside a character class get a plus sign beside them, which no text has where it would matter.
+    """
+    return re.sub(r" (?![?*+{])", " +", expression.replace(" ?", " *"))
+
+
 def always(match: re.Match[str]) -> bool:
     """Every match counts."""
     return True
