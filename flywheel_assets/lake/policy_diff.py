@@ -16,6 +16,7 @@ from flywheel_assets.curation.pairs import Curated, GateRules, curate
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.curate_days import CURATION_STAGE
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, Lake
+from flywheel_assets.records import Reason
 
 KEPT = "kept"
 """The outcome of a row that is in gold and waits for nothing."""
@@ -69,7 +70,8 @@ def diff_policy(lake: Lake, days: Sequence[date], rules: GateRules) -> PolicyDif
         rows += len(after)
         for row in sorted(after):
             change = (before.get(row, "not curated"), after[row])
-            if change[0] != change[1]:
+            # A tripped day is the breaker's doing: its rows are compared by what the policy says of them.
+            if change[0] != change[1] and change != (Reason.BREAKER_TRIPPED.value, KEPT):
                 moved[change] += 1
                 examples.setdefault(change, []).append(row)
     return PolicyDiff(
