@@ -104,8 +104,11 @@ class Reason(StrEnum):
     EXCLUDED = "excluded"
     LATER_THAN_TRAINING = "later_than_training"
     SUPERSEDED = "superseded"
+    UNSUPPORTED_CLAIM = "unsupported_claim"
     USER_CAP = "user_cap"
     ANONYMOUS_CAP = "anonymous_cap"
+    SOURCE_CAP = "source_cap"
+    PROMPT_CAP = "prompt_cap"
     NOT_SAMPLED = "not_sampled"
 
 

@@ -59,6 +59,7 @@ def added_ngrams(prompt: pa.Array, rejected: pa.Array, chosen: pa.Array) -> pa.A
 class Spread:
     """Which words are added in how many rows, by how many voices; one entry per distinct hash."""
 
+    hashes: npt.NDArray[np.uint32]
     rows: npt.NDArray[np.int64]
     """How many rows add it."""
     voices: npt.NDArray[np.int64]
@@ -84,4 +85,4 @@ def spread_of(added: pa.Array | pa.ChunkedArray, voice: npt.NDArray[np.int64]) -
     voices = np.zeros(len(distinct), dtype=np.int64)
     said = np.unique(of_entry.astype(np.int64) << 32 | voice[row_of_entry])
     np.add.at(voices, said >> 32, 1)
-    return Spread(rows, voices, of_entry, row_of_entry)
+    return Spread(distinct.astype(np.uint32), rows, voices, of_entry, row_of_entry)

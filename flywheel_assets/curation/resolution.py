@@ -8,9 +8,11 @@ The steps, in this order; each dropped row is counted under the reason of the fi
 2. Sides. A subject whose hash falls below `holdout_share` is held out, with all rows it has or will ever have.
 3. Duplicates. Rows of one side and kind with equal or nearly equal prompt and chosen text are one: the most trusted
    newest wins, and the number of subjects who sent it is kept as `support_users`: evidence, never a weight.
-4. Caps, per kind. A user brings at most `per_user_cap` rows; everybody else from one source shares
-   `anonymous_cap_per_source`, imports without limit. Which rows stay is decided by the hash in `pair_id`.
-5. Accepted outputs. The held-out ones are the regression set; of the others a sample by hash is mixed into training.
+4. Claims. Pairs of one user that say again and again what nobody else says leave until a second user says it.
+5. Caps, per kind (see `influence`). A user brings at most `per_user_cap` rows and `per_user_ratio` of them; everybody
+   else from one source shares `anonymous_cap_per_source`, imports without limit. No source and no prompt is most of a
+   version. Which rows stay is decided by the hash in `pair_id`, of each cap as if it were the only one.
+6. Accepted outputs. The held-out ones are the regression set; of the others a sample by hash is mixed into training.
 """
 
 import hashlib
@@ -24,8 +26,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.duplicates import repeated_rows
+from flywheel_assets.curation.influence import beyond_share, mask, rank_by_pair_id, unsupported_claims
 from flywheel_assets.curation.near_duplicates import clusters, supporters_of
-from flywheel_assets.curation.trust import is_import
+from flywheel_assets.curation.trust import REVIEWER_SOURCE, is_import
 from flywheel_assets.curation.waiting import SUPPORTERS_NEEDED, admitted_as, unsupported_rows
 from flywheel_assets.records import CURATED_DPO_PAIRS, ExampleKind, Reason, SubjectKind
 
@@ -43,6 +46,8 @@ for _name, _type, _description in (
 ):
     RESOLVED = RESOLVED.append(pa.field(_name, _type, nullable=False, metadata={"description": _description}))
 
+_LEAST_OF_USER = 20
+"""Rows that the relative caps leave to everybody."""
 ROWS_AT_ONCE = 65_536
 """Rows per chunk of the result: far fewer than would fill Arrow's 32-bit offsets."""
 
@@ -60,6 +65,8 @@ _KEYS = [
     "supporters",
     "held_reason",
     "support_key",
+    "prompt_hash",
+    "added_ngrams",
 ]
 
 
@@ -71,6 +78,14 @@ class ResolutionRules:
     """Most rows of each kind from one signed-in user: about 250 poisoned rows are enough to plant a behaviour."""
     anonymous_cap_per_source: int = 1000
     """Most rows of each kind from everybody without a user id, per source; imports are exempt."""
+    per_user_ratio: float = 0.05
+    """Largest share of the rows of each kind from one signed-in user, or four even shares; 20 rows are always in."""
+    per_source_ratio: float = 0.25
+    """Largest share from one source (imports and reviewers aside), or four even shares: up to four are not capped."""
+    per_prompt_cap: int = 20
+    """Most preference pairs with one normalized prompt, or four even shares where that is more."""
+    novel_claim_pairs: int = 5
+    """One user may add the same new words in fewer pairs than this; with more they wait for a second user."""
     holdout_share: float = 0.10
     """Share of subjects that are never trained on. Changing it moves subjects between the sides."""
     accepted_share: float = 0.01
@@ -79,10 +94,10 @@ class ResolutionRules:
     """At least this many accepted outputs per training pair, while there are enough: they protect what works."""
 
     def __post_init__(self) -> None:
-        for name in ("per_user_cap", "anonymous_cap_per_source"):
+        for name in ("per_user_cap", "anonymous_cap_per_source", "per_prompt_cap", "novel_claim_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; need at least 1")
-        for name in ("holdout_share", "accepted_share"):
+        for name in ("per_user_ratio", "per_source_ratio", "holdout_share", "accepted_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; need 0 to 1")
         if self.accepted_min_ratio < 0:
@@ -114,39 +129,35 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     held = rows.keys["held_reason"]
     waits = unsupported_rows(rows.keys)
     for reason in SUPPORTERS_NEEDED:
-        of_reason = _mask(pc.fill_null(pc.equal(held, reason), False))
+        of_reason = mask(pc.fill_null(pc.equal(held, reason), False))
         if (waits & of_reason).any():
             rows.dropped[reason] = int((waits & of_reason).sum())
     rows.keep(~waits)
 
     is_pair = pc.equal(rows.keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value)
     rows.keys = rows.keys.append_column("is_accepted", pc.invert(is_pair))
-    rows.drop(repeated_rows(rows.keys, ["pair_id"], prefer_low="is_accepted"), Reason.SUPERSEDED)
+    rows.drop_first((repeated_rows(rows.keys, ["pair_id"], prefer_low="is_accepted"), Reason.SUPERSEDED))
 
     rows.keys = rows.keys.append_column("is_held_out", pa.array(_held_out(rows.keys["subject"], rules.holdout_share)))
-    sides = 2 * _mask(rows.keys["is_held_out"]).astype(np.int64) + _mask(rows.keys["is_accepted"])
+    sides = 2 * mask(rows.keys["is_held_out"]).astype(np.int64) + mask(rows.keys["is_accepted"])
     cluster = clusters(rows.keys["content_hash"], rows.keys["signature"], sides)
     rows.keys = rows.keys.append_column("cluster", pa.array(cluster))
     repeated = repeated_rows(rows.keys, ["cluster"])
     rows.keys = rows.keys.append_column("support_users", _support_users(rows.keys, repeated))
+    # Before duplicates leave: who said it too has said it.
+    alone = unsupported_claims(rows.keys, rules.novel_claim_pairs)
     equal = repeated_rows(rows.keys, ["is_held_out", "is_accepted", "content_hash"]) & repeated
-    rows.drop(equal, Reason.DUPLICATE, or_else=(repeated & ~equal, Reason.NEAR_DUPLICATE))
+    rows.drop_first((equal, Reason.DUPLICATE), (repeated, Reason.NEAR_DUPLICATE), (alone, Reason.UNSUPPORTED_CLAIM))
+    rows.drop_first(*_beyond_caps(rows.keys, rules))
 
-    is_user = _mask(pc.equal(rows.keys["subject_kind"], SubjectKind.USER.value))
-    over = is_user & (_rank_by_pair_id(rows.keys, ["is_accepted", "subject"], is_user) >= rules.per_user_cap)
-    shares_cap = ~is_user & ~_mask(is_import(rows.keys["source"]))
-    crowded = _rank_by_pair_id(rows.keys, ["is_accepted", "source"], shares_cap) >= rules.anonymous_cap_per_source
-    crowded &= shares_cap
-    rows.drop(over, Reason.USER_CAP, or_else=(crowded, Reason.ANONYMOUS_CAP))
-
-    accepted, held_out = _mask(rows.keys["is_accepted"]), _mask(rows.keys["is_held_out"])
+    accepted, held_out = mask(rows.keys["is_accepted"]), mask(rows.keys["is_held_out"])
     probability = np.ones(len(accepted))
     pool = np.flatnonzero(accepted & ~held_out)
     train_pairs = int((~accepted & ~held_out).sum())
     sampled, probability[pool] = _sampled(rows.keys["prediction_id"].take(pa.array(pool)), train_pairs, rules)
     left_out = np.zeros(len(accepted), dtype=bool)
     left_out[pool[~sampled]] = True
-    rows.drop(left_out, Reason.NOT_SAMPLED)
+    rows.drop_first((left_out, Reason.NOT_SAMPLED))
 
     accepted, held_out, probability = accepted[~left_out], held_out[~left_out], probability[~left_out]
     return Resolution(
@@ -158,6 +169,23 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     )
 
 
+def _beyond_caps(keys: pa.Table, rules: ResolutionRules) -> list[tuple[npt.NDArray[np.bool_], Reason]]:
+    is_user = mask(pc.equal(keys["subject_kind"], SubjectKind.USER.value))
+    is_capped = ~mask(is_import(keys["source"]))
+    of_user = rank_by_pair_id(keys, ["is_accepted", "subject"], is_user) >= rules.per_user_cap
+    shares_cap = ~is_user & is_capped
+    of_crowd = rank_by_pair_id(keys, ["is_accepted", "source"], shares_cap) >= rules.anonymous_cap_per_source
+    is_pair = ~mask(keys["is_accepted"])
+    from_people = is_capped & ~mask(pc.equal(keys["source"], REVIEWER_SOURCE))
+    return [
+        (is_user & of_user, Reason.USER_CAP),
+        (beyond_share(keys, "subject", is_user, rules.per_user_ratio, _LEAST_OF_USER), Reason.USER_CAP),
+        (shares_cap & of_crowd, Reason.ANONYMOUS_CAP),
+        (beyond_share(keys, "source", from_people, rules.per_source_ratio, _LEAST_OF_USER), Reason.SOURCE_CAP),
+        (beyond_share(keys, "prompt_hash", is_pair & is_capped, 0.0, rules.per_prompt_cap), Reason.PROMPT_CAP),
+    ]
+
+
 class _Remaining:
     """The key columns of the rows still in, their numbers in the input, and the count of those that left."""
 
@@ -166,16 +194,14 @@ class _Remaining:
         self.numbers = np.arange(len(keys))
         self.dropped: dict[str, int] = {}
 
-    def drop(
-        self,
-        leaving: npt.NDArray[np.bool_],
-        reason: Reason,
-        or_else: tuple[npt.NDArray[np.bool_], Reason] | None = None,
-    ) -> None:
-        for mask, why in [(leaving, reason), *([or_else] if or_else else [])]:
-            if mask.any():
-                self.dropped[why.value] = int(mask.sum())
-        self.keep(~(leaving | or_else[0] if or_else else leaving))
+    def drop_first(self, *leaving: tuple[npt.NDArray[np.bool_], Reason]) -> None:
+        """Let rows leave, each under the first reason that holds for it."""
+        gone = np.zeros(len(self.keys), dtype=bool)
+        for each, reason in leaving:
+            if count := int((each & ~gone).sum()):
+                self.dropped[reason.value] = self.dropped.get(reason.value, 0) + count
+            gone |= each
+        self.keep(~gone)
 
     def keep(self, staying: npt.NDArray[np.bool_]) -> None:
         if not staying.all():
@@ -187,7 +213,7 @@ def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> pa.Array:
     """How many distinct subjects sent a row of each row's cluster, on whatever day."""
     counts = np.ones(len(keys), dtype=np.int64)
     several = np.isin(keys["cluster"].to_numpy(), keys["cluster"].to_numpy()[repeated])
-    rows = np.flatnonzero(several | _mask(pc.is_valid(keys["supporters"])))
+    rows = np.flatnonzero(several | mask(pc.is_valid(keys["supporters"])))
     few = keys.select(["cluster", "subject", "supporters"]).take(pa.array(rows)).to_pylist()
     people: dict[int, set[str]] = {}
     for row in few:
@@ -203,29 +229,6 @@ def _held_out(subjects: pa.ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
     is_out = _fractions("holdout", codes.dictionary.to_pylist()) < share
     chosen: npt.NDArray[np.bool_] = is_out[codes.indices.to_numpy()]
     return chosen
-
-
-def _rank_by_pair_id(keys: pa.Table, group_by: list[str], members: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The position of each member within its group when ordered by `pair_id`, from 0; 0 for rows that are no members.
-
-    `pair_id` is a hash, so this order is as good as random, and a higher cap keeps everything that a lower one kept.
-    """
-    ranks = np.zeros(len(keys), dtype=np.int64)
-    rows = np.flatnonzero(members)
-    if len(rows) == 0:
-        return ranks
-    columns = [*group_by, "pair_id"]
-    few = keys.select(columns).take(pa.array(rows))
-    order = pc.sort_indices(few, sort_keys=[(name, "ascending") for name in columns]).to_numpy()
-    ordered = few.select(group_by).take(pa.array(order))
-    begins = np.zeros(len(rows), dtype=bool)
-    begins[0] = True
-    for name in group_by:
-        column = ordered[name].combine_chunks()
-        begins[1:] |= _mask(pc.not_equal(column[1:], column[:-1]))
-    positions = np.arange(len(rows))
-    ranks[rows[order]] = positions - np.maximum.accumulate(np.where(begins, positions, 0))
-    return ranks
 
 
 def _sampled(
@@ -276,9 +279,3 @@ def _copied(
     ordered = chosen.cast(wide).take(pc.sort_indices(chosen["pair_id"]))
     parts = [ordered.slice(start, ROWS_AT_ONCE).cast(RESOLVED) for start in range(0, len(ordered), ROWS_AT_ONCE)]
     return pa.concat_tables([RESOLVED.empty_table(), *parts])
-
-
-def _mask(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    mask: npt.NDArray[np.bool_] = array.to_numpy(zero_copy_only=False)
-    return mask
