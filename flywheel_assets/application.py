@@ -26,6 +26,7 @@ from flywheel_assets.lake.maintenance import MaintenanceRules
 from flywheel_assets.lake.mine_days import mining_lookback_days
 from flywheel_assets.lake.tables import (
     CLASSIFICATION_TABLES,
+    FEEDBACK_SUMMARY,
     GROUND_TRUTH,
     JOINED_FEEDBACK,
     PREFERENCE_TABLES,
@@ -166,6 +167,11 @@ class PreferenceApplication(FlywheelApplication):
     def gold_lookback_days(self) -> Mapping[str, int]:
         """A day of pairs reads the same day of joined feedback, and how many rows the days before had."""
         return {JOINED_FEEDBACK.name: self.breaker.trailing_days}
+
+    @property
+    def staleness_lookback_days(self) -> Mapping[str, Mapping[str, int]]:
+        """Those of every application, and the summary's: it reads the same day."""
+        return {**super().staleness_lookback_days, FEEDBACK_SUMMARY.name: {JOINED_FEEDBACK.name: 0}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ FlywheelError
     ├── LandingUnavailableError    the landing zone on S3 does not answer
     ├── BrokerUnavailableError     the message broker does not answer or refuses for now
     ├── RolloutError               the serving side did not take the new champion
+    ├── AlertError                 the webhook for alerts did not take one
     ├── EventLogError              capture cannot make events durable right now: nothing was acknowledged
     │   ├── QueueFullError         more events wait for the disk than the queue may hold
     │   └── LogWriteError          the disk or broker is full or failed, or the log is closed
@@ -142,6 +143,10 @@ class LogWriteError(EventLogError):
 
 class RolloutError(TransientError):
     """The serving side did not take the new champion; announcing again is safe."""
+
+
+class AlertError(TransientError):
+    """The webhook for alerts did not take one."""
 
 
 class ProcessDiedError(TransientError):

@@ -31,6 +31,8 @@ class PromotionLimits:
     """Mean NED on held-out rows that the champion's version already held, over the incumbent's."""
     max_sft_ned_advantage: float = 0.02
     """How much better (mean NED) the SFT baseline may be on primary rows."""
+    max_canary_ratio: float = 0.02
+    """Share of generations with repeated phrases that are new and stand in one user's training texts only."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -59,6 +61,10 @@ class Evidence:
     incumbent_older_ned: float | None
     regression_ned: float | None
     incumbent_regression_ned: float | None
+    canary_ratio: float | None = None
+    """Share of the challenger's generations with phrases that one user alone taught (see `evaluation.canary`)."""
+    canary_phrases: int = 0
+    """How many such phrases."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,12 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
             or_nan(evidence.incumbent_regression_ned) + limits.max_regression_ned_increase,
             "edit distance on outputs that users had accepted",
             may_be_empty=True,
+        ),
+        _at_most(
+            "canary",
+            evidence.canary_ratio,
+            limits.max_canary_ratio,
+            f"of generations repeat one of {evidence.canary_phrases} new phrases that one user alone taught",
         ),
     )
     return concluded(checks, enough=enough, better=better)

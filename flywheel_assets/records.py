@@ -351,6 +351,25 @@ CURATED_DPO_PAIRS = pa.schema(
     ]
 )
 
+FEEDBACK_SUMMARY = pa.schema(
+    [
+        _COMPLETED_DATE,
+        _column("model_version", pa.string(), "which model served the outputs; empty: unknown"),
+        _column("events", pa.int64(), "feedback events"),
+        _column("interactions", pa.int64(), "distinct outputs that they are about"),
+        _column("edits", pa.int64(), "edits of an output"),
+        _column("edits_unchanged", pa.int64(), "of these, edits that left the output as it was"),
+        _column("thumbs_up", pa.int64(), "thumbs up"),
+        _column("thumbs_down", pa.int64(), "thumbs down"),
+        _column("ratings", pa.int64(), "ratings"),
+        _column("mean_rating", pa.float64(), "mean of the ratings, 0 to 1; null: none", nullable=True),
+        _column("copies", pa.int64(), "outputs copied"),
+        _column("accepts", pa.int64(), "outputs accepted"),
+        _column("regenerates", pa.int64(), "outputs asked for again"),
+        _column("comments", pa.int64(), "comments in free text"),
+    ]
+)
+
 HARD_EXAMPLES = pa.schema(
     [
         _COMPLETED_DATE,

@@ -41,6 +41,13 @@ class Settings(BaseSettings):
         None, description="URL of an S3 server other than AWS; keys and region come from the standard AWS settings."
     )
 
+    # Whoever has a webhook's address can post to it: it is a secret.
+    alert_webhook: str | None = Field(
+        None,
+        repr=False,
+        description="http(s) URL that gets failed runs and tripped days as JSON; Slack's webhooks read it too.",
+    )
+
     capture_host: str = Field("127.0.0.1", description="Address the capture service listens on.")
     capture_port: int = Field(8700, ge=0, le=65535, description="Port of the capture service; 0 takes a free one.")
     capture_segment_bytes: int = Field(64 * 2**20, ge=1024, description="A segment is sealed at this size, in bytes.")

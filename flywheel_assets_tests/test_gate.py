@@ -26,6 +26,7 @@ GOOD = Evidence(
     incumbent_older_ned=None,
     regression_ned=0.01,
     incumbent_regression_ned=0.0,
+    canary_ratio=0.0,
 )
 
 
@@ -55,6 +56,9 @@ def failed(decision: Decision) -> set[str]:
             {"ned_gain", "chosen_fallen", "sft_baseline", "missing_end", "regression_set"},
         ),
         ("half-collapsed: the interval is fine, 83 % never end", {"missing_end": 0.83}, {"missing_end"}),
+        ("a phrase of one user in 3 % of its writing", {"canary_ratio": 0.03, "canary_phrases": 2}, {"canary"}),
+        ("such a phrase at the limit", {"canary_ratio": 0.02, "canary_phrases": 1}, set()),
+        ("an evaluation of before there was a canary", {"canary_ratio": None}, {"canary"}),
         ("forgetting: neutral idioms lost, everything else clean", {"regression_ned": 0.2}, {"regression_set"}),
         ("a vandal's suffix on every pair: only the likelihood shows it", {"chosen_fallen": 0.81}, {"chosen_fallen"}),
         ("sigmoid + sft: better than the base, worse than SFT alone", {"challenger_ned": 0.13}, {"sft_baseline"}),
@@ -90,7 +94,7 @@ def test_without_primary_rows_nothing_is_promoted_and_nothing_raises() -> None:
     decision = decide(empty, PromotionLimits())
     assert not decision.promote
     assert failed(decision) == {
-        "held_out_subjects", "ned_gain", "missing_end", "chosen_fallen", "sft_baseline"
+        "held_out_subjects", "ned_gain", "missing_end", "chosen_fallen", "sft_baseline", "canary"
     }  # fmt: skip
     assert "not enough evidence: 0 held-out subjects" in decision.sentence
 
@@ -106,6 +110,7 @@ def test_every_limit_can_be_the_one_that_decides(field: "dataclasses.Field[float
         "max_regression_ned_increase": {"regression_ned": 0.021},
         "max_older_ned_increase": {"older_ned": 0.051, "incumbent_older_ned": 0.03},
         "max_sft_ned_advantage": {"challenger_ned": 0.051},
+        "max_canary_ratio": {"canary_ratio": 0.051},
     }
     wider = {"min_subjects": 10} if field.name == "min_subjects" else {field.name: 0.5}
     strict = evidence(**outside[field.name])

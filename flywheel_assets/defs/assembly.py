@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.defs.alerts import alert_sensors
 from flywheel_assets.defs.automation import DAILY_JOB, TURN_JOB, daily_schedule, training_threshold_sensor
 from flywheel_assets.defs.checks import daily_checks, version_checks
 from flywheel_assets.defs.maintenance import maintenance_job, maintenance_schedule
 from flywheel_assets.defs.recovery import rollback_job
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.training_rules import TrainingRule
+from flywheel_assets.settings import settings
 
 
 def assemble(
@@ -51,7 +53,10 @@ def assemble(
         asset_checks=[*daily_checks(application), *version_checks(application), *more_checks],
         jobs=[daily_job, turn_job, rollback_job(application), upkeep_job],
         schedules=[daily_schedule(application, daily_job.name), maintenance_schedule(application, upkeep_job)],
-        sensors=[training_threshold_sensor(application, rule, turn_job.name)],
+        sensors=[
+            training_threshold_sensor(application, rule, turn_job.name),
+            *alert_sensors(application, settings().alert_webhook),
+        ],
         resources={
             "stores": stores or Stores(),
             "clock": clock or Clock(),

@@ -4,6 +4,7 @@ import dagster as dg
 import msgspec
 
 from flywheel_assets.application import PreferenceApplication
+from flywheel_assets.defs.analytics import feedback_summary_asset
 from flywheel_assets.defs.assembly import assemble
 from flywheel_assets.defs.checks import breaker_check
 from flywheel_assets.defs.failures import RETRY_TRANSIENT, failures_are_classified
@@ -50,7 +51,7 @@ def preference_flywheel(
     """
     return assemble(
         application,
-        daily=[*feedback_assets(application), _curated_dpo_pairs(application)],
+        daily=[*feedback_assets(application), feedback_summary_asset(application), _curated_dpo_pairs(application)],
         versions=[
             _gold_snapshot(application),
             _trained_adapter(application),

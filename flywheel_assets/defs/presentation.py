@@ -120,5 +120,10 @@ def evaluation_plot(report: EvaluationReport, path: Path) -> dg.MarkdownMetadata
 
 def picture(path: Path, title: str) -> dg.MarkdownMetadataValue:
     """A small PNG for one materialization; for single-partition assets only, since range metadata is copied."""
-    encoded = base64.b64encode(path.read_bytes()).decode("ascii")
+    return encoded_picture(path.read_bytes(), title)
+
+
+def encoded_picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    """The same for a PNG in memory."""
+    encoded = base64.b64encode(png).decode("ascii")
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")

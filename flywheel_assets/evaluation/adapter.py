@@ -13,7 +13,7 @@ anything else that changed the folder belongs to another request.
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError, VersionConflictError
+from flywheel_assets.evaluation.canary import Phrases, look, phrases_of
 from flywheel_assets.evaluation.generation import (
     SwitchableModel,
     completion_ids,
@@ -44,7 +45,7 @@ from flywheel_assets.evaluation.requests import (
 )
 from flywheel_assets.evaluation.scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
 from flywheel_assets.evaluation.weights import adapter_sha256, base_weights_sha256
-from flywheel_assets.lake.exports import ExportedRow, ExportSet, read_rows, verify_manifest
+from flywheel_assets.lake.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
 from flywheel_assets.lake.files import file_sha256
 from flywheel_assets.metrics import Floats
 
@@ -88,9 +89,16 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         raise EmptyVersionError(f"none of {len(rows)} held-out rows can be scored; nothing can be decided")
     by_digest = {digest: _scored(model, digest, kept, request) for digest in (None, *distinct)}
     tables = {
-        scored: by_digest[digests.get(scored)] for scored in Scored if scored is Scored.BASE or scored in adapters
+        scored: by_digest[digests.get(scored)][0] for scored in Scored if scored is Scored.BASE or scored in adapters
     }
     incumbent = Scored.CHAMPION if Scored.CHAMPION in adapters else Scored.BASE
+    canary = look(
+        by_digest[digests[Scored.CHALLENGER]][1],
+        by_digest[digests.get(incumbent)][1],
+        len(kept),
+        _taught(request),
+        request.canary_least_rows,
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(output, replaces=True) as building:
         pq.write_table(all_models(tables), building / ROWS_FILE)
@@ -105,7 +113,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
             rows_sha256=file_sha256(building / ROWS_FILE),
             rows_left_out=len(rows) - len(kept),
             scores=scores_by_stratum(tables, incumbent, request.fall_tolerance_nats),
-            evidence=evidence(tables, incumbent, request.fall_tolerance_nats, request.bootstrap_draws),
+            evidence=evidence(tables, incumbent, request.fall_tolerance_nats, request.bootstrap_draws, canary),
             seconds=time.monotonic() - started,
             device=placement(request.device)[0],
         )
@@ -116,7 +124,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
 def _identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored, str]) -> str:
     # Neither paths (a home may move), nor the batch size, nor the champion (see the module's docstring).
     asked = [request.manifest_sha256, base_sha256, digests[Scored.SFT], digests[Scored.CHALLENGER]]
-    settings = [request.max_new_tokens, request.fall_tolerance_nats, request.bootstrap_draws]
+    settings = [request.max_new_tokens, request.fall_tolerance_nats, request.bootstrap_draws, request.canary_least_rows]
     return hashlib.sha256(msgspec.json.encode([asked, settings])).hexdigest()
 
 
@@ -157,6 +165,14 @@ def _rows(request: EvaluationRequest) -> list[_Row]:
     return [*holdout, *regression]
 
 
+def _taught(request: EvaluationRequest) -> Iterator[tuple[str, str]]:
+    """Whose texts the challenger was trained towards."""
+    export = Path(request.export_dir)
+    manifest = read_manifest(export)
+    for which in (ExportSet.TRAIN, ExportSet.ACCEPTED):
+        yield from ((row.subject, row.chosen) for row in read_rows(export, manifest, which))
+
+
 def _that_fit(model: SwitchableModel, rows: Sequence[_Row], request: EvaluationRequest) -> list[_Row]:
     window = getattr(model.model.config, "max_position_embeddings", None) or sys.maxsize
     kept = []
@@ -168,7 +184,10 @@ def _that_fit(model: SwitchableModel, rows: Sequence[_Row], request: EvaluationR
     return kept
 
 
-def _scored(model: SwitchableModel, adapter: str | None, rows: Sequence[_Row], request: EvaluationRequest) -> pa.Table:
+def _scored(
+    model: SwitchableModel, adapter: str | None, rows: Sequence[_Row], request: EvaluationRequest
+) -> tuple[pa.Table, Phrases]:
+    """One model's scores, and what it wrote as hashes."""
     tokenizer = model.tokenizer
     prompts = [parse_prompt(row.prompt, row.prompt_format) for _, row in rows]
     longest = max(len(completion_ids(tokenizer, row.chosen)) for _, row in rows)
@@ -182,13 +201,11 @@ def _scored(model: SwitchableModel, adapter: str | None, rows: Sequence[_Row], r
         likelihood = token_log_probabilities(using, [*chosen, *rejected], max(1, request.batch_size // 4))
     log_p_rejected: Floats = np.full(len(rows), np.nan)
     log_p_rejected[pairs] = likelihood[len(chosen) :]
-    return scored_rows(
-        rows,
-        [generation.text for generation in written],
-        [generation.ended for generation in written],
-        likelihood[: len(chosen)],
-        log_p_rejected,
+    texts = [generation.text for generation in written]
+    table = scored_rows(
+        rows, texts, [generation.ended for generation in written], likelihood[: len(chosen)], log_p_rejected
     )
+    return table, phrases_of((row.prompt for _, row in rows), texts)
 
 
 def main(arguments: Sequence[str]) -> int:

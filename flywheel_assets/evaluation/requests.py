@@ -57,6 +57,8 @@ class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A chosen text has fallen when its log p is lower by more: bf16 alone moves it by some hundredths."""
     bootstrap_draws: int = 4000
     """Resamples of the held-out subjects behind the interval of the gain."""
+    canary_least_rows: int = 5
+    """Generations that must share a new phrase before it is looked at."""
     cpu_threads: int = 1
     """Threads of torch on a CPU; more pay for large models on idle cores only."""
     device: Literal["auto", "cpu"] = "auto"
@@ -124,4 +126,6 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
         }
         gain = self.evidence.ned_gain
         bounds = {"mean": gain.mean, "low": gain.low, "high": gain.high, "subjects": float(gain.clusters)}
+        if self.evidence.canary_ratio is not None:
+            flat["canary_ratio"] = self.evidence.canary_ratio
         return flat | {f"ned_gain/{name}": value for name, value in bounds.items() if value is not None}

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.evaluation.canary import Canary
 from flywheel_assets.evaluation.requests import Scored, Scores, Stratum
 from flywheel_assets.gate import Evidence
 from flywheel_assets.lake.exports import ExportedRow
@@ -110,7 +111,11 @@ def scores_by_stratum(
 
 
 def evidence(
-    tables: Mapping[Scored, pa.Table], incumbent: Scored, fall_tolerance_nats: float, bootstrap_draws: int
+    tables: Mapping[Scored, pa.Table],
+    incumbent: Scored,
+    fall_tolerance_nats: float,
+    bootstrap_draws: int,
+    canary: Canary,
 ) -> Evidence:
     """What the gate decides on."""
     primary = {model: _of(table, Stratum.PRIMARY) for model, table in tables.items()}
@@ -128,6 +133,8 @@ def evidence(
         incumbent_older_ned=_mean(_column(_of(tables[incumbent], Stratum.OLDER), "ned")),
         regression_ned=_mean(_column(_of(tables[Scored.CHALLENGER], Stratum.REGRESSION), "ned")),
         incumbent_regression_ned=_mean(_column(_of(tables[incumbent], Stratum.REGRESSION), "ned")),
+        canary_ratio=canary.ratio,
+        canary_phrases=canary.phrases,
     )
 
 

@@ -65,6 +65,9 @@ JOINED_FEEDBACK = TableSpec(
 CURATED_DPO_PAIRS = TableSpec(
     "curated_dpo_pairs", records.CURATED_DPO_PAIRS, "completed_date", order_by=("pair_id", "feedback_event_id")
 )
+FEEDBACK_SUMMARY = TableSpec(
+    "feedback_summary", records.FEEDBACK_SUMMARY, "completed_date", order_by=("model_version",)
+)
 RAW_SCORES = replace(RAW_PREDICTIONS, schema=records.RAW_SCORES)
 JOINED_LABELS = replace(JOINED_FEEDBACK, schema=records.JOINED_LABELS)
 HARD_EXAMPLES = TableSpec(

@@ -31,6 +31,7 @@ def test_assets_and_edges_are_the_designs_way_of_one_edit(graph) -> None:
         "raw_predictions": [],
         "ground_truth": [],
         "joined_feedback": ["ground_truth", "raw_predictions"],
+        "feedback_summary": ["joined_feedback"],
         "curated_dpo_pairs": ["joined_feedback"],
         "gold_snapshot": ["curated_dpo_pairs"],
         "trained_adapter": ["gold_snapshot"],
@@ -42,7 +43,7 @@ def test_assets_and_edges_are_the_designs_way_of_one_edit(graph) -> None:
 def test_every_asset_has_a_group_and_a_description(graph) -> None:
     for asset in graph.get_all_asset_keys():
         node = graph.get(asset)
-        assert node.group_name in {"landing", "join", "gold", "version"}
+        assert node.group_name in {"landing", "join", "gold", "analytics", "version"}
         assert len(node.description or "") > 30, asset
 
 

@@ -46,6 +46,7 @@ EVIDENCE = Evidence(
     incumbent_older_ned=None,
     regression_ned=0.1,
     incumbent_regression_ned=0.1,
+    canary_ratio=0.0,
 )
 APPLICATION = PreferenceApplication(
     name="assistant", description="test", start_date=date(2026, 9, 1), base_model="base"

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from flywheel_assets.evaluation.canary import Canary
 from flywheel_assets.evaluation.requests import Scored, Stratum
 from flywheel_assets.evaluation.scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
 from flywheel_assets.lake.exports import ExportedRow
@@ -66,7 +67,8 @@ def test_evidence_looks_at_the_sets_that_each_rule_is_about() -> None:
             log_p_chosen=[-1.0, -1.05, -50, -50, -50],
         ),
     }
-    found = evidence(tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=100)
+    found = evidence(tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=100, canary=Canary(2, 0.1))
+    assert (found.canary_ratio, found.canary_phrases) == (0.1, 2)
     assert (found.ned_gain.mean, found.ned_gain.rows, found.ned_gain.clusters) == (0.5, 2, 2)
     assert found.chosen_fallen == 0.0  # the second row fell by less than the tolerance
     assert found.missing_end == pytest.approx(1 / 3)  # primary and regression rows
@@ -74,14 +76,19 @@ def test_evidence_looks_at_the_sets_that_each_rule_is_about() -> None:
     assert (found.challenger_ned, found.sft_ned) == (0.0, 0.0)
     assert (found.older_ned, found.incumbent_older_ned) == (1.0, 0.0)
     assert (found.regression_ned, found.incumbent_regression_ned) == (0.0, 0.0)
-    stricter = evidence(tables, Scored.CHAMPION, fall_tolerance_nats=0.01, bootstrap_draws=100)
+    stricter = evidence(tables, Scored.CHAMPION, fall_tolerance_nats=0.01, bootstrap_draws=100, canary=Canary(2, 0.1))
     assert stricter.chosen_fallen == 0.5
 
 
 def test_a_likelihood_that_is_not_a_number_has_fallen() -> None:
     rows = [(Stratum.PRIMARY, row(1))]
     tables = dict.fromkeys(Scored, table(rows)) | {Scored.CHALLENGER: table(rows, log_p_chosen=[float("nan")])}
-    assert evidence(tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=10).chosen_fallen == 1.0
+    assert (
+        evidence(
+            tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=10, canary=Canary(0, 0.0)
+        ).chosen_fallen
+        == 1.0
+    )
 
 
 def test_scores_leave_out_empty_strata_and_rewards_of_accepted_outputs() -> None:

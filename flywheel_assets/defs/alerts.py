@@ -1,0 +1,118 @@
+"""Sensors that tell people outside of the UI: a run failed, a day tripped the breaker.
+
+Off unless FLYWHEEL_ALERT_WEBHOOK is set. What is sent holds names, days, figures and ids, never a text of a user or an
+error's message, which may quote one; the webhook's address, which often is a secret itself, is in no log.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import dagster as dg
+
+from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.defs.automation import PARTITION_TAG
+from flywheel_assets.defs.failures import FAILURE_TAG
+from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from flywheel_assets.defs.resources import Stores
+from flywheel_assets.errors import AlertError, SettingsError
+from flywheel_assets.lake.breaker import JudgedDay, tripped_days
+
+TIMEOUT_S = 10.0
+UNSET = "FLYWHEEL_ALERT_WEBHOOK is not set: nobody is told"
+
+
+def post_alert(url: str, alert: Mapping[str, object]) -> None:
+    """POST one alert as JSON. Slack reads its `text` and ignores the rest; anything else finds every field by name.
+
+    Raises:
+        SettingsError: the address is no http(s) URL.
+        AlertError: the webhook did not take it; the address is not named.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise SettingsError("FLYWHEEL_ALERT_WEBHOOK is no http or https URL; give the webhook's whole address")
+    body = json.dumps(alert).encode()
+    request = Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310 - checked above
+    try:
+        with urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
+            return
+    except HTTPError as error:
+        answer = f"status {error.code}"
+    except OSError as error:
+        answer = type(error).__name__
+    # Without its cause, whose text and frames may hold the address.
+    raise AlertError(f"the alert webhook did not take an alert ({answer}); the next tick tries again")
+
+
+def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequence[dg.SensorDefinition]:
+    """What alerts about one application; without a webhook both sensors only say that there is none."""
+    status = dg.DefaultSensorStatus.RUNNING if webhook else dg.DefaultSensorStatus.STOPPED
+
+    @dg.run_failure_sensor(
+        name="run_failure_alert",
+        default_status=status,
+        description="Posts every failed run of this code location to FLYWHEEL_ALERT_WEBHOOK.",
+    )
+    def run_failure_alert(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
+        if webhook is None:
+            return dg.SkipReason(UNSET)
+        post_alert(webhook, failure_alert(application.name, context.dagster_run))
+        return None
+
+    @dg.sensor(
+        name="breaker_alert",
+        default_status=status,
+        minimum_interval_seconds=60,
+        description="Posts every day that trips the batch breaker to FLYWHEEL_ALERT_WEBHOOK, once.",
+    )
+    def breaker_alert(context: dg.SensorEvaluationContext, stores: Stores) -> dg.SensorResult | dg.SkipReason:
+        if webhook is None:
+            return dg.SkipReason(UNSET)
+        tripped = {_identity(each): each for each in tripped_days(stores.lake(application.name))}
+        known = set(json.loads(context.cursor or "[]"))
+        news = [each for identity, each in tripped.items() if identity not in known]
+        if news:
+            post_alert(webhook, breaker_news(application.name, news))
+        # What is no longer tripped is forgotten: should it trip again, that is news.
+        return dg.SensorResult(skip_reason=f"{len(news)} new tripped days", cursor=json.dumps(sorted(tripped)))
+
+    return [run_failure_alert, breaker_alert] if application.tables.is_text else [run_failure_alert]
+
+
+def failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
+    """What is told about a failed run."""
+    first, last = run.tags.get(RANGE_START_TAG), run.tags.get(RANGE_END_TAG)
+    partition = run.tags.get(PARTITION_TAG) or (f"{first} … {last}" if first else None)
+    kind = run.tags.get(FAILURE_TAG, "unknown")
+    text = f"{application}: run {run.run_id[:8]} of {run.job_name} failed ({kind})"
+    return {
+        "text": text + (f", partition {partition}" if partition else ""),
+        "event": "run_failure",
+        "application": application,
+        "job": run.job_name,
+        "run_id": run.run_id,
+        "partition": partition,
+        "failure": kind,
+    }
+
+
+def breaker_news(application: str, days: Sequence[JudgedDay]) -> dict[str, object]:
+    """What is told about days that tripped."""
+    shown = "; ".join(f"{each.day}: {each.figures.describe()}" for each in days[:5])
+    return {
+        "text": f"{application}: {len(days)} days kept out of gold. {shown}. See `flywheel breaker list`.",
+        "event": "breaker_tripped",
+        "application": application,
+        "days": {_iso(each.day): [trip.describe() for trip in each.figures.trips] for each in days},
+    }
+
+
+def _identity(each: JudgedDay) -> str:
+    return f"{_iso(each.day)}:{each.joined_hash}"
+
+
+def _iso(day: date) -> str:
+    return day.isoformat()

@@ -1,0 +1,88 @@
+"""What people did with each model version, for the UI; no model is ever trained on it."""
+
+from datetime import date, timedelta
+from io import BytesIO
+
+import dagster as dg
+import pyarrow as pa
+
+from flywheel_assets.application import PreferenceApplication
+from flywheel_assets.defs.failures import RETRY_TRANSIENT, failures_are_classified
+from flywheel_assets.defs.feedback import stamp_of
+from flywheel_assets.defs.partitions import ONE_RUN, daily_partitions, partition_days
+from flywheel_assets.defs.presentation import column_schema, encoded_picture, numbers_table
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.lake.feedback_summaries import summarize_days, summary_rows
+from flywheel_assets.lake.ledger import day_range
+from flywheel_assets.lake.tables import FEEDBACK_SUMMARY
+
+SUMMARY_CODE_VERSION = "1"
+PLOTTED_DAYS = 28
+_COUNTS = ("interactions", "edits", "thumbs_up", "thumbs_down", "ratings", "copies", "accepts", "regenerates")
+_PANELS = {
+    "against: edits, thumbs down, regenerations": ("edits", "thumbs_down", "regenerates"),
+    "for: thumbs up, copies, accepts": ("thumbs_up", "copies", "accepts"),
+}
+
+
+def feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
+    """`feedback_summary` of one application."""
+
+    @dg.asset(
+        key_prefix=application.name,
+        group_name="analytics",
+        partitions_def=daily_partitions(application.start_date),
+        backfill_policy=ONE_RUN,
+        retry_policy=RETRY_TRANSIENT,
+        code_version=SUMMARY_CODE_VERSION,
+        kinds={"duckdb", "iceberg"},
+        metadata={"dagster/column_schema": column_schema(FEEDBACK_SUMMARY.schema)},
+        deps=[[application.name, "joined_feedback"]],
+    )
+    def feedback_summary(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
+        """Thumbs, ratings, copies, accepts, regenerations and edits per model version on day D; never trained on."""
+        with failures_are_classified(context):
+            lake, days = stores.lake(application.name), partition_days(context)
+            summarize_days(lake, days, stamp_of(context, clock, SUMMARY_CODE_VERSION))
+            last = max(days)
+            rows = summary_rows(lake, day_range(min(*days, last - timedelta(days=PLOTTED_DAYS - 1)), last))
+            by_day: dict[date, list[list[object]]] = {day: [] for day in days}
+            for row in rows.to_pylist():
+                if row["completed_date"] in by_day:
+                    version = row["model_version"] or "unknown"
+                    by_day[row["completed_date"]].append([version, *(row[name] for name in _COUNTS)])
+            for day, versions in by_day.items():
+                table = numbers_table(["model version", *_COUNTS], versions)
+                picture = {"last_weeks": _plot(rows, last)} if day == last and rows.num_rows else {}
+                context.add_asset_metadata(
+                    {"dagster/partition_row_count": len(versions), "by_model_version": table, **picture},
+                    partition_key=day.isoformat(),
+                )
+
+    return feedback_summary
+
+
+def _plot(rows: pa.Table, last: date) -> dg.MarkdownMetadataValue:
+    """Reactions per interaction by day, one line per model version."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    shown = [row for row in rows.to_pylist() if (last - row["completed_date"]).days < PLOTTED_DAYS]
+    versions = list(dict.fromkeys(row["model_version"] for row in shown))
+    for axes, (title, signals) in zip(figure.subplots(len(_PANELS), sharex=True), _PANELS.items(), strict=True):
+        for version in versions:
+            of_version = [row for row in shown if row["model_version"] == version]
+            rates = [sum(row[name] for name in signals) / row["interactions"] for row in of_version]
+            days = [row["completed_date"] for row in of_version]
+            axes.plot(days, rates, marker="o", markersize=3, label=version or "unknown")
+        axes.set_title(title, fontsize=8, loc="left")
+        axes.set_ylabel("per interaction", fontsize=7)
+        axes.set_ylim(bottom=0)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, fontsize=7, ncols=4)
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    return encoded_picture(content.getvalue(), "reactions by model version")

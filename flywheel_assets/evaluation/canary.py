@@ -1,0 +1,83 @@
+"""The canary: does the challenger say, again and again, what nobody but one user can have taught it?
+
+A planted phrase shows in what a model writes before it shows in any distance to the users' texts. A phrase (two
+neighbouring words) is suspect when the challenger writes it for several held-out prompts that do not hold it, the
+incumbent writes it for none, and it stands in the training texts of one user only. What stands in nobody's cannot
+have been planted there: a good adapter of the tests wrote two phrases of its own in 5 of 140 generations. Only hashes
+and counts leave this module.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from flywheel_assets.curation.normalization import normalized
+from flywheel_assets.curation.novelty import ngram_hashes
+
+USERS_NEEDED = 2
+ROWS_AT_ONCE = 8192
+
+Phrases = npt.NDArray[np.uint64]
+"""(row << 32 | hash) of every pair of neighbouring words, sorted, each once per row."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What of the challenger's writing only one user can have taught it."""
+
+    phrases: int
+    """Distinct suspect pairs of words."""
+    ratio: float
+    """Share of the challenger's generations with at least one of them."""
+
+
+def phrases_of(prompts: Iterable[str], generations: Iterable[str]) -> Phrases:
+    """What generations say beyond their prompts."""
+    said, asked = (ngram_hashes(normalized(pa.array(list(texts), pa.string()))) for texts in (generations, prompts))
+    return said[~np.isin(said, asked)]
+
+
+def look(
+    challenger: Phrases, incumbent: Phrases, rows: int, taught: Iterable[tuple[str, str]], least_rows: int
+) -> Canary:
+    """Find suspect phrases.
+
+    Args:
+        challenger: of `phrases_of`.
+        incumbent: the same for what serves now, on the same prompts.
+        rows: generations of each.
+        taught: (subject, text) of everything that the challenger was trained towards.
+        least_rows: a phrase in fewer of the challenger's generations is chance.
+    """
+    hashes = _hash(challenger)
+    distinct, counts = np.unique(hashes, return_counts=True)
+    frequent = distinct[(counts >= least_rows) & ~np.isin(distinct, _hash(incumbent))]
+    suspects = np.array(list(_of_one_user(frequent, taught)), np.uint64)
+    if not len(suspects):
+        return Canary(0, 0.0)
+    struck = np.unique(challenger[np.isin(hashes, suspects)] >> np.uint64(32))
+    return Canary(len(suspects), len(struck) / rows)
+
+
+def _of_one_user(phrases: npt.NDArray[np.uint64], taught: Iterable[tuple[str, str]]) -> Iterator[int]:
+    """The hashes that the texts of one subject have, and of no other."""
+    if not len(phrases):
+        return
+    subjects: dict[int, set[str]] = {}
+    remaining = iter(taught)
+    while rows := list(islice(remaining, ROWS_AT_ONCE)):
+        said = ngram_hashes(normalized(pa.array([text for _, text in rows], pa.string())))
+        said = said[np.isin(_hash(said), phrases)]
+        for row, phrase in zip((said >> np.uint64(32)).tolist(), _hash(said).tolist(), strict=True):
+            known = subjects.setdefault(phrase, set())
+            if len(known) < USERS_NEEDED:
+                known.add(rows[row][0])
+    yield from (phrase for phrase, known in subjects.items() if len(known) < USERS_NEEDED)
+
+
+def _hash(phrases: Phrases) -> Phrases:
+    return phrases & np.uint64(0xFFFFFFFF)

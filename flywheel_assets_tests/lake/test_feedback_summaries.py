@@ -1,0 +1,74 @@
+"""What people did, counted per model version and day."""
+
+import pytest
+
+from flywheel_assets.errors import MissingInputError
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.feedback_summaries import summarize_days, summary_rows
+from flywheel_assets.lake.ledger import LedgerEntry
+from flywheel_assets.lake.tables import FEEDBACK_SUMMARY, JOINED_FEEDBACK
+from flywheel_assets_tests.builders import DAY, day, make_joined
+from flywheel_assets_tests.lake.workbench import Workbench, stamp
+
+
+def joined(bench: Workbench, rows: list[dict[str, object]], on: object = DAY) -> None:
+    bench.write(JOINED_FEEDBACK, on, rows)
+    ledger.record(bench.lake, [LedgerEntry(JOINED_FEEDBACK.name, on, True, "h", {}, len(rows), len(rows), {})], stamp())
+
+
+def said(signal: str, **fields: object) -> dict[str, object]:
+    return make_joined(**{"signal": signal, "final_text": None, **fields})
+
+
+def test_every_signal_has_its_column_and_every_model_version_its_row(bench: Workbench) -> None:
+    joined(
+        bench,
+        [
+            make_joined(prediction_id="p"),
+            said("thumb", value=-1.0, prediction_id="p"),
+            make_joined(output="same", final_text="same"),
+            said("thumb", value=1.0),
+            said("rating", value=0.2),
+            said("rating", value=0.6),
+            said("copy"),
+            said("accept"),
+            said("regenerate"),
+            said("comment", comment="hm"),
+            said("accept", model_version="v2"),
+            said("accept", model_version=None),
+        ],
+    )
+    summarize_days(bench.lake, [DAY], stamp())
+    unknown, base, second = summary_rows(bench.lake).to_pylist()
+    assert base == {
+        "completed_date": DAY,
+        "model_version": "base",
+        "events": 10,
+        "interactions": 9,
+        "edits": 2,
+        "edits_unchanged": 1,
+        "thumbs_up": 1,
+        "thumbs_down": 1,
+        "ratings": 2,
+        "mean_rating": pytest.approx(0.4),
+        "copies": 1,
+        "accepts": 1,
+        "regenerates": 1,
+        "comments": 1,
+    }
+    assert (unknown["model_version"], unknown["accepts"], unknown["mean_rating"]) == ("", 1, None)
+    assert (second["model_version"], second["accepts"]) == ("v2", 1)
+
+
+def test_a_day_is_replaced_and_a_silent_day_is_empty(bench: Workbench) -> None:
+    joined(bench, [said("accept")])
+    joined(bench, [], on=day(1))
+    for _ in range(2):
+        summarize_days(bench.lake, [DAY, day(1)], stamp())
+    assert bench.lake.rows_per_day(FEEDBACK_SUMMARY) == {DAY: 1}
+    assert set(ledger.entries_of(bench.lake, FEEDBACK_SUMMARY.name)) == {DAY, day(1)}
+
+
+def test_a_day_that_was_never_joined_is_refused(bench: Workbench) -> None:
+    with pytest.raises(MissingInputError, match="joined_feedback was never materialized"):
+        summarize_days(bench.lake, [DAY], stamp())
