@@ -38,6 +38,7 @@ class Stores(dg.ConfigurableResource[None]):
             where.resolved_warehouse(),
             where.resolved_home() / "scratch",
             where.erasure_key,
+            {"s3.endpoint": where.s3_endpoint} if where.s3_endpoint else {},
         )
 
     def versions(self, application: str) -> Versions:

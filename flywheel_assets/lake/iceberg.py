@@ -4,6 +4,7 @@
 code location must not pay.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -70,9 +71,9 @@ _ICEBERG_TYPES: dict[pa.DataType, IcebergType] = {
 }
 
 
-def open_catalog(uri: str, warehouse: str, namespace: str) -> SqlCatalog:
+def open_catalog(uri: str, warehouse: str, namespace: str, storage: Mapping[str, str]) -> SqlCatalog:
     """The SQL catalog, with `namespace` created where it is new."""
-    catalog = SqlCatalog("flywheel", uri=uri, warehouse=warehouse)
+    catalog = SqlCatalog("flywheel", uri=uri, warehouse=warehouse, **storage)
     with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(namespace)
     return catalog

@@ -116,6 +116,9 @@ class Lake:
     erasure_key: str | None = field(default=None, repr=False)
     """Secret of the keyed hashes that erasures leave; None: a file beside `scratch`, made by the first erasure."""
 
+    storage: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Where files lie that are not on this machine, in pyiceberg's words, for instance `s3.endpoint`."""
+
     @cached_property
     def catalog(self) -> "SqlCatalog":
         """The catalog, its namespace created on first use."""
@@ -127,7 +130,7 @@ class Lake:
         # pyiceberg logs every commit's retries itself; ours are the ones that count.
         logging.getLogger("pyiceberg").setLevel(logging.ERROR)
         with self._lock(f"{self.application}.catalog"):
-            return open_catalog(self.catalog_uri, self.warehouse, self.application)
+            return open_catalog(self.catalog_uri, self.warehouse, self.application, self.storage)
 
     def table(self, spec: TableSpec) -> "Table":
         """Load the table's current metadata, creating the table on first use."""

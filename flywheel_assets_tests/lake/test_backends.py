@@ -1,0 +1,195 @@
+"""One behaviour, whatever keeps the catalog and the files: SQLite or Postgres, a disk or S3."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+
+from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.errors import CommitContentionError
+from flywheel_assets.lake import tables
+from flywheel_assets.lake.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.exports import ExportSet
+from flywheel_assets.lake.garbage import expire_snapshots, sweep
+from flywheel_assets.lake.net_new import count_net_new
+from flywheel_assets.lake.pair_versions import cut_pair_version
+from flywheel_assets.lake.references import tags
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
+from flywheel_assets.lake.verification import verify
+from flywheel_assets.lake.versions import Versions
+from flywheel_assets.registry import ModelRegistry
+from flywheel_assets_tests.builders import APPLICATION, day
+from flywheel_assets_tests.lake.gold import write_gold_days
+
+GOLD = CURATED_DPO_PAIRS
+RULES = ResolutionRules(holdout_share=0.0)
+POSTGRES = Path("/usr/lib/postgresql/15/bin")
+BUCKET = "warehouse"
+
+
+@pytest.fixture(scope="session")
+def postgres_uri() -> Iterator[str]:
+    """A server of its own on a Unix socket, from Debian's package; it refuses to run as root, so it does not."""
+    if not (POSTGRES / "initdb").exists():
+        pytest.skip(f"no Postgres in {POSTGRES}: apt-get install postgresql-15")
+    pytest.importorskip("psycopg")
+    as_root = os.geteuid() == 0
+    folder = Path(tempfile.mkdtemp(prefix="flywheel-pg-", dir="/tmp"))
+    user = "postgres" if as_root else pwd.getpwuid(os.geteuid()).pw_name
+    if as_root:
+        shutil.chown(folder, user, user)
+    other: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if as_root else {}
+    data = folder / "data"
+
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, **other)
+
+    try:
+        run(str(POSTGRES / "initdb"), "-D", str(data), "-U", "flywheel", "-A", "trust", "-N")
+        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+        run(str(POSTGRES / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
+        yield f"postgresql+psycopg://flywheel@/postgres?host={folder}"
+    finally:
+        if (data / "postmaster.pid").exists():
+            run(str(POSTGRES / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def s3_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    boto3 = pytest.importorskip("boto3")
+    moto = pytest.importorskip("moto.server")
+    for name, value in (
+        ("ACCESS_KEY_ID", "testing"),
+        ("SECRET_ACCESS_KEY", "testing"),
+        ("DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
+    yield {"s3.endpoint": endpoint}
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite, disk", "postgres, disk", "sqlite, s3"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lake]:
+    catalog, storage = request.param.split(", ")
+    uri = f"sqlite:///{tmp_path}/catalog.db?timeout=60"
+    if catalog == "postgres":
+        uri = request.getfixturevalue("postgres_uri")
+    options = request.getfixturevalue("s3_storage") if storage == "s3" else {}
+    warehouse = f"s3://{BUCKET}" if storage == "s3" else f"file://{tmp_path}/warehouse"
+    with opened(Lake(APPLICATION, uri, warehouse, tmp_path / "scratch", storage=options)) as lake:
+        # A Postgres is shared by the tests of this session, its tables are not.
+        for identifier in lake.catalog.list_tables(APPLICATION):
+            lake.catalog.drop_table(identifier)
+        yield lake
+
+
+@contextmanager
+def opened(lake: Lake) -> Iterator[Lake]:
+    """A lake whose pooled connections end with it."""
+    yield lake
+    lake.catalog.engine.dispose()
+
+
+def as_another_process(lake: Lake) -> AbstractContextManager[Lake]:
+    return opened(Lake(lake.application, lake.catalog_uri, lake.warehouse, lake.scratch, storage=lake.storage))
+
+
+def test_days_versions_exclusions_expiry_and_verification(lake: Lake, tmp_path: Path) -> None:
+    versions = Versions(tmp_path / "versions", APPLICATION)
+    write_gold_days(lake, {day(0): 3, day(1): 4})
+    first = cut_pair_version(lake, versions, "dpo_gold_v1", RULES, "1")
+    write_gold_days(lake, {day(1): 2, day(2): 5}, text="again")
+    assert lake.rows_per_day(GOLD) == {day(0): 3, day(1): 2, day(2): 5}
+    assert tags(lake, GOLD) == {"dpo_gold_v1": first.snapshot_id}
+    assert lake.read(GOLD, [day(1)], snapshot_id=first.snapshot_id).num_rows == 4
+
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    exclude(lake, ExclusionRule(user_id=f"user {day(2)} 0"), who="ada", reason="r", now=now)
+    assert count_net_new(lake, versions, RULES, 1).pairs == 9
+    second = cut_pair_version(lake, versions, "dpo_gold_v2", RULES, "1")
+    assert (second.files[ExportSet.TRAIN].rows, second.dropped) == (9, {"excluded": 1})
+
+    far = datetime(2100, 1, 1, tzinfo=UTC)
+    assert expire_snapshots(lake, GOLD, far) > 0
+    assert sweep(lake, GOLD, timedelta(0), far).deleted.files > 0
+    assert lake.read(GOLD, [day(1)], snapshot_id=first.snapshot_id).num_rows == 4
+    found = verify(lake, versions, GOLD)
+    assert (found.versions, found.differences) == (2, ())
+
+
+def test_writers_of_different_days_lose_nothing(lake: Lake) -> None:
+    def write(first: int) -> None:
+        with as_another_process(lake) as own:
+            write_gold_days(own, {day(first + offset): 2 for offset in range(3)})
+
+    writers = [threading.Thread(target=write, args=(first,)) for first in (0, 10)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert lake.rows_per_day(GOLD) == {day(first + offset): 2 for first in (0, 10) for offset in range(3)}
+
+
+def test_a_lock_that_stays_taken_is_a_transient_error(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gold_days(lake, {day(0): 1})
+    with as_another_process(lake) as other, monkeypatch.context() as patched:
+        assert other.table(GOLD).current_snapshot() is not None
+        patched.setattr(tables, "_LOCK_TIMEOUT_S", 0.2)
+        with other.locked(GOLD), pytest.raises(CommitContentionError, match="safe to run again"):
+            write_gold_days(lake, {day(0): 2})
+    write_gold_days(lake, {day(0): 2})
+    assert lake.rows_per_day(GOLD) == {day(0): 2}
+
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def test_the_instance_for_several_hosts_differs_in_its_storage_only() -> None:
+    one_host = yaml.safe_load((DEPLOY.parent / "dagster.yaml").read_text())
+    several = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
+    assert several.pop("storage") == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
+    assert several == one_host
+
+
+@pytest.mark.slow
+def test_dagster_and_mlflow_keep_their_state_on_postgres(
+    postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    psycopg2_uri = postgres_uri.replace("+psycopg", "")
+    # Databases of their own, as in deploy/: both have a table `runs`.
+    with psycopg.connect(psycopg2_uri, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE mlflow")
+    mlflow_uri = psycopg2_uri.replace("/postgres?", "/mlflow?")
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", psycopg2_uri)
+    shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
+    for _ in range(2):
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            instance.add_dynamic_partitions("assistant_gold_versions", ["dpo_gold_v1"])
+            assert instance.get_dynamic_partitions("assistant_gold_versions") == ["dpo_gold_v1"]
+    registry = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts")
+    assert registry.champion() is None
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    registry.register_adapter("dpo_gold_v1", registry._run_of("dpo_gold_v1"), tmp_path / "adapter", "a" * 64)
+    registry.promote("dpo_gold_v1", None)
+    champion = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts").champion()
+    assert champion is not None
+    assert champion.gold_version == "dpo_gold_v1"
