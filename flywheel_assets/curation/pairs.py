@@ -3,6 +3,10 @@
 A row is refused for the first reason that holds: consent, signal, edit band, policy, duplicate. Duplicates come last,
 so that a row is only ever a duplicate of one that was kept. Two reasons only make a row wait: a small edit that the
 policy has nothing against, and a changed fact. Such rows are refused and `held` as well (see `waiting`).
+
+A reviewer has read the row and overrules what is a matter of judgement (docs/adr/0016): `rewrite`, and every verdict of
+the policy that only quarantines. Nobody overrules a rejection, a check that broke, missing consent or an empty text.
+Where a reviewer's row could wait, it does: one of theirs is support enough, and it admits the same change of others.
 """
 
 import json
@@ -26,6 +30,7 @@ from flywheel_assets.curation.normalization import normalized
 from flywheel_assets.curation.novelty import added_ngrams
 from flywheel_assets.curation.policy import Policy, default_policy
 from flywheel_assets.curation.prompts import readable_prompts
+from flywheel_assets.curation.trust import REVIEWER_SOURCE
 from flywheel_assets.curation.verdicts import TEXTS, Verdict
 from flywheel_assets.curation.waiting import SUPPORTERS_NEEDED, delta_key
 from flywheel_assets.records import CURATED_DPO_PAIRS, QUARANTINE, ExampleKind, Reason, Signal, pair_ids
@@ -158,10 +163,20 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     without_text = accepts & consent & _mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), ""))
     reasons[without_text] = Reason.EMPTY.value
 
+    by_reviewer = _mask(pc.equal(batch["source"], REVIEWER_SOURCE))
+    for row in np.flatnonzero(by_reviewer & np.isin(reasons, (Reason.REWRITE.value, Reason.TRIVIAL_EDIT.value))):
+        if not _can_wait(batch, int(row), reasons[row]):
+            reasons[row] = None
+            del details[int(row)]
+
     # A small edit waits only if the policy has nothing against it.
     candidates = np.flatnonzero(_undecided(reasons) | (reasons == Reason.TRIVIAL_EDIT.value))
     verdicts = rules.policy.audit(_texts(batch.select(_TEXT_COLUMNS).take(pa.array(candidates))))
-    for row, verdict in verdicts.items():
+    for row, verdict in list(verdicts.items()):
+        original = int(candidates[row])
+        if by_reviewer[original] and verdict.may_be_overruled and not _can_wait(batch, original, verdict.reason.value):
+            del verdicts[row]
+            continue
         reasons[candidates[row]] = verdict.reason.value
         details[int(candidates[row])] = verdict.detail
     found = {int(candidates[row]): evidence_json(verdict) for row, verdict in verdicts.items() if verdict.evidence}
@@ -246,15 +261,28 @@ def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], applica
 def _held(rows: pa.Table, reasons: npt.NDArray[np.object_]) -> tuple[pa.Table, list[str | None]]:
     """Examples that wait, and what has to recur for each; a row without a key would wait for ever and is left out."""
     keys = [
-        delta_key(rejected, chosen) if reason == Reason.TRIVIAL_EDIT.value else claim_key(prompt_hash, chosen, rejected)
-        for reason, prompt_hash, chosen, rejected in zip(
-            reasons, *(rows[name].to_pylist() for name in ("prompt_hash", "chosen", "rejected")), strict=True
+        _support_key(reason, prompt_hash, rejected, chosen)
+        for reason, prompt_hash, rejected, chosen in zip(
+            reasons, *(rows[name].to_pylist() for name in ("prompt_hash", "rejected", "chosen")), strict=True
         )
     ]
     for name, values in (("held_reason", pa.array(reasons, pa.string())), ("support_key", pa.array(keys, pa.string()))):
         position = rows.schema.get_field_index(name)
         rows = rows.set_column(position, CURATED_DPO_PAIRS.field(position), values)
     return rows.filter(pc.is_valid(rows["support_key"])), keys
+
+
+def _can_wait(rows: pa.RecordBatch, row: int, reason: str) -> bool:
+    """Whether an edit refused for this reason would be held."""
+    if reason not in SUPPORTERS_NEEDED or rows["signal"][row].as_py() != Signal.EDIT.value:
+        return False
+    return _support_key(reason, "", rows["output"][row].as_py(), rows["final_text"][row].as_py()) is not None
+
+
+def _support_key(reason: str, prompt_hash: str, rejected: str, chosen: str) -> str | None:
+    if reason == Reason.TRIVIAL_EDIT.value:
+        return delta_key(rejected, chosen)
+    return claim_key(prompt_hash, chosen, rejected)
 
 
 def _refused(

@@ -116,10 +116,16 @@ def _complaint(judgement: Judgement, rows: int) -> str | None:
 
 
 def _unanswered(check: Check, complaint: str) -> Verdict:
-    return Verdict(Action.QUARANTINE, Reason.POLICY, f"check {check.name} {complaint}")
+    return Verdict(Action.QUARANTINE, Reason.POLICY, f"check {check.name} {complaint}", is_complete=False)
 
 
 def _merged(earlier: Verdict, later: Verdict) -> Verdict:
     gravest = later if SEVERITY[later.action] > SEVERITY[earlier.action] else earlier
     detail = f"{earlier.detail}; {later.detail}"
-    return Verdict(gravest.action, gravest.reason, detail, earlier.evidence + later.evidence)
+    return Verdict(
+        gravest.action,
+        gravest.reason,
+        detail,
+        earlier.evidence + later.evidence,
+        is_complete=earlier.is_complete and later.is_complete,
+    )

@@ -61,6 +61,13 @@ class Verdict:
     evidence: tuple[Evidence, ...] = field(default=())
     policy_version: str = ""
     """Filled in by the policy, which alone knows all its checks."""
+    is_complete: bool = True
+    """False where a check broke: whatever it would have rejected was not looked for."""
+
+    @property
+    def may_be_overruled(self) -> bool:
+        """Whether a reviewer who has read the row may admit it: every check answered, and none rejected it."""
+        return self.action is not Action.REJECT and self.is_complete
 
     @property
     def category(self) -> str | None:

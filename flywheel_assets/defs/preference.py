@@ -35,7 +35,7 @@ from flywheel_assets.lake.versions import VersionFolder, Versions
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 
-CURATE_CODE_VERSION = "1"
+CURATE_CODE_VERSION = "2"
 RESOLVE_CODE_VERSION = "1"
 
 

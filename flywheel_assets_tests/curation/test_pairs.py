@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flywheel_assets.curation import pairs
 from flywheel_assets.curation.pairs import Curated, GateRules, curate
 from flywheel_assets.curation.policy import Policy
+from flywheel_assets.curation.waiting import unsupported_rows
 from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, pair_id, pair_ids
 from flywheel_assets_tests.builders import APPLICATION, NOON, make_joined, table
 from flywheel_assets_tests.curation.test_policy import Judge
@@ -53,6 +54,47 @@ def outcome(**overrides: Any) -> str:
 )
 def test_one_row_one_outcome(overrides: dict[str, Any], expected: str) -> None:
     assert outcome(**overrides) == expected
+
+
+TOKEN = "ghp_" + "a1B2c3D4e5F6g7H8i9J0kLmNoPqRsTuVwXyZ"
+A_NEW_TASK = "Dear customer, your parcel was lost; a voucher is on its way."
+
+
+@pytest.mark.parametrize(
+    ("overrides", "anybody", "reviewer"),
+    [
+        ({"final_text": A_NEW_TASK}, "rewrite", "preference_pair"),
+        ({"prompt": "my mail is eve@corp.io"}, "personal_data", "preference_pair"),
+        ({"final_text": A_NEW_TASK + " Mail eve@corp.io."}, "rewrite", "preference_pair"),
+        ({"final_text": A_NEW_TASK + " " + TOKEN}, "rewrite", "secret"),
+        ({"prompt": f"my mail is eve@corp.io, my token {TOKEN}"}, "secret", "secret"),
+        ({"do_not_train": True}, "no_consent", "no_consent"),
+        ({"final_text": " "}, "empty", "empty"),
+        ({"signal": "comment", "comment": "no"}, "not_trainable_signal", "not_trainable_signal"),
+        ({"output": "x" * 90 + " = 1", "final_text": "x" * 90 + " = 2"}, "unsupported_fact", "unsupported_fact"),
+        ({"output": "f(" + "x, " * 40, "final_text": "f((" + "x, " * 40}, "trivial_edit", "preference_pair"),
+    ],
+)
+def test_a_reviewer_overrules_judgements_and_nothing_else(
+    overrides: dict[str, Any], anybody: str, reviewer: str
+) -> None:
+    assert (outcome(**overrides), outcome(**overrides, source="reviewer")) == (anybody, reviewer)
+
+
+def test_a_reviewers_small_edit_waits_so_that_it_admits_the_same_edit_of_others() -> None:
+    long = "".join(f"line {number} of the file\n" for number in range(40))
+    small = {"output": long + "settings.fetch()", "final_text": long + "settings.read()"}
+    held = gate(make_joined(**small, source="reviewer"), make_joined(**small)).held
+    assert held["source"].to_pylist() == ["reviewer", "app"]
+    assert len(set(held["support_key"].to_pylist())) == 1
+    assert unsupported_rows(held).tolist() == [False, False]
+
+
+def test_nobody_overrules_a_check_that_broke() -> None:
+    """It may be the one that would have rejected the row."""
+    broken = GateRules(policy=Policy((Judge(RuntimeError("down")),)))
+    [reason] = gate(make_joined(source="reviewer"), rules=broken).refused["reason"].to_pylist()
+    assert reason == "policy"
 
 
 def test_what_a_kept_pair_holds() -> None:
