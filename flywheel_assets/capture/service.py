@@ -25,7 +25,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from flywheel_assets.capture.access import Access, is_loopback
@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 30.0
 
 Applications = Sequence[str] | Mapping[str, ScoreContract | None]
+Pages = Callable[[EventLog, Access], Sequence[BaseRoute]]
+"""Makes the routes that another room serves on this service, over its event log and its keys."""
 
 
 def create_app(
@@ -60,6 +62,7 @@ def create_app(
     clock: Clock = system_clock,
     access: Access | None = None,
     telemetry: Telemetry | None = None,
+    pages: Pages | None = None,
 ) -> Starlette:
     """The ASGI application; it starts the event log with the server and stops it after the last request.
 
@@ -70,6 +73,7 @@ def create_app(
         clock: what time it is, UTC.
         access: who may send; without it everybody may.
         telemetry: what is counted; give the one that `event_log` was given.
+        pages: what else is served here, for instance `review.pages.review_pages`.
     """
     limits = limits or CaptureLimits()
     access = access or Access(clock=clock)
@@ -114,6 +118,7 @@ def create_app(
             Route("/readyz", operations.readyz, methods=["GET"]),
             Route("/metrics", operations.metrics, methods=["GET"]),
             Route("/openapi.json", operations.openapi, methods=["GET"]),
+            *(pages(event_log, access) if pages else ()),
         ],
         lifespan=lifespan,
         exception_handlers={HTTPException: http_problem, RefusedError: refused},
@@ -157,6 +162,7 @@ def serve(
     applications: Applications,
     clock: Clock = system_clock,
     on_ready: Callable[[str], None] | None = None,
+    pages: Pages | None = None,
 ) -> None:
     """Run the service until SIGINT or SIGTERM.
 
@@ -167,6 +173,7 @@ def serve(
         applications: names of the applications that may send; of classifiers with what they declare.
         clock: what time it is, UTC.
         on_ready: called with the service's URL when it listens.
+        pages: what else is served here.
 
     Raises:
         SettingsError: the address reaches beyond this machine and there is no key, the keys cannot be read, or the
@@ -191,7 +198,8 @@ def serve(
     with listening_socket(settings.capture_host, settings.capture_port) as listener:
         if on_ready is not None:
             on_ready(_url(listener))
-        _server(create_app(event_log, applications, limits, clock, access, telemetry)).run(sockets=[listener])
+        service = create_app(event_log, applications, limits, clock, access, telemetry, pages)
+        _server(service).run(sockets=[listener])
 
 
 def configured_access(settings: Settings, clock: Clock = system_clock) -> Access:
@@ -253,6 +261,7 @@ def running_capture(
     limits: CaptureLimits | None = None,
     segment_limits: SegmentLimits | None = None,
     access: Access | None = None,
+    pages: Pages | None = None,
 ) -> Iterator[RunningCapture]:
     """The real service on a free loopback port, in a thread; leaving the block answers, seals and stops it.
 
@@ -261,7 +270,7 @@ def running_capture(
     """
     telemetry = Telemetry()
     event_log = SegmentLog(landing_root, segment_limits, clock, telemetry)
-    server = _server(create_app(event_log, applications, limits, clock, access, telemetry))
+    server = _server(create_app(event_log, applications, limits, clock, access, telemetry, pages))
     with listening_socket("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="capture", daemon=True)
         thread.start()

@@ -14,17 +14,36 @@ from flywheel_assets.settings import settings
 
 @app.command()
 def capture() -> None:
-    """Run the capture service until interrupted; its log is JSON lines on the standard error stream."""
+    """Run the capture service and the review pages until interrupted; its log is JSON lines on standard error."""
+    from functools import partial
+
     from flywheel_assets.capture.logs import log_json_lines
     from flywheel_assets.capture.service import serve
+    from flywheel_assets.lake.tables import Lake
+    from flywheel_assets.review.pages import review_pages
+    from flywheel_assets.review.queue import Reviewed
 
     log_json_lines()
     # Loaded for what they declare about their events; it costs a second, and no event is accepted unseen.
-    contracts = {name: load_application(name).score_contract for name in known_applications()}
+    loaded = [load_application(name) for name in known_applications()]
+    contracts = {application.name: application.score_contract for application in loaded}
+    where = settings()
+    scratch = where.resolved_home() / "scratch"
+    reviewed = [
+        Reviewed(
+            Lake(application.name, where.resolved_catalog_uri(), where.resolved_warehouse(), scratch),
+            application.window.join_days,
+            application.score_contract,
+        )
+        for application in loaded
+    ]
     serve(
-        settings(),
+        where,
         contracts,
-        on_ready=lambda url: console.print(f"capture listens on {url} for {', '.join(contracts)}", style="bold"),
+        on_ready=lambda url: console.print(
+            f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
+        ),
+        pages=partial(review_pages, reviewed=reviewed, index_dir=where.resolved_home() / "review"),
     )
 
 

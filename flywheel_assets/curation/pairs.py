@@ -164,10 +164,11 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     reasons[without_text] = Reason.EMPTY.value
 
     by_reviewer = _mask(pc.equal(batch["source"], REVIEWER_SOURCE))
-    for row in np.flatnonzero(by_reviewer & np.isin(reasons, (Reason.REWRITE.value, Reason.TRIVIAL_EDIT.value))):
-        if not _can_wait(batch, int(row), reasons[row]):
-            reasons[row] = None
-            del details[int(row)]
+    banded = by_reviewer & np.isin(reasons, (Reason.REWRITE.value, Reason.TRIVIAL_EDIT.value))
+    for number in np.flatnonzero(banded).tolist():
+        if not _can_wait(batch, number, reasons[number]):
+            reasons[number] = None
+            del details[number]
 
     # A small edit waits only if the policy has nothing against it.
     candidates = np.flatnonzero(_undecided(reasons) | (reasons == Reason.TRIVIAL_EDIT.value))

@@ -1,0 +1,156 @@
+"""What a reviewer decides, as the ordinary feedback event that it becomes, and how it is found again at once.
+
+| decision | event | what it does |
+|---|---|---|
+| accept an edit | `edit` with the user's text | a pair of source `reviewer`, which supersedes every other row |
+| accept an approval that a check stopped | `accept` | the model's own text passes as an accepted output |
+| write the right answer | `edit` with the reviewer's text | the same |
+| say the label | `label`, labeling source `reviewer` | outranks every other label, ends a dispute |
+| reject | `comment` | nothing is learnt from the row; never trainable |
+
+The event's `comment` says who decided what about which row, so the audit lies beside the data and lasts as long. A user
+stays the subject of an edit that a reviewer accepted or mended: it is the user's prompt, and consent, exclusions and
+the holdout follow the user.
+
+An event needs minutes until it is in a segment and up to a day until `ground_truth` has it. Meanwhile the *index*, one
+line per decision in a file, keeps decided rows out of the queue. It is written after the event is durable: where the
+service dies between the two, the row comes back and is decided again, and the same decision makes the same event id.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flywheel_assets import records
+from flywheel_assets.capture.events import REVIEWER_SOURCE, FeedbackLine, LandedRow, landed, timestamp
+from flywheel_assets.lake.files import sync_folder
+from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.records import PromptFormat, Signal
+
+
+class Verb(StrEnum):
+    """What can be decided."""
+
+    ACCEPT = "accept"
+    WRITE = "write"
+    LABEL = "label"
+    REJECT = "reject"
+
+
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who decided what about which row and when; no text of anybody. A line of the index, and an event's comment."""
+
+    verb: Verb
+    row_id: str
+    prediction_id: str
+    reason: str
+    """Why the row was in the queue."""
+    by: str
+    """The name that the reviewer gave."""
+    at: datetime
+    key_id: str | None = None
+    """The key that the reviewer signed in with; None: the service needs no keys."""
+
+
+def event_of(application: str, decision: Decision, row: dict[str, Any], answer: str | None) -> LandedRow:
+    """The landed feedback event of one decision.
+
+    Args:
+        application: whose event log it goes to.
+        decision: what was decided.
+        row: of the joined table, the one that was decided about.
+        answer: the text for WRITE and for ACCEPT of an edit, the label for LABEL, else None.
+    """
+    client_id = records.stable_id("decision", decision.row_id, decision.verb, answer, decision.by)
+    common = FeedbackLine(
+        event_id=records.event_id(application, REVIEWER_SOURCE, client_id),
+        received_at=timestamp(decision.at),
+        occurred_at=timestamp(decision.at),
+        source=REVIEWER_SOURCE,
+        prediction_id=decision.prediction_id,
+        signal=Signal.COMMENT,
+        do_not_train=bool(row["do_not_train"]),
+        sampling_probability=row["sampling_probability"],
+        model_version=row["model_version"],
+        user_id=row["user_id"],
+        thread_id=row["thread_id"],
+        comment=msgspec.json.encode(decision).decode(),
+    )
+    if decision.verb is Verb.LABEL:
+        line = msgspec.structs.replace(common, signal=Signal.LABEL, label=answer, labeling_source=REVIEWER_SOURCE)
+    elif decision.verb is Verb.REJECT:
+        line = common
+    elif answer is None:
+        line = msgspec.structs.replace(common, signal=Signal.ACCEPT)
+    else:
+        line = msgspec.structs.replace(
+            common,
+            signal=Signal.EDIT,
+            prompt=row["prompt"],
+            prompt_format=PromptFormat(row["prompt_format"]),
+            original_output=row["output"],
+            final_text=answer,
+        )
+    return landed(EventKind.FEEDBACK, line)
+
+
+def decision_in(comment: str | None) -> Decision | None:
+    """The decision that a landed comment tells of; None where it is anything else."""
+    try:
+        return msgspec.json.decode(comment or "", type=Decision)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+
+
+@dataclass
+class DecisionIndex:
+    """The decisions that went through this machine, one JSON line each, read on as the file grows.
+
+    Processes that share the file see each other's decisions: a line is appended by one write.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        self._read_bytes = 0
+        self._decisions: list[Decision] = []
+
+    def record(self, decisions: Iterable[Decision]) -> None:
+        """Append decisions whose events are durable; they are on disk when it returns."""
+        lines = b"".join(msgspec.json.encode(decision) + b"\n" for decision in decisions)
+        is_new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, lines)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if is_new:
+            sync_folder(self.path.parent)
+
+    def decisions(self) -> list[Decision]:
+        """Everything recorded so far, the oldest first; a torn last line of a dying process is not read."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._read_bytes)
+                grown = file.read()
+        except FileNotFoundError:
+            return []
+        complete = grown[: grown.rfind(b"\n") + 1]
+        self._read_bytes += len(complete)
+        found = (decision_in(line.decode("utf-8", "replace")) for line in complete.splitlines())
+        self._decisions.extend(decision for decision in found if decision is not None)
+        return list(self._decisions)
+
+
+def labels_in(evidence: str | None) -> list[dict[str, Any]]:
+    """The JSON list that quarantine's `evidence` holds; empty where there is none."""
+    return [] if evidence is None else list(json.loads(evidence))

@@ -1,0 +1,491 @@
+"""The pages: the queue, one item, the decisions so far, and signing in. Plain forms; the script only adds keys.
+
+How one decision walks: `POST /review/queue/assistant/<row>` → origin, session and form token are checked → the item is
+looked up in the queue (somebody else may have been faster) → `decisions.event_of` makes the feedback event → the
+service's event log makes it durable → the index notes it → 303 to the next item.
+
+No answer holds markup that was not written in `templates/`: everything else passes through Jinja's autoescaping, and
+the content security policy forbids inline scripts, styles, frames and foreign forms besides. No user text is logged.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+import jinja2
+import msgspec
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from flywheel_assets.capture.access import Access
+from flywheel_assets.capture.answers import RefusedError
+from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
+from flywheel_assets.capture.intake import EventLog
+from flywheel_assets.capture.segments import Clock, system_clock
+from flywheel_assets.errors import EventLogError
+from flywheel_assets.records import Signal
+from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, event_of
+from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
+from flywheel_assets.review.sessions import (
+    COOKIE,
+    PageRefusal,
+    Session,
+    Sessions,
+    check_form_token,
+    check_sent_from_here,
+)
+from flywheel_assets.review.words import Mark, Piece, pieces, word_diff
+
+ITEMS_ON_A_PAGE = 25
+MOST_DECISIONS_SHOWN = 200
+LONGEST_SHOWN = 60_000
+"""Characters of one text on a page: longer texts never become pairs, and prompts may have megabytes."""
+LONGEST_ANSWER = 50_000
+"""The gate's own limit."""
+_FORM_BYTES = 2**20
+_FORMS_AT_ONCE_BYTES = 16 * 2**20
+_MOST_FIELDS = 4 + ITEMS_ON_A_PAGE
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    # Not `no-referrer`: forms would then come with `Origin: null`.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_ASSETS = {"review.css": "text/css", "review.js": "text/javascript"}
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def review_pages(
+    event_log: EventLog,
+    access: Access,
+    reviewed: Sequence[Reviewed],
+    index_dir: Path,
+    clock: Clock = system_clock,
+) -> list[BaseRoute]:
+    """The routes under `/review`, for the capture service to serve beside its own.
+
+    Args:
+        event_log: takes the decisions.
+        access: whose keys open which applications.
+        reviewed: the applications whose rows are reviewed.
+        index_dir: holds one index of decisions per application.
+        clock: what time it is, UTC.
+    """
+    queues = {each.name: ReviewQueue(each, DecisionIndex(index_dir / f"{each.name}.jsonl")) for each in reviewed}
+    pages = _Pages(event_log, Sessions(access, sorted(queues), clock), queues, clock)
+    return [
+        Route("/review", pages.answered(pages.home), methods=["GET"]),
+        Route("/review/assets/{name}", pages.answered(pages.asset), methods=["GET"]),
+        Route("/review/sign-in", pages.answered(pages.sign_in), methods=["GET", "POST"]),
+        Route("/review/sign-out", pages.answered(pages.sign_out), methods=["POST"]),
+        Route("/review/queue/{application}", pages.answered(pages.queue), methods=["GET", "POST"]),
+        Route("/review/queue/{application}/{row_id}", pages.answered(pages.item), methods=["GET", "POST"]),
+        Route("/review/decisions/{application}", pages.answered(pages.decisions), methods=["GET"]),
+    ]
+
+
+@dataclass(frozen=True)
+class View:
+    """Which part of a queue is looked at; it travels in the address."""
+
+    reason: str | None = None
+    order: Order = Order.SEVEREST
+    page: int = 1
+
+    @classmethod
+    def of(cls, request: Request) -> "View":
+        """As the address says; what it says wrongly is left at its default."""
+        given = request.query_params
+        reason, page = given.get("reason", ""), given.get("page", "")
+        return cls(
+            reason=reason if reason in REASONS else None,
+            order=Order.OLDEST if given.get("order") == Order.OLDEST else Order.SEVEREST,
+            page=int(page) if page.isdecimal() and 0 < len(page) < 7 and int(page) > 0 else 1,
+        )
+
+    def query(self, **changes: Any) -> str:
+        """The address's query for this view with changes, `?` included."""
+        values = {"reason": self.reason, "order": self.order.value, "page": self.page} | changes
+        defaults = {"reason": None, "order": Order.SEVEREST.value, "page": 1}
+        chosen = {name: value for name, value in values.items() if value != defaults[name]}
+        return f"?{urlencode(chosen)}" if chosen else ""
+
+
+class _Pages:
+    """The handlers; one instance per service, used from its event loop."""
+
+    def __init__(
+        self, event_log: EventLog, sessions: Sessions, queues: Mapping[str, ReviewQueue], clock: Clock
+    ) -> None:
+        self._event_log = event_log
+        self._sessions = sessions
+        self._queues = queues
+        self._clock = clock
+        self._reader = BodyReader(_FORM_BYTES)
+        self._budget = MemoryBudget(_FORMS_AT_ONCE_BYTES)
+        # One decision at a time: two reviewers who press the same key within a second decide once.
+        self._deciding = asyncio.Lock()
+
+    def answered(self, handler: Handler) -> Handler:
+        """`handler` with its refusals as pages, and the headers that every answer needs."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                self._sessions.check_host(request)
+                if request.method == "POST":
+                    check_sent_from_here(request)
+                response = await handler(request)
+            except PageRefusal as refusal:
+                response = _page("message", refusal.status, message=refusal.message)
+            except RefusedError as refusal:
+                response = _page("message", refusal.response().status_code, message=refusal.error)
+            for name, value in _HEADERS.items():
+                response.headers.setdefault(name, value)
+            return response
+
+        return answer
+
+    async def asset(self, request: Request) -> Response:
+        """The style sheet and the script."""
+        name = request.path_params["name"]
+        if name not in _ASSETS:
+            raise PageRefusal(404, "There is no such file.")
+        content, tag = _asset(name)
+        headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers, media_type=_ASSETS[name])
+
+    async def sign_in(self, request: Request) -> Response:
+        """The form, and what it sends."""
+        if request.method == "GET":
+            return _page("sign_in", needs_key=self._sessions.needs_key)
+        form = await self._form(request)
+        try:
+            session = self._sessions.sign_in(form.get("name", ""), form.get("key", "").strip())
+        except PageRefusal as refusal:
+            return _page("sign_in", refusal.status, needs_key=self._sessions.needs_key, complaint=refusal.message)
+        response = _see_other("/review")
+        response.set_cookie(
+            COOKIE,
+            session.cookie,
+            path="/review",
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        """End the session."""
+        session = self._sessions.of(request)
+        if session is not None:
+            check_form_token(session, (await self._form(request)).get("token", ""))
+            self._sessions.sign_out(session)
+        return _see_other("/review/sign-in")
+
+    async def home(self, request: Request) -> Response:
+        """How much waits, per application."""
+        session = self._sessions.of(request)
+        if session is None:
+            return _see_other("/review/sign-in")
+        names = self._sessions.applications(session)
+        if len(names) == 1:
+            return _see_other(f"/review/queue/{names[0]}")
+        waiting = {name: len(await self._waiting(self._queues[name])) for name in names}
+        return _page("home", session=session, waiting=waiting)
+
+    async def queue(self, request: Request) -> Response:
+        """The list, and decisions about several of its rows."""
+        session, queue = self._opened(request)
+        view = View.of(request)
+        if request.method == "POST":
+            form = await self._form(request)
+            check_form_token(session, form.get("token", ""))
+            chosen = form.get("row", "").split()
+            session.notice = await self._decide_batch(session, queue, chosen, form.get("do", ""))
+            return _see_other(f"/review/queue/{queue.reviewed.name}{view.query()}")
+        everything = await self._waiting(queue)
+        items = self._in_order(session, await self._waiting(queue, view))
+        first = (view.page - 1) * ITEMS_ON_A_PAGE
+        by_reason = {reason: sum(item.reason == reason for item in everything) for reason in REASONS}
+        return _page(
+            "queue",
+            session=session,
+            notice=session.take_notice(),
+            application=queue.reviewed.name,
+            applications=self._sessions.applications(session),
+            is_text=queue.reviewed.contract is None,
+            items=items[first : first + ITEMS_ON_A_PAGE],
+            first=first + 1,
+            total=len(items),
+            everything=len(everything),
+            most=MOST_ITEMS,
+            last_page=max(1, -(-len(items) // ITEMS_ON_A_PAGE)),
+            by_reason={reason: count for reason, count in by_reason.items() if count},
+            reasons=REASONS,
+            view=view,
+            today=self._clock().date(),
+        )
+
+    async def item(self, request: Request) -> Response:
+        """One item, and the decision about it."""
+        session, queue = self._opened(request)
+        view = View.of(request)
+        items = self._in_order(session, await self._waiting(queue, view))
+        row_id: str = request.path_params["row_id"]
+        place = next((number for number, item in enumerate(items) if item.row_id == row_id), None)
+        name = queue.reviewed.name
+        if place is None:
+            session.notice = "That row was decided meanwhile, or its day was curated anew."
+            return _see_other(f"/review/queue/{name}{view.query()}")
+        following = items[place + 1].row_id if place + 1 < len(items) else None
+        if request.method == "POST":
+            form = await self._form(request)
+            check_form_token(session, form.get("token", ""))
+            if form.get("do") == "skip":
+                session.skip(row_id)
+            else:
+                session.notice = await self._decide(session, queue, items[place], form)
+            to = f"/{following}" if following else ""
+            return _see_other(f"/review/queue/{name}{to}{view.query()}")
+        row = await asyncio.to_thread(queue.row, items[place])
+        if row is None:
+            raise PageRefusal(410, "The row is gone: its day was joined anew. The queue follows within seconds.")
+        shown = _text_of(items[place], row) if queue.reviewed.contract is None else None
+        labels = [] if shown else await asyncio.to_thread(queue.labels, items[place].prediction_id)
+        return _page(
+            "text_item" if shown else "score_item",
+            session=session,
+            notice=session.take_notice(),
+            application=name,
+            item=items[place],
+            reasons=REASONS,
+            row=row,
+            shown=shown,
+            features=None if shown else msgspec.json.decode(row["features"], type=dict[str, Any]),
+            labels=labels,
+            contract=queue.reviewed.contract,
+            place=place + 1,
+            total=len(items),
+            previous=items[place - 1].row_id if place else None,
+            following=following,
+            view=view,
+            longest_answer=LONGEST_ANSWER,
+        )
+
+    async def decisions(self, request: Request) -> Response:
+        """Who decided what and when."""
+        session, queue = self._opened(request)
+        decided = await asyncio.to_thread(queue.decided)
+        return _page(
+            "decisions",
+            session=session,
+            application=queue.reviewed.name,
+            decisions=decided[:MOST_DECISIONS_SHOWN],
+            total=len(decided),
+            reasons=REASONS,
+        )
+
+    def _opened(self, request: Request) -> tuple[Session, ReviewQueue]:
+        session = self._sessions.of(request)
+        if session is None:
+            raise PageRefusal(401, "You are not signed in, or not any more.")
+        application: str = request.path_params["application"]
+        if application not in self._sessions.applications(session):
+            raise PageRefusal(404, "There is no such application here, or your key does not open it.")
+        return session, self._queues[application]
+
+    async def _waiting(self, queue: ReviewQueue, view: View | None = None) -> list[Item]:
+        view = view or View()
+        return await asyncio.to_thread(queue.waiting, self._clock().date(), view.reason, view.order)
+
+    def _in_order(self, session: Session, items: list[Item]) -> list[Item]:
+        return sorted(items, key=lambda item: item.row_id in session.skipped)
+
+    async def _form(self, request: Request) -> dict[str, str]:
+        """The fields of a form; several of one name are joined by spaces."""
+        with self._budget.share() as share:
+            body = await self._reader.read(request, share)
+        try:
+            fields = parse_qs(
+                body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS
+            )
+        except ValueError:
+            raise PageRefusal(400, "The form cannot be read.") from None
+        return {name: " ".join(values) for name, values in fields.items()}
+
+    async def _decide(self, session: Session, queue: ReviewQueue, item: Item, form: Mapping[str, str]) -> str:
+        """Decide about one item; gives what to tell the reviewer."""
+        verb = _verb(form.get("do", ""))
+        # A browser sends line breaks as CR LF, whatever they were.
+        text = form.get("text", "").replace("\r\n", "\n")
+        if verb is Verb.WRITE and not text.strip():
+            raise PageRefusal(400, "The right answer is empty. Write it, or reject the row.")
+        if verb is Verb.WRITE and len(text) > LONGEST_ANSWER:
+            raise PageRefusal(400, f"The answer has {len(text)} characters; valid: at most {LONGEST_ANSWER}.")
+        written = form.get("label") if verb is Verb.LABEL else text
+        async with self._deciding:
+            if not await self._is_waiting(queue, item):
+                return "Somebody else was faster: that row is decided."
+            decision = await self._record(session, queue, item, verb, written)
+        return f"{_DONE[decision.verb]}: {REASONS[item.reason]}."
+
+    async def _decide_batch(self, session: Session, queue: ReviewQueue, chosen: list[str], do: str) -> str:
+        verb = _verb(do)
+        if verb is Verb.WRITE or verb is Verb.LABEL:
+            raise PageRefusal(400, "An answer is written for one row at a time.")
+        decided = left = 0
+        async with self._deciding:
+            items = {item.row_id: item for item in await self._waiting(queue)}
+            for row_id in dict.fromkeys(chosen):
+                item = items.get(row_id)
+                if item is None or (verb is Verb.ACCEPT and item.reason == THUMBS_DOWN):
+                    left += 1
+                    continue
+                await self._record(session, queue, item, verb, None)
+                decided += 1
+        if not chosen:
+            return "No row was chosen."
+        rest = f" {left} left: decided meanwhile, or without a text to accept." if left else ""
+        return f"{_DONE[verb]}: {decided} {'row' if decided == 1 else 'rows'}.{rest}"
+
+    async def _is_waiting(self, queue: ReviewQueue, item: Item) -> bool:
+        return any(each.row_id == item.row_id for each in await self._waiting(queue))
+
+    async def _record(
+        self, session: Session, queue: ReviewQueue, item: Item, verb: Verb, written: str | None
+    ) -> Decision:
+        """Make the decision durable, then note it in the index."""
+        row = await asyncio.to_thread(queue.row, item)
+        if row is None:
+            raise PageRefusal(410, "The row is gone: its day was joined anew. The queue follows within seconds.")
+        verb, answer = _answer(queue.reviewed, item, row, verb, written)
+        decision = Decision(
+            verb=verb,
+            row_id=item.row_id,
+            prediction_id=item.prediction_id,
+            reason=item.reason,
+            by=session.name,
+            at=self._clock(),
+            key_id=session.key_id,
+        )
+        event = event_of(queue.reviewed.name, decision, row, answer)
+        try:
+            await self._event_log.append(queue.reviewed.name, [event])
+        except EventLogError as error:
+            raise PageRefusal(503, f"Nothing was decided: {error}. Try again in a moment.") from None
+        await asyncio.to_thread(queue.index.record, [decision])
+        return decision
+
+
+_DONE = {Verb.ACCEPT: "Accepted", Verb.REJECT: "Rejected", Verb.WRITE: "Answered", Verb.LABEL: "Labelled"}
+
+
+def _verb(do: str) -> Verb:
+    try:
+        return Verb(do)
+    except ValueError:
+        raise PageRefusal(400, f"There is no such decision; valid: {', '.join(Verb)}.") from None
+
+
+def _answer(
+    reviewed: Reviewed, item: Item, row: Mapping[str, Any], verb: Verb, written: str | None
+) -> tuple[Verb, str | None]:
+    """What a decision says in the end: to accept a label is to say it, to accept an edit to send its text."""
+    if verb is Verb.REJECT:
+        return verb, None
+    if reviewed.contract is not None:
+        label = row["label"] if verb is Verb.ACCEPT else written
+        valid = (reviewed.contract.positive_label, reviewed.contract.negative_label)
+        if verb is Verb.WRITE or label not in valid:
+            raise PageRefusal(400, f"A label is one of {' and '.join(valid)}.")
+        return Verb.LABEL, label
+    if verb is Verb.LABEL:
+        raise PageRefusal(400, "This application's predictions are texts; they have no label.")
+    if verb is Verb.ACCEPT and item.reason == THUMBS_DOWN:
+        raise PageRefusal(400, "A thumbs down has no text to accept. Write the right answer, or reject the row.")
+    if verb is Verb.ACCEPT:
+        return verb, row["final_text"] if row["signal"] == Signal.EDIT else None
+    return verb, written
+
+
+@dataclass(frozen=True)
+class _ShownTexts:
+    """The texts of one item, cut into pieces for the template."""
+
+    prompt: list[Piece]
+    model: list[Piece]
+    person: list[Piece] | None
+    """None: nobody wrote another text."""
+    answer: str
+    """What the field for the right answer begins with."""
+    is_compared: bool
+    hidden_characters: int
+    """Of texts too long to show."""
+
+
+def _text_of(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
+    model: str = row["output"]
+    person: str | None = row["final_text"] if row["final_text"] not in (None, model) else None
+    diff = None if person is None else word_diff(model, person)
+    changed_model, changed_person = diff or ([], [])
+    # An accepted output is `chosen` to the policy, although it is the model's own.
+    fields = {"prompt": "prompt", "rejected": "model", "chosen": "model" if person is None else "person"}
+    found: dict[str, list[Mark]] = {"prompt": [], "model": changed_model, "person": changed_person}
+    for finding in item.evidence:
+        place = fields.get(finding.get("field") or "")
+        if place is not None and finding.get("start") is not None:
+            found[place].append(
+                Mark(finding["start"], finding["end"], "evidence", f"{finding['check']} ({finding['category']})")
+            )
+    texts = [row["readable_prompt"], model, person or ""]
+    return _ShownTexts(
+        prompt=pieces(row["readable_prompt"], found["prompt"], LONGEST_SHOWN),
+        model=pieces(model, found["model"], LONGEST_SHOWN),
+        person=None if person is None else pieces(person, found["person"], LONGEST_SHOWN),
+        answer=person if person is not None else model,
+        is_compared=diff is not None,
+        hidden_characters=sum(max(0, len(text) - LONGEST_SHOWN) for text in texts),
+    )
+
+
+def _see_other(path: str) -> Response:
+    return RedirectResponse(path, status_code=303)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("flywheel_assets.review", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _page(template: str, status: int = 200, **values: Any) -> Response:
+    content = _templates().get_template(f"{template}.html").render(values)
+    # Surrogates cannot be in a landed text; whatever else cannot be said in UTF-8 is shown as a question mark.
+    return Response(content.encode("utf-8", "replace"), status, media_type="text/html; charset=utf-8")
+
+
+@cache
+def _asset(name: str) -> tuple[bytes, str]:
+    content = files("flywheel_assets.review").joinpath("assets", name).read_bytes()
+    return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'

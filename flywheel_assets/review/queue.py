@@ -1,0 +1,255 @@
+"""What waits for a person, read from the lake: refused rows that a reviewer may admit, and unanswered complaints.
+
+Not in the queue, and never shown: rows without consent, rows that hold a secret (the policy rejects them for good), and
+reviewers' own rows. Rows that only teach nothing (`trivial_edit`, `duplicate`, …) wait for other people or for nobody.
+
+A decided row leaves at once, because the index of decisions is asked beside the lake; see `decisions`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+from flywheel_assets.capture.events import REVIEWER_SOURCE
+from flywheel_assets.curation.prompts import readable_prompts
+from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.lake.tables import (
+    CLASSIFICATION_TABLES,
+    GROUND_TRUTH,
+    PREFERENCE_TABLES,
+    QUARANTINE,
+    ApplicationTables,
+    Lake,
+)
+from flywheel_assets.records import Reason, Signal
+from flywheel_assets.review.decisions import Decision, DecisionIndex, decision_in, labels_in
+
+THUMBS_DOWN = "thumbs_down"
+"""Beside the reason codes: somebody said no and did not say what would have been right."""
+
+REASONS = {
+    Reason.PROMPT_INJECTION.value: "prompt injection",
+    Reason.DESTRUCTIVE_COMMAND.value: "destructive command",
+    Reason.TOXIC_LANGUAGE.value: "toxic language",
+    Reason.NEUTRALITY.value: "neutrality",
+    Reason.PERSONAL_DATA.value: "personal data",
+    Reason.STRUCTURAL_ABUSE.value: "structural abuse",
+    Reason.CLASSIFIER.value: "classifier check",
+    Reason.JUDGE.value: "judge",
+    Reason.DISPUTED.value: "disputed label",
+    Reason.HELD_FOR_REVIEW.value: "label held for review",
+    Reason.UNSUPPORTED_FACT.value: "changed fact",
+    Reason.REWRITE.value: "rewrite",
+    Reason.CHECK_UNAVAILABLE.value: "check unavailable",
+    THUMBS_DOWN: "thumbs down",
+}
+"""What people look at, the severest first, in their words. `policy` is missing: a check of ours broke, which is mended
+by curating the day again."""
+
+_RANK = {reason: rank for rank, reason in enumerate(REASONS)}
+_LABEL_REASONS = (Reason.DISPUTED.value, Reason.HELD_FOR_REVIEW.value)
+_FRESH_S = 5.0
+MOST_ITEMS = 50_000
+
+
+class Order(StrEnum):
+    """Which comes first."""
+
+    SEVEREST = "severest"
+    OLDEST = "oldest"
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """One application whose rows are reviewed here."""
+
+    lake: Lake
+    join_days: int
+    """A label later than this after its prediction is matched with nothing; such items leave the queue undecided,
+    and so do approvals that a check stopped. Edits carry their text."""
+    contract: ScoreContract | None = None
+    """What a classifier declares; None: predictions are texts."""
+
+    @property
+    def name(self) -> str:
+        """The application's name."""
+        return self.lake.application
+
+    @property
+    def tables(self) -> ApplicationTables:
+        """Its tables, by its kind."""
+        return PREFERENCE_TABLES if self.contract is None else CLASSIFICATION_TABLES
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row that waits for a decision; no text."""
+
+    row_id: str
+    prediction_id: str
+    day: date
+    reason: str
+    detail: str | None
+    evidence: tuple[dict[str, Any], ...]
+    received_at: datetime
+    decide_until: date | None
+    """Last day on which a decision still meets its prediction; None: edits carry their text and are never late."""
+
+    @property
+    def severity(self) -> tuple[float, ...]:
+        """Sorts the severest reason first, then the surest finding, then the oldest."""
+        surest = max((float(finding.get("score") or 0.0) for finding in self.evidence), default=0.0)
+        return (_RANK[self.reason], -surest, self.received_at.timestamp())
+
+    @property
+    def is_about_prediction(self) -> bool:
+        """One decision about its prediction settles it, whichever row showed it."""
+        return self.reason == THUMBS_DOWN or self.reason in _LABEL_REASONS
+
+
+class ReviewQueue:
+    """The queue of one application. Reads the lake again when its tables changed; blocking, safe between threads."""
+
+    def __init__(
+        self, reviewed: Reviewed, index: DecisionIndex, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.reviewed = reviewed
+        self.index = index
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._looked_at: float | None = None
+        self._snapshots: tuple[int | None, ...] | None = None
+        self._items: list[Item] = []
+        self._materialized: list[Decision] = []
+
+    def waiting(self, today: date, reason: str | None = None, order: Order = Order.SEVEREST) -> list[Item]:
+        """What nobody decided yet, in order."""
+        with self._lock:
+            self._refresh()
+            decided = [*self._materialized, *self.index.decisions()]
+            items = self._items
+        rows = {decision.row_id for decision in decided}
+        predictions = {decision.prediction_id for decision in decided}
+        found = [
+            item
+            for item in items
+            if item.row_id not in rows
+            and not (item.is_about_prediction and item.prediction_id in predictions)
+            and (item.decide_until is None or item.decide_until >= today)
+            and reason in (None, item.reason)
+        ]
+        if order is Order.OLDEST:
+            return sorted(found, key=lambda item: (item.received_at, item.row_id))
+        return sorted(found, key=lambda item: (item.severity, item.row_id))
+
+    def decided(self) -> list[Decision]:
+        """All decisions, the newest first, materialized or not."""
+        with self._lock:
+            self._refresh()
+            known = {(d.row_id, d.verb, d.by, d.at): d for d in [*self._materialized, *self.index.decisions()]}
+        return sorted(known.values(), key=lambda decision: decision.at, reverse=True)
+
+    def row(self, item: Item) -> dict[str, Any] | None:
+        """The joined row that an item is about, with `readable_prompt`; None where its day was replaced since."""
+        where = f"feedback_event_id = {quoted(item.row_id)}"
+        found = self.reviewed.lake.read(self.reviewed.tables.joined, [item.day], where=where)
+        if not found.num_rows:
+            return None
+        row: dict[str, Any] = found.slice(0, 1).to_pylist()[0]
+        if self.reviewed.contract is None:
+            prompts = readable_prompts(pa.array([row["prompt"]]), pa.array([row["prompt_format"]]))
+            row["readable_prompt"] = prompts[0].as_py()
+        return row
+
+    def labels(self, prediction_id: str) -> list[dict[str, Any]]:
+        """What everybody said so far about one prediction, the oldest first."""
+        columns = ["prediction_id", "signal", "label", "labeling_source", "source", "occurred_at", "comment"]
+        where = f"prediction_id = {quoted(prediction_id)} AND signal = {quoted(Signal.LABEL)}"
+        found = self.reviewed.lake.read(self.reviewed.tables.joined, columns=columns, where=where)
+        return sorted(found.to_pylist(), key=lambda row: row["occurred_at"])
+
+    def _refresh(self) -> None:
+        now = self._monotonic()
+        if self._looked_at is not None and now - self._looked_at < _FRESH_S:
+            return
+        lake, tables = self.reviewed.lake, self.reviewed.tables
+        specs = (QUARANTINE, tables.joined, GROUND_TRUTH)
+        if not all(lake.has_table(spec) for spec in specs):
+            self._looked_at = now
+            return
+        heads = [lake.table(spec).current_snapshot() for spec in specs]
+        snapshots = tuple(None if head is None else head.snapshot_id for head in heads)
+        if snapshots != self._snapshots:
+            self._items = self._read_items()
+            self._materialized = self._read_decisions()
+            self._snapshots = snapshots
+        self._looked_at = self._monotonic()
+
+    def _read_items(self) -> list[Item]:
+        is_text = self.reviewed.contract is None
+        with self.reviewed.lake.connect() as connection:
+            self.reviewed.lake.register(connection, QUARANTINE)
+            columns = [
+                *("completed_date", "feedback_event_id", "prediction_id", "prediction_received_date"),
+                *("feedback_received_at", "signal", "source", "do_not_train", "value"),
+            ]
+            self.reviewed.lake.register(connection, self.reviewed.tables.joined, columns=columns, view="joined")
+            query = _TEXT_ITEMS if is_text else _LABEL_ITEMS
+            rows = connection.sql(query).fetchall()
+        return [
+            Item(
+                row_id=row_id,
+                prediction_id=prediction_id,
+                day=day,
+                reason=reason,
+                detail=detail,
+                evidence=tuple(labels_in(evidence)),
+                received_at=received_at,
+                decide_until=None if predicted_on is None else predicted_on + timedelta(days=self.reviewed.join_days),
+            )
+            for row_id, prediction_id, day, reason, detail, evidence, received_at, predicted_on in rows
+        ]
+
+    def _read_decisions(self) -> list[Decision]:
+        where = f"source = {quoted(REVIEWER_SOURCE)}"
+        rows = self.reviewed.lake.read(GROUND_TRUTH, columns=["source", "comment"], where=where)
+        found = (decision_in(comment) for comment in rows["comment"].to_pylist())
+        return [decision for decision in found if decision is not None]
+
+
+def _in(values: tuple[str, ...]) -> str:
+    return ", ".join(quoted(value) for value in values)
+
+
+_COLUMNS = "feedback_event_id, prediction_id, completed_date"
+_REFUSED = f"""
+SELECT {_COLUMNS}, q.reason, q.detail, q.evidence, feedback_received_at,
+       CASE WHEN j.signal <> {quoted(Signal.EDIT)} THEN prediction_received_date END
+FROM quarantine q JOIN joined j ON j.feedback_event_id = q.row_id AND j.completed_date = q.day
+WHERE j.source <> {quoted(REVIEWER_SOURCE)} AND NOT j.do_not_train
+"""
+_TEXT_ITEMS = f"""
+{_REFUSED} AND q.stage = 'curation' AND q.reason IN ({_in(tuple(REASONS))})
+UNION ALL
+SELECT {_COLUMNS}, {quoted(THUMBS_DOWN)}, NULL, NULL, feedback_received_at, NULL
+FROM joined
+WHERE signal = {quoted(Signal.THUMB)} AND value < 0 AND source <> {quoted(REVIEWER_SOURCE)} AND NOT do_not_train
+  AND prediction_id NOT IN (SELECT prediction_id FROM joined WHERE signal = {quoted(Signal.EDIT)})
+QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY feedback_received_at, feedback_event_id) = 1
+LIMIT {MOST_ITEMS}
+"""
+# Of a prediction's rows the newest: a dispute is shown once, with everybody's labels.
+_LABEL_ITEMS = f"""
+SELECT * FROM ({_REFUSED} AND q.reason IN ({_in(_LABEL_REASONS)}))
+QUALIFY row_number() OVER (
+    PARTITION BY prediction_id ORDER BY feedback_received_at DESC, feedback_event_id DESC
+) = 1
+LIMIT {MOST_ITEMS}
+"""

@@ -1,0 +1,173 @@
+"""Who is looking: sign-in, sessions, and the proof that a form was sent from a page of ours.
+
+A browser cannot send a key as a header while a person follows links, so the key is given once, in a form. What the
+browser keeps is a random cookie that is worth nothing elsewhere; the session lies in this process's memory, so a
+restart signs everybody out. The key is asked again on every request: revoking it ends its sessions within a second.
+
+Where the service has no keys only this machine reaches it, and a name is all that is asked. A web page can make its own
+host name resolve to this machine, so then the request's host must be a loopback name.
+"""
+
+import hmac
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from flywheel_assets.capture.access import Access, is_loopback
+from flywheel_assets.capture.answers import RefusedError
+from flywheel_assets.capture.keys import Scope
+from flywheel_assets.capture.segments import Clock
+
+COOKIE = "flywheel_review"
+LONGEST_NAME = 80
+_LASTS = timedelta(hours=12)
+_MOST_SESSIONS = 1_000
+_MOST_SKIPPED = 10_000
+
+
+class PageRefusal(Exception):  # noqa: N818 - an answer to a person, not a failure
+    """The request is answered with a page that says this; `status` is the answer's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@dataclass
+class Session:
+    """One reviewer in one browser."""
+
+    cookie: str = field(repr=False)
+    form_token: str = field(repr=False)
+    name: str
+    presented_key: str = field(repr=False)
+    key_id: str | None
+    ends_at: datetime
+    skipped: set[str] = field(default_factory=set)
+    """Row ids that this reviewer leaves to others; shown last to them."""
+    notice: str = ""
+    """What the next page tells, once."""
+
+    def skip(self, row_id: str) -> None:
+        """Show this row last from now on."""
+        if len(self.skipped) < _MOST_SKIPPED:
+            self.skipped.add(row_id)
+
+    def take_notice(self) -> str:
+        """The notice, which is then told."""
+        notice, self.notice = self.notice, ""
+        return notice
+
+
+class Sessions:
+    """All sessions of this process; used from one event loop."""
+
+    def __init__(self, access: Access, applications: list[str], clock: Clock) -> None:
+        self._access = access
+        self._applications = applications
+        self._clock = clock
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether signing in takes a key."""
+        return not self._access.is_open
+
+    def sign_in(self, name: str, presented_key: str) -> Session:
+        """A new session.
+
+        Raises:
+            PageRefusal: no name, or a key that opens no application for review.
+        """
+        name = " ".join(name.split())
+        if not name or len(name) > LONGEST_NAME or not name.isprintable():
+            raise PageRefusal(400, f"Give a name of 1 to {LONGEST_NAME} printable characters: it signs your decisions.")
+        opened = self._opened(presented_key)
+        if not opened:
+            raise PageRefusal(
+                403, "This key opens nothing here. `flywheel keys create --scope review` makes one that does."
+            )
+        session = Session(
+            cookie=secrets.token_urlsafe(32),
+            form_token=secrets.token_urlsafe(32),
+            name=name,
+            presented_key=presented_key,
+            key_id=next(iter(opened.values())),
+            ends_at=self._clock() + _LASTS,
+        )
+        self._sessions[session.cookie] = session
+        while len(self._sessions) > _MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        return session
+
+    def sign_out(self, session: Session) -> None:
+        """Forget a session."""
+        self._sessions.pop(session.cookie, None)
+
+    def of(self, request: Request) -> Session | None:
+        """The session of a request; None where there is none, or not any more."""
+        session = self._sessions.get(request.cookies.get(COOKIE, ""))
+        if session is None or session.ends_at <= self._clock() or not self._opened(session.presented_key):
+            return None
+        return session
+
+    def applications(self, session: Session) -> list[str]:
+        """What this reviewer may read and decide."""
+        return list(self._opened(session.presented_key))
+
+    def _opened(self, presented_key: str) -> dict[str, str | None]:
+        """The applications that a key opens for review, with its id; without keys all of them."""
+        opened: dict[str, str | None] = {}
+        for application in self._applications:
+            try:
+                opened[application] = self._access.check_key(presented_key, application, Scope.REVIEW).key_id
+            except RefusedError:
+                continue
+        return opened
+
+    def check_host(self, request: Request) -> None:
+        """Whether the browser means this machine, where nothing else protects it.
+
+        Raises:
+            PageRefusal: there are no keys, and the request was for another host name.
+        """
+        if self.needs_key:
+            return
+        try:
+            host = urlsplit("//" + request.headers.get("host", "")).hostname or ""
+        except ValueError:
+            host = ""
+        if not is_loopback(host):
+            raise PageRefusal(
+                403, "Without keys these pages answer only to localhost. Create one with `flywheel keys create`."
+            )
+
+
+def check_sent_from_here(request: Request) -> None:
+    """Whether a form was sent by a page of this very service, as the browser says.
+
+    Raises:
+        PageRefusal: it was not, or the browser does not say.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    try:
+        is_own = origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+    except ValueError:
+        is_own = False
+    if (site is not None and site != "same-origin") or (origin is not None and not is_own) or site is origin is None:
+        raise PageRefusal(403, "This form was not sent from a page of this service. Open the page and try again.")
+
+
+def check_form_token(session: Session, given: str) -> None:
+    """Whether a form holds the token that this session's pages hold.
+
+    Raises:
+        PageRefusal: it does not.
+    """
+    if not hmac.compare_digest(session.form_token.encode(), given.encode("utf-8", "replace")):
+        raise PageRefusal(403, "This page is older than your session. Open it again and decide there.")

@@ -1,0 +1,243 @@
+"""The pages over HTTP: decisions become events, and nobody decides who may not."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flywheel_assets.capture.access import Access
+from flywheel_assets.capture.keys import KeyRequest, KeyStore, Scope, create_key, revoke_key
+from flywheel_assets.capture.service import RunningCapture
+from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.tables import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, GROUND_TRUTH
+from flywheel_assets.review.decisions import decision_in
+from flywheel_assets.review.queue import Reviewed
+from flywheel_assets_tests.builders import DAY, NOON, make_feedback, make_label, make_prediction, make_score
+from flywheel_assets_tests.capture.samples import landed
+from flywheel_assets_tests.lake.test_mine_days import CONTRACT, mine
+from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.review.rows import (
+    REWRITTEN,
+    TOXIC,
+    Reviewer,
+    fill,
+    make_thumb,
+    materialize_tomorrow,
+    queue_of,
+    service,
+)
+
+QUEUE = "/review/queue/assistant"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    return Workbench(tmp_path)
+
+
+@pytest.fixture
+def filled(bench: Workbench) -> Workbench:
+    disliked = make_prediction(prediction_id="disliked")
+    fill(
+        bench,
+        make_feedback(event_id="toxic", final_text=TOXIC, user_id="eve"),
+        make_feedback(event_id="rewritten", final_text=REWRITTEN, user_id="bob"),
+        make_feedback(event_id="vandal", final_text="lalala"),
+        make_thumb(disliked, event_id="thumb"),
+        predictions=(disliked,),
+    )
+    return bench
+
+
+@pytest.fixture
+def capture(filled: Workbench) -> Iterator[RunningCapture]:
+    with service(filled) as running:
+        yield running
+
+
+def decided(root: Path, running: RunningCapture) -> dict[str, dict[str, Any]]:
+    """The landed decisions by the row that they are about."""
+    running.seal()
+    rows = landed(root / "landing", "feedback")
+    return {decision.row_id: row for row in rows if (decision := decision_in(row.get("comment"))) is not None}
+
+
+def test_decisions_walk_as_ordinary_events_and_overrule_the_gate(filled: Workbench, capture: RunningCapture) -> None:
+    ann = Reviewer(capture.url)
+    assert ann.get(QUEUE).text.count("data-row") == 4
+    assert ann.decide("rewritten", "accept").next_request is not None
+    ann.decide("thumb", "write", text="Call store.read('x', default=0):\r\nit never returns None.")
+    ann.decide("vandal", "reject")
+    events = decided(filled.root, capture)
+    assert {row: (event["signal"], event["source"]) for row, event in events.items()} == {
+        "rewritten": ("edit", "reviewer"),
+        "thumb": ("edit", "reviewer"),
+        "vandal": ("comment", "reviewer"),
+    }
+    assert (events["rewritten"]["final_text"], events["rewritten"]["user_id"]) == (REWRITTEN, "bob")
+    assert events["thumb"]["final_text"] == "Call store.read('x', default=0):\nit never returns None."
+    assert ann.get(QUEUE).text.count("data-row") == 1
+
+    materialize_tomorrow(filled)
+    gold = {row["prediction_id"]: row for row in filled.rows(CURATED_DPO_PAIRS)}
+    assert {row["source"] for row in gold.values()} == {"reviewer"}
+    assert gold["disliked"]["chosen"].endswith("it never returns None.")
+    assert REWRITTEN in {row["chosen"] for row in gold.values()}
+    by = {decision.row_id: decision for row in filled.rows(GROUND_TRUTH) if (decision := decision_in(row["comment"]))}
+    assert {each.by for each in by.values()} == {"Ann"}
+    assert by["vandal"].verb == "reject"
+    assert [item.row_id for item in queue_of(filled).waiting(DAY)] == ["toxic"]
+    assert "Ann" in ann.get("/review/decisions/assistant").text
+
+
+def test_a_second_reviewer_who_is_late_hears_so(filled: Workbench, capture: RunningCapture) -> None:
+    ann, bob = Reviewer(capture.url), Reviewer(capture.url, "Bob")
+    ann.decide("rewritten", "accept")
+    bob.decide("rewritten", "reject")
+    assert "was decided meanwhile" in bob.get(QUEUE).text
+    assert decision_in(decided(filled.root, capture)["rewritten"]["comment"]).by == "Ann"  # type: ignore[union-attr]
+
+
+def test_several_rows_are_decided_at_once(filled: Workbench, capture: RunningCapture) -> None:
+    ann = Reviewer(capture.url)
+    chosen = {"token": ann.token, "do": "accept", "row": ["rewritten", "toxic", "thumb", "unknown"]}
+    ann.http.post(QUEUE, data=chosen)
+    assert "Accepted: 2 rows. 2 left" in ann.get(QUEUE).text
+    assert set(decided(filled.root, capture)) == {"rewritten", "toxic"}
+
+
+def test_a_skipped_row_comes_last_to_who_skipped_it(capture: RunningCapture) -> None:
+    ann, bob = Reviewer(capture.url), Reviewer(capture.url, "Bob")
+    assert ann.decide("toxic", "skip").headers["location"] != QUEUE
+    assert ann.get(QUEUE).text.index("/toxic") > ann.get(QUEUE).text.index("/thumb")
+    assert bob.get(QUEUE).text.index("/toxic") < bob.get(QUEUE).text.index("/thumb")
+
+
+def test_filters_and_pages(capture: RunningCapture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flywheel_assets.review.pages.ITEMS_ON_A_PAGE", 1)
+    ann = Reviewer(capture.url)
+    first, second = ann.get(f"{QUEUE}?reason=rewrite").text, ann.get(f"{QUEUE}?reason=rewrite&page=2").text
+    assert {first.count("data-row"), second.count("data-row")} == {1}
+    assert ("/rewritten?" in first) != ("/rewritten?" in second)
+    assert "page 2 of 2" in second
+    for odd in ("?reason=<b>&order=x&page=-1", "?page=999999999999", "?reason=rewrite&page=7"):
+        assert ann.get(QUEUE + odd).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"token": "guessed"}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"site": "cross-site"}, 403),
+        ({"site": None, "origin": None}, 403),
+        ({"host": "evil.example:80"}, 403),
+        ({"do": "promote"}, 400),
+        ({"do": "label", "label": "true"}, 400),
+        ({"do": "write", "text": "  "}, 400),
+        ({"do": "write", "text": "x" * 50_001}, 400),
+        ({"do": "write", "text": "x" * 2**20}, 413),
+        ({"cookie": "none"}, 401),
+        ({}, 303),
+    ],
+)
+def test_only_a_form_of_ours_decides(capture: RunningCapture, change: dict[str, Any], status: int) -> None:
+    ann = Reviewer(capture.url)
+    headers = {
+        "sec-fetch-site": change.get("site", "same-origin"),
+        "origin": change.get("origin", capture.url),
+        "host": change.get("host"),
+    }
+    form = {
+        "token": ann.token,
+        "do": "reject",
+        **{k: v for k, v in change.items() if k in ("token", "do", "text", "label")},
+    }
+    cookies = {"flywheel_review": change.get("cookie", ann.http.cookies["flywheel_review"])}
+    sent = {name: value for name, value in headers.items() if value is not None}
+    answer = httpx.post(f"{capture.url}{QUEUE}/vandal", data=form, headers=sent, cookies=cookies, timeout=30)
+    assert answer.status_code == status
+    assert ("/vandal" in ann.get(QUEUE).text) == (status != 303)
+
+
+def test_every_answer_forbids_scripts_frames_and_caching(capture: RunningCapture) -> None:
+    ann = Reviewer(capture.url)
+    paths = (
+        "/review/sign-in",
+        QUEUE,
+        f"{QUEUE}/toxic",
+        "/review/decisions/assistant",
+        f"{QUEUE}/none",
+        "/review/queue/none",
+    )
+    for path in paths:
+        headers = ann.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert (headers["x-frame-options"], headers["cache-control"]) == ("DENY", "no-store")
+    assert ann.get("/review/assets/review.js").headers["content-type"].startswith("text/javascript")
+    assert ann.get("/review/assets/../pages.py").status_code == 404
+
+
+def test_no_text_of_anybody_is_logged(capture: RunningCapture, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="flywheel_assets"):
+        ann = Reviewer(capture.url)
+        ann.get(f"{QUEUE}/toxic")
+        ann.decide("toxic", "write", text="a private answer")
+    assert not any(word in caplog.text for word in ("idiot", "private", "Ann"))
+
+
+def test_with_keys_only_the_review_scope_of_the_application_opens(filled: Workbench) -> None:
+    path = filled.root / "keys.json"
+    key = create_key(path, KeyRequest("assistant", "reviewers", (Scope.REVIEW,)), NOON)
+    writer = create_key(path, KeyRequest("assistant", "app", (Scope.WRITE,)), NOON)
+    other = create_key(path, KeyRequest("copilot", "others", (Scope.REVIEW,)), NOON)
+    with service(filled, Access(KeyStore(path, iter(range(0, 100_000, 10)).__next__))) as capture:
+        for secret in ("", "flw_guess", writer.secret, other.secret):
+            nobody = Reviewer(capture.url, key=secret)
+            assert nobody.page.status_code == 403
+            assert nobody.get(QUEUE).status_code == 401
+        ann = Reviewer(capture.url, key=key.secret)
+        assert ann.decide("rewritten", "accept").status_code == 303
+        decision = decision_in(decided(filled.root, capture)["rewritten"]["comment"])
+        assert decision is not None
+        assert (decision.by, decision.key_id) == ("Ann", key.key_id)
+        revoke_key(path, key.key_id, NOON)
+        assert ann.get(QUEUE).status_code == 401
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 81, "a\u202eb"])
+def test_decisions_are_signed_by_a_name(capture: RunningCapture, name: str) -> None:
+    assert Reviewer(capture.url, name).page.status_code == 400
+
+
+def test_a_disputed_label_is_shown_with_everybodys_labels_and_a_reviewer_ends_it(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
+    score = make_score(prediction_id="odd", score=0.83, features='{"amount":75.2,"night":true,"country":"<b>NL"}')
+    bench.land(EventKind.PREDICTION, DAY, [score])
+    said = [("chargeback", "true"), ("analyst", "false")]
+    labels = [make_label(prediction_id="odd", labeling_source=who, label=label) for who, label in said]
+    bench.land(EventKind.FEEDBACK, DAY, labels)
+    bench.ingest_both([DAY])
+    bench.join([DAY])
+    mine(bench, [DAY])
+    fraud = Reviewed(bench.lake, bench.window.join_days, CONTRACT)
+    with service(bench, application=fraud) as capture:
+        ann = Reviewer(capture.url)
+        queue = ann.get(QUEUE).text
+        assert queue.count("data-row") == 1
+        row_id = queue.split(f"{QUEUE}/")[1].split('"')[0]
+        page = ann.get(f"{QUEUE}/{row_id}").text
+        assert "chargeback" in page
+        assert "analyst" in page
+        assert "&lt;b&gt;NL" in page
+        assert ann.decide(row_id, "label", label="maybe").status_code == 400
+        assert ann.decide(row_id, "write", text="words").status_code == 400
+        assert ann.decide(row_id, "label", label="true").status_code == 303
+        event = decided(bench.root, capture)[row_id]
+        assert ann.get(QUEUE).text.count("data-row") == 0
+    assert (event["signal"], event["label"], event["labeling_source"]) == ("label", "true", "reviewer")
