@@ -41,7 +41,7 @@ from flywheel_assets.review.sessions import (
     check_form_token,
     check_sent_from_here,
 )
-from flywheel_assets.review.words import Mark, Piece, pieces, word_diff
+from flywheel_assets.review.words import Mark, Piece, pieces, without_unseen, word_diff
 
 ITEMS_ON_A_PAGE = 25
 MOST_DECISIONS_SHOWN = 200
@@ -458,7 +458,7 @@ def _text_of(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
         prompt=pieces(row["readable_prompt"], found["prompt"], LONGEST_SHOWN),
         model=pieces(model, found["model"], LONGEST_SHOWN),
         person=None if person is None else pieces(person, found["person"], LONGEST_SHOWN),
-        answer=person if person is not None else model,
+        answer=without_unseen(person if person is not None else model),
         is_compared=diff is not None,
         hidden_characters=sum(max(0, len(text) - LONGEST_SHOWN) for text in texts),
     )

@@ -209,7 +209,8 @@ class ReviewQueue:
                 prediction_id=prediction_id,
                 day=day,
                 reason=reason,
-                detail=detail,
+                # What has to recur is a hash, which tells a reader nothing.
+                detail=None if detail is None else detail.partition("; waits for")[0],
                 evidence=tuple(labels_in(evidence)),
                 received_at=received_at,
                 decide_until=None if predicted_on is None else predicted_on + timedelta(days=self.reviewed.join_days),

@@ -18,6 +18,7 @@ pair in memory, and two texts of 5,000 words need 3 MB."""
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters to Unicode, blank to the eye."""
+_JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,14 @@ def pieces(text: str, marks: Iterable[Mark], longest: int) -> list[Piece]:
         part = f"U+{ord(shown[start]):04X}" if "unseen" in names else shown[start:end]
         found.append(Piece(part, names, title))
     return found
+
+
+def without_unseen(text: str) -> str:
+    """`text` as a reviewer takes it on: nothing in it that the field would not show.
+
+    The joiners stay: Persian words and family emoji need them.
+    """
+    return "".join(character for character in text if character in _JOINERS or not _is_unseen(character))
 
 
 def _is_unseen(character: str) -> bool:

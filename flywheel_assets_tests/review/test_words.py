@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel_assets.review import words
-from flywheel_assets.review.words import Mark, Piece, pieces, word_diff
+from flywheel_assets.review.words import Mark, Piece, pieces, without_unseen, word_diff
 
 
 def marked(text: str, marks: list[Mark]) -> list[str]:
@@ -71,6 +71,10 @@ def test_marks_reach_no_further_than_the_text() -> None:
 )
 def test_what_cannot_be_seen_is_named(unseen: str) -> None:
     assert [piece.text for piece in pieces(f"a{unseen}b", [], 100)] == ["a", f"U+{ord(unseen):04X}", "b"]
+
+
+def test_a_reviewer_signs_no_character_that_the_field_does_not_show() -> None:
+    assert without_unseen("a\u200b\u202eb\x00\n\tc می\u200cخواهم") == "ab\n\tc می\u200cخواهم"
 
 
 @given(st.text(max_size=80), st.lists(st.tuples(st.integers(-5, 90), st.integers(-5, 90)), max_size=6))
