@@ -112,6 +112,7 @@ def measured(
     entities: Sequence[str],
     segments: Sequence[str] | None = None,
     threshold: float | None = None,
+    weights: npt.ArrayLike | None = None,
     draws: int = 1000,
 ) -> ClassifierEvidence:
     """The evidence in one set of matured, unsampled rows that neither classifier was trained on.
@@ -125,23 +126,27 @@ def measured(
         entities: the cluster of each row for the interval.
         segments: the segment of each row, where the application has any.
         threshold: score from which the application acts, where it does.
+        weights: how many rows each stands for: 1 / allow_propensity. What the incumbent blocked is not among the rows;
+            without the weights of the few that were let through, the rows would flatter whoever blocks something else.
         draws: of the bootstrap.
     """
-    old, new = score_rows(labels, incumbent_scores), score_rows(labels, challenger_scores)
-    before = score_groups(segments, labels, incumbent_scores) if segments is not None else {}
-    after = score_groups(segments, labels, challenger_scores) if segments is not None else {}
+    old, new = score_rows(labels, incumbent_scores, weights), score_rows(labels, challenger_scores, weights)
+    before = score_groups(segments, labels, incumbent_scores, weights) if segments is not None else {}
+    after = score_groups(segments, labels, challenger_scores, weights) if segments is not None else {}
     return ClassifierEvidence(
         incumbent=incumbent,
         weeks=len(np.unique(np.asarray(weeks, dtype=object).astype(str))),
         positives=new.positives,
-        ap_gain=average_precision_gain(labels, incumbent_scores, challenger_scores, entities, draws=draws),
+        ap_gain=average_precision_gain(
+            labels, incumbent_scores, challenger_scores, entities, weights=weights, draws=draws
+        ),
         average_precision=new.average_precision,
         incumbent_average_precision=old.average_precision,
         calibration_ratio=new.calibration_ratio,
         incumbent_calibration_ratio=old.calibration_ratio,
         threshold=threshold,
-        alerts=None if threshold is None else alerts(challenger_scores, threshold),
-        incumbent_alerts=None if threshold is None else alerts(incumbent_scores, threshold),
+        alerts=None if threshold is None else alerts(challenger_scores, threshold, weights),
+        incumbent_alerts=None if threshold is None else alerts(incumbent_scores, threshold, weights),
         segments=tuple(
             SegmentEvidence(
                 segment=name,

@@ -73,7 +73,7 @@ def score_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayL
     Args:
         labels: True or 1 for positives, one per row.
         scores: in [0, 1], one per row.
-        weights: how many rows each stands for; evaluation sets are unsampled, so they rarely need any.
+        weights: how many rows each stands for: 1 / allow_propensity of what the action policy let through by chance.
     """
     from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
@@ -91,16 +91,22 @@ def score_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayL
     )
 
 
-def score_groups(groups: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, Scores]:
+def score_groups(
+    groups: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None
+) -> dict[str, Scores]:
     """`score_rows` for each group (segment, week), by its name."""
-    y, p, _ = _arrays(labels, scores, None)
+    y, p, w = _arrays(labels, scores, weights)
     names, member = _encoded(groups)
-    return {name: score_rows(y[member == number], p[member == number]) for number, name in enumerate(names)}
+    return {
+        name: score_rows(y[member == number], p[member == number], w[member == number])
+        for number, name in enumerate(names)
+    }
 
 
-def alerts(scores: npt.ArrayLike, threshold: float) -> int:
-    """How many rows are alerted on: scores from the threshold on."""
-    return int((np.asarray(scores, dtype=np.float64) >= threshold).sum())
+def alerts(scores: npt.ArrayLike, threshold: float, weights: npt.ArrayLike | None = None) -> int:
+    """How many rows are alerted on, or stood for by rows that are: scores from the threshold on."""
+    is_alert = np.asarray(scores, dtype=np.float64) >= threshold
+    return round(float(is_alert.sum() if weights is None else np.asarray(weights, dtype=np.float64)[is_alert].sum()))
 
 
 def precision_at_k(
@@ -187,6 +193,7 @@ def average_precision_gain(
     challenger: npt.ArrayLike,
     entities: Sequence[str],
     *,
+    weights: npt.ArrayLike | None = None,
     draws: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -203,6 +210,7 @@ def average_precision_gain(
         incumbent: scores of what serves now.
         challenger: scores of what asks to.
         entities: the cluster of each row (card, user).
+        weights: how many rows each stands for.
         draws: bootstrap samples; one without any positive has no AP and is left out.
         confidence: two-sided.
         seed: of the drawn entities.
@@ -210,12 +218,12 @@ def average_precision_gain(
     Returns:
         An interval in units of AP; with None inside where there is no positive.
     """
-    y, old, _ = _arrays(labels, incumbent, None)
+    y, old, w = _arrays(labels, incumbent, weights)
     _, new, _ = _arrays(labels, challenger, None)
     names, member = _encoded(entities)
     if not y.any():
         return Interval(None, None, None, len(y), len(names))
-    before, after = _ResampledPrecision(y, old, member), _ResampledPrecision(y, new, member)
+    before, after = _ResampledPrecision(y, old, w, member), _ResampledPrecision(y, new, w, member)
     generator = np.random.default_rng(seed)
     gains = np.empty(draws)
     block = max(1, _BLOCK_NUMBERS // (len(names) + before.steps + after.steps))
@@ -241,7 +249,7 @@ class _ResampledPrecision:
     A step is one distinct score that some positive has, together with the higher scores since the step before.
     """
 
-    def __init__(self, labels: npt.NDArray[np.bool_], scores: Floats, member: Integers) -> None:
+    def __init__(self, labels: npt.NDArray[np.bool_], scores: Floats, weights: Floats, member: Integers) -> None:
         from scipy.sparse import csr_array
 
         order = np.argsort(-scores, kind="stable")
@@ -253,9 +261,9 @@ class _ResampledPrecision:
         order, step = order[above], step[above]
         self.steps = len(positive_ties)
         shape = (self.steps, int(member.max()) + 1)
-        is_hit = labels[order]
-        self._rows = csr_array((np.ones(len(order)), (step, member[order])), shape=shape)
-        self._hits = csr_array((np.ones(int(is_hit.sum())), (step[is_hit], member[order[is_hit]])), shape=shape)
+        is_hit, w = labels[order], weights[order]
+        self._rows = csr_array((w, (step, member[order])), shape=shape)
+        self._hits = csr_array((w[is_hit], (step[is_hit], member[order[is_hit]])), shape=shape)
 
     def average_precision(self, times: Integers) -> Floats:
         """One value per draw, NaN without a positive.

@@ -206,3 +206,21 @@ def test_draws_without_a_positive_are_left_out() -> None:
     assert found.mean == pytest.approx(2 / 3)
     assert found.low is not None
     assert found.low >= 0
+
+
+def test_a_weight_counts_like_as_many_equal_rows() -> None:
+    """What a policy let through with a probability of 1/3 stands for the two others that it blocked."""
+    rng = np.random.default_rng(4)
+    labels = rng.random(400) < 0.2
+    old, new = rng.random(400), np.clip(rng.random(400) * 0.5 + labels * 0.4, 0, 1)
+    entities = [f"card-{number % 40}" for number in range(400)]
+    weights = rng.integers(1, 4, 400)
+    repeated = np.repeat(np.arange(400), weights)
+    cards = [entities[row] for row in repeated]
+    gain = average_precision_gain(labels, old, new, entities, weights=weights, draws=200)
+    plain = average_precision_gain(labels[repeated], old[repeated], new[repeated], cards, draws=200)
+    assert (gain.mean, gain.low, gain.high) == pytest.approx((plain.mean, plain.low, plain.high))
+    weighted, unweighted = score_rows(labels, new, weights), score_rows(labels[repeated], new[repeated])
+    assert weighted.average_precision == pytest.approx(unweighted.average_precision)
+    assert weighted.calibration_ratio == pytest.approx(unweighted.calibration_ratio)
+    assert alerts(new, 0.5, weights) == alerts(new[repeated], 0.5)

@@ -93,8 +93,9 @@ def evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: C
     """The rows of a version's evaluation file: every matured prediction of its weeks, unsampled, ordered.
 
     With the columns that an exclusion may ask for. Reads `raw_predictions` (received from E to M) and `joined_feedback`
-    (completed from E to T). Blocked predictions that nobody labelled, disputed ones, those without consent and those
-    whose features do not fit are left out.
+    (completed from E to T). What the action policy let through by chance weighs 1 / allow_propensity. Blocked
+    predictions that nobody labelled, disputed ones, those without consent and those whose features do not fit are left
+    out.
     """
     positive, negative = quoted(contract.positive_label), quoted(contract.negative_label)
     labels = f"""(
@@ -103,6 +104,11 @@ def evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: C
            feedback_received_date AS label_received_date, do_not_train
     FROM joined_feedback WHERE signal = 'label' AND label IN ({positive}, {negative})
 )"""
+    weight = sample_weight_sql(
+        rules.sampling,
+        inclusion_probability="1e0",
+        allow_propensity=f"CASE WHEN p.action IN ({_blocking(contract)}) THEN NULL ELSE p.allow_propensity END",
+    )
     week = f"date_diff('day', DATE {quoted(calendar.evaluate_from.isoformat())}, p.received_date) // 7"
     return f"""
 WITH resolved AS ({resolved_labels_sql(rules.labels, labels)}),
@@ -120,7 +126,7 @@ first_receipts AS (
 SELECT p.prediction_id, {subject_sql("p")} AS subject,
        p.received_date AS prediction_received_date, CAST({week} AS INTEGER) AS week,
        coalesce(k.is_positive, false) AS is_positive, coalesce(k.labeling_source, {quoted(SILENCE)}) AS labeling_source,
-       p.model_version, p.score AS score_at_decision, p.amount, p.segment,
+       p.model_version, p.score AS score_at_decision, p.amount, p.segment, {weight} AS sample_weight,
        {contract.struct_sql("p.features")} AS features,
        k.label_received_date, NULL::DATE AS completed_date, p.occurred_at AS predicted_at,
        {subject_kind_sql("p")} AS subject_kind

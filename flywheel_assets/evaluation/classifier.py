@@ -65,6 +65,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     challenger = _scored(challenger_dir, rows)
     champion_dir = Path(request.champion_dir) if request.champion_dir else None
     incumbent = _scored(champion_dir, rows) if champion_dir else rows["score_at_decision"].to_numpy()
+    weights = rows["sample_weight"].to_numpy()
     labels = rows["is_positive"].to_numpy(zero_copy_only=False)
     weeks = _week_names(rows, manifest)
     entities = rows["subject"].to_pylist()
@@ -92,6 +93,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
             entities=entities,
             segments=segments if has_segments else None,
             threshold=request.threshold,
+            weights=weights,
             draws=request.bootstrap_draws,
         ),
         seconds=time.perf_counter() - started,
@@ -118,13 +120,14 @@ def _model_scores(
     weeks: Sequence[str],
     segments: Sequence[str] | None,
 ) -> ModelScores:
+    weights = rows["sample_weight"].to_numpy()
     days = [day.isoformat() for day in rows["prediction_received_date"].to_pylist()]
     return ModelScores(
-        overall=score_rows(labels, scores),
-        by_week=score_groups(weeks, labels, scores),
-        by_segment=score_groups(segments, labels, scores) if segments is not None else {},
+        overall=score_rows(labels, scores, weights),
+        by_week=score_groups(weeks, labels, scores, weights),
+        by_segment=score_groups(segments, labels, scores, weights) if segments is not None else {},
         precision_at_k=precision_at_k(days, rows["subject"].to_pylist(), labels, scores, request.cards_per_day),
-        alerts=None if request.threshold is None else alerts(scores, request.threshold),
+        alerts=None if request.threshold is None else alerts(scores, request.threshold, weights),
         curve=precision_recall_points(labels, scores),
         reliability=reliability_bins(labels, scores),
     )

@@ -136,6 +136,7 @@ def test_evaluation_leaves_out_what_nobody_can_know(bench: Workbench, versions: 
     on = day(17)
     events = [
         score(on, "quiet"),
+        score(on, "let-through", allow_propensity=0.25),
         score(on, "stopped", action="block"),
         score(on, "stopped-and-checked", action="block"),
         label(day(18), "stopped-and-checked"),
@@ -148,7 +149,12 @@ def test_evaluation_leaves_out_what_nobody_can_know(bench: Workbench, versions: 
     ]
     run(bench, events, LAST)
     cut(bench, versions)
-    assert set(rows(versions, ExportSet.EVALUATION)) == {"quiet", "stopped-and-checked"}
+    found = rows(versions, ExportSet.EVALUATION)
+    assert {name: row["sample_weight"] for name, row in found.items()} == {
+        "quiet": 1.0,
+        "let-through": 4.0,
+        "stopped-and-checked": 1.0,
+    }
 
 
 def test_an_excluded_week_is_in_neither_file(bench: Workbench, versions: Versions) -> None:
