@@ -26,11 +26,15 @@ def ngram_hashes(texts: pa.Array) -> npt.NDArray[np.uint64]:
     Args:
         texts: normalized (see `normalization`), without nulls.
     """
+    return np.unique(_hashes(texts))
+
+
+def _hashes(texts: pa.Array) -> npt.NDArray[np.uint64]:
     if len(texts) == 0:
         return np.zeros(0, np.uint64)
     hashes, ends = neighbouring_words(texts)
     rows = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(ends).astype(np.int64))
-    return np.unique(rows << np.uint64(32) | hashes >> np.uint64(32))
+    return rows << np.uint64(32) | hashes >> np.uint64(32)
 
 
 def added_ngrams(prompt: pa.Array, rejected: pa.Array, chosen: pa.Array) -> pa.Array:
@@ -43,9 +47,11 @@ def added_ngrams(prompt: pa.Array, rejected: pa.Array, chosen: pa.Array) -> pa.A
     """
     rows = np.flatnonzero(pc.is_valid(rejected).to_numpy(zero_copy_only=False))
     few = pa.array(rows)
-    known = [ngram_hashes(prompt.take(few)), ngram_hashes(normalized(rejected.take(few)))]
-    said = ngram_hashes(chosen.take(few))
-    added = said[~np.isin(said, np.concatenate(known))]
+    known = np.concatenate([_hashes(prompt.take(few)), _hashes(normalized(rejected.take(few)))])
+    said = _hashes(chosen.take(few))
+    # Arrow looks up in a hash table, numpy would sort everything; little of a text is added.
+    is_known = pc.is_in(pa.array(said), pa.array(known)).to_numpy(zero_copy_only=False)
+    added = np.unique(said[~is_known])
     begins = np.searchsorted(added, np.arange(len(rows) + 1, dtype=np.uint64) << np.uint64(32))
     text = (added & np.uint64(0xFFFFFFFF)).astype(">u4").tobytes().hex()
     found = np.full(len(chosen), None, dtype=object)

@@ -151,7 +151,7 @@ def test_the_checks_pass_and_run_with_the_assets(home: Path, instance: dg.Dagste
         tags={"dagster/asset_partition_range_start": "2026-09-01", "dagster/asset_partition_range_end": "2026-09-04"},
     )
     evaluations = result.get_asset_check_evaluations()
-    assert len(evaluations) == 6
+    assert len(evaluations) == 8
     assert all(evaluation.passed for evaluation in evaluations), [each.description for each in evaluations]
 
 

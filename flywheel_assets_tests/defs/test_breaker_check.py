@@ -1,0 +1,42 @@
+"""The asset check of the breaker: figures and event ids for whoever looks at the UI, and no text."""
+
+import json
+from pathlib import Path
+
+from flywheel_assets.applications.assistant import APPLICATION
+from flywheel_assets.defs.checks import breaker_check
+from flywheel_assets.defs.resources import Stores
+from flywheel_assets.lake import breaker
+from flywheel_assets.lake.landing import EventKind
+from flywheel_assets_tests.builders import NOON, day, make_feedback
+from flywheel_assets_tests.lake.test_breaker import LIMITS, RAID
+from flywheel_assets_tests.lake.workbench import Workbench
+
+
+def test_the_check_fails_with_figures_until_a_person_has_let_the_day_in(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, limits=LIMITS)
+    stores = Stores(home=str(tmp_path))
+    bench.lake = stores.lake("assistant")
+    landed = [make_feedback() for _ in range(RAID)]
+    for offset, rows in enumerate(([make_feedback()], [make_feedback()], landed)):
+        bench.land(EventKind.FEEDBACK, day(offset), rows)
+    days = [day(offset) for offset in range(3)]
+    bench.ingest_both(days)
+    bench.join(days)
+    bench.curate(days)
+    check = breaker_check(APPLICATION)
+    assert not check.check_specs_by_output_name.popitem()[1].blocking
+
+    result = check(stores)
+    assert not result.passed
+    assert result.description == f"1 days kept out of gold: {day(2)}: burst 2.05 > 2"
+    [row] = [record.data for record in result.metadata["figures"].records]
+    assert (row["rule"], row["joined rows"], row["limit"]) == ("burst", str(RAID), "2")
+    examples = row["feedback events, for instance"].split()
+    assert len(examples) == 5
+    assert set(examples) <= {each["event_id"] for each in landed}
+    assert "store.read" not in json.dumps(row)
+
+    breaker.reset(bench.lake, day(2), who="ada", reason="the launch", now=NOON)
+    bench.curate([day(2)])
+    assert check(stores).passed
