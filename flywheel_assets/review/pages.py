@@ -331,7 +331,8 @@ class _Pages:
 
     async def _decide(self, session: Session, queue: ReviewQueue, item: Item, form: Mapping[str, str]) -> str:
         """Decide about one item; gives what to tell the reviewer."""
-        verb = _verb(form.get("do", ""))
+        # A label's button says the label, and thereby what it does.
+        verb = _verb(form.get("do", Verb.LABEL if "label" in form else ""))
         # A browser sends line breaks as CR LF, whatever they were.
         text = form.get("text", "").replace("\r\n", "\n")
         if verb is Verb.WRITE and not text.strip():
