@@ -105,7 +105,7 @@ def place(bench: Workbench) -> Place:
         JOINED_FEEDBACK.name: dict.fromkeys(
             (RAW_PREDICTIONS.name, GROUND_TRUTH.name), bench.window.match_lookback_days
         ),
-        CURATED_DPO_PAIRS.name: {JOINED_FEEDBACK.name: 0},
+        CURATED_DPO_PAIRS.name: {JOINED_FEEDBACK.name: bench.limits.trailing_days},
     }
     return Place(bench.lake, PREFERENCE_TABLES, versions, bench.landing, bench.start, lookback)
 
