@@ -493,13 +493,16 @@ def _set_ledger(
         refused = {day: rows for (day, stage), rows in removed[QUARANTINE.name].items() if stage == STAGE_OF[spec.name]}
         changed = []
         for day, entry in entries.items():
-            kept_less = in_table.get(day, Counter()).total()
+            gone = in_table.get(day, Counter()).total()
+            held = _held_now(lake, spec, day) if gone and entry.rows_held else entry.rows_held
+            # A held row lies in gold and, counted under its reason, in quarantine.
+            kept_less = gone - (entry.rows_held - held)
             less = refused.get(day, Counter())
             content = entry.content_hash
             if spec.name in raw:
                 if landed_before.get((spec.name, day)) == content:
                     content = landed_after[spec.name, day]
-            elif kept_less:
+            elif gone:
                 content = ledger.content_hash(lake.read(spec, [day]))
             by_reason = {
                 reason: rows - less.get(reason, 0)
@@ -516,10 +519,15 @@ def _set_ledger(
                     rows_in=entry.rows_in - kept_less - less.total(),
                     rows_kept=entry.rows_kept - kept_less,
                     rows_by_reason=by_reason,
+                    rows_held=held,
                 )
             )
         if changed:
             ledger.record(lake, _with_inputs(place, spec, changed, fresh), stamp)
+
+
+def _held_now(lake: Lake, gold: TableSpec, day: date) -> int:
+    return len(lake.read(gold, [day], ["held_reason"], where="held_reason IS NOT NULL"))
 
 
 def _with_inputs(

@@ -314,3 +314,22 @@ def test_what_cannot_be_done_now_changes_nothing(bench: Workbench, place: Place)
     with pytest.raises(OpenSegmentError, match=re.escape("now.jsonl")):
         forget(place)
     assert not key_file(bench.lake).exists()
+
+
+def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(bench: Workbench) -> None:
+    """Held rows lie in gold and in quarantine; the ledger forgot them, and the day no longer added up."""
+    original = texts(1)["original_output"]
+    small = original.replace("the answer", "the answers")
+    kept = [edit(number, "harmless", user_id=f"user-{number}") for number in range(3)]
+    bench.land(EventKind.FEEDBACK, day(0), [edit(1, final_text=small), edit(2), *kept])
+    bench.ingest_both([day(0)])
+    bench.join([day(0)])
+    before = bench.curate([day(0)])[day(0)]
+    assert (before.rows_kept, before.rows_held) == (4, 1)
+    place = Place(
+        bench.lake, PREFERENCE_TABLES, Versions(bench.root / "versions", APPLICATION), bench.landing, bench.start, {}
+    )
+    erase(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=timedelta(0))
+    after = ledger.entries_of(bench.lake, CURATED_DPO_PAIRS.name)[day(0)]
+    assert (after.rows_kept, after.rows_held, after.rows_in) == (3, 0, 3)
+    assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()
