@@ -1,6 +1,5 @@
 """The README and the docs say what is there: commands, targets, rooms, links, and the example as written."""
 
-import json
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flywheel_assets.applications import fraud
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.records import Reason
 
@@ -56,10 +56,11 @@ def test_every_reason_code_is_explained() -> None:
         assert f"`{reason.value}`" in explained, reason
 
 
-def test_the_curl_example_is_accepted_as_written(tmp_path: Path) -> None:
-    body = re.search(r"curl -s http://127\.0\.0\.1:8700(\S+) .*?-d '(\{.*?\})'", README, flags=re.DOTALL)
-    assert body is not None
-    with running_capture(tmp_path, ["assistant"], clock=lambda: datetime(2026, 11, 21, tzinfo=UTC)) as capture:
-        answer = httpx.post(capture.url + body[1], content=body[2], headers={"content-type": "application/json"})
-    assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
-    assert set(json.loads(body[2])) >= {"prompt", "original_llm_output", "final_user_edit"}
+def test_the_curl_examples_are_accepted_as_written(tmp_path: Path) -> None:
+    bodies = re.findall(r"curl -s http://127\.0\.0\.1:8700(\S+) .*?-d '(\{.*?\})'", README, flags=re.DOTALL)
+    assert [path for path, _ in bodies] == ["/v1/assistant/edits", "/v1/fraud/labels"]
+    applications = {"assistant": None, "fraud": fraud.APPLICATION.contract}
+    with running_capture(tmp_path, applications, clock=lambda: datetime(2026, 11, 21, tzinfo=UTC)) as capture:
+        for path, body in bodies:
+            answer = httpx.post(capture.url + path, content=body, headers={"content-type": "application/json"})
+            assert (answer.status_code, answer.json()["accepted"]) == (202, 1), answer.text

@@ -128,7 +128,8 @@ SELECT p.prediction_id, {subject_sql("p")} AS subject,
        coalesce(k.is_positive, false) AS is_positive, coalesce(k.labeling_source, {quoted(SILENCE)}) AS labeling_source,
        p.model_version, p.score AS score_at_decision, p.amount, p.segment, {weight} AS sample_weight,
        {contract.struct_sql("p.features")} AS features,
-       k.label_received_date, NULL::DATE AS completed_date, p.occurred_at AS predicted_at,
+       k.label_received_date, NULL::DATE AS completed_date,
+       p.occurred_at AS predicted_at,
        {subject_kind_sql("p")} AS subject_kind
 FROM first_receipts p LEFT JOIN known k ON k.prediction_id = p.prediction_id
 WHERE NOT p.do_not_train AND NOT coalesce(k.do_not_train, false) AND NOT coalesce(k.is_disputed, false)

@@ -26,7 +26,8 @@ class DayOf(StrEnum):
 
 
 # What each kind of gold table calls these; the first one that is there and not null counts.
-_RECEIVED = ("feedback_received_date", "label_received_at", "completed_date")
+# Of a silent prediction only the prediction was ever received.
+_RECEIVED = ("feedback_received_date", "label_received_date", "prediction_received_date", "completed_date")
 _OCCURRED = ("occurred_at", "predicted_at")
 
 

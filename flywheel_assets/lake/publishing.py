@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _COPIES = "copies.jsonl"
-_ROW_TYPES: dict[str, str] = dict.fromkeys(ExportedRow.__struct_fields__, "VARCHAR") | {"similarity": "DOUBLE"}
+_ROW_TYPES: dict[str, str] = dict.fromkeys(ExportedRow.__struct_fields__, "VARCHAR") | {
+    "similarity": "DOUBLE",
+    "support_users": "BIGINT",
+}
 
 
 @dataclass(frozen=True)

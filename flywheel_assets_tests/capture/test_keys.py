@@ -190,12 +190,13 @@ def test_origins_are_those_of_active_browser_keys(path: Path) -> None:
     assert KeyStore(path).origins("assistant") == {"http://localhost:3000"}
 
 
-def test_the_command_line_creates_lists_and_revokes(tmp_path: Path) -> None:
+def test_the_command_line_creates_lists_and_revokes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
     from flywheel_assets import cli
 
-    environment = {"FLYWHEEL_CAPTURE_KEYS_FILE": str(tmp_path / "keys.json"), "COLUMNS": "200"}
+    environment = {"FLYWHEEL_CAPTURE_KEYS_FILE": str(tmp_path / "keys.json")}
+    monkeypatch.setattr(cli.terminal.console, "width", 200)
 
     def flywheel(*arguments: str) -> Any:
         from flywheel_assets.settings import settings

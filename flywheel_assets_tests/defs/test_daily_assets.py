@@ -1,5 +1,6 @@
 """HTTP events to gold through real Dagster runs: ranges, repeats, backfills, failures."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -92,8 +93,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def home(landed: Path, tmp_path: Path) -> Path:
-    """A fresh home over the same landing zone."""
-    (tmp_path / "landing").symlink_to(landed / "landing")
+    """A fresh home with the same landing zone."""
+    # Copied: closing a day is written into the landing zone, and holds for whoever reads it later.
+    shutil.copytree(landed / "landing", tmp_path / "landing")
     return tmp_path
 
 
