@@ -101,7 +101,7 @@ def test_queue(tmp_path: Path) -> None:
 def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], code: int, says: str
 ) -> None:
-    monkeypatch.setattr(cli.doctor.console, "width", 300)
+    monkeypatch.setattr(cli.doctor.console, "width", 1000)
     settings.cache_clear()
     try:
         run = CliRunner().invoke(cli.app, ["doctor"], env={"FLYWHEEL_HOME": str(tmp_path), **environment})
