@@ -7,7 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner
 
+from flywheel_assets import cli
 from flywheel_assets.application import ClassificationApplication, ExampleTrigger
 from flywheel_assets.boosting import ClassifierRecipe
 from flywheel_assets.classification_gate import ClassifierLimits
@@ -21,6 +23,7 @@ from flywheel_assets.drift import DriftLimits
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.promotions import read_promotion
 from flywheel_assets.lake.tables import CLASSIFICATION_TABLES, DRIFT_REPORTS
+from flywheel_assets.settings import settings
 from flywheel_assets_tests.builders import make_label, make_score
 from flywheel_assets_tests.lake.workbench import Workbench
 
@@ -133,6 +136,21 @@ def test_the_levers_are_tried_without_writing(home: Path, instance: dg.DagsterIn
     assert rows["0.000", "0.002"] < rows["10.000", "0.010"] < rows["20.000", "0.050"] < 28 * 100
     after = sorted(path for path in (home / "warehouse").rglob("*") if path.is_file())
     assert [path for path in after if path not in before and "ledger" not in str(path)] == []
+
+
+def test_the_command_shows_the_same_levers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home))
+    monkeypatch.setattr(cli.levers.console, "width", 200)
+    settings.cache_clear()
+    try:
+        run = CliRunner().invoke(cli.app, ["levers", "--days", "7", "--floor", "1", "--threshold", "0.1"])
+        refused = CliRunner().invoke(cli.app, ["levers", "--application", "assistant"])
+    finally:
+        settings.cache_clear()
+    assert run.exit_code == 0, run.output
+    assert "700 matured predictions" in run.output
+    assert "100.0%" in run.output
+    assert "assistant is no classification application" in str(refused.exception)
 
 
 def test_the_registered_model_loads_without_pickle(home: Path) -> None:
