@@ -7,13 +7,12 @@ run, so that nothing leaks from one run into another.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-
-from filelock import FileLock
 
 from flywheel_assets.errors import VersionConflictError
 
@@ -56,6 +55,8 @@ class ModelRegistry:
     application: str
     artifacts: Path
     """Where this application's MLflow artifacts go; MLflow's own default would be the working directory."""
+    lock: Callable[[], AbstractContextManager[object]] = field(repr=False, compare=False)
+    """Held while an alias moves, since MLflow has no compare-and-swap: every machine that promotes must see it."""
 
     @cached_property
     def _client(self) -> "MlflowClient":
@@ -168,7 +169,7 @@ class ModelRegistry:
         self, gold_version: str, run_id: str, model_dir: Path, manifest_sha256: str, upload: Callable[[], str]
     ) -> RegisteredModel:
         client = self._client
-        with self._lock():
+        with self.lock():
             registered = self._registered(gold_version)
             if registered is None:
                 artifact = upload()
@@ -197,7 +198,7 @@ class ModelRegistry:
         Raises:
             VersionConflictError: another model became champion meanwhile, or none is registered for `gold_version`.
         """
-        with self._lock():
+        with self.lock():
             current = self.champion()
             serving = current.gold_version if current else None
             registered = self._registered(gold_version)
@@ -262,11 +263,6 @@ class ModelRegistry:
         if not models or alias not in models[0].aliases:
             return None
         return _registered_model(self._client.get_model_version_by_alias(self.application, alias))
-
-    def _lock(self) -> FileLock:
-        # MLflow has no compare-and-swap for aliases.
-        self.artifacts.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.artifacts / f".{self.application}.lock", timeout=60)
 
 
 def _registered_model(version: object) -> RegisteredModel:

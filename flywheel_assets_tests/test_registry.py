@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from flywheel_assets.errors import VersionConflictError
 from flywheel_assets.registry import EvaluatedDataset, ModelRegistry, RegisteredModel
@@ -19,7 +20,9 @@ DATASET = EvaluatedDataset(
 
 
 def registry_in(folder: Path) -> ModelRegistry:
-    return ModelRegistry(f"sqlite:///{folder}/mlflow.db", "assistant", folder / "artifacts")
+    return ModelRegistry(
+        f"sqlite:///{folder}/mlflow.db", "assistant", folder / "artifacts", lambda: FileLock(folder / "models.lock")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +145,7 @@ def test_what_was_never_registered_is_not_promoted(registry: ModelRegistry) -> N
 
 
 def test_applications_do_not_see_each_other(registry: ModelRegistry) -> None:
-    other = ModelRegistry(registry.uri, "assist", registry.artifacts)
+    other = ModelRegistry(registry.uri, "assist", registry.artifacts, registry.lock)
     register(registry, "dpo_gold_v1")
     registry.promote("dpo_gold_v1", None)
     assert (other.champion(), other.challenger()) == (None, None)

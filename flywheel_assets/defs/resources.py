@@ -1,17 +1,21 @@
 """Resources: where an application's data lie, and what time it is."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from flywheel_assets.lake.commits import commit_lock
 from flywheel_assets.lake.object_landing import ObjectLanding
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.settings import Settings, settings
+
+_ALIAS_TIMEOUT_S = 60.0
 
 
 class Stores(dg.ConfigurableResource[None]):
@@ -48,7 +52,11 @@ class Stores(dg.ConfigurableResource[None]):
     def registry(self, application: str) -> ModelRegistry:
         """The MLflow experiment and registered model of one application."""
         where = self._settings()
-        return ModelRegistry(where.resolved_mlflow_uri(), application, where.resolved_home() / "mlartifacts")
+        # Where the lake's commits are serialised the aliases are, too: whoever shares the one shares the other.
+        lock = partial(
+            commit_lock, where.resolved_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
+        )
+        return ModelRegistry(where.resolved_mlflow_uri(), application, where.resolved_home() / "mlartifacts", lock)
 
     def base_model(self, name: str) -> str:
         """A base model as a local path where the models folder or the disk has it, else as the hub id it may be."""

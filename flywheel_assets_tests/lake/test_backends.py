@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,11 @@ import pytest
 import yaml
 
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.errors import CommitContentionError
+from flywheel_assets.defs import resources
+from flywheel_assets.defs.resources import Stores
+from flywheel_assets.errors import CommitContentionError, VersionConflictError
 from flywheel_assets.lake import tables
+from flywheel_assets.lake.commits import commit_lock
 from flywheel_assets.lake.exclusions import ExclusionRule, exclude
 from flywheel_assets.lake.exports import ExportSet
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
@@ -184,12 +190,52 @@ def test_dagster_and_mlflow_keep_their_state_on_postgres(
         with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
             instance.add_dynamic_partitions("assistant_gold_versions", ["dpo_gold_v1"])
             assert instance.get_dynamic_partitions("assistant_gold_versions") == ["dpo_gold_v1"]
-    registry = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts")
+    lock = partial(commit_lock, postgres_uri, tmp_path / "locks", "assistant.models", 10.0)
+    registry = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts", lock)
     assert registry.champion() is None
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     registry.register_adapter("dpo_gold_v1", registry._run_of("dpo_gold_v1"), tmp_path / "adapter", "a" * 64)
     registry.promote("dpo_gold_v1", None)
-    champion = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts").champion()
+    champion = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts", lock).champion()
     assert champion is not None
     assert champion.gold_version == "dpo_gold_v1"
+
+
+def test_two_machines_never_both_move_the_champion(
+    postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alias was locked by a file in the home: two homes on one MLflow both compared, and both swapped."""
+    monkeypatch.setenv("FLYWHEEL_CATALOG_URI", postgres_uri)
+    monkeypatch.setenv("FLYWHEEL_MLFLOW_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    machines = [Stores(home=str(tmp_path / name)).registry(APPLICATION) for name in ("one", "other")]
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    for number, machine in enumerate(machines, start=1):
+        version = f"dpo_gold_v{number}"
+        machine.register_adapter(version, machine._run_of(version), tmp_path / "adapter", "a" * 64)
+
+    # Long enough between comparing and swapping that without a lock both have compared.
+    registered = ModelRegistry._registered
+
+    def slowly(self: ModelRegistry, version: str) -> Any:
+        time.sleep(0.3)
+        return registered(self, version)
+
+    def promote(number: int) -> str:
+        try:
+            return machines[number - 1].promote(f"dpo_gold_v{number}", None).gold_version
+        except VersionConflictError:
+            return "conflict"
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(2) as threads:
+        patched.setattr(ModelRegistry, "_registered", slowly)
+        outcomes = list(threads.map(promote, (1, 2)))
+    serving = machines[0].champion()
+    assert serving is not None
+    assert sorted(outcomes) == ["conflict", serving.gold_version]
+
+    monkeypatch.setattr(resources, "_ALIAS_TIMEOUT_S", 0.2)
+    third = Stores(home=str(tmp_path / "third")).registry(APPLICATION)
+    with machines[0].lock(), pytest.raises(CommitContentionError, match="safe to run again"):
+        third.promote("dpo_gold_v1", serving.gold_version)
