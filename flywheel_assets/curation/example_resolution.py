@@ -15,7 +15,7 @@ had been deployed at E.
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from flywheel_assets.curation.label_resolution import resolved_labels_sql
+from flywheel_assets.curation.label_resolution import label_events_sql, resolved_labels_sql
 from flywheel_assets.curation.mining import MiningRules, subject_kind_sql, subject_sql
 from flywheel_assets.curation.sampling import recency_factor_sql, sample_weight_sql
 from flywheel_assets.curation.score_contract import ScoreContract
@@ -76,9 +76,8 @@ SELECT *, {quoted(Reason.LATER_THAN_TRAINING)} AS reason FROM {examples} WHERE N
 
 def training_rows_sql(contract: ScoreContract, rules: MiningRules, judged: str) -> str:
     """The rows of a version's training file, features as a STRUCT, ordered."""
-    propensity = f"CASE WHEN action IN ({_blocking(contract)}) THEN NULL ELSE allow_propensity END"
     weight = sample_weight_sql(
-        rules.sampling, inclusion_probability="final_probability", allow_propensity=f"({propensity})"
+        rules.sampling, inclusion_probability="final_probability", allow_propensity=_propensity_sql(contract)
     )
     return f"""
 SELECT prediction_id, subject, prediction_received_date, is_positive, labeling_source, label_known_at, model_version,
@@ -97,47 +96,49 @@ def evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: C
     predictions that nobody labelled, disputed ones, those without consent and those whose features do not fit are left
     out.
     """
-    positive, negative = quoted(contract.positive_label), quoted(contract.negative_label)
-    labels = f"""(
-    SELECT prediction_id, feedback_event_id AS label_event_id, label = {positive} AS is_positive,
-           coalesce(labeling_source, source) AS labeling_source, feedback_received_at AS label_received_at,
-           feedback_received_date AS label_received_date, do_not_train
-    FROM joined_feedback WHERE signal = 'label' AND label IN ({positive}, {negative})
-)"""
-    weight = sample_weight_sql(
-        rules.sampling,
-        inclusion_probability="1e0",
-        allow_propensity=f"CASE WHEN p.action IN ({_blocking(contract)}) THEN NULL ELSE p.allow_propensity END",
-    )
-    week = f"date_diff('day', DATE {quoted(calendar.evaluate_from.isoformat())}, p.received_date) // 7"
+    weight = sample_weight_sql(rules.sampling, inclusion_probability="1e0", allow_propensity=_propensity_sql(contract))
+    week = f"date_diff('day', DATE {quoted(calendar.evaluate_from.isoformat())}, received_date) // 7"
     return f"""
-WITH resolved AS ({resolved_labels_sql(rules.labels, labels)}),
-known AS (
-    SELECT prediction_id, bool_or(is_disputed) AS is_disputed, bool_or(do_not_train) AS do_not_train,
+SELECT prediction_id, {subject_sql("matured")} AS subject,
+       received_date AS prediction_received_date, CAST({week} AS INTEGER) AS week, is_positive, labeling_source,
+       model_version, score AS score_at_decision, amount, segment, {weight} AS sample_weight,
+       {contract.struct_sql()} AS features,
+       label_received_date, NULL::DATE AS completed_date, occurred_at AS predicted_at,
+       {subject_kind_sql("matured")} AS subject_kind
+FROM ({matured_predictions_sql(contract, rules)}) matured
+WHERE NOT do_not_train AND NOT is_label_withheld AND {contract.problem_sql()} IS NULL
+ORDER BY prediction_id
+"""
+
+
+def matured_predictions_sql(contract: ScoreContract, rules: MiningRules) -> str:
+    """`raw_predictions` with the label that holds by `joined_feedback`, or silence; the first receipt of each.
+
+    What was blocked and that nobody labelled, and what is disputed, is left out: nobody knows. The columns of
+    `raw_predictions`, and `is_positive`, `labeling_source`, `label_received_date` and `is_label_withheld` (a label came
+    without consent).
+    """
+    return f"""
+WITH known AS (
+    SELECT prediction_id, bool_or(is_disputed) AS is_disputed, bool_or(do_not_train) AS is_label_withheld,
            bool_or(is_positive) FILTER (holds) AS is_positive,
            any_value(labeling_source) FILTER (holds) AS labeling_source,
            any_value(label_received_date) FILTER (holds) AS label_received_date
-    FROM resolved GROUP BY prediction_id
+    FROM ({resolved_labels_sql(rules.labels, label_events_sql(contract))}) GROUP BY prediction_id
 ),
 first_receipts AS (
     SELECT * FROM raw_predictions
     QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) = 1
 )
-SELECT p.prediction_id, {subject_sql("p")} AS subject,
-       p.received_date AS prediction_received_date, CAST({week} AS INTEGER) AS week,
-       coalesce(k.is_positive, false) AS is_positive, coalesce(k.labeling_source, {quoted(SILENCE)}) AS labeling_source,
-       p.model_version, p.score AS score_at_decision, p.amount, p.segment, {weight} AS sample_weight,
-       {contract.struct_sql("p.features")} AS features,
-       k.label_received_date, NULL::DATE AS completed_date,
-       p.occurred_at AS predicted_at,
-       {subject_kind_sql("p")} AS subject_kind
+SELECT p.*, coalesce(k.is_positive, false) AS is_positive,
+       coalesce(k.labeling_source, {quoted(SILENCE)}) AS labeling_source, k.label_received_date,
+       coalesce(k.is_label_withheld, false) AS is_label_withheld
 FROM first_receipts p LEFT JOIN known k ON k.prediction_id = p.prediction_id
-WHERE NOT p.do_not_train AND NOT coalesce(k.do_not_train, false) AND NOT coalesce(k.is_disputed, false)
-  AND (k.is_positive IS NOT NULL OR NOT coalesce(p.action IN ({_blocking(contract)}), false))
-  AND {contract.problem_sql("p.features")} IS NULL
-ORDER BY p.prediction_id
+WHERE NOT coalesce(k.is_disputed, false)
+  AND (k.is_positive IS NOT NULL OR NOT {contract.blocked_sql("p.action")})
 """
 
 
-def _blocking(contract: ScoreContract) -> str:
-    return ", ".join(quoted(action) for action in sorted(contract.blocking_actions)) or "NULL"
+def _propensity_sql(contract: ScoreContract) -> str:
+    """With which chance the action policy let a row through; null where none did."""
+    return f"CASE WHEN {contract.blocked_sql()} THEN NULL ELSE allow_propensity END"

@@ -11,9 +11,10 @@ that a version cut last month still says what was known last month:
 
 from dataclasses import dataclass
 
+from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.records import SILENCE
+from flywheel_assets.records import SILENCE, Signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,22 @@ class LabelRules:
         for rank, tier in enumerate(self.trusted_tiers):
             tiers.extend(f"WHEN ({source}) = {quoted(name)} THEN {rank}" for name in tier)
         return f"CASE {' '.join(tiers)} ELSE {unlisted} END"
+
+
+def label_events_sql(contract: ScoreContract, joined: str = "joined_feedback") -> str:
+    """The label events among joined feedback, as `resolved_labels_sql` reads them; other words are no labels.
+
+    Args:
+        contract: its two label words.
+        joined: a relation with the columns of `records.JOINED_LABELS` that are asked for.
+    """
+    positive, negative = quoted(contract.positive_label), quoted(contract.negative_label)
+    return f"""(
+    SELECT prediction_id, feedback_event_id AS label_event_id, label = {positive} AS is_positive,
+           coalesce(labeling_source, source) AS labeling_source, feedback_received_at AS label_received_at,
+           feedback_received_date AS label_received_date, completed_date, do_not_train
+    FROM {joined} WHERE signal = {quoted(Signal.LABEL)} AND label IN ({positive}, {negative})
+)"""
 
 
 def resolved_labels_sql(rules: LabelRules, label_events: str) -> str:

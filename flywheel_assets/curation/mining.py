@@ -126,7 +126,6 @@ FROM (
 
 def _silent_decisions_sql(salt: str, contract: ScoreContract, rules: MiningRules) -> str:
     """Everything but the features: of a million silent predictions only the few that are drawn are read whole."""
-    blocking = ", ".join(quoted(action) for action in sorted(contract.blocking_actions)) or "NULL"
     silence = """
 SELECT event_id, prediction_id, user_id, score, amount, segment, action, do_not_train, false AS is_positive,
        row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) AS receipt
@@ -136,7 +135,7 @@ FROM raw_predictions
 SELECT *,
        CASE WHEN receipt > 1 THEN {quoted(Reason.DUPLICATE_EVENT)}
             WHEN prediction_id IN (SELECT prediction_id FROM labelled_predictions) THEN {quoted(Reason.LABELLED)}
-            WHEN coalesce(action IN ({blocking}), false) THEN {quoted(Reason.BLOCKED)}
+            WHEN {contract.blocked_sql()} THEN {quoted(Reason.BLOCKED)}
             WHEN do_not_train THEN {quoted(Reason.NO_CONSENT)}
             WHEN draw >= inclusion_probability THEN {quoted(Reason.NOT_SAMPLED)} END AS reason
 FROM ({_judged_sql(salt, rules, silence)})

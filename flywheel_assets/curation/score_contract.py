@@ -79,6 +79,11 @@ class ScoreContract:
         if self.positive_label == self.negative_label:
             raise SettingsError(f"both label words are {self.positive_label!r}; they must differ")
 
+    def blocked_sql(self, action: str = "action") -> str:
+        """Whether an action keeps the outcome from being seen, as a DuckDB expression of type BOOLEAN, never null."""
+        blocking = ", ".join(quoted(each) for each in sorted(self.blocking_actions)) or "NULL"
+        return f"coalesce(({action}) IN ({blocking}), false)"
+
     def problem(self, features: Mapping[str, object]) -> str | None:
         """What is wrong with the features of one event, naming the first one; None: nothing."""
         for name, kind in self.features.items():

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 from flywheel_assets.curation.discrepancies import severity_sql
-from flywheel_assets.curation.label_resolution import resolved_labels_sql
+from flywheel_assets.curation.example_resolution import matured_predictions_sql
 from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.sampling import draw_sql, inclusion_probability_sql
 from flywheel_assets.curation.score_contract import ScoreContract
-from flywheel_assets.curation.sql_literals import double, quoted
+from flywheel_assets.curation.sql_literals import double
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.tables import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES, Lake
 
@@ -112,9 +112,11 @@ def report_levers(
         narrow = ["prediction_id", "event_id", "received_at", "score", "amount", "segment", "action"]
         lake.register(connection, RAW_SCORES, ledger.day_range(first, last), narrow)
         lake.register(connection, JOINED_LABELS, ledger.day_range(first, closed[-1]))
-        found = connection.execute(
-            f"SELECT {', '.join(measured)} FROM ({_matured_sql(lake.application, contract, rules)})"
-        ).fetchone()
+        scored = (
+            f"SELECT *, coalesce({severity_sql(rules.discrepancies)}, 0e0) AS severity, "
+            f"{draw_sql(lake.application)} AS draw FROM ({matured_predictions_sql(contract, rules)})"
+        )
+        found = connection.execute(f"SELECT {', '.join(measured)} FROM ({scored})").fetchone()
     assert found is not None
     values = list(found)
     rows, positives = int(values[0]), int(values[1])
@@ -147,31 +149,3 @@ def report_levers(
             )
         ),
     )
-
-
-def _matured_sql(salt: str, contract: ScoreContract, rules: MiningRules) -> str:
-    """Matured predictions with the label that holds; blocked ones without a label and disputed ones are no rows."""
-    positive, negative = quoted(contract.positive_label), quoted(contract.negative_label)
-    blocking = ", ".join(quoted(action) for action in sorted(contract.blocking_actions)) or "NULL"
-    labels = f"""(
-    SELECT prediction_id, feedback_event_id AS label_event_id, label = {positive} AS is_positive,
-           coalesce(labeling_source, source) AS labeling_source, feedback_received_at AS label_received_at
-    FROM joined_feedback WHERE signal = 'label' AND label IN ({positive}, {negative})
-)"""
-    return f"""
-WITH known AS (
-    SELECT prediction_id, bool_or(is_disputed) AS is_disputed, bool_or(is_positive) FILTER (holds) AS label
-    FROM ({resolved_labels_sql(rules.labels, labels)}) GROUP BY prediction_id
-),
-matured AS (
-    SELECT p.*, coalesce(k.label, false) AS is_positive
-    FROM (
-        SELECT * FROM raw_predictions
-        QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) = 1
-    ) p
-    LEFT JOIN known k USING (prediction_id)
-    WHERE NOT coalesce(k.is_disputed, false)
-      AND (k.label IS NOT NULL OR NOT coalesce(p.action IN ({blocking}), false))
-)
-SELECT *, coalesce({severity_sql(rules.discrepancies)}, 0e0) AS severity, {draw_sql(salt)} AS draw FROM matured
-"""

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from flywheel_assets import records
-from flywheel_assets.curation.label_resolution import resolved_labels_sql
+from flywheel_assets.curation.label_resolution import label_events_sql, resolved_labels_sql
 from flywheel_assets.curation.mining import MiningRules, examine
 from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
@@ -136,8 +136,9 @@ def _mine_day(
     examine(connection, day, lake.application, contract, rules)
     kept, reasons = _account(connection)
     rows = connection.sql(_kept_sql(rules)).to_arrow_table()
+    connection.register("kept_examples", rows)
     return _Mined(
-        file=lake.write_day(connection, HARD_EXAMPLES, day, _kept_sql(rules)),
+        file=lake.write_day(connection, HARD_EXAMPLES, day, "SELECT * FROM kept_examples"),
         quarantine_file=lake.write_day(connection, QUARANTINE, day, _refused_sql(day, rules)),
         dispute_file=lake.write_day(connection, QUARANTINE, day, _disputed_sql(day, contract, rules)),
         content_hash=ledger.content_hash(rows),
@@ -168,8 +169,8 @@ def _look_at(connection: duckdb.DuckDBPyConnection, day: date, window: JoinWindo
         f"WHERE signal = {quoted(Signal.LABEL)} "
         f"AND received_date BETWEEN {_sql(matured - timedelta(days=window.join_days))} AND {_sql(day)}",
         "known_labels": "SELECT prediction_id, feedback_event_id, signal, label, labeling_source, source, "
-        "feedback_received_at, completed_date FROM all_joined WHERE completed_date BETWEEN "
-        f"{_sql(day - timedelta(days=window.match_lookback_days))} AND {_sql(day)}",
+        "feedback_received_at, feedback_received_date, completed_date, do_not_train FROM all_joined "
+        f"WHERE completed_date BETWEEN {_sql(day - timedelta(days=window.match_lookback_days))} AND {_sql(day)}",
     }
     for name, query in views.items():
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
@@ -208,13 +209,8 @@ FROM silent_decisions WHERE reason = {quoted(Reason.NO_CONSENT)}
 def _disputed_sql(day: date, contract: ScoreContract, rules: MiningRules) -> str:
     """The labels of D whose prediction is disputed by all that is known on D; evidence: who says what."""
     events = f"""(
-    SELECT prediction_id, feedback_event_id AS label_event_id, label = {quoted(contract.positive_label)} AS is_positive,
-           coalesce(labeling_source, source) AS labeling_source, feedback_received_at AS label_received_at,
-           completed_date
-    FROM known_labels
-    WHERE signal = {quoted(Signal.LABEL)}
-      AND label IN ({quoted(contract.positive_label)}, {quoted(contract.negative_label)})
-      AND prediction_id IN (SELECT prediction_id FROM examined_labels WHERE reason IS NULL)
+    SELECT * FROM {label_events_sql(contract, "known_labels")}
+    WHERE prediction_id IN (SELECT prediction_id FROM examined_labels WHERE reason IS NULL)
 )"""
     return f"""
 WITH resolved AS ({resolved_labels_sql(rules.labels, events)}),
