@@ -241,12 +241,6 @@ class Delivery:
         with self._work:
             return replace(self._counts, waiting=len(self._buffer) + self._in_flight)
 
-    def count_invalid(self, problem: str) -> None:
-        """Count an event that the caller could not even offer."""
-        with self._work:
-            self._count(invalid=1)
-        self._warn("an event was dropped: %s", problem)
-
     # The background thread -------------------------------------------------------------------------------------
 
     def _run(self) -> None:

@@ -20,7 +20,7 @@ from flywheel_assets.lake.exports import Manifest, manifest_sha256, read_manifes
 from flywheel_assets.lake.promotions import Promotion, read_promotion, record_promotion
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.versions import VersionFolder, Versions
-from flywheel_assets.registry import EvaluatedDataset, ModelRegistry, RegisteredModel
+from flywheel_assets.registry import EvaluatedDataset, ModelRegistry
 from flywheel_assets.rollout import announce
 
 CutVersion = Callable[[Lake, Versions, str], Manifest]
@@ -74,7 +74,6 @@ class Opponents:
     """Who is scored in an evaluation: the version's own model and the champion it asks to replace."""
 
     folder: VersionFolder
-    champion: RegisteredModel | None
     serving: VersionFolder | None
     """The champion's version."""
 
@@ -89,7 +88,7 @@ def opponents_of(version: str, versions: Versions, registry: ModelRegistry) -> O
     serving = versions.folder(champion.gold_version) if champion else None
     if serving is not None and serving.version == version:
         return f"{version} serves already"
-    return Opponents(folder, champion, serving)
+    return Opponents(folder, serving)
 
 
 Evaluate = Callable[[dg.AssetExecutionContext, Stores, dg.PipesSubprocessClient, Opponents], dg.MaterializeResult[None]]

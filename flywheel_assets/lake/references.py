@@ -5,6 +5,7 @@ transaction is retried; sharing one with a move of `main`, rows of a concurrent 
 commit lock, as expiry does: an expiry that had read the table before a tag appeared would take the tag with it.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
@@ -44,13 +45,16 @@ def tag(lake: Lake, spec: TableSpec, name: str, snapshot_id: int) -> None:
     lake.commit(spec, create)
 
 
-def set_head(lake: Lake, spec: TableSpec, to_tag: str, expected_head: int) -> None:
+def set_head(
+    lake: Lake, spec: TableSpec, to_tag: str, expected_head: int, before: "Callable[[Table], None] | None" = None
+) -> None:
     """Point the table at a tagged snapshot, if its head is still the expected one; once done, a success again.
 
-    `rollback_to_snapshot` would need the tag among main's ancestors, and expiry cuts that chain.
+    `before` is what must have happened before the head moves, under the same hold of the commit lock. It must bear being
+    repeated, and is left out once the head stands there.
 
     Raises:
-        VersionConflictError: somebody has committed since the head was looked at.
+        VersionConflictError: somebody has committed since the head was looked at; nothing was changed.
         UnknownNameError: there is no such tag.
     """
 
@@ -66,6 +70,9 @@ def set_head(lake: Lake, spec: TableSpec, to_tag: str, expected_head: int) -> No
                 f"{spec.name} stands at snapshot {head}, it was planned from {expected_head}: somebody has committed "
                 "since. Look again what would change, then repeat."
             )
+        if before is not None:
+            before(table)
+        # By tag: `rollback_to_snapshot` would need it among main's ancestors, and expiry cuts that chain.
         table.manage_snapshots().set_current_snapshot(ref_name=to_tag).commit()
 
     lake.commit(spec, move)

@@ -22,7 +22,7 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import STAGE_OF
 from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.references import tags
+from flywheel_assets.lake.references import set_head, tags
 from flywheel_assets.lake.tables import QUARANTINE, ROLLBACKS, Lake, TableSpec
 from flywheel_assets.lake.versions import Pin, VersionFolder, Versions, version_number
 from flywheel_assets.records import Reason
@@ -121,15 +121,7 @@ def roll_back_data(
     """
     content = _contents_after(lake, versions, gold, plan)
 
-    def move(table: "Table") -> None:
-        head = table.metadata.current_snapshot_id
-        if head == plan.target:
-            return
-        if head != plan.head:
-            raise VersionConflictError(
-                f"{gold.name} stands at snapshot {head}, the plan was made at {plan.head}: somebody has committed "
-                "since. Look again what would change, then repeat."
-            )
+    def record_all(table: "Table") -> None:
         if plan.saved_head not in table.metadata.refs:
             table.manage_snapshots().create_tag(plan.head, plan.saved_head).commit()
         _record(lake, plan, who, reason, now)
@@ -139,11 +131,8 @@ def roll_back_data(
             write_once(versions.folder(version).undone, msgspec.json.format(msgspec.json.encode(mark)))
         for version in plan.restored:
             versions.folder(version).undone.unlink(missing_ok=True)
-        # A commit of its own: sharing one with the tag lost rows of a concurrent writer. By tag, because
-        # `rollback_to_snapshot` wants an ancestor and expiry cuts that chain.
-        table.manage_snapshots().set_current_snapshot(ref_name=plan.to).commit()
 
-    lake.commit(gold, move)
+    set_head(lake, gold, plan.to, plan.head, before=record_all)
 
 
 def record_model_rollback(
