@@ -50,8 +50,8 @@ def set_head(
 ) -> None:
     """Point the table at a tagged snapshot, if its head is still the expected one; once done, a success again.
 
-    `before` is what must have happened before the head moves, under the same hold of the commit lock. It must bear being
-    repeated, and is left out once the head stands there.
+    `before` is what must have happened before the head moves, under the same hold of the commit lock. It must bear
+    being repeated, and is left out once the head stands there.
 
     Raises:
         VersionConflictError: somebody has committed since the head was looked at; nothing was changed.
