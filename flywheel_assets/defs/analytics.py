@@ -7,14 +7,14 @@ import dagster as dg
 import pyarrow as pa
 
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.defs.failures import RETRY_TRANSIENT, failures_are_classified
-from flywheel_assets.defs.feedback import stamp_of
-from flywheel_assets.defs.partitions import ONE_RUN, daily_partitions, partition_days
-from flywheel_assets.defs.presentation import column_schema, encoded_picture, numbers_table
+from flywheel_assets.defs.daily import daily_asset, stamp_of
+from flywheel_assets.defs.failures import failures_are_classified
+from flywheel_assets.defs.partitions import partition_days
+from flywheel_assets.defs.presentation import encoded_picture, numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.feedback_summaries import summarize_days, summary_rows
 from flywheel_assets.lake.ledger import day_range
-from flywheel_assets.lake.tables import FEEDBACK_SUMMARY
+from flywheel_assets.lake.tables import FEEDBACK_SUMMARY, JOINED_FEEDBACK
 
 SUMMARY_CODE_VERSION = "1"
 PLOTTED_DAYS = 28
@@ -28,17 +28,7 @@ _PANELS = {
 def feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
     """`feedback_summary` of one application."""
 
-    @dg.asset(
-        key_prefix=application.name,
-        group_name="analytics",
-        partitions_def=daily_partitions(application.start_date),
-        backfill_policy=ONE_RUN,
-        retry_policy=RETRY_TRANSIENT,
-        code_version=SUMMARY_CODE_VERSION,
-        kinds={"duckdb", "iceberg"},
-        metadata={"dagster/column_schema": column_schema(FEEDBACK_SUMMARY.schema)},
-        deps=[[application.name, "joined_feedback"]],
-    )
+    @daily_asset(application, FEEDBACK_SUMMARY, "analytics", SUMMARY_CODE_VERSION, reads={JOINED_FEEDBACK.name: None})
     def feedback_summary(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
         """Thumbs, ratings, copies, accepts, regenerations and edits per model version on day D; never trained on."""
         with failures_are_classified(context):

@@ -14,17 +14,12 @@ from flywheel_assets.defs.classifier_plots import (
     levers_tables,
     precision_recall_plot,
 )
-from flywheel_assets.defs.failures import RETRY_TRANSIENT, failures_are_classified
-from flywheel_assets.defs.feedback import feedback_assets, stamp_of
-from flywheel_assets.defs.partitions import (
-    ONE_RUN,
-    daily_partitions,
-    join_window_mapping,
-    lookback_mapping,
-    partition_days,
-)
+from flywheel_assets.defs.daily import daily_asset, stamp_of
+from flywheel_assets.defs.failures import failures_are_classified
+from flywheel_assets.defs.feedback import feedback_assets
+from flywheel_assets.defs.partitions import join_window_mapping, lookback_mapping, partition_days
 from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import column_schema, numbers_table, report_days
+from flywheel_assets.defs.presentation import numbers_table, report_days
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.training_rules import example_rule
 from flywheel_assets.defs.versions import (
@@ -91,26 +86,16 @@ def classification_flywheel(
 def _hard_examples(application: ClassificationApplication) -> dg.AssetsDefinition:
     reach = application.gold_lookback_days
 
-    @dg.asset(
-        key_prefix=application.name,
-        group_name="gold",
-        partitions_def=daily_partitions(application.start_date),
-        backfill_policy=ONE_RUN,
-        retry_policy=RETRY_TRANSIENT,
-        code_version=f"{MINE_CODE_VERSION}-{application.mining.version}",
-        kinds={"duckdb", "iceberg"},
-        metadata={"dagster/column_schema": column_schema(HARD_EXAMPLES.schema)},
-        deps=[
-            dg.AssetDep(
-                [application.name, JOINED_LABELS.name], partition_mapping=join_window_mapping(application.window)
-            ),
-            dg.AssetDep(
-                [application.name, RAW_SCORES.name], partition_mapping=lookback_mapping(reach[RAW_SCORES.name])
-            ),
-            dg.AssetDep(
-                [application.name, GROUND_TRUTH.name], partition_mapping=lookback_mapping(reach[GROUND_TRUTH.name])
-            ),
-        ],
+    @daily_asset(
+        application,
+        HARD_EXAMPLES,
+        "gold",
+        f"{MINE_CODE_VERSION}-{application.mining.version}",
+        reads={
+            JOINED_LABELS.name: join_window_mapping(application.window),
+            RAW_SCORES.name: lookback_mapping(reach[RAW_SCORES.name]),
+            GROUND_TRUTH.name: lookback_mapping(reach[GROUND_TRUTH.name]),
+        },
     )
     def hard_examples(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
         """Gold: labels that became complete on day D and silence that matured on it, each with its π; see the docs."""
@@ -130,16 +115,12 @@ def _hard_examples(application: ClassificationApplication) -> dg.AssetsDefinitio
 
 
 def _drift_report(application: ClassificationApplication) -> dg.AssetsDefinition:
-    @dg.asset(
-        key_prefix=application.name,
-        group_name="monitoring",
-        partitions_def=daily_partitions(application.start_date),
-        backfill_policy=ONE_RUN,
-        retry_policy=RETRY_TRANSIENT,
-        code_version=DRIFT_CODE_VERSION,
-        kinds={"duckdb", "iceberg"},
-        metadata={"dagster/column_schema": column_schema(DRIFT_REPORTS.schema)},
-        deps=[dg.AssetDep([application.name, RAW_SCORES.name], partition_mapping=lookback_mapping(WINDOW_DAYS - 1))],
+    @daily_asset(
+        application,
+        DRIFT_REPORTS,
+        "monitoring",
+        DRIFT_CODE_VERSION,
+        reads={RAW_SCORES.name: lookback_mapping(WINDOW_DAYS - 1)},
     )
     def drift_report(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
         """How far features and scores of the week up to D are from the champion's training rows; empty before one."""

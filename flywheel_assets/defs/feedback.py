@@ -5,23 +5,18 @@ from collections.abc import Sequence
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.failures import RETRY_TRANSIENT, failures_are_classified
-from flywheel_assets.defs.partitions import ONE_RUN, daily_partitions, join_window_mapping, partition_days
-from flywheel_assets.defs.presentation import column_schema, report_days
+from flywheel_assets.defs.daily import daily_asset, stamp_of
+from flywheel_assets.defs.failures import failures_are_classified
+from flywheel_assets.defs.partitions import join_window_mapping, partition_days
+from flywheel_assets.defs.presentation import report_days
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.ingest import ingest_days, raw_table
 from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.landing import EventKind
-from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.tables import GROUND_TRUTH
 
 INGEST_CODE_VERSION = "1"
 JOIN_CODE_VERSION = "1"
-
-
-def stamp_of(context: dg.AssetExecutionContext, clock: Clock, code_version: str) -> RunStamp:
-    """Who writes, for snapshots and the ledger."""
-    return RunStamp(context.run.run_id, code_version, clock.now())
 
 
 def feedback_assets(application: FlywheelApplication) -> Sequence[dg.AssetsDefinition]:
@@ -37,17 +32,13 @@ def _raw_asset(application: FlywheelApplication, kind: EventKind, description: s
     tables = application.tables
     spec = raw_table(kind, tables)
 
-    @dg.asset(
+    @daily_asset(
+        application,
+        spec,
+        "landing",
+        INGEST_CODE_VERSION,
         name=spec.name,
-        key_prefix=application.name,
         description=f"{description} Partition D is a pure function of landing day D; once closed it never changes.",
-        group_name="landing",
-        partitions_def=daily_partitions(application.start_date),
-        backfill_policy=ONE_RUN,
-        retry_policy=RETRY_TRANSIENT,
-        code_version=INGEST_CODE_VERSION,
-        kinds={"duckdb", "iceberg"},
-        metadata={"dagster/column_schema": column_schema(spec.schema)},
     )
     def raw_events(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
         with failures_are_classified(context):
@@ -60,22 +51,15 @@ def _raw_asset(application: FlywheelApplication, kind: EventKind, description: s
 
 
 def _joined_asset(application: FlywheelApplication) -> dg.AssetsDefinition:
-    spec, read_over_window = application.tables.joined, join_window_mapping(application.window)
+    tables, window = application.tables, join_window_mapping(application.window)
 
-    @dg.asset(
-        name=spec.name,
-        key_prefix=application.name,
-        group_name="join",
-        partitions_def=daily_partitions(application.start_date),
-        backfill_policy=ONE_RUN,
-        retry_policy=RETRY_TRANSIENT,
-        code_version=JOIN_CODE_VERSION,
-        kinds={"duckdb", "iceberg"},
-        metadata={"dagster/column_schema": column_schema(spec.schema)},
-        deps=[
-            dg.AssetDep([application.name, each.name], partition_mapping=read_over_window)
-            for each in (application.tables.predictions, GROUND_TRUTH)
-        ],
+    @daily_asset(
+        application,
+        tables.joined,
+        "join",
+        JOIN_CODE_VERSION,
+        reads={tables.predictions.name: window, GROUND_TRUTH.name: window},
+        name=tables.joined.name,
     )
     def joined_feedback(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
         """Every match of feedback with its prediction that became complete on day D, by first receipt of both."""
@@ -83,7 +67,6 @@ def _joined_asset(application: FlywheelApplication) -> dg.AssetsDefinition:
             stamp = stamp_of(context, clock, JOIN_CODE_VERSION)
             lake = stores.lake(application.name)
             days = partition_days(context)
-            start, window = application.start_date, application.window
-            report_days(context, join_days(lake, days, start, window, stamp, application.tables))
+            report_days(context, join_days(lake, days, application.start_date, application.window, stamp, tables))
 
     return joined_feedback

@@ -7,11 +7,12 @@ from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.defs.analytics import feedback_summary_asset
 from flywheel_assets.defs.assembly import assemble
 from flywheel_assets.defs.checks import breaker_check
-from flywheel_assets.defs.failures import RETRY_TRANSIENT, failures_are_classified
-from flywheel_assets.defs.feedback import feedback_assets, stamp_of
-from flywheel_assets.defs.partitions import ONE_RUN, daily_partitions, partition_days
+from flywheel_assets.defs.daily import daily_asset, stamp_of
+from flywheel_assets.defs.failures import failures_are_classified
+from flywheel_assets.defs.feedback import feedback_assets
+from flywheel_assets.defs.partitions import partition_days
 from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import column_schema, evaluation_plot, report_days, scores_table
+from flywheel_assets.defs.presentation import evaluation_plot, report_days, scores_table
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.training_rules import pair_rule
 from flywheel_assets.defs.versions import (
@@ -30,7 +31,7 @@ from flywheel_assets.gate import decide
 from flywheel_assets.lake.curate_days import curate_days
 from flywheel_assets.lake.exports import Manifest, manifest_sha256, verify_manifest
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, Lake
 from flywheel_assets.lake.versions import VersionFolder, Versions
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
@@ -66,17 +67,9 @@ def preference_flywheel(
 
 
 def _curated_dpo_pairs(application: PreferenceApplication) -> dg.AssetsDefinition:
-    @dg.asset(
-        key_prefix=application.name,
-        group_name="gold",
-        partitions_def=daily_partitions(application.start_date),
-        backfill_policy=ONE_RUN,
-        retry_policy=RETRY_TRANSIENT,
-        code_version=f"{CURATE_CODE_VERSION}-{application.gate.policy.version}",
-        kinds={"duckdb", "iceberg"},
-        metadata={"dagster/column_schema": column_schema(CURATED_DPO_PAIRS.schema)},
-        deps=[[application.name, "joined_feedback"]],
-    )
+    code_version = f"{CURATE_CODE_VERSION}-{application.gate.policy.version}"
+
+    @daily_asset(application, CURATED_DPO_PAIRS, "gold", code_version, reads={JOINED_FEEDBACK.name: None})
     def curated_dpo_pairs(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
         """Gold: what passed edit bands, duplicates and policy on day D; the rest is in quarantine with its reason."""
         with failures_are_classified(context):
