@@ -8,15 +8,15 @@ queued: requests are refused at once (503) and the sender asks every second whet
 import asyncio
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from flywheel_assets.capture.backlog import Backlog
 from flywheel_assets.capture.brokers.broker import Producer
 from flywheel_assets.capture.brokers.messages import pack, raw_bytes_of, split_rows
 from flywheel_assets.capture.events import LandedRow
-from flywheel_assets.errors import BrokerUnavailableError, LogWriteError, QueueFullError, SettingsError
+from flywheel_assets.errors import BrokerUnavailableError, LogWriteError, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,12 @@ class _Waiting:
     application: str
     rows: Sequence[LandedRow]
     size_bytes: int
-    sent: "Future[None]" = field(default_factory=Future)
+    written: "Future[None]" = field(default_factory=Future)
+
+    @property
+    def events(self) -> int:
+        """How many rows."""
+        return len(self.rows)
 
 
 class BrokerLog:
@@ -62,9 +67,7 @@ class BrokerLog:
         self._row_bytes = raw_bytes_of(payload_bytes)
         self._limits = limits or BrokerLimits()
         self._work = threading.Condition()
-        self._queue: deque[_Waiting] = deque()
-        self._queued_events = 0
-        self._queued_bytes = 0
+        self._queue = Backlog[_Waiting]("broker", self._limits.queue_events, self._limits.queue_bytes)
         self._is_open = False
         self._problem: str | None = None
         self._thread: threading.Thread | None = None
@@ -79,7 +82,7 @@ class BrokerLog:
     @property
     def queued_events(self) -> int:
         """Events that wait for the broker."""
-        return self._queued_events
+        return self._queue.events
 
     def start(self) -> None:
         """Take events; a broker that does not answer yet is asked again until it does.
@@ -123,25 +126,14 @@ class BrokerLog:
             LogWriteError: the log is closed, or the broker failed a moment ago.
         """
         waiting = _Waiting(application, rows, sum(len(row.line) for row in rows))
-        limits = self._limits
         with self._work:
             if not self._is_open:
                 raise LogWriteError("the event log is closed: the service is shutting down")
             if self._problem is not None:
                 raise LogWriteError(self._problem)
-            if self._queue and (
-                self._queued_events + len(rows) > limits.queue_events
-                or self._queued_bytes + waiting.size_bytes > limits.queue_bytes
-            ):
-                raise QueueFullError(
-                    f"{self._queued_events} events ({self._queued_bytes} bytes) wait for the broker; the queue holds "
-                    f"{limits.queue_events} events and {limits.queue_bytes} bytes"
-                )
-            self._queue.append(waiting)
-            self._queued_events += len(rows)
-            self._queued_bytes += waiting.size_bytes
+            self._queue.put(waiting)
             self._work.notify_all()
-        return waiting.sent
+        return waiting.written
 
     def not_ready(self) -> str | None:
         """Why nothing can be made durable right now; None when all is well. The sender finds out when it is over."""
@@ -166,15 +158,7 @@ class BrokerLog:
         with self._work:
             if self._is_open and not self._queue:
                 self._work.wait(None if self._problem is None else self._limits.check_s)
-            group: list[_Waiting] = []
-            size = 0
-            while self._queue and size < _GROUP_BYTES:
-                waiting = self._queue.popleft()
-                self._queued_events -= len(waiting.rows)
-                self._queued_bytes -= waiting.size_bytes
-                if waiting.sent.set_running_or_notify_cancel():
-                    group.append(waiting)
-                    size += waiting.size_bytes
+            group = self._queue.take(_GROUP_BYTES)
             return group, not self._is_open and not self._queue
 
     def _send(self, producer: Producer, group: list[_Waiting]) -> None:
@@ -188,9 +172,9 @@ class BrokerLog:
             self._fail(next(iter(problems.values())))
         for number, waiting in enumerate(group):
             if number in problems:
-                waiting.sent.set_exception(LogWriteError(f"{problems[number]}; nothing was acknowledged"))
+                waiting.written.set_exception(LogWriteError(f"{problems[number]}; nothing was acknowledged"))
             else:
-                waiting.sent.set_result(None)
+                waiting.written.set_result(None)
 
     def _publish(self, producer: Producer, group: list[_Waiting]) -> dict[int, str]:
         """What went wrong, by the number of the request in its group."""
@@ -236,9 +220,6 @@ class BrokerLog:
         log.error("%s", problem)
         with self._work:
             self._problem = problem
-            refused = list(self._queue)
-            self._queue.clear()
-            self._queued_events = self._queued_bytes = 0
+            refused = self._queue.take()
         for waiting in refused:
-            if waiting.sent.set_running_or_notify_cancel():
-                waiting.sent.set_exception(LogWriteError(f"{problem}; nothing was acknowledged"))
+            waiting.written.set_exception(LogWriteError(f"{problem}; nothing was acknowledged"))

@@ -18,7 +18,6 @@ import secrets
 import shutil
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -28,9 +27,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
+from flywheel_assets.capture.backlog import Backlog
 from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.segment_file import OpenSegment, leftover_segments, recover
-from flywheel_assets.errors import EventLogError, LogWriteError, QueueFullError
+from flywheel_assets.errors import EventLogError, LogWriteError
 from flywheel_assets.lake.landing import EventKind, LandingZone
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class _Waiting:
     """The rows of one request on their way to the disk, by the segment that they belong to."""
 
     lines: dict["_Key", list[bytes]]
-    rows: int
+    events: int
     size_bytes: int
     written: "Future[None] | _LoopFuture"
 
@@ -166,9 +166,7 @@ class SegmentLog:
         self._sweep_after = 0.0
         self._failed_at: float | None = None
         self._work = threading.Condition()
-        self._queue: deque[_Waiting] = deque()
-        self._queued_events = 0
-        self._queued_bytes = 0
+        self._queue = Backlog[_Waiting]("disk", self._limits.queue_events, self._limits.queue_bytes)
         self._seal_requests: list[Future[None]] = []
         self._is_open = False
         self._thread: threading.Thread | None = None
@@ -229,27 +227,16 @@ class SegmentLog:
             if of_kind:
                 lines[application, kind] = of_kind
         waiting = _Waiting(lines, len(rows), sum(map(len, chain.from_iterable(lines.values()))), written)
-        limits = self._limits
         with self._work:
             if not self._is_open:
                 raise LogWriteError("the event log is closed: the service is shutting down")
-            if self._queue and (
-                self._queued_events + len(rows) > limits.queue_events
-                or self._queued_bytes + waiting.size_bytes > limits.queue_bytes
-            ):
-                raise QueueFullError(
-                    f"{self._queued_events} events ({self._queued_bytes} bytes) wait for the disk; the queue holds "
-                    f"{limits.queue_events} events and {limits.queue_bytes} bytes"
-                )
-            self._queue.append(waiting)
-            self._queued_events += len(rows)
-            self._queued_bytes += waiting.size_bytes
+            self._queue.put(waiting)
             self._work.notify()
 
     @property
     def queued_events(self) -> int:
         """Events that wait for the disk."""
-        return self._queued_events
+        return self._queue.events
 
     @property
     def unpublished_segments(self) -> int:
@@ -298,15 +285,7 @@ class SegmentLog:
             if not self._queue and not self._seal_requests and self._is_open:
                 has_timers = bool(self._tracked or self._set_aside)
                 self._work.wait(self._tick_s() if has_timers else _SWEEP_S)
-            group: list[_Waiting] = []
-            group_bytes = 0
-            while self._queue and group_bytes < _GROUP_BYTES:
-                waiting = self._queue.popleft()
-                self._queued_events -= waiting.rows
-                self._queued_bytes -= waiting.size_bytes
-                if waiting.written.set_running_or_notify_cancel():
-                    group.append(waiting)
-                    group_bytes += waiting.size_bytes
+            group = self._queue.take(_GROUP_BYTES)
             seal_requests, self._seal_requests = self._seal_requests, []
             return group, seal_requests, not self._is_open and not self._queue
 
