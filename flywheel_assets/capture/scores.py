@@ -27,7 +27,7 @@ from flywheel_assets.capture.events import (
 )
 from flywheel_assets.capture.refusals import decoded, shortened
 from flywheel_assets.capture.wire import FeedbackCloudEvent, Identifier, ScoreData, ScoredCloudEvent, label_word
-from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.score_contract import FieldMapping, ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.records import Signal
@@ -112,10 +112,7 @@ def decode_prediction(element: bytes, reception: Reception) -> DecodedEvent:
     Raises:
         InvalidEventError: it cannot be accepted; the message names the field as the team calls it.
     """
-    contract = _contract(reception)
-    names = contract.mapping
-    values: dict[str, Any] = decoded(element, _document_decoder)
-    document = _Document(values)
+    document, names = _opened(element, reception)
     prediction_id = document.required(names.key, Identifier)
     data = ScoreData(
         prediction_id=prediction_id,
@@ -141,15 +138,12 @@ def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
     Raises:
         InvalidEventError: it cannot be accepted; the message names the field as the team calls it.
     """
-    contract = _contract(reception)
-    names = contract.mapping
-    values: dict[str, Any] = decoded(element, _document_decoder)
-    document = _Document(values)
+    document, names = _opened(element, reception)
     prediction_id = document.required(names.key, Identifier)
     label = label_word(document.required(names.label, bool | Identifier))
-    _check_label(label, contract, names.label)
+    _check_label(label, _contract(reception), names.label)
     known_at = document.optional(names.known_at, _TIME)
-    key = records.event_id(reception.application, LABELS_SOURCE, records.stable_id(values))
+    key = records.event_id(reception.application, LABELS_SOURCE, records.stable_id(document.values))
     line = FeedbackLine(
         event_id=key,
         received_at=timestamp(reception.received_at),
@@ -170,11 +164,11 @@ class _Document:
     """A team's own JSON object, read by dotted paths."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
+        self.values = values
 
     def optional(self, path: str, kind: Any) -> Any:
         """The value at a path as `kind`; None where it is absent or null."""
-        value: Any = self._values
+        value: Any = self.values
         for name in path.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         if value is None:
@@ -190,6 +184,13 @@ class _Document:
         if value is None:
             raise InvalidEventError(f"`{path}` is missing; the application's field mapping says that it is there")
         return value
+
+
+def _opened(element: bytes, reception: Reception) -> tuple[_Document, FieldMapping]:
+    """A team's own JSON object and the names of its fields."""
+    names = _contract(reception).mapping
+    values: dict[str, Any] = decoded(element, _document_decoder)
+    return _Document(values), names
 
 
 def _contract(reception: Reception) -> ScoreContract:
