@@ -1,12 +1,15 @@
 """What only pyiceberg knows: opening the catalog, creating a table, which errors a commit may be tried again after.
 
+Here is, too, what keeps a commit from growing with history and with days: a transaction that copies the metadata once
+per change, a bound on retained snapshots, and manifests of some hundred files. See docs/adr/0018.
+
 `lake.tables` imports this module when a table is first touched: pyiceberg and SQLAlchemy cost 0.4 s, which loading a
 code location must not pay.
 """
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -23,7 +26,9 @@ from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.update import TableUpdate, update_table_metadata
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import (
     BooleanType,
@@ -44,11 +49,20 @@ if TYPE_CHECKING:
 
 RETRYABLE = (CommitFailedException, CommitStateUnknownException, ValidationException, OperationalError)
 EVERY_ROW: BooleanExpression = AlwaysTrue()
+MOST_SNAPSHOTS = 96
+"""Untagged snapshots of a table: with more, the next commit forgets all but the newest `KEPT_SNAPSHOTS`."""
+KEPT_SNAPSHOTS = 48
+FILES_PER_MANIFEST = 100
+"""At most so many are added by one manifest; replacing one day rewrites the manifest that it is in."""
 _EPOCH = date(1970, 1, 1)
 
 _TABLE_PROPERTIES = {
     # Off by default in pyiceberg: 500 commits then take 1.2 s to plan, merged 23 ms.
     "commit.manifest-merge.enabled": "true",
+    # The defaults wait for 100 manifests and then make one of up to 8 MB: ten years of days in one manifest, which
+    # every replaced day rewrites in 1 to 1.5 s. A manifest of one file is 8 KB (the schema), each further file 0.4 KB.
+    "commit.manifest.min-count-to-merge": "5",
+    "commit.manifest.target-size-bytes": str(64 * 1024),
     # Without these, metadata files of all past commits stay: 94 MB after 500.
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "10",
@@ -91,6 +105,37 @@ def load_or_create(catalog: SqlCatalog, namespace: str, spec: "TableSpec") -> Ta
             )
         except TableAlreadyExistsError:
             return catalog.load_table(identifier)
+
+
+class TransactionOnce(Transaction):
+    """A transaction that builds the metadata it stands at once per change.
+
+    pyiceberg's own copies all of it, every retained snapshot included, whenever it is looked at: 42 times a partition
+    replace, which took 232 ms of CPU with 80 snapshots and 1,037 with 320; this one takes 89 and 219. Nothing writes to
+    what it hands out: every update makes a copy.
+    """
+
+    _known: tuple[TableMetadata, tuple[TableUpdate, ...], TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The table's metadata with the changes so far."""
+        base, updates = self._table.metadata, self._updates
+        if self._known is None or self._known[0] is not base or self._known[1] is not updates:
+            self._known = (base, updates, update_table_metadata(base, updates))
+        return self._known[2]
+
+
+def forget_old_snapshots(table: Table) -> None:
+    """Keep a burst of commits from slowing down all that follow; the upkeep's expiry comes once a week.
+
+    Heads and tags stay. Files stay, too, until the upkeep finds nothing that reaches them.
+    """
+    named = {reference.snapshot_id for reference in table.metadata.refs.values()}
+    times = sorted(each.timestamp_ms for each in table.metadata.snapshots if each.snapshot_id not in named)
+    if len(times) > MOST_SNAPSHOTS:
+        oldest_kept = datetime.fromtimestamp(times[-KEPT_SNAPSHOTS] / 1000, UTC)
+        table.maintenance.expire_snapshots().older_than(oldest_kept).commit()
 
 
 def day_of(file: DataFile) -> date:

@@ -158,10 +158,13 @@ class Lake:
         return retried(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
 
     def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None) -> "Table":
+        from flywheel_assets.lake.iceberg import forget_old_snapshots
+
         with self.locked(spec):
             table = self.table(spec)
             if key is not None and was_committed(table, key):
                 return table
+            forget_old_snapshots(table)
             with warnings.catch_warnings():
                 # Clearing a day that was empty already is ordinary here.
                 warnings.filterwarnings("ignore", message="Delete operation did not match any records")
@@ -206,16 +209,21 @@ class Lake:
         if not files and self.table(spec).current_snapshot() is None:
             return
 
+        from flywheel_assets.lake.iceberg import FILES_PER_MANIFEST, TransactionOnce
+
+        # Neighbours in time share a manifest: a scan of some days then opens few of them.
+        in_order = [files[day] for day in sorted(files)]
         placed: list[str] = []
         key = uuid.uuid4().hex
         stamped = {**properties, COMMIT_KEY: key}
 
         def swap(table: "Table") -> None:
-            placed.extend(self.place(table, path) for path in list(files.values())[len(placed) :])
-            with table.transaction() as transaction:
+            placed.extend(self.place(table, path) for path in in_order[len(placed) :])
+            with TransactionOnce(table) as transaction:
                 transaction.delete(where, snapshot_properties=stamped)
-                if placed:
-                    transaction.add_files(placed, snapshot_properties=stamped, check_duplicate_files=False)
+                for first in range(0, len(placed), FILES_PER_MANIFEST):
+                    added = placed[first : first + FILES_PER_MANIFEST]
+                    transaction.add_files(added, snapshot_properties=stamped, check_duplicate_files=False)
 
         self.commit(spec, swap, key)
 
@@ -223,19 +231,24 @@ class Lake:
         self, spec: TableSpec, merge: Callable[[pa.Table], pa.Table], properties: Mapping[str, str]
     ) -> None:
         """Rewrite a small unpartitioned table as `merge(its rows)`, read and written under one lock."""
+        from flywheel_assets.lake.iceberg import TransactionOnce
+
         key = uuid.uuid4().hex
 
         def rewrite(table: "Table") -> None:
-            rows = merge(table.scan().to_arrow().cast(_nullable(spec.schema)))
-            table.overwrite(rows.cast(_nullable(spec.schema)), snapshot_properties={**properties, COMMIT_KEY: key})
+            rows = merge(table.scan().to_arrow().cast(_nullable(spec.schema))).cast(_nullable(spec.schema))
+            with TransactionOnce(table) as transaction:
+                transaction.overwrite(rows, snapshot_properties={**properties, COMMIT_KEY: key})
 
         self.commit(spec, rewrite, key)
 
     def append(self, spec: TableSpec, rows: pa.Table, key: str, properties: Mapping[str, str]) -> None:
         """Add rows to an audit table, once per `key`: a repeated call after a crash finds them there."""
+        from flywheel_assets.lake.iceberg import TransactionOnce
 
         def add(table: "Table") -> None:
-            table.append(rows.cast(_nullable(spec.schema)), snapshot_properties={**properties, COMMIT_KEY: key})
+            with TransactionOnce(table) as transaction:
+                transaction.append(rows.cast(_nullable(spec.schema)), {**properties, COMMIT_KEY: key})
 
         self.commit(spec, add, key)
 

@@ -234,6 +234,11 @@ def _verified(folder: VersionFolder, pin: Pin) -> Manifest:
 
 
 def _pin(lake: Lake, folder: VersionFolder, gold: TableSpec) -> Pin:
+    if folder.pin.exists() and not folder.export.exists():
+        known = msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
+        if lake.table(gold).snapshot_by_id(known.snapshot_id) is None:
+            # A cut crashed before it tagged, and its snapshot was forgotten since. Nothing was made from the pin.
+            folder.pin.unlink(missing_ok=True)
     if not folder.pin.exists():
         # In this order a day that is curated in between is left to the next version, not taken for covered.
         days = ledger.closed_days(lake, gold.name)

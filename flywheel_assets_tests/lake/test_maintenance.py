@@ -8,10 +8,10 @@ import pytest
 
 from flywheel_assets.errors import LandingRetiredError, SettingsError
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake import ledger, tables
 from flywheel_assets.lake.accounting import audit_accounts
 from flywheel_assets.lake.landing import EventKind
-from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, maintain, storage_history
+from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, every_table, maintain, storage_history
 from flywheel_assets.lake.references import tag
 from flywheel_assets.lake.tables import (
     CLASSIFICATION_TABLES,
@@ -21,6 +21,7 @@ from flywheel_assets.lake.tables import (
     PREFERENCE_TABLES,
     RAW_PREDICTIONS,
     ApplicationTables,
+    TableSpec,
 )
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_gold, make_prediction
@@ -121,6 +122,13 @@ def test_tagged_versions_stay_readable(bench: Workbench) -> None:
     upkeep(bench, MaintenanceRules(grace_hours=0))
     assert bench.lake.read(CURATED_DPO_PAIRS, None, ["chosen"], tagged)["chosen"].to_pylist() == ["tagged"]
     assert bench.lake.read(CURATED_DPO_PAIRS, None, ["chosen"])["chosen"].to_pylist() == ["head"]
+
+
+def test_no_table_is_forgotten() -> None:
+    """`breaker_days`, rewritten by every daily run, kept all its snapshots and files for ever."""
+    declared = {each.name for each in vars(tables).values() if isinstance(each, TableSpec)}
+    kept_up = {spec.name for kind in (PREFERENCE_TABLES, CLASSIFICATION_TABLES) for spec in every_table(kind)}
+    assert kept_up == declared
 
 
 def test_what_everything_weighs_is_remembered(bench: Workbench) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, Unk
 from flywheel_assets.lake import pair_versions
 from flywheel_assets.lake import versions as versions_module
 from flywheel_assets.lake.exports import ExportSet, Manifest, read_rows
+from flywheel_assets.lake.garbage import expire_snapshots
 from flywheel_assets.lake.pair_versions import cut_pair_version, trained_pair_ids
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions import Pin, Versions, tagged_versions, version_number
@@ -116,6 +118,22 @@ def test_a_cut_that_crashed_is_finished_with_what_was_pinned(
     assert (list(manifest.days), manifest.files[ExportSet.TRAIN].rows) == (["2026-03-02"], 3)
     assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
     assert [folder.version for folder in versions] == [VERSION]
+
+
+def test_a_pin_whose_snapshot_was_forgotten_is_taken_again(
+    bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cut crashed before it tagged; many commits later the pinned snapshot had expired, and every retry failed."""
+    write_gold(bench, day(0), 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(versions_module, "tag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cut(bench, versions)
+    write_gold(bench, day(1), 2)
+    expire_snapshots(bench.lake, CURATED_DPO_PAIRS, datetime.now(UTC) + timedelta(days=1))
+    manifest = cut(bench, versions)
+    assert list(manifest.days) == [day(0).isoformat(), day(1).isoformat()]
+    assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
 
 
 def test_a_tag_on_another_snapshot_is_never_moved(bench: Workbench, versions: Versions) -> None:
