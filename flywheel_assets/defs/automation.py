@@ -203,10 +203,17 @@ def _request(application: str, version: str, last_run_id: str | None, reasons: d
 def _assess_once_per_state(
     cursor: str | None, rule: TrainingRule, lake: Lake, versions: Versions, now: datetime
 ) -> tuple[Assessment, str]:
-    """Assess, unless nothing that matters has changed since the assessment in the cursor."""
-    state = rule.state(lake, versions, now)
+    """Assess, unless nothing that matters has changed since the assessment in the cursor.
+
+    Snapshots are asked first: as long as they stay a tick reads nothing else. Where they moved, the closed days are:
+    only other contents can come to another count, for which rows may have to be read.
+    """
     known = json.loads(cursor) if cursor else {}
+    state = rule.state(lake, versions)
     if known.get("state") == state:
         return Assessment(**known["assessment"]), str(cursor)
-    assessment = rule.assess(lake, versions, now)
-    return assessment, json.dumps({"state": state, "assessment": vars(assessment)})
+    content = rule.content(lake, versions)
+    assessment = (
+        Assessment(**known["assessment"]) if known.get("content") == content else rule.assess(lake, versions, now)
+    )
+    return assessment, json.dumps({"state": state, "content": content, "assessment": vars(assessment)})

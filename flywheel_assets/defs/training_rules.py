@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 from flywheel_assets import records
 from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication, Retries
 from flywheel_assets.classification_gate import StatedReason
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.example_versions import count_new_examples, live_calibration
-from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_state
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_content, lake_state
+from flywheel_assets.lake.tables import Lake, TableSpec
 from flywheel_assets.lake.versions import Versions
 
 
@@ -30,8 +32,10 @@ class TrainingRule:
 
     description: str
     retries: Retries
-    state: Callable[[Lake, Versions, datetime], str]
-    """A word that changes whenever the assessment could: until then the last one holds."""
+    state: Callable[[Lake, Versions], str]
+    """A word that changes whenever the assessment could, cheap to have: until then the last one holds."""
+    content: Callable[[Lake, Versions], str]
+    """What the assessment is a function of, dearer: it stays where only snapshots were written anew."""
     assess: Callable[[Lake, Versions, datetime], Assessment]
 
 
@@ -54,10 +58,7 @@ def pair_rule(application: PreferenceApplication) -> TrainingRule:
     """Both thresholds of a preference application's trigger must be reached."""
     trigger, rules = application.trigger, application.resolution
 
-    def state(lake: Lake, versions: Versions, _: datetime) -> str:
-        return records.stable_id(
-            lake_state(lake, versions, application.tables.gold), trigger.min_new_pairs, asdict(rules)
-        )
+    configured = [trigger.min_new_pairs, asdict(rules)]
 
     def assess(lake: Lake, versions: Versions, _: datetime) -> Assessment:
         count = count_net_new(lake, versions, rules, trigger.min_new_pairs)
@@ -69,7 +70,8 @@ def pair_rule(application: PreferenceApplication) -> TrainingRule:
         f"Requests one training run when {trigger.min_new_pairs:,} new pairs and {trigger.min_new_partitions:,} "
         "new closed gold partitions have come since the last successful training.",
         trigger,
-        state,
+        partial(_word, lake_state, application.tables.gold, configured),
+        partial(_word, lake_content, application.tables.gold, configured),
         assess,
     )
 
@@ -78,15 +80,17 @@ def example_rule(application: ClassificationApplication) -> TrainingRule:
     """Any of a classification application's reasons is enough."""
     trigger, rules = application.trigger, application.examples
 
-    def state(lake: Lake, versions: Versions, _: datetime) -> str:
-        known = lake_state(lake, versions, application.tables.gold)
-        return records.stable_id(known, str(trigger), rules.as_json())
+    configured = [str(trigger), rules.as_json()]
 
     def assess(lake: Lake, versions: Versions, _: datetime) -> Assessment:
-        new = count_new_examples(lake, versions, rules)
+        enough, pause_days = trigger.min_new_hard_examples, trigger.maintenance_pause_days
+        new = count_new_examples(lake, versions, rules, enough, pause_days)
+        since = f"since {new.since or 'the beginning'}"
+        if not new.is_exact:
+            return Assessment({}, f"at most {new.hard_examples:,} of {enough:,} new hard examples {since}")
         progress = (
             f"{new.positives:,} of {trigger.min_new_positives:,} new positives, {new.hard_examples:,} of "
-            f"{trigger.min_new_hard_examples:,} new hard examples since {new.since or 'the beginning'}"
+            f"{enough:,} new hard examples {since}"
         )
         reasons = {}
         if new.positives >= trigger.min_new_positives and new.hard_examples >= trigger.min_new_hard_examples:
@@ -112,9 +116,20 @@ def example_rule(application: ClassificationApplication) -> TrainingRule:
         f"{trigger.min_new_hard_examples:,} new hard examples have matured since the last successful training, when "
         "the served scores are no longer calibrated, or when the last training is too old.",
         trigger,
-        state,
+        partial(_word, lake_state, application.tables.gold, configured),
+        partial(_word, lake_content, application.tables.gold, configured),
         assess,
     )
+
+
+def _word(
+    of: Callable[[Lake, Versions, TableSpec], str],
+    gold: TableSpec,
+    configured: list[Any],
+    lake: Lake,
+    versions: Versions,
+) -> str:
+    return records.stable_id(of(lake, versions, gold), *configured)
 
 
 def _progress(application: PreferenceApplication, count: NetNew) -> str:

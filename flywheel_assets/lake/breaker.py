@@ -82,8 +82,8 @@ def record(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequence[date], sta
     lake.replace_all(BREAKER_DAYS, merge, stamp.properties())
 
 
-def judged_days(lake: Lake) -> list[JudgedDay]:
-    """Every day that was judged, oldest first."""
+def judged_days(lake: Lake, where: str = "true") -> list[JudgedDay]:
+    """Every day that was judged, oldest first; `where` is SQL over the table."""
     return [
         JudgedDay(
             day=row["day"],
@@ -103,13 +103,14 @@ def judged_days(lake: Lake) -> list[JudgedDay]:
             is_reset=row["is_reset"],
             recorded_at=row["recorded_at"],
         )
-        for row in lake.read(BREAKER_DAYS).sort_by("day").to_pylist()
+        for row in lake.read(BREAKER_DAYS, where=where).sort_by("day").to_pylist()
     ]
 
 
 def tripped_days(lake: Lake) -> list[JudgedDay]:
     """The days that are kept out of gold, oldest first."""
-    return [each for each in judged_days(lake) if each.is_tripped]
+    # A sensor asks every minute: only the few that tripped are read, of however many days.
+    return [each for each in judged_days(lake, "trips <> '[]' AND NOT is_reset") if each.is_tripped]
 
 
 def reset(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Reset:

@@ -1,7 +1,7 @@
 """What a classification version consists of: sampled, weighted training rows and all evaluation rows, as Parquet."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
@@ -26,8 +26,11 @@ from flywheel_assets.lake.engine import write_parquet
 from flywheel_assets.lake.exclusions import Exclusion, in_force, not_excluded, pinned
 from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, read_manifest
 from flywheel_assets.lake.files import file_sha256
+from flywheel_assets.lake.fresh_days import fresh_days
+from flywheel_assets.lake.ledger import ClosedDay
 from flywheel_assets.lake.tables import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES, Lake
 from flywheel_assets.lake.versions import Pin, Versions, cut_version
+from flywheel_assets.records import Reason
 
 _ROW_GROUP_ROWS = 100_000
 _COUNTED = [
@@ -99,34 +102,91 @@ class NewExamples:
     """Last day of predictions that a version cut now would train on; None: no closed day."""
     age_days: int | None = None
     """From the last day that the last trained version trained on to that day."""
+    is_exact: bool = True
+    """False: the accounts of the days and Iceberg's metadata alone said that `hard_examples`, an upper bound as the
+    other two are, is too few."""
 
 
-def count_new_examples(lake: Lake, versions: Versions, rules: ExampleRules) -> NewExamples:
-    """Positives and hard examples that a version cut now would train on and the last trained one did not."""
+def count_new_examples(
+    lake: Lake, versions: Versions, rules: ExampleRules, enough_hard_examples: int = 0, pause_days: int | None = None
+) -> NewExamples:
+    """Positives and hard examples that a version cut now would train on and the last trained one did not.
+
+    Args:
+        lake: the application's tables.
+        versions: the application's versions.
+        rules: how a version would be resolved.
+        enough_hard_examples: while an upper bound is below, no row is read …
+        pause_days: … unless the last training is so many days old; None: whatever its age.
+    """
     trained = versions.last_trained()
+    manifest = read_manifest(trained.export) if trained else None
     since = trained.version if trained else None
-    days = list(ledger.closed_days(lake, HARD_EXAMPLES.name))
-    if not days:
-        return NewExamples(0, 0, 0, since, None)
+    closed = ledger.closed_accounts(lake, HARD_EXAMPLES.name)
+    if not closed:
+        return NewExamples(0, 0, 0, since, None, is_exact=False)
+    days = list(closed)
     calendar = rules.calendar(days[-1])
+    age_days = None
+    if manifest:
+        age_days = (calendar.train_until - date.fromisoformat(manifest.details["train_until"])).days
+    is_paused = age_days is None or pause_days is None or age_days < pause_days
+    if enough_hard_examples and is_paused:
+        rows_at_most, hard_at_most = _new_at_most(lake, manifest, rules, closed, calendar, enough_hard_examples)
+        if hard_at_most < enough_hard_examples:
+            at_most = (rows_at_most, hard_at_most, rows_at_most)
+            return NewExamples(*at_most, since, calendar.train_until, age_days, is_exact=False)
     with lake.connect() as connection:
         _register_examples(lake, connection, days, in_force(lake), None, _COUNTED)
         judged = judged_examples_sql(rules.mining, calendar, "pinned_examples")
         known = "SELECT NULL::VARCHAR AS prediction_id, NULL::BOOLEAN AS is_positive"
-        if trained:
-            file = trained.export / read_manifest(trained.export).files[ExportSet.TRAIN].name
+        if trained and manifest:
+            file = trained.export / manifest.files[ExportSet.TRAIN].name
             known = f"SELECT prediction_id, is_positive FROM read_parquet({quoted(str(file))})"
         found = connection.execute(
             "SELECT count(*) FILTER (is_positive), count(*) FILTER (discrepancy IS NOT NULL), count(*) FROM "
             f"(SELECT * FROM ({judged}) WHERE reason IS NULL) ANTI JOIN ({known}) USING (prediction_id, is_positive)"
         ).fetchone()
     assert found is not None
-    age_days = None
-    if trained:
-        before = date.fromisoformat(read_manifest(trained.export).details["train_until"])
-        age_days = (calendar.train_until - before).days
     positives, hard_examples, rows = map(int, found)
     return NewExamples(positives, hard_examples, rows, since, calendar.train_until, age_days)
+
+
+def _new_at_most(
+    lake: Lake,
+    trained: Manifest | None,
+    rules: ExampleRules,
+    closed: Mapping[date, ClosedDay],
+    calendar: Calendar,
+    enough_hard_examples: int,
+) -> tuple[int, int]:
+    """Upper bounds of new rows and of new hard examples, from the ledger and where that is not enough from manifests.
+
+    A prediction is new only with a row that was not there, or too late, for the last training: on a day that changed
+    or that lies behind that training's last one. Such a row is a discrepancy itself, or a label that lets an older
+    row hold again which had been superseded or disputed.
+    """
+    days = fresh_days(lake, trained, rules.as_json(), closed)
+    revivable = 0
+    if trained:
+        before = date.fromisoformat(trained.details["train_until"])
+        days |= {day: each for day, each in closed.items() if day > before}
+        revivable = sum(trained.dropped.get(reason.value, 0) for reason in (Reason.SUPERSEDED, Reason.DISPUTED))
+    timely = {day: each.rows_kept for day, each in days.items() if day < calendar.evaluate_from and each.rows_kept}
+    rows = sum(timely.values())
+    if rows < enough_hard_examples:
+        return rows, rows
+    discrepancies, labels = _known_values(lake, list(timely), ("discrepancy", "label_event_id"))
+    return rows, min(rows, discrepancies + min(labels, revivable))
+
+
+def _known_values(lake: Lake, days: Sequence[date], columns: Sequence[str]) -> list[int]:
+    """How many rows of the days have a value in each of the columns, by the counts in Iceberg's manifests."""
+    table = lake.table(HARD_EXAMPLES)
+    ids = [table.schema().find_field(column).field_id for column in columns]
+    where = lake.partition_filter(HARD_EXAMPLES, days)
+    files = [task.file for task in table.scan(row_filter=where).plan_files()]
+    return [sum(file.record_count - (file.null_value_counts or {}).get(each, 0) for file in files) for each in ids]
 
 
 @dataclass(frozen=True)

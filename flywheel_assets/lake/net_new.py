@@ -2,17 +2,29 @@
 
 The truth is in the lake, never in events: materializing a day twice, backfilling a past one or losing a sensor tick
 changes nothing here. A pair is new when a version cut now would train on it and the last trained version did not.
+
+Rows are read only where the accounts of the days leave it open. A pair that the last version did not train on is on a
+day that is new or changed since, or was dropped by that version; whatever else it held out or accepted stays so while
+the rules do. So the rows of those days plus those dropped are an upper bound, and below the threshold it is enough.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import date
 
+from flywheel_assets import records
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake import ledger
-from flywheel_assets.lake.exports import read_manifest
+from flywheel_assets.lake.exports import Manifest, read_manifest
+from flywheel_assets.lake.fresh_days import fresh_days
+from flywheel_assets.lake.ledger import ClosedDay
 from flywheel_assets.lake.pair_versions import pair_ids_to_train_now, trained_pair_ids
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, EXCLUSIONS, LEDGER, Lake, TableSpec
 from flywheel_assets.lake.versions import Versions
+from flywheel_assets.records import Reason
+
+_NEVER_TRAINED_ON = (Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value)
+"""Dropped for good, while rules and exclusions are the same: accepted outputs, and what people took out."""
 
 
 @dataclass(frozen=True)
@@ -25,39 +37,59 @@ class NetNew:
     since: str | None
     """The last successfully trained version."""
     is_exact: bool
-    """False: Iceberg's metadata alone said that `pairs`, an upper bound, is too few."""
+    """False: the accounts of the days alone said that `pairs`, an upper bound, is too few."""
 
 
 def lake_state(lake: Lake, versions: Versions, gold: TableSpec) -> str:
     """A word that changes whenever the count could: the snapshots of gold, ledger and exclusions, the last training."""
-    snapshots = [lake.table(spec).current_snapshot() for spec in (gold, LEDGER, EXCLUSIONS)]
+    return "/".join([*(_head(lake, spec) for spec in (gold, LEDGER, EXCLUSIONS)), _last_trained(versions)])
+
+
+def lake_content(lake: Lake, versions: Versions, gold: TableSpec) -> str:
+    """What the count is a function of, and nothing else: closed days, exclusions, the last training.
+
+    A daily run moves the snapshots six times, and a day materialized again to the same content does, too; neither
+    changes this, so that rows are read once.
+    """
+    days = ledger.closed_days(lake, gold.name)
+    content = records.stable_id("days", [(day.isoformat(), each) for day, each in days.items()])
+    return "/".join([content, _head(lake, EXCLUSIONS), _last_trained(versions)])
+
+
+def _head(lake: Lake, spec: TableSpec) -> str:
+    snapshot = lake.table(spec).current_snapshot()
+    return str(snapshot.snapshot_id) if snapshot else "empty"
+
+
+def _last_trained(versions: Versions) -> str:
     trained = versions.last_trained()
-    parts = [str(snapshot.snapshot_id) if snapshot else "empty" for snapshot in snapshots]
-    return "/".join([*parts, trained.version if trained else "never"])
+    return trained.version if trained else "never"
 
 
 def count_net_new(lake: Lake, versions: Versions, rules: ResolutionRules, enough_pairs: int) -> NetNew:
     """Count new training pairs and new closed partitions.
 
-    Iceberg's metadata is asked first: while gold has fewer rows than `enough_pairs` in all, no row is read and `pairs`
-    is that upper bound.
+    While the upper bound at the top of this module is below `enough_pairs`, no row is read and `pairs` is that bound.
     """
     trained = versions.last_trained()
-    entries = ledger.entries_of(lake, CURATED_DPO_PAIRS.name)
-    closed = {day: entry.content_hash for day, entry in entries.items() if entry.is_closed}
-    covered = set(map(date.fromisoformat, read_manifest(trained.export).days)) if trained else set()
+    manifest = read_manifest(trained.export) if trained else None
+    closed = ledger.closed_accounts(lake, CURATED_DPO_PAIRS.name)
+    covered = manifest.days if manifest else {}
     # A day without a row is no partition of the table, however closed it is.
-    partitions = sum(1 for day in closed if day not in covered and entries[day].rows_kept)
+    partitions = sum(1 for day, each in closed.items() if each.rows_kept and day.isoformat() not in covered)
     since = trained.version if trained else None
-    rows_at_most = _total_rows(lake)
-    if rows_at_most < enough_pairs:
-        return NetNew(rows_at_most, partitions, since, is_exact=False)
+    at_most = _pairs_at_most(lake, manifest, rules, closed)
+    if at_most < enough_pairs:
+        return NetNew(at_most, partitions, since, is_exact=False)
     known = trained_pair_ids(trained) if trained else set()
     return NetNew(len(pair_ids_to_train_now(lake, rules, closed) - known), partitions, since, is_exact=True)
 
 
-def _total_rows(lake: Lake) -> int:
-    snapshot = lake.table(CURATED_DPO_PAIRS).current_snapshot()
-    if snapshot is None or snapshot.summary is None:
-        return 0
-    return int(snapshot.summary["total-records"] or 0)
+def _pairs_at_most(
+    lake: Lake, trained: Manifest | None, rules: ResolutionRules, closed: Mapping[date, ClosedDay]
+) -> int:
+    fresh = fresh_days(lake, trained, asdict(rules), closed)
+    dropped = trained.dropped if trained else {}
+    return sum(each.rows_kept + each.rows_held for each in fresh.values()) + sum(
+        rows for reason, rows in dropped.items() if reason not in _NEVER_TRAINED_ON
+    )

@@ -26,7 +26,7 @@ from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTE
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.training_rules import rule_of
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake import ledger, net_new
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.promotions import Promotion, record_promotion
@@ -191,6 +191,32 @@ def test_the_count_is_taken_once_per_state_of_the_lake(stores, lake, instance, m
     cursor = tick(stores, instance, application=application).cursor
     monkeypatch.setattr("flywheel_assets.defs.training_rules.count_net_new", lambda *_: pytest.fail("counted again"))
     assert "5 of 6" in reason(tick(stores, instance, cursor, application))
+
+
+def test_rows_are_read_at_most_once_per_content_and_not_at_all_below_the_threshold(
+    stores, lake, instance, monkeypatch
+) -> None:
+    """A daily run moves the snapshots of gold and ledger six times; rows were counted again after each."""
+    counted = []
+    count = net_new.pair_ids_to_train_now
+    monkeypatch.setattr(net_new, "pair_ids_to_train_now", lambda *given: (counted.append(1), count(*given))[1])
+    waiting = replace(APPLICATION, trigger=Trigger(min_new_pairs=5, min_new_partitions=3))
+    write_gold(lake, DAY, 4)
+    cursor = tick(stores, instance, application=waiting).cursor
+    assert not counted, "4 rows cannot be 5 pairs"
+    write_gold(lake, DAY + timedelta(days=1), 4)
+    for _ in range(3):
+        cursor = tick(stores, instance, cursor, waiting).cursor
+    assert len(counted) == 1
+    # The same day materialized again, and an open one: other snapshots, the same closed days.
+    write_gold(lake, DAY, 4)
+    write_gold(lake, DAY + timedelta(days=2), 4, is_closed=False)
+    result = tick(stores, instance, cursor, waiting)
+    assert "8 of 5 new pairs, 2 of 3 new closed partitions" in reason(result)
+    assert len(counted) == 1
+    write_gold(lake, DAY + timedelta(days=2), 4)
+    assert len(tick(stores, instance, result.cursor, waiting).run_requests) == 1
+    assert len(counted) == 2
 
 
 def test_other_resolution_rules_are_counted_at_once(stores, lake, instance) -> None:

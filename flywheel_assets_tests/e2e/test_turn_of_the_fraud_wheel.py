@@ -109,7 +109,7 @@ def test_landed_days_to_a_promoted_classifier(home: Path, instance: dg.DagsterIn
     assert (champion.gold_version, champion.model_dir) == ("fraud_gold_v1", folder.training / "model")
 
     # Nothing beyond its training has matured, and a run that repeats the version verifies and returns.
-    assert "0 of 20 new positives" in wheel.tick().reason
+    assert "new hard examples since fraud_gold_v1" in wheel.tick().reason
     trained = (folder.training / "model" / "model.txt").stat().st_mtime_ns
     assert wheel.turn("fraud_gold_v1", {}).succeeded
     assert (folder.training / "model" / "model.txt").stat().st_mtime_ns == trained

@@ -12,6 +12,7 @@ import pytest
 from flywheel_assets.curation.example_resolution import Calendar
 from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
 from flywheel_assets.errors import EmptyVersionError
+from flywheel_assets.lake import example_versions
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.example_versions import (
     ExampleRules,
@@ -25,7 +26,7 @@ from flywheel_assets.lake.tables import CLASSIFICATION_TABLES, HARD_EXAMPLES
 from flywheel_assets.lake.verification import verify
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
-from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, run, score
+from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score
 from flywheel_assets_tests.lake.workbench import Workbench
 
 VERSION = "fraud_gold_v1"
@@ -191,11 +192,61 @@ def test_net_new_counts_what_the_last_trained_version_did_not_hold(bench: Workbe
     run_more = [day(28), day(29)]
     bench.ingest_both(run_more)
     bench.join(run_more)
-    from flywheel_assets_tests.lake.labelled import mine
-
     mine(bench, run_more)
     after = count_new_examples(bench.lake, versions, EXAMPLES)
     assert (after.positives, after.since) == (1, VERSION)
+
+
+def test_below_the_threshold_no_example_is_read(
+    bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every change of the ledger had all examples of all days resolved again, for a count that accounts could bound."""
+    events = [score(day(offset), f"n{offset}", score=0.1) for offset in range(30)]
+    events += [label(day(offset + 1), f"n{offset}") for offset in (0, 4, 8, 20)]
+    run(bench, events, day(27))
+    monkeypatch.setattr(example_versions, "judged_examples_sql", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr(example_versions, "_known_values", lambda *_: pytest.fail("manifests were read"))
+    # Nothing of what a training would not take yet is counted: 14 rows are on days before the evaluation weeks.
+    few = count_new_examples(bench.lake, versions, EXAMPLES, 100)
+    assert (few.hard_examples, few.is_exact) == (few.rows, False)
+    assert 3 <= few.rows < 30
+    monkeypatch.undo()
+    monkeypatch.setattr(example_versions, "judged_examples_sql", lambda *_: pytest.fail("rows were read"))
+    # The three labelled ones by the counts of values in manifests.
+    known = count_new_examples(bench.lake, versions, EXAMPLES, 4)
+    assert (known.hard_examples, known.is_exact) == (3, False)
+    monkeypatch.undo()
+    exact = count_new_examples(bench.lake, versions, EXAMPLES, 3)
+    assert exact.is_exact
+    assert exact.hard_examples <= known.hard_examples
+
+
+def test_after_a_training_only_later_and_changed_days_bound_new_examples(
+    bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [score(day(offset), f"n{offset}", score=0.1) for offset in range(40)]
+    events += [label(day(offset + 1), f"n{offset}") for offset in (0, 1, 2, 4, 9)]
+    # Too late for the first version: it lets the fraud of day 3 hold over its silence.
+    events += [label(day(14), "n3")]
+    run(bench, events, day(27))
+    cut(bench, versions)
+    folder = versions.folder(VERSION)
+    folder.training.mkdir()
+    (folder.training / "training.json").write_text("{}")
+    more = [day(28), day(29), day(30), day(31)]
+    bench.ingest_both(more)
+    bench.join(more)
+    mine(bench, more)
+    exact = count_new_examples(bench.lake, versions, EXAMPLES)
+    assert (exact.positives, exact.hard_examples, exact.age_days) == (2, 2, 4)
+    monkeypatch.setattr(example_versions, "judged_examples_sql", lambda *_: pytest.fail("rows were read"))
+    bound = count_new_examples(bench.lake, versions, EXAMPLES, 5, pause_days=7)
+    assert not bound.is_exact
+    # Of six hard examples in the table those of the first days are known.
+    assert exact.hard_examples <= bound.hard_examples < 5
+    # Calibration and age are looked at after the pause: then rows count.
+    with pytest.raises(pytest.fail.Exception, match="rows were read"):
+        count_new_examples(bench.lake, versions, EXAMPLES, 5, pause_days=4)
 
 
 def test_live_calibration_stands_for_the_rows_that_were_not_sampled(bench: Workbench) -> None:
@@ -248,9 +299,9 @@ def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(bench: Work
     place = Place(bench.lake, CLASSIFICATION_TABLES, versions, bench.landing, bench.start, {})
     now = datetime(2027, 1, 1, tzinfo=UTC)
     receipt = erase(place, plan_erasure(place, "mallory"), who="ada", reason="r", now=now, grace=timedelta(0))
-    mine = {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(0, 30, 3)}
+    hers = {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(0, 30, 3)}
     kept = {**rows(versions, ExportSet.TRAIN), **rows(versions, ExportSet.EVALUATION)}
-    assert not mine & set(kept)
+    assert not hers & set(kept)
     assert len(kept) + receipt.versions[0].exported_rows_removed == sum(file.rows for file in before.files.values())
     exported_days = [*range(9), *range(16, 23)]
     assert receipt.versions[0].exported_rows_removed == 2 * sum(offset % 3 == 0 for offset in exported_days)

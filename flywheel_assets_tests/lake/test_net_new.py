@@ -6,14 +6,16 @@ import pyarrow as pa
 import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.lake import net_new
-from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_state
+from flywheel_assets.lake import ledger, net_new
+from flywheel_assets.lake.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.ledger import LedgerEntry
+from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_content, lake_state
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake, TableSpec
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
-from flywheel_assets_tests.lake.gold import write_gold
-from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.lake.gold import gold_row, write_gold
+from flywheel_assets_tests.lake.workbench import Workbench, stamp
 
 RULES = ResolutionRules(holdout_share=0.0)
 
@@ -56,7 +58,7 @@ def test_only_a_successful_training_makes_pairs_old(bench: Workbench, versions: 
     train(bench, versions, succeeds=False)
     assert count(bench, versions) == NetNew(3, 1, None, is_exact=True)
     train(bench, versions, "dpo_gold_v2")
-    assert count(bench, versions) == NetNew(0, 0, "dpo_gold_v2", is_exact=True)
+    assert count(bench, versions) == NetNew(0, 0, "dpo_gold_v2", is_exact=False)
     write_gold(bench, day(1), 4)
     assert count(bench, versions) == NetNew(4, 1, "dpo_gold_v2", is_exact=True)
 
@@ -67,7 +69,7 @@ def test_a_day_written_again_is_not_new(bench: Workbench, versions: Versions, te
     train(bench, versions)
     for _ in range(2):
         write_gold(bench, day(0), 3, text=text)
-    assert count(bench, versions) == NetNew(0, 0, "dpo_gold_v1", is_exact=True)
+    assert count(bench, versions) == NetNew(0, 0, "dpo_gold_v1", is_exact=bool(text))
 
 
 def test_a_backfilled_past_day_is_counted_once(bench: Workbench, versions: Versions) -> None:
@@ -84,20 +86,86 @@ def test_pairs_that_would_not_be_trained_are_not_counted(bench: Workbench, versi
     assert all_held_out == NetNew(0, 1, None, is_exact=True)
 
 
-def test_below_the_threshold_metadata_alone_is_asked(
-    bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_gold(bench, day(0), 3)
-    write_gold(bench, day(0), 3)
-    write_gold(bench, day(1), 1, is_closed=False)
+@pytest.fixture
+def without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting rows fails."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("rows were read")
 
     monkeypatch.setattr(net_new, "pair_ids_to_train_now", refuse)
-    assert count(bench, versions, enough_pairs=5) == NetNew(4, 1, None, is_exact=False)
+
+
+def test_below_the_threshold_accounts_alone_are_asked(bench: Workbench, versions: Versions, without_rows: None) -> None:
+    write_gold(bench, day(0), 3)
+    write_gold(bench, day(0), 3)
+    write_gold(bench, day(1), 1, is_closed=False)
+    assert count(bench, versions, enough_pairs=4) == NetNew(3, 1, None, is_exact=False)
     with pytest.raises(AssertionError, match="rows were read"):
-        count(bench, versions, enough_pairs=4)
+        count(bench, versions, enough_pairs=3)
+
+
+def test_after_a_training_only_what_can_have_become_new_bounds_the_count(
+    bench: Workbench, versions: Versions, without_rows: None
+) -> None:
+    """Gold only grows: with all its rows as the bound, every change was counted row by row from the first year on."""
+    write_gold(bench, day(0), 30)
+    write_gold(bench, day(1), 5)
+    train(bench, versions)
+    write_gold(bench, day(1), 5, text="another policy")
+    write_gold(bench, day(2), 2)
+    assert count(bench, versions, enough_pairs=8) == NetNew(7, 1, "dpo_gold_v1", is_exact=False)
+    with pytest.raises(AssertionError, match="rows were read"):
+        count(bench, versions, enough_pairs=7)
+
+
+def test_what_the_last_version_dropped_may_come_back(bench: Workbench, versions: Versions, without_rows: None) -> None:
+    """A cap that is a share of all rows lets old rows in when others come."""
+    rules = ResolutionRules(holdout_share=0.0, per_user_cap=1)
+    bench.write(CURATED_DPO_PAIRS, DAY, [{**gold_row(DAY, number), "subject": "one"} for number in range(5)])
+    write_gold(bench, day(1), 1)
+    entry = LedgerEntry(CURATED_DPO_PAIRS.name, DAY, True, "five of one user", {}, 5, 5, {})
+    ledger.record(bench.lake, [entry], stamp())
+    cut_pair_version(bench.lake, versions, "dpo_gold_v1", rules, "1")
+    folder = versions.folder("dpo_gold_v1").training
+    folder.mkdir()
+    (folder / "training.json").write_text("{}")
+    assert count_net_new(bench.lake, versions, rules, 5) == NetNew(4, 0, "dpo_gold_v1", is_exact=False)
+    # Under other rules, or when an exclusion has come or gone, every row is open again.
+    with pytest.raises(AssertionError, match="rows were read"):
+        count_net_new(bench.lake, versions, RULES, 5)
+    exclude(bench.lake, ExclusionRule(user_id="x"), who="ada", reason="r", now=stamp().now)
+    with pytest.raises(AssertionError, match="rows were read"):
+        count_net_new(bench.lake, versions, rules, 5)
+
+
+def test_the_bound_is_never_below_the_count(bench: Workbench, versions: Versions) -> None:
+    write_gold(bench, day(0), 6)
+    train(bench, versions)
+    for change in range(4):
+        write_gold(bench, day(change % 2), 6 + change, text=str(change))
+        exact, bound = count(bench, versions), count(bench, versions, enough_pairs=10**9)
+        assert (exact.is_exact, bound.is_exact) == (True, False)
+        assert exact.pairs <= bound.pairs
+
+
+def test_the_content_moves_with_days_and_decisions_and_not_with_snapshots(bench: Workbench, versions: Versions) -> None:
+    write_gold(bench, day(0), 3)
+    contents = [lake_content(bench.lake, versions, CURATED_DPO_PAIRS)]
+    state = lake_state(bench.lake, versions, CURATED_DPO_PAIRS)
+    write_gold(bench, day(0), 3)
+    write_gold(bench, day(1), 3, is_closed=False)
+    assert lake_state(bench.lake, versions, CURATED_DPO_PAIRS) != state
+    assert lake_content(bench.lake, versions, CURATED_DPO_PAIRS) == contents[0]
+    write_gold(bench, day(1), 3)
+    contents.append(lake_content(bench.lake, versions, CURATED_DPO_PAIRS))
+    write_gold(bench, day(1), 3, text="other")
+    contents.append(lake_content(bench.lake, versions, CURATED_DPO_PAIRS))
+    exclude(bench.lake, ExclusionRule(user_id="x"), who="ada", reason="r", now=stamp().now)
+    contents.append(lake_content(bench.lake, versions, CURATED_DPO_PAIRS))
+    train(bench, versions)
+    contents.append(lake_content(bench.lake, versions, CURATED_DPO_PAIRS))
+    assert len(set(contents)) == len(contents)
 
 
 def test_counting_reads_no_text(bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
