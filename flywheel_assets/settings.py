@@ -109,6 +109,10 @@ class Settings(BaseSettings):
         """The private file that holds capture's keys."""
         return self.capture_keys_file or self.resolved_home() / "capture_keys.json"
 
+    def resolved_review_dir(self) -> Path:
+        """Where the review pages keep their indexes of decisions, one file per application."""
+        return self.resolved_home() / "review"
+
     def resolved_dagster_home(self) -> Path:
         """Dagster's instance folder: DAGSTER_HOME where it is set, else beside everything else."""
         chosen = os.environ.get("DAGSTER_HOME")

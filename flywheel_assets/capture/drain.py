@@ -22,10 +22,10 @@ from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.segments import SegmentLog
 from flywheel_assets.errors import BrokerUnavailableError, EventLogError, LogWriteError
 from flywheel_assets.lake.files import write_once
+from flywheel_assets.lake.landing import UNREADABLE_FOLDER
 
 log = logging.getLogger(__name__)
 
-UNREADABLE_FOLDER = "_unreadable"
 _WAIT_S = 2.0
 _LONGEST_PAUSE_S = 30.0
 

@@ -8,11 +8,12 @@ import typer
 from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_application, who_is
-from flywheel_assets.errors import SettingsError
 from flywheel_assets.settings import settings
 
 if TYPE_CHECKING:
-    from flywheel_assets.lake.erasure import ErasurePlan, Receipt
+    from flywheel_assets.application import FlywheelApplication
+    from flywheel_assets.defs.resources import Stores
+    from flywheel_assets.lake.erasure import ErasurePlan, Place, Receipt
 
 
 @app.command()
@@ -25,28 +26,18 @@ def erase(
     yes: Yes = False,
 ) -> None:
     """Forget a person: rows in landing, tables, every version and export, then on disk; leaves a receipt."""
+    from flywheel_assets.capture.shipping import wait_until_shipped
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake import erasure
     from flywheel_assets.lake.landing import wait_until_sealed
 
-    config, stores = load_application(application), Stores()
-    landing = stores.landing()
-    if not isinstance(landing, Path):
-        raise SettingsError(
-            "landing lies on S3 (FLYWHEEL_LANDING_S3), whose segments this command cannot rewrite yet: the "
-            "person's events would stay there. Nothing was changed."
-        )
-    place = erasure.Place(
-        lake=stores.lake(application),
-        tables=config.tables,
-        versions=stores.versions(application),
-        landing_root=landing,
-        start=config.start_date,
-        lookback_days=config.staleness_lookback_days,
-    )
+    stores = Stores()
+    place = erasure_place(load_application(application), stores)
     if yes:
-        with console.status("waiting for capture to seal its open segments"):
-            wait_until_sealed(landing, application, settings().capture_segment_age_s + 15)
+        with console.status("waiting for capture to seal its open segments, and to ship them where landing is on S3"):
+            wait_until_sealed(place.landing.folder, application, settings().capture_segment_age_s + 15)
+            # What is not shipped by then is erased where it waits.
+            wait_until_shipped(settings(), application, timeout_s=15)
     plan = erasure.plan_erasure(place, user)
     if not yes:
         _print_plan(plan)
@@ -56,6 +47,43 @@ def erase(
     receipt = erasure.erase(place, plan, who=who_is(who), reason=reason, now=now, grace=timedelta(hours=grace_hours))
     _print_receipt(receipt, stores.registry(application).champion())
     console.print(f"receipt: {erasure.receipt_path(place.versions, receipt.id)}", highlight=False, soft_wrap=True)
+
+
+def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Place":
+    """Everywhere that one application keeps data of people, by the settings of this machine."""
+    from flywheel_assets.application import PreferenceApplication
+    from flywheel_assets.curation.pairs import judged_texts
+    from flywheel_assets.curation.policy import forget_texts
+    from flywheel_assets.lake.erasable_landing import ErasableLanding
+    from flywheel_assets.lake.erasure import ForgetOutside, Place
+    from flywheel_assets.lake.garbage import keeps_deleted_files
+    from flywheel_assets.review.decisions import DecisionIndex
+
+    name, lake, landing = application.name, stores.lake(application.name), stores.landing()
+    index = DecisionIndex(stores.review_index(name))
+    outside: dict[str, ForgetOutside] = {
+        "reviews": lambda traces, _: index.forget(
+            lambda decision: decision.row_id in traces.event_ids or decision.prediction_id in traces.prediction_ids
+        )
+    }
+    if isinstance(application, PreferenceApplication):
+        policy = application.gate.policy
+        outside["verdicts"] = lambda _, joined: forget_texts(policy, judged_texts(joined))
+    return Place(
+        lake=lake,
+        tables=application.tables,
+        versions=stores.versions(name),
+        landing=ErasableLanding(
+            application=name,
+            folder=stores.landing_folder(),
+            scratch=stores.scratch("landing"),
+            objects=None if isinstance(landing, Path) else landing,
+        ),
+        start=application.start_date,
+        lookback_days=application.staleness_lookback_days,
+        outside=outside,
+        out_of_reach=keeps_deleted_files(lake.warehouse, stores.s3_client),
+    )
 
 
 def _print_plan(plan: "ErasurePlan") -> None:
@@ -81,5 +109,10 @@ def _print_receipt(receipt: "Receipt", champion: object) -> None:
             console.print(f"the model of {version.tag} was trained on rows that are gone{serves}", style="yellow")
         for copy in version.copies:
             console.print(f"a copy of {version.tag} went to {copy}: erase it there", style="yellow", soft_wrap=True)
+    for store, entries in receipt.outside.items():
+        if entries:
+            console.print(f"{store}: {entries:,} gone")
+    for sentence in receipt.out_of_reach:
+        console.print(f"out of reach: {sentence}", style="yellow", soft_wrap=True)
     if receipt.files_waiting:
         console.print(f"{receipt.files_waiting} files are deleted after {receipt.files_gone_at:%Y-%m-%d %H:%M} UTC")

@@ -43,7 +43,7 @@ def capture() -> None:
         on_ready=lambda url: console.print(
             f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
         ),
-        pages=partial(review_pages, reviewed=reviewed, index_dir=where.resolved_home() / "review"),
+        pages=partial(review_pages, reviewed=reviewed, index_dir=where.resolved_review_dir()),
     )
 
 

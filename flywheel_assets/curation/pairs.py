@@ -221,6 +221,12 @@ def _accepts_output(batch: pa.RecordBatch, accepting_rating: float) -> npt.NDArr
 _TEXT_COLUMNS = ["signal", "prompt", "prompt_format", "output", "final_text"]
 
 
+def judged_texts(joined: pa.Table) -> pa.Table:
+    """What the policy reads, or would read, of rows of joined feedback; schema TEXTS."""
+    batches = joined.select(_TEXT_COLUMNS).combine_chunks().to_batches()
+    return pa.concat_tables([TEXTS.empty_table(), *(_texts(batch) for batch in batches)])
+
+
 def _texts(rows: pa.RecordBatch) -> pa.Table:
     """What the policy reads of rows that passed the bands."""
     prompt = readable_prompts(rows["prompt"], rows["prompt_format"])

@@ -20,7 +20,7 @@ from flywheel_assets.curation.pattern_check import PatternCheck
 from flywheel_assets.curation.personal_data import PERSONAL_DATA
 from flywheel_assets.curation.secrets import SECRETS
 from flywheel_assets.curation.structure import STRUCTURE, RepetitionCheck
-from flywheel_assets.curation.verdicts import SEVERITY, Action, Check, Judgement, Verdict
+from flywheel_assets.curation.verdicts import SEVERITY, Action, Check, Judgement, Remembering, Verdict
 from flywheel_assets.records import Reason
 
 
@@ -67,6 +67,11 @@ class Policy:
                     verdicts[number] = _merged(verdict, verdicts[number]) if number in verdicts else verdict
         version = self.version
         return {row: replace(verdict, policy_version=version) for row, verdict in verdicts.items()}
+
+
+def forget_texts(policy: Policy, texts: pa.Table) -> int:
+    """Make every check forget what it keeps about these texts (schema TEXTS); returns how many answers went."""
+    return sum(check.forget(texts) for check in (*policy.checks, *policy.outside) if isinstance(check, Remembering))
 
 
 def default_policy(*, factual_integrity: bool = True) -> Policy:

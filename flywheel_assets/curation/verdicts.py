@@ -7,7 +7,7 @@ row that it neither passed nor judged was not answered, and the policy quarantin
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -103,4 +103,13 @@ class Check(Protocol):
 
     def judge(self, texts: pa.Table) -> Judgement:
         """Judge every row of `texts` (schema TEXTS). Whatever it raises quarantines all rows."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A check that keeps its answers, and can forget those about some texts."""
+
+    def forget(self, texts: pa.Table) -> int:
+        """Delete what it keeps about rows of `texts` (schema TEXTS), under every version; returns how many answers."""
         ...

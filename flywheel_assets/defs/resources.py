@@ -69,6 +69,14 @@ class Stores(dg.ConfigurableResource[None]):
 
         return S3Resource(endpoint_url=self._settings().s3_endpoint).get_client()
 
+    def landing_folder(self) -> Path:
+        """Landing on this machine's disk: the zone itself, or capture's way to S3."""
+        return self._settings().resolved_landing_dir()
+
+    def review_index(self, application: str) -> Path:
+        """Where this machine remembers what reviewers decided; see `review.decisions`."""
+        return self._settings().resolved_review_dir() / f"{application}.jsonl"
+
     def scratch(self, *parts: str) -> Path:
         """A folder for work in progress."""
         return self._settings().resolved_home().joinpath("scratch", *parts)

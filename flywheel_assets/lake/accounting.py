@@ -24,7 +24,7 @@ from flywheel_assets.records import Reason
 
 # Counted in the ledger only: a duplicate's first receipt is kept, a waiting row is still in the raw table, what was
 # rolled back is under the tag of the old head.
-_NOT_QUARANTINED = {
+NOT_QUARANTINED = {
     Reason.DUPLICATE_EVENT.value,
     Reason.ERASED.value,
     Reason.TRIMMED.value,
@@ -68,7 +68,7 @@ def audit_accounts(lake: Lake, spec: TableSpec) -> Accounts:
     refused = lake.rows_per_day(QUARANTINE, STAGE_OF[spec.name])
     found: list[Discrepancy] = []
     for day, entry in entries.items():
-        quarantined = sum(rows for reason, rows in entry.rows_by_reason.items() if reason not in _NOT_QUARANTINED)
+        quarantined = sum(rows for reason, rows in entry.rows_by_reason.items() if reason not in NOT_QUARANTINED)
         in_table, in_quarantine = kept.get(day, 0), refused.get(day, 0)
         if entry.balance:
             not_kept = sum(entry.rows_by_reason.values())

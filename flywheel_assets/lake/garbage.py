@@ -6,11 +6,11 @@ snapshots, of lost commits, of crashed writers. It is deleted once it was found 
 that a reader that planned its scan before the expiry still finds its files.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -87,6 +87,24 @@ def sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept
         waiting=_total(listed[path] for path in waiting),
         kept=_total(info for path, info in listed.items() if path in needed),
     )
+
+
+def keeps_deleted_files(warehouse: str, s3_client: Callable[[], Any]) -> list[str]:
+    """A sentence where the warehouse lies in a bucket that keeps versions of deleted files; else nothing.
+
+    Deleting those takes rights that writers of a table do not have, and must not need.
+    """
+    if not warehouse.startswith("s3://"):
+        return []
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, prefix = warehouse.removeprefix("s3://").partition("/")
+    advice = f"a lifecycle rule for noncurrent versions under s3://{bucket}/{prefix} removes them"
+    try:
+        keeps = "Status" in s3_client().get_bucket_versioning(Bucket=bucket)
+    except (BotoCoreError, ClientError):
+        return [f"whether the warehouse's bucket keeps versions of deleted files is not known; if it does, {advice}"]
+    return [f"the warehouse's bucket keeps versions of deleted files: {advice}"] if keeps else []
 
 
 def stored_in(lake: Lake, spec: TableSpec) -> Stored:

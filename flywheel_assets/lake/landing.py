@@ -24,11 +24,15 @@ from time import sleep as time_sleep
 
 import msgspec
 
-from flywheel_assets.errors import ClosedDayError, LandingRetiredError
+from flywheel_assets.errors import ClosedDayError, LandingRetiredError, OpenSegmentError
 from flywheel_assets.lake.files import file_sha256, sync_folder, write_once
 
 CLOSING_DELAY = timedelta(minutes=15)
 CLOSED_FILE = "_CLOSED.json"
+UNREADABLE_FOLDER = "_unreadable"
+"""In the landing folder: messages from a broker that nobody could read, as they came."""
+_ABOUT_TO_CLOSE = timedelta(minutes=5)
+"""Clocks differ, and rewriting a segment takes a while."""
 _DAY_DIR = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})$")
 
 
@@ -54,6 +58,8 @@ class Closing(msgspec.Struct, frozen=True):
     segments: list[Segment]
     erasures: list[str] = []
     """Ids of the erasures that took lines out of these segments since."""
+    erasing: list[str] = []
+    """Objects of an erasure on S3 that is not finished: unless they are listed above, no part of the day."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +221,17 @@ def _segments(folder: Path) -> list[Segment]:
 def closing_time(day: date) -> datetime:
     """From when on the first reader closes the day."""
     return datetime.combine(day + timedelta(days=1), time(), UTC) + CLOSING_DELAY
+
+
+def refuse_while_closing(day: date, now: datetime) -> None:
+    """Segments of an open day are not rewritten in the minutes in which a reader may list and close it.
+
+    Raises:
+        OpenSegmentError: it is that time; says when it is over.
+    """
+    closes = closing_time(day)
+    if closes - _ABOUT_TO_CLOSE <= now < closes:
+        raise OpenSegmentError(f"landing day {day} is about to close: repeat after {closes:%H:%M} UTC")
 
 
 def content_digest(parts: list[tuple[str, object]]) -> str:

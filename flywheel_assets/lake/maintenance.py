@@ -33,6 +33,7 @@ from flywheel_assets.lake.tables import (
     Lake,
     TableSpec,
 )
+from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets.records import Reason
 
@@ -106,7 +107,7 @@ def maintain(
     if rules.landing_kept_days is not None and landing_root is not None and last is not None:
         until = min(last, now.date() - timedelta(days=rules.landing_kept_days))
         removed = retire_segments(lake, tables, landing_root, until, now)
-    _remove_unfinished(lake, now)
+    remove_unfinished(unfinished_work(lake.scratch, versions), now - _UNFINISHED_AFTER)
     expired, deleted, waiting = 0, Stored(0, 0), Stored(0, 0)
     for spec in every_table(tables):
         expired += expire_snapshots(lake, spec, now - timedelta(days=rules.snapshots_kept_days))
@@ -219,14 +220,6 @@ def retire_segments(lake: Lake, tables: ApplicationTables, landing_root: Path, l
                     path.unlink()
                 removed += len(landed.paths)
     return removed
-
-
-def _remove_unfinished(lake: Lake, now: datetime) -> None:
-    """Local files under construction whose writer died."""
-    for folder in ("building", "spill", "landing"):
-        for path in (lake.scratch / folder).glob("*"):
-            if path.is_file() and path.stat().st_mtime < (now - _UNFINISHED_AFTER).timestamp():
-                path.unlink(missing_ok=True)
 
 
 def _record(lake: Lake, stages: dict[str, Stored], stamp: RunStamp) -> None:

@@ -41,13 +41,19 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _DOWNLOADS = 8
-_SEGMENT = re.compile(r"[^/]+\.([0-9a-f]{64})\.jsonl")
+_SEGMENT = re.compile(r"([^/]+)\.([0-9a-f]{64})\.jsonl")
 _DAY = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})/$")
 _TAKEN = frozenset({"PreconditionFailed", "412"})
 _ABSENT = frozenset({"NoSuchKey", "404"})
 _PERMANENT = frozenset(
     {"NoSuchBucket", "AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidBucketName"}
 )
+
+
+def stem_of(name: str) -> str | None:
+    """What a segment was called on the disk that it came from, by its name or key here; None: it is no segment."""
+    match = _SEGMENT.fullmatch(name.rpartition("/")[2])
+    return match[1] if match else None
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,14 @@ class ObjectLanding:
 
 
 @dataclass(frozen=True)
+class SealedDay:
+    """A day's closing, and which of its contents it is: whoever replaces it must have seen this one."""
+
+    closing: Closing
+    etag: str
+
+
+@dataclass(frozen=True)
 class ObjectLandingZone:
     """The landing prefix of one application and kind of event; what `LandingZone` is on a disk."""
 
@@ -92,7 +106,7 @@ class ObjectLandingZone:
         name = f"{segment.name.removesuffix('.jsonl')}.{file_sha256(segment)}.jsonl"
         with open(segment, "rb") as body:
             # Taken means that an earlier attempt arrived whose answer was lost: the hash is in the name.
-            self._create(self._key(day, name), body)
+            self._create(self.key(day, name), body)
         return name
 
     def days(self) -> list[date]:
@@ -111,16 +125,16 @@ class ObjectLandingZone:
             LandingUnavailableError: S3 does not answer.
         """
         closing = self._closing(day)
-        segments = self._segments(day)
+        segments = self.segments(day)
         if closing is None and now < closing_time(day):
             names = tuple(Path(segment.name) for segment in segments)
             return LandedDay(day, names, False, content_digest([(each.name, each.bytes) for each in segments]))
         if closing is None:
-            self._create(self._key(day, CLOSED_FILE), msgspec.json.encode(Closing(closed_at=now, segments=segments)))
+            self._create(self.key(day, CLOSED_FILE), msgspec.json.encode(Closing(closed_at=now, segments=segments)))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
             closing = self._closing(day)
             assert closing is not None
-            segments = self._segments(day)
+            segments = self.segments(day)
         self._verify(day, closing, segments)
         self._republish_late_segments(day, closing, segments, now)
         return LandedDay(
@@ -134,7 +148,7 @@ class ObjectLandingZone:
         """Move every segment that is late for its closed day to today; returns their names. One listing per day."""
         moved: list[str] = []
         for day in self.days():
-            segments = self._segments(day)
+            segments = self.segments(day)
             closing = self._closing(day) if segments else None
             if closing is not None:
                 moved += self._republish_late_segments(day, closing, segments, now)
@@ -152,36 +166,64 @@ class ObjectLandingZone:
         scratch.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=scratch, prefix="landing-") as folder, ThreadPoolExecutor(_DOWNLOADS) as threads:
             names = [path.name for path in landed.paths]
-            yield list(threads.map(lambda name: self._download(landed.day, name, Path(folder) / name), names))
+            yield list(threads.map(lambda name: self.download(landed.day, name, Path(folder) / name), names))
 
-    def _download(self, day: date, name: str, target: Path) -> Path:
-        key = self._key(day, name)
+    def download(self, day: date, name: str, target: Path) -> Path:
+        """Write one segment to `target`, verified.
+
+        Raises:
+            ClosedDayError: the object does not hold what its name says.
+            LandingRetiredError: the object is gone.
+            LandingUnavailableError: S3 does not answer.
+        """
+        key = self.key(day, name)
         content = self._content(key)
         if content is None:
-            raise LandingRetiredError(f"{self._shown(key)} is gone since the day was listed; restore it")
+            raise LandingRetiredError(f"{self.shown(key)} is gone since the day was listed; restore it")
         target.write_bytes(content)
         match = _SEGMENT.fullmatch(name)
-        if match is None or file_sha256(target) != match[1]:
-            raise ClosedDayError(f"{self._shown(key)} does not hold what its name says: restore the object")
+        if match is None or file_sha256(target) != match[2]:
+            raise ClosedDayError(f"{self.shown(key)} does not hold what its name says: restore the object")
         return target
 
     def _closing(self, day: date) -> Closing | None:
-        content = self._content(self._key(day, CLOSED_FILE))
-        return None if content is None else msgspec.json.decode(content, type=Closing)
+        sealed = self.sealed(day)
+        return None if sealed is None else sealed.closing
 
-    def _segments(self, day: date) -> list[Segment]:
+    def sealed(self, day: date) -> "SealedDay | None":
+        """The day's closing and which one it is; None while the day is open."""
+        found = self._object(self.key(day, CLOSED_FILE))
+        return None if found is None else SealedDay(msgspec.json.decode(found[0], type=Closing), found[1])
+
+    def replace_closing(self, day: date, closing: Closing, seen: str) -> str:
+        """Put another closing in the place of the one with the ETag `seen`; returns the new one's.
+
+        Raises:
+            LandingUnavailableError: it is not the one that was seen.
+        """
+        landing, key, body = self.landing, self.key(day, CLOSED_FILE), msgspec.json.encode(closing)
+        try:
+            answer = self.call(
+                lambda: landing.client.put_object(Bucket=landing.bucket, Key=key, Body=body, IfMatch=seen), _TAKEN
+            )
+        except KeyError:
+            raise LandingUnavailableError(f"{self.shown(key)} was changed meanwhile; repeat the command") from None
+        return str(answer["ETag"])
+
+    def segments(self, day: date) -> list[Segment]:
+        """The segments that lie under a day now, in name order, listed in its closing or not."""
         found = []
-        for page in self._pages(Prefix=self._key(day, "")):
+        for page in self._pages(Prefix=self.key(day, "")):
             for each in page.get("Contents", []):
                 name = each["Key"].rpartition("/")[2]
                 match = _SEGMENT.fullmatch(name)
                 if match:
-                    found.append(Segment(name, each["Size"], match[1]))
+                    found.append(Segment(name, each["Size"], match[2]))
         return sorted(found, key=lambda segment: segment.name)
 
     def _verify(self, day: date, closing: Closing, segments: list[Segment]) -> None:
         there = {segment.name: segment for segment in segments}
-        where = self._shown(self._key(day, ""))
+        where = self.shown(self.key(day, ""))
         missing = [segment.name for segment in closing.segments if segment.name not in there]
         if missing:
             raise LandingRetiredError(
@@ -202,15 +244,15 @@ class ObjectLandingZone:
             # A reader whose clock is behind the one that closed the day would copy a segment onto itself and then
             # delete it: whoever knows the time moves it.
             return []
-        listed = {segment.name for segment in closing.segments}
+        listed = {segment.name for segment in closing.segments} | set(closing.erasing)
         late = [segment.name for segment in segments if segment.name not in listed]
         for name in late:
             # Copied first: a reader that dies in between leaves it in both places, and the lake keeps one receipt.
-            content = self._content(self._key(day, name))
+            content = self._content(self.key(day, name))
             if content is not None:
-                self._create(self._key(now.date(), name), content)
-                self._call(
-                    partial(self.landing.client.delete_object, Bucket=self.landing.bucket, Key=self._key(day, name))
+                self._create(self.key(now.date(), name), content)
+                self.call(
+                    partial(self.landing.client.delete_object, Bucket=self.landing.bucket, Key=self.key(day, name))
                 )
         return late
 
@@ -218,7 +260,7 @@ class ObjectLandingZone:
         """Create the object; False where one of its name is there already."""
         landing = self.landing
         try:
-            self._call(
+            self.call(
                 lambda: landing.client.put_object(Bucket=landing.bucket, Key=key, Body=body, IfNoneMatch="*"), _TAKEN
             )
         except KeyError:
@@ -226,24 +268,27 @@ class ObjectLandingZone:
         return True
 
     def _content(self, key: str) -> bytes | None:
+        found = self._object(key)
+        return None if found is None else found[0]
+
+    def _object(self, key: str) -> tuple[bytes, str] | None:
+        """An object's content and ETag."""
         landing = self.landing
         try:
-            content: bytes = self._call(
-                lambda: landing.client.get_object(Bucket=landing.bucket, Key=key)["Body"].read(), _ABSENT
-            )
+            answer = self.call(lambda: landing.client.get_object(Bucket=landing.bucket, Key=key), _ABSENT)
+            return self.call(lambda: answer["Body"].read()), str(answer["ETag"])
         except KeyError:
             return None
-        return content
 
     def _pages(self, **parameters: Any) -> list[dict[str, Any]]:
         paginator = self.landing.client.get_paginator("list_objects_v2")
-        return self._call(lambda: list(paginator.paginate(Bucket=self.landing.bucket, **parameters)))
+        return self.call(lambda: list(paginator.paginate(Bucket=self.landing.bucket, **parameters)))
 
-    def _call(self, request: Callable[[], T], expected: frozenset[str] = frozenset()) -> T:
-        """The answer; `KeyError` for one of the expected refusals, our errors for all other failures."""
+    def call(self, request: Callable[[], T], expected: frozenset[str] = frozenset()) -> T:
+        """The answer to a request; `KeyError` for one of the expected refusals, our errors for all other failures."""
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-        where = self._shown(self.folder)
+        where = self.shown(self.folder)
         try:
             return request()
         except ClientError as error:
@@ -258,8 +303,10 @@ class ObjectLandingZone:
         except BotoCoreError as error:
             raise LandingUnavailableError(f"{where}: S3 does not answer ({type(error).__name__})") from None
 
-    def _key(self, day: date, name: str) -> str:
+    def key(self, day: date, name: str) -> str:
+        """An object's key in the bucket."""
         return f"{self.folder}/received_date={day.isoformat()}/{name}"
 
-    def _shown(self, key: str) -> str:
+    def shown(self, key: str) -> str:
+        """A key as people know it."""
         return f"s3://{self.landing.bucket}/{key}"

@@ -10,14 +10,15 @@ anonymous rest of a signed conversation, somebody else's feedback on this person
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import msgspec
 import pyarrow as pa
 
+from flywheel_assets.curation.near_duplicates import supporters_of
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.erasable_landing import ErasableLanding
+from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.tables import GROUND_TRUTH, ApplicationTables, Lake, TableSpec
 
 _ROWS_AT_ONCE = 100_000
@@ -99,11 +100,30 @@ class Traces:
             found.append(f"contains(payload, {quoted(msgspec.json.encode(self.user_id).decode())})")
         return f"coalesce({' OR '.join(found)}, false)" if found else "false"
 
+    def mention(self, spec: TableSpec) -> str:
+        """SQL that is true for rows of others that count the person among those who said the same; never null."""
+        if "supporters" not in spec.schema.names:
+            return "false"
+        return f"coalesce(list_has_any(string_split(supporters, ','), {self._voices()}), false)"
+
+    def kept_columns(self, spec: TableSpec) -> str:
+        """SQL of a kept row's columns: as they are, but without the person among the supporters."""
+        if "supporters" not in spec.schema.names:
+            return "*"
+        # As the gate writes it: null where nobody but the row's own subject is left.
+        others = f"list_filter(string_split(supporters, ','), lambda voice: voice NOT IN {self._voices('()')})"
+        cleaned = f"CASE WHEN len({others}) > 1 THEN array_to_string({others}, ',') END"
+        return f"* REPLACE (CASE WHEN {self.mention(spec)} THEN {cleaned} ELSE supporters END AS supporters)"
+
+    def _voices(self, brackets: str = "[]") -> str:
+        voices = ", ".join(quoted(supporters_of(each)) for each in sorted({self.user_id, *self.thread_ids}))
+        return f"{brackets[0]}{voices}{brackets[1]}"
+
 
 def find_traces(
     lake: Lake,
     tables: ApplicationTables,
-    landing_root: Path,
+    landing: ErasableLanding,
     user_id: str,
     was_erased: Callable[[str], bool] = lambda _: False,
 ) -> Traces:
@@ -112,7 +132,7 @@ def find_traces(
     Args:
         lake: the application's tables.
         tables: which of them its daily assets fill.
-        landing_root: the landing zone of all applications.
+        landing: where its events are landed.
         user_id: the person.
         was_erased: whether an event id belongs to an earlier erasure of the same person, which a crash cut short.
     """
@@ -120,7 +140,7 @@ def find_traces(
         connection.register("none", _SEEN.empty_table())
         connection.execute("CREATE TEMP TABLE seen AS FROM none")
         for kind in EventKind:
-            for batch in _landed_keys(LandingZone(landing_root, lake.application, kind)):
+            for batch in _landed_keys(landing, kind):
                 connection.register("batch", batch)
                 connection.execute("INSERT INTO seen FROM batch")
         sources = (
@@ -167,27 +187,20 @@ def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> Traces:
     return Traces(user_id, events, predictions, threads)
 
 
-def _landed_keys(zone: LandingZone) -> Iterator[pa.Table]:
-    is_prediction = zone.kind is EventKind.PREDICTION
+def _landed_keys(landing: ErasableLanding, kind: EventKind) -> Iterator[pa.Table]:
+    is_prediction = kind is EventKind.PREDICTION
     rows: list[LandedKeys] = []
-    for path in segments_of(zone):
-        with open(path, "rb") as lines:
-            for line in lines:
-                try:
-                    rows.append(_decoder.decode(line))
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    continue
-                if len(rows) == _ROWS_AT_ONCE:
-                    yield _as_seen(rows, is_prediction)
-                    rows = []
+    for line in landing.lines(kind):
+        try:
+            rows.append(_decoder.decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        if len(rows) == _ROWS_AT_ONCE:
+            yield _as_seen(rows, is_prediction)
+            rows = []
     yield _as_seen(rows, is_prediction)
 
 
 def _as_seen(rows: Iterable[LandedKeys], is_prediction: bool) -> pa.Table:
     kept = [(is_prediction, each.event_id, each.prediction_id, each.user_id, each.thread_id) for each in rows]
     return pa.Table.from_pylist([dict(zip(_SEEN.names, row, strict=True)) for row in kept], schema=_SEEN)
-
-
-def segments_of(zone: LandingZone) -> list[Path]:
-    """Every sealed segment of all days, oldest day first."""
-    return [path for day in zone.days() for path in sorted(zone.day_folder(day).glob("*.jsonl"))]

@@ -19,7 +19,7 @@ service dies between the two, the row comes back and is decided again, and the s
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -135,6 +135,31 @@ class DecisionIndex:
             os.close(descriptor)
         if is_new:
             sync_folder(self.path.parent)
+
+    def forget(self, is_gone: Callable[[Decision], bool]) -> int:
+        """Overwrite the lines of some decisions by blanks, and lines that are no decision; returns how many.
+
+        In place: other processes append to the file, and read it from where they had come. They remember a decision
+        until they end, which is no more than that its row is out of the queue.
+        """
+        blanked = 0
+        try:
+            descriptor = os.open(self.path, os.O_RDWR)
+        except FileNotFoundError:
+            return 0
+        try:
+            start = 0
+            for line in os.pread(descriptor, os.fstat(descriptor).st_size, 0).splitlines(keepends=True):
+                decision = decision_in(line.decode("utf-8", "replace"))
+                # A line that a run was killed over reads as nothing, and may still show an id.
+                if line.endswith(b"\n") and line.strip() and (decision is None or is_gone(decision)):
+                    os.pwrite(descriptor, b" " * (len(line) - 1), start)
+                    blanked += 1
+                start += len(line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return blanked
 
     def decisions(self) -> list[Decision]:
         """Everything recorded so far, the oldest first; a torn last line of a dying process is not read."""

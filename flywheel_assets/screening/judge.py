@@ -141,8 +141,8 @@ class JudgeCheck:
     def judge(self, texts: pa.Table) -> Judgement:
         """Ask about every row that was not asked about before; all rows are answered, if only by "unavailable"."""
         rows = texts.to_pylist()
-        keys = [self._key(row) for row in rows]
-        cache = VerdictCache(self.cache)
+        keys = [_digest(row) for row in rows]
+        cache = VerdictCache(self.cache, self.version)
         known = cache.answers(keys)
         complaints: dict[str, str] = {}
         open_rows: dict[str, dict[str, Any]] = {}
@@ -173,9 +173,9 @@ class JudgeCheck:
         evidence = Evidence(self.name, category, answer.score, "chosen")
         return Verdict(Action(answer.verdict), Reason.JUDGE, f"{self.name}: {category}", (evidence,))
 
-    def _key(self, row: Mapping[str, str | None]) -> str:
-        canonical = json.dumps([self.version, row["prompt"], row["chosen"], row["rejected"]])
-        return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+    def forget(self, texts: pa.Table) -> int:
+        """Delete the answers about these texts, of this judge and of every other in the same file."""
+        return VerdictCache(self.cache, self.version).forget(map(_digest, texts.to_pylist()))
 
     def _ask_all(
         self, rows: Mapping[str, dict[str, Any]], cache: VerdictCache
@@ -308,6 +308,12 @@ class JudgeCheck:
 
 
 _LONGEST_ANSWER_BYTES = 2**20
+
+
+def _digest(row: Mapping[str, str | None]) -> str:
+    """What stands for a row's texts in the cache."""
+    canonical = json.dumps([row["prompt"], row["chosen"], row["rejected"]])
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
 class _FailuresInARow:

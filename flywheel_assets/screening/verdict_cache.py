@@ -1,7 +1,9 @@
 """What a judge has answered, on disk: curating a day again asks nobody, and gives the same table.
 
-Keys are hashes of what was judged and of everything that decides the judgement; the file holds no user text. Only
-answers are kept, never failures: a row that waits because the judge was away is asked about again.
+An answer is kept under a hash of the texts and the version of the judge, which changes with everything that decides;
+the file holds no user text. A hash of texts can still be compared with texts that somebody has: an erasure deletes the
+answers about the person's, whichever judge gave them, and SQLite overwrites what it deletes. Only answers are kept,
+never failures: a row that waits because the judge was away is asked about again.
 """
 
 import sqlite3
@@ -16,7 +18,9 @@ import msgspec
 _BUSY_TIMEOUT_S = 60.0
 _KEYS_AT_ONCE = 500
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verdicts (
+    texts TEXT, judge TEXT, answer TEXT NOT NULL, PRIMARY KEY (texts, judge)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS spent (judge TEXT, day TEXT, requests INTEGER NOT NULL, PRIMARY KEY (judge, day));
 """
 
@@ -34,6 +38,8 @@ class VerdictCache:
     """A SQLite file, shared by threads and processes."""
 
     path: Path
+    judge: str
+    """Version of the judge whose answers are read and kept."""
 
     def answers(self, keys: Iterable[str]) -> dict[str, Answer]:
         """The answers that are known."""
@@ -43,15 +49,24 @@ class VerdictCache:
             for start in range(0, len(wanted), _KEYS_AT_ONCE):
                 some = wanted[start : start + _KEYS_AT_ONCE]
                 marks = ", ".join("?" * len(some))
-                for key, answer in connection.execute(f"SELECT key, answer FROM answers WHERE key IN ({marks})", some):
+                query = f"SELECT texts, answer FROM verdicts WHERE judge = ? AND texts IN ({marks})"
+                for key, answer in connection.execute(query, [self.judge, *some]):
                     found[key] = msgspec.json.decode(answer, type=Answer)
         return found
 
     def remember(self, answers: Mapping[str, Answer]) -> None:
         """Keep answers; the first one about a key stays, so that two runs at once agree afterwards."""
-        rows = [(key, msgspec.json.encode(answer).decode()) for key, answer in answers.items()]
+        rows = [(key, self.judge, msgspec.json.encode(answer).decode()) for key, answer in answers.items()]
         with self._open() as connection:
-            connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+            connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?)", rows)
+
+    def forget(self, keys: Iterable[str]) -> int:
+        """Delete the answers about these keys, of every judge; returns how many there were."""
+        if not self.path.exists():
+            return 0
+        with self._open() as connection:
+            deleted = connection.executemany("DELETE FROM verdicts WHERE texts = ?", [(key,) for key in set(keys)])
+            return max(0, deleted.rowcount)
 
     def spend(self, judge: str, day: date, budget: int) -> bool:
         """Take one request out of the day's budget; False when it is spent."""
@@ -68,6 +83,7 @@ class VerdictCache:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S)
         try:
+            connection.execute("PRAGMA secure_delete = ON")
             connection.executescript(_SCHEMA)
             with connection:
                 yield connection

@@ -1,10 +1,12 @@
 """Erasure of a person: nothing of theirs is left anywhere, everything of others is, and nothing comes back."""
 
 import json
+import os
 import re
 import shutil
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ from typing import Any
 import duckdb
 import pytest
 
+from flywheel_assets.curation.breaker import BreakerLimits
+from flywheel_assets.curation.near_duplicates import supporters_of
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, OpenSegmentError, SettingsError
+from flywheel_assets.lake import breaker, erasable_landing, erased_versions, landing_erasure, ledger
 from flywheel_assets.lake import erasure as erasure_module
-from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts
+from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erased_people import key_file
 from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure, receipt_path
 from flywheel_assets.lake.exclusions import ExclusionRule, every_exclusion, exclude
@@ -65,9 +70,17 @@ def served(number: int, mark: str = MARK, **overrides: Any) -> dict[str, Any]:
     return make_prediction(**{**fields, **overrides})
 
 
-@pytest.fixture
-def place(bench: Workbench) -> Place:
-    """Three days of two people in two versions; the person's events are signed, half signed and anonymous."""
+def landing_of(bench: Workbench) -> ErasableLanding:
+    return ErasableLanding(bench.application, bench.landing, bench.root / "scratch" / "landing")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three days of two people in two versions; the person's events are signed, half signed and anonymous.
+
+    Made once: each test gets it back at the same place, since tables know their files by absolute paths.
+    """
+    bench = Workbench(tmp_path_factory.mktemp("world") / "home")
     others = "harmless"
     for offset, on in enumerate(DAYS):
         predictions = [
@@ -100,14 +113,36 @@ def place(bench: Workbench) -> Place:
     (folder.training / "training.json").write_text("{}")
     publish(folder, str(bench.root / "elsewhere"), bench.root / "scratch", lambda: None)
     shutil.rmtree(bench.root / "elsewhere")
-    exclude(bench.lake, ExclusionRule(user_id=PERSON), who="ada", reason="vandal", now=NOW)
+    exclude(bench.lake, ExclusionRule(user_id=PERSON), who="ada", reason=f"{PERSON} is a vandal", now=NOW)
+    bench.lake.catalog.engine.dispose()
+    shutil.copytree(bench.root, bench.root.with_name("saved"))
+    return bench.root
+
+
+@pytest.fixture
+def bench(world: Path) -> Iterator[Workbench]:
+    shutil.rmtree(world)
+    shutil.copytree(world.with_name("saved"), world)
+    bench = Workbench(world)
+    yield bench
+    bench.lake.catalog.engine.dispose()
+
+
+@pytest.fixture
+def place(bench: Workbench) -> Place:
+    return place_of(bench)
+
+
+def place_of(bench: Workbench, **changes: Any) -> Place:
     lookback = {
         JOINED_FEEDBACK.name: dict.fromkeys(
             (RAW_PREDICTIONS.name, GROUND_TRUTH.name), bench.window.match_lookback_days
         ),
         CURATED_DPO_PAIRS.name: {JOINED_FEEDBACK.name: bench.limits.trailing_days},
     }
-    return Place(bench.lake, PREFERENCE_TABLES, versions, bench.landing, bench.start, lookback)
+    versions = Versions(bench.root / "versions", APPLICATION)
+    place = Place(bench.lake, PREFERENCE_TABLES, versions, landing_of(bench), bench.start, lookback)
+    return replace(place, **changes)
 
 
 def forget(place: Place, grace: timedelta = timedelta(0)) -> Receipt:
@@ -261,45 +296,136 @@ def test_an_exclusion_of_the_person_names_nobody_afterwards(bench: Workbench, pl
     receipt = forget(place)
     (exclusion,) = every_exclusion(bench.lake)
     assert exclusion.rule.user_id == f"erased:{receipt.id}"
-    assert exclusion.reason == "vandal"
+    assert exclusion.reason == f"erased:{receipt.id} is a vandal"
+    assert receipt.outside["decisions"] == 2
+
+
+KILL_POINTS = {
+    # Where, what, and at which call of it.
+    "before a tag's snapshot": (erased_versions, "_rewritten", 2),
+    "before an export": (erased_versions, "_revised", 2),
+    "before a tag moves": (erased_versions, "_move_tag", 2),
+    "before decisions": (erasure_module, "forget_in_decisions", 1),
+    "before a table": (erasure_module, "erase_head", 2),
+    "between two tables": (erasure_module, "erase_head", 4),
+    "before landing": (landing_erasure, "_seal", 1),
+    "inside a closed day": (landing_erasure.os, "replace", 2),
+    "between kinds of events": (erasable_landing, "erase_lines", 2),
+    "before the accounts": (erasure_module, "settle_accounts", 1),
+    "inside the accounts": (ledger, "record", 1),
+    "before the sweep": (erasure_module, "sweep", 2),
+    "before the receipt": (erasure_module, "write_once", 1),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "step",
-    [
-        "_rewritten",
-        "_revised",
-        "_move_tag",
-        "_forget_in_exclusions",
-        "_erase_head",
-        "erase_lines",
-        "_set_ledger",
-        "sweep",
-    ],
-)
+@pytest.mark.parametrize("point", KILL_POINTS)
 def test_an_erasure_that_was_killed_is_finished_by_the_next(
-    bench: Workbench, place: Place, monkeypatch: pytest.MonkeyPatch, step: str
+    bench: Workbench, place: Place, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    """Killed the second time that the step is reached, or the first where it is reached once."""
-    real = getattr(erasure_module, step)
+    module, step, at_call = KILL_POINTS[point]
+    real = getattr(module, step)
     calls: list[str] = []
 
     def crash(*arguments: Any, **keywords: Any) -> Any:
+        if point == "inside a closed day" and not str(arguments[0]).endswith(".erasing"):
+            return real(*arguments, **keywords)
         calls.append(step)
-        if len(calls) == (1 if step in {"_forget_in_exclusions", "_set_ledger"} else 2):
+        if len(calls) == at_call:
             raise KeyboardInterrupt
         return real(*arguments, **keywords)
 
     before = rows_of_others(place)
     with monkeypatch.context() as patched:
-        patched.setattr(erasure_module, step, crash)
+        patched.setattr(module, step, crash)
         with pytest.raises(KeyboardInterrupt):
             forget(place)
-    forget(place)
+    receipt = forget(place)
     assert quoting(bench.root) == []
     assert rows_of_others(place) == before
     assert verify(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
+    for spec in TABLES:
+        assert audit_accounts(bench.lake, spec).discrepancies == (), spec.name
+    for asset, lookback in place.lookback_days.items():
+        assert ledger.stale_days(bench.lake, asset, lookback, place.start) == {}, asset
+    # What the first attempt did is in the receipt, too.
+    assert [(version.tag, version.trained) for version in receipt.versions] == [
+        ("dpo_gold_v1", True),
+        ("dpo_gold_v2", False),
+    ]
+    assert receipt.versions[0].copies == [str(bench.root / "elsewhere")]
+    assert (receipt.rows["curated_dpo_pairs"], receipt.rows["ground_truth"]) == (12, 12)
+    assert list(receipt_path(place.versions, "x").parent.glob("unfinished-*")) == []
+
+
+def test_others_rows_no_longer_count_the_person_among_their_supporters(tmp_path: Path) -> None:
+    """A hash without a key can be compared with a list of all users, and stood in rows of others and at their tags."""
+    bench = Workbench(tmp_path)
+    # The same edit by three people is one row of gold, with the hashes of all three.
+    said = [edit(1, "harmless", user_id=user, prediction_id=f"same-{user}") for user in ("ann", "bob", PERSON)]
+    two = [edit(2, "harmless", user_id=user, prediction_id=f"two-{user}") for user in ("ann", PERSON)]
+    bench.land(EventKind.FEEDBACK, day(0), [*said, *two])
+    bench.ingest_both([day(0)])
+    bench.join([day(0)])
+    bench.curate([day(0)])
+    place = place_of(bench)
+    cut_pair_version(bench.lake, place.versions, "dpo_gold_v1", RULES, "1")
+    kept = [row for row in bench.rows(CURATED_DPO_PAIRS) if row["subject"] != PERSON]
+    assert any(supporters_of(PERSON) in (row["supporters"] or "") for row in kept)
+    receipt = forget(place)
+    after = {row["pair_id"]: row["supporters"] for row in bench.rows(CURATED_DPO_PAIRS)}
+    for row in kept:
+        others = {*(row["supporters"] or "").split(",")} - {supporters_of(PERSON), ""}
+        assert after[row["pair_id"]] == (",".join(sorted(others)) if len(others) > 1 else None)
+    [version] = receipt.versions
+    tagged = bench.lake.read(CURATED_DPO_PAIRS, snapshot_id=version.snapshot_after)
+    assert supporters_of(PERSON) not in str(tagged["supporters"].to_pylist())
+    assert verify(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
+    assert ledger.stale_days(bench.lake, CURATED_DPO_PAIRS.name, {JOINED_FEEDBACK.name: 28}, bench.start) == {}
+    assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()
+
+
+def test_what_the_breaker_showed_and_let_in_outlives_the_person_without_them(tmp_path: Path) -> None:
+    """The breaker keeps event ids of a raid; a reset names the rows that somebody looked at by their hash."""
+    bench = Workbench(tmp_path, limits=BreakerLimits(min_rows=20, max_top_user_ratio=0.5))
+    raid = [edit(number) for number in range(60)]
+    calm = [edit(100 + number, "harmless", user_id=f"user-{number}") for number in range(20)]
+    bench.land(EventKind.FEEDBACK, day(0), [*raid, *calm])
+    bench.ingest_both([day(0)])
+    bench.join([day(0)])
+    bench.curate([day(0)])
+    assert breaker.tripped_days(bench.lake)[0].figures.trips[0].examples
+    breaker.reset(bench.lake, day(0), who="ada", reason=f"{PERSON} is our tester", now=NOW)
+    forget(place_of(bench))
+    [judged] = breaker.judged_days(bench.lake)
+    assert judged.figures.trips[0].examples == ()
+    [reset] = breaker.resets(bench.lake)
+    assert reset.reason.startswith("erased:")
+    assert reset.joined_hash == ledger.entries_of(bench.lake, JOINED_FEEDBACK.name)[day(0)].content_hash
+    bench.curate([day(0)])
+    assert not breaker.judged_days(bench.lake)[0].is_tripped
+    assert bench.lake.rows_per_day(CURATED_DPO_PAIRS) == {day(0): 20}
+
+
+def test_what_killed_processes_left_goes_after_the_grace_period(bench: Workbench, place: Place) -> None:
+    left = [
+        bench.root / "scratch" / "building" / "raw_predictions-x.parquet",
+        bench.root / "scratch" / "landing" / "landing-killed" / "segment.jsonl",
+        bench.root / "scratch" / "publishing" / "tmpkilled" / "dpo_gold_v1.parquet",
+        bench.root / "versions" / APPLICATION / "dpo_gold_v1" / ".export.4711" / "dpo_gold_v1.jsonl",
+        bench.root / "scratch" / "training" / APPLICATION / "dpo_gold_v1" / "sft" / "checkpoints" / "state.json",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(MARK)
+    written = NOW - timedelta(hours=1)
+    for path in bench.root.rglob("*"):
+        os.utime(path, (written.timestamp(), written.timestamp()))
+    waiting = forget(place, grace=timedelta(hours=24))
+    assert [path.exists() for path in left] == [True, True, True, True, False], "its version has lost rows"
+    assert waiting.files_waiting > 4
+    forget(place)
+    assert not [path for path in left if path.exists()]
 
 
 def test_what_cannot_be_done_now_changes_nothing(bench: Workbench, place: Place) -> None:
@@ -316,8 +442,9 @@ def test_what_cannot_be_done_now_changes_nothing(bench: Workbench, place: Place)
     assert not key_file(bench.lake).exists()
 
 
-def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(bench: Workbench) -> None:
+def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(tmp_path: Path) -> None:
     """Held rows lie in gold and in quarantine; the ledger forgot them, and the day no longer added up."""
+    bench = Workbench(tmp_path)
     original = texts(1)["original_output"]
     small = original.replace("the answer", "the answers")
     kept = [edit(number, "harmless", user_id=f"user-{number}") for number in range(3)]
@@ -327,7 +454,12 @@ def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(bench: Workb
     before = bench.curate([day(0)])[day(0)]
     assert (before.rows_kept, before.rows_held) == (4, 1)
     place = Place(
-        bench.lake, PREFERENCE_TABLES, Versions(bench.root / "versions", APPLICATION), bench.landing, bench.start, {}
+        bench.lake,
+        PREFERENCE_TABLES,
+        Versions(bench.root / "versions", APPLICATION),
+        landing_of(bench),
+        bench.start,
+        {},
     )
     erase(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=timedelta(0))
     after = ledger.entries_of(bench.lake, CURATED_DPO_PAIRS.name)[day(0)]

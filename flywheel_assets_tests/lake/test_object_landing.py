@@ -146,7 +146,7 @@ def test_a_closing_by_another_reader_with_more_segments_holds(
 ) -> None:
     """The list that a reader had made before the other closed the day once looked as if segments were gone."""
     publish(zone, spool, "a")
-    segments = ObjectLandingZone._segments
+    segments = ObjectLandingZone.segments
 
     def list_too_early(self: ObjectLandingZone, of: Any) -> Any:
         found = segments(self, of)
@@ -155,7 +155,7 @@ def test_a_closing_by_another_reader_with_more_segments_holds(
         assert names(zone.read(DAY, CLOSED)) == ["a", "b"]
         return found
 
-    monkeypatch.setattr(ObjectLandingZone, "_segments", list_too_early)
+    monkeypatch.setattr(ObjectLandingZone, "segments", list_too_early)
     assert names(zone.read(DAY, CLOSED)) == ["a", "b"]
 
 

@@ -111,6 +111,28 @@ def test_the_index_reads_on_and_survives_a_torn_line(tmp_path: Path) -> None:
     assert index.path.stat().st_mode & 0o777 == 0o600
 
 
+def test_the_index_forgets_in_place_while_another_process_reads_and_appends(tmp_path: Path) -> None:
+    """Rewritten as a new file, lines that others append meanwhile would be lost, and readers lose their place."""
+    path = tmp_path / "assistant.jsonl"
+    reader, writer = DecisionIndex(path), DecisionIndex(path)
+    assert writer.forget(lambda _: True) == 0
+    writer.record([decision("r1", "p1"), decision("gone", "p2"), decision("r3", "p3")])
+    assert len(reader.decisions()) == 3
+    size = path.stat().st_size
+    with open(path, "ab") as torn:
+        torn.write(b'{"row_id": "gone", "ver')
+    assert DecisionIndex(path).forget(lambda each: each.row_id == "gone") == 1
+    assert path.read_bytes()[:size].count(b"gone") == 0
+    with open(path, "ab") as file:
+        file.write(b"\n")
+    writer.record([decision("r4", "p4")])
+    assert [each.row_id for each in reader.decisions()] == ["r1", "gone", "r3", "r4"], "until it ends"
+    # What is no decision, as a line that an erasure was killed over, goes as well.
+    assert DecisionIndex(path).forget(lambda _: False) == 1
+    assert b"gone" not in path.read_bytes()
+    assert [each.row_id for each in DecisionIndex(path).decisions()] == ["r1", "r3", "r4"]
+
+
 def test_a_decision_holds_nobodys_text_and_is_told_from_other_comments() -> None:
     made = decision("a", "p")
     assert decision_in(msgspec.json.encode(made).decode()) == made

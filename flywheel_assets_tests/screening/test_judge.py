@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from flywheel_assets.curation.pairs import GateRules, curate
-from flywheel_assets.curation.policy import default_policy
+from flywheel_assets.curation.policy import Policy, default_policy, forget_texts
 from flywheel_assets.curation.verdicts import TEXTS, Action, Judgement
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import JOINED_FEEDBACK, Reason
-from flywheel_assets.screening.judge import JudgeCheck, JudgeStyle
+from flywheel_assets.screening.judge import JudgeCheck, JudgeStyle, _digest
 from flywheel_assets_tests.builders import make_joined, table
 
 Reply = Callable[[dict[str, Any]], str | bytes | int]
@@ -131,6 +131,27 @@ def test_its_answers_decide_and_are_never_asked_for_twice(tmp_path: Path) -> Non
     again = judge.judge(texts("worse", "good"))
     assert (again.passed.tolist(), list(again.verdicts)) == ([False, True], [0])
     assert b"good" not in judge.cache.read_bytes()
+
+
+def test_it_forgets_texts_under_every_judge_and_nothing_else(tmp_path: Path) -> None:
+    """A hash of texts says who had them, and an erasure knows today's judge only."""
+    with served(verdicts) as server:
+        old, judge = (judge_of(server.url, tmp_path, rubric=f"{each} %s") for each in ("old", "new"))
+        for each in (old, judge):
+            assert let_through(each.judge(texts("theirs", "others"))) == 2
+        before = judge.cache.read_bytes()
+        policy = Policy((), outside=(judge,))
+        assert forget_texts(policy, texts("theirs", "never asked")) == 2
+        assert forget_texts(policy, texts("theirs")) == 0
+        asked = len(server.requests)
+        assert let_through(judge.judge(texts("others"))) == let_through(old.judge(texts("others"))) == 1
+        assert len(server.requests) == asked
+        judge.judge(texts("theirs"))
+        assert len(server.requests) == asked + 1
+    digest = _digest(texts("theirs").to_pylist()[0]).encode()
+    assert digest in before
+    assert judge_of("http://127.0.0.1:1", tmp_path).forget(texts("theirs")) == 1
+    assert digest not in judge.cache.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""The ledger after an erasure: rows add up, nothing looks stale, and what people decided about a day still holds."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pyarrow as pa
+
+from flywheel_assets.lake import ledger
+from flywheel_assets.lake.accounting import NOT_QUARANTINED, STAGE_OF
+from flywheel_assets.lake.erased_rows import Partition
+from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.tables import (
+    BREAKER_DAYS,
+    BREAKER_RESETS,
+    GROUND_TRUTH,
+    QUARANTINE,
+    ApplicationTables,
+    Lake,
+    TableSpec,
+)
+
+Lookback = Mapping[str, Mapping[str, int]]
+"""Per derived table its inputs, with how many days before D its partition D reads."""
+LandedHashes = Mapping[str, Mapping[date, str]]
+"""Per raw table the content hash of every landed day."""
+
+
+def fresh_days(lake: Lake, lookback: Lookback, start: date) -> dict[str, set[date]]:
+    """Per derived table the days that are not stale."""
+    fresh = {}
+    for asset, inputs in lookback.items():
+        stale = ledger.stale_days(lake, asset, inputs, start)
+        fresh[asset] = set(ledger.entries_of(lake, asset)) - set(stale)
+    return fresh
+
+
+def days_in_step(lake: Lake, landed: LandedHashes) -> dict[str, set[date]]:
+    """Per raw table the days that were made from what lies in landing now."""
+    return {
+        table: {day for day, entry in ledger.entries_of(lake, table).items() if hashes.get(day) == entry.content_hash}
+        for table, hashes in landed.items()
+    }
+
+
+def settle_accounts(
+    lake: Lake,
+    tables: ApplicationTables,
+    touched: Mapping[str, list[Partition]],
+    in_step: Mapping[str, list[date]],
+    fresh: Mapping[str, list[date]],
+    landed: LandedHashes,
+    lookback: Lookback,
+    start: date,
+    stamp: RunStamp,
+) -> None:
+    """Set the entries of every day that the erasure touched to what the tables and landing hold now, in one commit.
+
+    Args:
+        lake: the application's tables.
+        tables: which of them its daily assets fill.
+        touched: partitions that were rewritten, by table.
+        in_step: days whose entry was that of what had landed, by raw table.
+        fresh: days that were not stale, by derived table.
+        landed: content hashes of the landed days as they are now.
+        lookback: of the derived tables.
+        start: the application's first day.
+        stamp: who writes.
+    """
+    specs = [tables.predictions, GROUND_TRUTH, tables.joined, tables.gold]
+    assets = [*(spec.name for spec in specs), *(name for name in lookback if name not in STAGE_OF)]
+    before = {asset: ledger.entries_of(lake, asset) for asset in assets}
+    after = {asset: dict(entries) for asset, entries in before.items()}
+    for spec in specs:
+        entries = after[spec.name]
+        stage = STAGE_OF[spec.name]
+        rewritten = {day for day, _ in touched.get(spec.name, [])}
+        days = rewritten | {day for day, of in touched.get(QUARANTINE.name, []) if of == stage}
+        for day in sorted(days & set(entries)):
+            entries[day] = _recounted(lake, spec, entries[day])
+            if spec.name not in landed and day in rewritten:
+                entries[day] = replace(entries[day], content_hash=ledger.content_hash(lake.read(spec, [day])))
+        for day in in_step.get(spec.name, []):
+            if day in entries:
+                entries[day] = replace(entries[day], content_hash=landed[spec.name].get(day, entries[day].content_hash))
+    for asset, inputs in lookback.items():
+        for day in fresh.get(asset, []):
+            if entry := after[asset].get(day):
+                hashes = {
+                    name: ledger.window_hash(
+                        after[name], ledger.day_range(max(start, day - timedelta(days=days_before)), day)
+                    )
+                    for name, days_before in inputs.items()
+                }
+                after[asset][day] = replace(entry, input_hashes=hashes)
+    joined = tables.joined.name
+    _rename_judged_days(
+        lake,
+        {(day, before[joined][day].content_hash): entry.content_hash for day, entry in after[joined].items()},
+        stamp,
+    )
+    changed = [entry for asset in assets for day, entry in after[asset].items() if entry != before[asset][day]]
+    if changed:
+        ledger.record(lake, changed, stamp)
+
+
+def _recounted(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
+    """The entry with the rows that the day's partitions of the table and of quarantine hold now."""
+    columns = [spec.day_column or "", *(["held_reason"] if "held_reason" in spec.schema.names else [])]
+    rows = lake.read(spec, [entry.day], columns)
+    held = rows.num_rows - rows["held_reason"].null_count if len(columns) > 1 else 0
+    refused = lake.read(QUARANTINE, [entry.day], ["stage", "reason"], where=f"stage = '{STAGE_OF[spec.name]}'")
+    in_quarantine = {each["values"]: each["counts"] for each in refused["reason"].value_counts().to_pylist()}
+    by_reason = {
+        reason: number if reason in NOT_QUARANTINED else in_quarantine.get(reason, 0)
+        for reason, number in entry.rows_by_reason.items()
+    }
+    kept = rows.num_rows - held
+    return replace(
+        entry,
+        rows_in=kept + sum(by_reason.values()),
+        rows_kept=kept,
+        rows_by_reason={reason: number for reason, number in by_reason.items() if number},
+        rows_held=held,
+    )
+
+
+def _rename_judged_days(lake: Lake, renamed: Mapping[tuple[date, str], str], stamp: RunStamp) -> None:
+    """A day that a person let in was let in by the hash of its rows: fewer of them are still those rows."""
+
+    def rename(rows: pa.Table) -> pa.Table:
+        hashes = [
+            renamed.get((day, joined), joined)
+            for day, joined in zip(rows["day"].to_pylist(), rows["joined_hash"].to_pylist(), strict=True)
+        ]
+        return rows.set_column(rows.schema.get_field_index("joined_hash"), "joined_hash", pa.array(hashes, pa.string()))
+
+    for spec in (BREAKER_DAYS, BREAKER_RESETS):
+        if lake.has_table(spec):
+            rows = lake.read(spec)
+            if not rename(rows).equals(rows):
+                lake.replace_all(spec, rename, stamp.properties())

@@ -1,0 +1,77 @@
+"""What an erasure that is killed must still know when it is given again; names of tables, days and counts only.
+
+It lies beside the receipts, as `unfinished-<keyed hash of the user id>.json`, until the receipt is written.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import msgspec
+
+from flywheel_assets.lake.erased_rows import Partition
+from flywheel_assets.lake.erased_versions import ErasedVersion
+from flywheel_assets.lake.files import replace_file
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """How things stood before the first attempt, and what all attempts have done."""
+
+    fresh: dict[str, list[date]]
+    """Per derived table the days that were not stale: the erasure must not make them so."""
+    in_step: dict[str, list[date]]
+    """Per raw table the days whose ledger entry was that of what had landed."""
+    touched: dict[str, list[Partition]] = {}
+    """Per table the partitions that were, or are about to be, rewritten."""
+    versions: dict[str, ErasedVersion] = {}
+    """By tag."""
+    counts: dict[str, dict[str, int]] = {}
+    """What went, by kind of place and place."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The progress on disk; every change of it is durable before the call returns."""
+
+    path: Path
+    progress: Progress
+
+    @classmethod
+    def at(cls, path: Path, fresh: Mapping[str, Iterable[date]], in_step: Mapping[str, Iterable[date]]) -> "Journal":
+        """Go on from an attempt that was killed, or begin with how things stand now."""
+        if path.exists():
+            return cls(path, msgspec.json.decode(path.read_bytes(), type=Progress))
+        progress = Progress(
+            fresh={name: sorted(days) for name, days in fresh.items()},
+            in_step={name: sorted(days) for name, days in in_step.items()},
+        )
+        journal = cls(path, progress)
+        journal._save()
+        return journal
+
+    def touch(self, table: str, partitions: Iterable[Partition]) -> None:
+        """Note partitions before they change."""
+        known = self.progress.touched.get(table, [])
+        self.progress.touched[table] = list(dict.fromkeys([*known, *partitions]))
+        self._save()
+
+    def changed(self, version: ErasedVersion) -> None:
+        """Note a version before its tag moves."""
+        self.progress.versions[version.tag] = version
+        self._save()
+
+    def count(self, kind: str, place: str, number: int) -> None:
+        """Add to what went from a place, when it is gone."""
+        counts = Counter(self.progress.counts.get(kind, {}))
+        counts[place] += number
+        self.progress.counts[kind] = dict(counts)
+        self._save()
+
+    def close(self) -> None:
+        """The receipt is written: nothing needs to be remembered."""
+        self.path.unlink(missing_ok=True)
+
+    def _save(self) -> None:
+        replace_file(self.path, msgspec.json.encode(self.progress))
