@@ -18,8 +18,8 @@ from flywheel_assets.defs.automation import PARTITION_TAG
 from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
 from flywheel_assets.defs.running import open_instance, request_retry
 from flywheel_assets.errors import UnknownNameError
+from flywheel_assets_tests.command_line import ROOT, flywheel
 
-ROOT = Path(__file__).parent.parent
 EDIT = {
     "prompt": "Read the first 10 rows of orders",
     "original_llm_output": 'rows = ledger.get_table("orders").head(10)',
@@ -27,7 +27,8 @@ EDIT = {
 }
 
 
-def flywheel(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def flywheel_process(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """In a process of its own, where nothing is imported yet."""
     environment = {**os.environ, "FLYWHEEL_HOME": str(home), "COLUMNS": "200"}
     environment.pop("DAGSTER_HOME", None)
     return subprocess.run(
@@ -43,7 +44,7 @@ def flywheel(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_a_first_edit_reaches_gold_with_turn_now(tmp_path: Path) -> None:
     with running_capture(tmp_path / "landing", ["assistant"]) as capture:
         assert httpx.post(f"{capture.url}/v1/assistant/edits", json=EDIT).status_code == 202
-    turned = flywheel(tmp_path, "turn", "--now")
+    turned = flywheel_process(tmp_path, "turn", "--now")
     assert turned.returncode == 0, turned.stderr
     assert "kept" in turned.stdout
     assert "provisional until it closes" in turned.stdout
@@ -54,7 +55,7 @@ def test_curate_needs_no_dagster_and_counts_what_it_drops(tmp_path: Path) -> Non
     pairs, gold = tmp_path / "pairs.jsonl", tmp_path / "gold.jsonl"
     same = {**EDIT, "final_user_edit": EDIT["original_llm_output"]}
     pairs.write_text("\n".join([json.dumps(EDIT), json.dumps(same), "{broken"]) + "\n")
-    curated = flywheel(tmp_path, "curate", str(pairs), "--out", str(gold))
+    curated = flywheel_process(tmp_path, "curate", str(pairs), "--out", str(gold))
     assert curated.returncode == 0, curated.stderr
     assert [set(json.loads(line)) for line in gold.read_text().splitlines()] == [{"prompt", "chosen", "rejected"}]
     for reason in ("unchanged", "malformed_event"):
@@ -71,6 +72,13 @@ def test_import_lands_a_file_and_says_what_is_next(tmp_path: Path) -> None:
     assert "1 of 2 lines accepted, 1 refused" in imported.stdout
     assert "line 2" in imported.stderr
     assert len(list((tmp_path / "landing" / "assistant" / "feedback").glob("received_date=*/*.jsonl"))) == 1
+
+
+def test_a_process_that_fails_says_one_line_and_ends_with_1(tmp_path: Path) -> None:
+    failed = flywheel_process(tmp_path, "turn", "-a", "asistant")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: UnknownNameError: unknown application 'asistant'; known: assistant")
+    assert "Traceback" not in failed.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,21 +14,28 @@ from flywheel_assets.lake.exclusions import every_exclusion
 from flywheel_assets.lake.exports import ExportSet, read_manifest
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import day
+from flywheel_assets_tests.command_line import ROOT, flywheel
 from flywheel_assets_tests.lake.gold import write_gold_days
-from flywheel_assets_tests.test_cli import ROOT, flywheel
+from flywheel_assets_tests.prepared import PreparedFolder
 
 NAME = APPLICATION.name
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedFolder:
     """Three gold days, the first two of them in dpo_gold_v1."""
-    stores = Stores(home=str(tmp_path))
+    home = tmp_path_factory.mktemp("home")
+    stores = Stores(home=str(home))
     lake, versions = stores.lake(NAME), stores.versions(NAME)
     write_gold_days(lake, {day(0): 3, day(1): 4})
     cut_pair_version(lake, versions, "dpo_gold_v1", ResolutionRules(holdout_share=0.0), "1")
     write_gold_days(lake, {day(2): 5})
-    return tmp_path
+    return PreparedFolder(home)
+
+
+@pytest.fixture
+def home(prepared: PreparedFolder) -> Path:
+    return prepared.restored()
 
 
 def test_an_exclusion_from_dry_run_to_its_end(home: Path) -> None:
