@@ -140,8 +140,7 @@ class _Key(msgspec.Struct):
 
 def _filtered(lake: Lake, path: Path, target: Path, column: str | None, keys: set[str], subject: str | None) -> int:
     conditions = []
-    with lake.connect() as connection:
-        connection.execute("SET preserve_insertion_order = true")
+    with lake.connect(keeps_order=True) as connection:
         connection.register("gone", pa.table({"key": pa.array(sorted(keys), pa.string())}))
         if column is not None:
             conditions.append(f"{column} IN (SELECT key FROM gone)")

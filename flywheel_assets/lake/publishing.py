@@ -158,11 +158,10 @@ def _taken(where: str) -> VersionConflictError:
 
 def _converted(path: Path, file: ExportedFile, work: Path) -> Path:
     """The other format of an exported file, rows in the same order."""
-    with connect(work / "spill") as connection:
+    with connect(work / "spill", keeps_order=True) as connection:
         if path.suffix == ".parquet":
             other = work / f"{path.stem}.jsonl"
             query, how = f"FROM read_parquet({quoted(str(path))})", "FORMAT json"
-            connection.execute("SET preserve_insertion_order = true")
         else:
             other = work / f"{path.stem}.parquet"
             columns = ", ".join(f"{name}: '{kind}'" for name, kind in _ROW_TYPES.items())

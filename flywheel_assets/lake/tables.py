@@ -273,10 +273,10 @@ class Lake:
         """A fresh local path for one partition's file under construction."""
         return self.scratch / "building" / f"{spec.name}-{day.isoformat()}-{uuid.uuid4().hex}.parquet"
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection that spills into this lake's scratch folder."""
+    def connect(self, keeps_order: bool = False) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection that spills into this lake's scratch folder; see `engine.connect`."""
         self.scratch.mkdir(parents=True, exist_ok=True)
-        return connect(self.scratch / "spill")
+        return connect(self.scratch / "spill", keeps_order)
 
     def write_day(self, connection: duckdb.DuckDBPyConnection, spec: TableSpec, day: date, query: str) -> Path | None:
         """Run `query` (all columns of `spec`, one day) into a new local file; None where it gives no rows."""
