@@ -49,9 +49,10 @@ def curate_days(
     refused: dict[date, Path] = {}
     entries: list[LedgerEntry] = []
     judged: list[breaker.JudgedDay] = []
+    planned = lake.plan_days(JOINED_FEEDBACK, days)
     with lake.connect() as connection:
         for day in sorted(days):
-            rows = lake.read(JOINED_FEEDBACK, [day])
+            rows = lake.read(JOINED_FEEDBACK, [day], planned=planned, connection=connection)
             curated = curate(rows, lake.application, rules)
             if joined[day].is_closed:
                 figures = inspect_day(rows, curated, breaker.trailing_rows(every_joined, day, limits), limits)
@@ -72,7 +73,7 @@ def curate_days(
                     asset=CURATED_DPO_PAIRS.name,
                     day=day,
                     is_closed=joined[day].is_closed,
-                    content_hash=ledger.content_hash(gold),
+                    content_hash=ledger.content_hash(gold, connection),
                     input_hashes={JOINED_FEEDBACK.name: ledger.window_hash(every_joined, read)},
                     rows_in=joined[day].rows_kept,
                     rows_kept=curated.kept.num_rows,

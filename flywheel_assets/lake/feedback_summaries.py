@@ -45,9 +45,10 @@ def summarize_days(lake: Lake, days: Sequence[date], stamp: RunStamp) -> dict[da
     joined = ledger.require(lake, JOINED_FEEDBACK.name, days)
     files: dict[date, Path] = {}
     entries: list[LedgerEntry] = []
+    planned = lake.plan_days(JOINED_FEEDBACK, days)
     with lake.connect() as connection:
         for day in sorted(days):
-            lake.register(connection, JOINED_FEEDBACK, [day], _COLUMNS, view="joined")
+            lake.register(connection, JOINED_FEEDBACK, [day], _COLUMNS, view="joined", planned=planned)
             rows = connection.sql(_SUMMARY).to_arrow_table()
             connection.register("summary", rows)
             if file := lake.write_day(connection, FEEDBACK_SUMMARY, day, "SELECT * FROM summary"):
@@ -57,7 +58,7 @@ def summarize_days(lake: Lake, days: Sequence[date], stamp: RunStamp) -> dict[da
                     asset=FEEDBACK_SUMMARY.name,
                     day=day,
                     is_closed=joined[day].is_closed,
-                    content_hash=ledger.content_hash(rows),
+                    content_hash=ledger.content_hash(rows, connection),
                     input_hashes={JOINED_FEEDBACK.name: ledger.window_hash(joined, [day])},
                     rows_in=rows.num_rows,
                     rows_kept=rows.num_rows,

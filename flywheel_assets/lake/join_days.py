@@ -4,7 +4,7 @@ Only key columns are read over the window of days. Text is fetched day by day fo
 memory is bounded by one day's feedback whatever the length of the range.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -54,11 +54,12 @@ def join_days(
     feedback = ledger.require(lake, GROUND_TRUTH.name, window_days)
     with lake.connect() as connection:
         keys = _join_window(lake, connection, tables, days, window_days, window)
+        planned = {spec.name: lake.plan_days(spec, window_days) for spec in (tables.predictions, GROUND_TRUTH)}
         files: dict[date, Path] = {}
         refused: dict[date, Path] = {}
         entries: list[LedgerEntry] = []
         for day in sorted(days):
-            rows = _fetch_matched(lake, connection, tables, keys, day)
+            rows = _fetch_matched(lake, connection, tables, keys, day, planned)
             connection.register("joined", rows)
             if file := lake.write_day(connection, tables.joined, day, "SELECT * FROM joined"):
                 files[day] = file
@@ -71,7 +72,7 @@ def join_days(
                     asset=JOINED_FEEDBACK.name,
                     day=day,
                     is_closed=all(predictions[past].is_closed and feedback[past].is_closed for past in lookback),
-                    content_hash=ledger.content_hash(rows),
+                    content_hash=ledger.content_hash(rows, connection),
                     input_hashes={
                         RAW_PREDICTIONS.name: ledger.window_hash(predictions, lookback),
                         GROUND_TRUTH.name: ledger.window_hash(feedback, lookback),
@@ -119,15 +120,20 @@ def _join_window(
 
 
 def _fetch_matched(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, tables: ApplicationTables, keys: JoinedKeys, day: date
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    tables: ApplicationTables,
+    keys: JoinedKeys,
+    day: date,
+    planned: Mapping[str, Mapping[date, Sequence[Path]] | None],
 ) -> pa.Table:
     """The joined rows of one day, in the columns of `tables.joined`."""
     matches = keys.matches.filter(pc.equal(keys.matches["completed_date"], pa.scalar(day)))
     if not matches.num_rows:
         return tables.joined.schema.empty_table()
     connection.register("matched", matches)
-    lake.register(connection, GROUND_TRUTH, _days_in(matches["feedback_date"]))
-    lake.register(connection, tables.predictions, _days_in(matches["prediction_date"]))
+    for spec, column in ((GROUND_TRUTH, "feedback_date"), (tables.predictions, "prediction_date")):
+        lake.register(connection, spec, _days_in(matches[column]), planned=planned[spec.name])
     columns = _TEXT_COLUMNS if tables.is_text else _SCORE_COLUMNS
     rows = connection.sql(_JOINED_ROWS.format(columns=columns)).to_arrow_table()
     return _with_subject(rows, tables)

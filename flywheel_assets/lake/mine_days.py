@@ -141,7 +141,7 @@ def _mine_day(
         file=lake.write_day(connection, HARD_EXAMPLES, day, "SELECT * FROM kept_examples"),
         quarantine_file=lake.write_day(connection, QUARANTINE, day, _refused_sql(day, rules)),
         dispute_file=lake.write_day(connection, QUARANTINE, day, _disputed_sql(day, contract, rules)),
-        content_hash=ledger.content_hash(rows),
+        content_hash=ledger.content_hash(rows, connection),
         rows_kept=kept,
         rows_by_reason=reasons,
     )

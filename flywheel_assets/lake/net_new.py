@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 
-from flywheel_assets import records
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.exports import Manifest, read_manifest
@@ -51,9 +50,7 @@ def lake_content(lake: Lake, versions: Versions, gold: TableSpec) -> str:
     A daily run moves the snapshots six times, and a day materialized again to the same content does, too; neither
     changes this, so that rows are read once.
     """
-    days = ledger.closed_days(lake, gold.name)
-    content = records.stable_id("days", [(day.isoformat(), each) for day, each in days.items()])
-    return "/".join([content, _head(lake, EXCLUSIONS), _last_trained(versions)])
+    return "/".join([ledger.closed_content(lake, gold.name), _head(lake, EXCLUSIONS), _last_trained(versions)])
 
 
 def _head(lake: Lake, spec: TableSpec) -> str:

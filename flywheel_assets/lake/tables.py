@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets import records
+from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import PartitionMismatchError
 from flywheel_assets.lake.commits import COMMIT_KEY, commit_lock, retried, was_committed
 from flywheel_assets.lake.engine import connect, write_parquet
@@ -293,18 +294,31 @@ class Lake:
         columns: Sequence[str] | None = None,
         view: str | None = None,
         snapshot_id: int | None = None,
+        planned: Mapping[date, Sequence[Path]] | None = None,
     ) -> None:
         """Make partitions of a table a view of `connection`, read lazily.
 
         On local disk DuckDB reads the Parquet files itself, about twice as fast as through Arrow; that is right only
         because partition replace leaves neither delete files nor rewritten rows.
+
+        Args:
+            connection: gets the view.
+            spec: the table.
+            days: which partitions; None: all.
+            columns: which columns; None: all.
+            view: its name; None: the table's.
+            snapshot_id: as of which snapshot; None: the head.
+            planned: what `plan_days` said about (at least) `days`, so that the table need not be asked again.
         """
         view = view or spec.name
         wanted = None if days is None else list(days)
-        table = self.table(spec)
         names = list(columns or spec.schema.names)
         # Of an earlier call: `register` replaces only what `register` made.
         connection.execute(f"DROP VIEW IF EXISTS {view}")
+        if planned is not None and wanted is not None:
+            _view(connection, spec, view, names, [path for day in wanted for path in planned.get(day, ())])
+            return
+        table = self.table(spec)
         if (snapshot_id is None and table.current_snapshot() is None) or wanted == []:
             connection.register(view, spec.schema.empty_table().select(names))
             return
@@ -313,13 +327,27 @@ class Lake:
         where = EVERY_ROW if wanted is None else _partition_filter(spec, wanted)
         scan = table.scan(row_filter=where, selected_fields=tuple(names), snapshot_id=snapshot_id)
         paths = [_local_path(task.file.file_path) for task in scan.plan_files()]
-        if not paths:
-            connection.register(view, spec.schema.empty_table().select(names))
-        elif all(path is not None for path in paths):
-            files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-            connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(names)} FROM read_parquet([{files}])")
+        local = [path for path in paths if path is not None]
+        if len(local) == len(paths):
+            _view(connection, spec, view, names, local)
         else:
             connection.register(view, scan.to_arrow())
+
+    def plan_days(self, spec: TableSpec, days: Sequence[date]) -> dict[date, list[Path]] | None:
+        """The files of each of the days, for `register`; None where they are not on local disk.
+
+        A range that reads its days one by one spent more on loading and planning the table than on their rows.
+        """
+        from flywheel_assets.lake.iceberg import day_of
+
+        table = self.table(spec)
+        planned: dict[date, list[Path]] = {}
+        for task in table.scan(row_filter=_partition_filter(spec, days)).plan_files() if days else ():
+            path = _local_path(task.file.file_path)
+            if path is None:
+                return None
+            planned.setdefault(day_of(task.file), []).append(path)
+        return planned
 
     def read(
         self,
@@ -328,17 +356,22 @@ class Lake:
         columns: Sequence[str] | None = None,
         snapshot_id: int | None = None,
         where: str = "true",
+        planned: Mapping[date, Sequence[Path]] | None = None,
+        connection: duckdb.DuckDBPyConnection | None = None,
     ) -> pa.Table:
         """Partitions of a table as Arrow, in the schema's column order; `days=None` reads all of it.
 
-        `where` is SQL over the columns that are read.
+        `where` is SQL over the columns that are read, `planned` as for `register`; without a `connection` a new one
+        reads.
         """
-        if snapshot_id is None and self.table(spec).current_snapshot() is None:
-            # Without a connection, which costs 15 ms of CPU: the trigger asks for exclusions at every change.
-            return spec.schema.empty_table().select(list(columns or spec.schema.names))
-        with self.connect() as connection:
-            self.register(connection, spec, days, columns, view="wanted", snapshot_id=snapshot_id)
-            rows = connection.sql(f"SELECT * FROM wanted WHERE {where}").to_arrow_table()
+        if connection is None:
+            if snapshot_id is None and self.table(spec).current_snapshot() is None:
+                # A connection costs 15 ms of CPU, and the trigger asks for exclusions at every change.
+                return spec.schema.empty_table().select(list(columns or spec.schema.names))
+            with self.connect() as own:
+                return self.read(spec, days, columns, snapshot_id, where, planned, own)
+        self.register(connection, spec, days, columns, view="wanted", snapshot_id=snapshot_id, planned=planned)
+        rows = connection.sql(f"SELECT * FROM wanted WHERE {where}").to_arrow_table()
         names = list(columns or spec.schema.names)
         return rows.select(names).cast(_nullable(pa.schema([spec.schema.field(name) for name in names])))
 
@@ -354,6 +387,16 @@ class Lake:
                 day = partition[spec.day_column]
                 counts[day] = counts.get(day, 0) + entry["record_count"]
         return counts
+
+
+def _view(
+    connection: duckdb.DuckDBPyConnection, spec: TableSpec, view: str, names: Sequence[str], paths: Sequence[Path]
+) -> None:
+    if not paths:
+        connection.register(view, spec.schema.empty_table().select(list(names)))
+        return
+    files = ", ".join(quoted(str(path)) for path in paths)
+    connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(names)} FROM read_parquet([{files}])")
 
 
 def column_list(schema: pa.Schema) -> str:

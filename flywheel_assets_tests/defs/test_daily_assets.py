@@ -1,6 +1,7 @@
 """HTTP events to gold through real Dagster runs: ranges, repeats, backfills, failures."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -9,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import httpx
 import pytest
+from pyiceberg.table import Table
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.capture.service import running_capture
@@ -17,8 +19,11 @@ from flywheel_assets.defs.preference import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake.ledger import content_hash, day_range
+from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.ledger import closed_days, content_hash, day_range
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, QUARANTINE, RAW_PREDICTIONS
+from flywheel_assets_tests.builders import make_feedback
+from flywheel_assets_tests.lake.workbench import Workbench
 
 FIRST = date(2026, 9, 1)
 LAST = FIRST + timedelta(days=3)
@@ -136,6 +141,35 @@ def test_a_range_gives_what_its_days_give_one_by_one_in_any_backfill(
     assert contents(other) == contents(home)
 
 
+def test_a_month_in_one_run_makes_as_many_commits_as_a_day(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run per day of a backfill costs two CPU seconds of Dagster each, and a commit per day and table."""
+    days = day_range(FIRST, FIRST + timedelta(days=30))
+    bench = Workbench(tmp_path, application="assistant")
+    for day in days:
+        at = {"received_at": datetime.combine(day, datetime.min.time(), UTC)}
+        bench.land(EventKind.FEEDBACK, day, [make_feedback(event_id=f"{day}", prediction_id=f"{day}", **at)])
+    commits: list[str] = []
+    commit = Table._do_commit
+
+    def counted(table: Table, *given: object, **named: object) -> None:
+        commits.append(table.name()[-1])
+        commit(table, *given, **named)
+
+    monkeypatch.setattr(Table, "_do_commit", counted)
+    driver = driver_in(tmp_path, instance, datetime(2026, 12, 1, tzinfo=UTC))
+    assert driver.materialize(days[0], days[-2]).succeeded
+    of_the_month = Counter(commits)
+    commits.clear()
+    assert driver.materialize(days[-1], days[-1]).succeeded
+    assert of_the_month == Counter(commits)
+    lake = Stores(home=str(tmp_path)).lake("assistant")
+    for spec in (RAW_PREDICTIONS, GROUND_TRUTH, JOINED_FEEDBACK, CURATED_DPO_PAIRS):
+        assert list(closed_days(lake, spec.name)) == days
+    assert lake.rows_per_day(CURATED_DPO_PAIRS) == dict.fromkeys(days, 1)
+
+
 def test_every_partition_of_a_range_run_gets_its_own_numbers(home: Path, instance: dg.DagsterInstance) -> None:
     """Metadata returned by a range run is copied to each of its partitions: ten days of 10 rows once summed to 100."""
     driver_in(home, instance, AFTER_ALL_DAYS).materialize(FIRST, LAST)
@@ -169,8 +203,6 @@ def test_an_open_day_is_provisional_until_it_is_materialized_closed(home: Path, 
     lake = Stores(home=str(home)).lake("assistant")
     in_the_evening = datetime(2026, 9, 4, 20, tzinfo=UTC)
     driver_in(home, instance, in_the_evening).materialize(FIRST, LAST)
-    from flywheel_assets.lake.ledger import closed_days
-
     assert max(closed_days(lake, CURATED_DPO_PAIRS.name)) == date(2026, 9, 3)
     driver_in(home, instance, AFTER_ALL_DAYS).materialize(LAST, LAST)
     assert max(closed_days(lake, CURATED_DPO_PAIRS.name)) == LAST
