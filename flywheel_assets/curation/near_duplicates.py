@@ -65,12 +65,18 @@ def clusters(
 ) -> npt.NDArray[np.int64]:
     """The cluster of every row: rows of one group with equal contents, or chained by near-equal signatures.
 
+    Does not depend on the order of the rows, which is that of files and thus of how often a day was written: within a
+    band not every two rows are compared, and which ones are decides what is chained.
+
     Args:
         content_hash: equal for equal contents, without nulls.
         signature: of `signatures`, or null.
         group: rows of different groups are never one cluster.
     """
-    contents = pc.dictionary_encode(_whole(content_hash)).indices.to_numpy().astype(np.int64)
+    encoded = pc.dictionary_encode(_whole(content_hash))
+    by_hash = np.empty(len(encoded.dictionary), np.int64)
+    by_hash[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(by_hash))
+    contents = by_hash[encoded.indices.to_numpy()]
     _, first_row, labels = np.unique(
         group * (contents.max(initial=0) + 1) + contents, return_index=True, return_inverse=True
     )

@@ -37,7 +37,7 @@ from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 
 CURATE_CODE_VERSION = "2"
-RESOLVE_CODE_VERSION = "1"
+RESOLVE_CODE_VERSION = "2"
 
 
 def preference_flywheel(
