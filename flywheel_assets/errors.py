@@ -18,6 +18,7 @@ FlywheelError
 │   └── TrainingError              the trainer refused its input or produced an unusable model
 └── TransientError                 the same input may succeed later: Dagster retries
     ├── CommitContentionError      the lake's commit lock or catalog stayed busy past the deadline
+    ├── DiskFullError              a disk that the lake writes to is full; nothing was lost
     ├── OpenSegmentError           capture still writes a segment that holds what is to be erased
     ├── CaptureUnavailableError    the capture service did not answer
     ├── LandingUnavailableError    the landing zone on S3 does not answer
@@ -111,6 +112,10 @@ class TransientError(FlywheelError):
 
 class CommitContentionError(TransientError):
     """The lake's commit lock or its catalog stayed busy past the deadline."""
+
+
+class DiskFullError(TransientError):
+    """A disk that the lake writes to is full; what was committed stays, what was begun is gone."""
 
 
 class OpenSegmentError(TransientError):

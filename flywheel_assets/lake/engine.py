@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 
 from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.lake.failed_steps import remember_built
 
 MEMORY_LIMIT = "2GB"
 """Of all connections of one process to one spill folder together."""
@@ -54,6 +55,7 @@ def _database(spill_folder: Path | None, keeps_order: bool, _process: int) -> du
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path, row_group_rows: int) -> int:
     """Run `query` into one zstd Parquet file and return its row count; no file is left behind for zero rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remember_built(path)
     written = connection.execute(
         f"COPY ({query}) TO {quoted(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_rows:d})"
     ).fetchone()

@@ -24,7 +24,7 @@ from flywheel_assets.lake.publishing import copies_of
 from flywheel_assets.lake.references import tags
 from flywheel_assets.lake.tables import Lake, TableSpec
 from flywheel_assets.lake.traces import Traces
-from flywheel_assets.lake.versions import Pin, VersionFolder, Versions, version_number
+from flywheel_assets.lake.versions import VersionFolder, Versions, read_pin, version_number
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -89,6 +89,9 @@ def erase_versions(
         version = ErasedVersion(tag=name, snapshot_before=before, snapshot_after=after, gold_rows_removed=total(found))
         if exported is not None:
             version = _revised(lake, exported, version, keys, found, erasure)
+        elif folder is not None and folder.pin.exists():
+            # Of a cut that was killed before it exported: pinned to the old snapshot it could never be finished.
+            _move_pin(folder, after)
         if version.exported_rows_removed:
             _drop_work(lake, name)
         on_changed(version)
@@ -110,7 +113,7 @@ def _revised(
     found: Mapping[Partition, Found],
     erasure: str,
 ) -> ErasedVersion:
-    pin = msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
+    pin = read_pin(folder)
     pinned = sum(each.rows for (day, _), each in found.items() if day.isoformat() in pin.days)
     manifest = read_manifest(folder.export)
     if found and manifest.snapshot_id == version.snapshot_after:
@@ -118,8 +121,7 @@ def _revised(
         revised = manifest.erasures[-1]
     else:
         revised = revise_export(lake, folder, keys, version.snapshot_after, pinned, erasure)
-    moved = msgspec.structs.replace(pin, snapshot_id=version.snapshot_after)
-    replace_file(folder.pin, msgspec.json.format(msgspec.json.encode(moved)))
+    _move_pin(folder, version.snapshot_after)
     return msgspec.structs.replace(
         version,
         exported_rows_removed=sum(revised.rows_removed.values()),
@@ -129,6 +131,11 @@ def _revised(
         and any(rows for which, rows in revised.rows_removed.items() if which in (ExportSet.TRAIN, ExportSet.ACCEPTED)),
         copies=copies_of(folder),
     )
+
+
+def _move_pin(folder: VersionFolder, snapshot_id: int) -> None:
+    moved = msgspec.structs.replace(read_pin(folder), snapshot_id=snapshot_id)
+    replace_file(folder.pin, msgspec.json.format(msgspec.json.encode(moved)))
 
 
 def _keys(lake: Lake, gold: TableSpec, traces: Traces, snapshot_id: int) -> set[str]:

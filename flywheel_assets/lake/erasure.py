@@ -38,6 +38,7 @@ from flywheel_assets.lake.erased_people import erasure_key, keyed_hash
 from flywheel_assets.lake.erased_rows import Partition, erase_head, find_rows, read_rows, total
 from flywheel_assets.lake.erased_versions import ErasedVersion, erase_versions
 from flywheel_assets.lake.erasure_progress import Journal
+from flywheel_assets.lake.failed_steps import full_disk_told
 from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.landing import EventKind, refuse_while_closing
@@ -145,7 +146,8 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
         InvalidRuleError: the reason quotes the user id.
         OpenSegmentError: capture still writes a segment that holds the person's events, or a landing day is about to
             close; nothing was changed.
-        CommitContentionError: another erasure is at work.
+        CommitContentionError: another erasure is at work, or a version is being cut.
+        DiskFullError: no space is left; given again it finishes.
         LandingError: landing lies on S3, which failed; repeat.
     """
     lake, traces = place.lake, plan.traces
@@ -154,7 +156,9 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
     place.landing.refuse_open_segments(traces.covers_line)
     refuse_while_closing(now.date() - timedelta(days=1), now)
     # One at a time: two that rewrite the same days would each take the other's work for leftovers.
-    with commit_lock(lake.catalog_uri, lake.scratch / "locks", f"{lake.application}.erasure", _LOCK_TIMEOUT_S):
+    alone = commit_lock(lake.catalog_uri, lake.scratch / "locks", f"{lake.application}.erasure", _LOCK_TIMEOUT_S)
+    # And no cut beside it: a version would be exported, and tagged, with what was read before.
+    with alone, lake.cutting(), full_disk_told(place.landing.folder, place.versions.root, *lake.places):
         return _erase(place, traces, who, reason, now, grace)
 
 

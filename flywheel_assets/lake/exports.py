@@ -15,8 +15,10 @@ The folder appears by one rename, so a torn export is never visible under its fi
 against the manifest before they use a row.
 """
 
+import errno
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
@@ -26,7 +28,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
-from flywheel_assets.lake.files import file_sha256, write_synced
+from flywheel_assets.lake.files import file_sha256, sync_folder, write_synced
 
 MANIFEST_FILE = "manifest.json"
 
@@ -175,8 +177,8 @@ def write_export(
     Raises:
         VersionConflictError: `folder` holds an export with other content.
     """
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
+    # Not by process id: two containers that share the disk may have the same.
+    building = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
     building.mkdir(parents=True)
     try:
         manifest = Manifest(
@@ -192,15 +194,22 @@ def write_export(
             details=dict(details or {}),
         )
         write_synced(building / MANIFEST_FILE, encode_manifest(manifest))
-        if folder.exists():
-            if manifest_sha256(folder) == manifest_sha256(building):
-                return verify_manifest(folder)
-            raise VersionConflictError(
-                f"{folder} holds another export of {version} (manifest {manifest_sha256(folder)[:12]}, "
-                f"this one {manifest_sha256(building)[:12]}). Versions never change: cut a new one."
-            )
-        os.rename(building, folder)
-        return manifest
+        sync_folder(building)
+        try:
+            os.rename(building, folder)
+        except OSError as error:
+            # Asked only now: whoever asks before the rename may be overtaken in between.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            sync_folder(folder.parent)
+            return manifest
+        if manifest_sha256(folder) == manifest_sha256(building):
+            return verify_manifest(folder)
+        raise VersionConflictError(
+            f"{folder} holds another export of {version} (manifest {manifest_sha256(folder)[:12]}, "
+            f"this one {manifest_sha256(building)[:12]}). Versions never change: cut a new one."
+        )
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -18,15 +18,15 @@ def write_once(path: Path, content: bytes) -> bool:
     """Create `path` with `content`, whole or not at all; False when it existed already and was left as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
-    write_synced(temporary, content)
     try:
+        write_synced(temporary, content)
         os.link(temporary, path)
     except FileExistsError:
         return False
     else:
         return True
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
 
 
@@ -34,8 +34,11 @@ def replace_file(path: Path, content: bytes) -> None:
     """Put `content` at `path` by one atomic rename, whatever was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
-    write_synced(temporary, content)
-    os.replace(temporary, path)
+    try:
+        write_synced(temporary, content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

@@ -65,11 +65,16 @@ def expire_snapshots(lake: Lake, spec: TableSpec, older_than: datetime) -> int:
 def sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
     """Delete what has been unreachable for `grace`; what is found unreachable for the first time waits for that long.
 
-    With a grace of zero everything unreachable goes at once; a writer whose files it hits fails and can be run again.
+    Under the commit lock, which a writer holds from its first file in the table's folder to its commit: without a grace
+    the sweep once took a file between the two, and the commit then referred to nothing.
     """
     if not lake.has_table(spec):
         return Swept(Stored(0, 0), Stored(0, 0), Stored(0, 0))
-    # Listed before the table is loaded: what is committed in between is reachable, what is written later not listed.
+    with lake.locked(spec):
+        return _sweep(lake, spec, grace, now)
+
+
+def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
     listed = {info.path: info for info in _files_of(lake.table(spec))}
     table = lake.table(spec)
     needed = {_path(uri) for uri in _reachable(table)}

@@ -18,6 +18,7 @@ from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.erased_people import ErasedPeople, erased_people
+from flywheel_assets.lake.failed_steps import full_disk_told, removes_unfinished
 from flywheel_assets.lake.landed_lines import POSITION, RefusedLine, read_lines
 from flywheel_assets.lake.landing import EventKind, LandedDay, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
@@ -38,6 +39,7 @@ def raw_table(kind: EventKind, tables: ApplicationTables) -> TableSpec:
     return tables.predictions if kind is EventKind.PREDICTION else GROUND_TRUTH
 
 
+@removes_unfinished
 def ingest_days(
     lake: Lake,
     landing: Path | ObjectLanding,
@@ -52,13 +54,15 @@ def ingest_days(
         LandingRetiredError: a closed day's segments are gone; nothing is changed.
         ClosedDayError: a closed day's segment was altered; nothing is changed.
         LandingUnavailableError: the landing zone on S3 does not answer; nothing is changed.
+        DiskFullError: no space is left; run again, it replaces what was written.
     """
     spec = raw_table(kind, tables)
     zone = _zone(landing, lake.application, kind)
-    # Before today is listed, and for all days: the schedule reads a closed and curated day never again.
-    zone.republish_late(stamp.now)
-    # Oldest first: a segment that is late for a day that only now closes moves to today, too.
-    landed = [zone.read(day, stamp.now) for day in sorted(days)]
+    with full_disk_told(*([landing] if isinstance(landing, Path) else []), *lake.places):
+        # Before today is listed, and for all days: the schedule reads a closed and curated day never again.
+        zone.republish_late(stamp.now)
+        # Oldest first: a segment that is late for a day that only now closes moves to today, too.
+        landed = [zone.read(day, stamp.now) for day in sorted(days)]
     erased = erased_people(lake)
     with lake.connect() as connection:
         ingested = [_ingest_day(lake, connection, spec, zone, day, erased) for day in landed]

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from flywheel_assets import records
 from flywheel_assets.joining import DayAccount, JoinedKeys, JoinWindow, join_keys
 from flywheel_assets.lake import ledger
+from flywheel_assets.lake.failed_steps import removes_unfinished
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables import (
     GROUND_TRUTH,
@@ -28,6 +29,7 @@ from flywheel_assets.lake.tables import (
 from flywheel_assets.records import Reason, subject_of, subject_of_score
 
 
+@removes_unfinished
 def join_days(
     lake: Lake,
     days: Sequence[date],

@@ -14,6 +14,7 @@ from flywheel_assets.curation.sampling import draw_sql
 from flywheel_assets.errors import LandingError, SettingsError
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
+from flywheel_assets.lake.failed_steps import removes_unfinished
 from flywheel_assets.lake.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
 from flywheel_assets.lake.landing import EventKind, LandingZone
 from flywheel_assets.lake.ledger import RunStamp
@@ -77,6 +78,7 @@ class Upkeep:
     segments_removed: int
 
 
+@removes_unfinished
 def maintain(
     lake: Lake,
     tables: ApplicationTables,

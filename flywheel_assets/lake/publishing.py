@@ -20,7 +20,8 @@ from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import VersionConflictError
 from flywheel_assets.lake.engine import connect
 from flywheel_assets.lake.exports import MANIFEST_FILE, ExportedFile, ExportedRow, verify_manifest
-from flywheel_assets.lake.files import file_sha256, sync_folder
+from flywheel_assets.lake.failed_steps import full_disk_told
+from flywheel_assets.lake.files import file_sha256, replace_file, sync_folder
 from flywheel_assets.lake.versions import VersionFolder
 
 if TYPE_CHECKING:
@@ -65,12 +66,16 @@ def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[
     Raises:
         ManifestMismatchError: a file is not what its manifest says; nothing is copied.
         VersionConflictError: a name at the destination is taken by other content.
+        DiskFullError: no space is left; what was copied before stays, and is found there by the next export.
     """
     manifest = verify_manifest(folder.export)
     destination: Destination = S3Folder(s3_client(), to) if to.startswith("s3://") else LocalFolder(Path(to))
     published = []
     scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as work:
+    places = [scratch] if to.startswith("s3://") else [Path(to), scratch]
+    # Remembered before the first file goes: of a copy that nobody knows an erasure could not tell.
+    _remember(folder, to)
+    with full_disk_told(*places), tempfile.TemporaryDirectory(dir=scratch) as work:
         for file in manifest.files.values():
             original = folder.export / file.name
             published.append(destination.put(file.name, original, is_derived=False))
@@ -83,10 +88,14 @@ def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[
         published.append(
             destination.put(f"{stem}{revision}.{MANIFEST_FILE}", folder.export / MANIFEST_FILE, is_derived=False)
         )
-    if any(file.is_new for file in published):
-        with open(folder.path / _COPIES, "ab") as copies:
-            copies.write(msgspec.json.encode({"to": to, "revision": manifest.revision}) + b"\n")
     return published
+
+
+def _remember(folder: VersionFolder, to: str) -> None:
+    if to not in copies_of(folder):
+        path = folder.path / _COPIES
+        before = path.read_bytes() if path.exists() else b""
+        replace_file(path, before + msgspec.json.encode({"to": to}) + b"\n")
 
 
 def copies_of(folder: VersionFolder) -> list[str]:

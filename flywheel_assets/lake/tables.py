@@ -28,6 +28,7 @@ from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import PartitionMismatchError
 from flywheel_assets.lake.commits import COMMIT_KEY, commit_lock, retried, was_committed
 from flywheel_assets.lake.engine import connect, write_parquet
+from flywheel_assets.lake.failed_steps import full_disk_told
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -126,8 +127,8 @@ class Lake:
         from flywheel_assets.lake.iceberg import open_catalog
 
         self.scratch.mkdir(parents=True, exist_ok=True)
-        if self.catalog_uri.startswith("sqlite:///"):
-            Path(self.catalog_uri.removeprefix("sqlite:///").split("?")[0]).parent.mkdir(parents=True, exist_ok=True)
+        if self._catalog_file is not None:
+            self._catalog_file.parent.mkdir(parents=True, exist_ok=True)
         # pyiceberg logs every commit's retries itself; ours are the ones that count.
         logging.getLogger("pyiceberg").setLevel(logging.ERROR)
         with self._lock(f"{self.application}.catalog"):
@@ -161,7 +162,8 @@ class Lake:
     def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None) -> "Table":
         from flywheel_assets.lake.iceberg import forget_old_snapshots
 
-        with self.locked(spec):
+        # A catalog on a full disk answers like a busy one: retried, it would hide the cause for two minutes.
+        with self.locked(spec), full_disk_told(*self.places):
             table = self.table(spec)
             if key is not None and was_committed(table, key):
                 return table
@@ -175,6 +177,20 @@ class Lake:
     def locked(self, spec: TableSpec) -> AbstractContextManager[None]:
         """The table's commit lock; every change of the table happens while it is held."""
         return self._lock(self._full_name(spec))
+
+    def cutting(self) -> AbstractContextManager[None]:
+        """Held while a version is cut or rewritten: one at a time for each application."""
+        return self._lock(f"{self.application}.versions")
+
+    @property
+    def places(self) -> list[Path]:
+        """The folders of this machine that are written to."""
+        return [self.scratch, *(path for path in (_local_path(self.warehouse), self._catalog_file) if path is not None)]
+
+    @property
+    def _catalog_file(self) -> Path | None:
+        is_sqlite = self.catalog_uri.startswith("sqlite:///")
+        return Path(self.catalog_uri.removeprefix("sqlite:///").split("?")[0]) if is_sqlite else None
 
     def _full_name(self, spec: TableSpec) -> str:
         return f"{self.application}.{spec.name}"

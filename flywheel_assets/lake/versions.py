@@ -27,6 +27,7 @@ from flywheel_assets.errors import EmptyVersionError, UnknownNameError, VersionC
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.exclusions import excluded_per_day, in_force, pinned
 from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, verify_manifest, write_export
+from flywheel_assets.lake.failed_steps import full_disk_told, removes_unfinished
 from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.references import tag
 from flywheel_assets.lake.tables import Lake, TableSpec
@@ -167,6 +168,7 @@ def tagged_versions(lake: Lake, gold: TableSpec) -> dict[str, int]:
     return {name: reference.snapshot_id for name, reference in references.items() if _VERSION.match(name)}
 
 
+@removes_unfinished
 def cut_version(
     lake: Lake,
     versions: Versions,
@@ -187,11 +189,23 @@ def cut_version(
         rules: by which it resolves, for the manifest.
         code_version: of the resolving logic, for the manifest.
 
+    One at a time for each application: of two cuts at once the second finds what the first has made.
+
     Raises:
         EmptyVersionError: no closed day holds anything to train on.
         VersionConflictError: the tag or the export exists with other content.
+        CommitContentionError: another version is being cut, and was for two minutes.
+        DiskFullError: no space is left.
     """
-    folder = versions.folder(version)
+    with lake.cutting(), full_disk_told(versions.root, *lake.places):
+        return _cut(lake, versions.folder(version), gold, resolve, rules, code_version)
+
+
+def _cut(
+    lake: Lake, folder: VersionFolder, gold: TableSpec, resolve: Resolve, rules: Mapping[str, Any], code_version: str
+) -> Manifest:
+    version = folder.version
+    _forget_lost_pin(lake, folder, gold)
     pin = _pin(lake, folder, gold)
     if folder.export.exists():
         tag(lake, gold, pin.version, pin.snapshot_id)
@@ -233,6 +247,22 @@ def _verified(folder: VersionFolder, pin: Pin) -> Manifest:
     return manifest
 
 
+def _forget_lost_pin(lake: Lake, folder: VersionFolder, gold: TableSpec) -> None:
+    """Take back the pin of a cut that was killed before it tagged, and whose snapshot has expired since.
+
+    Nobody has seen anything of that version: it may be pinned anew. Kept, it could never be cut.
+    """
+    if not folder.pin.exists() or folder.export.exists() or folder.version in tagged_versions(lake, gold):
+        return
+    if lake.table(gold).metadata.snapshot_by_id(read_pin(folder).snapshot_id) is None:
+        folder.pin.unlink()
+
+
+def read_pin(folder: VersionFolder) -> Pin:
+    """What a version was pinned to."""
+    return msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
+
+
 def _pin(lake: Lake, folder: VersionFolder, gold: TableSpec) -> Pin:
     if folder.pin.exists() and not folder.export.exists():
         known = msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
@@ -255,5 +285,5 @@ def _pin(lake: Lake, folder: VersionFolder, gold: TableSpec) -> Pin:
             exclusions=[exclusion.id for exclusion in in_force(lake)],
         )
         write_once(folder.pin, msgspec.json.format(msgspec.json.encode(pin)))
-    # Two cuts at once: the pin that was written first is the one that holds for both.
-    return msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
+    # Where cuts do not see each other's lock, the pin that was written first is the one that holds for both.
+    return read_pin(folder)

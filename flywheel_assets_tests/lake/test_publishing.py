@@ -14,7 +14,7 @@ from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, Vers
 from flywheel_assets.lake.exclusions import ExclusionRule, exclude
 from flywheel_assets.lake.exports import ExportSet, read_manifest, read_rows
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.publishing import copies_of, publish
+from flywheel_assets.lake.publishing import LocalFolder, Published, copies_of, publish
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS
 from flywheel_assets.lake.version_summaries import SetDifference, compare, summarize, summary_of
 from flywheel_assets.lake.versions import VersionFolder, Versions
@@ -121,6 +121,25 @@ def test_names_are_never_used_twice_on_disk(bench: Workbench, versions: Versions
         copy(bench, folder, str(to))
     assert (to / "dpo_gold_v1.jsonl").read_text() == "somebody else's\n"
     assert not list(to.glob(".*")), "nothing half written is left"
+
+
+def test_a_copy_that_was_not_finished_is_remembered(
+    bench: Workbench, versions: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the first file, a copy lay there that no receipt of an erasure named."""
+    folder, put = versions.folder("dpo_gold_v1"), LocalFolder.put
+
+    def crash_after_the_first(self: LocalFolder, name: str, path: Path, *, is_derived: bool) -> Published:
+        if is_derived:
+            raise KeyboardInterrupt
+        return put(self, name, path, is_derived=is_derived)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalFolder, "put", crash_after_the_first)
+        with pytest.raises(KeyboardInterrupt):
+            copy(bench, folder, str(tmp_path / "to"))
+    assert len(list((tmp_path / "to").iterdir())) == 1
+    assert copies_of(folder) == [str(tmp_path / "to")]
 
 
 def test_a_damaged_export_is_not_copied(bench: Workbench, versions: Versions, tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""What a step of the lake has under construction: gone when the step fails, and a full disk told as what it is.
+
+A step builds its days as local files before it touches a table. One that fails removes them again: on a full disk every
+attempt would otherwise leave less room than the one before. One that is killed cannot: see `lake.unfinished`.
+"""
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from flywheel_assets.errors import DiskFullError
+
+if TYPE_CHECKING:
+    from flywheel_assets.lake.tables import Lake
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
+# DuckDB quotes the C library, unless it spills: then it speaks of its limit, which is what was free. SQLite has words
+# of its own, Postgres passes on what its server was told.
+_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "max_temp_directory_size", "database or disk is full")
+_THEIR_SPEAKERS = {"duckdb", "_duckdb", "sqlalchemy", "sqlite3", "psycopg"}
+"""Packages of errors that those words are looked for in: anywhere else they may be a user's."""
+_ALMOST_FULL_BYTES = 64 * 2**20
+"""What is named as full when an error does not say which: SQLite and DuckDB give up before the last byte."""
+
+_built: ContextVar[list[Path] | None] = ContextVar("built", default=None)
+
+
+def remember_built(path: Path) -> None:
+    """Note a local file under construction, for the step at work to remove if it fails."""
+    built = _built.get()
+    if built is not None:
+        built.append(path)
+
+
+def removes_unfinished(
+    step: Callable[Concatenate["Lake", _Arguments], _Result],
+) -> Callable[Concatenate["Lake", _Arguments], _Result]:
+    """Decorate a step of the lake: if it fails, what it was building goes, and a full disk is a `DiskFullError`."""
+
+    @wraps(step)
+    def whole(lake: "Lake", /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
+        built: list[Path] = []
+        outer = _built.set(built)
+        try:
+            with full_disk_told(*lake.places):
+                return step(lake, *arguments, **keywords)
+        except BaseException:
+            for path in built:
+                path.unlink(missing_ok=True)
+            raise
+        finally:
+            _built.reset(outer)
+
+    return whole
+
+
+@contextmanager
+def full_disk_told(*places: Path) -> Iterator[None]:
+    """Turn whatever a library says about a full disk into a `DiskFullError` that names the place.
+
+    Args:
+        places: where the block may write; those with hardly any room left are named.
+
+    Raises:
+        DiskFullError: there was no space left.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise DiskFullError(
+            f"no space left at {_fullest(places)}. Nothing that was committed is lost and nothing half-written "
+            "is visible: make room there, then run it again."
+        ) from error
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk without space, or a used-up quota, is behind an error of any of the libraries that write."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _FULL_ERRNOS:
+            return True
+        if type(seen).__module__.split(".")[0] in _THEIR_SPEAKERS and any(word in str(seen) for word in _FULL_WORDS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _fullest(places: tuple[Path, ...]) -> str:
+    there = {place: next(each for each in (place, *place.parents) if each.exists()) for place in places}
+    free = {place: shutil.disk_usage(there[place]).free for place in places}
+    full = [place for place in places if free[place] < _ALMOST_FULL_BYTES] or [min(places, key=lambda each: free[each])]
+    # Several folders of one disk are one thing to mend.
+    disks = {there[place].stat().st_dev: place for place in reversed(full)}
+    return " and ".join(f"{place} ({free[place] // 1024} KiB free)" for place in reversed(disks.values()))

@@ -1,0 +1,420 @@
+"""Processes killed anywhere, full disks, several at once: nothing is lost, nothing is half, and all of it is told."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.errors import CommitContentionError, DiskFullError
+from flywheel_assets.lake import tables
+from flywheel_assets.lake.engine import connect
+from flywheel_assets.lake.erasure import Place, erase, plan_erasure
+from flywheel_assets.lake.exports import ExportSet, read_rows
+from flywheel_assets.lake.failed_steps import full_disk_told
+from flywheel_assets.lake.garbage import expire_snapshots, sweep
+from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.pair_versions import cut_pair_version
+from flywheel_assets.lake.references import tags
+from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, PREFERENCE_TABLES
+from flywheel_assets.lake.verification import verify
+from flywheel_assets.lake.versions import Versions
+from flywheel_assets_tests.builders import APPLICATION, day
+from flywheel_assets_tests.lake import killable
+from flywheel_assets_tests.lake.gold import write_gold
+from flywheel_assets_tests.lake.killable import (
+    AFTER_ALL,
+    ASSISTANT,
+    CUT_POINTS,
+    POINTS,
+    Step,
+    Wheel,
+    forked,
+    landed,
+    plan,
+)
+from flywheel_assets_tests.lake.test_erasure import landing_of
+from flywheel_assets_tests.lake.workbench import Workbench
+
+KILLED = -9
+GOLD = CURATED_DPO_PAIRS
+ROOMS = [*EventKind, "join", "curate"]
+SLOW = pytest.mark.slow
+RULES = ResolutionRules(holdout_share=0.0)
+
+
+def assert_sound(wheel: Wheel) -> None:
+    """Every version verifies, and once garbage was collected there is none."""
+    for name, bench in wheel.benches.items():
+        assert verify(bench.lake, wheel.versions[name], bench.tables.gold).differences == ()
+        wheel.collect(name)
+    assert wheel.strays() == []
+
+
+def days_of(steps: Iterable[Step]) -> tuple[Any, ...]:
+    return tuple(sorted({on for step in steps for on in step.days}))
+
+
+def told_by(listener: Connection) -> Iterator[Any]:
+    """What a process has told, up to its end."""
+    try:
+        while True:
+            yield listener.recv()
+    except EOFError:
+        return
+
+
+def kill_at(name: str, wheel: Wheel, step: Step) -> None:
+    killed = killable.start(killable.die_at, name, wheel.root, step)
+    killed.join(120)
+    assert killed.exitcode == KILLED, f"{step} did not come by {name!r}"
+
+
+@pytest.mark.parametrize(
+    ("room", "points"),
+    [
+        ("curate", ["data file placed, no manifest", "committed, unlocked, quarantine of before"]),
+        *(pytest.param(room, list(POINTS), marks=SLOW) for room in ROOMS),
+    ],
+    ids=str,
+)
+def test_a_write_that_was_killed_is_made_whole_by_the_next(tmp_path: Path, room: str, points: list[str]) -> None:
+    """A day for each point at which a write can be cut in two; then everything is as if nothing had happened."""
+    steps = plan(len(points), 0, 0)
+    days = days_of(steps)
+    clean, victim = landed(steps, tmp_path / "clean", tmp_path / "victim")
+    before = ROOMS.index(room)
+    for action in ROOMS:
+        clean.run(Step(ASSISTANT, action, days))
+    for action in ROOMS[:before]:
+        victim.run(Step(ASSISTANT, action, days))
+    # So that what is killed creates no table on its way.
+    victim.run(Step(ASSISTANT, room, days[:1]))
+    for on, name in zip(days, points, strict=True):
+        kill_at(name, victim, Step(ASSISTANT, room, (on,)))
+        victim.run(Step(ASSISTANT, room, (on,)))
+    for action in ROOMS[before + 1 :]:
+        victim.run(Step(ASSISTANT, action, days))
+    assert victim.contents() == clean.contents()
+    assert {".parquet"} <= {path.suffix for path in victim.strays()}
+    assert_sound(victim)
+
+
+@pytest.mark.parametrize(
+    "points", [["tagged", "export written, without its name"], pytest.param(list(CUT_POINTS), marks=SLOW)], ids=len
+)
+def test_a_cut_that_was_killed_is_made_whole_by_the_next(tmp_path: Path, points: list[str]) -> None:
+    steps = plan(2, 0, 0)
+    wheels = landed(steps, tmp_path / "clean", tmp_path / "victim")
+    for wheel in wheels:
+        for action in ROOMS:
+            wheel.run(Step(ASSISTANT, action, days_of(steps)))
+    clean, victim = wheels
+    for number, name in enumerate(points, start=1):
+        cut = Step(ASSISTANT, "cut", version=f"dpo_gold_v{number}")
+        kill_at(name, victim, cut)
+        assert victim.verified_exports() == (number if name == "export visible, nobody told" else number - 1)
+        for wheel in wheels:
+            wheel.run(cut)
+    assert victim.contents() == clean.contents()
+    assert_sound(victim)
+
+
+@pytest.mark.parametrize("steps", [plan(1, 1, 0), pytest.param(plan(15, 10, 10), marks=SLOW)], ids=len)
+def test_kills_at_random_moments_change_nothing(tmp_path: Path, steps: list[Step]) -> None:
+    """Killed about as often as there are steps, at moments drawn by lot, and started again until all are done.
+
+    The large plan is 100 writes, 20 version cuts and 10 collections of garbage of two applications.
+    """
+    clean, victim = landed(steps, tmp_path / "clean", tmp_path / "victim")
+    listener, teller = forked.Pipe(duplex=False)
+    undisturbed = killable.start(killable.work, clean.root, steps, 0, teller)
+    teller.close()
+    assert listener.recv() == -1
+    began = time.monotonic()
+    assert list(told_by(listener)) == list(range(len(steps)))
+    mean_s = (time.monotonic() - began) / len(steps)
+    undisturbed.join(60)
+
+    lots = random.Random(20261121)
+    kills: Counter[str] = Counter()
+    first = fruitless = 0
+    while first < len(steps):
+        listener, teller = forked.Pipe(duplex=False)
+        process = killable.start(killable.work, victim.root, steps, first, teller)
+        teller.close()
+        assert listener.recv() == -1, "it failed before it began"
+        # Longer after each attempt that finished no step, so that a busy machine gets there, too.
+        process.join(lots.uniform(0, 2 * mean_s) * (1 + fruitless))
+        process.kill()
+        process.join(60)
+        done = list(told_by(listener))
+        first += len(done)
+        fruitless = 0 if done else fruitless + 1
+        assert process.exitcode == KILLED or first == len(steps), f"{steps[first]} failed by itself"
+        kills.update([steps[first].action] if process.exitcode == KILLED and first < len(steps) else [])
+        # Whatever was killed: an export that is seen under its name is whole.
+        victim.verified_exports()
+    print(f"{len(steps)} steps of {mean_s:.2f} s, killed in {dict(kills)}")
+    assert kills.total() >= len(steps) // 2
+    assert victim.contents() == clean.contents()
+    assert_sound(victim)
+
+
+@pytest.mark.parametrize("number", [3, pytest.param(20, marks=SLOW)])
+def test_two_cuts_at_once_agree(tmp_path: Path, number: int) -> None:
+    """The second one asked whether the export was there, was overtaken, and died of `Directory not empty`."""
+    steps = plan(2, 0, 0)
+    [wheel] = landed(steps, tmp_path)
+    for action in ROOMS:
+        wheel.run(Step(ASSISTANT, action, days_of(steps)))
+    cuts = [Step(ASSISTANT, "cut", version=f"dpo_gold_v{each}") for each in range(1, number + 1)]
+    first, second = told_at_once(tmp_path, cuts, cuts)
+    assert first == second
+    assert all(len(sha256) == 64 for sha256 in first), first
+    assert wheel.verified_exports() == len(cuts)
+    assert_sound(wheel)
+
+
+@SLOW
+def test_cuts_of_two_versions_at_once_are_two_versions(tmp_path: Path) -> None:
+    steps = plan(2, 0, 0)
+    [wheel] = landed(steps, tmp_path)
+    for action in ROOMS:
+        wheel.run(Step(ASSISTANT, action, days_of(steps)))
+    cuts = [Step(ASSISTANT, "cut", version=f"dpo_gold_v{each}") for each in range(1, 21)]
+    first, second = told_at_once(tmp_path, cuts[::2], cuts[1::2])
+    assert len(set(first + second)) == len(cuts), "each manifest names its version"
+    assert set(tags(wheel.benches[ASSISTANT].lake, GOLD)) == {cut.version for cut in cuts}
+    assert_sound(wheel)
+
+
+def told_at_once(root: Path, *steps: Sequence[Step]) -> list[list[str]]:
+    """What processes tell of their steps, each step begun at the same moment as those of the others."""
+    together = forked.Barrier(len(steps))
+    pipes = [forked.Pipe(duplex=False) for _ in steps]
+    for its_steps, (_, teller) in zip(steps, pipes, strict=True):
+        killable.start(killable.cut_together, root, its_steps, together, teller)
+        teller.close()
+    return [list(told_by(listener)) for listener, _ in pipes]
+
+
+def test_two_cuts_of_nothing_are_both_told_so(tmp_path: Path) -> None:
+    """Each takes the pin back, and neither the other's."""
+    bench = Workbench(tmp_path, application=ASSISTANT)
+    write_gold(bench, day(0), 1)
+    write_gold(bench, day(0), 0)
+    cuts = [Step(ASSISTANT, "cut", version="dpo_gold_v1")] * 3
+    first, second = told_at_once(tmp_path, cuts, cuts)
+    nothing = "EmptyVersionError: dpo_gold_v1 has no training row in 1 closed days: nothing to train on"
+    assert first + second == 6 * [nothing]
+    write_gold(bench, day(1), 30)
+    first, second = told_at_once(tmp_path, cuts, cuts)
+    assert len(set(first + second)) == 1
+    assert Wheel(tmp_path).verified_exports() == 1
+
+
+def test_a_cut_says_that_another_one_takes_long(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gold(bench, day(0), 3)
+    monkeypatch.setattr(tables, "_LOCK_TIMEOUT_S", 0.1)
+    versions = Versions(bench.root / "versions", APPLICATION)
+    with bench.open_lake().cutting(), pytest.raises(CommitContentionError, match=r"assistant\.versions was locked"):
+        cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
+    assert list(versions) == []
+
+
+@pytest.mark.parametrize("rounds", [5, pytest.param(100, marks=SLOW)])
+def test_a_tag_keeps_its_snapshot_whatever_expires_meanwhile(tmp_path: Path, rounds: int) -> None:
+    """Trap 3 with real processes: two write and tag, one expires and sweeps without any grace.
+
+    The sweep once took the file of a writer between its placing and its commit.
+    """
+    wheel = Wheel(tmp_path)
+    lake = wheel.benches[ASSISTANT].lake
+    lake.table(GOLD)
+    over = forked.Event()
+    swept, sweeper = forked.Pipe(duplex=False)
+    collector = killable.start(killable.collect_until, tmp_path, over, sweeper)
+    pipes = [forked.Pipe(duplex=False) for _ in range(2)]
+    writers = []
+    for number, (_, teller) in enumerate(pipes):
+        writers.append(killable.start(killable.write_and_tag, tmp_path, day(number), rounds, teller))
+        teller.close()
+    told = [each for listener, _ in pipes for each in told_by(listener)]
+    over.set()
+    deleted = swept.recv()
+    for process in (*writers, collector):
+        process.join(60)
+    assert [process.exitcode for process in (*writers, collector)] == [0, 0, 0]
+    texts = {name: text for name, text in told if name}
+    untagged = [problem for name, problem in told if not name]
+    assert all("It expired before it was tagged" in problem for problem in untagged), untagged
+    assert len(told) == 2 * rounds
+    assert deleted > 0
+    known = tags(lake, GOLD)
+    assert set(known) == set(texts)
+    for name, text in texts.items():
+        assert text in lake.read(GOLD, None, ["chosen"], known[name])["chosen"].to_pylist()
+    print(f"{len(texts)} of {len(told)} tagged, {deleted} files swept meanwhile")
+
+
+class Disk:
+    """A file system of its own in memory, 32 MiB large, of which a ballast leaves as much as a test wants."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ballast = folder / "ballast"
+
+    def leave_free(self, free_bytes: int) -> None:
+        self.ballast.unlink(missing_ok=True)
+        found = os.statvfs(self.folder)
+        with open(self.ballast, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_bsize - free_bytes)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)], capture_output=True, check=False, text=True
+    )
+    if mount.returncode:
+        pytest.skip(f"no file system of our own can be mounted here: {mount.stderr.strip()}")
+    try:
+        yield Disk(folder)
+    finally:
+        # Lazily: DuckDB and SQLite may hold a file for a moment longer.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+@pytest.mark.parametrize(
+    ("on_disk", "step_bytes"),
+    [
+        (".", 96 * 1024),
+        *(pytest.param(name, 6 * 1024, marks=SLOW) for name in (".", "warehouse", "scratch", "versions", "landing")),
+    ],
+)
+def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, disk: Disk, on_disk: str, step_bytes: int) -> None:
+    """A day and a cut, each with a little more room than when it failed before, until it fits."""
+    steps = plan(2, 1, 0)
+    root = disk.folder
+    if on_disk != ".":
+        root = tmp_path / "victim"
+        root.mkdir()
+        (root / on_disk).symlink_to(disk.folder, target_is_directory=True)
+    clean, victim = landed(steps, tmp_path / "clean", root)
+    for step in steps:
+        clean.run(step)
+    for step in steps[:4]:
+        victim.run(step)
+    before = {name: victim.benches[ASSISTANT].rows(spec) for name, spec in COMMITTED.items()}
+    failures = Counter[str]()
+    for step in steps[4:]:
+        free = 0
+        while True:
+            disk.leave_free(free)
+            try:
+                victim.run(step)
+            except DiskFullError as error:
+                told = str(error)
+            else:
+                break
+            assert re.search(rf"no space left at {root}/{'' if on_disk == '.' else on_disk}.*then run it again", told)
+            free += step_bytes
+            failures[step.action] += 1
+            assert not list((root / "scratch").rglob("*.parquet")), "each attempt would leave less room"
+            assert not list((root / "versions").rglob(".*"))
+            # The days of before are as they were, read from the full disk.
+            assert {name: victim.benches[ASSISTANT].rows(spec, [day(0)]) for name, spec in COMMITTED.items()} == before
+    print(f"{on_disk}: full {dict(failures)}")
+    assert failures.total() >= (8 if on_disk == "." else 1)
+    disk.ballast.unlink()
+    assert victim.contents() == clean.contents()
+    assert_sound(victim)
+
+
+COMMITTED = {spec.name: spec for spec in (PREFERENCE_TABLES.predictions, PREFERENCE_TABLES.joined, GOLD)}
+
+
+def test_a_spill_that_finds_no_room_is_a_full_disk(disk: Disk) -> None:
+    """DuckDB does not speak of the disk then, but of a setting that it derived from what was free."""
+    disk.leave_free(1024 * 1024)
+    with connect(disk.folder / "spill", threads=1) as connection:
+        connection.execute("SET memory_limit = '40MB'")
+        with pytest.raises(DiskFullError, match="KiB free"), full_disk_told(disk.folder):
+            connection.execute("CREATE TEMP TABLE t AS SELECT md5(i::VARCHAR) AS x FROM range(3000000) t(i) ORDER BY x")
+
+
+def test_an_error_that_only_quotes_the_words_is_no_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="No space left"), full_disk_told(tmp_path):
+        raise ValueError("a user wrote: No space left on device")
+
+
+def interrupted_cut(bench: Workbench, point: str) -> Versions:
+    """A version that was killed at a point, and gold that has gone on since."""
+    kill_at(point, Wheel(bench.root), Step(ASSISTANT, "cut", version="dpo_gold_v1"))
+    return Versions(bench.root / "versions", ASSISTANT)
+
+
+def test_a_pin_whose_snapshot_expired_is_taken_anew(bench: Workbench) -> None:
+    """Killed between pin and tag, and a week later maintained: the version could never be cut."""
+    write_gold(bench, day(0), 30)
+    versions = interrupted_cut(bench, "pinned")
+    write_gold(bench, day(1), 30)
+    expire_snapshots(bench.lake, GOLD, AFTER_ALL)
+    sweep(bench.lake, GOLD, timedelta(0), AFTER_ALL)
+    manifest = cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
+    assert manifest.files[ExportSet.TRAIN].rows == 60
+    assert tags(bench.lake, GOLD) == {"dpo_gold_v1": manifest.snapshot_id}
+
+
+def place_of(bench: Workbench, versions: Versions) -> Place:
+    return Place(bench.lake, PREFERENCE_TABLES, versions, landing_of(bench), bench.start, {})
+
+
+def test_an_erasure_between_tag_and_export_leaves_a_version_that_can_be_cut(tmp_path: Path) -> None:
+    """The tag had moved, the pin had not: the next cut found a conflict, and so did every one after it."""
+    steps = plan(2, 0, 0)
+    [wheel] = landed(steps, tmp_path)
+    for action in ROOMS:
+        wheel.run(Step(ASSISTANT, action, days_of(steps)))
+    bench = wheel.benches[ASSISTANT]
+    versions = interrupted_cut(bench, "tagged")
+    place = place_of(bench, versions)
+    erase(place, plan_erasure(place, "user 1"), who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
+    manifest = cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
+    export = versions.folder("dpo_gold_v1").export
+    exported = [row for which in manifest.files for row in read_rows(export, manifest, which)]
+    assert exported
+    assert "user 1" not in {row.subject for row in exported}
+    assert verify(bench.lake, versions, GOLD).differences == ()
+
+
+@pytest.mark.parametrize(
+    "point", ["one file of the export written", pytest.param("rows built, table untouched", marks=SLOW)]
+)
+def test_an_erasure_reaches_what_a_killed_process_had_begun(tmp_path: Path, point: str) -> None:
+    """Days under construction and exports without a name hold texts, and no table or manifest knows them."""
+    steps = plan(2, 0, 0)
+    [wheel] = landed(steps, tmp_path)
+    for action in ROOMS:
+        wheel.run(Step(ASSISTANT, action, days_of(steps)))
+    bench = wheel.benches[ASSISTANT]
+    cut, curate = Step(ASSISTANT, "cut", version="dpo_gold_v1"), Step(ASSISTANT, "curate", days_of(steps))
+    kill_at(point, wheel, cut if point in CUT_POINTS else curate)
+    assert [path for path in wheel.strays() if "warehouse" not in path.parts]
+    place = place_of(bench, Versions(bench.root / "versions", ASSISTANT))
+    erase(place, plan_erasure(place, "user 1"), who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
+    assert wheel.strays() == []
