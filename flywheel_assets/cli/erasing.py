@@ -107,6 +107,8 @@ def _print_receipt(receipt: "Receipt", champion: object) -> None:
         if version.trained:
             serves = ", and it serves" if version.tag == serving else ""
             console.print(f"the model of {version.tag} was trained on rows that are gone{serves}", style="yellow")
+        if version.training_dropped:
+            console.print(f"the training of {version.tag} was not scored yet and is gone: its next run makes another")
         for copy in version.copies:
             console.print(f"a copy of {version.tag} went to {copy}: erase it there", style="yellow", soft_wrap=True)
     for store, entries in receipt.outside.items():

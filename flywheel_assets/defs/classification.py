@@ -32,6 +32,7 @@ from flywheel_assets.defs.versions import (
     promotion_asset,
     trained_file,
     version_asset,
+    was_trained_before_erasure,
 )
 from flywheel_assets.evaluation.classifier import read_report as read_evaluation
 from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
@@ -156,7 +157,7 @@ def _trained_classifier(application: ClassificationApplication) -> dg.AssetsDefi
         """Boosted trees from scratch on the export's weighted rows, in a process of their own."""
         with failures_are_classified(context):
             folder = stores.versions(application.name).folder(context.partition_key)
-            verify_manifest(folder.export)
+            manifest = verify_manifest(folder.export)
             request = ClassifierTrainingRequest(
                 application=application.name,
                 version=folder.version,
@@ -166,7 +167,8 @@ def _trained_classifier(application: ClassificationApplication) -> dg.AssetsDefi
                 output_dir=str(folder.training),
                 work_dir=str(stores.scratch("training", application.name, folder.version)),
             )
-            run_in_own_process(context, pipes, "flywheel_assets.training.classifier", request)
+            if not was_trained_before_erasure(folder, manifest):
+                run_in_own_process(context, pipes, "flywheel_assets.training.classifier", request)
             report = read_training(folder.training)
             return dg.MaterializeResult(
                 metadata={

@@ -25,6 +25,7 @@ from flywheel_assets.defs.versions import (
     promotion_asset,
     trained_file,
     version_asset,
+    was_trained_before_erasure,
 )
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest
 from flywheel_assets.gate import decide
@@ -95,7 +96,7 @@ def _trained_adapter(application: PreferenceApplication) -> dg.AssetsDefinition:
         """A fresh LoRA adapter from the pinned base, trained in its own process on everything in the export."""
         with failures_are_classified(context):
             folder = stores.versions(application.name).folder(context.partition_key)
-            verify_manifest(folder.export)
+            manifest = verify_manifest(folder.export)
             request = TrainingRequest(
                 application=application.name,
                 version=folder.version,
@@ -106,7 +107,8 @@ def _trained_adapter(application: PreferenceApplication) -> dg.AssetsDefinition:
                 output_dir=str(folder.training),
                 work_dir=str(stores.scratch("training", application.name, folder.version)),
             )
-            run_in_own_process(context, pipes, "flywheel_assets.training.adapter", request)
+            if not was_trained_before_erasure(folder, manifest):
+                run_in_own_process(context, pipes, "flywheel_assets.training.adapter", request)
             report = read_training_report(folder)
             return dg.MaterializeResult(
                 metadata={

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import msgspec
 
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.failures import failures_are_classified
@@ -182,6 +183,23 @@ def promotion_asset(
 def trained_file(folder: VersionFolder) -> Path:
     """The trainer's report of a version."""
     return folder.training / "training.json"
+
+
+class _TrainedOn(msgspec.Struct):
+    """Of either trainer's report what says which export it was."""
+
+    manifest_sha256: str
+
+
+def was_trained_before_erasure(folder: VersionFolder, manifest: Manifest) -> bool:
+    """An erasure has rewritten the export since the training: the trainer would take the result for another version's.
+
+    What becomes of such a model is for people to decide (the receipt lists it); a repeated run leaves it as it is.
+    """
+    if not folder.is_trained:
+        return False
+    trained_on = msgspec.json.decode(trained_file(folder).read_bytes(), type=_TrainedOn).manifest_sha256
+    return trained_on in {revised.manifest_sha256_before for revised in manifest.erasures}
 
 
 def evaluated_file(folder: VersionFolder) -> Path:

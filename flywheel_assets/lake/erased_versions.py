@@ -4,6 +4,7 @@ A tag moves last. Until then a run that was killed finds the person's rows at it
 revision of the export, and goes on.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ class ErasedVersion(msgspec.Struct, frozen=True, kw_only=True):
     manifest_sha256_after: str | None = None
     trained: bool = False
     """A model was trained on rows that are gone: train another, or take it out of service."""
+    training_dropped: bool = False
+    """It was trained on rows that are gone, and nobody had scored it: the training went, and is made again."""
     copies: list[str] = []
     """Where exports of it went; nobody but their owners can erase those."""
 
@@ -88,7 +91,7 @@ def erase_versions(
         after = _rewritten(lake, gold, traces, name, before, list(found), exported, stamp) if found else before
         version = ErasedVersion(tag=name, snapshot_before=before, snapshot_after=after, gold_rows_removed=total(found))
         if exported is not None:
-            version = _revised(lake, exported, version, keys, found, erasure)
+            version = _drop_training(exported, _revised(lake, exported, version, keys, found, erasure))
         elif folder is not None and folder.pin.exists():
             # Of a cut that was killed before it exported: pinned to the old snapshot it could never be finished.
             _move_pin(folder, after)
@@ -97,6 +100,17 @@ def erase_versions(
         on_changed(version)
         _move_tag(lake, gold, name, after)
     return scored
+
+
+def _drop_training(folder: VersionFolder, version: ErasedVersion) -> ErasedVersion:
+    """Delete a model that was trained on rows that are gone, while it is in this folder only."""
+    if not version.trained or folder.is_finished or folder.evaluation.exists():
+        return version
+    # By one rename first: a trainer takes half a folder for somebody else's.
+    retired = folder.training.with_name(f".{folder.training.name}.erased")
+    os.rename(folder.training, retired)
+    shutil.rmtree(retired)
+    return msgspec.structs.replace(version, trained=False, training_dropped=True)
 
 
 def _drop_work(lake: Lake, version: str) -> None:

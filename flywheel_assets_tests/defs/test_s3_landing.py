@@ -1,6 +1,6 @@
-"""Events that lie on S3 reach the raw tables through dagster-aws's S3Resource."""
+"""Events that lie on S3 reach the raw tables through dagster-aws's S3Resource, and `flywheel erase` reaches them."""
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from flywheel_assets.application import PreferenceApplication
+from flywheel_assets.cli.erasing import erasure_place
 from flywheel_assets.defs.feedback import feedback_assets
 from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.lake.erasure import erase, plan_erasure
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.object_landing import ObjectLanding
 from flywheel_assets.lake.tables import GROUND_TRUTH
@@ -39,6 +41,24 @@ def test_a_day_on_s3_is_materialized_and_closed(tmp_path: Path, monkeypatch: pyt
             )
         assert result.success
         listed = server.client.list_objects_v2(Bucket=server.bucket)["Contents"]
+        # A person whose events are there is erased from there, from this machine's spool and from the tables.
+        spooled = stores.landing_folder() / APPLICATION.name / EventKind.FEEDBACK / f"received_date={DAY}"
+        spooled.mkdir(parents=True)
+        (spooled / "waits.jsonl").write_bytes(msgspec.json.encode(make_feedback(user_id="mallory")) + b"\n")
+        gone = tmp_path / "gone.jsonl"
+        gone.write_bytes(msgspec.json.encode(make_feedback(user_id="mallory")) + b"\n")
+        zone = landing.zone(APPLICATION.name, EventKind.FEEDBACK)
+        zone.publish(gone, date(2026, 9, 2))
+        place = erasure_place(APPLICATION, stores)
+        plan = plan_erasure(place, "mallory")
+        assert plan.landed_lines == 2
+        now = datetime(2026, 9, 2, 12, tzinfo=UTC)
+        receipt = erase(place, plan, who="ada", reason="asked", now=now, grace=timedelta(0))
+        assert not list(spooled.iterdir())
+        assert zone.segments(date(2026, 9, 2)) == []
+        assert len(zone.segments(DAY)) == 1
+    assert receipt.landed_lines == {"prediction": 0, "feedback": 2}
+    assert any("other capture machines" in sentence for sentence in receipt.out_of_reach)
     rows = stores.lake(APPLICATION.name).read(GROUND_TRUTH, [DAY]).to_pylist()
     assert [row["event_id"] for row in rows] == ["on-s3"]
     assert any(each["Key"].endswith(f"received_date={DAY}/_CLOSED.json") for each in listed)

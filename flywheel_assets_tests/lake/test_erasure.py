@@ -4,14 +4,12 @@ import json
 import os
 import re
 import shutil
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from flywheel_assets.curation.breaker import BreakerLimits
@@ -39,6 +37,7 @@ from flywheel_assets.lake.tables import (
 )
 from flywheel_assets.lake.verification import verify
 from flywheel_assets.lake.versions import Versions
+from flywheel_assets_tests import everywhere
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench
 
@@ -111,6 +110,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = versions.folder("dpo_gold_v1")
     folder.training.mkdir()
     (folder.training / "training.json").write_text("{}")
+    folder.promotion.write_text("{}")
     publish(folder, str(bench.root / "elsewhere"), bench.root / "scratch", lambda: None)
     shutil.rmtree(bench.root / "elsewhere")
     exclude(bench.lake, ExclusionRule(user_id=PERSON), who="ada", reason=f"{PERSON} is a vandal", now=NOW)
@@ -149,37 +149,8 @@ def forget(place: Place, grace: timedelta = timedelta(0)) -> Receipt:
     return erase(place, plan_erasure(place, PERSON), who="ada", reason="their request", now=NOW, grace=grace)
 
 
-def contents(root: Path) -> Iterator[tuple[Path, str]]:
-    """Every file under `root` as text, Parquet and Avro decoded."""
-    for path in sorted(root.rglob("*")):
-        if not path.is_file():
-            continue
-        if path.suffix == ".parquet":
-            yield path, str(duckdb.sql(f"SELECT * FROM read_parquet('{path}')").fetchall())
-        elif path.suffix == ".avro":
-            yield path, inflated(path.read_bytes()).decode("latin-1")
-        else:
-            yield path, path.read_bytes().decode("utf-8", "replace")
-        yield path, path.read_bytes().decode("latin-1")
-
-
-def inflated(avro: bytes) -> bytes:
-    """The blocks of an Avro file, between its sync markers: two lengths of a few bytes each, then raw deflate."""
-    blocks = []
-    for block in avro.split(avro[-16:])[1:-1]:
-        for begin in range(2, 12):
-            try:
-                blocks.append(zlib.decompress(block[begin:], -15))
-                break
-            except zlib.error:
-                continue
-        else:
-            raise AssertionError("a block that cannot be read might hide anything")
-    return b"".join(blocks)
-
-
-def quoting(root: Path, word: str = MARK) -> list[str]:
-    return sorted({str(path.relative_to(root)) for path, text in contents(root) if word in text or word in path.name})
+def quoting(root: Path) -> list[str]:
+    return everywhere.quoting(root, MARK)
 
 
 def rows_of_others(place: Place) -> dict[str, list[str]]:
@@ -228,6 +199,17 @@ def test_versions_say_what_changed_and_still_verify(bench: Workbench, place: Pla
     assert [version.trained for version in receipt.versions] == [True, False]
     assert receipt.versions[0].copies == [str(bench.root / "elsewhere")]
     assert {"erasing_dpo_gold_v1", "erasing_dpo_gold_v2"}.isdisjoint(bench.lake.table(CURATED_DPO_PAIRS).metadata.refs)
+
+
+def test_a_model_that_nobody_has_scored_is_trained_again(place: Place) -> None:
+    """Its version would otherwise never end: the trainer takes the result for that of another export."""
+    folder = place.versions.folder("dpo_gold_v2")
+    folder.training.mkdir()
+    (folder.training / "training.json").write_text("{}")
+    receipt = forget(place)
+    assert [(each.trained, each.training_dropped) for each in receipt.versions] == [(True, False), (False, True)]
+    assert not folder.training.exists()
+    assert place.versions.folder("dpo_gold_v1").is_trained
 
 
 def test_accounts_add_up_and_nothing_looks_stale(bench: Workbench, place: Place) -> None:
