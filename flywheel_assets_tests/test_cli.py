@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -13,9 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flywheel_assets import cli
+from flywheel_assets.applications import assistant
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.defs.automation import PARTITION_TAG
 from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
+from flywheel_assets.defs.preference import preference_flywheel
 from flywheel_assets.defs.running import open_instance, request_retry
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets_tests.command_line import ROOT, flywheel
@@ -41,14 +43,18 @@ def flywheel_process(home: Path, *arguments: str) -> "subprocess.CompletedProces
     )
 
 
-def test_a_first_edit_reaches_gold_with_turn_now(tmp_path: Path) -> None:
+def test_a_first_edit_reaches_gold_with_turn_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Since three days: `turn` makes up for all days that are missing, and the example's become more every day.
+    config = replace(assistant.APPLICATION, start_date=(datetime.now(UTC) - timedelta(days=3)).date())
+    monkeypatch.setattr(assistant, "APPLICATION", config)
+    monkeypatch.setattr(assistant, "defs", preference_flywheel(config))
     with running_capture(tmp_path / "landing", ["assistant"]) as capture:
         assert httpx.post(f"{capture.url}/v1/assistant/edits", json=EDIT).status_code == 202
-    turned = flywheel_process(tmp_path, "turn", "--now")
+    turned = flywheel(tmp_path, "turn", "--now")
     assert turned.returncode == 0, turned.stderr
     assert "kept" in turned.stdout
     assert "provisional until it closes" in turned.stdout
-    assert "training trigger: at most 1 of 5,000 new pairs" in turned.stdout
+    assert "training trigger: at most 0 of 5,000 new pairs" in turned.stdout  # its day is open
 
 
 def test_curate_needs_no_dagster_and_counts_what_it_drops(tmp_path: Path) -> None:

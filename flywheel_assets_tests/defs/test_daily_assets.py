@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pyiceberg.table import Table
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT
+from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from flywheel_assets.defs.preference import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
@@ -96,12 +97,35 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-@pytest.fixture
-def home(landed: Path, tmp_path: Path) -> Path:
+def with_landing_of(landed: Path, home: Path) -> Path:
     """A fresh home with the same landing zone."""
     # Copied: closing a day is written into the landing zone, and holds for whoever reads it later.
-    shutil.copytree(landed / "landing", tmp_path / "landing")
-    return tmp_path
+    shutil.copytree(landed / "landing", home / "landing")
+    return home
+
+
+@pytest.fixture
+def home(landed: Path, tmp_path: Path) -> Path:
+    return with_landing_of(landed, tmp_path)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A home, and the run that materialized all its days at once."""
+
+    home: Path
+    instance: dg.DagsterInstance
+    result: dg.ExecuteInProcessResult
+
+
+@pytest.fixture(scope="module")
+def ran(landed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """Tests may repeat the run, which changes nothing, and read."""
+    home = with_landing_of(landed, tmp_path_factory.mktemp("ran"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = driver_in(home, instance, AFTER_ALL_DAYS).definitions.resolve_job_def("assistant_daily")
+        tags = {RANGE_START_TAG: FIRST.isoformat(), RANGE_END_TAG: LAST.isoformat()}
+        yield Ran(home, instance, job.execute_in_process(instance=instance, tags=tags))
 
 
 def contents(home: Path) -> dict[str, str]:
@@ -112,33 +136,27 @@ def contents(home: Path) -> dict[str, str]:
 AFTER_ALL_DAYS = datetime(2026, 9, 10, tzinfo=UTC)
 
 
-def test_from_http_to_gold_and_again(home: Path, instance: dg.DagsterInstance) -> None:
-    driver = driver_in(home, instance, AFTER_ALL_DAYS)
-    assert driver.materialize(FIRST, LAST).succeeded
-    lake = Stores(home=str(home)).lake("assistant")
+def test_from_http_to_gold_and_again(ran: Ran) -> None:
+    assert ran.result.success
+    lake = Stores(home=str(ran.home)).lake("assistant")
     gold = lake.rows_per_day(CURATED_DPO_PAIRS)
     assert gold == {FIRST: 10, FIRST + timedelta(days=1): 2}  # 10 edits; then edit 20 and the thumb that had waited
     refused = {(row["reason"]) for row in lake.read(QUARANTINE).to_pylist()}
     assert refused == {"no_consent", "secret", "no_prediction_in_window"}
 
-    before = contents(home)
-    assert driver.materialize(FIRST, LAST).succeeded
-    assert contents(home) == before
+    before = contents(ran.home)
+    assert driver_in(ran.home, ran.instance, AFTER_ALL_DAYS).materialize(FIRST, LAST).succeeded
+    assert contents(ran.home) == before
 
 
 def test_a_range_gives_what_its_days_give_one_by_one_in_any_backfill(
-    home: Path, landed: Path, instance: dg.DagsterInstance, tmp_path_factory: pytest.TempPathFactory
+    ran: Ran, home: Path, instance: dg.DagsterInstance
 ) -> None:
-    driver = driver_in(home, instance, AFTER_ALL_DAYS)
-    assert driver.materialize(FIRST, LAST).succeeded
-
-    other = tmp_path_factory.mktemp("day_by_day")
-    shutil.copytree(landed / "landing", other / "landing")
-    single = driver_in(other, instance, AFTER_ALL_DAYS)
+    single = driver_in(home, instance, AFTER_ALL_DAYS)
     for day in day_range(FIRST, LAST):
         assert single.materialize(day, day).succeeded
     assert single.materialize(FIRST + timedelta(days=1), FIRST + timedelta(days=2)).succeeded  # a backfill of the past
-    assert contents(other) == contents(home)
+    assert contents(home) == contents(ran.home)
 
 
 def test_a_month_in_one_run_makes_as_many_commits_as_a_day(
@@ -170,23 +188,17 @@ def test_a_month_in_one_run_makes_as_many_commits_as_a_day(
     assert lake.rows_per_day(CURATED_DPO_PAIRS) == dict.fromkeys(days, 1)
 
 
-def test_every_partition_of_a_range_run_gets_its_own_numbers(home: Path, instance: dg.DagsterInstance) -> None:
+def test_every_partition_of_a_range_run_gets_its_own_numbers(ran: Ran) -> None:
     """Metadata returned by a range run is copied to each of its partitions: ten days of 10 rows once summed to 100."""
-    driver_in(home, instance, AFTER_ALL_DAYS).materialize(FIRST, LAST)
-    records = instance.fetch_materializations(
+    records = ran.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=dg.AssetKey(["assistant", "curated_dpo_pairs"])), limit=10
     ).records
     rows = {record.partition_key: record.asset_materialization.metadata["rows_kept"].value for record in records}
     assert rows == {"2026-09-01": 10, "2026-09-02": 2, "2026-09-03": 0, "2026-09-04": 0}
 
 
-def test_the_checks_pass_and_run_with_the_assets(home: Path, instance: dg.DagsterInstance) -> None:
-    driver = driver_in(home, instance, AFTER_ALL_DAYS)
-    result = driver.definitions.resolve_job_def("assistant_daily").execute_in_process(
-        instance=instance,
-        tags={"dagster/asset_partition_range_start": "2026-09-01", "dagster/asset_partition_range_end": "2026-09-04"},
-    )
-    evaluations = result.get_asset_check_evaluations()
+def test_the_checks_pass_and_run_with_the_assets(ran: Ran) -> None:
+    evaluations = ran.result.get_asset_check_evaluations()
     assert len(evaluations) == 8
     assert all(evaluation.passed for evaluation in evaluations), [each.description for each in evaluations]
 
