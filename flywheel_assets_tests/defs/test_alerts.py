@@ -21,6 +21,7 @@ from flywheel_assets.lake.landing import EventKind
 from flywheel_assets_tests.builders import NOON, day, make_feedback
 from flywheel_assets_tests.lake.test_breaker import LIMITS, RAID
 from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.prepared import PreparedFolder
 
 
 @dataclass
@@ -64,17 +65,27 @@ def hook() -> Iterator[Webhook]:
         yield hook
 
 
-@pytest.fixture
-def raided(tmp_path: Path) -> Workbench:
-    bench = Workbench(tmp_path, limits=LIMITS)
-    bench.lake = Stores(home=str(tmp_path)).lake("assistant")
+def bench_in(home: Path) -> Workbench:
+    bench = Workbench(home, limits=LIMITS)
+    bench.lake = Stores(home=str(home)).lake("assistant")
+    return bench
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedFolder:
+    bench = bench_in(tmp_path_factory.mktemp("raided"))
     for offset, rows in enumerate((5, 5, RAID)):
         bench.land(EventKind.FEEDBACK, day(offset), [make_feedback() for _ in range(rows)])
     days = [day(offset) for offset in range(3)]
     bench.ingest_both(days)
     bench.join(days)
     bench.curate(days)
-    return bench
+    return PreparedFolder(bench.root)
+
+
+@pytest.fixture
+def raided(prepared: PreparedFolder) -> Workbench:
+    return bench_in(prepared.restored())
 
 
 def tick(webhook: str | None, home: Path, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:

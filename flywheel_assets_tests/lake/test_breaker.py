@@ -13,22 +13,28 @@ from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.tables import BREAKER_RESETS, CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets_tests.builders import NOON, day, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
+from flywheel_assets_tests.prepared import PreparedFolder
 
 LIMITS = BreakerLimits(min_rows=20, max_burst_factor=2, min_trailing_days=2, trailing_days=3)
 CALM, RAID = 20, 41
 
 
-@pytest.fixture
-def raided(bench: Workbench) -> Workbench:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedFolder:
     """Two calm days, a day with twice as many rows and one more, and another calm one."""
-    bench.limits = LIMITS
+    bench = Workbench(tmp_path_factory.mktemp("raided"), limits=LIMITS)
     for offset, rows in enumerate((CALM, CALM, RAID, CALM)):
         bench.land(EventKind.FEEDBACK, day(offset), [make_feedback() for _ in range(rows)])
     days = [day(offset) for offset in range(4)]
     bench.ingest_both(days)
     bench.join(days)
     bench.curate(days)
-    return bench
+    return PreparedFolder(bench.root)
+
+
+@pytest.fixture
+def raided(prepared: PreparedFolder) -> Workbench:
+    return Workbench(prepared.restored(), limits=LIMITS)
 
 
 def kept_rows(bench: Workbench) -> list[int]:

@@ -18,15 +18,11 @@ from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.prepared import PreparedFolder
 
 GOLD = CURATED_DPO_PAIRS
 RULES = ResolutionRules(holdout_share=0.0)
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def versions(bench: Workbench) -> Versions:
-    return Versions(bench.root / "versions", APPLICATION)
 
 
 def train(bench: Workbench, versions: Versions, version: str) -> None:
@@ -37,9 +33,11 @@ def train(bench: Workbench, versions: Versions, version: str) -> None:
     folder.promotion.write_text("{}")
 
 
-@pytest.fixture
-def history(bench: Workbench, versions: Versions) -> Workbench:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedFolder:
     """v1 with days 0 and 1; then day 1 was curated anew and days 2 and 3 came, into v2; then day 4."""
+    bench = Workbench(tmp_path_factory.mktemp("history"))
+    versions = Versions(bench.root / "versions", APPLICATION)
     write_gold(bench, day(0), 3)
     write_gold(bench, day(1), 4)
     train(bench, versions, "dpo_gold_v1")
@@ -47,7 +45,17 @@ def history(bench: Workbench, versions: Versions) -> Workbench:
     write_gold(bench, day(2), 5)
     train(bench, versions, "dpo_gold_v2")
     write_gold(bench, day(3), 7)
-    return bench
+    return PreparedFolder(bench.root)
+
+
+@pytest.fixture
+def history(prepared: PreparedFolder) -> Workbench:
+    return Workbench(prepared.restored())
+
+
+@pytest.fixture
+def versions(history: Workbench) -> Versions:
+    return Versions(history.root / "versions", APPLICATION)
 
 
 def plan(bench: Workbench, versions: Versions, to: str = "dpo_gold_v1") -> DataPlan:
@@ -89,7 +97,7 @@ def test_the_table_the_ledger_and_the_accounts_agree_afterwards(history: Workben
 def test_the_trigger_counts_from_the_restored_state(history: Workbench, versions: Versions) -> None:
     assert count_net_new(history.lake, versions, RULES, 1) == NetNew(7, 1, "dpo_gold_v2", is_exact=True)
     roll_back(history, versions)
-    assert count_net_new(history.lake, versions, RULES, 1) == NetNew(0, 0, "dpo_gold_v1", is_exact=True)
+    assert count_net_new(history.lake, versions, RULES, 1) == NetNew(0, 0, "dpo_gold_v1", is_exact=False)
     write_gold(history, day(4), 2)
     assert count_net_new(history.lake, versions, RULES, 1) == NetNew(2, 1, "dpo_gold_v1", is_exact=True)
 

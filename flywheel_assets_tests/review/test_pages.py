@@ -19,6 +19,7 @@ from flywheel_assets_tests.builders import DAY, NOON, make_feedback, make_label,
 from flywheel_assets_tests.capture.samples import landed
 from flywheel_assets_tests.lake.test_mine_days import CONTRACT, mine
 from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.prepared import PreparedFolder
 from flywheel_assets_tests.review.rows import (
     REWRITTEN,
     TOXIC,
@@ -33,13 +34,9 @@ from flywheel_assets_tests.review.rows import (
 QUEUE = "/review/queue/assistant"
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Workbench:
-    return Workbench(tmp_path)
-
-
-@pytest.fixture
-def filled(bench: Workbench) -> Workbench:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedFolder:
+    bench = Workbench(tmp_path_factory.mktemp("filled"))
     disliked = make_prediction(prediction_id="disliked")
     fill(
         bench,
@@ -49,7 +46,12 @@ def filled(bench: Workbench) -> Workbench:
         make_thumb(disliked, event_id="thumb"),
         predictions=(disliked,),
     )
-    return bench
+    return PreparedFolder(bench.root)
+
+
+@pytest.fixture
+def filled(prepared: PreparedFolder) -> Workbench:
+    return Workbench(prepared.restored())
 
 
 @pytest.fixture
