@@ -77,7 +77,7 @@ def sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept
 def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
     listed = {info.path: info for info in _files_of(lake.table(spec))}
     table = lake.table(spec)
-    needed = {_path(uri) for uri in _reachable(table)}
+    needed = needed_paths(table)
     journal = lake.scratch / "garbage" / f"{lake.application}.{spec.name}.json"
     known = msgspec.json.decode(journal.read_bytes(), type=dict[str, datetime]) if journal.exists() else {}
     since = {path: known.get(path, now) for path in listed if path not in needed}
@@ -127,6 +127,11 @@ def stored_under(folder: Path) -> Stored:
         except FileNotFoundError:
             continue
     return Stored(len(sizes), sum(sizes))
+
+
+def needed_paths(table: "Table") -> set[str]:
+    """Every file that a retained snapshot of a table needs, and the table itself; paths within its file system."""
+    return {_path(uri) for uri in _reachable(table)}
 
 
 def _reachable(table: "Table") -> Iterator[str]:
