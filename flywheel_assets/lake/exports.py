@@ -21,9 +21,10 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -59,6 +60,10 @@ class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
     admitted_as: str = "preference_pair"
     support_users: int = 1
     """Distinct subjects who sent nearly this row: evidence for people, never a training weight."""
+
+
+class _PairId(msgspec.Struct, gc=False):
+    pair_id: str
 
 
 class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +159,13 @@ def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[
         return [decoder.decode(line) for line in lines]
 
 
+def read_pair_ids(folder: Path, manifest: Manifest, which: ExportSet) -> set[str]:
+    """The keys of one file of an export; a line's texts are skipped."""
+    decoder = msgspec.json.Decoder(_PairId)
+    with open(folder / manifest.files[which].name, "rb") as lines:
+        return {decoder.decode(line).pair_id for line in lines}
+
+
 WriteFiles = Callable[[Path], dict[ExportSet, ExportedFile]]
 """Writes the files of an export, durably, into the folder it is given, and says what it wrote."""
 
@@ -222,21 +234,43 @@ _JSON_LINES_SUFFIX = {
 }
 
 
-def json_lines(version: str, rows: Mapping[ExportSet, Iterable[ExportedRow]]) -> WriteFiles:
-    """The four files of a preference version; a set without rows is an empty file."""
+def json_lines(version: str, rows: Iterable[tuple[ExportSet, ExportedRow]]) -> WriteFiles:
+    """The four files of a preference version, each in the order in which its rows come; without rows an empty file."""
 
     def write_files(folder: Path) -> dict[ExportSet, ExportedFile]:
-        return {
-            which: _write_rows(folder / f"{version}{suffix}", rows.get(which, ()))
-            for which, suffix in _JSON_LINES_SUFFIX.items()
-        }
+        encode = msgspec.json.Encoder().encode
+        with ExitStack() as stack:
+            files = {
+                which: stack.enter_context(_Lines(folder / f"{version}{suffix}"))
+                for which, suffix in _JSON_LINES_SUFFIX.items()
+            }
+            for which, row in rows:
+                files[which].write(encode(row) + b"\n")
+        return {which: file.written() for which, file in files.items()}
 
     return write_files
 
 
-def _write_rows(path: Path, rows: Iterable[ExportedRow]) -> ExportedFile:
-    encoder = msgspec.json.Encoder()
-    lines = [encoder.encode(row) for row in rows]
-    content = b"".join(line + b"\n" for line in lines)
-    write_synced(path, content)
-    return ExportedFile(name=path.name, rows=len(lines), bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+class _Lines:
+    """A file of lines that is counted and hashed as it is written, and on disk when it is left."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, open(path, "wb")  # noqa: SIM115
+        self._sha256, self._rows, self._bytes = hashlib.sha256(), 0, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
+
+    def write(self, line: bytes) -> None:
+        self._file.write(line)
+        self._sha256.update(line)
+        self._rows += 1
+        self._bytes += len(line)
+
+    def written(self) -> ExportedFile:
+        return ExportedFile(name=self._path.name, rows=self._rows, bytes=self._bytes, sha256=self._sha256.hexdigest())

@@ -20,7 +20,7 @@ from flywheel_assets.lake.exports import (
     Manifest,
     json_lines,
     read_manifest,
-    read_rows,
+    read_pair_ids,
 )
 from flywheel_assets.lake.small_edits import RecurringDelta, ranked_deltas
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
@@ -29,7 +29,11 @@ from flywheel_assets.lake.versions import Pin, VersionFolder, Versions, cut_vers
 MOST_DELTAS = 10
 """Small edits that a version's manifest lists."""
 _TEXTS = ("prompt", "chosen", "rejected")
-"""What no decision of resolution looks at, and nearly all of gold's bytes."""
+"""What no decision of resolution looks at, and nearly all of gold's bytes: fetched only to be exported."""
+_DECIDING = [name for name in records.CURATED_DPO_PAIRS.names if name not in _TEXTS]
+_ROW = ("completed_date", "feedback_event_id")
+"""What names a row of gold: a feedback event completes on one day, and is one row of it."""
+_ROWS_AT_ONCE = 8192
 
 
 def cut_pair_version(
@@ -40,15 +44,16 @@ def cut_pair_version(
     @contextmanager
     def resolve_pairs(lake: Lake, pin: Pin) -> Iterator[_ResolvedPairs]:
         kept = not_excluded(CURATED_DPO_PAIRS, pinned(lake, pin.exclusions))
-        gold = lake.read(CURATED_DPO_PAIRS, pin.dates, snapshot_id=pin.snapshot_id, where=kept)
-        yield _ResolvedPairs(version, resolve(gold, rules), ranked_deltas(gold, MOST_DELTAS))
+        gold = lake.read(CURATED_DPO_PAIRS, pin.dates, _DECIDING, snapshot_id=pin.snapshot_id, where=kept)
+        yield _ResolvedPairs(lake, pin, resolve(gold, rules), ranked_deltas(gold, MOST_DELTAS))
 
     return cut_version(lake, versions, version, CURATED_DPO_PAIRS, resolve_pairs, asdict(rules), code_version)
 
 
 @dataclass(frozen=True)
 class _ResolvedPairs:
-    version: str
+    lake: Lake
+    pin: Pin
     resolution: Resolution
     small_edits: list[RecurringDelta]
 
@@ -75,33 +80,52 @@ class _ResolvedPairs:
         }
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
-        rows = {
-            ExportSet.TRAIN: exported_rows(self.resolution.train),
-            ExportSet.ACCEPTED: exported_rows(self.resolution.accepted),
-            ExportSet.HOLDOUT: exported_rows(self.resolution.holdout),
-            ExportSet.REGRESSION: exported_rows(self.resolution.regression),
+        return json_lines(self.pin.version, self._rows())(folder)
+
+    def _rows(self) -> Iterator[tuple[ExportSet, ExportedRow]]:
+        """Every row to export with its texts, each set in the order of `pair_id`; few texts are in memory at a time."""
+        resolution = self.resolution
+        sets = {
+            ExportSet.TRAIN: resolution.train,
+            ExportSet.ACCEPTED: resolution.accepted,
+            ExportSet.HOLDOUT: resolution.holdout,
+            ExportSet.REGRESSION: resolution.regression,
         }
-        return json_lines(self.version, rows)(folder)
+        columns = ExportedRow.__struct_fields__
+        narrow = [name for name in columns if name not in _TEXTS]
+        members = pa.concat_tables(
+            rows.select([*narrow, "feedback_event_id"]).append_column("which", pa.repeat(which.value, len(rows)))
+            for which, rows in sets.items()
+        )
+        written = Counter[str]()
+        with self.lake.connect() as connection:
+            wanted, snapshot = [*_ROW, *_TEXTS], self.pin.snapshot_id
+            self.lake.register(
+                connection, CURATED_DPO_PAIRS, self.pin.dates, wanted, view="texts", snapshot_id=snapshot
+            )
+            connection.register("members", members)
+            batches = connection.sql(
+                f"SELECT which, {', '.join(columns)} FROM members JOIN texts USING ({', '.join(_ROW)}) "
+                "ORDER BY which, pair_id"
+            ).to_arrow_reader(_ROWS_AT_ONCE)
+            for batch in batches:
+                which = batch["which"].to_pylist()
+                written.update(which)
+                yield from zip(map(ExportSet, which), exported_rows(batch.drop_columns(["which"])), strict=True)
+        assert written == {which.value: len(rows) for which, rows in sets.items() if len(rows)}
 
 
 def pair_ids_to_train_now(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:
     """The pairs that a version cut now over the closed days `days` would train on; reads no text."""
-    narrow = [name for name in records.CURATED_DPO_PAIRS.names if name not in _TEXTS]
-    gold = lake.read(CURATED_DPO_PAIRS, days, narrow, where=not_excluded(CURATED_DPO_PAIRS, in_force(lake)))
-    for name in _TEXTS:
-        gold = gold.append_column(name, pa.repeat("", len(gold)))
+    gold = lake.read(CURATED_DPO_PAIRS, days, _DECIDING, where=not_excluded(CURATED_DPO_PAIRS, in_force(lake)))
     return set(resolve(gold, rules).train["pair_id"].to_pylist())
 
 
 def trained_pair_ids(folder: VersionFolder) -> set[str]:
     """The pairs that a version's training file holds."""
-    manifest = read_manifest(folder.export)
-    return {row.pair_id for row in read_rows(folder.export, manifest, ExportSet.TRAIN)}
+    return read_pair_ids(folder.export, read_manifest(folder.export), ExportSet.TRAIN)
 
 
-def exported_rows(rows: pa.Table) -> list[ExportedRow]:
-    """Gold rows as an export writes them, in the table's order."""
-    columns = [name for name in ExportedRow.__struct_fields__ if name != "completed_date"]
-    dates = (day.isoformat() for day in rows["completed_date"].to_pylist())
-    values = rows.select(columns).to_pylist()
-    return [ExportedRow(completed_date=day, **row) for day, row in zip(dates, values, strict=True)]
+def exported_rows(rows: pa.RecordBatch) -> list[ExportedRow]:
+    """Gold rows as an export writes them, in the batch's order."""
+    return [ExportedRow(completed_date=row.pop("completed_date").isoformat(), **row) for row in rows.to_pylist()]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.curation.resolution import RESOLVED, Resolution, ResolutionRules, resolve
+from flywheel_assets.curation.resolution import RESOLVED_COLUMNS, Resolution, ResolutionRules, resolve
 from flywheel_assets.records import CURATED_DPO_PAIRS
 from flywheel_assets_tests.builders import NOON, day, make_gold, table
 
@@ -93,7 +93,9 @@ def test_held_out_accepted_outputs_are_the_regression_set_and_never_sampled() ->
 
 def test_no_rows() -> None:
     resolution = resolved()
-    assert all(getattr(resolution, name).schema.equals(RESOLVED) for name in SETS)
+    assert all(
+        getattr(resolution, name).schema.equals(pa.schema([*CURATED_DPO_PAIRS, *RESOLVED_COLUMNS])) for name in SETS
+    )
     assert resolution.dropped == {}
 
 

@@ -57,7 +57,8 @@ def export(folder: Path, rows: dict[ExportSet, list[ExportedRow]] = ROWS, **chan
         "code_version": "1",
     }
     values.update(changes)
-    return write_export(folder, write_files=json_lines(values["version"], rows), **values)
+    write_files = json_lines(values["version"], [(which, row) for which in rows for row in rows[which]])
+    return write_export(folder, write_files=write_files, **values)
 
 
 @pytest.fixture
@@ -140,13 +141,13 @@ def test_another_manifest_than_the_expected_one_is_refused(folder: Path) -> None
         verify_manifest(folder, digest)
 
 
-@pytest.mark.parametrize("step", ["_write_rows", "encode_manifest"])
+@pytest.mark.parametrize("step", ["_Lines.write", "encode_manifest"])
 def test_a_torn_export_is_never_visible(folder: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(exports, step, full_disk)
+        patched.setattr(f"{exports.__name__}.{step}", full_disk)
         with pytest.raises(OSError, match="No space"):
             export(folder)
     assert list(folder.parent.iterdir()) == []

@@ -54,7 +54,7 @@ def rewrite(versions: Versions, change: Callable[[Rows], object]) -> None:
     manifest = read_manifest(folder)
     rows = {which: read_rows(folder, manifest, which) for which in manifest.files}
     change(rows)
-    files = json_lines(VERSION, rows)(folder)
+    files = json_lines(VERSION, [(which, row) for which in rows for row in rows[which]])(folder)
     (folder / "manifest.json").write_bytes(encode_manifest(msgspec.structs.replace(manifest, files=files)))
 
 

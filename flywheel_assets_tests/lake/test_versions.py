@@ -72,6 +72,29 @@ def test_every_row_is_exported_or_dropped_for_a_reason(bench: Workbench, version
     assert manifest.dropped["user_cap"] == 3
 
 
+def test_texts_are_fetched_some_at_a_time_and_rows_stay_with_theirs(
+    bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version of a million pairs took 10 GB while its rows were all in memory at once."""
+    monkeypatch.setattr(pair_versions, "_ROWS_AT_ONCE", 2)
+    for offset in range(3):
+        write_gold(bench, day(offset), 5)
+    manifest = cut(bench, versions, rules=ResolutionRules(holdout_share=0.5))
+    folder = versions.folder(VERSION).export
+    exported = {which: read_rows(folder, manifest, which) for which in (ExportSet.TRAIN, ExportSet.HOLDOUT)}
+    assert all(rows for rows in exported.values())
+    assert sum(map(len, exported.values())) == 15
+    for rows in exported.values():
+        assert rows == sorted(rows, key=lambda row: row.pair_id)
+        for row in rows:
+            number = row.prompt.removeprefix("prompt ")
+            assert (row.subject, row.chosen, row.rejected) == (
+                f"user {number}",
+                f"chosen {number} ",
+                f"rejected {number}",
+            )
+
+
 def test_a_repeated_cut_verifies_and_returns(bench: Workbench, versions: Versions) -> None:
     """Gold, rules and code have changed since: the version has not."""
     write_gold(bench, day(0), 3)
