@@ -10,18 +10,20 @@ from pathlib import Path
 
 def compare(root: Path, ours: Callable[[Path], int], peer: Callable[[Path], int], what: str) -> None:
     """Run both in processes of their own and print time, peak memory and ratios; both say how many rows they kept."""
-    context = multiprocessing.get_context("spawn")
-    results = []
-    for run in (ours, peer):
-        answer = context.Queue()
-        process = context.Process(target=_measure, args=(run, root, answer))
-        process.start()
-        wall, cpu, peak, rows = answer.get()
-        process.join()
-        results.append((wall, cpu, peak))
-        print(f"{run.__name__:>15}: {wall:6.1f} s, {cpu:6.1f} s CPU, {peak:5.2f} GiB peak, {rows:,} {what}", flush=True)
-    ratios = [theirs / mine for mine, theirs in zip(*results, strict=True)]
+    ratios = [theirs / mine for mine, theirs in zip(alone(root, ours, what), alone(root, peer, what), strict=True)]
     print("pandas / ours: {:.2f} × wall, {:.2f} × CPU, {:.2f} × memory".format(*ratios))
+
+
+def alone(root: Path, run: Callable[[Path], int], what: str) -> tuple[float, float, float]:
+    """Run in a process of its own; prints and returns wall seconds, CPU seconds and peak GiB."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    process = context.Process(target=_measure, args=(run, root, answer))
+    process.start()
+    wall, cpu, peak, rows = answer.get()
+    process.join()
+    print(f"{run.__name__:>15}: {wall:6.1f} s, {cpu:6.1f} s CPU, {peak:5.2f} GiB peak, {rows:,} {what}", flush=True)
+    return wall, cpu, peak
 
 
 def _measure(

@@ -1,12 +1,12 @@
 """Claim: a day of 1,000,000 interactions goes from landing to gold in 60 s and 4 GB on 2 cores behind a full window.
 
 Data: predictions of 2 KB (prompt 1 KB, output 1 KB; words drawn at random, zstd makes a third of them), 5 % of them
-edited; an edit names its prediction and does not carry its text, so that each is looked up. Of the day's edits 80 % are
-about the day itself, the others about the 30 days before it, which lie in the lake at the same size; the 37 days before
-those, of which only keys are looked at, have short texts. Ours: `ingest_days` twice, `join_days` and `curate_days` of
-that day, from landed JSON lines to Iceberg tables, with accounts, quarantine and content hashes. The peer does the core
-of it as a notebook would: pandas reads the same landed lines, merges, scores each edit with rapidfuzz, writes Parquet.
-It is given no days before: it could not hold them.
+edited. Of the day's edits 80 % are about the day itself, the others about the 30 days before it, which lie in the lake
+at the same size; the 37 days before those, of which only keys are looked at, have short texts. Edits carry prompt and
+output, as all our clients send them; how long the join takes when every text must be looked up is shown as well.
+Ours: `ingest_days` twice, `join_days` and `curate_days` of that day, from landed JSON lines to Iceberg tables, with
+accounts, quarantine and content hashes. The peer does the core of it as a notebook would: pandas reads the same landed
+lines, merges, scores each edit with rapidfuzz, writes Parquet. It is given no days before: it could not hold them.
 
     python -m benchmarks.day_to_gold [--predictions 1000000] [--behind 30] [--folder EMPTY_FOLDER]
 """
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.comparing import compare, timed
+from benchmarks.comparing import alone, compare, timed
 from benchmarks.texts import Texts
 from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.curation.pairs import GateRules
@@ -44,6 +44,7 @@ SAME_DAY = 0.8
 USERS = 20_000
 SENTENCES_OF_A_TEXT = 10
 SEGMENT_ROWS = 50_000
+LANDING, LANDING_WITHOUT_TEXTS = "landing", "landing_without_texts"
 STAMP = RunStamp("benchmark", "1", datetime(2026, 6, 2, 1, tzinfo=UTC))
 
 
@@ -73,12 +74,13 @@ def build(root: Path, predictions: int, behind: int) -> None:
             edits = lake.write_day(connection, GROUND_TRUTH, day, _edits_behind(day, predictions))
             assert edits is not None
             lake.replace_days(GROUND_TRUTH, [day], {day: edits}, {})
-        _land(lake, connection, root / "landing", base, texts, predictions, behind)
+        _land(lake, connection, root, base, texts, predictions, behind)
     rows = {RAW_PREDICTIONS.name: predictions, GROUND_TRUTH.name: int(predictions * EDITED)}
     entries = [
         LedgerEntry(name, day, True, f"{day}", {}, count, count, {}) for name, count in rows.items() for day in days
     ]
-    entries += [LedgerEntry(JOINED_FEEDBACK.name, day, True, f"{day}", {}, 0, 0, {}) for day in days]
+    joined = int(predictions * EDITED)
+    entries += [LedgerEntry(JOINED_FEEDBACK.name, day, True, f"{day}", {}, joined, joined, {}) for day in days]
     ledger.record(lake, entries, STAMP)
     base.unlink()
 
@@ -116,7 +118,7 @@ def _prediction_columns(day: date, prompt: str, output: str) -> str:
     return _typed(RAW_PREDICTIONS, columns)
 
 
-def _edit_columns(day: str, prediction_day: str, final_text: str) -> str:
+def _edit_columns(day: str, prediction_day: str, final_text: str, **carried: str) -> str:
     columns = {
         "received_date": f"CAST({day} AS DATE)",
         "event_id": f"md5({day} || 'edit' || i)",
@@ -129,6 +131,7 @@ def _edit_columns(day: str, prediction_day: str, final_text: str) -> str:
         "do_not_train": "false",
         "final_text": final_text,
         "sampling_probability": "1e0",
+        **carried,
     }
     return _typed(GROUND_TRUTH, columns)
 
@@ -151,38 +154,47 @@ def _edits_behind(day: date, predictions: int) -> str:
 def _land(
     lake: Lake,
     connection: duckdb.DuckDBPyConnection,
-    landing: Path,
+    root: Path,
     base: Path,
     texts: Texts,
     predictions: int,
     behind: int,
 ) -> None:
     """The day's segments. Edits are about predictions that the edits of earlier days were not about."""
-    zones = {kind: LandingZone(landing, lake.application, kind).day_folder(DAY) for kind in EventKind}
-    for folder in zones.values():
+    predicted, carried, bare = (
+        LandingZone(root / name, lake.application, kind).day_folder(DAY)
+        for name, kind in (
+            (LANDING, EventKind.PREDICTION),
+            (LANDING, EventKind.FEEDBACK),
+            (LANDING_WITHOUT_TEXTS, EventKind.FEEDBACK),
+        )
+    )
+    for folder in (predicted, carried, bare):
         folder.mkdir(parents=True)
     for number, first in enumerate(range(0, predictions, SEGMENT_ROWS)):
         _write_segment(
             connection,
             f"SELECT {_prediction_columns(DAY, 'prompt', 'output')} FROM read_parquet('{base}') "
             f"WHERE i >= {first} AND i < {first + SEGMENT_ROWS}",
-            zones[EventKind.PREDICTION] / f"{number:04d}.jsonl",
+            predicted / f"{number:04d}.jsonl",
         )
     edits = int(predictions * EDITED)
     numbers = np.sort(np.random.default_rng(1).choice(predictions // 2, edits, replace=False)) * 2 + 1
-    chosen = f"SELECT output FROM read_parquet('{base}') WHERE i IN (SELECT unnest(?)) ORDER BY i"
-    outputs = connection.sql(chosen, params=[numbers.tolist()]).to_arrow_table()["output"].combine_chunks()
+    chosen = f"SELECT prompt, output FROM read_parquet('{base}') WHERE i IN (SELECT unnest(?)) ORDER BY i"
+    edited = connection.sql(chosen, params=[numbers.tolist()]).to_arrow_table()
     ages = np.random.default_rng(2).integers(1, behind + 1, edits) if behind else np.zeros(edits, int)
     ages[np.random.default_rng(3).random(edits) < SAME_DAY] = 0
     about = pa.array([str(DAY - timedelta(days=age)) for age in ages.tolist()])
-    connection.register(
-        "edits",
-        pa.table(
-            {"i": numbers, "about": about, "final": pc.binary_join_element_wise(outputs, texts.draw(edits, 2), " ")}
-        ),
+    finals = pc.binary_join_element_wise(edited["output"].combine_chunks(), texts.draw(edits, 2), " ")
+    for name, values in (("i", pa.array(numbers)), ("about", about), ("final", finals)):
+        edited = edited.append_column(name, values)
+    connection.register("edits", edited)
+    columns = _edit_columns(
+        f"'{DAY}'", "about", "final", prompt="prompt", prompt_format="'text'", original_output="output"
     )
+    _write_segment(connection, f"SELECT {columns} FROM edits", carried / "0000.jsonl")
     columns = _edit_columns(f"'{DAY}'", "about", "final")
-    _write_segment(connection, f"SELECT {columns} FROM edits", zones[EventKind.FEEDBACK] / "0000.jsonl")
+    _write_segment(connection, f"SELECT {columns} FROM edits", bare / "0000.jsonl")
 
 
 def _write_segment(connection: duckdb.DuckDBPyConnection, rows: str, path: Path) -> None:
@@ -194,7 +206,7 @@ def _write_segment(connection: duckdb.DuckDBPyConnection, rows: str, path: Path)
 
 def ours(root: Path) -> int:
     """From landing to gold."""
-    lake, landing = lake_at(root), root / "landing"
+    lake, landing = lake_at(root), root / LANDING
     with timed("raw_predictions"):
         ingest_days(lake, landing, EventKind.PREDICTION, [DAY], STAMP)
     with timed("ground_truth"):
@@ -207,13 +219,22 @@ def ours(root: Path) -> int:
     return curated.rows_kept
 
 
+def looked_up(root: Path) -> int:
+    """The steps that take longer where the day's edits do not carry their texts."""
+    lake = lake_at(root)
+    with timed("ground_truth"):
+        ingest_days(lake, root / LANDING_WITHOUT_TEXTS, EventKind.FEEDBACK, [DAY], STAMP)
+    with timed("joined_feedback"):
+        return join_days(lake, [DAY], START, WINDOW, STAMP)[DAY].rows_kept
+
+
 def pandas_notebook(root: Path) -> int:
     """The core of it in pandas, for the day alone."""
     import pandas as pd
     from rapidfuzz.distance import Levenshtein
 
     def landed(kind: EventKind) -> pd.DataFrame:
-        folder = LandingZone(root / "landing", "assistant", kind).day_folder(DAY)
+        folder = LandingZone(root / LANDING, "assistant", kind).day_folder(DAY)
         return pd.concat([pd.read_json(file, lines=True) for file in sorted(folder.glob("*.jsonl"))])
 
     predictions = landed(EventKind.PREDICTION).drop_duplicates("event_id")
@@ -238,10 +259,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.folder or Path(temporary)
-        if not (root / "landing").exists():
+        if not (root / LANDING).exists():
             root.mkdir(parents=True, exist_ok=True)
             build(root, arguments.predictions, arguments.behind)
         compare(root, ours, pandas_notebook, "pairs")
+        print("edits that carry no text:")
+        alone(root, looked_up, "joined rows")
 
 
 if __name__ == "__main__":

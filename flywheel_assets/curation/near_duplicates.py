@@ -29,8 +29,8 @@ _SEED = 42
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE_BASE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
 _PAIR = np.uint64(0xC2B2AE3D27D4EB4F)
-_ROWS_AT_ONCE = 256
-"""So that the arrays of one word per byte stay in the processor's cache."""
+ROWS_AT_ONCE = 256
+"""So that the arrays of one word per byte stay in the processor's cache; of a day of long texts they were 3 GB."""
 _CHANCE = 1 / 256
 """That two unrelated bytes are equal."""
 
@@ -52,8 +52,8 @@ def signatures(prompt: pa.Array, chosen: pa.Array) -> pa.Array:
     long_enough = pc.greater_equal(pc.utf8_length(texts), SHORTEST_CHARACTERS)
     candidates = texts.filter(long_enough)
     found: list[str] = []
-    for start in range(0, len(candidates), _ROWS_AT_ONCE):
-        hashes, ends = neighbouring_words(candidates.slice(start, _ROWS_AT_ONCE))
+    for start in range(0, len(candidates), ROWS_AT_ONCE):
+        hashes, ends = neighbouring_words(candidates.slice(start, ROWS_AT_ONCE))
         sketch = RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, _HASHES, _SEED)
         digests = np.array(sketch.to_rows(), np.uint32).astype(np.uint8).tobytes().hex()
         found += [digests[at : at + 2 * _HASHES] for at in range(0, len(digests), 2 * _HASHES)]

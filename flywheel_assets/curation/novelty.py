@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.near_duplicates import neighbouring_words
+from flywheel_assets.curation.near_duplicates import ROWS_AT_ONCE, neighbouring_words
 from flywheel_assets.curation.normalization import normalized
 
 MOST_NGRAMS = 64
@@ -30,11 +30,13 @@ def ngram_hashes(texts: pa.Array) -> npt.NDArray[np.uint64]:
 
 
 def _hashes(texts: pa.Array) -> npt.NDArray[np.uint64]:
-    if len(texts) == 0:
-        return np.zeros(0, np.uint64)
-    hashes, ends = neighbouring_words(texts)
-    rows = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(ends).astype(np.int64))
-    return rows << np.uint64(32) | hashes >> np.uint64(32)
+    found = [np.zeros(0, np.uint64)]
+    for start in range(0, len(texts), ROWS_AT_ONCE):
+        few = texts.slice(start, ROWS_AT_ONCE)
+        hashes, ends = neighbouring_words(few)
+        rows = np.repeat(np.arange(start, start + len(few), dtype=np.uint64), np.diff(ends).astype(np.int64))
+        found.append(rows << np.uint64(32) | hashes >> np.uint64(32))
+    return np.concatenate(found)
 
 
 def added_ngrams(prompt: pa.Array, rejected: pa.Array, chosen: pa.Array) -> pa.Array:

@@ -39,6 +39,8 @@ STAGE = "curation"
 FEWEST_ROWS_AT_ONCE, MOST_ROWS_AT_ONCE = 16_384, 131_072
 """Rows that one thread judges together. The policy's RE2 automaton costs 4 ms each time it is built, whatever the rows;
 the upper bound keeps the working memory small beside input and output."""
+MOST_BYTES_AT_ONCE = 64 * 2**20
+"""Likewise where rows are long: judging them takes about ten times their size."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
     """
     cores = os.cpu_count() or 1
     size = min(max(-(-joined.num_rows // cores), FEWEST_ROWS_AT_ONCE), MOST_ROWS_AT_ONCE)
+    size = max(1, min(size, joined.num_rows * MOST_BYTES_AT_ONCE // max(1, joined.nbytes)))
     slices = (joined.slice(start, size).combine_chunks() for start in range(0, joined.num_rows, size))
     batches = [batch for part in slices for batch in part.to_batches()]
     version = rules.policy.version

@@ -1,10 +1,10 @@
 """`raw_predictions` + `ground_truth` → `joined_feedback`: finds the matches by keys, then fetches what they say.
 
-Only key columns are read over the window of days. Text is fetched day by day for the matched rows alone, so that
-memory is bounded by one day's feedback whatever the length of the range.
+Only key columns are read over the window of days. What matched rows say is fetched day by day (`lake.matched_rows`), so
+that memory is bounded by one day's feedback whatever the length of the range.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from flywheel_assets.joining import DayAccount, JoinedKeys, JoinWindow, join_key
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.failed_steps import removes_unfinished
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.matched_rows import fetch_matched
 from flywheel_assets.lake.tables import (
     GROUND_TRUTH,
     JOINED_FEEDBACK,
@@ -26,7 +27,7 @@ from flywheel_assets.lake.tables import (
     ApplicationTables,
     Lake,
 )
-from flywheel_assets.records import Reason, subject_of, subject_of_score
+from flywheel_assets.records import Reason
 
 
 @removes_unfinished
@@ -61,7 +62,8 @@ def join_days(
         refused: dict[date, Path] = {}
         entries: list[LedgerEntry] = []
         for day in sorted(days):
-            rows = _fetch_matched(lake, connection, tables, keys, day, planned)
+            matches = keys.matches.filter(pc.equal(keys.matches["completed_date"], pa.scalar(day)))
+            rows = fetch_matched(lake, connection, tables, matches, planned)
             connection.register("joined", rows)
             if file := lake.write_day(connection, tables.joined, day, "SELECT * FROM joined"):
                 files[day] = file
@@ -121,79 +123,6 @@ def _join_window(
     return join_keys(connection, sorted(days), window)
 
 
-def _fetch_matched(
-    lake: Lake,
-    connection: duckdb.DuckDBPyConnection,
-    tables: ApplicationTables,
-    keys: JoinedKeys,
-    day: date,
-    planned: Mapping[str, Mapping[date, Sequence[Path]] | None],
-) -> pa.Table:
-    """The joined rows of one day, in the columns of `tables.joined`."""
-    matches = keys.matches.filter(pc.equal(keys.matches["completed_date"], pa.scalar(day)))
-    if not matches.num_rows:
-        return tables.joined.schema.empty_table()
-    connection.register("matched", matches)
-    for spec, column in ((GROUND_TRUTH, "feedback_date"), (tables.predictions, "prediction_date")):
-        lake.register(connection, spec, _days_in(matches[column]), planned=planned[spec.name])
-    columns = _TEXT_COLUMNS if tables.is_text else _SCORE_COLUMNS
-    rows = connection.sql(_JOINED_ROWS.format(columns=columns)).to_arrow_table()
-    return _with_subject(rows, tables)
-
-
-_JOINED_ROWS = """
-WITH feedback AS (
-    SELECT m.completed_date, m.prediction_date, g.*
-    FROM ground_truth g JOIN matched m ON g.event_id = m.feedback_event_id AND g.received_date = m.feedback_date
-),
-prediction AS (  -- several events for one prediction: the one received first
-    SELECT * FROM raw_predictions
-    SEMI JOIN matched ON raw_predictions.prediction_id = matched.prediction_id AND received_date = prediction_date
-    QUALIFY row_number() OVER (PARTITION BY prediction_id, received_date ORDER BY received_at, event_id) = 1
-)
-SELECT f.completed_date,
-       f.event_id AS feedback_event_id,
-       f.prediction_id,
-       f.prediction_date AS prediction_received_date,
-       f.received_date AS feedback_received_date,
-       f.received_at AS feedback_received_at,
-       f.occurred_at,
-       p.occurred_at AS predicted_at,
-       f.signal,
-       f.source,
-       coalesce(p.model_version, f.model_version) AS model_version,
-       coalesce(nullif(f.user_id, ''), nullif(p.user_id, '')) AS user_id,
-       coalesce(nullif(f.thread_id, ''), nullif(p.thread_id, '')) AS thread_id,
-       f.do_not_train OR coalesce(p.do_not_train, false) AS do_not_train,
-       {columns},
-       f.value, f.label, f.comment, f.sampling_probability
-FROM feedback f
-LEFT JOIN prediction p ON p.prediction_id = f.prediction_id AND p.received_date = f.prediction_date
-"""
-
-
-# What the user saw and changed comes first; what the server logged fills in where the event did not carry it.
-_TEXT_COLUMNS = """
-       coalesce(f.prompt, p.prompt) AS prompt,
-       coalesce(f.prompt_format, p.prompt_format) AS prompt_format,
-       coalesce(f.original_output, p.output, '') AS output,
-       f.final_text"""
-_SCORE_COLUMNS = """
-       f.labeling_source, f.known_at,
-       p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity"""
-
-
-def _with_subject(rows: pa.Table, tables: ApplicationTables) -> pa.Table:
-    last_resort, decide = ("prompt", subject_of) if tables.is_text else ("prediction_id", subject_of_score)
-    identities = zip(
-        rows["user_id"].to_pylist(), rows["thread_id"].to_pylist(), rows[last_resort].to_pylist(), strict=True
-    )
-    subjects = [decide(user_id, thread_id, otherwise) for user_id, thread_id, otherwise in identities]
-    rows = rows.append_column("subject", pa.array([subject for subject, _ in subjects], pa.string()))
-    rows = rows.append_column("subject_kind", pa.array([kind.value for _, kind in subjects], pa.string()))
-    return rows.select(tables.joined.schema.names).cast(tables.joined.schema)
-
-
 def _expired_rows(keys: JoinedKeys, day: date) -> pa.Table:
     expiries = keys.expiries.filter(pc.equal(keys.expiries["day"], pa.scalar(day)))
     return pa.Table.from_pylist(
@@ -218,7 +147,3 @@ def _reasons(account: DayAccount) -> dict[str, int]:
         Reason.WAITING_FOR_PREDICTION: account.waiting,
     }
     return {reason.value: count for reason, count in reasons.items() if count}
-
-
-def _days_in(column: pa.ChunkedArray) -> list[date]:
-    return [day for day in pc.unique(column).to_pylist() if day is not None]

@@ -5,6 +5,7 @@ slightly different idea of JSON (lone surrogates, numbers for texts, two objects
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -66,12 +67,21 @@ def read_lines(segments: Sequence[Path], event: pa.Schema, readable: Path) -> Re
     refused: list[RefusedLine] = []
     written = 0
     # Only the next step reads this file: cheap compression, no statistics, no dictionary.
-    with pq.ParquetWriter(readable, schema, compression="lz4", use_dictionary=False, write_statistics=False) as writer:
+    with (
+        pq.ParquetWriter(readable, schema, compression="lz4", use_dictionary=False, write_statistics=False) as writer,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        writing: Future[None] | None = None
         for events in _batches(segments, event, refused):
             columns = [pa.array([getattr(row, column.name) for row in events], column.type) for column in event]
             positions = pa.array(range(written, written + len(events)), pa.int64())
-            writer.write_batch(pa.record_batch([*columns, positions], schema=schema))
             written += len(events)
+            # One batch is compressed while the next is decoded, and no more than these two are in memory.
+            if writing is not None:
+                writing.result()
+            writing = beside.submit(writer.write_batch, pa.record_batch([*columns, positions], schema=schema))
+        if writing is not None:
+            writing.result()
     return ReadLines(written, tuple(refused))
 
 

@@ -253,7 +253,7 @@ class Lake:
         key = uuid.uuid4().hex
 
         def rewrite(table: "Table") -> None:
-            rows = merge(table.scan().to_arrow().cast(_nullable(spec.schema))).cast(_nullable(spec.schema))
+            rows = merge(table.scan().to_arrow().cast(nullable(spec.schema))).cast(nullable(spec.schema))
             with TransactionOnce(table) as transaction:
                 transaction.overwrite(rows, snapshot_properties={**properties, COMMIT_KEY: key})
 
@@ -265,7 +265,7 @@ class Lake:
 
         def add(table: "Table") -> None:
             with TransactionOnce(table) as transaction:
-                transaction.append(rows.cast(_nullable(spec.schema)), {**properties, COMMIT_KEY: key})
+                transaction.append(rows.cast(nullable(spec.schema)), {**properties, COMMIT_KEY: key})
 
         self.commit(spec, add, key)
 
@@ -389,7 +389,7 @@ class Lake:
         self.register(connection, spec, days, columns, view="wanted", snapshot_id=snapshot_id, planned=planned)
         rows = connection.sql(f"SELECT * FROM wanted WHERE {where}").to_arrow_table()
         names = list(columns or spec.schema.names)
-        return rows.select(names).cast(_nullable(pa.schema([spec.schema.field(name) for name in names])))
+        return rows.select(names).cast(nullable(pa.schema([spec.schema.field(name) for name in names])))
 
     def rows_per_day(self, spec: TableSpec, stage: str | None = None) -> dict[date, int]:
         """Rows of every non-empty partition (of `stage`; all stages added up without), from metadata alone."""
@@ -420,7 +420,8 @@ def column_list(schema: pa.Schema) -> str:
     return ", ".join(schema.names)
 
 
-def _nullable(schema: pa.Schema) -> pa.Schema:
+def nullable(schema: pa.Schema) -> pa.Schema:
+    """The same columns as DuckDB and Iceberg exchange them."""
     # Parquet written by DuckDB has optional columns only, and Iceberg refuses those for a required field.
     return pa.schema([column.with_nullable(True).remove_metadata() for column in schema])
 
