@@ -33,10 +33,10 @@ dev: install  ## webserver, daemon, capture and MLflow's UI on loopback
 	$(BIN)/flywheel dev
 
 test: install  ## the fast, offline tests
-	$(BIN)/pytest -q -n 2 -m "not slow and not gpu"
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
 
 test-all: install  ## every test that this machine can run
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 check: install  ## lint, format, types, architecture contracts
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from flywheel_assets.curation.sampling import (
     uniform_draw,
 )
 from flywheel_assets.errors import SettingsError
+from flywheel_assets.lake.engine import connect
 
 _ROW = """
 SELECT $score::DOUBLE AS score, $is_positive::BOOLEAN AS is_positive, $severity::DOUBLE AS severity,
@@ -27,7 +28,7 @@ SELECT $score::DOUBLE AS score, $is_positive::BOOLEAN AS is_positive, $severity:
 
 def value_of(expression: str, **columns: Any) -> Any:
     row = {"score": 0.03, "is_positive": False, "severity": None, "amount": None, "segment": None, **columns}
-    with duckdb.connect() as connection:
+    with connect() as connection:
         found = connection.execute(f"SELECT {expression} FROM ({_ROW})", row).fetchone()
     assert found is not None
     return found[0]
@@ -135,7 +136,7 @@ def test_a_salt_that_could_be_mistaken_for_an_id_is_refused(salt: str) -> None:
 def test_python_draws_what_the_lake_draws_bit_for_bit(ids: list[str]) -> None:
     ids = [prediction_id.replace("\0", "") for prediction_id in ids]  # DuckDB's parameters end at a null character
     query = f"SELECT {draw_sql('fraud', 'id')} FROM (SELECT unnest($ids) AS id)"
-    with duckdb.connect() as connection:
+    with connect() as connection:
         drawn = [row[0] for row in connection.execute(query, {"ids": ids}).fetchall()]
     assert drawn == [uniform_draw("fraud", prediction_id) for prediction_id in ids]
 
