@@ -1,6 +1,7 @@
 """The gate against adapters that the real trainer was made to break, scored by the real evaluation."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,25 @@ def failed(decision: Decision) -> set[str]:
     return {check.name for check in decision.checks if not check.ok}
 
 
-def test_the_good_adapter_passes(tmp_path: Path) -> None:
-    report, decision = turn(tmp_path, week())
-    assert decision.promote, decision.sentence
+@dataclass(frozen=True)
+class Turned:
+    """A turn as it should be, and what it left on disk."""
+
+    root: Path
+    rows: Rows
+    report: EvaluationReport
+    decision: Decision
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Turned:
+    root, rows = tmp_path_factory.mktemp("good"), week()
+    return Turned(root, rows, *turn(root, rows))
+
+
+def test_the_good_adapter_passes(good: Turned) -> None:
+    report = good.report
+    assert good.decision.promote, good.decision.sentence
     assert report.scores["base"][Stratum.PRIMARY].zero_edit == 0.0
     assert report.scores["challenger"][Stratum.PRIMARY].zero_edit > 0.9
     assert report.scores["challenger"][Stratum.PRIMARY].reward_accuracy == 1.0
@@ -108,12 +125,12 @@ def test_few_people_are_not_enough_evidence_for_the_best_adapter(tmp_path: Path)
     assert "19 held-out" in decision.sentence
 
 
-def test_no_text_is_in_any_file_of_training_or_evaluation(tmp_path: Path) -> None:
-    rows = week()
-    report, _ = turn(tmp_path, rows, preference_epochs=0.0)
-    assert report.rows_left_out == 0
-    for text in _texts(rows):
-        for file in [*(tmp_path / "training").rglob("*"), *(tmp_path / "evaluation").rglob("*")]:
+def test_no_text_is_in_any_file_of_training_or_evaluation(good: Turned) -> None:
+    assert good.report.rows_left_out == 0
+    files = [*(good.root / "training").rglob("*"), *(good.root / "evaluation").rglob("*")]
+    assert len(files) > 5
+    for text in _texts(good.rows):
+        for file in files:
             assert file.is_dir() or text.encode() not in file.read_bytes(), f"{file} holds {text!r}"
 
 
