@@ -13,6 +13,7 @@ from flywheel_assets.curation.example_resolution import Calendar
 from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
 from flywheel_assets.errors import EmptyVersionError
 from flywheel_assets.lake import example_versions
+from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.example_versions import (
     ExampleRules,
@@ -296,7 +297,8 @@ def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(bench: Work
     """Evaluation rows are no gold rows: all predictions of later weeks, found by their prediction ids."""
     person_and_others(bench)
     before = cut(bench, versions)
-    place = Place(bench.lake, CLASSIFICATION_TABLES, versions, bench.landing, bench.start, {})
+    landing = ErasableLanding(bench.application, bench.landing, bench.root / "scratch" / "landing")
+    place = Place(bench.lake, CLASSIFICATION_TABLES, versions, landing, bench.start, {})
     now = datetime(2027, 1, 1, tzinfo=UTC)
     receipt = erase(place, plan_erasure(place, "mallory"), who="ada", reason="r", now=now, grace=timedelta(0))
     hers = {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(0, 30, 3)}
