@@ -77,13 +77,13 @@ def erase_objects(
         SettingsError: we may not read, write or delete there.
     """
     erasing = _Erasing(zone, is_gone, erasure, clock)
-    with _work_folder(scratch) as work:
-        # Today comes last, and whether it was there or not: readers move late segments of other days to it.
-        for day in sorted({*zone.days(), clock().date()}):
+    # Today comes last, and whether it was there or not: readers move late segments of other days to it.
+    for day in sorted({*zone.days(), clock().date()}):
+        with _work_folder(scratch) as work:
             erasing.erase_day(day, work)
-        for version in _deleted_before(zone):
-            if any(map(is_gone, BytesIO(version.content()))):
-                erasing.delete(version)
+    for version in _deleted_before(zone):
+        if any(map(is_gone, BytesIO(version.content()))):
+            erasing.delete(version)
     return LandedErasure(
         erasing.lines_per_day,
         erasing.segments,
@@ -131,6 +131,9 @@ class _Erasing:
                 if gone := write_kept(copy, kept, self.is_gone):
                     lines += gone
                     rewritten[name] = kept if kept.stat().st_size else None
+                else:
+                    # Most segments are nobody's: kept, they would be a copy of the bucket on this disk.
+                    kept.unlink()
                 copy.unlink()
         closed = {name: path for name, path in rewritten.items() if name in listed}
         others = {name: path for name, path in rewritten.items() if name not in listed}

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _DOWNLOADS = 8
+_MOST_CLOSINGS = 10
 _SEGMENT = re.compile(r"([^/]+)\.([0-9a-f]{64})\.jsonl")
 _DAY = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})/$")
 _TAKEN = frozenset({"PreconditionFailed", "412"})
@@ -124,17 +125,15 @@ class ObjectLandingZone:
             LandingRetiredError: listed segments are gone; the day's table partition must be left untouched.
             LandingUnavailableError: S3 does not answer.
         """
-        closing = self._closing(day)
-        segments = self.segments(day)
+        closing, segments = self._listed(day)
         if closing is None and now < closing_time(day):
             names = tuple(Path(segment.name) for segment in segments)
             return LandedDay(day, names, False, content_digest([(each.name, each.bytes) for each in segments]))
         if closing is None:
             self._create(self.key(day, CLOSED_FILE), msgspec.json.encode(Closing(closed_at=now, segments=segments)))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
-            closing = self._closing(day)
+            closing, segments = self._listed(day)
             assert closing is not None
-            segments = self.segments(day)
         self._verify(day, closing, segments)
         self._republish_late_segments(day, closing, segments, now)
         return LandedDay(
@@ -185,6 +184,23 @@ class ObjectLandingZone:
         if match is None or file_sha256(target) != match[2]:
             raise ClosedDayError(f"{self.shown(key)} does not hold what its name says: restore the object")
         return target
+
+    def _listed(self, day: date) -> tuple[Closing | None, list[Segment]]:
+        """The day's closing and the segments that lay there while it was this one.
+
+        Raises:
+            LandingUnavailableError: others replaced it again and again.
+        """
+        for _ in range(_MOST_CLOSINGS):
+            closing, segments = self._closing(day), self.segments(day)
+            there, listed = (
+                {each.name for each in segments},
+                {each.name for each in closing.segments} if closing else set(),
+            )
+            if closing is None or there == listed or self._closing(day) == closing:
+                return closing, segments
+            # An erasure came between the two: by the older list its new objects are late, and its old ones missing.
+        raise LandingUnavailableError(f"{self.shown(self.key(day, ''))} is being rewritten; repeat the command")
 
     def _closing(self, day: date) -> Closing | None:
         sealed = self.sealed(day)

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,57 @@ def lines_read(zone: ObjectLandingZone, tmp_path: Path, on: int = 0) -> list[byt
     landed = zone.read(day(on), NOW)
     with zone.fetched(landed, tmp_path / "read") as paths:
         return [each for path in paths for each in path.read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("last_closing", [1, 3], ids=["killed when the new objects are there", "finished"])
+def test_a_reader_between_closing_and_listing_neither_moves_nor_misses_what_is_rewritten(
+    landing: ObjectLanding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_closing: int
+) -> None:
+    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    name = publish(zone, tmp_path / "spool", "a", "op")
+    zone.read(DAY, NOW)
+    list_now, replace_now = ObjectLandingZone.segments, ObjectLandingZone.replace_closing
+    closings = itertools.count()
+
+    def replace_or_die(self: ObjectLandingZone, *arguments: Any) -> str:
+        if next(closings) == last_closing:
+            raise KeyboardInterrupt
+        return replace_now(self, *arguments)
+
+    def list_later(self: ObjectLandingZone, of: Any) -> Any:
+        monkeypatch.setattr(ObjectLandingZone, "segments", list_now)
+        with suppress(KeyboardInterrupt):
+            run(zone, tmp_path)
+        return list_now(self, of)
+
+    monkeypatch.setattr(ObjectLandingZone, "replace_closing", replace_or_die)
+    monkeypatch.setattr(ObjectLandingZone, "segments", list_later)
+    landed = zone.read(DAY, NOW)
+    assert zone.days() == [DAY]
+    assert [path.name == name for path in landed.paths] == [last_closing == 1]
+
+
+def test_of_segments_that_stay_as_they_are_no_copy_is_kept(landing: ObjectLanding, tmp_path: Path) -> None:
+    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    for number in range(20):
+        publish(zone, tmp_path / "spool", f"s{number}", "oo")
+    most = 0
+
+    def look(_: bytes) -> bool:
+        nonlocal most
+        most = max(most, len(list((tmp_path / "work").rglob("*.jsonl"))))
+        return False
+
+    erase_objects(zone, look, "erasure1", clock, tmp_path / "work")
+    assert 1 < most <= 9
+
+
+def test_a_segment_that_lies_in_two_days_is_rewritten_in_both(landing: ObjectLanding, tmp_path: Path) -> None:
+    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    for on in (0, 1):
+        publish(zone, tmp_path / "spool", "a", "op", on)
+    assert run(zone, tmp_path).lines_per_day == {day(0): 1, day(1): 1}
+    assert quoting(landing) == []
 
 
 def test_a_closed_days_segments_are_replaced_and_its_closing_says_so(landing: ObjectLanding, tmp_path: Path) -> None:
