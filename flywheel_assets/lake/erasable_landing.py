@@ -56,12 +56,16 @@ class ErasableLanding:
         """
         for kind in EventKind:
             for path in self._on_disk(kind).open_folder.glob("*.jsonl"):
-                with open(path, "rb") as lines:
-                    if any(map(is_gone, lines)):
-                        raise OpenSegmentError(
-                            f"capture still writes {path.name}, which holds events to erase. It is sealed when its age "
-                            "limit is reached: repeat then."
-                        )
+                try:
+                    with open(path, "rb") as lines:
+                        is_held = any(map(is_gone, lines))
+                except FileNotFoundError:
+                    continue  # sealed since it was listed: it is rewritten with its day
+                if is_held:
+                    raise OpenSegmentError(
+                        f"capture still writes {path.name}, which holds events to erase. It is sealed when its age "
+                        "limit is reached: repeat then."
+                    )
 
     def erase(self, kind: EventKind, is_gone: IsGone, erasure: str, clock: Callable[[], datetime]) -> LandedErasure:
         """Take the lines that are gone out of every sealed segment.

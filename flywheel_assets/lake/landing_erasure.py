@@ -81,11 +81,13 @@ def _finish(folder: Path, *, is_whole: bool) -> None:
     if not building:
         return
     closed = folder / CLOSED_FILE
-    listed = {segment.name: segment.sha256 for segment in read_closing(closed).segments} if closed.exists() else None
+    listed = {segment.name: segment.sha256 for segment in read_closing(closed).segments} if closed.exists() else {}
     for path in building:
         final = path.with_name(path.name.removesuffix(_BUILDING))
-        # An open day has no closing to compare with: after a crash its segments are rewritten from the old ones.
-        if is_whole if listed is None else listed.get(final.name) == file_sha256(path):
+        expected = listed.get(final.name)
+        # Of an open day, or late for a closed one, nothing says what it should hold: after a crash such a segment is
+        # rewritten from the old one.
+        if is_whole if expected is None else expected == file_sha256(path):
             os.replace(path, final)
         else:
             path.unlink()
