@@ -24,7 +24,7 @@ from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.references import set_head, tags
 from flywheel_assets.lake.tables import QUARANTINE, ROLLBACKS, Lake, TableSpec
-from flywheel_assets.lake.versions import Pin, VersionFolder, Versions, version_number
+from flywheel_assets.lake.versions import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.records import Reason
 
 if TYPE_CHECKING:
@@ -116,9 +116,29 @@ def roll_back_data(
 ) -> None:
     """Carry out a plan; repeating it after a crash finishes it.
 
+    No version is cut meanwhile, and nobody is erased: the tag of the old head would keep the person's rows.
+
     Raises:
-        VersionConflictError: somebody has committed since the plan was made; nothing was changed.
+        VersionConflictError: somebody has committed, cut a version or moved the tag since the plan was made; nothing
+            was changed.
+        CommitContentionError: a version is being cut, or an erasure is at work, and was for two minutes.
     """
+    with lake.cutting():
+        _refuse_outdated(lake, versions, gold, plan)
+        _roll_back(lake, versions, gold, plan, who, reason, now)
+
+
+def _refuse_outdated(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> None:
+    now = plan_data_rollback(lake, versions, gold, plan.to)
+    cut = sorted(set(now.undone) - set(plan.undone), key=version_number)
+    if cut or now.target != plan.target:
+        what = f"{', '.join(cut)} was cut" if cut else f"the tag {plan.to} was moved by an erasure"
+        raise VersionConflictError(f"{what} since the plan was made. Look again what would change, then repeat.")
+
+
+def _roll_back(
+    lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan, who: str, reason: str, now: datetime
+) -> None:
     content = _contents_after(lake, versions, gold, plan)
 
     def record_all(table: "Table") -> None:
@@ -186,8 +206,8 @@ def _files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, 
 def _contents_after(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> dict[date, str]:
     """The content hash of every changed day as the target holds it: from the version's pin where it has the day."""
     known: Mapping[str, str] = {}
-    if version_number(plan.to) and (pin := versions.folder(plan.to).pin).exists():
-        known = msgspec.json.decode(pin.read_bytes(), type=Pin).days
+    if version_number(plan.to) and (folder := versions.folder(plan.to)).pin.exists():
+        known = read_pin(folder).days
     return {
         day: known.get(day.isoformat()) or ledger.content_hash(lake.read(gold, [day], snapshot_id=plan.target))
         for day in plan.days

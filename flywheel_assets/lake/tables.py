@@ -179,7 +179,7 @@ class Lake:
         return self._lock(self._full_name(spec))
 
     def cutting(self) -> AbstractContextManager[None]:
-        """Held while a version is cut or rewritten: one at a time for each application."""
+        """Held while a version is cut or rewritten, or gold is rolled back: one at a time for each application."""
         return self._lock(f"{self.application}.versions")
 
     @property

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.errors import UnknownNameError, VersionConflictError
+from flywheel_assets.errors import CommitContentionError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake import rollback as rollback_module
 from flywheel_assets.lake.accounting import audit_accounts
@@ -147,6 +147,27 @@ def test_trap_2_a_commit_since_the_plan_stops_it(history: Workbench, versions: V
         roll_back_data(history.lake, versions, GOLD, planned, who="ada", reason="r", now=NOW)
     assert history.lake.rows_per_day(GOLD)[day(4)] == 2
     assert history.lake.read(ROLLBACKS).num_rows == 0
+
+
+def test_a_version_cut_since_the_plan_stops_it(history: Workbench, versions: Versions) -> None:
+    planned = plan(history, versions)
+    begun = versions.folder("dpo_gold_v3")
+    begun.path.mkdir()
+    with pytest.raises(VersionConflictError, match="dpo_gold_v3 was cut from what would be rolled back"):
+        roll_back_data(history.lake, versions, GOLD, planned, who="ada", reason="r", now=NOW)
+    begun.promotion.write_text("{}")
+    with pytest.raises(VersionConflictError, match="dpo_gold_v3 was cut since the plan was made"):
+        roll_back_data(history.lake, versions, GOLD, planned, who="ada", reason="r", now=NOW)
+    assert set(tags(history.lake, GOLD)) == {"dpo_gold_v1", "dpo_gold_v2"}
+
+
+def test_beside_a_cut_or_an_erasure_no_head_gets_a_tag(
+    history: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flywheel_assets.lake.tables._LOCK_TIMEOUT_S", 0.1)
+    with history.lake.cutting(), pytest.raises(CommitContentionError, match="versions was locked"):
+        roll_back(history, versions)
+    assert set(tags(history.lake, GOLD)) == {"dpo_gold_v1", "dpo_gold_v2"}
 
 
 def test_trap_7_expiry_has_cut_the_chain_and_the_tag_is_still_a_target(history: Workbench, versions: Versions) -> None:
