@@ -1,7 +1,8 @@
 """Gold versions: `<word>_gold_v<N>` is a tag on an application's gold table, resolved once and exported.
 
     <versions_dir>/<application>/dpo_gold_v<N>/
-        pin.json        which snapshot and which closed days the version consists of; written first, never changed
+        pin.json        which snapshot and which closed days the version consists of; written first; only an
+                        erasure changes it, to the snapshot without the person
         export/         what is trained and evaluated on, sealed by a manifest (see `lake.exports`)
         training/       the trainer's result
         evaluation/     the scores
@@ -180,6 +181,8 @@ def cut_version(
 ) -> Manifest:
     """Pin the gold table's closed days under `version`, resolve and export them; a repeated cut verifies and returns.
 
+    One at a time for each application: of two cuts at once the second finds what the first has made.
+
     Args:
         lake: the application's tables.
         versions: the application's versions.
@@ -188,8 +191,6 @@ def cut_version(
         resolve: gives what a pin's closed days come to.
         rules: by which it resolves, for the manifest.
         code_version: of the resolving logic, for the manifest.
-
-    One at a time for each application: of two cuts at once the second finds what the first has made.
 
     Raises:
         EmptyVersionError: no closed day holds anything to train on.
@@ -264,11 +265,6 @@ def read_pin(folder: VersionFolder) -> Pin:
 
 
 def _pin(lake: Lake, folder: VersionFolder, gold: TableSpec) -> Pin:
-    if folder.pin.exists() and not folder.export.exists():
-        known = msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
-        if lake.table(gold).snapshot_by_id(known.snapshot_id) is None:
-            # A cut crashed before it tagged, and its snapshot was forgotten since. Nothing was made from the pin.
-            folder.pin.unlink(missing_ok=True)
     if not folder.pin.exists():
         # In this order a day that is curated in between is left to the next version, not taken for covered.
         days = ledger.closed_days(lake, gold.name)
