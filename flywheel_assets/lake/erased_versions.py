@@ -5,6 +5,7 @@ revision of the export, and goes on.
 """
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -106,8 +107,9 @@ def _drop_training(folder: VersionFolder, version: ErasedVersion) -> ErasedVersi
     """Delete a model that was trained on rows that are gone, while it is in this folder only."""
     if not version.trained or folder.is_finished or folder.evaluation.exists():
         return version
-    # By one rename first: a trainer takes half a folder for somebody else's.
-    retired = folder.training.with_name(f".{folder.training.name}.erased")
+    # By one rename first: a trainer takes half a folder for somebody else's. To a name of its own: what an erasure that
+    # was killed has left there would be in the way.
+    retired = folder.training.with_name(f".{folder.training.name}.{secrets.token_hex(8)}")
     os.rename(folder.training, retired)
     shutil.rmtree(retired)
     return msgspec.structs.replace(version, trained=False, training_dropped=True)
@@ -179,6 +181,8 @@ def _rewritten(
     stamp: RunStamp,
 ) -> int:
     """A snapshot like the tagged one without the person's rows, kept by a branch; returns its id."""
+    from flywheel_assets.lake.iceberg import TransactionOnce
+
     branch = _branch(name)
     known = lake.table(spec).metadata.refs.get(branch)
     if known and exported is not None and read_manifest(exported.export).snapshot_id == known.snapshot_id:
@@ -191,7 +195,7 @@ def _rewritten(
             table.manage_snapshots().remove_branch(branch).commit()
         table.manage_snapshots().create_branch(snapshot_id, branch).commit()
         placed.extend(lake.place(table, path) for path in [path for path in files.values() if path][len(placed) :])
-        with table.transaction() as transaction:
+        with TransactionOnce(table) as transaction:
             where = lake.partition_filter(spec, list(files))
             transaction.delete(where, snapshot_properties=stamp.properties(), branch=branch)
             if placed:
