@@ -114,6 +114,10 @@ class CommitContentionError(TransientError):
     """The lake's commit lock or its catalog stayed busy past the deadline."""
 
 
+class PartitionChangedError(TransientError):
+    """Somebody has written a partition since the rows were read that were to replace it."""
+
+
 class DiskFullError(TransientError):
     """A disk that the lake writes to is full; what was committed stays, what was begun is gone."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.errors import PartitionChangedError
 from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.tables import Lake, TableSpec
 from flywheel_assets.lake.traces import Traces
@@ -85,9 +86,12 @@ def erase_head(
         traces: of the person.
         stamp: who writes.
         on_touched: is told of partitions before they change, so that a run that was killed is finished by the next.
+
+    Raises:
+        PartitionChangedError: others wrote the person's rows again each time.
     """
     removed = 0
-    # A daily run may write a day between our read and our commit: then it is looked at again.
+    # A daily run may write a day between our read and our commit: its rows stay, and are looked at again.
     for _ in range(_ATTEMPTS):
         found = find_rows(lake, spec, traces)
         if not found:
@@ -95,8 +99,17 @@ def erase_head(
         on_touched(spec, list(found))
         for stage in sorted({stage for _, stage in found}, key=str):
             days = sorted(day for day, of in found if of == stage)
+            seen = lake.files_of(spec, days, stage)
             files = {day: kept_file(lake, spec, traces, (day, stage)) for day in days}
             kept = {day: file for day, file in files.items() if file is not None}
-            lake.replace_days(spec, days, kept, stamp.properties(), stage)
+            try:
+                lake.replace_days(spec, days, kept, stamp.properties(), stage, seen)
+            except PartitionChangedError:
+                for file in kept.values():
+                    file.unlink()
+                continue
             removed += sum(found[day, stage].rows for day in days)
+    else:
+        if find_rows(lake, spec, traces):
+            raise PartitionChangedError(f"{spec.name}: a run keeps writing rows to erase; let it end, then repeat")
     return removed

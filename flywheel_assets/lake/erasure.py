@@ -148,6 +148,7 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
             close; nothing was changed.
         CommitContentionError: another erasure is at work, or a version is being cut.
         DiskFullError: no space is left; given again it finishes.
+        PartitionChangedError: a run keeps writing the person's rows; given again when it has ended it finishes.
         LandingError: landing lies on S3, which failed; repeat.
     """
     lake, traces = place.lake, plan.traces

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from flywheel_assets.curation.sampling import draw_sql
-from flywheel_assets.errors import LandingError, SettingsError
+from flywheel_assets.errors import LandingError, PartitionChangedError, SettingsError
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.failed_steps import removes_unfinished
@@ -182,6 +182,7 @@ def trim_predictions(
         lake.register(connection, tables.joined, None, ["prediction_id", "prediction_received_date"], view="joined")
         for day in due:
             entry = entries[day]
+            seen = lake.files_of(spec, [day])
             lake.register(connection, spec, [day], view="landed")
             file = lake.write_day(
                 connection,
@@ -191,7 +192,14 @@ def trim_predictions(
                 f"(SELECT prediction_id FROM joined WHERE prediction_received_date = DATE '{day}') "
                 f"OR {draw_sql('trim')} < {share}",
             )
-            lake.replace_days(spec, [day], {day: file} if file else {}, {**stamp.properties(), "share": str(share)})
+            properties = {**stamp.properties(), "share": str(share)}
+            try:
+                lake.replace_days(spec, [day], {day: file} if file else {}, properties, seen=seen)
+            except PartitionChangedError:
+                # Written by an erasure or a backfill, whose rows are the right ones: trimmed next time.
+                if file:
+                    file.unlink()
+                continue
             kept = lake.rows_per_day(spec).get(day, 0)
             dropped[day] = entry.rows_kept - kept
             reasons = {**entry.rows_by_reason, Reason.TRIMMED.value: dropped[day]}

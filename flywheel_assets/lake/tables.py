@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.errors import PartitionMismatchError
+from flywheel_assets.errors import PartitionChangedError, PartitionMismatchError
 from flywheel_assets.lake.commits import COMMIT_KEY, commit_lock, retried, was_committed
 from flywheel_assets.lake.engine import connect, write_parquet
 from flywheel_assets.lake.failed_steps import full_disk_told
@@ -205,6 +205,7 @@ class Lake:
         files: Mapping[date, Path],
         properties: Mapping[str, str],
         stage: str | None = None,
+        seen: frozenset[str] | None = None,
     ) -> None:
         """Replace the partitions `days` (of `stage`, where the table has stages) by `files`, in one commit.
 
@@ -214,9 +215,12 @@ class Lake:
             files: local Parquet files, one a day at most; they are moved or uploaded to the table's location.
             properties: recorded in the snapshot's summary.
             stage: which stage's rows to replace.
+            seen: what `files_of` said before the rows were read that `files` are made of: whoever rewrites what is
+                there must not take back what somebody has written since.
 
         Raises:
             PartitionMismatchError: a file holds rows of another day than the one it is given for.
+            PartitionChangedError: the partitions are no longer those that were seen; nothing was changed.
             CommitContentionError: see `commit`.
         """
         for day, path in files.items():
@@ -235,6 +239,8 @@ class Lake:
         stamped = {**properties, COMMIT_KEY: key}
 
         def swap(table: "Table") -> None:
+            if seen is not None and _files_in(table, where) != seen:
+                raise PartitionChangedError(f"{spec.name}: somebody has written {min(days)} … {max(days)} meanwhile")
             placed.extend(self.place(table, path) for path in in_order[len(placed) :])
             with TransactionOnce(table) as transaction:
                 transaction.delete(where, snapshot_properties=stamped)
@@ -281,6 +287,10 @@ class Lake:
             shutil.copyfileobj(source, sink)
         path.unlink()
         return target
+
+    def files_of(self, spec: TableSpec, days: Sequence[date], stage: str | None = None) -> frozenset[str]:
+        """The data files of partitions as they are now, for `replace_days`."""
+        return _files_in(self.table(spec), _partition_filter(spec, days, stage))
 
     def partition_filter(self, spec: TableSpec, days: Sequence[date]) -> str:
         """Iceberg's row filter for whole partitions."""
@@ -431,6 +441,10 @@ def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None =
     runs = [f"({spec.day_column} >= '{first}' and {spec.day_column} <= '{last}')" for first, last in _runs(days)]
     where = f"({' or '.join(runs)})"
     return where if stage is None else f"{where} and {spec.stage_column} = '{stage}'"
+
+
+def _files_in(table: "Table", where: str) -> frozenset[str]:
+    return frozenset(task.file.file_path for task in table.scan(row_filter=where).plan_files())
 
 
 def _runs(days: Iterable[date]) -> list[tuple[date, date]]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from flywheel_assets.lake.tables import (
     PREFERENCE_TABLES,
     RAW_PREDICTIONS,
     ApplicationTables,
+    Lake,
     TableSpec,
 )
 from flywheel_assets.lake.versions import Versions
@@ -79,6 +81,25 @@ def test_predictions_out_of_the_window_are_trimmed_to_what_is_referenced_and_a_s
     bench.join(DAYS)
     assert bench.rows(JOINED_FEEDBACK) == before, "a backfill joins what it joined"
     assert upkeep(bench, MaintenanceRules(trimmed_share=0.0), run="again").predictions_trimmed == {}
+
+
+def test_a_day_that_is_written_while_it_is_trimmed_is_trimmed_the_next_time(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_day = Lake.write_day
+
+    def write_and_wait(lake: Lake, *arguments: Any) -> Path | None:
+        trimmed = write_day(lake, *arguments)
+        monkeypatch.undo()
+        bench.ingest(EventKind.PREDICTION, DAYS[:1])
+        return trimmed
+
+    monkeypatch.setattr(Lake, "write_day", write_and_wait)
+    assert upkeep(bench, MaintenanceRules(trimmed_share=0.0)).predictions_trimmed == dict.fromkeys(DAYS[1:], 18)
+    assert bench.lake.rows_per_day(RAW_PREDICTIONS)[DAYS[0]] == 20
+    assert audit_accounts(bench.lake, RAW_PREDICTIONS).discrepancies == ()
+    again = upkeep(bench, MaintenanceRules(trimmed_share=0.0), run="again")
+    assert again.predictions_trimmed == {DAYS[0]: 18}
 
 
 def test_a_share_stays_by_hash(bench: Workbench) -> None:

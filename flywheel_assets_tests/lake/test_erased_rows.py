@@ -1,0 +1,70 @@
+"""A person's rows go while others write the same days, and nothing of the others is lost."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel_assets.errors import PartitionChangedError
+from flywheel_assets.lake import erased_rows
+from flywheel_assets.lake.erased_rows import erase_head, find_rows
+from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.tables import GROUND_TRUTH
+from flywheel_assets.lake.traces import Traces
+from flywheel_assets_tests.builders import DAY, make_feedback
+from flywheel_assets_tests.lake.workbench import Workbench, stamp
+
+PERSON = Traces("mallory", frozenset(), frozenset(), frozenset())
+ROWS = [make_feedback(event_id=user, user_id=user) for user in ("mallory", "ada", "bob")]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    bench = Workbench(tmp_path)
+    bench.land(EventKind.FEEDBACK, DAY, ROWS[:2], "first")
+    bench.ingest(EventKind.FEEDBACK, [DAY])
+    return bench
+
+
+def beside(monkeypatch: pytest.MonkeyPatch, write: Callable[[], object]) -> None:
+    """Let something be written each time the erasure has read a day and not yet written it."""
+    read = erased_rows.kept_file
+
+    def read_and_wait(*arguments: Any) -> Path | None:
+        kept = read(*arguments)
+        write()
+        return kept
+
+    monkeypatch.setattr(erased_rows, "kept_file", read_and_wait)
+
+
+def erase(bench: Workbench) -> int:
+    return erase_head(bench.lake, GROUND_TRUTH, PERSON, stamp(), lambda *_: None)
+
+
+def users(bench: Workbench) -> list[str]:
+    return sorted(row["user_id"] for row in bench.rows(GROUND_TRUTH))
+
+
+def test_what_a_run_wrote_since_the_day_was_read_stays(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = iter([ROWS])
+
+    def write_once() -> None:
+        for rows in runs:
+            bench.write(GROUND_TRUTH, DAY, [{**row, "received_date": DAY} for row in rows])
+
+    beside(monkeypatch, write_once)
+    assert erase(bench) == 1
+    assert users(bench) == ["ada", "bob"]
+    assert list((bench.root / "scratch" / "building").iterdir()) == []
+
+
+def test_a_run_that_keeps_writing_the_person_is_told(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside(monkeypatch, lambda: bench.ingest(EventKind.FEEDBACK, [DAY]))
+    with pytest.raises(PartitionChangedError, match="let it end, then repeat"):
+        erase(bench)
+    assert users(bench) == ["ada", "mallory"]
+    monkeypatch.undo()
+    assert erase(bench) == 1
+    assert find_rows(bench.lake, GROUND_TRUTH, PERSON) == {}
