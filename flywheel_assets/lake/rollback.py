@@ -9,7 +9,7 @@ schedule would bring them back the next night. `flywheel backfill` brings them b
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import STAGE_OF
 from flywheel_assets.lake.files import write_once
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.references import set_head, tags
 from flywheel_assets.lake.tables import QUARANTINE, ROLLBACKS, Lake, TableSpec
 from flywheel_assets.lake.versions import VersionFolder, Versions, read_pin, version_number
@@ -218,13 +218,29 @@ def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[da
     entries = ledger.entries_of(lake, gold.name, plan.days)
     restored = []
     for day, entry in entries.items():
-        rows_kept = plan.days[day].rows_after
-        rows_in = max(entry.rows_in, rows_kept)
-        gone = {Reason.ROLLED_BACK.value: rows_in - rows_kept} if rows_in > rows_kept else {}
+        rows = plan.days[day].rows_after
+        held = _held_rows(lake, gold, day, plan.target) if rows else 0
+        rows_in = max(entry.rows_in, rows)
+        kept = rows - held
+        gone = {Reason.ROLLED_BACK.value: rows_in - kept} if rows_in > kept else {}
         restored.append(
-            LedgerEntry(gold.name, day, entry.is_closed, content[day], entry.input_hashes, rows_in, rows_kept, gone)
+            replace(
+                entry,
+                content_hash=content[day],
+                rows_in=rows_in,
+                rows_kept=kept,
+                rows_by_reason=gone,
+                rows_held=held,
+            )
         )
     if restored:
         # What was refused on these days tells of rows that are gone; a backfill writes both again.
         lake.replace_days(QUARANTINE, list(entries), {}, stamp.properties(), stage=STAGE_OF[gold.name])
         ledger.record(lake, restored, stamp)
+
+
+def _held_rows(lake: Lake, gold: TableSpec, day: date, snapshot_id: int) -> int:
+    """Rows of a day that lie in gold and wait for others to say the same."""
+    if "held_reason" not in gold.schema.names:
+        return 0
+    return int(lake.read(gold, [day], ["held_reason"], snapshot_id, where="held_reason IS NOT NULL").num_rows)

@@ -9,6 +9,7 @@ from flywheel_assets.errors import CommitContentionError, UnknownNameError, Vers
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake import rollback as rollback_module
 from flywheel_assets.lake.accounting import audit_accounts
+from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.lake.net_new import NetNew, count_net_new
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.references import tags
@@ -16,8 +17,8 @@ from flywheel_assets.lake.rollback import ChangedDay, DataPlan, plan_data_rollba
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, ROLLBACKS
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, day
-from flywheel_assets_tests.lake.gold import write_gold
-from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.lake.gold import gold_row, write_gold
+from flywheel_assets_tests.lake.workbench import Workbench, stamp
 from flywheel_assets_tests.prepared import PreparedFolder
 
 GOLD = CURATED_DPO_PAIRS
@@ -92,6 +93,20 @@ def test_the_table_the_ledger_and_the_accounts_agree_afterwards(history: Workben
     assert all(entry.is_closed for entry in entries.values())
     assert audit_accounts(history.lake, GOLD).discrepancies == ()
     assert tags(history.lake, GOLD)[planned.saved_head] == planned.head
+
+
+def test_rows_that_wait_for_others_count_as_held_again(history: Workbench, versions: Versions) -> None:
+    waiting = {"held_reason": "trivial_edit", "support_key": "key"}
+    history.write(GOLD, day(4), [gold_row(day(4), 0), gold_row(day(4), 1) | waiting])
+    refused = {"trivial_edit": 1, "policy": 2}
+    entry = LedgerEntry(GOLD.name, day(4), True, "two", {}, 4, 1, refused, rows_held=1)
+    ledger.record(history.lake, [entry], stamp())
+    train(history, versions, "dpo_gold_v3")
+    write_gold(history, day(4), 3, text="poisoned")
+    roll_back(history, versions, "dpo_gold_v3")
+    restored = ledger.entries_of(history.lake, GOLD.name)[day(4)]
+    assert (restored.rows_kept, restored.rows_held, restored.balance) == (1, 1, 0)
+    assert audit_accounts(history.lake, GOLD).discrepancies == ()
 
 
 def test_the_trigger_counts_from_the_restored_state(history: Workbench, versions: Versions) -> None:
