@@ -160,12 +160,23 @@ class ObjectLandingZone:
         Raises:
             ClosedDayError: an object does not hold what its name says.
             LandingRetiredError: an object is gone.
-            LandingUnavailableError: S3 does not answer.
+            LandingUnavailableError: S3 does not answer, or an erasure has replaced an object since the day was listed.
         """
+
+        def fetch(name: str) -> Path:
+            try:
+                return self.download(landed.day, name, Path(folder) / name)
+            except LandingRetiredError:
+                closing = self._closing(landed.day)
+                if landed.is_closed and closing is not None and name in {each.name for each in closing.segments}:
+                    raise
+                where = self.shown(self.key(landed.day, name))
+                raise LandingUnavailableError(f"{where} was rewritten since the day was listed; run it again") from None
+
         scratch.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=scratch, prefix="landing-") as folder, ThreadPoolExecutor(_DOWNLOADS) as threads:
             names = [path.name for path in landed.paths]
-            yield list(threads.map(lambda name: self.download(landed.day, name, Path(folder) / name), names))
+            yield list(threads.map(fetch, names))
 
     def download(self, day: date, name: str, target: Path) -> Path:
         """Write one segment to `target`, verified.

@@ -128,6 +128,18 @@ def test_a_reader_between_closing_and_listing_neither_moves_nor_misses_what_is_r
     assert [path.name == name for path in landed.paths] == [last_closing == 1]
 
 
+def test_a_day_that_is_rewritten_between_listing_and_download_is_read_by_the_next_run(
+    landing: ObjectLanding, tmp_path: Path
+) -> None:
+    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    publish(zone, tmp_path / "spool", "a", "op")
+    landed = zone.read(DAY, NOW)
+    run(zone, tmp_path)
+    with pytest.raises(LandingUnavailableError, match="rewritten since the day was listed"):
+        zone.fetched(landed, tmp_path / "read").__enter__()
+    assert lines_read(zone, tmp_path) == [line(False, 0).rstrip()]
+
+
 def test_of_segments_that_stay_as_they_are_no_copy_is_kept(landing: ObjectLanding, tmp_path: Path) -> None:
     zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
     for number in range(20):
