@@ -99,6 +99,9 @@ def drop_older_revisions(folder: VersionFolder) -> None:
 def erase_scored_rows(lake: Lake, folder: VersionFolder, keys: set[str], user_id: str) -> int:
     """Take a person's rows out of the per-row scores of an evaluation, and reseal its report; returns how many."""
     removed = 0
+    for place in (folder.evaluation, folder.training):
+        for left in place.glob(".*.parquet.*"):
+            left.unlink()  # of a run that was killed: nobody else looks at it, and it may hold anybody's rows
     for path in sorted(folder.evaluation.glob("*.parquet")) + sorted(folder.training.glob("*.parquet")):
         names = set(pq.read_schema(path).names)
         column = next((name for name in ("pair_id", "prediction_id") if name in names), None)
