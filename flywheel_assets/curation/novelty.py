@@ -87,17 +87,34 @@ def spread_of(added: pa.Array | pa.ChunkedArray, voice: npt.NDArray[np.int64]) -
     texts = added.combine_chunks() if isinstance(added, pa.ChunkedArray) else added
     lengths = pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False).astype(np.int64) // _CHARACTERS
     hashes = np.frombuffer(bytes.fromhex("".join(filter(None, texts.to_pylist()))), ">u4")
-    distinct, of_entry = np.unique(hashes, return_inverse=True)
+    distinct, of_entry = _numbered(hashes)
     row_of_entry = np.repeat(np.arange(len(texts)), lengths)
     rows = np.bincount(of_entry, minlength=len(distinct))
     said = _distinct(of_entry.astype(np.uint64) << np.uint64(32) | voice.astype(np.uint64)[row_of_entry])
     voices = np.bincount((said >> np.uint64(32)).astype(np.int64), minlength=len(distinct))
-    return Spread(distinct.astype(np.uint32), rows, voices, of_entry, row_of_entry)
+    return Spread(distinct, rows, voices, of_entry, row_of_entry)
+
+
+def _numbered(hashes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    """The distinct hashes, and the number of each entry's: `np.unique` with its inverse in a third of the time.
+
+    A sort of packed integers; numpy sorts positions, which jumps through memory.
+    """
+    packed = np.sort(hashes.astype(np.uint64) << np.uint64(32) | np.arange(len(hashes), dtype=np.uint64))
+    ordered = packed >> np.uint64(32)
+    is_first = _is_first(ordered)
+    numbers = np.empty(len(hashes), dtype=np.int64)
+    numbers[packed & np.uint64(0xFFFFFFFF)] = np.cumsum(is_first) - 1
+    return ordered[is_first].astype(np.uint32), numbers
 
 
 def _distinct(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """What `np.unique` gives; it looks up in a hash table since numpy 2.3, 25 times as slow for millions of values."""
     ordered = np.sort(values)
-    is_first = np.ones(len(ordered), dtype=bool)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    return ordered[is_first]
+    return ordered[_is_first(ordered)]
+
+
+def _is_first(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    found = np.ones(len(ordered), dtype=bool)
+    found[1:] = ordered[1:] != ordered[:-1]
+    return found

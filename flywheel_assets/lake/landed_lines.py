@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,6 +65,7 @@ def read_lines(segments: Sequence[Path], event: pa.Schema, readable: Path) -> Re
     """
     schema = event.append(pa.field(POSITION, pa.int64(), nullable=False))
     readable.parent.mkdir(parents=True, exist_ok=True)
+    readers = [(column, attrgetter(column.name)) for column in event]
     refused: list[RefusedLine] = []
     written = 0
     # Only the next step reads this file: cheap compression, no statistics, no dictionary.
@@ -73,7 +75,7 @@ def read_lines(segments: Sequence[Path], event: pa.Schema, readable: Path) -> Re
     ):
         writing: Future[None] | None = None
         for events in _batches(segments, event, refused):
-            columns = [pa.array([getattr(row, column.name) for row in events], column.type) for column in event]
+            columns = [pa.array(list(map(value_of, events)), column.type) for column, value_of in readers]
             positions = pa.array(range(written, written + len(events)), pa.int64())
             written += len(events)
             # One batch is compressed while the next is decoded, and no more than these two are in memory.
