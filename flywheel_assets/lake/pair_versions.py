@@ -97,7 +97,7 @@ class _ResolvedPairs:
     def _rows(self) -> Iterator[tuple[ExportSet, ExportedRow]]:
         """Every row to export with its texts, each set in the order of `pair_id`; few texts are in memory at a time."""
         columns = ExportedRow.__struct_fields__
-        # What resolving took and gave back; beside it DuckDB's sort would make the peak of a million pairs 1 GiB higher.
+        # What resolving took and gave back: beside DuckDB's sort the peak of a million pairs was 1 GiB higher.
         pa.default_memory_pool().release_unused()
         members = pa.concat_tables(
             rows.append_column("which", pa.repeat(which.value, len(rows))) for which, rows in self.sets.items()
