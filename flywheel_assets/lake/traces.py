@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from flywheel_assets.curation.near_duplicates import supporters_of
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.lake.erasable_landing import ErasableLanding
+from flywheel_assets.lake.erasable_landing import ErasableLanding, written_forms
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.tables import GROUND_TRUTH, ApplicationTables, Lake, TableSpec
 
@@ -59,7 +59,7 @@ class Traces:
         try:
             keys = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return msgspec.json.encode(self.user_id) in line
+            return any(b'"%b"' % form in line for form in written_forms(self.user_id))
         return (
             keys.user_id == self.user_id
             or keys.event_id in self.event_ids

@@ -35,6 +35,7 @@ from flywheel_assets.lake.tables import (
     PREFERENCE_TABLES,
     RAW_PREDICTIONS,
 )
+from flywheel_assets.lake.traces import Traces
 from flywheel_assets.lake.verification import verify
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests import everywhere
@@ -447,3 +448,11 @@ def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(tmp_path: Pa
     after = ledger.entries_of(bench.lake, CURATED_DPO_PAIRS.name)[day(0)]
     assert (after.rows_kept, after.rows_held, after.rows_in) == (3, 0, 3)
     assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()
+
+
+@pytest.mark.parametrize("written", ["müller", "m\\u00fcller", "m\\u00FCller"])
+def test_a_line_that_is_no_event_is_the_persons_however_it_writes_the_name(written: str) -> None:
+    """Escaped as JSON may be, a name in a malformed line was not recognised, and the line stayed."""
+    traces = Traces("müller", frozenset(), frozenset(), frozenset())
+    assert traces.covers_line(f'{{"event_id": 7, "user_id": "{written}"}}'.encode())
+    assert not traces.covers_line(f'{{"event_id": 7, "user_id": "x{written}"}}'.encode())
