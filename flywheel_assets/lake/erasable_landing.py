@@ -98,7 +98,7 @@ class ErasableLanding:
         removed = 0
         for path in self._unreadable():
             body = path.read_bytes()
-            if any(form in text for form in written_forms(user_id) for text in (body, _inflated(body))):
+            if any(form.encode() in text for form in written_forms(user_id) for text in (body, _inflated(body))):
                 path.unlink()
                 removed += 1
         return removed
@@ -130,11 +130,11 @@ class ErasableLanding:
         return sorted((self.folder / UNREADABLE_FOLDER).glob("*.message"))
 
 
-def written_forms(user_id: str) -> set[bytes]:
+def written_forms(user_id: str) -> set[str]:
     """How the id may stand in what cannot be read: as it is, or escaped for JSON, with digits of either case."""
     escaped = json.dumps(user_id)[1:-1]
     raised = re.sub(r"(?<=\\u)[0-9a-f]{4}", lambda digits: digits[0].upper(), escaped)
-    return {form.encode() for form in (user_id, json.dumps(user_id, ensure_ascii=False)[1:-1], escaped, raised)}
+    return {user_id, json.dumps(user_id, ensure_ascii=False)[1:-1], escaped, raised}
 
 
 def _inflated(body: bytes) -> bytes:

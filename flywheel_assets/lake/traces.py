@@ -59,7 +59,7 @@ class Traces:
         try:
             keys = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return any(b'"%b"' % form in line for form in written_forms(self.user_id))
+            return any(name.encode() in line for name in self._names())
         return (
             keys.user_id == self.user_id
             or keys.event_id in self.event_ids
@@ -97,8 +97,12 @@ class Traces:
         elif "subject" in names:
             found.append(f"subject = {user}")
         if "payload" in names:
-            found.append(f"contains(payload, {quoted(msgspec.json.encode(self.user_id).decode())})")
+            found += [f"contains(payload, {quoted(name)})" for name in self._names()]
         return f"coalesce({' OR '.join(found)}, false)" if found else "false"
+
+    def _names(self) -> list[str]:
+        """The user id as a JSON string, in every way in which one may be written."""
+        return sorted(f'"{form}"' for form in written_forms(self.user_id))
 
     def mention(self, spec: TableSpec) -> str:
         """SQL that is true for rows of others that count the person among those who said the same; never null."""

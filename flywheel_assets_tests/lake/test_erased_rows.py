@@ -10,7 +10,7 @@ from flywheel_assets.errors import PartitionChangedError
 from flywheel_assets.lake import erased_rows
 from flywheel_assets.lake.erased_rows import erase_head, find_rows
 from flywheel_assets.lake.landing import EventKind
-from flywheel_assets.lake.tables import GROUND_TRUTH
+from flywheel_assets.lake.tables import GROUND_TRUTH, QUARANTINE
 from flywheel_assets.lake.traces import Traces
 from flywheel_assets_tests.builders import DAY, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
@@ -68,3 +68,15 @@ def test_a_run_that_keeps_writing_the_person_is_told(bench: Workbench, monkeypat
     monkeypatch.undo()
     assert erase(bench) == 1
     assert find_rows(bench.lake, GROUND_TRUTH, PERSON) == {}
+
+
+@pytest.mark.parametrize("written", ["müller", "m\\u00fcller", "m\\u00FCller"])
+def test_a_quarantined_line_goes_however_it_writes_the_name(tmp_path: Path, written: str) -> None:
+    """Landing knew an escaped name in a malformed line; the copy of that line in quarantine kept it."""
+    bench = Workbench(tmp_path)
+    lines = [f'{{"event_id": 7, "user_id": "{user}"}}' for user in (written, "ada")]
+    bench.land(EventKind.FEEDBACK, DAY, [line.encode() for line in lines])
+    bench.ingest(EventKind.FEEDBACK, [DAY])
+    traces = Traces("müller", frozenset(), frozenset(), frozenset())
+    assert erase_head(bench.lake, QUARANTINE, traces, stamp(), lambda *_: None) == 1
+    assert [row["payload"] for row in bench.rows(QUARANTINE)] == [lines[1]]
