@@ -26,7 +26,7 @@ LandedHashes = Mapping[str, Mapping[date, str]]
 """Per raw table the content hash of every landed day."""
 
 
-def fresh_days(lake: Lake, lookback: Lookback, start: date) -> dict[str, set[date]]:
+def days_not_stale(lake: Lake, lookback: Lookback, start: date) -> dict[str, set[date]]:
     """Per derived table the days that are not stale."""
     fresh = {}
     for asset, inputs in lookback.items():

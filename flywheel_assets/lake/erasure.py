@@ -32,7 +32,7 @@ from flywheel_assets import records
 from flywheel_assets.errors import InvalidRuleError
 from flywheel_assets.lake.commits import commit_lock
 from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erased_accounts import LandedHashes, Lookback, days_in_step, fresh_days, settle_accounts
+from flywheel_assets.lake.erased_accounts import LandedHashes, Lookback, days_in_step, days_not_stale, settle_accounts
 from flywheel_assets.lake.erased_decisions import forget_in_decisions
 from flywheel_assets.lake.erased_people import erasure_key, keyed_hash
 from flywheel_assets.lake.erased_rows import Partition, erase_head, find_rows, read_rows, total
@@ -175,7 +175,7 @@ def _erase(place: Place, traces: Traces, who: str, reason: str, now: datetime, g
     stamp = RunStamp(f"erasure {erasure}", ERASURE_CODE_VERSION, now)
     journal = Journal.at(
         receipt_path(place.versions, erasure).with_name(f"unfinished-{key}.json"),
-        fresh_days(lake, place.lookback_days, place.start),
+        days_not_stale(lake, place.lookback_days, place.start),
         days_in_step(lake, _landed_hashes(place, now)),
     )
 

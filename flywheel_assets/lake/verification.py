@@ -16,7 +16,7 @@ from flywheel_assets.lake.exclusions import condition, pinned
 from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.lake.references import tags
 from flywheel_assets.lake.tables import Lake, TableSpec
-from flywheel_assets.lake.versions import Pin, VersionFolder, Versions, version_number
+from flywheel_assets.lake.versions import VersionFolder, Versions, read_pin, version_number
 
 _LONGEST_LINE_BYTES = 64 * 2**20
 _LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED)
@@ -64,7 +64,7 @@ def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snaps
     if tag_snapshot != manifest.snapshot_id:
         yield f"its tag points to snapshot {tag_snapshot}, its manifest says {manifest.snapshot_id}"
         return
-    pin = msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
+    pin = read_pin(folder)
     if (pin.snapshot_id, pin.days, sorted(pin.exclusions)) != (
         manifest.snapshot_id,
         manifest.days,
