@@ -344,8 +344,12 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(
 def test_others_rows_no_longer_count_the_person_among_their_supporters(tmp_path: Path) -> None:
     """A hash without a key can be compared with a list of all users, and stood in rows of others and at their tags."""
     bench = Workbench(tmp_path)
-    # The same edit by three people is one row of gold, with the hashes of all three.
-    said = [edit(1, "harmless", user_id=user, prediction_id=f"same-{user}") for user in ("ann", "bob", PERSON)]
+    # The same edit by three people is one row of gold, with the hashes of all three. The highest event id stays: where
+    # it was the person's in both, no row of others was left to look at.
+    said = [
+        edit(1, "harmless", user_id=user, prediction_id=f"same-{user}", event_id=f"same-{rank}")
+        for rank, user in enumerate((PERSON, "ann", "bob"))
+    ]
     two = [edit(2, "harmless", user_id=user, prediction_id=f"two-{user}") for user in ("ann", PERSON)]
     bench.land(EventKind.FEEDBACK, day(0), [*said, *two])
     bench.ingest_both([day(0)])
