@@ -181,7 +181,7 @@ def _rewritten(
     stamp: RunStamp,
 ) -> int:
     """A snapshot like the tagged one without the person's rows, kept by a branch; returns its id."""
-    from flywheel_assets.lake.iceberg import TransactionOnce
+    from flywheel_assets.lake.iceberg import swap_files
 
     branch = _branch(name)
     known = lake.table(spec).metadata.refs.get(branch)
@@ -195,13 +195,7 @@ def _rewritten(
             table.manage_snapshots().remove_branch(branch).commit()
         table.manage_snapshots().create_branch(snapshot_id, branch).commit()
         placed.extend(lake.place(table, path) for path in [path for path in files.values() if path][len(placed) :])
-        with TransactionOnce(table) as transaction:
-            where = lake.partition_filter(spec, list(files))
-            transaction.delete(where, snapshot_properties=stamp.properties(), branch=branch)
-            if placed:
-                transaction.add_files(
-                    placed, snapshot_properties=stamp.properties(), check_duplicate_files=False, branch=branch
-                )
+        swap_files(table, lake.partition_filter(spec, list(files)), placed, stamp.properties(), branch)
 
     return lake.commit(spec, rewrite).metadata.refs[branch].snapshot_id
 

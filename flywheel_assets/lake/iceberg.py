@@ -7,7 +7,7 @@ per change, a bound on retained snapshots, and manifests of some hundred files. 
 code location must not pay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.update import TableUpdate, update_table_metadata
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import (
@@ -124,6 +125,21 @@ class TransactionOnce(Transaction):
         if self._known is None or self._known[0] is not base or self._known[1] is not updates:
             self._known = (base, updates, update_table_metadata(base, updates))
         return self._known[2]
+
+
+def swap_files(
+    table: Table, where: str, placed: Sequence[str], properties: Mapping[str, str], branch: str = MAIN_BRANCH
+) -> None:
+    """Replace the partitions that `where` covers by data files that lie in the table's folder, in one commit.
+
+    Files that follow each other share a manifest.
+    """
+    stamped = dict(properties)
+    with TransactionOnce(table) as transaction:
+        transaction.delete(where, snapshot_properties=stamped, branch=branch)
+        for first in range(0, len(placed), FILES_PER_MANIFEST):
+            added = list(placed[first : first + FILES_PER_MANIFEST])
+            transaction.add_files(added, snapshot_properties=stamped, check_duplicate_files=False, branch=branch)
 
 
 def forget_old_snapshots(table: Table) -> None:

@@ -230,7 +230,7 @@ class Lake:
         if not files and self.table(spec).current_snapshot() is None:
             return
 
-        from flywheel_assets.lake.iceberg import FILES_PER_MANIFEST, TransactionOnce
+        from flywheel_assets.lake.iceberg import swap_files
 
         # Neighbours in time share a manifest: a scan of some days then opens few of them.
         in_order = [files[day] for day in sorted(files)]
@@ -242,11 +242,7 @@ class Lake:
             if seen is not None and _files_in(table, where) != seen:
                 raise PartitionChangedError(f"{spec.name}: somebody has written {min(days)} … {max(days)} meanwhile")
             placed.extend(self.place(table, path) for path in in_order[len(placed) :])
-            with TransactionOnce(table) as transaction:
-                transaction.delete(where, snapshot_properties=stamped)
-                for first in range(0, len(placed), FILES_PER_MANIFEST):
-                    added = placed[first : first + FILES_PER_MANIFEST]
-                    transaction.add_files(added, snapshot_properties=stamped, check_duplicate_files=False)
+            swap_files(table, where, placed, stamped)
 
         self.commit(spec, swap, key)
 
