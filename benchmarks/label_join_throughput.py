@@ -9,14 +9,11 @@ notebook would: it reads the same files, merges labels with predictions, takes s
 """
 
 import argparse
-import multiprocessing
-import resource
 import tempfile
-import time
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from benchmarks.comparing import compare
 from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
 from flywheel_assets.joining import JoinWindow
@@ -109,37 +106,15 @@ def pandas_merge(root: Path) -> int:
     return len(result)
 
 
-def _measured(
-    run: Callable[[Path], int], root: Path, answer: "multiprocessing.Queue[tuple[float, float, float, int]]"
-) -> None:
-    started, cpu = time.perf_counter(), time.process_time()
-    rows = run(root)
-    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    answer.put((time.perf_counter() - started, time.process_time() - cpu, peak_gib, rows))
-
-
 def main() -> None:
-    """Print wall and CPU seconds, peak memory, and the ratios."""
+    """Build the lake, then run both over it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--predictions", type=int, default=1_000_000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         build(root, arguments.predictions)
-        context = multiprocessing.get_context("spawn")
-        results = {}
-        for run in (ours, pandas_merge):
-            answer = context.Queue()
-            process = context.Process(target=_measured, args=(run, root, answer))
-            process.start()
-            results[run.__name__] = wall, cpu, peak, rows = answer.get()
-            process.join()
-            print(f"{run.__name__:>14}: {wall:6.1f} s wall, {cpu:6.1f} s CPU, {peak:5.2f} GiB peak, {rows:,} examples")
-    (our_wall, our_cpu, our_peak, _), (their_wall, their_cpu, their_peak, _) = results.values()
-    print(
-        f"pandas / ours: {their_wall / our_wall:.2f} × wall, {their_cpu / our_cpu:.2f} × CPU, "
-        f"{their_peak / our_peak:.2f} × memory"
-    )
+        compare(root, ours, pandas_merge, "examples")
 
 
 if __name__ == "__main__":
