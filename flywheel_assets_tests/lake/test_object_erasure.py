@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -27,28 +27,17 @@ from flywheel_assets.lake.tables import GROUND_TRUTH, PREFERENCE_TABLES
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, stamp
-from flywheel_assets_tests.s3_server import S3Server, s3_server
+from flywheel_assets_tests.s3_server import S3Server
 
 MARK = "zzyzx"
 PERSON = f"mallory-{MARK}"
 NOW = LONG_AFTER
-_prefixes = (f"landing-{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture
-def landing(server: S3Server) -> ObjectLanding:
-    return ObjectLanding.at(f"s3://{server.bucket}/{next(_prefixes)}", server.client)
+_buckets = (f"versioned-{number}" for number in itertools.count())
 
 
 @pytest.fixture
 def versioned(server: S3Server) -> ObjectLanding:
-    bucket = f"versioned-{next(_prefixes)}"
+    bucket = next(_buckets)
     server.client.create_bucket(Bucket=bucket)
     server.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     return ObjectLanding.at(f"s3://{bucket}/landing", server.client)

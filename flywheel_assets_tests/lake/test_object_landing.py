@@ -1,7 +1,5 @@
 """The landing zone on S3 keeps what the one on a disk keeps: closings, late segments, the same rows in the table."""
 
-import itertools
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -16,22 +14,10 @@ from flywheel_assets.lake.object_landing import ObjectLanding, ObjectLandingZone
 from flywheel_assets.lake.tables import GROUND_TRUTH
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
-from flywheel_assets_tests.s3_server import S3Server, s3_server
+from flywheel_assets_tests.s3_server import S3Server
 
 END = datetime.combine(DAY + timedelta(days=1), time(), UTC)
 CLOSED = END + timedelta(hours=1)
-_prefixes = (f"landing-{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture
-def landing(server: S3Server) -> ObjectLanding:
-    return ObjectLanding.at(f"s3://{server.bucket}/{next(_prefixes)}/", server.client)
 
 
 @pytest.fixture
