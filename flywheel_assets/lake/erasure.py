@@ -4,7 +4,7 @@ What belongs to the person is found by keys (`lake.traces`). The order of the st
 can be given again: first the keyed hashes that refuse replays, then from what is derived back to what it was derived
 from, so that as long as anything is left to erase, the events that lead there are left too.
 
-1. the decision and the keyed hashes, in the table `erasures`;
+1. the decision and the keyed hashes, in the table `erasures`; what cuts that were killed still hold is let go;
 2. the tagged snapshots of gold: a branch from the tag, the days rewritten there, the exports written as a new revision
    with the scores by row of its evaluation, the tag moved, the branch dropped (`lake.erased_versions`);
 3. decisions that name the person, stores outside of the lake, messages that nobody could read;
@@ -48,7 +48,7 @@ from flywheel_assets.lake.references import tags
 from flywheel_assets.lake.tables import ERASURES, GROUND_TRUTH, QUARANTINE, ApplicationTables, Lake, TableSpec
 from flywheel_assets.lake.traces import Traces, find_traces
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
-from flywheel_assets.lake.versions import Versions
+from flywheel_assets.lake.versions import Versions, let_go_of_unfinished
 
 ERASURE_CODE_VERSION = "2"
 _EVERY_SNAPSHOT = datetime(9999, 1, 1, tzinfo=UTC)
@@ -179,6 +179,7 @@ def _erase(place: Place, traces: Traces, who: str, reason: str, now: datetime, g
         days_in_step(lake, _landed_hashes(place, now)),
     )
 
+    let_go_of_unfinished(lake, place.versions, tables)
     scored = erase_versions(lake, tables.gold, place.versions, traces, erasure, stamp, journal.changed)
     journal.count("scores", "rows", scored)
     journal.count("outside", "decisions", forget_in_decisions(lake, traces, erasure, stamp))

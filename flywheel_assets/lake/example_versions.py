@@ -28,8 +28,9 @@ from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, read
 from flywheel_assets.lake.files import file_sha256
 from flywheel_assets.lake.fresh_days import fresh_days
 from flywheel_assets.lake.ledger import ClosedDay
+from flywheel_assets.lake.pins import Pin, register_pinned
 from flywheel_assets.lake.tables import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES, Lake
-from flywheel_assets.lake.versions import Pin, Versions, cut_version
+from flywheel_assets.lake.versions import Versions, cut_version
 from flywheel_assets.records import Reason
 
 _ROW_GROUP_ROWS = 100_000
@@ -84,7 +85,8 @@ def cut_example_version(
 ) -> Manifest:
     """Pin, resolve and export the closed days of `hard_examples`; raises what `cut_version` raises."""
     resolve = partial(_resolved, version=version, rules=rules)
-    return cut_version(lake, versions, version, HARD_EXAMPLES, resolve, rules.as_json(), code_version)
+    also_read = (RAW_SCORES, JOINED_LABELS)
+    return cut_version(lake, versions, version, HARD_EXAMPLES, resolve, rules.as_json(), code_version, also_read)
 
 
 @dataclass(frozen=True)
@@ -244,8 +246,9 @@ def _resolved(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> Ite
             f"CREATE TEMP TABLE judged AS {judged_examples_sql(rules.mining, calendar, 'pinned_examples')}"
         )
         evaluated = ledger.day_range(calendar.evaluate_from, calendar.evaluate_until)
-        lake.register(connection, RAW_SCORES, evaluated)
-        lake.register(connection, JOINED_LABELS, ledger.day_range(calendar.evaluate_from, calendar.known_until))
+        register_pinned(lake, connection, pin, RAW_SCORES, evaluated)
+        known = ledger.day_range(calendar.evaluate_from, calendar.known_until)
+        register_pinned(lake, connection, pin, JOINED_LABELS, known)
         counted = dict(connection.sql("SELECT reason, count(*) FROM judged GROUP BY reason").fetchall())
         yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions)
 

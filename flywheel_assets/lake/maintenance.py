@@ -35,7 +35,7 @@ from flywheel_assets.lake.tables import (
     TableSpec,
 )
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
-from flywheel_assets.lake.versions import Versions
+from flywheel_assets.lake.versions import Versions, let_go_of_ended
 from flywheel_assets.records import Reason
 
 MAINTENANCE_CODE_VERSION = "1"
@@ -93,7 +93,7 @@ def maintain(
     Args:
         lake: the application's tables.
         tables: which of them its daily assets fill.
-        versions: the application's versions; only weighed.
+        versions: the application's versions; weighed, and what their ended cuts still hold is let go.
         landing_root: the landing zone where it is a folder; None: it is kept elsewhere, and by that place's own rules.
         window: how far back a join reads; nothing within is trimmed or removed.
         rules: what may be removed.
@@ -110,6 +110,7 @@ def maintain(
         until = min(last, now.date() - timedelta(days=rules.landing_kept_days))
         removed = retire_segments(lake, tables, landing_root, until, now)
     remove_unfinished(unfinished_work(lake.scratch, versions), now - _UNFINISHED_AFTER)
+    let_go_of_ended(lake, versions, tables)
     expired, deleted, waiting = 0, Stored(0, 0), Stored(0, 0)
     for spec in every_table(tables):
         expired += expire_snapshots(lake, spec, now - timedelta(days=rules.snapshots_kept_days))

@@ -1,24 +1,23 @@
 """Gold versions: `<word>_gold_v<N>` is a tag on an application's gold table, resolved once and exported.
 
     <versions_dir>/<application>/dpo_gold_v<N>/
-        pin.json        which snapshot and which closed days the version consists of; written first; only an
-                        erasure changes it, to the snapshot without the person
+        pin.json        which snapshots and which closed days the version consists of; written first; only an
+                        erasure changes it, to the snapshot without the person (see `lake.pins`)
         export/         what is trained and evaluated on, sealed by a manifest (see `lake.exports`)
         training/       the trainer's result
         evaluation/     the scores
         promotion.json  the decision; with it the version is finished
 
 Cutting a version is three steps, each of which a repeated run finds done or does: pin, tag, export. What the version
-holds is decided by the pin alone, so a crash between any two of them changes nothing. A pin with nothing to train on is
-taken back before anything is tagged. What resolving means differs by kind: see `lake.pair_versions` and
-`lake.example_versions`.
+holds is decided by the pin alone, so a crash between any two of them changes nothing; what the pin names is kept from
+expiry until the export is complete. A pin with nothing to train on is taken back before anything is tagged. What
+resolving means differs by kind: see `lake.pair_versions` and `lake.example_versions`.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,28 +28,21 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.exclusions import excluded_per_day, in_force, pinned
 from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, verify_manifest, write_export
 from flywheel_assets.lake.failed_steps import full_disk_told, removes_unfinished
-from flywheel_assets.lake.files import write_once
-from flywheel_assets.lake.references import tag
-from flywheel_assets.lake.tables import Lake, TableSpec
+from flywheel_assets.lake.files import replace_file, write_once
+from flywheel_assets.lake.pins import (
+    Pin,
+    encode_pin,
+    held_versions,
+    hold_head,
+    hold_pinned,
+    is_lost,
+    let_go,
+)
+from flywheel_assets.lake.references import tag, tags
+from flywheel_assets.lake.tables import ApplicationTables, Lake, TableSpec
 from flywheel_assets.records import Reason
 
 _VERSION = re.compile(r"^[a-z][a-z0-9_]*_gold_v([1-9][0-9]*)\Z")
-
-
-class Pin(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version consists of, before anything is resolved."""
-
-    version: str
-    snapshot_id: int
-    days: dict[str, str]
-    """Closed day → content hash of its gold partition."""
-    exclusions: list[str] = []
-    """Ids of the exclusions in force when it was pinned: the rows they cover are left out."""
-
-    @property
-    def dates(self) -> list[date]:
-        """The closed days, ascending."""
-        return sorted(map(date.fromisoformat, self.days))
 
 
 class Resolved(Protocol):
@@ -165,8 +157,7 @@ def version_number(version: str) -> int:
 
 def tagged_versions(lake: Lake, gold: TableSpec) -> dict[str, int]:
     """Every gold version that is a tag in the lake, with its snapshot id."""
-    references = lake.table(gold).metadata.refs
-    return {name: reference.snapshot_id for name, reference in references.items() if _VERSION.match(name)}
+    return {name: snapshot_id for name, snapshot_id in tags(lake, gold).items() if _VERSION.match(name)}
 
 
 @removes_unfinished
@@ -178,6 +169,7 @@ def cut_version(
     resolve: Resolve,
     rules: Mapping[str, Any],
     code_version: str,
+    also_read: Sequence[TableSpec] = (),
 ) -> Manifest:
     """Pin the gold table's closed days under `version`, resolve and export them; a repeated cut verifies and returns.
 
@@ -191,50 +183,62 @@ def cut_version(
         resolve: gives what a pin's closed days come to.
         rules: by which it resolves, for the manifest.
         code_version: of the resolving logic, for the manifest.
+        also_read: the other tables that `resolve` reads; it finds their snapshots in the pin.
 
     Raises:
         EmptyVersionError: no closed day holds anything to train on.
         VersionConflictError: the tag or the export exists with other content.
+        UnknownNameError: what it was pinned to is gone.
         CommitContentionError: another version is being cut, and was for two minutes.
         DiskFullError: no space is left.
     """
     with lake.cutting(), full_disk_told(versions.root, *lake.places):
-        return _cut(lake, versions.folder(version), gold, resolve, rules, code_version)
+        return _cut(lake, versions.folder(version), gold, resolve, rules, code_version, also_read)
 
 
 def _cut(
-    lake: Lake, folder: VersionFolder, gold: TableSpec, resolve: Resolve, rules: Mapping[str, Any], code_version: str
+    lake: Lake,
+    folder: VersionFolder,
+    gold: TableSpec,
+    resolve: Resolve,
+    rules: Mapping[str, Any],
+    code_version: str,
+    also_read: Sequence[TableSpec],
 ) -> Manifest:
     version = folder.version
-    _forget_lost_pin(lake, folder, gold)
-    pin = _pin(lake, folder, gold)
+    _forget_lost_pin(lake, folder, gold, also_read)
+    pin = _pin(lake, folder, gold, also_read)
     if folder.export.exists():
         tag(lake, gold, pin.version, pin.snapshot_id)
-        return _verified(folder, pin)
-    with resolve(lake, pin) as resolved:
-        if not resolved.training_rows:
-            if version not in tagged_versions(lake, gold):
-                # Nothing was begun: the same name may be cut again when there is something to train on.
-                folder.pin.unlink()
-            raise EmptyVersionError(
-                f"{version} has no training row in {len(pin.days)} closed days: nothing to train on"
+        manifest = _verified(folder, pin)
+    else:
+        with resolve(lake, pin) as resolved:
+            if not resolved.training_rows:
+                if version not in tagged_versions(lake, gold):
+                    # Nothing was begun: the same name may be cut again when there is something to train on.
+                    folder.pin.unlink()
+                    let_go(lake, version, (gold, *also_read))
+                raise EmptyVersionError(
+                    f"{version} has no training row in {len(pin.days)} closed days: nothing to train on"
+                )
+            tag(lake, gold, pin.version, pin.snapshot_id)
+            exclusions = pinned(lake, pin.exclusions)
+            excluded = excluded_per_day(lake, gold, exclusions, pin.dates, pin.snapshot_id)
+            manifest = write_export(
+                folder.export,
+                version=version,
+                application=lake.application,
+                snapshot_id=pin.snapshot_id,
+                write_files=resolved.write_files,
+                dropped=resolved.dropped | ({Reason.EXCLUDED.value: sum(excluded.values())} if excluded else {}),
+                exclusions={exclusion.id: exclusion.rule.describe() for exclusion in exclusions},
+                days=pin.days,
+                rules=rules,
+                code_version=code_version,
+                details=resolved.details,
             )
-        tag(lake, gold, pin.version, pin.snapshot_id)
-        exclusions = pinned(lake, pin.exclusions)
-        excluded = excluded_per_day(lake, gold, exclusions, pin.dates, pin.snapshot_id)
-        return write_export(
-            folder.export,
-            version=version,
-            application=lake.application,
-            snapshot_id=pin.snapshot_id,
-            write_files=resolved.write_files,
-            dropped=resolved.dropped | ({Reason.EXCLUDED.value: sum(excluded.values())} if excluded else {}),
-            exclusions={exclusion.id: exclusion.rule.describe() for exclusion in exclusions},
-            days=pin.days,
-            rules=rules,
-            code_version=code_version,
-            details=resolved.details,
-        )
+    let_go(lake, version, (gold, *also_read))
+    return manifest
 
 
 def _verified(folder: VersionFolder, pin: Pin) -> Manifest:
@@ -248,14 +252,14 @@ def _verified(folder: VersionFolder, pin: Pin) -> Manifest:
     return manifest
 
 
-def _forget_lost_pin(lake: Lake, folder: VersionFolder, gold: TableSpec) -> None:
-    """Take back the pin of a cut that was killed before it tagged, and whose snapshot has expired since.
+def _forget_lost_pin(lake: Lake, folder: VersionFolder, gold: TableSpec, also_read: Sequence[TableSpec]) -> None:
+    """Take back the pin of a cut that was killed before it tagged, and whose snapshots were not kept, and expired.
 
-    Nobody has seen anything of that version: it may be pinned anew. Kept, it could never be cut.
+    Nobody has seen anything of that version: it may be pinned anew. Left there, it could never be cut.
     """
     if not folder.pin.exists() or folder.export.exists() or folder.version in tagged_versions(lake, gold):
         return
-    if lake.table(gold).metadata.snapshot_by_id(read_pin(folder).snapshot_id) is None:
+    if is_lost(lake, read_pin(folder), gold, also_read):
         folder.pin.unlink()
 
 
@@ -264,22 +268,79 @@ def read_pin(folder: VersionFolder) -> Pin:
     return msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
 
 
-def _pin(lake: Lake, folder: VersionFolder, gold: TableSpec) -> Pin:
-    if not folder.pin.exists():
-        # In this order a day that is curated in between is left to the next version, not taken for covered.
-        days = ledger.closed_days(lake, gold.name)
-        snapshot = lake.table(gold).current_snapshot()
-        if snapshot is None or not days:
-            raise EmptyVersionError(
-                f"{folder.version}: gold has no closed day yet. A day closes when it is materialized "
-                "later than 15 minutes after its end (UTC)."
-            )
-        pin = Pin(
-            version=folder.version,
-            snapshot_id=snapshot.snapshot_id,
-            days={day.isoformat(): content for day, content in days.items()},
-            exclusions=[exclusion.id for exclusion in in_force(lake)],
-        )
-        write_once(folder.pin, msgspec.json.format(msgspec.json.encode(pin)))
+def _pin(lake: Lake, folder: VersionFolder, gold: TableSpec, also_read: Sequence[TableSpec]) -> Pin:
+    """What the version is pinned to, now or by an earlier cut; while there is no export, its snapshots are kept."""
+    if folder.export.exists() or (not folder.pin.exists() and _pin_now(lake, folder, gold, also_read)):
+        return read_pin(folder)
     # Where cuts do not see each other's lock, the pin that was written first is the one that holds for both.
-    return read_pin(folder)
+    pin = read_pin(folder)
+    unpinned = [spec for spec in also_read if spec.name not in pin.also_read]
+    if unpinned:
+        # Of older code, which read their heads, or without what an erasure has let go: from here on it says which.
+        now = {spec.name: hold_head(lake, spec, folder.version) for spec in unpinned}
+        pin = msgspec.structs.replace(pin, also_read={**pin.also_read, **now})
+        replace_file(folder.pin, encode_pin(pin))
+    hold_pinned(lake, pin, gold, also_read)
+    return pin
+
+
+def _pin_now(lake: Lake, folder: VersionFolder, gold: TableSpec, also_read: Sequence[TableSpec]) -> bool:
+    """Pin the closed days as they stand; False where another cut was faster."""
+    # In this order a day that is curated in between is left to the next version, not taken for covered.
+    days = ledger.closed_days(lake, gold.name)
+    snapshot_id = hold_head(lake, gold, folder.version) if days else None
+    if snapshot_id is None:
+        raise EmptyVersionError(
+            f"{folder.version}: gold has no closed day yet. A day closes when it is materialized "
+            "later than 15 minutes after its end (UTC)."
+        )
+    pin = Pin(
+        version=folder.version,
+        snapshot_id=snapshot_id,
+        days={day.isoformat(): content for day, content in days.items()},
+        exclusions=[exclusion.id for exclusion in in_force(lake)],
+        also_read={spec.name: hold_head(lake, spec, folder.version) for spec in also_read},
+    )
+    return write_once(folder.pin, encode_pin(pin))
+
+
+def let_go_of_ended(lake: Lake, versions: Versions, tables: ApplicationTables) -> None:
+    """Stop keeping snapshots for cuts that have ended without doing so: killed after the export, or abandoned.
+
+    Raises:
+        CommitContentionError: there are such, and another version is being cut, and was for two minutes.
+    """
+    specs = _readable(tables)
+
+    def ended() -> list[str]:
+        folders = map(versions.folder, held_versions(lake, specs))
+        return [each.version for each in folders if not each.pin.exists() or each.export.exists() or each.is_finished]
+
+    if ended():
+        # Asked again: a cut holds before it pins.
+        with lake.cutting():
+            for version in ended():
+                let_go(lake, version, specs)
+
+
+def let_go_of_unfinished(lake: Lake, versions: Versions, tables: ApplicationTables) -> None:
+    """Let cuts that were killed before their export read what is there now; for an erasure, while no version is cut.
+
+    Kept, their snapshots would hold the person's rows. Nobody has seen anything of those versions but perhaps the tag,
+    which erases like any other. What is not tagged is pinned anew, what is reads the other tables' heads.
+    """
+    tagged = tagged_versions(lake, tables.gold)
+    for folder in versions:
+        if not folder.pin.exists() or folder.export.exists():
+            continue
+        if folder.version in tagged:
+            replace_file(folder.pin, encode_pin(msgspec.structs.replace(read_pin(folder), also_read={})))
+        else:
+            folder.pin.unlink()
+    for version in held_versions(lake, _readable(tables)):
+        let_go(lake, version, _readable(tables))
+
+
+def _readable(tables: ApplicationTables) -> tuple[TableSpec, ...]:
+    """The tables whose rows a version may be made of."""
+    return tables.gold, tables.joined, tables.predictions

@@ -242,13 +242,16 @@ POINTS = {
 }
 """Where a write can be cut in two, in the order of its steps."""
 CUT_POINTS = {
-    "nothing pinned": Point(versions_module, "write_once"),
+    "a hold's metadata written": Point(MetastoreCatalog, "_write_metadata", after=True),
+    "gold held, nothing pinned": Point(versions_module, "hold_head", after=True),
+    "all held, nothing pinned": Point(versions_module, "write_once"),
     "pinned": Point(versions_module, "write_once", after=True),
-    "tag's metadata written": Point(MetastoreCatalog, "_write_metadata", after=True),
+    "resolved, not tagged": Point(versions_module, "tag"),
     "tagged": Point(versions_module, "tag", after=True),
     "one file of the export written": Point(exports_module, "write_synced", after=True),
     "export written, without its name": Point(os, "rename"),
     "export visible, nobody told": Point(versions_module, "write_export", after=True),
+    "snapshots let go, nobody told": Point(versions_module, "let_go", after=True),
 }
 """Where a version cut can be cut in two."""
 

@@ -13,10 +13,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.errors import CommitContentionError, DiskFullError
+from flywheel_assets.errors import CommitContentionError, DiskFullError, UnknownNameError
 from flywheel_assets.lake import tables
 from flywheel_assets.lake.engine import connect
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
@@ -24,18 +25,28 @@ from flywheel_assets.lake.exports import ExportSet, read_rows
 from flywheel_assets.lake.failed_steps import full_disk_told
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.maintenance import every_table
 from flywheel_assets.lake.pair_versions import cut_pair_version
+from flywheel_assets.lake.pins import encode_pin, held_versions, let_go
 from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, PREFERENCE_TABLES
+from flywheel_assets.lake.tables import (
+    CLASSIFICATION_TABLES,
+    CURATED_DPO_PAIRS,
+    JOINED_LABELS,
+    PREFERENCE_TABLES,
+    RAW_SCORES,
+)
 from flywheel_assets.lake.verification import verify
-from flywheel_assets.lake.versions import Versions
+from flywheel_assets.lake.versions import Versions, let_go_of_ended, read_pin
 from flywheel_assets_tests.builders import APPLICATION, day
+from flywheel_assets_tests.everywhere import quoting
 from flywheel_assets_tests.lake import killable
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.killable import (
     AFTER_ALL,
     ASSISTANT,
     CUT_POINTS,
+    FRAUD,
     POINTS,
     Step,
     Wheel,
@@ -54,8 +65,9 @@ RULES = ResolutionRules(holdout_share=0.0)
 
 
 def assert_sound(wheel: Wheel) -> None:
-    """Every version verifies, and once garbage was collected there is none."""
+    """Every version verifies, nothing is held for a cut, and once garbage was collected there is none."""
     for name, bench in wheel.benches.items():
+        assert held_versions(bench.lake, every_table(bench.tables)) == set()
         assert verify(bench.lake, wheel.versions[name], bench.tables.gold).differences == ()
         wheel.collect(name)
     assert wheel.strays() == []
@@ -123,11 +135,103 @@ def test_a_cut_that_was_killed_is_made_whole_by_the_next(tmp_path: Path, points:
     for number, name in enumerate(points, start=1):
         cut = Step(ASSISTANT, "cut", version=f"dpo_gold_v{number}")
         kill_at(name, victim, cut)
-        assert victim.verified_exports() == (number if name == "export visible, nobody told" else number - 1)
+        assert victim.verified_exports() == (number if "export visible" in name or "let go" in name else number - 1)
         for wheel in wheels:
             wheel.run(cut)
     assert victim.contents() == clean.contents()
     assert_sound(victim)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "pinned",
+        *(
+            pytest.param(name, marks=SLOW)
+            for name in (
+                "resolved, not tagged",
+                "tagged",
+                "one file of the export written",
+                "export visible, nobody told",
+            )
+        ),
+    ],
+)
+def test_a_repeated_cut_reads_what_was_pinned_whatever_has_changed_since(tmp_path: Path, point: str) -> None:
+    """Evaluation rows were read from the heads of the raw tables: a cut that was repeated saw what a backfill wrote."""
+    *writes, cut = plan(0, 0, 1)
+    clean, victim = landed(writes, tmp_path / "clean", tmp_path / "victim")
+    for wheel in (clean, victim):
+        for step in writes:
+            wheel.run(step)
+    clean.run(cut)
+    kill_at(point, victim, cut)
+    change_evaluation_rows(victim)
+    victim.run(cut)
+    assert victim.contents()[cut.version] == clean.contents()[cut.version]
+    assert_sound(victim)
+
+
+def change_evaluation_rows(wheel: Wheel) -> None:
+    """Scores of a day that a version is judged on are others, labels of another one are gone; nothing old is left."""
+    bench = wheel.benches[FRAUD]
+    other = [{**row, "score": 0.9} for row in bench.rows(RAW_SCORES, [day(4)])]
+    assert other
+    assert bench.rows(JOINED_LABELS, [day(5)])
+    bench.write(RAW_SCORES, day(4), other)
+    bench.write(JOINED_LABELS, day(5), [])
+    assert wheel.collect(FRAUD)
+
+
+def test_a_pin_of_older_code_says_from_then_on_what_is_read(tmp_path: Path) -> None:
+    *writes, cut = plan(0, 0, 1)
+    [wheel] = landed(writes, tmp_path)
+    for step in writes:
+        wheel.run(step)
+    kill_at("pinned", wheel, cut)
+    lake, folder = wheel.benches[FRAUD].lake, wheel.versions[FRAUD].folder(cut.version)
+    pin = read_pin(folder)
+    folder.pin.write_bytes(encode_pin(msgspec.structs.replace(pin, also_read={})))
+    let_go(lake, cut.version, every_table(CLASSIFICATION_TABLES))
+    kill_at("resolved, not tagged", wheel, cut)
+    assert read_pin(folder) == pin, "the heads are what it read before"
+    change_evaluation_rows(wheel)
+    wheel.run(cut)
+    assert read_pin(folder) == pin
+    assert_sound(wheel)
+
+
+def test_a_pin_whose_rows_are_gone_says_so(tmp_path: Path) -> None:
+    *writes, cut = plan(0, 0, 1)
+    [wheel] = landed(writes, tmp_path)
+    for step in writes:
+        wheel.run(step)
+    kill_at("tagged", wheel, cut)
+    let_go(wheel.benches[FRAUD].lake, cut.version, every_table(CLASSIFICATION_TABLES))
+    change_evaluation_rows(wheel)
+    with pytest.raises(UnknownNameError, match=r"unknown snapshot of raw_predictions .* `flywheel abandon"):
+        wheel.run(cut)
+
+
+@pytest.mark.parametrize(
+    ("point", "is_over"),
+    [("gold held, nothing pinned", True), ("pinned", False), ("export visible, nobody told", True)],
+)
+def test_the_upkeep_lets_go_of_what_ended_cuts_held(tmp_path: Path, point: str, is_over: bool) -> None:
+    *writes, cut = plan(0, 0, 1)
+    [wheel] = landed(writes, tmp_path)
+    for step in writes:
+        wheel.run(step)
+    kill_at(point, wheel, cut)
+    lake, versions = wheel.benches[FRAUD].lake, wheel.versions[FRAUD]
+    specs = every_table(CLASSIFICATION_TABLES)
+    assert held_versions(lake, specs) == {cut.version}
+    let_go_of_ended(lake, versions, CLASSIFICATION_TABLES)
+    assert held_versions(lake, specs) == (set() if is_over else {cut.version})
+    versions.folder(cut.version).path.mkdir(parents=True, exist_ok=True)
+    versions.folder(cut.version).promotion.write_text("{}")
+    let_go_of_ended(lake, versions, CLASSIFICATION_TABLES)
+    assert held_versions(lake, specs) == set(), "it was abandoned"
 
 
 @pytest.mark.parametrize("steps", [plan(1, 1, 0), pytest.param(plan(15, 10, 10), marks=SLOW)], ids=len)
@@ -371,7 +475,7 @@ def interrupted_cut(bench: Workbench, point: str) -> Versions:
     return Versions(bench.root / "versions", ASSISTANT)
 
 
-def test_a_pin_whose_snapshot_expired_is_taken_anew(bench: Workbench) -> None:
+def test_a_pin_keeps_its_snapshot_while_gold_is_maintained(bench: Workbench) -> None:
     """Killed between pin and tag, and a week later maintained: the version could never be cut."""
     write_gold(bench, day(0), 30)
     versions = interrupted_cut(bench, "pinned")
@@ -379,7 +483,7 @@ def test_a_pin_whose_snapshot_expired_is_taken_anew(bench: Workbench) -> None:
     expire_snapshots(bench.lake, GOLD, AFTER_ALL)
     sweep(bench.lake, GOLD, timedelta(0), AFTER_ALL)
     manifest = cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
-    assert manifest.files[ExportSet.TRAIN].rows == 60
+    assert manifest.files[ExportSet.TRAIN].rows == 30
     assert tags(bench.lake, GOLD) == {"dpo_gold_v1": manifest.snapshot_id}
 
 
@@ -403,6 +507,24 @@ def test_an_erasure_between_tag_and_export_leaves_a_version_that_can_be_cut(tmp_
     assert exported
     assert "user 1" not in {row.subject for row in exported}
     assert verify(bench.lake, versions, GOLD).differences == ()
+
+
+@pytest.mark.parametrize("point", ["all held, nothing pinned", "pinned", "tagged"])
+def test_an_erasure_reaches_the_snapshots_that_a_killed_cut_held(tmp_path: Path, point: str) -> None:
+    *writes, cut = plan(0, 0, 1)
+    [wheel] = landed(writes, tmp_path)
+    for step in writes:
+        wheel.run(step)
+    kill_at(point, wheel, cut)
+    bench, versions = wheel.benches[FRAUD], wheel.versions[FRAUD]
+    person = f"card {day(4)} 1"
+    place = Place(bench.lake, CLASSIFICATION_TABLES, versions, landing_of(bench), bench.start, {})
+    assert quoting(wheel.root / "warehouse", person)
+    erase(place, plan_erasure(place, person), who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
+    assert quoting(wheel.root / "warehouse", person) == []
+    wheel.run(cut)
+    assert quoting(wheel.root, person) == []
+    assert_sound(wheel)
 
 
 def test_an_erasure_and_a_cut_take_turns(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:

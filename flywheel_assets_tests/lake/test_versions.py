@@ -14,8 +14,9 @@ from flywheel_assets.lake import versions as versions_module
 from flywheel_assets.lake.exports import ExportSet, Manifest, read_rows
 from flywheel_assets.lake.garbage import expire_snapshots
 from flywheel_assets.lake.pair_versions import cut_pair_version, trained_pair_ids
+from flywheel_assets.lake.pins import Pin, held_versions, let_go
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS
-from flywheel_assets.lake.versions import Pin, Versions, tagged_versions, version_number
+from flywheel_assets.lake.versions import Versions, tagged_versions, version_number
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -143,20 +144,39 @@ def test_a_cut_that_crashed_is_finished_with_what_was_pinned(
     assert [folder.version for folder in versions] == [VERSION]
 
 
-def test_a_pin_whose_snapshot_was_forgotten_is_taken_again(
+def test_a_pin_outlives_expiry_until_its_version_is_exported(
     bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cut crashed before it tagged; many commits later the pinned snapshot had expired, and every retry failed."""
     write_gold(bench, day(0), 3)
-    with monkeypatch.context() as patch:
-        patch.setattr(versions_module, "tag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            cut(bench, versions)
+    crash_before_the_tag(bench, versions, monkeypatch)
+    write_gold(bench, day(1), 2)
+    expire_snapshots(bench.lake, CURATED_DPO_PAIRS, datetime.now(UTC) + timedelta(days=1))
+    assert held_versions(bench.lake, [CURATED_DPO_PAIRS]) == {VERSION}
+    manifest = cut(bench, versions)
+    assert list(manifest.days) == [day(0).isoformat()]
+    assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
+    assert held_versions(bench.lake, [CURATED_DPO_PAIRS]) == set()
+
+
+def test_a_pin_of_older_code_whose_snapshot_was_forgotten_is_taken_again(
+    bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_gold(bench, day(0), 3)
+    crash_before_the_tag(bench, versions, monkeypatch)
+    let_go(bench.lake, VERSION, [CURATED_DPO_PAIRS])
     write_gold(bench, day(1), 2)
     expire_snapshots(bench.lake, CURATED_DPO_PAIRS, datetime.now(UTC) + timedelta(days=1))
     manifest = cut(bench, versions)
     assert list(manifest.days) == [day(0).isoformat(), day(1).isoformat()]
     assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
+
+
+def crash_before_the_tag(bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(versions_module, "tag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cut(bench, versions)
 
 
 def test_a_tag_on_another_snapshot_is_never_moved(bench: Workbench, versions: Versions) -> None:
@@ -199,6 +219,7 @@ def test_a_version_that_was_empty_can_be_cut_when_there_is_something(bench: Work
     with pytest.raises(EmptyVersionError, match="no training row in 1 closed days"):
         cut(bench, versions, rules=ResolutionRules(holdout_share=1.0))
     assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {}
+    assert held_versions(bench.lake, [CURATED_DPO_PAIRS]) == set()
     write_gold(bench, day(1), 3)
     assert cut(bench, versions).files[ExportSet.TRAIN].rows == 4
 
