@@ -76,7 +76,7 @@ def erase_head(
     spec: TableSpec,
     traces: Traces,
     stamp: RunStamp,
-    on_touched: Callable[[TableSpec, list[Partition]], None],
+    on_touched: Callable[[TableSpec, dict[Partition, int]], None],
 ) -> int:
     """Rewrite the head's partitions that hold something of the person; returns how many rows went.
 
@@ -85,7 +85,8 @@ def erase_head(
         spec: the table.
         traces: of the person.
         stamp: who writes.
-        on_touched: is told of partitions before they change, so that a run that was killed is finished by the next.
+        on_touched: is told of partitions, and how many rows each is about to lose, before they change, so that a run
+            that was killed is finished by the next.
 
     Raises:
         PartitionChangedError: others wrote the person's rows again each time.
@@ -96,7 +97,7 @@ def erase_head(
         found = find_rows(lake, spec, traces)
         if not found:
             break
-        on_touched(spec, list(found))
+        on_touched(spec, {partition: each.rows for partition, each in found.items()})
         for stage in sorted({stage for _, stage in found}, key=str):
             days = sorted(day for day, of in found if of == stage)
             seen = lake.files_of(spec, days, stage)

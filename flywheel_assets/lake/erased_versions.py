@@ -1,27 +1,31 @@
 """Tagged versions without a person: the snapshot, the exports cut from it, the scores by row, and work in progress.
 
-A tag moves last. Until then a run that was killed finds the person's rows at it, recognises its own branch and its own
-revision of the export, and goes on.
+Per tag: the snapshot is rewritten on a branch, the next revision of the export is prepared, what is about to change is
+noted for the receipt, work in progress goes, the revision becomes visible, the tag moves. A run that was killed before
+the revision was visible finds the person's rows in the export and does it all again; killed after it, whoever comes
+next moves the tag. A version whose tag holds nothing of the person is revised in the same way, but for the tag.
 """
 
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from flywheel_assets.lake.erased_rows import Found, Partition, find_rows, kept_file, total
+from flywheel_assets.lake.erased_rows import Partition, find_rows, kept_file, total
 from flywheel_assets.lake.export_revisions import (
+    PreparedRevision,
     drop_older_revisions,
     erase_scored_rows,
     exported_rows_of,
-    revise_export,
+    prepare_revision,
 )
-from flywheel_assets.lake.exports import ExportSet, manifest_sha256, read_manifest
+from flywheel_assets.lake.exports import ExportSet, read_manifest
 from flywheel_assets.lake.files import replace_file
 from flywheel_assets.lake.ledger import RunStamp
+from flywheel_assets.lake.pins import encode_pin
 from flywheel_assets.lake.publishing import copies_of
 from flywheel_assets.lake.references import tags
 from flywheel_assets.lake.tables import Lake, TableSpec
@@ -49,6 +53,30 @@ class ErasedVersion(msgspec.Struct, frozen=True, kw_only=True):
     copies: list[str] = []
     """Where exports of it went; nobody but their owners can erase those."""
 
+    def after(self, known: "ErasedVersion | None") -> "ErasedVersion":
+        """The same with what an earlier attempt had noted of it, whether that attempt came to change it or not."""
+        if known is None:
+            return self
+        merged = msgspec.structs.replace(
+            self,
+            trained=self.trained or (known.trained and not self.training_dropped),
+            training_dropped=self.training_dropped or known.training_dropped,
+        )
+        is_next = (
+            self.manifest_sha256_before == known.manifest_sha256_after
+            if self.manifest_sha256_before
+            else self.snapshot_before == known.snapshot_after
+        )
+        if not is_next:
+            return merged
+        return msgspec.structs.replace(
+            merged,
+            snapshot_before=known.snapshot_before,
+            gold_rows_removed=known.gold_rows_removed + self.gold_rows_removed,
+            exported_rows_removed=known.exported_rows_removed + self.exported_rows_removed,
+            manifest_sha256_before=known.manifest_sha256_before,
+        )
+
 
 def erase_versions(
     lake: Lake,
@@ -57,8 +85,9 @@ def erase_versions(
     traces: Traces,
     erasure: str,
     stamp: RunStamp,
-    on_changed: Callable[[ErasedVersion], None],
-) -> int:
+    on_changing: Callable[[ErasedVersion], None],
+    on_scores: Callable[[str, int], None],
+) -> None:
     """Rewrite every tag of gold that holds something of the person, and the exports cut from it.
 
     Args:
@@ -68,51 +97,84 @@ def erase_versions(
         traces: of the person.
         erasure: id of the erasure, for manifests.
         stamp: who writes.
-        on_changed: is told of each version before its tag moves, after which nothing shows that it was changed now.
-
-    Returns how many scores by row went.
+        on_changing: is told of each version before it changes; afterwards nothing shows that it was changed now.
+        on_scores: is told of each file of scores, by its sha256, how many rows it is about to lose.
     """
-    scored = 0
-    for name, before in sorted(tags(lake, gold).items()):
-        branch = lake.table(gold).metadata.refs.get(_branch(name))
-        if branch is not None and branch.snapshot_id == before:
-            _move_tag(lake, gold, name, before)
+    for name in sorted(tags(lake, gold)):
         folder = versions.folder(name) if version_number(name) else None
         exported = folder if folder is not None and folder.export.exists() else None
+        if exported is not None:
+            drop_older_revisions(exported)
+        before = _after_killed_move(lake, gold, name, exported)
         keys = _keys(lake, gold, traces, before)
         found = find_rows(lake, gold, traces, before)
         exported_rows = 0
         if exported is not None:
-            drop_older_revisions(exported)
-            scored += erase_scored_rows(lake, exported, keys, traces.user_id)
+            erase_scored_rows(lake, exported, keys, traces.user_id, on_scores)
             exported_rows = exported_rows_of(lake, exported, keys)
         if not found and not exported_rows:
             continue
-        # The tag moves last: as long as it has not, a repeated run finds the rows and finishes.
-        after = _rewritten(lake, gold, traces, name, before, list(found), exported, stamp) if found else before
+        after = _rewritten(lake, gold, traces, name, before, list(found), stamp) if found else before
         version = ErasedVersion(tag=name, snapshot_before=before, snapshot_after=after, gold_rows_removed=total(found))
         if exported is not None:
-            version = _drop_training(exported, _revised(lake, exported, version, keys, found, erasure))
-        elif folder is not None and folder.pin.exists():
-            # Of a cut that was killed before it exported: pinned to the old snapshot it could never be finished.
-            _move_pin(folder, after)
-        if version.exported_rows_removed:
-            _drop_work(lake, name)
-        on_changed(version)
+            pin = read_pin(exported)
+            pinned = sum(each.rows for (day, _), each in found.items() if day.isoformat() in pin.days)
+            revision = prepare_revision(lake, exported, keys, after, pinned, erasure)
+            version = _with_export(version, exported, revision)
+            on_changing(version)
+            if version.training_dropped:
+                _drop_training(exported)
+            if version.exported_rows_removed:
+                _drop_work(lake, name)
+            revision.publish()
+            _move_pin(exported, after)
+        else:
+            on_changing(version)
+            if folder is not None and folder.pin.exists():
+                # Of a cut that was killed before it exported: pinned to the old snapshot it could never be finished.
+                _move_pin(folder, after)
         _move_tag(lake, gold, name, after)
-    return scored
 
 
-def _drop_training(folder: VersionFolder, version: ErasedVersion) -> ErasedVersion:
-    """Delete a model that was trained on rows that are gone, while it is in this folder only."""
-    if not version.trained or folder.is_finished or folder.evaluation.exists():
-        return version
+def _after_killed_move(lake: Lake, gold: TableSpec, name: str, exported: VersionFolder | None) -> int:
+    """The snapshot of a tag, moved first where an erasure, of whomever, was killed when its revision was visible."""
+    references = lake.table(gold).metadata.refs
+    before, branch = references[name].snapshot_id, references.get(_branch(name))
+    if branch is None:
+        return before
+    is_revised = exported is not None and read_manifest(exported.export).snapshot_id == branch.snapshot_id
+    if not is_revised and branch.snapshot_id != before:
+        # Made anew from the tag: it may be without the rows of somebody else.
+        return before
+    if exported is not None:
+        _move_pin(exported, branch.snapshot_id)
+    _move_tag(lake, gold, name, branch.snapshot_id)
+    return branch.snapshot_id
+
+
+def _with_export(version: ErasedVersion, folder: VersionFolder, revision: PreparedRevision) -> ErasedVersion:
+    """With what the prepared revision will change, and what becomes of a model that was trained on rows that go."""
+    removed = revision.revised.rows_removed
+    trained = folder.is_trained and any(removed.get(which, 0) for which in (ExportSet.TRAIN, ExportSet.ACCEPTED))
+    # While it is in this folder only it can be made again.
+    dropped = trained and not folder.is_finished and not folder.evaluation.exists()
+    return msgspec.structs.replace(
+        version,
+        exported_rows_removed=sum(removed.values()),
+        manifest_sha256_before=revision.revised.manifest_sha256_before,
+        manifest_sha256_after=revision.manifest_sha256,
+        trained=trained and not dropped,
+        training_dropped=dropped,
+        copies=copies_of(folder),
+    )
+
+
+def _drop_training(folder: VersionFolder) -> None:
     # By one rename first: a trainer takes half a folder for somebody else's. To a name of its own: what an erasure that
     # was killed has left there would be in the way.
     retired = folder.training.with_name(f".{folder.training.name}.{secrets.token_hex(8)}")
     os.rename(folder.training, retired)
     shutil.rmtree(retired)
-    return msgspec.structs.replace(version, trained=False, training_dropped=True)
 
 
 def _drop_work(lake: Lake, version: str) -> None:
@@ -121,37 +183,9 @@ def _drop_work(lake: Lake, version: str) -> None:
         shutil.rmtree(lake.scratch / step / lake.application / version, ignore_errors=True)
 
 
-def _revised(
-    lake: Lake,
-    folder: VersionFolder,
-    version: ErasedVersion,
-    keys: set[str],
-    found: Mapping[Partition, Found],
-    erasure: str,
-) -> ErasedVersion:
-    pin = read_pin(folder)
-    pinned = sum(each.rows for (day, _), each in found.items() if day.isoformat() in pin.days)
-    manifest = read_manifest(folder.export)
-    if found and manifest.snapshot_id == version.snapshot_after:
-        # A run that was killed had come this far.
-        revised = manifest.erasures[-1]
-    else:
-        revised = revise_export(lake, folder, keys, version.snapshot_after, pinned, erasure)
-    _move_pin(folder, version.snapshot_after)
-    return msgspec.structs.replace(
-        version,
-        exported_rows_removed=sum(revised.rows_removed.values()),
-        manifest_sha256_before=revised.manifest_sha256_before,
-        manifest_sha256_after=manifest_sha256(folder.export),
-        trained=folder.is_trained
-        and any(rows for which, rows in revised.rows_removed.items() if which in (ExportSet.TRAIN, ExportSet.ACCEPTED)),
-        copies=copies_of(folder),
-    )
-
-
 def _move_pin(folder: VersionFolder, snapshot_id: int) -> None:
     moved = msgspec.structs.replace(read_pin(folder), snapshot_id=snapshot_id)
-    replace_file(folder.pin, msgspec.json.format(msgspec.json.encode(moved)))
+    replace_file(folder.pin, encode_pin(moved))
 
 
 def _keys(lake: Lake, gold: TableSpec, traces: Traces, snapshot_id: int) -> set[str]:
@@ -177,16 +211,12 @@ def _rewritten(
     name: str,
     snapshot_id: int,
     partitions: list[Partition],
-    exported: VersionFolder | None,
     stamp: RunStamp,
 ) -> int:
     """A snapshot like the tagged one without the person's rows, kept by a branch; returns its id."""
     from flywheel_assets.lake.iceberg import swap_files
 
     branch = _branch(name)
-    known = lake.table(spec).metadata.refs.get(branch)
-    if known and exported is not None and read_manifest(exported.export).snapshot_id == known.snapshot_id:
-        return known.snapshot_id
     files = {day: kept_file(lake, spec, traces, (day, stage), snapshot_id) for day, stage in partitions}
     placed: list[str] = []
 

@@ -180,19 +180,18 @@ def _erase(place: Place, traces: Traces, who: str, reason: str, now: datetime, g
     )
 
     let_go_of_unfinished(lake, place.versions, tables)
-    scored = erase_versions(lake, tables.gold, place.versions, traces, erasure, stamp, journal.changed)
-    journal.count("scores", "rows", scored)
+    erase_versions(lake, tables.gold, place.versions, traces, erasure, stamp, journal.changing, journal.rescoring)
     journal.count("outside", "decisions", forget_in_decisions(lake, traces, erasure, stamp))
     joined = read_rows(lake, tables.joined, traces)
     for name, forget in place.outside.items():
         journal.count("outside", name, forget(traces, joined))
     journal.count("outside", "unreadable messages", place.landing.erase_unreadable(traces.user_id))
 
-    def touch(spec: TableSpec, partitions: list[Partition]) -> None:
-        journal.touch(spec.name, partitions)
+    def touch(spec: TableSpec, rows: dict[Partition, int]) -> None:
+        journal.touch(spec.name, rows)
 
     for spec in _with_people(tables):
-        journal.count("rows", spec.name, erase_head(lake, spec, traces, stamp, touch))
+        erase_head(lake, spec, traces, stamp, touch)
     versions_left = 0
     for kind in EventKind:
         landed = place.landing.erase(kind, traces.covers_line, erasure, clock)
@@ -223,9 +222,9 @@ def _erase(place: Place, traces: Traces, who: str, reason: str, now: datetime, g
         landed_lines=progress.counts["landed_lines"],
         landed_segments=progress.counts["landed"]["segments"],
         object_versions=progress.counts["landed"]["object versions"],
-        rows=progress.counts["rows"],
+        rows={spec.name: journal.rows_of(spec.name) for spec in _with_people(tables)},
         versions=[progress.versions[tag] for tag in sorted(progress.versions)],
-        scored_rows=progress.counts["scores"]["rows"],
+        scored_rows=sum(progress.scores.values()),
         outside=progress.counts["outside"],
         files_deleted=deleted,
         files_waiting=waiting,

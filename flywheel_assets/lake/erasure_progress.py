@@ -1,6 +1,8 @@
 """What an erasure that is killed must still know when it is given again; names of tables, days and counts only.
 
-It lies beside the receipts, as `unfinished-<keyed hash of the user id>.json`, until the receipt is written.
+Rows of tables, versions and scores are noted before they change, so that noting them again counts them once:
+after a kill between note and change they are found again, after a later one they are not, and the receipt is the
+same. It lies beside the receipts, as `unfinished-<keyed hash of the user id>.json`, until the receipt is written.
 """
 
 from collections import Counter
@@ -25,10 +27,14 @@ class Progress(msgspec.Struct, kw_only=True):
     """Per raw table the days whose ledger entry was that of what had landed."""
     touched: dict[str, list[Partition]] = {}
     """Per table the partitions that were, or are about to be, rewritten."""
+    rows: dict[str, dict[str, int]] = {}
+    """Per table and partition the most rows of the person that were found there."""
+    scores: dict[str, int] = {}
+    """Rows taken out of each file of scores, by the sha256 that it had."""
     versions: dict[str, ErasedVersion] = {}
     """By tag."""
     counts: dict[str, dict[str, int]] = {}
-    """What went, by kind of place and place."""
+    """What went from other places, by kind of place and place."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,30 @@ class Journal:
         journal._save()
         return journal
 
-    def touch(self, table: str, partitions: Iterable[Partition]) -> None:
-        """Note partitions before they change."""
-        known = self.progress.touched.get(table, [])
-        self.progress.touched[table] = list(dict.fromkeys([*known, *partitions]))
+    def touch(self, table: str, rows: Mapping[Partition, int]) -> None:
+        """Note partitions, and how many of their rows go, before they change."""
+        progress = self.progress
+        progress.touched[table] = list(dict.fromkeys([*progress.touched.get(table, []), *rows]))
+        noted = progress.rows.setdefault(table, {})
+        for (day, stage), number in rows.items():
+            # Fewer are found by a second attempt where somebody else has written some of them again.
+            name = f"{day} {stage or ''}".strip()
+            noted[name] = max(noted.get(name, 0), number)
         self._save()
 
-    def changed(self, version: ErasedVersion) -> None:
-        """Note a version before its tag moves."""
-        self.progress.versions[version.tag] = version
+    def changing(self, version: ErasedVersion) -> None:
+        """Note a version before it changes."""
+        self.progress.versions[version.tag] = version.after(self.progress.versions.get(version.tag))
         self._save()
+
+    def rescoring(self, sha256: str, rows: int) -> None:
+        """Note how many rows a file of scores is about to lose."""
+        self.progress.scores[sha256] = rows
+        self._save()
+
+    def rows_of(self, table: str) -> int:
+        """How many rows have gone from a table."""
+        return sum(self.progress.rows.get(table, {}).values())
 
     def count(self, kind: str, place: str, number: int) -> None:
         """Add to what went from a place, when it is gone."""

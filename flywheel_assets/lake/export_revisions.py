@@ -2,13 +2,17 @@
 
     export/      dpo_gold_v6.jsonl …       becomes    export.r2/   dpo_gold_v6.r2.jsonl …
 
-The new revision appears by one rename, then the old one is deleted. Names tell revisions apart wherever copies went,
-and the manifest keeps the sha256 of its predecessor: what was trained from it can still be told.
+The new revision is prepared under a hidden name, so that an erasure can note what it is about to change; then it
+appears by one rename, and the old one is deleted. Names tell revisions apart wherever copies went, and the manifest
+keeps the sha256 of its predecessor: what was trained from it can still be told.
 """
 
 import os
 import re
+import secrets
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -34,25 +38,41 @@ from flywheel_assets.lake.versions import VersionFolder
 _REVISION = re.compile(r"(\.r\d+)?(?=\.)")
 
 
-def revise_export(
+@dataclass(frozen=True)
+class PreparedRevision:
+    """The next revision of an export, complete and on disk, which nobody sees yet."""
+
+    revised: Revised
+    manifest_sha256: str
+    building: Path
+    final: Path
+    replaced: Path
+
+    def publish(self) -> None:
+        """Make it visible by one rename, and delete the revision before."""
+        os.rename(self.building, self.final)
+        sync_folder(self.final.parent)
+        shutil.rmtree(self.replaced)
+
+
+def prepare_revision(
     lake: Lake, folder: VersionFolder, keys: set[str], snapshot_id: int, gold_rows_removed: int, erasure: str
-) -> Revised:
-    """Write the next revision of an export without the examples `keys`, and delete the one before.
+) -> PreparedRevision:
+    """Write the next revision of an export without the examples `keys`.
 
     Args:
         lake: for its DuckDB connections.
         folder: the version.
         keys: `pair_id` or `prediction_id` of the examples that go.
-        snapshot_id: where the version's tag points now.
-        gold_rows_removed: rows that the pinned days of gold have lost.
+        snapshot_id: where the version's tag will point.
+        gold_rows_removed: rows that the pinned days of gold lose.
         erasure: id of the erasure.
     """
     old_folder = folder.export
     old = read_manifest(old_folder)
     revision = old.revision + 1
     final = folder.path / f"export.r{revision}"
-    building = folder.path / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(building, ignore_errors=True)
+    building = folder.path / f".{final.name}.{secrets.token_hex(8)}"
     building.mkdir(parents=True)
     files: dict[ExportSet, ExportedFile] = {}
     for which, file in old.files.items():
@@ -71,10 +91,8 @@ def revise_export(
         old, files=files, snapshot_id=snapshot_id, revision=revision, erasures=[*old.erasures, revised]
     )
     write_synced(building / MANIFEST_FILE, encode_manifest(manifest))
-    os.rename(building, final)
-    sync_folder(folder.path)
-    shutil.rmtree(old_folder)
-    return revised
+    sync_folder(building)
+    return PreparedRevision(revised, manifest_sha256(building), building, final, old_folder)
 
 
 def exported_rows_of(lake: Lake, folder: VersionFolder, keys: set[str]) -> int:
@@ -96,30 +114,51 @@ def drop_older_revisions(folder: VersionFolder) -> None:
             shutil.rmtree(path)
 
 
-def erase_scored_rows(lake: Lake, folder: VersionFolder, keys: set[str], user_id: str) -> int:
-    """Take a person's rows out of the per-row scores of an evaluation, and reseal its report; returns how many."""
-    removed = 0
+def erase_scored_rows(
+    lake: Lake, folder: VersionFolder, keys: set[str], user_id: str, on_changing: Callable[[str, int], None]
+) -> None:
+    """Take a person's rows out of the per-row scores of a version, and reseal the reports on them.
+
+    Args:
+        lake: for its DuckDB connections.
+        folder: the version.
+        keys: `pair_id` or `prediction_id` of the examples that go.
+        user_id: the person.
+        on_changing: is told of each file, by its sha256 so far, how many rows it is about to lose.
+    """
     for place in (folder.evaluation, folder.training):
         for left in place.glob(".*.parquet.*"):
-            left.unlink()  # of a run that was killed: nobody else looks at it, and it may hold anybody's rows
-    for path in sorted(folder.evaluation.glob("*.parquet")) + sorted(folder.training.glob("*.parquet")):
-        names = set(pq.read_schema(path).names)
-        column = next((name for name in ("pair_id", "prediction_id") if name in names), None)
-        if column is None and "subject" not in names:
-            continue
-        before = pq.read_metadata(path).num_rows
-        sha256 = file_sha256(path)
-        building = path.with_name(f".{path.name}.{os.getpid()}")
-        after = _filtered(lake, path, building, column, keys, user_id if "subject" in names else None)
-        if after == before:
-            building.unlink()
-            continue
-        removed += before - after
-        os.replace(building, path)
-        for report in path.parent.glob("*.json"):
-            # The report seals the file by its sha256.
-            replace_file(report, report.read_bytes().replace(sha256.encode(), file_sha256(path).encode()))
-    return removed
+            _finish_or_forget(left)
+        for path in sorted(place.glob("*.parquet")):
+            names = set(pq.read_schema(path).names)
+            column = next((name for name in ("pair_id", "prediction_id") if name in names), None)
+            if column is None and "subject" not in names:
+                continue
+            building = path.with_name(f".{path.name}.{os.getpid()}")
+            after = _filtered(lake, path, building, column, keys, user_id if "subject" in names else None)
+            before = pq.read_metadata(path).num_rows
+            if after == before:
+                building.unlink()
+                continue
+            sha256 = file_sha256(path)
+            on_changing(sha256, before - after)
+            # The reports first: a crash in between leaves a file that they name, which is put in place by the next run.
+            for report in place.glob("*.json"):
+                replace_file(report, report.read_bytes().replace(sha256.encode(), file_sha256(building).encode()))
+            os.replace(building, path)
+            sync_folder(place)
+
+
+def _finish_or_forget(left: Path) -> None:
+    """Put a file of scores that a killed run has written in place where a report seals it already; else it goes.
+
+    Nobody else looks at it, and it may hold anybody's rows.
+    """
+    sha256 = file_sha256(left).encode()
+    if any(sha256 in report.read_bytes() for report in left.parent.glob("*.json")):
+        os.replace(left, left.with_name(left.name.removeprefix(".").rpartition(".")[0]))
+    else:
+        left.unlink()
 
 
 def _without(lake: Lake, path: Path, target: Path, keys: set[str]) -> int:
@@ -154,4 +193,6 @@ def _filtered(lake: Lake, path: Path, target: Path, column: str | None, keys: se
         connection.execute(
             f"COPY (SELECT * FROM {source} WHERE {where}) TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd)"
         )
+    with open(target, "rb") as written:
+        os.fsync(written.fileno())
     return int(pq.read_metadata(target).num_rows)

@@ -16,14 +16,16 @@ from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.curation.near_duplicates import supporters_of
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, OpenSegmentError, SettingsError
-from flywheel_assets.lake import breaker, erasable_landing, erased_versions, landing_erasure, ledger
+from flywheel_assets.lake import breaker, erasable_landing, erased_rows, erased_versions, landing_erasure, ledger
 from flywheel_assets.lake import erasure as erasure_module
 from flywheel_assets.lake.accounting import audit_accounts
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erased_people import key_file
 from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure, receipt_path
+from flywheel_assets.lake.erasure_progress import Journal
 from flywheel_assets.lake.exclusions import ExclusionRule, every_exclusion, exclude
-from flywheel_assets.lake.exports import read_manifest
+from flywheel_assets.lake.export_revisions import PreparedRevision
+from flywheel_assets.lake.exports import manifest_sha256, read_manifest
 from flywheel_assets.lake.landing import EventKind, read_closing
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.publishing import publish
@@ -48,6 +50,8 @@ PERSON = f"mallory-{MARK}"
 NOW = LONG_AFTER + timedelta(days=1)
 DAYS = [day(0), day(1), day(2)]
 TABLES = (RAW_PREDICTIONS, GROUND_TRUTH, JOINED_FEEDBACK, CURATED_DPO_PAIRS)
+ROWS = {"quarantine": 3, **{spec.name: 12 for spec in TABLES}}
+"""Of the person, in the heads."""
 RULES = ResolutionRules(holdout_share=0.0, accepted_min_ratio=1.0)
 
 
@@ -168,13 +172,7 @@ def test_nothing_of_the_person_is_left_on_disk_and_everything_of_others_is(bench
     receipt = forget(place)
     assert quoting(bench.root) == []
     assert rows_of_others(place) == before
-    assert {name: rows for name, rows in receipt.rows.items() if rows} == {
-        "quarantine": 3,
-        "curated_dpo_pairs": 12,
-        "joined_feedback": 12,
-        "raw_predictions": 12,
-        "ground_truth": 12,
-    }
+    assert receipt.rows == ROWS
     assert receipt.landed_lines == {"prediction": 12, "feedback": 15}
     assert receipt.landed_segments == 6
     assert json.loads(receipt_path(place.versions, receipt.id).read_bytes())["reason"] == "their request"
@@ -286,10 +284,14 @@ def test_an_exclusion_of_the_person_names_nobody_afterwards(bench: Workbench, pl
 KILL_POINTS = {
     # Where, what, and at which call of it.
     "before a tag's snapshot": (erased_versions, "_rewritten", 2),
-    "before an export": (erased_versions, "_revised", 2),
+    "before an export": (erased_versions, "prepare_revision", 2),
+    "before a version is noted": (Journal, "changing", 2),
+    "before an export is visible": (PreparedRevision, "publish", 2),
+    "before a pin moves": (erased_versions, "_move_pin", 2),
     "before a tag moves": (erased_versions, "_move_tag", 2),
     "before decisions": (erasure_module, "forget_in_decisions", 1),
     "before a table": (erasure_module, "erase_head", 2),
+    "a table was rewritten": (erased_rows, "find_rows", 2),
     "between two tables": (erasure_module, "erase_head", 4),
     "before landing": (landing_erasure, "_seal", 1),
     "inside a closed day": (landing_erasure.os, "replace", 2),
@@ -337,8 +339,36 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(
         ("dpo_gold_v2", False),
     ]
     assert receipt.versions[0].copies == [str(bench.root / "elsewhere")]
-    assert (receipt.rows["curated_dpo_pairs"], receipt.rows["ground_truth"]) == (12, 12)
+    for version in receipt.versions:
+        assert version.manifest_sha256_after == manifest_sha256(place.versions.folder(version.tag).export)
+        assert version.gold_rows_removed == version.exported_rows_removed == (8 if version.tag == "dpo_gold_v1" else 12)
+    assert receipt.rows == ROWS
     assert list(receipt_path(place.versions, "x").parent.glob("unfinished-*")) == []
+
+
+@pytest.mark.parametrize("step", ["_move_pin", "_move_tag"])
+def test_what_a_killed_erasure_had_revised_hides_nobody_from_the_next(
+    bench: Workbench, place: Place, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The next one, of somebody else, took the revised export for its own work, and left that person's rows in it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(erased_versions, step, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            forget(place)
+    other = "user-101"
+    receipt = erase(place, plan_erasure(place, other), who="ada", reason="asked", now=NOW, grace=timedelta(0))
+    assert [(each.tag, each.exported_rows_removed) for each in receipt.versions] == [
+        ("dpo_gold_v1", 1),
+        ("dpo_gold_v2", 1),
+    ]
+    for version in receipt.versions:
+        rows = bench.lake.read(CURATED_DPO_PAIRS, snapshot_id=version.snapshot_after)
+        assert other not in rows["subject"].to_pylist()
+    receipt = forget(place)
+    assert [version.exported_rows_removed for version in receipt.versions] == [8, 12]
+    assert receipt.versions[0].trained
+    assert quoting(bench.root) == []
+    assert verify(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
 
 
 def test_others_rows_no_longer_count_the_person_among_their_supporters(tmp_path: Path) -> None:

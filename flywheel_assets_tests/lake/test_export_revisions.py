@@ -1,11 +1,16 @@
 """Scores by row lose a person's rows, and whatever a killed run left beside them."""
 
+import itertools
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from flywheel_assets.lake.export_revisions import erase_scored_rows
+from flywheel_assets.lake.files import file_sha256
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -17,6 +22,44 @@ def test_scores_that_a_killed_erasure_was_writing_go_with_the_next(tmp_path: Pat
     scores = folder.evaluation / "deltas.parquet"
     pq.write_table(pa.table({"pair_id": ["a", "b", "c"]}), scores)
     (folder.evaluation / ".deltas.parquet.4711").write_bytes(scores.read_bytes())
-    assert erase_scored_rows(Workbench(tmp_path).lake, folder, {"b"}, "mallory") == 1
+    told: list[tuple[str, int]] = []
+    before = file_sha256(scores)
+    erase_scored_rows(Workbench(tmp_path).lake, folder, {"b"}, "mallory", lambda *each: told.append(each))
+    assert told == [(before, 1)]
     assert pq.read_table(scores)["pair_id"].to_pylist() == ["a", "c"]
     assert list(folder.evaluation.iterdir()) == [scores]
+
+
+@pytest.mark.parametrize("at_call", [1, 2, 3])
+def test_a_report_seals_its_scores_after_a_kill_at_any_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_call: int
+) -> None:
+    """Killed between the file and the report that seals it, the report was never right again."""
+    folder = Versions(tmp_path / "versions", APPLICATION).folder("dpo_gold_v1")
+    folder.evaluation.mkdir(parents=True)
+    scores, report = folder.evaluation / "deltas.parquet", folder.evaluation / "evaluation.json"
+    pq.write_table(pa.table({"pair_id": ["a", "b", "c"]}), scores)
+    before = file_sha256(scores)
+    report.write_text(f'{{"sha256": "{before}"}}')
+    replaces = itertools.count(1)
+    real = os.replace
+
+    def die(*arguments: Path) -> None:
+        if next(replaces) == at_call:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    told: dict[str, int] = {}
+
+    def erase() -> None:
+        erase_scored_rows(Workbench(tmp_path).lake, folder, {"b"}, "mallory", told.__setitem__)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", die)
+        with pytest.raises(KeyboardInterrupt) if at_call < 3 else nullcontext():
+            erase()
+    erase()
+    assert pq.read_table(scores)["pair_id"].to_pylist() == ["a", "c"]
+    assert report.read_text() == f'{{"sha256": "{file_sha256(scores)}"}}'
+    assert told == {before: 1}
+    assert sorted(folder.evaluation.iterdir()) == [scores, report]
