@@ -1,9 +1,10 @@
 """Claim: a day of 1,000,000 interactions goes from landing to gold in 60 s and 4 GB on 2 cores behind a full window.
 
 Data: predictions of 2 KB (prompt 1 KB, output 1 KB; words drawn at random, zstd makes a third of them), 5 % of them
-edited. Of the day's edits 80 % are about the day itself, the others about the 30 days before it, which lie in the lake
-at the same size; the 37 days before those, of which only keys are looked at, have short texts. Edits carry prompt and
-output, as all our clients send them; how long the join takes when every text must be looked up is shown as well.
+edited and every thousandth sent twice, as senders that try again do. Ids are random. Of the day's edits 80 % are about
+the day itself, the others about the 30 days before it, which lie in the lake at the same size; the 37 days before
+those, of which only keys are looked at, have short texts. Edits carry prompt and output, as all our clients send them;
+how long the join takes when every text must be looked up is shown as well.
 Ours: `ingest_days` twice, `join_days` and `curate_days` of that day, from landed JSON lines to Iceberg tables, with
 accounts, quarantine and content hashes. The peer does the core of it as a notebook would: pandas reads the same landed
 lines, merges, scores each edit with rapidfuzz, writes Parquet. It is given no days before: it could not hold them.
@@ -32,6 +33,7 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.curate_days import curate_days
 from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.join_days import join_days
+from flywheel_assets.lake.landed_files import LandedFile
 from flywheel_assets.lake.landing import EventKind, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS, Lake, TableSpec
@@ -41,6 +43,7 @@ DAY = date(2026, 6, 1)
 START = DAY - timedelta(days=WINDOW.account_lookback_days)
 EDITED = 0.05
 SAME_DAY = 0.8
+SENT_TWICE = 0.001
 USERS = 20_000
 SENTENCES_OF_A_TEXT = 10
 SEGMENT_ROWS = 50_000
@@ -64,13 +67,11 @@ def build(root: Path, predictions: int, behind: int) -> None:
         for day in days:
             is_whole = DAY - day <= timedelta(days=behind)
             prompt, output = ("prompt", "output") if is_whole else ("'short'", "'short'")
-            scores = lake.new_file(RAW_PREDICTIONS, day)
-            scores.parent.mkdir(parents=True, exist_ok=True)
-            connection.execute(
-                f"COPY (SELECT {_prediction_columns(day, prompt, output)} FROM read_parquet('{base}')) TO '{scores}' "
-                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {RAW_PREDICTIONS.row_group_rows})"
-            )
-            lake.replace_days(RAW_PREDICTIONS, [day], {day: scores}, {})
+            rows = connection.sql(f"SELECT {_prediction_columns(day, prompt, output)} FROM read_parquet('{base}')")
+            with LandedFile(lake.new_file(RAW_PREDICTIONS, day), RAW_PREDICTIONS, day) as scores:
+                for batch in rows.to_arrow_reader(8192):
+                    scores.write(batch.select(scores.event.names).cast(scores.event))
+            lake.replace_days(RAW_PREDICTIONS, [day], {day: scores.path}, {})
             edits = lake.write_day(connection, GROUND_TRUTH, day, _edits_behind(day, predictions))
             assert edits is not None
             lake.replace_days(GROUND_TRUTH, [day], {day: edits}, {})
@@ -96,8 +97,7 @@ def _write_base(base: Path, texts: Texts, predictions: int) -> None:
 
 
 def _prediction_id(day: str, number: str) -> str:
-    # As good as random among the day's, yet in order, so that the days before need not be sorted.
-    return f"printf('%08x-', {number} * 4000) || {day}"
+    return f"md5({number} || {day})"
 
 
 def _prediction_columns(day: date, prompt: str, output: str) -> str:
@@ -171,13 +171,11 @@ def _land(
     )
     for folder in (predicted, carried, bare):
         folder.mkdir(parents=True)
+    events = f"SELECT {_prediction_columns(DAY, 'prompt', 'output')} FROM read_parquet('{base}')"
     for number, first in enumerate(range(0, predictions, SEGMENT_ROWS)):
-        _write_segment(
-            connection,
-            f"SELECT {_prediction_columns(DAY, 'prompt', 'output')} FROM read_parquet('{base}') "
-            f"WHERE i >= {first} AND i < {first + SEGMENT_ROWS}",
-            predicted / f"{number:04d}.jsonl",
-        )
+        rows = f"WHERE i >= {first} AND i < {first + SEGMENT_ROWS}"
+        again = f"{rows} AND i % {round(1 / SENT_TWICE)} = 0"
+        _write_segment(connection, f"{events} {rows} UNION ALL {events} {again}", predicted / f"{number:04d}.jsonl")
     edits = int(predictions * EDITED)
     numbers = np.sort(np.random.default_rng(1).choice(predictions // 2, edits, replace=False)) * 2 + 1
     chosen = f"SELECT prompt, output FROM read_parquet('{base}') WHERE i IN (SELECT unnest(?)) ORDER BY i"

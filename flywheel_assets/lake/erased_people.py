@@ -34,13 +34,13 @@ class ErasedPeople:
         """Whether an event of this id was erased."""
         return event_id is not None and keyed_hash(self.key, "event", event_id) in self.events
 
-    def leave_out(self, connection: duckdb.DuckDBPyConnection, view: str, position: str) -> int:
-        """Replace a view of landed events by one without the erased ones; returns how many those are.
+    def numbers(self, connection: duckdb.DuckDBPyConnection, view: str, number: str) -> set[int]:
+        """Which of landed events were erased: their numbers.
 
         Args:
             connection: that has the view.
-            view: with `event_id`, `user_id`, `received_at` and `position`.
-            position: a column that numbers the rows.
+            view: with `event_id`, `user_id`, `received_at` and `number`.
+            number: a column that numbers the rows.
         """
         users = connection.execute(f"SELECT DISTINCT user_id FROM {view} WHERE user_id <> ''").fetchall()
         hashes = {str(row[0]): keyed_hash(self.key, "user", str(row[0])) for row in users}
@@ -48,19 +48,12 @@ class ErasedPeople:
         schema = pa.schema([("user_id", pa.string()), ("erased_at", pa.timestamp("us", tz="UTC"))])
         rows = [{"user_id": user, "erased_at": erased_at} for user, erased_at in known]
         connection.register("erased_users", pa.Table.from_pylist(rows, schema=schema))
-        events = connection.sql(f"SELECT {position}, event_id FROM {view}").to_arrow_table()
-        numbered = zip(events[position].to_pylist(), events["event_id"].to_pylist(), strict=True)
-        gone = [number for number, event_id in numbered if self.covers_event(event_id)]
-        connection.register("erased_events", pa.table({"number": pa.array(gone, pa.int64())}))
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE erased_rows AS SELECT {position} FROM {view} "
-            f"WHERE {position} IN (SELECT number FROM erased_events) UNION "
-            f"SELECT {position} FROM {view} JOIN erased_users USING (user_id) WHERE received_at < erased_at"
-        )
-        found = connection.execute("SELECT count(*) FROM erased_rows").fetchone()
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE kept AS FROM {view} ANTI JOIN erased_rows USING ({position})")
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS FROM kept")
-        return int(found[0]) if found else 0
+        theirs = connection.execute(
+            f"SELECT {number} FROM {view} JOIN erased_users USING (user_id) WHERE received_at < erased_at"
+        ).fetchall()
+        events = connection.sql(f"SELECT {number}, event_id FROM {view}").to_arrow_table()
+        numbered = zip(events[number].to_pylist(), events["event_id"].to_pylist(), strict=True)
+        return {row[0] for row in theirs} | {each for each, event_id in numbered if self.covers_event(event_id)}
 
 
 def erased_people(lake: Lake) -> ErasedPeople | None:

@@ -5,12 +5,13 @@ the line goes to `quarantine` as it is, the others beside it are kept. Within a 
 is kept; across days the join decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,7 +20,8 @@ from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.erased_people import ErasedPeople, erased_people
 from flywheel_assets.lake.failed_steps import full_disk_told, removes_unfinished
-from flywheel_assets.lake.landed_lines import POSITION, RefusedLine, read_lines
+from flywheel_assets.lake.landed_files import LandedFile, without_rows
+from flywheel_assets.lake.landed_lines import RefusedLine, read_lines
 from flywheel_assets.lake.landing import EventKind, LandedDay, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.object_landing import ObjectLanding, ObjectLandingZone
@@ -93,26 +95,28 @@ def _ingest_day(
         entry = LedgerEntry(spec.name, landed.day, landed.is_closed, landed.content_hash, {}, 0, 0, {})
         return _Ingested(entry, None, None)
 
-    event = pa.schema([column for column in spec.schema if column.name != spec.day_column])
-    readable = lake.new_file(spec, landed.day)
-    try:
-        with zone.fetched(landed, lake.scratch / "landing") as segments:
-            lines = read_lines(segments, event, readable)
-        refused = lines.refused
-        gone = 0
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW landed AS SELECT * FROM read_parquet({quoted(str(readable))})")
-        if erased is not None:
-            # A replay of old segments or of a broker's topic must not bring back who was erased.
-            refused = tuple(line for line in refused if not erased.covers_event(line.event_id))
-            gone = erased.leave_out(connection, "landed", POSITION) + len(lines.refused) - len(refused)
-        file, distinct = _first_receipts(lake, connection, spec, landed.day)
-    finally:
-        readable.unlink(missing_ok=True)
-    read = lines.events + len(lines.refused)
+    path = lake.new_file(spec, landed.day)
+    with zone.fetched(landed, lake.scratch / "landing") as segments, LandedFile(path, spec, landed.day) as file:
+        lines = read_lines(segments, file)
+    connection.execute(
+        "CREATE OR REPLACE TEMP VIEW landed AS SELECT event_id, user_id, received_at, file_row_number AS number "
+        f"FROM read_parquet({quoted(str(path))}, file_row_number = true)"
+    )
+    refused, erased_rows = lines.refused, set[int]()
+    if erased is not None:
+        # A replay of old segments or of a broker's topic must not bring back who was erased.
+        refused = tuple(line for line in refused if not erased.covers_event(line.event_id))
+        erased_rows = erased.numbers(connection, "landed", "number")
+    repeated = _repeated(connection, erased_rows)
+    left_out = np.array([*erased_rows, *repeated], np.int64)
+    kept = without_rows(path, left_out, spec, landed.day, lake.new_file(spec, landed.day))
+    rows_kept = pq.read_metadata(kept).num_rows
+    if not rows_kept:
+        kept.unlink()
     reasons = {
-        Reason.DUPLICATE_EVENT: read - gone - len(refused) - distinct,
+        Reason.DUPLICATE_EVENT: len(repeated),
         Reason.MALFORMED_EVENT: len(refused),
-        Reason.ERASED: gone,
+        Reason.ERASED: len(erased_rows) + len(lines.refused) - len(refused),
     }
     entry = LedgerEntry(
         asset=spec.name,
@@ -120,32 +124,25 @@ def _ingest_day(
         is_closed=landed.is_closed,
         content_hash=landed.content_hash,
         input_hashes={},
-        rows_in=read,
-        rows_kept=distinct,
+        rows_in=lines.events + len(lines.refused),
+        rows_kept=rows_kept,
         rows_by_reason={reason.value: count for reason, count in reasons.items() if count},
     )
     connection.register("refused", _quarantined(refused, spec, landed.day))
-    return _Ingested(entry, file, lake.write_day(connection, QUARANTINE, landed.day, "SELECT * FROM refused"))
+    quarantined = lake.write_day(connection, QUARANTINE, landed.day, "SELECT * FROM refused")
+    return _Ingested(entry, kept if rows_kept else None, quarantined)
 
 
-def _first_receipts(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, spec: TableSpec, day: date
-) -> tuple[Path | None, int]:
-    """Write the first receipt of every event id in the view `landed`; returns the file and its rows."""
-    # Whole rows are never sorted to find duplicates: at 1 M × 2 KB that took 73 s. Only repeated ids are looked at.
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE repeated AS SELECT event_id FROM landed GROUP BY event_id HAVING count(*) > 1"
-    )
-    file = lake.write_day(
-        connection,
-        spec,
-        day,
-        f"SELECT *, DATE {quoted(day.isoformat())} AS {spec.day_column} FROM ("
-        "SELECT * FROM landed ANTI JOIN repeated USING (event_id) UNION ALL "
-        "SELECT * FROM landed SEMI JOIN repeated USING (event_id) "
-        f"QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY received_at, {POSITION}) = 1)",
-    )
-    return file, pq.read_metadata(file).num_rows if file else 0
+def _repeated(connection: duckdb.DuckDBPyConnection, erased_rows: Set[int]) -> list[int]:
+    """The numbers of all but the first receipt of every event id in the view `landed`; erased ones are no receipts."""
+    connection.register("erased_numbers", pa.table({"number": pa.array(sorted(erased_rows), pa.int64())}))
+    rows = connection.execute("""
+        WITH receipts AS (SELECT * FROM landed ANTI JOIN erased_numbers USING (number)),
+        repeated AS (SELECT event_id FROM receipts GROUP BY event_id HAVING count(*) > 1)
+        SELECT number FROM receipts SEMI JOIN repeated USING (event_id)
+        QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY received_at, number) > 1
+        """).fetchall()
+    return [row[0] for row in rows]
 
 
 def _quarantined(refused: Sequence[RefusedLine], spec: TableSpec, day: date) -> pa.Table:

@@ -5,7 +5,6 @@ slightly different idea of JSON (lone surrogates, numbers for texts, two objects
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -15,12 +14,10 @@ from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flywheel_assets import records
+from flywheel_assets.lake.landed_files import LandedFile
 
-POSITION = "landed_position"
-"""Counts the events of a day in the order of their segments and lines."""
 _ROWS_AT_ONCE = 8192
 _BYTES_AT_ONCE = 32 * 2**20
 _TYPES: dict[pa.DataType, Any] = {
@@ -55,36 +52,14 @@ class ReadLines:
     refused: tuple[RefusedLine, ...]
 
 
-def read_lines(segments: Sequence[Path], event: pa.Schema, readable: Path) -> ReadLines:
-    """Write the events of `segments` into the Parquet file `readable`, in landed order; blank lines are no lines.
-
-    Args:
-        segments: JSON-lines files.
-        event: `records.PREDICTION_EVENT` or `records.FEEDBACK_EVENT`; `readable` has these columns and `POSITION`.
-        readable: is created, also when there is no event.
-    """
-    schema = event.append(pa.field(POSITION, pa.int64(), nullable=False))
-    readable.parent.mkdir(parents=True, exist_ok=True)
-    readers = [(column, attrgetter(column.name)) for column in event]
+def read_lines(segments: Sequence[Path], into: LandedFile) -> ReadLines:
+    """Write the events of JSON-lines files into the file of their day, in landed order; blank lines are no lines."""
+    readers = [(column, attrgetter(column.name)) for column in into.event]
     refused: list[RefusedLine] = []
-    written = 0
-    # Only the next step reads this file: cheap compression, no statistics, no dictionary.
-    with (
-        pq.ParquetWriter(readable, schema, compression="lz4", use_dictionary=False, write_statistics=False) as writer,
-        ThreadPoolExecutor(1) as beside,
-    ):
-        writing: Future[None] | None = None
-        for events in _batches(segments, event, refused):
-            columns = [pa.array(list(map(value_of, events)), column.type) for column, value_of in readers]
-            positions = pa.array(range(written, written + len(events)), pa.int64())
-            written += len(events)
-            # One batch is compressed while the next is decoded, and no more than these two are in memory.
-            if writing is not None:
-                writing.result()
-            writing = beside.submit(writer.write_batch, pa.record_batch([*columns, positions], schema=schema))
-        if writing is not None:
-            writing.result()
-    return ReadLines(written, tuple(refused))
+    for events in _batches(segments, into.event, refused):
+        columns = [pa.array(list(map(value_of, events)), column.type) for column, value_of in readers]
+        into.write(pa.record_batch(columns, schema=into.event))
+    return ReadLines(into.rows, tuple(refused))
 
 
 def _batches(segments: Sequence[Path], event: pa.Schema, refused: list[RefusedLine]) -> Iterator[list[msgspec.Struct]]:

@@ -1,23 +1,24 @@
 """What matched feedback and its predictions say: the rows of `joined_feedback`, for matches that were found by keys.
 
-Texts are nearly all of a prediction's bytes. They are read only where the feedback does not carry them, and of past
+Texts are nearly all of a prediction's bytes. They are read only where the feedback does not carry them, and of large
 days, of which few predictions are asked for, only the row groups that hold one.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.lake.tables import GROUND_TRUTH, ApplicationTables, Lake, TableSpec, nullable
+from flywheel_assets.lake.row_lookup import look_up
+from flywheel_assets.lake.tables import GROUND_TRUTH, ApplicationTables, Lake, PlannedFile, TableSpec, nullable
 from flywheel_assets.records import subject_of, subject_of_score
 
-_FEW_IDS = 2000
-"""Of so many DuckDB compares each with the bounds of every row group; for a join it reads all row groups."""
+_LARGE_BYTES = 4 * 2**20
+"""A smaller day is some row groups, which finding the right ones does not make cheaper to read."""
+_FEW_ROWS = 2000
+"""More rows of a day are in nearly all of its row groups."""
 _TEXTS = ("prompt", "prompt_format", "output")
 
 
@@ -26,7 +27,7 @@ def fetch_matched(
     connection: duckdb.DuckDBPyConnection,
     tables: ApplicationTables,
     matches: pa.Table,
-    planned: Mapping[str, Mapping[date, Sequence[Path]] | None],
+    planned: Mapping[str, Mapping[date, Sequence[PlannedFile]]],
 ) -> pa.Table:
     """The joined rows of matches, in the columns of `tables.joined`.
 
@@ -55,28 +56,35 @@ def _receipts(
     connection: duckdb.DuckDBPyConnection,
     spec: TableSpec,
     wanted: pa.Table,
-    planned: Mapping[date, Sequence[Path]] | None,
+    planned: Mapping[date, Sequence[PlannedFile]],
 ) -> pa.Table:
     """All receipts of the wanted predictions, with nulls for texts that all of their feedback carries."""
-    found = []
-    days = _days_in(wanted["prediction_date"])
-    for some in [days] if wanted.num_rows <= _FEW_IDS else [[day] for day in days]:
-        lake.register(connection, spec, some, view="raw_days", planned=planned)
-        on_days = wanted.filter(pc.is_in(wanted["prediction_date"], pa.array(some, pa.date32())))
-        for unread in ((), _TEXTS):
-            ids = on_days.filter(pc.equal(on_days["is_carried"], bool(unread)))["prediction_id"]
-            if len(ids):
-                columns = [f"NULL::VARCHAR AS {name}" if name in unread else name for name in spec.schema.names]
-                query = f"SELECT {', '.join(columns)} FROM raw_days WHERE prediction_id IN {_ids(connection, ids)}"
-                found.append(connection.sql(query).to_arrow_table().cast(nullable(spec.schema)))
-    return pa.concat_tables([nullable(spec.schema).empty_table(), *found])
+    schema = nullable(spec.schema)
+    found = [schema.empty_table()]
+    for unread in ((), _TEXTS):
+        asked = wanted.filter(pc.equal(wanted["is_carried"], bool(unread)))
+        ids = {day: _ids_on(asked, day) for day in _days_in(asked["prediction_date"])}
+        large = [day for day in ids if sum(file.bytes for file in planned.get(day, ())) > _LARGE_BYTES]
+        sparse = [day for day in large if len(ids[day]) <= _FEW_ROWS and not unread]
+        by_file = {file.uri: ids[day] for day in sparse for file in planned[day]}
+        if by_file:
+            found += [
+                rows.select(schema.names).cast(schema)
+                for rows in look_up(lake.table(spec).io, "prediction_id", by_file)
+            ]
+        whole = [[day] for day in large if day not in sparse] + [[day for day in ids if day not in large]]
+        columns = [name for name in schema.names if name not in unread]
+        selected = ", ".join(f"NULL::VARCHAR AS {name}" if name in unread else name for name in schema.names)
+        for days in filter(None, whole):
+            connection.register("wanted_ids", pa.table({"prediction_id": pa.concat_arrays([ids[day] for day in days])}))
+            lake.register(connection, spec, days, columns, view="raw_days", planned=planned)
+            query = f"SELECT {selected} FROM raw_days SEMI JOIN wanted_ids USING (prediction_id)"
+            found.append(connection.sql(query).to_arrow_table().cast(schema))
+    return pa.concat_tables(found)
 
 
-def _ids(connection: duckdb.DuckDBPyConnection, ids: pa.ChunkedArray) -> str:
-    if len(ids) <= _FEW_IDS:
-        return f"({', '.join(map(quoted, ids.to_pylist()))})"
-    connection.register("wanted_ids", pa.table({"prediction_id": ids}))
-    return "(SELECT prediction_id FROM wanted_ids)"
+def _ids_on(wanted: pa.Table, day: date) -> pa.Array:
+    return wanted.filter(pc.equal(wanted["prediction_date"], pa.scalar(day)))["prediction_id"].combine_chunks()
 
 
 _FEEDBACK = """

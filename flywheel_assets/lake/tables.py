@@ -40,7 +40,10 @@ _LOCK_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One table: its columns, the columns it is partitioned by, and the order of rows within a file."""
+    """One table: its columns, the columns it is partitioned by, and the order of rows within a file.
+
+    Files of raw tables are written by `lake.landed_files`, in landed order, unless a query rewrites them.
+    """
 
     name: str
     schema: pa.Schema
@@ -50,13 +53,14 @@ class TableSpec:
     row_group_rows: int = 50_000
 
 
-# Small row groups in prediction order let a join touch only the groups it needs: 0.28 s instead of 1.7 s a past day.
+# Small row groups let a join that looks for some texts read few others, and slow its reading of all ids: see
+# docs/experiments.md for 256 to 2,048 rows.
 RAW_PREDICTIONS = TableSpec(
     "raw_predictions",
     records.RAW_PREDICTIONS,
     "received_date",
     order_by=("prediction_id", "event_id"),
-    row_group_rows=2048,
+    row_group_rows=1024,
 )
 GROUND_TRUTH = TableSpec(
     "ground_truth", records.GROUND_TRUTH, "received_date", order_by=("prediction_id", "event_id"), row_group_rows=8192
@@ -88,6 +92,14 @@ ROLLBACKS = TableSpec("rollbacks", records.ROLLBACKS, order_by=("decided_at", "i
 ERASURES = TableSpec("erasures", records.ERASURES, order_by=("decided_at", "id"))
 # What everything weighed after each maintenance.
 STORAGE = TableSpec("storage", records.STORAGE, order_by=("measured_at", "stage"))
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A data file that a partition consists of."""
+
+    uri: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -316,7 +328,7 @@ class Lake:
         columns: Sequence[str] | None = None,
         view: str | None = None,
         snapshot_id: int | None = None,
-        planned: Mapping[date, Sequence[Path]] | None = None,
+        planned: Mapping[date, Sequence[PlannedFile]] | None = None,
     ) -> None:
         """Make partitions of a table a view of `connection`, read lazily.
 
@@ -338,8 +350,10 @@ class Lake:
         # Of an earlier call: `register` replaces only what `register` made.
         connection.execute(f"DROP VIEW IF EXISTS {view}")
         if planned is not None and wanted is not None:
-            _view(connection, spec, view, names, [path for day in wanted for path in planned.get(day, ())])
-            return
+            local = _local_paths(file.uri for day in wanted for file in planned.get(day, ()))
+            if local is not None:
+                _view(connection, spec, view, names, local)
+                return
         table = self.table(spec)
         if (snapshot_id is None and table.current_snapshot() is None) or wanted == []:
             connection.register(view, spec.schema.empty_table().select(names))
@@ -348,27 +362,24 @@ class Lake:
 
         where = EVERY_ROW if wanted is None else _partition_filter(spec, wanted)
         scan = table.scan(row_filter=where, selected_fields=tuple(names), snapshot_id=snapshot_id)
-        paths = [_local_path(task.file.file_path) for task in scan.plan_files()]
-        local = [path for path in paths if path is not None]
-        if len(local) == len(paths):
+        local = _local_paths(task.file.file_path for task in scan.plan_files())
+        if local is not None:
             _view(connection, spec, view, names, local)
         else:
             connection.register(view, scan.to_arrow())
 
-    def plan_days(self, spec: TableSpec, days: Sequence[date]) -> dict[date, list[Path]] | None:
-        """The files of each of the days, for `register`; None where they are not on local disk.
+    def plan_days(self, spec: TableSpec, days: Sequence[date]) -> dict[date, list[PlannedFile]]:
+        """The files of each of the days, for `register`.
 
         A range that reads its days one by one spent more on loading and planning the table than on their rows.
         """
         from flywheel_assets.lake.iceberg import day_of
 
         table = self.table(spec)
-        planned: dict[date, list[Path]] = {}
+        planned: dict[date, list[PlannedFile]] = {}
         for task in table.scan(row_filter=_partition_filter(spec, days)).plan_files() if days else ():
-            path = _local_path(task.file.file_path)
-            if path is None:
-                return None
-            planned.setdefault(day_of(task.file), []).append(path)
+            file = PlannedFile(task.file.file_path, task.file.file_size_in_bytes)
+            planned.setdefault(day_of(task.file), []).append(file)
         return planned
 
     def read(
@@ -378,7 +389,7 @@ class Lake:
         columns: Sequence[str] | None = None,
         snapshot_id: int | None = None,
         where: str = "true",
-        planned: Mapping[date, Sequence[Path]] | None = None,
+        planned: Mapping[date, Sequence[PlannedFile]] | None = None,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> pa.Table:
         """Partitions of a table as Arrow, in the schema's column order; `days=None` reads all of it.
@@ -475,6 +486,17 @@ def _assert_rows_belong(path: Path, spec: TableSpec, day: date, stage: str | Non
 
 
 _FILE_URI = re.compile(r"^file:(//)?(?=/)")
+
+
+def _local_paths(uris: Iterable[str]) -> list[Path] | None:
+    """Where the files lie on this machine; None if one does not."""
+    found = []
+    for uri in uris:
+        path = _local_path(uri)
+        if path is None:
+            return None
+        found.append(path)
+    return found
 
 
 def _local_path(uri: str) -> Path | None:

@@ -15,15 +15,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flywheel_assets import records
 from flywheel_assets.capture.events import Reception, decode_edit
 from flywheel_assets.capture.intake import CaptureLimits
 from flywheel_assets.capture.segment_file import recover
 from flywheel_assets.capture.segments import SegmentLimits, SegmentLog
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.errors import LogWriteError
+from flywheel_assets.lake.landed_files import LandedFile
 from flywheel_assets.lake.landed_lines import read_lines
 from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.tables import GROUND_TRUTH
 from flywheel_assets_tests.capture.samples import (
     NOON,
     Clock,
@@ -198,7 +199,8 @@ def test_a_flipped_bit_in_the_last_record_harms_no_other_record(in_memory: Path)
             (path,) = zone.day_folder(NOON.date()).iterdir()
             published.append(path)
             assert path.read_bytes() == (damaged if damaged.endswith(b"\n") else whole[:start])
-    read = read_lines(published, records.FEEDBACK_EVENT, in_memory / "read.parquet")
+    with LandedFile(in_memory / "read.parquet", GROUND_TRUTH, NOON.date()) as file:
+        read = read_lines(published, file)
     line_count = sum(path.read_bytes().count(b"\n") for path in published)
     # A flip can make a newline of a byte: two lines, both refused.
     assert read.events + len(read.refused) == line_count

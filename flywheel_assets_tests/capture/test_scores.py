@@ -9,13 +9,14 @@ import httpx
 import msgspec
 import pytest
 
-from flywheel_assets import records
 from flywheel_assets.capture.events import DecodedEvent, Reception
 from flywheel_assets.capture.scores import decode_event, decode_label, decode_prediction, decode_text_edit
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.score_contract import FeatureType, FieldMapping, ScoreContract
 from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.lake.landed_files import LandedFile
 from flywheel_assets.lake.landed_lines import read_lines
+from flywheel_assets.lake.tables import GROUND_TRUTH, RAW_SCORES
 from flywheel_assets_tests.builders import NOON
 
 CONTRACT = ScoreContract(
@@ -186,7 +187,8 @@ def test_both_examples_over_http_become_lines_that_the_lake_reads(tmp_path: Path
         refused = httpx.post(f"{capture.url}/v1/fraud/predictions", json={**PREDICTION, "features": {}})
         assert refused.status_code == 400
         assert "avg_transaction_amount_last_7d" in refused.json()["results"][0]["error"]
-    for kind, schema in (("prediction", records.SCORED_EVENT), ("feedback", records.FEEDBACK_EVENT)):
+    for kind, spec in (("prediction", RAW_SCORES), ("feedback", GROUND_TRUTH)):
         segments = sorted((tmp_path / "fraud" / kind).rglob("received_date=*/*.jsonl"))
-        found = read_lines(segments, schema, tmp_path / f"{kind}.parquet")
+        with LandedFile(tmp_path / f"{kind}.parquet", spec, NOON.date()) as file:
+            found = read_lines(segments, file)
         assert (found.events, found.refused) == (1, ())

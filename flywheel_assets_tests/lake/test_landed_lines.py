@@ -5,9 +5,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel_assets.lake.landed_lines import POSITION, ReadLines, read_lines
-from flywheel_assets.records import PREDICTION_EVENT
-from flywheel_assets_tests.builders import make_prediction
+from flywheel_assets.lake.landed_files import LandedFile
+from flywheel_assets.lake.landed_lines import ReadLines, read_lines
+from flywheel_assets.lake.tables import RAW_PREDICTIONS
+from flywheel_assets_tests.builders import DAY, make_prediction
 from flywheel_assets_tests.lake.landed import BLANK, MALFORMED, encoded, without
 
 
@@ -17,10 +18,11 @@ def read(folder: Path, *segments: bytes) -> tuple[ReadLines, list[str]]:
     for number, content in enumerate(segments):
         paths.append(folder / f"segment-{number}.jsonl")
         paths[-1].write_bytes(content)
-    found = read_lines(paths, PREDICTION_EVENT, folder / "readable.parquet")
-    rows = pq.read_table(folder / "readable.parquet")
-    assert rows.schema.names == [*PREDICTION_EVENT.names, POSITION]
-    assert rows[POSITION].to_pylist() == list(range(found.events))
+    with LandedFile(folder / "landed.parquet", RAW_PREDICTIONS, DAY) as file:
+        found = read_lines(paths, file)
+    rows = pq.read_table(folder / "landed.parquet")
+    assert rows.schema == RAW_PREDICTIONS.schema
+    assert rows["received_date"].to_pylist() == [DAY] * found.events
     return found, rows["event_id"].to_pylist()
 
 
