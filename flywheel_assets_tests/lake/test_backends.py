@@ -1,10 +1,6 @@
 """One behaviour, whatever keeps the catalog and the files: SQLite or Postgres, a disk or S3."""
 
-import os
-import pwd
 import shutil
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -37,39 +33,17 @@ from flywheel_assets.lake.versions import Versions
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold_days
+from flywheel_assets_tests.postgres_server import postgres_server
 
 GOLD = CURATED_DPO_PAIRS
 RULES = ResolutionRules(holdout_share=0.0)
-POSTGRES = Path("/usr/lib/postgresql/15/bin")
 BUCKET = "warehouse"
 
 
 @pytest.fixture(scope="session")
 def postgres_uri() -> Iterator[str]:
-    """A server of its own on a Unix socket, from Debian's package; it refuses to run as root, so it does not."""
-    if not (POSTGRES / "initdb").exists():
-        pytest.skip(f"no Postgres in {POSTGRES}: apt-get install postgresql-15")
-    pytest.importorskip("psycopg")
-    as_root = os.geteuid() == 0
-    folder = Path(tempfile.mkdtemp(prefix="flywheel-pg-", dir="/tmp"))
-    user = "postgres" if as_root else pwd.getpwuid(os.geteuid()).pw_name
-    if as_root:
-        shutil.chown(folder, user, user)
-    other: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if as_root else {}
-    data = folder / "data"
-
-    def run(*command: str) -> None:
-        subprocess.run(command, check=True, capture_output=True, cwd=folder, **other)
-
-    try:
-        run(str(POSTGRES / "initdb"), "-D", str(data), "-U", "flywheel", "-A", "trust", "-N")
-        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-        run(str(POSTGRES / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
-        yield f"postgresql+psycopg://flywheel@/postgres?host={folder}"
-    finally:
-        if (data / "postmaster.pid").exists():
-            run(str(POSTGRES / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+    with postgres_server() as server:
+        yield server.uri
 
 
 @pytest.fixture
