@@ -18,10 +18,13 @@ FlywheelError
 │   └── TrainingError              the trainer refused its input or produced an unusable model
 └── TransientError                 the same input may succeed later: Dagster retries
     ├── CommitContentionError      the lake's commit lock or catalog stayed busy past the deadline
+    ├── CatalogUnavailableError    the catalog's Postgres does not answer
+    ├── LockLostError              the catalog's Postgres let go of a lock while work went on under it
+    ├── StorageUnavailableError    S3 does not answer, or refuses for now
+    │   └── LandingUnavailableError  the same of the landing zone
     ├── DiskFullError              a disk that the lake writes to is full; nothing was lost
     ├── OpenSegmentError           capture still writes a segment that holds what is to be erased
     ├── CaptureUnavailableError    the capture service did not answer
-    ├── LandingUnavailableError    the landing zone on S3 does not answer
     ├── BrokerUnavailableError     the message broker does not answer or refuses for now
     ├── RolloutError               the serving side did not take the new champion
     ├── AlertError                 the webhook for alerts did not take one
@@ -114,6 +117,24 @@ class CommitContentionError(TransientError):
     """The lake's commit lock or its catalog stayed busy past the deadline."""
 
 
+class CatalogUnavailableError(TransientError):
+    """The catalog's Postgres does not answer; what was committed stays."""
+
+
+class LockLostError(TransientError):
+    """The connection that held a lock is gone, so that others may have begun; what was not visible yet is given up."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the catalog's Postgres let go of the lock {name} while work went on under it; it is safe to run again"
+        )
+        self.name = name
+
+
+class StorageUnavailableError(TransientError):
+    """S3 does not answer, or refuses for now."""
+
+
 class PartitionChangedError(TransientError):
     """Somebody has written a partition since the rows were read that were to replace it."""
 
@@ -130,7 +151,7 @@ class CaptureUnavailableError(TransientError):
     """The capture service did not answer."""
 
 
-class LandingUnavailableError(TransientError):
+class LandingUnavailableError(StorageUnavailableError):
     """The landing zone on S3 does not answer, or refuses for now."""
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from flywheel_assets.lake.commits import commit_lock
 from flywheel_assets.lake.object_landing import ObjectLanding
+from flywheel_assets.lake.outages import s3_client
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.versions import Versions
 from flywheel_assets.registry import ModelRegistry
@@ -67,7 +68,13 @@ class Stores(dg.ConfigurableResource[None]):
         """S3's client, by the standard AWS settings and `FLYWHEEL_S3_ENDPOINT`."""
         from dagster_aws.s3 import S3Resource
 
-        return S3Resource(endpoint_url=self._settings().s3_endpoint).get_client()
+        class BoundedS3Resource(S3Resource):
+            """dagster-aws has no setting for how long a silent server is waited for."""
+
+            def get_client(self) -> Any:
+                return s3_client(self.endpoint_url)
+
+        return BoundedS3Resource(endpoint_url=self._settings().s3_endpoint).get_client()
 
     def landing_folder(self) -> Path:
         """Landing on this machine's disk: the zone itself, or capture's way to S3."""

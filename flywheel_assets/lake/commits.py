@@ -3,15 +3,20 @@
 Commits of one table are serialised. pyiceberg retries lost commits itself, but only four times with hardly any jitter:
 of 8 × 12 commits to different partitions it lost 13, behind a lock none. Who holds the lock depends on the catalog: a
 file lock while it is SQLite on this machine, a Postgres advisory lock when several machines share a Postgres catalog.
-A lock makes contention rare; what makes it harmless is Iceberg's own compare-and-swap, which still decides.
+A lock makes contention rare; what makes it harmless is that a commit compares the metadata that it was made from.
 
 A commit may have happened although it was reported as failed. Each therefore carries a *commit key* in its snapshot's
 summary, and an attempt that finds its key among main's ancestors is over.
+
+An advisory lock ends with its connection, which Postgres may lose while its holder works on. Whoever is about to make
+something visible therefore asks `assert_locks_held` first. See docs/adr/0022.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -19,13 +24,27 @@ from typing import TYPE_CHECKING, TypeVar
 from filelock import FileLock, Timeout
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from flywheel_assets.errors import CommitContentionError
+from flywheel_assets.errors import CommitContentionError, FlywheelError, LockLostError
+from flywheel_assets.lake.outages import outages_told
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
+
+log = logging.getLogger(__name__)
 
 COMMIT_KEY = "flywheel.commit-key"
+_WAITS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+"""For how long libpq waits for a Postgres that it cannot reach (s) or that no longer confirms what it was sent (ms)."""
+_KEPT_ALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+"""By which Postgres finds out, in a minute instead of two hours, that the machine of a lock's holder has vanished."""
+_held: ContextVar[tuple["_AdvisoryLock", ...]] = ContextVar("held", default=())
 _Result = TypeVar("_Result")
 
 
@@ -41,6 +60,7 @@ def commit_lock(catalog_uri: str, folder: Path, name: str, timeout_s: float) -> 
 
     Raises:
         CommitContentionError: somebody else held it for all of `timeout_s`.
+        CatalogUnavailableError: Postgres does not answer.
     """
     if catalog_uri.startswith("postgresql"):
         with _advisory_lock(catalog_uri, name, timeout_s):
@@ -59,26 +79,78 @@ def commit_lock(catalog_uri: str, folder: Path, name: str, timeout_s: float) -> 
         lock.release()
 
 
-@contextmanager
-def _advisory_lock(catalog_uri: str, name: str, timeout_s: float) -> Iterator[None]:
-    from sqlalchemy import text
-    from sqlalchemy.exc import OperationalError
+def assert_locks_held() -> None:
+    """Make sure that all locks around this call are still held, before something becomes visible under them.
 
-    # 63 bits of the name: Postgres knows advisory locks by a signed 64-bit number.
-    number = int.from_bytes(hashlib.blake2b(f"flywheel:{name}".encode(), digest_size=8).digest()) >> 1
-    # Held by the connection, not by a transaction: the catalog's own transactions come and go while it is held.
-    with _lock_engine(catalog_uri).connect() as connection:
-        connection.execute(text(f"SET lock_timeout = {int(timeout_s * 1000):d}"))
+    Raises:
+        LockLostError: the connection of one of the locks around this call is gone; others may be at work already.
+    """
+    for lock in _held.get():
+        lock.assert_held()
+
+
+class _AdvisoryLock:
+    """A lock that lives as long as its connection."""
+
+    def __init__(self, name: str, connection: "Connection") -> None:
+        self._name, self._connection = name, connection
+        # 63 bits of the name: Postgres knows advisory locks by a signed 64-bit number.
+        digest = hashlib.blake2b(f"flywheel:{name}".encode(), digest_size=8).digest()
+        self._number = {"number": int.from_bytes(digest) >> 1}
+
+    def acquire(self, timeout_s: float) -> None:
+        from sqlalchemy import text
+        from sqlalchemy.exc import OperationalError
+
+        self._connection.execute(text(f"SET lock_timeout = {int(timeout_s * 1000):d}; {_KEPT_ALIVE}"))
         try:
-            connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": number})
+            self._connection.execute(text("SELECT pg_advisory_lock(:number)"), self._number)
         except OperationalError as error:
             if "lock timeout" in str(error):
-                raise _busy(name, timeout_s) from error
+                raise _busy(self._name, timeout_s) from error
             raise
+
+    def assert_held(self) -> None:
+        from sqlalchemy import text
+        from sqlalchemy.exc import DBAPIError
+
         try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": number})
+            self._connection.execute(text("SELECT 1"))
+        except DBAPIError as error:
+            raise LockLostError(self._name) from error
+
+    def release(self) -> None:
+        from sqlalchemy import text
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            self._connection.execute(text("SELECT pg_advisory_unlock(:number)"), self._number)
+        except SQLAlchemyError as error:
+            # The lock has ended with the connection. Raised, this would hide how the work under it went.
+            log.warning("the lock %s was lost before it was released (%s)", self._name, type(error).__name__)
+
+
+@contextmanager
+def _advisory_lock(catalog_uri: str, name: str, timeout_s: float) -> Iterator[None]:
+    with ExitStack() as stack:
+        with outages_told():
+            # Held by the connection, not by a transaction: the catalog's own transactions come and go meanwhile.
+            lock = _AdvisoryLock(name, stack.enter_context(_lock_engine(catalog_uri).connect()))
+            lock.acquire(timeout_s)
+        stack.callback(lock.release)
+        outer = _held.set((*_held.get(), lock))
+        stack.callback(_held.reset, outer)
+        yield
+
+
+def bounded_waits(catalog_uri: str) -> str:
+    """A catalog's URI with bounds on waiting for a Postgres that is silent; what it says itself stays."""
+    from sqlalchemy.engine import make_url
+
+    url = make_url(catalog_uri)
+    if url.get_backend_name() != "postgresql" or url.get_driver_name() not in {"psycopg", "psycopg2"}:
+        return catalog_uri
+    return url.update_query_dict({**_WAITS, **url.query}).render_as_string(hide_password=False)
 
 
 @cache
@@ -87,7 +159,7 @@ def _lock_engine(catalog_uri: str) -> "Engine":
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    return create_engine(catalog_uri, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    return create_engine(bounded_waits(catalog_uri), poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
 
 def _busy(name: str, timeout_s: float) -> CommitContentionError:
@@ -101,6 +173,7 @@ def retried(
 
     Raises:
         CommitContentionError: it still failed when `deadline_s` had passed.
+        FlywheelError: the same, where the last failure was one of ours already.
     """
     attempts = Retrying(
         retry=retry_if_exception_type(retryable),
@@ -111,10 +184,13 @@ def retried(
     try:
         return attempts(attempt)
     except RetryError as error:
-        cause = error.last_attempt.exception()
-        raise CommitContentionError(
-            f"{name}: no commit within {deadline_s:g} s, last {type(cause).__name__}; it is safe to run again"
-        ) from error
+        last = error.last_attempt.exception()
+        if not isinstance(last, FlywheelError):
+            raise CommitContentionError(
+                f"{name}: no commit within {deadline_s:g} s, last {type(last).__name__}; it is safe to run again"
+            ) from error
+    # Not from within the handler: the error would be among its own causes.
+    raise last
 
 
 def was_committed(table: "Table", key: str) -> bool:

@@ -28,7 +28,7 @@ from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.pins import encode_pin
 from flywheel_assets.lake.publishing import copies_of
 from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.tables import Lake, TableSpec
+from flywheel_assets.lake.tables import Lake, TableSpec, swept_files_told
 from flywheel_assets.lake.traces import Traces
 from flywheel_assets.lake.versions import VersionFolder, Versions, read_pin, version_number
 
@@ -225,7 +225,8 @@ def _rewritten(
             table.manage_snapshots().remove_branch(branch).commit()
         table.manage_snapshots().create_branch(snapshot_id, branch).commit()
         placed.extend(lake.place(table, path) for path in [path for path in files.values() if path][len(placed) :])
-        swap_files(table, lake.partition_filter(spec, list(files)), placed, stamp.properties(), branch)
+        with swept_files_told(spec):
+            swap_files(table, lake.partition_filter(spec, list(files)), placed, stamp.properties(), branch)
 
     return lake.commit(spec, rewrite).metadata.refs[branch].snapshot_id
 

@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from flywheel_assets import records
 from flywheel_assets.errors import InvalidRuleError
-from flywheel_assets.lake.commits import commit_lock
+from flywheel_assets.lake.commits import assert_locks_held, commit_lock
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erased_accounts import LandedHashes, Lookback, days_in_step, days_not_stale, settle_accounts
 from flywheel_assets.lake.erased_decisions import forget_in_decisions
@@ -213,6 +213,8 @@ def _erase(place: Place, traces: Traces, who: str, reason: str, now: datetime, g
     )
 
     deleted, waiting = _collect(place, grace, now)
+    # A version that was cut beside this erasure may hold what it has taken out: no receipt may say otherwise.
+    assert_locks_held()
     receipt = Receipt(
         id=erasure,
         application=lake.application,

@@ -28,6 +28,7 @@ from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, read
 from flywheel_assets.lake.files import file_sha256
 from flywheel_assets.lake.fresh_days import fresh_days
 from flywheel_assets.lake.ledger import ClosedDay
+from flywheel_assets.lake.outages import outages_told
 from flywheel_assets.lake.pins import Pin, register_pinned
 from flywheel_assets.lake.tables import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES, Lake
 from flywheel_assets.lake.versions import Versions, cut_version
@@ -182,6 +183,7 @@ def _new_at_most(
     return rows, min(rows, discrepancies + min(labels, revivable))
 
 
+@outages_told()
 def _known_values(lake: Lake, days: Sequence[date], columns: Sequence[str]) -> list[int]:
     """How many rows of the days have a value in each of the columns, by the counts in Iceberg's manifests."""
     table = lake.table(HARD_EXAMPLES)

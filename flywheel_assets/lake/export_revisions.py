@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.lake.commits import assert_locks_held
 from flywheel_assets.lake.exports import (
     MANIFEST_FILE,
     ExportedFile,
@@ -49,7 +50,12 @@ class PreparedRevision:
     replaced: Path
 
     def publish(self) -> None:
-        """Make it visible by one rename, and delete the revision before."""
+        """Make it visible by one rename, and delete the revision before.
+
+        Raises:
+            LockLostError: a lock that the caller holds is gone; nothing has appeared.
+        """
+        assert_locks_held()
         os.rename(self.building, self.final)
         sync_folder(self.final.parent)
         shutil.rmtree(self.replaced)

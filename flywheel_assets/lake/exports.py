@@ -29,6 +29,7 @@ from typing import Any, Self
 import msgspec
 
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
+from flywheel_assets.lake.commits import assert_locks_held
 from flywheel_assets.lake.files import file_sha256, sync_folder, write_synced
 
 MANIFEST_FILE = "manifest.json"
@@ -188,6 +189,7 @@ def write_export(
 
     Raises:
         VersionConflictError: `folder` holds an export with other content.
+        LockLostError: a lock that the caller holds is gone; nothing has appeared.
     """
     # Not by process id: two containers that share the disk may have the same.
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
@@ -207,6 +209,8 @@ def write_export(
         )
         write_synced(building / MANIFEST_FILE, encode_manifest(manifest))
         sync_folder(building)
+        # An erasure may have begun where the lock that keeps it waiting is gone: this holds what it is taking out.
+        assert_locks_held()
         try:
             os.rename(building, folder)
         except OSError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from flywheel_assets.errors import DiskFullError
+from flywheel_assets.lake.outages import causes, outages_told
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables import Lake
@@ -43,14 +44,14 @@ def remember_built(path: Path) -> None:
 def removes_unfinished(
     step: Callable[Concatenate["Lake", _Arguments], _Result],
 ) -> Callable[Concatenate["Lake", _Arguments], _Result]:
-    """Decorate a step of the lake: if it fails, what it was building goes, and a full disk is a `DiskFullError`."""
+    """Decorate a step of the lake: if it fails, what it was building goes, and the disk or server behind it is told."""
 
     @wraps(step)
     def whole(lake: "Lake", /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
         built: list[Path] = []
         outer = _built.set(built)
         try:
-            with full_disk_told(*lake.places):
+            with full_disk_told(*lake.places), outages_told():
                 return step(lake, *arguments, **keywords)
         except BaseException:
             for path in built:
@@ -87,13 +88,11 @@ def full_disk_told(*places: Path) -> Iterator[None]:
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether a disk without space, or a used-up quota, is behind an error of any of the libraries that write."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _FULL_ERRNOS:
+    for each in causes(error):
+        if isinstance(each, OSError) and each.errno in _FULL_ERRNOS:
             return True
-        if type(seen).__module__.split(".")[0] in _THEIR_SPEAKERS and any(word in str(seen) for word in _FULL_WORDS):
+        if type(each).__module__.split(".")[0] in _THEIR_SPEAKERS and any(word in str(each) for word in _FULL_WORDS):
             return True
-        seen = seen.__cause__ or seen.__context__
     return False
 
 

@@ -7,6 +7,7 @@ that a reader that planned its scan before the expiry still finds its files.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flywheel_assets.lake.commits import assert_locks_held
 from flywheel_assets.lake.files import replace_file
+from flywheel_assets.lake.outages import outages_told
 from flywheel_assets.lake.tables import Lake, TableSpec
 
 if TYPE_CHECKING:
@@ -67,10 +70,15 @@ def sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept
 
     Under the commit lock, which a writer holds from its first file in the table's folder to its commit: without a grace
     the sweep once took a file between the two, and the commit then referred to nothing.
+
+    Raises:
+        LockLostError: the lock was lost before it was clear what is garbage; nothing was deleted.
+        CatalogUnavailableError: the catalog's Postgres does not answer.
+        StorageUnavailableError: the warehouse's S3 does not answer; what is deleted is deleted, the next sweep goes on.
     """
     if not lake.has_table(spec):
         return Swept(Stored(0, 0), Stored(0, 0), Stored(0, 0))
-    with lake.locked(spec):
+    with lake.locked(spec), outages_told():
         return _sweep(lake, spec, grace, now)
 
 
@@ -84,8 +92,11 @@ def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swep
     due = [path for path, first_seen in since.items() if first_seen + grace <= now]
     waiting = since.keys() - set(due)
     filesystem, _ = _place_of(table)
+    # What was unreachable while no writer was at work stays so. Of a lock that was lost before, nobody knows.
+    assert_locks_held()
     for path in due:
-        filesystem.delete_file(path)
+        with suppress(FileNotFoundError):  # a sweep whose lock was lost has gone on beside this one
+            filesystem.delete_file(path)
     replace_file(journal, msgspec.json.encode({path: since[path] for path in sorted(waiting)}))
     return Swept(
         deleted=_total(listed[path] for path in due),
@@ -112,6 +123,7 @@ def keeps_deleted_files(warehouse: str, s3_client: Callable[[], Any]) -> list[st
     return [f"the warehouse's bucket keeps versions of deleted files: {advice}"] if keeps else []
 
 
+@outages_told()
 def stored_in(lake: Lake, spec: TableSpec) -> Stored:
     """Everything that lies in a table's folder, reachable or not."""
     return _total(_files_of(lake.table(spec))) if lake.has_table(spec) else Stored(0, 0)

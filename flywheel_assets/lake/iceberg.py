@@ -26,10 +26,16 @@ from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table, Transaction
+from pyiceberg.table import CommitTableResponse, Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
-from pyiceberg.table.update import TableUpdate, update_table_metadata
+from pyiceberg.table.snapshots import MetadataLogEntry
+from pyiceberg.table.update import (
+    AssertTableUUID,
+    TableRequirement,
+    TableUpdate,
+    update_table_metadata,
+)
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import (
     BooleanType,
@@ -44,11 +50,20 @@ from pyiceberg.types import (
 from sqlalchemy.exc import OperationalError
 
 from flywheel_assets import records
+from flywheel_assets.errors import CatalogUnavailableError, StorageUnavailableError
+from flywheel_assets.lake.commits import assert_locks_held, bounded_waits
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables import TableSpec
 
-RETRYABLE = (CommitFailedException, CommitStateUnknownException, ValidationException, OperationalError)
+RETRYABLE = (
+    CommitFailedException,
+    CommitStateUnknownException,
+    ValidationException,
+    OperationalError,
+    CatalogUnavailableError,
+    StorageUnavailableError,
+)
 EVERY_ROW: BooleanExpression = AlwaysTrue()
 MOST_SNAPSHOTS = 96
 """Untagged snapshots of a table: with more, the next commit forgets all but the newest `KEPT_SNAPSHOTS`."""
@@ -86,9 +101,46 @@ _ICEBERG_TYPES: dict[pa.DataType, IcebergType] = {
 }
 
 
+_WAITS = {"s3.connect-timeout": "5", "s3.request-timeout": "20"}
+"""For how long Arrow waits for a silent S3, in seconds; it asks three times. Its own 3 s are too few for a busy one."""
+
+
+class _Unchanged(AssertTableUUID):
+    """The table is the same, and its metadata are those that the changes were made from.
+
+    Metadata files have unique names, and each lists those before it.
+    """
+
+    before: list[MetadataLogEntry]
+
+    def validate(self, base_metadata: TableMetadata | None) -> None:  # type: ignore[override]  # not pydantic's
+        """See the base class."""
+        super().validate(base_metadata)
+        if base_metadata is not None and base_metadata.metadata_log[-1:] != self.before:
+            raise CommitFailedException("the table has changed since it was loaded")
+
+
+class StrictCatalog(SqlCatalog):
+    """A catalog in which a commit succeeds only on the metadata that it was made from, and while its locks are held.
+
+    pyiceberg applies changes to whatever it finds, unless a head has moved that it looks at: without the lock, which
+    Postgres may lose, an expiry takes a tag with it that was set a moment before.
+    """
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        """See `SqlCatalog.commit_table`."""
+        assert_locks_held()
+        unchanged = _Unchanged(uuid=table.metadata.table_uuid, before=table.metadata.metadata_log[-1:])
+        return super().commit_table(table, (*requirements, unchanged), updates)
+
+
 def open_catalog(uri: str, warehouse: str, namespace: str, storage: Mapping[str, str]) -> SqlCatalog:
     """The SQL catalog, with `namespace` created where it is new."""
-    catalog = SqlCatalog("flywheel", uri=uri, warehouse=warehouse, **storage)
+    # Connections are asked whether they live before they are used: pooled ones outlast a restart of Postgres.
+    properties = {"uri": bounded_waits(uri), "pool_pre_ping": "true", "warehouse": warehouse, **_WAITS, **storage}
+    catalog = StrictCatalog("flywheel", **properties)
     with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(namespace)
     return catalog

@@ -22,12 +22,14 @@ from flywheel_assets.lake.engine import connect
 from flywheel_assets.lake.exports import MANIFEST_FILE, ExportedFile, ExportedRow, verify_manifest
 from flywheel_assets.lake.failed_steps import full_disk_told
 from flywheel_assets.lake.files import file_sha256, replace_file, sync_folder
+from flywheel_assets.lake.outages import s3_answer
 from flywheel_assets.lake.versions import VersionFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _COPIES = "copies.jsonl"
+_TAKEN = frozenset({"PreconditionFailed", "412"})
 _ROW_TYPES: dict[str, str] = dict.fromkeys(ExportedRow.__struct_fields__, "VARCHAR") | {
     "similarity": "DOUBLE",
     "support_users": "BIGINT",
@@ -57,6 +59,8 @@ class Destination(Protocol):
 
         Raises:
             VersionConflictError: the name is taken by other content.
+            StorageUnavailableError: S3 does not answer; whether the file is there is not known.
+            SettingsError: S3 refuses: there is no such bucket, or no right to write to it.
         """
 
 
@@ -67,6 +71,8 @@ def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[
         ManifestMismatchError: a file is not what its manifest says; nothing is copied.
         VersionConflictError: a name at the destination is taken by other content.
         DiskFullError: no space is left; what was copied before stays, and is found there by the next export.
+        StorageUnavailableError: S3 does not answer; so does it.
+        SettingsError: S3 refuses: there is no such bucket, or no right to write to it.
     """
     manifest = verify_manifest(folder.export)
     destination: Destination = S3Folder(s3_client(), to) if to.startswith("s3://") else LocalFolder(Path(to))
@@ -146,15 +152,21 @@ class S3Folder:
         bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
         key = f"{prefix.strip('/')}/{name}".lstrip("/")
         where, sha256 = f"s3://{bucket}/{key}", file_sha256(path)
+
+        def ask(request: Callable[[], Any], expected: frozenset[str] = frozenset()) -> Any:
+            return s3_answer(request, where, "the name of the bucket and the rights", expected)
+
         try:
             with open(path, "rb") as body:
-                self.client.put_object(
-                    Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", Metadata={"flywheel-sha256": sha256}
+                ask(
+                    lambda: self.client.put_object(
+                        Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", Metadata={"flywheel-sha256": sha256}
+                    ),
+                    _TAKEN,
                 )
-        except self.client.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] != "PreconditionFailed":
-                raise
-            there = self.client.head_object(Bucket=bucket, Key=key)["Metadata"].get("flywheel-sha256")
+        except KeyError:
+            # By another export, by an earlier one, or by our own request, whose answer was lost and that was repeated.
+            there = ask(lambda: self.client.head_object(Bucket=bucket, Key=key))["Metadata"].get("flywheel-sha256")
             if not is_derived and there != sha256:
                 raise _taken(where) from None
             return Published(where, path.stat().st_size, is_new=False)

@@ -22,6 +22,7 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import STAGE_OF
 from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.ledger import RunStamp
+from flywheel_assets.lake.outages import outages_told
 from flywheel_assets.lake.references import set_head, tags
 from flywheel_assets.lake.tables import QUARANTINE, ROLLBACKS, Lake, TableSpec
 from flywheel_assets.lake.versions import VersionFolder, Versions, read_pin, version_number
@@ -193,6 +194,7 @@ def _is_restored(folder: VersionFolder, to: str) -> bool:
     return not _is_later(folder.version, to)
 
 
+@outages_told()
 def _files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
     """The data files of each day, with their rows, in one snapshot."""
     from flywheel_assets.lake.iceberg import day_of

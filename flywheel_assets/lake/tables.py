@@ -11,8 +11,8 @@ import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cached_property
@@ -25,10 +25,16 @@ import pyarrow.parquet as pq
 
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.errors import PartitionChangedError, PartitionMismatchError
+from flywheel_assets.errors import (
+    CommitContentionError,
+    LockLostError,
+    PartitionChangedError,
+    PartitionMismatchError,
+)
 from flywheel_assets.lake.commits import COMMIT_KEY, commit_lock, retried, was_committed
 from flywheel_assets.lake.engine import connect, write_parquet
 from flywheel_assets.lake.failed_steps import full_disk_told
+from flywheel_assets.lake.outages import outages_told
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -143,15 +149,22 @@ class Lake:
             self._catalog_file.parent.mkdir(parents=True, exist_ok=True)
         # pyiceberg logs every commit's retries itself; ours are the ones that count.
         logging.getLogger("pyiceberg").setLevel(logging.ERROR)
-        with self._lock(f"{self.application}.catalog"):
+        with self._lock(f"{self.application}.catalog"), outages_told():
             return open_catalog(self.catalog_uri, self.warehouse, self.application, self.storage)
 
+    @outages_told()
     def table(self, spec: TableSpec) -> "Table":
-        """Load the table's current metadata, creating the table on first use."""
+        """Load the table's current metadata, creating the table on first use.
+
+        Raises:
+            CatalogUnavailableError: the catalog's Postgres does not answer; so all that reads or writes a table.
+            StorageUnavailableError: the warehouse's S3 does not answer; so all that reads or writes a table.
+        """
         from flywheel_assets.lake.iceberg import load_or_create
 
         return load_or_create(self.catalog, self.application, spec)
 
+    @outages_told()
     def has_table(self, spec: TableSpec) -> bool:
         """Whether the table was created already; asking does not create it."""
         return self.catalog.table_exists((self.application, spec.name))
@@ -166,16 +179,31 @@ class Lake:
 
         Raises:
             CommitContentionError: the lock or the catalog stayed busy past the deadline.
+            CatalogUnavailableError: the catalog's Postgres did not answer until the deadline.
+            StorageUnavailableError: the warehouse's S3 did not answer until the deadline.
+            LockLostError: a lock that the caller holds is gone.
         """
+        from pyiceberg.exceptions import CommitFailedException
+
         from flywheel_assets.lake.iceberg import RETRYABLE
 
-        return retried(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
+        name = self._full_name(spec)
+
+        def attempt() -> "Table":
+            try:
+                return self._commit_once(spec, change, key)
+            except LockLostError as error:
+                if error.name != name:
+                    raise
+                raise CommitFailedException(str(error)) from error
+
+        return retried(attempt, RETRYABLE, name, _DEADLINE_S)
 
     def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None) -> "Table":
         from flywheel_assets.lake.iceberg import forget_old_snapshots
 
         # A catalog on a full disk answers like a busy one: retried, it would hide the cause for two minutes.
-        with self.locked(spec), full_disk_told(*self.places):
+        with self.locked(spec), full_disk_told(*self.places), outages_told():
             table = self.table(spec)
             if key is not None and was_committed(table, key):
                 return table
@@ -183,6 +211,8 @@ class Lake:
             with warnings.catch_warnings():
                 # Clearing a day that was empty already is ordinary here.
                 warnings.filterwarnings("ignore", message="Delete operation did not match any records")
+                # What stays because S3 went away just then is found by the sweep.
+                warnings.filterwarnings("ignore", message="Failed to delete old metadata after commit")
                 change(table)
             return table
 
@@ -254,7 +284,8 @@ class Lake:
             if seen is not None and _files_in(table, where) != seen:
                 raise PartitionChangedError(f"{spec.name}: somebody has written {min(days)} … {max(days)} meanwhile")
             placed.extend(self.place(table, path) for path in in_order[len(placed) :])
-            swap_files(table, where, placed, stamped)
+            with swept_files_told(spec):
+                swap_files(table, where, placed, stamped)
 
         self.commit(spec, swap, key)
 
@@ -296,6 +327,7 @@ class Lake:
         path.unlink()
         return target
 
+    @outages_told()
     def files_of(self, spec: TableSpec, days: Sequence[date], stage: str | None = None) -> frozenset[str]:
         """The data files of partitions as they are now, for `replace_days`."""
         return _files_in(self.table(spec), _partition_filter(spec, days, stage))
@@ -320,6 +352,7 @@ class Lake:
         rows = write_parquet(connection, ordered, path, spec.row_group_rows)
         return path if rows else None
 
+    @outages_told()
     def register(
         self,
         connection: duckdb.DuckDBPyConnection,
@@ -368,6 +401,7 @@ class Lake:
         else:
             connection.register(view, scan.to_arrow())
 
+    @outages_told()
     def plan_days(self, spec: TableSpec, days: Sequence[date]) -> dict[date, list[PlannedFile]]:
         """The files of each of the days, for `register`.
 
@@ -382,6 +416,7 @@ class Lake:
             planned.setdefault(day_of(task.file), []).append(file)
         return planned
 
+    @outages_told()
     def read(
         self,
         spec: TableSpec,
@@ -408,6 +443,7 @@ class Lake:
         names = list(columns or spec.schema.names)
         return rows.select(names).cast(nullable(pa.schema([spec.schema.field(name) for name in names])))
 
+    @outages_told()
     def rows_per_day(self, spec: TableSpec, stage: str | None = None) -> dict[date, int]:
         """Rows of every non-empty partition (of `stage`; all stages added up without), from metadata alone."""
         table = self.table(spec)
@@ -420,6 +456,21 @@ class Lake:
                 day = partition[spec.day_column]
                 counts[day] = counts.get(day, 0) + entry["record_count"]
         return counts
+
+
+@contextmanager
+def swept_files_told(spec: TableSpec) -> Iterator[None]:
+    """Around the commit of placed files: between two attempts nobody holds the lock, and a sweep may take them.
+
+    Raises:
+        CommitContentionError: a placed file is gone; the step that built it must run again.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CommitContentionError(
+            f"{spec.name}: files were swept while their commit was tried again; nothing was changed, run it again"
+        ) from error
 
 
 def _view(

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from flywheel_assets.errors import LandingUnavailableError, OpenSegmentError
@@ -279,7 +280,7 @@ def test_a_closing_that_somebody_else_replaced_is_left_alone(
 
     def too_late(self: ObjectLandingZone, of: Any, closing: Any, seen: str) -> str:
         monkeypatch.undo()
-        replace_closing(self, of, closing, seen)
+        replace_closing(self, of, msgspec.structs.replace(closing, erasures=["another"]), seen)
         return replace_closing(self, of, closing, seen)
 
     monkeypatch.setattr(ObjectLandingZone, "replace_closing", too_late)
