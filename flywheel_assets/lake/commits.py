@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock, Timeout
-from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from flywheel_assets.errors import CommitContentionError, FlywheelError, LockLostError
 from flywheel_assets.lake.outages import outages_told
@@ -171,12 +171,18 @@ def retried(
 ) -> _Result:
     """Call `attempt` until it succeeds, with exponential backoff and full jitter between failures of `retryable` kinds.
 
+    A lost lock of this `name` is retryable, too: each attempt takes it anew. One around all attempts stays lost.
+
     Raises:
         CommitContentionError: it still failed when `deadline_s` had passed.
         FlywheelError: the same, where the last failure was one of ours already.
     """
+
+    def may_pass(error: BaseException) -> bool:
+        return isinstance(error, retryable) or (isinstance(error, LockLostError) and error.name == name)
+
     attempts = Retrying(
-        retry=retry_if_exception_type(retryable),
+        retry=retry_if_exception(may_pass),
         # Full jitter: a wait between 0 and the exponential. Writers that collided once would collide again without.
         wait=wait_random_exponential(multiplier=0.05, max=3.0),
         stop=stop_after_delay(deadline_s),

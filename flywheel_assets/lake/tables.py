@@ -25,12 +25,7 @@ import pyarrow.parquet as pq
 
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.errors import (
-    CommitContentionError,
-    LockLostError,
-    PartitionChangedError,
-    PartitionMismatchError,
-)
+from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
 from flywheel_assets.lake.commits import COMMIT_KEY, commit_lock, retried, was_committed
 from flywheel_assets.lake.engine import connect, write_parquet
 from flywheel_assets.lake.failed_steps import full_disk_told
@@ -181,23 +176,11 @@ class Lake:
             CommitContentionError: the lock or the catalog stayed busy past the deadline.
             CatalogUnavailableError: the catalog's Postgres did not answer until the deadline.
             StorageUnavailableError: the warehouse's S3 did not answer until the deadline.
-            LockLostError: a lock that the caller holds is gone.
+            LockLostError: a lock that the caller holds is gone, or the table's own was lost until the deadline.
         """
-        from pyiceberg.exceptions import CommitFailedException
-
         from flywheel_assets.lake.iceberg import RETRYABLE
 
-        name = self._full_name(spec)
-
-        def attempt() -> "Table":
-            try:
-                return self._commit_once(spec, change, key)
-            except LockLostError as error:
-                if error.name != name:
-                    raise
-                raise CommitFailedException(str(error)) from error
-
-        return retried(attempt, RETRYABLE, name, _DEADLINE_S)
+        return retried(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
 
     def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None) -> "Table":
         from flywheel_assets.lake.iceberg import forget_old_snapshots
