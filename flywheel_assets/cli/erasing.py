@@ -56,7 +56,6 @@ def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Plac
     from flywheel_assets.curation.policy import forget_texts
     from flywheel_assets.lake.erasable_landing import ErasableLanding
     from flywheel_assets.lake.erasure import ForgetOutside, Place
-    from flywheel_assets.lake.garbage import keeps_deleted_files
     from flywheel_assets.review.decisions import DecisionIndex
 
     name, lake, landing = application.name, stores.lake(application.name), stores.landing()
@@ -82,7 +81,7 @@ def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Plac
         start=application.start_date,
         lookback_days=application.staleness_lookback_days,
         outside=outside,
-        out_of_reach=keeps_deleted_files(lake.warehouse, stores.s3_client),
+        s3_client=stores.s3_client,
     )
 
 
@@ -111,6 +110,8 @@ def _print_receipt(receipt: "Receipt", champion: object) -> None:
             console.print(f"the training of {version.tag} was not scored yet and is gone: its next run makes another")
         for copy in version.copies:
             console.print(f"a copy of {version.tag} went to {copy}: erase it there", style="yellow", soft_wrap=True)
+    if kept := receipt.object_versions + receipt.file_versions:
+        console.print(f"{kept:,} versions that a bucket kept of deleted objects: gone for good")
     for store, entries in receipt.outside.items():
         if entries:
             console.print(f"{store}: {entries:,} gone")

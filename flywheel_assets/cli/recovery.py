@@ -51,6 +51,7 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
 
     from flywheel_assets.defs.maintenance import run_maintenance, storage_rows
     from flywheel_assets.defs.resources import Stores
+    from flywheel_assets.lake.kept_versions import warehouse_versions_left
     from flywheel_assets.lake.ledger import RunStamp
     from flywheel_assets.lake.maintenance import MAINTENANCE_CODE_VERSION, storage_by_stage
 
@@ -77,5 +78,6 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
             f"{upkeep.files_waiting.files} wait for their grace period",
             f"{sum(upkeep.predictions_trimmed.values())} predictions trimmed",
             f"{upkeep.segments_removed} landed segments removed",
+            *warehouse_versions_left(stores.lake(application).warehouse, upkeep.versions_forgotten),
         ]
     )

@@ -25,6 +25,7 @@ def run_maintenance(application: FlywheelApplication, stores: Stores, stamp: Run
         application.window,
         application.maintenance,
         stamp,
+        stores.s3_client,
     )
 
 
@@ -44,6 +45,8 @@ def maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
                 "files_waiting_for_their_grace": upkeep.files_waiting.files,
                 "predictions_trimmed": sum(upkeep.predictions_trimmed.values()),
                 "segments_removed": upkeep.segments_removed,
+                "kept_versions_deleted": upkeep.versions_forgotten.deleted,
+                "kept_versions_refused": upkeep.versions_forgotten.refused,
                 "storage": numbers_table(
                     ["stage", "files before", "files after", "bytes before", "bytes after"], storage_rows(upkeep)
                 ),

@@ -68,6 +68,7 @@ class ErasedVersion(msgspec.Struct, frozen=True, kw_only=True):
             else self.snapshot_before == known.snapshot_after
         )
         if not is_next:
+            # What was noted never became visible: its rows were found again.
             return merged
         return msgspec.structs.replace(
             merged,

@@ -12,7 +12,7 @@ from, so that as long as anything is left to erase, the events that lead there a
 5. landing segments and their `_CLOSED.json` (`lake.erasable_landing`);
 6. the ledger, set to what is left (`lake.erased_accounts`);
 7. expiry of every snapshot that is no head and no tag, the garbage collection, and what killed processes left behind,
-   all of which wait for their grace period.
+   all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.kept_versions`).
 
 What cannot be reached is listed in the receipt: models that were trained on the rows, copies of exports that went
 elsewhere, and what may still be on its way to landing. The receipt names nobody.
@@ -20,7 +20,7 @@ elsewhere, and what may still be on its way to landing. The receipt names nobody
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -41,6 +41,7 @@ from flywheel_assets.lake.erasure_progress import Journal
 from flywheel_assets.lake.failed_steps import full_disk_told
 from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
+from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions, warehouse_versions_left
 from flywheel_assets.lake.landing import EventKind, refuse_while_closing
 from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.maintenance import every_table
@@ -72,8 +73,8 @@ class Place:
     lookback_days: Lookback
     outside: Mapping[str, ForgetOutside] = field(default_factory=dict)
     """By name."""
-    out_of_reach: Sequence[str] = ()
-    """Sentences for the receipt about what this installation keeps where no erasure gets."""
+    s3_client: S3Client | None = None
+    """For the versions that a bucket keeps of a warehouse's deleted files; None: the warehouse is on a disk."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,15 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     landed_lines: dict[str, int]
     landed_segments: int
     object_versions: int
-    """Kept versions of objects on S3 that were deleted for good."""
+    """Kept versions of landed objects on S3 that were deleted for good."""
     rows: dict[str, int]
     versions: list[ErasedVersion]
     scored_rows: int
     outside: dict[str, int]
     """Entries of other stores, by store: decisions that named the person, reviews, verdicts, unreadable messages."""
     files_deleted: int
+    file_versions: int
+    """Kept versions of deleted files of the warehouse on S3 that were deleted for good."""
     files_waiting: int
     """Unreachable files that are deleted by maintenance once their grace period is over."""
     files_gone_at: datetime
@@ -213,6 +216,8 @@ def _erase(place: Place, traces: Traces, who: str, reason: str, now: datetime, g
     )
 
     deleted, waiting = _collect(place, grace, now)
+    forgotten = forget_versions(lake, every_table(tables), place.s3_client) if place.s3_client else Forgotten()
+    journal.count("collected", "file versions", forgotten.deleted)
     # A version that was cut beside this erasure may hold what it has taken out: no receipt may say otherwise.
     assert_locks_held()
     receipt = Receipt(
@@ -229,9 +234,10 @@ def _erase(place: Place, traces: Traces, who: str, reason: str, now: datetime, g
         scored_rows=sum(progress.scores.values()),
         outside=progress.counts["outside"],
         files_deleted=deleted,
+        file_versions=progress.counts["collected"]["file versions"],
         files_waiting=waiting,
         files_gone_at=now + grace,
-        out_of_reach=[*place.out_of_reach, *place.landing.out_of_reach(versions_left)],
+        out_of_reach=[*warehouse_versions_left(lake.warehouse, forgotten), *place.landing.out_of_reach(versions_left)],
     )
     write_once(receipt_path(place.versions, erasure), msgspec.json.format(msgspec.json.encode(receipt)))
     journal.close()

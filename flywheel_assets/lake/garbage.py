@@ -6,12 +6,12 @@ snapshots, of lost commits, of crashed writers. It is deleted once it was found 
 that a reader that planned its scan before the expiry still finds its files.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -105,24 +105,6 @@ def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swep
     )
 
 
-def keeps_deleted_files(warehouse: str, s3_client: Callable[[], Any]) -> list[str]:
-    """A sentence where the warehouse lies in a bucket that keeps versions of deleted files; else nothing.
-
-    Deleting those takes rights that writers of a table do not have, and must not need.
-    """
-    if not warehouse.startswith("s3://"):
-        return []
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, _, prefix = warehouse.removeprefix("s3://").partition("/")
-    advice = f"a lifecycle rule for noncurrent versions under s3://{bucket}/{prefix} removes them"
-    try:
-        keeps = "Status" in s3_client().get_bucket_versioning(Bucket=bucket)
-    except (BotoCoreError, ClientError):
-        return [f"whether the warehouse's bucket keeps versions of deleted files is not known; if it does, {advice}"]
-    return [f"the warehouse's bucket keeps versions of deleted files: {advice}"] if keeps else []
-
-
 @outages_told()
 def stored_in(lake: Lake, spec: TableSpec) -> Stored:
     """Everything that lies in a table's folder, reachable or not."""
@@ -144,6 +126,11 @@ def stored_under(folder: Path) -> Stored:
 def needed_paths(table: "Table") -> set[str]:
     """Every file that a retained snapshot of a table needs, and the table itself; paths within its file system."""
     return {_path(uri) for uri in _reachable(table)}
+
+
+def folder_of(table: "Table") -> str:
+    """The folder that a table's files lie in, within its file system."""
+    return _path(table.location())
 
 
 def _reachable(table: "Table") -> Iterator[str]:

@@ -16,6 +16,7 @@ from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.failed_steps import removes_unfinished
 from flywheel_assets.lake.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
+from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions
 from flywheel_assets.lake.landing import EventKind, LandingZone
 from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.tables import (
@@ -76,6 +77,8 @@ class Upkeep:
     """Unreachable, but within their grace period."""
     predictions_trimmed: dict[date, int]
     segments_removed: int
+    versions_forgotten: Forgotten
+    """Of deleted files, in a bucket that keeps them, of applications that have erased somebody."""
 
 
 @removes_unfinished
@@ -87,6 +90,7 @@ def maintain(
     window: JoinWindow,
     rules: MaintenanceRules,
     stamp: RunStamp,
+    s3_client: S3Client | None = None,
 ) -> Upkeep:
     """Trim, retire, expire and collect, in this order, and record what everything weighs afterwards.
 
@@ -98,6 +102,7 @@ def maintain(
         window: how far back a join reads; nothing within is trimmed or removed.
         rules: what may be removed.
         stamp: who, and when it is.
+        s3_client: for what a bucket keeps of deleted files; None: the warehouse is on a disk.
     """
     now = stamp.now
     before = storage_by_stage(lake, tables, versions, landing_root)
@@ -116,9 +121,13 @@ def maintain(
         expired += expire_snapshots(lake, spec, now - timedelta(days=rules.snapshots_kept_days))
         swept = sweep(lake, spec, timedelta(hours=rules.grace_hours), now)
         deleted, waiting = deleted + swept.deleted, waiting + swept.waiting
+    forgotten = Forgotten()
+    if s3_client is not None and lake.has_table(ERASURES) and lake.table(ERASURES).current_snapshot() is not None:
+        # An erasure cannot do it to files in their grace period. Without one, versions are somebody's safety net.
+        forgotten = forget_versions(lake, every_table(tables), s3_client)
     after = storage_by_stage(lake, tables, versions, landing_root)
     _record(lake, after, stamp)
-    return Upkeep(before, after, expired, deleted, waiting, trimmed, removed)
+    return Upkeep(before, after, expired, deleted, waiting, trimmed, removed, forgotten)
 
 
 def last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWindow) -> date | None:
