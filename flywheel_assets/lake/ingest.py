@@ -128,8 +128,7 @@ def _ingest_day(
         rows_kept=rows_kept,
         rows_by_reason={reason.value: count for reason, count in reasons.items() if count},
     )
-    connection.register("refused", _quarantined(refused, spec, landed.day))
-    quarantined = lake.write_day(connection, QUARANTINE, landed.day, "SELECT * FROM refused")
+    quarantined = lake.write_rows(connection, QUARANTINE, landed.day, _quarantined(refused, spec, landed.day))
     return _Ingested(entry, kept if rows_kept else None, quarantined)
 
 

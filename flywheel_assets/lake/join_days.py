@@ -64,11 +64,9 @@ def join_days(
         for day in sorted(days):
             matches = keys.matches.filter(pc.equal(keys.matches["completed_date"], pa.scalar(day)))
             rows = fetch_matched(lake, connection, tables, matches, planned)
-            connection.register("joined", rows)
-            if file := lake.write_day(connection, tables.joined, day, "SELECT * FROM joined"):
+            if file := lake.write_rows(connection, tables.joined, day, rows):
                 files[day] = file
-            connection.register("expired", _expired_rows(keys, day))
-            if file := lake.write_day(connection, QUARANTINE, day, "SELECT * FROM expired"):
+            if file := lake.write_rows(connection, QUARANTINE, day, _expired_rows(keys, day)):
                 refused[day] = file
             lookback = ledger.day_range(max(start, day - timedelta(days=window.match_lookback_days)), day)
             entries.append(

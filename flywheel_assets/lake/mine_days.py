@@ -138,9 +138,8 @@ def _mine_day(
     examine(connection, day, lake.application, contract, rules)
     kept, reasons = _account(connection)
     rows = connection.sql(_kept_sql(rules)).to_arrow_table()
-    connection.register("kept_examples", rows)
     return _Mined(
-        file=lake.write_day(connection, HARD_EXAMPLES, day, "SELECT * FROM kept_examples"),
+        file=lake.write_rows(connection, HARD_EXAMPLES, day, rows),
         quarantine_file=lake.write_day(connection, QUARANTINE, day, _refused_sql(day, rules)),
         dispute_file=lake.write_day(connection, QUARANTINE, day, _disputed_sql(day, contract, rules)),
         content_hash=ledger.content_hash(rows, connection),

@@ -33,6 +33,7 @@ from flywheel_assets.lake.outages import outages_told
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.expressions import BooleanExpression
     from pyiceberg.table import Table
 
 _DEADLINE_S = 120.0
@@ -315,7 +316,7 @@ class Lake:
         """The data files of partitions as they are now, for `replace_days`."""
         return _files_in(self.table(spec), _partition_filter(spec, days, stage))
 
-    def partition_filter(self, spec: TableSpec, days: Sequence[date]) -> str:
+    def partition_filter(self, spec: TableSpec, days: Sequence[date]) -> "BooleanExpression":
         """Iceberg's row filter for whole partitions."""
         return _partition_filter(spec, days)
 
@@ -334,6 +335,15 @@ class Lake:
         ordered = f"SELECT {column_list(spec.schema)} FROM ({query}) ORDER BY {', '.join(spec.order_by)}"
         rows = write_parquet(connection, ordered, path, spec.row_group_rows)
         return path if rows else None
+
+    def write_rows(
+        self, connection: duckdb.DuckDBPyConnection, spec: TableSpec, day: date, rows: pa.Table
+    ) -> Path | None:
+        """As `write_day`, of rows in memory: most days refuse none, and a statement for none takes 2 ms of CPU."""
+        if not rows.num_rows:
+            return None
+        connection.register("rows_of_a_day", rows)
+        return self.write_day(connection, spec, day, "SELECT * FROM rows_of_a_day")
 
     @outages_told()
     def register(
@@ -477,14 +487,14 @@ def nullable(schema: pa.Schema) -> pa.Schema:
     return pa.schema([column.with_nullable(True).remove_metadata() for column in schema])
 
 
-def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> str:
+def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> "BooleanExpression":
     """The partitions `days` as a few ranges: beyond 200 literals an IN no longer drops files by metadata."""
-    runs = [f"({spec.day_column} >= '{first}' and {spec.day_column} <= '{last}')" for first, last in _runs(days)]
-    where = f"({' or '.join(runs)})"
-    return where if stage is None else f"{where} and {spec.stage_column} = '{stage}'"
+    from flywheel_assets.lake.iceberg import covering
+
+    return covering(str(spec.day_column), _runs(days), None if stage is None else spec.stage_column, stage)
 
 
-def _files_in(table: "Table", where: str) -> frozenset[str]:
+def _files_in(table: "Table", where: "BooleanExpression") -> frozenset[str]:
     return frozenset(task.file.file_path for task in table.scan(row_filter=where).plan_files())
 
 

@@ -5,14 +5,17 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from filelock import FileLock
 from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 
 from flywheel_assets.errors import CommitContentionError, PartitionMismatchError
 from flywheel_assets.lake import iceberg, tables
+from flywheel_assets.lake.ledger import content_hash
 from flywheel_assets.lake.references import tag
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, LEDGER, QUARANTINE, RAW_PREDICTIONS
 from flywheel_assets_tests.builders import DAY, day, make_gold, make_joined, make_prediction, table
@@ -95,13 +98,13 @@ def test_stages_of_the_quarantine_do_not_touch_each_other(bench: Workbench) -> N
 
 
 def test_a_long_range_is_one_commit(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """400 days with holes: the day before, the day after and the days without a file are looked at."""
-    days = [day(offset) for offset in range(400) if offset not in (17, 200)]
-    for outside in (day(-1), day(17), day(400)):
+    """260 days with holes: the day before, the day after and the days without a file are looked at."""
+    days = [day(offset) for offset in range(260) if offset not in (17, 200)]
+    for outside in (day(-1), day(17), day(260)):
         bench.write(CURATED_DPO_PAIRS, outside, [make_gold(completed_date=outside)])
     bench.write(CURATED_DPO_PAIRS, day(100), [make_gold(completed_date=day(100)) for _ in range(5)])
 
-    empty = {day(100), day(399)}
+    empty = {day(100), day(259)}
     gold = make_gold()
     files = {}
     with bench.lake.connect() as connection:
@@ -113,7 +116,7 @@ def test_a_long_range_is_one_commit(bench: Workbench, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Table, "_do_commit", lambda *given, **named: (commits.append(1), commit(*given, **named))[1])
     bench.lake.replace_days(CURATED_DPO_PAIRS, days, files, {"flywheel.run-id": "range"})
     assert len(commits) == 1
-    expected = dict.fromkeys({*days, day(-1), day(17), day(400)} - empty, 1)
+    expected = dict.fromkeys({*days, day(-1), day(17), day(260)} - empty, 1)
     assert bench.lake.rows_per_day(CURATED_DPO_PAIRS) == expected
     after = bench.lake.table(CURATED_DPO_PAIRS)
     head = after.current_snapshot()
@@ -121,7 +124,27 @@ def test_a_long_range_is_one_commit(bench: Workbench, monkeypatch: pytest.Monkey
     manifests = head.manifests(after.io)
     assert max((each.added_files_count or 0) + (each.existing_files_count or 0) for each in manifests) < 200
     assert bench.lake.read(CURATED_DPO_PAIRS, days).num_rows == len(files)
-    assert bench.lake.read(CURATED_DPO_PAIRS, [day(17), day(400), day(999)]).num_rows == 2
+    assert bench.lake.read(CURATED_DPO_PAIRS, [day(17), day(260), day(999)]).num_rows == 2
+
+
+def test_a_metadata_file_is_parsed_once_and_a_new_one_is_seen(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+    parse = FromInputFile.table_metadata
+    bench.write(CURATED_DPO_PAIRS, day(0), [make_gold(completed_date=day(0))])
+    another = bench.open_lake()
+    monkeypatch.setattr(FromInputFile, "table_metadata", lambda file: (parsed.append(file.location), parse(file))[1])
+    for _ in range(3):
+        assert another.rows_per_day(CURATED_DPO_PAIRS) == {day(0): 1}
+    assert len(parsed) == 1
+    bench.write(CURATED_DPO_PAIRS, day(1), [make_gold(completed_date=day(1))])
+    assert another.rows_per_day(CURATED_DPO_PAIRS) == {day(0): 1, day(1): 1}
+
+
+def test_no_rows_are_hashed_without_a_statement_as_with_one() -> None:
+    ((said,),) = duckdb.sql("SELECT md5(coalesce(string_agg(a, ''), '')) FROM (SELECT '' AS a) WHERE false").fetchall()
+    assert content_hash(CURATED_DPO_PAIRS.schema.empty_table()) == said
 
 
 def test_a_burst_of_commits_leaves_few_snapshots_and_every_tag(bench: Workbench, monkeypatch: Any) -> None:
