@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure, re
 from flywheel_assets.lake.erasure_progress import Journal
 from flywheel_assets.lake.exclusions import ExclusionRule, every_exclusion, exclude
 from flywheel_assets.lake.export_revisions import PreparedRevision
-from flywheel_assets.lake.exports import manifest_sha256, read_manifest
+from flywheel_assets.lake.exports import Manifest, manifest_sha256, read_manifest
 from flywheel_assets.lake.landing import EventKind, read_closing
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.publishing import publish
@@ -124,13 +125,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bench.root
 
 
-@pytest.fixture
-def bench(world: Path) -> Iterator[Workbench]:
+@contextmanager
+def opened(world: Path, saved: str) -> Iterator[Workbench]:
+    """The world as it was saved under that name."""
     shutil.rmtree(world)
-    shutil.copytree(world.with_name("saved"), world)
+    shutil.copytree(world.with_name(saved), world)
     bench = Workbench(world)
     yield bench
     bench.lake.catalog.engine.dispose()
+
+
+@pytest.fixture
+def bench(world: Path) -> Iterator[Workbench]:
+    with opened(world, "saved") as bench:
+        yield bench
 
 
 @pytest.fixture
@@ -154,6 +162,37 @@ def forget(place: Place, grace: timedelta = timedelta(0)) -> Receipt:
     return erase(place, plan_erasure(place, PERSON), who="ada", reason="their request", now=NOW, grace=grace)
 
 
+@dataclass(frozen=True)
+class Forgotten:
+    """What the person's erasure said, and what was there before it."""
+
+    receipt: Receipt
+    quoted_before: int
+    rows_of_others: dict[str, list[str]]
+    manifests: dict[str, Manifest]
+    segment: bytes
+
+
+@pytest.fixture(scope="module")
+def forgotten(world: Path) -> Forgotten:
+    """The person was erased from the world once; see `after` for the folder."""
+    with opened(world, "saved") as bench:
+        place = place_of(bench)
+        quoted, others = len(quoting(world)), rows_of_others(place)
+        manifests = {name: read_manifest(place.versions.folder(name).export) for name in ("dpo_gold_v1", "dpo_gold_v2")}
+        segment = next(bench.zone(EventKind.FEEDBACK).day_folder(day(0)).glob("f0.jsonl")).read_bytes()
+        receipt = forget(place)
+    shutil.copytree(world, world.with_name("erased"))
+    return Forgotten(receipt, quoted, others, manifests, segment)
+
+
+@pytest.fixture
+def after(world: Path, forgotten: Forgotten) -> Iterator[Workbench]:
+    """The world without the person."""
+    with opened(world, "erased") as bench:
+        yield bench
+
+
 def quoting(root: Path) -> list[str]:
     return everywhere.quoting(root, MARK)
 
@@ -166,23 +205,23 @@ def rows_of_others(place: Place) -> dict[str, list[str]]:
     return found
 
 
-def test_nothing_of_the_person_is_left_on_disk_and_everything_of_others_is(bench: Workbench, place: Place) -> None:
-    assert len(quoting(bench.root)) > 20
-    before = rows_of_others(place)
-    receipt = forget(place)
-    assert quoting(bench.root) == []
-    assert rows_of_others(place) == before
+def test_nothing_of_the_person_is_left_on_disk_and_everything_of_others_is(
+    after: Workbench, forgotten: Forgotten
+) -> None:
+    place, receipt = place_of(after), forgotten.receipt
+    assert forgotten.quoted_before > 20
+    assert quoting(after.root) == []
+    assert rows_of_others(place) == forgotten.rows_of_others
     assert receipt.rows == ROWS
     assert receipt.landed_lines == {"prediction": 12, "feedback": 15}
     assert receipt.landed_segments == 6
     assert json.loads(receipt_path(place.versions, receipt.id).read_bytes())["reason"] == "their request"
 
 
-def test_versions_say_what_changed_and_still_verify(bench: Workbench, place: Place) -> None:
+def test_versions_say_what_changed_and_still_verify(after: Workbench, forgotten: Forgotten) -> None:
     """Trap 9: after a plain delete the rows are readable at every tag and on disk."""
-    before = {name: read_manifest(place.versions.folder(name).export) for name in ("dpo_gold_v1", "dpo_gold_v2")}
-    receipt = forget(place)
-    found = verify(bench.lake, place.versions, CURATED_DPO_PAIRS)
+    place, receipt = place_of(after), forgotten.receipt
+    found = verify(after.lake, place.versions, CURATED_DPO_PAIRS)
     assert (found.versions, found.differences) == (2, ())
     assert [version.tag for version in receipt.versions] == ["dpo_gold_v1", "dpo_gold_v2"]
     for version in receipt.versions:
@@ -191,13 +230,13 @@ def test_versions_say_what_changed_and_still_verify(bench: Workbench, place: Pla
         assert (manifest.revision, folder.export.name) == (2, "export.r2")
         assert manifest.erasures[0].manifest_sha256_before == version.manifest_sha256_before
         assert all(".r2." in file.name for file in manifest.files.values())
-        assert version.snapshot_before == before[version.tag].snapshot_id
-        assert tags(bench.lake, CURATED_DPO_PAIRS)[version.tag] == version.snapshot_after == manifest.snapshot_id
+        assert version.snapshot_before == forgotten.manifests[version.tag].snapshot_id
+        assert tags(after.lake, CURATED_DPO_PAIRS)[version.tag] == version.snapshot_after == manifest.snapshot_id
         assert not (folder.path / "export").exists()
-        assert cut_pair_version(bench.lake, place.versions, version.tag, RULES, "2") == manifest
+        assert cut_pair_version(after.lake, place.versions, version.tag, RULES, "2") == manifest
     assert [version.trained for version in receipt.versions] == [True, False]
-    assert receipt.versions[0].copies == [str(bench.root / "elsewhere")]
-    assert {"erasing_dpo_gold_v1", "erasing_dpo_gold_v2"}.isdisjoint(bench.lake.table(CURATED_DPO_PAIRS).metadata.refs)
+    assert receipt.versions[0].copies == [str(after.root / "elsewhere")]
+    assert {"erasing_dpo_gold_v1", "erasing_dpo_gold_v2"}.isdisjoint(after.lake.table(CURATED_DPO_PAIRS).metadata.refs)
 
 
 def test_a_model_that_nobody_has_scored_is_trained_again(place: Place) -> None:
@@ -211,35 +250,31 @@ def test_a_model_that_nobody_has_scored_is_trained_again(place: Place) -> None:
     assert place.versions.folder("dpo_gold_v1").is_trained
 
 
-def test_accounts_add_up_and_nothing_looks_stale(bench: Workbench, place: Place) -> None:
-    forget(place)
+def test_accounts_add_up_and_nothing_looks_stale(after: Workbench) -> None:
+    place = place_of(after)
     for spec in TABLES:
-        assert audit_accounts(bench.lake, spec).discrepancies == (), spec.name
+        assert audit_accounts(after.lake, spec).discrepancies == (), spec.name
     for asset, lookback in place.lookback_days.items():
-        assert ledger.stale_days(bench.lake, asset, lookback, place.start) == {}, asset
+        assert ledger.stale_days(after.lake, asset, lookback, place.start) == {}, asset
 
 
-def test_the_days_can_be_made_again_from_what_is_left(bench: Workbench, place: Place) -> None:
-    forget(place)
-    before = rows_of_others(place)
-    bench.ingest_both(DAYS)
-    bench.join(DAYS)
-    bench.curate(DAYS)
-    assert rows_of_others(place) == before
-    closing = read_closing(bench.zone(EventKind.FEEDBACK).day_folder(day(0)) / "_CLOSED.json")
+def test_the_days_can_be_made_again_from_what_is_left(after: Workbench, forgotten: Forgotten) -> None:
+    after.ingest_both(DAYS)
+    after.join(DAYS)
+    after.curate(DAYS)
+    assert rows_of_others(place_of(after)) == forgotten.rows_of_others
+    closing = read_closing(after.zone(EventKind.FEEDBACK).day_folder(day(0)) / "_CLOSED.json")
     assert len(closing.erasures) == 1
 
 
-def test_a_replay_does_not_bring_the_person_back_and_a_new_event_does(bench: Workbench, place: Place) -> None:
+def test_a_replay_does_not_bring_the_person_back_and_a_new_event_does(after: Workbench, forgotten: Forgotten) -> None:
     old = edit(0, event_id="replayed")
-    segment = next(bench.zone(EventKind.FEEDBACK).day_folder(day(0)).glob("f0.jsonl"))
-    replayed = [line for line in segment.read_bytes().splitlines() if b"broken" not in line]
-    forget(place)
+    replayed = [line for line in forgotten.segment.splitlines() if b"broken" not in line]
     again = day(5)
     new = edit(77, received_at=NOW + timedelta(hours=1))
-    bench.land(EventKind.FEEDBACK, again, [old, *replayed, new], "replay")
-    entry = bench.ingest(EventKind.FEEDBACK, [again], NOW + timedelta(days=90))[again]
-    users = [row["user_id"] for row in bench.rows(GROUND_TRUTH, [again])]
+    after.land(EventKind.FEEDBACK, again, [old, *replayed, new], "replay")
+    entry = after.ingest(EventKind.FEEDBACK, [again], NOW + timedelta(days=90))[again]
+    users = [row["user_id"] for row in after.rows(GROUND_TRUTH, [again])]
     assert users.count(PERSON) == 1, "what came after the erasure is theirs to give"
     # The unknown old event, and the four of the segment that the erasure had found.
     assert entry.rows_by_reason["erased"] == 5
@@ -247,11 +282,10 @@ def test_a_replay_does_not_bring_the_person_back_and_a_new_event_does(bench: Wor
     assert entry.rows_kept == 6
 
 
-def test_without_its_key_nothing_is_ingested(bench: Workbench, place: Place) -> None:
-    forget(place)
-    key_file(bench.lake).unlink()
+def test_without_its_key_nothing_is_ingested(after: Workbench) -> None:
+    key_file(after.lake).unlink()
     with pytest.raises(SettingsError, match="FLYWHEEL_ERASURE_KEY"):
-        bench.ingest(EventKind.FEEDBACK, DAYS)
+        after.ingest(EventKind.FEEDBACK, DAYS)
 
 
 def test_a_plan_counts_and_changes_nothing(bench: Workbench, place: Place) -> None:
@@ -273,9 +307,9 @@ def test_files_wait_out_their_grace(bench: Workbench, place: Place) -> None:
     assert all(path.startswith("warehouse/") for path in left), left
 
 
-def test_an_exclusion_of_the_person_names_nobody_afterwards(bench: Workbench, place: Place) -> None:
-    receipt = forget(place)
-    (exclusion,) = every_exclusion(bench.lake)
+def test_an_exclusion_of_the_person_names_nobody_afterwards(after: Workbench, forgotten: Forgotten) -> None:
+    receipt = forgotten.receipt
+    (exclusion,) = every_exclusion(after.lake)
     assert exclusion.rule.user_id == f"erased:{receipt.id}"
     assert exclusion.reason == f"erased:{receipt.id} is a vandal"
     assert receipt.outside["decisions"] == 2
