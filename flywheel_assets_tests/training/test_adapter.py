@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,84 +36,105 @@ def export(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def asked(export: Path, tmp_path: Path) -> TrainingRequest:
+    return second_long(export, tmp_path)
+
+
+def second_long(export: Path, root: Path, **recipe: Any) -> TrainingRequest:
     """A training of a second, on a base model that writes noise."""
-    asked: TrainingRequest = world.request(
-        export, world.blank_base(), tmp_path, sft_epochs=1.0, selection_min_rows=1, selection_share=0.2
+    request: TrainingRequest = world.request(
+        export, world.blank_base(), root, sft_epochs=1.0, selection_min_rows=1, selection_share=0.2, **recipe
     )
-    return asked
+    return request
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `asked` leaves behind; tests that write train or copy it to folders of their own."""
+
+    export: Path
+    output: Path
+    work: Path
+    report: TrainingReport
+
+    def copied(self, root: Path) -> Path:
+        """Its result under `root`, as a training there would have left it."""
+        return Path(shutil.copytree(self.output, root / "training"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    root = tmp_path_factory.mktemp("trained")
+    export = world.write_version(root / "export", small_week())
+    request = second_long(export, root)
+    return Trained(export, root / "training", root / "work", train_adapter(request))
 
 
 def changed(asked: TrainingRequest, **fields: Any) -> TrainingRequest:
     return msgspec.structs.replace(asked, **fields)
 
 
-def test_everything_exported_is_accounted_for_and_reported(asked: TrainingRequest, tmp_path: Path) -> None:
-    report = train_adapter(asked)
+def test_everything_exported_is_accounted_for_and_reported(trained: Trained) -> None:
+    report = trained.report
     rows = report.rows
     assert rows.pairs_exported == rows.pairs_used + rows.pairs_kept_back + rows.pairs_dropped == 24
     assert rows.accepted_exported == rows.accepted_used + rows.accepted_kept_back + rows.accepted_dropped == 6
     assert rows.pairs_kept_back > 0
     assert set(report.stages) == {"sft", "preference"}
     assert report.chosen_stage in report.why.lower() or "second stage" in report.why
-    deltas = pq.read_table(tmp_path / "training" / "deltas.parquet")
+    deltas = pq.read_table(trained.output / "deltas.parquet")
     assert deltas.num_rows == rows.pairs_used == report.delta_rows
     exported = {row.pair_id for row in small_week()[ExportSet.TRAIN]}
     assert set(deltas["pair_id"].to_pylist()) < exported
     assert report.mean_delta_chosen == pytest.approx(sum(deltas["delta_chosen"].to_pylist()) / deltas.num_rows)
     assert report.parameters()["sft_epochs"] == 1.0
-    written = (tmp_path / "training" / "training.json").read_bytes()
+    written = (trained.output / "training.json").read_bytes()
     assert msgspec.json.decode(written, type=TrainingReport) == report
 
 
-def test_the_result_folder_holds_two_adapters_and_the_work_folder_no_rows(
-    asked: TrainingRequest, tmp_path: Path
-) -> None:
-    report = train_adapter(asked)
-    output = tmp_path / "training"
+def test_the_result_folder_holds_two_adapters_and_the_work_folder_no_rows(trained: Trained) -> None:
+    output = trained.output
     assert sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()) == [
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "deltas.parquet"),
         *("sft_adapter/adapter_config.json", "sft_adapter/adapter_model.safetensors", "training.json"),
     ]
-    assert adapter_sha256(output / "adapter") == report.adapter_sha256
-    assert {path.name for path in (tmp_path / "work").iterdir()} <= {"owner.txt", "trainer.lock"}
+    assert adapter_sha256(output / "adapter") == trained.report.adapter_sha256
+    assert {path.name for path in trained.work.iterdir()} <= {"owner.txt", "trainer.lock"}
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(
-    asked: TrainingRequest, export: Path, tmp_path: Path
+    trained: Trained, asked: TrainingRequest, export: Path, tmp_path: Path
 ) -> None:
-    elsewhere = {"output_dir": str(tmp_path / "again" / "training"), "work_dir": str(tmp_path / "again" / "work")}
-    first, again = train_adapter(asked), train_adapter(changed(asked, **elsewhere))
+    first, again = trained.report, train_adapter(asked)
     assert (first.adapter_sha256, first.sft_adapter_sha256) == (again.adapter_sha256, again.sft_adapter_sha256)
-    other = world.request(export, world.blank_base(), tmp_path / "other", sft_epochs=1.0, seed=1)
+    other = second_long(export, tmp_path / "other", seed=1)
     assert train_adapter(other).sft_adapter_sha256 != first.sft_adapter_sha256
 
 
-def test_a_finished_training_is_verified_and_returned(asked: TrainingRequest, tmp_path: Path) -> None:
-    first = train_adapter(asked)
-    moved = tmp_path / "moved"
-    shutil.move(tmp_path / "training", moved)
-    assert train_adapter(changed(asked, output_dir=str(moved))) == first
+def test_a_finished_training_is_verified_and_returned(trained: Trained, asked: TrainingRequest, tmp_path: Path) -> None:
+    moved = trained.copied(tmp_path / "moved")
+    assert train_adapter(changed(asked, output_dir=str(moved))) == trained.report
     (moved / "sft_adapter" / "adapter_model.safetensors").write_bytes(b"damaged")
     with pytest.raises(ManifestMismatchError, match="sft_adapter"):
         train_adapter(changed(asked, output_dir=str(moved)))
 
 
-def test_a_result_is_never_given_to_another_request(asked: TrainingRequest, export: Path, tmp_path: Path) -> None:
-    train_adapter(asked)
+def test_a_result_is_never_given_to_another_request(trained: Trained, export: Path, tmp_path: Path) -> None:
+    trained.copied(tmp_path)
     with pytest.raises(VersionConflictError, match="another request"):
         train_adapter(world.request(export, world.blank_base(), tmp_path, sft_epochs=2.0))
 
 
-def test_work_of_another_request_is_not_resumed(asked: TrainingRequest, export: Path, tmp_path: Path) -> None:
+def test_work_of_another_request_is_not_resumed(
+    trained: Trained, asked: TrainingRequest, export: Path, tmp_path: Path
+) -> None:
     """The first request finished its SFT stage and died; the second has another rate and the same work folder."""
-    straight = train_adapter(changed(asked, output_dir=str(tmp_path / "o"), work_dir=str(tmp_path / "w")))
-    other = world.request(export, world.blank_base(), tmp_path, sft_epochs=2.0)
+    other = world.request(export, world.blank_base(), tmp_path, sft_epochs=2.0, preference_epochs=0.0)
     train_adapter(changed(other, work_dir=asked.work_dir, output_dir=str(tmp_path / "other")))
     shutil.copytree(tmp_path / "other" / "sft_adapter", Path(asked.work_dir) / "sft" / "result")
     (Path(asked.work_dir) / "sft" / "result" / "stage.json").write_text(
         '{"steps":1,"resumed_from_step":0,"loss":1.0,"seconds":1.0}'
     )
-    assert train_adapter(asked).sft_adapter_sha256 == straight.sft_adapter_sha256
+    assert train_adapter(asked).sft_adapter_sha256 == trained.report.sft_adapter_sha256
 
 
 def test_a_changed_export_is_refused(asked: TrainingRequest, export: Path) -> None:
@@ -194,7 +216,7 @@ def run(request: Path, *, wait: bool = True) -> "subprocess.Popen[str]":
 
 
 def test_a_failure_is_one_json_line_an_error_file_and_an_exit_code(
-    asked: TrainingRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Trained, asked: TrainingRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = world.write_request(tmp_path / "request.json", changed(asked, manifest_sha256="0" * 64))
     assert main([str(request)]) == 1
@@ -202,6 +224,7 @@ def test_a_failure_is_one_json_line_an_error_file_and_an_exit_code(
     failure = json.loads(line)
     assert (failure["error"], failure["is_transient"]) == ("ManifestMismatchError", False)
     assert json.loads((tmp_path / "work" / "error.json").read_text()) == failure
+    trained.copied(tmp_path)
     assert main([str(world.write_request(tmp_path / "request.json", asked))]) == 0
     assert not (tmp_path / "work" / "error.json").exists()
 
