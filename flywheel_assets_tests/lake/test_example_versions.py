@@ -92,29 +92,46 @@ def test_a_later_label_supersedes_silence(bench: Workbench, versions: Versions) 
     assert manifest.dropped == {"superseded": 1}
 
 
-@pytest.mark.parametrize(
-    ("sources", "outcome"),
-    [
-        ([("analyst", "false"), ("chargeback", "true")], None),
-        ([("analyst", "false"), ("chargeback", "true"), ("reviewer", "true")], True),
-        ([("customer", "true"), ("analyst", "false")], False),
-        ([("customer", "true"), ("merchant", "false")], False),  # neither is trusted: the newest
-        ([("analyst", "false"), ("analyst", "true")], True),  # a correction
-    ],
-)
-def test_labels_are_resolved_by_trust_and_then_time(
-    bench: Workbench, versions: Versions, sources: list[tuple[str, str]], outcome: bool | None
-) -> None:
-    said = [
-        label(day(2), "x", event_id=f"l{number}", labeling_source=source, label=word, received_at=at)
-        for number, (source, word) in enumerate(sources)
-        for at in [datetime(2026, 3, 4, 10, number, tzinfo=UTC)]
-    ]
-    run(bench, [score(DAY, "x"), *said, score(DAY, "other")], LAST)
+CONTRADICTIONS: dict[str, tuple[list[tuple[str, str]], bool | None]] = {
+    # Who said what, in this order, and what holds.
+    "two trusted": ([("analyst", "false"), ("chargeback", "true")], None),
+    "a reviewer over two trusted": ([("analyst", "false"), ("chargeback", "true"), ("reviewer", "true")], True),
+    "trusted over others": ([("customer", "true"), ("analyst", "false")], False),
+    "nobody trusted: the newest": ([("customer", "true"), ("merchant", "false")], False),
+    "a correction": ([("analyst", "false"), ("analyst", "true")], True),
+}
+
+
+@pytest.fixture(scope="module")
+def contradicted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, dict[str, dict[str, Any]]]:
+    """A version of one prediction for each contradiction; tests read it."""
+    bench = Workbench(tmp_path_factory.mktemp("contradicted"), tables=CLASSIFICATION_TABLES)
+    versions = Versions(bench.root / "versions", APPLICATION)
+    events = [score(DAY, "other")]
+    for name, (sources, _) in CONTRADICTIONS.items():
+        events.append(score(DAY, name))
+        for number, (source, word) in enumerate(sources):
+            at = datetime(2026, 3, 4, 10, number, tzinfo=UTC)
+            known = {"event_id": f"{name} {number}", "labeling_source": source, "label": word, "received_at": at}
+            events.append(label(day(2), name, **known))
+    run(bench, events, LAST)
     manifest = cut(bench, versions)
-    found = rows(versions, ExportSet.TRAIN).get("x")
-    assert (found["is_positive"] if found else None) == outcome
-    assert manifest.dropped.get("disputed", 0) == (len(said) if outcome is None else 0)
+    bench.lake.catalog.engine.dispose()
+    return manifest, rows(versions, ExportSet.TRAIN)
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_labels_are_resolved_by_trust_and_then_time(
+    contradicted: tuple[Manifest, dict[str, dict[str, Any]]], name: str
+) -> None:
+    found = contradicted[1].get(name)
+    assert (found["is_positive"] if found else None) == CONTRADICTIONS[name][1]
+
+
+def test_only_labels_that_nobody_can_rank_are_disputed(
+    contradicted: tuple[Manifest, dict[str, dict[str, Any]]],
+) -> None:
+    assert contradicted[0].dropped.get("disputed") == len(CONTRADICTIONS["two trusted"][0])
 
 
 def test_weights_are_inverse_probabilities_with_recency_and_propensity(bench: Workbench, versions: Versions) -> None:
