@@ -10,10 +10,16 @@ summary, and an attempt that finds its key among main's ancestors is over.
 
 An advisory lock ends with its connection, which Postgres may lose while its holder works on. Whoever is about to make
 something visible therefore asks `assert_locks_held` first. See docs/adr/0022.
+
+What several tables and the ledger must agree on is no single commit. The same locks, shared by some and taken alone by
+others, keep those apart: see `lake.daily_steps`.
 """
 
+import fcntl
 import hashlib
 import logging
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -45,11 +51,15 @@ _WAITS = {
 _KEPT_ALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 """By which Postgres finds out, in a minute instead of two hours, that the machine of a lock's holder has vanished."""
 _held: ContextVar[tuple["_AdvisoryLock", ...]] = ContextVar("held", default=())
+# Asked for every 10 ms, not every 50: with eight writers the longest wait was 4.9 s instead of 11.8.
+_POLL_S = 0.01
 _Result = TypeVar("_Result")
 
 
 @contextmanager
-def commit_lock(catalog_uri: str, folder: Path, name: str, timeout_s: float) -> Iterator[None]:
+def commit_lock(
+    catalog_uri: str, folder: Path, name: str, timeout_s: float, *, is_shared: bool = False
+) -> Iterator[None]:
     """Hold the lock `name`, which every writer of the catalog sees; it ends with its process.
 
     Args:
@@ -57,18 +67,25 @@ def commit_lock(catalog_uri: str, folder: Path, name: str, timeout_s: float) -> 
         folder: where file locks lie.
         name: what is locked, for instance `assistant.curated_dpo_pairs`.
         timeout_s: how long to wait for another holder.
+        is_shared: others who share it may hold it, too; nobody holds it alone meanwhile.
 
     Raises:
         CommitContentionError: somebody else held it for all of `timeout_s`.
         CatalogUnavailableError: Postgres does not answer.
     """
     if catalog_uri.startswith("postgresql"):
-        with _advisory_lock(catalog_uri, name, timeout_s):
+        with _advisory_lock(catalog_uri, name, timeout_s, is_shared):
             yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    # Asked for every 10 ms, not every 50: with eight writers the longest wait was 4.9 s instead of 11.8.
-    lock = FileLock(folder / f"{name}.lock", poll_interval=0.01)
+    path = folder / f"{name}.lock"
+    with _shared_file_lock(path, name, timeout_s) if is_shared else _file_lock(path, name, timeout_s):
+        yield
+
+
+@contextmanager
+def _file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
+    lock = FileLock(path, poll_interval=_POLL_S)
     try:
         lock.acquire(timeout=timeout_s)
     except Timeout as error:
@@ -77,6 +94,25 @@ def commit_lock(catalog_uri: str, folder: Path, name: str, timeout_s: float) -> 
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _shared_file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
+    """The shared kind of what `FileLock` takes: an flock of the same file, which filelock does not offer."""
+    deadline = time.monotonic() + timeout_s
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise _busy(name, timeout_s) from error
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def assert_locks_held() -> None:
@@ -92,8 +128,9 @@ def assert_locks_held() -> None:
 class _AdvisoryLock:
     """A lock that lives as long as its connection."""
 
-    def __init__(self, name: str, connection: "Connection") -> None:
+    def __init__(self, name: str, connection: "Connection", is_shared: bool) -> None:
         self._name, self._connection = name, connection
+        self._kind = "_shared" if is_shared else ""
         # 63 bits of the name: Postgres knows advisory locks by a signed 64-bit number.
         digest = hashlib.blake2b(f"flywheel:{name}".encode(), digest_size=8).digest()
         self._number = {"number": int.from_bytes(digest) >> 1}
@@ -104,7 +141,7 @@ class _AdvisoryLock:
 
         self._connection.execute(text(f"SET lock_timeout = {int(timeout_s * 1000):d}; {_KEPT_ALIVE}"))
         try:
-            self._connection.execute(text("SELECT pg_advisory_lock(:number)"), self._number)
+            self._connection.execute(text(f"SELECT pg_advisory_lock{self._kind}(:number)"), self._number)
         except OperationalError as error:
             if "lock timeout" in str(error):
                 raise _busy(self._name, timeout_s) from error
@@ -124,22 +161,23 @@ class _AdvisoryLock:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            self._connection.execute(text("SELECT pg_advisory_unlock(:number)"), self._number)
+            self._connection.execute(text(f"SELECT pg_advisory_unlock{self._kind}(:number)"), self._number)
         except SQLAlchemyError as error:
             # The lock has ended with the connection. Raised, this would hide how the work under it went.
             log.warning("the lock %s was lost before it was released (%s)", self._name, type(error).__name__)
 
 
 @contextmanager
-def _advisory_lock(catalog_uri: str, name: str, timeout_s: float) -> Iterator[None]:
+def _advisory_lock(catalog_uri: str, name: str, timeout_s: float, is_shared: bool) -> Iterator[None]:
     with ExitStack() as stack:
         with outages_told():
             # Held by the connection, not by a transaction: the catalog's own transactions come and go meanwhile.
-            lock = _AdvisoryLock(name, stack.enter_context(_lock_engine(catalog_uri).connect()))
+            lock = _AdvisoryLock(name, stack.enter_context(_lock_engine(catalog_uri).connect()), is_shared)
             lock.acquire(timeout_s)
         stack.callback(lock.release)
-        outer = _held.set((*_held.get(), lock))
-        stack.callback(_held.reset, outer)
+        _held.set((*_held.get(), lock))
+        # Not by the token of `set`: locks need not end in the order in which they began.
+        stack.callback(lambda: _held.set(tuple(each for each in _held.get() if each is not lock)))
         yield
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from flywheel_assets.curation.breaker import BreakerLimits, inspect_day
 from flywheel_assets.curation.pairs import GateRules, curate, withheld
 from flywheel_assets.lake import breaker, ledger
-from flywheel_assets.lake.failed_steps import removes_unfinished
+from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, Lake
 from flywheel_assets.records import Reason
@@ -23,7 +23,7 @@ from flywheel_assets.records import Reason
 CURATION_STAGE = "curation"
 
 
-@removes_unfinished
+@daily_step
 def curate_days(
     lake: Lake, days: Sequence[date], start: date, rules: GateRules, limits: BreakerLimits, stamp: RunStamp
 ) -> dict[date, LedgerEntry]:

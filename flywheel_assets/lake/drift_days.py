@@ -16,7 +16,7 @@ from flywheel_assets import records
 from flywheel_assets.curation.sampling import draw_sql
 from flywheel_assets.curation.score_contract import ScoreContract, features_of
 from flywheel_assets.drift import DriftLimits, DriftReference, breaches, compare
-from flywheel_assets.lake.failed_steps import removes_unfinished
+from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import RunStamp, day_range
 from flywheel_assets.lake.tables import DRIFT_REPORTS, RAW_SCORES, Lake
 
@@ -38,7 +38,7 @@ def read_reference(version: str, file: Path) -> Reference:
     return Reference(version, msgspec.json.decode(file.read_bytes(), type=DriftReference))
 
 
-@removes_unfinished
+@daily_step
 def report_drift(
     lake: Lake,
     days: Sequence[date],

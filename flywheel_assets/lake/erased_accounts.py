@@ -26,19 +26,17 @@ LandedHashes = Mapping[str, Mapping[date, str]]
 """Per raw table the content hash of every landed day."""
 
 
-def days_not_stale(lake: Lake, lookback: Lookback, start: date) -> dict[str, set[date]]:
-    """Per derived table the days that are not stale."""
-    fresh = {}
-    for asset, inputs in lookback.items():
-        stale = ledger.stale_days(lake, asset, inputs, start)
-        fresh[asset] = set(ledger.entries_of(lake, asset)) - set(stale)
-    return fresh
-
-
 def days_in_step(lake: Lake, landed: LandedHashes) -> dict[str, set[date]]:
-    """Per raw table the days that were made from what lies in landing now."""
+    """Per raw table the closed days that were made from what lies in landing now.
+
+    To an open day capture may add before the erasure is over: its entry would name segments that nobody has ingested.
+    """
     return {
-        table: {day for day, entry in ledger.entries_of(lake, table).items() if hashes.get(day) == entry.content_hash}
+        table: {
+            day
+            for day, entry in ledger.entries_of(lake, table).items()
+            if entry.is_closed and hashes.get(day) == entry.content_hash
+        }
         for table, hashes in landed.items()
     }
 
@@ -48,7 +46,6 @@ def settle_accounts(
     tables: ApplicationTables,
     touched: Mapping[str, list[Partition]],
     in_step: Mapping[str, list[date]],
-    fresh: Mapping[str, list[date]],
     landed: LandedHashes,
     lookback: Lookback,
     start: date,
@@ -56,12 +53,14 @@ def settle_accounts(
 ) -> None:
     """Set the entries of every day that the erasure touched to what the tables and landing hold now, in one commit.
 
+    What was stale before stays so. That is asked of the entries as they are now, not as the erasure found them: one
+    that was killed may be finished days later, when runs have written some of them anew.
+
     Args:
         lake: the application's tables.
         tables: which of them its daily assets fill.
         touched: partitions that were rewritten, by table.
         in_step: days whose entry was that of what had landed, by raw table.
-        fresh: days that were not stale, by derived table.
         landed: content hashes of the landed days as they are now.
         lookback: of the derived tables.
         start: the application's first day.
@@ -84,15 +83,10 @@ def settle_accounts(
             if day in entries:
                 entries[day] = replace(entries[day], content_hash=landed[spec.name].get(day, entries[day].content_hash))
     for asset, inputs in lookback.items():
-        for day in fresh.get(asset, []):
-            if entry := after[asset].get(day):
-                hashes = {
-                    name: ledger.window_hash(
-                        after[name], ledger.day_range(max(start, day - timedelta(days=days_before)), day)
-                    )
-                    for name, days_before in inputs.items()
-                }
-                after[asset][day] = replace(entry, input_hashes=hashes)
+        for day, entry in after[asset].items():
+            if _windows(before, inputs, start, day).items() <= entry.input_hashes.items():
+                now = {**entry.input_hashes, **_windows(after, inputs, start, day)}
+                after[asset][day] = replace(entry, input_hashes=now)
     joined = tables.joined.name
     _rename_judged_days(
         lake,
@@ -102,6 +96,16 @@ def settle_accounts(
     changed = [entry for asset in assets for day, entry in after[asset].items() if entry != before[asset][day]]
     if changed:
         ledger.record(lake, changed, stamp)
+
+
+def _windows(
+    entries: Mapping[str, Mapping[date, LedgerEntry]], inputs: Mapping[str, int], start: date, day: date
+) -> dict[str, str]:
+    """What a day's entry says of its inputs if it was made from these."""
+    return {
+        name: ledger.window_hash(entries[name], ledger.day_range(max(start, day - timedelta(days=days_before)), day))
+        for name, days_before in inputs.items()
+    }
 
 
 def _recounted(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:

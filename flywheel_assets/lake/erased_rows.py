@@ -92,7 +92,7 @@ def erase_head(
         PartitionChangedError: others wrote the person's rows again each time.
     """
     removed = 0
-    # A daily run may write a day between our read and our commit: its rows stay, and are looked at again.
+    # Daily steps wait. What somebody writes all the same between our read and our commit stays, and is looked at again.
     for _ in range(_ATTEMPTS):
         found = find_rows(lake, spec, traces)
         if not found:

@@ -32,7 +32,7 @@ from flywheel_assets import records
 from flywheel_assets.errors import InvalidRuleError
 from flywheel_assets.lake.commits import assert_locks_held, commit_lock
 from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erased_accounts import LandedHashes, Lookback, days_in_step, days_not_stale, settle_accounts
+from flywheel_assets.lake.erased_accounts import LandedHashes, Lookback, days_in_step, settle_accounts
 from flywheel_assets.lake.erased_decisions import forget_in_decisions
 from flywheel_assets.lake.erased_people import erasure_key, keyed_hash
 from flywheel_assets.lake.erased_rows import Partition, erase_head, find_rows, read_rows, total
@@ -149,36 +149,50 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
         InvalidRuleError: the reason quotes the user id.
         OpenSegmentError: capture still writes a segment that holds the person's events, or a landing day is about to
             close; nothing was changed.
-        CommitContentionError: another erasure is at work, or a version is being cut.
+        CommitContentionError: another erasure is at work, or a daily step, and was for ten minutes; or a version is
+            being cut, and was for two.
         DiskFullError: no space is left; given again it finishes.
-        PartitionChangedError: a run keeps writing the person's rows; given again when it has ended it finishes.
+        PartitionChangedError: somebody who holds no lock keeps writing the person's rows; given again it finishes.
         LandingError: landing lies on S3, which failed; repeat.
     """
     lake, traces = place.lake, plan.traces
     if traces.user_id in reason:
         raise InvalidRuleError("the reason names the person, and would be kept for ever: leave the user id out of it")
-    place.landing.refuse_open_segments(traces.covers_line)
-    refuse_while_closing(now.date() - timedelta(days=1), now)
-    # One at a time: two that rewrite the same days would each take the other's work for leftovers.
-    alone = commit_lock(lake.catalog_uri, lake.scratch / "locks", f"{lake.application}.erasure", _LOCK_TIMEOUT_S)
-    # And no cut beside it: a version would be exported, and tagged, with what was read before.
-    with alone, lake.cutting(), full_disk_told(place.landing.folder, place.versions.root, *lake.places):
-        return _erase(place, traces, who, reason, now, grace)
-
-
-def _erase(place: Place, traces: Traces, who: str, reason: str, now: datetime, grace: timedelta) -> Receipt:
-    lake, tables = place.lake, place.tables
     began = time.monotonic()
 
     def clock() -> datetime:
         return now + timedelta(seconds=time.monotonic() - began)
 
+    # One at a time: two that rewrite the same days would each take the other's work for leftovers.
+    alone = commit_lock(lake.catalog_uri, lake.scratch / "locks", f"{lake.application}.erasure", _LOCK_TIMEOUT_S)
+    # And neither a daily step nor a cut beside it: they would write, export and tag what was read before.
+    with (
+        alone,
+        lake.between_daily_steps(),
+        lake.cutting(),
+        full_disk_told(place.landing.folder, place.versions.root, *lake.places),
+    ):
+        # Asked now, not before waiting: a day may be about to close meanwhile.
+        place.landing.refuse_open_segments(traces.covers_line)
+        refuse_while_closing(clock().date() - timedelta(days=1), clock())
+        return _erase(place, traces, who, reason, now, clock, grace)
+
+
+def _erase(
+    place: Place,
+    traces: Traces,
+    who: str,
+    reason: str,
+    now: datetime,
+    clock: Callable[[], datetime],
+    grace: timedelta,
+) -> Receipt:
+    lake, tables = place.lake, place.tables
     erasure = records.stable_id("erasure", lake.application, now.isoformat(), who)[:8]
     key = _remember(lake, traces, erasure, who, reason, now)
     stamp = RunStamp(f"erasure {erasure}", ERASURE_CODE_VERSION, now)
     journal = Journal.at(
         receipt_path(place.versions, erasure).with_name(f"unfinished-{key}.json"),
-        days_not_stale(lake, place.lookback_days, place.start),
         days_in_step(lake, _landed_hashes(place, now)),
     )
 
@@ -208,7 +222,6 @@ def _erase(place: Place, traces: Traces, who: str, reason: str, now: datetime, g
         tables,
         progress.touched,
         progress.in_step,
-        progress.fresh,
         _landed_hashes(place, now),
         place.lookback_days,
         place.start,

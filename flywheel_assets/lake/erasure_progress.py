@@ -19,12 +19,10 @@ from flywheel_assets.lake.files import replace_file
 
 
 class Progress(msgspec.Struct, kw_only=True):
-    """How things stood before the first attempt, and what all attempts have done."""
+    """How things stood before the attempts, and what all of them have done."""
 
-    fresh: dict[str, list[date]]
-    """Per derived table the days that were not stale: the erasure must not make them so."""
-    in_step: dict[str, list[date]]
-    """Per raw table the days whose ledger entry was that of what had landed."""
+    in_step: dict[str, list[date]] = {}
+    """Per raw table the days whose ledger entry was that of what had landed when one of the attempts began."""
     touched: dict[str, list[Partition]] = {}
     """Per table the partitions that were, or are about to be, rewritten."""
     rows: dict[str, dict[str, int]] = {}
@@ -45,14 +43,11 @@ class Journal:
     progress: Progress
 
     @classmethod
-    def at(cls, path: Path, fresh: Mapping[str, Iterable[date]], in_step: Mapping[str, Iterable[date]]) -> "Journal":
-        """Go on from an attempt that was killed, or begin with how things stand now."""
-        if path.exists():
-            return cls(path, msgspec.json.decode(path.read_bytes(), type=Progress))
-        progress = Progress(
-            fresh={name: sorted(days) for name, days in fresh.items()},
-            in_step={name: sorted(days) for name, days in in_step.items()},
-        )
+    def at(cls, path: Path, in_step: Mapping[str, Iterable[date]]) -> "Journal":
+        """Go on from an attempt that was killed, or begin; runs may have ingested days since."""
+        progress = msgspec.json.decode(path.read_bytes(), type=Progress) if path.exists() else Progress()
+        for table, days in in_step.items():
+            progress.in_step[table] = sorted({*progress.in_step.get(table, []), *days})
         journal = cls(path, progress)
         journal._save()
         return journal

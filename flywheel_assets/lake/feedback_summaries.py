@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from flywheel_assets.lake import ledger
-from flywheel_assets.lake.failed_steps import removes_unfinished
+from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables import FEEDBACK_SUMMARY, JOINED_FEEDBACK, Lake
 
@@ -37,7 +37,7 @@ _SUMMARY = """
 """
 
 
-@removes_unfinished
+@daily_step
 def summarize_days(lake: Lake, days: Sequence[date], stamp: RunStamp) -> dict[date, LedgerEntry]:
     """Replace partitions `days` of the summary: one row per model version that anybody reacted to.
 

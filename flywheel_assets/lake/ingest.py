@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.erased_people import ErasedPeople, erased_people
-from flywheel_assets.lake.failed_steps import full_disk_told, removes_unfinished
+from flywheel_assets.lake.failed_steps import full_disk_told
 from flywheel_assets.lake.landed_files import LandedFile, without_rows
 from flywheel_assets.lake.landed_lines import RefusedLine, read_lines
 from flywheel_assets.lake.landing import EventKind, LandedDay, LandingZone
@@ -41,7 +42,7 @@ def raw_table(kind: EventKind, tables: ApplicationTables) -> TableSpec:
     return tables.predictions if kind is EventKind.PREDICTION else GROUND_TRUTH
 
 
-@removes_unfinished
+@daily_step
 def ingest_days(
     lake: Lake,
     landing: Path | ObjectLanding,

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from flywheel_assets import records
 from flywheel_assets.joining import DayAccount, JoinedKeys, JoinWindow, join_keys
 from flywheel_assets.lake import ledger
-from flywheel_assets.lake.failed_steps import removes_unfinished
+from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.matched_rows import fetch_matched
 from flywheel_assets.lake.tables import (
@@ -30,7 +30,7 @@ from flywheel_assets.lake.tables import (
 from flywheel_assets.records import Reason
 
 
-@removes_unfinished
+@daily_step
 def join_days(
     lake: Lake,
     days: Sequence[date],

@@ -103,6 +103,10 @@ def maintain(
         rules: what may be removed.
         stamp: who, and when it is.
         s3_client: for what a bucket keeps of deleted files; None: the warehouse is on a disk.
+
+    Raises:
+        CommitContentionError: there was something to trim or to retire, and a daily step or an erasure was at work for
+            ten minutes; it is safe to run again.
     """
     now = stamp.now
     before = storage_by_stage(lake, tables, versions, landing_root)
@@ -176,9 +180,17 @@ def trim_predictions(
 
     The outcome of those days is known: what nobody reacted to will not be joined any more. Classifiers keep everything,
     since silence is what they learn from. Returns the rows dropped by day, which the ledger counts as `trimmed`.
+
+    Raises:
+        CommitContentionError: a daily step or an erasure was at work for ten minutes; it is safe to run again.
     """
     if not tables.is_text:
         return {}
+    with lake.between_daily_steps():
+        return _trim(lake, tables, last, share, stamp)
+
+
+def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp: RunStamp) -> dict[date, int]:
     spec = tables.predictions
     entries = ledger.entries_of(lake, spec.name)
     due = [
@@ -206,7 +218,7 @@ def trim_predictions(
             try:
                 lake.replace_days(spec, [day], {day: file} if file else {}, properties, seen=seen)
             except PartitionChangedError:
-                # Written by an erasure or a backfill, whose rows are the right ones: trimmed next time.
+                # Written by somebody who does not know our lock: those rows are the right ones, trimmed next time.
                 if file:
                     file.unlink()
                 continue
@@ -221,7 +233,16 @@ def trim_predictions(
 
 
 def retire_segments(lake: Lake, tables: ApplicationTables, landing_root: Path, last: date, now: datetime) -> int:
-    """Remove the segments of days up to `last` that the tables hold as they were closed; `_CLOSED.json` stays."""
+    """Remove the segments of days up to `last` that the tables hold as they were closed; `_CLOSED.json` stays.
+
+    Raises:
+        CommitContentionError: a daily step, which may be reading them, or an erasure was at work for ten minutes.
+    """
+    with lake.between_daily_steps():
+        return _retire(lake, tables, landing_root, last, now)
+
+
+def _retire(lake: Lake, tables: ApplicationTables, landing_root: Path, last: date, now: datetime) -> int:
     removed = 0
     for kind, spec in ((EventKind.PREDICTION, tables.predictions), (EventKind.FEEDBACK, GROUND_TRUTH)):
         zone = LandingZone(landing_root, lake.application, kind)

@@ -15,7 +15,7 @@ from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
-from flywheel_assets.lake.failed_steps import removes_unfinished
+from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables import (
     GROUND_TRUTH,
@@ -41,7 +41,7 @@ def mining_lookback_days(window: JoinWindow, rules: MiningRules) -> Mapping[str,
     }
 
 
-@removes_unfinished
+@daily_step
 def mine_days(
     lake: Lake,
     days: Sequence[date],

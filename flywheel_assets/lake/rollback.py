@@ -117,14 +117,16 @@ def roll_back_data(
 ) -> None:
     """Carry out a plan; repeating it after a crash finishes it.
 
-    No version is cut meanwhile, and nobody is erased: the tag of the old head would keep the person's rows.
+    No version is cut meanwhile, and nobody is erased: the tag of the old head would keep the person's rows. No daily
+    step is at work: what it records last would be the account of a day that is gone.
 
     Raises:
         VersionConflictError: somebody has committed, cut a version or moved the tag since the plan was made; nothing
             was changed.
-        CommitContentionError: a version is being cut, or an erasure is at work, and was for two minutes.
+        CommitContentionError: a version was being cut for two minutes, or a daily step or an erasure was at work for
+            ten.
     """
-    with lake.cutting():
+    with lake.between_daily_steps(), lake.cutting():
         _refuse_outdated(lake, versions, gold, plan)
         _roll_back(lake, versions, gold, plan, who, reason, now)
 

@@ -12,7 +12,7 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cached_property
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _DEADLINE_S = 120.0
 _LOCK_TIMEOUT_S = 120.0
+_STEPS_TIMEOUT_S = 600.0
+"""A daily step takes a minute for a million rows, a range of days or an erasure several."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Lake:
             self._catalog_file.parent.mkdir(parents=True, exist_ok=True)
         # pyiceberg logs every commit's retries itself; ours are the ones that count.
         logging.getLogger("pyiceberg").setLevel(logging.ERROR)
-        with self._lock(f"{self.application}.catalog"), outages_told():
+        with self._lock(f"{self.application}.catalog", _LOCK_TIMEOUT_S), outages_told():
             return open_catalog(self.catalog_uri, self.warehouse, self.application, self.storage)
 
     @outages_told()
@@ -202,11 +204,32 @@ class Lake:
 
     def locked(self, spec: TableSpec) -> AbstractContextManager[None]:
         """The table's commit lock; every change of the table happens while it is held."""
-        return self._lock(self._full_name(spec))
+        return self._lock(self._full_name(spec), _LOCK_TIMEOUT_S)
 
     def cutting(self) -> AbstractContextManager[None]:
         """Held while a version is cut or rewritten, or gold is rolled back: one at a time for each application."""
-        return self._lock(f"{self.application}.versions")
+        return self._lock(f"{self.application}.versions", _LOCK_TIMEOUT_S)
+
+    @contextmanager
+    def in_daily_step(self) -> Iterator[None]:
+        """Held, beside other steps, from reading to recording; see `lake.daily_steps`."""
+        door, steps = self._daily_steps(is_shared=True)
+        with ExitStack() as held:
+            # Whoever waits to be alone keeps the door: steps that overlap would never let it in.
+            with door:
+                held.enter_context(steps)
+            yield
+
+    @contextmanager
+    def between_daily_steps(self) -> Iterator[None]:
+        """Held alone while days are rewritten that daily steps have written, with their accounts."""
+        door, steps = self._daily_steps(is_shared=False)
+        with door, steps:
+            yield
+
+    def _daily_steps(self, *, is_shared: bool) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        name = f"{self.application}.daily_steps"
+        return self._lock(f"{name}.door", _STEPS_TIMEOUT_S), self._lock(name, _STEPS_TIMEOUT_S, is_shared=is_shared)
 
     @property
     def places(self) -> list[Path]:
@@ -221,8 +244,8 @@ class Lake:
     def _full_name(self, spec: TableSpec) -> str:
         return f"{self.application}.{spec.name}"
 
-    def _lock(self, name: str) -> AbstractContextManager[None]:
-        return commit_lock(self.catalog_uri, self.scratch / "locks", name, _LOCK_TIMEOUT_S)
+    def _lock(self, name: str, timeout_s: float, *, is_shared: bool = False) -> AbstractContextManager[None]:
+        return commit_lock(self.catalog_uri, self.scratch / "locks", name, timeout_s, is_shared=is_shared)
 
     def replace_days(
         self,

@@ -138,6 +138,22 @@ def test_a_lock_that_stays_taken_is_a_transient_error(lake: Lake, monkeypatch: p
     assert lake.rows_per_day(GOLD) == {day(0): 2}
 
 
+def test_daily_steps_share_what_others_hold_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_STEPS_TIMEOUT_S", 0.2)
+    with as_another_process(lake) as other:
+        with lake.in_daily_step():
+            with other.in_daily_step():
+                pass
+            with pytest.raises(CommitContentionError, match="safe to run again"), other.between_daily_steps():
+                pytest.fail("alone beside a step")
+        with lake.between_daily_steps():
+            for others_wait in (other.in_daily_step, other.between_daily_steps):
+                with pytest.raises(CommitContentionError, match="safe to run again"), others_wait():
+                    pytest.fail("beside one who is alone")
+        with other.between_daily_steps():
+            pass
+
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 

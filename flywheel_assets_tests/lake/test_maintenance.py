@@ -86,12 +86,13 @@ def test_predictions_out_of_the_window_are_trimmed_to_what_is_referenced_and_a_s
 def test_a_day_that_is_written_while_it_is_trimmed_is_trimmed_the_next_time(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_day = Lake.write_day
+    """Daily steps wait for the trim; this is whoever does not."""
+    rows, write_day = bench.rows(RAW_PREDICTIONS, DAYS[:1]), Lake.write_day
 
     def write_and_wait(lake: Lake, *arguments: Any) -> Path | None:
         trimmed = write_day(lake, *arguments)
         monkeypatch.undo()
-        bench.ingest(EventKind.PREDICTION, DAYS[:1])
+        bench.write(RAW_PREDICTIONS, DAYS[0], rows)
         return trimmed
 
     monkeypatch.setattr(Lake, "write_day", write_and_wait)
