@@ -44,7 +44,9 @@ def erase(
         console.print("Repeat with --yes to erase them; nothing brings them back.")
         return
     now = datetime.now(UTC)
-    receipt = erasure.erase(place, plan, who=who_is(who), reason=reason, now=now, grace=timedelta(hours=grace_hours))
+    with console.status("erasing, once daily steps and cuts that are at work have ended"):
+        grace = timedelta(hours=grace_hours)
+        receipt = erasure.erase(place, plan, who=who_is(who), reason=reason, now=now, grace=grace)
     _print_receipt(receipt, stores.registry(application).champion())
     console.print(f"receipt: {erasure.receipt_path(place.versions, receipt.id)}", highlight=False, soft_wrap=True)
 
