@@ -553,6 +553,18 @@ def test_a_sweep_whose_lock_was_lost_deletes_nothing(
     behind.assert_sound()
 
 
+def test_a_daily_step_whose_lock_was_lost_writes_nothing(behind: Site, postgres: PostgresServer) -> None:
+    """Between its first read and its commit an erasure may have been there."""
+    behind.do("write gold", 0)
+    with behind.lake.in_daily_step():
+        behind.do("write gold", 0)
+        lose_locks(postgres)
+        with pytest.raises(LockLostError, match=r"let go of the lock assistant\.daily_steps .* safe to run again"):
+            behind.do("write gold", 1)
+    behind.do("write gold", 1)
+    behind.assert_sound()
+
+
 def test_a_lost_lock_is_free_at_once_and_hides_nothing(
     behind: Site, postgres: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
