@@ -13,10 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flywheel_assets.lake.outages import outages_told
+
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
 
 
+@outages_told()
 def look_up(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, pa.Array]) -> list[pa.Table]:
     """The rows of each data file whose id is one of its ids, with all columns of the file.
 
@@ -24,6 +27,9 @@ def look_up(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, pa.Array]) ->
         io: opens them.
         id_column: which column holds the ids.
         ids_by_uri: data files, and which of their rows to find; an id may be of several rows or none.
+
+    Raises:
+        StorageUnavailableError: the warehouse's S3 does not answer.
     """
 
     def rows_of(uri: str) -> pa.Table:
