@@ -147,7 +147,8 @@ def _typed(spec: TableSpec, columns: Mapping[str, str]) -> str:
 def _edits_behind(day: date, predictions: int) -> str:
     """The edits of a day before: about its own predictions, each twentieth."""
     edits = f"SELECT range * {round(1 / EDITED)} AS i FROM range({int(predictions * EDITED)})"
-    columns = _edit_columns(f"'{day}'", f"'{day}'", "'edited ' || i")
+    texts_shown = {"prompt": "'short'", "prompt_format": "'text'", "original_output": "'short'"}
+    columns = _edit_columns(f"'{day}'", f"'{day}'", "'edited ' || i", **texts_shown)
     return f"SELECT {columns} FROM ({edits})"
 
 
@@ -187,9 +188,8 @@ def _land(
     for name, values in (("i", pa.array(numbers)), ("about", about), ("final", finals)):
         edited = edited.append_column(name, values)
     connection.register("edits", edited)
-    columns = _edit_columns(
-        f"'{DAY}'", "about", "final", prompt="prompt", prompt_format="'text'", original_output="output"
-    )
+    texts_shown = {"prompt": "prompt", "prompt_format": "'text'", "original_output": "output"}
+    columns = _edit_columns(f"'{DAY}'", "about", "final", **texts_shown)
     _write_segment(connection, f"SELECT {columns} FROM edits", carried / "0000.jsonl")
     columns = _edit_columns(f"'{DAY}'", "about", "final")
     _write_segment(connection, f"SELECT {columns} FROM edits", bare / "0000.jsonl")

@@ -86,7 +86,13 @@ def join_keys(connection: duckdb.DuckDBPyConnection, days: Sequence[date], windo
         window: the application's windows.
     """
     first = min(days) - timedelta(days=window.account_lookback_days)
-    parameters = {"w": window.join_days, "span": window.match_lookback_days, "first": first, "last": max(days)}
+    parameters = {
+        "w": window.join_days,
+        "span": window.match_lookback_days,
+        "first": first,
+        "wanted_from": min(days),
+        "last": max(days),
+    }
     connection.register("wanted_days", pa.table({"day": pa.array(days, pa.date32())}))
     connection.execute(_FEEDBACK_RECEIPTS, parameters_in(_FEEDBACK_RECEIPTS, parameters))
     connection.execute(_PREDICTION_RECEIPTS, parameters_in(_PREDICTION_RECEIPTS, parameters))
@@ -102,10 +108,13 @@ def parameters_in(query: str, parameters: dict[str, object]) -> dict[str, object
     return {name: value for name, value in parameters.items() if f"${name}" in query}
 
 
-# One row per feedback event and day it was received on; is_first: not received in the `span` days before.
+# One row per feedback event and day it was received on; is_first: not received in the `span` days before. Feedback from
+# before the windows of the wanted days tells only that. `needs_prediction`: the wanted days' matches or accounts depend
+# on when its prediction came, unlike those of an earlier event that was complete when it arrived.
 _FEEDBACK_RECEIPTS = """
 CREATE OR REPLACE TEMP TABLE feedback_receipts AS
-SELECT *, previous IS NULL OR day - previous > $span AS is_first
+SELECT *, previous IS NULL OR day - previous > $span AS is_first,
+       day >= $wanted_from OR (day >= $wanted_from - $w AND NOT carries_text) AS needs_prediction
 FROM (
     SELECT event_id, prediction_id, received_date AS day, carries_text,
            lag(received_date) OVER (PARTITION BY event_id ORDER BY received_date) AS previous
@@ -114,7 +123,7 @@ FROM (
 )
 """
 
-# The same for predictions, of which only those that feedback names are kept.
+# The same for predictions, of which only those that feedback needs are kept.
 _PREDICTION_RECEIPTS = """
 CREATE OR REPLACE TEMP TABLE prediction_receipts AS
 SELECT *, previous IS NULL OR day - previous > $span AS is_first
@@ -122,7 +131,8 @@ FROM (
     SELECT prediction_id, day, lag(day) OVER (PARTITION BY prediction_id ORDER BY day) AS previous
     FROM (
         SELECT DISTINCT prediction_id, received_date AS day
-        FROM prediction_keys SEMI JOIN feedback_receipts USING (prediction_id)
+        FROM prediction_keys
+        SEMI JOIN (SELECT prediction_id FROM feedback_receipts WHERE needs_prediction) USING (prediction_id)
         WHERE received_date BETWEEN $first AND $last
     )
 )
@@ -136,7 +146,7 @@ WITH on_arrival AS (  -- the feedback comes last: its prediction is there alread
            min(p.day) AS earliest
     FROM feedback_receipts f
     LEFT JOIN prediction_receipts p ON p.prediction_id = f.prediction_id AND p.day BETWEEN f.day - $span AND f.day
-    WHERE f.is_first
+    WHERE f.is_first AND f.day >= $wanted_from - $w
     GROUP BY ALL
 ),
 complete_on_arrival AS (
@@ -150,7 +160,7 @@ later AS (  -- the prediction comes last: the first of its receipts, should it c
            min(p.day) AS prediction_date
     FROM prediction_receipts p
     JOIN feedback_receipts f ON f.prediction_id = p.prediction_id AND f.day BETWEEN p.day - $w AND p.day - 1
-    WHERE p.is_first AND f.is_first AND NOT f.carries_text
+    WHERE p.is_first AND f.is_first AND f.needs_prediction AND NOT f.carries_text
     GROUP BY ALL
 )
 SELECT * FROM complete_on_arrival
@@ -169,7 +179,7 @@ _OUTCOMES = """
 SELECT f.event_id, f.day AS feedback_date, min(c.completed_date) AS completed_date
 FROM feedback_receipts f
 LEFT JOIN completions c ON c.event_id = f.event_id AND c.completed_date BETWEEN f.day AND f.day + $w
-WHERE f.is_first
+WHERE f.is_first AND f.day >= $wanted_from - $w
 GROUP BY ALL
 """
 

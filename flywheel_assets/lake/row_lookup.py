@@ -33,11 +33,13 @@ def look_up(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, pa.Array]) ->
     """
 
     def rows_of(uri: str) -> pa.Table:
-        with io.new_input(uri).open() as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
+        # Buffering ahead asks S3 once for a row group, not once for each of its columns; on a disk it only costs.
+        is_remote = not uri.startswith(("file:", "/"))
+        with io.new_input(uri).open() as stream, pq.ParquetFile(stream, pre_buffer=is_remote) as file:
             return _rows(file, id_column, ids_by_uri[uri])
 
-    # On S3 a file is hundreds of requests that wait; here it is decompressing, which runs beside Python.
-    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as beside:
+    # More threads than cores decompress slower: their buffers go back and forth.
+    with ThreadPoolExecutor(os.cpu_count()) as beside:
         return list(beside.map(rows_of, ids_by_uri))
 
 
