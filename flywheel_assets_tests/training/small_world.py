@@ -118,8 +118,12 @@ def blank_base() -> Path:
     return save_base(_temporary_folder(), steps=0)
 
 
+# A test that moves temporary files for itself takes them away again, and the base with them.
+_TEMPORARY = tempfile.gettempdir()
+
+
 def _temporary_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="flywheel_base_"))
+    folder = Path(tempfile.mkdtemp(prefix="flywheel_base_", dir=_TEMPORARY))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
