@@ -139,7 +139,7 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
 
     Args:
         place: where the application's data lie.
-        plan: what `plan_erasure` found.
+        plan: what `plan_erasure` found; what has come since goes, too.
         who: decides.
         reason: why; must not name the person.
         now: events of the person received before are refused from now on.
@@ -172,7 +172,8 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
         lake.cutting(),
         full_disk_told(place.landing.folder, place.versions.root, *lake.places),
     ):
-        # Asked now, not before waiting: a day may be about to close meanwhile.
+        # Asked now, not before waiting: a day may be about to close meanwhile, and more of the person may have come.
+        traces = find_traces(lake, place.tables, place.landing, traces.user_id, _earlier(lake, traces.user_id))
         place.landing.refuse_open_segments(traces.covers_line)
         refuse_while_closing(clock().date() - timedelta(days=1), clock())
         return _erase(place, traces, who, reason, now, clock, grace)

@@ -18,7 +18,7 @@ from flywheel_assets.lake.failed_steps import removes_unfinished
 from flywheel_assets.lake.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions
 from flywheel_assets.lake.landing import EventKind, LandingZone
-from flywheel_assets.lake.ledger import RunStamp
+from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables import (
     BREAKER_DAYS,
     BREAKER_RESETS,
@@ -184,26 +184,28 @@ def trim_predictions(
     Raises:
         CommitContentionError: a daily step or an erasure was at work for ten minutes; it is safe to run again.
     """
-    if not tables.is_text:
+    # Asked before, too: whoever waits to be alone lets no other step begin.
+    if not tables.is_text or not _due_to_trim(lake, tables, last):
         return {}
     with lake.between_daily_steps():
         return _trim(lake, tables, last, share, stamp)
 
 
+def _due_to_trim(lake: Lake, tables: ApplicationTables, last: date) -> dict[date, LedgerEntry]:
+    return {
+        day: each
+        for day, each in ledger.entries_of(lake, tables.predictions.name).items()
+        if day <= last and each.is_closed and each.rows_kept and Reason.TRIMMED.value not in each.rows_by_reason
+    }
+
+
 def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp: RunStamp) -> dict[date, int]:
     spec = tables.predictions
-    entries = ledger.entries_of(lake, spec.name)
-    due = [
-        day
-        for day, each in entries.items()
-        if day <= last and each.is_closed and each.rows_kept and Reason.TRIMMED.value not in each.rows_by_reason
-    ]
     dropped: dict[date, int] = {}
     changed = []
     with lake.connect() as connection:
         lake.register(connection, tables.joined, None, ["prediction_id", "prediction_received_date"], view="joined")
-        for day in due:
-            entry = entries[day]
+        for day, entry in _due_to_trim(lake, tables, last).items():
             seen = lake.files_of(spec, [day])
             lake.register(connection, spec, [day], view="landed")
             file = lake.write_day(
@@ -238,12 +240,17 @@ def retire_segments(lake: Lake, tables: ApplicationTables, landing_root: Path, l
     Raises:
         CommitContentionError: a daily step, which may be reading them, or an erasure was at work for ten minutes.
     """
+    if not _due_to_retire(lake, tables, landing_root, last, now):
+        return 0
     with lake.between_daily_steps():
-        return _retire(lake, tables, landing_root, last, now)
+        due = _due_to_retire(lake, tables, landing_root, last, now)
+        for path in due:
+            path.unlink()
+    return len(due)
 
 
-def _retire(lake: Lake, tables: ApplicationTables, landing_root: Path, last: date, now: datetime) -> int:
-    removed = 0
+def _due_to_retire(lake: Lake, tables: ApplicationTables, landing_root: Path, last: date, now: datetime) -> list[Path]:
+    due: list[Path] = []
     for kind, spec in ((EventKind.PREDICTION, tables.predictions), (EventKind.FEEDBACK, GROUND_TRUTH)):
         zone = LandingZone(landing_root, lake.application, kind)
         entries = ledger.entries_of(lake, spec.name)
@@ -257,10 +264,8 @@ def _retire(lake: Lake, tables: ApplicationTables, landing_root: Path, last: dat
                 # Removed before, or damaged: neither is ours to remove.
                 continue
             if landed.content_hash == entry.content_hash:
-                for path in landed.paths:
-                    path.unlink()
-                removed += len(landed.paths)
-    return removed
+                due.extend(landed.paths)
+    return due
 
 
 def _record(lake: Lake, stages: dict[str, Stored], stamp: RunStamp) -> None:

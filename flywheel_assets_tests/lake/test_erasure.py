@@ -299,6 +299,16 @@ def test_a_plan_counts_and_changes_nothing(bench: Workbench, place: Place) -> No
     assert not key_file(bench.lake).exists()
 
 
+def test_what_lands_while_an_erasure_waits_goes_too(bench: Workbench, place: Place) -> None:
+    """Only its prediction, which is the person's and goes, tells whose the anonymous edit is: no later run finds it."""
+    plan = plan_erasure(place, PERSON)
+    bench.land(EventKind.PREDICTION, DAYS[2], [served(50, user_id=PERSON)], "late p")
+    bench.land(EventKind.FEEDBACK, DAYS[2], [edit(50, user_id=None)], "late f")
+    receipt = erase(place, plan, who="ada", reason="their request", now=NOW, grace=timedelta(0))
+    assert sum(receipt.landed_lines.values()) == plan.landed_lines + 2
+    assert quoting(bench.root) == []
+
+
 def test_files_wait_out_their_grace(bench: Workbench, place: Place) -> None:
     receipt = forget(place, grace=timedelta(hours=24))
     assert (receipt.files_deleted, receipt.files_waiting > 10) == (0, True)

@@ -136,6 +136,17 @@ def test_landed_files_go_when_the_tables_hold_them(bench: Workbench) -> None:
     assert bench.lake.rows_per_day(GROUND_TRUTH) == dict.fromkeys(DAYS, 2)
 
 
+def test_upkeep_without_anything_to_trim_or_retire_waits_for_no_daily_step(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits to be alone no other step begins, and a failed wait would cost the sweep, too."""
+    rules = MaintenanceRules(trimmed_share=0.0, landing_kept_days=30)
+    assert upkeep(bench, rules).segments_removed == 6
+    monkeypatch.setattr(tables, "_STEPS_TIMEOUT_S", 0.1)
+    with bench.open_lake().in_daily_step():
+        assert upkeep(bench, rules, run="again").segments_removed == 0
+
+
 def test_tagged_versions_stay_readable(bench: Workbench) -> None:
     bench.write(CURATED_DPO_PAIRS, DAYS[0], [make_gold(chosen="tagged")])
     tagged = head(bench.lake)
