@@ -15,9 +15,9 @@ from starlette.requests import Request
 
 from flywheel_assets.capture.answers import Refusal, RefusedError
 from flywheel_assets.capture.bodies import is_compressed
+from flywheel_assets.capture.clock import Clock, system_clock
 from flywheel_assets.capture.keys import EVERY_APPLICATION, Key, KeyStore, Scope
 from flywheel_assets.capture.rates import Rates
-from flywheel_assets.capture.segments import Clock, system_clock
 from flywheel_assets.capture.signatures import SIGNATURE_HEADER, ReplayMemory, SignedHeaders
 
 EVENTS_PER_S = 2_000.0

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import msgspec
 
 from flywheel_assets import records
+from flywheel_assets.capture.clock import Clock, system_clock
 from flywheel_assets.capture.events import (
     IMPORT_PREFIX,
     DecodedEvent,
@@ -29,7 +30,7 @@ from flywheel_assets.capture.events import (
     landed_edit,
 )
 from flywheel_assets.capture.refusals import decoded
-from flywheel_assets.capture.segments import Clock, SegmentLimits, SegmentLog, system_clock
+from flywheel_assets.capture.segments import SegmentLimits, SegmentLog
 from flywheel_assets.capture.wire import CloudEvent, Edit, Identifier, Prompt, Time
 from flywheel_assets.errors import InvalidEventError, UnknownNameError
 

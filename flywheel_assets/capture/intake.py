@@ -14,10 +14,9 @@ No answer and no log line holds a user's text beyond the field that was wrong.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,90 +27,16 @@ from flywheel_assets.capture import framing
 from flywheel_assets.capture.access import Access, Caller
 from flywheel_assets.capture.answers import Answer, EventResult, EventStatus, Refusal, RefusedError, json_response
 from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
-from flywheel_assets.capture.events import DecodedEvent, LandedRow, Reception
+from flywheel_assets.capture.clock import Clock
+from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, CaptureLimits, Endpoint, EventLog
+from flywheel_assets.capture.events import LandedRow, Reception
 from flywheel_assets.capture.keys import Scope
 from flywheel_assets.capture.refusals import claimed_id
-from flywheel_assets.capture.scores import decode_event, decode_label, decode_prediction, decode_text_edit
-from flywheel_assets.capture.segments import Clock
 from flywheel_assets.capture.telemetry import Telemetry
-from flywheel_assets.capture.wire import CloudEvent, Edit, ScoredCloudEvent
 from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.errors import EventLogError, InvalidEventError
 
 _DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one would hold up every other request
-
-ONE_TYPE = "application/cloudevents+json"
-BATCH_TYPE = "application/cloudevents-batch+json"
-LINES_TYPE = "application/x-ndjson"
-PLAIN_TYPE = "application/json"
-
-
-class EventLog(Protocol):
-    """Whatever makes events durable."""
-
-    def start(self) -> None:
-        """Get ready to append; may block."""
-
-    def stop(self) -> None:
-        """Hand over everything that was acknowledged; may block."""
-
-    async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
-        """Return when the rows are durable; raise `EventLogError` when nothing may be acknowledged."""
-
-    def not_ready(self) -> str | None:
-        """Why nothing can be made durable right now, in a sentence; None when all is well. Must not block."""
-
-
-@dataclass(frozen=True)
-class CaptureLimits:
-    """How much one request may bring, and all requests in progress together."""
-
-    event_bytes: int = 4 * 2**20
-    request_bytes: int = 32 * 2**20
-    batch_events: int = 10_000
-    in_progress_bytes: int = 128 * 2**20
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One thing that can be sent: under which name, in which forms, and how an element of it becomes rows."""
-
-    name: str
-    """`POST /v1/{application}/<name>`."""
-    summary: str
-    elements: tuple[Any, ...]
-    """The types that one element may have, for the OpenAPI document."""
-    content_types: tuple[str, ...]
-    decode: Callable[[bytes, Reception], DecodedEvent]
-    """Raises `InvalidEventError` for an element that cannot be accepted."""
-
-
-ENDPOINTS = (
-    Endpoint(
-        "events",
-        "CloudEvents: predictions and feedback, one or many.",
-        (CloudEvent, ScoredCloudEvent),
-        (ONE_TYPE, BATCH_TYPE, LINES_TYPE, PLAIN_TYPE),
-        decode_event,
-    ),
-    Endpoint(
-        "edits", "Edits: what a user made of a model's text.", (Edit,), (PLAIN_TYPE, LINES_TYPE), decode_text_edit
-    ),
-    Endpoint(
-        "predictions",
-        "A classifier's decisions, in the fields that its application's mapping names.",
-        (dict[str, Any],),
-        (PLAIN_TYPE, LINES_TYPE),
-        decode_prediction,
-    ),
-    Endpoint(
-        "labels",
-        "What was true of a classifier's decisions, in the fields that its application's mapping names.",
-        (dict[str, Any],),
-        (PLAIN_TYPE, LINES_TYPE),
-        decode_label,
-    ),
-)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets.capture.answers import Answer, Problem
-from flywheel_assets.capture.intake import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, Endpoint
+from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, Endpoint
 
 _PROBLEMS = {
     "401": "No valid key or signature.",

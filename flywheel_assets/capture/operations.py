@@ -12,7 +12,7 @@ from starlette.responses import Response
 from flywheel_assets.capture import openapi
 from flywheel_assets.capture.access import Access, require_scope
 from flywheel_assets.capture.answers import RETRY_AFTER_S, Problem, json_response
-from flywheel_assets.capture.intake import Endpoint, EventLog
+from flywheel_assets.capture.endpoints import Endpoint, EventLog
 from flywheel_assets.capture.keys import EVERY_APPLICATION, Scope
 from flywheel_assets.capture.telemetry import EXPOSITION_TYPE, Telemetry
 

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flywheel_assets.capture.backlog import Backlog
+from flywheel_assets.capture.clock import Clock, system_clock
 from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.segment_file import OpenSegment, leftover_segments, recover
 from flywheel_assets.errors import EventLogError, LogWriteError
@@ -38,13 +39,6 @@ log = logging.getLogger(__name__)
 _GROUP_BYTES = 32 * 2**20  # bounds how far a segment can grow past its limit in one group
 _RETRY_S = 5.0
 _SWEEP_S = 60.0
-
-Clock = Callable[[], datetime]
-
-
-def system_clock() -> datetime:
-    """The present, UTC."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from flywheel_assets.capture.clock import Clock, system_clock
 from flywheel_assets.capture.events import LandedRow
-from flywheel_assets.capture.segments import Clock, SegmentLog, system_clock
+from flywheel_assets.capture.segments import SegmentLog
 from flywheel_assets.errors import LandingUnavailableError, SettingsError
 from flywheel_assets.lake.landing import CLOSED_FILE, EventKind
 from flywheel_assets.lake.object_landing import ObjectLanding

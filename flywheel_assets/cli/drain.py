@@ -23,7 +23,8 @@ def drain(
     A message is deleted or committed only after its events are on disk: killing this at any point loses nothing.
     Several may run side by side.
     """
-    from flywheel_assets.capture.brokers.broker import broker_address, open_consumer
+    from flywheel_assets.capture.brokers.broker import broker_address
+    from flywheel_assets.capture.brokers.opening import open_consumer
     from flywheel_assets.capture.drain import drain as run
     from flywheel_assets.capture.logs import log_json_lines
     from flywheel_assets.capture.segments import SegmentLog

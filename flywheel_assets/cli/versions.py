@@ -8,7 +8,7 @@ from flywheel_assets.cli.terminal import Application, app, console, driver_of, l
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
 
 if TYPE_CHECKING:
-    from flywheel_assets.lake.versions import VersionFolder, Versions
+    from flywheel_assets.lake.folders import VersionFolder, Versions
 
 
 @app.command()

@@ -14,10 +14,10 @@ from urllib.request import Request, urlopen
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.automation import PARTITION_TAG
 from flywheel_assets.defs.failures import FAILURE_TAG
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from flywheel_assets.defs.resources import Stores
+from flywheel_assets.defs.tags import PARTITION_TAG
 from flywheel_assets.errors import AlertError, SettingsError
 from flywheel_assets.lake.breaker import JudgedDay, tripped_days
 

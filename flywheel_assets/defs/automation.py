@@ -11,17 +11,15 @@ from flywheel_assets.application import FlywheelApplication, Retries
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG, SENSOR
 from flywheel_assets.defs.training_rules import Assessment, TrainingRule
 from flywheel_assets.lake import ledger
+from flywheel_assets.lake.folders import Versions, version_number
 from flywheel_assets.lake.landing import CLOSING_DELAY
-from flywheel_assets.lake.tables import Lake, TableSpec
-from flywheel_assets.lake.versions import Versions, tagged_versions, version_number
+from flywheel_assets.lake.specs import TableSpec
+from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.versions import tagged_versions
 
-PARTITION_TAG = "dagster/partition"
-REASON_TAG = "flywheel/reason"
-DAILY_JOB = "{}_daily"
-TURN_JOB = "{}_turn"
-SENSOR = "training_threshold_sensor"
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

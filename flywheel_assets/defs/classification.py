@@ -5,7 +5,6 @@ import dagster as dg
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.classification_gate import StatedReason, decide_classifier
 from flywheel_assets.defs.assembly import assemble
-from flywheel_assets.defs.automation import PARTITION_TAG, REASON_TAG
 from flywheel_assets.defs.classifier_plots import (
     ap_by_week_plot,
     calibration_plot,
@@ -21,6 +20,7 @@ from flywheel_assets.defs.partitions import join_window_mapping, lookback_mappin
 from flywheel_assets.defs.piped import run_in_own_process
 from flywheel_assets.defs.presentation import numbers_table, report_days
 from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG
 from flywheel_assets.defs.training_rules import example_rule
 from flywheel_assets.defs.versions import (
     Opponents,
@@ -39,10 +39,11 @@ from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationR
 from flywheel_assets.lake.drift_days import WINDOW_DAYS, Reference, read_reference, report_drift
 from flywheel_assets.lake.example_versions import cut_example_version
 from flywheel_assets.lake.exports import Manifest, manifest_sha256, verify_manifest
+from flywheel_assets.lake.folders import VersionFolder, Versions
 from flywheel_assets.lake.levers import report_levers
 from flywheel_assets.lake.mine_days import mine_days
-from flywheel_assets.lake.tables import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES, Lake
-from flywheel_assets.lake.versions import VersionFolder, Versions
+from flywheel_assets.lake.specs import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.training.classifier import (
     REFERENCE_FILE,

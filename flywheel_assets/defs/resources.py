@@ -9,10 +9,10 @@ import dagster as dg
 from pydantic import Field
 
 from flywheel_assets.lake.commits import commit_lock
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.object_landing import ObjectLanding
 from flywheel_assets.lake.outages import s3_client
 from flywheel_assets.lake.tables import Lake
-from flywheel_assets.lake.versions import Versions
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.settings import Settings, settings
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.automation import DAILY_JOB, PARTITION_TAG, REASON_TAG, SENSOR, TURN_JOB
 from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from flywheel_assets.defs.tags import DAILY_JOB, PARTITION_TAG, REASON_TAG, SENSOR, TURN_JOB
 from flywheel_assets.errors import SettingsError, UnknownNameError
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

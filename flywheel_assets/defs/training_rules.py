@@ -11,9 +11,10 @@ from flywheel_assets.application import ClassificationApplication, FlywheelAppli
 from flywheel_assets.classification_gate import StatedReason
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.example_versions import count_new_examples, live_calibration
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_content, lake_state
-from flywheel_assets.lake.tables import Lake, TableSpec
-from flywheel_assets.lake.versions import Versions
+from flywheel_assets.lake.specs import TableSpec
+from flywheel_assets.lake.tables import Lake
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from flywheel_assets.evaluation.classifier_requests import CHALLENGER, INCUMBENT
 from flywheel_assets.lake.exports import ExportSet, read_manifest
 from flywheel_assets.lake.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.promotions import read_promotion
-from flywheel_assets.lake.tables import HARD_EXAMPLES
+from flywheel_assets.lake.specs import HARD_EXAMPLES
 from flywheel_assets.settings import settings
-from flywheel_assets.simulation.fraud.demo import FraudDemoPlan, FraudDemoReport, prepare, run_fraud_demo
+from flywheel_assets.simulation.fraud.demo import FraudDemoPlan, prepare, run_fraud_demo
+from flywheel_assets.simulation.fraud.report import FraudDemoReport
 from flywheel_assets.simulation.fraud.wheel import ClassifierTurn, MinedDays
 from flywheel_assets.training.classifier import read_report as read_training
 

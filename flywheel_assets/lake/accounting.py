@@ -10,16 +10,16 @@ from datetime import date
 
 from flywheel_assets.lake.curate_days import CURATION_STAGE
 from flywheel_assets.lake.ledger import entries_of
-from flywheel_assets.lake.tables import (
+from flywheel_assets.lake.specs import (
     CURATED_DPO_PAIRS,
     GROUND_TRUTH,
     HARD_EXAMPLES,
     JOINED_FEEDBACK,
     QUARANTINE,
     RAW_PREDICTIONS,
-    Lake,
     TableSpec,
 )
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets.records import Reason
 
 # Counted in the ledger only: a duplicate's first receipt is kept, a waiting row is still in the raw table, what was

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.lake.files import write_once
-from flywheel_assets.lake.tables import ERASURES, Lake
+from flywheel_assets.lake.specs import ERASURES
+from flywheel_assets.lake.tables import Lake
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,17 @@ from flywheel_assets.lake.erased_versions import ErasedVersion, erase_versions
 from flywheel_assets.lake.erasure_progress import Journal
 from flywheel_assets.lake.failed_steps import full_disk_told
 from flywheel_assets.lake.files import write_once
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions, warehouse_versions_left
 from flywheel_assets.lake.landing import EventKind, refuse_while_closing
 from flywheel_assets.lake.ledger import RunStamp
-from flywheel_assets.lake.maintenance import every_table
 from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.tables import ERASURES, GROUND_TRUTH, QUARANTINE, ApplicationTables, Lake, TableSpec
+from flywheel_assets.lake.specs import ERASURES, GROUND_TRUTH, QUARANTINE, ApplicationTables, TableSpec, every_table
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.traces import Traces, find_traces
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
-from flywheel_assets.lake.versions import Versions, let_go_of_unfinished
+from flywheel_assets.lake.versions import let_go_of_unfinished
 
 ERASURE_CODE_VERSION = "2"
 _EVERY_SNAPSHOT = datetime(9999, 1, 1, tzinfo=UTC)

@@ -26,12 +26,14 @@ from flywheel_assets.lake.engine import write_parquet
 from flywheel_assets.lake.exclusions import Exclusion, in_force, not_excluded, pinned
 from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, read_manifest
 from flywheel_assets.lake.files import file_sha256
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.fresh_days import fresh_days
 from flywheel_assets.lake.ledger import ClosedDay
 from flywheel_assets.lake.outages import outages_told
 from flywheel_assets.lake.pins import Pin, register_pinned
-from flywheel_assets.lake.tables import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES, Lake
-from flywheel_assets.lake.versions import Versions, cut_version
+from flywheel_assets.lake.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
+from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.versions import cut_version
 from flywheel_assets.records import Reason
 
 _ROW_GROUP_ROWS = 100_000

@@ -32,9 +32,9 @@ from flywheel_assets.lake.exports import (
     read_manifest,
 )
 from flywheel_assets.lake.files import file_sha256, replace_file, sync_folder, write_synced
+from flywheel_assets.lake.folders import VersionFolder
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.version_summaries import keyed_rows
-from flywheel_assets.lake.versions import VersionFolder
 
 _REVISION = re.compile(r"(\.r\d+)?(?=\.)")
 

@@ -11,14 +11,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from flywheel_assets.errors import DiskFullError
 from flywheel_assets.lake.outages import causes, outages_told
 
-if TYPE_CHECKING:
-    from flywheel_assets.lake.tables import Lake
 
+class HasPlaces(Protocol):
+    """A lake, as far as its steps' failures are concerned."""
+
+    @property
+    def places(self) -> list[Path]:
+        """The folders of this machine that a step writes to."""
+
+
+_Lake = TypeVar("_Lake", bound=HasPlaces)
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -42,12 +49,12 @@ def remember_built(path: Path) -> None:
 
 
 def removes_unfinished(
-    step: Callable[Concatenate["Lake", _Arguments], _Result],
-) -> Callable[Concatenate["Lake", _Arguments], _Result]:
+    step: Callable[Concatenate[_Lake, _Arguments], _Result],
+) -> Callable[Concatenate[_Lake, _Arguments], _Result]:
     """Decorate a step of the lake: if it fails, what it was building goes, and the disk or server behind it is told."""
 
     @wraps(step)
-    def whole(lake: "Lake", /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
+    def whole(lake: _Lake, /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
         built: list[Path] = []
         outer = _built.set(built)
         try:

@@ -18,7 +18,8 @@ import msgspec
 from flywheel_assets.lake.commits import assert_locks_held
 from flywheel_assets.lake.files import replace_file
 from flywheel_assets.lake.outages import outages_told
-from flywheel_assets.lake.tables import Lake, TableSpec
+from flywheel_assets.lake.specs import TableSpec
+from flywheel_assets.lake.tables import Lake
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem

@@ -63,7 +63,7 @@ from flywheel_assets.errors import CatalogUnavailableError, StorageUnavailableEr
 from flywheel_assets.lake.commits import assert_locks_held, bounded_waits
 
 if TYPE_CHECKING:
-    from flywheel_assets.lake.tables import TableSpec
+    from flywheel_assets.lake.specs import TableSpec
 
 RETRYABLE = (
     CommitFailedException,

@@ -18,15 +18,15 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.matched_rows import fetch_matched
-from flywheel_assets.lake.tables import (
+from flywheel_assets.lake.specs import (
     GROUND_TRUTH,
     JOINED_FEEDBACK,
     PREFERENCE_TABLES,
     QUARANTINE,
     RAW_PREDICTIONS,
     ApplicationTables,
-    Lake,
 )
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets.records import Reason
 
 

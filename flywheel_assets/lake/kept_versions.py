@@ -16,7 +16,8 @@ from typing import Any
 
 from flywheel_assets.lake.garbage import folder_of, needed_paths
 from flywheel_assets.lake.outages import outages_told
-from flywheel_assets.lake.tables import Lake, TableSpec
+from flywheel_assets.lake.specs import TableSpec
+from flywheel_assets.lake.tables import Lake
 
 S3Client = Callable[[], Any]
 """Makes boto3's client for S3; asked only where the warehouse lies there."""

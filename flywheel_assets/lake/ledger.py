@@ -19,7 +19,8 @@ from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.engine import connect
-from flywheel_assets.lake.tables import LEDGER, Lake
+from flywheel_assets.lake.specs import LEDGER
+from flywheel_assets.lake.tables import Lake
 
 _OF_NO_ROWS = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 """What the statement of `content_hash` gives for them: a range asks for most of its days in vain."""

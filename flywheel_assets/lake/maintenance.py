@@ -15,28 +15,21 @@ from flywheel_assets.errors import LandingError, PartitionChangedError, Settings
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.failed_steps import removes_unfinished
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions
 from flywheel_assets.lake.landing import EventKind, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.tables import (
-    BREAKER_DAYS,
-    BREAKER_RESETS,
-    DRIFT_REPORTS,
+from flywheel_assets.lake.specs import (
     ERASURES,
-    EXCLUSIONS,
-    FEEDBACK_SUMMARY,
     GROUND_TRUTH,
-    LEDGER,
-    QUARANTINE,
-    ROLLBACKS,
     STORAGE,
     ApplicationTables,
-    Lake,
-    TableSpec,
+    every_table,
 )
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
-from flywheel_assets.lake.versions import Versions, let_go_of_ended
+from flywheel_assets.lake.versions import let_go_of_ended
 from flywheel_assets.records import Reason
 
 MAINTENANCE_CODE_VERSION = "1"
@@ -142,13 +135,6 @@ def last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWindow) 
     closed = list(ledger.closed_days(lake, tables.joined.name))
     gapless = [day for number, day in enumerate(closed) if day - closed[0] == timedelta(days=number)]
     return gapless[-1] - timedelta(days=window.account_lookback_days) if gapless else None
-
-
-def every_table(tables: ApplicationTables) -> list[TableSpec]:
-    """Every table that one application may have."""
-    daily = [tables.predictions, GROUND_TRUTH, tables.joined, tables.gold, QUARANTINE, LEDGER]
-    reports = [FEEDBACK_SUMMARY, BREAKER_DAYS] if tables.is_text else [DRIFT_REPORTS]
-    return [*daily, *reports, EXCLUSIONS, BREAKER_RESETS, ROLLBACKS, ERASURES, STORAGE]
 
 
 def storage_by_stage(

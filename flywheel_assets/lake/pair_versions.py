@@ -22,10 +22,12 @@ from flywheel_assets.lake.exports import (
     read_manifest,
     read_pair_ids,
 )
+from flywheel_assets.lake.folders import VersionFolder, Versions
 from flywheel_assets.lake.pins import Pin
 from flywheel_assets.lake.small_edits import RecurringDelta, ranked_deltas
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
-from flywheel_assets.lake.versions import VersionFolder, Versions, cut_version
+from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.versions import cut_version
 
 MOST_DELTAS = 10
 """Small edits that a version's manifest lists."""

@@ -17,7 +17,8 @@ import duckdb
 import msgspec
 
 from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.lake.tables import Lake, TableSpec
+from flywheel_assets.lake.specs import TableSpec
+from flywheel_assets.lake.tables import Lake
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table

@@ -13,7 +13,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +23,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
 from flywheel_assets.lake.commits import COMMIT_KEY, commit_lock, retried, was_committed
 from flywheel_assets.lake.engine import connect, write_parquet
 from flywheel_assets.lake.failed_steps import full_disk_told
 from flywheel_assets.lake.outages import outages_told
+from flywheel_assets.lake.specs import PlannedFile, TableSpec, column_list, nullable
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -40,86 +40,6 @@ _DEADLINE_S = 120.0
 _LOCK_TIMEOUT_S = 120.0
 _STEPS_TIMEOUT_S = 600.0
 """A daily step takes a minute for a million rows, a range of days or an erasure several."""
-
-
-@dataclass(frozen=True)
-class TableSpec:
-    """One table: its columns, the columns it is partitioned by, and the order of rows within a file.
-
-    Files of raw tables are written by `lake.landed_files`, in landed order, unless a query rewrites them.
-    """
-
-    name: str
-    schema: pa.Schema
-    day_column: str | None = None
-    stage_column: str | None = None
-    order_by: tuple[str, ...] = ()
-    row_group_rows: int = 50_000
-
-
-# Small row groups let a join that looks for some texts read few others, and slow its reading of all ids: see
-# docs/experiments.md for 256 to 2,048 rows.
-RAW_PREDICTIONS = TableSpec(
-    "raw_predictions",
-    records.RAW_PREDICTIONS,
-    "received_date",
-    order_by=("prediction_id", "event_id"),
-    row_group_rows=1024,
-)
-GROUND_TRUTH = TableSpec(
-    "ground_truth", records.GROUND_TRUTH, "received_date", order_by=("prediction_id", "event_id"), row_group_rows=8192
-)
-JOINED_FEEDBACK = TableSpec(
-    "joined_feedback", records.JOINED_FEEDBACK, "completed_date", order_by=("feedback_event_id",)
-)
-CURATED_DPO_PAIRS = TableSpec(
-    "curated_dpo_pairs", records.CURATED_DPO_PAIRS, "completed_date", order_by=("pair_id", "feedback_event_id")
-)
-FEEDBACK_SUMMARY = TableSpec(
-    "feedback_summary", records.FEEDBACK_SUMMARY, "completed_date", order_by=("model_version",)
-)
-RAW_SCORES = replace(RAW_PREDICTIONS, schema=records.RAW_SCORES)
-JOINED_LABELS = replace(JOINED_FEEDBACK, schema=records.JOINED_LABELS)
-HARD_EXAMPLES = TableSpec(
-    "hard_examples", records.HARD_EXAMPLES, "completed_date", order_by=("prediction_id", "label_received_at")
-)
-DRIFT_REPORTS = TableSpec("drift_reports", records.DRIFT_REPORTS, "day", order_by=("field",))
-QUARANTINE = TableSpec("quarantine", records.QUARANTINE, "day", "stage", order_by=("row_id", "reason"))
-# One small file, rewritten whole: (days × assets) rows stay in the tens of thousands for a decade, and a partition
-# per day would cost a file per day and asset. See docs/adr/0002.
-LEDGER = TableSpec("ledger", records.LEDGER, order_by=("asset", "day"))
-BREAKER_DAYS = TableSpec("breaker_days", records.BREAKER_DAYS, order_by=("day",))
-# Decisions of people, append-only: a snapshot's summary would be gone with the snapshot.
-EXCLUSIONS = TableSpec("exclusions", records.EXCLUSIONS, order_by=("decided_at", "id"))
-BREAKER_RESETS = TableSpec("breaker_resets", records.BREAKER_RESETS, order_by=("decided_at", "id"))
-ROLLBACKS = TableSpec("rollbacks", records.ROLLBACKS, order_by=("decided_at", "id"))
-ERASURES = TableSpec("erasures", records.ERASURES, order_by=("decided_at", "id"))
-# What everything weighed after each maintenance.
-STORAGE = TableSpec("storage", records.STORAGE, order_by=("measured_at", "stage"))
-
-
-@dataclass(frozen=True)
-class PlannedFile:
-    """A data file that a partition consists of."""
-
-    uri: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class ApplicationTables:
-    """The tables that the daily assets of one kind of application fill, beside `ground_truth`, which all share."""
-
-    predictions: TableSpec
-    joined: TableSpec
-    gold: TableSpec
-    """What versions are tags on."""
-    is_text: bool
-    """Predictions are texts, which an edit may carry with it; else they are scores of features."""
-
-
-PREFERENCE_TABLES = ApplicationTables(RAW_PREDICTIONS, JOINED_FEEDBACK, CURATED_DPO_PAIRS, is_text=True)
-CLASSIFICATION_TABLES = ApplicationTables(RAW_SCORES, JOINED_LABELS, HARD_EXAMPLES, is_text=False)
 
 
 @dataclass(frozen=True)
@@ -497,17 +417,6 @@ def _view(
         return
     files = ", ".join(quoted(str(path)) for path in paths)
     connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(names)} FROM read_parquet([{files}])")
-
-
-def column_list(schema: pa.Schema) -> str:
-    """A schema's columns for a SELECT."""
-    return ", ".join(schema.names)
-
-
-def nullable(schema: pa.Schema) -> pa.Schema:
-    """The same columns as DuckDB and Iceberg exchange them."""
-    # Parquet written by DuckDB has optional columns only, and Iceberg refuses those for a required field.
-    return pa.schema([column.with_nullable(True).remove_metadata() for column in schema])
 
 
 def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> "BooleanExpression":

@@ -14,9 +14,10 @@ from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import FlywheelError
 from flywheel_assets.lake.exclusions import condition, pinned
 from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
+from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.tables import Lake, TableSpec
-from flywheel_assets.lake.versions import VersionFolder, Versions, read_pin, version_number
+from flywheel_assets.lake.specs import TableSpec
+from flywheel_assets.lake.tables import Lake
 
 _LONGEST_LINE_BYTES = 64 * 2**20
 _LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED)

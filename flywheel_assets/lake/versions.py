@@ -14,21 +14,20 @@ expiry until the export is complete. A pin with nothing to train on is taken bac
 resolving means differs by kind: see `lake.pair_versions` and `lake.example_versions`.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from flywheel_assets.errors import EmptyVersionError, UnknownNameError, VersionConflictError
+from flywheel_assets.errors import EmptyVersionError, VersionConflictError
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.exclusions import excluded_per_day, in_force, pinned
 from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, verify_manifest, write_export
 from flywheel_assets.lake.failed_steps import full_disk_told, removes_unfinished
 from flywheel_assets.lake.files import replace_file, write_once
+from flywheel_assets.lake.folders import _VERSION, VersionFolder, Versions, read_pin
 from flywheel_assets.lake.pins import (
     Pin,
     encode_pin,
@@ -39,10 +38,9 @@ from flywheel_assets.lake.pins import (
     let_go,
 )
 from flywheel_assets.lake.references import tag, tags
-from flywheel_assets.lake.tables import ApplicationTables, Lake, TableSpec
+from flywheel_assets.lake.specs import ApplicationTables, TableSpec
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets.records import Reason
-
-_VERSION = re.compile(r"^[a-z][a-z0-9_]*_gold_v([1-9][0-9]*)\Z")
 
 
 class Resolved(Protocol):
@@ -65,94 +63,6 @@ class Resolved(Protocol):
 
 
 Resolve = Callable[[Lake, Pin], AbstractContextManager[Resolved]]
-
-
-@dataclass(frozen=True)
-class VersionFolder:
-    """Everything that belongs to one gold version, and how far it has come."""
-
-    path: Path
-
-    @property
-    def version(self) -> str:
-        """The version's name."""
-        return self.path.name
-
-    @property
-    def pin(self) -> Path:
-        """Which snapshot and days the version consists of."""
-        return self.path / "pin.json"
-
-    @property
-    def export(self) -> Path:
-        """The exported rows and their manifest, in their newest revision: an erasure writes `export.r2` and so on."""
-        revisions = [path for path in self.path.glob("export.r*") if path.suffix[2:].isdigit()]
-        return max(revisions, key=lambda path: int(path.suffix[2:]), default=self.path / "export")
-
-    @property
-    def training(self) -> Path:
-        """The trainer's result; exists only when the training succeeded."""
-        return self.path / "training"
-
-    @property
-    def evaluation(self) -> Path:
-        """The evaluation's result; exists only when it succeeded."""
-        return self.path / "evaluation"
-
-    @property
-    def promotion(self) -> Path:
-        """The decision; exists only when the version is finished."""
-        return self.path / "promotion.json"
-
-    @property
-    def is_trained(self) -> bool:
-        """A training on this version succeeded."""
-        return (self.training / "training.json").exists()
-
-    @property
-    def is_finished(self) -> bool:
-        """It was decided whether its model is promoted."""
-        return self.promotion.exists()
-
-    @property
-    def undone(self) -> Path:
-        """Which rollback took the gold table back behind this version; exists only where one did."""
-        return self.path / "rolled_back.json"
-
-
-@dataclass(frozen=True)
-class Versions:
-    """All gold versions of one application."""
-
-    root: Path
-    application: str
-
-    def folder(self, version: str) -> VersionFolder:
-        """The folder of one version, existing or not.
-
-        Raises:
-            UnknownNameError: `version` is no version's name.
-        """
-        if not _VERSION.match(version):
-            raise UnknownNameError("gold version", version, ["<word>_gold_v<N>"])
-        return VersionFolder(self.root / self.application / version)
-
-    def __iter__(self) -> Iterator[VersionFolder]:
-        """Every version that was ever begun, oldest first."""
-        parent = self.root / self.application
-        names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-        return iter([self.folder(name) for name in sorted(filter(_VERSION.match, names), key=version_number)])
-
-    def last_trained(self) -> VersionFolder | None:
-        """The newest version on which a training succeeded, and behind which gold was not rolled back."""
-        trained = (folder for folder in reversed(list(self)) if folder.is_trained and not folder.undone.exists())
-        return next(trained, None)
-
-
-def version_number(version: str) -> int:
-    """The N of `<word>_gold_v<N>`; 0 for anything else."""
-    match = _VERSION.match(version)
-    return int(match[1]) if match else 0
 
 
 def tagged_versions(lake: Lake, gold: TableSpec) -> dict[str, int]:
@@ -261,11 +171,6 @@ def _forget_lost_pin(lake: Lake, folder: VersionFolder, gold: TableSpec, also_re
         return
     if is_lost(lake, read_pin(folder), gold, also_read):
         folder.pin.unlink()
-
-
-def read_pin(folder: VersionFolder) -> Pin:
-    """What a version was pinned to."""
-    return msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
 
 
 def _pin(lake: Lake, folder: VersionFolder, gold: TableSpec, also_read: Sequence[TableSpec]) -> Pin:

@@ -19,8 +19,8 @@ from starlette.requests import Request
 
 from flywheel_assets.capture.access import Access, is_loopback
 from flywheel_assets.capture.answers import RefusedError
+from flywheel_assets.capture.clock import Clock
 from flywheel_assets.capture.keys import Scope
-from flywheel_assets.capture.segments import Clock
 
 COOKIE = "flywheel_review"
 LONGEST_NAME = 80

@@ -10,7 +10,7 @@ chapter. `out_dir` gets `demo.png` and `report.json`, which holds every number t
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -24,13 +24,13 @@ from flywheel_assets.simulation.base_model import BaseConfig, BaseModel, ensure_
 from flywheel_assets.simulation.deployment import Assistant, Deployment
 from flywheel_assets.simulation.door import CaptureDoor
 from flywheel_assets.simulation.figure import draw
-from flywheel_assets.simulation.measuring import Accuracy, measure
+from flywheel_assets.simulation.measuring import measure
 from flywheel_assets.simulation.people import People
 from flywheel_assets.simulation.play import DayStats, play_days
+from flywheel_assets.simulation.report import ChapterReport, DemoReport
 from flywheel_assets.simulation.staging import Stopwatch, hardware, progress_bar
 from flywheel_assets.simulation.wheel import (
     DayCounts,
-    Skipped,
     TurnReport,
     VandalAccount,
     Wheel,
@@ -71,42 +71,6 @@ class DemoPlan:
     people: People = field(default_factory=People)
     base: BaseConfig = field(default_factory=BaseConfig)
     measured_per_idiom: int = 40
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChapterReport:
-    """One chapter: what served, what it wrote, what became gold, whether the wheel turned."""
-
-    title: str
-    model_version: str
-    days: tuple[DayStats, ...]
-    counts: DayCounts
-    accuracy: Accuracy
-    """Of the model that served."""
-    turn: TurnReport | Skipped
-    accuracy_after: Accuracy
-    """Of the model that serves from now on."""
-    seconds: Mapping[str, float]
-    """Wall time by stage: play, materialize, turn, measure."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoReport:
-    """Everything that the demo showed."""
-
-    seed: int
-    first_day: date
-    base: BaseModel
-    chapters: tuple[ChapterReport, ...]
-    vandals: VandalAccount
-    seconds: float
-    """Wall time of the whole story, pretraining included."""
-    hardware: Mapping[str, Any]
-
-    @property
-    def turns(self) -> tuple[TurnReport, ...]:
-        """Every turn of the wheel."""
-        return tuple(chapter.turn for chapter in self.chapters if isinstance(chapter.turn, TurnReport))
 
 
 def prepare_base(plan: DemoPlan, cache_dir: Path, console: Console) -> BaseModel:

@@ -12,7 +12,7 @@ from flywheel_assets.simulation.wheel import TurnReport
 from flywheel_assets.simulation.world import Measurement
 
 if TYPE_CHECKING:
-    from flywheel_assets.simulation.demo import ChapterReport, DemoReport
+    from flywheel_assets.simulation.report import ChapterReport, DemoReport
 
 
 def tell_base(console: Console, base: BaseModel) -> None:

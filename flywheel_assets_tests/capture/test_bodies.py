@@ -17,7 +17,7 @@ from starlette.requests import Request
 from flywheel_assets.capture import connection
 from flywheel_assets.capture.answers import Refusal, RefusedError
 from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
-from flywheel_assets.capture.intake import CaptureLimits
+from flywheel_assets.capture.endpoints import CaptureLimits
 from flywheel_assets.capture.service import RunningCapture, running_capture
 from flywheel_assets_tests.capture.samples import JSON, NDJSON, edit
 

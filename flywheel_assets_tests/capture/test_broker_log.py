@@ -13,8 +13,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from flywheel_assets.capture.broker_log import BrokerLimits, BrokerLog
-from flywheel_assets.capture.brokers.broker import broker_address, open_consumer, open_producer
+from flywheel_assets.capture.brokers.broker import broker_address
 from flywheel_assets.capture.brokers.messages import unpack
+from flywheel_assets.capture.brokers.opening import open_consumer, open_producer
 from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.service import create_app, serve
 from flywheel_assets.errors import BrokerUnavailableError, LogWriteError, QueueFullError, SettingsError

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from flywheel_assets.capture.broker_log import BrokerLimits, BrokerLog
-from flywheel_assets.capture.brokers.broker import BrokerAddress, broker_address, open_consumer, open_producer
+from flywheel_assets.capture.brokers.broker import BrokerAddress, broker_address
+from flywheel_assets.capture.brokers.opening import open_consumer, open_producer
 from flywheel_assets.capture.client import FlywheelClient
 from flywheel_assets.capture.delivery import DeliveryLimits
 from flywheel_assets.capture.drain import DrainCounts, drain

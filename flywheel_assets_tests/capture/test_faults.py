@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flywheel_assets.capture.endpoints import CaptureLimits
 from flywheel_assets.capture.events import Reception, decode_edit
-from flywheel_assets.capture.intake import CaptureLimits
 from flywheel_assets.capture.segment_file import recover
 from flywheel_assets.capture.segments import SegmentLimits, SegmentLog
 from flywheel_assets.capture.service import running_capture
@@ -24,7 +24,7 @@ from flywheel_assets.errors import LogWriteError
 from flywheel_assets.lake.landed_files import LandedFile
 from flywheel_assets.lake.landed_lines import read_lines
 from flywheel_assets.lake.landing import EventKind, LandingZone
-from flywheel_assets.lake.tables import GROUND_TRUTH
+from flywheel_assets.lake.specs import GROUND_TRUTH
 from flywheel_assets_tests.capture.samples import (
     NOON,
     Clock,

@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from flywheel_assets.capture.intake import ENDPOINTS, CaptureLimits
+from flywheel_assets.capture.endpoints import ENDPOINTS, CaptureLimits
 from flywheel_assets.capture.logs import JsonLines, RefusalLog, log_json_lines
 from flywheel_assets.capture.segments import SegmentLimits
 from flywheel_assets.capture.service import create_app, running_capture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemathesis import checks
 from schemathesis.generation import GenerationMode
 
-from flywheel_assets.capture.intake import ENDPOINTS, CaptureLimits
+from flywheel_assets.capture.endpoints import ENDPOINTS, CaptureLimits
 from flywheel_assets.capture.service import RunningCapture, running_capture
 
 CHECKS = [

@@ -12,7 +12,6 @@ import pytest
 from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.defs.automation import (
-    PARTITION_TAG,
     PendingVersion,
     daily_schedule,
     first_unfinished_day,
@@ -25,12 +24,14 @@ from flywheel_assets.defs.automation import (
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED, TRANSIENT
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.tags import PARTITION_TAG
 from flywheel_assets.defs.training_rules import rule_of
 from flywheel_assets.lake import ledger, net_new
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.promotions import Promotion, record_promotion
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
+from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets.records import CURATED_DPO_PAIRS as GOLD_SCHEMA
 from flywheel_assets_tests.builders import DAY, make_gold, table
 

@@ -23,13 +23,14 @@ from flywheel_assets.lake import tables
 from flywheel_assets.lake.commits import commit_lock
 from flywheel_assets.lake.exclusions import ExclusionRule, exclude
 from flywheel_assets.lake.exports import ExportSet
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.net_new import count_net_new
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake
+from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.verification import verify
-from flywheel_assets.lake.versions import Versions
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold_days

@@ -27,6 +27,7 @@ from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erased_rows import find_rows
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.feedback_summaries import summarize_days
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.landing import EventKind
@@ -34,17 +35,16 @@ from flywheel_assets.lake.maintenance import retire_segments, trim_predictions
 from flywheel_assets.lake.mine_days import mine_days
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.rollback import plan_data_rollback, roll_back_data
-from flywheel_assets.lake.tables import (
+from flywheel_assets.lake.specs import (
     CURATED_DPO_PAIRS,
     FEEDBACK_SUMMARY,
     GROUND_TRUTH,
     JOINED_FEEDBACK,
     PREFERENCE_TABLES,
     RAW_PREDICTIONS,
-    Lake,
 )
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.traces import Traces
-from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake import killable
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

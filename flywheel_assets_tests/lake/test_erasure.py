@@ -27,11 +27,12 @@ from flywheel_assets.lake.erasure_progress import Journal
 from flywheel_assets.lake.exclusions import ExclusionRule, every_exclusion, exclude
 from flywheel_assets.lake.export_revisions import PreparedRevision
 from flywheel_assets.lake.exports import Manifest, manifest_sha256, read_manifest
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.landing import EventKind, read_closing
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.publishing import publish
 from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.tables import (
+from flywheel_assets.lake.specs import (
     CURATED_DPO_PAIRS,
     GROUND_TRUTH,
     JOINED_FEEDBACK,
@@ -40,7 +41,6 @@ from flywheel_assets.lake.tables import (
 )
 from flywheel_assets.lake.traces import Traces
 from flywheel_assets.lake.verification import verify
-from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests import everywhere
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench

@@ -23,21 +23,22 @@ from flywheel_assets.lake.engine import connect
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.exports import ExportSet, read_rows
 from flywheel_assets.lake.failed_steps import full_disk_told
+from flywheel_assets.lake.folders import Versions, read_pin
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.landing import EventKind
-from flywheel_assets.lake.maintenance import every_table
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.pins import encode_pin, held_versions, let_go
 from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.tables import (
+from flywheel_assets.lake.specs import (
     CLASSIFICATION_TABLES,
     CURATED_DPO_PAIRS,
     JOINED_LABELS,
     PREFERENCE_TABLES,
     RAW_SCORES,
+    every_table,
 )
 from flywheel_assets.lake.verification import verify
-from flywheel_assets.lake.versions import Versions, let_go_of_ended, read_pin
+from flywheel_assets.lake.versions import let_go_of_ended
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.everywhere import quoting
 from flywheel_assets_tests.lake import killable

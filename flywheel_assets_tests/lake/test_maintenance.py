@@ -11,10 +11,11 @@ from flywheel_assets.errors import LandingRetiredError, SettingsError
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger, tables
 from flywheel_assets.lake.accounting import audit_accounts
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.landing import EventKind
-from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, every_table, maintain, storage_history
+from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, maintain, storage_history
 from flywheel_assets.lake.references import tag
-from flywheel_assets.lake.tables import (
+from flywheel_assets.lake.specs import (
     CLASSIFICATION_TABLES,
     CURATED_DPO_PAIRS,
     GROUND_TRUTH,
@@ -22,10 +23,10 @@ from flywheel_assets.lake.tables import (
     PREFERENCE_TABLES,
     RAW_PREDICTIONS,
     ApplicationTables,
-    Lake,
     TableSpec,
+    every_table,
 )
-from flywheel_assets.lake.versions import Versions
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_gold, make_prediction
 from flywheel_assets_tests.lake.test_traps import head
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, stamp

@@ -8,11 +8,12 @@ import pytest
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake import ledger, net_new
 from flywheel_assets.lake.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_content, lake_state
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, Lake, TableSpec
-from flywheel_assets.lake.versions import Versions
+from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, TableSpec
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.gold import gold_row, write_gold
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

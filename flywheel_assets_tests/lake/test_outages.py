@@ -35,19 +35,19 @@ from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.exports import verify_manifest
 from flywheel_assets.lake.failed_steps import is_disk_full
 from flywheel_assets.lake.files import write_synced
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import _files_of, expire_snapshots, needed_paths, sweep
 from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.landing import EventKind
-from flywheel_assets.lake.maintenance import every_table
 from flywheel_assets.lake.object_erasure import erase_objects
 from flywheel_assets.lake.object_landing import ObjectLanding
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.publishing import S3Folder, publish
 from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS, LEDGER, Lake, TableSpec
+from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, LEDGER, TableSpec, every_table
+from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.verification import verify
-from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.failing_servers import FailingS3, Fault, Outage, Wire, failing_s3
 from flywheel_assets_tests.lake.gold import gold_row, write_gold_days

@@ -17,10 +17,10 @@ from flywheel_assets.lake.exports import (
     read_manifest,
     read_rows,
 )
+from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS
+from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.verification import verify
-from flywheel_assets.lake.versions import Versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench

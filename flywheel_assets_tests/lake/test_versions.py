@@ -12,11 +12,12 @@ from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, Unk
 from flywheel_assets.lake import pair_versions
 from flywheel_assets.lake import versions as versions_module
 from flywheel_assets.lake.exports import ExportSet, Manifest, read_rows
+from flywheel_assets.lake.folders import Versions, version_number
 from flywheel_assets.lake.garbage import expire_snapshots
 from flywheel_assets.lake.pair_versions import cut_pair_version, trained_pair_ids
 from flywheel_assets.lake.pins import Pin, held_versions, let_go
-from flywheel_assets.lake.tables import CURATED_DPO_PAIRS
-from flywheel_assets.lake.versions import Versions, tagged_versions, version_number
+from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.versions import tagged_versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench

@@ -10,10 +10,11 @@ from rich.console import Console
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.records import pair_id
 from flywheel_assets.simulation.base_model import BaseModel
-from flywheel_assets.simulation.demo import BASE_VERSION, Chapter, DemoPlan, DemoReport, run_demo
+from flywheel_assets.simulation.demo import BASE_VERSION, Chapter, DemoPlan, run_demo
 from flywheel_assets.simulation.deployment import Assistant
 from flywheel_assets.simulation.door import CaptureDoor, SimulatedClock
 from flywheel_assets.simulation.people import People
+from flywheel_assets.simulation.report import DemoReport
 from flywheel_assets.simulation.wheel import DayCounts, Skipped, TurnReport
 from flywheel_assets.simulation.world import Workload
 from flywheel_assets_tests.simulation.scripted import Scripted, ScriptedWheel, turn_report

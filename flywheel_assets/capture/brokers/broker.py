@@ -143,36 +143,6 @@ def broker_address(settings: Settings) -> BrokerAddress | None:
     return BrokerAddress(kind, parts.netloc, path, _message_bytes(options, kind), options, properties)
 
 
-def open_producer(address: BrokerAddress) -> Producer:
-    """A producer for this address; does not connect.
-
-    Raises:
-        SettingsError: the broker's package is not installed.
-    """
-    if address.kind is BrokerKind.SQS:
-        from flywheel_assets.capture.brokers.sqs import SqsProducer
-
-        return SqsProducer(address)
-    from flywheel_assets.capture.brokers.kafka import KafkaProducer
-
-    return KafkaProducer(address)
-
-
-def open_consumer(address: BrokerAddress) -> Consumer:
-    """A consumer for this address; does not connect.
-
-    Raises:
-        SettingsError: the broker's package is not installed.
-    """
-    if address.kind is BrokerKind.SQS:
-        from flywheel_assets.capture.brokers.sqs import SqsConsumer
-
-        return SqsConsumer(address)
-    from flywheel_assets.capture.brokers.kafka import KafkaConsumer
-
-    return KafkaConsumer(address)
-
-
 def missing_package(address: BrokerAddress, package: str) -> SettingsError:
     """What to do when the broker's package is not installed."""
     return SettingsError(

@@ -19,15 +19,15 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from flywheel_assets.metrics import Interval
 from flywheel_assets.simulation.door import CaptureDoor
 from flywheel_assets.simulation.fraud import narration
 from flywheel_assets.simulation.fraud.bank import PREHISTORY_DAYS, Bank, StaticModel, live_prehistory
 from flywheel_assets.simulation.fraud.deployment import DeployedClassifier, FraudModel, Policy
 from flywheel_assets.simulation.fraud.figure import draw
 from flywheel_assets.simulation.fraud.labels import Outside
-from flywheel_assets.simulation.fraud.measuring import DAYS_PER_WEEK, Comparison, Week, compare, gain, weeks
+from flywheel_assets.simulation.fraud.measuring import DAYS_PER_WEEK, compare, gain, weeks
 from flywheel_assets.simulation.fraud.play import PlayedDay, play_days
+from flywheel_assets.simulation.fraud.report import FraudChapterReport, FraudDemoReport
 from flywheel_assets.simulation.fraud.wheel import ClassifierTurn, MinedDays
 from flywheel_assets.simulation.fraud.world import FraudWorld
 from flywheel_assets.simulation.staging import Stopwatch, hardware, progress_bar
@@ -63,52 +63,6 @@ class FraudDemoPlan:
     """Its seed and the new fraud's first day are the plan's."""
     outside: Outside = field(default_factory=Outside)
     policy: Policy = field(default_factory=Policy)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FraudChapterReport:
-    """One chapter: what served, what the world said, what became gold, whether the wheel turned."""
-
-    title: str
-    model_version: str
-    first_day: date
-    last_day: date
-    actions: Mapping[str, int]
-    labels: Mapping[str, int]
-    predictions_acknowledged: int
-    labels_acknowledged: int
-    scores: Comparison
-    """Of the model that served and of the static one."""
-    mined: MinedDays
-    turn: ClassifierTurn | Skipped
-    seconds: Mapping[str, float]
-    """Wall time by stage: play, materialize, turn."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FraudDemoReport:
-    """Everything that the demo showed."""
-
-    seed: int
-    first_day: date
-    emerges_on: date
-    static: StaticModel
-    chapters: tuple[FraudChapterReport, ...]
-    weeks: tuple[Week, ...]
-    before_promotion: Comparison | None
-    """From the new fraud's first day to the first promotion; None where that came earlier."""
-    after_promotion: Comparison | None
-    """From the first promotion on; None where there was none."""
-    gain_after_promotion: Interval | None
-    """Average precision of what served minus the static model's, from the first promotion on."""
-    seconds: float
-    """Wall time of the whole story, without the prehistory."""
-    hardware: Mapping[str, Any]
-
-    @property
-    def turns(self) -> tuple[ClassifierTurn, ...]:
-        """Every turn of the wheel."""
-        return tuple(chapter.turn for chapter in self.chapters if isinstance(chapter.turn, ClassifierTurn))
 
 
 def prepare(plan: FraudDemoPlan, folder: Path, console: Console) -> tuple[Bank, StaticModel]:

@@ -13,7 +13,7 @@ from flywheel_assets.simulation.fraud.wheel import ClassifierTurn
 from flywheel_assets.simulation.fraud.world import FraudWorld
 
 if TYPE_CHECKING:
-    from flywheel_assets.simulation.fraud.demo import FraudChapterReport, FraudDemoReport
+    from flywheel_assets.simulation.fraud.report import FraudChapterReport, FraudDemoReport
 
 
 def tell_world(console: Console, world: FraudWorld, static: StaticModel) -> None:

@@ -1,0 +1,11 @@
+"""The clock of the capture service, so that a test can set the time."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+Clock = Callable[[], datetime]
+
+
+def system_clock() -> datetime:
+    """The present, UTC."""
+    return datetime.now(UTC)

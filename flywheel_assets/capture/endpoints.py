@@ -1,0 +1,82 @@
+"""The endpoints that take events, their media types and their limits, and the protocol of what makes events durable."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flywheel_assets.capture.events import DecodedEvent, LandedRow, Reception
+from flywheel_assets.capture.scores import decode_event, decode_label, decode_prediction, decode_text_edit
+from flywheel_assets.capture.wire import CloudEvent, Edit, ScoredCloudEvent
+
+ONE_TYPE = "application/cloudevents+json"
+BATCH_TYPE = "application/cloudevents-batch+json"
+LINES_TYPE = "application/x-ndjson"
+PLAIN_TYPE = "application/json"
+
+
+class EventLog(Protocol):
+    """Whatever makes events durable."""
+
+    def start(self) -> None:
+        """Get ready to append; may block."""
+
+    def stop(self) -> None:
+        """Hand over everything that was acknowledged; may block."""
+
+    async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
+        """Return when the rows are durable; raise `EventLogError` when nothing may be acknowledged."""
+
+    def not_ready(self) -> str | None:
+        """Why nothing can be made durable right now, in a sentence; None when all is well. Must not block."""
+
+
+@dataclass(frozen=True)
+class CaptureLimits:
+    """How much one request may bring, and all requests in progress together."""
+
+    event_bytes: int = 4 * 2**20
+    request_bytes: int = 32 * 2**20
+    batch_events: int = 10_000
+    in_progress_bytes: int = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One thing that can be sent: under which name, in which forms, and how an element of it becomes rows."""
+
+    name: str
+    """`POST /v1/{application}/<name>`."""
+    summary: str
+    elements: tuple[Any, ...]
+    """The types that one element may have, for the OpenAPI document."""
+    content_types: tuple[str, ...]
+    decode: Callable[[bytes, Reception], DecodedEvent]
+    """Raises `InvalidEventError` for an element that cannot be accepted."""
+
+
+ENDPOINTS = (
+    Endpoint(
+        "events",
+        "CloudEvents: predictions and feedback, one or many.",
+        (CloudEvent, ScoredCloudEvent),
+        (ONE_TYPE, BATCH_TYPE, LINES_TYPE, PLAIN_TYPE),
+        decode_event,
+    ),
+    Endpoint(
+        "edits", "Edits: what a user made of a model's text.", (Edit,), (PLAIN_TYPE, LINES_TYPE), decode_text_edit
+    ),
+    Endpoint(
+        "predictions",
+        "A classifier's decisions, in the fields that its application's mapping names.",
+        (dict[str, Any],),
+        (PLAIN_TYPE, LINES_TYPE),
+        decode_prediction,
+    ),
+    Endpoint(
+        "labels",
+        "What was true of a classifier's decisions, in the fields that its application's mapping names.",
+        (dict[str, Any],),
+        (PLAIN_TYPE, LINES_TYPE),
+        decode_label,
+    ),
+)
