@@ -29,7 +29,7 @@ import msgspec
 from filelock import FileLock
 
 from flywheel_assets.errors import SettingsError, UnknownNameError
-from flywheel_assets.lake.files import sync_folder
+from flywheel_assets.lake.storage.files import sync_folder
 
 log = logging.getLogger(__name__)
 

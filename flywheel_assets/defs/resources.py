@@ -8,10 +8,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from flywheel_assets.lake.commits import commit_lock
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.object_landing import ObjectLanding
-from flywheel_assets.lake.outages import s3_client
+from flywheel_assets.lake.storage.commits import commit_lock
+from flywheel_assets.lake.storage.outages import s3_client
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.settings import Settings, settings

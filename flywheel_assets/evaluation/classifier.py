@@ -40,7 +40,7 @@ from flywheel_assets.evaluation.classifier_requests import (
 )
 from flywheel_assets.evaluation.own_process import run_process, whole_folder
 from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
-from flywheel_assets.lake.files import file_sha256
+from flywheel_assets.lake.storage.files import file_sha256
 
 Floats = npt.NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from flywheel_assets.errors import FlywheelError, SettingsError, TransientError
-from flywheel_assets.lake.files import replace_file, sync_folder
+from flywheel_assets.lake.storage.files import replace_file, sync_folder
 
 ERROR_FILE = "error.json"
 _PERMANENT_EXIT, _TRANSIENT_EXIT, _USAGE_EXIT = 1, 75, 2

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from flywheel_assets.errors import ManifestMismatchError, TrainingError
-from flywheel_assets.lake.files import file_sha256
+from flywheel_assets.lake.storage.files import file_sha256
 
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 

@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from flywheel_assets.curation.pairs import GateRules, curate
-from flywheel_assets.lake.files import sync_folder
+from flywheel_assets.lake.storage.files import sync_folder
 from flywheel_assets.records import JOINED_FEEDBACK, PromptFormat, Reason, Signal, SubjectKind
 
 CHUNK_LINES = 16_384

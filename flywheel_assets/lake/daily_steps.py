@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from flywheel_assets.lake.failed_steps import removes_unfinished
+from flywheel_assets.lake.storage.failed_steps import removes_unfinished
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables import Lake

@@ -16,8 +16,8 @@ import duckdb
 import pyarrow as pa
 
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.specs import ERASURES
+from flywheel_assets.lake.storage.files import write_once
 from flywheel_assets.lake.tables import Lake
 
 

@@ -23,13 +23,13 @@ from flywheel_assets.lake.export_revisions import (
     prepare_revision,
 )
 from flywheel_assets.lake.exports import ExportSet, read_manifest
-from flywheel_assets.lake.files import replace_file
 from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.pins import encode_pin
 from flywheel_assets.lake.publishing import copies_of
 from flywheel_assets.lake.references import tags
 from flywheel_assets.lake.specs import TableSpec
+from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.lake.tables import Lake, swept_files_told
 from flywheel_assets.lake.traces import Traces
 

@@ -15,7 +15,7 @@ import msgspec
 
 from flywheel_assets.lake.erased_rows import Partition
 from flywheel_assets.lake.erased_versions import ErasedVersion
-from flywheel_assets.lake.files import replace_file
+from flywheel_assets.lake.storage.files import replace_file
 
 
 class Progress(msgspec.Struct, kw_only=True):

@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.lake.commits import assert_locks_held
 from flywheel_assets.lake.exports import (
     MANIFEST_FILE,
     ExportedFile,
@@ -31,8 +30,9 @@ from flywheel_assets.lake.exports import (
     manifest_sha256,
     read_manifest,
 )
-from flywheel_assets.lake.files import file_sha256, replace_file, sync_folder, write_synced
 from flywheel_assets.lake.folders import VersionFolder
+from flywheel_assets.lake.storage.commits import assert_locks_held
+from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, write_synced
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.version_summaries import keyed_rows
 

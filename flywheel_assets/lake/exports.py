@@ -29,8 +29,8 @@ from typing import Any, Self
 import msgspec
 
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
-from flywheel_assets.lake.commits import assert_locks_held
-from flywheel_assets.lake.files import file_sha256, sync_folder, write_synced
+from flywheel_assets.lake.storage.commits import assert_locks_held
+from flywheel_assets.lake.storage.files import file_sha256, sync_folder, write_synced
 
 MANIFEST_FILE = "manifest.json"
 

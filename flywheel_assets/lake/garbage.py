@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from flywheel_assets.lake.commits import assert_locks_held
-from flywheel_assets.lake.files import replace_file
-from flywheel_assets.lake.outages import outages_told
 from flywheel_assets.lake.specs import TableSpec
+from flywheel_assets.lake.storage.commits import assert_locks_held
+from flywheel_assets.lake.storage.files import replace_file
+from flywheel_assets.lake.storage.outages import outages_told
 from flywheel_assets.lake.tables import Lake
 
 if TYPE_CHECKING:

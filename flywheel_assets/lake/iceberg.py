@@ -60,7 +60,7 @@ from sqlalchemy.exc import OperationalError
 
 from flywheel_assets import records
 from flywheel_assets.errors import CatalogUnavailableError, StorageUnavailableError
-from flywheel_assets.lake.commits import assert_locks_held, bounded_waits
+from flywheel_assets.lake.storage.commits import assert_locks_held, bounded_waits
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.specs import TableSpec

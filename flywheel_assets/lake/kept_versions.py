@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flywheel_assets.lake.garbage import folder_of, needed_paths
-from flywheel_assets.lake.outages import outages_told
 from flywheel_assets.lake.specs import TableSpec
+from flywheel_assets.lake.storage.outages import outages_told
 from flywheel_assets.lake.tables import Lake
 
 S3Client = Callable[[], Any]

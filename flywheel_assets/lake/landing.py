@@ -25,7 +25,7 @@ from time import sleep as time_sleep
 import msgspec
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError, OpenSegmentError
-from flywheel_assets.lake.files import file_sha256, sync_folder, write_once
+from flywheel_assets.lake.storage.files import file_sha256, sync_folder, write_once
 
 CLOSING_DELAY = timedelta(minutes=15)
 CLOSED_FILE = "_CLOSED.json"

@@ -18,8 +18,8 @@ import pyarrow as pa
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import MissingInputError
-from flywheel_assets.lake.engine import connect
 from flywheel_assets.lake.specs import LEDGER
+from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.tables import Lake
 
 _OF_NO_ROWS = hashlib.md5(b"", usedforsecurity=False).hexdigest()

@@ -14,7 +14,6 @@ from flywheel_assets.curation.sampling import draw_sql
 from flywheel_assets.errors import LandingError, PartitionChangedError, SettingsError
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
-from flywheel_assets.lake.failed_steps import removes_unfinished
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions
@@ -27,6 +26,7 @@ from flywheel_assets.lake.specs import (
     ApplicationTables,
     every_table,
 )
+from flywheel_assets.lake.storage.failed_steps import removes_unfinished
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.versions import let_go_of_ended

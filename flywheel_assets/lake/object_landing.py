@@ -25,7 +25,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingUnavailableError, SettingsError
-from flywheel_assets.lake.files import file_sha256
 from flywheel_assets.lake.landing import (
     CLOSED_FILE,
     Closing,
@@ -35,7 +34,8 @@ from flywheel_assets.lake.landing import (
     closing_time,
     content_digest,
 )
-from flywheel_assets.lake.outages import s3_answer
+from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.outages import s3_answer
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.lake.files import write_once
+from flywheel_assets.lake.storage.files import write_once
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):

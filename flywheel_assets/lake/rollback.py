@@ -20,12 +20,12 @@ from flywheel_assets import records
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import STAGE_OF
-from flywheel_assets.lake.files import write_once
 from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.lake.ledger import RunStamp
-from flywheel_assets.lake.outages import outages_told
 from flywheel_assets.lake.references import set_head, tags
 from flywheel_assets.lake.specs import QUARANTINE, ROLLBACKS, TableSpec
+from flywheel_assets.lake.storage.files import write_once
+from flywheel_assets.lake.storage.outages import outages_told
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.records import Reason
 

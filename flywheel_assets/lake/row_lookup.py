@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flywheel_assets.lake.outages import outages_told
+from flywheel_assets.lake.storage.outages import outages_told
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO

@@ -3,7 +3,7 @@
 Every daily asset *replaces* its partitions, also with zero rows, in one commit: materializing twice gives the same
 table. Rows arrive as Parquet files written by DuckDB and are swapped in by `delete` + `add_files` in one transaction:
 1 M rows of 2 KB take 13 s and 0.6 GB that way, `overwrite(pa.Table)` took 89 s and 6 GB. How a commit is serialised and
-retried is told in `lake.commits`.
+retried is told in `lake.storage.commits`.
 """
 
 import logging
@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
-from flywheel_assets.lake.commits import COMMIT_KEY, commit_lock, retried, was_committed
-from flywheel_assets.lake.engine import connect, write_parquet
-from flywheel_assets.lake.failed_steps import full_disk_told
-from flywheel_assets.lake.outages import outages_told
 from flywheel_assets.lake.specs import PlannedFile, TableSpec, column_list, nullable
+from flywheel_assets.lake.storage.commits import COMMIT_KEY, commit_lock, retried, was_committed
+from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
+from flywheel_assets.lake.storage.failed_steps import full_disk_told
+from flywheel_assets.lake.storage.outages import outages_told
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog

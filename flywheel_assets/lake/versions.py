@@ -25,8 +25,6 @@ from flywheel_assets.errors import EmptyVersionError, VersionConflictError
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.exclusions import excluded_per_day, in_force, pinned
 from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, verify_manifest, write_export
-from flywheel_assets.lake.failed_steps import full_disk_told, removes_unfinished
-from flywheel_assets.lake.files import replace_file, write_once
 from flywheel_assets.lake.folders import _VERSION, VersionFolder, Versions, read_pin
 from flywheel_assets.lake.pins import (
     Pin,
@@ -39,6 +37,8 @@ from flywheel_assets.lake.pins import (
 )
 from flywheel_assets.lake.references import tag, tags
 from flywheel_assets.lake.specs import ApplicationTables, TableSpec
+from flywheel_assets.lake.storage.failed_steps import full_disk_told, removes_unfinished
+from flywheel_assets.lake.storage.files import replace_file, write_once
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.records import Reason
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from flywheel_assets.curation.discrepancies import Discrepancy, DiscrepancyRules, discrepancy_sql, severity_sql
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.lake.engine import connect
+from flywheel_assets.lake.storage.duckdb_engine import connect
 
 
 def judge(rules: DiscrepancyRules, score: float | None, is_positive: bool | None) -> tuple[str | None, float | None]:

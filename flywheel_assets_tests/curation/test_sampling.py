@@ -18,7 +18,7 @@ from flywheel_assets.curation.sampling import (
     uniform_draw,
 )
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.lake.engine import connect
+from flywheel_assets.lake.storage.duckdb_engine import connect
 
 _ROW = """
 SELECT $score::DOUBLE AS score, $is_positive::BOOLEAN AS is_positive, $severity::DOUBLE AS severity,

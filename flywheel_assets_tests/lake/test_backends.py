@@ -20,7 +20,6 @@ from flywheel_assets.defs import resources
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import CommitContentionError, VersionConflictError
 from flywheel_assets.lake import tables
-from flywheel_assets.lake.commits import commit_lock
 from flywheel_assets.lake.exclusions import ExclusionRule, exclude
 from flywheel_assets.lake.exports import ExportSet
 from flywheel_assets.lake.folders import Versions
@@ -29,6 +28,7 @@ from flywheel_assets.lake.net_new import count_net_new
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.references import tags
 from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.verification import verify
 from flywheel_assets.registry import ModelRegistry

@@ -20,7 +20,6 @@ from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import erasure as erasure_module
 from flywheel_assets.lake import ledger, tables
 from flywheel_assets.lake.accounting import audit_accounts
-from flywheel_assets.lake.commits import commit_lock
 from flywheel_assets.lake.curate_days import curate_days
 from flywheel_assets.lake.drift_days import report_drift
 from flywheel_assets.lake.erasable_landing import ErasableLanding
@@ -43,6 +42,7 @@ from flywheel_assets.lake.specs import (
     PREFERENCE_TABLES,
     RAW_PREDICTIONS,
 )
+from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.traces import Traces
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction

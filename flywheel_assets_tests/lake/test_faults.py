@@ -19,10 +19,8 @@ import pytest
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, DiskFullError, UnknownNameError
 from flywheel_assets.lake import tables
-from flywheel_assets.lake.engine import connect
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.exports import ExportSet, read_rows
-from flywheel_assets.lake.failed_steps import full_disk_told
 from flywheel_assets.lake.folders import Versions, read_pin
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.landing import EventKind
@@ -37,6 +35,8 @@ from flywheel_assets.lake.specs import (
     RAW_SCORES,
     every_table,
 )
+from flywheel_assets.lake.storage.duckdb_engine import connect
+from flywheel_assets.lake.storage.failed_steps import full_disk_told
 from flywheel_assets.lake.verification import verify
 from flywheel_assets.lake.versions import let_go_of_ended
 from flywheel_assets_tests.builders import APPLICATION, day

@@ -28,13 +28,10 @@ from flywheel_assets.errors import (
     StorageUnavailableError,
     VersionConflictError,
 )
-from flywheel_assets.lake import exports, garbage, outages, tables
-from flywheel_assets.lake.commits import assert_locks_held, bounded_waits, commit_lock
+from flywheel_assets.lake import exports, garbage, tables
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.exports import verify_manifest
-from flywheel_assets.lake.failed_steps import is_disk_full
-from flywheel_assets.lake.files import write_synced
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import _files_of, expire_snapshots, needed_paths, sweep
 from flywheel_assets.lake.ingest import ingest_days
@@ -45,6 +42,10 @@ from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.publishing import S3Folder, publish
 from flywheel_assets.lake.references import tags
 from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, LEDGER, TableSpec, every_table
+from flywheel_assets.lake.storage import outages
+from flywheel_assets.lake.storage.commits import assert_locks_held, bounded_waits, commit_lock
+from flywheel_assets.lake.storage.failed_steps import is_disk_full
+from flywheel_assets.lake.storage.files import write_synced
 from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.verification import verify

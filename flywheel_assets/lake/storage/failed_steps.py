@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from flywheel_assets.errors import DiskFullError
-from flywheel_assets.lake.outages import causes, outages_told
+from flywheel_assets.lake.storage.outages import causes, outages_told
 
 
 class HasPlaces(Protocol):

@@ -5,7 +5,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.lake import engine
+from flywheel_assets.lake.storage import duckdb_engine as engine
 
 
 def test_a_connection_sees_nothing_that_another_made(tmp_path: Path) -> None:
