@@ -36,8 +36,8 @@ from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.landed_files import LandedFile
 from flywheel_assets.lake.landing import EventKind, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS, TableSpec
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS, TableSpec
 
 WINDOW = JoinWindow()
 DAY = date(2026, 6, 1)

@@ -21,8 +21,8 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.mine_days import mine_days
-from flywheel_assets.lake.specs import CLASSIFICATION_TABLES, GROUND_TRUTH, JOINED_LABELS, RAW_SCORES
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, GROUND_TRUTH, JOINED_LABELS, RAW_SCORES
 
 START = date(2026, 3, 1)
 EARLIER_DAYS, MATURITY_DAYS = 30, 7

@@ -31,7 +31,7 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.pair_versions import cut_pair_version, pair_ids_to_train_now
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.records import ExampleKind, Signal, SubjectKind, pair_ids
 
 DAYS, USERS = 100, 20_000

@@ -39,8 +39,8 @@ from flywheel_assets.lake.example_versions import count_new_examples, cut_exampl
 from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.lake.net_new import count_net_new
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.specs import GROUND_TRUTH, HARD_EXAMPLES
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, HARD_EXAMPLES
 from flywheel_assets_tests.builders import NOON, make_gold, table
 from flywheel_assets_tests.lake.workbench import stamp
 

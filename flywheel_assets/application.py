@@ -24,7 +24,7 @@ from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.example_versions import ExampleRules
 from flywheel_assets.lake.maintenance import MaintenanceRules
 from flywheel_assets.lake.mine_days import mining_lookback_days
-from flywheel_assets.lake.specs import (
+from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
     FEEDBACK_SUMMARY,
     GROUND_TRUTH,

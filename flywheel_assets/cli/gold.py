@@ -20,8 +20,8 @@ Version = Annotated[str, typer.Argument(help="A gold version; `flywheel gold lis
 def list_versions(application: Application = "assistant") -> None:
     """List every version: rows, days, what was trained from it, and whether it serves."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.references import tags
     from flywheel_assets.lake.rollback import SAVED_HEAD
+    from flywheel_assets.lake.tables.tags import tags
     from flywheel_assets.lake.version_summaries import summarize
 
     config, stores = load_application(application), Stores()

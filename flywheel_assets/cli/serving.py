@@ -19,7 +19,7 @@ def capture() -> None:
 
     from flywheel_assets.capture.logs import log_json_lines
     from flywheel_assets.capture.service import serve
-    from flywheel_assets.lake.tables import Lake
+    from flywheel_assets.lake.tables.lake import Lake
     from flywheel_assets.review.pages import review_pages
     from flywheel_assets.review.queue import Reviewed
 

@@ -14,7 +14,7 @@ from flywheel_assets.defs.presentation import encoded_picture, numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.feedback_summaries import summarize_days, summary_rows
 from flywheel_assets.lake.ledger import day_range
-from flywheel_assets.lake.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
+from flywheel_assets.lake.tables.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
 
 SUMMARY_CODE_VERSION = "1"
 PLOTTED_DAYS = 28

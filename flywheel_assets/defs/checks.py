@@ -11,7 +11,7 @@ from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts, describe
 from flywheel_assets.lake.breaker import tripped_days
-from flywheel_assets.lake.specs import GROUND_TRUTH, TableSpec
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, TableSpec
 from flywheel_assets.lake.verification import verify
 
 

@@ -42,8 +42,8 @@ from flywheel_assets.lake.exports import Manifest, manifest_sha256, verify_manif
 from flywheel_assets.lake.folders import VersionFolder, Versions
 from flywheel_assets.lake.levers import report_levers
 from flywheel_assets.lake.mine_days import mine_days
-from flywheel_assets.lake.specs import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.training.classifier import (
     REFERENCE_FILE,

@@ -33,8 +33,8 @@ from flywheel_assets.lake.curate_days import curate_days
 from flywheel_assets.lake.exports import Manifest, manifest_sha256, verify_manifest
 from flywheel_assets.lake.folders import VersionFolder, Versions
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 

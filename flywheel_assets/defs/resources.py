@@ -12,7 +12,7 @@ from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.object_landing import ObjectLanding
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.storage.outages import s3_client
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.settings import Settings, settings
 

@@ -13,8 +13,8 @@ from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.example_versions import count_new_examples, live_calibration
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_content, lake_state
-from flywheel_assets.lake.specs import TableSpec
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import TableSpec
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from flywheel_assets.gate import Decision
 from flywheel_assets.lake.exports import Manifest, manifest_sha256, read_manifest
 from flywheel_assets.lake.folders import VersionFolder, Versions
 from flywheel_assets.lake.promotions import Promotion, read_promotion, record_promotion
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.registry import EvaluatedDataset, ModelRegistry
 from flywheel_assets.rollout import announce
 

@@ -19,7 +19,7 @@ from flywheel_assets.lake.exports import ExportSet, read_manifest
 from flywheel_assets.lake.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.pair_versions import trained_pair_ids
 from flywheel_assets.lake.promotions import read_promotion
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.settings import settings
 from flywheel_assets.simulation.demo import DemoPlan, prepare_base, run_demo
 from flywheel_assets.simulation.report import DemoReport

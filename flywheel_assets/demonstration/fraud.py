@@ -19,7 +19,7 @@ from flywheel_assets.evaluation.classifier_requests import CHALLENGER, INCUMBENT
 from flywheel_assets.lake.exports import ExportSet, read_manifest
 from flywheel_assets.lake.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.promotions import read_promotion
-from flywheel_assets.lake.specs import HARD_EXAMPLES
+from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets.settings import settings
 from flywheel_assets.simulation.fraud.demo import FraudDemoPlan, prepare, run_fraud_demo
 from flywheel_assets.simulation.fraud.report import FraudDemoReport

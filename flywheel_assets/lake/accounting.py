@@ -10,7 +10,8 @@ from datetime import date
 
 from flywheel_assets.lake.curate_days import CURATION_STAGE
 from flywheel_assets.lake.ledger import entries_of
-from flywheel_assets.lake.specs import (
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import (
     CURATED_DPO_PAIRS,
     GROUND_TRUTH,
     HARD_EXAMPLES,
@@ -19,7 +20,6 @@ from flywheel_assets.lake.specs import (
     RAW_PREDICTIONS,
     TableSpec,
 )
-from flywheel_assets.lake.tables import Lake
 from flywheel_assets.records import Reason
 
 # Counted in the ledger only: a duplicate's first receipt is kept, a waiting row is still in the raw table, what was

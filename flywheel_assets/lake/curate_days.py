@@ -16,8 +16,8 @@ from flywheel_assets.curation.pairs import GateRules, curate, withheld
 from flywheel_assets.lake import breaker, ledger
 from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.records import Reason
 
 # Shorter than the table's name on purpose: a partition value of more than 16 characters is dropped by rewriting files.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from flywheel_assets.lake.storage.failed_steps import removes_unfinished
 
 if TYPE_CHECKING:
-    from flywheel_assets.lake.tables import Lake
+    from flywheel_assets.lake.tables.lake import Lake
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")

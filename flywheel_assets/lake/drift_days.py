@@ -18,8 +18,8 @@ from flywheel_assets.curation.score_contract import ScoreContract, features_of
 from flywheel_assets.drift import DriftLimits, DriftReference, breaches, compare
 from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import RunStamp, day_range
-from flywheel_assets.lake.specs import DRIFT_REPORTS, RAW_SCORES
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, RAW_SCORES
 
 WINDOW_DAYS = 7
 MAX_ROWS = 200_000

@@ -10,7 +10,8 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import NOT_QUARANTINED, STAGE_OF
 from flywheel_assets.lake.erased_rows import Partition
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.specs import (
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import (
     BREAKER_DAYS,
     BREAKER_RESETS,
     GROUND_TRUTH,
@@ -18,7 +19,6 @@ from flywheel_assets.lake.specs import (
     ApplicationTables,
     TableSpec,
 )
-from flywheel_assets.lake.tables import Lake
 
 Lookback = Mapping[str, Mapping[str, int]]
 """Per derived table its inputs, with how many days before D its partition D reads."""

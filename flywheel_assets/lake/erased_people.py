@@ -16,9 +16,9 @@ import duckdb
 import pyarrow as pa
 
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.lake.specs import ERASURES
 from flywheel_assets.lake.storage.files import write_once
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import ERASURES
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, vers
 from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.pins import encode_pin
 from flywheel_assets.lake.publishing import copies_of
-from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.specs import TableSpec
 from flywheel_assets.lake.storage.files import replace_file
-from flywheel_assets.lake.tables import Lake, swept_files_told
+from flywheel_assets.lake.tables.lake import Lake, swept_files_told
+from flywheel_assets.lake.tables.specs import TableSpec
+from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets.lake.traces import Traces
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _rewritten(
     stamp: RunStamp,
 ) -> int:
     """A snapshot like the tagged one without the person's rows, kept by a branch; returns its id."""
-    from flywheel_assets.lake.iceberg import swap_files
+    from flywheel_assets.lake.tables.iceberg import swap_files
 
     branch = _branch(name)
     files = {day: kept_file(lake, spec, traces, (day, stage), snapshot_id) for day, stage in partitions}

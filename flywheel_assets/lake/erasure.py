@@ -42,12 +42,19 @@ from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions, warehouse_versions_left
 from flywheel_assets.lake.landing import EventKind, refuse_while_closing
 from flywheel_assets.lake.ledger import RunStamp
-from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.specs import ERASURES, GROUND_TRUTH, QUARANTINE, ApplicationTables, TableSpec, every_table
 from flywheel_assets.lake.storage.commits import assert_locks_held, commit_lock
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
 from flywheel_assets.lake.storage.files import write_once
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import (
+    ERASURES,
+    GROUND_TRUTH,
+    QUARANTINE,
+    ApplicationTables,
+    TableSpec,
+    every_table,
+)
+from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets.lake.traces import Traces, find_traces
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.versions import let_go_of_unfinished

@@ -28,11 +28,11 @@ from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.fresh_days import fresh_days
 from flywheel_assets.lake.ledger import ClosedDay
 from flywheel_assets.lake.pins import Pin, register_pinned
-from flywheel_assets.lake.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.storage.duckdb_engine import write_parquet
 from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.lake.storage.outages import outages_told
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions import cut_version
 from flywheel_assets.records import Reason
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
-from flywheel_assets.lake.specs import EXCLUSIONS, TableSpec
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import EXCLUSIONS, TableSpec
 
 
 class DayOf(StrEnum):

@@ -33,7 +33,7 @@ from flywheel_assets.lake.exports import (
 from flywheel_assets.lake.folders import VersionFolder
 from flywheel_assets.lake.storage.commits import assert_locks_held
 from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, write_synced
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.version_summaries import keyed_rows
 
 _REVISION = re.compile(r"(\.r\d+)?(?=\.)")

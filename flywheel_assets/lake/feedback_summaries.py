@@ -13,8 +13,8 @@ import pyarrow as pa
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
 
 _COLUMNS = ["completed_date", "model_version", "prediction_id", "signal", "output", "final_text", "value"]
 

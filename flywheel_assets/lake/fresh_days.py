@@ -8,7 +8,7 @@ from typing import Any
 from flywheel_assets.lake.exclusions import in_force
 from flywheel_assets.lake.exports import Manifest
 from flywheel_assets.lake.ledger import ClosedDay
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
 
 
 def fresh_days(

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from flywheel_assets.lake.specs import TableSpec
 from flywheel_assets.lake.storage.commits import assert_locks_held
 from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.lake.storage.outages import outages_told
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import TableSpec
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem

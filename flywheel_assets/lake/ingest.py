@@ -25,9 +25,9 @@ from flywheel_assets.lake.landed_lines import RefusedLine, read_lines
 from flywheel_assets.lake.landing import EventKind, LandedDay, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.object_landing import ObjectLanding, ObjectLandingZone
-from flywheel_assets.lake.specs import GROUND_TRUTH, PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec
 from flywheel_assets.records import Reason
 
 

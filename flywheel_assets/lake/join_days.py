@@ -18,7 +18,8 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.matched_rows import fetch_matched
-from flywheel_assets.lake.specs import (
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import (
     GROUND_TRUTH,
     JOINED_FEEDBACK,
     PREFERENCE_TABLES,
@@ -26,7 +27,6 @@ from flywheel_assets.lake.specs import (
     RAW_PREDICTIONS,
     ApplicationTables,
 )
-from flywheel_assets.lake.tables import Lake
 from flywheel_assets.records import Reason
 
 

@@ -18,9 +18,9 @@ import pyarrow as pa
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import MissingInputError
-from flywheel_assets.lake.specs import LEDGER
 from flywheel_assets.lake.storage.duckdb_engine import connect
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import LEDGER
 
 _OF_NO_ROWS = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 """What the statement of `content_hash` gives for them: a range asks for most of its days in vain."""

@@ -15,8 +15,8 @@ from flywheel_assets.curation.sampling import draw_sql, inclusion_probability_sq
 from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import double
 from flywheel_assets.lake import ledger
-from flywheel_assets.lake.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SURPRISE_FACTORS = (0.0, 5.0, 10.0, 20.0)

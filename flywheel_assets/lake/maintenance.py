@@ -19,15 +19,15 @@ from flywheel_assets.lake.garbage import Stored, expire_snapshots, stored_in, st
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions
 from flywheel_assets.lake.landing import EventKind, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.specs import (
+from flywheel_assets.lake.storage.failed_steps import removes_unfinished
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import (
     ERASURES,
     GROUND_TRUTH,
     STORAGE,
     ApplicationTables,
     every_table,
 )
-from flywheel_assets.lake.storage.failed_steps import removes_unfinished
-from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.versions import let_go_of_ended
 from flywheel_assets.records import Reason

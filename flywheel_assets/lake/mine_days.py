@@ -17,8 +17,15 @@ from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.daily_steps import daily_step
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.specs import GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, QUARANTINE, RAW_SCORES, column_list
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import (
+    GROUND_TRUTH,
+    HARD_EXAMPLES,
+    JOINED_LABELS,
+    QUARANTINE,
+    RAW_SCORES,
+    column_list,
+)
 from flywheel_assets.records import Reason, Signal
 
 DISPUTE_STAGE = "disputes"

@@ -19,8 +19,8 @@ from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.fresh_days import fresh_days
 from flywheel_assets.lake.ledger import ClosedDay
 from flywheel_assets.lake.pair_versions import pair_ids_to_train_now, trained_pair_ids
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, EXCLUSIONS, LEDGER, TableSpec
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS, LEDGER, TableSpec
 from flywheel_assets.records import Reason
 
 _NEVER_TRAINED_ON = (Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value)

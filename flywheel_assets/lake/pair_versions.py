@@ -25,8 +25,8 @@ from flywheel_assets.lake.exports import (
 from flywheel_assets.lake.folders import VersionFolder, Versions
 from flywheel_assets.lake.pins import Pin
 from flywheel_assets.lake.small_edits import RecurringDelta, ranked_deltas
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions import cut_version
 
 MOST_DELTAS = 10

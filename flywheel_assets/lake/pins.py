@@ -17,8 +17,8 @@ import duckdb
 import msgspec
 
 from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.lake.specs import TableSpec
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import TableSpec
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table

@@ -22,11 +22,11 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import STAGE_OF
 from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.lake.ledger import RunStamp
-from flywheel_assets.lake.references import set_head, tags
-from flywheel_assets.lake.specs import QUARANTINE, ROLLBACKS, TableSpec
 from flywheel_assets.lake.storage.files import write_once
 from flywheel_assets.lake.storage.outages import outages_told
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec
+from flywheel_assets.lake.tables.tags import set_head, tags
 from flywheel_assets.records import Reason
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _is_restored(folder: VersionFolder, to: str) -> bool:
 @outages_told()
 def _files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
     """The data files of each day, with their rows, in one snapshot."""
-    from flywheel_assets.lake.iceberg import day_of
+    from flywheel_assets.lake.tables.iceberg import day_of
 
     found: dict[date, dict[str, int]] = {}
     for task in lake.table(gold).scan(snapshot_id=snapshot_id).plan_files():

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.waiting import delta
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.records import Reason
 
 

@@ -19,8 +19,8 @@ from flywheel_assets.curation.near_duplicates import supporters_of
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.lake.erasable_landing import ErasableLanding, written_forms
 from flywheel_assets.lake.landing import EventKind
-from flywheel_assets.lake.specs import GROUND_TRUTH, ApplicationTables, TableSpec
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, TableSpec
 
 _ROWS_AT_ONCE = 100_000
 _SEEN = pa.schema(

@@ -15,9 +15,9 @@ from flywheel_assets.errors import FlywheelError
 from flywheel_assets.lake.exclusions import condition, pinned
 from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, version_number
-from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.specs import TableSpec
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import TableSpec
+from flywheel_assets.lake.tables.tags import tags
 
 _LONGEST_LINE_BYTES = 64 * 2**20
 _LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED)

@@ -35,11 +35,11 @@ from flywheel_assets.lake.pins import (
     is_lost,
     let_go,
 )
-from flywheel_assets.lake.references import tag, tags
-from flywheel_assets.lake.specs import ApplicationTables, TableSpec
 from flywheel_assets.lake.storage.failed_steps import full_disk_told, removes_unfinished
 from flywheel_assets.lake.storage.files import replace_file, write_once
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import ApplicationTables, TableSpec
+from flywheel_assets.lake.tables.tags import tag, tags
 from flywheel_assets.records import Reason
 
 

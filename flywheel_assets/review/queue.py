@@ -20,14 +20,14 @@ from flywheel_assets.capture.events import REVIEWER_SOURCE
 from flywheel_assets.curation.prompts import readable_prompts
 from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.lake.specs import (
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
     GROUND_TRUTH,
     PREFERENCE_TABLES,
     QUARANTINE,
     ApplicationTables,
 )
-from flywheel_assets.lake.tables import Lake
 from flywheel_assets.records import Reason, Signal
 from flywheel_assets.review.decisions import Decision, DecisionIndex, decision_in, labels_in
 

@@ -16,7 +16,7 @@ from flywheel_assets.curation.score_contract import FeatureType, FieldMapping, S
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.lake.landed_files import LandedFile
 from flywheel_assets.lake.landed_lines import read_lines
-from flywheel_assets.lake.specs import GROUND_TRUTH, RAW_SCORES
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, RAW_SCORES
 from flywheel_assets_tests.builders import NOON
 
 CONTRACT = ScoreContract(

@@ -30,8 +30,8 @@ from flywheel_assets.lake import ledger, net_new
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.promotions import Promotion, record_promotion
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.records import CURATED_DPO_PAIRS as GOLD_SCHEMA
 from flywheel_assets_tests.builders import DAY, make_gold, table
 

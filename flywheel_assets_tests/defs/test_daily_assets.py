@@ -22,7 +22,13 @@ from flywheel_assets.defs.running import Driver
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.ledger import closed_days, content_hash, day_range
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, QUARANTINE, RAW_PREDICTIONS
+from flywheel_assets.lake.tables.specs import (
+    CURATED_DPO_PAIRS,
+    GROUND_TRUTH,
+    JOINED_FEEDBACK,
+    QUARANTINE,
+    RAW_PREDICTIONS,
+)
 from flywheel_assets_tests.builders import make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench
 

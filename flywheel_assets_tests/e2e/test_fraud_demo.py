@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.demonstration.fraud import play
-from flywheel_assets.lake.specs import RAW_SCORES
+from flywheel_assets.lake.tables.specs import RAW_SCORES
 from flywheel_assets.settings import settings
 from flywheel_assets.simulation.fraud.demo import Chapter, FraudDemoPlan
 from flywheel_assets.simulation.fraud.wheel import ClassifierTurn

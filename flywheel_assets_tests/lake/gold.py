@@ -6,8 +6,8 @@ from typing import Any
 
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.ledger import LedgerEntry
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets_tests.builders import make_gold
 from flywheel_assets_tests.lake.workbench import Workbench, stamp, write_day
 

@@ -34,9 +34,9 @@ from flywheel_assets.lake.garbage import expire_snapshots, needed_paths, sweep
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.mine_days import mine_days
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.references import tag
-from flywheel_assets.lake.specs import CLASSIFICATION_TABLES, PREFERENCE_TABLES, every_table
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, PREFERENCE_TABLES, every_table
+from flywheel_assets.lake.tables.tags import tag
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets_tests.builders import DAY, day, make_feedback, make_gold, make_prediction
 from flywheel_assets_tests.lake.labelled import CONTRACT, label, score
@@ -55,7 +55,7 @@ AFTER_ALL = datetime(2100, 1, 1, tzinfo=UTC)
 forked = multiprocessing.get_context("forkserver")
 # With what pyiceberg, pyarrow and SQLAlchemy import only when they are asked for something: 0.5 s in each process.
 _LATE = ["pandas", "pyarrow.dataset", "pyiceberg.io.pyarrow", "rich.console", "sqlalchemy.dialects.sqlite", "sqlite3"]
-forked.set_forkserver_preload(["__main__", __name__, "flywheel_assets.lake.iceberg", *_LATE])
+forked.set_forkserver_preload(["__main__", __name__, "flywheel_assets.lake.tables.iceberg", *_LATE])
 
 
 @dataclass(frozen=True)

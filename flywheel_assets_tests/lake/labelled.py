@@ -12,7 +12,7 @@ from flywheel_assets.lake.accounting import audit_accounts
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.lake.mine_days import mine_days
-from flywheel_assets.lake.specs import HARD_EXAMPLES
+from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets_tests.builders import DAY, NOON, make_label, make_score
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
 

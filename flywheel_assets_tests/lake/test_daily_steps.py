@@ -18,7 +18,7 @@ from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, VersionConflictError
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import erasure as erasure_module
-from flywheel_assets.lake import ledger, tables
+from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts
 from flywheel_assets.lake.curate_days import curate_days
 from flywheel_assets.lake.drift_days import report_drift
@@ -34,7 +34,10 @@ from flywheel_assets.lake.maintenance import retire_segments, trim_predictions
 from flywheel_assets.lake.mine_days import mine_days
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.rollback import plan_data_rollback, roll_back_data
-from flywheel_assets.lake.specs import (
+from flywheel_assets.lake.storage.commits import commit_lock
+from flywheel_assets.lake.tables import lake as tables
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import (
     CURATED_DPO_PAIRS,
     FEEDBACK_SUMMARY,
     GROUND_TRUTH,
@@ -42,8 +45,6 @@ from flywheel_assets.lake.specs import (
     PREFERENCE_TABLES,
     RAW_PREDICTIONS,
 )
-from flywheel_assets.lake.storage.commits import commit_lock
-from flywheel_assets.lake.tables import Lake
 from flywheel_assets.lake.traces import Traces
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake import killable

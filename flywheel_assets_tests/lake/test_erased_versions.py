@@ -20,7 +20,7 @@ from flywheel_assets.lake.example_versions import ExampleRules, cut_example_vers
 from flywheel_assets.lake.export_revisions import PreparedRevision
 from flywheel_assets.lake.exports import ExportSet, manifest_sha256, read_manifest
 from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
 from flywheel_assets.lake.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.labelled import CONTRACT, label, run, score

@@ -31,14 +31,14 @@ from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.landing import EventKind, read_closing
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.publishing import publish
-from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.specs import (
+from flywheel_assets.lake.tables.specs import (
     CURATED_DPO_PAIRS,
     GROUND_TRUTH,
     JOINED_FEEDBACK,
     PREFERENCE_TABLES,
     RAW_PREDICTIONS,
 )
+from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets.lake.traces import Traces
 from flywheel_assets.lake.verification import verify
 from flywheel_assets_tests import everywhere

@@ -24,7 +24,7 @@ from flywheel_assets.lake.example_versions import (
 from flywheel_assets.lake.exclusions import ExclusionRule, exclude
 from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
 from flywheel_assets.lake.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score

@@ -24,7 +24,7 @@ from flywheel_assets.lake.exports import ExportSet
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.net_new import count_net_new, lake_state
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, EXCLUSIONS
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench

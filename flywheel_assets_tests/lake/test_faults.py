@@ -18,7 +18,6 @@ import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, DiskFullError, UnknownNameError
-from flywheel_assets.lake import tables
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.exports import ExportSet, read_rows
 from flywheel_assets.lake.folders import Versions, read_pin
@@ -26,8 +25,10 @@ from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.pins import encode_pin, held_versions, let_go
-from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.specs import (
+from flywheel_assets.lake.storage.duckdb_engine import connect
+from flywheel_assets.lake.storage.failed_steps import full_disk_told
+from flywheel_assets.lake.tables import lake as tables
+from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
     CURATED_DPO_PAIRS,
     JOINED_LABELS,
@@ -35,8 +36,7 @@ from flywheel_assets.lake.specs import (
     RAW_SCORES,
     every_table,
 )
-from flywheel_assets.lake.storage.duckdb_engine import connect
-from flywheel_assets.lake.storage.failed_steps import full_disk_told
+from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets.lake.verification import verify
 from flywheel_assets.lake.versions import let_go_of_ended
 from flywheel_assets_tests.builders import APPLICATION, day

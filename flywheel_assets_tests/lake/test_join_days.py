@@ -11,7 +11,7 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.ledger import day_range
-from flywheel_assets.lake.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets.records import stable_id
 from flywheel_assets_tests.builders import DAY, NOON, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import Workbench

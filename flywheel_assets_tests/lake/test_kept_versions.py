@@ -20,8 +20,8 @@ from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, maintain
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, PREFERENCE_TABLES, RAW_PREDICTIONS
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, PREFERENCE_TABLES, RAW_PREDICTIONS
 from flywheel_assets.lake.verification import verify
 from flywheel_assets_tests import everywhere
 from flywheel_assets_tests.builders import APPLICATION, DAY, make_feedback, make_prediction

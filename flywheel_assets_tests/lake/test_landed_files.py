@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel_assets.lake.landed_files import LandedFile, without_rows
-from flywheel_assets.lake.specs import RAW_PREDICTIONS
+from flywheel_assets.lake.tables.specs import RAW_PREDICTIONS
 from flywheel_assets_tests.builders import DAY, make_prediction
 
 SPEC = RAW_PREDICTIONS

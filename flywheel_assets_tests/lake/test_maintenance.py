@@ -9,13 +9,14 @@ import pytest
 
 from flywheel_assets.errors import LandingRetiredError, SettingsError
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake import ledger, tables
+from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, maintain, storage_history
-from flywheel_assets.lake.references import tag
-from flywheel_assets.lake.specs import (
+from flywheel_assets.lake.tables import lake as tables
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
     CURATED_DPO_PAIRS,
     GROUND_TRUTH,
@@ -26,7 +27,7 @@ from flywheel_assets.lake.specs import (
     TableSpec,
     every_table,
 )
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.tags import tag
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_gold, make_prediction
 from flywheel_assets_tests.lake.test_traps import head
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, stamp

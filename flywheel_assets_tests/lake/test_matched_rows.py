@@ -9,7 +9,7 @@ import pytest
 
 from flywheel_assets.lake import matched_rows
 from flywheel_assets.lake.landing import EventKind
-from flywheel_assets.lake.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
+from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets_tests.builders import day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.s3_server import S3Server

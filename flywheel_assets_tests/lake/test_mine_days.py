@@ -14,7 +14,7 @@ from flywheel_assets.errors import MissingInputError
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.mine_days import DISPUTE_STAGE, mining_lookback_days
-from flywheel_assets.lake.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES, QUARANTINE
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES, QUARANTINE
 from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

@@ -12,8 +12,8 @@ from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_content, lake_state
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, TableSpec
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, TableSpec
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.gold import gold_row, write_gold
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

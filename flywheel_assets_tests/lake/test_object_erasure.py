@@ -24,8 +24,8 @@ from flywheel_assets.lake.landing import UNREADABLE_FOLDER, EventKind, LandingZo
 from flywheel_assets.lake.landing_erasure import LandedErasure
 from flywheel_assets.lake.object_erasure import erase_objects, local_copies
 from flywheel_assets.lake.object_landing import ObjectLanding, ObjectLandingZone
-from flywheel_assets.lake.specs import GROUND_TRUTH, PREFERENCE_TABLES
 from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, stamp
 from flywheel_assets_tests.s3_server import S3Server

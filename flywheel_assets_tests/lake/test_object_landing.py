@@ -11,7 +11,7 @@ from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingU
 from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.landing import CLOSED_FILE, EventKind, LandedDay
 from flywheel_assets.lake.object_landing import ObjectLanding, ObjectLandingZone
-from flywheel_assets.lake.specs import GROUND_TRUTH
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
 from flywheel_assets_tests.s3_server import S3Server

@@ -16,7 +16,7 @@ from flywheel_assets.lake.exports import ExportSet, read_manifest, read_rows
 from flywheel_assets.lake.folders import VersionFolder, Versions
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.publishing import LocalFolder, Published, copies_of, publish
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.version_summaries import SetDifference, compare, summarize, summary_of
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold

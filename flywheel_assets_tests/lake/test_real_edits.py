@@ -18,8 +18,8 @@ from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.landing import EventKind
 from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets_tests.real_data import needs_real_data, write_real_edits
 
 DAY = date(2026, 9, 1)

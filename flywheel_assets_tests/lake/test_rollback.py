@@ -13,9 +13,9 @@ from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.lake.net_new import NetNew, count_net_new
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.references import tags
 from flywheel_assets.lake.rollback import ChangedDay, DataPlan, plan_data_rollback, roll_back_data
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, ROLLBACKS
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, ROLLBACKS
+from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import gold_row, write_gold
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
@@ -179,7 +179,7 @@ def test_a_version_cut_since_the_plan_stops_it(history: Workbench, versions: Ver
 def test_beside_a_cut_or_an_erasure_no_head_gets_a_tag(
     history: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flywheel_assets.lake.tables._LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("flywheel_assets.lake.tables.lake._LOCK_TIMEOUT_S", 0.1)
     with history.lake.cutting(), pytest.raises(CommitContentionError, match="versions was locked"):
         roll_back(history, versions)
     assert set(tags(history.lake, GOLD)) == {"dpo_gold_v1", "dpo_gold_v2"}

@@ -19,7 +19,7 @@ from flywheel_assets.lake.exports import (
 )
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, DAY, make_gold
 from flywheel_assets_tests.lake.gold import write_gold

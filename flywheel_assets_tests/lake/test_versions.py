@@ -16,7 +16,7 @@ from flywheel_assets.lake.folders import Versions, version_number
 from flywheel_assets.lake.garbage import expire_snapshots
 from flywheel_assets.lake.pair_versions import cut_pair_version, trained_pair_ids
 from flywheel_assets.lake.pins import Pin, held_versions, let_go
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions import tagged_versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold

@@ -16,9 +16,9 @@ from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.landing import EventKind, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.specs import PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec
 from flywheel_assets.lake.storage.files import sync_folder
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec
 from flywheel_assets_tests.builders import APPLICATION, DAY, table
 
 LONG_AFTER = datetime.combine(DAY, time(12), UTC) + timedelta(days=200)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from flywheel_assets.lake.landing import EventKind
-from flywheel_assets.lake.specs import JOINED_FEEDBACK
+from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, decision_in, event_of
 from flywheel_assets.review.queue import Order
 from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback, make_prediction

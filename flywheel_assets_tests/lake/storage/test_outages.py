@@ -28,7 +28,7 @@ from flywheel_assets.errors import (
     StorageUnavailableError,
     VersionConflictError,
 )
-from flywheel_assets.lake import exports, garbage, tables
+from flywheel_assets.lake import exports, garbage
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.exports import verify_manifest
@@ -40,13 +40,14 @@ from flywheel_assets.lake.object_erasure import erase_objects
 from flywheel_assets.lake.object_landing import ObjectLanding
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.publishing import S3Folder, publish
-from flywheel_assets.lake.references import tags
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, LEDGER, TableSpec, every_table
 from flywheel_assets.lake.storage import outages
 from flywheel_assets.lake.storage.commits import assert_locks_held, bounded_waits, commit_lock
 from flywheel_assets.lake.storage.failed_steps import is_disk_full
 from flywheel_assets.lake.storage.files import write_synced
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables import lake as tables
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, LEDGER, TableSpec, every_table
+from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction

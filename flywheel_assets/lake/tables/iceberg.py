@@ -3,8 +3,8 @@
 Here is, too, what keeps a commit from growing with history and with days: a transaction that copies the metadata once
 per change, a bound on retained snapshots, and manifests of some hundred files. See docs/adr/0018.
 
-`lake.tables` imports this module when a table is first touched: pyiceberg and SQLAlchemy cost 0.4 s, which loading a
-code location must not pay.
+`lake.tables.lake` imports this module when a table is first touched: pyiceberg and SQLAlchemy cost 0.4 s, which
+loading a code location must not pay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ from flywheel_assets.errors import CatalogUnavailableError, StorageUnavailableEr
 from flywheel_assets.lake.storage.commits import assert_locks_held, bounded_waits
 
 if TYPE_CHECKING:
-    from flywheel_assets.lake.specs import TableSpec
+    from flywheel_assets.lake.tables.specs import TableSpec
 
 RETRYABLE = (
     CommitFailedException,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
-from flywheel_assets.lake.specs import TableSpec
-from flywheel_assets.lake.tables import Lake
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import TableSpec
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table

@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
-from flywheel_assets.lake.specs import PlannedFile, TableSpec, column_list, nullable
 from flywheel_assets.lake.storage.commits import COMMIT_KEY, commit_lock, retried, was_committed
 from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
 from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, column_list, nullable
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -60,7 +60,7 @@ class Lake:
     @cached_property
     def catalog(self) -> "SqlCatalog":
         """The catalog, its namespace created on first use."""
-        from flywheel_assets.lake.iceberg import open_catalog
+        from flywheel_assets.lake.tables.iceberg import open_catalog
 
         self.scratch.mkdir(parents=True, exist_ok=True)
         if self._catalog_file is not None:
@@ -78,7 +78,7 @@ class Lake:
             CatalogUnavailableError: the catalog's Postgres does not answer; so all that reads or writes a table.
             StorageUnavailableError: the warehouse's S3 does not answer; so all that reads or writes a table.
         """
-        from flywheel_assets.lake.iceberg import load_or_create
+        from flywheel_assets.lake.tables.iceberg import load_or_create
 
         return load_or_create(self.catalog, self.application, spec)
 
@@ -101,12 +101,12 @@ class Lake:
             StorageUnavailableError: the warehouse's S3 did not answer until the deadline.
             LockLostError: a lock that the caller holds is gone, or the table's own was lost until the deadline.
         """
-        from flywheel_assets.lake.iceberg import RETRYABLE
+        from flywheel_assets.lake.tables.iceberg import RETRYABLE
 
         return retried(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
 
     def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None) -> "Table":
-        from flywheel_assets.lake.iceberg import forget_old_snapshots
+        from flywheel_assets.lake.tables.iceberg import forget_old_snapshots
 
         # A catalog on a full disk answers like a busy one: retried, it would hide the cause for two minutes.
         with self.locked(spec), full_disk_told(*self.places), outages_told():
@@ -199,7 +199,7 @@ class Lake:
         if not files and self.table(spec).current_snapshot() is None:
             return
 
-        from flywheel_assets.lake.iceberg import swap_files
+        from flywheel_assets.lake.tables.iceberg import swap_files
 
         # Neighbours in time share a manifest: a scan of some days then opens few of them.
         in_order = [files[day] for day in sorted(files)]
@@ -220,7 +220,7 @@ class Lake:
         self, spec: TableSpec, merge: Callable[[pa.Table], pa.Table], properties: Mapping[str, str]
     ) -> None:
         """Rewrite a small unpartitioned table as `merge(its rows)`, read and written under one lock."""
-        from flywheel_assets.lake.iceberg import TransactionOnce
+        from flywheel_assets.lake.tables.iceberg import TransactionOnce
 
         key = uuid.uuid4().hex
 
@@ -233,7 +233,7 @@ class Lake:
 
     def append(self, spec: TableSpec, rows: pa.Table, key: str, properties: Mapping[str, str]) -> None:
         """Add rows to an audit table, once per `key`: a repeated call after a crash finds them there."""
-        from flywheel_assets.lake.iceberg import TransactionOnce
+        from flywheel_assets.lake.tables.iceberg import TransactionOnce
 
         def add(table: "Table") -> None:
             with TransactionOnce(table) as transaction:
@@ -327,7 +327,7 @@ class Lake:
         if (snapshot_id is None and table.current_snapshot() is None) or wanted == []:
             connection.register(view, spec.schema.empty_table().select(names))
             return
-        from flywheel_assets.lake.iceberg import EVERY_ROW
+        from flywheel_assets.lake.tables.iceberg import EVERY_ROW
 
         where = EVERY_ROW if wanted is None else _partition_filter(spec, wanted)
         scan = table.scan(row_filter=where, selected_fields=tuple(names), snapshot_id=snapshot_id)
@@ -343,7 +343,7 @@ class Lake:
 
         A range that reads its days one by one spent more on loading and planning the table than on their rows.
         """
-        from flywheel_assets.lake.iceberg import day_of
+        from flywheel_assets.lake.tables.iceberg import day_of
 
         table = self.table(spec)
         planned: dict[date, list[PlannedFile]] = {}
@@ -421,7 +421,7 @@ def _view(
 
 def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> "BooleanExpression":
     """The partitions `days` as a few ranges: beyond 200 literals an IN no longer drops files by metadata."""
-    from flywheel_assets.lake.iceberg import covering
+    from flywheel_assets.lake.tables.iceberg import covering
 
     return covering(str(spec.day_column), _runs(days), None if stage is None else spec.stage_column, stage)
 

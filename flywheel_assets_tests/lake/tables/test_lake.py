@@ -14,10 +14,11 @@ from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 
 from flywheel_assets.errors import CommitContentionError, PartitionMismatchError
-from flywheel_assets.lake import iceberg, tables
 from flywheel_assets.lake.ledger import content_hash
-from flywheel_assets.lake.references import tag
-from flywheel_assets.lake.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, LEDGER, QUARANTINE, RAW_PREDICTIONS
+from flywheel_assets.lake.tables import iceberg
+from flywheel_assets.lake.tables import lake as tables
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, LEDGER, QUARANTINE, RAW_PREDICTIONS
+from flywheel_assets.lake.tables.tags import tag
 from flywheel_assets_tests.builders import DAY, day, make_gold, make_joined, make_prediction, table
 from flywheel_assets_tests.lake.workbench import Workbench, write_day
 
