@@ -114,7 +114,7 @@ def _add_pydantic_routes(app: Any, event_log: Any) -> None:
     from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
     from flywheel_assets.capture.events import LandedRow
-    from flywheel_assets.lake.landing import EventKind
+    from flywheel_assets.lake.landing.disk import EventKind
     from flywheel_assets.records import event_id
 
     identifier = Annotated[str, Field(min_length=1, max_length=1024)]

@@ -34,7 +34,7 @@ from flywheel_assets.lake.curate_days import curate_days
 from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.landed_files import LandedFile
-from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS, TableSpec

@@ -21,7 +21,7 @@ from flywheel_assets.capture.brokers.messages import UnreadableMessageError, unp
 from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.segments import SegmentLog
 from flywheel_assets.errors import BrokerUnavailableError, EventLogError, LogWriteError
-from flywheel_assets.lake.landing import UNREADABLE_FOLDER
+from flywheel_assets.lake.landing.disk import UNREADABLE_FOLDER
 from flywheel_assets.lake.storage.files import write_once
 
 log = logging.getLogger(__name__)

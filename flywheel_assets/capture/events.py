@@ -27,7 +27,7 @@ from flywheel_assets.capture.wire import (
 )
 from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.records import PromptFormat, Signal
 
 EDITS_SOURCE = "edits-api"

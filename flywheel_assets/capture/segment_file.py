@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.storage.files import sync_folder
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from flywheel_assets.capture.clock import Clock, system_clock
 from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.segment_file import OpenSegment, leftover_segments, recover
 from flywheel_assets.errors import EventLogError, LogWriteError
-from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 
 log = logging.getLogger(__name__)
 

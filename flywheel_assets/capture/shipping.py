@@ -18,8 +18,8 @@ from flywheel_assets.capture.clock import Clock, system_clock
 from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.segments import SegmentLog
 from flywheel_assets.errors import LandingUnavailableError, SettingsError
-from flywheel_assets.lake.landing import CLOSED_FILE, EventKind
-from flywheel_assets.lake.object_landing import ObjectLanding
+from flywheel_assets.lake.landing.disk import CLOSED_FILE, EventKind
+from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.settings import Settings
 
 log = logging.getLogger(__name__)

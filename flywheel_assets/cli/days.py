@@ -73,7 +73,7 @@ def turn(
     last = moment.date() if now else last_closed_day(moment)
     if now:
         from flywheel_assets.capture.shipping import wait_until_shipped
-        from flywheel_assets.lake.landing import wait_until_sealed
+        from flywheel_assets.lake.landing.disk import wait_until_sealed
 
         with console.status("waiting for capture to seal its open segments"):
             sealed = wait_until_sealed(

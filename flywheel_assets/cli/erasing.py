@@ -29,7 +29,7 @@ def erase(
     from flywheel_assets.capture.shipping import wait_until_shipped
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake import erasure
-    from flywheel_assets.lake.landing import wait_until_sealed
+    from flywheel_assets.lake.landing.disk import wait_until_sealed
 
     stores = Stores()
     place = erasure_place(load_application(application), stores)

@@ -12,7 +12,7 @@ from flywheel_assets.defs.presentation import report_days
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.ingest import ingest_days, raw_table
 from flywheel_assets.lake.join_days import join_days
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH
 
 INGEST_CODE_VERSION = "1"

@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.object_landing import ObjectLanding
+from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.storage.outages import s3_client
 from flywheel_assets.lake.tables.lake import Lake

@@ -40,7 +40,7 @@ from flywheel_assets.lake.erasure_progress import Journal
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions, warehouse_versions_left
-from flywheel_assets.lake.landing import EventKind, refuse_while_closing
+from flywheel_assets.lake.landing.disk import EventKind, refuse_while_closing
 from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.storage.commits import assert_locks_held, commit_lock
 from flywheel_assets.lake.storage.failed_steps import full_disk_told

@@ -17,7 +17,14 @@ from pathlib import Path
 
 import msgspec
 
-from flywheel_assets.lake.landing import CLOSED_FILE, Closing, LandingZone, Segment, read_closing, refuse_while_closing
+from flywheel_assets.lake.landing.disk import (
+    CLOSED_FILE,
+    Closing,
+    LandingZone,
+    Segment,
+    read_closing,
+    refuse_while_closing,
+)
 from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder
 
 _BUILDING = ".erasing"

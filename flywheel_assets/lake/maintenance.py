@@ -17,7 +17,7 @@ from flywheel_assets.lake import ledger
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions
-from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.storage.failed_steps import removes_unfinished
 from flywheel_assets.lake.tables.lake import Lake

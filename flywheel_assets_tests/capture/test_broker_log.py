@@ -19,7 +19,7 @@ from flywheel_assets.capture.brokers.opening import open_consumer, open_producer
 from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.service import create_app, serve
 from flywheel_assets.errors import BrokerUnavailableError, LogWriteError, QueueFullError, SettingsError
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.settings import Settings
 from flywheel_assets_tests.capture.broker_processes import eventually
 from flywheel_assets_tests.capture.samples import edit

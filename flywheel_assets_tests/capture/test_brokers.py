@@ -23,7 +23,7 @@ from flywheel_assets.capture.drain import DrainCounts, drain
 from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.segments import SegmentLog
 from flywheel_assets.errors import LogWriteError, SettingsError
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.settings import Settings
 from flywheel_assets_tests.capture.broker_processes import BROKERS, CREDENTIALS, BrokerProcess, eventually
 from flywheel_assets_tests.capture.samples import edit, landed

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flywheel_assets import records
 from flywheel_assets.capture.events import DecodedEvent, Reception, decode_cloud_event, decode_edit
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets_tests.capture.samples import NOON, edit, feedback_event, prediction_event
 
 RECEPTION = Reception("assistant", NOON)

@@ -23,7 +23,7 @@ from flywheel_assets.capture.service import running_capture
 from flywheel_assets.errors import LogWriteError
 from flywheel_assets.lake.landed_files import LandedFile
 from flywheel_assets.lake.landed_lines import read_lines
-from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH
 from flywheel_assets_tests.capture.samples import (
     NOON,

@@ -17,7 +17,7 @@ from flywheel_assets.capture.brokers.messages import (
     unpack,
 )
 from flywheel_assets.capture.events import LandedRow, Reception, decode_edit
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets_tests.capture.samples import NOON
 
 rows = st.builds(

@@ -17,7 +17,7 @@ from flywheel_assets.capture.events import LandedRow
 from flywheel_assets.capture.segment_file import recover
 from flywheel_assets.capture.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import LogWriteError, QueueFullError
-from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets_tests.capture.samples import NOON, Clock, landed, open_segments, received_days
 
 WAIT_S = 10.0
@@ -418,7 +418,7 @@ def test_two_processes_write_side_by_side_while_others_recover(tmp_path: Path) -
         "import sys, pathlib\n"
         "from flywheel_assets.capture.segments import SegmentLog, SegmentLimits\n"
         "from flywheel_assets.capture.events import LandedRow\n"
-        "from flywheel_assets.lake.landing import EventKind\n"
+        "from flywheel_assets.lake.landing.disk import EventKind\n"
         "root, first = pathlib.Path(sys.argv[1]), int(sys.argv[2])\n"
         "for turn in range(30):\n"
         "    with SegmentLog(root, SegmentLimits(segment_bytes=100)) as log:\n"

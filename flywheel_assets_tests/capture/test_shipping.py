@@ -16,8 +16,8 @@ import pytest
 from flywheel_assets.capture.segments import SegmentLog
 from flywheel_assets.capture.shipping import Shipper, configured_shipper, wait_until_shipped
 from flywheel_assets.errors import LandingUnavailableError, SettingsError
-from flywheel_assets.lake.landing import EventKind, LandingZone
-from flywheel_assets.lake.object_landing import ObjectLanding, ObjectLandingZone
+from flywheel_assets.lake.landing.disk import EventKind, LandingZone
+from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
 from flywheel_assets.settings import Settings
 from flywheel_assets_tests.capture.broker_processes import eventually
 from flywheel_assets_tests.capture.samples import NOON, Clock, edit

@@ -33,7 +33,7 @@ from flywheel_assets.defs.running import Driver, open_instance
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts
 from flywheel_assets.lake.erasure import Receipt, erase, plan_erasure
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, QUARANTINE
 from flywheel_assets.lake.verification import verify
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, event_of

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.lake.object_landing import ObjectLanding
+from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.s3_server import S3Server, s3_server
 

@@ -31,7 +31,7 @@ from flywheel_assets.lake.example_versions import ExampleRules, cut_example_vers
 from flywheel_assets.lake.exports import manifest_sha256, verify_manifest
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import expire_snapshots, needed_paths, sweep
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.mine_days import mine_days
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake

@@ -9,7 +9,7 @@ from flywheel_assets.curation.sampling import SamplingRules
 from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.lake.mine_days import mine_days
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES

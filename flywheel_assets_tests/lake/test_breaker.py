@@ -9,7 +9,7 @@ from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake import breaker, ledger
 from flywheel_assets.lake.accounting import audit_accounts
 from flywheel_assets.lake.curate_days import CURATION_STAGE
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import BREAKER_RESETS, CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets_tests.builders import NOON, day, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

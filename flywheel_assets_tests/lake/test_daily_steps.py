@@ -29,7 +29,7 @@ from flywheel_assets.lake.feedback_summaries import summarize_days
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.join_days import join_days
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.maintenance import retire_segments, trim_predictions
 from flywheel_assets.lake.mine_days import mine_days
 from flywheel_assets.lake.pair_versions import cut_pair_version

@@ -9,7 +9,7 @@ import pytest
 from flywheel_assets.errors import PartitionChangedError
 from flywheel_assets.lake import erased_rows
 from flywheel_assets.lake.erased_rows import erase_head, find_rows
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, QUARANTINE
 from flywheel_assets.lake.traces import Traces
 from flywheel_assets_tests.builders import DAY, make_feedback

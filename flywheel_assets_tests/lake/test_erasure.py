@@ -28,7 +28,7 @@ from flywheel_assets.lake.exclusions import ExclusionRule, every_exclusion, excl
 from flywheel_assets.lake.export_revisions import PreparedRevision
 from flywheel_assets.lake.exports import Manifest, manifest_sha256, read_manifest
 from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.landing import EventKind, read_closing
+from flywheel_assets.lake.landing.disk import EventKind, read_closing
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.publishing import publish
 from flywheel_assets.lake.tables.specs import (

@@ -22,7 +22,7 @@ from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.exports import ExportSet, read_rows
 from flywheel_assets.lake.folders import Versions, read_pin
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.pins import encode_pin, held_versions, let_go
 from flywheel_assets.lake.storage.duckdb_engine import connect

@@ -9,7 +9,7 @@ from flywheel_assets.errors import MissingInputError
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.ledger import day_range
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets.records import stable_id

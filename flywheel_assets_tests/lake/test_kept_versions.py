@@ -16,7 +16,7 @@ from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import folder_of, needed_paths, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, forget_versions, warehouse_versions_left
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, maintain
 from flywheel_assets.lake.pair_versions import cut_pair_version

@@ -12,7 +12,7 @@ from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import ledger
 from flywheel_assets.lake.accounting import audit_accounts
 from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, maintain, storage_history
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel_assets.lake import matched_rows
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets_tests.builders import day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import Workbench

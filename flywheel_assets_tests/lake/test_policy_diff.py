@@ -7,7 +7,7 @@ import pytest
 from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.curation.policy import Policy, default_policy
 from flywheel_assets.errors import MissingInputError
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.policy_diff import diff_policy
 from flywheel_assets.lake.small_edits import most_frequent_deltas, replacements
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, QUARANTINE

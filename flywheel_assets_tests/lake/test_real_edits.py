@@ -15,7 +15,7 @@ from flywheel_assets.lake.curate_days import curate_days
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.join_days import join_days
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake

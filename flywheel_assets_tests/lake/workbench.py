@@ -14,7 +14,7 @@ from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.curate_days import curate_days
 from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.join_days import join_days
-from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.storage.files import sync_folder
 from flywheel_assets.lake.tables.lake import Lake

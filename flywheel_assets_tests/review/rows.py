@@ -10,7 +10,7 @@ import httpx
 
 from flywheel_assets.capture.access import Access
 from flywheel_assets.capture.service import RunningCapture, running_capture
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.review.decisions import DecisionIndex
 from flywheel_assets.review.pages import review_pages
 from flywheel_assets.review.queue import Reviewed, ReviewQueue

@@ -11,7 +11,7 @@ import pytest
 from flywheel_assets.capture.access import Access
 from flywheel_assets.capture.keys import KeyRequest, KeyStore, Scope, create_key, revoke_key
 from flywheel_assets.capture.service import RunningCapture
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, GROUND_TRUTH
 from flywheel_assets.review.decisions import decision_in
 from flywheel_assets.review.queue import Reviewed

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, decision_in, event_of
 from flywheel_assets.review.queue import Order

@@ -8,7 +8,7 @@ import pytest
 
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.errors import CaptureUnavailableError
-from flywheel_assets.lake.landing import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.simulation.door import CaptureDoor, SimulatedClock
 from flywheel_assets.simulation.people import People
 from flywheel_assets.simulation.play import DayStats, play_days

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from flywheel_assets.capture.events import LandedRow
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
 
 _VERSION = 1
 _OVERHEAD_BYTES = 512

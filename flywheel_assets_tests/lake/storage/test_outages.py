@@ -35,9 +35,9 @@ from flywheel_assets.lake.exports import verify_manifest
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import _files_of, expire_snapshots, needed_paths, sweep
 from flywheel_assets.lake.ingest import ingest_days
-from flywheel_assets.lake.landing import EventKind
+from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.object_erasure import erase_objects
-from flywheel_assets.lake.object_landing import ObjectLanding
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.publishing import S3Folder, publish
 from flywheel_assets.lake.storage import outages

@@ -9,8 +9,8 @@ import pytest
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingUnavailableError, SettingsError
 from flywheel_assets.lake.ingest import ingest_days
-from flywheel_assets.lake.landing import CLOSED_FILE, EventKind, LandedDay
-from flywheel_assets.lake.object_landing import ObjectLanding, ObjectLandingZone
+from flywheel_assets.lake.landing.disk import CLOSED_FILE, EventKind, LandedDay
+from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

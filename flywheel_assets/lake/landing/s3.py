@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingUnavailableError, SettingsError
-from flywheel_assets.lake.landing import (
+from flywheel_assets.lake.landing.disk import (
     CLOSED_FILE,
     Closing,
     EventKind,

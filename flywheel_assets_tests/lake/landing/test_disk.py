@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError
-from flywheel_assets.lake import landing
-from flywheel_assets.lake.landing import CLOSED_FILE, EventKind, LandedDay, LandingZone, wait_until_sealed
+from flywheel_assets.lake.landing import disk as landing
+from flywheel_assets.lake.landing.disk import CLOSED_FILE, EventKind, LandedDay, LandingZone, wait_until_sealed
 from flywheel_assets.lake.storage import files
 from flywheel_assets.lake.storage.files import replace_file, write_once
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
