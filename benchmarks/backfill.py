@@ -26,7 +26,7 @@ from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.defs.preference import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, open_instance
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets_tests.builders import make_feedback, make_prediction

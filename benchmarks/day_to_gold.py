@@ -29,13 +29,13 @@ from benchmarks.texts import Texts
 from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.curate_days import curate_days
-from flywheel_assets.lake.ingest import ingest_days
-from flywheel_assets.lake.join_days import join_days
-from flywheel_assets.lake.landed_files import LandedFile
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.curate_days import curate_days
+from flywheel_assets.lake.daily.ingest import ingest_days
+from flywheel_assets.lake.daily.join_days import join_days
+from flywheel_assets.lake.daily.landed_files import LandedFile
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS, TableSpec
 

@@ -17,10 +17,10 @@ from benchmarks.comparing import compare
 from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.join_days import join_days
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.mine_days import mine_days
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.join_days import join_days
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, GROUND_TRUTH, JOINED_LABELS, RAW_SCORES
 

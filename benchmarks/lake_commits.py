@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 from pyiceberg.table import Transaction
 
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
-from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.lake.net_new import count_net_new
 from flywheel_assets.lake.tables import iceberg
 from flywheel_assets.lake.tables.lake import Lake

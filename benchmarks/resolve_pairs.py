@@ -27,9 +27,9 @@ from flywheel_assets.curation.near_duplicates import signatures
 from flywheel_assets.curation.normalization import normalized
 from flywheel_assets.curation.novelty import added_ngrams
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.pair_versions import cut_pair_version, pair_ids_to_train_now
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.records import ExampleKind, Signal, SubjectKind, pair_ids

@@ -34,9 +34,9 @@ from flywheel_assets.defs.automation import training_threshold_sensor
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import TURN_JOB
 from flywheel_assets.defs.training_rules import rule_of
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.example_versions import count_new_examples, cut_example_version
-from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.lake.net_new import count_net_new
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake

@@ -21,9 +21,9 @@ from flywheel_assets.drift import DriftLimits
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.gate import PromotionLimits
 from flywheel_assets.joining import JoinWindow
+from flywheel_assets.lake.daily.mine_days import mining_lookback_days
 from flywheel_assets.lake.example_versions import ExampleRules
 from flywheel_assets.lake.maintenance import MaintenanceRules
-from flywheel_assets.lake.mine_days import mining_lookback_days
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
     FEEDBACK_SUMMARY,

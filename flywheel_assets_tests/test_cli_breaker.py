@@ -7,11 +7,11 @@ from typer.testing import CliRunner
 
 from flywheel_assets.cli import app
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.lake import breaker
+from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.settings import settings
 from flywheel_assets_tests.builders import day, make_feedback
-from flywheel_assets_tests.lake.test_breaker import LIMITS, RAID
+from flywheel_assets_tests.lake.daily.test_breaker import LIMITS, RAID
 from flywheel_assets_tests.lake.workbench import Workbench
 
 

@@ -15,7 +15,7 @@ app.add_typer(breaker, name="breaker")
 def list_days(application: Application = "assistant") -> None:
     """List every day that tripped, with the figures, and who let which one in."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake import breaker as days
+    from flywheel_assets.lake.daily import breaker as days
 
     load_preference(application)
     lake = Stores().lake(application)
@@ -48,7 +48,7 @@ def reset(
     """Let the rows of a tripped day into gold: an audited decision about the rows as they are now."""
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.errors import UnknownNameError
-    from flywheel_assets.lake import breaker as days
+    from flywheel_assets.lake.daily import breaker as days
 
     load_preference(application)
     lake = Stores().lake(application)

@@ -110,7 +110,7 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
 def stale(application: Application = "assistant") -> None:
     """List the days that were made from inputs that have changed since; exit code 1 when there are any."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.ledger import stale_days
+    from flywheel_assets.lake.daily.ledger import stale_days
 
     config = load_application(application)
     lake = Stores().lake(application)
@@ -135,14 +135,14 @@ def _first_pending(config: FlywheelApplication, last: date) -> date:
 
 def _last_materialized(config: FlywheelApplication) -> date | None:
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.ledger import entries_of
+    from flywheel_assets.lake.daily.ledger import entries_of
 
     return max(entries_of(Stores().lake(config.name), config.tables.gold.name), default=None)
 
 
 def _run_range(driver: "Driver", first: date, last: date) -> None:
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.ledger import day_range, entries_of, total_by_reason
+    from flywheel_assets.lake.daily.ledger import day_range, entries_of, total_by_reason
 
     with console.status(f"materializing {first} … {last}"):
         finished = driver.materialize(first, last)

@@ -19,7 +19,7 @@ from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.defs.tags import PARTITION_TAG
 from flywheel_assets.errors import AlertError, SettingsError
-from flywheel_assets.lake.breaker import JudgedDay, tripped_days
+from flywheel_assets.lake.daily.breaker import JudgedDay, tripped_days
 
 TIMEOUT_S = 10.0
 UNSET = "FLYWHEEL_ALERT_WEBHOOK is not set: nobody is told"

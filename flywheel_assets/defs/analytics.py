@@ -12,8 +12,8 @@ from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import partition_days
 from flywheel_assets.defs.presentation import encoded_picture, numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.lake.feedback_summaries import summarize_days, summary_rows
-from flywheel_assets.lake.ledger import day_range
+from flywheel_assets.lake.daily.feedback_summaries import summarize_days, summary_rows
+from flywheel_assets.lake.daily.ledger import day_range
 from flywheel_assets.lake.tables.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
 
 SUMMARY_CODE_VERSION = "1"

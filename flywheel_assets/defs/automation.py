@@ -13,7 +13,7 @@ from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, vers
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG, SENSOR
 from flywheel_assets.defs.training_rules import Assessment, TrainingRule
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.folders import Versions, version_number
 from flywheel_assets.lake.landing.disk import CLOSING_DELAY
 from flywheel_assets.lake.tables.lake import Lake

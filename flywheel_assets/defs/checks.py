@@ -8,9 +8,9 @@ import dagster as dg
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.presentation import numbers_table
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.accounting import audit_accounts, describe
-from flywheel_assets.lake.breaker import tripped_days
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.accounting import audit_accounts, describe
+from flywheel_assets.lake.daily.breaker import tripped_days
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, TableSpec
 from flywheel_assets.lake.verification import verify
 

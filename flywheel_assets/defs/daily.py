@@ -10,7 +10,7 @@ from flywheel_assets.defs.failures import RETRY_TRANSIENT
 from flywheel_assets.defs.partitions import ONE_RUN, daily_partitions
 from flywheel_assets.defs.presentation import column_schema
 from flywheel_assets.defs.resources import Clock
-from flywheel_assets.lake.ledger import RunStamp
+from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.tables.specs import TableSpec
 
 

@@ -10,8 +10,8 @@ from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import join_window_mapping, partition_days
 from flywheel_assets.defs.presentation import report_days
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.lake.ingest import ingest_days, raw_table
-from flywheel_assets.lake.join_days import join_days
+from flywheel_assets.lake.daily.ingest import ingest_days, raw_table
+from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH
 

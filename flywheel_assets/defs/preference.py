@@ -29,7 +29,7 @@ from flywheel_assets.defs.versions import (
 )
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest
 from flywheel_assets.gate import decide
-from flywheel_assets.lake.curate_days import curate_days
+from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.exports import Manifest, manifest_sha256, verify_manifest
 from flywheel_assets.lake.folders import VersionFolder, Versions
 from flywheel_assets.lake.pair_versions import cut_pair_version

@@ -9,7 +9,7 @@ import dagster as dg
 import pyarrow as pa
 
 from flywheel_assets.evaluation.requests import EvaluationReport, Scored, Stratum
-from flywheel_assets.lake.ledger import LedgerEntry
+from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.records import description_of
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.

@@ -14,9 +14,9 @@ from flywheel_assets.defs.preference import preference_flywheel, read_evaluation
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demonstration.wheel import DagsterWheel, clear, opened
-from flywheel_assets.lake.curate_days import CURATION_STAGE
+from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
+from flywheel_assets.lake.daily.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.exports import ExportSet, read_manifest
-from flywheel_assets.lake.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.pair_versions import trained_pair_ids
 from flywheel_assets.lake.promotions import read_promotion
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE

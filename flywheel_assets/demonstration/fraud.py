@@ -16,8 +16,8 @@ from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demonstration.wheel import DagsterWheel, clear, opened
 from flywheel_assets.evaluation.classifier import read_report as read_evaluation
 from flywheel_assets.evaluation.classifier_requests import CHALLENGER, INCUMBENT
+from flywheel_assets.lake.daily.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.exports import ExportSet, read_manifest
-from flywheel_assets.lake.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.promotions import read_promotion
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets.settings import settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from flywheel_assets.lake.ledger import RunStamp
+from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import BREAKER_DAYS, BREAKER_RESETS, ERASURES, EXCLUSIONS, ROLLBACKS, TableSpec
 from flywheel_assets.lake.traces import Traces

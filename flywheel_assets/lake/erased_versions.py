@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erased_rows import Partition, find_rows, kept_file, total
 from flywheel_assets.lake.export_revisions import (
     PreparedRevision,
@@ -24,7 +25,6 @@ from flywheel_assets.lake.export_revisions import (
 )
 from flywheel_assets.lake.exports import ExportSet, read_manifest
 from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, version_number
-from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.pins import encode_pin
 from flywheel_assets.lake.publishing import copies_of
 from flywheel_assets.lake.storage.files import replace_file

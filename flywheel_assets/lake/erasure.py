@@ -30,10 +30,11 @@ import pyarrow as pa
 
 from flywheel_assets import records
 from flywheel_assets.errors import InvalidRuleError
+from flywheel_assets.lake.daily.erased_people import erasure_key, keyed_hash
+from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erased_accounts import LandedHashes, Lookback, days_in_step, settle_accounts
 from flywheel_assets.lake.erased_decisions import forget_in_decisions
-from flywheel_assets.lake.erased_people import erasure_key, keyed_hash
 from flywheel_assets.lake.erased_rows import Partition, erase_head, find_rows, read_rows, total
 from flywheel_assets.lake.erased_versions import ErasedVersion, erase_versions
 from flywheel_assets.lake.erasure_progress import Journal
@@ -41,7 +42,6 @@ from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions, warehouse_versions_left
 from flywheel_assets.lake.landing.disk import EventKind, refuse_while_closing
-from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.storage.commits import assert_locks_held, commit_lock
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
 from flywheel_assets.lake.storage.files import write_once

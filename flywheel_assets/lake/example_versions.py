@@ -21,12 +21,12 @@ from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.exclusions import Exclusion, in_force, not_excluded, pinned
 from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, read_manifest
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.fresh_days import fresh_days
-from flywheel_assets.lake.ledger import ClosedDay
 from flywheel_assets.lake.pins import Pin, register_pinned
 from flywheel_assets.lake.storage.duckdb_engine import write_parquet
 from flywheel_assets.lake.storage.files import file_sha256

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
+from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.exclusions import in_force
 from flywheel_assets.lake.exports import Manifest
-from flywheel_assets.lake.ledger import ClosedDay
 from flywheel_assets.lake.tables.lake import Lake
 
 

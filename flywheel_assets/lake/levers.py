@@ -14,7 +14,7 @@ from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.sampling import draw_sql, inclusion_probability_sql
 from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import double
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 

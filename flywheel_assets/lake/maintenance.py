@@ -13,12 +13,12 @@ import pyarrow as pa
 from flywheel_assets.curation.sampling import draw_sql
 from flywheel_assets.errors import LandingError, PartitionChangedError, SettingsError
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.storage.failed_steps import removes_unfinished
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from datetime import date
 
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.exports import Manifest, read_manifest
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.fresh_days import fresh_days
-from flywheel_assets.lake.ledger import ClosedDay
 from flywheel_assets.lake.pair_versions import pair_ids_to_train_now, trained_pair_ids
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS, LEDGER, TableSpec

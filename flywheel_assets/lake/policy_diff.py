@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.pairs import Curated, GateRules, curate
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.curate_days import CURATION_STAGE
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.records import Reason

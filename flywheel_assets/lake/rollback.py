@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from flywheel_assets import records
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.accounting import STAGE_OF
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.accounting import STAGE_OF
+from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, version_number
-from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.storage.files import write_once
 from flywheel_assets.lake.storage.outages import outages_told
 from flywheel_assets.lake.tables.lake import Lake

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import msgspec
 
 from flywheel_assets.errors import EmptyVersionError, VersionConflictError
-from flywheel_assets.lake import ledger
+from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.exclusions import excluded_per_day, in_force, pinned
 from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, verify_manifest, write_export
 from flywheel_assets.lake.folders import _VERSION, VersionFolder, Versions, read_pin

@@ -14,8 +14,8 @@ from flywheel_assets.capture.scores import decode_event, decode_label, decode_pr
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.score_contract import FeatureType, FieldMapping, ScoreContract
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.lake.landed_files import LandedFile
-from flywheel_assets.lake.landed_lines import read_lines
+from flywheel_assets.lake.daily._landed_lines import read_lines
+from flywheel_assets.lake.daily.landed_files import LandedFile
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, RAW_SCORES
 from flywheel_assets_tests.builders import NOON
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from flywheel_assets.applications.assistant import APPLICATION
 from flywheel_assets.defs.checks import breaker_check
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.lake import breaker
+from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets_tests.builders import NOON, day, make_feedback
-from flywheel_assets_tests.lake.test_breaker import LIMITS, RAID
+from flywheel_assets_tests.lake.daily.test_breaker import LIMITS, RAID
 from flywheel_assets_tests.lake.workbench import Workbench
 
 

@@ -20,8 +20,8 @@ from flywheel_assets.defs.preference import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
 from flywheel_assets.joining import JoinWindow
+from flywheel_assets.lake.daily.ledger import closed_days, content_hash, day_range
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.ledger import closed_days, content_hash, day_range
 from flywheel_assets.lake.tables.specs import (
     CURATED_DPO_PAIRS,
     GROUND_TRUTH,

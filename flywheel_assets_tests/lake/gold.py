@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.ledger import LedgerEntry
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets_tests.builders import make_gold

@@ -25,14 +25,14 @@ from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.curation.sampling import SamplingRules
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake import exports as exports_module
-from flywheel_assets.lake import ledger
 from flywheel_assets.lake import versions as versions_module
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.example_versions import ExampleRules, cut_example_version
 from flywheel_assets.lake.exports import manifest_sha256, verify_manifest
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import expire_snapshots, needed_paths, sweep
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.mine_days import mine_days
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, PREFERENCE_TABLES, every_table

@@ -7,11 +7,11 @@ from typing import Any
 from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.sampling import SamplingRules
 from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.accounting import audit_accounts
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.accounting import audit_accounts
+from flywheel_assets.lake.daily.ledger import LedgerEntry
+from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.ledger import LedgerEntry
-from flywheel_assets.lake.mine_days import mine_days
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets_tests.builders import DAY, NOON, make_label, make_score
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

@@ -17,11 +17,12 @@ from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.curation.near_duplicates import supporters_of
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, OpenSegmentError, SettingsError
-from flywheel_assets.lake import breaker, erasable_landing, erased_rows, erased_versions, landing_erasure, ledger
+from flywheel_assets.lake import erasable_landing, erased_rows, erased_versions, landing_erasure
 from flywheel_assets.lake import erasure as erasure_module
-from flywheel_assets.lake.accounting import audit_accounts
+from flywheel_assets.lake.daily import breaker, ledger
+from flywheel_assets.lake.daily.accounting import audit_accounts
+from flywheel_assets.lake.daily.erased_people import key_file
 from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erased_people import key_file
 from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure, receipt_path
 from flywheel_assets.lake.erasure_progress import Journal
 from flywheel_assets.lake.exclusions import ExclusionRule, every_exclusion, exclude

@@ -9,8 +9,8 @@ import pytest
 
 from flywheel_assets.errors import LandingRetiredError, SettingsError
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.accounting import audit_accounts
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, maintain, storage_history

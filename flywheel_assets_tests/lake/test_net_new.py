@@ -6,10 +6,11 @@ import pyarrow as pa
 import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.lake import ledger, net_new
+from flywheel_assets.lake import net_new
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.exclusions import ExclusionRule, exclude
 from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.ledger import LedgerEntry
 from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_content, lake_state
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake

@@ -15,11 +15,11 @@ import msgspec
 import pytest
 
 from flywheel_assets.errors import LandingUnavailableError, OpenSegmentError
-from flywheel_assets.lake.accounting import audit_accounts
+from flywheel_assets.lake.daily.accounting import audit_accounts
+from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure
 from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.landing.disk import UNREADABLE_FOLDER, EventKind, LandingZone
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
 from flywheel_assets.lake.landing_erasure import LandedErasure

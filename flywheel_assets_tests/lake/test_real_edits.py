@@ -10,13 +10,13 @@ from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake.accounting import audit_accounts
-from flywheel_assets.lake.curate_days import curate_days
+from flywheel_assets.lake.daily.accounting import audit_accounts
+from flywheel_assets.lake.daily.curate_days import curate_days
+from flywheel_assets.lake.daily.ingest import ingest_days
+from flywheel_assets.lake.daily.join_days import join_days
+from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.ingest import ingest_days
-from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.ledger import RunStamp
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS

@@ -11,7 +11,7 @@ from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
 
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
-from flywheel_assets.lake.curate_days import CURATION_STAGE
+from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, TableSpec

@@ -11,11 +11,11 @@ import msgspec
 from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake.curate_days import curate_days
-from flywheel_assets.lake.ingest import ingest_days
-from flywheel_assets.lake.join_days import join_days
+from flywheel_assets.lake.daily.curate_days import curate_days
+from flywheel_assets.lake.daily.ingest import ingest_days
+from flywheel_assets.lake.daily.join_days import join_days
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.storage.files import sync_folder
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec

@@ -17,7 +17,7 @@ from flywheel_assets.review.decisions import decision_in
 from flywheel_assets.review.queue import Reviewed
 from flywheel_assets_tests.builders import DAY, NOON, make_feedback, make_label, make_prediction, make_score
 from flywheel_assets_tests.capture.samples import landed
-from flywheel_assets_tests.lake.test_mine_days import CONTRACT, mine
+from flywheel_assets_tests.lake.daily.test_mine_days import CONTRACT, mine
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.prepared import PreparedFolder
 from flywheel_assets_tests.review.rows import (

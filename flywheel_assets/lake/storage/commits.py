@@ -12,7 +12,7 @@ An advisory lock ends with its connection, which Postgres may lose while its hol
 something visible therefore asks `assert_locks_held` first. See docs/adr/0022.
 
 What several tables and the ledger must agree on is no single commit. The same locks, shared by some and taken alone by
-others, keep those apart: see `lake.daily_steps`.
+others, keep those apart: see `lake.daily.daily_steps`.
 """
 
 import fcntl

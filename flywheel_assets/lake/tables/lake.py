@@ -132,7 +132,7 @@ class Lake:
 
     @contextmanager
     def in_daily_step(self) -> Iterator[None]:
-        """Held, beside other steps, from reading to recording; see `lake.daily_steps`."""
+        """Held, beside other steps, from reading to recording; see `lake.daily.daily_steps`."""
         door, steps = self._daily_steps(is_shared=True)
         with ExitStack() as held:
             # Whoever waits to be alone keeps the door: steps that overlap would never let it in.

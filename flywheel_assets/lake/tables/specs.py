@@ -11,7 +11,7 @@ from flywheel_assets import records
 class TableSpec:
     """One table: its columns, the columns it is partitioned by, and the order of rows within a file.
 
-    Files of raw tables are written by `lake.landed_files`, in landed order, unless a query rewrites them.
+    Files of raw tables are written by `lake.daily.landed_files`, in landed order, unless a query rewrites them.
     """
 
     name: str

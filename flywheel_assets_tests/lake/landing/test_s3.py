@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingUnavailableError, SettingsError
-from flywheel_assets.lake.ingest import ingest_days
+from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.landing.disk import CLOSED_FILE, EventKind, LandedDay
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH

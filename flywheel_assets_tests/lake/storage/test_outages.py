@@ -29,12 +29,12 @@ from flywheel_assets.errors import (
     VersionConflictError,
 )
 from flywheel_assets.lake import exports, garbage
+from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.exports import verify_manifest
 from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import _files_of, expire_snapshots, needed_paths, sweep
-from flywheel_assets.lake.ingest import ingest_days
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.object_erasure import erase_objects

@@ -14,7 +14,7 @@ from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 
 from flywheel_assets.errors import CommitContentionError, PartitionMismatchError
-from flywheel_assets.lake.ledger import content_hash
+from flywheel_assets.lake.daily.ledger import content_hash
 from flywheel_assets.lake.tables import iceberg
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, LEDGER, QUARANTINE, RAW_PREDICTIONS

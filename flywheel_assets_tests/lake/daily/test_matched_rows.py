@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel_assets.lake import matched_rows
+from flywheel_assets.lake.daily import _matched_rows as matched_rows
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets_tests.builders import day, make_feedback, make_prediction

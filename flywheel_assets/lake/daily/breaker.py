@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from flywheel_assets import records
 from flywheel_assets.curation.breaker import BreakerLimits, DayFigures, Trip
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import BREAKER_DAYS, BREAKER_RESETS
 

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.lake.row_lookup import look_up
+from flywheel_assets.lake.daily._row_lookup import look_up
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, PlannedFile, TableSpec, nullable
 from flywheel_assets.records import subject_of, subject_of_score

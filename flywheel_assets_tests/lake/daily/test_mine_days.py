@@ -12,8 +12,8 @@ from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
 from flywheel_assets.curation.score_contract import FeatureType
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.mine_days import DISPUTE_STAGE, mining_lookback_days
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.mine_days import DISPUTE_STAGE, mining_lookback_days
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES, QUARANTINE
 from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score

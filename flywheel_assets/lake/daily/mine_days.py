@@ -14,9 +14,9 @@ from flywheel_assets.curation.mining import MiningRules, examine
 from flywheel_assets.curation.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.daily_steps import daily_step
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.daily_steps import daily_step
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     GROUND_TRUTH,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel_assets.lake.landed_files import LandedFile, without_rows
+from flywheel_assets.lake.daily.landed_files import LandedFile, without_rows
 from flywheel_assets.lake.tables.specs import RAW_PREDICTIONS
 from flywheel_assets_tests.builders import DAY, make_prediction
 

@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.daily_steps import daily_step
-from flywheel_assets.lake.erased_people import ErasedPeople, erased_people
-from flywheel_assets.lake.landed_files import LandedFile, without_rows
-from flywheel_assets.lake.landed_lines import RefusedLine, read_lines
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily._landed_lines import RefusedLine, read_lines
+from flywheel_assets.lake.daily.daily_steps import daily_step
+from flywheel_assets.lake.daily.erased_people import ErasedPeople, erased_people
+from flywheel_assets.lake.daily.landed_files import LandedFile, without_rows
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind, LandedDay, LandingZone
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.daily_steps import daily_step
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.daily_steps import daily_step
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
 

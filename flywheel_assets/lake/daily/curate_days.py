@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from flywheel_assets.curation.breaker import BreakerLimits, inspect_day
 from flywheel_assets.curation.pairs import GateRules, curate, withheld
-from flywheel_assets.lake import breaker, ledger
-from flywheel_assets.lake.daily_steps import daily_step
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.daily import breaker, ledger
+from flywheel_assets.lake.daily.daily_steps import daily_step
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.records import Reason

@@ -3,9 +3,9 @@
 import pytest
 
 from flywheel_assets.errors import MissingInputError
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.feedback_summaries import summarize_days, summary_rows
-from flywheel_assets.lake.ledger import LedgerEntry
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.feedback_summaries import summarize_days, summary_rows
+from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
 from flywheel_assets_tests.builders import DAY, day, make_joined
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

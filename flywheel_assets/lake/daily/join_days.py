@@ -1,7 +1,7 @@
 """`raw_predictions` + `ground_truth` → `joined_feedback`: finds the matches by keys, then fetches what they say.
 
-Only key columns are read over the window of days. What matched rows say is fetched day by day (`lake.matched_rows`), so
-that memory is bounded by one day's feedback whatever the length of the range.
+Only key columns are read over the window of days. What matched rows say is fetched day by day
+(`lake.daily._matched_rows`), so that memory is bounded by one day's feedback whatever the length of the range.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 
 from flywheel_assets import records
 from flywheel_assets.joining import DayAccount, JoinedKeys, JoinWindow, join_keys
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.daily_steps import daily_step
-from flywheel_assets.lake.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.matched_rows import fetch_matched
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily._matched_rows import fetch_matched
+from flywheel_assets.lake.daily.daily_steps import daily_step
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     GROUND_TRUTH,

@@ -16,8 +16,8 @@ from flywheel_assets import records
 from flywheel_assets.curation.sampling import draw_sql
 from flywheel_assets.curation.score_contract import ScoreContract, features_of
 from flywheel_assets.drift import DriftLimits, DriftReference, breaches, compare
-from flywheel_assets.lake.daily_steps import daily_step
-from flywheel_assets.lake.ledger import RunStamp, day_range
+from flywheel_assets.lake.daily.daily_steps import daily_step
+from flywheel_assets.lake.daily.ledger import RunStamp, day_range
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, RAW_SCORES
 

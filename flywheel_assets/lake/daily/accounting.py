@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from flywheel_assets.lake.curate_days import CURATION_STAGE
-from flywheel_assets.lake.ledger import entries_of
+from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
+from flywheel_assets.lake.daily.ledger import entries_of
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     CURATED_DPO_PAIRS,

@@ -7,10 +7,10 @@ import pytest
 
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.accounting import audit_accounts
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.accounting import audit_accounts
+from flywheel_assets.lake.daily.ledger import day_range
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.ledger import day_range
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets.records import stable_id
 from flywheel_assets_tests.builders import DAY, NOON, day, make_feedback, make_prediction

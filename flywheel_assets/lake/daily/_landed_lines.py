@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from flywheel_assets import records
-from flywheel_assets.lake.landed_files import LandedFile
+from flywheel_assets.lake.daily.landed_files import LandedFile
 
 _ROWS_AT_ONCE = 8192
 _BYTES_AT_ONCE = 32 * 2**20

@@ -18,20 +18,20 @@ from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, VersionConflictError
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake import erasure as erasure_module
-from flywheel_assets.lake import ledger
-from flywheel_assets.lake.accounting import audit_accounts
-from flywheel_assets.lake.curate_days import curate_days
-from flywheel_assets.lake.drift_days import report_drift
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.accounting import audit_accounts
+from flywheel_assets.lake.daily.curate_days import curate_days
+from flywheel_assets.lake.daily.drift_days import report_drift
+from flywheel_assets.lake.daily.feedback_summaries import summarize_days
+from flywheel_assets.lake.daily.ingest import ingest_days
+from flywheel_assets.lake.daily.join_days import join_days
+from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erased_rows import find_rows
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
-from flywheel_assets.lake.feedback_summaries import summarize_days
 from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.ingest import ingest_days
-from flywheel_assets.lake.join_days import join_days
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.maintenance import retire_segments, trim_predictions
-from flywheel_assets.lake.mine_days import mine_days
 from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.rollback import plan_data_rollback, roll_back_data
 from flywheel_assets.lake.storage.commits import commit_lock
