@@ -29,9 +29,9 @@ from flywheel_assets.curation.novelty import added_ngrams
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.pair_versions import cut_pair_version, pair_ids_to_train_now
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version, pair_ids_to_train_now
 from flywheel_assets.records import ExampleKind, Signal, SubjectKind, pair_ids
 
 DAYS, USERS = 100, 20_000

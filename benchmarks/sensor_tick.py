@@ -36,11 +36,11 @@ from flywheel_assets.defs.tags import TURN_JOB
 from flywheel_assets.defs.training_rules import rule_of
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
-from flywheel_assets.lake.example_versions import count_new_examples, cut_example_version
-from flywheel_assets.lake.net_new import count_net_new
-from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, HARD_EXAMPLES
+from flywheel_assets.lake.versions.example_versions import count_new_examples, cut_example_version
+from flywheel_assets.lake.versions.net_new import count_net_new
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import NOON, make_gold, table
 from flywheel_assets_tests.lake.workbench import stamp
 

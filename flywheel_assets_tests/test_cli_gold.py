@@ -10,9 +10,9 @@ from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.defs.partitions import version_partitions
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.defs.running import open_instance
-from flywheel_assets.lake.exclusions import every_exclusion
-from flywheel_assets.lake.exports import ExportSet, read_manifest
-from flywheel_assets.lake.pair_versions import cut_pair_version
+from flywheel_assets.lake.versions.exclusions import every_exclusion
+from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import day
 from flywheel_assets_tests.command_line import ROOT, flywheel
 from flywheel_assets_tests.lake.gold import write_gold_days

@@ -21,7 +21,7 @@ from flywheel_assets.cli.terminal import (
 
 if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication
-    from flywheel_assets.lake.exclusions import Exclusion
+    from flywheel_assets.lake.versions.exclusions import Exclusion
 
 
 @app.command()
@@ -43,7 +43,7 @@ def exclude(
     """Keep days, a user or a model's outputs out of every later gold version; conditions given together all apply."""
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.errors import UnknownNameError
-    from flywheel_assets.lake import exclusions
+    from flywheel_assets.lake.versions import exclusions
 
     config = load_application(application)
     lake = Stores().lake(application)
@@ -79,7 +79,7 @@ def include(
     """End an exclusion: its rows count again from the next version on."""
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.errors import UnknownNameError
-    from flywheel_assets.lake import exclusions
+    from flywheel_assets.lake.versions import exclusions
 
     config = load_application(application)
     lake = Stores().lake(application)
@@ -99,7 +99,7 @@ def include(
 def list_exclusions(application: Application = "assistant") -> None:
     """List every exclusion there ever was: what, who, when, why, and whether it is in force."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.exclusions import every_exclusion
+    from flywheel_assets.lake.versions.exclusions import every_exclusion
 
     load_application(application)
     table = Table()
@@ -115,7 +115,7 @@ def list_exclusions(application: Application = "assistant") -> None:
 def _print_effect(verb: str, config: "FlywheelApplication", others: "list[Exclusion]", one: "Exclusion") -> None:
     """The rows that one exclusion makes the difference for, by day."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.exclusions import excluded_per_day
+    from flywheel_assets.lake.versions.exclusions import excluded_per_day
 
     lake, gold = Stores().lake(config.name), config.tables.gold
     without = excluded_per_day(lake, gold, others)

@@ -8,7 +8,7 @@ from rich.table import Table
 from flywheel_assets.cli.terminal import Application, app, console, load_application
 
 if TYPE_CHECKING:
-    from flywheel_assets.lake.version_summaries import VersionSummary
+    from flywheel_assets.lake.versions.summaries import VersionSummary
 
 gold = typer.Typer(no_args_is_help=True, help="Gold versions: list, show, diff, export.")
 app.add_typer(gold, name="gold")
@@ -20,9 +20,9 @@ Version = Annotated[str, typer.Argument(help="A gold version; `flywheel gold lis
 def list_versions(application: Application = "assistant") -> None:
     """List every version: rows, days, what was trained from it, and whether it serves."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.rollback import SAVED_HEAD
     from flywheel_assets.lake.tables.tags import tags
-    from flywheel_assets.lake.version_summaries import summarize
+    from flywheel_assets.lake.versions.rollback import SAVED_HEAD
+    from flywheel_assets.lake.versions.summaries import summarize
 
     config, stores = load_application(application), Stores()
     lake = stores.lake(application)
@@ -51,8 +51,8 @@ def list_versions(application: Application = "assistant") -> None:
 def show(version: Version, application: Application = "assistant") -> None:
     """Everything about one version: tag, rows, reasons, days, exclusions, sha256 of every file, code, model."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.publishing import copies_of
-    from flywheel_assets.lake.version_summaries import summary_of
+    from flywheel_assets.lake.versions.publishing import copies_of
+    from flywheel_assets.lake.versions.summaries import summary_of
 
     config, stores = load_application(application), Stores()
     versions = stores.versions(application)
@@ -89,7 +89,7 @@ def show(version: Version, application: Application = "assistant") -> None:
 def diff(first: Version, second: Version, application: Application = "assistant") -> None:
     """What changed from one version to another: rows by set, reasons, days, exclusions, rules."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.version_summaries import compare, require_exported, summary_of
+    from flywheel_assets.lake.versions.summaries import compare, require_exported, summary_of
 
     config, stores = load_application(application), Stores()
     lake, versions = stores.lake(application), stores.versions(application)
@@ -120,8 +120,8 @@ def export(
 ) -> None:
     """Copy a version as JSON lines and Parquet, under names that are never overwritten."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.publishing import publish
-    from flywheel_assets.lake.version_summaries import require_exported, summary_of
+    from flywheel_assets.lake.versions.publishing import publish
+    from flywheel_assets.lake.versions.summaries import require_exported, summary_of
 
     config, stores = load_application(application), Stores()
     versions = stores.versions(application)
@@ -162,7 +162,7 @@ def _days(days: list[str]) -> str:
 def verify(application: Application = "assistant") -> None:
     """Check every version's manifest against files, tag, pin and rows; exit code 1 with the first differences."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake import verification
+    from flywheel_assets.lake.versions import verification
 
     config, stores = load_application(application), Stores()
     found = verification.verify(stores.lake(application), stores.versions(application), config.tables.gold)

@@ -43,7 +43,7 @@ def deltas(
 ) -> None:
     """The small edits that most people make, with what they replace; those of three people join the next version."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.small_edits import most_frequent_deltas, replacements
+    from flywheel_assets.lake.versions.small_edits import most_frequent_deltas, replacements
 
     load_preference(application)
     lake = Stores().lake(application)

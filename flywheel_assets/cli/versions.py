@@ -8,7 +8,7 @@ from flywheel_assets.cli.terminal import Application, app, console, driver_of, l
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
 
 if TYPE_CHECKING:
-    from flywheel_assets.lake.folders import VersionFolder, Versions
+    from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 
 
 @app.command()
@@ -33,7 +33,7 @@ def abandon(
     """Finish a gold version without a promotion, so that the trigger can cut the next one."""
     from flywheel_assets.defs.partitions import version_partitions
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.promotions import Promotion, record_promotion
+    from flywheel_assets.lake.versions.promotions import Promotion, record_promotion
 
     config = load_application(application)
     stores = Stores()

@@ -14,11 +14,11 @@ from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG, SENSOR
 from flywheel_assets.defs.training_rules import Assessment, TrainingRule
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.folders import Versions, version_number
 from flywheel_assets.lake.landing.disk import CLOSING_DELAY
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
-from flywheel_assets.lake.versions import tagged_versions
+from flywheel_assets.lake.versions.cutting import tagged_versions
+from flywheel_assets.lake.versions.folders import Versions, version_number
 
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,

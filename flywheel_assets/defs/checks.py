@@ -12,7 +12,7 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts, describe
 from flywheel_assets.lake.daily.breaker import tripped_days
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, TableSpec
-from flywheel_assets.lake.verification import verify
+from flywheel_assets.lake.versions.verification import verify
 
 
 def daily_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:

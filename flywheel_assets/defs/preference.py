@@ -30,11 +30,11 @@ from flywheel_assets.defs.versions import (
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest
 from flywheel_assets.gate import decide
 from flywheel_assets.lake.daily.curate_days import curate_days
-from flywheel_assets.lake.exports import Manifest, manifest_sha256, verify_manifest
-from flywheel_assets.lake.folders import VersionFolder, Versions
-from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
+from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, verify_manifest
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 

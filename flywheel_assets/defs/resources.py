@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.storage.outages import s3_client
 from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.settings import Settings, settings
 

@@ -17,9 +17,9 @@ from flywheel_assets.demonstration.wheel import DagsterWheel, clear, opened
 from flywheel_assets.evaluation.classifier import read_report as read_evaluation
 from flywheel_assets.evaluation.classifier_requests import CHALLENGER, INCUMBENT
 from flywheel_assets.lake.daily.ledger import entries_of, total_by_reason
-from flywheel_assets.lake.exports import ExportSet, read_manifest
-from flywheel_assets.lake.promotions import read_promotion
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
+from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
+from flywheel_assets.lake.versions.promotions import read_promotion
 from flywheel_assets.settings import settings
 from flywheel_assets.simulation.fraud.demo import FraudDemoPlan, prepare, run_fraud_demo
 from flywheel_assets.simulation.fraud.report import FraudDemoReport

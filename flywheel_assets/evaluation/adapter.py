@@ -45,8 +45,8 @@ from flywheel_assets.evaluation.requests import (
 )
 from flywheel_assets.evaluation.scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
 from flywheel_assets.evaluation.weights import adapter_sha256, base_weights_sha256
-from flywheel_assets.lake.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
 from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
 from flywheel_assets.metrics import Floats
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless

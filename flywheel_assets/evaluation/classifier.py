@@ -39,8 +39,8 @@ from flywheel_assets.evaluation.classifier_requests import (
     ModelScores,
 )
 from flywheel_assets.evaluation.own_process import run_process, whole_folder
-from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 
 Floats = npt.NDArray[np.float64]
 

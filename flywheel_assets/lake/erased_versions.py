@@ -23,15 +23,15 @@ from flywheel_assets.lake.export_revisions import (
     exported_rows_of,
     prepare_revision,
 )
-from flywheel_assets.lake.exports import ExportSet, read_manifest
-from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, version_number
-from flywheel_assets.lake.pins import encode_pin
-from flywheel_assets.lake.publishing import copies_of
 from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.lake.tables.lake import Lake, swept_files_told
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets.lake.traces import Traces
+from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
+from flywheel_assets.lake.versions.pins import encode_pin
+from flywheel_assets.lake.versions.publishing import copies_of
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table

@@ -38,7 +38,6 @@ from flywheel_assets.lake.erased_decisions import forget_in_decisions
 from flywheel_assets.lake.erased_rows import Partition, erase_head, find_rows, read_rows, total
 from flywheel_assets.lake.erased_versions import ErasedVersion, erase_versions
 from flywheel_assets.lake.erasure_progress import Journal
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions, warehouse_versions_left
 from flywheel_assets.lake.landing.disk import EventKind, refuse_while_closing
@@ -57,7 +56,8 @@ from flywheel_assets.lake.tables.specs import (
 from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets.lake.traces import Traces, find_traces
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
-from flywheel_assets.lake.versions import let_go_of_unfinished
+from flywheel_assets.lake.versions.cutting import let_go_of_unfinished
+from flywheel_assets.lake.versions.folders import Versions
 
 ERASURE_CODE_VERSION = "2"
 _EVERY_SNAPSHOT = datetime(9999, 1, 1, tzinfo=UTC)

@@ -20,7 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.lake.exports import (
+from flywheel_assets.lake.storage.commits import assert_locks_held
+from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, write_synced
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.versions.exports import (
     MANIFEST_FILE,
     ExportedFile,
     ExportSet,
@@ -30,11 +33,8 @@ from flywheel_assets.lake.exports import (
     manifest_sha256,
     read_manifest,
 )
-from flywheel_assets.lake.folders import VersionFolder
-from flywheel_assets.lake.storage.commits import assert_locks_held
-from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, write_synced
-from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.version_summaries import keyed_rows
+from flywheel_assets.lake.versions.folders import VersionFolder
+from flywheel_assets.lake.versions.summaries import keyed_rows
 
 _REVISION = re.compile(r"(\.r\d+)?(?=\.)")
 

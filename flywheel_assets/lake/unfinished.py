@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from flywheel_assets.lake.folders import Versions
+from flywheel_assets.lake.versions.folders import Versions
 
 _SCRATCH = ("building", "spill", "landing", "publishing")
 """Below the scratch folder; others hold no rows, or belong to a version's training."""

@@ -42,8 +42,8 @@ from flywheel_assets.evaluation.generation import (
 )
 from flywheel_assets.evaluation.own_process import run_process, whole_folder
 from flywheel_assets.evaluation.weights import adapter_sha256, base_weights_sha256
-from flywheel_assets.lake.exports import ExportedRow, ExportSet, read_rows, verify_manifest
 from flywheel_assets.lake.storage.files import replace_file
+from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_rows, verify_manifest
 from flywheel_assets.records import stable_id
 from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, split, unseen
 from flywheel_assets.training.recipes import AdapterRecipe

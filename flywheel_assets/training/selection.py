@@ -25,7 +25,7 @@ from flywheel_assets.evaluation.generation import (
     log_probabilities,
     parse_prompt,
 )
-from flywheel_assets.lake.exports import ExportedRow
+from flywheel_assets.lake.versions.exports import ExportedRow
 from flywheel_assets.metrics import normalized_edit_distances
 from flywheel_assets.records import stable_id
 from flywheel_assets.training.recipes import AdapterRecipe

@@ -26,13 +26,13 @@ from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, vers
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import PARTITION_TAG
 from flywheel_assets.defs.training_rules import rule_of
-from flywheel_assets.lake import net_new
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.promotions import Promotion, record_promotion
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.versions import net_new
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.lake.versions.promotions import Promotion, record_promotion
 from flywheel_assets.records import CURATED_DPO_PAIRS as GOLD_SCHEMA
 from flywheel_assets_tests.builders import DAY, make_gold, table
 

@@ -16,8 +16,8 @@ from flywheel_assets.defs.preference import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Scores, Stratum
 from flywheel_assets.gate import Evidence, PromotionLimits
-from flywheel_assets.lake.folders import VersionFolder
-from flywheel_assets.lake.promotions import read_promotion
+from flywheel_assets.lake.versions.folders import VersionFolder
+from flywheel_assets.lake.versions.promotions import read_promotion
 from flywheel_assets.metrics import Interval
 
 V1, V2 = "dpo_gold_v1", "dpo_gold_v2"

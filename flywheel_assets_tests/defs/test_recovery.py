@@ -13,8 +13,8 @@ from flywheel_assets.applications.assistant import APPLICATION
 from flywheel_assets.defs.preference import preference_flywheel
 from flywheel_assets.defs.recovery import ROLLBACK_JOB
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, ROLLBACKS
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import day
 from flywheel_assets_tests.lake.gold import write_gold_days
 

@@ -35,7 +35,7 @@ from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.erasure import Receipt, erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, QUARANTINE
-from flywheel_assets.lake.verification import verify
+from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, event_of
 from flywheel_assets.screening.judge import JudgeCheck
 from flywheel_assets_tests.builders import make_label, make_score

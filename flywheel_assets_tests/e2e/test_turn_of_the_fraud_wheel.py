@@ -21,8 +21,8 @@ from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
 from flywheel_assets.drift import DriftLimits
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.promotions import read_promotion
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, DRIFT_REPORTS
+from flywheel_assets.lake.versions.promotions import read_promotion
 from flywheel_assets.settings import settings
 from flywheel_assets_tests.builders import make_label, make_score
 from flywheel_assets_tests.lake.workbench import Workbench

@@ -23,7 +23,7 @@ from flywheel_assets.evaluation.generation import (
     quiet_libraries,
 )
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
-from flywheel_assets.lake.exports import ExportSet, manifest_sha256
+from flywheel_assets.lake.versions.exports import ExportSet, manifest_sha256
 from flywheel_assets_tests.training.small_world import rows_of_a_week, save_base, write_request, write_version
 
 Adapters = Callable[[str], Path]

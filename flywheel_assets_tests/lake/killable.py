@@ -24,20 +24,20 @@ from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.curation.sampling import SamplingRules
 from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.lake import exports as exports_module
-from flywheel_assets.lake import versions as versions_module
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.mine_days import mine_days
-from flywheel_assets.lake.example_versions import ExampleRules, cut_example_version
-from flywheel_assets.lake.exports import manifest_sha256, verify_manifest
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import expire_snapshots, needed_paths, sweep
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, PREFERENCE_TABLES, every_table
 from flywheel_assets.lake.tables.tags import tag
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
+from flywheel_assets.lake.versions import cutting as versions_module
+from flywheel_assets.lake.versions import exports as exports_module
+from flywheel_assets.lake.versions.example_versions import ExampleRules, cut_example_version
+from flywheel_assets.lake.versions.exports import manifest_sha256, verify_manifest
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import DAY, day, make_feedback, make_gold, make_prediction
 from flywheel_assets_tests.lake.labelled import CONTRACT, label, score
 from flywheel_assets_tests.lake.workbench import Workbench, stamp, write_day

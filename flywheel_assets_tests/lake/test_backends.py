@@ -19,18 +19,18 @@ from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.defs import resources
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import CommitContentionError, VersionConflictError
-from flywheel_assets.lake.exclusions import ExclusionRule, exclude
-from flywheel_assets.lake.exports import ExportSet
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
-from flywheel_assets.lake.net_new import count_net_new
-from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.tables.tags import tags
-from flywheel_assets.lake.verification import verify
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.versions.exports import ExportSet
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.net_new import count_net_new
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold_days

@@ -16,12 +16,12 @@ from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erased_versions import ErasedVersion
 from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure
 from flywheel_assets.lake.erasure_progress import Journal
-from flywheel_assets.lake.example_versions import ExampleRules, cut_example_version
 from flywheel_assets.lake.export_revisions import PreparedRevision
-from flywheel_assets.lake.exports import ExportSet, manifest_sha256, read_manifest
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
-from flywheel_assets.lake.verification import verify
+from flywheel_assets.lake.versions.example_versions import ExampleRules, cut_example_version
+from flywheel_assets.lake.versions.exports import ExportSet, manifest_sha256, read_manifest
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.labelled import CONTRACT, label, run, score
 from flywheel_assets_tests.lake.workbench import Workbench

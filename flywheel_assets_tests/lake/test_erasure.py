@@ -25,13 +25,8 @@ from flywheel_assets.lake.daily.erased_people import key_file
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure, receipt_path
 from flywheel_assets.lake.erasure_progress import Journal
-from flywheel_assets.lake.exclusions import ExclusionRule, every_exclusion, exclude
 from flywheel_assets.lake.export_revisions import PreparedRevision
-from flywheel_assets.lake.exports import Manifest, manifest_sha256, read_manifest
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.landing.disk import EventKind, read_closing
-from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.publishing import publish
 from flywheel_assets.lake.tables.specs import (
     CURATED_DPO_PAIRS,
     GROUND_TRUTH,
@@ -41,7 +36,12 @@ from flywheel_assets.lake.tables.specs import (
 )
 from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets.lake.traces import Traces
-from flywheel_assets.lake.verification import verify
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, every_exclusion, exclude
+from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, read_manifest
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.lake.versions.publishing import publish
+from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests import everywhere
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench

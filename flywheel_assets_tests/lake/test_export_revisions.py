@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel_assets.lake.export_revisions import erase_scored_rows
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION
 from flywheel_assets_tests.lake.workbench import Workbench
 

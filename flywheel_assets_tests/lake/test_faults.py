@@ -19,12 +19,8 @@ import pytest
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, DiskFullError, UnknownNameError
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
-from flywheel_assets.lake.exports import ExportSet, read_rows
-from flywheel_assets.lake.folders import Versions, read_pin
 from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.pins import encode_pin, held_versions, let_go
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
 from flywheel_assets.lake.tables import lake as tables
@@ -37,8 +33,12 @@ from flywheel_assets.lake.tables.specs import (
     every_table,
 )
 from flywheel_assets.lake.tables.tags import tags
-from flywheel_assets.lake.verification import verify
-from flywheel_assets.lake.versions import let_go_of_ended
+from flywheel_assets.lake.versions.cutting import let_go_of_ended
+from flywheel_assets.lake.versions.exports import ExportSet, read_rows
+from flywheel_assets.lake.versions.folders import Versions, read_pin
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.lake.versions.pins import encode_pin, held_versions, let_go
+from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.everywhere import quoting
 from flywheel_assets_tests.lake import killable

@@ -19,13 +19,13 @@ from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.landing.disk import UNREADABLE_FOLDER, EventKind, LandingZone
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
 from flywheel_assets.lake.landing_erasure import LandedErasure
 from flywheel_assets.lake.object_erasure import erase_objects, local_copies
 from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES
+from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, stamp
 from flywheel_assets_tests.s3_server import S3Server

@@ -15,11 +15,11 @@ from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.real_data import needs_real_data, write_real_edits
 
 DAY = date(2026, 9, 1)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from flywheel_assets.lake.exports import ExportedRow, ExportSet, json_lines, manifest_sha256, write_export
+from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, json_lines, manifest_sha256, write_export
 from flywheel_assets.records import pair_id, stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 

@@ -29,11 +29,8 @@ from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erased_rows import find_rows
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.maintenance import retire_segments, trim_predictions
-from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.rollback import plan_data_rollback, roll_back_data
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
@@ -46,6 +43,9 @@ from flywheel_assets.lake.tables.specs import (
     RAW_PREDICTIONS,
 )
 from flywheel_assets.lake.traces import Traces
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.lake.versions.rollback import plan_data_rollback, roll_back_data
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake import killable
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

@@ -28,18 +28,14 @@ from flywheel_assets.errors import (
     StorageUnavailableError,
     VersionConflictError,
 )
-from flywheel_assets.lake import exports, garbage
+from flywheel_assets.lake import garbage
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
-from flywheel_assets.lake.exports import verify_manifest
-from flywheel_assets.lake.folders import Versions
 from flywheel_assets.lake.garbage import _files_of, expire_snapshots, needed_paths, sweep
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.object_erasure import erase_objects
-from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.publishing import S3Folder, publish
 from flywheel_assets.lake.storage import outages
 from flywheel_assets.lake.storage.commits import assert_locks_held, bounded_waits, commit_lock
 from flywheel_assets.lake.storage.failed_steps import is_disk_full
@@ -49,7 +45,12 @@ from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, LEDGER, TableSpec, every_table
 from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
-from flywheel_assets.lake.verification import verify
+from flywheel_assets.lake.versions import exports
+from flywheel_assets.lake.versions.exports import verify_manifest
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.lake.versions.publishing import S3Folder, publish
+from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.failing_servers import FailingS3, Fault, Outage, Wire, failing_s3
 from flywheel_assets_tests.lake.gold import gold_row, write_gold_days

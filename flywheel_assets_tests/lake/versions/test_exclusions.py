@@ -7,8 +7,9 @@ import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
-from flywheel_assets.lake import versions as versions_module
-from flywheel_assets.lake.exclusions import (
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS
+from flywheel_assets.lake.versions import cutting as versions_module
+from flywheel_assets.lake.versions.exclusions import (
     DayOf,
     Exclusion,
     ExclusionRule,
@@ -20,11 +21,10 @@ from flywheel_assets.lake.exclusions import (
     include,
     pinned,
 )
-from flywheel_assets.lake.exports import ExportSet
-from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.net_new import count_net_new, lake_state
-from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS
+from flywheel_assets.lake.versions.exports import ExportSet
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.net_new import count_net_new, lake_state
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench

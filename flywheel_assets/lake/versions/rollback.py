@@ -21,12 +21,12 @@ from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import STAGE_OF
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.lake.storage.files import write_once
 from flywheel_assets.lake.storage.outages import outages_told
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec
 from flywheel_assets.lake.tables.tags import set_head, tags
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.records import Reason
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, UnknownNameError, VersionConflictError
-from flywheel_assets.lake import pair_versions
-from flywheel_assets.lake import versions as versions_module
-from flywheel_assets.lake.exports import ExportSet, Manifest, read_rows
-from flywheel_assets.lake.folders import Versions, version_number
 from flywheel_assets.lake.garbage import expire_snapshots
-from flywheel_assets.lake.pair_versions import cut_pair_version, trained_pair_ids
-from flywheel_assets.lake.pins import Pin, held_versions, let_go
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.versions import tagged_versions
+from flywheel_assets.lake.versions import cutting as versions_module
+from flywheel_assets.lake.versions import pair_versions
+from flywheel_assets.lake.versions.cutting import tagged_versions
+from flywheel_assets.lake.versions.exports import ExportSet, Manifest, read_rows
+from flywheel_assets.lake.versions.folders import Versions, version_number
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version, trained_pair_ids
+from flywheel_assets.lake.versions.pins import Pin, held_versions, let_go
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench

@@ -6,16 +6,16 @@ import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, UnknownNameError, VersionConflictError
-from flywheel_assets.lake import rollback as rollback_module
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.ledger import LedgerEntry
-from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.net_new import NetNew, count_net_new
-from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.rollback import ChangedDay, DataPlan, plan_data_rollback, roll_back_data
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, ROLLBACKS
 from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.versions import rollback as rollback_module
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.net_new import NetNew, count_net_new
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.lake.versions.rollback import ChangedDay, DataPlan, plan_data_rollback, roll_back_data
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import gold_row, write_gold
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

@@ -6,9 +6,9 @@ from datetime import date
 from typing import Any
 
 from flywheel_assets.lake.daily.ledger import ClosedDay
-from flywheel_assets.lake.exclusions import in_force
-from flywheel_assets.lake.exports import Manifest
 from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.versions.exclusions import in_force
+from flywheel_assets.lake.versions.exports import Manifest
 
 
 def fresh_days(

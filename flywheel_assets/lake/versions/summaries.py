@@ -10,13 +10,13 @@ import msgspec
 
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.lake.exports import ExportSet, Manifest, manifest_sha256, read_manifest
-from flywheel_assets.lake.folders import VersionFolder, Versions, version_number
-from flywheel_assets.lake.promotions import read_promotion
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.versions.exports import ExportSet, Manifest, manifest_sha256, read_manifest
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, version_number
+from flywheel_assets.lake.versions.promotions import read_promotion
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
-from flywheel_assets.lake.exclusions import ExclusionRule, exclude
-from flywheel_assets.lake.exports import ExportSet, read_manifest, read_rows
-from flywheel_assets.lake.folders import VersionFolder, Versions
-from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.publishing import LocalFolder, Published, copies_of, publish
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.version_summaries import SetDifference, compare, summarize, summary_of
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.versions.exports import ExportSet, read_manifest, read_rows
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.lake.versions.publishing import LocalFolder, Published, copies_of, publish
+from flywheel_assets.lake.versions.summaries import SetDifference, compare, summarize, summary_of
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold
-from flywheel_assets_tests.lake.test_exclusions import NOW
+from flywheel_assets_tests.lake.versions.test_exclusions import NOW
 from flywheel_assets_tests.lake.workbench import Workbench
 
 RULES = ResolutionRules(holdout_share=0.0)

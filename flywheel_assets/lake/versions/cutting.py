@@ -2,8 +2,8 @@
 
     <versions_dir>/<application>/dpo_gold_v<N>/
         pin.json        which snapshots and which closed days the version consists of; written first; only an
-                        erasure changes it, to the snapshot without the person (see `lake.pins`)
-        export/         what is trained and evaluated on, sealed by a manifest (see `lake.exports`)
+                        erasure changes it, to the snapshot without the person (see `lake.versions.pins`)
+        export/         what is trained and evaluated on, sealed by a manifest (see `lake.versions.exports`)
         training/       the trainer's result
         evaluation/     the scores
         promotion.json  the decision; with it the version is finished
@@ -11,7 +11,7 @@
 Cutting a version is three steps, each of which a repeated run finds done or does: pin, tag, export. What the version
 holds is decided by the pin alone, so a crash between any two of them changes nothing; what the pin names is kept from
 expiry until the export is complete. A pin with nothing to train on is taken back before anything is tagged. What
-resolving means differs by kind: see `lake.pair_versions` and `lake.example_versions`.
+resolving means differs by kind: see `lake.versions.pair_versions` and `lake.versions.example_versions`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,15 @@ import msgspec
 
 from flywheel_assets.errors import EmptyVersionError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.exclusions import excluded_per_day, in_force, pinned
-from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, verify_manifest, write_export
-from flywheel_assets.lake.folders import _VERSION, VersionFolder, Versions, read_pin
-from flywheel_assets.lake.pins import (
+from flywheel_assets.lake.storage.failed_steps import full_disk_told, removes_unfinished
+from flywheel_assets.lake.storage.files import replace_file, write_once
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import ApplicationTables, TableSpec
+from flywheel_assets.lake.tables.tags import tag, tags
+from flywheel_assets.lake.versions.exclusions import excluded_per_day, in_force, pinned
+from flywheel_assets.lake.versions.exports import ExportedFile, ExportSet, Manifest, verify_manifest, write_export
+from flywheel_assets.lake.versions.folders import _VERSION, VersionFolder, Versions, read_pin
+from flywheel_assets.lake.versions.pins import (
     Pin,
     encode_pin,
     held_versions,
@@ -35,11 +40,6 @@ from flywheel_assets.lake.pins import (
     is_lost,
     let_go,
 )
-from flywheel_assets.lake.storage.failed_steps import full_disk_told, removes_unfinished
-from flywheel_assets.lake.storage.files import replace_file, write_once
-from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import ApplicationTables, TableSpec
-from flywheel_assets.lake.tables.tags import tag, tags
 from flywheel_assets.records import Reason
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
-from flywheel_assets.lake import exports
-from flywheel_assets.lake.exports import (
+from flywheel_assets.lake.versions import exports
+from flywheel_assets.lake.versions.exports import (
     ExportedRow,
     ExportSet,
     Manifest,
@@ -18,7 +18,7 @@ from flywheel_assets.lake.exports import (
     verify_manifest,
     write_export,
 )
-from flywheel_assets.lake.promotions import Promotion, read_promotion, record_promotion
+from flywheel_assets.lake.versions.promotions import Promotion, read_promotion, record_promotion
 
 STRANGE = '\x00 \u2028 שלום 👩🏽\u200d💻 \n\r\t "quotes" \\ \x7f'
 

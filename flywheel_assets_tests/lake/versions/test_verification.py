@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.lake.exclusions import ExclusionRule, exclude
-from flywheel_assets.lake.exports import (
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.versions.exports import (
     ExportedFile,
     ExportedRow,
     ExportSet,
@@ -17,10 +18,9 @@ from flywheel_assets.lake.exports import (
     read_manifest,
     read_rows,
 )
-from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.pair_versions import cut_pair_version
-from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.verification import verify
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, DAY, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench

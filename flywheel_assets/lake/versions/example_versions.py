@@ -23,17 +23,17 @@ from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import ClosedDay
-from flywheel_assets.lake.exclusions import Exclusion, in_force, not_excluded, pinned
-from flywheel_assets.lake.exports import ExportedFile, ExportSet, Manifest, read_manifest
-from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.fresh_days import fresh_days
-from flywheel_assets.lake.pins import Pin, register_pinned
 from flywheel_assets.lake.storage.duckdb_engine import write_parquet
 from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.lake.storage.outages import outages_told
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
-from flywheel_assets.lake.versions import cut_version
+from flywheel_assets.lake.versions.cutting import cut_version
+from flywheel_assets.lake.versions.exclusions import Exclusion, in_force, not_excluded, pinned
+from flywheel_assets.lake.versions.exports import ExportedFile, ExportSet, Manifest, read_manifest
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.fresh_days import fresh_days
+from flywheel_assets.lake.versions.pins import Pin, register_pinned
 from flywheel_assets.records import Reason
 
 _ROW_GROUP_ROWS = 100_000

@@ -12,20 +12,20 @@ import pytest
 from flywheel_assets.curation.example_resolution import Calendar
 from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
 from flywheel_assets.errors import EmptyVersionError
-from flywheel_assets.lake import example_versions
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
-from flywheel_assets.lake.example_versions import (
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
+from flywheel_assets.lake.versions import example_versions
+from flywheel_assets.lake.versions.example_versions import (
     ExampleRules,
     count_new_examples,
     cut_example_version,
     live_calibration,
 )
-from flywheel_assets.lake.exclusions import ExclusionRule, exclude
-from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
-from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
-from flywheel_assets.lake.verification import verify
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score
 from flywheel_assets_tests.lake.workbench import Workbench

@@ -12,12 +12,12 @@ import msgspec
 
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import FlywheelError
-from flywheel_assets.lake.exclusions import condition, pinned
-from flywheel_assets.lake.exports import ExportSet, Manifest, verify_manifest
-from flywheel_assets.lake.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.versions.exclusions import condition, pinned
+from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
 
 _LONGEST_LINE_BYTES = 64 * 2**20
 _LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED)

@@ -18,12 +18,12 @@ import msgspec
 
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import VersionConflictError
-from flywheel_assets.lake.exports import MANIFEST_FILE, ExportedFile, ExportedRow, verify_manifest
-from flywheel_assets.lake.folders import VersionFolder
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
 from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder
 from flywheel_assets.lake.storage.outages import s3_answer
+from flywheel_assets.lake.versions.exports import MANIFEST_FILE, ExportedFile, ExportedRow, verify_manifest
+from flywheel_assets.lake.versions.folders import VersionFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,15 +6,15 @@ import pyarrow as pa
 import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.lake import net_new
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
-from flywheel_assets.lake.exclusions import ExclusionRule, exclude
-from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.net_new import NetNew, count_net_new, lake_content, lake_state
-from flywheel_assets.lake.pair_versions import cut_pair_version
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, TableSpec
+from flywheel_assets.lake.versions import net_new
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.net_new import NetNew, count_net_new, lake_content, lake_state
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.gold import gold_row, write_gold
 from flywheel_assets_tests.lake.workbench import Workbench, stamp

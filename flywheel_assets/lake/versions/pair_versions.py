@@ -12,8 +12,11 @@ import pyarrow as pa
 
 from flywheel_assets import records
 from flywheel_assets.curation.resolution import ResolutionRules, resolve
-from flywheel_assets.lake.exclusions import in_force, not_excluded, pinned
-from flywheel_assets.lake.exports import (
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.versions.cutting import cut_version
+from flywheel_assets.lake.versions.exclusions import in_force, not_excluded, pinned
+from flywheel_assets.lake.versions.exports import (
     ExportedFile,
     ExportedRow,
     ExportSet,
@@ -22,12 +25,9 @@ from flywheel_assets.lake.exports import (
     read_manifest,
     read_pair_ids,
 )
-from flywheel_assets.lake.folders import VersionFolder, Versions
-from flywheel_assets.lake.pins import Pin
-from flywheel_assets.lake.small_edits import RecurringDelta, ranked_deltas
-from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.versions import cut_version
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions
+from flywheel_assets.lake.versions.pins import Pin
+from flywheel_assets.lake.versions.small_edits import RecurringDelta, ranked_deltas
 
 MOST_DELTAS = 10
 """Small edits that a version's manifest lists."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.lake.pins import (
+from flywheel_assets.lake.versions.pins import (
     Pin,
 )
 

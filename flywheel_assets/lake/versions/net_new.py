@@ -15,12 +15,12 @@ from datetime import date
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import ClosedDay
-from flywheel_assets.lake.exports import Manifest, read_manifest
-from flywheel_assets.lake.folders import Versions
-from flywheel_assets.lake.fresh_days import fresh_days
-from flywheel_assets.lake.pair_versions import pair_ids_to_train_now, trained_pair_ids
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS, LEDGER, TableSpec
+from flywheel_assets.lake.versions.exports import Manifest, read_manifest
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.fresh_days import fresh_days
+from flywheel_assets.lake.versions.pair_versions import pair_ids_to_train_now, trained_pair_ids
 from flywheel_assets.records import Reason
 
 _NEVER_TRAINED_ON = (Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value)
