@@ -27,10 +27,10 @@ from pyiceberg.table import Transaction
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
-from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.tables import iceberg
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.net_new import count_net_new
 from flywheel_assets_tests.builders import APPLICATION, DAY, make_gold, table

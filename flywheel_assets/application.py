@@ -22,7 +22,6 @@ from flywheel_assets.errors import SettingsError
 from flywheel_assets.gate import PromotionLimits
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.daily.mine_days import mining_lookback_days
-from flywheel_assets.lake.maintenance import MaintenanceRules
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
     FEEDBACK_SUMMARY,
@@ -31,6 +30,7 @@ from flywheel_assets.lake.tables.specs import (
     PREFERENCE_TABLES,
     ApplicationTables,
 )
+from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules
 from flywheel_assets.lake.versions.example_versions import ExampleRules
 from flywheel_assets.training.recipes import AdapterRecipe
 

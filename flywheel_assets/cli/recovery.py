@@ -52,8 +52,8 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
     from flywheel_assets.defs.maintenance import run_maintenance, storage_rows
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.daily.ledger import RunStamp
-    from flywheel_assets.lake.kept_versions import warehouse_versions_left
-    from flywheel_assets.lake.maintenance import MAINTENANCE_CODE_VERSION, storage_by_stage
+    from flywheel_assets.lake.upkeep.bucket_versions import warehouse_versions_left
+    from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, storage_by_stage
 
     config, stores = load_application(application), Stores()
     if not yes:

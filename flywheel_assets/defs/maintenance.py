@@ -9,7 +9,7 @@ from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.presentation import numbers_table, picture
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.maintenance import MAINTENANCE_CODE_VERSION, Upkeep, maintain, storage_history
+from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, Upkeep, maintain, storage_history
 
 MAINTENANCE_JOB = "{}_maintenance"
 

@@ -12,7 +12,7 @@ from, so that as long as anything is left to erase, the events that lead there a
 5. landing segments and their `_CLOSED.json` (`lake.erasable_landing`);
 6. the ledger, set to what is left (`lake.erased_accounts`);
 7. expiry of every snapshot that is no head and no tag, the garbage collection, and what killed processes left behind,
-   all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.kept_versions`).
+   all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.upkeep.bucket_versions`).
 
 What cannot be reached is listed in the receipt: models that were trained on the rows, copies of exports that went
 elsewhere, and what may still be on its way to landing. The receipt names nobody.
@@ -38,8 +38,6 @@ from flywheel_assets.lake.erased_decisions import forget_in_decisions
 from flywheel_assets.lake.erased_rows import Partition, erase_head, find_rows, read_rows, total
 from flywheel_assets.lake.erased_versions import ErasedVersion, erase_versions
 from flywheel_assets.lake.erasure_progress import Journal
-from flywheel_assets.lake.garbage import expire_snapshots, sweep
-from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions, warehouse_versions_left
 from flywheel_assets.lake.landing.disk import EventKind, refuse_while_closing
 from flywheel_assets.lake.storage.commits import assert_locks_held, commit_lock
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
@@ -55,7 +53,9 @@ from flywheel_assets.lake.tables.specs import (
 )
 from flywheel_assets.lake.tables.tags import tags
 from flywheel_assets.lake.traces import Traces, find_traces
-from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
+from flywheel_assets.lake.upkeep.bucket_versions import Forgotten, S3Client, forget_versions, warehouse_versions_left
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
+from flywheel_assets.lake.upkeep.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.versions.cutting import let_go_of_unfinished
 from flywheel_assets.lake.versions.folders import Versions
 

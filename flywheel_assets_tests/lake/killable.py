@@ -26,12 +26,12 @@ from flywheel_assets.curation.sampling import SamplingRules
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.mine_days import mine_days
-from flywheel_assets.lake.garbage import expire_snapshots, needed_paths, sweep
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, PREFERENCE_TABLES, every_table
 from flywheel_assets.lake.tables.tags import tag
-from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, needed_paths, sweep
+from flywheel_assets.lake.upkeep.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.versions import cutting as versions_module
 from flywheel_assets.lake.versions import exports as exports_module
 from flywheel_assets.lake.versions.example_versions import ExampleRules, cut_example_version

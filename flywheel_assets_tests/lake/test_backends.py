@@ -19,12 +19,12 @@ from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.defs import resources
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import CommitContentionError, VersionConflictError
-from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
 from flywheel_assets.lake.versions.exports import ExportSet
 from flywheel_assets.lake.versions.folders import Versions

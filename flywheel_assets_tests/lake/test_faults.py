@@ -19,7 +19,6 @@ import pytest
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, DiskFullError, UnknownNameError
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
-from flywheel_assets.lake.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
@@ -33,6 +32,7 @@ from flywheel_assets.lake.tables.specs import (
     every_table,
 )
 from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.versions.cutting import let_go_of_ended
 from flywheel_assets.lake.versions.exports import ExportSet, read_rows
 from flywheel_assets.lake.versions.folders import Versions, read_pin

@@ -1,7 +1,7 @@
 """What a step of the lake has under construction: gone when the step fails, and a full disk told as what it is.
 
 A step builds its days as local files before it touches a table. One that fails removes them again: on a full disk every
-attempt would otherwise leave less room than the one before. One that is killed cannot: see `lake.unfinished`.
+attempt would otherwise leave less room than the one before. One that is killed cannot: see `lake.upkeep.unfinished`.
 """
 
 import errno

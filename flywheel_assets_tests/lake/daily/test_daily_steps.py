@@ -30,7 +30,6 @@ from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erased_rows import find_rows
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.maintenance import retire_segments, trim_predictions
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
@@ -43,6 +42,7 @@ from flywheel_assets.lake.tables.specs import (
     RAW_PREDICTIONS,
 )
 from flywheel_assets.lake.traces import Traces
+from flywheel_assets.lake.upkeep.maintenance import retire_segments, trim_predictions
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.lake.versions.rollback import plan_data_rollback, roll_back_data

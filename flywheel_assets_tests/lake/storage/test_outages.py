@@ -28,11 +28,9 @@ from flywheel_assets.errors import (
     StorageUnavailableError,
     VersionConflictError,
 )
-from flywheel_assets.lake import garbage
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, erase, plan_erasure
-from flywheel_assets.lake.garbage import _files_of, expire_snapshots, needed_paths, sweep
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.object_erasure import erase_objects
@@ -44,7 +42,9 @@ from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, LEDGER, TableSpec, every_table
 from flywheel_assets.lake.tables.tags import tags
-from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
+from flywheel_assets.lake.upkeep import garbage
+from flywheel_assets.lake.upkeep.garbage import _files_of, expire_snapshots, needed_paths, sweep
+from flywheel_assets.lake.upkeep.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.versions import exports
 from flywheel_assets.lake.versions.exports import verify_manifest
 from flywheel_assets.lake.versions.folders import Versions

@@ -9,8 +9,8 @@ import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, UnknownNameError, VersionConflictError
-from flywheel_assets.lake.garbage import expire_snapshots
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots
 from flywheel_assets.lake.versions import cutting as versions_module
 from flywheel_assets.lake.versions import pair_versions
 from flywheel_assets.lake.versions.cutting import tagged_versions

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.lake import kept_versions
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasable_landing import ErasableLanding
 from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure
-from flywheel_assets.lake.garbage import folder_of, needed_paths, sweep
-from flywheel_assets.lake.kept_versions import Forgotten, forget_versions, warehouse_versions_left
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, maintain
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, PREFERENCE_TABLES, RAW_PREDICTIONS
+from flywheel_assets.lake.upkeep import bucket_versions as kept_versions
+from flywheel_assets.lake.upkeep.bucket_versions import Forgotten, forget_versions, warehouse_versions_left
+from flywheel_assets.lake.upkeep.garbage import folder_of, needed_paths, sweep
+from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.lake.versions.verification import verify

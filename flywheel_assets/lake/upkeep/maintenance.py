@@ -15,8 +15,6 @@ from flywheel_assets.errors import LandingError, PartitionChangedError, Settings
 from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
-from flywheel_assets.lake.kept_versions import Forgotten, S3Client, forget_versions
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.storage.failed_steps import removes_unfinished
 from flywheel_assets.lake.tables.lake import Lake
@@ -27,7 +25,9 @@ from flywheel_assets.lake.tables.specs import (
     ApplicationTables,
     every_table,
 )
-from flywheel_assets.lake.unfinished import remove_unfinished, unfinished_work
+from flywheel_assets.lake.upkeep.bucket_versions import Forgotten, S3Client, forget_versions
+from flywheel_assets.lake.upkeep.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
+from flywheel_assets.lake.upkeep.unfinished import remove_unfinished, unfinished_work
 from flywheel_assets.lake.versions.cutting import let_go_of_ended
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.records import Reason

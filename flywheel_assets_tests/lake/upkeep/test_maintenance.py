@@ -12,7 +12,6 @@ from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.maintenance import MaintenanceRules, Upkeep, maintain, storage_history
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
@@ -27,6 +26,7 @@ from flywheel_assets.lake.tables.specs import (
     every_table,
 )
 from flywheel_assets.lake.tables.tags import tag
+from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain, storage_history
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_gold, make_prediction
 from flywheel_assets_tests.lake.test_traps import head

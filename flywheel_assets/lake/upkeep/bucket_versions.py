@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flywheel_assets.lake.garbage import folder_of, needed_paths
 from flywheel_assets.lake.storage.outages import outages_told
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
+from flywheel_assets.lake.upkeep.garbage import folder_of, needed_paths
 
 S3Client = Callable[[], Any]
 """Makes boto3's client for S3; asked only where the warehouse lies there."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.lake.garbage import expire_snapshots, stored_in, sweep
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS, JOINED_FEEDBACK
 from flywheel_assets.lake.tables.tags import tag, tags
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, stored_in, sweep
 from flywheel_assets_tests.builders import DAY, day, make_gold
 from flywheel_assets_tests.lake.test_traps import gold, head
 from flywheel_assets_tests.lake.workbench import Workbench
