@@ -13,7 +13,7 @@ from flywheel_assets.settings import settings
 if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.erasure import ErasurePlan, Place, Receipt
+    from flywheel_assets.lake.erasure.erase import ErasurePlan, Place, Receipt
 
 
 @app.command()
@@ -28,7 +28,7 @@ def erase(
     """Forget a person: rows in landing, tables, every version and export, then on disk; leaves a receipt."""
     from flywheel_assets.capture.shipping import wait_until_shipped
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake import erasure
+    from flywheel_assets.lake.erasure import erase as erasure
     from flywheel_assets.lake.landing.disk import wait_until_sealed
 
     stores = Stores()
@@ -56,8 +56,8 @@ def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Plac
     from flywheel_assets.application import PreferenceApplication
     from flywheel_assets.curation.pairs import judged_texts
     from flywheel_assets.curation.policy import forget_texts
-    from flywheel_assets.lake.erasable_landing import ErasableLanding
-    from flywheel_assets.lake.erasure import ForgetOutside, Place
+    from flywheel_assets.lake.erasure.erase import ForgetOutside, Place
+    from flywheel_assets.lake.erasure.landing import ErasableLanding
     from flywheel_assets.review.decisions import DecisionIndex
 
     name, lake, landing = application.name, stores.lake(application.name), stores.landing()

@@ -11,7 +11,7 @@ from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.cli.erasing import erasure_place
 from flywheel_assets.defs.feedback import feedback_assets
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.lake.erasure import erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH

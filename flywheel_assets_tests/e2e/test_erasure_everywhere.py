@@ -32,7 +32,7 @@ from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, open_instance
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
-from flywheel_assets.lake.erasure import Receipt, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Receipt, erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, QUARANTINE
 from flywheel_assets.lake.versions.verification import verify

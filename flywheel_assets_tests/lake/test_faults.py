@@ -18,7 +18,7 @@ import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, DiskFullError, UnknownNameError
-from flywheel_assets.lake.erasure import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
@@ -42,6 +42,7 @@ from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.everywhere import quoting
 from flywheel_assets_tests.lake import killable
+from flywheel_assets_tests.lake.erasure.test_erase import landing_of
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.killable import (
     AFTER_ALL,
@@ -55,7 +56,6 @@ from flywheel_assets_tests.lake.killable import (
     landed,
     plan,
 )
-from flywheel_assets_tests.lake.test_erasure import landing_of
 from flywheel_assets_tests.lake.workbench import Workbench
 
 KILLED = -9

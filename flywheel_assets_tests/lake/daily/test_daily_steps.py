@@ -17,7 +17,6 @@ import pytest
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, VersionConflictError
 from flywheel_assets.joining import JoinWindow
-from flywheel_assets.lake import erasure as erasure_module
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.curate_days import curate_days
@@ -26,9 +25,11 @@ from flywheel_assets.lake.daily.feedback_summaries import summarize_days
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.daily.mine_days import mine_days
-from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erased_rows import find_rows
-from flywheel_assets.lake.erasure import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure import erase as erasure_module
+from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure.landing import ErasableLanding
+from flywheel_assets.lake.erasure.person_keys import Traces
+from flywheel_assets.lake.erasure.rows import find_rows
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import lake as tables
@@ -41,7 +42,6 @@ from flywheel_assets.lake.tables.specs import (
     PREFERENCE_TABLES,
     RAW_PREDICTIONS,
 )
-from flywheel_assets.lake.traces import Traces
 from flywheel_assets.lake.upkeep.maintenance import retire_segments, trim_predictions
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version

@@ -29,11 +29,11 @@ from flywheel_assets.errors import (
     VersionConflictError,
 )
 from flywheel_assets.lake.daily.ingest import ingest_days
-from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erasure import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure._landing_s3 import erase_objects
+from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
-from flywheel_assets.lake.object_erasure import erase_objects
 from flywheel_assets.lake.storage import outages
 from flywheel_assets.lake.storage.commits import assert_locks_held, bounded_waits, commit_lock
 from flywheel_assets.lake.storage.failed_steps import is_disk_full

@@ -11,8 +11,8 @@ import pytest
 
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
+from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, PREFERENCE_TABLES, RAW_PREDICTIONS

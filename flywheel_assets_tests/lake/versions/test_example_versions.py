@@ -12,8 +12,8 @@ import pytest
 from flywheel_assets.curation.example_resolution import Calendar
 from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
 from flywheel_assets.errors import EmptyVersionError
-from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erasure import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
 from flywheel_assets.lake.versions import example_versions
 from flywheel_assets.lake.versions.example_versions import (

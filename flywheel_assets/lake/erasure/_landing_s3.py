@@ -30,9 +30,9 @@ from typing import Any
 import msgspec
 
 from flywheel_assets.errors import LandingRetiredError, SettingsError
+from flywheel_assets.lake.erasure.landing_disk import IsGone, LandedErasure, write_kept
 from flywheel_assets.lake.landing.disk import Segment, closing_time, refuse_while_closing
 from flywheel_assets.lake.landing.s3 import ObjectLandingZone, SealedDay, stem_of
-from flywheel_assets.lake.landing_erasure import IsGone, LandedErasure, write_kept
 from flywheel_assets.lake.storage.files import file_sha256
 
 _AT_ONCE = 8

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel_assets.lake.daily.ledger import RunStamp
+from flywheel_assets.lake.erasure.person_keys import Traces
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import BREAKER_DAYS, BREAKER_RESETS, ERASURES, EXCLUSIONS, ROLLBACKS, TableSpec
-from flywheel_assets.lake.traces import Traces
 
 
 def forget_in_decisions(lake: Lake, traces: Traces, erasure: str, stamp: RunStamp) -> int:

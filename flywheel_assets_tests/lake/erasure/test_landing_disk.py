@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.errors import OpenSegmentError
-from flywheel_assets.lake.erasable_landing import ErasableLanding
+from flywheel_assets.lake.erasure.landing import ErasableLanding
+from flywheel_assets.lake.erasure.landing_disk import erase_lines
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
-from flywheel_assets.lake.landing_erasure import erase_lines
 from flywheel_assets_tests.builders import APPLICATION, DAY
 from flywheel_assets_tests.lake.workbench import LONG_AFTER
 

@@ -17,15 +17,19 @@ from flywheel_assets.curation.breaker import BreakerLimits
 from flywheel_assets.curation.near_duplicates import supporters_of
 from flywheel_assets.curation.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, OpenSegmentError, SettingsError
-from flywheel_assets.lake import erasable_landing, erased_rows, erased_versions, landing_erasure
-from flywheel_assets.lake import erasure as erasure_module
 from flywheel_assets.lake.daily import breaker, ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.erased_people import key_file
-from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure, receipt_path
-from flywheel_assets.lake.erasure_progress import Journal
-from flywheel_assets.lake.export_revisions import PreparedRevision
+from flywheel_assets.lake.erasure import erase as erasure_module
+from flywheel_assets.lake.erasure import landing as erasable_landing
+from flywheel_assets.lake.erasure import landing_disk as landing_erasure
+from flywheel_assets.lake.erasure import rows as erased_rows
+from flywheel_assets.lake.erasure import versions as erased_versions
+from flywheel_assets.lake.erasure._journal import Journal
+from flywheel_assets.lake.erasure._revisions import PreparedRevision
+from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure, receipt_path
+from flywheel_assets.lake.erasure.landing import ErasableLanding
+from flywheel_assets.lake.erasure.person_keys import Traces
 from flywheel_assets.lake.landing.disk import EventKind, read_closing
 from flywheel_assets.lake.tables.specs import (
     CURATED_DPO_PAIRS,
@@ -35,7 +39,6 @@ from flywheel_assets.lake.tables.specs import (
     RAW_PREDICTIONS,
 )
 from flywheel_assets.lake.tables.tags import tags
-from flywheel_assets.lake.traces import Traces
 from flywheel_assets.lake.versions.exclusions import ExclusionRule, every_exclusion, exclude
 from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, read_manifest
 from flywheel_assets.lake.versions.folders import Versions

@@ -1,16 +1,17 @@
 """Forgetting one person: every row, at every tag, in every export, in landing, and then on disk.
 
-What belongs to the person is found by keys (`lake.traces`). The order of the steps is such that a run that was killed
+What belongs to the person is found by keys (`lake.erasure.person_keys`). The order of the steps is such that a run
+that was killed
 can be given again: first the keyed hashes that refuse replays, then from what is derived back to what it was derived
 from, so that as long as anything is left to erase, the events that lead there are left too.
 
 1. the decision and the keyed hashes, in the table `erasures`; what cuts that were killed still hold is let go;
 2. the tagged snapshots of gold: a branch from the tag, the days rewritten there, the exports written as a new revision
-   with the scores by row of its evaluation, the tag moved, the branch dropped (`lake.erased_versions`);
+   with the scores by row of its evaluation, the tag moved, the branch dropped (`lake.erasure.versions`);
 3. decisions that name the person, stores outside of the lake, messages that nobody could read;
-4. the heads of all tables, derived ones first (`lake.erased_rows`);
-5. landing segments and their `_CLOSED.json` (`lake.erasable_landing`);
-6. the ledger, set to what is left (`lake.erased_accounts`);
+4. the heads of all tables, derived ones first (`lake.erasure.rows`);
+5. landing segments and their `_CLOSED.json` (`lake.erasure.landing`);
+6. the ledger, set to what is left (`lake.erasure._accounts`);
 7. expiry of every snapshot that is no head and no tag, the garbage collection, and what killed processes left behind,
    all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.upkeep.bucket_versions`).
 
@@ -32,12 +33,13 @@ from flywheel_assets import records
 from flywheel_assets.errors import InvalidRuleError
 from flywheel_assets.lake.daily.erased_people import erasure_key, keyed_hash
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erased_accounts import LandedHashes, Lookback, days_in_step, settle_accounts
-from flywheel_assets.lake.erased_decisions import forget_in_decisions
-from flywheel_assets.lake.erased_rows import Partition, erase_head, find_rows, read_rows, total
-from flywheel_assets.lake.erased_versions import ErasedVersion, erase_versions
-from flywheel_assets.lake.erasure_progress import Journal
+from flywheel_assets.lake.erasure._accounts import LandedHashes, Lookback, days_in_step, settle_accounts
+from flywheel_assets.lake.erasure._decisions import forget_in_decisions
+from flywheel_assets.lake.erasure._journal import Journal
+from flywheel_assets.lake.erasure.landing import ErasableLanding
+from flywheel_assets.lake.erasure.person_keys import Traces, find_traces
+from flywheel_assets.lake.erasure.rows import Partition, erase_head, find_rows, read_rows, total
+from flywheel_assets.lake.erasure.versions import ErasedVersion, erase_versions
 from flywheel_assets.lake.landing.disk import EventKind, refuse_while_closing
 from flywheel_assets.lake.storage.commits import assert_locks_held, commit_lock
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
@@ -52,7 +54,6 @@ from flywheel_assets.lake.tables.specs import (
     every_table,
 )
 from flywheel_assets.lake.tables.tags import tags
-from flywheel_assets.lake.traces import Traces, find_traces
 from flywheel_assets.lake.upkeep.bucket_versions import Forgotten, S3Client, forget_versions, warehouse_versions_left
 from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.upkeep.unfinished import remove_unfinished, unfinished_work

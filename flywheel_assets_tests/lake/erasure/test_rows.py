@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from flywheel_assets.errors import PartitionChangedError
-from flywheel_assets.lake import erased_rows
-from flywheel_assets.lake.erased_rows import erase_head, find_rows
+from flywheel_assets.lake.erasure import rows as erased_rows
+from flywheel_assets.lake.erasure.person_keys import Traces
+from flywheel_assets.lake.erasure.rows import erase_head, find_rows
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, QUARANTINE
-from flywheel_assets.lake.traces import Traces
 from flywheel_assets_tests.builders import DAY, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
 

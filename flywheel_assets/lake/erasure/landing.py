@@ -14,10 +14,10 @@ from datetime import date, datetime
 from pathlib import Path
 
 from flywheel_assets.errors import LandingError, OpenSegmentError
+from flywheel_assets.lake.erasure._landing_s3 import erase_objects, local_copies
+from flywheel_assets.lake.erasure.landing_disk import IsGone, LandedErasure, erase_lines, erase_spooled
 from flywheel_assets.lake.landing.disk import UNREADABLE_FOLDER, EventKind, LandingZone
 from flywheel_assets.lake.landing.s3 import ObjectLanding
-from flywheel_assets.lake.landing_erasure import IsGone, LandedErasure, erase_lines, erase_spooled
-from flywheel_assets.lake.object_erasure import erase_objects, local_copies
 
 _LARGEST_INFLATED_BYTES = 64 * 2**20
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel_assets.lake.export_revisions import erase_scored_rows
+from flywheel_assets.lake.erasure._revisions import erase_scored_rows
 from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION

@@ -9,7 +9,7 @@ import pyarrow as pa
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import NOT_QUARANTINED, STAGE_OF
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.erased_rows import Partition
+from flywheel_assets.lake.erasure.rows import Partition
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     BREAKER_DAYS,

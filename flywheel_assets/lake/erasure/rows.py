@@ -13,9 +13,9 @@ import pyarrow as pa
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import PartitionChangedError
 from flywheel_assets.lake.daily.ledger import RunStamp
+from flywheel_assets.lake.erasure.person_keys import Traces
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
-from flywheel_assets.lake.traces import Traces
 
 Partition = tuple[date, str | None]
 """A day, and a stage where the table has stages."""

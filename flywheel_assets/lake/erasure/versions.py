@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.erased_rows import Partition, find_rows, kept_file, total
-from flywheel_assets.lake.export_revisions import (
+from flywheel_assets.lake.erasure._revisions import (
     PreparedRevision,
     drop_older_revisions,
     erase_scored_rows,
     exported_rows_of,
     prepare_revision,
 )
+from flywheel_assets.lake.erasure.person_keys import Traces
+from flywheel_assets.lake.erasure.rows import Partition, find_rows, kept_file, total
 from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.lake.tables.lake import Lake, swept_files_told
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import tags
-from flywheel_assets.lake.traces import Traces
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.lake.versions.pins import encode_pin

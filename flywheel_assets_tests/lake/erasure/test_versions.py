@@ -11,12 +11,13 @@ import pytest
 
 from flywheel_assets.curation.mining import MiningRules
 from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
-from flywheel_assets.lake import erased_versions, export_revisions
-from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erased_versions import ErasedVersion
-from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure
-from flywheel_assets.lake.erasure_progress import Journal
-from flywheel_assets.lake.export_revisions import PreparedRevision
+from flywheel_assets.lake.erasure import _revisions as export_revisions
+from flywheel_assets.lake.erasure import versions as erased_versions
+from flywheel_assets.lake.erasure._journal import Journal
+from flywheel_assets.lake.erasure._revisions import PreparedRevision
+from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
+from flywheel_assets.lake.erasure.landing import ErasableLanding
+from flywheel_assets.lake.erasure.versions import ErasedVersion
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
 from flywheel_assets.lake.versions.example_versions import ExampleRules, cut_example_version
 from flywheel_assets.lake.versions.exports import ExportSet, manifest_sha256, read_manifest

@@ -17,12 +17,12 @@ import pytest
 from flywheel_assets.errors import LandingUnavailableError, OpenSegmentError
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.ingest import ingest_days
-from flywheel_assets.lake.erasable_landing import ErasableLanding
-from flywheel_assets.lake.erasure import Place, Receipt, erase, plan_erasure
+from flywheel_assets.lake.erasure._landing_s3 import erase_objects, local_copies
+from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
+from flywheel_assets.lake.erasure.landing import ErasableLanding
+from flywheel_assets.lake.erasure.landing_disk import LandedErasure
 from flywheel_assets.lake.landing.disk import UNREADABLE_FOLDER, EventKind, LandingZone
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
-from flywheel_assets.lake.landing_erasure import LandedErasure
-from flywheel_assets.lake.object_erasure import erase_objects, local_copies
 from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES
 from flywheel_assets.lake.versions.folders import Versions

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from flywheel_assets.lake.erased_rows import Partition
-from flywheel_assets.lake.erased_versions import ErasedVersion
+from flywheel_assets.lake.erasure.rows import Partition
+from flywheel_assets.lake.erasure.versions import ErasedVersion
 from flywheel_assets.lake.storage.files import replace_file
 
 
