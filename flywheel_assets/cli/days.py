@@ -33,7 +33,7 @@ def curate(
 ) -> None:
     """Pass a file of edits through the gate, without Dagster, and count what was dropped by reason."""
     from flywheel_assets.curation.pairs import GateRules
-    from flywheel_assets.lake.curate_file import curate_file
+    from flywheel_assets.lake.whatif.curate_file import curate_file
 
     rules = load_preference(application).gate if application else GateRules()
     result = curate_file(pairs, out, rules)

@@ -21,7 +21,7 @@ def levers(
 ) -> None:
     """Try thresholds and sampling rates on the last matured days: alerts, rows to train on, and what they cost."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.levers import FLOORS, SURPRISE_FACTORS, THRESHOLDS, report_levers
+    from flywheel_assets.lake.whatif.levers import FLOORS, SURPRISE_FACTORS, THRESHOLDS, report_levers
     from flywheel_assets.training.classifier import seconds_per_row
 
     config = load_classification(application)

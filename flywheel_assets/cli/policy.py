@@ -16,7 +16,7 @@ app.add_typer(policy, name="policy")
 def diff(first: Day, last: Day, application: Application = "assistant") -> None:
     """Curate days again in memory under today's policy; count the rows whose outcome would change, by reason."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.policy_diff import diff_policy
+    from flywheel_assets.lake.whatif.policy_diff import diff_policy
 
     if first > last:
         raise typer.BadParameter(f"{first.date()} is later than {last.date()}: give the first day first")

@@ -38,12 +38,12 @@ from flywheel_assets.evaluation.classifier import read_report as read_evaluation
 from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
 from flywheel_assets.lake.daily.drift_days import WINDOW_DAYS, Reference, read_reference, report_drift
 from flywheel_assets.lake.daily.mine_days import mine_days
-from flywheel_assets.lake.levers import report_levers
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions.example_versions import cut_example_version
 from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
+from flywheel_assets.lake.whatif.levers import report_levers
 from flywheel_assets.registry import ModelRegistry
 from flywheel_assets.training.classifier import (
     REFERENCE_FILE,

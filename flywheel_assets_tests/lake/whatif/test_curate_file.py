@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from flywheel_assets.curation.pairs import GateRules
-from flywheel_assets.lake import curate_file as module
-from flywheel_assets.lake.curate_file import FileResult, curate_file
+from flywheel_assets.lake.whatif import curate_file as module
+from flywheel_assets.lake.whatif.curate_file import FileResult, curate_file
 
 
 def edit(prompt: Any = "How do I sum?", before: str = "use sumall(x)", after: str = "use sum(x)", **more: Any) -> bytes:

@@ -8,9 +8,9 @@ from flywheel_assets.curation.pairs import GateRules
 from flywheel_assets.curation.policy import Policy, default_policy
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.policy_diff import diff_policy
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, QUARANTINE
 from flywheel_assets.lake.versions.small_edits import most_frequent_deltas, replacements
+from flywheel_assets.lake.whatif.policy_diff import diff_policy
 from flywheel_assets_tests.builders import DAY, day, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench
 
