@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.comparing import alone, compare, timed
 from benchmarks.texts import Texts
-from flywheel_assets.curation.breaker import BreakerLimits
-from flywheel_assets.curation.pairs import GateRules
-from flywheel_assets.joining import JoinWindow
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.texts.breaker import BreakerLimits
+from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.daily.ingest import ingest_days

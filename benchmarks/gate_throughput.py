@@ -26,8 +26,8 @@ import pyarrow as pa
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from flywheel_assets.curation.edits import EditBands, classify_edits
-from flywheel_assets.curation.pairs import GateRules, curate
+from flywheel_assets.curation.texts._edits import EditBands, classify_edits
+from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.records import JOINED_FEEDBACK, stable_id
 from flywheel_assets_tests.builders import make_joined
 from flywheel_assets_tests.real_data import real_edits

@@ -14,9 +14,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.comparing import compare
-from flywheel_assets.curation.mining import MiningRules
-from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
-from flywheel_assets.joining import JoinWindow
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp

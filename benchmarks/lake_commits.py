@@ -24,7 +24,7 @@ from unittest.mock import patch
 import pyarrow.parquet as pq
 from pyiceberg.table import Transaction
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables import iceberg

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flywheel_assets.curation.policy import default_policy
-from flywheel_assets.curation.verdicts import TEXTS, Action, Evidence, Verdict
+from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Evidence, Verdict
 from flywheel_assets_tests.real_data import REAL_DATA, real_edits
 
 ENTITIES = {

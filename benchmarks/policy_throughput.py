@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from benchmarks.policy import NAIVE_WORDS, articles, chats
-from flywheel_assets.curation.policy import default_policy
-from flywheel_assets.curation.verdicts import TEXTS
+from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.policy.verdicts import TEXTS
 from flywheel_assets_tests.real_data import real_edits
 
 CHARACTERS = 200

@@ -22,11 +22,11 @@ import pyarrow.compute as pc
 from benchmarks.comparing import compare, timed
 from benchmarks.day_to_gold import lake_at
 from benchmarks.texts import Texts
-from flywheel_assets.curation.duplicates import text_hashes
-from flywheel_assets.curation.near_duplicates import signatures
-from flywheel_assets.curation.normalization import normalized
-from flywheel_assets.curation.novelty import added_ngrams
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.duplicates import text_hashes
+from flywheel_assets.curation.texts.near_duplicates import signatures
+from flywheel_assets.curation.texts.normalization import normalized
+from flywheel_assets.curation.texts.novelty import added_ngrams
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS

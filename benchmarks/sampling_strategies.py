@@ -23,8 +23,8 @@ import pyarrow as pa
 from flywheel_assets.boosting import TrainedClassifier, fit_classifier
 from flywheel_assets.classification_gate import ClassifierLimits, decide_classifier, measured
 from flywheel_assets.classification_metrics import Scores, average_precision_gain, score_rows
-from flywheel_assets.curation.discrepancies import DiscrepancyRules, discrepancy_sql
-from flywheel_assets.curation.sampling import (
+from flywheel_assets.curation.labels.discrepancies import DiscrepancyRules, discrepancy_sql
+from flywheel_assets.curation.labels.sampling import (
     SamplingRules,
     draw_sql,
     inclusion_probability_sql,

@@ -12,15 +12,15 @@ from datetime import date
 
 from flywheel_assets.boosting import ClassifierRecipe
 from flywheel_assets.classification_gate import ClassifierLimits
-from flywheel_assets.curation.breaker import BreakerLimits
-from flywheel_assets.curation.mining import MiningRules
-from flywheel_assets.curation.pairs import GateRules
-from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.score_contract import ScoreContract
+from flywheel_assets.curation.texts.breaker import BreakerLimits
+from flywheel_assets.curation.texts.gate import GateRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.drift import DriftLimits
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.gate import PromotionLimits
-from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.daily.mine_days import mining_lookback_days
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,

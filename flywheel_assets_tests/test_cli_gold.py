@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.applications.assistant import APPLICATION
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.partitions import version_partitions
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.defs.running import open_instance

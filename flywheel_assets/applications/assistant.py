@@ -3,9 +3,9 @@
 from datetime import date
 
 from flywheel_assets.application import PreferenceApplication, Trigger
-from flywheel_assets.curation.pairs import GateRules
-from flywheel_assets.curation.policy import default_policy
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.texts.gate import GateRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.preference import preference_flywheel
 
 APPLICATION = PreferenceApplication(

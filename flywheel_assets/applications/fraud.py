@@ -3,9 +3,9 @@
 from datetime import date
 
 from flywheel_assets.application import ClassificationApplication, ExampleTrigger
-from flywheel_assets.curation.mining import MiningRules
-from flywheel_assets.curation.sampling import SamplingRules
-from flywheel_assets.curation.score_contract import FeatureType, FieldMapping, ScoreContract
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.sampling import SamplingRules
+from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
 from flywheel_assets.defs.classification import classification_flywheel
 
 NUMBER, BOOLEAN = FeatureType.NUMBER, FeatureType.BOOLEAN

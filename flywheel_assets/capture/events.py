@@ -25,7 +25,7 @@ from flywheel_assets.capture.wire import (
     ScoredCloudEvent,
     label_word,
 )
-from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.records import PromptFormat, Signal

@@ -33,7 +33,7 @@ from flywheel_assets.capture.events import LandedRow, Reception
 from flywheel_assets.capture.keys import Scope
 from flywheel_assets.capture.refusals import claimed_id
 from flywheel_assets.capture.telemetry import Telemetry
-from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import EventLogError, InvalidEventError
 
 _DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one would hold up every other request

@@ -27,7 +27,7 @@ from flywheel_assets.capture.events import (
 )
 from flywheel_assets.capture.refusals import decoded, shortened
 from flywheel_assets.capture.wire import FeedbackCloudEvent, Identifier, ScoreData, ScoredCloudEvent, label_word
-from flywheel_assets.curation.score_contract import FieldMapping, ScoreContract
+from flywheel_assets.curation.labels.score_contract import FieldMapping, ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.records import Signal

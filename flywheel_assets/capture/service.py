@@ -45,7 +45,7 @@ from flywheel_assets.capture.operations import Operations
 from flywheel_assets.capture.segments import SegmentLimits, SegmentLog
 from flywheel_assets.capture.shipping import ShippedLog, configured_shipper
 from flywheel_assets.capture.telemetry import Telemetry
-from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import CaptureUnavailableError, SettingsError
 from flywheel_assets.settings import Settings
 

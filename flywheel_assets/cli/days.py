@@ -32,7 +32,7 @@ def curate(
     application: Annotated[str | None, typer.Option("--application", "-a", help="Use this application's gate.")] = None,
 ) -> None:
     """Pass a file of edits through the gate, without Dagster, and count what was dropped by reason."""
-    from flywheel_assets.curation.pairs import GateRules
+    from flywheel_assets.curation.texts.gate import GateRules
     from flywheel_assets.lake.whatif.curate_file import curate_file
 
     rules = load_preference(application).gate if application else GateRules()

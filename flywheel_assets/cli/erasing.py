@@ -54,8 +54,8 @@ def erase(
 def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Place":
     """Everywhere that one application keeps data of people, by the settings of this machine."""
     from flywheel_assets.application import PreferenceApplication
-    from flywheel_assets.curation.pairs import judged_texts
-    from flywheel_assets.curation.policy import forget_texts
+    from flywheel_assets.curation.policy.policy import forget_texts
+    from flywheel_assets.curation.texts.gate import judged_texts
     from flywheel_assets.lake.erasure.erase import ForgetOutside, Place
     from flywheel_assets.lake.erasure.landing import ErasableLanding
     from flywheel_assets.review.decisions import DecisionIndex

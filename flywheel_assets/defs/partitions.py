@@ -4,7 +4,7 @@ from datetime import date
 
 import dagster as dg
 
-from flywheel_assets.joining import JoinWindow
+from flywheel_assets.curation.joining import JoinWindow
 
 # Range tags of a single run, as the UI's backfills set them.
 RANGE_START_TAG = "dagster/asset_partition_range_start"

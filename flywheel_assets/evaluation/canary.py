@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flywheel_assets.curation.normalization import normalized
-from flywheel_assets.curation.novelty import ngram_hashes
+from flywheel_assets.curation.texts.normalization import normalized
+from flywheel_assets.curation.texts.novelty import ngram_hashes
 
 USERS_NEEDED = 2
 ROWS_AT_ONCE = 8192

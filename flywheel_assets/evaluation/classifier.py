@@ -29,7 +29,7 @@ from flywheel_assets.classification_metrics import (
     score_groups,
     score_rows,
 )
-from flywheel_assets.curation.score_contract import features_of
+from flywheel_assets.curation.labels.score_contract import features_of
 from flywheel_assets.evaluation.classifier_requests import (
     CHALLENGER,
     INCUMBENT,

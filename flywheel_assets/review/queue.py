@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel_assets.capture.events import REVIEWER_SOURCE
-from flywheel_assets.curation.prompts import readable_prompts
-from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.texts.prompts import readable_prompts
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,

@@ -23,8 +23,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from flywheel_assets.curation.hazards import Hazard
-from flywheel_assets.curation.verdicts import Action, Evidence, Judgement, Verdict
+from flywheel_assets.curation.policy.hazards import Hazard
+from flywheel_assets.curation.policy.verdicts import Action, Evidence, Judgement, Verdict
 from flywheel_assets.records import Reason
 
 

@@ -24,8 +24,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from flywheel_assets.curation.hazards import Hazard
-from flywheel_assets.curation.verdicts import Action, Evidence, Judgement, Verdict
+from flywheel_assets.curation.policy.hazards import Hazard
+from flywheel_assets.curation.policy.verdicts import Action, Evidence, Judgement, Verdict
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import Reason
 from flywheel_assets.screening.verdict_cache import Answer, VerdictCache

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_assets.boosting import MODEL_FILE, MODEL_FOLDER, ClassifierRecipe, fit_classifier
-from flywheel_assets.curation.score_contract import features_of
+from flywheel_assets.curation.labels.score_contract import features_of
 from flywheel_assets.drift import drift_reference
 from flywheel_assets.errors import TrainingError
 from flywheel_assets.evaluation.own_process import run_process, whole_folder

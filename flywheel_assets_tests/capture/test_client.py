@@ -13,8 +13,8 @@ import flywheel_assets
 from flywheel_assets.capture.client import FlywheelClient, Interaction
 from flywheel_assets.capture.delivery import Answer, DeliveryLimits
 from flywheel_assets.capture.service import running_capture
+from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
 from flywheel_assets.curation.logging_sample import is_sampled
-from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
 from flywheel_assets_tests.capture.samples import NOON, landed
 
 IN_THE_SAMPLE = next(f"p-{number}" for number in range(10_000) if is_sampled(f"p-{number}", 0.01))

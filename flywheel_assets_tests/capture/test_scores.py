@@ -12,7 +12,7 @@ import pytest
 from flywheel_assets.capture.events import DecodedEvent, Reception
 from flywheel_assets.capture.scores import decode_event, decode_label, decode_prediction, decode_text_edit
 from flywheel_assets.capture.service import running_capture
-from flywheel_assets.curation.score_contract import FeatureType, FieldMapping, ScoreContract
+from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.lake.daily._landed_lines import read_lines
 from flywheel_assets.lake.daily.landed_files import LandedFile

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from flywheel_assets.curation.breaker import BreakerLimits, inspect_day
-from flywheel_assets.curation.pairs import GateRules, curate
-from flywheel_assets.curation.resolution import ResolutionRules, resolve
+from flywheel_assets.curation.texts.breaker import BreakerLimits, inspect_day
+from flywheel_assets.curation.texts.gate import GateRules, curate
+from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets_tests.builders import APPLICATION, table
 from flywheel_assets_tests.curation.crowd import TRIGGER, varied_edit

@@ -4,8 +4,8 @@ import json
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.policy import default_policy
-from flywheel_assets.curation.verdicts import TEXTS, Action, Verdict
+from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Verdict
 from flywheel_assets_tests.real_data import REAL_DATA, needs_real_data, real_edits
 
 pytestmark = pytest.mark.realdata

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from flywheel_assets.application import PreferenceApplication, Trigger
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.automation import (
     PendingVersion,
     daily_schedule,

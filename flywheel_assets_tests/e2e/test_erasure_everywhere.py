@@ -23,9 +23,9 @@ import pytest
 from flywheel_assets.application import FlywheelApplication, PreferenceApplication, Trigger
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.cli.erasing import erasure_place
-from flywheel_assets.curation.pairs import GateRules
-from flywheel_assets.curation.policy import Policy, default_policy
-from flywheel_assets.curation.resolution import ResolutionRules, _held_out
+from flywheel_assets.curation.policy.policy import Policy, default_policy
+from flywheel_assets.curation.texts.gate import GateRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules, _held_out
 from flywheel_assets.defs.classification import classification_flywheel
 from flywheel_assets.defs.preference import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores

@@ -13,9 +13,9 @@ from flywheel_assets import cli
 from flywheel_assets.application import ClassificationApplication, ExampleTrigger
 from flywheel_assets.boosting import ClassifierRecipe
 from flywheel_assets.classification_gate import ClassifierLimits
-from flywheel_assets.curation.mining import MiningRules
-from flywheel_assets.curation.sampling import SamplingRules
-from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.sampling import SamplingRules
+from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
 from flywheel_assets.defs.classification import classification_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver

@@ -12,7 +12,7 @@ import pytest
 
 from flywheel_assets.application import PreferenceApplication, PromotionHook, Trigger
 from flywheel_assets.capture.service import running_capture
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
 from flywheel_assets.defs.preference import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores

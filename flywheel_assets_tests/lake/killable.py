@@ -20,9 +20,9 @@ from pyiceberg.catalog import MetastoreCatalog
 from pyiceberg.catalog.sql import SqlCatalog
 from sqlalchemy.orm import Session
 
-from flywheel_assets.curation.mining import MiningRules
-from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.curation.sampling import SamplingRules
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.sampling import SamplingRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.mine_days import mine_days

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import date, datetime, time
 from typing import Any
 
-from flywheel_assets.curation.mining import MiningRules
-from flywheel_assets.curation.sampling import SamplingRules
-from flywheel_assets.curation.score_contract import FeatureType, ScoreContract
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.sampling import SamplingRules
+from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.ledger import LedgerEntry

@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs import resources
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import CommitContentionError, VersionConflictError

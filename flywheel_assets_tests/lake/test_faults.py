@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, DiskFullError, UnknownNameError
 from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind

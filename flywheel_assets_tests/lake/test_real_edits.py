@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.capture.importing import import_file
-from flywheel_assets.curation.breaker import BreakerLimits
-from flywheel_assets.curation.pairs import GateRules
-from flywheel_assets.curation.resolution import ResolutionRules
-from flywheel_assets.joining import JoinWindow
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.texts.breaker import BreakerLimits
+from flywheel_assets.curation.texts.gate import GateRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.daily.ingest import ingest_days

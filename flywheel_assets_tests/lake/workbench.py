@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from flywheel_assets.curation.breaker import BreakerLimits
-from flywheel_assets.curation.pairs import GateRules
-from flywheel_assets.joining import JoinWindow
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.texts.breaker import BreakerLimits
+from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.verdicts import TEXTS, Action
+from flywheel_assets.curation.policy.verdicts import TEXTS, Action
 from flywheel_assets.records import Reason
 from flywheel_assets.screening.classifier import ClassifierCheck
 

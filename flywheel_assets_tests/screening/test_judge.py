@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.pairs import GateRules, curate
-from flywheel_assets.curation.policy import Policy, default_policy, forget_texts
-from flywheel_assets.curation.verdicts import TEXTS, Action, Judgement
+from flywheel_assets.curation.policy.policy import Policy, default_policy, forget_texts
+from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Judgement
+from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import JOINED_FEEDBACK, Reason
 from flywheel_assets.screening.judge import JudgeCheck, JudgeStyle, _digest

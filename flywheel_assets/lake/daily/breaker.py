@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets import records
-from flywheel_assets.curation.breaker import BreakerLimits, DayFigures, Trip
+from flywheel_assets.curation.texts.breaker import BreakerLimits, DayFigures, Trip
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake

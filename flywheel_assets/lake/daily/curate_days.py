@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flywheel_assets.curation.breaker import BreakerLimits, inspect_day
-from flywheel_assets.curation.pairs import GateRules, curate, withheld
+from flywheel_assets.curation.texts.breaker import BreakerLimits, inspect_day
+from flywheel_assets.curation.texts.gate import GateRules, curate, withheld
 from flywheel_assets.lake.daily import breaker, ledger
 from flywheel_assets.lake.daily.daily_steps import daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp

@@ -13,8 +13,8 @@ import msgspec
 import pyarrow as pa
 
 from flywheel_assets import records
-from flywheel_assets.curation.sampling import draw_sql
-from flywheel_assets.curation.score_contract import ScoreContract, features_of
+from flywheel_assets.curation.labels.sampling import draw_sql
+from flywheel_assets.curation.labels.score_contract import ScoreContract, features_of
 from flywheel_assets.drift import DriftLimits, DriftReference, breaches, compare
 from flywheel_assets.lake.daily.daily_steps import daily_step
 from flywheel_assets.lake.daily.ledger import RunStamp, day_range

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets import records
-from flywheel_assets.joining import DayAccount, JoinedKeys, JoinWindow, join_keys
+from flywheel_assets.curation.joining import DayAccount, JoinedKeys, JoinWindow, join_keys
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily._matched_rows import fetch_matched
 from flywheel_assets.lake.daily.daily_steps import daily_step

@@ -9,11 +9,11 @@ from pathlib import Path
 import duckdb
 
 from flywheel_assets import records
-from flywheel_assets.curation.label_resolution import label_events_sql, resolved_labels_sql
-from flywheel_assets.curation.mining import MiningRules, examine
-from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.labels.label_resolution import label_events_sql, resolved_labels_sql
+from flywheel_assets.curation.labels.mining import MiningRules, examine
+from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.daily_steps import daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp

@@ -15,8 +15,8 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from flywheel_assets.curation.near_duplicates import supporters_of
 from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.texts.near_duplicates import supporters_of
 from flywheel_assets.lake.erasure.landing import ErasableLanding, written_forms
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flywheel_assets.curation.sampling import draw_sql
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.labels.sampling import draw_sql
 from flywheel_assets.errors import LandingError, PartitionChangedError, SettingsError
-from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone

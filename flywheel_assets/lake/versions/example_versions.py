@@ -11,14 +11,14 @@ from typing import Any
 
 import duckdb
 
-from flywheel_assets.curation.example_resolution import (
+from flywheel_assets.curation.labels.example_resolution import (
     Calendar,
     evaluation_rows_sql,
     judged_examples_sql,
     training_rows_sql,
 )
-from flywheel_assets.curation.mining import MiningRules
-from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.lake.daily import ledger

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.tables.lake import Lake

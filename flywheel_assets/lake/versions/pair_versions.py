@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel_assets import records
-from flywheel_assets.curation.resolution import ResolutionRules, resolve
+from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions.cutting import cut_version

@@ -7,7 +7,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.waiting import delta
+from flywheel_assets.curation.texts.waiting import delta
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.records import Reason

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import msgspec
 import pyarrow as pa
 
-from flywheel_assets.curation.pairs import GateRules, curate
+from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.lake.storage.files import sync_folder
 from flywheel_assets.records import JOINED_FEEDBACK, PromptFormat, Reason, Signal, SubjectKind
 

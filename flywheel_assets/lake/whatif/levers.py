@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-from flywheel_assets.curation.discrepancies import severity_sql
-from flywheel_assets.curation.example_resolution import matured_predictions_sql
-from flywheel_assets.curation.mining import MiningRules
-from flywheel_assets.curation.sampling import draw_sql, inclusion_probability_sql
-from flywheel_assets.curation.score_contract import ScoreContract
+from flywheel_assets.curation.labels.discrepancies import severity_sql
+from flywheel_assets.curation.labels.example_resolution import matured_predictions_sql
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.sampling import draw_sql, inclusion_probability_sql
+from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import double
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.tables.lake import Lake

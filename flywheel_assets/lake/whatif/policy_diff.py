@@ -12,7 +12,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.pairs import Curated, GateRules, curate
+from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.tables.lake import Lake

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from flywheel_assets.curation.breaker import BreakerLimits
+from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.daily import breaker, ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flywheel_assets.curation.pairs import GateRules
+from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts, describe

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, VersionConflictError
-from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.curate_days import curate_days

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
-from flywheel_assets.curation.score_contract import FeatureType
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.labels.sampling import SamplingRules, uniform_draw
+from flywheel_assets.curation.labels.score_contract import FeatureType
 from flywheel_assets.errors import MissingInputError
-from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.mine_days import DISPUTE_STAGE, mining_lookback_days
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES, QUARANTINE

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel_assets.curation.mining import MiningRules
-from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.sampling import SamplingRules, uniform_draw
 from flywheel_assets.lake.erasure import _revisions as export_revisions
 from flywheel_assets.lake.erasure import versions as erased_versions
 from flywheel_assets.lake.erasure._journal import Journal

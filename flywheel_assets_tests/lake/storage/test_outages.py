@@ -18,7 +18,7 @@ from pyiceberg.catalog import MetastoreCatalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import (
     CatalogUnavailableError,

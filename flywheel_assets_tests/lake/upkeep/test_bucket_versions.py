@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.errors import LandingRetiredError, SettingsError
-from flywheel_assets.joining import JoinWindow
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.landing.disk import EventKind

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.upkeep.garbage import expire_snapshots

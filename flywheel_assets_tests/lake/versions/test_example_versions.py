@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel_assets.curation.example_resolution import Calendar
-from flywheel_assets.curation.sampling import SamplingRules, uniform_draw
+from flywheel_assets.curation.labels.example_resolution import Calendar
+from flywheel_assets.curation.labels.sampling import SamplingRules, uniform_draw
 from flywheel_assets.errors import EmptyVersionError
 from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding

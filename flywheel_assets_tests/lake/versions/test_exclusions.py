@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS
 from flywheel_assets.lake.versions import cutting as versions_module

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables.lake import Lake

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude

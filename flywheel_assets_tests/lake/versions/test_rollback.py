@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts

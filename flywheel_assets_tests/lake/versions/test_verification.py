@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from flywheel_assets.curation.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
 from flywheel_assets.lake.versions.exports import (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.curation.pairs import GateRules
+from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.lake.whatif import curate_file as module
 from flywheel_assets.lake.whatif.curate_file import FileResult, curate_file
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from flywheel_assets.curation.pairs import GateRules
-from flywheel_assets.curation.policy import Policy, default_policy
+from flywheel_assets.curation.policy.policy import Policy, default_policy
+from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, QUARANTINE

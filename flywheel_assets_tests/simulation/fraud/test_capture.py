@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from flywheel_assets.capture.service import running_capture
-from flywheel_assets.curation.score_contract import FeatureType, FieldMapping, ScoreContract
+from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.simulation.door import CaptureDoor, SimulatedClock
 from flywheel_assets.simulation.fraud.bank import Bank

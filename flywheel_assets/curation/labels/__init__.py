@@ -1,0 +1,1 @@
+"""What becomes of labels: the score contract, discrepancies, sampling, resolution. Pure: no files, no clock."""

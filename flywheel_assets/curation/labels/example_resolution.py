@@ -1,0 +1,144 @@
+"""What a version of hard examples trains on and what it is judged on: pure SQL over labels as of two moments.
+
+A version cut on day T looks like this; m is the maturity, w the evaluation weeks:
+
+    … training rows … | m days | … w weeks of evaluation … | m days |
+                      P        E                           M        T
+
+Evaluation rows are all predictions received from E to M, matured by T. The training rows are what was known on the day
+before E, of predictions up to P = E − 1 − m, for which silence had matured, too: labels and silence that came later,
+and predictions whose frauds were known before their silence could be, would both give the trained model more than
+any model in production has. So both classes are complete on both sides, and a model trained at E is tested as if it
+had been deployed at E.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from flywheel_assets.curation.labels.label_resolution import label_events_sql, resolved_labels_sql
+from flywheel_assets.curation.labels.mining import MiningRules, subject_kind_sql, subject_sql
+from flywheel_assets.curation.labels.sampling import recency_factor_sql, sample_weight_sql
+from flywheel_assets.curation.labels.score_contract import ScoreContract
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.records import SILENCE, Reason
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """Which days a version trains on and is judged on; all are included, UTC days of receipt."""
+
+    known_until: date
+    """T: the last closed day."""
+    evaluate_until: date
+    """M: the last day whose silence has matured by T."""
+    evaluate_from: date
+    """E."""
+    train_until: date
+    """P: the last day of predictions to train on."""
+
+    @classmethod
+    def of(cls, last_day: date, maturity_days: int, evaluation_weeks: int) -> "Calendar":
+        """The calendar of a version whose last closed day is `last_day`."""
+        evaluate_until = last_day - timedelta(days=maturity_days)
+        evaluate_from = evaluate_until - timedelta(days=7 * evaluation_weeks - 1)
+        return cls(last_day, evaluate_until, evaluate_from, evaluate_from - timedelta(days=1 + maturity_days))
+
+
+def judged_examples_sql(rules: MiningRules, calendar: Calendar, examples: str = "hard_examples") -> str:
+    """Every example of the pinned days with what becomes of it.
+
+    Args:
+        rules: of the application.
+        calendar: of the version.
+        examples: a relation with the columns of `records.HARD_EXAMPLES` that are asked for.
+
+    Returns:
+        Its rows with `reason` (null: trained on), and `final_probability`: the π it was drawn with, recency included.
+    """
+    moment, last = quoted(calendar.evaluate_from.isoformat()), quoted(calendar.train_until.isoformat())
+    age = f"date_diff('day', prediction_received_date, DATE {moment})"
+    in_time = f"(completed_date < DATE {moment} AND prediction_received_date <= DATE {last})"
+    return f"""
+WITH timely AS (SELECT * FROM {examples} WHERE {in_time}),
+resolved AS ({resolved_labels_sql(rules.labels, "timely")}),
+weighed AS (
+    SELECT *, inclusion_probability * {recency_factor_sql(rules.sampling, age_days=age)} AS final_probability
+    FROM resolved
+)
+SELECT *, CASE WHEN is_disputed THEN {quoted(Reason.DISPUTED)}
+               WHEN NOT holds THEN {quoted(Reason.SUPERSEDED)}
+               WHEN draw >= final_probability THEN {quoted(Reason.NOT_SAMPLED)} END AS reason
+FROM weighed
+UNION ALL BY NAME
+SELECT *, {quoted(Reason.LATER_THAN_TRAINING)} AS reason FROM {examples} WHERE NOT {in_time}
+"""
+
+
+def training_rows_sql(contract: ScoreContract, rules: MiningRules, judged: str) -> str:
+    """The rows of a version's training file, features as a STRUCT, ordered."""
+    weight = sample_weight_sql(
+        rules.sampling, inclusion_probability="final_probability", allow_propensity=_propensity_sql(contract)
+    )
+    return f"""
+SELECT prediction_id, subject, prediction_received_date, is_positive, labeling_source, label_known_at, model_version,
+       score AS score_at_decision, amount, segment, discrepancy, severity, selection_reason,
+       final_probability AS inclusion_probability, {weight} AS sample_weight, {contract.struct_sql()} AS features
+FROM {judged} WHERE reason IS NULL
+ORDER BY prediction_id
+"""
+
+
+def evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: Calendar) -> str:
+    """The rows of a version's evaluation file: every matured prediction of its weeks, unsampled, ordered.
+
+    With the columns that an exclusion may ask for. Reads `raw_predictions` (received from E to M) and `joined_feedback`
+    (completed from E to T). What the action policy let through by chance weighs 1 / allow_propensity. Blocked
+    predictions that nobody labelled, disputed ones, those without consent and those whose features do not fit are left
+    out.
+    """
+    weight = sample_weight_sql(rules.sampling, inclusion_probability="1e0", allow_propensity=_propensity_sql(contract))
+    week = f"date_diff('day', DATE {quoted(calendar.evaluate_from.isoformat())}, received_date) // 7"
+    return f"""
+SELECT prediction_id, {subject_sql("matured")} AS subject,
+       received_date AS prediction_received_date, CAST({week} AS INTEGER) AS week, is_positive, labeling_source,
+       model_version, score AS score_at_decision, amount, segment, {weight} AS sample_weight,
+       {contract.struct_sql()} AS features,
+       label_received_date, NULL::DATE AS completed_date, occurred_at AS predicted_at,
+       {subject_kind_sql("matured")} AS subject_kind
+FROM ({matured_predictions_sql(contract, rules)}) matured
+WHERE NOT do_not_train AND NOT is_label_withheld AND {contract.problem_sql()} IS NULL
+ORDER BY prediction_id
+"""
+
+
+def matured_predictions_sql(contract: ScoreContract, rules: MiningRules) -> str:
+    """`raw_predictions` with the label that holds by `joined_feedback`, or silence; the first receipt of each.
+
+    What was blocked and that nobody labelled, and what is disputed, is left out: nobody knows. The columns of
+    `raw_predictions`, and `is_positive`, `labeling_source`, `label_received_date` and `is_label_withheld` (a label came
+    without consent).
+    """
+    return f"""
+WITH known AS (
+    SELECT prediction_id, bool_or(is_disputed) AS is_disputed, bool_or(do_not_train) AS is_label_withheld,
+           bool_or(is_positive) FILTER (holds) AS is_positive,
+           any_value(labeling_source) FILTER (holds) AS labeling_source,
+           any_value(label_received_date) FILTER (holds) AS label_received_date
+    FROM ({resolved_labels_sql(rules.labels, label_events_sql(contract))}) GROUP BY prediction_id
+),
+first_receipts AS (
+    SELECT * FROM raw_predictions
+    QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) = 1
+)
+SELECT p.*, coalesce(k.is_positive, false) AS is_positive,
+       coalesce(k.labeling_source, {quoted(SILENCE)}) AS labeling_source, k.label_received_date,
+       coalesce(k.is_label_withheld, false) AS is_label_withheld
+FROM first_receipts p LEFT JOIN known k ON k.prediction_id = p.prediction_id
+WHERE NOT coalesce(k.is_disputed, false)
+  AND (k.is_positive IS NOT NULL OR NOT {contract.blocked_sql("p.action")})
+"""
+
+
+def _propensity_sql(contract: ScoreContract) -> str:
+    """With which chance the action policy let a row through; null where none did."""
+    return f"CASE WHEN {contract.blocked_sql()} THEN NULL ELSE allow_propensity END"

@@ -1,0 +1,94 @@
+"""Which of several labels about one prediction holds: pure SQL over label events, as of whatever events it is given.
+
+Labels are append-only. Somebody who corrects a label sends another one; what holds is decided when somebody asks, so
+that a version cut last month still says what was known last month:
+
+1. of each source only its newest label counts: correcting oneself is no dispute;
+2. the most trusted tier that said anything decides;
+3. within a trusted tier a contradiction is a *dispute*: nobody knows, nothing is trained on, people look at it;
+4. among sources that are in no tier the newest label wins; silence holds only where nobody said anything.
+"""
+
+from dataclasses import dataclass
+
+from flywheel_assets.curation.labels.score_contract import ScoreContract
+from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.records import SILENCE, Signal
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRules:
+    """Whose label outranks whose."""
+
+    trusted_tiers: tuple[tuple[str, ...], ...] = (
+        ("reviewer",),
+        ("analyst", "chargeback", "user_dispute_confirmed_by_analyst"),
+    )
+    """Labeling sources, the most trusted tier first; within a tier they are equals. All others rank below."""
+
+    def __post_init__(self) -> None:
+        named = [source for tier in self.trusted_tiers for source in tier]
+        if repeated := {source for source in named if named.count(source) > 1}:
+            raise SettingsError(f"LabelRules.trusted_tiers names {', '.join(sorted(repeated))} more than once")
+        if SILENCE in named:
+            raise SettingsError(f"LabelRules.trusted_tiers names {SILENCE!r}, which is the absence of a source")
+
+    def tier_sql(self, source: str = "labeling_source") -> str:
+        """The rank of a source as a DuckDB expression of type INTEGER; smaller is more trusted."""
+        unlisted = len(self.trusted_tiers)
+        tiers = [f"WHEN ({source}) = {quoted(SILENCE)} THEN {unlisted + 1}"]
+        for rank, tier in enumerate(self.trusted_tiers):
+            tiers.extend(f"WHEN ({source}) = {quoted(name)} THEN {rank}" for name in tier)
+        return f"CASE {' '.join(tiers)} ELSE {unlisted} END"
+
+
+def label_events_sql(contract: ScoreContract, joined: str = "joined_feedback") -> str:
+    """The label events among joined feedback, as `resolved_labels_sql` reads them; other words are no labels.
+
+    Args:
+        contract: its two label words.
+        joined: a relation with the columns of `records.JOINED_LABELS` that are asked for.
+    """
+    positive, negative = quoted(contract.positive_label), quoted(contract.negative_label)
+    return f"""(
+    SELECT prediction_id, feedback_event_id AS label_event_id, label = {positive} AS is_positive,
+           coalesce(labeling_source, source) AS labeling_source, feedback_received_at AS label_received_at,
+           feedback_received_date AS label_received_date, completed_date, do_not_train
+    FROM {joined} WHERE signal = {quoted(Signal.LABEL)} AND label IN ({positive}, {negative})
+)"""
+
+
+def resolved_labels_sql(rules: LabelRules, label_events: str) -> str:
+    """A query that says of every label event what becomes of it.
+
+    Args:
+        rules: whose label outranks whose.
+        label_events: a relation with `prediction_id`, `label_event_id` (null: silence), `is_positive`,
+            `labeling_source` and `label_received_at`; one row per event.
+
+    Returns:
+        Its rows with `is_disputed` (of the prediction) and `holds`: true for exactly one row of every prediction that
+        is not disputed, for none of the others.
+    """
+    unlisted = len(rules.trusted_tiers)
+    newest_first = "label_received_at DESC, label_event_id DESC NULLS LAST"
+    return f"""
+WITH ranked AS (
+    SELECT *, {rules.tier_sql()} AS tier,
+           row_number() OVER (PARTITION BY prediction_id, labeling_source ORDER BY {newest_first}) = 1 AS is_newest
+    FROM {label_events}
+),
+decisive AS (
+    SELECT *, is_newest AND tier = min(tier) OVER (PARTITION BY prediction_id) AS is_decisive FROM ranked
+),
+judged AS (
+    SELECT *,
+           count(DISTINCT is_positive) FILTER (is_decisive AND tier < {unlisted})
+               OVER (PARTITION BY prediction_id) > 1 AS is_disputed,
+           row_number() OVER (PARTITION BY prediction_id, is_decisive ORDER BY {newest_first}) = 1 AS is_first
+    FROM decisive
+)
+SELECT * EXCLUDE (tier, is_newest, is_decisive, is_first), is_decisive AND is_first AND NOT is_disputed AS holds
+FROM judged
+"""

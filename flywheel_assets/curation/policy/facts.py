@@ -1,0 +1,160 @@
+"""Numbers, dates and addresses that an edit changes although nothing in the prompt supports the new ones.
+
+A vandal turns 1987 into 1978 as easily as an expert corrects it, and no machine knows which it was. So the row waits,
+and counts from the day on which a second person makes the same change to the same prompt (`curation.texts.waiting`).
+A coding assistant turns this off: there a changed number is the correction itself.
+
+Only a *change* counts: a number that appears while another one disappears. What is merely added is elaboration, except
+for a web address on a host that neither prompt nor output has. Numbers are compared by value ("1,000.0" is 1000), words
+for small numbers support their digits, and the numbers of lists are ignored.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.curation.arrow import bytes_of
+from flywheel_assets.curation.policy.hazards import Hazard
+from flywheel_assets.curation.policy.verdicts import Action, Evidence, Judgement, Verdict
+from flywheel_assets.records import Reason, stable_id
+
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:[,\u00a0\u202f']\d{3})*(?:\.\d+)?(?![\w]|\.\d)")
+_LIST_NUMBER = re.compile(r"^[ \t]*\(?\d{1,3}[.):](?=[ \t])", re.MULTILINE)
+_URL = re.compile(r"\b(?:https?://|www\.)[^\s<>\"'()\]]+", re.IGNORECASE)
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_MONTH_NAME = rf"\b({'|'.join(_MONTHS)})[a-z]{{0,6}}\b"
+_MONTH = re.compile(rf"{_MONTH_NAME}(?=\.? \d)|(?<=\d ){_MONTH_NAME}", re.IGNORECASE)  # "may" alone is no month
+_WORDS = {
+    word: str(value)
+    for value, word in enumerate(
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        ]
+    )
+} | {"thirty": "30", "forty": "40", "fifty": "50", "hundred": "100", "thousand": "1000", "million": "1000000"}
+_WORD = re.compile(r"\b(?:" + "|".join(_WORDS) + r")\b", re.IGNORECASE)
+
+# RE2: a row with the digits of the model's text and without any of these states the same facts.
+_ADDRESS_OR_MONTH = rf"(?i:https?://|www\.|[0-9] (?:{'|'.join(_MONTHS)})|(?:{'|'.join(_MONTHS)})[a-z]{{0,6}}\.? [0-9])"
+_RANDOM = np.random.default_rng(1987).integers(0, 2**63, 1021, np.uint64) | np.uint64(1)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a text states in a form that can be compared."""
+
+    numbers: frozenset[str]
+    hosts: frozenset[str]
+
+
+@dataclass(frozen=True)
+class FactsCheck:
+    """Holds edits whose numbers, dates or addresses nothing but the edit supports."""
+
+    name: str = "facts"
+    version: str = "1"
+
+    def judge(self, texts: pa.Table) -> Judgement:
+        """Judge every row; accepted outputs, which change nothing, pass."""
+        passed = np.ones(len(texts), dtype=bool)
+        chosen_texts, rejected_texts = texts["chosen"].combine_chunks(), texts["rejected"].combine_chunks()
+        prompt_texts = texts["prompt"].combine_chunks()
+        candidates = _mask(pc.match_substring_regex(chosen_texts, _ADDRESS_OR_MONTH))
+        candidates |= _digit_sums(chosen_texts) != _digit_sums(pc.fill_null(rejected_texts, ""))
+        candidates &= _mask(rejected_texts.is_valid())
+        verdicts: dict[int, Verdict] = {}
+        for row in np.flatnonzero(candidates).tolist():
+            prompt, chosen, rejected = (column[row].as_py() for column in (prompt_texts, chosen_texts, rejected_texts))
+            kinds = [kind for kind, values in unsupported(prompt, chosen, rejected).items() if values]
+            if kinds:
+                found = tuple(
+                    Evidence(f"changed_{kind}", Hazard.FACTUAL_INTEGRITY, 0.5, "chosen") for kind in sorted(kinds)
+                )
+                detail = ", ".join(f"{evidence.check} in chosen" for evidence in found)
+                verdicts[row] = Verdict(Action.QUARANTINE, Reason.UNSUPPORTED_FACT, detail, found)
+                passed[row] = False
+        return Judgement(passed, verdicts)
+
+
+def facts_of(text: str) -> Facts:
+    """Numbers by value, months as `month-3`, and the hosts of web addresses."""
+    addresses = _URL.findall(text)
+    hosts = {re.sub(r"^(?:https?://)?(?:www\.)?", "", url.lower()).split("/")[0].rstrip(".,;:!?") for url in addresses}
+    plain = _LIST_NUMBER.sub(" ", _URL.sub(" ", text))
+    numbers = {_value(number) for number in _NUMBER.findall(plain)}
+    numbers |= {f"month-{_MONTHS.index((first or second).lower()) + 1}" for first, second in _MONTH.findall(plain)}
+    return Facts(frozenset(numbers), frozenset(hosts))
+
+
+def unsupported(prompt: str, chosen: str, rejected: str) -> dict[str, frozenset[str]]:
+    """New facts of the chosen text by kind: numbers where one was replaced by another, hosts wherever they are new."""
+    before, after = facts_of(rejected), facts_of(chosen)
+    new_numbers, new_hosts = after.numbers - before.numbers, after.hosts - before.hosts
+    if not before.numbers - after.numbers:
+        new_numbers = frozenset()
+    if not new_numbers and not new_hosts:
+        return {}
+    asked = facts_of(prompt)
+    said = {_WORDS[word.lower()] for text in (prompt, rejected) for word in _WORD.findall(text)}
+    return {"number": new_numbers - asked.numbers - said, "address": new_hosts - asked.hosts}
+
+
+def claim_key(prompt_hash: str, chosen: str, rejected: str) -> str:
+    """Equal for two edits of one prompt that state the same facts instead of the model's."""
+    before, after = facts_of(rejected), facts_of(chosen)
+    new, gone = sorted(after.numbers - before.numbers), sorted(before.numbers - after.numbers)
+    return stable_id("claim", prompt_hash, new, gone, sorted(after.hosts - before.hosts))
+
+
+def _digit_sums(texts: pa.Array) -> npt.NDArray[np.uint64]:
+    """A number per text that depends on its digits, on their order and on where their groups begin, on nothing else.
+
+    Reading every text's numbers in Python took 40 µs per text; most edits leave all digits as they are.
+    """
+    starts, content = bytes_of(texts)
+    is_digit = (content >= ord("0")) & (content <= ord("9"))
+    places = np.flatnonzero(is_digit)
+    firsts = np.searchsorted(places, starts)
+    goes_on = np.zeros(len(places), dtype=bool)
+    goes_on[1:] = places[1:] == places[:-1] + 1
+    goes_on[firsts[:-1][firsts[:-1] < len(places)]] = False
+    rank = np.arange(len(places)) - np.repeat(firsts[:-1], np.diff(firsts))
+    with np.errstate(over="ignore"):
+        said = _RANDOM[rank % len(_RANDOM)] * (content[places].astype(np.uint64) * np.uint64(2) + goes_on)
+        sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(said)))
+        per_text: npt.NDArray[np.uint64] = sums[firsts[1:]] - sums[firsts[:-1]]
+    return per_text
+
+
+def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = np.array(values)
+    return mask
+
+
+def _value(number: str) -> str:
+    plain = re.sub(r"[,\u00a0\u202f']", "", number)
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain.lstrip("0") or "0"

@@ -1,0 +1,136 @@
+"""The policy: ordered checks, one verdict per row, and a version that changes when any check could judge differently.
+
+No check can admit a row by failing. One that raises, answers for the wrong number of rows or leaves a row without an
+answer quarantines what it did not answer for, with the reason `policy` and a detail that names the check.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from flywheel_assets.curation.policy._commands import DESTRUCTIVE_COMMANDS
+from flywheel_assets.curation.policy._injection import CHAT_MARKERS, INJECTION_PHRASES
+from flywheel_assets.curation.policy._language import NEUTRALITY, TOXIC_LANGUAGE
+from flywheel_assets.curation.policy._pattern_check import PatternCheck
+from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA
+from flywheel_assets.curation.policy._secrets import SECRETS
+from flywheel_assets.curation.policy._structure import STRUCTURE, RepetitionCheck
+from flywheel_assets.curation.policy.facts import FactsCheck
+from flywheel_assets.curation.policy.verdicts import SEVERITY, Action, Check, Judgement, Remembering, Verdict
+from flywheel_assets.records import Reason
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Checks in the order in which they see a row."""
+
+    checks: tuple[Check, ...]
+    outside: tuple[Check, ...] = ()
+    """Models that are asked last, about nothing that a check has objected to already: a row that waits costs no
+    budget, and personal data travel to nobody. Rows that only wait for support are asked about as well."""
+
+    @property
+    def version(self) -> str:
+        """Sixteen hex characters over the checks' names and versions, in order."""
+        identity = json.dumps([[check.name, check.version] for check in (*self.checks, *self.outside)])
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    def audit(self, texts: pa.Table) -> dict[int, Verdict]:
+        """Judge every row of `texts` (schema TEXTS); a row number that is missing in the answer passed every check.
+
+        A row that was rejected is not shown to later checks: a secret must not travel to a judge. Of several verdicts
+        the gravest decides, the earliest check among equals, and all evidence is kept.
+        """
+        verdicts: dict[int, Verdict] = {}
+        for check in self.checks:
+            rejected = [row for row, verdict in verdicts.items() if verdict.action is Action.REJECT]
+            shown = np.ones(len(texts), dtype=bool)
+            shown[rejected] = False
+            numbers = np.flatnonzero(shown)
+            seen = texts if not rejected else texts.filter(pa.array(shown))
+            for row, verdict in _answers(check, seen).items():
+                number = int(numbers[row])
+                verdicts[number] = _merged(verdicts[number], verdict) if number in verdicts else verdict
+        for check in self.outside:
+            refused = [row for row, verdict in verdicts.items() if verdict.reason is not Reason.UNSUPPORTED_FACT]
+            shown = np.ones(len(texts), dtype=bool)
+            shown[refused] = False
+            numbers = np.flatnonzero(shown)
+            if len(numbers):
+                for row, verdict in _answers(check, texts.filter(pa.array(shown))).items():
+                    number = int(numbers[row])
+                    # Its reason, not the earlier one: a row that the judge refuses must not go on waiting for support.
+                    verdicts[number] = _merged(verdict, verdicts[number]) if number in verdicts else verdict
+        version = self.version
+        return {row: replace(verdict, policy_version=version) for row, verdict in verdicts.items()}
+
+
+def forget_texts(policy: Policy, texts: pa.Table) -> int:
+    """Make every check forget what it keeps about these texts (schema TEXTS); returns how many answers went."""
+    return sum(check.forget(texts) for check in (*policy.checks, *policy.outside) if isinstance(check, Remembering))
+
+
+def default_policy(*, factual_integrity: bool = True) -> Policy:
+    """The deterministic checks that always run, in the order in which they name the reason of a row.
+
+    Args:
+        factual_integrity: hold edits that change numbers, dates or addresses; off for a coding assistant, where such a
+            change is the correction itself.
+    """
+    facts = (FactsCheck(),) if factual_integrity else ()
+    return Policy(
+        (
+            PatternCheck("forms", SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE),
+            # Apart: merged into one, these three overflow RE2's automaton and take a hundred times as long.
+            PatternCheck("injection_phrases", INJECTION_PHRASES, reads_folded=True),
+            PatternCheck("toxic_language", TOXIC_LANGUAGE, reads_folded=True),
+            PatternCheck("neutrality", NEUTRALITY, reads_folded=True),
+            RepetitionCheck(),
+            # Last: a row that waits for nothing but support for its facts is held, not only quarantined.
+            *facts,
+        )
+    )
+
+
+def _answers(check: Check, texts: pa.Table) -> Mapping[int, Verdict]:
+    """The verdicts of one check that do not pass; whatever it did not answer for is quarantined."""
+    try:
+        judgement = check.judge(texts)
+        complaint = _complaint(judgement, len(texts))
+    except Exception as error:
+        complaint = f"raised {type(error).__name__}"  # never its message, which may quote the text it choked on
+    if complaint:
+        return dict.fromkeys(range(len(texts)), _unanswered(check, complaint))
+    answers = {row: verdict for row, verdict in judgement.verdicts.items() if verdict.action is not Action.PASS}
+    silent = ~judgement.passed
+    silent[list(judgement.verdicts)] = False
+    unanswered = _unanswered(check, "gave no answer")
+    return answers | {int(row): unanswered for row in np.flatnonzero(silent)}
+
+
+def _complaint(judgement: Judgement, rows: int) -> str | None:
+    if judgement.passed.dtype != np.bool_ or judgement.passed.shape != (rows,):
+        return f"answered for {judgement.passed.shape} rows of {rows}"
+    if any(not 0 <= row < rows for row in judgement.verdicts):
+        return "judged a row that it was not shown"
+    return None
+
+
+def _unanswered(check: Check, complaint: str) -> Verdict:
+    return Verdict(Action.QUARANTINE, Reason.POLICY, f"check {check.name} {complaint}", is_complete=False)
+
+
+def _merged(earlier: Verdict, later: Verdict) -> Verdict:
+    gravest = later if SEVERITY[later.action] > SEVERITY[earlier.action] else earlier
+    detail = f"{earlier.detail}; {later.detail}"
+    return Verdict(
+        gravest.action,
+        gravest.reason,
+        detail,
+        earlier.evidence + later.evidence,
+        is_complete=earlier.is_complete and later.is_complete,
+    )

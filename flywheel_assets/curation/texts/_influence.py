@@ -1,0 +1,97 @@
+"""How much of a version one user, one source or one prompt may be, and what only one user says.
+
+About 250 poisoned rows plant a behaviour whatever the size of the training set, so that a share alone protects nobody;
+and a fixed number alone would be most of a small set. Every cap is both. A relative cap is a share of the rows *or four
+even shares*, whichever is more: in an office of three each brings a third.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.curation.texts.novelty import spread_of
+from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE, is_import
+from flywheel_assets.records import ExampleKind, SubjectKind
+
+EVEN_SHARES = 4
+"""So many times what everybody would bring if all brought the same."""
+FEWEST_USERS = 10
+"""With fewer signed-in users in gold a claim is not held to a second one: there may be nobody else to make it."""
+
+_Mask = npt.NDArray[np.bool_]
+
+
+def rank_by_pair_id(keys: pa.Table, group_by: list[str], members: _Mask) -> npt.NDArray[np.int64]:
+    """The position of each member within its group when ordered by `pair_id`, from 0; 0 for rows that are no members.
+
+    `pair_id` is a hash, so this order is as good as random, and a higher cap keeps everything that a lower one kept.
+    """
+    ranks = np.zeros(len(keys), dtype=np.int64)
+    rows = np.flatnonzero(members)
+    if len(rows) == 0:
+        return ranks
+    columns = [*group_by, "pair_id"]
+    few = keys.select(columns).take(pa.array(rows))
+    order = pc.sort_indices(few, sort_keys=[(name, "ascending") for name in columns]).to_numpy()
+    ordered = few.select(group_by).take(pa.array(order))
+    begins = np.zeros(len(rows), dtype=bool)
+    begins[0] = True
+    for name in group_by:
+        column = ordered[name].combine_chunks()
+        begins[1:] |= mask(pc.not_equal(column[1:], column[:-1]))
+    positions = np.arange(len(rows))
+    ranks[rows[order]] = positions - np.maximum.accumulate(np.where(begins, positions, 0))
+    return ranks
+
+
+def beyond_share(keys: pa.Table, group: str, members: _Mask, ratio: float, least: int) -> _Mask:
+    """Members beyond their group's share, per kind of example; which ones is decided by `pair_id`.
+
+    Args:
+        keys: needs `is_accepted`, `pair_id` and the column `group`.
+        group: whose rows are one share.
+        members: the rows that are capped; only they make the whole.
+        ratio: the share; four even shares where that is more.
+        least: rows that every group may bring whatever its share.
+    """
+    is_accepted, ranks = mask(keys["is_accepted"]), rank_by_pair_id(keys, ["is_accepted", group], members)
+    limits = np.zeros(len(keys))
+    for kind in (members & is_accepted, members & ~is_accepted):
+        rows = int(kind.sum())
+        groups = max(1, pc.count_distinct(keys[group].filter(pa.array(kind))).as_py())
+        limits[kind] = max(least, ratio * rows, EVEN_SHARES * rows / groups)
+    return members & (ranks >= limits)
+
+
+def unsupported_claims(keys: pa.Table, pairs_of_one_user: int) -> _Mask:
+    """Preference pairs of users that add words which only their own user adds, in that many pairs or more.
+
+    Two users who add the same two neighbouring words support each other, wherever in the text they are. A row of a
+    reviewer is support enough. Rows of people who are not signed in neither give support, since a thread costs nothing
+    to open, nor are they held to it: `anonymous_cap_per_source` is for them. Imports likewise.
+
+    Args:
+        keys: needs `example_kind`, `subject`, `subject_kind`, `source`, `added_ngrams`.
+        pairs_of_one_user: how often one user may say what nobody else says, less one.
+    """
+    is_reviewer = mask(pc.equal(keys["source"], REVIEWER_SOURCE))
+    is_user = mask(pc.equal(keys["subject_kind"], SubjectKind.USER.value)) & ~mask(is_import(keys["source"]))
+    users = is_user & ~is_reviewer
+    found = np.zeros(len(keys), dtype=bool)
+    if pc.count_distinct(keys["subject"].filter(pa.array(users))).as_py() < FEWEST_USERS:
+        return found
+    speaking = users & mask(pc.equal(keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value))
+    voices = pc.dictionary_encode(keys["subject"].combine_chunks()).indices.to_numpy().astype(np.int64)
+    said = spread_of(pc.if_else(pa.array(speaking), keys["added_ngrams"].combine_chunks(), None), voices)
+    reviewed = spread_of(pc.if_else(pa.array(is_reviewer), keys["added_ngrams"].combine_chunks(), None), voices)
+    alone = (said.rows >= pairs_of_one_user) & (said.voices < 2) & ~np.isin(said.hashes, reviewed.hashes)
+    found[said.row_of_entry[alone[said.of_entry]]] = True
+    return found
+
+
+def mask(values: pa.Array | pa.ChunkedArray) -> _Mask:
+    """A column of booleans without nulls, as numpy has it."""
+    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    found: _Mask = array.to_numpy(zero_copy_only=False)
+    return found

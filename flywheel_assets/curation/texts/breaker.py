@@ -1,0 +1,186 @@
+"""The batch breaker: a day that does not look like a day's work is kept out of gold until a person has looked.
+
+Row checks see one row, caps see one user; a flood, a raid and a repeated claim show only in the day as a whole. All
+rates are per interaction (joined row), never per edit: as the model improves there is less to edit, and the edits that
+remain are increasingly those of vandals.
+
+A day is judged by its own joined rows and by *how many* joined rows the days before had, never by what was curated of
+them: a tripped day must neither hide from the baseline nor move the verdict on another, and days are curated in any
+order. Small days are not judged at all (`min_rows`): one user of four is a quarter of everything.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.curation.texts.gate import Curated
+from flywheel_assets.curation.texts.novelty import spread_of
+from flywheel_assets.curation.texts.trust import is_import
+from flywheel_assets.records import Reason, SubjectKind
+
+HOSTILE = frozenset(
+    reason.value
+    for reason in (
+        Reason.SECRET,
+        Reason.PROMPT_INJECTION,
+        Reason.TOXIC_LANGUAGE,
+        Reason.NEUTRALITY,
+        Reason.DESTRUCTIVE_COMMAND,
+        Reason.STRUCTURAL_ABUSE,
+        Reason.CLASSIFIER,
+        Reason.JUDGE,
+        Reason.POLICY,
+    )
+)
+"""What counts as flagged. Mail addresses are the daily bread of a mail assistant, changed facts of a newsroom, and a
+judge that cannot be reached is an outage: none of them tells of an attack."""
+MOST_EXAMPLES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerLimits:
+    """Beyond which a day is out of bounds; a value equal to its limit is within."""
+
+    min_rows: int = 200
+    """Days with fewer joined rows are not judged; also the least that a trailing median counts as."""
+    max_flagged_ratio: float = 0.20
+    """Share of joined rows that a hostile policy reason refused."""
+    max_top_user_ratio: float = 0.25
+    """Share of joined rows from one signed-in user, or four times an even share where that is more."""
+    max_burst_factor: float = 5.0
+    """Joined rows, without imports, over the trailing median."""
+    trailing_days: int = 28
+    """How many days before D the median looks at."""
+    min_trailing_days: int = 7
+    """Closed days among them; with fewer (the first weeks) no burst is judged."""
+    few_subjects: int = 3
+    """So many subjects are few, at most one in ten of the day's; or one in a hundred, where that is more."""
+    max_concentrated_rows: int = 100
+    """Pairs that add the same words and come from few subjects, or `max_concentrated_ratio` where that is more."""
+    max_concentrated_ratio: float = 0.005
+    """The same as a share of joined rows."""
+    min_rows_per_subject: float = 2.0
+    """Rows that each of the few must have given on average: 130 of 16,000 people who say one thing once are no raid."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "min_rows",
+            "max_burst_factor",
+            "trailing_days",
+            "min_trailing_days",
+            "few_subjects",
+            "min_rows_per_subject",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; need at least 1")
+        for name in ("max_flagged_ratio", "max_top_user_ratio", "max_concentrated_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; need 0 to 1")
+        if self.max_concentrated_rows < 1:
+            raise ValueError(f"max_concentrated_rows is {self.max_concentrated_rows}; need at least 1")
+        if self.min_trailing_days > self.trailing_days:
+            raise ValueError(f"{self.min_trailing_days} of {self.trailing_days} trailing days can never be there")
+
+
+@dataclass(frozen=True)
+class Trip:
+    """One limit that a day is beyond."""
+
+    rule: str
+    """flagged_share | top_user_share | burst | concentrated_claim."""
+    value: float
+    limit: float
+    examples: tuple[str, ...]
+    """Feedback event ids of the first few rows behind it: never texts."""
+
+    def describe(self) -> str:
+        """For people, without user text."""
+        return f"{self.rule} {self.value:.3g} > {self.limit:.3g}"
+
+
+@dataclass(frozen=True)
+class DayFigures:
+    """What the breaker measured on one day, and what of it is out of bounds."""
+
+    rows: int
+    subjects: int
+    flagged_ratio: float
+    top_user_ratio: float
+    trailing_median_rows: float | None
+    """None: fewer than `min_trailing_days` closed days before."""
+    concentrated_rows: int
+    trips: tuple[Trip, ...]
+
+    def describe(self) -> str:
+        """The limits that the day is beyond."""
+        return "; ".join(trip.describe() for trip in self.trips)
+
+
+def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int], limits: BreakerLimits) -> DayFigures:
+    """Measure one day and hold it against the limits.
+
+    Args:
+        joined: JOINED_FEEDBACK of the day.
+        curated: what the gate made of it.
+        trailing_rows: joined rows of each closed day among the `trailing_days` before, empty days included.
+        limits: of the application.
+    """
+    rows, subjects = joined.num_rows, pc.count_distinct(joined["subject"]).as_py()
+    flagged = curated.refused.filter(pc.is_in(curated.refused["reason"], pa.array(sorted(HOSTILE))))
+    of_users = joined.filter(pc.equal(joined["subject_kind"], SubjectKind.USER.value))
+    # Ties go to the lower name, so that the order of rows decides nothing.
+    top_user, top_rows = min(
+        Counter(of_users["subject"].to_pylist()).items(), key=lambda item: (-item[1], item[0]), default=("", 0)
+    )
+    users = pc.count_distinct(of_users["subject"]).as_py()
+    concentrated_rows, claimants = _concentrated(curated, _few(subjects, limits), limits.min_rows_per_subject)
+    typical = median(trailing_rows) if len(trailing_rows) >= limits.min_trailing_days else None
+    trips = []
+
+    def hold(rule: str, value: float, limit: float, event_ids: pa.ChunkedArray) -> None:
+        if rows >= limits.min_rows and value > limit:
+            trips.append(Trip(rule, value, limit, tuple(sorted(event_ids.to_pylist())[:MOST_EXAMPLES])))
+
+    flagged_ratio = flagged.num_rows / rows if rows else 0.0
+    top_user_ratio = top_rows / rows if rows else 0.0
+    hold("flagged_share", flagged_ratio, limits.max_flagged_ratio, flagged["row_id"])
+    hold(
+        "top_user_share",
+        top_user_ratio,
+        max(limits.max_top_user_ratio, 4 / max(1, users)),
+        of_users.filter(pc.equal(of_users["subject"], top_user))["feedback_event_id"],
+    )
+    if typical is not None:
+        # An import of old telemetry is an operator's act, whatever its size.
+        live = joined.filter(pc.invert(is_import(joined["source"])))["feedback_event_id"]
+        hold("burst", len(live) / max(typical, limits.min_rows), limits.max_burst_factor, live)
+    most = max(limits.max_concentrated_rows, limits.max_concentrated_ratio * rows)
+    hold("concentrated_claim", concentrated_rows, most, claimants)
+    return DayFigures(rows, subjects, flagged_ratio, top_user_ratio, typical, concentrated_rows, tuple(trips))
+
+
+def _few(subjects: int, limits: BreakerLimits) -> int:
+    # In a small office everything comes from few.
+    return max(min(limits.few_subjects, subjects // 10), subjects // 100)
+
+
+def _concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[int, pa.ChunkedArray]:
+    """The most rows that add the same pair of words and come from at most `few` subjects, and these rows' event ids.
+
+    Rows that the gate refused do no harm and are not looked at, neither are equal rows, of which one is left.
+    """
+    pairs = pa.concat_tables([curated.kept, curated.held]).select(["feedback_event_id", "subject", "added_ngrams"])
+    voices = pc.dictionary_encode(pairs["subject"].combine_chunks()).indices.to_numpy().astype(np.int64)
+    spread = spread_of(pairs["added_ngrams"], voices)
+    is_pressed = (spread.voices <= few) & (spread.rows >= rows_per_subject * spread.voices)
+    among_few = np.where(is_pressed, spread.rows, 0)
+    if not among_few.any():
+        return 0, pairs["feedback_event_id"].slice(0, 0)
+    worst = int(among_few.argmax())
+    claimants = spread.row_of_entry[spread.of_entry == worst]
+    return int(among_few[worst]), pairs["feedback_event_id"].take(pa.array(claimants))

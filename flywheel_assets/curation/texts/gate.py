@@ -1,0 +1,327 @@
+"""The gate: joined feedback in, training examples and refused rows out, nothing lost between.
+
+A row is refused for the first reason that holds: consent, signal, edit band, policy, duplicate. Duplicates come last,
+so that a row is only ever a duplicate of one that was kept. Two reasons only make a row wait: a small edit that the
+policy has nothing against, and a changed fact. Such rows are refused and `held` as well (see `waiting`).
+
+A reviewer has read the row and overrules what is a matter of judgement (docs/adr/0016): `rewrite`, and every verdict of
+the policy that only quarantines. Nobody overrules a rejection, a check that broke, missing consent or an empty text.
+Where a reviewer's row could wait, it does: one of theirs is support enough, and it admits the same change of others.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.curation.policy.facts import claim_key
+from flywheel_assets.curation.policy.policy import Policy, default_policy
+from flywheel_assets.curation.policy.verdicts import TEXTS, Verdict
+from flywheel_assets.curation.texts._edits import EditBands, classify_edits
+from flywheel_assets.curation.texts.duplicates import repeated_rows, text_hashes
+from flywheel_assets.curation.texts.near_duplicates import clusters, signatures, supporters_of
+from flywheel_assets.curation.texts.normalization import normalized
+from flywheel_assets.curation.texts.novelty import added_ngrams
+from flywheel_assets.curation.texts.prompts import readable_prompts
+from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE
+from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, delta_key
+from flywheel_assets.records import CURATED_DPO_PAIRS, QUARANTINE, ExampleKind, Reason, Signal, pair_ids
+
+STAGE = "curation"
+FEWEST_ROWS_AT_ONCE, MOST_ROWS_AT_ONCE = 16_384, 131_072
+"""Rows that one thread judges together. The policy's RE2 automaton costs 4 ms each time it is built, whatever the rows;
+the upper bound keeps the working memory small beside input and output."""
+MOST_BYTES_AT_ONCE = 64 * 2**20
+"""Likewise where rows are long: judging them takes about ten times their size."""
+
+
+@dataclass(frozen=True)
+class GateRules:
+    """What an application admits to gold."""
+
+    bands: EditBands = field(default_factory=EditBands)
+    policy: Policy = field(default_factory=default_policy)
+    accepting_rating: float = 0.8
+    """A rating of at least this much, without an edit, accepts the output."""
+
+
+@dataclass(frozen=True)
+class Curated:
+    """Every input row is in exactly one of the two tables."""
+
+    kept: pa.Table
+    """CURATED_DPO_PAIRS."""
+    refused: pa.Table
+    """QUARANTINE."""
+    held: pa.Table
+    """CURATED_DPO_PAIRS: those refused rows that wait for others to say the same, with `held_reason`."""
+    counts: dict[str, int]
+    """Refused rows by reason code."""
+
+
+def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
+    """Pass joined feedback through the gate; rows keep their order, and the outcome does not depend on it.
+
+    An edit becomes a preference pair. Accept, copy, thumb up and a high rating, without an edit in the row, become an
+    accepted output (`chosen` is the output, `rejected` null). Equal and nearly equal rows are one row among all rows
+    given here: the lake calls this once per day.
+
+    Args:
+        joined: JOINED_FEEDBACK.
+        application: part of the pair's identity.
+        rules: the bands and the policy.
+    """
+    cores = os.cpu_count() or 1
+    size = min(max(-(-joined.num_rows // cores), FEWEST_ROWS_AT_ONCE), MOST_ROWS_AT_ONCE)
+    size = max(1, min(size, joined.num_rows * MOST_BYTES_AT_ONCE // max(1, joined.nbytes)))
+    slices = (joined.slice(start, size).combine_chunks() for start in range(0, joined.num_rows, size))
+    batches = [batch for part in slices for batch in part.to_batches()]
+    version = rules.policy.version
+    with ThreadPoolExecutor(cores) as threads:
+        judged = list(threads.map(partial(_judge, application=application, rules=rules, version=version), batches))
+    kept, duplicates = _without_duplicates(
+        pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.kept for part in judged)]), version
+    )
+    refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.refused for part in judged), duplicates])
+    held = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.held for part in judged)])
+    assert kept.num_rows + refused.num_rows == joined.num_rows
+    return Curated(kept, refused, held, dict(sorted(Counter(refused["reason"].to_pylist()).items())))
+
+
+def withheld(curated: Curated, reason: Reason, detail: str, version: str) -> Curated:
+    """The same day with nothing of it in gold: what was kept is refused for `reason`, what was held only refused."""
+    refused = _refused(
+        curated.kept, [reason.value] * curated.kept.num_rows, version, details=[detail] * curated.kept.num_rows
+    )
+    counts = Counter(curated.counts)
+    counts[reason.value] += refused.num_rows
+    return Curated(
+        kept=CURATED_DPO_PAIRS.empty_table(),
+        refused=pa.concat_tables([curated.refused, refused]),
+        held=CURATED_DPO_PAIRS.empty_table(),
+        counts={each: rows for each, rows in sorted(counts.items()) if rows},
+    )
+
+
+def _without_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.Table]:
+    """The best row of every cluster, with everybody who supports it, and the others as refused rows."""
+    kinds = pc.dictionary_encode(admitted["example_kind"].combine_chunks()).indices.to_numpy().astype(np.int64)
+    cluster = clusters(admitted["content_hash"], admitted["signature"], kinds)
+    repeated = repeated_rows(admitted.append_column("cluster", pa.array(cluster)), ["cluster"])
+    if not repeated.any():
+        return admitted, QUARANTINE.empty_table()
+    labels = cluster.tolist()
+    best = {labels[row]: row for row in np.flatnonzero(~repeated).tolist()}
+    contents, subjects = admitted["content_hash"].to_pylist(), admitted["subject"].to_pylist()
+    reasons: list[str] = []
+    supporters: dict[int, set[str]] = {}
+    for row in np.flatnonzero(repeated).tolist():
+        winner = best[labels[row]]
+        reasons.append((Reason.DUPLICATE if contents[row] == contents[winner] else Reason.NEAR_DUPLICATE).value)
+        voices = supporters.setdefault(winner, {supporters_of(subjects[winner])})
+        voices.add(supporters_of(subjects[row]))
+    column = np.full(admitted.num_rows, None, dtype=object)
+    for winner, voices in supporters.items():
+        column[winner] = ",".join(sorted(voices)) if len(voices) > 1 else None
+    position = admitted.schema.get_field_index("supporters")
+    kept = admitted.set_column(position, CURATED_DPO_PAIRS.field(position), pa.array(column, pa.string()))
+    return kept.filter(pa.array(~repeated)), _refused(admitted.filter(pa.array(repeated)), reasons, version)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    kept: pa.Table
+    refused: pa.Table
+    held: pa.Table
+
+
+def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: str) -> _Judged:
+    """Everything that can be decided by looking at single rows."""
+    reasons = np.full(batch.num_rows, None, dtype=object)
+    details: dict[int, str] = {}
+    similarity = np.full(batch.num_rows, np.nan)
+    is_edit = _mask(pc.equal(batch["signal"], Signal.EDIT.value))
+    accepts = _accepts_output(batch, rules.accepting_rating)
+    consent = ~_mask(batch["do_not_train"])
+    reasons[~is_edit & ~accepts] = Reason.NOT_TRAINABLE_SIGNAL.value
+    reasons[~consent] = Reason.NO_CONSENT.value
+
+    edits = np.flatnonzero(is_edit & consent)
+    if len(edits):
+        rows = pa.array(edits)
+        final = pc.fill_null(batch["final_text"].take(rows), "")
+        classes = classify_edits(batch["output"].take(rows), final, rules.bands)
+        reasons[edits] = classes.reason.to_numpy(zero_copy_only=False)
+        similarity[edits] = classes.similarity.to_numpy(zero_copy_only=False)
+        banded = np.isin(reasons, (Reason.TRIVIAL_EDIT.value, Reason.REWRITE.value))
+        details = {int(row): f"similarity {similarity[row]:.3f}" for row in np.flatnonzero(banded)}
+    without_text = accepts & consent & _mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), ""))
+    reasons[without_text] = Reason.EMPTY.value
+
+    by_reviewer = _mask(pc.equal(batch["source"], REVIEWER_SOURCE))
+    banded = by_reviewer & np.isin(reasons, (Reason.REWRITE.value, Reason.TRIVIAL_EDIT.value))
+    for number in np.flatnonzero(banded).tolist():
+        if not _can_wait(batch, number, reasons[number]):
+            reasons[number] = None
+            del details[number]
+
+    # A small edit waits only if the policy has nothing against it.
+    candidates = np.flatnonzero(_undecided(reasons) | (reasons == Reason.TRIVIAL_EDIT.value))
+    verdicts = rules.policy.audit(_texts(batch.select(_TEXT_COLUMNS).take(pa.array(candidates))))
+    for row, verdict in list(verdicts.items()):
+        original = int(candidates[row])
+        if by_reviewer[original] and verdict.may_be_overruled and not _can_wait(batch, original, verdict.reason.value):
+            del verdicts[row]
+            continue
+        reasons[candidates[row]] = verdict.reason.value
+        details[int(candidates[row])] = verdict.detail
+    found = {int(candidates[row]): evidence_json(verdict) for row, verdict in verdicts.items() if verdict.evidence}
+
+    passed = np.flatnonzero(_undecided(reasons))
+    kept = _examples(batch.take(pa.array(passed)), similarity[passed], application, version)
+    waiting = np.flatnonzero(np.isin(reasons, list(SUPPORTERS_NEEDED)))
+    held, keys = _held(
+        _examples(batch.take(pa.array(waiting)), similarity[waiting], application, version), reasons[waiting]
+    )
+    for row, key in zip(waiting.tolist(), keys, strict=True):
+        details[row] = "; ".join(filter(None, (details.get(row), f"waits for {key}" if key else None)))
+    out = np.flatnonzero(~_undecided(reasons))
+    refused = _refused(
+        pa.table(batch.take(pa.array(out))),
+        reasons[out],
+        version,
+        details=[details.get(row) for row in out.tolist()],
+        evidence=[found.get(row) for row in out.tolist()],
+    )
+    return _Judged(kept, refused, held)
+
+
+def _undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
+    return _mask(pc.is_null(pa.array(reasons, pa.string())))
+
+
+def _accepts_output(batch: pa.RecordBatch, accepting_rating: float) -> npt.NDArray[np.bool_]:
+    signal, value = batch["signal"], pc.fill_null(batch["value"], -1.0)
+    positive = pc.or_(
+        pc.is_in(signal, pa.array([Signal.ACCEPT.value, Signal.COPY.value])),
+        pc.or_(
+            pc.and_(pc.equal(signal, Signal.THUMB.value), pc.greater(value, 0.0)),
+            pc.and_(pc.equal(signal, Signal.RATING.value), pc.greater_equal(value, accepting_rating)),
+        ),
+    )
+    unedited = pc.fill_null(pc.equal(batch["final_text"], batch["output"]), True)
+    return _mask(pc.and_(positive, unedited))
+
+
+_TEXT_COLUMNS = ["signal", "prompt", "prompt_format", "output", "final_text"]
+
+
+def judged_texts(joined: pa.Table) -> pa.Table:
+    """What the policy reads, or would read, of rows of joined feedback; schema TEXTS."""
+    batches = joined.select(_TEXT_COLUMNS).combine_chunks().to_batches()
+    return pa.concat_tables([TEXTS.empty_table(), *(_texts(batch) for batch in batches)])
+
+
+def _texts(rows: pa.RecordBatch) -> pa.Table:
+    """What the policy reads of rows that passed the bands."""
+    prompt = readable_prompts(rows["prompt"], rows["prompt_format"])
+    return pa.Table.from_arrays([prompt, *_chosen_and_rejected(rows)], schema=TEXTS)
+
+
+def _chosen_and_rejected(rows: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
+    is_edit = pc.equal(rows["signal"], Signal.EDIT.value)
+    chosen = pc.if_else(is_edit, rows["final_text"], rows["output"])
+    return chosen, pc.if_else(is_edit, rows["output"], pa.scalar(None, pa.string()))
+
+
+def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], application: str, version: str) -> pa.Table:
+    """Rows that passed everything but the search for duplicates, as gold examples."""
+    chosen, rejected = _chosen_and_rejected(rows)
+    prompt, normalized_chosen = normalized(rows["prompt"]), normalized(chosen)
+    prompt_hash, content_hash = text_hashes(prompt, normalized_chosen)
+    absent = pa.nulls(rows.num_rows, pa.string())
+    kinds = (ExampleKind.PREFERENCE_PAIR.value, ExampleKind.ACCEPTED_OUTPUT.value)
+    computed = {
+        "pair_id": pa.array(pair_ids(application, rows["prediction_id"].to_pylist()), pa.string()),
+        "example_kind": pc.if_else(pc.equal(rows["signal"], Signal.EDIT.value), *kinds),
+        "chosen": chosen,
+        "rejected": rejected,
+        "similarity": pa.array(similarity, from_pandas=True),
+        "prompt_hash": prompt_hash,
+        "content_hash": content_hash,
+        "policy_version": absent.fill_null(version),
+        "signature": signatures(prompt, normalized_chosen),
+        "supporters": absent,
+        "held_reason": absent,
+        "support_key": absent,
+        "added_ngrams": added_ngrams(prompt, rejected, normalized_chosen),
+    }
+    columns = [computed[name] if name in computed else rows[name] for name in CURATED_DPO_PAIRS.names]
+    return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)
+
+
+def _held(rows: pa.Table, reasons: npt.NDArray[np.object_]) -> tuple[pa.Table, list[str | None]]:
+    """Examples that wait, and what has to recur for each; a row without a key would wait for ever and is left out."""
+    keys = [
+        _support_key(reason, prompt_hash, rejected, chosen)
+        for reason, prompt_hash, rejected, chosen in zip(
+            reasons, *(rows[name].to_pylist() for name in ("prompt_hash", "rejected", "chosen")), strict=True
+        )
+    ]
+    for name, values in (("held_reason", pa.array(reasons, pa.string())), ("support_key", pa.array(keys, pa.string()))):
+        position = rows.schema.get_field_index(name)
+        rows = rows.set_column(position, CURATED_DPO_PAIRS.field(position), values)
+    return rows.filter(pc.is_valid(rows["support_key"])), keys
+
+
+def _can_wait(rows: pa.RecordBatch, row: int, reason: str) -> bool:
+    """Whether an edit refused for this reason would be held."""
+    if reason not in SUPPORTERS_NEEDED or rows["signal"][row].as_py() != Signal.EDIT.value:
+        return False
+    return _support_key(reason, "", rows["output"][row].as_py(), rows["final_text"][row].as_py()) is not None
+
+
+def _support_key(reason: str, prompt_hash: str, rejected: str, chosen: str) -> str | None:
+    if reason == Reason.TRIVIAL_EDIT.value:
+        return delta_key(rejected, chosen)
+    return claim_key(prompt_hash, chosen, rejected)
+
+
+def _refused(
+    rows: pa.Table,
+    reasons: Iterable[str],
+    version: str,
+    details: list[str | None] | None = None,
+    evidence: list[str | None] | None = None,
+) -> pa.Table:
+    absent = pa.nulls(rows.num_rows, pa.string())
+    columns = {
+        "day": rows["completed_date"],
+        "stage": absent.fill_null(STAGE),
+        "row_id": rows["feedback_event_id"],
+        "reason": pa.array(reasons, pa.string()),
+        "detail": absent if details is None else pa.array(details, pa.string()),
+        "evidence": absent if evidence is None else pa.array(evidence, pa.string()),
+        "subject": rows["subject"],
+        "policy_version": absent.fill_null(version),
+        "payload": absent,
+    }
+    return pa.Table.from_arrays([columns[name] for name in QUARANTINE.names], schema=QUARANTINE)
+
+
+def evidence_json(verdict: Verdict) -> str:
+    """A verdict's evidence as the quarantine's JSON list of {check, category, score, field, start, end}."""
+    return json.dumps([asdict(finding) for finding in verdict.evidence])
+
+
+def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = values.to_numpy(zero_copy_only=False)
+    return mask

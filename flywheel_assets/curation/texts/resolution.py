@@ -1,0 +1,285 @@
+"""Which gold rows make a version: one per prediction, no duplicates, capped influence, a holdout that never moves.
+
+The steps, in this order; each dropped row is counted under the reason of the first step that drops it.
+
+0. Waiting. Held rows (small edits, changed facts) leave unless enough subjects of all days say the same.
+1. Supersession. Of the rows with one `pair_id` the most trusted source wins, then a preference pair over an accepted
+   output, then the newest.
+2. Sides. A subject whose hash falls below `holdout_share` is held out, with all rows it has or will ever have.
+3. Duplicates. Rows of one side and kind with equal or nearly equal prompt and chosen text are one: the most trusted
+   newest wins, and the number of subjects who sent it is kept as `support_users`: evidence, never a weight.
+4. Claims. Pairs of one user that say again and again what nobody else says leave until a second user says it.
+5. Caps, per kind (see `influence`). A user brings at most `per_user_cap` rows and `per_user_ratio` of them; everybody
+   else from one source shares `anonymous_cap_per_source`, imports without limit. No source and no prompt is most of a
+   version. Which rows stay is decided by the hash in `pair_id`, of each cap as if it were the only one.
+6. Accepted outputs. The held-out ones are the regression set; of the others a sample by hash is mixed into training.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.curation.texts._influence import beyond_share, mask, rank_by_pair_id, unsupported_claims
+from flywheel_assets.curation.texts.duplicates import repeated_rows
+from flywheel_assets.curation.texts.near_duplicates import clusters, supporters_of
+from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE, is_import
+from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, admitted_as, unsupported_rows
+from flywheel_assets.records import ExampleKind, Reason, SubjectKind
+
+RESOLVED_COLUMNS = [
+    pa.field(name, kind, nullable=False, metadata={"description": description})
+    for name, kind, description in (
+        (
+            "inclusion_probability",
+            pa.float64(),
+            "with which resolution kept the row; 1 for all but the sampled accepted outputs",
+        ),
+        ("admitted_as", pa.string(), "preference_pair | accepted_output | recurring_small_edit | confirmed_fact"),
+        ("support_users", pa.int64(), "distinct subjects who sent nearly this row: evidence, never a training weight"),
+    )
+]
+"""What resolving adds to the rows that it is given."""
+
+_LEAST_OF_USER = 20
+"""Rows that the relative caps leave to everybody."""
+ROWS_AT_ONCE = 65_536
+"""Rows per chunk of the result: far fewer than would fill Arrow's 32-bit offsets."""
+
+_KEYS = [
+    "pair_id",
+    "example_kind",
+    "content_hash",
+    "subject",
+    "subject_kind",
+    "source",
+    "feedback_received_at",
+    "feedback_event_id",
+    "prediction_id",
+    "signature",
+    "supporters",
+    "held_reason",
+    "support_key",
+    "prompt_hash",
+    "added_ngrams",
+]
+
+
+@dataclass(frozen=True)
+class ResolutionRules:
+    """How much of gold one version takes, and from whom."""
+
+    per_user_cap: int = 100
+    """Most rows of each kind from one signed-in user: about 250 poisoned rows are enough to plant a behaviour."""
+    anonymous_cap_per_source: int = 1000
+    """Most rows of each kind from everybody without a user id, per source; imports are exempt."""
+    per_user_ratio: float = 0.05
+    """Largest share of the rows of each kind from one signed-in user, or four even shares; 20 rows are always in."""
+    per_source_ratio: float = 0.25
+    """Largest share from one source (imports and reviewers aside), or four even shares: up to four are not capped."""
+    per_prompt_cap: int = 20
+    """Most preference pairs with one normalized prompt, or four even shares where that is more."""
+    novel_claim_pairs: int = 5
+    """One user may add the same new words in fewer pairs than this; with more they wait for a second user."""
+    holdout_share: float = 0.10
+    """Share of subjects that are never trained on. Changing it moves subjects between the sides."""
+    accepted_share: float = 0.01
+    """Share of accepted outputs mixed into training."""
+    accepted_min_ratio: float = 0.10
+    """At least this many accepted outputs per training pair, while there are enough: they protect what works."""
+
+    def __post_init__(self) -> None:
+        for name in ("per_user_cap", "anonymous_cap_per_source", "per_prompt_cap", "novel_claim_pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; need at least 1")
+        for name in ("per_user_ratio", "per_source_ratio", "holdout_share", "accepted_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; need 0 to 1")
+        if self.accepted_min_ratio < 0:
+            raise ValueError(f"accepted_min_ratio is {self.accepted_min_ratio}; need at least 0")
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What one version consists of: the columns that were given and RESOLVED_COLUMNS, sorted by `pair_id`."""
+
+    train: pa.Table
+    """Preference pairs to train on."""
+    holdout: pa.Table
+    """Preference pairs of held-out subjects."""
+    accepted: pa.Table
+    """Sampled accepted outputs to mix into training."""
+    regression: pa.Table
+    """Accepted outputs of held-out subjects."""
+    dropped: dict[str, int]
+    """Rows left out, by reason code; with the four tables it accounts for every input row."""
+
+
+def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
+    """Resolve gold rows of any days into one version; independent of their order.
+
+    Args:
+        gold: columns of CURATED_DPO_PAIRS. All but the three texts are enough: nothing is decided by a text, and
+            without them a million rows are 0.6 GB instead of 2.7.
+        rules: how much one version takes, and from whom.
+    """
+    rows = _Remaining(gold.select(_KEYS))
+    held = rows.keys["held_reason"]
+    waits = unsupported_rows(rows.keys)
+    for reason in SUPPORTERS_NEEDED:
+        of_reason = mask(pc.fill_null(pc.equal(held, reason), False))
+        if (waits & of_reason).any():
+            rows.dropped[reason] = int((waits & of_reason).sum())
+    rows.keep(~waits)
+
+    is_pair = pc.equal(rows.keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value)
+    rows.keys = rows.keys.append_column("is_accepted", pc.invert(is_pair))
+    rows.drop_first((repeated_rows(rows.keys, ["pair_id"], prefer_low="is_accepted"), Reason.SUPERSEDED))
+
+    rows.keys = rows.keys.append_column("is_held_out", pa.array(_held_out(rows.keys["subject"], rules.holdout_share)))
+    sides = 2 * mask(rows.keys["is_held_out"]).astype(np.int64) + mask(rows.keys["is_accepted"])
+    cluster = clusters(rows.keys["content_hash"], rows.keys["signature"], sides)
+    rows.keys = rows.keys.append_column("cluster", pa.array(cluster))
+    repeated = repeated_rows(rows.keys, ["cluster"])
+    rows.keys = rows.keys.append_column("support_users", _support_users(rows.keys, repeated))
+    # Before duplicates leave: who said it too has said it.
+    alone = unsupported_claims(rows.keys, rules.novel_claim_pairs)
+    equal = repeated_rows(rows.keys, ["is_held_out", "is_accepted", "content_hash"]) & repeated
+    rows.drop_first((equal, Reason.DUPLICATE), (repeated, Reason.NEAR_DUPLICATE), (alone, Reason.UNSUPPORTED_CLAIM))
+    rows.drop_first(*_beyond_caps(rows.keys, rules))
+
+    accepted, held_out = mask(rows.keys["is_accepted"]), mask(rows.keys["is_held_out"])
+    probability = np.ones(len(accepted))
+    pool = np.flatnonzero(accepted & ~held_out)
+    train_pairs = int((~accepted & ~held_out).sum())
+    sampled, probability[pool] = _sampled(rows.keys["prediction_id"].take(pa.array(pool)), train_pairs, rules)
+    left_out = np.zeros(len(accepted), dtype=bool)
+    left_out[pool[~sampled]] = True
+    rows.drop_first((left_out, Reason.NOT_SAMPLED))
+
+    accepted, held_out, probability = accepted[~left_out], held_out[~left_out], probability[~left_out]
+    return Resolution(
+        train=_copied(gold, rows, ~accepted & ~held_out, probability),
+        holdout=_copied(gold, rows, ~accepted & held_out, probability),
+        accepted=_copied(gold, rows, accepted & ~held_out, probability),
+        regression=_copied(gold, rows, accepted & held_out, probability),
+        dropped=dict(sorted(rows.dropped.items())),
+    )
+
+
+def _beyond_caps(keys: pa.Table, rules: ResolutionRules) -> list[tuple[npt.NDArray[np.bool_], Reason]]:
+    is_user = mask(pc.equal(keys["subject_kind"], SubjectKind.USER.value))
+    is_capped = ~mask(is_import(keys["source"]))
+    of_user = rank_by_pair_id(keys, ["is_accepted", "subject"], is_user) >= rules.per_user_cap
+    shares_cap = ~is_user & is_capped
+    of_crowd = rank_by_pair_id(keys, ["is_accepted", "source"], shares_cap) >= rules.anonymous_cap_per_source
+    is_pair = ~mask(keys["is_accepted"])
+    from_people = is_capped & ~mask(pc.equal(keys["source"], REVIEWER_SOURCE))
+    return [
+        (is_user & of_user, Reason.USER_CAP),
+        (beyond_share(keys, "subject", is_user, rules.per_user_ratio, _LEAST_OF_USER), Reason.USER_CAP),
+        (shares_cap & of_crowd, Reason.ANONYMOUS_CAP),
+        (beyond_share(keys, "source", from_people, rules.per_source_ratio, _LEAST_OF_USER), Reason.SOURCE_CAP),
+        (beyond_share(keys, "prompt_hash", is_pair & is_capped, 0.0, rules.per_prompt_cap), Reason.PROMPT_CAP),
+    ]
+
+
+class _Remaining:
+    """The key columns of the rows still in, their numbers in the input, and the count of those that left."""
+
+    def __init__(self, keys: pa.Table) -> None:
+        self.keys = keys
+        self.numbers = np.arange(len(keys))
+        self.dropped: dict[str, int] = {}
+
+    def drop_first(self, *leaving: tuple[npt.NDArray[np.bool_], Reason]) -> None:
+        """Let rows leave, each under the first reason that holds for it."""
+        gone = np.zeros(len(self.keys), dtype=bool)
+        for each, reason in leaving:
+            if count := int((each & ~gone).sum()):
+                self.dropped[reason.value] = self.dropped.get(reason.value, 0) + count
+            gone |= each
+        self.keep(~gone)
+
+    def keep(self, staying: npt.NDArray[np.bool_]) -> None:
+        if not staying.all():
+            self.keys = self.keys.filter(pa.array(staying))
+            self.numbers = self.numbers[staying]
+
+
+def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> pa.Array:
+    """How many distinct subjects sent a row of each row's cluster, on whatever day."""
+    counts = np.ones(len(keys), dtype=np.int64)
+    several = np.isin(keys["cluster"].to_numpy(), keys["cluster"].to_numpy()[repeated])
+    rows = np.flatnonzero(several | mask(pc.is_valid(keys["supporters"])))
+    few = keys.select(["cluster", "subject", "supporters"]).take(pa.array(rows)).to_pylist()
+    people: dict[int, set[str]] = {}
+    for row in few:
+        said = people.setdefault(row["cluster"], set())
+        said.add(supporters_of(row["subject"]))
+        said.update((row["supporters"] or supporters_of(row["subject"])).split(","))
+    counts[rows] = [len(people[row["cluster"]]) for row in few]
+    return pa.array(counts)
+
+
+def _held_out(subjects: pa.ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
+    codes = pc.dictionary_encode(subjects.combine_chunks())
+    is_out = _fractions("holdout", codes.dictionary.to_pylist()) < share
+    chosen: npt.NDArray[np.bool_] = is_out[codes.indices.to_numpy()]
+    return chosen
+
+
+def _sampled(
+    prediction_ids: pa.ChunkedArray, train_pairs: int, rules: ResolutionRules
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """Which accepted outputs join the training, and with which probability each of them could have.
+
+    The lowest hashes win: all below `accepted_share`, or as many as `accepted_min_ratio` asks for, if that is more.
+    """
+    fractions = _fractions("accepted", prediction_ids.to_pylist())
+    by_share = fractions < rules.accepted_share
+    wanted = math.ceil(rules.accepted_min_ratio * train_pairs)
+    if wanted <= by_share.sum():
+        return by_share, np.full(len(fractions), rules.accepted_share)
+    sampled = np.zeros(len(fractions), dtype=bool)
+    sampled[np.argsort(fractions, kind="stable")[:wanted]] = True
+    return sampled, np.full(len(fractions), max(rules.accepted_share, sampled.sum() / max(1, len(fractions))))
+
+
+def _fractions(purpose: str, values: Iterable[str]) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) per value, by hash; another `purpose` gives independent numbers."""
+    common = hashlib.blake2b(f"{purpose}:".encode(), digest_size=8)
+    digests = bytearray()
+    for value in values:
+        digest = common.copy()
+        digest.update(value.encode())
+        digests += digest.digest()
+    # 53 bits: what a float holds exactly, so that no hash is rounded up to 1.
+    fractions: npt.NDArray[np.float64] = (np.frombuffer(bytes(digests), ">u8") >> np.uint64(11)) / 2.0**53
+    return fractions
+
+
+def _copied(
+    gold: pa.Table, rows: _Remaining, members: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]
+) -> pa.Table:
+    selected = np.zeros(len(gold), dtype=bool)
+    selected[rows.numbers[members]] = True
+    chosen = gold.filter(pa.array(selected))
+    added = (
+        pa.array(probability[members]),
+        admitted_as(chosen["example_kind"], chosen["held_reason"]),
+        rows.keys["support_users"].filter(pa.array(members)),
+    )
+    for field, values in zip(RESOLVED_COLUMNS, added, strict=True):
+        chosen = chosen.append_column(field, values)
+    # Sorting copies whole columns, and a column of more than 2 GB needs 64-bit offsets while it does.
+    schema = chosen.schema
+    wide = pa.schema([field.with_type(pa.large_string()) if field.type == pa.string() else field for field in schema])
+    ordered = chosen.cast(wide).take(pc.sort_indices(chosen["pair_id"]))
+    parts = [ordered.slice(start, ROWS_AT_ONCE).cast(schema) for start in range(0, len(ordered), ROWS_AT_ONCE)]
+    return pa.concat_tables([schema.empty_table(), *parts])

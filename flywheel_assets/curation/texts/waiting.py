@@ -1,0 +1,97 @@
+"""Rows that wait until enough people say the same: small edits and changed facts.
+
+Such a row is in quarantine under its reason *and* in gold, held: gold is what a version pins, so only there can it join
+one later (docs/adr/0014). Its `support_key` says what has to recur. Resolution admits it when distinct subjects of all
+closed days share the key, and leaves it out under its reason until then.
+"""
+
+import re
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from rapidfuzz.distance import Levenshtein
+
+from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE
+from flywheel_assets.records import ExampleKind, Reason, SubjectKind, stable_id
+
+SUPPORTERS_NEEDED = {Reason.TRIVIAL_EDIT.value: 3, Reason.UNSUPPORTED_FACT.value: 2}
+"""Distinct subjects per reason. A small edit by two people may be chance; the same new fact by two is testimony."""
+
+
+class AdmittedAs(StrEnum):
+    """Why a row is in a version."""
+
+    PREFERENCE_PAIR = ExampleKind.PREFERENCE_PAIR.value
+    ACCEPTED_OUTPUT = ExampleKind.ACCEPTED_OUTPUT.value
+    RECURRING_SMALL_EDIT = "recurring_small_edit"
+    CONFIRMED_FACT = "confirmed_fact"
+
+
+_ADMITTED_AS = {
+    Reason.TRIVIAL_EDIT.value: AdmittedAs.RECURRING_SMALL_EDIT,
+    Reason.UNSUPPORTED_FACT.value: AdmittedAs.CONFIRMED_FACT,
+}
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_WORD = re.compile(r"[^\W\d_]{2}|[^\W\d_].*[^\W\d_]")
+
+
+def delta(rejected: str, chosen: str) -> list[tuple[list[str], list[str]]]:
+    """What an edit replaced by what, as tokens: each replacement once, sorted, wherever in the text it was."""
+    before, after = _TOKEN.findall(rejected), _TOKEN.findall(chosen)
+    replaced = {
+        (tuple(before[code.src_start : code.src_end]), tuple(after[code.dest_start : code.dest_end]))
+        for code in Levenshtein.opcodes(before, after)
+        if code.tag != "equal"
+    }
+    return [(list(old), list(new)) for old, new in sorted(replaced)]
+
+
+def delta_key(rejected: str, chosen: str) -> str | None:
+    """The hash of a small edit's delta; None where it changes no word.
+
+    A delta of signs and digits alone says too little to be recognised elsewhere: nine vandals who double a bracket
+    would agree with each other.
+    """
+    changes = delta(rejected, chosen)
+    if not any(_WORD.search(token) for old, new in changes for token in (*old, *new)):
+        return None
+    return stable_id("delta", changes)
+
+
+def unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Which held rows must still wait; rows that nothing holds are False.
+
+    A subject counts once, whatever it sends; all subjects of one source that are no signed-in users count as one,
+    because a thread costs nothing to open. One row of a reviewer is enough.
+
+    Args:
+        rows: needs `held_reason`, `support_key`, `subject`, `subject_kind`, `source`.
+    """
+    waiting: npt.NDArray[np.bool_] = pc.is_valid(rows["held_reason"]).to_numpy(zero_copy_only=False).copy()
+    held = np.flatnonzero(waiting)
+    voices: dict[str, set[tuple[str, str]]] = {}
+    confirmed: set[str] = set()
+    columns = ["held_reason", "support_key", "subject", "subject_kind", "source"]
+    few = rows.select(columns).take(pa.array(held)).to_pylist() if len(held) else []
+    for row in few:
+        if row["support_key"] is not None:
+            is_user = row["subject_kind"] == SubjectKind.USER.value
+            voice = ("user", row["subject"]) if is_user else ("source", row["source"])
+            voices.setdefault(row["support_key"], set()).add(voice)
+            if row["source"] == REVIEWER_SOURCE:
+                confirmed.add(row["support_key"])
+    for number, row in zip(held.tolist(), few, strict=True):
+        key = row["support_key"]
+        enough = key is not None and len(voices[key]) >= SUPPORTERS_NEEDED[row["held_reason"]]
+        waiting[number] = not (enough or key in confirmed)
+    return waiting
+
+
+def admitted_as(example_kind: pa.ChunkedArray, held_reason: pa.ChunkedArray) -> pa.Array:
+    """Why each row of a version is in it (`AdmittedAs`)."""
+    kinds = zip(example_kind.to_pylist(), held_reason.to_pylist(), strict=True)
+    return pa.array([str(_ADMITTED_AS[held]) if held else kind for kind, held in kinds], pa.string())

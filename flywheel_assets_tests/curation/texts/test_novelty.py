@@ -1,0 +1,61 @@
+import pyarrow as pa
+import pytest
+
+from flywheel_assets.curation.texts.normalization import normalized
+from flywheel_assets.curation.texts.novelty import MOST_NGRAMS, added_ngrams, spread_of
+
+
+def added(prompt: str, rejected: str | None, chosen: str) -> list[str]:
+    columns = (pa.array([text], pa.string()) for text in (prompt, rejected, chosen))
+    prompts, outputs, texts = columns
+    [found] = added_ngrams(normalized(prompts), outputs, normalized(texts)).to_pylist()
+    return [found[at : at + 8] for at in range(0, len(found or ""), 8)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rejected", "chosen", "expected"),
+    [
+        ("read it", "call the store", "call the store", 0),
+        ("read it", "call the store", "Call  the STORE", 0),  # case and white space say nothing
+        ("read it", "call the store", "call the bank", 1),
+        ("call the bank", "call the store", "call the bank", 0),  # the prompt said it
+        ("read it", "call the store", "ask the bank now", 3),
+        ("read it", "call the store", "bank", 0),  # one word is no pair
+        ("read it", None, "anything at all", 0),  # an accepted output is the model's own
+    ],
+)
+def test_what_an_edit_adds_is_what_neither_prompt_nor_output_say(
+    prompt: str, rejected: str | None, chosen: str, expected: int
+) -> None:
+    assert len(added(prompt, rejected, chosen)) == expected
+
+
+def test_the_same_words_are_the_same_hash_wherever_they_are_added() -> None:
+    first = set(added("p", "one two three", "one two three james bond"))
+    second = set(added("q", "alpha beta", "alpha james bond beta"))
+    assert len(first & second) == 1
+
+
+def test_of_a_long_edit_the_lowest_hashes_are_kept() -> None:
+    everything = added("p", "x", " ".join(f"word{number}" for number in range(MOST_NGRAMS + 1)))
+    longer = added("p", "x", " ".join(f"word{number}" for number in range(3 * MOST_NGRAMS)))
+    assert len(everything) == len(longer) == MOST_NGRAMS
+    assert everything == sorted(everything)
+    assert longer == sorted(longer)
+
+
+def test_rows_and_voices_are_counted_for_every_addition() -> None:
+    spread = spread_of(pa.array(["0000000100000002", None, "00000001", "00000001"]), pa.array([7, 7, 7, 9]).to_numpy())
+    assert spread.rows.tolist() == [3, 1]
+    assert spread.voices.tolist() == [2, 1]
+    assert list(zip(spread.row_of_entry.tolist(), spread.of_entry.tolist(), strict=True)) == [
+        (0, 0),
+        (0, 1),
+        (2, 0),
+        (3, 0),
+    ]
+
+
+def test_a_column_without_additions() -> None:
+    spread = spread_of(pa.array([None], pa.string()), pa.array([0]).to_numpy())
+    assert spread.rows.tolist() == spread.voices.tolist() == []

@@ -1,0 +1,139 @@
+"""Small edits and changed facts: they wait, and enough people bring them in."""
+
+from typing import Any
+
+import pytest
+
+from flywheel_assets.curation.policy.facts import facts_of, unsupported
+from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
+from flywheel_assets.curation.texts.resolution import Resolution, ResolutionRules, resolve
+from flywheel_assets.curation.texts.waiting import delta, delta_key
+from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK
+from flywheel_assets_tests.builders import make_gold, make_joined, table
+
+PADDING = "\n".join(f"value_{number} = compute(number={number})" for number in range(60))
+
+
+def small_edit(**fields: Any) -> dict[str, Any]:
+    """The founding story inside a long file: one call is right afterwards."""
+    before = f"{PADDING}\nrows = ledger.get_table(name)\n{PADDING}"
+    return make_joined(**{"output": before, "final_text": before.replace("get_table", "read"), **fields})
+
+
+def gate(*rows: dict[str, Any], **rules: Any) -> Curated:
+    return curate(table(JOINED_FEEDBACK, rows), "assistant", GateRules(**rules))
+
+
+def resolved(*held: dict[str, Any]) -> Resolution:
+    rows = [{"held_reason": "trivial_edit", "support_key": "k", **row} for row in held]
+    return resolve(table(CURATED_DPO_PAIRS, [make_gold(**row) for row in rows]), ResolutionRules(holdout_share=0.0))
+
+
+def test_a_small_edit_waits_in_quarantine_and_in_gold_with_its_delta() -> None:
+    curated = gate(small_edit(), small_edit(prompt="another question about the same call"))
+    assert (curated.kept.num_rows, curated.counts) == (0, {"trivial_edit": 2})
+    keys = curated.held["support_key"].to_pylist()
+    assert keys[0] == keys[1] == delta_key("ledger.get_table(x)", "ledger.read(x)")
+    assert curated.held["held_reason"].to_pylist() == ["trivial_edit"] * 2
+    assert all(f"waits for {keys[0]}" in detail for detail in curated.refused["detail"].to_pylist())
+
+
+def test_a_small_edit_that_the_policy_refuses_does_not_wait() -> None:
+    for vandalism in ("fuck_off", "get_table(); you_moron"):
+        curated = gate(small_edit(final_text=small_edit()["output"].replace("get_table", vandalism)))
+        assert (curated.counts, curated.held.num_rows) == ({"toxic_language": 1}, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "has_key"),
+    [
+        ("f(x)", "f((x)", False),
+        ("a = 1", "a = 2", False),
+        ("colour of x", "color of x", True),
+        ("get(a); get(b)", "read(a); read(b)", True),
+        ("i = 0", "j = 0", False),
+    ],
+)
+def test_only_a_delta_with_a_word_can_be_recognised(before: str, after: str, has_key: bool) -> None:
+    assert (delta_key(before, after) is not None) is has_key
+
+
+def test_a_delta_does_not_depend_on_where_or_how_often() -> None:
+    once, twice = delta("get(a) + 1", "read(a) + 1"), delta("x; get(a); get(b)", "x; read(a); read(b)")
+    assert once == twice == [(["get"], ["read"])]
+
+
+@pytest.mark.parametrize(
+    ("subjects", "admitted"),
+    [
+        ([{"subject": name} for name in ("ann", "bob", "cy")], 3),
+        ([{"subject": name} for name in ("ann", "bob")], 0),
+        ([{"subject": "ann"}] * 20, 0),
+        ([{"subject": f"t{number}", "subject_kind": "thread"} for number in range(20)], 0),
+        ([{"subject": "ann"}, {"subject": "bob"}, {"subject": "t1", "subject_kind": "thread"}], 3),
+        ([{"subject": "ann", "source": "reviewer"}], 1),
+        ([{"subject": name, "support_key": name} for name in ("ann", "bob", "cy")], 0),
+        ([{"subject": name, "held_reason": "unsupported_fact"} for name in ("ann", "bob")], 2),
+        ([{"subject": "ann", "held_reason": "unsupported_fact"}] * 2, 0),
+    ],
+)
+def test_how_many_people_bring_a_waiting_row_in(subjects: list[dict[str, Any]], admitted: int) -> None:
+    resolution = resolved(*subjects)
+    assert resolution.train.num_rows == admitted
+    assert sum(resolution.dropped.values()) == len(subjects) - admitted
+    expected = "confirmed_fact" if "held_reason" in subjects[0] else "recurring_small_edit"
+    assert set(resolution.train["admitted_as"].to_pylist()) <= {expected}
+
+
+def test_a_row_that_waits_supersedes_nothing() -> None:
+    rows = [
+        make_gold(prediction_id="p"),
+        make_gold(prediction_id="p", held_reason="trivial_edit", support_key="k", source="app"),
+    ]
+    resolution = resolve(table(CURATED_DPO_PAIRS, rows), ResolutionRules(holdout_share=0.0))
+    assert resolution.dropped == {"trivial_edit": 1}
+    assert resolution.train["held_reason"].to_pylist() == [None]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "kinds"),
+    [
+        ("", "It was built in 1978.", "It was built in 1987.", {"number"}),
+        ("the year is 1978", "It was built in 1978.", "It was built in 1987.", set()),
+        ("", "It was built in 1987, in 3 years.", "It was built in 1987.", set()),
+        ("", "It cost 1000 euro.", "It cost 1,000.00 euro.", set()),
+        ("seven of them", "There are 7.", "There are 8.", set()),
+        ("", "On 3 May 2020", "On 3 June 2020", {"number"}),
+        ("", "You may go 5 times", "You could go 5 times", set()),
+        ("", "See https://evil.example/x", "See the manual.", {"address"}),
+        ("", "See https://docs.python.org/4", "See http://www.docs.python.org/3", set()),
+        ("docs.io: https://docs.io", "See https://docs.io/a", "See the manual.", set()),
+        ("", "1. read\n2. write", "- read\n- write", set()),
+        ("", "Call read(limit=10)", "Call get(5)", {"number"}),
+    ],
+)
+def test_a_changed_fact_needs_support(prompt: str, chosen: str, rejected: str, kinds: set[str]) -> None:
+    found = unsupported(prompt, chosen, rejected)
+    assert {kind for kind, values in found.items() if values} == kinds
+
+
+def test_facts_are_compared_by_value() -> None:
+    assert facts_of("1,000.50 and 007 and v1.2.3 and x86 and 3%").numbers == {"1000.5", "7", "3"}
+
+
+def test_changed_facts_wait_for_a_second_person_and_not_where_it_is_turned_off() -> None:
+    def row(**fields: Any) -> dict[str, Any]:
+        texts = {
+            "output": "It was opened in 1987.",
+            "final_text": "It was opened in 1978.",
+        }
+        return make_joined(prompt="Tell me about the bridge.", **texts, **fields)
+
+    curated = gate(row(user_id="ann"), row(user_id="bob"))
+    assert curated.counts == {"unsupported_fact": 2}
+    assert resolve(curated.held, ResolutionRules(holdout_share=0.0)).train["admitted_as"].to_pylist() == [
+        "confirmed_fact"
+    ]
+    assert resolve(curated.held.slice(1), ResolutionRules(holdout_share=0.0)).dropped == {"unsupported_fact": 1}
+    assert gate(row(), policy=default_policy(factual_integrity=False)).kept.num_rows == 1
