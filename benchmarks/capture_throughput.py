@@ -69,7 +69,7 @@ def serve_fastapi(home: Path, with_pydantic: bool) -> None:
     import uvicorn
     from fastapi import FastAPI
 
-    from flywheel_assets.capture.segments import SegmentLog
+    from flywheel_assets.capture.log.segments import SegmentLog
     from flywheel_assets.capture.service import listening_socket
 
     event_log = SegmentLog(home / "landing")
@@ -86,8 +86,8 @@ def _add_msgspec_routes(app: Any, event_log: Any) -> None:
     import msgspec
     from fastapi import Request, Response
 
-    from flywheel_assets.capture.events import DecodedEvent, Reception, decode_cloud_event
-    from flywheel_assets.capture.framing import split_array
+    from flywheel_assets.capture.events.texts import DecodedEvent, Reception, decode_cloud_event
+    from flywheel_assets.capture.http.framing import split_array
 
     async def acknowledge(application: str, events: list[DecodedEvent]) -> Response:
         await event_log.append(application, [row for event in events for row in event.rows])
@@ -113,7 +113,7 @@ def _add_pydantic_routes(app: Any, event_log: Any) -> None:
     from fastapi import Body
     from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-    from flywheel_assets.capture.events import LandedRow
+    from flywheel_assets.capture.events.texts import LandedRow
     from flywheel_assets.lake.landing.disk import EventKind
     from flywheel_assets.records import event_id
 
@@ -229,7 +229,7 @@ def running(names: Sequence[str], folder: Path) -> Iterator[list[Server]]:
 
 
 def _created_key(home: Path) -> str:
-    from flywheel_assets.capture.keys import KeyRequest, create_key
+    from flywheel_assets.capture.auth.keys import KeyRequest, create_key
 
     return create_key(home / "capture_keys.json", KeyRequest("assistant", "benchmark"), datetime.now(UTC)).secret
 

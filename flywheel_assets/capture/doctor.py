@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from flywheel_assets.capture.access import is_loopback
+from flywheel_assets.capture.auth.access import is_loopback
+from flywheel_assets.capture.auth.keys import MOST_ACTIVE, Key, read_keys
 from flywheel_assets.capture.brokers.broker import broker_address
-from flywheel_assets.capture.keys import MOST_ACTIVE, Key, read_keys
-from flywheel_assets.capture.segment_file import leftover_segments
+from flywheel_assets.capture.log.segment_file import leftover_segments
 from flywheel_assets.capture.service import listening_socket
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.settings import Settings

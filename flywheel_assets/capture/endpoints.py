@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flywheel_assets.capture.events import DecodedEvent, LandedRow, Reception
-from flywheel_assets.capture.scores import decode_event, decode_label, decode_prediction, decode_text_edit
-from flywheel_assets.capture.wire import CloudEvent, Edit, ScoredCloudEvent
+from flywheel_assets.capture.events.scores import decode_event, decode_label, decode_prediction, decode_text_edit
+from flywheel_assets.capture.events.texts import DecodedEvent, LandedRow, Reception
+from flywheel_assets.capture.events.wire import CloudEvent, Edit, ScoredCloudEvent
 
 ONE_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"

@@ -21,7 +21,8 @@ import msgspec
 
 from flywheel_assets import records
 from flywheel_assets.capture.clock import Clock, system_clock
-from flywheel_assets.capture.events import (
+from flywheel_assets.capture.events.decoding import decoded
+from flywheel_assets.capture.events.texts import (
     IMPORT_PREFIX,
     DecodedEvent,
     LandedRow,
@@ -29,9 +30,8 @@ from flywheel_assets.capture.events import (
     landed_cloud_event,
     landed_edit,
 )
-from flywheel_assets.capture.refusals import decoded
-from flywheel_assets.capture.segments import SegmentLimits, SegmentLog
-from flywheel_assets.capture.wire import CloudEvent, Edit, Identifier, Prompt, Time
+from flywheel_assets.capture.events.wire import CloudEvent, Edit, Identifier, Prompt, Time
+from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import InvalidEventError, UnknownNameError
 
 LISTED_ERRORS = 100

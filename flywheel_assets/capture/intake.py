@@ -23,16 +23,16 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from flywheel_assets.capture import framing
-from flywheel_assets.capture.access import Access, Caller
-from flywheel_assets.capture.answers import Answer, EventResult, EventStatus, Refusal, RefusedError, json_response
-from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
+from flywheel_assets.capture.auth.access import Access, Caller
+from flywheel_assets.capture.auth.keys import Scope
 from flywheel_assets.capture.clock import Clock
 from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, CaptureLimits, Endpoint, EventLog
-from flywheel_assets.capture.events import LandedRow, Reception
-from flywheel_assets.capture.keys import Scope
-from flywheel_assets.capture.refusals import claimed_id
-from flywheel_assets.capture.telemetry import Telemetry
+from flywheel_assets.capture.events.decoding import claimed_id
+from flywheel_assets.capture.events.texts import LandedRow, Reception
+from flywheel_assets.capture.http import framing
+from flywheel_assets.capture.http.answers import Answer, EventResult, EventStatus, Refusal, RefusedError, json_response
+from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
+from flywheel_assets.capture.operations.telemetry import Telemetry
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import EventLogError, InvalidEventError
 

@@ -28,23 +28,23 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from flywheel_assets.capture.access import Access, is_loopback
-from flywheel_assets.capture.answers import RefusedError, http_problem, refused
-from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
-from flywheel_assets.capture.broker_log import BrokerLimits, BrokerLog
+from flywheel_assets.capture.auth.access import Access, is_loopback
+from flywheel_assets.capture.auth.keys import KeyStore
 from flywheel_assets.capture.brokers.broker import BrokerAddress, broker_address
+from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
 from flywheel_assets.capture.brokers.messages import largest_event_bytes
 from flywheel_assets.capture.brokers.opening import open_producer
-from flywheel_assets.capture.browser_script import browser_script
 from flywheel_assets.capture.clock import Clock, system_clock
-from flywheel_assets.capture.connection import BoundedConnection
 from flywheel_assets.capture.endpoints import ENDPOINTS, CaptureLimits, EventLog
+from flywheel_assets.capture.http.answers import RefusedError, http_problem, refused
+from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
+from flywheel_assets.capture.http.browser_script import browser_script
+from flywheel_assets.capture.http.connection import BoundedConnection
 from flywheel_assets.capture.intake import Intake, Receiver
-from flywheel_assets.capture.keys import KeyStore
-from flywheel_assets.capture.operations import Operations
-from flywheel_assets.capture.segments import SegmentLimits, SegmentLog
-from flywheel_assets.capture.shipping import ShippedLog, configured_shipper
-from flywheel_assets.capture.telemetry import Telemetry
+from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
+from flywheel_assets.capture.log.shipping import ShippedLog, configured_shipper
+from flywheel_assets.capture.operations.endpoints import Operations
+from flywheel_assets.capture.operations.telemetry import Telemetry
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import CaptureUnavailableError, SettingsError
 from flywheel_assets.settings import Settings

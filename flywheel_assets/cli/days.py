@@ -49,7 +49,7 @@ def import_(
 ) -> None:
     """Send existing telemetry through capture into today's landing; importing a file twice changes nothing."""
     from flywheel_assets.capture.importing import import_file
-    from flywheel_assets.capture.shipping import configured_shipper
+    from flywheel_assets.capture.log.shipping import configured_shipper
 
     load_application(application)
     with configured_shipper(settings()) or nullcontext():
@@ -72,7 +72,7 @@ def turn(
     moment = datetime.now(UTC)
     last = moment.date() if now else last_closed_day(moment)
     if now:
-        from flywheel_assets.capture.shipping import wait_until_shipped
+        from flywheel_assets.capture.log.shipping import wait_until_shipped
         from flywheel_assets.lake.landing.disk import wait_until_sealed
 
         with console.status("waiting for capture to seal its open segments"):

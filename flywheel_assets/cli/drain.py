@@ -24,12 +24,12 @@ def drain(
     Several may run side by side.
     """
     from flywheel_assets.capture.brokers.broker import broker_address
+    from flywheel_assets.capture.brokers.drain import drain as run
     from flywheel_assets.capture.brokers.opening import open_consumer
-    from flywheel_assets.capture.drain import drain as run
-    from flywheel_assets.capture.logs import log_json_lines
-    from flywheel_assets.capture.segments import SegmentLog
+    from flywheel_assets.capture.log.segments import SegmentLog
+    from flywheel_assets.capture.log.shipping import configured_shipper
+    from flywheel_assets.capture.operations.logs import log_json_lines
     from flywheel_assets.capture.service import segment_limits
-    from flywheel_assets.capture.shipping import configured_shipper
 
     address = broker_address(settings())
     if address is None:

@@ -26,7 +26,7 @@ def erase(
     yes: Yes = False,
 ) -> None:
     """Forget a person: rows in landing, tables, every version and export, then on disk; leaves a receipt."""
-    from flywheel_assets.capture.shipping import wait_until_shipped
+    from flywheel_assets.capture.log.shipping import wait_until_shipped
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.erasure import erase as erasure
     from flywheel_assets.lake.landing.disk import wait_until_sealed

@@ -7,8 +7,8 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from flywheel_assets.capture import keys as capture_keys
-from flywheel_assets.capture.keys import EVERY_APPLICATION, Key, KeyRequest, Scope
+from flywheel_assets.capture.auth import keys as capture_keys
+from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Key, KeyRequest, Scope
 from flywheel_assets.cli.terminal import app, console, known_applications
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.settings import settings

@@ -17,7 +17,7 @@ def capture() -> None:
     """Run the capture service and the review pages until interrupted; its log is JSON lines on standard error."""
     from functools import partial
 
-    from flywheel_assets.capture.logs import log_json_lines
+    from flywheel_assets.capture.operations.logs import log_json_lines
     from flywheel_assets.capture.service import serve
     from flywheel_assets.lake.tables.lake import Lake
     from flywheel_assets.review.pages import review_pages

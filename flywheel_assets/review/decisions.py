@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets import records
-from flywheel_assets.capture.events import REVIEWER_SOURCE, FeedbackLine, LandedRow, landed, timestamp
+from flywheel_assets.capture.events.texts import REVIEWER_SOURCE, FeedbackLine, LandedRow, landed, timestamp
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.files import sync_folder
 from flywheel_assets.records import PromptFormat, Signal

@@ -24,11 +24,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from flywheel_assets.capture.access import Access
-from flywheel_assets.capture.answers import RefusedError
-from flywheel_assets.capture.bodies import BodyReader, MemoryBudget
+from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.clock import Clock, system_clock
 from flywheel_assets.capture.endpoints import EventLog
+from flywheel_assets.capture.http.answers import RefusedError
+from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.errors import EventLogError
 from flywheel_assets.records import Signal
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, event_of

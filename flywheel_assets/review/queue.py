@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from flywheel_assets.capture.events import REVIEWER_SOURCE
+from flywheel_assets.capture.events.texts import REVIEWER_SOURCE
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.curation.texts.prompts import readable_prompts

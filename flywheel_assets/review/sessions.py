@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from flywheel_assets.capture.access import Access, is_loopback
-from flywheel_assets.capture.answers import RefusedError
+from flywheel_assets.capture.auth.access import Access, is_loopback
+from flywheel_assets.capture.auth.keys import Scope
 from flywheel_assets.capture.clock import Clock
-from flywheel_assets.capture.keys import Scope
+from flywheel_assets.capture.http.answers import RefusedError
 
 COOKIE = "flywheel_review"
 LONGEST_NAME = 80

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flywheel_assets.capture.events import LandedRow
+from flywheel_assets.capture.events.texts import LandedRow
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 JSON = {"content-type": "application/json"}

@@ -14,14 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flywheel_assets.capture.broker_log import BrokerLimits, BrokerLog
 from flywheel_assets.capture.brokers.broker import BrokerAddress, broker_address
+from flywheel_assets.capture.brokers.drain import DrainCounts, drain
+from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
 from flywheel_assets.capture.brokers.opening import open_consumer, open_producer
 from flywheel_assets.capture.client import FlywheelClient
 from flywheel_assets.capture.delivery import DeliveryLimits
-from flywheel_assets.capture.drain import DrainCounts, drain
-from flywheel_assets.capture.events import LandedRow
-from flywheel_assets.capture.segments import SegmentLog
+from flywheel_assets.capture.events.texts import LandedRow
+from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.errors import LogWriteError, SettingsError
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.settings import Settings

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flywheel_assets.capture.segments import SegmentLog
+from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets_tests.capture.samples import edit, landed, open_segments
 
 PROCESS = (

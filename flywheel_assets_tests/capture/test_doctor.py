@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from flywheel_assets import cli
 from flywheel_assets.capture import doctor
+from flywheel_assets.capture.auth.keys import KeyRequest, create_key, revoke_key
 from flywheel_assets.capture.doctor import Finding, Verdict, examine
-from flywheel_assets.capture.keys import KeyRequest, create_key, revoke_key
 from flywheel_assets.settings import Settings, settings
 from flywheel_assets_tests.capture.samples import NOON
 

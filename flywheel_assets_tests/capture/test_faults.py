@@ -16,15 +16,16 @@ import httpx
 import pytest
 
 from flywheel_assets.capture.endpoints import CaptureLimits
-from flywheel_assets.capture.events import Reception, decode_edit
-from flywheel_assets.capture.segment_file import recover
-from flywheel_assets.capture.segments import SegmentLimits, SegmentLog
+from flywheel_assets.capture.events.texts import Reception, decode_edit
+from flywheel_assets.capture.log.segment_file import recover
+from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.errors import LogWriteError
 from flywheel_assets.lake.daily._landed_lines import read_lines
 from flywheel_assets.lake.daily.landed_files import LandedFile
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH
+from flywheel_assets_tests.capture.log.test_segments import UNSEALED, WAIT_S, Disk, eventually, numbers, rows
 from flywheel_assets_tests.capture.samples import (
     NOON,
     Clock,
@@ -34,7 +35,6 @@ from flywheel_assets_tests.capture.samples import (
     open_segments,
     received_days,
 )
-from flywheel_assets_tests.capture.test_segments import UNSEALED, WAIT_S, Disk, eventually, numbers, rows
 
 EDITS = "/v1/assistant/edits"
 ZONE_PARTS = ("assistant", EventKind.FEEDBACK)
@@ -124,8 +124,8 @@ def test_a_living_process_takes_over_what_another_left(tmp_path: Path) -> None:
     """A process that is scaled away after a crash never starts again: another must publish what it acknowledged."""
     script = (
         "import sys, os, signal, pathlib\n"
-        "from flywheel_assets_tests.capture.test_segments import rows, UNSEALED\n"
-        "from flywheel_assets.capture.segments import SegmentLog\n"
+        "from flywheel_assets_tests.capture.log.test_segments import rows, UNSEALED\n"
+        "from flywheel_assets.capture.log.segments import SegmentLog\n"
         "log = SegmentLog(pathlib.Path(sys.argv[1]), UNSEALED)\n"
         "log.start()\n"
         "log.submit('assistant', rows(7)).result(10)\n"

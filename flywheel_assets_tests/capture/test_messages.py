@@ -16,7 +16,7 @@ from flywheel_assets.capture.brokers.messages import (
     split_rows,
     unpack,
 )
-from flywheel_assets.capture.events import LandedRow, Reception, decode_edit
+from flywheel_assets.capture.events.texts import LandedRow, Reception, decode_edit
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets_tests.capture.samples import NOON
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from flywheel_assets.capture.events import LandedRow
-from flywheel_assets.capture.segments import SegmentLimits, SegmentLog
+from flywheel_assets.capture.events.texts import LandedRow
+from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import LogWriteError
 from flywheel_assets.lake.landing.disk import CLOSED_FILE, EventKind, LandingZone
 from flywheel_assets_tests.capture.samples import Clock, folder_in_memory, landed, open_segments

@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from flywheel_assets.capture.endpoints import CaptureLimits
-from flywheel_assets.capture.segments import SegmentLimits
+from flywheel_assets.capture.log.segments import SegmentLimits
 from flywheel_assets.capture.service import RunningCapture, create_app, running_capture, serve
 from flywheel_assets.errors import QueueFullError, SettingsError
 from flywheel_assets.settings import Settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from flywheel_assets.capture.access import Access
+from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.service import RunningCapture, running_capture
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.review.decisions import DecisionIndex

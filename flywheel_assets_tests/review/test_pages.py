@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from flywheel_assets.capture.access import Access
-from flywheel_assets.capture.keys import KeyRequest, KeyStore, Scope, create_key, revoke_key
+from flywheel_assets.capture.auth.access import Access
+from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, Scope, create_key, revoke_key
 from flywheel_assets.capture.service import RunningCapture
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, GROUND_TRUTH

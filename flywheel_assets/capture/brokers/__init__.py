@@ -1,1 +1,1 @@
-"""Message brokers between capture and the landing zone: SQS and Kafka behind two small protocols."""
+"""The same through a queue: SQS or Kafka between capture and the landing zone."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from flywheel_assets.capture.events import LandedRow
+from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.lake.landing.disk import EventKind
 
 _VERSION = 1

@@ -10,10 +10,10 @@ def open_producer(address: BrokerAddress) -> Producer:
         SettingsError: the broker's package is not installed.
     """
     if address.kind is BrokerKind.SQS:
-        from flywheel_assets.capture.brokers.sqs import SqsProducer
+        from flywheel_assets.capture.brokers._sqs import SqsProducer
 
         return SqsProducer(address)
-    from flywheel_assets.capture.brokers.kafka import KafkaProducer
+    from flywheel_assets.capture.brokers._kafka import KafkaProducer
 
     return KafkaProducer(address)
 
@@ -25,9 +25,9 @@ def open_consumer(address: BrokerAddress) -> Consumer:
         SettingsError: the broker's package is not installed.
     """
     if address.kind is BrokerKind.SQS:
-        from flywheel_assets.capture.brokers.sqs import SqsConsumer
+        from flywheel_assets.capture.brokers._sqs import SqsConsumer
 
         return SqsConsumer(address)
-    from flywheel_assets.capture.brokers.kafka import KafkaConsumer
+    from flywheel_assets.capture.brokers._kafka import KafkaConsumer
 
     return KafkaConsumer(address)

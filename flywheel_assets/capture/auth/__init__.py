@@ -1,0 +1,1 @@
+"""Who may send: keys, scopes, webhook signatures and rates. Knows no event."""

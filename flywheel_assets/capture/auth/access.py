@@ -1,0 +1,251 @@
+"""Decides who may do what: keys, webhook signatures, pages of allowed origins, and rates.
+
+Without any key the service is *open*: whoever reaches it may use it, which is why `service` then listens on loopback
+only. Pages from elsewhere that a browser on this machine shows are not let in even then.
+
+A key comes as `Authorization: Bearer …`. A browser key, which is no secret, may also come as `?key=…`, because
+`navigator.sendBeacon` cannot set headers.
+"""
+
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from flywheel_assets.capture.auth._rates import Rates
+from flywheel_assets.capture.auth._signatures import SIGNATURE_HEADER, ReplayMemory, SignedHeaders
+from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Key, KeyStore, Scope
+from flywheel_assets.capture.clock import Clock, system_clock
+from flywheel_assets.capture.http.answers import Refusal, RefusedError
+from flywheel_assets.capture.http.bodies import is_compressed
+
+EVENTS_PER_S = 2_000.0
+_PREFLIGHT_S = "600"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request. `signed` is set until the body's signature was verified, and kept to remember its id."""
+
+    application: str
+    key_id: str | None = None
+    signed: SignedHeaders | None = None
+
+
+class Access:
+    """The decisions of one service; used from its event loop."""
+
+    def __init__(
+        self,
+        keys: KeyStore | None = None,
+        events_per_s: float = EVENTS_PER_S,
+        clock: Clock = system_clock,
+        rates: Rates | None = None,
+    ) -> None:
+        """Without `keys` everybody is let in."""
+        self._keys = keys
+        self._events_per_s = events_per_s
+        self._clock = clock
+        self._rates = rates or Rates()
+        self._replays = ReplayMemory()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no key is needed."""
+        return self._keys is None
+
+    def admit(self, request: Request, application: str, scope: Scope) -> Caller:
+        """Who sends this request, before its body is read; a signed one is only known after `verify`.
+
+        Raises:
+            RefusedError: 401 without a valid key, 403 where the key, its scope or the page's origin is the wrong
+                one, 429 where its rate is used up.
+        """
+        origin = request.headers.get("origin")
+        if self._keys is None:
+            # Not "the same host as this service": a page can make its own name resolve to this machine.
+            if origin is not None and not _is_loopback_origin(origin):
+                raise RefusedError(
+                    Refusal.FORBIDDEN,
+                    f"a page of {origin[:200]!r} may not send to a service without keys; create a browser key for it "
+                    "with `flywheel keys create --origin`",
+                )
+            return Caller(application)
+        if SIGNATURE_HEADER in request.headers and scope is Scope.WRITE:
+            return self._signed_caller(request, application)
+        key = self._key_of(request)
+        self._check_key(key, application, scope)
+        _check_origin(key, request, origin)
+        self._rates.check(key.key_id, key.events_per_s or self._events_per_s)
+        return Caller(application, key.key_id)
+
+    def check_key(self, presented: str, application: str, scope: Scope) -> Caller:
+        """Who holds this key, for a route that gets keys otherwise than as a header, for instance from a login form.
+
+        Raises:
+            RefusedError: 401 or 403.
+        """
+        if self._keys is None:
+            return Caller(application)
+        key = self._keys.find(presented)
+        if key is None:
+            raise _unknown_key()
+        self._check_key(key, application, scope)
+        return Caller(application, key.key_id)
+
+    def verify(self, caller: Caller, body: bytes) -> Caller:
+        """The caller of a signed request, once its body is there; any other caller unchanged.
+
+        Raises:
+            RefusedError: 401 where nobody we know signed it, 429 where that secret's rate is used up.
+        """
+        if caller.signed is None or self._keys is None:
+            return caller
+        signer = caller.signed.signer(body, self._keys.webhook_secrets(caller.application))
+        self._rates.check(signer.key_id, signer.events_per_s or self._events_per_s)
+        return replace(caller, key_id=signer.key_id)
+
+    def is_repeat(self, caller: Caller) -> bool:
+        """Whether this signed request was acknowledged before."""
+        signed = caller.signed
+        return signed is not None and self._replays.holds(caller.application, signed.webhook_id, self._now_s())
+
+    def acknowledged(self, caller: Caller) -> None:
+        """Remember a signed request whose events are durable."""
+        if caller.signed is not None:
+            self._replays.remember(caller.application, caller.signed.webhook_id, self._now_s())
+
+    def charge(self, caller: Caller, events: int) -> None:
+        """Count what a caller sent against its rate."""
+        if caller.key_id is not None:
+            self._rates.charge(caller.key_id, events)
+
+    def cors_headers(self, request: Request, application: str) -> dict[str, str]:
+        """What lets a page of an allowed origin read the answer; nothing for every other page."""
+        origin = request.headers.get("origin")
+        if origin is None or not self._may_read(origin, application):
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            # `sendBeacon` always asks with credentials. There are none here: no cookie is set or read.
+            "Access-Control-Allow-Credentials": "true",
+            "Access-Control-Expose-Headers": "Retry-After",
+            "Vary": "Origin",
+        }
+
+    def preflight_headers(self, request: Request, application: str) -> dict[str, str]:
+        """The answer to a browser that asks whether a page may send; it sends no key: any browser key's origin will do.
+
+        Raises:
+            RefusedError: no page of this origin may.
+        """
+        headers = self.cors_headers(request, application)
+        if not headers:
+            origin = request.headers.get("origin", "")
+            raise RefusedError(Refusal.FORBIDDEN, f"no browser key allows pages of {origin[:200]!r}")
+        return headers | {
+            "Access-Control-Allow-Methods": "POST",
+            "Access-Control-Allow-Headers": "authorization, content-type",
+            "Access-Control-Max-Age": _PREFLIGHT_S,
+        }
+
+    def _may_read(self, origin: str, application: str) -> bool:
+        return _is_loopback_origin(origin) if self._keys is None else origin in self._keys.origins(application)
+
+    def _signed_caller(self, request: Request, application: str) -> Caller:
+        assert self._keys is not None
+        if is_compressed(request):
+            raise RefusedError(
+                Refusal.CONTENT_TYPE, "a signed body must come uncompressed: the signature is over its bytes"
+            )
+        signed = SignedHeaders.read(request.headers, self._clock())
+        if not self._keys.webhook_secrets(application):
+            raise RefusedError(
+                Refusal.UNAUTHORIZED,
+                "signed webhooks need a secret: `flywheel keys create --webhook` makes one for an application",
+            )
+        return Caller(application, signed=signed)
+
+    def _key_of(self, request: Request) -> Key:
+        assert self._keys is not None
+        scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            key = self._keys.find(presented.strip())
+        else:
+            # Addresses end up in the logs of proxies: nothing secret is read from them.
+            key = self._keys.find(request.query_params.get("key", ""))
+            key = key if key is not None and key.is_for_browsers else None
+        if key is None:
+            raise _unknown_key()
+        return key
+
+    def _check_key(self, key: Key, application: str, scope: Scope) -> None:
+        if not key.opens(application):
+            place = "the whole service" if application == EVERY_APPLICATION else repr(application[:80])
+            raise RefusedError(Refusal.FORBIDDEN, f"key {key.key_id} is for {key.application!r}, not for {place}")
+        if scope not in key.scopes:
+            raise RefusedError(
+                Refusal.FORBIDDEN, f"key {key.key_id} has the scopes {', '.join(key.scopes)}; needed: {scope}"
+            )
+
+    def _now_s(self) -> float:
+        return self._clock().timestamp()
+
+
+def require_scope(request: Request, application: str, scope: Scope) -> Caller:
+    """For any route of the service: who sends this request, if they may; the service answers the `RefusedError`.
+
+    `application` is its name, or `keys.EVERY_APPLICATION` for what belongs to none of them.
+    """
+    access = request.app.state.access
+    assert isinstance(access, Access)
+    return access.admit(request, application, scope)
+
+
+def _check_origin(key: Key, request: Request, origin: str | None) -> None:
+    if key.is_for_browsers:
+        if origin not in key.origins:
+            raise RefusedError(
+                Refusal.FORBIDDEN,
+                f"browser key {key.key_id} works from pages of {', '.join(key.origins)}; this came from "
+                f"{(origin or 'no page')[:200]!r}. Servers use a key without origins",
+            )
+    elif origin is not None and not _is_same_origin(request, origin):
+        raise RefusedError(
+            Refusal.FORBIDDEN,
+            f"key {key.key_id} is a secret, and a page of {origin[:200]!r} shows it to everybody: revoke it and create "
+            "a browser key with `flywheel keys create --origin`",
+        )
+
+
+def _unknown_key() -> RefusedError:
+    # One sentence for missing, mistyped and revoked keys: which of them it was is nobody's business.
+    return RefusedError(
+        Refusal.UNAUTHORIZED, "no valid key: send `Authorization: Bearer <key>`; `flywheel keys create` makes one"
+    )
+
+
+def _is_loopback_origin(origin: str) -> bool:
+    return is_loopback(urlsplit(origin).hostname or "") if _is_sane(origin) else False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this name or address can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_same_origin(request: Request, origin: str) -> bool:
+    return _is_sane(origin) and urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _is_sane(origin: str) -> bool:
+    try:
+        return bool(urlsplit(origin).netloc)
+    except ValueError:
+        return False

@@ -1,0 +1,238 @@
+"""Events of classification applications: scored predictions and late labels, as CloudEvents or in the team's own JSON.
+
+`/events` takes CloudEvents like any application's, with `features` and `score` where a text has `prompt` and `output`.
+`/predictions` and `/labels` take the JSON that the team has already, whose fields the application's `FieldMapping`
+names; what it does not name is not stored. Such a prediction's key is its event's id; a label has the hash of its whole
+document, so that sending it again changes nothing and another label for the same prediction is another event.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from flywheel_assets import records
+from flywheel_assets.capture.events.decoding import decoded, shortened
+from flywheel_assets.capture.events.texts import (
+    DecodedEvent,
+    FeedbackLine,
+    Reception,
+    check_envelope,
+    check_sender,
+    decode_cloud_event,
+    decode_edit,
+    landed,
+    landed_cloud_event,
+    timestamp,
+)
+from flywheel_assets.capture.events.wire import FeedbackCloudEvent, Identifier, ScoreData, ScoredCloudEvent, label_word
+from flywheel_assets.curation.labels.score_contract import FieldMapping, ScoreContract
+from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.records import Signal
+
+PREDICTIONS_SOURCE = "predictions-api"
+LABELS_SOURCE = "labels-api"
+_TIME = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class ScoreLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One landed line with the columns of `records.SCORED_EVENT`; null columns are left out."""
+
+    event_id: str
+    received_at: str
+    occurred_at: str
+    source: str
+    prediction_id: str
+    do_not_train: bool
+    features: str
+    score: float
+    model_version: str | None = None
+    user_id: str | None = None
+    thread_id: str | None = None
+    amount: float | None = None
+    segment: str | None = None
+    action: str | None = None
+    allow_propensity: float | None = None
+
+
+_event_decoder: msgspec.json.Decoder[ScoredCloudEvent | FeedbackCloudEvent] = msgspec.json.Decoder(
+    ScoredCloudEvent | FeedbackCloudEvent
+)
+_document_decoder = msgspec.json.Decoder(dict[str, Any])
+_features_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def decode_event(element: bytes, reception: Reception) -> DecodedEvent:
+    """One CloudEvent, as the application's kind reads it.
+
+    Raises:
+        InvalidEventError: it cannot be accepted; the message says what is wrong.
+    """
+    if reception.contract is None:
+        return decode_cloud_event(element, reception)
+    event = decoded(element, _event_decoder)
+    check_sender(event.source)
+    if isinstance(event, FeedbackCloudEvent):
+        _check_feedback(event, reception.contract)
+        return landed_cloud_event(event, reception, event.source, event.id)
+    check_envelope(event)
+    key = records.event_id(reception.application, event.source, event.id)
+    data = event.data
+    line = _score_line(
+        msgspec.structs.replace(
+            data, prediction_id=data.prediction_id or event.id, user_id=data.user_id or event.subject
+        ),
+        reception,
+        event.source,
+        key,
+        reception.occurred_at(event.time, "time"),
+    )
+    return DecodedEvent(event.id, key, (landed(EventKind.PREDICTION, line),))
+
+
+def decode_text_edit(element: bytes, reception: Reception) -> DecodedEvent:
+    """One edit; a classifier's predictions are no texts.
+
+    Raises:
+        InvalidEventError: it cannot be accepted, or the application is a classifier.
+    """
+    if reception.contract is not None:
+        raise InvalidEventError(
+            f"{reception.application} is a classification application: send its predictions to "
+            f"/v1/{reception.application}/predictions and labels to /v1/{reception.application}/labels"
+        )
+    return decode_edit(element, reception)
+
+
+def decode_prediction(element: bytes, reception: Reception) -> DecodedEvent:
+    """One scored prediction in the team's own JSON.
+
+    Raises:
+        InvalidEventError: it cannot be accepted; the message names the field as the team calls it.
+    """
+    document, names = _opened(element, reception)
+    prediction_id = document.required(names.key, Identifier)
+    data = ScoreData(
+        prediction_id=prediction_id,
+        score=document.required(names.score, Annotated[float, msgspec.Meta(ge=0, le=1)]),
+        features=document.required(names.features, dict[str, float | str | bool | None]),
+        model_version=document.optional(names.model_version, Identifier),
+        user_id=document.optional(names.entity, Identifier),
+        amount=document.optional(names.amount, float),
+        segment=document.optional(names.segment, Identifier),
+        action=document.optional(names.action, Identifier),
+        allow_propensity=document.optional(names.allow_propensity, Annotated[float, msgspec.Meta(gt=0, le=1)]),
+        do_not_train=bool(document.optional(names.do_not_train, bool)),
+    )
+    occurred_at = reception.occurred_at(document.optional(names.prediction_time, _TIME), names.prediction_time)
+    key = records.event_id(reception.application, PREDICTIONS_SOURCE, prediction_id)
+    line = _score_line(data, reception, PREDICTIONS_SOURCE, key, occurred_at)
+    return DecodedEvent(prediction_id, key, (landed(EventKind.PREDICTION, line),))
+
+
+def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
+    """One label in the team's own JSON.
+
+    Raises:
+        InvalidEventError: it cannot be accepted; the message names the field as the team calls it.
+    """
+    document, names = _opened(element, reception)
+    prediction_id = document.required(names.key, Identifier)
+    label = label_word(document.required(names.label, bool | Identifier))
+    _check_label(label, _contract(reception), names.label)
+    known_at = document.optional(names.known_at, _TIME)
+    key = records.event_id(reception.application, LABELS_SOURCE, records.stable_id(document.values))
+    line = FeedbackLine(
+        event_id=key,
+        received_at=timestamp(reception.received_at),
+        occurred_at=reception.occurred_at(document.optional(names.label_time, _TIME), names.label_time),
+        source=LABELS_SOURCE,
+        prediction_id=prediction_id,
+        signal=Signal.LABEL,
+        do_not_train=bool(document.optional(names.do_not_train, bool)),
+        sampling_probability=1.0,
+        label=label,
+        labeling_source=document.optional(names.labeling_source, Identifier),
+        known_at=None if known_at is None else reception.occurred_at(known_at, names.known_at),
+    )
+    return DecodedEvent(prediction_id, key, (landed(EventKind.FEEDBACK, line),))
+
+
+class _Document:
+    """A team's own JSON object, read by dotted paths."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+
+    def optional(self, path: str, kind: Any) -> Any:
+        """The value at a path as `kind`; None where it is absent or null."""
+        value: Any = self.values
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is None:
+            return None
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise InvalidEventError(shortened(f"`{path}`: {error}")) from None
+
+    def required(self, path: str, kind: Any) -> Any:
+        """The value at a path as `kind`; an error where it is absent or null."""
+        value = self.optional(path, kind)
+        if value is None:
+            raise InvalidEventError(f"`{path}` is missing; the application's field mapping says that it is there")
+        return value
+
+
+def _opened(element: bytes, reception: Reception) -> tuple[_Document, FieldMapping]:
+    """A team's own JSON object and the names of its fields."""
+    names = _contract(reception).mapping
+    values: dict[str, Any] = decoded(element, _document_decoder)
+    return _Document(values), names
+
+
+def _contract(reception: Reception) -> ScoreContract:
+    if reception.contract is None:
+        raise InvalidEventError(
+            f"{reception.application} is no classification application: send CloudEvents to "
+            f"/v1/{reception.application}/events, or edits to /v1/{reception.application}/edits"
+        )
+    return reception.contract
+
+
+def _score_line(data: ScoreData, reception: Reception, source: str, key: str, occurred_at: str) -> ScoreLine:
+    assert reception.contract is not None
+    if problem := reception.contract.problem(data.features):
+        raise InvalidEventError(problem)
+    return ScoreLine(
+        event_id=key,
+        received_at=timestamp(reception.received_at),
+        occurred_at=occurred_at,
+        source=source,
+        prediction_id=str(data.prediction_id),
+        do_not_train=data.do_not_train,
+        features=_features_encoder.encode(data.features).decode(),
+        score=data.score,
+        model_version=data.model_version,
+        user_id=data.user_id,
+        thread_id=data.thread_id,
+        amount=data.amount,
+        segment=data.segment,
+        action=data.action,
+        allow_propensity=data.allow_propensity,
+    )
+
+
+def _check_feedback(event: FeedbackCloudEvent, contract: ScoreContract) -> None:
+    if event.data.signal is Signal.EDIT:
+        raise InvalidEventError("signal 'edit' is about a text, and this application's predictions are scores")
+    if event.data.signal is Signal.LABEL and event.data.label is not None:
+        _check_label(label_word(event.data.label), contract, "label")
+
+
+def _check_label(label: str, contract: ScoreContract, field: str) -> None:
+    valid = (contract.positive_label, contract.negative_label)
+    if label not in valid:
+        raise InvalidEventError(f"`{field}` is {label[:80]!r}; valid: {', '.join(valid)}")

@@ -1,0 +1,134 @@
+"""Reads request bodies within bounds: of one body, inflated or not, of its time, and of all bodies together."""
+
+import asyncio
+import zlib
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect, Request
+
+from flywheel_assets.capture.http.answers import Refusal, RefusedError
+
+BODY_TIMEOUT_S = 60.0
+
+_GZIP_WINDOW_BITS = 31  # gzip framing only: zlib's own format and raw deflate are not what the header says
+_INFLATED_AT_ONCE_BYTES = 256 * 2**10
+_REQUEST_OVERHEAD_BYTES = 16 * 2**10  # what a request costs before its first byte: connection, task, headers
+
+
+class MemoryBudget:
+    """Bytes that the bodies of all requests of this process may hold together; used from one event loop."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+
+    def share(self) -> "Share":
+        """One request's part of the budget, for a `with` block that gives it back."""
+        return Share(self)
+
+
+class Share:
+    """What one request holds of the budget; entering it raises `RefusedError` when the budget is used up."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._held_bytes = 0
+
+    def __enter__(self) -> "Share":
+        self.take(_REQUEST_OVERHEAD_BYTES)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.held_bytes -= self._held_bytes
+
+    def take(self, size_bytes: int) -> None:
+        """Count more bytes of this request.
+
+        Raises:
+            RefusedError: together with what other requests hold it would be too much.
+        """
+        budget = self._budget
+        if budget.held_bytes + size_bytes > budget.limit_bytes:
+            raise RefusedError(
+                Refusal.OVERLOADED, f"the requests in progress hold {budget.held_bytes} bytes; try again later"
+            )
+        budget.held_bytes += size_bytes
+        self._held_bytes += size_bytes
+
+
+@dataclass(frozen=True)
+class BodyReader:
+    """How every body is read."""
+
+    limit_bytes: int
+    timeout_s: float = BODY_TIMEOUT_S
+
+    async def read(self, request: Request, share: Share) -> bytes:
+        """The whole body, inflated where it came as gzip.
+
+        Raises:
+            RefusedError: it is larger than the limit, is not the gzip it claims to be, takes too long, its sender
+                went away, or there is no room for it beside the others.
+        """
+        is_gzip = _is_gzip(request)
+        # Counted while it streams: Content-Length may lie or be absent.
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and len(declared) < 20 and int(declared) > self.limit_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await (self._inflated(request, share) if is_gzip else self._plain(request, share))
+        except TimeoutError:
+            raise RefusedError(Refusal.TIMEOUT, f"the body did not arrive within {self.timeout_s:g} s") from None
+        except ClientDisconnect:
+            raise RefusedError(Refusal.DISCONNECTED, "the client went away before the body was complete") from None
+
+    async def _plain(self, request: Request, share: Share) -> bytes:
+        body = bytearray()
+        async for chunk in request.stream():
+            if chunk:  # the end of the stream is an empty one
+                self._append(body, chunk, share)
+        return bytes(body)
+
+    async def _inflated(self, request: Request, share: Share) -> bytes:
+        body = bytearray()
+        gzip = zlib.decompressobj(_GZIP_WINDOW_BITS)
+        try:
+            async for chunk in request.stream():
+                while chunk:
+                    self._append(body, gzip.decompress(chunk, _INFLATED_AT_ONCE_BYTES), share)
+                    chunk = gzip.unconsumed_tail
+                    if gzip.unused_data:
+                        raise RefusedError(Refusal.MALFORMED_BODY, "unexpected bytes after the end of the gzip body")
+                    await asyncio.sleep(0)  # 64 KB may become 64 MB: other requests come in between
+        except zlib.error:
+            raise RefusedError(Refusal.MALFORMED_BODY, "content-encoding is gzip, but the body is not") from None
+        if not gzip.eof:
+            raise RefusedError(Refusal.MALFORMED_BODY, "the gzip body ends in the middle")
+        return bytes(body)
+
+    def _append(self, body: bytearray, chunk: bytes, share: Share) -> None:
+        if len(body) + len(chunk) > self.limit_bytes:
+            raise self._too_large()
+        share.take(len(chunk))
+        body += chunk
+
+    def _too_large(self) -> RefusedError:
+        return RefusedError(
+            Refusal.TOO_LARGE, f"the request is larger than {self.limit_bytes} bytes; send fewer events at a time"
+        )
+
+
+def is_compressed(request: Request) -> bool:
+    """Whether the body's bytes on the wire differ from what was meant."""
+    return request.headers.get("content-encoding", "identity").strip().lower() != "identity"
+
+
+def _is_gzip(request: Request) -> bool:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        # `gzip, gzip` too: a bomb in a bomb.
+        raise RefusedError(
+            Refusal.CONTENT_TYPE, f"content-encoding is {encoding[:80]!r}; valid: identity, or gzip once"
+        )
+    return encoding == "gzip"

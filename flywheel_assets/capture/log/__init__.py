@@ -1,0 +1,1 @@
+"""Makes events durable: segments on disk, and their way to S3."""

@@ -1,0 +1,1 @@
+"""Health, metrics, OpenAPI and logs of the service."""

@@ -1,0 +1,194 @@
+"""A classifier's predictions and labels: the documented JSON as it stands, CloudEvents, and what is refused and how."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from flywheel_assets.capture.events.scores import decode_event, decode_label, decode_prediction, decode_text_edit
+from flywheel_assets.capture.events.texts import DecodedEvent, Reception
+from flywheel_assets.capture.service import running_capture
+from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
+from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.lake.daily._landed_lines import read_lines
+from flywheel_assets.lake.daily.landed_files import LandedFile
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, RAW_SCORES
+from flywheel_assets_tests.builders import NOON
+
+CONTRACT = ScoreContract(
+    features={"avg_transaction_amount_last_7d": FeatureType.NUMBER, "country": FeatureType.TEXT},
+    mapping=FieldMapping(
+        key="transaction_id",
+        score="prediction.fraud_probability",
+        label="ground_truth.is_fraud",
+        labeling_source="ground_truth.labeling_source",
+        label_time="ground_truth.timestamp",
+        entity="card",
+    ),
+)
+FRAUD = Reception("fraud", NOON, CONTRACT)
+TEXT = Reception("assistant", NOON)
+# As the issue and the README show them.
+PREDICTION: dict[str, Any] = {
+    "transaction_id": "txn_12345abc",
+    "prediction": {"fraud_probability": 0.62},
+    "features": {"avg_transaction_amount_last_7d": 75.20, "country": "NL"},
+}
+LABEL: dict[str, Any] = {
+    "transaction_id": "txn_12345abc",
+    "ground_truth": {
+        "is_fraud": True,
+        "labeling_source": "user_dispute_confirmed_by_analyst",
+        "timestamp": "2023-10-28T09:00:00Z",
+    },
+}
+
+
+def line(event: DecodedEvent) -> dict[str, Any]:
+    [row] = event.rows
+    found: dict[str, Any] = json.loads(row.line)
+    return found
+
+
+def prediction(document: dict[str, Any], reception: Reception = FRAUD) -> dict[str, Any]:
+    return line(decode_prediction(msgspec.json.encode(document), reception))
+
+
+def label(document: dict[str, Any], reception: Reception = FRAUD) -> dict[str, Any]:
+    return line(decode_label(msgspec.json.encode(document), reception))
+
+
+def cloud_event(kind: str, data: dict[str, Any], **more: Any) -> bytes:
+    envelope = {"specversion": "1.0", "id": "e1", "source": "scorer", "type": f"flywheel.{kind}", "data": data}
+    return msgspec.json.encode({**envelope, **more})
+
+
+def test_the_documented_prediction_is_read_as_it_stands() -> None:
+    found = prediction({**PREDICTION, "card": "card-9", "amount": 120, "extra": {"is": "not stored"}})
+    assert (found["prediction_id"], found["score"], found["user_id"]) == ("txn_12345abc", 0.62, "card-9")
+    assert json.loads(found["features"]) == PREDICTION["features"]
+    assert (found["amount"], found["source"]) == (120.0, "predictions-api")
+    assert "extra" not in json.dumps(found)
+
+
+def test_the_documented_label_is_read_as_it_stands() -> None:
+    found = label(LABEL)
+    assert (found["prediction_id"], found["signal"], found["label"]) == ("txn_12345abc", "label", "true")
+    assert found["labeling_source"] == "user_dispute_confirmed_by_analyst"
+    assert found["occurred_at"] == "2023-10-28T09:00:00.000000Z"
+
+
+def test_a_label_sent_again_is_the_same_event_and_another_one_is_not() -> None:
+    other = {**LABEL, "ground_truth": {**LABEL["ground_truth"], "is_fraud": False}}
+    assert label(LABEL)["event_id"] == label(LABEL)["event_id"] != label(other)["event_id"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"features": {"country": "NL"}}, "feature `avg_transaction_amount_last_7d` is missing; valid: a number"),
+        (
+            {"features": {"avg_transaction_amount_last_7d": "75", "country": "NL"}},
+            "feature `avg_transaction_amount_last_7d` is a text; valid: a number or null",
+        ),
+        (
+            {"features": {"avg_transaction_amount_last_7d": True, "country": "NL"}},
+            "feature `avg_transaction_amount_last_7d` is a boolean; valid: a number or null",
+        ),
+        ({"features": {"avg_transaction_amount_last_7d": 1, "country": ["NL"]}}, "`features`: Expected"),
+        ({"features": None}, "`features` is missing"),
+        ({"prediction": {"fraud_probability": 1.2}}, "`prediction.fraud_probability`: Expected `float` <= 1"),
+        ({"prediction": {}}, "`prediction.fraud_probability` is missing"),
+        ({"prediction": 0.62}, "`prediction.fraud_probability` is missing"),
+        ({"transaction_id": ""}, "`transaction_id`: Expected `str` of length >= 1"),
+        ({"allow_propensity": 0}, "`allow_propensity`: Expected `float` > 0"),
+        ({"occurred_at": (NOON + timedelta(days=3)).isoformat()}, "occurred_at is 2026-03-05"),
+    ],
+)
+def test_a_wrong_prediction_is_refused_with_the_field_named(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidEventError, match=complaint):
+        prediction({**PREDICTION, **change})
+
+
+@pytest.mark.parametrize(
+    ("truth", "complaint"),
+    [
+        ({"is_fraud": "maybe"}, "`ground_truth.is_fraud` is 'maybe'; valid: true, false"),
+        ({}, "`ground_truth.is_fraud` is missing"),
+        ({"is_fraud": 1}, "`ground_truth.is_fraud`: Expected"),
+        ({"is_fraud": True, "timestamp": "yesterday"}, "`ground_truth.timestamp`: Invalid RFC3339"),
+    ],
+)
+def test_a_wrong_label_is_refused_with_the_field_named(truth: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidEventError, match=complaint):
+        label({"transaction_id": "t", "ground_truth": truth})
+
+
+def test_a_missing_value_is_null_and_allowed() -> None:
+    nulls = dict.fromkeys(CONTRACT.features)
+    assert json.loads(prediction({**PREDICTION, "features": nulls})["features"]) == nulls
+
+
+def test_cloud_events_carry_features_and_labels() -> None:
+    data = {"features": PREDICTION["features"], "score": 0.1, "segment": "web", "action": "block"}
+    scored = line(decode_event(cloud_event("prediction", data, subject="card-1"), FRAUD))
+    assert (scored["prediction_id"], scored["user_id"], scored["action"]) == ("e1", "card-1", "block")
+    data = {"prediction_id": "e1", "signal": "label", "label": False, "labeling_source": "analyst"}
+    labelled = line(decode_event(cloud_event("feedback", {**data, "known_at": NOON.isoformat()}), FRAUD))
+    assert (labelled["label"], labelled["labeling_source"]) == ("false", "analyst")
+    assert labelled["known_at"] == "2026-03-02T12:00:00.000000Z"
+
+
+@pytest.mark.parametrize(
+    ("decode", "element", "reception", "complaint"),
+    [
+        (decode_text_edit, b"{}", FRAUD, "fraud is a classification application: send its predictions to"),
+        (decode_prediction, b"{}", TEXT, "assistant is no classification application"),
+        (decode_label, b"{}", TEXT, "assistant is no classification application"),
+        (decode_event, cloud_event("prediction", {"prompt": "p", "output": "o"}), FRAUD, "unknown field `prompt`"),
+        (
+            decode_event,
+            cloud_event("feedback", {"prediction_id": "p", "signal": "edit", "final_text": "t"}),
+            FRAUD,
+            "signal 'edit' is about a text",
+        ),
+        (
+            decode_event,
+            cloud_event("feedback", {"prediction_id": "p", "signal": "thumb", "value": 1, "labeling_source": "x"}),
+            FRAUD,
+            "signal 'thumb' cannot carry `labeling_source`",
+        ),
+        (decode_event, cloud_event("prediction", {}, source="reviewer"), TEXT, "data"),
+        (
+            decode_event,
+            cloud_event("prediction", {"features": PREDICTION["features"], "score": 0.5}, source="reviewer"),
+            FRAUD,
+            "source 'reviewer' is reserved",
+        ),
+    ],
+)
+def test_what_belongs_to_the_other_kind_of_application_is_refused(
+    decode: Any, element: bytes, reception: Reception, complaint: str
+) -> None:
+    with pytest.raises(InvalidEventError, match=complaint):
+        decode(element, reception)
+
+
+def test_both_examples_over_http_become_lines_that_the_lake_reads(tmp_path: Path) -> None:
+    applications = {"fraud": CONTRACT, "assistant": None}
+    with running_capture(tmp_path, applications, clock=lambda: NOON) as capture:
+        for path, document in (("predictions", PREDICTION), ("labels", LABEL)):
+            answer = httpx.post(f"{capture.url}/v1/fraud/{path}", json=[document])
+            assert (answer.status_code, answer.json()["accepted"]) == (202, 1), answer.text
+        refused = httpx.post(f"{capture.url}/v1/fraud/predictions", json={**PREDICTION, "features": {}})
+        assert refused.status_code == 400
+        assert "avg_transaction_amount_last_7d" in refused.json()["results"][0]["error"]
+    for kind, spec in (("prediction", RAW_SCORES), ("feedback", GROUND_TRUTH)):
+        segments = sorted((tmp_path / "fraud" / kind).rglob("received_date=*/*.jsonl"))
+        with LandedFile(tmp_path / f"{kind}.parquet", spec, NOON.date()) as file:
+            found = read_lines(segments, file)
+        assert (found.events, found.refused) == (1, ())

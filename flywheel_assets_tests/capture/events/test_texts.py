@@ -1,0 +1,263 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flywheel_assets import records
+from flywheel_assets.capture.events.texts import DecodedEvent, Reception, decode_cloud_event, decode_edit
+from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets_tests.capture.samples import NOON, edit, feedback_event, prediction_event
+
+RECEPTION = Reception("assistant", NOON)
+WEIRD_TEXTS = [
+    "",
+    "\0",
+    "a\0b",
+    "\u05e9\u05dc\u05d5\u05dd \u202egnp",
+    "👩‍👩‍👧 🇪🇺",
+    "\u2028\u2029",
+    "\x1b[31m\r\n\t\x7f",
+    "é" * 500_000,
+]
+
+
+def cloud_event(event: Any) -> DecodedEvent:
+    return decode_cloud_event(json.dumps(event).encode(), RECEPTION)
+
+
+def row(decoded: DecodedEvent, index: int = 0) -> dict[str, Any]:
+    line = decoded.rows[index].line
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    fields: dict[str, Any] = json.loads(line)
+    return fields
+
+
+def test_a_prediction_lands_with_the_columns_of_its_schema() -> None:
+    data = {"model_version": "m7", "user_id": "ann", "thread_id": "t", "do_not_train": True, "prediction_id": "x"}
+    landed = row(cloud_event(prediction_event(data=data, time="2026-03-02T10:00:00.5+02:00")))
+    assert landed == {
+        "event_id": records.event_id("assistant", "app", "p-1"),
+        "received_at": "2026-03-02T12:00:00.000000Z",
+        "occurred_at": "2026-03-02T08:00:00.500000Z",
+        "source": "app",
+        "prediction_id": "x",
+        "model_version": "m7",
+        "user_id": "ann",
+        "thread_id": "t",
+        "do_not_train": True,
+        "prompt": "How?",
+        "prompt_format": "text",
+        "output": "Thus.",
+    }
+    assert set(landed) == set(records.PREDICTION_EVENT.names)
+
+
+def test_every_feedback_column_can_be_filled() -> None:
+    data = {
+        "signal": "rating", "value": 0.9, "final_text": "z", "comment": "c", "prompt": "How?", "original_output": "o",
+        "model_version": "m", "user_id": "u", "thread_id": "t", "do_not_train": True, "sampling_probability": 0.25,
+    }  # fmt: skip
+    landed = row(cloud_event(feedback_event(data=data)))
+    assert set(landed) == set(records.FEEDBACK_EVENT.names) - {"label", "labeling_source", "known_at"}
+    assert (landed["value"], landed["sampling_probability"], landed["do_not_train"]) == (0.9, 0.25, True)
+
+
+def test_defaults_are_the_receipt_the_event_id_and_the_subject() -> None:
+    landed = row(cloud_event(prediction_event(subject="ann", traceparent="00-1", datacontenttype="application/json")))
+    assert landed["occurred_at"] == landed["received_at"]
+    assert landed["prediction_id"] == "p-1"
+    assert landed["user_id"] == "ann"
+    assert row(cloud_event(prediction_event(subject="ann", data={"user_id": "bob"})))["user_id"] == "bob"
+
+
+def test_a_prompt_of_messages_is_stored_as_one_canonical_array() -> None:
+    spaced = {"prompt": [{"content": "Hé", "role": "user"}]}
+    landed = row(cloud_event(prediction_event(data=spaced)))
+    assert landed["prompt"] == '[{"role":"user","content":"Hé"}]'
+    assert landed["prompt_format"] == "messages"
+
+
+@pytest.mark.parametrize(
+    ("signal", "fields"),
+    [
+        ("edit", {"final_text": ""}),
+        ("thumb", {"value": -1}),
+        ("thumb", {"value": 1, "final_text": "z"}),
+        ("rating", {"value": 0}),
+        ("copy", {}),
+        ("accept", {"comment": "nice"}),
+        ("regenerate", {}),
+        ("label", {"label": "fraud"}),
+        ("comment", {"comment": ""}),
+    ],
+)
+def test_each_signal_with_what_it_needs(signal: str, fields: dict[str, Any]) -> None:
+    landed = row(cloud_event(feedback_event(data={"signal": signal} | fields)))
+    assert landed["signal"] == signal
+    assert {name: landed[name] for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("event", "says"),
+    [
+        (3, "Expected `object`, got `int`"),
+        ([], "Expected `object`, got `array`"),
+        (prediction_event(specversion="0.3"), "specversion is '0.3'; valid: '1.0'"),
+        (prediction_event(id=""), "length >= 1 - at `$.id`"),
+        (prediction_event(id=7), "Expected `str`, got `int` - at `$.id`"),
+        (prediction_event(source="reviewer"), "reserved"),
+        (prediction_event(source="import:x.tsv"), "reserved"),
+        (prediction_event(type="flywheel.edit"), "valid: flywheel.prediction, flywheel.feedback"),
+        (prediction_event(data={"prompt": None}), "Expected `str | array`, got `null` - at `$.data.prompt`"),
+        (prediction_event(data={"prompt": []}), "length >= 1 - at `$.data.prompt`"),
+        (prediction_event(data={"prompt": [{"role": "user"}]}), "missing required field `content`"),
+        (prediction_event(data={"prompt": [{"role": "u", "content": "", "name": "x"}]}), "unknown field `name`"),
+        (prediction_event(data={"output": 1}), "Expected `str`, got `int` - at `$.data.output`"),
+        (prediction_event(data={"outptu": "x"}), "unknown field `outptu` - at `$.data`"),
+        (prediction_event(data={"do_not_train": 1}), "Expected `bool`, got `int`"),
+        (prediction_event(data={"user_id": ""}), "length >= 1 - at `$.data.user_id`"),
+        (prediction_event(data_base64="aGk="), "send `data` as a JSON object"),
+        (prediction_event(datacontenttype="text/xml"), "datacontenttype is 'text/xml'"),
+        (prediction_event(time="yesterday"), "Invalid RFC3339 encoded datetime - at `$.time`"),
+        (prediction_event(time="2026-03-02T12:00:00"), "timezone component - at `$.time`"),
+        (prediction_event(time=1e300), "at `$.time`"),
+        (prediction_event(time="1999-12-31T23:59:59Z"), "valid: from 2000-01-01T00:00:00.000000Z"),
+        (prediction_event(time="0001-01-01T00:00:00+14:00"), "valid: from 2000"),
+        (prediction_event(time="2026-03-03T12:00:00.000001Z"), "2026-03-03T12:00:00.000000Z"),
+        (prediction_event(time="9999-12-31T23:59:59-14:00"), "valid: from 2000"),
+        (feedback_event(data={"prediction_id": None}), "Expected `str`, got `null` - at `$.data.prediction_id`"),
+        (feedback_event(data={"signal": "like"}), "valid: edit, thumb, rating, copy, accept, regenerate, label"),
+        (feedback_event(data={"signal": "edit"}), "needs the field `final_text`"),
+        (feedback_event(data={"signal": "thumb"}), "needs the field `value`"),
+        (feedback_event(data={"signal": "thumb", "value": 0}), "valid: -1 (down) or 1 (up)"),
+        (feedback_event(data={"signal": "thumb", "value": True}), "got `bool`"),
+        (feedback_event(data={"signal": "rating", "value": 1.01}), "valid: 0 to 1"),
+        (feedback_event(data={"signal": "label"}), "needs the field `label`"),
+        (feedback_event(data={"signal": "comment"}), "needs the field `comment`"),
+        (feedback_event(data={"signal": "copy", "final_text": "x"}), "signals that do: edit, thumb, rating"),
+        (feedback_event(data={"sampling_probability": 0}), "at `$.data.sampling_probability`"),
+        (feedback_event(data={"sampling_probability": 1.5}), "at `$.data.sampling_probability`"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_is_wrong(event: Any, says: str) -> None:
+    with pytest.raises(InvalidEventError) as error:
+        cloud_event(event)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("element", "says"),
+    [
+        (b"", "not JSON"),
+        (b'{"prompt":"x",', "not JSON"),
+        (b'{"prompt":"\xff"}', "not valid UTF-8: byte 0xff"),
+        (b'{"prompt":"\xed\xa0\x80"}', "not valid UTF-8"),
+        (b'{"prompt":"\\ud800"}', r"lone surrogate \ud800"),
+        (b'{"prompt":"\\udc00 x"}', r"lone surrogate \udc00"),
+        (b'{"prompt":"\\ud83d\\ude00 \\\\ud800 \\uD800\\u0041"}', r"lone surrogate \uD800"),
+        (b'{"prompt":NaN}', "not JSON"),
+        (b'{"prompt":' + b"[" * 100_000, "Expected `object`, got `array`"),
+        (b'{"id":"x","' + b"y" * 10_000 + b'":1}', "…"),
+    ],
+)
+def test_bytes_that_are_no_event(element: bytes, says: str) -> None:
+    with pytest.raises(InvalidEventError) as error:
+        decode_edit(element, RECEPTION)
+    assert says in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_deep_nesting_is_refused_without_harm() -> None:
+    nested = b'{"type":"flywheel.prediction","data":{"prompt":' * 100_000
+    with pytest.raises(InvalidEventError):
+        decode_cloud_event(nested, RECEPTION)
+
+
+def test_an_edit_becomes_a_prediction_and_its_feedback() -> None:
+    decoded = decode_edit(json.dumps(edit(user_id="ann", model_version="m", do_not_train=True)).encode(), RECEPTION)
+    assert [landed.kind for landed in decoded.rows] == [EventKind.PREDICTION, EventKind.FEEDBACK]
+    prediction, feedback = row(decoded), row(decoded, 1)
+    assert prediction["prediction_id"] == feedback["prediction_id"] == decoded.client_id
+    assert prediction["event_id"] != feedback["event_id"]
+    assert prediction["source"] == feedback["source"] == "edits-api"
+    assert prediction["output"] == feedback["original_output"] == "Thus."
+    assert (feedback["signal"], feedback["final_text"], feedback["prompt"]) == ("edit", "Like this.", "How?")
+    for landed in (prediction, feedback):
+        assert (landed["user_id"], landed["model_version"], landed["do_not_train"]) == ("ann", "m", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same_event"),
+    [
+        ({}, True),
+        ({"do_not_train": False}, True),
+        ({"user_id": None}, True),
+        ({"user_id": "ann"}, False),
+        ({"prompt": "How? "}, False),
+        ({"prompt": [{"role": "user", "content": "How?"}]}, False),
+        ({"final_user_edit": "Like that."}, False),
+        ({"do_not_train": True}, False),
+        ({"occurred_at": "2026-03-01T00:00:00Z"}, False),
+    ],
+)
+def test_a_missing_id_is_the_hash_of_all_fields(change: dict[str, Any], is_same_event: bool) -> None:
+    first = decode_edit(json.dumps(edit()).encode(), RECEPTION)
+    second = decode_edit(json.dumps(edit(**change)).encode(), RECEPTION)
+    other_application = decode_edit(json.dumps(edit()).encode(), Reception("copilot", NOON))
+    assert (first.client_id == second.client_id) is is_same_event
+    assert first.client_id != other_application.client_id
+
+
+def test_the_same_client_id_is_the_same_event_whatever_it_says() -> None:
+    first = row(cloud_event(prediction_event()))
+    retried = row(cloud_event(prediction_event(data={"output": "Other."})))
+    elsewhere = row(cloud_event(prediction_event(source="other-app")))
+    assert first["event_id"] == retried["event_id"]
+    assert first["event_id"] != elsewhere["event_id"]
+
+
+@given(
+    st.sampled_from([prediction_event(time="2026-03-02T10:00:00Z"), feedback_event(), edit(user_id="ann")]),
+    st.integers(0, 300),
+    st.integers(0, 300),
+    st.binary(max_size=12) | st.sampled_from([b'"\\ud800"', b"1e999", b"-0", b'{"a":', b"\x00", b"null", b"[[["]),
+)
+def test_whatever_arrives_is_either_landed_or_refused(
+    sample: dict[str, Any], start: int, length: int, noise: bytes
+) -> None:
+    valid = json.dumps(sample).encode()
+    element = valid[:start] + noise + valid[start + length :]
+    for decode in (decode_cloud_event, decode_edit):
+        try:
+            decoded = decode(element, RECEPTION)
+        except InvalidEventError:
+            continue
+        for index in range(len(decoded.rows)):
+            assert set(row(decoded, index)) <= {*records.PREDICTION_EVENT.names, *records.FEEDBACK_EVENT.names}
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+def test_weird_texts_reach_parquet_verbatim(tmp_path: Path, escaped: bool) -> None:
+    decoded = [
+        decode_edit(json.dumps(edit(final_user_edit=text, prompt=text), ensure_ascii=escaped).encode(), RECEPTION)
+        for text in WEIRD_TEXTS
+    ]
+    lines, parquet = tmp_path / "lines.jsonl", tmp_path / "rows.parquet"
+    lines.write_bytes(b"".join(event.rows[1].line for event in decoded))
+    columns = "{received_at: 'TIMESTAMPTZ', prompt: 'VARCHAR', final_text: 'VARCHAR'}"
+    with duckdb.connect() as database:
+        database.execute(
+            f"COPY (SELECT * FROM read_json('{lines}', format='newline_delimited', columns={columns})) TO '{parquet}'"
+        )
+    rows = pq.read_table(parquet).to_pylist()
+    assert [read["final_text"] for read in rows] == WEIRD_TEXTS
+    assert [read["prompt"] for read in rows] == WEIRD_TEXTS
+    assert {read["received_at"].astimezone(UTC) for read in rows} == {datetime(2026, 3, 2, 12, tzinfo=UTC)}
