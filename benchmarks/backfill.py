@@ -23,7 +23,7 @@ from pyiceberg.table import Table
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.curation.texts.breaker import BreakerLimits
-from flywheel_assets.defs.preference import preference_flywheel
+from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, open_instance
 from flywheel_assets.lake.daily import ledger

@@ -30,10 +30,10 @@ from flywheel_assets.application import (
     Trigger,
 )
 from flywheel_assets.applications import fraud
-from flywheel_assets.defs.automation import training_threshold_sensor
+from flywheel_assets.defs.automation.training_rules import rule_of
+from flywheel_assets.defs.automation.triggers import training_threshold_sensor
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import TURN_JOB
-from flywheel_assets.defs.training_rules import rule_of
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables.lake import Lake

@@ -6,7 +6,7 @@ from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.curation.policy.policy import default_policy
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.defs.preference import preference_flywheel
+from flywheel_assets.defs.flywheels import preference_flywheel
 
 APPLICATION = PreferenceApplication(
     name="assistant",

@@ -6,7 +6,7 @@ from flywheel_assets.application import ClassificationApplication, ExampleTrigge
 from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.sampling import SamplingRules
 from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
-from flywheel_assets.defs.classification import classification_flywheel
+from flywheel_assets.defs.flywheels import classification_flywheel
 
 NUMBER, BOOLEAN = FeatureType.NUMBER, FeatureType.BOOLEAN
 

@@ -66,7 +66,7 @@ def turn(
     now: Annotated[bool, typer.Option("--now", help="Include today; its rows are provisional.")] = False,
 ) -> None:
     """Materialize everything that landed and is not closed yet, up to gold, in one run; says how far the trigger is."""
-    from flywheel_assets.defs.automation import last_closed_day
+    from flywheel_assets.defs.automation.triggers import last_closed_day
 
     config = load_application(application)
     moment = datetime.now(UTC)
@@ -126,7 +126,7 @@ def stale(application: Application = "assistant") -> None:
 
 def _first_pending(config: FlywheelApplication, last: date) -> date:
     """The first day up to `last` that is not closed and curated yet: what the join of later days would miss."""
-    from flywheel_assets.defs.automation import first_unfinished_day
+    from flywheel_assets.defs.automation.triggers import first_unfinished_day
     from flywheel_assets.defs.resources import Stores
 
     lake = Stores().lake(config.name)
@@ -165,8 +165,8 @@ def _fail_unless_succeeded(finished: "Finished") -> None:
 
 
 def _progress(config: FlywheelApplication) -> str:
+    from flywheel_assets.defs.automation.training_rules import rule_of
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.defs.training_rules import rule_of
 
     stores = Stores()
     assessment = rule_of(config).assess(stores.lake(config.name), stores.versions(config.name), datetime.now(UTC))

@@ -135,7 +135,7 @@ def retrain(
     yes: Yes = False,
 ) -> None:
     """Request a training at once, whatever the thresholds say: the trigger runs the next version at its next tick."""
-    from flywheel_assets.defs.automation import next_version, pending_version
+    from flywheel_assets.defs.automation.triggers import next_version, pending_version
     from flywheel_assets.defs.partitions import version_partitions
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.defs.tags import TURN_JOB

@@ -21,7 +21,7 @@ def rollback(
     yes: Yes = False,
 ) -> None:
     """Roll the gold table and the champion back to a version; with --data or --models only one of them."""
-    from flywheel_assets.defs.recovery import plan_rollback, roll_back
+    from flywheel_assets.defs.automation.recovery import plan_rollback, roll_back
     from flywheel_assets.defs.resources import Stores
 
     config, stores = load_application(application), Stores()
@@ -49,7 +49,7 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
     """Do the weekly maintenance now: trim, retire, expire, collect; without --yes only weigh and say what applies."""
     import uuid
 
-    from flywheel_assets.defs.maintenance import run_maintenance, storage_rows
+    from flywheel_assets.defs.automation.maintenance import run_maintenance, storage_rows
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.daily.ledger import RunStamp
     from flywheel_assets.lake.upkeep.bucket_versions import warehouse_versions_left

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.alerts import alert_sensors
-from flywheel_assets.defs.automation import daily_schedule, training_threshold_sensor
+from flywheel_assets.defs.automation.alerts import alert_sensors
+from flywheel_assets.defs.automation.maintenance import maintenance_job, maintenance_schedule
+from flywheel_assets.defs.automation.recovery import rollback_job
+from flywheel_assets.defs.automation.training_rules import TrainingRule
+from flywheel_assets.defs.automation.triggers import daily_schedule, training_threshold_sensor
 from flywheel_assets.defs.checks import daily_checks, version_checks
-from flywheel_assets.defs.maintenance import maintenance_job, maintenance_schedule
-from flywheel_assets.defs.recovery import rollback_job
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import DAILY_JOB, TURN_JOB
-from flywheel_assets.defs.training_rules import TrainingRule
 from flywheel_assets.settings import settings
 
 

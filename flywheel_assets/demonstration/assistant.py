@@ -10,7 +10,8 @@ from rich.console import Console
 from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.applications.assistant import APPLICATION
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.defs.preference import preference_flywheel, read_evaluation_report, read_training_report
+from flywheel_assets.defs.assets.preference import read_evaluation_report, read_training_report
+from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demonstration.wheel import DagsterWheel, clear, opened

@@ -10,7 +10,7 @@ from rich.console import Console
 from flywheel_assets.application import ClassificationApplication, ExampleTrigger
 from flywheel_assets.applications.fraud import APPLICATION
 from flywheel_assets.classification_gate import ClassifierLimits
-from flywheel_assets.defs.classification import classification_flywheel
+from flywheel_assets.defs.flywheels import classification_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demonstration.wheel import DagsterWheel, clear, opened

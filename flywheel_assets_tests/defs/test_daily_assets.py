@@ -16,8 +16,8 @@ from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT
+from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
-from flywheel_assets.defs.preference import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
 from flywheel_assets.lake.daily.ledger import closed_days, content_hash, day_range

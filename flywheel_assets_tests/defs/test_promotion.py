@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from flywheel_assets.application import PreferenceApplication, PromotionHook
-from flywheel_assets.defs import preference
+from flywheel_assets.defs.assets import preference
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, TRANSIENT
-from flywheel_assets.defs.preference import preference_flywheel
+from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Scores, Stratum
 from flywheel_assets.gate import Evidence, PromotionLimits

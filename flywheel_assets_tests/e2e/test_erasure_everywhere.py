@@ -26,8 +26,7 @@ from flywheel_assets.cli.erasing import erasure_place
 from flywheel_assets.curation.policy.policy import Policy, default_policy
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules, _held_out
-from flywheel_assets.defs.classification import classification_flywheel
-from flywheel_assets.defs.preference import preference_flywheel
+from flywheel_assets.defs.flywheels import classification_flywheel, preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, open_instance
 from flywheel_assets.lake.daily import ledger

@@ -16,7 +16,7 @@ from flywheel_assets.classification_gate import ClassifierLimits
 from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.sampling import SamplingRules
 from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
-from flywheel_assets.defs.classification import classification_flywheel
+from flywheel_assets.defs.flywheels import classification_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
 from flywheel_assets.drift import DriftLimits

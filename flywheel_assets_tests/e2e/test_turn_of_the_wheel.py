@@ -14,7 +14,7 @@ from flywheel_assets.application import PreferenceApplication, PromotionHook, Tr
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
-from flywheel_assets.defs.preference import preference_flywheel
+from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, request_retry
 from flywheel_assets.lake.versions.promotions import read_promotion

@@ -7,7 +7,7 @@ import dagster as dg
 import pyarrow as pa
 
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.defs.daily import daily_asset, stamp_of
+from flywheel_assets.defs.assets.daily import daily_asset, stamp_of
 from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import partition_days
 from flywheel_assets.defs.presentation import encoded_picture, numbers_table

@@ -5,8 +5,8 @@ from pathlib import Path
 import dagster as dg
 
 from flywheel_assets.applications.assistant import APPLICATION, defs
-from flywheel_assets.defs.maintenance import MAINTENANCE_JOB
-from flywheel_assets.defs.preference import preference_flywheel
+from flywheel_assets.defs.automation.maintenance import MAINTENANCE_JOB
+from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets_tests.builders import day
 from flywheel_assets_tests.lake.gold import write_gold_days

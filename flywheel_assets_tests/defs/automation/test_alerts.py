@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from flywheel_assets.applications.assistant import APPLICATION
-from flywheel_assets.defs.alerts import alert_sensors, post_alert
+from flywheel_assets.defs.automation.alerts import alert_sensors, post_alert
 from flywheel_assets.defs.failures import FAILURE_TAG
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import AlertError, SettingsError

@@ -1,21 +1,12 @@
-"""The preference flywheel: `curated_dpo_pairs` by day, then one gold version from snapshot to promotion."""
+"""The assets of the preference flywheel: gold pairs by day, then a version from snapshot to promotion."""
 
 import dagster as dg
 import msgspec
 
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.defs.analytics import feedback_summary_asset
-from flywheel_assets.defs.assembly import assemble
-from flywheel_assets.defs.checks import breaker_check
-from flywheel_assets.defs.daily import daily_asset, stamp_of
-from flywheel_assets.defs.failures import failures_are_classified
-from flywheel_assets.defs.feedback import feedback_assets
-from flywheel_assets.defs.partitions import partition_days
-from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import evaluation_plot, report_days, scores_table
-from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.training_rules import pair_rule
-from flywheel_assets.defs.versions import (
+from flywheel_assets.defs.assets.analytics import feedback_summary_asset
+from flywheel_assets.defs.assets.daily import daily_asset, stamp_of
+from flywheel_assets.defs.assets.versions import (
     Opponents,
     Verdict,
     evaluated_dataset,
@@ -27,6 +18,11 @@ from flywheel_assets.defs.versions import (
     version_asset,
     was_trained_before_erasure,
 )
+from flywheel_assets.defs.failures import failures_are_classified
+from flywheel_assets.defs.partitions import partition_days
+from flywheel_assets.defs.piped import run_in_own_process
+from flywheel_assets.defs.presentation import evaluation_plot, report_days, scores_table
+from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest
 from flywheel_assets.gate import decide
 from flywheel_assets.lake.daily.curate_days import curate_days
@@ -42,30 +38,19 @@ CURATE_CODE_VERSION = "2"
 RESOLVE_CODE_VERSION = "2"
 
 
-def preference_flywheel(
-    application: PreferenceApplication, stores: Stores | None = None, clock: Clock | None = None
-) -> dg.Definitions:
-    """Everything one preference application needs in its code location, stages in data order.
+def pair_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
+    """The assets by day that only a preference application has, in data order."""
+    return [feedback_summary_asset(application), _curated_dpo_pairs(application)]
 
-    Args:
-        application: what the platform team configured.
-        stores: where the data lie; from the settings unless a test says otherwise.
-        clock: what closes days; the machine's unless a test says otherwise.
-    """
-    return assemble(
-        application,
-        daily=[*feedback_assets(application), feedback_summary_asset(application), _curated_dpo_pairs(application)],
-        versions=[
-            _gold_snapshot(application),
-            _trained_adapter(application),
-            _adapter_evaluation(application),
-            _promotion(application),
-        ],
-        rule=pair_rule(application),
-        stores=stores,
-        clock=clock,
-        more_checks=[breaker_check(application)],
-    )
+
+def adapter_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
+    """The assets of a gold version of a preference application, in data order."""
+    return [
+        _gold_snapshot(application),
+        _trained_adapter(application),
+        _adapter_evaluation(application),
+        _promotion(application),
+    ]
 
 
 def _curated_dpo_pairs(application: PreferenceApplication) -> dg.AssetsDefinition:

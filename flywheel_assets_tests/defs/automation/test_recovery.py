@@ -10,8 +10,8 @@ import pytest
 
 from flywheel_assets.application import PreferenceApplication, PromotionHook
 from flywheel_assets.applications.assistant import APPLICATION
-from flywheel_assets.defs.preference import preference_flywheel
-from flywheel_assets.defs.recovery import ROLLBACK_JOB
+from flywheel_assets.defs.automation.recovery import ROLLBACK_JOB
+from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, ROLLBACKS
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version

@@ -4,8 +4,7 @@ import dagster as dg
 
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.classification_gate import StatedReason, decide_classifier
-from flywheel_assets.defs.assembly import assemble
-from flywheel_assets.defs.classifier_plots import (
+from flywheel_assets.defs.assets._classifier_plots import (
     ap_by_week_plot,
     calibration_plot,
     classifier_scores_table,
@@ -13,16 +12,8 @@ from flywheel_assets.defs.classifier_plots import (
     levers_tables,
     precision_recall_plot,
 )
-from flywheel_assets.defs.daily import daily_asset, stamp_of
-from flywheel_assets.defs.failures import failures_are_classified
-from flywheel_assets.defs.feedback import feedback_assets
-from flywheel_assets.defs.partitions import join_window_mapping, lookback_mapping, partition_days
-from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import numbers_table, report_days
-from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG
-from flywheel_assets.defs.training_rules import example_rule
-from flywheel_assets.defs.versions import (
+from flywheel_assets.defs.assets.daily import daily_asset, stamp_of
+from flywheel_assets.defs.assets.versions import (
     Opponents,
     Verdict,
     evaluated_dataset,
@@ -34,6 +25,12 @@ from flywheel_assets.defs.versions import (
     version_asset,
     was_trained_before_erasure,
 )
+from flywheel_assets.defs.failures import failures_are_classified
+from flywheel_assets.defs.partitions import join_window_mapping, lookback_mapping, partition_days
+from flywheel_assets.defs.piped import run_in_own_process
+from flywheel_assets.defs.presentation import numbers_table, report_days
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG
 from flywheel_assets.evaluation.classifier import read_report as read_evaluation
 from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
 from flywheel_assets.lake.daily.drift_days import WINDOW_DAYS, Reference, read_reference, report_drift
@@ -58,31 +55,19 @@ DRIFT_CODE_VERSION = "1"
 LEVERS_DAYS = 28
 
 
-def classification_flywheel(
-    application: ClassificationApplication, stores: Stores | None = None, clock: Clock | None = None
-) -> dg.Definitions:
-    """Everything one classification application needs in its code location, stages in data order.
+def example_assets(application: ClassificationApplication) -> list[dg.AssetsDefinition]:
+    """The assets by day that only a classification application has, in data order."""
+    return [_hard_examples(application), _drift_report(application)]
 
-    Args:
-        application: what the platform team configured.
-        stores: where the data lie; from the settings unless a test says otherwise.
-        clock: what closes days; the machine's unless a test says otherwise.
-    """
-    return assemble(
-        application,
-        daily=[*feedback_assets(application), _hard_examples(application), _drift_report(application)],
-        versions=[
-            _gold_snapshot(application),
-            _trained_classifier(application),
-            _classifier_evaluation(application),
-            _promotion(application),
-        ],
-        rule=example_rule(application),
-        stores=stores,
-        clock=clock,
-        more_assets=[_levers_report(application)],
-        more_checks=[_fields_have_not_drifted(application)],
-    )
+
+def classifier_assets(application: ClassificationApplication) -> list[dg.AssetsDefinition]:
+    """The assets of a gold version of a classification application, in data order."""
+    return [
+        _gold_snapshot(application),
+        _trained_classifier(application),
+        _classifier_evaluation(application),
+        _promotion(application),
+    ]
 
 
 def _hard_examples(application: ClassificationApplication) -> dg.AssetsDefinition:
@@ -230,7 +215,9 @@ def _promotion(application: ClassificationApplication) -> dg.AssetsDefinition:
     return promotion_asset(application, "classifier_evaluation", "the deployed model", judge)
 
 
-def _levers_report(application: ClassificationApplication) -> dg.AssetsDefinition:
+def levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
+    """Build `levers_report`: what other thresholds and sampling rates would select; in no job, a person asks for it."""
+
     @dg.asset(
         key_prefix=application.name,
         group_name="monitoring",
@@ -260,7 +247,9 @@ def _levers_report(application: ClassificationApplication) -> dg.AssetsDefinitio
     return levers_report
 
 
-def _fields_have_not_drifted(application: ClassificationApplication) -> dg.AssetChecksDefinition:
+def drift_check(application: ClassificationApplication) -> dg.AssetChecksDefinition:
+    """Build the check that no field has drifted away from the champion's training rows."""
+
     @dg.asset_check(
         asset=[application.name, "drift_report"],
         description="On the newest reported day no feature and no score is further from the champion's training rows "

@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication, Retries
+from flywheel_assets.defs.automation.training_rules import Assessment, TrainingRule
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG, SENSOR
-from flywheel_assets.defs.training_rules import Assessment, TrainingRule
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.landing.disk import CLOSING_DELAY
 from flywheel_assets.lake.tables.lake import Lake

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.daily import daily_asset, stamp_of
+from flywheel_assets.defs.assets.daily import daily_asset, stamp_of
 from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import join_window_mapping, partition_days
 from flywheel_assets.defs.presentation import report_days

@@ -11,7 +11,8 @@ import pytest
 
 from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.defs.automation import (
+from flywheel_assets.defs.automation.training_rules import rule_of
+from flywheel_assets.defs.automation.triggers import (
     PendingVersion,
     daily_schedule,
     first_unfinished_day,
@@ -25,7 +26,6 @@ from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTE
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import PARTITION_TAG
-from flywheel_assets.defs.training_rules import rule_of
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
@@ -191,7 +191,9 @@ def test_the_count_is_taken_once_per_state_of_the_lake(stores, lake, instance, m
     application = replace(APPLICATION, trigger=Trigger(min_new_pairs=6))
     write_gold(lake, DAY, 5)
     cursor = tick(stores, instance, application=application).cursor
-    monkeypatch.setattr("flywheel_assets.defs.training_rules.count_net_new", lambda *_: pytest.fail("counted again"))
+    monkeypatch.setattr(
+        "flywheel_assets.defs.automation.training_rules.count_net_new", lambda *_: pytest.fail("counted again")
+    )
     assert "5 of 6" in reason(tick(stores, instance, cursor, application))
 
 
@@ -233,7 +235,7 @@ def test_a_failed_tick_loses_nothing(stores, lake, instance, monkeypatch) -> Non
     write_gold(lake, DAY, 5)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "flywheel_assets.defs.training_rules.count_net_new",
+            "flywheel_assets.defs.automation.training_rules.count_net_new",
             lambda *_: (_ for _ in ()).throw(OSError("catalog is away")),
         )
         with pytest.raises(OSError, match="away"):

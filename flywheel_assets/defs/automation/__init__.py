@@ -1,0 +1,1 @@
+"""What starts runs: schedules, the training trigger, maintenance, rollback, alerts."""
