@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flywheel_assets.boosting import fit_classifier
-from flywheel_assets.classification_metrics import precision_at_k, score_rows
+from flywheel_assets.measures.classifiers import precision_at_k, score_rows
+from flywheel_assets.models.boosting import fit_classifier
 from flywheel_assets_tests.handbook import FEATURES, decisions, logistic_regression, published_split
 
 PUBLISHED = {

@@ -20,9 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flywheel_assets.boosting import TrainedClassifier, fit_classifier
-from flywheel_assets.classification_gate import ClassifierLimits, decide_classifier, measured
-from flywheel_assets.classification_metrics import Scores, average_precision_gain, score_rows
 from flywheel_assets.curation.labels.discrepancies import DiscrepancyRules, discrepancy_sql
 from flywheel_assets.curation.labels.sampling import (
     SamplingRules,
@@ -31,6 +28,9 @@ from flywheel_assets.curation.labels.sampling import (
     sample_weight_sql,
     uniform_draw,
 )
+from flywheel_assets.measures.classifiers import Scores, average_precision_gain, score_rows
+from flywheel_assets.models.boosting import TrainedClassifier, fit_classifier
+from flywheel_assets.promotion.classifier_limits import ClassifierLimits, decide_classifier, measured
 from flywheel_assets_tests.handbook import FEATURES, LABEL_DELAY_DAYS, EmergingFraud, between, decisions
 
 SEED_BEGINS, SEED_ENDS, DATA_ENDS = date(2018, 6, 22), date(2018, 7, 6), date(2018, 8, 15)

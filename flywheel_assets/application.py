@@ -10,17 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
-from flywheel_assets.boosting import ClassifierRecipe
-from flywheel_assets.classification_gate import ClassifierLimits
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.drift import DriftLimits
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.gate import PromotionLimits
 from flywheel_assets.lake.daily.mine_days import mining_lookback_days
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
@@ -32,6 +28,10 @@ from flywheel_assets.lake.tables.specs import (
 )
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules
 from flywheel_assets.lake.versions.example_versions import ExampleRules
+from flywheel_assets.measures.drift import DriftLimits
+from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.promotion.classifier_limits import ClassifierLimits
+from flywheel_assets.promotion.text_limits import PromotionLimits
 from flywheel_assets.training.recipes import AdapterRecipe
 
 # It names folders, Iceberg namespaces, MLflow models and URL paths.

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from benchmarks.fraud_handbook import measures
-from flywheel_assets.drift import DriftLimits, breaches, compare, drift_reference
+from flywheel_assets.measures.drift import DriftLimits, breaches, compare, drift_reference
 from flywheel_assets_tests.handbook import (
     FEATURES,
     LABEL_DELAY_DAYS,

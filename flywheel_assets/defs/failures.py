@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from flywheel_assets.errors import FlywheelError
-from flywheel_assets.evaluation.own_process import is_transient
+from flywheel_assets.models.own_process import is_transient
 
 FAILURE_TAG = "flywheel/failure"
 PERMANENT = "permanent"

@@ -13,8 +13,8 @@ import msgspec
 
 from flywheel_assets import errors
 from flywheel_assets.errors import FlywheelError, ProcessDiedError
-from flywheel_assets.evaluation.own_process import ERROR_FILE, Failure
 from flywheel_assets.lake.storage.files import replace_file
+from flywheel_assets.models.own_process import ERROR_FILE, Failure
 from flywheel_assets.settings import subprocess_environment
 
 

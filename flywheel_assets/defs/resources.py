@@ -13,7 +13,7 @@ from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.storage.outages import s3_client
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.registry import ModelRegistry
+from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.settings import Settings, settings
 
 _ALIAS_TIMEOUT_S = 60.0

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from flywheel_assets.application import ClassificationApplication, ExampleTrigger
 from flywheel_assets.applications.fraud import APPLICATION
-from flywheel_assets.classification_gate import ClassifierLimits
 from flywheel_assets.defs.flywheels import classification_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Ticked
@@ -20,6 +19,7 @@ from flywheel_assets.lake.daily.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
 from flywheel_assets.lake.versions.promotions import read_promotion
+from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.settings import settings
 from flywheel_assets.simulation.fraud.demo import FraudDemoPlan, prepare, run_fraud_demo
 from flywheel_assets.simulation.fraud.report import FraudDemoReport

@@ -23,7 +23,19 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError, VersionConflictError
 from flywheel_assets.evaluation.canary import Phrases, look, phrases_of
-from flywheel_assets.evaluation.generation import (
+from flywheel_assets.evaluation.requests import (
+    REPORT_FILE,
+    ROWS_FILE,
+    EvaluationReport,
+    EvaluationRequest,
+    Scored,
+    Stratum,
+)
+from flywheel_assets.evaluation.scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
+from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
+from flywheel_assets.measures.texts import Floats
+from flywheel_assets.models.generation import (
     SwitchableModel,
     completion_ids,
     generate,
@@ -34,20 +46,8 @@ from flywheel_assets.evaluation.generation import (
     token_log_probabilities,
     use_cpu_threads,
 )
-from flywheel_assets.evaluation.own_process import run_process, whole_folder
-from flywheel_assets.evaluation.requests import (
-    REPORT_FILE,
-    ROWS_FILE,
-    EvaluationReport,
-    EvaluationRequest,
-    Scored,
-    Stratum,
-)
-from flywheel_assets.evaluation.scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
-from flywheel_assets.evaluation.weights import adapter_sha256, base_weights_sha256
-from flywheel_assets.lake.storage.files import file_sha256
-from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
-from flywheel_assets.metrics import Floats
+from flywheel_assets.models.own_process import run_process, whole_folder
+from flywheel_assets.models.weights import adapter_sha256, base_weights_sha256
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
 

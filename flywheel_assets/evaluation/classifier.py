@@ -19,16 +19,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_assets.boosting import MODEL_FILE, MODEL_FOLDER, load_classifier
-from flywheel_assets.classification_gate import measured
-from flywheel_assets.classification_metrics import (
-    alerts,
-    precision_at_k,
-    precision_recall_points,
-    reliability_bins,
-    score_groups,
-    score_rows,
-)
 from flywheel_assets.curation.labels.score_contract import features_of
 from flywheel_assets.evaluation.classifier_requests import (
     CHALLENGER,
@@ -38,9 +28,19 @@ from flywheel_assets.evaluation.classifier_requests import (
     ClassifierEvaluationRequest,
     ModelScores,
 )
-from flywheel_assets.evaluation.own_process import run_process, whole_folder
 from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
+from flywheel_assets.measures.classifiers import (
+    alerts,
+    precision_at_k,
+    precision_recall_points,
+    reliability_bins,
+    score_groups,
+    score_rows,
+)
+from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, load_classifier
+from flywheel_assets.models.own_process import run_process, whole_folder
+from flywheel_assets.promotion.classifier_limits import measured
 
 Floats = npt.NDArray[np.float64]
 

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from flywheel_assets.classification_gate import ClassifierEvidence
-from flywheel_assets.classification_metrics import CurvePoint, PrecisionAtK, ReliabilityBin, Scores
+from flywheel_assets.measures.classifiers import CurvePoint, PrecisionAtK, ReliabilityBin, Scores
+from flywheel_assets.promotion.classifier_limits import ClassifierEvidence
 from flywheel_assets.records import stable_id
 
 REPORT_FILE = "evaluation.json"

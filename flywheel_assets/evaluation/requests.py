@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from flywheel_assets.gate import Evidence
+from flywheel_assets.promotion.text_limits import Evidence
 
 REPORT_FILE = "evaluation.json"
 ROWS_FILE = "rows.parquet"

@@ -18,9 +18,15 @@ import pyarrow.compute as pc
 
 from flywheel_assets.evaluation.canary import Canary
 from flywheel_assets.evaluation.requests import Scored, Scores, Stratum
-from flywheel_assets.gate import Evidence
 from flywheel_assets.lake.versions.exports import ExportedRow
-from flywheel_assets.metrics import Floats, clustered_bootstrap, length_ratios, normalized_edit_distances, repetition
+from flywheel_assets.measures.texts import (
+    Floats,
+    clustered_bootstrap,
+    length_ratios,
+    normalized_edit_distances,
+    repetition,
+)
+from flywheel_assets.promotion.text_limits import Evidence
 
 SCORED_ROWS = pa.schema(
     [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from flywheel_assets.evaluation.generation import generate, load_model, use_cpu_threads
+from flywheel_assets.models.generation import generate, load_model, use_cpu_threads
 
 MAX_NEW_TOKENS = 48  # the longest right answer has 33; a model that never ends must be cut off somewhere
 _BATCH_SIZE = 128

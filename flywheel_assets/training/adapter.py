@@ -32,7 +32,9 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TransientError, VersionConflictError
-from flywheel_assets.evaluation.generation import (
+from flywheel_assets.lake.storage.files import replace_file
+from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_rows, verify_manifest
+from flywheel_assets.models.generation import (
     SwitchableModel,
     load_adapters,
     load_tokenizer,
@@ -40,10 +42,8 @@ from flywheel_assets.evaluation.generation import (
     token_log_probabilities,
     use_cpu_threads,
 )
-from flywheel_assets.evaluation.own_process import run_process, whole_folder
-from flywheel_assets.evaluation.weights import adapter_sha256, base_weights_sha256
-from flywheel_assets.lake.storage.files import replace_file
-from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_rows, verify_manifest
+from flywheel_assets.models.own_process import run_process, whole_folder
+from flywheel_assets.models.weights import adapter_sha256, base_weights_sha256
 from flywheel_assets.records import stable_id
 from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, split, unseen
 from flywheel_assets.training.recipes import AdapterRecipe

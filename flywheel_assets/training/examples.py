@@ -5,8 +5,8 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from flywheel_assets.evaluation.generation import completion_ids, parse_prompt, prompt_ids
 from flywheel_assets.lake.versions.exports import ExportedRow
+from flywheel_assets.models.generation import completion_ids, parse_prompt, prompt_ids
 from flywheel_assets.training.recipes import AdapterRecipe
 
 

@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from flywheel_assets.evaluation.generation import (
+from flywheel_assets.lake.versions.exports import ExportedRow
+from flywheel_assets.measures.texts import normalized_edit_distances
+from flywheel_assets.models.generation import (
     SwitchableModel,
     generate,
     load_adapters,
     log_probabilities,
     parse_prompt,
 )
-from flywheel_assets.lake.versions.exports import ExportedRow
-from flywheel_assets.metrics import normalized_edit_distances
 from flywheel_assets.records import stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import SelectionScore

@@ -22,14 +22,14 @@ from typing import Any
 import msgspec
 
 from flywheel_assets.errors import TrainingError
-from flywheel_assets.evaluation.generation import (
+from flywheel_assets.models.generation import (
     load_base,
     load_tokenizer,
     placement,
     quiet_libraries,
     token_log_probabilities,
 )
-from flywheel_assets.evaluation.own_process import whole_folder
+from flywheel_assets.models.own_process import whole_folder
 from flywheel_assets.training.examples import Example
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import StageReport

@@ -11,18 +11,18 @@ from typer.testing import CliRunner
 
 from flywheel_assets import cli
 from flywheel_assets.application import ClassificationApplication, ExampleTrigger
-from flywheel_assets.boosting import ClassifierRecipe
-from flywheel_assets.classification_gate import ClassifierLimits
 from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.sampling import SamplingRules
 from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
 from flywheel_assets.defs.flywheels import classification_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
-from flywheel_assets.drift import DriftLimits
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, DRIFT_REPORTS
 from flywheel_assets.lake.versions.promotions import read_promotion
+from flywheel_assets.measures.drift import DriftLimits
+from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.settings import settings
 from flywheel_assets_tests.builders import make_label, make_score
 from flywheel_assets_tests.lake.workbench import Workbench

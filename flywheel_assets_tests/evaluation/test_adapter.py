@@ -15,15 +15,15 @@ from flywheel_assets.errors import (
     VersionConflictError,
 )
 from flywheel_assets.evaluation.adapter import evaluate_adapter, main
-from flywheel_assets.evaluation.generation import (
+from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
+from flywheel_assets.lake.versions.exports import ExportSet, manifest_sha256
+from flywheel_assets.models.generation import (
     generate,
     load_adapters,
     load_model,
     log_probabilities,
     quiet_libraries,
 )
-from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
-from flywheel_assets.lake.versions.exports import ExportSet, manifest_sha256
 from flywheel_assets_tests.training.small_world import rows_of_a_week, save_base, write_request, write_version
 
 Adapters = Callable[[str], Path]

@@ -9,8 +9,8 @@ import pytest
 
 from flywheel_assets.evaluation.adapter import evaluate_adapter
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Stratum
-from flywheel_assets.gate import Decision, PromotionLimits, decide
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, manifest_sha256
+from flywheel_assets.promotion.text_limits import Decision, PromotionLimits, decide
 from flywheel_assets.training import examples
 from flywheel_assets.training.adapter import train_adapter
 from flywheel_assets_tests.training import small_world

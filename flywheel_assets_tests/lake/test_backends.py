@@ -31,7 +31,7 @@ from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.net_new import count_net_new
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.lake.versions.verification import verify
-from flywheel_assets.registry import ModelRegistry
+from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold_days
 from flywheel_assets_tests.postgres_server import postgres_server

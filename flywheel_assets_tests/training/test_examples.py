@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.evaluation.generation import load_tokenizer, parse_prompt, prompt_ids, render_prompt
+from flywheel_assets.models.generation import load_tokenizer, parse_prompt, prompt_ids, render_prompt
 from flywheel_assets.training.examples import encode, keep_back, split
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets_tests.training.small_world import blank_base, exported

@@ -9,11 +9,11 @@ import dagster as dg
 import numpy as np
 
 from flywheel_assets.defs.presentation import numbers_table, picture
-from flywheel_assets.drift import DriftLimits
 from flywheel_assets.evaluation.classifier_requests import CHALLENGER, INCUMBENT, ClassifierEvaluationReport
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS
 from flywheel_assets.lake.whatif.levers import LeversReport
+from flywheel_assets.measures.drift import DriftLimits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,7 +3,6 @@
 import dagster as dg
 
 from flywheel_assets.application import ClassificationApplication
-from flywheel_assets.classification_gate import StatedReason, decide_classifier
 from flywheel_assets.defs.assets._classifier_plots import (
     ap_by_week_plot,
     calibration_plot,
@@ -41,7 +40,8 @@ from flywheel_assets.lake.versions.example_versions import cut_example_version
 from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 from flywheel_assets.lake.whatif.levers import report_levers
-from flywheel_assets.registry import ModelRegistry
+from flywheel_assets.models.registry import ModelRegistry
+from flywheel_assets.promotion.classifier_limits import StatedReason, decide_classifier
 from flywheel_assets.training.classifier import (
     REFERENCE_FILE,
     ClassifierTrainingRequest,

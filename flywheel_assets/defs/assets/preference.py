@@ -24,14 +24,14 @@ from flywheel_assets.defs.piped import run_in_own_process
 from flywheel_assets.defs.presentation import evaluation_plot, report_days, scores_table
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest
-from flywheel_assets.gate import decide
 from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.registry import ModelRegistry
+from flywheel_assets.models.registry import ModelRegistry
+from flywheel_assets.promotion.text_limits import decide
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 
 CURATE_CODE_VERSION = "2"

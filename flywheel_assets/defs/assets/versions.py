@@ -16,13 +16,13 @@ from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import pinned_by_version, version_partitions
 from flywheel_assets.defs.presentation import checks_table, reasons_table
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.gate import Decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, read_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 from flywheel_assets.lake.versions.promotions import Promotion, read_promotion, record_promotion
-from flywheel_assets.registry import EvaluatedDataset, ModelRegistry
-from flywheel_assets.rollout import announce
+from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry
+from flywheel_assets.models.rollout import announce
+from flywheel_assets.promotion.text_limits import Decision
 
 CutVersion = Callable[[Lake, Versions, str], Manifest]
 

@@ -12,7 +12,7 @@ from flywheel_assets.defs.presentation import numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.versions.rollback import DataPlan, plan_data_rollback, record_model_rollback, roll_back_data
-from flywheel_assets.rollout import announce
+from flywheel_assets.models.rollout import announce
 
 ROLLBACK_JOB = "{}_rollback"
 

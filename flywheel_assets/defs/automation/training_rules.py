@@ -8,13 +8,13 @@ from typing import Any
 
 from flywheel_assets import records
 from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication, Retries
-from flywheel_assets.classification_gate import StatedReason
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.versions.example_versions import count_new_examples, live_calibration
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.net_new import NetNew, count_net_new, lake_content, lake_state
+from flywheel_assets.promotion.classifier_limits import StatedReason
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import pyarrow as pa
 from flywheel_assets import records
 from flywheel_assets.curation.labels.sampling import draw_sql
 from flywheel_assets.curation.labels.score_contract import ScoreContract, features_of
-from flywheel_assets.drift import DriftLimits, DriftReference, breaches, compare
 from flywheel_assets.lake.daily.daily_steps import daily_step
 from flywheel_assets.lake.daily.ledger import RunStamp, day_range
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, RAW_SCORES
+from flywheel_assets.measures.drift import DriftLimits, DriftReference, breaches, compare
 
 WINDOW_DAYS = 7
 MAX_ROWS = 200_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from flywheel_assets.boosting import fit_classifier
+from flywheel_assets.models.boosting import fit_classifier
 from flywheel_assets.simulation.fraud.deployment import FraudModel, Policy
 from flywheel_assets.simulation.fraud.features import FeatureStore
 from flywheel_assets.simulation.fraud.labels import Action, Label, Outside

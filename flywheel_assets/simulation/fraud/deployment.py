@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from flywheel_assets.boosting import load_classifier
+from flywheel_assets.models.boosting import load_classifier
 from flywheel_assets.simulation.fraud.labels import Action
 from flywheel_assets.simulation.fraud.world import Floats
 

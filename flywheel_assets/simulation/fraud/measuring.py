@@ -9,8 +9,8 @@ from datetime import date
 
 import numpy as np
 
-from flywheel_assets.classification_metrics import average_precision_gain, score_rows
-from flywheel_assets.metrics import Interval
+from flywheel_assets.measures.classifiers import average_precision_gain, score_rows
+from flywheel_assets.measures.texts import Interval
 from flywheel_assets.simulation.fraud.play import PlayedDay
 from flywheel_assets.simulation.fraud.world import Bools, Floats
 

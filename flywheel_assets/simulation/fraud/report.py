@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from flywheel_assets.metrics import Interval
+from flywheel_assets.measures.texts import Interval
 from flywheel_assets.simulation.fraud.bank import StaticModel
 from flywheel_assets.simulation.fraud.measuring import Comparison, Week
 from flywheel_assets.simulation.fraud.wheel import ClassifierTurn, MinedDays

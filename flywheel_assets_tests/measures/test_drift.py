@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.drift import (
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.measures.drift import (
     MAX_CATEGORIES,
     DriftLimits,
     DriftReference,
@@ -19,7 +20,6 @@ from flywheel_assets.drift import (
     jensen_shannon,
     psi,
 )
-from flywheel_assets.errors import SettingsError
 
 Array = npt.NDArray[Any]
 LIMITS = DriftLimits()

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel_assets.metrics import (
+from flywheel_assets.measures.texts import (
     Interval,
     clustered_bootstrap,
     length_ratios,
@@ -73,7 +73,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 def test_the_interval_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     differences, subjects = list(range(30)), [str(row % 7) for row in range(30)]
     whole = clustered_bootstrap(differences, subjects, draws=100)
-    monkeypatch.setattr("flywheel_assets.metrics._BLOCK_INDICES", 50)
+    monkeypatch.setattr("flywheel_assets.measures.texts._BLOCK_INDICES", 50)
     assert clustered_bootstrap(differences, subjects, draws=100) == whole
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.boosting import (
+from flywheel_assets.errors import SettingsError, TrainingError
+from flywheel_assets.models.boosting import (
     ENCODING_FILE,
     MODEL_FILE,
     ClassifierRecipe,
@@ -14,7 +15,6 @@ from flywheel_assets.boosting import (
     fit_classifier,
     load_classifier,
 )
-from flywheel_assets.errors import SettingsError, TrainingError
 
 FEW_TREES = ClassifierRecipe(trees=20, min_leaf_hessian=1.0)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flywheel_assets.evaluation.generation import (
+from flywheel_assets.models.generation import (
     completion_ids,
     end_tokens,
     generate,

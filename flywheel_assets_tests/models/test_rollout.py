@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.errors import RolloutError
-from flywheel_assets.rollout import announce
+from flywheel_assets.models.rollout import announce
 
 EVENT = {"application": "assistant", "version": "dpo_gold_v1", "champion_before": None, "adapter": "/näme"}
 

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel_assets.boosting import fit_classifier
-from flywheel_assets.classification_gate import (
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.measures.texts import Interval
+from flywheel_assets.models.boosting import fit_classifier
+from flywheel_assets.promotion.classifier_limits import (
     ClassifierEvidence,
     ClassifierLimits,
     SegmentEvidence,
@@ -21,9 +23,7 @@ from flywheel_assets.classification_gate import (
     decide_classifier,
     measured,
 )
-from flywheel_assets.errors import SettingsError
-from flywheel_assets.gate import Decision
-from flywheel_assets.metrics import Interval
+from flywheel_assets.promotion.text_limits import Decision
 
 Array = npt.NDArray[Any]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.classification_metrics import (
+from flywheel_assets.measures.classifiers import (
     Scores,
     alerts,
     average_precision_gain,
@@ -18,7 +18,7 @@ from flywheel_assets.classification_metrics import (
     score_groups,
     score_rows,
 )
-from flywheel_assets.metrics import Interval
+from flywheel_assets.measures.texts import Interval
 
 average_precision_score = pytest.importorskip("sklearn.metrics").average_precision_score
 
@@ -184,7 +184,7 @@ def test_a_gain_over_oneself_is_nothing() -> None:
 def test_equal_seeds_give_equal_intervals_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, scores, cards = world()
     whole = average_precision_gain(labels, scores**2, scores, cards, draws=50, seed=3)
-    monkeypatch.setattr("flywheel_assets.classification_metrics._BLOCK_NUMBERS", 1000)
+    monkeypatch.setattr("flywheel_assets.measures.classifiers._BLOCK_NUMBERS", 1000)
     assert average_precision_gain(labels, scores**2, scores, cards, draws=50, seed=3) == whole
 
 

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from flywheel_assets.errors import VersionConflictError
-from flywheel_assets.registry import EvaluatedDataset, ModelRegistry, RegisteredModel
+from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry, RegisteredModel
 
 DATASET = EvaluatedDataset(
     name="dpo_gold_v1.holdout",

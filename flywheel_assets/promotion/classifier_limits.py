@@ -14,10 +14,10 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from flywheel_assets.classification_metrics import alerts, average_precision_gain, score_groups, score_rows
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.gate import Check, Decision, concluded, or_nan
-from flywheel_assets.metrics import Interval
+from flywheel_assets.measures.classifiers import alerts, average_precision_gain, score_groups, score_rows
+from flywheel_assets.measures.texts import Interval
+from flywheel_assets.promotion.text_limits import Check, Decision, concluded, or_nan
 
 
 class StatedReason(StrEnum):

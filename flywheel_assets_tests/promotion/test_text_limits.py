@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.gate import Decision, Evidence, PromotionLimits, decide
-from flywheel_assets.metrics import Interval
+from flywheel_assets.measures.texts import Interval
+from flywheel_assets.promotion.text_limits import Decision, Evidence, PromotionLimits, decide
 
 # The good challenger of turn 1: SFT, then apo_zero + sft.
 GOOD = Evidence(

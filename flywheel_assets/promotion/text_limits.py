@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.metrics import Interval
+from flywheel_assets.measures.texts import Interval
 
 
 @dataclass(frozen=True, kw_only=True)

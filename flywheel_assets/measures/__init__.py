@@ -1,0 +1,1 @@
+"""Measures of models and data: edit distance, classifier metrics, drift. Pure."""
