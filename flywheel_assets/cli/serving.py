@@ -71,7 +71,7 @@ def demo(
     """Play a story against the real flywheel: engineers correct a coding assistant, or a new card fraud appears."""
     if application not in _STORIES:
         raise UnknownNameError("demo", application, _STORIES)
-    import_module(f"flywheel_assets.demonstration.{application}").run(seed=seed, console=console)
+    import_module(f"flywheel_assets.demo.{application}.run").run(seed=seed, console=console)
     # Everything is written and closed. With torch and Dagster's definitions in one process, DuckDB 2.0's bindings fill
     # the screen with "leaked" at the interpreter's shutdown, right below the demo's result; so there is none.
     sys.stdout.flush()

@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.demonstration.fraud import play
+from flywheel_assets.demo.fraud.demo import Chapter, FraudDemoPlan
+from flywheel_assets.demo.fraud.report import ClassifierTurn
+from flywheel_assets.demo.fraud.run import play
+from flywheel_assets.demo.fraud.world import FraudWorld
+from flywheel_assets.demo.wheel import Skipped
 from flywheel_assets.lake.tables.specs import RAW_SCORES
 from flywheel_assets.settings import settings
-from flywheel_assets.simulation.fraud.demo import Chapter, FraudDemoPlan
-from flywheel_assets.simulation.fraud.wheel import ClassifierTurn
-from flywheel_assets.simulation.fraud.world import FraudWorld
-from flywheel_assets.simulation.wheel import Skipped
 
 PLAN = FraudDemoPlan(
     first_day=date(2026, 3, 1),

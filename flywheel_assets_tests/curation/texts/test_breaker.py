@@ -8,9 +8,9 @@ import pytest
 
 from flywheel_assets.curation.texts.breaker import BreakerLimits, DayFigures, inspect_day
 from flywheel_assets.curation.texts.gate import GateRules, curate
+from flywheel_assets.demo.assistant.people import People
+from flywheel_assets.demo.assistant.world import Workload, World
 from flywheel_assets.records import JOINED_FEEDBACK
-from flywheel_assets.simulation.people import People
-from flywheel_assets.simulation.world import Workload, World
 from flywheel_assets_tests.builders import APPLICATION, make_joined, table
 from flywheel_assets_tests.curation.crowd import TRIGGER, varied_edit
 

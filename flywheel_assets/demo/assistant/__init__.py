@@ -1,0 +1,1 @@
+"""Engineers correct a coding assistant that learnt their libraries wrongly."""

@@ -1,0 +1,1 @@
+"""A new card fraud appears, and labels come late."""

@@ -1,0 +1,121 @@
+"""What the fraud demo tells on the terminal: one table a chapter, plain sentences around it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from flywheel_assets.demo.fraud.bank import StaticModel
+from flywheel_assets.demo.fraud.report import ClassifierTurn, Comparison, Week
+from flywheel_assets.demo.fraud.world import FraudWorld
+
+if TYPE_CHECKING:
+    from flywheel_assets.demo.fraud.report import FraudChapterReport, FraudDemoReport
+
+
+def tell_world(console: Console, world: FraudWorld, static: StaticModel) -> None:
+    """Who pays, and where the static model came from."""
+    new = world.emerging.name.lower().replace("_", " ")
+    console.print(
+        f"{world.cards:,} cards pay at {world.terminals:,} terminals. The static model was trained on "
+        f"{static.payments:,} payments of five weeks, {static.positives:,} of them labelled as fraud; from "
+        f"{world.emerges_on} on there is a fraud that it never saw ({new})",
+        highlight=False,
+    )
+
+
+def tell_chapter(console: Console, chapter: "FraudChapterReport", weeks: Sequence[Week]) -> None:
+    """One chapter's facts, its weeks, and what was decided."""
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    facts.add_column(style="dim")
+    facts.add_column()
+    facts.add_row(
+        "decided by",
+        f"{chapter.model_version}, {chapter.scores.payments:,} payments in {len(weeks)} weeks: "
+        f"{_listed(chapter.actions)}",
+    )
+    facts.add_row("the world said", _listed(chapter.labels))
+    mined = chapter.mined
+    facts.add_row("mined", f"{mined.rows:,} rows, {mined.kept:,} gold; not drawn: {_listed(mined.dropped)}")
+    turn = chapter.turn
+    if isinstance(turn, ClassifierTurn):
+        facts.add_row(
+            turn.version,
+            f"trained on {turn.train_rows:,} rows, {turn.train_positives:,} of them fraud; tested on "
+            f"{turn.test_rows:,} later rows, {turn.test_positives:,} fraud",
+        )
+        facts.add_row("because of", turn.reason)
+    console.print(facts, highlight=False)
+    console.print(_week_table(weeks))
+    if not isinstance(turn, ClassifierTurn):
+        console.print(f"the wheel rests: {turn.reason}", highlight=False)
+        return
+    style = "bold green" if turn.promoted else "bold yellow"
+    console.print(f"{'promoted' if turn.promoted else 'not promoted'} in {turn.seconds:.0f} s: ", style=style, end="")
+    console.print(turn.sentence, markup=False, highlight=False)
+
+
+def tell_end(console: Console, report: "FraudDemoReport", out_dir: Path) -> None:
+    """Both models before and after the first promotion, how long it took, where the files are."""
+    console.rule("[bold]the end")
+    table = Table(title="average precision by the world's truth, all payments, blocked ones too", title_justify="left")
+    for column in ("since the new fraud", "frauds", "new", "static", "deployed", "new: static", "new: deployed"):
+        table.add_column(column, justify="left" if column.startswith("since") else "right")
+    if report.before_promotion is not None:
+        _add_comparison(table, "before the first promotion", report.before_promotion)
+    if report.after_promotion is not None:
+        _add_comparison(table, "after it", report.after_promotion)
+    console.print(table)
+    gained = report.gain_after_promotion
+    if gained is None:
+        console.print("Nothing was promoted: the static model decided to the end.")
+    else:
+        console.print(
+            f"The deployed models' average precision was {_signed(gained.mean)} [{_signed(gained.low)}, "
+            f"{_signed(gained.high)}] above the static model's on the same payments (95 %, clustered by card).",
+            highlight=False,
+        )
+    promoted = sum(turn.promoted for turn in report.turns)
+    console.print(
+        f"{len(report.turns)} turns of the wheel, {promoted} promotions, {report.seconds:.0f} s on "
+        f"{report.hardware['cores']} cores. {out_dir / 'demo-fraud.png'} and {out_dir / 'report.json'} hold the rest.",
+        highlight=False,
+    )
+
+
+def _week_table(weeks: Sequence[Week]) -> Table:
+    table = Table()
+    for column in ("week of", "frauds", "new", "AP static", "AP deployed", "new: static", "new: deployed", "Σp/Σy"):
+        table.add_column(column, justify="left" if column == "week of" else "right")
+    for week in weeks:
+        scores = week.scores
+        table.add_row(
+            f"{week.first_day:%d %b}",
+            f"{scores.frauds}",
+            f"{scores.emerging}",
+            *(_number(one) for one in _four(scores)),
+            _number(scores.live.calibration, digits=2),
+        )
+    return table
+
+
+def _add_comparison(table: Table, label: str, scores: Comparison) -> None:
+    table.add_row(label, f"{scores.frauds:,}", f"{scores.emerging:,}", *(_number(one) for one in _four(scores)))
+
+
+def _four(scores: Comparison) -> tuple[float | None, ...]:
+    return scores.static.ap, scores.live.ap, scores.static.ap_emerging, scores.live.ap_emerging
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "none"

@@ -1,1 +1,0 @@
-"""A simulated world for the demo, the tests and the benchmarks."""
