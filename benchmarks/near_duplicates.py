@@ -19,8 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from rensa import RMinHash, RMinHashLSH
 
-from flywheel_assets.curation.texts.duplicates import text_hashes
-from flywheel_assets.curation.texts.near_duplicates import SIMILARITY, clusters, signatures
+from flywheel_assets.curation.texts.duplicates import SIMILARITY, clusters, signatures, text_hashes
 from flywheel_assets.curation.texts.normalization import normalized
 from flywheel_assets_tests.real_data import REAL_DATA, real_edits
 

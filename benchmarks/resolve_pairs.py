@@ -22,8 +22,7 @@ import pyarrow.compute as pc
 from benchmarks.comparing import compare, timed
 from benchmarks.day_to_gold import lake_at
 from benchmarks.texts import Texts
-from flywheel_assets.curation.texts.duplicates import text_hashes
-from flywheel_assets.curation.texts.near_duplicates import signatures
+from flywheel_assets.curation.texts.duplicates import signatures, text_hashes
 from flywheel_assets.curation.texts.normalization import normalized
 from flywheel_assets.curation.texts.novelty import added_ngrams
 from flywheel_assets.curation.texts.resolution import ResolutionRules

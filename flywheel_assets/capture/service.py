@@ -38,12 +38,11 @@ from flywheel_assets.capture.clock import Clock, system_clock
 from flywheel_assets.capture.endpoints import ENDPOINTS, CaptureLimits, EventLog
 from flywheel_assets.capture.http.answers import RefusedError, http_problem, refused
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
-from flywheel_assets.capture.http.browser_script import browser_script
 from flywheel_assets.capture.http.connection import BoundedConnection
 from flywheel_assets.capture.intake import Intake, Receiver
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.capture.log.shipping import ShippedLog, configured_shipper
-from flywheel_assets.capture.operations.endpoints import Operations
+from flywheel_assets.capture.operations.endpoints import Operations, browser_script
 from flywheel_assets.capture.operations.telemetry import Telemetry
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import CaptureUnavailableError, SettingsError

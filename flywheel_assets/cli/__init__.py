@@ -5,18 +5,16 @@ import sys
 from flywheel_assets.cli import (
     breaker,
     days,
-    doctor,
-    drain,
     erasing,
     exclusions,
     gold,
     keys,
     levers,
     policy,
-    recovery,
+    rolling_back,
     serving,
     terminal,
-    versions,
+    unfinished,
 )
 from flywheel_assets.cli.terminal import app, errors
 from flywheel_assets.errors import FlywheelError
@@ -25,8 +23,6 @@ __all__ = [
     "app",
     "breaker",
     "days",
-    "doctor",
-    "drain",
     "erasing",
     "exclusions",
     "gold",
@@ -34,10 +30,10 @@ __all__ = [
     "levers",
     "main",
     "policy",
-    "recovery",
+    "rolling_back",
     "serving",
     "terminal",
-    "versions",
+    "unfinished",
 ]
 
 

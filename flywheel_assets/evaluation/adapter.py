@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError, VersionConflictError
+from flywheel_assets.evaluation._scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
 from flywheel_assets.evaluation.canary import Phrases, look, phrases_of
 from flywheel_assets.evaluation.requests import (
     REPORT_FILE,
@@ -31,7 +32,6 @@ from flywheel_assets.evaluation.requests import (
     Scored,
     Stratum,
 )
-from flywheel_assets.evaluation.scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
 from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
 from flywheel_assets.measures.texts import Floats

@@ -31,9 +31,8 @@ from flywheel_assets.capture.http.answers import RefusedError
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.errors import EventLogError
 from flywheel_assets.records import Signal
-from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, event_of
-from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
-from flywheel_assets.review.sessions import (
+from flywheel_assets.review._diff import Mark, Piece, pieces, without_unseen, word_diff
+from flywheel_assets.review._sessions import (
     COOKIE,
     PageRefusal,
     Session,
@@ -41,7 +40,8 @@ from flywheel_assets.review.sessions import (
     check_form_token,
     check_sent_from_here,
 )
-from flywheel_assets.review.words import Mark, Piece, pieces, without_unseen, word_diff
+from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, event_of
+from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
 
 ITEMS_ON_A_PAGE = 25
 MOST_DECISIONS_SHOWN = 200

@@ -24,11 +24,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from flywheel_assets.curation.policy.hazards import Hazard
-from flywheel_assets.curation.policy.verdicts import Action, Evidence, Judgement, Verdict
+from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import Reason
-from flywheel_assets.screening.verdict_cache import Answer, VerdictCache
+from flywheel_assets.screening._verdict_cache import Answer, VerdictCache
 
 LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 

@@ -45,6 +45,8 @@ from flywheel_assets.models.generation import (
 from flywheel_assets.models.own_process import run_process, whole_folder
 from flywheel_assets.models.weights import adapter_sha256, base_weights_sha256
 from flywheel_assets.records import stable_id
+from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
+from flywheel_assets.training._stages import release_memory, result_of, train_preference, train_sft
 from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, split, unseen
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import (
@@ -53,8 +55,6 @@ from flywheel_assets.training.requests import (
     TrainingReport,
     TrainingRequest,
 )
-from flywheel_assets.training.selection import PREFERENCE, SFT, Choice, choose
-from flywheel_assets.training.stages import release_memory, result_of, train_preference, train_sft
 
 REPORT_FILE = "training.json"
 DELTAS_FILE = "deltas.parquet"

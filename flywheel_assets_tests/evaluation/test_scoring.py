@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from flywheel_assets.evaluation._scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
 from flywheel_assets.evaluation.canary import Canary
 from flywheel_assets.evaluation.requests import Scored, Stratum
-from flywheel_assets.evaluation.scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
 from flywheel_assets.lake.versions.exports import ExportedRow
 from flywheel_assets_tests.training.small_world import exported
 

@@ -15,7 +15,7 @@ from flywheel_assets.models.generation import (
     load_model,
     log_probabilities,
 )
-from flywheel_assets.training import stages
+from flywheel_assets.training import _stages as stages
 from flywheel_assets.training.examples import Example
 from flywheel_assets_tests.training.small_world import RECIPE, trained_base
 

@@ -1,9 +1,9 @@
 import pytest
 from msgspec.structs import replace
 
+from flywheel_assets.training._selection import inferior_in
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import SelectionScore
-from flywheel_assets.training.selection import inferior_in
 
 SFT = SelectionScore(ned=0.024, missing_end=0.0, accepted_ned=0.0, accepted_missing_end=0.0, accepted_fallen=0.0)
 

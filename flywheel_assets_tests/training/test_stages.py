@@ -11,7 +11,7 @@ import pytest
 from flywheel_assets.errors import TrainingError
 from flywheel_assets.models.generation import load_model, token_log_probabilities
 from flywheel_assets.models.weights import adapter_sha256
-from flywheel_assets.training import stages
+from flywheel_assets.training import _stages as stages
 from flywheel_assets.training.examples import Example
 from flywheel_assets_tests.training.small_world import RECIPE, blank_base
 

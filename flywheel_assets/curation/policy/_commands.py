@@ -6,9 +6,8 @@ another question is sabotage or a slip, and a person decides which.
 
 import re
 
-from flywheel_assets.curation.policy.hazards import Hazard
 from flywheel_assets.curation.policy.patterns import Pattern
-from flywheel_assets.curation.policy.verdicts import Action
+from flywheel_assets.curation.policy.verdicts import Action, Hazard
 from flywheel_assets.records import Reason
 
 _ROOT = (

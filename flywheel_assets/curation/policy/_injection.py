@@ -9,9 +9,8 @@ injection without any such mark ("What is the capital of Brazil?" inside an e-ma
 
 import re
 
-from flywheel_assets.curation.policy.hazards import Hazard
 from flywheel_assets.curation.policy.patterns import Pattern, over_any_space
-from flywheel_assets.curation.policy.verdicts import Action
+from flywheel_assets.curation.policy.verdicts import Action, Hazard
 from flywheel_assets.records import Reason
 
 _OLDER = (

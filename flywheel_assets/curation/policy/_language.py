@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterable
 
 from flywheel_assets.curation.policy import _lexicon as lexicon
-from flywheel_assets.curation.policy.hazards import Hazard
 from flywheel_assets.curation.policy.patterns import Pattern, over_any_space
-from flywheel_assets.curation.policy.verdicts import Action
+from flywheel_assets.curation.policy.verdicts import Action, Hazard
 from flywheel_assets.records import Reason
 
 _TOXIC = (

@@ -7,9 +7,8 @@ line of code when they were measured, so a password without any mark is not foun
 import re
 from typing import Any
 
-from flywheel_assets.curation.policy.hazards import Hazard
 from flywheel_assets.curation.policy.patterns import Pattern
-from flywheel_assets.curation.policy.verdicts import Action
+from flywheel_assets.curation.policy.verdicts import Action, Hazard
 from flywheel_assets.records import Reason
 
 _PLACEHOLDERS = re.compile(

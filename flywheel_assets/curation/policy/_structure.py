@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flywheel_assets.curation.policy.hazards import Hazard
 from flywheel_assets.curation.policy.patterns import Pattern
-from flywheel_assets.curation.policy.verdicts import Action, Evidence, Judgement, Verdict
+from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
 from flywheel_assets.records import Reason
 
 _ACCENTS = "[\u0300-\u034e\u0350-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"

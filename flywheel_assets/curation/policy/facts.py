@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import bytes_of
-from flywheel_assets.curation.policy.hazards import Hazard
-from flywheel_assets.curation.policy.verdicts import Action, Evidence, Judgement, Verdict
+from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
 from flywheel_assets.records import Reason, stable_id
 
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[,\u00a0\u202f']\d{3})*(?:\.\d+)?(?![\w]|\.\d)")

@@ -15,6 +15,32 @@ import pyarrow as pa
 
 from flywheel_assets.records import Reason
 
+
+class Hazard(StrEnum):
+    """What kind of harm a finding points at."""
+
+    # AILuminate
+    VIOLENT_CRIMES = "violent_crimes"
+    NON_VIOLENT_CRIMES = "non_violent_crimes"
+    SEX_RELATED_CRIMES = "sex_related_crimes"
+    CHILD_SEXUAL_EXPLOITATION = "child_sexual_exploitation"
+    SUICIDE_AND_SELF_HARM = "suicide_and_self_harm"
+    INDISCRIMINATE_WEAPONS = "indiscriminate_weapons"
+    INTELLECTUAL_PROPERTY = "intellectual_property"
+    DEFAMATION = "defamation"
+    HATE = "hate"
+    PRIVACY = "privacy"
+    SPECIALIZED_ADVICE = "specialized_advice"
+    SEXUAL_CONTENT = "sexual_content"
+    # ours
+    SECRET = "secret"  # noqa: S105
+    PROMPT_INJECTION = "prompt_injection"
+    HARASSMENT = "harassment"
+    NEUTRALITY = "neutrality"
+    STRUCTURAL_ABUSE = "structural_abuse"
+    FACTUAL_INTEGRITY = "factual_integrity"
+
+
 # What a check reads: one row per candidate example. `prompt` is readable text also where the record holds messages.
 TEXTS = pa.schema(
     [

@@ -1,13 +1,173 @@
-"""Exact duplicates of normalized texts: hashes of whole columns, and which row of each group stays."""
+"""Near duplicates by MinHash: rows that say nearly the same are one row, and how many people said it is evidence.
+
+A row's signature is 128 bytes, the low byte of each of 128 minimum hashes (b-bit minwise hashing, Li & König 2010) over
+the pairs of neighbouring words of prompt and chosen text. It is stored with the row when a day is curated, so that
+resolution over all of gold reads no text. Sixteen bands of eight bytes are compared as they are: two rows that share a
+band are candidates, and the share of equal bytes, less what chance gives, estimates their Jaccard similarity with a
+standard error of 0.035 at 0.8.
+"""
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from rensa import RMinHash
 
+from flywheel_assets.curation.arrow import bytes_of
 from flywheel_assets.curation.texts.trust import source_trust
+
+SIMILARITY = 0.8
+"""Jaccard similarity from which two rows are one: at 0.5 single linkage merged 286 valid pairs into 126."""
+SHORTEST_CHARACTERS = 50
+"""Of prompt and chosen together; shorter texts have too few words, and only equal ones are duplicates."""
+
+_HASHES, _BANDS = 128, 16
+# Changing either, or the words, makes stored signatures incomparable: curate all days again.
+_SEED = 42
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_INVERSE_BASE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
+_PAIR = np.uint64(0xC2B2AE3D27D4EB4F)
+ROWS_AT_ONCE = 256
+"""So that the arrays of one word per byte stay in the processor's cache; of a day of long texts they were 3 GB."""
+_CHANCE = 1 / 256
+"""That two unrelated bytes are equal."""
+
+_WEIGHTS = np.arange(1, 257, dtype=np.uint64)
+# Byte → 1 inside a word, 2 where a word of its own begins: writing without spaces (UTF-8 of U+2000 and above).
+_WORD_BYTES = np.zeros(256, np.uint8)
+_WORD_BYTES[[byte for byte in range(256) if byte >= 0x80 or chr(byte).isalnum() or byte == ord("_")]] = 1
+_WORD_BYTES[0xE2:0xF8] = 2
+
+
+def signatures(prompt: pa.Array, chosen: pa.Array) -> pa.Array:
+    """A row's signature as 256 hex characters; null where prompt and chosen are shorter than `SHORTEST_CHARACTERS`.
+
+    Args:
+        prompt: normalized texts (see `normalization`).
+        chosen: the same.
+    """
+    texts = pc.binary_join_element_wise(prompt, chosen, "\n")
+    long_enough = pc.greater_equal(pc.utf8_length(texts), SHORTEST_CHARACTERS)
+    candidates = texts.filter(long_enough)
+    found: list[str] = []
+    for start in range(0, len(candidates), ROWS_AT_ONCE):
+        hashes, ends = neighbouring_words(candidates.slice(start, ROWS_AT_ONCE))
+        sketch = RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, _HASHES, _SEED)
+        digests = np.array(sketch.to_rows(), np.uint32).astype(np.uint8).tobytes().hex()
+        found += [digests[at : at + 2 * _HASHES] for at in range(0, len(digests), 2 * _HASHES)]
+    return pc.replace_with_mask(pa.nulls(len(texts), pa.string()), long_enough, pa.array(found, pa.string()))
+
+
+def clusters(
+    content_hash: pa.Array | pa.ChunkedArray, signature: pa.Array | pa.ChunkedArray, group: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """The cluster of every row: rows of one group with equal contents, or chained by near-equal signatures.
+
+    Does not depend on the order of the rows, which is that of files and thus of how often a day was written: within a
+    band not every two rows are compared, and which ones are decides what is chained.
+
+    Args:
+        content_hash: equal for equal contents, without nulls.
+        signature: of `signatures`, or null.
+        group: rows of different groups are never one cluster.
+    """
+    encoded = pc.dictionary_encode(_whole(content_hash))
+    by_hash = np.empty(len(encoded.dictionary), np.int64)
+    by_hash[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(by_hash))
+    contents = by_hash[encoded.indices.to_numpy()]
+    _, first_row, labels = np.unique(
+        group * (contents.max(initial=0) + 1) + contents, return_index=True, return_inverse=True
+    )
+    few = pa.array(first_row)
+    signed = np.flatnonzero(_whole(signature).take(few).is_valid().to_numpy(zero_copy_only=False))
+    texts = _whole(signature).take(few.take(pa.array(signed))).to_pylist()
+    matrix = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, _HASHES)
+    edges = _near(matrix, group[first_row][signed])
+    merged: npt.NDArray[np.int64] = _connected(len(first_row), signed[edges])[labels]
+    return merged
+
+
+def supporters_of(subject: str) -> str:
+    """What stands for a subject in the column `supporters`: sixteen hex characters of its hash."""
+    return hashlib.blake2b(subject.encode(), digest_size=8).hexdigest()
+
+
+def neighbouring_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Hashes of all pairs of neighbouring words, row after row, and the offsets at which the rows begin and end.
+
+    A word's hash is a polynomial in its bytes, taken from running sums modulo 2^64 over all texts at once: a third of
+    the time of splitting and pairing words in Python.
+    """
+    starts, content = bytes_of(texts)
+    kinds = _WORD_BYTES[content]
+    inside = kinds > 0
+    row_begins = np.zeros(len(content) + 1, dtype=bool)
+    row_begins[starts] = True
+    before = np.concatenate(([False], inside[:-1]))
+    begins = np.flatnonzero(inside & (~before | row_begins[:-1] | (kinds == 2)))
+    after = np.concatenate((inside[1:], [False]))
+    next_begins = np.concatenate(((row_begins[:-1] | (kinds == 2))[1:], [True]))
+    ends = np.flatnonzero(inside & (~after | next_begins)) + 1
+    powers, inverse = _powers(1 << len(content).bit_length())
+    with np.errstate(over="ignore"):
+        sums = np.zeros(len(content) + 1, np.uint64)
+        np.cumsum(powers[: len(content)] * _WEIGHTS[content], out=sums[1:])
+        words = (sums[ends] - sums[begins]) * inverse[begins]
+        pairs = words[:-1] * _PAIR + words[1:]
+        pairs ^= pairs >> np.uint64(29)
+    row_of_word = np.searchsorted(starts, begins, side="right") - 1
+    together = row_of_word[:-1] == row_of_word[1:]
+    per_row = np.bincount(row_of_word[:-1][together], minlength=len(texts))
+    return pairs[together], np.concatenate(([0], np.cumsum(per_row))).astype(np.uint64)
+
+
+@lru_cache(maxsize=2)
+def _powers(size: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The first `size` powers of the base, and of its inverse, modulo 2^64."""
+    with np.errstate(over="ignore"):
+        return tuple(  # type: ignore[return-value]
+            np.cumprod(np.concatenate((np.ones(1, np.uint64), np.full(size, base)))) for base in (_BASE, _INVERSE_BASE)
+        )
+
+
+def _near(matrix: npt.NDArray[np.uint8], group: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Pairs of rows of one group that share a band and are similar enough, as (pairs, 2)."""
+    bands = np.ascontiguousarray(matrix).view(np.uint64) if len(matrix) else np.zeros((0, _BANDS), np.uint64)
+    needed = (_CHANCE + SIMILARITY * (1 - _CHANCE)) * _HASHES
+    found = [np.zeros((0, 2), np.int64)]
+    for band in range(_BANDS):
+        order = np.lexsort((bands[:, band], group))
+        same = (bands[order[1:], band] == bands[order[:-1], band]) & (group[order[1:]] == group[order[:-1]])
+        positions = np.arange(len(order))
+        begins = np.maximum.accumulate(np.where(np.concatenate(([True], ~same)), positions, 0))[: len(order)]
+        members = np.flatnonzero(np.concatenate(([False], same))[: len(order)])
+        # With the one before and with the first of the bucket: all pairs of a large bucket would be its square.
+        for other in (members - 1, begins[members]):
+            edges = np.stack((order[members], order[other]), axis=1)
+            equal = (matrix[edges[:, 0]] == matrix[edges[:, 1]]).sum(axis=1)
+            found.append(edges[equal >= needed])
+    return np.concatenate(found)
+
+
+def _connected(size: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The smallest member of every node's component."""
+    labels = np.arange(size)
+    while len(edges):
+        lowest = np.minimum(labels[edges[:, 0]], labels[edges[:, 1]])
+        before = labels.copy()
+        np.minimum.at(labels, labels[edges[:, 0]], lowest)
+        np.minimum.at(labels, labels[edges[:, 1]], lowest)
+        labels = labels[labels]
+        if (labels == before).all():
+            break
+    return labels
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def text_hashes(prompt: pa.Array, chosen: pa.Array) -> tuple[pa.Array, pa.Array]:

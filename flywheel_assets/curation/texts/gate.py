@@ -26,8 +26,7 @@ from flywheel_assets.curation.policy.facts import claim_key
 from flywheel_assets.curation.policy.policy import Policy, default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Verdict
 from flywheel_assets.curation.texts._edits import EditBands, classify_edits
-from flywheel_assets.curation.texts.duplicates import repeated_rows, text_hashes
-from flywheel_assets.curation.texts.near_duplicates import clusters, signatures, supporters_of
+from flywheel_assets.curation.texts.duplicates import clusters, repeated_rows, signatures, supporters_of, text_hashes
 from flywheel_assets.curation.texts.normalization import normalized
 from flywheel_assets.curation.texts.novelty import added_ngrams
 from flywheel_assets.curation.texts.prompts import readable_prompts

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.texts.near_duplicates import ROWS_AT_ONCE, neighbouring_words
+from flywheel_assets.curation.texts.duplicates import ROWS_AT_ONCE, neighbouring_words
 from flywheel_assets.curation.texts.normalization import normalized
 
 MOST_NGRAMS = 64

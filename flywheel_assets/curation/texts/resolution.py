@@ -26,8 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.texts._influence import beyond_share, mask, rank_by_pair_id, unsupported_claims
-from flywheel_assets.curation.texts.duplicates import repeated_rows
-from flywheel_assets.curation.texts.near_duplicates import clusters, supporters_of
+from flywheel_assets.curation.texts.duplicates import clusters, repeated_rows, supporters_of
 from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE, is_import
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, admitted_as, unsupported_rows
 from flywheel_assets.records import ExampleKind, Reason, SubjectKind

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.curation.texts.near_duplicates import supporters_of
+from flywheel_assets.curation.texts.duplicates import supporters_of
 from flywheel_assets.lake.erasure.landing import ErasableLanding, written_forms
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake

@@ -32,7 +32,7 @@ from flywheel_assets.lake.versions.cutting import cut_version
 from flywheel_assets.lake.versions.exclusions import Exclusion, in_force, not_excluded, pinned
 from flywheel_assets.lake.versions.exports import ExportedFile, ExportSet, Manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.fresh_days import fresh_days
+from flywheel_assets.lake.versions.net_new import fresh_days
 from flywheel_assets.lake.versions.pins import Pin, register_pinned
 from flywheel_assets.records import Reason
 

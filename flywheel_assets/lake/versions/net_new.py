@@ -8,18 +8,20 @@ day that is new or changed since, or was dropped by that version; whatever else 
 the rules do. So the rows of those days plus those dropped are an upper bound, and below the threshold it is enough.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
+from typing import Any
 
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS, LEDGER, TableSpec
+from flywheel_assets.lake.versions.exclusions import in_force
 from flywheel_assets.lake.versions.exports import Manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.fresh_days import fresh_days
 from flywheel_assets.lake.versions.pair_versions import pair_ids_to_train_now, trained_pair_ids
 from flywheel_assets.records import Reason
 
@@ -91,3 +93,25 @@ def _pairs_at_most(
     return sum(each.rows_kept + each.rows_held for each in fresh.values()) + sum(
         rows for reason, rows in dropped.items() if reason not in _NEVER_TRAINED_ON
     )
+
+
+def fresh_days(
+    lake: Lake, trained: Manifest | None, rules: Mapping[str, Any], closed: Mapping[date, ClosedDay]
+) -> dict[date, ClosedDay]:
+    """The days that are new or hold something else since; all of them when rules or exclusions have changed.
+
+    Args:
+        lake: the application's tables.
+        trained: of the last trained version; None: there is none.
+        rules: by which a version cut now would resolve, as it would record them.
+        closed: every closed gold day.
+    """
+    if trained is None or not _decides_as_now(lake, trained, rules):
+        return dict(closed)
+    return {day: each for day, each in closed.items() if trained.days.get(day.isoformat()) != each.content_hash}
+
+
+def _decides_as_now(lake: Lake, trained: Manifest, rules: Mapping[str, Any]) -> bool:
+    # A manifest's rules went through JSON, which knows no tuples.
+    as_recorded = json.loads(json.dumps(rules))
+    return trained.rules == as_recorded and set(trained.exclusions) == {each.id for each in in_force(lake)}

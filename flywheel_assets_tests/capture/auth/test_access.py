@@ -12,9 +12,8 @@ import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from flywheel_assets.capture.auth._rates import BURST_S, Rates
 from flywheel_assets.capture.auth._signatures import TOLERANCE_S, sign
-from flywheel_assets.capture.auth.access import Access, require_scope
+from flywheel_assets.capture.auth.access import BURST_S, Access, Rates, require_scope
 from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, KeyRequest, KeyStore, Scope, create_key
 from flywheel_assets.capture.http.answers import RefusedError
 from flywheel_assets.capture.service import configured_access, create_app

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flywheel_assets.curation.texts.breaker import BreakerLimits
-from flywheel_assets.curation.texts.near_duplicates import supporters_of
+from flywheel_assets.curation.texts.duplicates import supporters_of
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, OpenSegmentError, SettingsError
 from flywheel_assets.lake.daily import breaker, ledger

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from flywheel_assets.curation.texts.duplicates import SIMILARITY, clusters, signatures
 from flywheel_assets.curation.texts.gate import GateRules, curate
-from flywheel_assets.curation.texts.near_duplicates import SIMILARITY, clusters, signatures
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets_tests.builders import NOON, day, make_gold, make_joined, table

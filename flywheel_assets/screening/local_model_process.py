@@ -1,4 +1,4 @@
-"""`python -m flywheel_assets.screening.classifier_process MODEL`: a line of JSON texts in, a line of their scores out.
+"""`python -m flywheel_assets.screening.local_model_process MODEL`: a line of JSON texts in, a line of their scores out.
 
 Ends when its input ends. A text that is longer than the model reads is cut into overlapping windows and gets the
 highest score of any: harm behind the 512th token counts as well.

@@ -9,7 +9,7 @@ import pytest
 
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action
 from flywheel_assets.records import Reason
-from flywheel_assets.screening.classifier import ClassifierCheck
+from flywheel_assets.screening.local_model import ClassifierCheck
 
 
 def texts(*chosen: str) -> pa.Table:

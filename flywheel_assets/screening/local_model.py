@@ -23,8 +23,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from flywheel_assets.curation.policy.hazards import Hazard
-from flywheel_assets.curation.policy.verdicts import Action, Evidence, Judgement, Verdict
+from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
 from flywheel_assets.records import Reason
 
 
@@ -139,7 +138,7 @@ class _Process:
 
     def __init__(self, model: Path) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "flywheel_assets.screening.classifier_process", str(model)],
+            [sys.executable, "-m", "flywheel_assets.screening.local_model_process", str(model)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

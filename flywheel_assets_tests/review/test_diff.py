@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel_assets.review import words
-from flywheel_assets.review.words import Mark, Piece, pieces, without_unseen, word_diff
+from flywheel_assets.review import _diff as words
+from flywheel_assets.review._diff import Mark, Piece, pieces, without_unseen, word_diff
 
 
 def marked(text: str, marks: list[Mark]) -> list[str]:
