@@ -1,6 +1,8 @@
 """The README and the docs say what is there: commands, targets, rooms, links, and the example as written."""
 
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -63,3 +65,8 @@ def test_the_curl_examples_are_accepted_as_written(tmp_path: Path) -> None:
         for path, body in bodies:
             answer = httpx.post(capture.url + path, content=body, headers={"content-type": "application/json"})
             assert (answer.status_code, answer.json()["accepted"]) == (202, 1), answer.text
+
+
+def test_the_picture_of_the_rooms_is_current() -> None:
+    """Run `python docs/draw_rooms.py` after a room was added, moved or described otherwise."""
+    assert subprocess.run([sys.executable, ROOT / "docs" / "draw_rooms.py", "--check"], check=False).returncode == 0

@@ -101,7 +101,7 @@ def test_queue(tmp_path: Path) -> None:
 def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], code: int, says: str
 ) -> None:
-    monkeypatch.setattr(cli.doctor.console, "width", 1000)
+    monkeypatch.setattr(cli.serving.console, "width", 1000)
     settings.cache_clear()
     try:
         run = CliRunner().invoke(cli.app, ["doctor"], env={"FLYWHEEL_HOME": str(tmp_path), **environment})
@@ -113,4 +113,4 @@ def test_the_command(
 
 
 def test_every_verdict_has_a_colour() -> None:
-    assert set(cli.doctor._COLOURS) == set(doctor.Verdict)
+    assert set(cli.serving._COLOURS) == set(doctor.Verdict)

@@ -133,7 +133,7 @@ def test_every_line_is_one_json_object_and_quotes_nobody(tmp_path: Path, lines: 
     entries = [entry for entry in map(json.loads, written.splitlines()) if not entry["logger"].startswith("http")]
     assert "PAYLOAD" not in json.dumps(entries)
     assert entries[-1]["error"] == "ValueError"
-    assert "test_operations.py" in entries[-1]["raised_at"][0]
+    assert "test_endpoints.py" in entries[-1]["raised_at"][0]
     assert any(entry["message"] == "requests refused" for entry in entries)
 
 

@@ -13,6 +13,7 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables import lake as tables
+from flywheel_assets.lake.tables import specs
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
@@ -161,7 +162,7 @@ def test_tagged_versions_stay_readable(bench: Workbench) -> None:
 
 def test_no_table_is_forgotten() -> None:
     """`breaker_days`, rewritten by every daily run, kept all its snapshots and files for ever."""
-    declared = {each.name for each in vars(tables).values() if isinstance(each, TableSpec)}
+    declared = {each.name for each in vars(specs).values() if isinstance(each, TableSpec)}
     kept_up = {spec.name for kind in (PREFERENCE_TABLES, CLASSIFICATION_TABLES) for spec in every_table(kind)}
     assert kept_up == declared
 
