@@ -14,9 +14,9 @@ import pytest
 from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, create_key
 from flywheel_assets.capture.service import RunningCapture, running_capture
-from flywheel_assets.curation.logging_sample import sampling_position
 from flywheel_assets_tests.capture.chromium import CHROMIUM, MISSING, Chromium, Tab, eventually, running_chromium
 from flywheel_assets_tests.capture.samples import NOON, landed
+from flywheel_client import sampling_position
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
