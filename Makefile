@@ -13,11 +13,11 @@ help:  ## list the targets
 
 install: $(INSTALLED)  ## only the environment, in .venv, with the flywheel command in it
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml clients/python/pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; set PYTHON=…"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]' --editable clients/python
 	touch $(INSTALLED)
 
 demo: install  ## two turns of the wheel on a simulated coding assistant, under 4 minutes
@@ -43,6 +43,7 @@ check: install  ## lint, format, types, architecture contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vermin --target=3.9- --no-tips --violations clients/python/flywheel_client
 	$(BIN)/dagster definitions validate --workspace workspace.yaml
 
 format: install  ## rewrite the code in the project's format

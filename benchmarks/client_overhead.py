@@ -23,7 +23,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from flywheel_assets.capture.client import FlywheelClient
+from flywheel_client import FlywheelClient
 
 PROMPT, OUTPUT = "How do I read the first rows? " * 40, "Like this: rows.head(10). " * 60
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from flywheel_assets.capture.client import FlywheelClient, Interaction
+from flywheel_client import FlywheelClient, Interaction
 
 PROMPT = "Where is my order? I have waited for two weeks."
 DRAFTS = itertools.cycle(

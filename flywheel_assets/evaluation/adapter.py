@@ -43,6 +43,7 @@ from flywheel_assets.models.generation import (
     parse_prompt,
     placement,
     prompt_ids,
+    require_train_extra,
     token_log_probabilities,
     use_cpu_threads,
 )
@@ -60,9 +61,11 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     Raises:
         ManifestMismatchError: an export, an adapter or a finished result is missing or changed.
         EmptyVersionError: no held-out row that could be scored.
-        SettingsError: champion_adapter and champion_export_dir were not given together.
+        SettingsError: champion_adapter and champion_export_dir were not given together, or the extra `train` is not
+            installed.
         VersionConflictError: `output_dir` holds the result of another request.
     """
+    require_train_extra("evaluating an adapter")
     started = time.monotonic()
     use_cpu_threads(request.cpu_threads)
     if (request.champion_adapter is None) != (request.champion_export_dir is None):

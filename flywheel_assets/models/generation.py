@@ -9,10 +9,12 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import PromptFormat
 
 if TYPE_CHECKING:
@@ -21,6 +23,24 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 Prompt = str | list[Message]
 """Plain text, or chat messages that the tokenizer's chat template renders."""
+
+
+_TRAIN_EXTRA = ("datasets", "peft", "tokenizers", "torch", "transformers", "trl")
+
+
+def require_train_extra(work: str) -> None:
+    """Look for the libraries that only language models need, without importing them.
+
+    Args:
+        work: what needs them, for the message.
+
+    Raises:
+        SettingsError: one is not installed; the message holds the command that installs them.
+    """
+    if missing := [name for name in _TRAIN_EXTRA if find_spec(name) is None]:
+        raise SettingsError(
+            f"{work} needs {', '.join(missing)}, not installed here: pip install 'flywheel_assets[train]'"
+        )
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.models.generation import require_train_extra
 from flywheel_assets.records import Reason
 
 
@@ -119,6 +121,10 @@ class ClassifierCheck:
             if not self._running:
                 if not (self.model / "config.json").is_file():
                     raise ClassifierError("there is no config.json in the model's folder")
+                try:
+                    require_train_extra("the classifier check")
+                except SettingsError as error:
+                    raise ClassifierError(str(error)) from None
                 self._running.append(_Process(self.model))
             try:
                 yield self._running[0]

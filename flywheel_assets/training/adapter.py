@@ -39,6 +39,7 @@ from flywheel_assets.models.generation import (
     load_adapters,
     load_tokenizer,
     placement,
+    require_train_extra,
     token_log_probabilities,
     use_cpu_threads,
 )
@@ -79,7 +80,9 @@ def train_adapter(request: TrainingRequest) -> TrainingReport:
         VersionConflictError: `output_dir` holds the result of another request.
         TrainingError: the base model cannot be read, or training diverged.
         TransientError: another trainer is at work in `work_dir`.
+        SettingsError: the extra `train` is not installed.
     """
+    require_train_extra("training an adapter")
     work = Path(request.work_dir)
     work.mkdir(parents=True, exist_ok=True)
     # A trainer can outlive the run that started it; a retry of that run must not write into its checkpoints.

@@ -18,8 +18,6 @@ from flywheel_assets.capture.brokers.broker import BrokerAddress, broker_address
 from flywheel_assets.capture.brokers.drain import DrainCounts, drain
 from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
 from flywheel_assets.capture.brokers.opening import open_consumer, open_producer
-from flywheel_assets.capture.client import FlywheelClient
-from flywheel_assets.capture.delivery import DeliveryLimits
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.errors import LogWriteError, SettingsError
@@ -27,6 +25,7 @@ from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.settings import Settings
 from flywheel_assets_tests.capture.broker_processes import BROKERS, CREDENTIALS, BrokerProcess, eventually
 from flywheel_assets_tests.capture.samples import edit, landed
+from flywheel_client import DeliveryLimits, FlywheelClient
 
 _names = (f"events-{number}" for number in itertools.count())
 SERVICE = (

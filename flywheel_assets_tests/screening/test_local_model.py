@@ -1,5 +1,6 @@
 """The classifier check against a tiny model that is made here: it finds one word, wherever in the text."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,16 @@ def test_a_model_that_cannot_be_loaded_lets_nothing_through(tmp_path: Path) -> N
     judgement = check.judge(texts(*["fine"] * 40))
     assert judgement.passed.sum() == 0
     assert "loading the model failed" in judgement.verdicts[39].detail
+
+
+def test_without_the_train_extra_nothing_passes_and_the_detail_holds_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "config.json").write_text("{}")
+    judgement = ClassifierCheck(model=tmp_path, harmful={"toxic": "hate"}).judge(texts("fine"))
+    assert judgement.passed.sum() == 0
+    assert "pip install 'flywheel_assets[train]'" in judgement.verdicts[0].detail
 
 
 def test_a_model_that_is_too_slow_lets_nothing_through(tmp_path: Path) -> None:

@@ -229,6 +229,19 @@ def test_a_failure_is_one_json_line_an_error_file_and_an_exit_code(
     assert not (tmp_path / "work" / "error.json").exists()
 
 
+def test_without_the_train_extra_the_error_holds_the_command_that_installs_it(
+    asked: TrainingRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "trl", None)
+    (tmp_path / "request.json").write_bytes(msgspec.json.encode(asked))
+    assert main([str(tmp_path / "request.json")]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert (said["error"], said["is_transient"]) == ("SettingsError", False)
+    assert said["message"].startswith("training an adapter needs trl, not installed")
+    assert "pip install 'flywheel_assets[train]'" in said["message"]
+
+
 @pytest.mark.parametrize("content", ["{", '{"recipe": {"loss_types": ["sigmoid"]}}', None])
 def test_an_unreadable_request_is_a_settings_error(
     content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]

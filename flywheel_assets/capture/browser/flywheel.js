@@ -15,7 +15,7 @@ const watchers = new Map(); // by element
 const waiting = []; // events as JSON, not yet answered
 let inFlight = 0, attempt = 0, timer = 0;
 
-// The hash of curation/logging_sample.py: a prediction is in the sample everywhere or nowhere.
+// The hash of clients/python/flywheel_client/sampling.py: a prediction is in the sample everywhere or nowhere.
 function position(id) {
   let h = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(id)) h = Math.imul(h ^ byte, 0x01000193);

@@ -23,6 +23,7 @@ from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
 from flywheel_assets.lake.versions.pair_versions import trained_pair_ids
 from flywheel_assets.lake.versions.promotions import read_promotion
+from flywheel_assets.models.generation import require_train_extra
 from flywheel_assets.settings import settings
 from flywheel_assets.training.recipes import AdapterRecipe
 
@@ -51,7 +52,9 @@ def run(seed: int, console: Console) -> DemoReport:
 
     Raises:
         TrainingError: a run failed; its logs are in the demo's Dagster instance.
+        SettingsError: the extra `train` is not installed.
     """
+    require_train_extra("the demo")
     where = settings()
     home = where.resolved_home()
     clear(home)

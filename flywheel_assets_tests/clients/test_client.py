@@ -9,13 +9,10 @@ from typing import Any
 
 import pytest
 
-import flywheel_assets
-from flywheel_assets.capture.client import FlywheelClient, Interaction
-from flywheel_assets.capture.delivery import Answer, DeliveryLimits
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
-from flywheel_assets.curation.logging_sample import is_sampled
 from flywheel_assets_tests.capture.samples import NOON, landed
+from flywheel_client import Answer, DeliveryLimits, FlywheelClient, Interaction, is_sampled
 
 IN_THE_SAMPLE = next(f"p-{number}" for number in range(10_000) if is_sampled(f"p-{number}", 0.01))
 NOT_IN_THE_SAMPLE = next(f"p-{number}" for number in range(10_000) if not is_sampled(f"p-{number}", 0.01))
@@ -204,24 +201,12 @@ def test_decisions_of_a_classifier_and_their_late_labels_land(tmp_path: Path) ->
 def test_what_waits_at_exit_is_delivered(tmp_path: Path) -> None:
     with running_capture(tmp_path, ["assistant"]) as capture:
         code = (
-            "from flywheel_assets.capture.client import FlywheelClient\n"
+            "from flywheel_client import FlywheelClient\n"
             f"client = FlywheelClient({capture.url!r}, 'assistant')\n"
             "with client.interaction('How?', 'Thus.') as held: held.edited('So.')\n"
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert [row["final_text"] for row in landed(tmp_path, "feedback")] == ["So."]
-
-
-def test_a_product_needs_nothing_but_the_standard_library() -> None:
-    """`pip install --no-deps` is what the documentation tells products to do."""
-    root = Path(flywheel_assets.__file__).parent.parent
-    code = (
-        f"import sys; sys.path.insert(0, {str(root)!r})\n"
-        "from flywheel_assets.capture.client import FlywheelClient\n"
-        "print([name for name in sys.modules if name.startswith('flywheel_assets')])"
-    )
-    shown = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
-    assert "records" not in shown.stdout
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5])

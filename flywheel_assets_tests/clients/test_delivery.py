@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.capture.delivery import Answer, Delivery, DeliveryLimits, HttpTransport
+from flywheel_client.delivery import Answer, Delivery, DeliveryLimits, HttpTransport
 
 QUICK = DeliveryLimits(linger_s=0.0, first_pause_s=0.001, longest_pause_s=0.002)
 

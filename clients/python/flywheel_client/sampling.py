@@ -1,10 +1,10 @@
 """Which predictions a sample keeps, decided by a hash of the prediction id: the same answer everywhere and for ever.
 
-The Python client, `flywheel.js` and whoever trims the lake ask the same question of the same id, so that a prediction
-and all feedback about it are kept or left out together, and a higher probability only ever adds to a sample.
+The Python client and `flywheel.js` ask the same question of the same id, so that a prediction and all feedback
+about it are kept or left out together, and a higher probability only ever adds to a sample.
 
 FNV-1a alone leaves the high bits of short consecutive ids close together; MurmurHash3's finalizer spreads them. Both
-are 32-bit integer arithmetic, which JavaScript has as well. Not for secrets: whoever chooses an id chooses its fate.
+are 32-bit integer arithmetic, which JavaScript has as well. Not for secrets: a caller may choose ids that are kept.
 """
 
 _FNV_OFFSET, _FNV_PRIME = 0x811C9DC5, 0x01000193

@@ -3,24 +3,26 @@
 The caller only appends to a list under a lock that is never held over encoding or input and output. What cannot be
 delivered is counted under the reason, never raised. Delivering twice is harmless: every event carries its own id.
 
-Standard library only: this module and `client` are imported by products that install nothing else of this project.
+`http.client`, `ssl`, `email` and `random` take longer to import than all the rest together: the thread imports them
+when it first needs them.
 """
 
-import http.client
+from __future__ import annotations
+
 import json
 import logging
 import os
-import random
-import ssl
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 from urllib.parse import quote, urlsplit
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
 
 log = logging.getLogger("flywheel")
 
@@ -111,7 +113,7 @@ class HttpTransport:
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         self._timeout_s = timeout_s
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: HTTPConnection | None = None
 
     def post(self, body: bytes) -> Answer:
         """Send one batch.
@@ -119,17 +121,19 @@ class HttpTransport:
         Raises:
             OSError: no answer; the connection is given up.
         """
+        from http.client import HTTPException
+
         was_used = self._connection is not None
         try:
             return self._exchange(body)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             self.close()
             # A server may close an idle connection at any time; that says nothing about a new one.
             if not was_used:
                 raise OSError(str(error) or type(error).__name__) from error
         try:
             return self._exchange(body)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             self.close()
             raise OSError(str(error) or type(error).__name__) from error
 
@@ -149,11 +153,15 @@ class HttpTransport:
             self.close()
         return Answer(response.status, content, _seconds(response.headers.get("Retry-After", "")))
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self) -> HTTPConnection:
+        from http.client import HTTPConnection, HTTPSConnection
+
         if self._is_tls:
+            import ssl
+
             context = ssl.create_default_context()
-            return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+            return HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
+        return HTTPConnection(self._host, self._port, timeout=self._timeout_s)
 
 
 class Delivery:
@@ -163,15 +171,16 @@ class Delivery:
         self,
         transport: Transport,
         limits: DeliveryLimits,
-        jitter: Callable[[float], float] = lambda most_s: random.uniform(0.0, most_s),
+        jitter: Callable[[float], float] | None = None,
     ) -> None:
         self._transport = transport
         self._limits = limits
-        self._jitter = jitter
+        self._jitter = jitter or _full_jitter
         self._last_warning = float("-inf")
         self._start_empty()
         # A forked worker shares neither the thread nor, safely, the lock; what waits is the parent's to deliver.
-        os.register_at_fork(after_in_child=_restart(weakref.ref(self)))
+        if hasattr(os, "register_at_fork"):  # Windows has no fork
+            os.register_at_fork(after_in_child=_restart(weakref.ref(self)))
 
     def _start_empty(self) -> None:
         self._work = threading.Condition()
@@ -366,7 +375,7 @@ class Delivery:
             log.warning("flywheel: " + message, *details)
 
 
-def _restart(reference: "weakref.ref[Delivery]") -> Callable[[], None]:
+def _restart(reference: weakref.ref[Delivery]) -> Callable[[], None]:
     def restart() -> None:
         delivery = reference()
         if delivery is not None:
@@ -374,6 +383,12 @@ def _restart(reference: "weakref.ref[Delivery]") -> Callable[[], None]:
             delivery._start_empty()
 
     return restart
+
+
+def _full_jitter(most_s: float) -> float:
+    from random import uniform
+
+    return uniform(0.0, most_s)
 
 
 def _refused(answer: Answer, events: int) -> list[str]:
@@ -398,6 +413,8 @@ def _json_object(body: bytes) -> Mapping[str, Any]:
 
 def _seconds(retry_after: str) -> float:
     """A `Retry-After` header as seconds from now; 0 when it says nothing that can be read."""
+    from email.utils import parsedate_to_datetime
+
     value = retry_after.strip()
     if value.isdecimal():
         return float(min(int(value[:9]), 3600))

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel_assets.curation.logging_sample import is_sampled, sampling_position
+from flywheel_client import is_sampled, sampling_position
 
 
 @given(st.text())

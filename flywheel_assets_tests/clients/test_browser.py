@@ -1,6 +1,7 @@
 """flywheel.js in a real browser, on the example's page: what a person does there is in the landing zone afterwards."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,15 @@ import pytest
 from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, create_key
 from flywheel_assets.capture.service import RunningCapture, running_capture
-from flywheel_assets.curation.logging_sample import sampling_position
 from flywheel_assets_tests.capture.chromium import CHROMIUM, MISSING, Chromium, Tab, eventually, running_chromium
 from flywheel_assets_tests.capture.samples import NOON, landed
+from flywheel_client import sampling_position
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "reply_desk.py"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs" / "examples" / "reply_desk.py"
+TYPES = ROOT / "clients" / "browser" / "flywheel.d.ts"
 FIRST_DRAFT = "Your order is delayed. Please wait."
 
 
@@ -234,6 +237,19 @@ def test_both_clients_draw_the_same_sample(desk: Desk) -> None:
         ids = ["", "p-1", "Übung-🙂", *(f"prediction-{n}" for n in range(300))]
         tab.evaluate(function + "; window.position = position")
         assert tab.evaluate(f"{json.dumps(ids)}.map(position)") == [sampling_position(name) for name in ids]
+
+
+def test_the_types_name_what_the_script_gives(desk: Desk) -> None:
+    types = TYPES.read_text()
+    members = {
+        name: set(re.findall(r"^  (?:readonly )?(\w+)[(:]", body, flags=re.MULTILINE))
+        for name, body in re.findall(r"interface (\w+) \{(.*?)^\}", types, flags=re.DOTALL | re.MULTILINE)
+    }
+    with desk.visit() as tab:
+        assert set(tab.evaluate("Object.keys(flywheel)")) == members["Flywheel"]
+        assert set(tab.evaluate("Object.keys(flywheel.counts)")) == members["Counts"]
+        for name in members["Watcher"]:
+            assert tab.evaluate(f"flywheel.watch(document.createElement('p')).{name} !== undefined"), name
 
 
 def test_the_script_is_small_and_cached(tmp_path: Path) -> None:
