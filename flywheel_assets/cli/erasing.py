@@ -1,7 +1,6 @@
 """The command that forgets a person."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,7 +77,7 @@ def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Plac
             application=name,
             folder=stores.landing_folder(),
             scratch=stores.scratch("landing"),
-            objects=None if isinstance(landing, Path) else landing,
+            elsewhere=landing if landing.folder(name) is None else None,
         ),
         start=application.start_date,
         lookback_days=application.staleness_lookback_days,

@@ -1,7 +1,6 @@
 """Commands that take something back: the gold table, the champion."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -57,10 +56,9 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
 
     config, stores = load_application(application), Stores()
     if not yes:
-        landing = stores.landing()
-        root = landing if isinstance(landing, Path) else None
         table = Table("stage", "files", "bytes")
-        weighed = storage_by_stage(stores.lake(application), config.tables, stores.versions(application), root)
+        lake, versions = stores.lake(application), stores.versions(application)
+        weighed = storage_by_stage(lake, config.tables, versions, stores.landing())
         for stage, stored in weighed.items():
             table.add_row(stage, f"{stored.files:,}", f"{stored.bytes:,}")
         console.print(table)

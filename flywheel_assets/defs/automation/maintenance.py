@@ -16,12 +16,11 @@ MAINTENANCE_JOB = "{}_maintenance"
 
 def run_maintenance(application: FlywheelApplication, stores: Stores, stamp: RunStamp) -> Upkeep:
     """Maintain one application; for the job and for the command line."""
-    landing = stores.landing()
     return maintain(
         stores.lake(application.name),
         application.tables,
         stores.versions(application.name),
-        landing if isinstance(landing, Path) else None,
+        stores.landing(),
         application.window,
         application.maintenance,
         stamp,

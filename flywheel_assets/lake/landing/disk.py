@@ -8,12 +8,17 @@ A segment becomes visible by one atomic rename. The first reader that comes late
 end *closes* it: from then on the day is exactly the files that `_CLOSED.json` lists. A segment that turns up later is
 moved to the day on which it was found, by a reader of the closed day or by the sweep that comes before every ingest, so
 nothing acknowledged is lost and no closed day changes.
+
+Only an erasure replaces segments. Their new content lies next to them as `<segment>.jsonl.erasing`, which no reader
+looks at; then the closing is replaced, then each takes its final name. Killed in between, every reader refuses the day
+(its closing describes files that are not there yet) until the next erasure finishes it, before anything else.
 """
 
+import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -25,7 +30,7 @@ from time import sleep as time_sleep
 import msgspec
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError, OpenSegmentError
-from flywheel_assets.lake.storage.files import file_sha256, sync_folder, write_once
+from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, write_once
 
 CLOSING_DELAY = timedelta(minutes=15)
 CLOSED_FILE = "_CLOSED.json"
@@ -33,7 +38,11 @@ UNREADABLE_FOLDER = "_unreadable"
 """In the landing folder: messages from a broker that nobody could read, as they came."""
 _ABOUT_TO_CLOSE = timedelta(minutes=5)
 """Clocks differ, and rewriting a segment takes a while."""
+_BUILDING = ".erasing"
 _DAY_DIR = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})$")
+
+IsGone = Callable[[bytes], bool]
+"""Whether a landed line is to be erased."""
 
 
 class EventKind(StrEnum):
@@ -70,6 +79,37 @@ class LandedDay:
     paths: tuple[Path, ...]
     is_closed: bool
     content_hash: str
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Kept versions of objects that were deleted for good, and key and id of those that S3 did not let us delete."""
+
+    versions: int = 0
+    refused: frozenset[tuple[str, str]] = frozenset()
+
+    def __add__(self, other: "Removal") -> "Removal":
+        return Removal(self.versions + other.versions, self.refused | other.refused)
+
+
+@dataclass(frozen=True)
+class DiskLanding:
+    """The landing zone of all applications in one folder."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The folder, for messages."""
+        return str(self.root)
+
+    def zone(self, application: str, kind: EventKind) -> "LandingZone":
+        """Return the part of one application and kind of event."""
+        return LandingZone(self.root, application, kind)
+
+    def folder(self, application: str) -> Path:
+        """Return the folder that holds an application's events."""
+        return self.root / application
 
 
 @dataclass(frozen=True)
@@ -152,6 +192,21 @@ class LandingZone:
         """The day's segments as files of this machine, which they are already."""
         yield landed.paths
 
+    def copies(self, scratch: Path) -> Iterator[Path]:
+        """Yield every sealed segment, oldest day first."""
+        for day in self.days():
+            yield from sorted(self.day_folder(day).glob("*.jsonl"))
+
+    def rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_DayRewrite", None, None]:
+        """Yield every day as one unit to replace, after finishing what a killed erasure has left there."""
+        for day in self.days():
+            _finish(self.day_folder(day), is_whole=False)
+            yield _DayRewrite(day, self.day_folder(day))
+
+    def delete_old_versions(self, is_gone: IsGone) -> Removal:
+        """Delete nothing: a disk keeps no versions."""
+        return Removal()
+
     def _close(self, day: date, now: datetime) -> Closing:
         folder = self.day_folder(day)
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,6 +244,111 @@ class LandingZone:
                 with suppress(FileNotFoundError):  # another reader of the closed day moved it first
                     moved.append(self.publish(late, now.date()))
         return moved
+
+
+class Spool(LandingZone):
+    """The folder where segments wait for their shipment to S3; nobody reads days from it.
+
+    A shipper may take a segment at any moment. Each is replaced by itself, under the lock that shippers hold while they
+    read one.
+    """
+
+    def rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_SpooledRewrite", None, None]:
+        """Yield every segment as a unit of its own, locked until the next is asked for."""
+        for day in self.days():
+            folder = self.day_folder(day)
+            for path in sorted(folder.glob("*.jsonl")):
+                try:
+                    descriptor = os.open(path, os.O_RDONLY)
+                except FileNotFoundError:
+                    continue  # shipped since it was listed
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                    if path.exists():
+                        yield _SpooledRewrite(day, folder, path)
+                finally:
+                    os.close(descriptor)
+            for building in folder.glob(f"*{_BUILDING}"):
+                building.unlink()  # of a run that was killed
+
+
+@dataclass(frozen=True)
+class _DayRewrite:
+    """The sealed segments of one day; see `protocol.Rewrite`."""
+
+    day: date
+    folder: Path
+
+    @property
+    def is_open(self) -> bool:
+        return not (self.folder / CLOSED_FILE).exists()
+
+    def segments(self) -> Iterator[tuple[str, Path, Path]]:
+        for path in sorted(self.folder.glob("*.jsonl")):
+            yield path.name, path, path.with_name(path.name + _BUILDING)
+
+    def replace(self, kept: Mapping[str, Path], erasure: str) -> Removal:
+        if kept:
+            _seal(self.folder, set(kept), erasure)
+            _finish(self.folder, is_whole=True)
+        return Removal()
+
+
+@dataclass(frozen=True)
+class _SpooledRewrite(_DayRewrite):
+    """One segment that waits for its shipment; one without a line left is deleted."""
+
+    path: Path
+
+    @property
+    def is_open(self) -> bool:
+        return False
+
+    def segments(self) -> Iterator[tuple[str, Path, Path]]:
+        yield self.path.name, self.path, self.path.with_name(self.path.name + _BUILDING)
+
+    def replace(self, kept: Mapping[str, Path], erasure: str) -> Removal:
+        for building in kept.values():
+            os.replace(building, self.path)
+            if not self.path.stat().st_size:
+                self.path.unlink()
+            sync_folder(self.folder)
+        return Removal()
+
+
+def _finish(folder: Path, *, is_whole: bool) -> None:
+    """Give rewritten segments of a day their final names; remove those that are incomplete or not described."""
+    building = sorted(folder.glob(f"*{_BUILDING}"))
+    if not building:
+        return
+    closed = folder / CLOSED_FILE
+    listed = {segment.name: segment.sha256 for segment in read_closing(closed).segments} if closed.exists() else {}
+    for path in building:
+        final = path.with_name(path.name.removesuffix(_BUILDING))
+        expected = listed.get(final.name)
+        # Of an open day, or late for a closed one, nothing says what it should hold: after a crash such a segment is
+        # rewritten from the old one.
+        if is_whole if expected is None else expected == file_sha256(path):
+            os.replace(path, final)
+        else:
+            path.unlink()
+    sync_folder(folder)
+
+
+def _seal(folder: Path, names: set[str], erasure: str) -> None:
+    """Describe the rewritten segments in the closing of a closed day."""
+    closed = folder / CLOSED_FILE
+    if not closed.exists():
+        return
+    closing = read_closing(closed)
+    segments = [_described(folder, segment) if segment.name in names else segment for segment in closing.segments]
+    updated = Closing(closing.closed_at, segments, [*closing.erasures, erasure])
+    replace_file(closed, msgspec.json.encode(updated))
+
+
+def _described(folder: Path, segment: Segment) -> Segment:
+    path = folder / f"{segment.name}{_BUILDING}"
+    return Segment(segment.name, path.stat().st_size, file_sha256(path))
 
 
 def wait_until_sealed(

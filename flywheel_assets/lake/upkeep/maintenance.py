@@ -15,7 +15,8 @@ from flywheel_assets.curation.labels.sampling import draw_sql
 from flywheel_assets.errors import LandingError, PartitionChangedError, SettingsError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.landing.disk import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.landing.protocol import LandingPlace
 from flywheel_assets.lake.storage.failed_steps import removes_unfinished
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
@@ -79,7 +80,7 @@ def maintain(
     lake: Lake,
     tables: ApplicationTables,
     versions: Versions,
-    landing_root: Path | None,
+    landing: LandingPlace,
     window: JoinWindow,
     rules: MaintenanceRules,
     stamp: RunStamp,
@@ -91,7 +92,7 @@ def maintain(
         lake: the application's tables.
         tables: which of them its daily assets fill.
         versions: the application's versions; weighed, and what their ended cuts still hold is let go.
-        landing_root: the landing zone where it is a folder; None: it is kept elsewhere, and by that place's own rules.
+        landing: the landing zone; one that is no folder is weighed and emptied by the rules of its own place.
         window: how far back a join reads; nothing within is trimmed or removed.
         rules: what may be removed.
         stamp: who, and when it is.
@@ -102,15 +103,15 @@ def maintain(
             ten minutes; it is safe to run again.
     """
     now = stamp.now
-    before = storage_by_stage(lake, tables, versions, landing_root)
+    before = storage_by_stage(lake, tables, versions, landing)
     last = last_settled_day(lake, tables, window)
     trimmed: dict[date, int] = {}
     if rules.trimmed_share is not None and last is not None:
         trimmed = trim_predictions(lake, tables, last, rules.trimmed_share, stamp)
     removed = 0
-    if rules.landing_kept_days is not None and landing_root is not None and last is not None:
+    if rules.landing_kept_days is not None and last is not None:
         until = min(last, now.date() - timedelta(days=rules.landing_kept_days))
-        removed = retire_segments(lake, tables, landing_root, until, now)
+        removed = retire_segments(lake, tables, landing, until, now)
     remove_unfinished(unfinished_work(lake.scratch, versions), now - _UNFINISHED_AFTER)
     let_go_of_ended(lake, versions, tables)
     expired, deleted, waiting = 0, Stored(0, 0), Stored(0, 0)
@@ -122,7 +123,7 @@ def maintain(
     if s3_client is not None and lake.has_table(ERASURES) and lake.table(ERASURES).current_snapshot() is not None:
         # An erasure cannot do it to files in their grace period. Without one, versions are somebody's safety net.
         forgotten = forget_versions(lake, every_table(tables), s3_client)
-    after = storage_by_stage(lake, tables, versions, landing_root)
+    after = storage_by_stage(lake, tables, versions, landing)
     _record(lake, after, stamp)
     return Upkeep(before, after, expired, deleted, waiting, trimmed, removed, forgotten)
 
@@ -138,12 +139,12 @@ def last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWindow) 
 
 
 def storage_by_stage(
-    lake: Lake, tables: ApplicationTables, versions: Versions, landing_root: Path | None
+    lake: Lake, tables: ApplicationTables, versions: Versions, landing: LandingPlace
 ) -> dict[str, Stored]:
     """Files and bytes by stage, in data order; of a landing zone that is no folder nothing is known here."""
     stages = {}
-    if landing_root is not None:
-        stages["landing"] = stored_under(landing_root / lake.application)
+    if (folder := landing.folder(lake.application)) is not None:
+        stages["landing"] = stored_under(folder)
     stages |= {spec.name: stored_in(lake, spec) for spec in every_table(tables)}
     stages["versions"] = stored_under(versions.root / versions.application)
     return stages
@@ -220,25 +221,29 @@ def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp
     return dropped
 
 
-def retire_segments(lake: Lake, tables: ApplicationTables, landing_root: Path, last: date, now: datetime) -> int:
-    """Remove the segments of days up to `last` that the tables hold as they were closed; `_CLOSED.json` stays.
+def retire_segments(lake: Lake, tables: ApplicationTables, landing: LandingPlace, last: date, now: datetime) -> int:
+    """Remove the segments of days up to `last` that the tables hold as they were closed; return how many.
+
+    `_CLOSED.json` stays. Of a landing zone that is no folder nothing is removed.
 
     Raises:
         CommitContentionError: a daily step, which may be reading them, or an erasure was at work for ten minutes.
     """
-    if not _due_to_retire(lake, tables, landing_root, last, now):
+    if landing.folder(lake.application) is None or not _due_to_retire(lake, tables, landing, last, now):
         return 0
     with lake.between_daily_steps():
-        due = _due_to_retire(lake, tables, landing_root, last, now)
+        due = _due_to_retire(lake, tables, landing, last, now)
         for path in due:
             path.unlink()
     return len(due)
 
 
-def _due_to_retire(lake: Lake, tables: ApplicationTables, landing_root: Path, last: date, now: datetime) -> list[Path]:
+def _due_to_retire(
+    lake: Lake, tables: ApplicationTables, landing: LandingPlace, last: date, now: datetime
+) -> list[Path]:
     due: list[Path] = []
     for kind, spec in ((EventKind.PREDICTION, tables.predictions), (EventKind.FEEDBACK, GROUND_TRUTH)):
-        zone = LandingZone(landing_root, lake.application, kind)
+        zone = landing.zone(lake.application, kind)
         entries = ledger.entries_of(lake, spec.name)
         for day in zone.days():
             entry = entries.get(day)

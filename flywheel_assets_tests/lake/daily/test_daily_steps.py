@@ -30,7 +30,7 @@ from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.erasure.person_keys import Traces
 from flywheel_assets.lake.erasure.rows import find_rows
-from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
@@ -231,7 +231,7 @@ def test_every_daily_step_waits(bench: Workbench, step: Callable[..., object]) -
 
 
 def retire(bench: Workbench) -> None:
-    retire_segments(bench.lake, PREFERENCE_TABLES, bench.landing, DAYS[1], NOW)
+    retire_segments(bench.lake, PREFERENCE_TABLES, DiskLanding(bench.landing), DAYS[1], NOW)
 
 
 @pytest.mark.parametrize("operation", [forget, trim, retire, roll_back])

@@ -22,7 +22,6 @@ from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.erased_people import key_file
 from flywheel_assets.lake.erasure import erase as erasure_module
 from flywheel_assets.lake.erasure import landing as erasable_landing
-from flywheel_assets.lake.erasure import landing_disk as landing_erasure
 from flywheel_assets.lake.erasure import rows as erased_rows
 from flywheel_assets.lake.erasure import versions as erased_versions
 from flywheel_assets.lake.erasure._journal import Journal
@@ -30,6 +29,7 @@ from flywheel_assets.lake.erasure._revisions import PreparedRevision
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure, receipt_path
 from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.erasure.person_keys import Traces
+from flywheel_assets.lake.landing import disk
 from flywheel_assets.lake.landing.disk import EventKind, read_closing
 from flywheel_assets.lake.tables.specs import (
     CURATED_DPO_PAIRS,
@@ -341,8 +341,8 @@ KILL_POINTS = {
     "before a table": (erasure_module, "erase_head", 2),
     "a table was rewritten": (erased_rows, "find_rows", 2),
     "between two tables": (erasure_module, "erase_head", 4),
-    "before landing": (landing_erasure, "_seal", 1),
-    "inside a closed day": (landing_erasure.os, "replace", 2),
+    "before landing": (disk, "_seal", 1),
+    "inside a closed day": (disk.os, "replace", 2),
     "between kinds of events": (erasable_landing, "erase_lines", 2),
     "before the accounts": (erasure_module, "settle_accounts", 1),
     "inside the accounts": (ledger, "record", 1),

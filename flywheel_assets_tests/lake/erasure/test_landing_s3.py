@@ -17,10 +17,8 @@ import pytest
 from flywheel_assets.errors import LandingUnavailableError, OpenSegmentError
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.ingest import ingest_days
-from flywheel_assets.lake.erasure._landing_s3 import erase_objects, local_copies
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
-from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.erasure.landing_disk import LandedErasure
+from flywheel_assets.lake.erasure.landing import ErasableLanding, LandedErasure, erase_lines
 from flywheel_assets.lake.landing.disk import UNREADABLE_FOLDER, EventKind, LandingZone
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
 from flywheel_assets.lake.storage.files import file_sha256
@@ -66,7 +64,7 @@ def clock() -> datetime:
 
 
 def run(zone: ObjectLandingZone, tmp_path: Path, now: Callable[[], datetime] = clock) -> LandedErasure:
-    return erase_objects(zone, is_gone, "erasure1", now, tmp_path / "work")
+    return erase_lines(zone, is_gone, "erasure1", now, tmp_path / "work")
 
 
 def objects(landing: ObjectLanding) -> dict[str, bytes]:
@@ -141,7 +139,7 @@ def test_of_segments_that_stay_as_they_are_no_copy_is_kept(landing: ObjectLandin
         most = max(most, len(list((tmp_path / "work").rglob("*.jsonl"))))
         return False
 
-    erase_objects(zone, look, "erasure1", clock, tmp_path / "work")
+    erase_lines(zone, look, "erasure1", clock, tmp_path / "work")
     assert 1 < most <= 9
 
 
@@ -298,7 +296,7 @@ def test_versions_of_objects_that_others_deleted_go_too(versioned: ObjectLanding
     publish(zone, tmp_path / "spool", "harmless", "o")
     zone.republish_late(NOW)  # copied to today and deleted here: the bucket keeps what was deleted
     assert len(quoting(versioned)) == 2
-    copies = list(map(Path.read_bytes, local_copies(zone, tmp_path / "work")))
+    copies = list(map(Path.read_bytes, zone.copies(tmp_path / "work")))
     assert sum(MARK.encode() in copy for copy in copies) == 2, "the keys of deleted versions are searched as well"
     done = run(zone, tmp_path)
     assert quoting(versioned) == []

@@ -29,12 +29,12 @@ from flywheel_assets.errors import (
     VersionConflictError,
 )
 from flywheel_assets.lake.daily.ingest import ingest_days
-from flywheel_assets.lake.erasure._landing_s3 import erase_objects
 from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
-from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.erasure.landing import ErasableLanding, erase_lines
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.storage import outages
+from flywheel_assets.lake.storage import s3 as s3_storage
 from flywheel_assets.lake.storage.commits import assert_locks_held, bounded_waits, commit_lock
 from flywheel_assets.lake.storage.failed_steps import is_disk_full
 from flywheel_assets.lake.storage.files import write_synced
@@ -108,7 +108,9 @@ class Site(Workbench):
         version = f"dpo_gold_v{number + 1}"
         match action:
             case EventKind.PREDICTION | EventKind.FEEDBACK:
-                ingest_days(self.lake, self.objects or self.landing, EventKind(action), [day(number)], stamp())
+                ingest_days(
+                    self.lake, self.objects or DiskLanding(self.landing), EventKind(action), [day(number)], stamp()
+                )
             case "join":
                 self.join([day(number)])
             case "curate":
@@ -274,7 +276,7 @@ def test_an_s3_that_never_answers_is_told(
 ) -> None:
     """Without bounds of its own a client waits as long as the server likes."""
     monkeypatch.setattr(tables, "_DEADLINE_S", 0.0)
-    monkeypatch.setattr(outages, "_READ_S", 0.2)
+    monkeypatch.setattr(s3_storage, "_READ_S", 0.2)
     monkeypatch.setenv("FLYWHEEL_S3_ENDPOINT", s3.endpoint)
     client = Stores(home=str(tmp_path)).s3_client()
     storage = {**s3.storage(), "s3.request-timeout": "1"}
@@ -324,7 +326,7 @@ def test_a_closing_whose_answer_was_lost_is_our_own(tmp_path: Path, s3: FailingS
     for lost in range(3):
         with s3.failing(Outage(Fault.LOST_ANSWER, of=r"PUT .*_CLOSED\.json", after=lost, times=1)) as outage:
             is_gone = holds(f"user {lost}")
-            done = erase_objects(zone, is_gone, "erasure", lambda: LONG_AFTER, tmp_path / "work")
+            done = erase_lines(zone, is_gone, "erasure", lambda: LONG_AFTER, tmp_path / "work")
         assert (outage.failed, done.segments) == (1, 1), "announced, listed, emptied: it is replaced three times"
     sealed = zone.sealed(day(0))
     assert sealed is not None

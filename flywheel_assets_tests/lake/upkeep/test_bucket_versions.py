@@ -13,7 +13,7 @@ from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, PREFERENCE_TABLES, RAW_PREDICTIONS
 from flywheel_assets.lake.upkeep import bucket_versions as kept_versions
@@ -59,7 +59,7 @@ class Warehouse:
             self.lake,
             PREFERENCE_TABLES,
             self.versions,
-            self.bench.landing,
+            DiskLanding(self.bench.landing),
             self.bench.window,
             MaintenanceRules(grace_hours=0),
             RunStamp("maintain", "1", FAR),

@@ -11,7 +11,7 @@ from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.errors import LandingRetiredError, SettingsError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
-from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
@@ -61,7 +61,7 @@ def upkeep(
     versions = Versions(bench.root / "versions", APPLICATION)
     # Snapshots carry the machine's time: a run in the far future finds all of them old.
     when = replace(stamp(LONG_AFTER + timedelta(days=36_500 + len(run))), run_id=run)
-    return maintain(bench.lake, tables, versions, bench.landing, WINDOW, rules, when)
+    return maintain(bench.lake, tables, versions, DiskLanding(bench.landing), WINDOW, rules, when)
 
 
 def test_by_default_no_row_and_no_landed_file_goes(bench: Workbench) -> None:
@@ -117,7 +117,7 @@ def test_nothing_within_the_join_window_is_trimmed(bench: Workbench) -> None:
     rules, wide = MaintenanceRules(trimmed_share=0.0, landing_kept_days=0), JoinWindow(join_days=5, dedupe_days=0)
     versions = Versions(bench.root / "versions", APPLICATION)
     when = stamp(LONG_AFTER + timedelta(days=36_500))
-    done = maintain(bench.lake, PREFERENCE_TABLES, versions, bench.landing, wide, rules, when)
+    done = maintain(bench.lake, PREFERENCE_TABLES, versions, DiskLanding(bench.landing), wide, rules, when)
     # Joined up to day 10, whose successor looks back to day 1.
     assert (list(done.predictions_trimmed), done.segments_removed) == ([DAYS[0]], 2)
 
