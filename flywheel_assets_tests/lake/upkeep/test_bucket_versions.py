@@ -14,9 +14,9 @@ from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
+from flywheel_assets.lake.storage import s3
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, PREFERENCE_TABLES, RAW_PREDICTIONS
-from flywheel_assets.lake.upkeep import bucket_versions as kept_versions
 from flywheel_assets.lake.upkeep.bucket_versions import Forgotten, forget_versions, warehouse_versions_left
 from flywheel_assets.lake.upkeep.garbage import folder_of, needed_paths, sweep
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain
@@ -136,7 +136,7 @@ class Dies:
 
 def test_killed_anywhere_the_next_one_goes_on(swept: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bucket alone knows what is left, in which order it may go, and that a file must not come back."""
-    monkeypatch.setattr(kept_versions, "_AT_ONCE", 1)
+    monkeypatch.setattr(s3, "_AT_ONCE", 1)
     there = swept.names()
     left = []
     for _ in range(3):
