@@ -29,7 +29,6 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from flywheel_assets import records
 from flywheel_assets.errors import InvalidRuleError
 from flywheel_assets.lake.daily.erased_people import erasure_key, keyed_hash
 from flywheel_assets.lake.daily.ledger import RunStamp
@@ -44,6 +43,7 @@ from flywheel_assets.lake.landing.disk import EventKind, refuse_while_closing
 from flywheel_assets.lake.storage.commits import assert_locks_held, commit_lock
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
 from flywheel_assets.lake.storage.files import write_once
+from flywheel_assets.lake.tables.decisions import decision_id, list_decisions, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     ERASURES,
@@ -198,7 +198,7 @@ def _erase(
     grace: timedelta,
 ) -> Receipt:
     lake, tables = place.lake, place.tables
-    erasure = records.stable_id("erasure", lake.application, now.isoformat(), who)[:8]
+    erasure = decision_id(lake, "erasure", now.isoformat(), who)
     key = _remember(lake, traces, erasure, who, reason, now)
     stamp = RunStamp(f"erasure {erasure}", ERASURE_CODE_VERSION, now)
     journal = Journal.at(
@@ -279,7 +279,7 @@ def _with_people(tables: ApplicationTables) -> list[TableSpec]:
 
 def _earlier(lake: Lake, user_id: str) -> Callable[[str], bool]:
     """Whether an event id was to be erased by an earlier run for the same person."""
-    if not lake.has_table(ERASURES) or not (rows := lake.read(ERASURES).to_pylist()):
+    if not lake.has_table(ERASURES) or not (rows := list_decisions(lake, ERASURES)):
         return lambda _: False
     key = erasure_key(lake, make=False)
     person = keyed_hash(key, "user", user_id)
@@ -291,15 +291,9 @@ def _remember(lake: Lake, traces: Traces, erasure: str, who: str, reason: str, n
     """Write the decision down, whereupon ingest refuses the person's events; returns the hash of the user id."""
     key = erasure_key(lake, make=True)
     person = keyed_hash(key, "user", traces.user_id)
-    row = {
-        "id": erasure,
-        "decided_at": now,
-        "decided_by": who,
-        "reason": reason,
-        "person_key": person,
-        "event_keys": json.dumps(sorted(keyed_hash(key, "event", each) for each in traces.event_ids)),
-    }
-    lake.append(ERASURES, pa.Table.from_pylist([row], schema=ERASURES.schema), erasure, {})
+    events = json.dumps(sorted(keyed_hash(key, "event", each) for each in traces.event_ids))
+    facts = {"person_key": person, "event_keys": events}
+    record_decision(lake, ERASURES, erasure, who=who, reason=reason, now=now, **facts)
     return person
 
 
