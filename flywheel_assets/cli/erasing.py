@@ -62,8 +62,8 @@ def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Plac
     name, lake, landing = application.name, stores.lake(application.name), stores.landing()
     index = DecisionIndex(stores.review_index(name))
     outside: dict[str, ForgetOutside] = {
-        "reviews": lambda traces, _: index.forget(
-            lambda decision: decision.row_id in traces.event_ids or decision.prediction_id in traces.prediction_ids
+        "reviews": lambda person, _: index.forget(
+            lambda decision: decision.row_id in person.event_ids or decision.prediction_id in person.prediction_ids
         )
     }
     if isinstance(application, PreferenceApplication):

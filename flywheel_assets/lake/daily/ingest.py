@@ -25,7 +25,7 @@ from flywheel_assets.lake.daily.landed_files import LandedFile, without_rows
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind, LandedDay
 from flywheel_assets.lake.landing.protocol import Landing, LandingPlace
-from flywheel_assets.lake.storage.failed_steps import full_disk_told
+from flywheel_assets.lake.storage.failed_steps import translate_disk_full
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec
 from flywheel_assets.records import Reason
@@ -62,7 +62,7 @@ def ingest_days(
     """
     spec = raw_table(kind, tables)
     zone, folder = landing.zone(lake.application, kind), landing.folder(lake.application)
-    with full_disk_told(*([folder] if folder else []), *lake.places):
+    with translate_disk_full(*([folder] if folder else []), *lake.places):
         # Before today is listed, and for all days: the schedule reads a closed and curated day never again.
         zone.republish_late(stamp.now)
         # Oldest first: a segment that is late for a day that only now closes moves to today, too.
@@ -94,7 +94,7 @@ def _ingest_day(
         return _Ingested(entry, None, None)
 
     path = lake.new_file(spec, landed.day)
-    with zone.fetched(landed, lake.scratch / "landing") as segments, LandedFile(path, spec, landed.day) as file:
+    with zone.fetch(landed, lake.scratch / "landing") as segments, LandedFile(path, spec, landed.day) as file:
         lines = read_lines(segments, file)
     connection.execute(
         "CREATE OR REPLACE TEMP VIEW landed AS SELECT event_id, user_id, received_at, file_row_number AS number "

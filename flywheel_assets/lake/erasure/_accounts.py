@@ -76,7 +76,7 @@ def settle_accounts(
         rewritten = {day for day, _ in touched.get(spec.name, [])}
         days = rewritten | {day for day, of in touched.get(QUARANTINE.name, []) if of == stage}
         for day in sorted(days & set(entries)):
-            entries[day] = _recounted(lake, spec, entries[day])
+            entries[day] = _recount(lake, spec, entries[day])
             if spec.name not in landed and day in rewritten:
                 entries[day] = replace(entries[day], content_hash=ledger.content_hash(lake.read(spec, [day])))
         for day in in_step.get(spec.name, []):
@@ -108,7 +108,7 @@ def _windows(
     }
 
 
-def _recounted(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
+def _recount(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
     """The entry with the rows that the day's partitions of the table and of quarantine hold now."""
     columns = [spec.day_column or "", *(["held_reason"] if "held_reason" in spec.schema.names else [])]
     rows = lake.read(spec, [entry.day], columns)

@@ -63,17 +63,17 @@ class Journal:
             noted[name] = max(noted.get(name, 0), number)
         self._save()
 
-    def changing(self, version: ErasedVersion) -> None:
+    def note_version(self, version: ErasedVersion) -> None:
         """Note a version before it changes."""
         self.progress.versions[version.tag] = version.after(self.progress.versions.get(version.tag))
         self._save()
 
-    def rescoring(self, sha256: str, rows: int) -> None:
+    def note_scores(self, sha256: str, rows: int) -> None:
         """Note how many rows a file of scores is about to lose."""
         self.progress.scores[sha256] = rows
         self._save()
 
-    def rows_of(self, table: str) -> int:
+    def count_rows(self, table: str) -> int:
         """How many rows have gone from a table."""
         return sum(self.progress.rows.get(table, {}).values())
 

@@ -101,7 +101,7 @@ def prepare_revision(
     return PreparedRevision(revised, manifest_sha256(building), building, final, old_folder)
 
 
-def exported_rows_of(lake: Lake, folder: VersionFolder, keys: set[str]) -> int:
+def count_exported_rows(lake: Lake, folder: VersionFolder, keys: set[str]) -> int:
     """How many exported rows are of these examples."""
     with lake.connect() as connection:
         connection.register("gone", pa.table({"key": pa.array(sorted(keys), pa.string())}))

@@ -178,7 +178,7 @@ class ErasableLanding:
         removed = 0
         for path in self._unreadable():
             body = path.read_bytes()
-            if any(form.encode() in text for form in written_forms(user_id) for text in (body, _inflated(body))):
+            if any(form.encode() in text for form in list_written_forms(user_id) for text in (body, _inflate(body))):
                 path.unlink()
                 removed += 1
         return removed
@@ -213,14 +213,14 @@ class ErasableLanding:
         return sorted((self.folder / UNREADABLE_FOLDER).glob("*.message"))
 
 
-def written_forms(user_id: str) -> set[str]:
+def list_written_forms(user_id: str) -> set[str]:
     """Return how the id may stand in what cannot be read: as it is, or escaped for JSON, digits in either case."""
     escaped = json.dumps(user_id)[1:-1]
     raised = re.sub(r"(?<=\\u)[0-9a-f]{4}", lambda digits: digits[0].upper(), escaped)
     return {user_id, json.dumps(user_id, ensure_ascii=False)[1:-1], escaped, raised}
 
 
-def _inflated(body: bytes) -> bytes:
+def _inflate(body: bytes) -> bytes:
     try:
         return zlib.decompressobj().decompress(body, _LARGEST_INFLATED_BYTES)
     except zlib.error:

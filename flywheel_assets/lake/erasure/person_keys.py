@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.curation.texts.duplicates import supporters_of
-from flywheel_assets.lake.erasure.landing import ErasableLanding, written_forms
+from flywheel_assets.lake.erasure.landing import ErasableLanding, list_written_forms
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, TableSpec
@@ -47,7 +47,7 @@ _decoder = msgspec.json.Decoder(LandedKeys)
 
 
 @dataclass(frozen=True)
-class Traces:
+class PersonKeys:
     """Keys of everything that one person left."""
 
     user_id: str
@@ -71,9 +71,9 @@ class Traces:
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Give a connection the key tables that `condition` reads."""
         for name, ids in (
-            ("traced_events", self.event_ids),
-            ("traced_predictions", self.prediction_ids),
-            ("traced_threads", self.thread_ids),
+            ("person_events", self.event_ids),
+            ("person_predictions", self.prediction_ids),
+            ("person_threads", self.thread_ids),
         ):
             connection.register(name, pa.table({"id": pa.array(sorted(ids), pa.string())}))
 
@@ -81,20 +81,20 @@ class Traces:
         """SQL that is true for the person's rows of a table, by whichever of the key columns it has; never null."""
         names, user = spec.schema.names, quoted(self.user_id)
         found = [
-            f"{name} IN (SELECT id FROM traced_events)"
+            f"{name} IN (SELECT id FROM person_events)"
             for name in ("event_id", "feedback_event_id", "label_event_id", "row_id")
             if name in names
         ]
         if "prediction_id" in names:
-            found.append("prediction_id IN (SELECT id FROM traced_predictions)")
+            found.append("prediction_id IN (SELECT id FROM person_predictions)")
         if "user_id" in names:
             found.append(f"user_id = {user}")
         if "thread_id" in names:
             anonymous = "coalesce(user_id, '') = '' AND " if "user_id" in names else ""
-            found.append(f"({anonymous}thread_id IN (SELECT id FROM traced_threads))")
+            found.append(f"({anonymous}thread_id IN (SELECT id FROM person_threads))")
         if "subject_kind" in names:
             found.append(f"(subject_kind = 'user' AND subject = {user})")
-            found.append("(subject_kind = 'thread' AND subject IN (SELECT id FROM traced_threads))")
+            found.append("(subject_kind = 'thread' AND subject IN (SELECT id FROM person_threads))")
         elif "subject" in names:
             found.append(f"subject = {user}")
         if "payload" in names:
@@ -103,7 +103,7 @@ class Traces:
 
     def _names(self) -> list[str]:
         """The user id as a JSON string, in every way in which one may be written."""
-        return sorted(f'"{form}"' for form in written_forms(self.user_id))
+        return sorted(f'"{form}"' for form in list_written_forms(self.user_id))
 
     def mention(self, spec: TableSpec) -> str:
         """SQL that is true for rows of others that count the person among those who said the same; never null."""
@@ -125,13 +125,13 @@ class Traces:
         return f"{brackets[0]}{voices}{brackets[1]}"
 
 
-def find_traces(
+def find_person_keys(
     lake: Lake,
     tables: ApplicationTables,
     landing: ErasableLanding,
     user_id: str,
     was_erased: Callable[[str], bool] = lambda _: False,
-) -> Traces:
+) -> PersonKeys:
     """Find everything that a person left.
 
     Args:
@@ -166,7 +166,7 @@ def find_traces(
         return _closed(connection, user_id)
 
 
-def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> Traces:
+def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> PersonKeys:
     """The rule at the top of this module, over the table `seen`."""
     user = quoted(user_id)
     is_other = f"coalesce(user_id, '') NOT IN ('', {user})"
@@ -189,7 +189,7 @@ def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> Traces:
         frozenset(each for (each,) in connection.execute(f"FROM {name}").fetchall())
         for name in ("events", "predictions", "threads")
     )
-    return Traces(user_id, events, predictions, threads)
+    return PersonKeys(user_id, events, predictions, threads)
 
 
 def _landed_keys(landing: ErasableLanding, kind: EventKind) -> Iterator[pa.Table]:

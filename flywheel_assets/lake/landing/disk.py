@@ -168,10 +168,10 @@ class LandingZone:
                 day=day,
                 paths=tuple(folder / segment.name for segment in closing.segments),
                 is_closed=True,
-                content_hash=content_digest([(segment.name, segment.sha256) for segment in closing.segments]),
+                content_hash=digest_content([(segment.name, segment.sha256) for segment in closing.segments]),
             )
         paths = tuple(sorted(folder.glob("*.jsonl")))
-        return LandedDay(day, paths, False, content_digest([(path.name, path.stat().st_size) for path in paths]))
+        return LandedDay(day, paths, False, digest_content([(path.name, path.stat().st_size) for path in paths]))
 
     def republish_late(self, now: datetime) -> list[Path]:
         """Move every segment that is late for its closed day to today, whoever reads those days; returns new paths.
@@ -188,7 +188,7 @@ class LandingZone:
         return moved
 
     @contextmanager
-    def fetched(self, landed: LandedDay, scratch: Path) -> Iterator[Sequence[Path]]:
+    def fetch(self, landed: LandedDay, scratch: Path) -> Iterator[Sequence[Path]]:
         """The day's segments as files of this machine, which they are already."""
         yield landed.paths
 
@@ -341,12 +341,12 @@ def _seal(folder: Path, names: set[str], erasure: str) -> None:
     if not closed.exists():
         return
     closing = read_closing(closed)
-    segments = [_described(folder, segment) if segment.name in names else segment for segment in closing.segments]
+    segments = [_describe(folder, segment) if segment.name in names else segment for segment in closing.segments]
     updated = Closing(closing.closed_at, segments, [*closing.erasures, erasure])
     replace_file(closed, msgspec.json.encode(updated))
 
 
-def _described(folder: Path, segment: Segment) -> Segment:
+def _describe(folder: Path, segment: Segment) -> Segment:
     path = folder / f"{segment.name}{_BUILDING}"
     return Segment(segment.name, path.stat().st_size, file_sha256(path))
 
@@ -394,6 +394,6 @@ def refuse_while_closing(day: date, now: datetime) -> None:
         raise OpenSegmentError(f"landing day {day} is about to close: repeat after {closes:%H:%M} UTC")
 
 
-def content_digest(parts: list[tuple[str, object]]) -> str:
+def digest_content(parts: list[tuple[str, object]]) -> str:
     """What a day's content is known by."""
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

@@ -56,7 +56,7 @@ class Landing(Protocol):
     def republish_late(self, now: datetime) -> Sequence[object]:
         """Move every segment that is late for its closed day to today; return what was moved."""
 
-    def fetched(self, landed: LandedDay, scratch: Path) -> AbstractContextManager[Sequence[Path]]:
+    def fetch(self, landed: LandedDay, scratch: Path) -> AbstractContextManager[Sequence[Path]]:
         """Give verified files of this machine with a day's segments, in order, for as long as the block runs."""
 
     def copies(self, scratch: Path) -> Iterator[Path]:

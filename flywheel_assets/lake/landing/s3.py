@@ -47,7 +47,7 @@ from flywheel_assets.lake.landing.disk import (
     Removal,
     Segment,
     closing_time,
-    content_digest,
+    digest_content,
 )
 from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.lake.storage.s3 import Bucket, ObjectVersion, ReplacedError
@@ -118,7 +118,7 @@ class ObjectLandingZone:
         """The bucket, with the errors of the landing zone."""
         check = "FLYWHEEL_LANDING_S3 and the rights"
         landing = self.landing
-        return Bucket(landing.client, landing.bucket, self.shown(self.folder), check, LandingUnavailableError)
+        return Bucket(landing.client, landing.bucket, self.uri(self.folder), check, LandingUnavailableError)
 
     def publish(self, segment: Path, day: date) -> str:
         """Make a complete local segment visible under `day`; returns its name there. Again is harmless.
@@ -141,21 +141,21 @@ class ObjectLandingZone:
         return sorted(date.fromisoformat(match[1]) for match in matches if match)
 
     def read(self, day: date, now: datetime) -> LandedDay:
-        """List one day, closing it first when its time has come; see `fetched` for its content.
+        """List one day, closing it first when its time has come; see `fetch` for its content.
 
         Raises:
             ClosedDayError: a listed segment's size changed since the closing.
             LandingRetiredError: listed segments are gone; the day's table partition must be left untouched.
             LandingUnavailableError: S3 does not answer.
         """
-        closing, segments = self._listed(day)
+        closing, segments = self._list_day(day)
         if closing is None and now < closing_time(day):
             names = tuple(Path(segment.name) for segment in segments)
-            return LandedDay(day, names, False, content_digest([(each.name, each.bytes) for each in segments]))
+            return LandedDay(day, names, False, digest_content([(each.name, each.bytes) for each in segments]))
         if closing is None:
             self._create(self.key(day, CLOSED_FILE), msgspec.json.encode(Closing(closed_at=now, segments=segments)))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
-            closing, segments = self._listed(day)
+            closing, segments = self._list_day(day)
             assert closing is not None
         self._verify(day, closing, segments)
         self._republish_late_segments(day, closing, segments, now)
@@ -163,7 +163,7 @@ class ObjectLandingZone:
             day=day,
             paths=tuple(Path(segment.name) for segment in closing.segments),
             is_closed=True,
-            content_hash=content_digest([(segment.name, segment.sha256) for segment in closing.segments]),
+            content_hash=digest_content([(segment.name, segment.sha256) for segment in closing.segments]),
         )
 
     def republish_late(self, now: datetime) -> list[str]:
@@ -177,7 +177,7 @@ class ObjectLandingZone:
         return moved
 
     @contextmanager
-    def fetched(self, landed: LandedDay, scratch: Path) -> Iterator[list[Path]]:
+    def fetch(self, landed: LandedDay, scratch: Path) -> Iterator[list[Path]]:
         """Verified local copies of a day's segments, in order, for as long as the block runs.
 
         Raises:
@@ -193,7 +193,7 @@ class ObjectLandingZone:
                 closing = self._closing(landed.day)
                 if landed.is_closed and closing is not None and name in {each.name for each in closing.segments}:
                     raise
-                where = self.shown(self.key(landed.day, name))
+                where = self.uri(self.key(landed.day, name))
                 raise LandingUnavailableError(f"{where} was rewritten since the day was listed; run it again") from None
 
         scratch.mkdir(parents=True, exist_ok=True)
@@ -212,11 +212,11 @@ class ObjectLandingZone:
         key = self.key(day, name)
         content = self._content(key)
         if content is None:
-            raise LandingRetiredError(f"{self.shown(key)} is gone since the day was listed; restore it")
+            raise LandingRetiredError(f"{self.uri(key)} is gone since the day was listed; restore it")
         target.write_bytes(content)
         match = _SEGMENT.fullmatch(name)
         if match is None or file_sha256(target) != match[2]:
-            raise ClosedDayError(f"{self.shown(key)} does not hold what its name says: restore the object")
+            raise ClosedDayError(f"{self.uri(key)} does not hold what its name says: restore the object")
         return target
 
     def copies(self, scratch: Path) -> Iterator[Path]:
@@ -246,10 +246,10 @@ class ObjectLandingZone:
         keeps_versions = self.store.keeps_versions()
         # Today comes last, and whether it was there or not: readers move late segments of other days to it.
         for day in sorted({*self.days(), clock().date()}):
-            sealed = self.sealed(day)
+            sealed = self.find_closing(day)
             if sealed is None and clock() >= closing_time(day):
                 self.read(day, clock())
-                sealed = self.sealed(day)
+                sealed = self.find_closing(day)
             with _work_folder(scratch) as work:
                 yield _DayRewrite(self, day, sealed, work, keeps_versions)
 
@@ -292,7 +292,7 @@ class ObjectLandingZone:
     def _version_content(self, version: ObjectVersion) -> bytes:
         found = self.store.read(version.key, version.id)
         if found is None:
-            raise LandingUnavailableError(f"a version of {self.shown(version.key)} is gone; repeat the command")
+            raise LandingUnavailableError(f"a version of {self.uri(version.key)} is gone; repeat the command")
         return found[0]
 
     def _downloads(self, day: date, names: list[str], work: Path) -> Iterator[tuple[str, Path]]:
@@ -314,7 +314,7 @@ class ObjectLandingZone:
                     # Kept, they would be a copy of the bucket on this disk.
                     path.unlink()
 
-    def _listed(self, day: date) -> tuple[Closing | None, list[Segment]]:
+    def _list_day(self, day: date) -> tuple[Closing | None, list[Segment]]:
         """The day's closing and the segments that lay there while it was this one.
 
         Raises:
@@ -329,13 +329,13 @@ class ObjectLandingZone:
             if closing is None or there == listed or self._closing(day) == closing:
                 return closing, segments
             # An erasure came between the two: by the older list its new objects are late, and its old ones missing.
-        raise LandingUnavailableError(f"{self.shown(self.key(day, ''))} is being rewritten; repeat the command")
+        raise LandingUnavailableError(f"{self.uri(self.key(day, ''))} is being rewritten; repeat the command")
 
     def _closing(self, day: date) -> Closing | None:
-        sealed = self.sealed(day)
+        sealed = self.find_closing(day)
         return None if sealed is None else sealed.closing
 
-    def sealed(self, day: date) -> "SealedDay | None":
+    def find_closing(self, day: date) -> "SealedDay | None":
         """The day's closing and which one it is; None while the day is open."""
         found = self.store.read(self.key(day, CLOSED_FILE))
         return None if found is None else SealedDay(msgspec.json.decode(found[0], type=Closing), found[1])
@@ -350,7 +350,7 @@ class ObjectLandingZone:
         try:
             return self.store.replace(key, msgspec.json.encode(closing), seen)
         except ReplacedError:
-            raise LandingUnavailableError(f"{self.shown(key)} was changed meanwhile; repeat the command") from None
+            raise LandingUnavailableError(f"{self.uri(key)} was changed meanwhile; repeat the command") from None
 
     def segments(self, day: date) -> list[Segment]:
         """The segments that lie under a day now, in name order, listed in its closing or not."""
@@ -365,7 +365,7 @@ class ObjectLandingZone:
 
     def _verify(self, day: date, closing: Closing, segments: list[Segment]) -> None:
         there = {segment.name: segment for segment in segments}
-        where = self.shown(self.key(day, ""))
+        where = self.uri(self.key(day, ""))
         missing = [segment.name for segment in closing.segments if segment.name not in there]
         if missing:
             raise LandingRetiredError(
@@ -407,7 +407,7 @@ class ObjectLandingZone:
         """An object's key in the bucket."""
         return f"{self.folder}/received_date={day.isoformat()}/{name}"
 
-    def shown(self, key: str) -> str:
+    def uri(self, key: str) -> str:
         """A key as people know it."""
         return f"s3://{self.landing.bucket}/{key}"
 
@@ -459,7 +459,7 @@ class _DayRewrite:
         if self.sealed is None or not (rewritten or unfinished):
             return Removal()
         zone, day, closing, etag = self.zone, self.day, self.sealed.closing, self.sealed.etag
-        described = {name: _described(path) if path else None for name, path in rewritten.items()}
+        described = {name: _describe(path) if path else None for name, path in rewritten.items()}
         replacements = [described.get(segment.name, segment) for segment in closing.segments]
         segments = sorted((each for each in replacements if each is not None), key=lambda segment: segment.name)
         kept = {segment.name for segment in segments}
@@ -489,6 +489,6 @@ def _work_folder(scratch: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _described(path: Path) -> Segment:
+def _describe(path: Path) -> Segment:
     sha256 = file_sha256(path)
     return Segment(f"{path.stem}.{sha256}.jsonl", path.stat().st_size, sha256)

@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from flywheel_assets.errors import CommitContentionError, FlywheelError, LockLostError
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.outages import translate_outages
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -170,7 +170,7 @@ class _AdvisoryLock:
 @contextmanager
 def _advisory_lock(catalog_uri: str, name: str, timeout_s: float, is_shared: bool) -> Iterator[None]:
     with ExitStack() as stack:
-        with outages_told():
+        with translate_outages():
             # Held by the connection, not by a transaction: the catalog's own transactions come and go meanwhile.
             lock = _AdvisoryLock(name, stack.enter_context(_lock_engine(catalog_uri).connect()), is_shared)
             lock.acquire(timeout_s)
@@ -181,7 +181,7 @@ def _advisory_lock(catalog_uri: str, name: str, timeout_s: float, is_shared: boo
         yield
 
 
-def bounded_waits(catalog_uri: str) -> str:
+def bound_waits(catalog_uri: str) -> str:
     """A catalog's URI with bounds on waiting for a Postgres that is silent; what it says itself stays."""
     from sqlalchemy.engine import make_url
 
@@ -197,14 +197,14 @@ def _lock_engine(catalog_uri: str) -> "Engine":
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    return create_engine(bounded_waits(catalog_uri), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    return create_engine(bound_waits(catalog_uri), poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
 
 def _busy(name: str, timeout_s: float) -> CommitContentionError:
     return CommitContentionError(f"{name} was locked by another writer for {timeout_s:g} s; it is safe to run again")
 
 
-def retried(
+def retry_commit(
     attempt: Callable[[], _Result], retryable: tuple[type[Exception], ...], name: str, deadline_s: float
 ) -> _Result:
     """Call `attempt` until it succeeds, with exponential backoff and full jitter between failures of `retryable` kinds.

@@ -1,7 +1,7 @@
 """What a step of the lake has under construction: gone when the step fails, and a full disk told as what it is.
 
 A step builds its days as local files before it touches a table. One that fails removes them again: on a full disk every
-attempt would otherwise leave less room than the one before. One that is killed cannot: see `lake.upkeep.unfinished`.
+attempt would otherwise leave less room than the one before. One that is killed cannot: see `lake.upkeep.garbage`.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from flywheel_assets.errors import DiskFullError
-from flywheel_assets.lake.storage.outages import causes, outages_told
+from flywheel_assets.lake.storage.outages import causes, translate_outages
 
 
 class HasPlaces(Protocol):
@@ -48,7 +48,7 @@ def remember_built(path: Path) -> None:
         built.append(path)
 
 
-def removes_unfinished(
+def clean_up_on_failure(
     step: Callable[Concatenate[_Lake, _Arguments], _Result],
 ) -> Callable[Concatenate[_Lake, _Arguments], _Result]:
     """Decorate a step of the lake: if it fails, what it was building goes, and the disk or server behind it is told."""
@@ -58,7 +58,7 @@ def removes_unfinished(
         built: list[Path] = []
         outer = _built.set(built)
         try:
-            with full_disk_told(*lake.places), outages_told():
+            with translate_disk_full(*lake.places), translate_outages():
                 return step(lake, *arguments, **keywords)
         except BaseException:
             for path in built:
@@ -71,7 +71,7 @@ def removes_unfinished(
 
 
 @contextmanager
-def full_disk_told(*places: Path) -> Iterator[None]:
+def translate_disk_full(*places: Path) -> Iterator[None]:
     """Turn whatever a library says about a full disk into a `DiskFullError` that names the place.
 
     Args:

@@ -30,7 +30,7 @@ _HTTP_PERMANENT = {"301", "400", "401", "403", "404"}
 
 
 @contextmanager
-def outages_told() -> Iterator[None]:
+def translate_outages() -> Iterator[None]:
     """Turn what libraries say of a catalog or a warehouse that does not answer into errors of ours; also a decorator.
 
     Raises:
@@ -43,13 +43,13 @@ def outages_told() -> Iterator[None]:
     except FlywheelError:
         raise
     except Exception as error:
-        told = outage_of(error)
+        told = find_outage(error)
         if told is None:
             raise
         raise told from error
 
 
-def outage_of(error: BaseException) -> FlywheelError | None:
+def find_outage(error: BaseException) -> FlywheelError | None:
     """What an error of a library means where it, or what it was caused by, tells of an outage; else None."""
     return next((told for each in causes(error) if (told := _database_outage(each) or _storage_outage(each))), None)
 

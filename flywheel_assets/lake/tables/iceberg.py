@@ -60,7 +60,7 @@ from sqlalchemy.exc import OperationalError
 
 from flywheel_assets import records
 from flywheel_assets.errors import CatalogUnavailableError, StorageUnavailableError
-from flywheel_assets.lake.storage.commits import assert_locks_held, bounded_waits
+from flywheel_assets.lake.storage.commits import assert_locks_held, bound_waits
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.specs import TableSpec
@@ -171,7 +171,7 @@ class ParsedOnceCatalog(StrictCatalog):
 def open_catalog(uri: str, warehouse: str, namespace: str, storage: Mapping[str, str]) -> SqlCatalog:
     """The SQL catalog, with `namespace` created where it is new."""
     # Connections are asked whether they live before they are used: pooled ones outlast a restart of Postgres.
-    properties = {"uri": bounded_waits(uri), "pool_pre_ping": "true", "warehouse": warehouse, **_WAITS, **storage}
+    properties = {"uri": bound_waits(uri), "pool_pre_ping": "true", "warehouse": warehouse, **_WAITS, **storage}
     catalog = ParsedOnceCatalog("flywheel", **properties)
     with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(namespace)

@@ -3,7 +3,7 @@
 Every daily asset *replaces* its partitions, also with zero rows, in one commit: materializing twice gives the same
 table. Rows arrive as Parquet files written by DuckDB and are swapped in by `delete` + `add_files` in one transaction:
 1 M rows of 2 KB take 13 s and 0.6 GB that way, `overwrite(pa.Table)` took 89 s and 6 GB. How a commit is serialised and
-retried is told in `lake.storage.commits`.
+retried is said in `lake.storage.commits`.
 """
 
 import logging
@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
-from flywheel_assets.lake.storage.commits import COMMIT_KEY, commit_lock, retried, was_committed
+from flywheel_assets.lake.storage.commits import COMMIT_KEY, commit_lock, retry_commit, was_committed
 from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
-from flywheel_assets.lake.storage.failed_steps import full_disk_told
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.failed_steps import translate_disk_full
+from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, column_list, nullable
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ class Lake:
             self._catalog_file.parent.mkdir(parents=True, exist_ok=True)
         # pyiceberg logs every commit's retries itself; ours are the ones that count.
         logging.getLogger("pyiceberg").setLevel(logging.ERROR)
-        with self._lock(f"{self.application}.catalog", _LOCK_TIMEOUT_S), outages_told():
+        with self._lock(f"{self.application}.catalog", _LOCK_TIMEOUT_S), translate_outages():
             return open_catalog(self.catalog_uri, self.warehouse, self.application, self.storage)
 
-    @outages_told()
+    @translate_outages()
     def table(self, spec: TableSpec) -> "Table":
         """Load the table's current metadata, creating the table on first use.
 
@@ -82,7 +82,7 @@ class Lake:
 
         return load_or_create(self.catalog, self.application, spec)
 
-    @outages_told()
+    @translate_outages()
     def has_table(self, spec: TableSpec) -> bool:
         """Whether the table was created already; asking does not create it."""
         return self.catalog.table_exists((self.application, spec.name))
@@ -103,13 +103,13 @@ class Lake:
         """
         from flywheel_assets.lake.tables.iceberg import RETRYABLE
 
-        return retried(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
+        return retry_commit(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
 
     def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None) -> "Table":
         from flywheel_assets.lake.tables.iceberg import forget_old_snapshots
 
         # A catalog on a full disk answers like a busy one: retried, it would hide the cause for two minutes.
-        with self.locked(spec), full_disk_told(*self.places), outages_told():
+        with self.locked(spec), translate_disk_full(*self.places), translate_outages():
             table = self.table(spec)
             if key is not None and was_committed(table, key):
                 return table
@@ -211,7 +211,7 @@ class Lake:
             if seen is not None and _files_in(table, where) != seen:
                 raise PartitionChangedError(f"{spec.name}: somebody has written {min(days)} … {max(days)} meanwhile")
             placed.extend(self.place(table, path) for path in in_order[len(placed) :])
-            with swept_files_told(spec):
+            with translate_swept_files(spec):
                 swap_files(table, where, placed, stamped)
 
         self.commit(spec, swap, key)
@@ -254,7 +254,7 @@ class Lake:
         path.unlink()
         return target
 
-    @outages_told()
+    @translate_outages()
     def files_of(self, spec: TableSpec, days: Sequence[date], stage: str | None = None) -> frozenset[str]:
         """The data files of partitions as they are now, for `replace_days`."""
         return _files_in(self.table(spec), _partition_filter(spec, days, stage))
@@ -288,7 +288,7 @@ class Lake:
         connection.register("rows_of_a_day", rows)
         return self.write_day(connection, spec, day, "SELECT * FROM rows_of_a_day")
 
-    @outages_told()
+    @translate_outages()
     def register(
         self,
         connection: duckdb.DuckDBPyConnection,
@@ -337,7 +337,7 @@ class Lake:
         else:
             connection.register(view, scan.to_arrow())
 
-    @outages_told()
+    @translate_outages()
     def plan_days(self, spec: TableSpec, days: Sequence[date]) -> dict[date, list[PlannedFile]]:
         """The files of each of the days, for `register`.
 
@@ -352,7 +352,7 @@ class Lake:
             planned.setdefault(day_of(task.file), []).append(file)
         return planned
 
-    @outages_told()
+    @translate_outages()
     def read(
         self,
         spec: TableSpec,
@@ -379,7 +379,7 @@ class Lake:
         names = list(columns or spec.schema.names)
         return rows.select(names).cast(nullable(pa.schema([spec.schema.field(name) for name in names])))
 
-    @outages_told()
+    @translate_outages()
     def rows_per_day(self, spec: TableSpec, stage: str | None = None) -> dict[date, int]:
         """Rows of every non-empty partition (of `stage`; all stages added up without), from metadata alone."""
         table = self.table(spec)
@@ -395,7 +395,7 @@ class Lake:
 
 
 @contextmanager
-def swept_files_told(spec: TableSpec) -> Iterator[None]:
+def translate_swept_files(spec: TableSpec) -> Iterator[None]:
     """Around the commit of placed files: between two attempts nobody holds the lock, and a sweep may take them.
 
     Raises:

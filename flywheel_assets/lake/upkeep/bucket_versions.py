@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from flywheel_assets.errors import S3RefusedError, StorageUnavailableError
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.storage.s3 import Bucket
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
-from flywheel_assets.lake.upkeep.garbage import folder_of, needed_paths
+from flywheel_assets.lake.upkeep.garbage import folder_of, list_needed_paths
 
 S3Client = Callable[[], Any]
 """Makes boto3's client for S3; asked only where the warehouse lies there."""
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class DeletedVersions:
     """What was done about the kept versions of deleted files."""
 
     deleted: int = 0
@@ -35,12 +35,14 @@ class Forgotten:
     problems: frozenset[str] = frozenset()
     """S3's words for why not, or for why nobody could look."""
 
-    def __add__(self, other: "Forgotten") -> "Forgotten":
-        return Forgotten(self.deleted + other.deleted, self.refused + other.refused, self.problems | other.problems)
+    def __add__(self, other: "DeletedVersions") -> "DeletedVersions":
+        return DeletedVersions(
+            self.deleted + other.deleted, self.refused + other.refused, self.problems | other.problems
+        )
 
 
-@outages_told()
-def forget_versions(lake: Lake, specs: Iterable[TableSpec], s3_client: S3Client) -> Forgotten:
+@translate_outages()
+def delete_bucket_versions(lake: Lake, specs: Iterable[TableSpec], s3_client: S3Client) -> DeletedVersions:
     """Delete for good what a bucket keeps of deleted files of these tables; what its S3 says against it is returned.
 
     Args:
@@ -53,9 +55,9 @@ def forget_versions(lake: Lake, specs: Iterable[TableSpec], s3_client: S3Client)
         StorageUnavailableError: manifests, which tell what is needed, cannot be read for now.
     """
     if not lake.warehouse.startswith("s3://"):
-        return Forgotten()
+        return DeletedVersions()
     name = lake.warehouse.removeprefix("s3://").partition("/")[0]
-    done = Forgotten()
+    done = DeletedVersions()
     try:
         bucket = Bucket(s3_client(), name, lake.warehouse, "the rights to delete versions")
         if bucket.keeps_versions():
@@ -66,11 +68,11 @@ def forget_versions(lake: Lake, specs: Iterable[TableSpec], s3_client: S3Client)
         # Without a code the tables themselves could not be read.
         if error.code is None:
             raise
-        done += Forgotten(problems=frozenset({error.code}))
+        done += DeletedVersions(problems=frozenset({error.code}))
     return done
 
 
-def warehouse_versions_left(warehouse: str, forgotten: Forgotten) -> list[str]:
+def explain_versions_left(warehouse: str, forgotten: DeletedVersions) -> list[str]:
     """A sentence for a receipt where versions are left, or where nobody could look for them; else nothing."""
     if not forgotten.problems:
         return []
@@ -85,18 +87,18 @@ def warehouse_versions_left(warehouse: str, forgotten: Forgotten) -> list[str]:
     ]
 
 
-def _forget(lake: Lake, spec: TableSpec, bucket: Bucket) -> Forgotten:
+def _forget(lake: Lake, spec: TableSpec, bucket: Bucket) -> DeletedVersions:
     table = lake.table(spec)
     found = bucket.versions(f"{folder_of(table).removeprefix(f'{bucket.name}/')}/")
     deleted = {each.key for each in found if each.is_marker and each.is_latest}
     if not deleted:
-        return Forgotten()
+        return DeletedVersions()
     # Deleted by mistake, by another account, a needed file can still be brought back.
-    needed = needed_paths(table)
+    needed = list_needed_paths(table)
     found = [each for each in found if each.key in deleted and f"{bucket.name}/{each.key}" not in needed]
     versions = [each for each in found if not each.is_marker]
     refused = list(bucket.delete_versions(versions))
     kept = {key for key, _ in refused}
     markers = [each for each in found if each.is_marker and each.key not in kept]
     problems = frozenset(code for _, code in [*refused, *bucket.delete_versions(markers)])
-    return Forgotten(len(versions) - len(refused), len(refused), problems)
+    return DeletedVersions(len(versions) - len(refused), len(refused), problems)

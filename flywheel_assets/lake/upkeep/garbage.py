@@ -6,6 +6,7 @@ snapshots, of lost commits, of crashed writers. It is deleted once it was found 
 that a reader that planned its scan before the expiry still finds its files.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +18,17 @@ import msgspec
 
 from flywheel_assets.lake.storage.commits import assert_locks_held
 from flywheel_assets.lake.storage.files import replace_file
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
+from flywheel_assets.lake.versions.folders import Versions
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
     from pyiceberg.table import Table
+
+_SCRATCH = ("building", "spill", "landing", "publishing")
+"""Below the scratch folder; others hold no rows, or belong to a version's training."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,14 @@ def sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept
     """
     if not lake.has_table(spec):
         return Swept(Stored(0, 0), Stored(0, 0), Stored(0, 0))
-    with lake.locked(spec), outages_told():
+    with lake.locked(spec), translate_outages():
         return _sweep(lake, spec, grace, now)
 
 
 def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
     listed = {info.path: info for info in _files_of(lake.table(spec))}
     table = lake.table(spec)
-    needed = needed_paths(table)
+    needed = list_needed_paths(table)
     journal = lake.scratch / "garbage" / f"{lake.application}.{spec.name}.json"
     known = msgspec.json.decode(journal.read_bytes(), type=dict[str, datetime]) if journal.exists() else {}
     since = {path: known.get(path, now) for path in listed if path not in needed}
@@ -106,13 +111,13 @@ def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swep
     )
 
 
-@outages_told()
-def stored_in(lake: Lake, spec: TableSpec) -> Stored:
+@translate_outages()
+def weigh_table(lake: Lake, spec: TableSpec) -> Stored:
     """Everything that lies in a table's folder, reachable or not."""
     return _total(_files_of(lake.table(spec))) if lake.has_table(spec) else Stored(0, 0)
 
 
-def stored_under(folder: Path) -> Stored:
+def weigh_folder(folder: Path) -> Stored:
     """Everything that lies in a local folder; files that vanish while it is walked do not count."""
     sizes = []
     for path in folder.rglob("*") if folder.is_dir() else ():
@@ -124,7 +129,7 @@ def stored_under(folder: Path) -> Stored:
     return Stored(len(sizes), sum(sizes))
 
 
-def needed_paths(table: "Table") -> set[str]:
+def list_needed_paths(table: "Table") -> set[str]:
     """Every file that a retained snapshot of a table needs, and the table itself; paths within its file system."""
     return {_path(uri) for uri in _reachable(table)}
 
@@ -175,3 +180,42 @@ def _path(uri: str) -> str:
 def _total(infos: "Iterable[FileInfo]") -> Stored:
     sizes = [info.size for info in infos]
     return Stored(len(sizes), sum(sizes))
+
+
+def find_unfinished_work(scratch: Path, versions: Versions) -> list[Path]:
+    """Everything of the kind: entries of scratch folders, and hidden folders beside a version's results."""
+    found: list[Path] = []
+    for name in _SCRATCH:
+        found.extend(_entries(scratch / name))
+    for folder in versions:
+        found.extend(path for path in _entries(folder.path) if path.name.startswith(".") and path.is_dir())
+    return sorted(found)
+
+
+def remove_unfinished(paths: Iterable[Path], before: datetime) -> int:
+    """Remove what nobody has written to since `before`; returns how many files that were."""
+    removed = 0
+    for path in paths:
+        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+        if _last_written([path, *files]) >= before.timestamp():
+            continue
+        removed += len(files)
+        if path.is_file():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    return removed
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    return folder.iterdir() if folder.is_dir() else iter(())
+
+
+def _last_written(paths: Iterable[Path]) -> float:
+    times = [0.0]
+    for path in paths:
+        try:
+            times.append(path.stat().st_mtime)
+        except FileNotFoundError:
+            continue
+    return max(times)

@@ -17,7 +17,7 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.protocol import LandingPlace
-from flywheel_assets.lake.storage.failed_steps import removes_unfinished
+from flywheel_assets.lake.storage.failed_steps import clean_up_on_failure
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     ERASURES,
@@ -26,10 +26,17 @@ from flywheel_assets.lake.tables.specs import (
     ApplicationTables,
     every_table,
 )
-from flywheel_assets.lake.upkeep.bucket_versions import Forgotten, S3Client, forget_versions
-from flywheel_assets.lake.upkeep.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
-from flywheel_assets.lake.upkeep.unfinished import remove_unfinished, unfinished_work
-from flywheel_assets.lake.versions.cutting import let_go_of_ended
+from flywheel_assets.lake.upkeep.bucket_versions import DeletedVersions, S3Client, delete_bucket_versions
+from flywheel_assets.lake.upkeep.garbage import (
+    Stored,
+    expire_snapshots,
+    find_unfinished_work,
+    remove_unfinished,
+    sweep,
+    weigh_folder,
+    weigh_table,
+)
+from flywheel_assets.lake.versions.cutting import release_ended_cuts
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.records import Reason
 
@@ -71,11 +78,11 @@ class Upkeep:
     """Unreachable, but within their grace period."""
     predictions_trimmed: dict[date, int]
     segments_removed: int
-    versions_forgotten: Forgotten
+    versions_deleted: DeletedVersions
     """Of deleted files, in a bucket that keeps them, of applications that have erased somebody."""
 
 
-@removes_unfinished
+@clean_up_on_failure
 def maintain(
     lake: Lake,
     tables: ApplicationTables,
@@ -103,8 +110,8 @@ def maintain(
             ten minutes; it is safe to run again.
     """
     now = stamp.now
-    before = storage_by_stage(lake, tables, versions, landing)
-    last = last_settled_day(lake, tables, window)
+    before = weigh_stages(lake, tables, versions, landing)
+    last = find_last_settled_day(lake, tables, window)
     trimmed: dict[date, int] = {}
     if rules.trimmed_share is not None and last is not None:
         trimmed = trim_predictions(lake, tables, last, rules.trimmed_share, stamp)
@@ -112,23 +119,23 @@ def maintain(
     if rules.landing_kept_days is not None and last is not None:
         until = min(last, now.date() - timedelta(days=rules.landing_kept_days))
         removed = retire_segments(lake, tables, landing, until, now)
-    remove_unfinished(unfinished_work(lake.scratch, versions), now - _UNFINISHED_AFTER)
-    let_go_of_ended(lake, versions, tables)
+    remove_unfinished(find_unfinished_work(lake.scratch, versions), now - _UNFINISHED_AFTER)
+    release_ended_cuts(lake, versions, tables)
     expired, deleted, waiting = 0, Stored(0, 0), Stored(0, 0)
     for spec in every_table(tables):
         expired += expire_snapshots(lake, spec, now - timedelta(days=rules.snapshots_kept_days))
         swept = sweep(lake, spec, timedelta(hours=rules.grace_hours), now)
         deleted, waiting = deleted + swept.deleted, waiting + swept.waiting
-    forgotten = Forgotten()
+    forgotten = DeletedVersions()
     if s3_client is not None and lake.has_table(ERASURES) and lake.table(ERASURES).current_snapshot() is not None:
         # An erasure cannot do it to files in their grace period. Without one, versions are somebody's safety net.
-        forgotten = forget_versions(lake, every_table(tables), s3_client)
-    after = storage_by_stage(lake, tables, versions, landing)
+        forgotten = delete_bucket_versions(lake, every_table(tables), s3_client)
+    after = weigh_stages(lake, tables, versions, landing)
     _record(lake, after, stamp)
     return Upkeep(before, after, expired, deleted, waiting, trimmed, removed, forgotten)
 
 
-def last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWindow) -> date | None:
+def find_last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWindow) -> date | None:
     """The last landed day that no join still to come will read; None while every day may be read again.
 
     Counted from the joined days, not from the calendar: after an outage the next join reaches as far back as it must.
@@ -138,19 +145,17 @@ def last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWindow) 
     return gapless[-1] - timedelta(days=window.account_lookback_days) if gapless else None
 
 
-def storage_by_stage(
-    lake: Lake, tables: ApplicationTables, versions: Versions, landing: LandingPlace
-) -> dict[str, Stored]:
+def weigh_stages(lake: Lake, tables: ApplicationTables, versions: Versions, landing: LandingPlace) -> dict[str, Stored]:
     """Files and bytes by stage, in data order; of a landing zone that is no folder nothing is known here."""
     stages = {}
     if (folder := landing.folder(lake.application)) is not None:
-        stages["landing"] = stored_under(folder)
-    stages |= {spec.name: stored_in(lake, spec) for spec in every_table(tables)}
-    stages["versions"] = stored_under(versions.root / versions.application)
+        stages["landing"] = weigh_folder(folder)
+    stages |= {spec.name: weigh_table(lake, spec) for spec in every_table(tables)}
+    stages["versions"] = weigh_folder(versions.root / versions.application)
     return stages
 
 
-def storage_history(lake: Lake) -> dict[str, list[tuple[datetime, int]]]:
+def read_storage_history(lake: Lake) -> dict[str, list[tuple[datetime, int]]]:
     """Bytes by stage over time, as every maintenance left them."""
     history: dict[str, list[tuple[datetime, int]]] = {}
     if lake.has_table(STORAGE):

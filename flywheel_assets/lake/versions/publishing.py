@@ -19,7 +19,7 @@ import msgspec
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import VersionConflictError
 from flywheel_assets.lake.storage.duckdb_engine import connect
-from flywheel_assets.lake.storage.failed_steps import full_disk_told
+from flywheel_assets.lake.storage.failed_steps import translate_disk_full
 from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder
 from flywheel_assets.lake.storage.s3 import Bucket
 from flywheel_assets.lake.versions.exports import MANIFEST_FILE, ExportedFile, ExportedRow, verify_manifest
@@ -80,7 +80,7 @@ def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[
     places = [scratch] if to.startswith("s3://") else [Path(to), scratch]
     # Remembered before the first file goes: of a copy that nobody knows an erasure could not tell.
     _remember(folder, to)
-    with full_disk_told(*places), tempfile.TemporaryDirectory(dir=scratch) as work:
+    with translate_disk_full(*places), tempfile.TemporaryDirectory(dir=scratch) as work:
         for file in manifest.files.values():
             original = folder.export / file.name
             published.append(destination.put(file.name, original, is_derived=False))

@@ -20,11 +20,11 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import STAGE_OF
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.storage.files import write_once
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.decisions import decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec
-from flywheel_assets.lake.tables.tags import set_head, tags
+from flywheel_assets.lake.tables.tags import list_tags, set_head
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.records import Reason
 
@@ -84,7 +84,7 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
         UnknownNameError: `to` is no tag of the gold table; lists those that are.
         VersionConflictError: a version cut since is not finished.
     """
-    known = tags(lake, gold)
+    known = list_tags(lake, gold)
     if to not in known:
         raise UnknownNameError("tag", to, known, "`flywheel gold list` shows what each of them holds.")
     head = lake.table(gold).current_snapshot()
@@ -186,7 +186,7 @@ def _is_restored(folder: VersionFolder, to: str) -> bool:
     return not _is_later(folder.version, to)
 
 
-@outages_told()
+@translate_outages()
 def _files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
     """The data files of each day, with their rows, in one snapshot."""
     from flywheel_assets.lake.tables.iceberg import day_of

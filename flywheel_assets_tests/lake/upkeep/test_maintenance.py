@@ -25,8 +25,8 @@ from flywheel_assets.lake.tables.specs import (
     TableSpec,
     every_table,
 )
-from flywheel_assets.lake.tables.tags import tag
-from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain, storage_history
+from flywheel_assets.lake.tables.tags import create_tag
+from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain, read_storage_history
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_gold, make_prediction
 from flywheel_assets_tests.lake.test_traps import head
@@ -152,7 +152,7 @@ def test_upkeep_without_anything_to_trim_or_retire_waits_for_no_daily_step(
 def test_tagged_versions_stay_readable(bench: Workbench) -> None:
     bench.write(CURATED_DPO_PAIRS, DAYS[0], [make_gold(chosen="tagged")])
     tagged = head(bench.lake)
-    tag(bench.lake, CURATED_DPO_PAIRS, "dpo_gold_v1", tagged)
+    create_tag(bench.lake, CURATED_DPO_PAIRS, "dpo_gold_v1", tagged)
     bench.write(CURATED_DPO_PAIRS, DAYS[0], [make_gold(chosen="head")])
     upkeep(bench, MaintenanceRules(grace_hours=0))
     assert bench.lake.read(CURATED_DPO_PAIRS, None, ["chosen"], tagged)["chosen"].to_pylist() == ["tagged"]
@@ -169,7 +169,7 @@ def test_no_table_is_forgotten() -> None:
 def test_what_everything_weighs_is_remembered(bench: Workbench) -> None:
     first = upkeep(bench, MaintenanceRules())
     upkeep(bench, MaintenanceRules(), run="again")
-    history = storage_history(bench.lake)
+    history = read_storage_history(bench.lake)
     assert history["raw_predictions"][0][1] == first.after["raw_predictions"].bytes
     assert {len(points) for points in history.values()} == {2}
 
