@@ -8,7 +8,7 @@ from, so that as long as anything is left to erase, the events that lead there a
 1. the decision and the keyed hashes, in the table `erasures`; what cuts that were killed still hold is let go;
 2. the tagged snapshots of gold: a branch from the tag, the days rewritten there, the exports written as a new revision
    with the scores by row of its evaluation, the tag moved, the branch dropped (`lake.erasure.versions`);
-3. decisions that name the person, stores outside of the lake, messages that nobody could read;
+3. decisions that name the person, stores outside of the lake, messages that could not be read;
 4. the heads of all tables, derived ones first (`lake.erasure.rows`);
 5. landing segments and their `_CLOSED.json` (`lake.erasure.landing`);
 6. the ledger, set to what is left (`lake.erasure._accounts`);
@@ -16,7 +16,7 @@ from, so that as long as anything is left to erase, the events that lead there a
    all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.upkeep.bucket_versions`).
 
 What cannot be reached is listed in the receipt: models that were trained on the rows, copies of exports that went
-elsewhere, and what may still be on its way to landing. The receipt names nobody.
+elsewhere, and what may still be on its way to landing. The receipt names no person.
 """
 
 import json
@@ -98,7 +98,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ErasurePlan:
-    """What an erasure would touch, without naming anybody."""
+    """Counts of what an erasure would touch, without the person's name."""
 
     person: PersonKeys = field(repr=False)
     landed_lines: int
@@ -132,7 +132,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """Unreachable files that are deleted by maintenance once their grace period is over."""
     files_gone_at: datetime
     out_of_reach: list[str]
-    """What may still hold data of the person, beside the models and copies of `versions`."""
+    """Places that may still hold data of the person, apart from the models and copies of `versions`."""
 
 
 def plan_erasure(place: Place, user_id: str) -> ErasurePlan:
@@ -156,7 +156,7 @@ def plan_erasure(place: Place, user_id: str) -> ErasurePlan:
 
 
 def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: datetime, grace: timedelta) -> Receipt:
-    """Carry out an erasure; given again after a crash it finishes.
+    """Erase one person; a repetition after a crash finishes it.
 
     Args:
         place: where the application's data lie.
@@ -173,7 +173,7 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
         CommitContentionError: another erasure is at work, or a daily step, and was for ten minutes; or a version is
             being cut, and was for two.
         DiskFullError: no space is left; given again it finishes.
-        PartitionChangedError: somebody who holds no lock keeps writing the person's rows; given again it finishes.
+        PartitionChangedError: a writer without our lock keeps writing the person's rows; given again it finishes.
         LandingError: landing lies on S3, which failed; repeat.
     """
     lake, person = place.lake, plan.person
@@ -186,7 +186,7 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
 
     # One at a time: two that rewrite the same days would each take the other's work for leftovers.
     alone = commit_lock(lake.catalog_uri, lake.scratch / "locks", f"{lake.application}.erasure", _LOCK_TIMEOUT_S)
-    # And neither a daily step nor a cut beside it: they would write, export and tag what was read before.
+    # And no daily step or cut at the same time: they would write, export and tag what was read before.
     with (
         alone,
         lake.between_daily_steps(),
@@ -255,7 +255,7 @@ def _erase(
         delete_bucket_versions(lake, every_table(tables), place.s3_client) if place.s3_client else DeletedVersions()
     )
     journal.count("collected", "file versions", forgotten.deleted)
-    # A version that was cut beside this erasure may hold what it has taken out: no receipt may say otherwise.
+    # A version that was cut during this erasure may hold what it has taken out: no receipt may say otherwise.
     assert_locks_held()
     receipt = Receipt(
         id=erasure,
@@ -282,17 +282,17 @@ def _erase(
 
 
 def receipt_path(versions: Versions, erasure: str) -> Path:
-    """Where the receipt of an erasure lies."""
+    """Return the path of an erasure's receipt."""
     return versions.root / versions.application / "erasures" / f"{erasure}.json"
 
 
 def _with_people(tables: ApplicationTables) -> list[TableSpec]:
-    """The tables with rows of people, derived ones first."""
+    """Return the tables with rows of people, derived ones first."""
     return [QUARANTINE, tables.gold, tables.joined, tables.predictions, GROUND_TRUTH]
 
 
 def _earlier(lake: Lake, user_id: str) -> Callable[[str], bool]:
-    """Whether an event id was to be erased by an earlier run for the same person."""
+    """Return a test for event ids that an earlier erasure of the same person covered."""
     if not lake.has_table(ERASURES) or not (rows := list_decisions(lake, ERASURES)):
         return lambda _: False
     key = erasure_key(lake, make=False)
@@ -302,7 +302,7 @@ def _earlier(lake: Lake, user_id: str) -> Callable[[str], bool]:
 
 
 def _remember(lake: Lake, person: PersonKeys, erasure: str, who: str, reason: str, now: datetime) -> str:
-    """Write the decision down, whereupon ingest refuses the person's events; returns the hash of the user id."""
+    """Record the decision, so that ingest refuses the person's events; return the hash of the user id."""
     key = erasure_key(lake, make=True)
     person_hash = keyed_hash(key, "user", person.user_id)
     events = json.dumps(sorted(keyed_hash(key, "event", each) for each in person.event_ids))
@@ -319,7 +319,7 @@ def _landed_hashes(place: Place, now: datetime) -> LandedHashes:
 
 
 def _collect(place: Place, grace: timedelta, now: datetime) -> tuple[int, int]:
-    """Delete what nothing reaches any more and nobody has needed for `grace`; returns files deleted and waiting."""
+    """Delete files that were unreachable for `grace`; return the numbers of files deleted and waiting."""
     lake = place.lake
     deleted = waiting = 0
     for spec in every_table(place.tables):

@@ -73,7 +73,7 @@ def erase_lines(
     Raises:
         OpenSegmentError: an open day with such lines is about to close; it is left as it was.
         ClosedDayError: an object does not hold what its name says.
-        LandingUnavailableError: S3 does not answer, or somebody else changed a closing.
+        LandingUnavailableError: S3 does not answer, or another writer changed a closing.
         SettingsError: we may not read, write or delete there.
     """
     lines_per_day: dict[date, int] = {}

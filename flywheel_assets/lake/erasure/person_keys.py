@@ -1,11 +1,11 @@
-"""Everything that one person left, found by keys alone, in landing and in the tables.
+"""Finds the keys of everything that one person left, in landing and in the tables.
 
 A person's own events carry the user id. Around them lie events that do not: the prediction behind a signed edit, the
-anonymous rest of a signed conversation, somebody else's feedback on this person's text. Those are the person's, too:
+anonymous rest of a signed conversation, another user's feedback on this person's text. Those are the person's, too:
 
 - predictions of the person's events, unless the prediction was served to another user;
-- conversations in which nobody else is known: their anonymous events, and the predictions of those;
-- all feedback on these predictions, whoever gave it, since it carries the person's text.
+- conversations in which no other user is known: their anonymous events, and the predictions of those;
+- all feedback on these predictions, from any user, since it carries the person's text.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +35,7 @@ _SEEN = pa.schema(
 
 
 class LandedKeys(msgspec.Struct):
-    """Of a landed line only what tells whose it is."""
+    """The keys of a landed line, which say whose it is."""
 
     event_id: str = ""
     prediction_id: str = ""
@@ -48,7 +48,7 @@ _decoder = msgspec.json.Decoder(LandedKeys)
 
 @dataclass(frozen=True)
 class PersonKeys:
-    """Keys of everything that one person left."""
+    """The keys of everything that one person left."""
 
     user_id: str
     event_ids: frozenset[str]
@@ -56,7 +56,7 @@ class PersonKeys:
     thread_ids: frozenset[str]
 
     def covers_line(self, line: bytes) -> bool:
-        """Whether a landed line is the person's; one that is no event is, when it quotes the user id."""
+        """Return whether a landed line is the person's; a line that is no event counts when it quotes the user id."""
         try:
             keys = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -78,7 +78,7 @@ class PersonKeys:
             connection.register(name, pa.table({"id": pa.array(sorted(ids), pa.string())}))
 
     def condition(self, spec: TableSpec) -> str:
-        """SQL that is true for the person's rows of a table, by whichever of the key columns it has; never null."""
+        """Return SQL that is true for the person's rows, by the key columns of the table; it is never null."""
         names, user = spec.schema.names, quoted(self.user_id)
         found = [
             f"{name} IN (SELECT id FROM person_events)"
@@ -102,20 +102,20 @@ class PersonKeys:
         return f"coalesce({' OR '.join(found)}, false)" if found else "false"
 
     def _names(self) -> list[str]:
-        """The user id as a JSON string, in every way in which one may be written."""
+        """Return the user id as a JSON string, in every way in which one may be written."""
         return sorted(f'"{form}"' for form in list_written_forms(self.user_id))
 
     def mention(self, spec: TableSpec) -> str:
-        """SQL that is true for rows of others that count the person among those who said the same; never null."""
+        """Return SQL that is true for other users' rows that count the person as a supporter; it is never null."""
         if "supporters" not in spec.schema.names:
             return "false"
         return f"coalesce(list_has_any(string_split(supporters, ','), {self._voices()}), false)"
 
     def kept_columns(self, spec: TableSpec) -> str:
-        """SQL of a kept row's columns: as they are, but without the person among the supporters."""
+        """Return SQL of a kept row's columns, without the person among the supporters."""
         if "supporters" not in spec.schema.names:
             return "*"
-        # As the gate writes it: null where nobody but the row's own subject is left.
+        # As the gate writes it: null where only the row's own subject is left.
         others = f"list_filter(string_split(supporters, ','), lambda voice: voice NOT IN {self._voices('()')})"
         cleaned = f"CASE WHEN len({others}) > 1 THEN array_to_string({others}, ',') END"
         return f"* REPLACE (CASE WHEN {self.mention(spec)} THEN {cleaned} ELSE supporters END AS supporters)"
@@ -132,7 +132,7 @@ def find_person_keys(
     user_id: str,
     was_erased: Callable[[str], bool] = lambda _: False,
 ) -> PersonKeys:
-    """Find everything that a person left.
+    """Find the keys of everything that a person left.
 
     Args:
         lake: the application's tables.
@@ -167,7 +167,7 @@ def find_person_keys(
 
 
 def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> PersonKeys:
-    """The rule at the top of this module, over the table `seen`."""
+    """Apply the rule at the top of this module to the table `seen`."""
     user = quoted(user_id)
     is_other = f"coalesce(user_id, '') NOT IN ('', {user})"
     connection.execute(f"CREATE TEMP TABLE own AS FROM seen WHERE user_id = {user} OR event_id IN (FROM again)")

@@ -1,6 +1,6 @@
-"""A person's rows in one table, counted and taken out of their partitions; what others wrote stays as it was.
+"""Counts and erases a person's rows, table by table; the rows of other users stay as they are.
 
-One thing of others changes: the hashes of all who said the same, which gold keeps beside a row, lose the person's.
+Other users' rows change in one way: the person's hash is removed from the `supporters` column.
 """
 
 import json
@@ -37,7 +37,7 @@ class Found:
 def find_rows(
     lake: Lake, spec: TableSpec, person: PersonKeys, snapshot_id: int | None = None
 ) -> dict[Partition, Found]:
-    """The partitions that hold something of the person, in the head or in another snapshot."""
+    """Find the partitions that hold rows of the person, in the head or in another snapshot."""
     if not lake.has_table(spec):
         return {}
     own, mention = person.condition(spec), person.mention(spec)
@@ -52,7 +52,7 @@ def find_rows(
 
 
 def read_rows(lake: Lake, spec: TableSpec, person: PersonKeys) -> pa.Table:
-    """The person's rows in the head."""
+    """Read the person's rows in the head."""
     with lake.connect() as connection:
         person.register(connection)
         lake.register(connection, spec, None, view="whole")
@@ -60,14 +60,14 @@ def read_rows(lake: Lake, spec: TableSpec, person: PersonKeys) -> pa.Table:
 
 
 def count_rows(found: dict[Partition, Found]) -> int:
-    """The person's rows in all partitions."""
+    """Count the person's rows in all partitions."""
     return sum(each.rows for each in found.values())
 
 
 def write_kept_rows(
     lake: Lake, spec: TableSpec, person: PersonKeys, partition: Partition, snapshot_id: int | None = None
 ) -> Path | None:
-    """One partition without the person, as a local file; None where nothing stays."""
+    """Write one partition without the person to a local file; return None where nothing stays."""
     day, stage = partition
     with lake.connect() as connection:
         person.register(connection)
@@ -91,14 +91,14 @@ def erase_head(
         spec: the table.
         person: keys of what the person left.
         stamp: who writes.
-        on_touched: is told of partitions, and how many rows each is about to lose, before they change, so that a run
-            that was killed is finished by the next.
+        on_touched: gets the partitions, and how many rows each is about to lose, before they change, so that the
+            next run finishes a killed one.
 
     Raises:
-        PartitionChangedError: others wrote the person's rows again each time.
+        PartitionChangedError: other writers wrote the person's rows again each time.
     """
     removed = 0
-    # Daily steps wait. What somebody writes all the same between our read and our commit stays, and is looked at again.
+    # Daily steps wait. Rows that a writer without our lock adds meanwhile stay, and are looked at again.
     for _ in range(_ATTEMPTS):
         found = find_rows(lake, spec, person)
         if not found:
@@ -123,10 +123,10 @@ def erase_head(
 
 
 def forget_in_decisions(lake: Lake, person: PersonKeys, erasure: str, stamp: RunStamp) -> int:
-    """Rewrite what names the person; returns how many rows did.
+    """Rewrite the decisions that name the person; return how many rows did.
 
-    A rule about this user no longer names anybody, and covers nobody: all its rows are gone. What people gave as their
-    reason stays, but for the user id. The breaker's examples of rows that are gone are dropped.
+    A rule about this user gets an alias instead of the user id, and covers no row: all are gone. Reasons stay,
+    without the user id. The breaker's examples of rows that are gone are dropped.
     """
     alias = f"erased:{erasure}"
     # Not within a longer word: the user "a" is in every reason.

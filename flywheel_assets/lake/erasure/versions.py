@@ -2,8 +2,8 @@
 
 Per tag: the snapshot is rewritten on a branch, the next revision of the export is prepared, what is about to change is
 noted for the receipt, work in progress goes, the revision becomes visible, the tag moves. A run that was killed before
-the revision was visible finds the person's rows in the export and does it all again; killed after it, whoever comes
-next moves the tag. A version whose tag holds nothing of the person is revised in the same way, but for the tag.
+the revision was visible finds the person's rows in the export and does it all again; killed after it, the next
+erasure moves the tag. A version whose tag holds nothing of the person is revised in the same way, but for the tag.
 """
 
 import os
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class ErasedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """What an erasure changed in one tagged version: it was frozen, and is not what it was."""
+    """The changes that an erasure made in one tagged version."""
 
     tag: str
     snapshot_before: int
@@ -50,12 +50,12 @@ class ErasedVersion(msgspec.Struct, frozen=True, kw_only=True):
     trained: bool = False
     """A model was trained on rows that are gone: train another, or take it out of service."""
     training_dropped: bool = False
-    """It was trained on rows that are gone, and nobody had scored it: the training went, and is made again."""
+    """It was trained on rows that are gone, and not scored yet: its training was deleted, and is made again."""
     copies: list[str] = []
-    """Where exports of it went; nobody but their owners can erase those."""
+    """Destinations of its exports; only their owners can erase those."""
 
     def after(self, known: "ErasedVersion | None") -> "ErasedVersion":
-        """The same with what an earlier attempt had noted of it, whether that attempt came to change it or not."""
+        """Merge with what an earlier attempt noted, whether that attempt came to change the version or not."""
         if known is None:
             return self
         merged = msgspec.structs.replace(
@@ -99,8 +99,8 @@ def erase_versions(
         person: keys of what the person left.
         erasure: id of the erasure, for manifests.
         stamp: who writes.
-        on_changing: is told of each version before it changes; afterwards nothing shows that it was changed now.
-        on_scores: is told of each file of scores, by its sha256, how many rows it is about to lose.
+        on_changing: gets each version before it changes; afterwards nothing shows that it was changed now.
+        on_scores: gets the sha256 of each file of scores and how many rows it is about to lose.
     """
     for name in sorted(list_tags(lake, gold)):
         folder = versions.folder(name) if version_number(name) else None
@@ -141,14 +141,14 @@ def erase_versions(
 
 
 def _finish_killed_move(lake: Lake, gold: TableSpec, name: str, exported: VersionFolder | None) -> int:
-    """The snapshot of a tag, moved first where an erasure, of whomever, was killed when its revision was visible."""
+    """Return the snapshot of a tag; finish moving the tag first where a killed erasure had published its revision."""
     references = lake.table(gold).metadata.refs
     before, branch = references[name].snapshot_id, references.get(_branch(name))
     if branch is None:
         return before
     is_revised = exported is not None and read_manifest(exported.export).snapshot_id == branch.snapshot_id
     if not is_revised and branch.snapshot_id != before:
-        # Made anew from the tag: it may be without the rows of somebody else.
+        # It is made again from the tag: it may be without the rows of another person.
         return before
     if exported is not None:
         _move_pin(exported, branch.snapshot_id)
@@ -157,7 +157,7 @@ def _finish_killed_move(lake: Lake, gold: TableSpec, name: str, exported: Versio
 
 
 def _with_export(version: ErasedVersion, folder: VersionFolder, revision: PreparedRevision) -> ErasedVersion:
-    """With what the prepared revision will change, and what becomes of a model that was trained on rows that go."""
+    """Add what the prepared revision will change, and what happens to a model that was trained on erased rows."""
     removed = revision.revised.rows_removed
     trained = folder.is_trained and any(removed.get(which, 0) for which in (ExportSet.TRAIN, ExportSet.ACCEPTED))
     # While it is in this folder only it can be made again.
@@ -174,7 +174,7 @@ def _with_export(version: ErasedVersion, folder: VersionFolder, revision: Prepar
 
 
 def _drop_training(folder: VersionFolder) -> None:
-    # By one rename first: a trainer takes half a folder for somebody else's. To a name of its own: what an erasure that
+    # By one rename first: a trainer takes half a folder for another run's. To a name of its own: what an erasure that
     # was killed has left there would be in the way.
     retired = folder.training.with_name(f".{folder.training.name}.{secrets.token_hex(8)}")
     os.rename(folder.training, retired)
@@ -193,7 +193,7 @@ def _move_pin(folder: VersionFolder, snapshot_id: int) -> None:
 
 
 def _keys(lake: Lake, gold: TableSpec, person: PersonKeys, snapshot_id: int) -> set[str]:
-    """Keys of the person's examples in one snapshot of gold."""
+    """Find the keys of the person's examples in one snapshot of gold."""
     key = "pair_id" if "pair_id" in gold.schema.names else "prediction_id"
     with lake.connect() as connection:
         person.register(connection)
@@ -217,7 +217,7 @@ def _rewrite_snapshot(
     partitions: list[Partition],
     stamp: RunStamp,
 ) -> int:
-    """A snapshot like the tagged one without the person's rows, kept by a branch; returns its id."""
+    """Write the tagged snapshot without the person's rows, on a branch; return the new snapshot's id."""
     from flywheel_assets.lake.tables.iceberg import swap_files
 
     branch = _branch(name)

@@ -35,7 +35,7 @@ from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_f
 CLOSING_DELAY = timedelta(minutes=15)
 CLOSED_FILE = "_CLOSED.json"
 UNREADABLE_FOLDER = "_unreadable"
-"""In the landing folder: messages from a broker that nobody could read, as they came."""
+"""In the landing folder: messages from a broker that could not be read, as they came."""
 _ABOUT_TO_CLOSE = timedelta(minutes=5)
 """Clocks differ, and rewriting a segment takes a while."""
 _BUILDING = ".erasing"
@@ -83,7 +83,7 @@ class LandedDay:
 
 @dataclass(frozen=True)
 class Removal:
-    """Kept versions of objects that were deleted for good, and key and id of those that S3 did not let us delete."""
+    """How many object versions were deleted for good, and key and id of those that S3 did not let us delete."""
 
     versions: int = 0
     refused: frozenset[tuple[str, str]] = frozenset()
@@ -100,7 +100,7 @@ class DiskLanding:
 
     @property
     def name(self) -> str:
-        """The folder, for messages."""
+        """Return the folder, for messages."""
         return str(self.root)
 
     def zone(self, application: str, kind: EventKind) -> "LandingZone":
@@ -122,20 +122,20 @@ class LandingZone:
 
     @property
     def folder(self) -> Path:
-        """Holds the day folders and the open segments."""
+        """Return the folder that holds the day folders and the open segments."""
         return self.root / self.application / self.kind
 
     @property
     def open_folder(self) -> Path:
-        """Where segments are written until they are sealed; the same file system, so that a rename is atomic."""
+        """Return the folder of unsealed segments; it is on the same file system, so that a rename is atomic."""
         return self.folder / "_open"
 
     def day_folder(self, day: date) -> Path:
-        """Where the sealed segments of one received day lie."""
+        """Return the folder of the sealed segments of one received day."""
         return self.folder / f"received_date={day.isoformat()}"
 
     def publish(self, open_segment: Path, day: date) -> Path:
-        """Make a complete, fsynced segment visible under `day` by one atomic rename; returns its final path."""
+        """Make a complete, fsynced segment visible under `day` by one atomic rename; return its final path."""
         folder = self.day_folder(day)
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ class LandingZone:
         return final
 
     def days(self) -> list[date]:
-        """Every received day that has a folder, ascending."""
+        """Return every received day that has a folder, ascending."""
         if not self.folder.is_dir():
             return []
         matches = (_DAY_DIR.search(entry.name) for entry in self.folder.iterdir())
@@ -174,9 +174,9 @@ class LandingZone:
         return LandedDay(day, paths, False, digest_content([(path.name, path.stat().st_size) for path in paths]))
 
     def republish_late(self, now: datetime) -> list[Path]:
-        """Move every segment that is late for its closed day to today, whoever reads those days; returns new paths.
+        """Move every segment that is late for its closed day to today; return the new paths.
 
-        A capture process that stalled over the closing renames its segment into a day that nobody has a reason to
+        A capture process that stalled over the closing renames its segment into a day that no run has a reason to
         read again. Costs one listing per day folder.
         """
         moved: list[Path] = []
@@ -189,7 +189,7 @@ class LandingZone:
 
     @contextmanager
     def fetch(self, landed: LandedDay, scratch: Path) -> Iterator[Sequence[Path]]:
-        """The day's segments as files of this machine, which they are already."""
+        """Give the day's segments, which are files of this machine already."""
         yield landed.paths
 
     def copies(self, scratch: Path) -> Iterator[Path]:
@@ -247,7 +247,7 @@ class LandingZone:
 
 
 class Spool(LandingZone):
-    """The folder where segments wait for their shipment to S3; nobody reads days from it.
+    """The folder where segments wait for their shipment to S3; no run reads days from it.
 
     A shipper may take a segment at any moment. Each is replaced by itself, under the lock that shippers hold while they
     read one.
@@ -354,7 +354,7 @@ def _describe(folder: Path, segment: Segment) -> Segment:
 def wait_until_sealed(
     root: Path, application: str, timeout_s: float, sleep: Callable[[float], None] = time_sleep
 ) -> bool:
-    """Wait until no capture process holds an open segment with events of `application`; False when it took too long."""
+    """Wait until no capture process holds an open segment of `application`; return False when it took too long."""
     deadline = monotonic() + timeout_s
     folders = [LandingZone(root, application, kind).open_folder for kind in EventKind]
     while any(path.stat().st_size for folder in folders for path in folder.glob("*.jsonl")):
@@ -370,7 +370,7 @@ def read_closing(closed_file: Path) -> Closing:
 
 
 def _segments(folder: Path) -> list[Segment]:
-    """The sealed files of a day that nobody has closed; one that vanishes was moved by a reader who closed the day."""
+    """List the sealed files of an open day; one that vanishes was moved by a reader who closed the day."""
     segments = []
     for path in sorted(folder.glob("*.jsonl")):
         with suppress(FileNotFoundError):
@@ -379,12 +379,12 @@ def _segments(folder: Path) -> list[Segment]:
 
 
 def closing_time(day: date) -> datetime:
-    """From when on the first reader closes the day."""
+    """Return the time from which on the first reader closes the day."""
     return datetime.combine(day + timedelta(days=1), time(), UTC) + CLOSING_DELAY
 
 
 def refuse_while_closing(day: date, now: datetime) -> None:
-    """Segments of an open day are not rewritten in the minutes in which a reader may list and close it.
+    """Refuse to rewrite an open day in the minutes in which a reader may list and close it.
 
     Raises:
         OpenSegmentError: it is that time; says when it is over.
@@ -395,5 +395,5 @@ def refuse_while_closing(day: date, now: datetime) -> None:
 
 
 def digest_content(parts: list[tuple[str, object]]) -> str:
-    """What a day's content is known by."""
+    """Return the content hash of a day, from its segments' names and sizes or hashes."""
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

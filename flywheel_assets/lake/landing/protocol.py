@@ -19,7 +19,7 @@ class Rewrite(Protocol):
 
     @property
     def day(self) -> date:
-        """The received day."""
+        """Return the received day."""
 
     @property
     def is_open(self) -> bool:
@@ -74,7 +74,7 @@ class LandingPlace(Protocol):
 
     @property
     def name(self) -> str:
-        """The folder or the bucket, for messages."""
+        """Return the folder or the bucket, for messages."""
 
     def zone(self, application: str, kind: EventKind) -> Landing:
         """Return the part of one application and kind of event."""

@@ -60,7 +60,7 @@ _DAY = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})/$")
 
 
 def stem_of(name: str) -> str | None:
-    """What a segment was called on the disk that it came from, by its name or key here; None: it is no segment."""
+    """Return the name that a segment had on the disk it came from; None where the key is no segment's."""
     match = _SEGMENT.fullmatch(name.rpartition("/")[2])
     return match[1] if match else None
 
@@ -75,7 +75,7 @@ class ObjectLanding:
 
     @classmethod
     def at(cls, uri: str, client: Any) -> "ObjectLanding":
-        """The landing zone at `s3://bucket/prefix`.
+        """Return the landing zone at `s3://bucket/prefix`.
 
         Raises:
             SettingsError: it is no such URI.
@@ -87,20 +87,20 @@ class ObjectLanding:
 
     @property
     def name(self) -> str:
-        """The bucket, for messages."""
+        """Return the bucket, for messages."""
         return f"s3://{self.bucket}"
 
     def folder(self, application: str) -> None:
         """Return None: no folder of this machine holds the events."""
 
     def zone(self, application: str, kind: EventKind) -> "ObjectLandingZone":
-        """The part of one application and kind of event."""
+        """Return the part of one application and kind of event."""
         return ObjectLandingZone(self, "/".join(filter(None, (self.prefix, application, kind))))
 
 
 @dataclass(frozen=True)
 class SealedDay:
-    """A day's closing, and which of its contents it is: whoever replaces it must have seen this one."""
+    """A day's closing and its ETag, which a writer that replaces it must have seen."""
 
     closing: Closing
     etag: str
@@ -115,13 +115,13 @@ class ObjectLandingZone:
 
     @cached_property
     def store(self) -> Bucket:
-        """The bucket, with the errors of the landing zone."""
+        """Return the bucket, with the errors of the landing zone."""
         check = "FLYWHEEL_LANDING_S3 and the rights"
         landing = self.landing
         return Bucket(landing.client, landing.bucket, self.uri(self.folder), check, LandingUnavailableError)
 
     def publish(self, segment: Path, day: date) -> str:
-        """Make a complete local segment visible under `day`; returns its name there. Again is harmless.
+        """Make a complete local segment visible under `day`; return its name there. A repetition is harmless.
 
         Raises:
             LandingUnavailableError: S3 does not answer; whether the segment is there is not known.
@@ -134,7 +134,7 @@ class ObjectLandingZone:
         return name
 
     def days(self) -> list[date]:
-        """Every received day that has a segment or a closing, ascending."""
+        """Return every received day that has a segment or a closing, ascending."""
         pages = self.store.pages("list_objects_v2", Prefix=f"{self.folder}/", Delimiter="/")
         prefixes = [found["Prefix"] for page in pages for found in page.get("CommonPrefixes", [])]
         matches = (_DAY.search(prefix) for prefix in prefixes)
@@ -167,7 +167,7 @@ class ObjectLandingZone:
         )
 
     def republish_late(self, now: datetime) -> list[str]:
-        """Move every segment that is late for its closed day to today; returns their names. One listing per day."""
+        """Move every segment that is late for its closed day to today; return their names. Lists each day once."""
         moved: list[str] = []
         for day in self.days():
             segments = self.segments(day)
@@ -178,7 +178,7 @@ class ObjectLandingZone:
 
     @contextmanager
     def fetch(self, landed: LandedDay, scratch: Path) -> Iterator[list[Path]]:
-        """Verified local copies of a day's segments, in order, for as long as the block runs.
+        """Give verified local copies of a day's segments, in order, for as long as the block runs.
 
         Raises:
             ClosedDayError: an object does not hold what its name says.
@@ -240,7 +240,7 @@ class ObjectLandingZone:
 
         Raises:
             ClosedDayError: an object does not hold what its name says.
-            LandingUnavailableError: S3 does not answer, or somebody else changed a closing.
+            LandingUnavailableError: S3 does not answer, or another writer changed a closing.
             SettingsError: we may not read, write or delete there.
         """
         keeps_versions = self.store.keeps_versions()
@@ -315,7 +315,7 @@ class ObjectLandingZone:
                     path.unlink()
 
     def _list_day(self, day: date) -> tuple[Closing | None, list[Segment]]:
-        """The day's closing and the segments that lay there while it was this one.
+        """Return the day's closing and the segments that lay there while it was this one.
 
         Raises:
             LandingUnavailableError: others replaced it again and again.
@@ -336,12 +336,12 @@ class ObjectLandingZone:
         return None if sealed is None else sealed.closing
 
     def find_closing(self, day: date) -> "SealedDay | None":
-        """The day's closing and which one it is; None while the day is open."""
+        """Return the day's closing with its ETag; None while the day is open."""
         found = self.store.read(self.key(day, CLOSED_FILE))
         return None if found is None else SealedDay(msgspec.json.decode(found[0], type=Closing), found[1])
 
     def replace_closing(self, day: date, closing: Closing, seen: str) -> str:
-        """Put another closing in the place of the one with the ETag `seen`; returns the new one's.
+        """Replace the closing with the ETag `seen`; return the new one's ETag.
 
         Raises:
             LandingUnavailableError: it is not the one that was seen.
@@ -353,7 +353,7 @@ class ObjectLandingZone:
             raise LandingUnavailableError(f"{self.uri(key)} was changed meanwhile; repeat the command") from None
 
     def segments(self, day: date) -> list[Segment]:
-        """The segments that lie under a day now, in name order, listed in its closing or not."""
+        """List the segments that lie under a day now, in name order, whether its closing lists them or not."""
         found = []
         for page in self.store.pages("list_objects_v2", Prefix=self.key(day, "")):
             for each in page.get("Contents", []):
@@ -384,7 +384,7 @@ class ObjectLandingZone:
     ) -> list[str]:
         if now.date() <= day:
             # A reader whose clock is behind the one that closed the day would copy a segment onto itself and then
-            # delete it: whoever knows the time moves it.
+            # delete it: a reader that knows the time moves it.
             return []
         listed = {segment.name for segment in closing.segments} | set(closing.erasing)
         late = [segment.name for segment in segments if segment.name not in listed]
@@ -404,11 +404,11 @@ class ObjectLandingZone:
         return None if found is None else found[0]
 
     def key(self, day: date, name: str) -> str:
-        """An object's key in the bucket."""
+        """Return an object's key in the bucket."""
         return f"{self.folder}/received_date={day.isoformat()}/{name}"
 
     def uri(self, key: str) -> str:
-        """A key as people know it."""
+        """Return the `s3://` URI of a key, for messages."""
         return f"s3://{self.landing.bucket}/{key}"
 
 

@@ -1,7 +1,7 @@
-"""Servers that do not answer, told as what they are: the catalog's Postgres, and the S3 that files lie on.
+"""Translates outages of the catalog's Postgres and of the warehouse's S3 into two errors of ours.
 
-Every library says it in words of its own: SQLAlchemy by the class of an error, Arrow in the text of an `OSError`,
-botocore by codes. All of them become two of our errors, which say that repeating is safe, because it is: a commit is
+Every library reports it in words of its own: SQLAlchemy by the class of an error, Arrow in the text of an `OSError`;
+for boto3 see `lake.storage.s3`. All of them become two of our errors, which say that repeating is safe, because it is: a commit is
 found by its key, an export appears under its name whole or not at all, and what was half done is swept.
 """
 
@@ -43,19 +43,19 @@ def translate_outages() -> Iterator[None]:
     except FlywheelError:
         raise
     except Exception as error:
-        told = find_outage(error)
-        if told is None:
+        ours = find_outage(error)
+        if ours is None:
             raise
-        raise told from error
+        raise ours from error
 
 
 def find_outage(error: BaseException) -> FlywheelError | None:
-    """What an error of a library means where it, or what it was caused by, tells of an outage; else None."""
-    return next((told for each in causes(error) if (told := _database_outage(each) or _storage_outage(each))), None)
+    """Return the error of ours for an outage that caused a library's error; None where there was none."""
+    return next((ours for each in causes(error) if (ours := _database_outage(each) or _storage_outage(each))), None)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised from or while handling, and so on; each once, as these may come in a circle."""
+    """Yield an error and its causes, one after the other; each once, as they may form a circle."""
     known: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in known:

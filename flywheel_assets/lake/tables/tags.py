@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def list_tags(lake: Lake, spec: TableSpec) -> dict[str, int]:
-    """Every tag of a table with its snapshot id."""
+    """Return every tag of a table with its snapshot id."""
     references = lake.table(spec).metadata.refs
     return {name: each.snapshot_id for name, each in references.items() if each.snapshot_ref_type == "tag"}
 
@@ -55,7 +55,7 @@ def set_head(
     being repeated, and is left out once the head stands there.
 
     Raises:
-        VersionConflictError: somebody has committed since the head was looked at; nothing was changed.
+        VersionConflictError: another writer has committed since the head was looked at; nothing was changed.
         UnknownNameError: there is no such tag.
     """
 
@@ -68,8 +68,8 @@ def set_head(
             return
         if head != expected_head:
             raise VersionConflictError(
-                f"{spec.name} stands at snapshot {head}, it was planned from {expected_head}: somebody has committed "
-                "since. Look again what would change, then repeat."
+                f"{spec.name} stands at snapshot {head}, it was planned from {expected_head}: another writer "
+                "has committed since. Look again what would change, then repeat."
             )
         if before is not None:
             before(table)

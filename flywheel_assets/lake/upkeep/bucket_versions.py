@@ -1,4 +1,4 @@
-"""What a versioned bucket keeps of a table's files that were deleted: on S3 deleting only puts a marker on top.
+"""Deletes the versions that a bucket keeps of a table's deleted files: on S3 a delete only adds a marker.
 
 An erasure, and from the first erasure on the weekly upkeep, deletes these versions for good, table by table: of every
 key in the table's folder whose newest version is such a marker and that no snapshot needs. Files in their grace period
@@ -33,7 +33,7 @@ class DeletedVersions:
     refused: int = 0
     """Versions that S3 did not let us delete."""
     problems: frozenset[str] = frozenset()
-    """S3's words for why not, or for why nobody could look."""
+    """S3's codes for why not, or for why the versions could not be listed."""
 
     def __add__(self, other: "DeletedVersions") -> "DeletedVersions":
         return DeletedVersions(
@@ -73,7 +73,7 @@ def delete_bucket_versions(lake: Lake, specs: Iterable[TableSpec], s3_client: S3
 
 
 def explain_versions_left(warehouse: str, forgotten: DeletedVersions) -> list[str]:
-    """A sentence for a receipt where versions are left, or where nobody could look for them; else nothing."""
+    """Return a sentence for a receipt where versions are left, or could not be listed; else nothing."""
     if not forgotten.problems:
         return []
     what = (

@@ -1,4 +1,4 @@
-"""Snapshot expiry and the deletion of files that no snapshot reaches any more; pyiceberg 0.12 deletes none.
+"""Expires snapshots and deletes files that no snapshot reaches any more; pyiceberg 0.12 deletes none.
 
 Reachable is what any retained snapshot needs: its manifest list, manifests and data files, the table's metadata file
 with the log of its predecessors, and statistics files. Everything else in the table's folder is garbage: of expired
@@ -53,7 +53,7 @@ class Swept:
 
 
 def expire_snapshots(lake: Lake, spec: TableSpec, older_than: datetime) -> int:
-    """Forget the snapshots from before a moment, except the head and whatever is tagged; returns how many.
+    """Expire the snapshots from before a moment, except the head and tagged ones; return how many.
 
     Under the commit lock, as tagging is: an expiry that had read the table before a tag appeared took the tag with it.
     """
@@ -98,10 +98,10 @@ def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swep
     due = [path for path, first_seen in since.items() if first_seen + grace <= now]
     waiting = since.keys() - set(due)
     filesystem, _ = _place_of(table)
-    # What was unreachable while no writer was at work stays so. Of a lock that was lost before, nobody knows.
+    # What was unreachable while no writer was at work stays so. Of a lock that was lost before, that is not known.
     assert_locks_held()
     for path in due:
-        with suppress(FileNotFoundError):  # a sweep whose lock was lost has gone on beside this one
+        with suppress(FileNotFoundError):  # a sweep whose lock was lost has gone on at the same time
             filesystem.delete_file(path)
     replace_file(journal, msgspec.json.encode({path: since[path] for path in sorted(waiting)}))
     return Swept(
@@ -113,12 +113,12 @@ def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swep
 
 @translate_outages()
 def weigh_table(lake: Lake, spec: TableSpec) -> Stored:
-    """Everything that lies in a table's folder, reachable or not."""
+    """Weigh everything that lies in a table's folder, reachable or not."""
     return _total(_files_of(lake.table(spec))) if lake.has_table(spec) else Stored(0, 0)
 
 
 def weigh_folder(folder: Path) -> Stored:
-    """Everything that lies in a local folder; files that vanish while it is walked do not count."""
+    """Weigh everything that lies in a local folder; files that vanish meanwhile do not count."""
     sizes = []
     for path in folder.rglob("*") if folder.is_dir() else ():
         try:
@@ -130,12 +130,12 @@ def weigh_folder(folder: Path) -> Stored:
 
 
 def list_needed_paths(table: "Table") -> set[str]:
-    """Every file that a retained snapshot of a table needs, and the table itself; paths within its file system."""
+    """Return the files that a retained snapshot or the table itself needs, as paths of its file system."""
     return {_path(uri) for uri in _reachable(table)}
 
 
 def folder_of(table: "Table") -> str:
-    """The folder that a table's files lie in, within its file system."""
+    """Return the folder of a table's files, within its file system."""
     return _path(table.location())
 
 
@@ -163,7 +163,7 @@ def _files_of(table: "Table") -> "list[FileInfo]":
 
 
 def _place_of(table: "Table") -> "tuple[FileSystem, str]":
-    """The pyarrow file system that a table's files lie in, and its folder there."""
+    """Return the pyarrow file system of a table's files, and the table's folder there."""
     from pyiceberg.io.pyarrow import PyArrowFileIO
 
     assert isinstance(table.io, PyArrowFileIO)
@@ -183,7 +183,10 @@ def _total(infos: "Iterable[FileInfo]") -> Stored:
 
 
 def find_unfinished_work(scratch: Path, versions: Versions) -> list[Path]:
-    """Everything of the kind: entries of scratch folders, and hidden folders beside a version's results."""
+    """Find what killed processes leave behind: entries of scratch folders, hidden folders of versions.
+
+    They may contain user text. They are recognised by age: no write for the grace period.
+    """
     found: list[Path] = []
     for name in _SCRATCH:
         found.extend(_entries(scratch / name))
@@ -193,7 +196,7 @@ def find_unfinished_work(scratch: Path, versions: Versions) -> list[Path]:
 
 
 def remove_unfinished(paths: Iterable[Path], before: datetime) -> int:
-    """Remove what nobody has written to since `before`; returns how many files that were."""
+    """Remove paths without a write since `before`; return how many files that were."""
     removed = 0
     for path in paths:
         files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]

@@ -49,7 +49,7 @@ class MaintenanceRules:
     """What the weekly upkeep of one application may remove."""
 
     snapshots_kept_days: int = 7
-    """Younger snapshots stay, beside heads and tags; of a burst only the newest do (`iceberg.forget_old_snapshots`)."""
+    """Younger snapshots stay, as do heads and tags; of a burst only the newest do (`iceberg.forget_old_snapshots`)."""
     grace_hours: float = 24.0
     """Files that nothing reaches stay this long for readers that planned their scan before."""
     trimmed_share: float | None = None
@@ -79,7 +79,7 @@ class Upkeep:
     predictions_trimmed: dict[date, int]
     segments_removed: int
     versions_deleted: DeletedVersions
-    """Of deleted files, in a bucket that keeps them, of applications that have erased somebody."""
+    """Of deleted files, in a bucket that keeps them, of applications that have erased a person."""
 
 
 @clean_up_on_failure
@@ -128,7 +128,7 @@ def maintain(
         deleted, waiting = deleted + swept.deleted, waiting + swept.waiting
     forgotten = DeletedVersions()
     if s3_client is not None and lake.has_table(ERASURES) and lake.table(ERASURES).current_snapshot() is not None:
-        # An erasure cannot do it to files in their grace period. Without one, versions are somebody's safety net.
+        # An erasure cannot do it to files in their grace period. Without one, versions are an operator's safety net.
         forgotten = delete_bucket_versions(lake, every_table(tables), s3_client)
     after = weigh_stages(lake, tables, versions, landing)
     _record(lake, after, stamp)
@@ -136,7 +136,7 @@ def maintain(
 
 
 def find_last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWindow) -> date | None:
-    """The last landed day that no join still to come will read; None while every day may be read again.
+    """Find the last landed day that no later join will read; None while every day may be read again.
 
     Counted from the joined days, not from the calendar: after an outage the next join reaches as far back as it must.
     """
@@ -146,7 +146,7 @@ def find_last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWin
 
 
 def weigh_stages(lake: Lake, tables: ApplicationTables, versions: Versions, landing: LandingPlace) -> dict[str, Stored]:
-    """Files and bytes by stage, in data order; of a landing zone that is no folder nothing is known here."""
+    """Count files and bytes by stage, in data order; a landing zone that is no folder is left out."""
     stages = {}
     if (folder := landing.folder(lake.application)) is not None:
         stages["landing"] = weigh_folder(folder)
@@ -156,7 +156,7 @@ def weigh_stages(lake: Lake, tables: ApplicationTables, versions: Versions, land
 
 
 def read_storage_history(lake: Lake) -> dict[str, list[tuple[datetime, int]]]:
-    """Bytes by stage over time, as every maintenance left them."""
+    """Read the bytes by stage over time, as every maintenance left them."""
     history: dict[str, list[tuple[datetime, int]]] = {}
     if lake.has_table(STORAGE):
         rows = sorted(lake.read(STORAGE).to_pylist(), key=lambda row: row["measured_at"])
@@ -168,15 +168,15 @@ def read_storage_history(lake: Lake) -> dict[str, list[tuple[datetime, int]]]:
 def trim_predictions(
     lake: Lake, tables: ApplicationTables, last: date, share: float, stamp: RunStamp
 ) -> dict[date, int]:
-    """Keep of the days up to `last` the predictions that feedback refers to, and a share of the others by hash.
+    """Trim the days up to `last` to predictions with feedback, and a share of the others by hash.
 
-    The outcome of those days is known: what nobody reacted to will not be joined any more. Classifiers keep everything,
+    The outcome of those days is known: no later join reads predictions without a reaction. Classifiers keep everything,
     since silence is what they learn from. Returns the rows dropped by day, which the ledger counts as `trimmed`.
 
     Raises:
         CommitContentionError: a daily step or an erasure was at work for ten minutes; it is safe to run again.
     """
-    # Asked before, too: whoever waits to be alone lets no other step begin.
+    # Asked before, too: a writer that waits to be alone lets no other step begin.
     if not tables.is_text or not _due_to_trim(lake, tables, last):
         return {}
     with lake.between_daily_steps():
@@ -212,7 +212,7 @@ def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp
             try:
                 lake.replace_days(spec, [day], {day: file} if file else {}, properties, seen=seen)
             except PartitionChangedError:
-                # Written by somebody who does not know our lock: those rows are the right ones, trimmed next time.
+                # Written by a writer that does not know our lock: those rows are the right ones, trimmed next time.
                 if file:
                     file.unlink()
                 continue
