@@ -70,7 +70,7 @@ def test_trap_2_moving_the_head_loses_no_concurrent_commit(bench: Workbench) -> 
     bench.write(GOLD, day(1), gold(day(1)))
     planned_from = head(bench.lake)
     bench.write(GOLD, day(2), gold(day(2)))
-    with pytest.raises(VersionConflictError, match="somebody has committed since"):
+    with pytest.raises(VersionConflictError, match="another writer has committed since"):
         set_head(bench.lake, GOLD, "dpo_gold_v1", planned_from)
     assert bench.lake.rows_per_day(GOLD) == {day(0): 1, day(1): 1, day(2): 1}
 

@@ -1,8 +1,8 @@
 """Translates outages of the catalog's Postgres and of the warehouse's S3 into two errors of ours.
 
 Every library reports it in words of its own: SQLAlchemy by the class of an error, Arrow in the text of an `OSError`;
-for boto3 see `lake.storage.s3`. All of them become two of our errors, which say that repeating is safe, because it is: a commit is
-found by its key, an export appears under its name whole or not at all, and what was half done is swept.
+for boto3 see `lake.storage.s3`. All of them become two of our errors, which say that repeating is safe, because it
+is: a commit is found by its key, an export appears under its name whole or not at all, and what was half done is swept.
 """
 
 import re

@@ -9,7 +9,6 @@ Every refusal becomes one of two errors of ours: `S3RefusedError`, which an oper
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from flywheel_assets.errors import S3RefusedError, SettingsError, StorageUnavailableError
@@ -83,7 +82,7 @@ class Bucket:
         """Create an object; return False where one of its name is there already."""
         more = {"Metadata": metadata} if metadata else {}
         try:
-            self._ask(partial(self.client.put_object, Key=key, Body=body, IfNoneMatch="*", **more), _TAKEN)
+            self._ask("put_object", _TAKEN, Key=key, Body=body, IfNoneMatch="*", **more)
         except KeyError:
             return False
         return True
@@ -95,7 +94,7 @@ class Bucket:
             ReplacedError: the object is not the one that was seen.
         """
         try:
-            return str(self._ask(partial(self.client.put_object, Key=key, Body=body, IfMatch=seen), _TAKEN)["ETag"])
+            return str(self._ask("put_object", _TAKEN, Key=key, Body=body, IfMatch=seen)["ETag"])
         except KeyError:
             # The client asks again where an answer was lost, and is then refused because of its own first request.
             found = self.read(key)
@@ -105,26 +104,26 @@ class Bucket:
 
     def read(self, key: str, version: str | None = None) -> tuple[bytes, str] | None:
         """Return an object's content and ETag; None where there is none."""
-        request = partial(self.client.get_object, Key=key, **({"VersionId": version} if version else {}))
         try:
-            answer = self._ask(request, _ABSENT)
-            return self._answer(answer["Body"].read, frozenset()), str(answer["ETag"])
+            answer = self._ask("get_object", _ABSENT, Key=key, **({"VersionId": version} if version else {}))
+            return self._translate(answer["Body"].read), str(answer["ETag"])
         except KeyError:
             return None
 
     def metadata(self, key: str) -> dict[str, str]:
         """Return what was stored with an object as its metadata."""
-        found: dict[str, str] = self._ask(partial(self.client.head_object, Key=key))["Metadata"]
+        found: dict[str, str] = self._ask("head_object", Key=key)["Metadata"]
         return found
 
     def pages(self, operation: str, **parameters: Any) -> list[dict[str, Any]]:
         """Return every page of a listing, such as `list_objects_v2`."""
-        paginator = self.client.get_paginator(operation)
-        return self._answer(lambda: list(paginator.paginate(Bucket=self.name, **parameters)), frozenset())
+        return self._translate(
+            lambda: list(self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters))
+        )
 
     def keeps_versions(self) -> bool:
         """Return whether the bucket keeps versions, or has kept some before it was suspended."""
-        return "Status" in self._ask(self.client.get_bucket_versioning)
+        return "Status" in self._ask("get_bucket_versioning")
 
     def versions(self, prefix: str) -> list[ObjectVersion]:
         """Return the kept versions under a prefix, newest first of each key, and the markers of deletion."""
@@ -137,20 +136,20 @@ class Bucket:
 
     def delete(self, key: str, version: str | None = None) -> None:
         """Delete an object, or one version of it for good."""
-        self._ask(partial(self.client.delete_object, Key=key, **({"VersionId": version} if version else {})))
+        self._ask("delete_object", Key=key, **({"VersionId": version} if version else {}))
 
     def delete_versions(self, versions: Sequence[ObjectVersion]) -> Iterator[tuple[str, str]]:
         """Delete versions for good, in no certain order; yield key and S3's code for each that it refuses."""
         for start in range(0, len(versions), _AT_ONCE):
             objects = [{"Key": each.key, "VersionId": each.id} for each in versions[start : start + _AT_ONCE]]
-            answer = self._ask(partial(self.client.delete_objects, Delete={"Objects": objects, "Quiet": True}))
+            answer = self._ask("delete_objects", Delete={"Objects": objects, "Quiet": True})
             for error in answer.get("Errors", []):
                 yield error["Key"], error["Code"]
 
-    def _ask(self, request: Callable[..., Any], expected: frozenset[str] = frozenset()) -> Any:
-        return self._answer(partial(request, Bucket=self.name), expected)
+    def _ask(self, operation: str, expected: frozenset[str] = frozenset(), **parameters: Any) -> Any:
+        return self._translate(lambda: getattr(self.client, operation)(Bucket=self.name, **parameters), expected)
 
-    def _answer(self, request: Callable[[], _Answer], expected: frozenset[str]) -> _Answer:
+    def _translate(self, request: Callable[[], _Answer], expected: frozenset[str] = frozenset()) -> _Answer:
         """Return the answer to a request; raise `KeyError` for the refusals that are expected."""
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 

@@ -68,8 +68,8 @@ def set_head(
             return
         if head != expected_head:
             raise VersionConflictError(
-                f"{spec.name} stands at snapshot {head}, it was planned from {expected_head}: another writer "
-                "has committed since. Look again what would change, then repeat."
+                f"{spec.name} stands at snapshot {head}, it was planned from {expected_head}: another "
+                "writer has committed since. Look again what would change, then repeat."
             )
         if before is not None:
             before(table)

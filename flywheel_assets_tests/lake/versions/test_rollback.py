@@ -158,7 +158,7 @@ def test_a_rollback_that_was_killed_is_repeated(
 def test_trap_2_a_commit_since_the_plan_stops_it(history: Workbench, versions: Versions) -> None:
     planned = plan(history, versions)
     write_gold(history, day(4), 2)
-    with pytest.raises(VersionConflictError, match="somebody has committed since"):
+    with pytest.raises(VersionConflictError, match="another writer has committed since"):
         roll_back_data(history.lake, versions, GOLD, planned, who="ada", reason="r", now=NOW)
     assert history.lake.rows_per_day(GOLD)[day(4)] == 2
     assert history.lake.read(ROLLBACKS).num_rows == 0
