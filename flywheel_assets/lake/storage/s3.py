@@ -146,7 +146,7 @@ class Bucket:
             for error in answer.get("Errors", []):
                 yield error["Key"], error["Code"]
 
-    def _ask(self, operation: str, expected: frozenset[str] = frozenset(), **parameters: Any) -> Any:
+    def _ask(self, operation: str, expected: frozenset[str] = frozenset(), /, **parameters: Any) -> Any:
         return self._translate(lambda: getattr(self.client, operation)(Bucket=self.name, **parameters), expected)
 
     def _translate(self, request: Callable[[], _Answer], expected: frozenset[str] = frozenset()) -> _Answer:
