@@ -35,7 +35,7 @@ from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.daily.landed_files import LandedFile
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.landing.disk import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind, LandingZone
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS, TableSpec
 
@@ -205,7 +205,7 @@ def _write_segment(connection: duckdb.DuckDBPyConnection, rows: str, path: Path)
 
 def ours(root: Path) -> int:
     """From landing to gold."""
-    lake, landing = lake_at(root), root / LANDING
+    lake, landing = lake_at(root), DiskLanding(root / LANDING)
     with timed("raw_predictions"):
         ingest_days(lake, landing, EventKind.PREDICTION, [DAY], STAMP)
     with timed("ground_truth"):
@@ -222,7 +222,7 @@ def looked_up(root: Path) -> int:
     """The steps that take longer where the day's edits do not carry their texts."""
     lake = lake_at(root)
     with timed("ground_truth"):
-        ingest_days(lake, root / LANDING_WITHOUT_TEXTS, EventKind.FEEDBACK, [DAY], STAMP)
+        ingest_days(lake, DiskLanding(root / LANDING_WITHOUT_TEXTS), EventKind.FEEDBACK, [DAY], STAMP)
     with timed("joined_feedback"):
         return join_days(lake, [DAY], START, WINDOW, STAMP)[DAY].rows_kept
 

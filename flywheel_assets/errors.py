@@ -51,6 +51,14 @@ class SettingsError(PermanentError):
     """A setting is missing, unreadable or contradicts another one."""
 
 
+class S3RefusedError(SettingsError):
+    """S3 refuses for good: rights, credentials, or a bucket that does not exist; `code` is S3's."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class UnknownNameError(PermanentError):
     """A name that nobody knows."""
 
@@ -132,7 +140,11 @@ class LockLostError(TransientError):
 
 
 class StorageUnavailableError(TransientError):
-    """S3 does not answer, or refuses for now."""
+    """S3 does not answer, or refuses for now; `code` is S3's or the client's, None where another library asked."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class PartitionChangedError(TransientError):

@@ -32,7 +32,7 @@ def contents(root: Path) -> Iterator[tuple[Path, str]]:
         if path.suffix == ".parquet":
             yield path, str(duckdb.sql(f"SELECT * FROM read_parquet('{path}')").fetchall())
         elif path.suffix == ".avro":
-            yield path, _inflated(raw).decode("latin-1")
+            yield path, _inflate(raw).decode("latin-1")
         elif raw.startswith(_SQLITE):
             # Long texts lie in pieces on several pages.
             connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
@@ -42,7 +42,7 @@ def contents(root: Path) -> Iterator[tuple[Path, str]]:
                 connection.close()
 
 
-def _inflated(avro: bytes) -> bytes:
+def _inflate(avro: bytes) -> bytes:
     """The blocks of an Avro file, between its sync markers: two lengths of a few bytes each, then raw deflate."""
     blocks = []
     for block in avro.split(avro[-16:])[1:-1]:

@@ -1,7 +1,6 @@
 """The command that forgets a person."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,8 +62,8 @@ def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Plac
     name, lake, landing = application.name, stores.lake(application.name), stores.landing()
     index = DecisionIndex(stores.review_index(name))
     outside: dict[str, ForgetOutside] = {
-        "reviews": lambda traces, _: index.forget(
-            lambda decision: decision.row_id in traces.event_ids or decision.prediction_id in traces.prediction_ids
+        "reviews": lambda person, _: index.forget(
+            lambda decision: decision.row_id in person.event_ids or decision.prediction_id in person.prediction_ids
         )
     }
     if isinstance(application, PreferenceApplication):
@@ -78,7 +77,7 @@ def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Plac
             application=name,
             folder=stores.landing_folder(),
             scratch=stores.scratch("landing"),
-            objects=None if isinstance(landing, Path) else landing,
+            elsewhere=landing if landing.folder(name) is None else None,
         ),
         start=application.start_date,
         lookback_days=application.staleness_lookback_days,

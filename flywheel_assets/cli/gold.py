@@ -20,7 +20,7 @@ Version = Annotated[str, typer.Argument(help="A gold version; `flywheel gold lis
 def list_versions(application: Application = "assistant") -> None:
     """List every version: rows, days, what was trained from it, and whether it serves."""
     from flywheel_assets.defs.resources import Stores
-    from flywheel_assets.lake.tables.tags import tags
+    from flywheel_assets.lake.tables.tags import list_tags
     from flywheel_assets.lake.versions.rollback import SAVED_HEAD
     from flywheel_assets.lake.versions.summaries import summarize
 
@@ -43,7 +43,7 @@ def list_versions(application: Application = "assistant") -> None:
             _decision(each, champion),
         )
     console.print(table)
-    for name in sorted(name for name in tags(lake, config.tables.gold) if name.startswith(SAVED_HEAD)):
+    for name in sorted(name for name in list_tags(lake, config.tables.gold) if name.startswith(SAVED_HEAD)):
         console.print(f"{name}: the gold table before a rollback")
 
 

@@ -1,7 +1,6 @@
 """Commands that take something back: the gold table, the champion."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,15 +51,14 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
     from flywheel_assets.defs.automation.maintenance import run_maintenance, storage_rows
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.daily.ledger import RunStamp
-    from flywheel_assets.lake.upkeep.bucket_versions import warehouse_versions_left
-    from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, storage_by_stage
+    from flywheel_assets.lake.upkeep.bucket_versions import explain_versions_left
+    from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, weigh_stages
 
     config, stores = load_application(application), Stores()
     if not yes:
-        landing = stores.landing()
-        root = landing if isinstance(landing, Path) else None
         table = Table("stage", "files", "bytes")
-        weighed = storage_by_stage(stores.lake(application), config.tables, stores.versions(application), root)
+        lake, versions = stores.lake(application), stores.versions(application)
+        weighed = weigh_stages(lake, config.tables, versions, stores.landing())
         for stage, stored in weighed.items():
             table.add_row(stage, f"{stored.files:,}", f"{stored.bytes:,}")
         console.print(table)
@@ -78,6 +76,6 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
             f"{upkeep.files_waiting.files} wait for their grace period",
             f"{sum(upkeep.predictions_trimmed.values())} predictions trimmed",
             f"{upkeep.segments_removed} landed segments removed",
-            *warehouse_versions_left(stores.lake(application).warehouse, upkeep.versions_forgotten),
+            *explain_versions_left(stores.lake(application).warehouse, upkeep.versions_deleted),
         ]
     )

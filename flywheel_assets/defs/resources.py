@@ -8,9 +8,11 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from flywheel_assets.lake.landing.disk import DiskLanding
+from flywheel_assets.lake.landing.protocol import LandingPlace
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.storage.commits import commit_lock
-from flywheel_assets.lake.storage.outages import s3_client
+from flywheel_assets.lake.storage.s3 import s3_client
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.registry import ModelRegistry
@@ -27,11 +29,11 @@ class Stores(dg.ConfigurableResource[None]):
     def _settings(self) -> Settings:
         return settings() if self.home is None else Settings(home=Path(self.home))
 
-    def landing(self) -> Path | ObjectLanding:
+    def landing(self) -> LandingPlace:
         """The landing zone of all applications: a folder, or a prefix of an S3 bucket."""
         where = self._settings()
         if where.landing_s3 is None:
-            return where.resolved_landing_dir()
+            return DiskLanding(where.resolved_landing_dir())
         return ObjectLanding.at(where.landing_s3, self.s3_client())
 
     def lake(self, application: str) -> Lake:

@@ -29,9 +29,14 @@ from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, PREFERENCE_TABLES, every_table
-from flywheel_assets.lake.tables.tags import tag
-from flywheel_assets.lake.upkeep.garbage import expire_snapshots, needed_paths, sweep
-from flywheel_assets.lake.upkeep.unfinished import remove_unfinished, unfinished_work
+from flywheel_assets.lake.tables.tags import create_tag
+from flywheel_assets.lake.upkeep.garbage import (
+    expire_snapshots,
+    find_unfinished_work,
+    list_needed_paths,
+    remove_unfinished,
+    sweep,
+)
 from flywheel_assets.lake.versions import cutting as versions_module
 from flywheel_assets.lake.versions import exports as exports_module
 from flywheel_assets.lake.versions.example_versions import ExampleRules, cut_example_version
@@ -130,7 +135,9 @@ class Wheel:
         for spec in every_table(bench.tables):
             expire_snapshots(bench.lake, spec, AFTER_ALL)
             deleted += sweep(bench.lake, spec, timedelta(0), AFTER_ALL).deleted.files
-        return deleted + remove_unfinished(unfinished_work(bench.lake.scratch, self.versions[application]), AFTER_ALL)
+        return deleted + remove_unfinished(
+            find_unfinished_work(bench.lake.scratch, self.versions[application]), AFTER_ALL
+        )
 
     def contents(self) -> dict[str, Any]:
         """Everything that must not depend on how often the work was killed, row by row; the ledger is among it."""
@@ -165,7 +172,7 @@ class Wheel:
                 if bench.lake.has_table(spec):
                     table = bench.lake.table(spec)
                     folder = Path(table.location().removeprefix("file://"))
-                    needed = needed_paths(table)
+                    needed = list_needed_paths(table)
                     found += [path for path in folder.rglob("*") if path.is_file() and str(path) not in needed]
         return found
 
@@ -251,7 +258,7 @@ CUT_POINTS = {
     "one file of the export written": Point(exports_module, "write_synced", after=True),
     "export written, without its name": Point(os, "rename"),
     "export visible, nobody told": Point(versions_module, "write_export", after=True),
-    "snapshots let go, nobody told": Point(versions_module, "let_go", after=True),
+    "snapshots let go, nobody told": Point(versions_module, "release_snapshots", after=True),
 }
 """Where a version cut can be cut in two."""
 
@@ -299,7 +306,7 @@ def write_and_tag(root: Path, on: date, rounds: int, told: Connection) -> None:
         assert head is not None
         name = f"of_{on}_{number}".replace("-", "_")
         try:
-            tag(lake, gold, name, head.snapshot_id)
+            create_tag(lake, gold, name, head.snapshot_id)
         except UnknownNameError as error:
             told.send((None, str(error)))
         else:

@@ -23,7 +23,7 @@ from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
 from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
 from flywheel_assets.lake.versions.exports import ExportSet
@@ -98,7 +98,7 @@ def test_days_versions_exclusions_expiry_and_verification(lake: Lake, tmp_path: 
     first = cut_pair_version(lake, versions, "dpo_gold_v1", RULES, "1")
     write_gold_days(lake, {day(1): 2, day(2): 5}, text="again")
     assert lake.rows_per_day(GOLD) == {day(0): 3, day(1): 2, day(2): 5}
-    assert tags(lake, GOLD) == {"dpo_gold_v1": first.snapshot_id}
+    assert list_tags(lake, GOLD) == {"dpo_gold_v1": first.snapshot_id}
     assert lake.read(GOLD, [day(1)], snapshot_id=first.snapshot_id).num_rows == 4
 
     now = datetime(2026, 11, 21, tzinfo=UTC)

@@ -21,7 +21,7 @@ from flywheel_assets.errors import CommitContentionError, DiskFullError, Unknown
 from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.duckdb_engine import connect
-from flywheel_assets.lake.storage.failed_steps import full_disk_told
+from flywheel_assets.lake.storage.failed_steps import translate_disk_full
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
@@ -31,13 +31,13 @@ from flywheel_assets.lake.tables.specs import (
     RAW_SCORES,
     every_table,
 )
-from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
-from flywheel_assets.lake.versions.cutting import let_go_of_ended
+from flywheel_assets.lake.versions.cutting import release_ended_cuts
 from flywheel_assets.lake.versions.exports import ExportSet, read_rows
 from flywheel_assets.lake.versions.folders import Versions, read_pin
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.lake.versions.pins import encode_pin, held_versions, let_go
+from flywheel_assets.lake.versions.pins import encode_pin, held_versions, release_snapshots
 from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.everywhere import quoting
@@ -193,7 +193,7 @@ def test_a_pin_of_older_code_says_from_then_on_what_is_read(tmp_path: Path) -> N
     lake, folder = wheel.benches[FRAUD].lake, wheel.versions[FRAUD].folder(cut.version)
     pin = read_pin(folder)
     folder.pin.write_bytes(encode_pin(msgspec.structs.replace(pin, also_read={})))
-    let_go(lake, cut.version, every_table(CLASSIFICATION_TABLES))
+    release_snapshots(lake, cut.version, every_table(CLASSIFICATION_TABLES))
     kill_at("resolved, not tagged", wheel, cut)
     assert read_pin(folder) == pin, "the heads are what it read before"
     change_evaluation_rows(wheel)
@@ -208,7 +208,7 @@ def test_a_pin_whose_rows_are_gone_says_so(tmp_path: Path) -> None:
     for step in writes:
         wheel.run(step)
     kill_at("tagged", wheel, cut)
-    let_go(wheel.benches[FRAUD].lake, cut.version, every_table(CLASSIFICATION_TABLES))
+    release_snapshots(wheel.benches[FRAUD].lake, cut.version, every_table(CLASSIFICATION_TABLES))
     change_evaluation_rows(wheel)
     with pytest.raises(UnknownNameError, match=r"unknown snapshot of raw_predictions .* `flywheel abandon"):
         wheel.run(cut)
@@ -227,11 +227,11 @@ def test_the_upkeep_lets_go_of_what_ended_cuts_held(tmp_path: Path, point: str, 
     lake, versions = wheel.benches[FRAUD].lake, wheel.versions[FRAUD]
     specs = every_table(CLASSIFICATION_TABLES)
     assert held_versions(lake, specs) == {cut.version}
-    let_go_of_ended(lake, versions, CLASSIFICATION_TABLES)
+    release_ended_cuts(lake, versions, CLASSIFICATION_TABLES)
     assert held_versions(lake, specs) == (set() if is_over else {cut.version})
     versions.folder(cut.version).path.mkdir(parents=True, exist_ok=True)
     versions.folder(cut.version).promotion.write_text("{}")
-    let_go_of_ended(lake, versions, CLASSIFICATION_TABLES)
+    release_ended_cuts(lake, versions, CLASSIFICATION_TABLES)
     assert held_versions(lake, specs) == set(), "it was abandoned"
 
 
@@ -300,7 +300,7 @@ def test_cuts_of_two_versions_at_once_are_two_versions(tmp_path: Path) -> None:
     cuts = [Step(ASSISTANT, "cut", version=f"dpo_gold_v{each}") for each in range(1, 21)]
     first, second = told_at_once(tmp_path, cuts[::2], cuts[1::2])
     assert len(set(first + second)) == len(cuts), "each manifest names its version"
-    assert set(tags(wheel.benches[ASSISTANT].lake, GOLD)) == {cut.version for cut in cuts}
+    assert set(list_tags(wheel.benches[ASSISTANT].lake, GOLD)) == {cut.version for cut in cuts}
     assert_sound(wheel)
 
 
@@ -366,7 +366,7 @@ def test_a_tag_keeps_its_snapshot_whatever_expires_meanwhile(tmp_path: Path, rou
     assert all("It expired before it was tagged" in problem for problem in untagged), untagged
     assert len(told) == 2 * rounds
     assert deleted > 0
-    known = tags(lake, GOLD)
+    known = list_tags(lake, GOLD)
     assert set(known) == set(texts)
     for name, text in texts.items():
         assert text in lake.read(GOLD, None, ["chosen"], known[name])["chosen"].to_pylist()
@@ -461,12 +461,12 @@ def test_a_spill_that_finds_no_room_is_a_full_disk(disk: Disk) -> None:
     with connect(disk.folder / "spill") as connection:
         connection.execute("SET threads = 1")
         connection.execute("SET memory_limit = '40MB'")
-        with pytest.raises(DiskFullError, match="KiB free"), full_disk_told(disk.folder):
+        with pytest.raises(DiskFullError, match="KiB free"), translate_disk_full(disk.folder):
             connection.execute("CREATE TEMP TABLE t AS SELECT md5(i::VARCHAR) AS x FROM range(3000000) t(i) ORDER BY x")
 
 
 def test_an_error_that_only_quotes_the_words_is_no_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="No space left"), full_disk_told(tmp_path):
+    with pytest.raises(ValueError, match="No space left"), translate_disk_full(tmp_path):
         raise ValueError("a user wrote: No space left on device")
 
 
@@ -485,7 +485,7 @@ def test_a_pin_keeps_its_snapshot_while_gold_is_maintained(bench: Workbench) -> 
     sweep(bench.lake, GOLD, timedelta(0), AFTER_ALL)
     manifest = cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
     assert manifest.files[ExportSet.TRAIN].rows == 30
-    assert tags(bench.lake, GOLD) == {"dpo_gold_v1": manifest.snapshot_id}
+    assert list_tags(bench.lake, GOLD) == {"dpo_gold_v1": manifest.snapshot_id}
 
 
 def place_of(bench: Workbench, versions: Versions) -> Place:

@@ -15,7 +15,7 @@ from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets.lake.versions.folders import Versions
@@ -37,7 +37,7 @@ def test_import_to_gold_to_version(tmp_path: Path) -> None:
 
     lake = Lake("assistant", f"sqlite:///{tmp_path}/catalog.db", f"file://{tmp_path}/warehouse", tmp_path / "scratch")
     for kind in EventKind:
-        assert ingest_days(lake, landing, kind, [DAY], STAMP)[DAY].rows_kept == 16_000
+        assert ingest_days(lake, DiskLanding(landing), kind, [DAY], STAMP)[DAY].rows_kept == 16_000
     assert join_days(lake, [DAY], DAY, JoinWindow(), STAMP)[DAY].rows_kept == 16_000
     curated = curate_days(lake, [DAY], DAY, GateRules(), BreakerLimits(), STAMP)[DAY]
 

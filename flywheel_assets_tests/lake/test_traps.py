@@ -15,7 +15,7 @@ from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, TableSpec
-from flywheel_assets.lake.tables.tags import set_head, tag, tags
+from flywheel_assets.lake.tables.tags import create_tag, list_tags, set_head
 from flywheel_assets_tests.builders import DAY, day, make_gold
 from flywheel_assets_tests.lake.workbench import Workbench, write_day
 
@@ -59,18 +59,18 @@ def test_trap_1_a_tag_survives_a_lost_commit(bench: Workbench, monkeypatch: pyte
     snapshot = head(bench.lake)
     lost = Interrupted(CommitFailedException("overtaken"))
     lost.install(monkeypatch)
-    tag(bench.lake, GOLD, "dpo_gold_v1", snapshot)
+    create_tag(bench.lake, GOLD, "dpo_gold_v1", snapshot)
     assert lost.calls == 2
-    assert tags(bench.lake, GOLD) == {"dpo_gold_v1": snapshot}
+    assert list_tags(bench.lake, GOLD) == {"dpo_gold_v1": snapshot}
 
 
 def test_trap_2_moving_the_head_loses_no_concurrent_commit(bench: Workbench) -> None:
     bench.write(GOLD, DAY, gold(DAY))
-    tag(bench.lake, GOLD, "dpo_gold_v1", head(bench.lake))
+    create_tag(bench.lake, GOLD, "dpo_gold_v1", head(bench.lake))
     bench.write(GOLD, day(1), gold(day(1)))
     planned_from = head(bench.lake)
     bench.write(GOLD, day(2), gold(day(2)))
-    with pytest.raises(VersionConflictError, match="somebody has committed since"):
+    with pytest.raises(VersionConflictError, match="another writer has committed since"):
         set_head(bench.lake, GOLD, "dpo_gold_v1", planned_from)
     assert bench.lake.rows_per_day(GOLD) == {day(0): 1, day(1): 1, day(2): 1}
 
@@ -78,18 +78,18 @@ def test_trap_2_moving_the_head_loses_no_concurrent_commit(bench: Workbench) -> 
 def test_trap_4_an_existing_tag_is_not_moved(bench: Workbench) -> None:
     bench.write(GOLD, DAY, gold(DAY))
     first = head(bench.lake)
-    tag(bench.lake, GOLD, "dpo_gold_v1", first)
+    create_tag(bench.lake, GOLD, "dpo_gold_v1", first)
     bench.write(GOLD, DAY, gold(DAY))
     with pytest.raises(VersionConflictError, match=f"points to snapshot {first}"):
-        tag(bench.lake, GOLD, "dpo_gold_v1", head(bench.lake))
-    tag(bench.lake, GOLD, "dpo_gold_v1", first)
-    assert tags(bench.lake, GOLD) == {"dpo_gold_v1": first}
+        create_tag(bench.lake, GOLD, "dpo_gold_v1", head(bench.lake))
+    create_tag(bench.lake, GOLD, "dpo_gold_v1", first)
+    assert list_tags(bench.lake, GOLD) == {"dpo_gold_v1": first}
 
 
 def test_trap_5_the_head_moves_to_tags_only(bench: Workbench) -> None:
     """A branch can be published without any check that it descends from main: no code of ours publishes one."""
     bench.write(GOLD, DAY, gold(DAY))
-    tag(bench.lake, GOLD, "dpo_gold_v1", head(bench.lake))
+    create_tag(bench.lake, GOLD, "dpo_gold_v1", head(bench.lake))
     with pytest.raises(UnknownNameError, match="unknown tag 'dpo_gold_v9'; known: dpo_gold_v1"):
         set_head(bench.lake, GOLD, "dpo_gold_v9", head(bench.lake))
 

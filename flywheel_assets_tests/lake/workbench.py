@@ -15,7 +15,7 @@ from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.landing.disk import EventKind, LandingZone
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind, LandingZone
 from flywheel_assets.lake.storage.files import sync_folder
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec
@@ -69,7 +69,7 @@ class Workbench:
         return zone.publish(path, day)
 
     def ingest(self, kind: EventKind, days: Sequence[date], now: datetime = LONG_AFTER) -> dict[date, LedgerEntry]:
-        return ingest_days(self.lake, self.landing, kind, days, stamp(now), self.tables)
+        return ingest_days(self.lake, DiskLanding(self.landing), kind, days, stamp(now), self.tables)
 
     def ingest_both(self, days: Sequence[date], now: datetime = LONG_AFTER) -> None:
         for kind in EventKind:

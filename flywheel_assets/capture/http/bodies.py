@@ -77,7 +77,7 @@ class BodyReader:
             raise self._too_large()
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await (self._inflated(request, share) if is_gzip else self._plain(request, share))
+                return await (self._inflate(request, share) if is_gzip else self._plain(request, share))
         except TimeoutError:
             raise RefusedError(Refusal.TIMEOUT, f"the body did not arrive within {self.timeout_s:g} s") from None
         except ClientDisconnect:
@@ -90,7 +90,7 @@ class BodyReader:
                 self._append(body, chunk, share)
         return bytes(body)
 
-    async def _inflated(self, request: Request, share: Share) -> bytes:
+    async def _inflate(self, request: Request, share: Share) -> bytes:
         body = bytearray()
         gzip = zlib.decompressobj(_GZIP_WINDOW_BITS)
         try:

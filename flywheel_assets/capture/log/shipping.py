@@ -20,6 +20,7 @@ from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.errors import LandingUnavailableError, SettingsError
 from flywheel_assets.lake.landing.disk import CLOSED_FILE, EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
+from flywheel_assets.lake.storage.s3 import s3_client
 from flywheel_assets.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -36,14 +37,8 @@ def configured_shipper(settings: Settings, clock: Clock = system_clock) -> "Ship
     """
     if settings.landing_s3 is None:
         return None
-    try:
-        import boto3
-        from botocore.config import Config
-    except ImportError:
-        raise SettingsError("FLYWHEEL_LANDING_S3 needs the package boto3: pip install -e '.[sqs]'") from None
     # Short, so that a service that stops while S3 is silent does not hang: the segments are safe here.
-    config = Config(connect_timeout=3, read_timeout=20, retries={"total_max_attempts": 2})
-    client = boto3.session.Session().client("s3", endpoint_url=settings.s3_endpoint, config=config)
+    client = s3_client(settings.s3_endpoint, connect_s=3.0, attempts=2)
     return Shipper(settings.resolved_landing_dir(), ObjectLanding.at(settings.landing_s3, client), clock)
 
 

@@ -9,19 +9,18 @@ from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.presentation import numbers_table, picture
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, Upkeep, maintain, storage_history
+from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, Upkeep, maintain, read_storage_history
 
 MAINTENANCE_JOB = "{}_maintenance"
 
 
 def run_maintenance(application: FlywheelApplication, stores: Stores, stamp: RunStamp) -> Upkeep:
     """Maintain one application; for the job and for the command line."""
-    landing = stores.landing()
     return maintain(
         stores.lake(application.name),
         application.tables,
         stores.versions(application.name),
-        landing if isinstance(landing, Path) else None,
+        stores.landing(),
         application.window,
         application.maintenance,
         stamp,
@@ -45,12 +44,12 @@ def maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
                 "files_waiting_for_their_grace": upkeep.files_waiting.files,
                 "predictions_trimmed": sum(upkeep.predictions_trimmed.values()),
                 "segments_removed": upkeep.segments_removed,
-                "kept_versions_deleted": upkeep.versions_forgotten.deleted,
-                "kept_versions_refused": upkeep.versions_forgotten.refused,
+                "kept_versions_deleted": upkeep.versions_deleted.deleted,
+                "kept_versions_refused": upkeep.versions_deleted.refused,
                 "storage": numbers_table(
                     ["stage", "files before", "files after", "bytes before", "bytes after"], storage_rows(upkeep)
                 ),
-                "storage_over_time": _storage_plot(storage_history(stores.lake(application.name)), plot),
+                "storage_over_time": _storage_plot(read_storage_history(stores.lake(application.name)), plot),
             }
         )
 

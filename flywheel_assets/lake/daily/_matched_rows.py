@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, PlannedFile, TableSpec, nullable
 from flywheel_assets.records import subject_of, subject_of_score
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyiceberg.io import FileIO
 
 
-@outages_told()
+@translate_outages()
 def look_up(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, pa.Array]) -> list[pa.Table]:
     """The rows of each data file whose id is one of its ids, with all columns of the file.
 

@@ -16,6 +16,7 @@ from flywheel_assets import records
 from flywheel_assets.curation.texts.breaker import BreakerLimits, DayFigures, Trip
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.tables.decisions import decision_id, list_decisions, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import BREAKER_DAYS, BREAKER_RESETS
 
@@ -127,30 +128,12 @@ def reset(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Res
     if day.isoformat() not in tripped:
         raise UnknownNameError("tripped day", day.isoformat(), tripped, "`flywheel breaker list` shows all of them.")
     found = tripped[day.isoformat()]
-    identity = records.stable_id("breaker reset", lake.application, day.isoformat(), found.joined_hash)[:8]
-    row = {
-        "id": identity,
-        "decided_at": now,
-        "decided_by": who,
-        "reason": reason,
-        "day": day,
-        "joined_hash": found.joined_hash,
-    }
-    lake.append(BREAKER_RESETS, pa.Table.from_pylist([row], schema=BREAKER_RESETS.schema), identity, {})
-    return next(each for each in resets(lake) if each.id == identity)
+    decision = decision_id(lake, "breaker reset", day.isoformat(), found.joined_hash)
+    facts = {"day": day, "joined_hash": found.joined_hash}
+    record_decision(lake, BREAKER_RESETS, decision, who=who, reason=reason, now=now, **facts)
+    return next(each for each in resets(lake) if each.id == decision)
 
 
 def resets(lake: Lake) -> list[Reset]:
     """Every reset there ever was, oldest first."""
-    rows = sorted(lake.read(BREAKER_RESETS).to_pylist(), key=lambda row: (row["decided_at"], row["id"]))
-    return [
-        Reset(
-            id=row["id"],
-            day=row["day"],
-            joined_hash=row["joined_hash"],
-            decided_at=row["decided_at"],
-            decided_by=row["decided_by"],
-            reason=row["reason"],
-        )
-        for row in rows
-    ]
+    return [Reset(**row) for row in list_decisions(lake, BREAKER_RESETS)]

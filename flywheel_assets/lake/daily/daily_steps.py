@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from flywheel_assets.lake.storage.failed_steps import removes_unfinished
+from flywheel_assets.lake.storage.failed_steps import clean_up_on_failure
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.lake import Lake
@@ -30,7 +30,7 @@ def daily_step(
         CommitContentionError: one of those was at work for ten minutes; it is safe to run again.
     """
 
-    @removes_unfinished
+    @clean_up_on_failure
     @wraps(step)
     def beside_others(lake: "Lake", /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
         with lake.in_daily_step():

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.lake.storage.files import write_once
+from flywheel_assets.lake.tables.decisions import list_decisions
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import ERASURES
 
@@ -65,7 +66,7 @@ def erased_people(lake: Lake) -> ErasedPeople | None:
     """
     if not lake.has_table(ERASURES):
         return None
-    rows = lake.read(ERASURES).to_pylist()
+    rows = list_decisions(lake, ERASURES)
     if not rows:
         return None
     people: dict[str, datetime] = {}

@@ -23,9 +23,9 @@ from flywheel_assets.lake.daily.daily_steps import daily_step
 from flywheel_assets.lake.daily.erased_people import ErasedPeople, erased_people
 from flywheel_assets.lake.daily.landed_files import LandedFile, without_rows
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.landing.disk import EventKind, LandedDay, LandingZone
-from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
-from flywheel_assets.lake.storage.failed_steps import full_disk_told
+from flywheel_assets.lake.landing.disk import EventKind, LandedDay
+from flywheel_assets.lake.landing.protocol import Landing, LandingPlace
+from flywheel_assets.lake.storage.failed_steps import translate_disk_full
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec
 from flywheel_assets.records import Reason
@@ -46,7 +46,7 @@ def raw_table(kind: EventKind, tables: ApplicationTables) -> TableSpec:
 @daily_step
 def ingest_days(
     lake: Lake,
-    landing: Path | ObjectLanding,
+    landing: LandingPlace,
     kind: EventKind,
     days: Sequence[date],
     stamp: RunStamp,
@@ -61,8 +61,8 @@ def ingest_days(
         DiskFullError: no space is left; run again, it replaces what was written.
     """
     spec = raw_table(kind, tables)
-    zone = _zone(landing, lake.application, kind)
-    with full_disk_told(*([landing] if isinstance(landing, Path) else []), *lake.places):
+    zone, folder = landing.zone(lake.application, kind), landing.folder(lake.application)
+    with translate_disk_full(*([folder] if folder else []), *lake.places):
         # Before today is listed, and for all days: the schedule reads a closed and curated day never again.
         zone.republish_late(stamp.now)
         # Oldest first: a segment that is late for a day that only now closes moves to today, too.
@@ -81,15 +81,11 @@ def ingest_days(
     return {entry.day: entry for entry in entries}
 
 
-def _zone(landing: Path | ObjectLanding, application: str, kind: EventKind) -> LandingZone | ObjectLandingZone:
-    return LandingZone(landing, application, kind) if isinstance(landing, Path) else landing.zone(application, kind)
-
-
 def _ingest_day(
     lake: Lake,
     connection: duckdb.DuckDBPyConnection,
     spec: TableSpec,
-    zone: LandingZone | ObjectLandingZone,
+    zone: Landing,
     landed: LandedDay,
     erased: ErasedPeople | None,
 ) -> _Ingested:
@@ -98,7 +94,7 @@ def _ingest_day(
         return _Ingested(entry, None, None)
 
     path = lake.new_file(spec, landed.day)
-    with zone.fetched(landed, lake.scratch / "landing") as segments, LandedFile(path, spec, landed.day) as file:
+    with zone.fetch(landed, lake.scratch / "landing") as segments, LandedFile(path, spec, landed.day) as file:
         lines = read_lines(segments, file)
     connection.execute(
         "CREATE OR REPLACE TEMP VIEW landed AS SELECT event_id, user_id, received_at, file_row_number AS number "

@@ -27,9 +27,9 @@ LandedHashes = Mapping[str, Mapping[date, str]]
 
 
 def days_in_step(lake: Lake, landed: LandedHashes) -> dict[str, set[date]]:
-    """Per raw table the closed days that were made from what lies in landing now.
+    """Find, per raw table, the closed days that were made from what lies in landing now.
 
-    To an open day capture may add before the erasure is over: its entry would name segments that nobody has ingested.
+    To an open day capture may add before the erasure is over: its entry would name segments that are not ingested yet.
     """
     return {
         table: {
@@ -51,10 +51,10 @@ def settle_accounts(
     start: date,
     stamp: RunStamp,
 ) -> None:
-    """Set the entries of every day that the erasure touched to what the tables and landing hold now, in one commit.
+    """Set the ledger entries of every touched day to what is left, in one commit.
 
     What was stale before stays so. That is asked of the entries as they are now, not as the erasure found them: one
-    that was killed may be finished days later, when runs have written some of them anew.
+    that was killed may be finished days later, when runs have written some of them again.
 
     Args:
         lake: the application's tables.
@@ -76,7 +76,7 @@ def settle_accounts(
         rewritten = {day for day, _ in touched.get(spec.name, [])}
         days = rewritten | {day for day, of in touched.get(QUARANTINE.name, []) if of == stage}
         for day in sorted(days & set(entries)):
-            entries[day] = _recounted(lake, spec, entries[day])
+            entries[day] = _recount(lake, spec, entries[day])
             if spec.name not in landed and day in rewritten:
                 entries[day] = replace(entries[day], content_hash=ledger.content_hash(lake.read(spec, [day])))
         for day in in_step.get(spec.name, []):
@@ -101,15 +101,15 @@ def settle_accounts(
 def _windows(
     entries: Mapping[str, Mapping[date, LedgerEntry]], inputs: Mapping[str, int], start: date, day: date
 ) -> dict[str, str]:
-    """What a day's entry says of its inputs if it was made from these."""
+    """Return the input hashes of a day that was made from these entries."""
     return {
         name: ledger.window_hash(entries[name], ledger.day_range(max(start, day - timedelta(days=days_before)), day))
         for name, days_before in inputs.items()
     }
 
 
-def _recounted(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
-    """The entry with the rows that the day's partitions of the table and of quarantine hold now."""
+def _recount(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
+    """Return the entry with the rows that the table and quarantine hold now."""
     columns = [spec.day_column or "", *(["held_reason"] if "held_reason" in spec.schema.names else [])]
     rows = lake.read(spec, [entry.day], columns)
     held = rows.num_rows - rows["held_reason"].null_count if len(columns) > 1 else 0
@@ -130,7 +130,10 @@ def _recounted(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
 
 
 def _rename_judged_days(lake: Lake, renamed: Mapping[tuple[date, str], str], stamp: RunStamp) -> None:
-    """A day that a person let in was let in by the hash of its rows: fewer of them are still those rows."""
+    """Give judged days and resets the new hash of their joined rows.
+
+    A person let a day in by the hash of its rows; the rows that are left are still those rows.
+    """
 
     def rename(rows: pa.Table) -> pa.Table:
         hashes = [

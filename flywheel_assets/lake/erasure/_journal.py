@@ -1,8 +1,8 @@
-"""What an erasure that is killed must still know when it is given again; names of tables, days and counts only.
+"""The journal of an erasure: a repeated one goes on from it. Holds names of tables, days and counts only.
 
 Rows of tables, versions and scores are noted before they change, so that noting them again counts them once:
 after a kill between note and change they are found again, after a later one they are not, and the receipt is the
-same. It lies beside the receipts, as `unfinished-<keyed hash of the user id>.json`, until the receipt is written.
+same. It lies with the receipts, as `unfinished-<keyed hash of the user id>.json`, until the receipt is written.
 """
 
 from collections import Counter
@@ -58,23 +58,23 @@ class Journal:
         progress.touched[table] = list(dict.fromkeys([*progress.touched.get(table, []), *rows]))
         noted = progress.rows.setdefault(table, {})
         for (day, stage), number in rows.items():
-            # Fewer are found by a second attempt where somebody else has written some of them again.
+            # A second attempt finds fewer, unless another run has written some of them again.
             name = f"{day} {stage or ''}".strip()
             noted[name] = max(noted.get(name, 0), number)
         self._save()
 
-    def changing(self, version: ErasedVersion) -> None:
+    def note_version(self, version: ErasedVersion) -> None:
         """Note a version before it changes."""
         self.progress.versions[version.tag] = version.after(self.progress.versions.get(version.tag))
         self._save()
 
-    def rescoring(self, sha256: str, rows: int) -> None:
+    def note_scores(self, sha256: str, rows: int) -> None:
         """Note how many rows a file of scores is about to lose."""
         self.progress.scores[sha256] = rows
         self._save()
 
-    def rows_of(self, table: str) -> int:
-        """How many rows have gone from a table."""
+    def count_rows(self, table: str) -> int:
+        """Return how many rows were erased from a table."""
         return sum(self.progress.rows.get(table, {}).values())
 
     def count(self, kind: str, place: str, number: int) -> None:
@@ -85,7 +85,7 @@ class Journal:
         self._save()
 
     def close(self) -> None:
-        """The receipt is written: nothing needs to be remembered."""
+        """Delete the journal: the receipt is written."""
         self.path.unlink(missing_ok=True)
 
     def _save(self) -> None:

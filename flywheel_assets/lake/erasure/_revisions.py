@@ -1,10 +1,10 @@
-"""A version's export without the rows of a person: a new revision beside a manifest that says what it replaced.
+"""Writes a version's export without a person's rows, as a new revision with its own manifest.
 
     export/      dpo_gold_v6.jsonl …       becomes    export.r2/   dpo_gold_v6.r2.jsonl …
 
 The new revision is prepared under a hidden name, so that an erasure can note what it is about to change; then it
 appears by one rename, and the old one is deleted. Names tell revisions apart wherever copies went, and the manifest
-keeps the sha256 of its predecessor: what was trained from it can still be told.
+keeps the sha256 of its predecessor: what was trained from it stays known.
 """
 
 import os
@@ -41,7 +41,7 @@ _REVISION = re.compile(r"(\.r\d+)?(?=\.)")
 
 @dataclass(frozen=True)
 class PreparedRevision:
-    """The next revision of an export, complete and on disk, which nobody sees yet."""
+    """The next revision of an export, complete and on disk, under a hidden name."""
 
     revised: Revised
     manifest_sha256: str
@@ -101,8 +101,8 @@ def prepare_revision(
     return PreparedRevision(revised, manifest_sha256(building), building, final, old_folder)
 
 
-def exported_rows_of(lake: Lake, folder: VersionFolder, keys: set[str]) -> int:
-    """How many exported rows are of these examples."""
+def count_exported_rows(lake: Lake, folder: VersionFolder, keys: set[str]) -> int:
+    """Count the exported rows of these examples."""
     with lake.connect() as connection:
         connection.register("gone", pa.table({"key": pa.array(sorted(keys), pa.string())}))
         found = 0
@@ -130,7 +130,7 @@ def erase_scored_rows(
         folder: the version.
         keys: `pair_id` or `prediction_id` of the examples that go.
         user_id: the person.
-        on_changing: is told of each file, by its sha256 so far, how many rows it is about to lose.
+        on_changing: gets the sha256 of each file and how many rows it is about to lose.
     """
     for place in (folder.evaluation, folder.training):
         for left in place.glob(".*.parquet.*"):
@@ -158,7 +158,7 @@ def erase_scored_rows(
 def _finish_or_forget(left: Path) -> None:
     """Put a file of scores that a killed run has written in place where a report seals it already; else it goes.
 
-    Nobody else looks at it, and it may hold anybody's rows.
+    No reader looks at it, and it may hold rows of any person.
     """
     sha256 = file_sha256(left).encode()
     if any(sha256 in report.read_bytes() for report in left.parent.glob("*.json")):

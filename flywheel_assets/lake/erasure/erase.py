@@ -8,7 +8,7 @@ from, so that as long as anything is left to erase, the events that lead there a
 1. the decision and the keyed hashes, in the table `erasures`; what cuts that were killed still hold is let go;
 2. the tagged snapshots of gold: a branch from the tag, the days rewritten there, the exports written as a new revision
    with the scores by row of its evaluation, the tag moved, the branch dropped (`lake.erasure.versions`);
-3. decisions that name the person, stores outside of the lake, messages that nobody could read;
+3. decisions that name the person, stores outside of the lake, messages that could not be read;
 4. the heads of all tables, derived ones first (`lake.erasure.rows`);
 5. landing segments and their `_CLOSED.json` (`lake.erasure.landing`);
 6. the ledger, set to what is left (`lake.erasure._accounts`);
@@ -16,7 +16,7 @@ from, so that as long as anything is left to erase, the events that lead there a
    all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.upkeep.bucket_versions`).
 
 What cannot be reached is listed in the receipt: models that were trained on the rows, copies of exports that went
-elsewhere, and what may still be on its way to landing. The receipt names nobody.
+elsewhere, and what may still be on its way to landing. The receipt names no person.
 """
 
 import json
@@ -29,21 +29,27 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from flywheel_assets import records
 from flywheel_assets.errors import InvalidRuleError
 from flywheel_assets.lake.daily.erased_people import erasure_key, keyed_hash
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure._accounts import LandedHashes, Lookback, days_in_step, settle_accounts
-from flywheel_assets.lake.erasure._decisions import forget_in_decisions
 from flywheel_assets.lake.erasure._journal import Journal
 from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.erasure.person_keys import Traces, find_traces
-from flywheel_assets.lake.erasure.rows import Partition, erase_head, find_rows, read_rows, total
+from flywheel_assets.lake.erasure.person_keys import PersonKeys, find_person_keys
+from flywheel_assets.lake.erasure.rows import (
+    Partition,
+    count_rows,
+    erase_head,
+    find_rows,
+    forget_in_decisions,
+    read_rows,
+)
 from flywheel_assets.lake.erasure.versions import ErasedVersion, erase_versions
 from flywheel_assets.lake.landing.disk import EventKind, refuse_while_closing
 from flywheel_assets.lake.storage.commits import assert_locks_held, commit_lock
-from flywheel_assets.lake.storage.failed_steps import full_disk_told
+from flywheel_assets.lake.storage.failed_steps import translate_disk_full
 from flywheel_assets.lake.storage.files import write_once
+from flywheel_assets.lake.tables.decisions import decision_id, list_decisions, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     ERASURES,
@@ -53,11 +59,15 @@ from flywheel_assets.lake.tables.specs import (
     TableSpec,
     every_table,
 )
-from flywheel_assets.lake.tables.tags import tags
-from flywheel_assets.lake.upkeep.bucket_versions import Forgotten, S3Client, forget_versions, warehouse_versions_left
-from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
-from flywheel_assets.lake.upkeep.unfinished import remove_unfinished, unfinished_work
-from flywheel_assets.lake.versions.cutting import let_go_of_unfinished
+from flywheel_assets.lake.tables.tags import list_tags
+from flywheel_assets.lake.upkeep.bucket_versions import (
+    DeletedVersions,
+    S3Client,
+    delete_bucket_versions,
+    explain_versions_left,
+)
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, find_unfinished_work, remove_unfinished, sweep
+from flywheel_assets.lake.versions.cutting import release_unfinished_cuts
 from flywheel_assets.lake.versions.folders import Versions
 
 ERASURE_CODE_VERSION = "2"
@@ -65,7 +75,7 @@ _EVERY_SNAPSHOT = datetime(9999, 1, 1, tzinfo=UTC)
 """Older than this are all; heads and tags stay, since expiry keeps them."""
 _LOCK_TIMEOUT_S = 600.0
 
-ForgetOutside = Callable[[Traces, pa.Table], int]
+ForgetOutside = Callable[[PersonKeys, pa.Table], int]
 """Takes a person out of a store that the lake does not know, given their keys and their rows of the joined table;
 returns how many entries went."""
 
@@ -88,9 +98,9 @@ class Place:
 
 @dataclass(frozen=True)
 class ErasurePlan:
-    """What an erasure would touch, without naming anybody."""
+    """Counts of what an erasure would touch, without the person's name."""
 
-    traces: Traces = field(repr=False)
+    person: PersonKeys = field(repr=False)
     landed_lines: int
     rows: Mapping[str, int]
     """By table, in their heads."""
@@ -122,7 +132,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """Unreachable files that are deleted by maintenance once their grace period is over."""
     files_gone_at: datetime
     out_of_reach: list[str]
-    """What may still hold data of the person, beside the models and copies of `versions`."""
+    """Places that may still hold data of the person, apart from the models and copies of `versions`."""
 
 
 def plan_erasure(place: Place, user_id: str) -> ErasurePlan:
@@ -135,16 +145,18 @@ def plan_erasure(place: Place, user_id: str) -> ErasurePlan:
     if not user_id:
         raise InvalidRuleError("an erasure needs a user id")
     lake = place.lake
-    traces = find_traces(lake, place.tables, place.landing, user_id, _earlier(lake, user_id))
-    landed = sum(sum(map(traces.covers_line, place.landing.lines(kind))) for kind in EventKind)
+    person = find_person_keys(lake, place.tables, place.landing, user_id, _earlier(lake, user_id))
+    landed = sum(sum(map(person.covers_line, place.landing.lines(kind))) for kind in EventKind)
     gold = place.tables.gold
-    tagged = {name: total(find_rows(lake, gold, traces, snapshot)) for name, snapshot in tags(lake, gold).items()}
-    rows = {spec.name: total(find_rows(lake, spec, traces)) for spec in _with_people(place.tables)}
-    return ErasurePlan(traces, landed, rows, {name: number for name, number in tagged.items() if number})
+    tagged = {
+        name: count_rows(find_rows(lake, gold, person, snapshot)) for name, snapshot in list_tags(lake, gold).items()
+    }
+    rows = {spec.name: count_rows(find_rows(lake, spec, person)) for spec in _with_people(place.tables)}
+    return ErasurePlan(person, landed, rows, {name: number for name, number in tagged.items() if number})
 
 
 def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: datetime, grace: timedelta) -> Receipt:
-    """Carry out an erasure; given again after a crash it finishes.
+    """Erase one person; a repetition after a crash finishes it.
 
     Args:
         place: where the application's data lie.
@@ -161,11 +173,11 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
         CommitContentionError: another erasure is at work, or a daily step, and was for ten minutes; or a version is
             being cut, and was for two.
         DiskFullError: no space is left; given again it finishes.
-        PartitionChangedError: somebody who holds no lock keeps writing the person's rows; given again it finishes.
+        PartitionChangedError: a writer without our lock keeps writing the person's rows; given again it finishes.
         LandingError: landing lies on S3, which failed; repeat.
     """
-    lake, traces = place.lake, plan.traces
-    if traces.user_id in reason:
+    lake, person = place.lake, plan.person
+    if person.user_id in reason:
         raise InvalidRuleError("the reason names the person, and would be kept for ever: leave the user id out of it")
     began = time.monotonic()
 
@@ -174,23 +186,23 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
 
     # One at a time: two that rewrite the same days would each take the other's work for leftovers.
     alone = commit_lock(lake.catalog_uri, lake.scratch / "locks", f"{lake.application}.erasure", _LOCK_TIMEOUT_S)
-    # And neither a daily step nor a cut beside it: they would write, export and tag what was read before.
+    # And no daily step or cut at the same time: they would write, export and tag what was read before.
     with (
         alone,
         lake.between_daily_steps(),
         lake.cutting(),
-        full_disk_told(place.landing.folder, place.versions.root, *lake.places),
+        translate_disk_full(place.landing.folder, place.versions.root, *lake.places),
     ):
         # Asked now, not before waiting: a day may be about to close meanwhile, and more of the person may have come.
-        traces = find_traces(lake, place.tables, place.landing, traces.user_id, _earlier(lake, traces.user_id))
-        place.landing.refuse_open_segments(traces.covers_line)
+        person = find_person_keys(lake, place.tables, place.landing, person.user_id, _earlier(lake, person.user_id))
+        place.landing.refuse_open_segments(person.covers_line)
         refuse_while_closing(clock().date() - timedelta(days=1), clock())
-        return _erase(place, traces, who, reason, now, clock, grace)
+        return _erase(place, person, who, reason, now, clock, grace)
 
 
 def _erase(
     place: Place,
-    traces: Traces,
+    person: PersonKeys,
     who: str,
     reason: str,
     now: datetime,
@@ -198,30 +210,30 @@ def _erase(
     grace: timedelta,
 ) -> Receipt:
     lake, tables = place.lake, place.tables
-    erasure = records.stable_id("erasure", lake.application, now.isoformat(), who)[:8]
-    key = _remember(lake, traces, erasure, who, reason, now)
+    erasure = decision_id(lake, "erasure", now.isoformat(), who)
+    key = _remember(lake, person, erasure, who, reason, now)
     stamp = RunStamp(f"erasure {erasure}", ERASURE_CODE_VERSION, now)
     journal = Journal.at(
         receipt_path(place.versions, erasure).with_name(f"unfinished-{key}.json"),
         days_in_step(lake, _landed_hashes(place, now)),
     )
 
-    let_go_of_unfinished(lake, place.versions, tables)
-    erase_versions(lake, tables.gold, place.versions, traces, erasure, stamp, journal.changing, journal.rescoring)
-    journal.count("outside", "decisions", forget_in_decisions(lake, traces, erasure, stamp))
-    joined = read_rows(lake, tables.joined, traces)
+    release_unfinished_cuts(lake, place.versions, tables)
+    erase_versions(lake, tables.gold, place.versions, person, erasure, stamp, journal.note_version, journal.note_scores)
+    journal.count("outside", "decisions", forget_in_decisions(lake, person, erasure, stamp))
+    joined = read_rows(lake, tables.joined, person)
     for name, forget in place.outside.items():
-        journal.count("outside", name, forget(traces, joined))
-    journal.count("outside", "unreadable messages", place.landing.erase_unreadable(traces.user_id))
+        journal.count("outside", name, forget(person, joined))
+    journal.count("outside", "unreadable messages", place.landing.erase_unreadable(person.user_id))
 
     def touch(spec: TableSpec, rows: dict[Partition, int]) -> None:
         journal.touch(spec.name, rows)
 
     for spec in _with_people(tables):
-        erase_head(lake, spec, traces, stamp, touch)
+        erase_head(lake, spec, person, stamp, touch)
     versions_left = 0
     for kind in EventKind:
-        landed = place.landing.erase(kind, traces.covers_line, erasure, clock)
+        landed = place.landing.erase(kind, person.covers_line, erasure, clock)
         journal.count("landed_lines", kind.value, sum(landed.lines_per_day.values()))
         journal.count("landed", "segments", landed.segments)
         journal.count("landed", "object versions", landed.object_versions)
@@ -239,9 +251,11 @@ def _erase(
     )
 
     deleted, waiting = _collect(place, grace, now)
-    forgotten = forget_versions(lake, every_table(tables), place.s3_client) if place.s3_client else Forgotten()
+    forgotten = (
+        delete_bucket_versions(lake, every_table(tables), place.s3_client) if place.s3_client else DeletedVersions()
+    )
     journal.count("collected", "file versions", forgotten.deleted)
-    # A version that was cut beside this erasure may hold what it has taken out: no receipt may say otherwise.
+    # A version that was cut during this erasure may hold what it has taken out: no receipt may say otherwise.
     assert_locks_held()
     receipt = Receipt(
         id=erasure,
@@ -252,7 +266,7 @@ def _erase(
         landed_lines=progress.counts["landed_lines"],
         landed_segments=progress.counts["landed"]["segments"],
         object_versions=progress.counts["landed"]["object versions"],
-        rows={spec.name: journal.rows_of(spec.name) for spec in _with_people(tables)},
+        rows={spec.name: journal.count_rows(spec.name) for spec in _with_people(tables)},
         versions=[progress.versions[tag] for tag in sorted(progress.versions)],
         scored_rows=sum(progress.scores.values()),
         outside=progress.counts["outside"],
@@ -260,7 +274,7 @@ def _erase(
         file_versions=progress.counts["collected"]["file versions"],
         files_waiting=waiting,
         files_gone_at=now + grace,
-        out_of_reach=[*warehouse_versions_left(lake.warehouse, forgotten), *place.landing.out_of_reach(versions_left)],
+        out_of_reach=[*explain_versions_left(lake.warehouse, forgotten), *place.landing.out_of_reach(versions_left)],
     )
     write_once(receipt_path(place.versions, erasure), msgspec.json.format(msgspec.json.encode(receipt)))
     journal.close()
@@ -268,39 +282,33 @@ def _erase(
 
 
 def receipt_path(versions: Versions, erasure: str) -> Path:
-    """Where the receipt of an erasure lies."""
+    """Return the path of an erasure's receipt."""
     return versions.root / versions.application / "erasures" / f"{erasure}.json"
 
 
 def _with_people(tables: ApplicationTables) -> list[TableSpec]:
-    """The tables with rows of people, derived ones first."""
+    """Return the tables with rows of people, derived ones first."""
     return [QUARANTINE, tables.gold, tables.joined, tables.predictions, GROUND_TRUTH]
 
 
 def _earlier(lake: Lake, user_id: str) -> Callable[[str], bool]:
-    """Whether an event id was to be erased by an earlier run for the same person."""
-    if not lake.has_table(ERASURES) or not (rows := lake.read(ERASURES).to_pylist()):
+    """Return a test for event ids that an earlier erasure of the same person covered."""
+    if not lake.has_table(ERASURES) or not (rows := list_decisions(lake, ERASURES)):
         return lambda _: False
     key = erasure_key(lake, make=False)
-    person = keyed_hash(key, "user", user_id)
-    events = {each for row in rows if row["person_key"] == person for each in json.loads(row["event_keys"])}
+    person_hash = keyed_hash(key, "user", user_id)
+    events = {each for row in rows if row["person_key"] == person_hash for each in json.loads(row["event_keys"])}
     return lambda event_id: bool(events) and keyed_hash(key, "event", event_id) in events
 
 
-def _remember(lake: Lake, traces: Traces, erasure: str, who: str, reason: str, now: datetime) -> str:
-    """Write the decision down, whereupon ingest refuses the person's events; returns the hash of the user id."""
+def _remember(lake: Lake, person: PersonKeys, erasure: str, who: str, reason: str, now: datetime) -> str:
+    """Record the decision, so that ingest refuses the person's events; return the hash of the user id."""
     key = erasure_key(lake, make=True)
-    person = keyed_hash(key, "user", traces.user_id)
-    row = {
-        "id": erasure,
-        "decided_at": now,
-        "decided_by": who,
-        "reason": reason,
-        "person_key": person,
-        "event_keys": json.dumps(sorted(keyed_hash(key, "event", each) for each in traces.event_ids)),
-    }
-    lake.append(ERASURES, pa.Table.from_pylist([row], schema=ERASURES.schema), erasure, {})
-    return person
+    person_hash = keyed_hash(key, "user", person.user_id)
+    events = json.dumps(sorted(keyed_hash(key, "event", each) for each in person.event_ids))
+    facts = {"person_key": person_hash, "event_keys": events}
+    record_decision(lake, ERASURES, erasure, who=who, reason=reason, now=now, **facts)
+    return person_hash
 
 
 def _landed_hashes(place: Place, now: datetime) -> LandedHashes:
@@ -311,12 +319,12 @@ def _landed_hashes(place: Place, now: datetime) -> LandedHashes:
 
 
 def _collect(place: Place, grace: timedelta, now: datetime) -> tuple[int, int]:
-    """Delete what nothing reaches any more and nobody has needed for `grace`; returns files deleted and waiting."""
+    """Delete files that were unreachable for `grace`; return the numbers of files deleted and waiting."""
     lake = place.lake
     deleted = waiting = 0
     for spec in every_table(place.tables):
         expire_snapshots(lake, spec, _EVERY_SNAPSHOT)
         swept = sweep(lake, spec, grace, now)
         deleted, waiting = deleted + swept.deleted.files, waiting + swept.waiting.files
-    deleted += remove_unfinished(unfinished_work(lake.scratch, place.versions), now - grace)
-    return deleted, waiting + len(unfinished_work(lake.scratch, place.versions))
+    deleted += remove_unfinished(find_unfinished_work(lake.scratch, place.versions), now - grace)
+    return deleted, waiting + len(find_unfinished_work(lake.scratch, place.versions))

@@ -1,11 +1,11 @@
-"""Everything that one person left, found by keys alone, in landing and in the tables.
+"""Finds the keys of everything that one person left, in landing and in the tables.
 
 A person's own events carry the user id. Around them lie events that do not: the prediction behind a signed edit, the
-anonymous rest of a signed conversation, somebody else's feedback on this person's text. Those are the person's, too:
+anonymous rest of a signed conversation, another user's feedback on this person's text. Those are the person's, too:
 
 - predictions of the person's events, unless the prediction was served to another user;
-- conversations in which nobody else is known: their anonymous events, and the predictions of those;
-- all feedback on these predictions, whoever gave it, since it carries the person's text.
+- conversations in which no other user is known: their anonymous events, and the predictions of those;
+- all feedback on these predictions, from any user, since it carries the person's text.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.curation.texts.duplicates import supporters_of
-from flywheel_assets.lake.erasure.landing import ErasableLanding, written_forms
+from flywheel_assets.lake.erasure.landing import ErasableLanding, list_written_forms
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, TableSpec
@@ -35,7 +35,7 @@ _SEEN = pa.schema(
 
 
 class LandedKeys(msgspec.Struct):
-    """Of a landed line only what tells whose it is."""
+    """The keys of a landed line, which say whose it is."""
 
     event_id: str = ""
     prediction_id: str = ""
@@ -47,8 +47,8 @@ _decoder = msgspec.json.Decoder(LandedKeys)
 
 
 @dataclass(frozen=True)
-class Traces:
-    """Keys of everything that one person left."""
+class PersonKeys:
+    """The keys of everything that one person left."""
 
     user_id: str
     event_ids: frozenset[str]
@@ -56,7 +56,7 @@ class Traces:
     thread_ids: frozenset[str]
 
     def covers_line(self, line: bytes) -> bool:
-        """Whether a landed line is the person's; one that is no event is, when it quotes the user id."""
+        """Return whether a landed line is the person's; a line that is no event counts when it quotes the user id."""
         try:
             keys = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -71,30 +71,30 @@ class Traces:
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Give a connection the key tables that `condition` reads."""
         for name, ids in (
-            ("traced_events", self.event_ids),
-            ("traced_predictions", self.prediction_ids),
-            ("traced_threads", self.thread_ids),
+            ("person_events", self.event_ids),
+            ("person_predictions", self.prediction_ids),
+            ("person_threads", self.thread_ids),
         ):
             connection.register(name, pa.table({"id": pa.array(sorted(ids), pa.string())}))
 
     def condition(self, spec: TableSpec) -> str:
-        """SQL that is true for the person's rows of a table, by whichever of the key columns it has; never null."""
+        """Return SQL that is true for the person's rows, by the key columns of the table; it is never null."""
         names, user = spec.schema.names, quoted(self.user_id)
         found = [
-            f"{name} IN (SELECT id FROM traced_events)"
+            f"{name} IN (SELECT id FROM person_events)"
             for name in ("event_id", "feedback_event_id", "label_event_id", "row_id")
             if name in names
         ]
         if "prediction_id" in names:
-            found.append("prediction_id IN (SELECT id FROM traced_predictions)")
+            found.append("prediction_id IN (SELECT id FROM person_predictions)")
         if "user_id" in names:
             found.append(f"user_id = {user}")
         if "thread_id" in names:
             anonymous = "coalesce(user_id, '') = '' AND " if "user_id" in names else ""
-            found.append(f"({anonymous}thread_id IN (SELECT id FROM traced_threads))")
+            found.append(f"({anonymous}thread_id IN (SELECT id FROM person_threads))")
         if "subject_kind" in names:
             found.append(f"(subject_kind = 'user' AND subject = {user})")
-            found.append("(subject_kind = 'thread' AND subject IN (SELECT id FROM traced_threads))")
+            found.append("(subject_kind = 'thread' AND subject IN (SELECT id FROM person_threads))")
         elif "subject" in names:
             found.append(f"subject = {user}")
         if "payload" in names:
@@ -102,20 +102,20 @@ class Traces:
         return f"coalesce({' OR '.join(found)}, false)" if found else "false"
 
     def _names(self) -> list[str]:
-        """The user id as a JSON string, in every way in which one may be written."""
-        return sorted(f'"{form}"' for form in written_forms(self.user_id))
+        """Return the user id as a JSON string, in every way in which one may be written."""
+        return sorted(f'"{form}"' for form in list_written_forms(self.user_id))
 
     def mention(self, spec: TableSpec) -> str:
-        """SQL that is true for rows of others that count the person among those who said the same; never null."""
+        """Return SQL that is true for other users' rows that count the person as a supporter; it is never null."""
         if "supporters" not in spec.schema.names:
             return "false"
         return f"coalesce(list_has_any(string_split(supporters, ','), {self._voices()}), false)"
 
     def kept_columns(self, spec: TableSpec) -> str:
-        """SQL of a kept row's columns: as they are, but without the person among the supporters."""
+        """Return SQL of a kept row's columns, without the person among the supporters."""
         if "supporters" not in spec.schema.names:
             return "*"
-        # As the gate writes it: null where nobody but the row's own subject is left.
+        # As the gate writes it: null where only the row's own subject is left.
         others = f"list_filter(string_split(supporters, ','), lambda voice: voice NOT IN {self._voices('()')})"
         cleaned = f"CASE WHEN len({others}) > 1 THEN array_to_string({others}, ',') END"
         return f"* REPLACE (CASE WHEN {self.mention(spec)} THEN {cleaned} ELSE supporters END AS supporters)"
@@ -125,14 +125,14 @@ class Traces:
         return f"{brackets[0]}{voices}{brackets[1]}"
 
 
-def find_traces(
+def find_person_keys(
     lake: Lake,
     tables: ApplicationTables,
     landing: ErasableLanding,
     user_id: str,
     was_erased: Callable[[str], bool] = lambda _: False,
-) -> Traces:
-    """Find everything that a person left.
+) -> PersonKeys:
+    """Find the keys of everything that a person left.
 
     Args:
         lake: the application's tables.
@@ -166,8 +166,8 @@ def find_traces(
         return _closed(connection, user_id)
 
 
-def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> Traces:
-    """The rule at the top of this module, over the table `seen`."""
+def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> PersonKeys:
+    """Apply the rule at the top of this module to the table `seen`."""
     user = quoted(user_id)
     is_other = f"coalesce(user_id, '') NOT IN ('', {user})"
     connection.execute(f"CREATE TEMP TABLE own AS FROM seen WHERE user_id = {user} OR event_id IN (FROM again)")
@@ -189,7 +189,7 @@ def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> Traces:
         frozenset(each for (each,) in connection.execute(f"FROM {name}").fetchall())
         for name in ("events", "predictions", "threads")
     )
-    return Traces(user_id, events, predictions, threads)
+    return PersonKeys(user_id, events, predictions, threads)
 
 
 def _landed_keys(landing: ErasableLanding, kind: EventKind) -> Iterator[pa.Table]:

@@ -2,8 +2,8 @@
 
 Per tag: the snapshot is rewritten on a branch, the next revision of the export is prepared, what is about to change is
 noted for the receipt, work in progress goes, the revision becomes visible, the tag moves. A run that was killed before
-the revision was visible finds the person's rows in the export and does it all again; killed after it, whoever comes
-next moves the tag. A version whose tag holds nothing of the person is revised in the same way, but for the tag.
+the revision was visible finds the person's rows in the export and does it all again; killed after it, the next
+erasure moves the tag. A version whose tag holds nothing of the person is revised in the same way, but for the tag.
 """
 
 import os
@@ -17,17 +17,17 @@ import msgspec
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure._revisions import (
     PreparedRevision,
+    count_exported_rows,
     drop_older_revisions,
     erase_scored_rows,
-    exported_rows_of,
     prepare_revision,
 )
-from flywheel_assets.lake.erasure.person_keys import Traces
-from flywheel_assets.lake.erasure.rows import Partition, find_rows, kept_file, total
+from flywheel_assets.lake.erasure.person_keys import PersonKeys
+from flywheel_assets.lake.erasure.rows import Partition, count_rows, find_rows, write_kept_rows
 from flywheel_assets.lake.storage.files import replace_file
-from flywheel_assets.lake.tables.lake import Lake, swept_files_told
+from flywheel_assets.lake.tables.lake import Lake, translate_swept_files
 from flywheel_assets.lake.tables.specs import TableSpec
-from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.lake.versions.pins import encode_pin
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class ErasedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """What an erasure changed in one tagged version: it was frozen, and is not what it was."""
+    """The changes that an erasure made in one tagged version."""
 
     tag: str
     snapshot_before: int
@@ -50,12 +50,12 @@ class ErasedVersion(msgspec.Struct, frozen=True, kw_only=True):
     trained: bool = False
     """A model was trained on rows that are gone: train another, or take it out of service."""
     training_dropped: bool = False
-    """It was trained on rows that are gone, and nobody had scored it: the training went, and is made again."""
+    """It was trained on rows that are gone, and not scored yet: its training was deleted, and is made again."""
     copies: list[str] = []
-    """Where exports of it went; nobody but their owners can erase those."""
+    """Destinations of its exports; only their owners can erase those."""
 
     def after(self, known: "ErasedVersion | None") -> "ErasedVersion":
-        """The same with what an earlier attempt had noted of it, whether that attempt came to change it or not."""
+        """Merge with what an earlier attempt noted, whether that attempt came to change the version or not."""
         if known is None:
             return self
         merged = msgspec.structs.replace(
@@ -84,7 +84,7 @@ def erase_versions(
     lake: Lake,
     gold: TableSpec,
     versions: Versions,
-    traces: Traces,
+    person: PersonKeys,
     erasure: str,
     stamp: RunStamp,
     on_changing: Callable[[ErasedVersion], None],
@@ -96,28 +96,30 @@ def erase_versions(
         lake: the application's tables.
         gold: the table whose tags are versions.
         versions: the application's versions.
-        traces: of the person.
+        person: keys of what the person left.
         erasure: id of the erasure, for manifests.
         stamp: who writes.
-        on_changing: is told of each version before it changes; afterwards nothing shows that it was changed now.
-        on_scores: is told of each file of scores, by its sha256, how many rows it is about to lose.
+        on_changing: gets each version before it changes; afterwards nothing shows that it was changed now.
+        on_scores: gets the sha256 of each file of scores and how many rows it is about to lose.
     """
-    for name in sorted(tags(lake, gold)):
+    for name in sorted(list_tags(lake, gold)):
         folder = versions.folder(name) if version_number(name) else None
         exported = folder if folder is not None and folder.export.exists() else None
         if exported is not None:
             drop_older_revisions(exported)
-        before = _after_killed_move(lake, gold, name, exported)
-        keys = _keys(lake, gold, traces, before)
-        found = find_rows(lake, gold, traces, before)
+        before = _finish_killed_move(lake, gold, name, exported)
+        keys = _keys(lake, gold, person, before)
+        found = find_rows(lake, gold, person, before)
         exported_rows = 0
         if exported is not None:
-            erase_scored_rows(lake, exported, keys, traces.user_id, on_scores)
-            exported_rows = exported_rows_of(lake, exported, keys)
+            erase_scored_rows(lake, exported, keys, person.user_id, on_scores)
+            exported_rows = count_exported_rows(lake, exported, keys)
         if not found and not exported_rows:
             continue
-        after = _rewritten(lake, gold, traces, name, before, list(found), stamp) if found else before
-        version = ErasedVersion(tag=name, snapshot_before=before, snapshot_after=after, gold_rows_removed=total(found))
+        after = _rewrite_snapshot(lake, gold, person, name, before, list(found), stamp) if found else before
+        version = ErasedVersion(
+            tag=name, snapshot_before=before, snapshot_after=after, gold_rows_removed=count_rows(found)
+        )
         if exported is not None:
             pin = read_pin(exported)
             pinned = sum(each.rows for (day, _), each in found.items() if day.isoformat() in pin.days)
@@ -138,15 +140,15 @@ def erase_versions(
         _move_tag(lake, gold, name, after)
 
 
-def _after_killed_move(lake: Lake, gold: TableSpec, name: str, exported: VersionFolder | None) -> int:
-    """The snapshot of a tag, moved first where an erasure, of whomever, was killed when its revision was visible."""
+def _finish_killed_move(lake: Lake, gold: TableSpec, name: str, exported: VersionFolder | None) -> int:
+    """Return the snapshot of a tag; finish moving the tag first where a killed erasure had published its revision."""
     references = lake.table(gold).metadata.refs
     before, branch = references[name].snapshot_id, references.get(_branch(name))
     if branch is None:
         return before
     is_revised = exported is not None and read_manifest(exported.export).snapshot_id == branch.snapshot_id
     if not is_revised and branch.snapshot_id != before:
-        # Made anew from the tag: it may be without the rows of somebody else.
+        # It is made again from the tag: it may be without the rows of another person.
         return before
     if exported is not None:
         _move_pin(exported, branch.snapshot_id)
@@ -155,7 +157,7 @@ def _after_killed_move(lake: Lake, gold: TableSpec, name: str, exported: Version
 
 
 def _with_export(version: ErasedVersion, folder: VersionFolder, revision: PreparedRevision) -> ErasedVersion:
-    """With what the prepared revision will change, and what becomes of a model that was trained on rows that go."""
+    """Add what the prepared revision will change, and what happens to a model that was trained on erased rows."""
     removed = revision.revised.rows_removed
     trained = folder.is_trained and any(removed.get(which, 0) for which in (ExportSet.TRAIN, ExportSet.ACCEPTED))
     # While it is in this folder only it can be made again.
@@ -172,7 +174,7 @@ def _with_export(version: ErasedVersion, folder: VersionFolder, revision: Prepar
 
 
 def _drop_training(folder: VersionFolder) -> None:
-    # By one rename first: a trainer takes half a folder for somebody else's. To a name of its own: what an erasure that
+    # By one rename first: a trainer takes half a folder for another run's. To a name of its own: what an erasure that
     # was killed has left there would be in the way.
     retired = folder.training.with_name(f".{folder.training.name}.{secrets.token_hex(8)}")
     os.rename(folder.training, retired)
@@ -190,36 +192,36 @@ def _move_pin(folder: VersionFolder, snapshot_id: int) -> None:
     replace_file(folder.pin, encode_pin(moved))
 
 
-def _keys(lake: Lake, gold: TableSpec, traces: Traces, snapshot_id: int) -> set[str]:
-    """Keys of the person's examples in one snapshot of gold."""
+def _keys(lake: Lake, gold: TableSpec, person: PersonKeys, snapshot_id: int) -> set[str]:
+    """Find the keys of the person's examples in one snapshot of gold."""
     key = "pair_id" if "pair_id" in gold.schema.names else "prediction_id"
     with lake.connect() as connection:
-        traces.register(connection)
+        person.register(connection)
         lake.register(connection, gold, None, view="whole", snapshot_id=snapshot_id)
-        found = connection.execute(f"SELECT DISTINCT {key} FROM whole WHERE {traces.condition(gold)}").fetchall()
+        found = connection.execute(f"SELECT DISTINCT {key} FROM whole WHERE {person.condition(gold)}").fetchall()
     examples = {each for (each,) in found}
     # A classification version is judged on rows that no example table holds: all predictions of later weeks.
-    return examples if key == "pair_id" else examples | traces.prediction_ids
+    return examples if key == "pair_id" else examples | person.prediction_ids
 
 
 def _branch(tag: str) -> str:
     return f"erasing_{tag}"
 
 
-def _rewritten(
+def _rewrite_snapshot(
     lake: Lake,
     spec: TableSpec,
-    traces: Traces,
+    person: PersonKeys,
     name: str,
     snapshot_id: int,
     partitions: list[Partition],
     stamp: RunStamp,
 ) -> int:
-    """A snapshot like the tagged one without the person's rows, kept by a branch; returns its id."""
+    """Write the tagged snapshot without the person's rows, on a branch; return the new snapshot's id."""
     from flywheel_assets.lake.tables.iceberg import swap_files
 
     branch = _branch(name)
-    files = {day: kept_file(lake, spec, traces, (day, stage), snapshot_id) for day, stage in partitions}
+    files = {day: write_kept_rows(lake, spec, person, (day, stage), snapshot_id) for day, stage in partitions}
     placed: list[str] = []
 
     def rewrite(table: "Table") -> None:
@@ -227,7 +229,7 @@ def _rewritten(
             table.manage_snapshots().remove_branch(branch).commit()
         table.manage_snapshots().create_branch(snapshot_id, branch).commit()
         placed.extend(lake.place(table, path) for path in [path for path in files.values() if path][len(placed) :])
-        with swept_files_told(spec):
+        with translate_swept_files(spec):
             swap_files(table, lake.partition_filter(spec, list(files)), placed, stamp.properties(), branch)
 
     return lake.commit(spec, rewrite).metadata.refs[branch].snapshot_id

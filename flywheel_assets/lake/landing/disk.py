@@ -8,12 +8,17 @@ A segment becomes visible by one atomic rename. The first reader that comes late
 end *closes* it: from then on the day is exactly the files that `_CLOSED.json` lists. A segment that turns up later is
 moved to the day on which it was found, by a reader of the closed day or by the sweep that comes before every ingest, so
 nothing acknowledged is lost and no closed day changes.
+
+Only an erasure replaces segments. Their new content lies next to them as `<segment>.jsonl.erasing`, which no reader
+looks at; then the closing is replaced, then each takes its final name. Killed in between, every reader refuses the day
+(its closing describes files that are not there yet) until the next erasure finishes it, before anything else.
 """
 
+import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -25,15 +30,19 @@ from time import sleep as time_sleep
 import msgspec
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError, OpenSegmentError
-from flywheel_assets.lake.storage.files import file_sha256, sync_folder, write_once
+from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, write_once
 
 CLOSING_DELAY = timedelta(minutes=15)
 CLOSED_FILE = "_CLOSED.json"
 UNREADABLE_FOLDER = "_unreadable"
-"""In the landing folder: messages from a broker that nobody could read, as they came."""
+"""In the landing folder: messages from a broker that could not be read, as they came."""
 _ABOUT_TO_CLOSE = timedelta(minutes=5)
 """Clocks differ, and rewriting a segment takes a while."""
+_BUILDING = ".erasing"
 _DAY_DIR = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})$")
+
+IsGone = Callable[[bytes], bool]
+"""Whether a landed line is to be erased."""
 
 
 class EventKind(StrEnum):
@@ -73,6 +82,37 @@ class LandedDay:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """How many object versions were deleted for good, and key and id of those that S3 did not let us delete."""
+
+    versions: int = 0
+    refused: frozenset[tuple[str, str]] = frozenset()
+
+    def __add__(self, other: "Removal") -> "Removal":
+        return Removal(self.versions + other.versions, self.refused | other.refused)
+
+
+@dataclass(frozen=True)
+class DiskLanding:
+    """The landing zone of all applications in one folder."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """Return the folder, for messages."""
+        return str(self.root)
+
+    def zone(self, application: str, kind: EventKind) -> "LandingZone":
+        """Return the part of one application and kind of event."""
+        return LandingZone(self.root, application, kind)
+
+    def folder(self, application: str) -> Path:
+        """Return the folder that holds an application's events."""
+        return self.root / application
+
+
+@dataclass(frozen=True)
 class LandingZone:
     """The landing folder of one application and kind of event."""
 
@@ -82,20 +122,20 @@ class LandingZone:
 
     @property
     def folder(self) -> Path:
-        """Holds the day folders and the open segments."""
+        """Return the folder that holds the day folders and the open segments."""
         return self.root / self.application / self.kind
 
     @property
     def open_folder(self) -> Path:
-        """Where segments are written until they are sealed; the same file system, so that a rename is atomic."""
+        """Return the folder of unsealed segments; it is on the same file system, so that a rename is atomic."""
         return self.folder / "_open"
 
     def day_folder(self, day: date) -> Path:
-        """Where the sealed segments of one received day lie."""
+        """Return the folder of the sealed segments of one received day."""
         return self.folder / f"received_date={day.isoformat()}"
 
     def publish(self, open_segment: Path, day: date) -> Path:
-        """Make a complete, fsynced segment visible under `day` by one atomic rename; returns its final path."""
+        """Make a complete, fsynced segment visible under `day` by one atomic rename; return its final path."""
         folder = self.day_folder(day)
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +146,7 @@ class LandingZone:
         return final
 
     def days(self) -> list[date]:
-        """Every received day that has a folder, ascending."""
+        """Return every received day that has a folder, ascending."""
         if not self.folder.is_dir():
             return []
         matches = (_DAY_DIR.search(entry.name) for entry in self.folder.iterdir())
@@ -128,15 +168,15 @@ class LandingZone:
                 day=day,
                 paths=tuple(folder / segment.name for segment in closing.segments),
                 is_closed=True,
-                content_hash=content_digest([(segment.name, segment.sha256) for segment in closing.segments]),
+                content_hash=digest_content([(segment.name, segment.sha256) for segment in closing.segments]),
             )
         paths = tuple(sorted(folder.glob("*.jsonl")))
-        return LandedDay(day, paths, False, content_digest([(path.name, path.stat().st_size) for path in paths]))
+        return LandedDay(day, paths, False, digest_content([(path.name, path.stat().st_size) for path in paths]))
 
     def republish_late(self, now: datetime) -> list[Path]:
-        """Move every segment that is late for its closed day to today, whoever reads those days; returns new paths.
+        """Move every segment that is late for its closed day to today; return the new paths.
 
-        A capture process that stalled over the closing renames its segment into a day that nobody has a reason to
+        A capture process that stalled over the closing renames its segment into a day that no run has a reason to
         read again. Costs one listing per day folder.
         """
         moved: list[Path] = []
@@ -148,9 +188,24 @@ class LandingZone:
         return moved
 
     @contextmanager
-    def fetched(self, landed: LandedDay, scratch: Path) -> Iterator[Sequence[Path]]:
-        """The day's segments as files of this machine, which they are already."""
+    def fetch(self, landed: LandedDay, scratch: Path) -> Iterator[Sequence[Path]]:
+        """Give the day's segments, which are files of this machine already."""
         yield landed.paths
+
+    def copies(self, scratch: Path) -> Iterator[Path]:
+        """Yield every sealed segment, oldest day first."""
+        for day in self.days():
+            yield from sorted(self.day_folder(day).glob("*.jsonl"))
+
+    def rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_DayRewrite", None, None]:
+        """Yield every day as one unit to replace, after finishing what a killed erasure has left there."""
+        for day in self.days():
+            _finish(self.day_folder(day), is_whole=False)
+            yield _DayRewrite(day, self.day_folder(day))
+
+    def delete_old_versions(self, is_gone: IsGone) -> Removal:
+        """Delete nothing: a disk keeps no versions."""
+        return Removal()
 
     def _close(self, day: date, now: datetime) -> Closing:
         folder = self.day_folder(day)
@@ -191,10 +246,115 @@ class LandingZone:
         return moved
 
 
+class Spool(LandingZone):
+    """The folder where segments wait for their shipment to S3; no run reads days from it.
+
+    A shipper may take a segment at any moment. Each is replaced by itself, under the lock that shippers hold while they
+    read one.
+    """
+
+    def rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_SpooledRewrite", None, None]:
+        """Yield every segment as a unit of its own, locked until the next is asked for."""
+        for day in self.days():
+            folder = self.day_folder(day)
+            for path in sorted(folder.glob("*.jsonl")):
+                try:
+                    descriptor = os.open(path, os.O_RDONLY)
+                except FileNotFoundError:
+                    continue  # shipped since it was listed
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                    if path.exists():
+                        yield _SpooledRewrite(day, folder, path)
+                finally:
+                    os.close(descriptor)
+            for building in folder.glob(f"*{_BUILDING}"):
+                building.unlink()  # of a run that was killed
+
+
+@dataclass(frozen=True)
+class _DayRewrite:
+    """The sealed segments of one day; see `protocol.Rewrite`."""
+
+    day: date
+    folder: Path
+
+    @property
+    def is_open(self) -> bool:
+        return not (self.folder / CLOSED_FILE).exists()
+
+    def segments(self) -> Iterator[tuple[str, Path, Path]]:
+        for path in sorted(self.folder.glob("*.jsonl")):
+            yield path.name, path, path.with_name(path.name + _BUILDING)
+
+    def replace(self, kept: Mapping[str, Path], erasure: str) -> Removal:
+        if kept:
+            _seal(self.folder, set(kept), erasure)
+            _finish(self.folder, is_whole=True)
+        return Removal()
+
+
+@dataclass(frozen=True)
+class _SpooledRewrite(_DayRewrite):
+    """One segment that waits for its shipment; one without a line left is deleted."""
+
+    path: Path
+
+    @property
+    def is_open(self) -> bool:
+        return False
+
+    def segments(self) -> Iterator[tuple[str, Path, Path]]:
+        yield self.path.name, self.path, self.path.with_name(self.path.name + _BUILDING)
+
+    def replace(self, kept: Mapping[str, Path], erasure: str) -> Removal:
+        for building in kept.values():
+            os.replace(building, self.path)
+            if not self.path.stat().st_size:
+                self.path.unlink()
+            sync_folder(self.folder)
+        return Removal()
+
+
+def _finish(folder: Path, *, is_whole: bool) -> None:
+    """Give rewritten segments of a day their final names; remove those that are incomplete or not described."""
+    building = sorted(folder.glob(f"*{_BUILDING}"))
+    if not building:
+        return
+    closed = folder / CLOSED_FILE
+    listed = {segment.name: segment.sha256 for segment in read_closing(closed).segments} if closed.exists() else {}
+    for path in building:
+        final = path.with_name(path.name.removesuffix(_BUILDING))
+        expected = listed.get(final.name)
+        # Of an open day, or late for a closed one, nothing says what it should hold: after a crash such a segment is
+        # rewritten from the old one.
+        if is_whole if expected is None else expected == file_sha256(path):
+            os.replace(path, final)
+        else:
+            path.unlink()
+    sync_folder(folder)
+
+
+def _seal(folder: Path, names: set[str], erasure: str) -> None:
+    """Describe the rewritten segments in the closing of a closed day."""
+    closed = folder / CLOSED_FILE
+    if not closed.exists():
+        return
+    closing = read_closing(closed)
+    segments = [_describe(folder, segment) if segment.name in names else segment for segment in closing.segments]
+    updated = Closing(closing.closed_at, segments, [*closing.erasures, erasure])
+    replace_file(closed, msgspec.json.encode(updated))
+
+
+def _describe(folder: Path, segment: Segment) -> Segment:
+    path = folder / f"{segment.name}{_BUILDING}"
+    return Segment(segment.name, path.stat().st_size, file_sha256(path))
+
+
 def wait_until_sealed(
     root: Path, application: str, timeout_s: float, sleep: Callable[[float], None] = time_sleep
 ) -> bool:
-    """Wait until no capture process holds an open segment with events of `application`; False when it took too long."""
+    """Wait until no capture process holds an open segment of `application`; return False when it took too long."""
     deadline = monotonic() + timeout_s
     folders = [LandingZone(root, application, kind).open_folder for kind in EventKind]
     while any(path.stat().st_size for folder in folders for path in folder.glob("*.jsonl")):
@@ -210,7 +370,7 @@ def read_closing(closed_file: Path) -> Closing:
 
 
 def _segments(folder: Path) -> list[Segment]:
-    """The sealed files of a day that nobody has closed; one that vanishes was moved by a reader who closed the day."""
+    """List the sealed files of an open day; one that vanishes was moved by a reader who closed the day."""
     segments = []
     for path in sorted(folder.glob("*.jsonl")):
         with suppress(FileNotFoundError):
@@ -219,12 +379,12 @@ def _segments(folder: Path) -> list[Segment]:
 
 
 def closing_time(day: date) -> datetime:
-    """From when on the first reader closes the day."""
+    """Return the time from which on the first reader closes the day."""
     return datetime.combine(day + timedelta(days=1), time(), UTC) + CLOSING_DELAY
 
 
 def refuse_while_closing(day: date, now: datetime) -> None:
-    """Segments of an open day are not rewritten in the minutes in which a reader may list and close it.
+    """Refuse to rewrite an open day in the minutes in which a reader may list and close it.
 
     Raises:
         OpenSegmentError: it is that time; says when it is over.
@@ -234,6 +394,6 @@ def refuse_while_closing(day: date, now: datetime) -> None:
         raise OpenSegmentError(f"landing day {day} is about to close: repeat after {closes:%H:%M} UTC")
 
 
-def content_digest(parts: list[tuple[str, object]]) -> str:
-    """What a day's content is known by."""
+def digest_content(parts: list[tuple[str, object]]) -> str:
+    """Return the content hash of a day, from its segments' names and sizes or hashes."""
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

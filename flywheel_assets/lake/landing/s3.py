@@ -7,20 +7,33 @@ Every object is created by a PUT with `IfNoneMatch`, whole or not at all. The ha
 closed from its listing alone, and shows a reader that it has what was published. A closing is the one object of its
 name: of two readers who close a day at the same moment one is refused and reads the other's list.
 
-S3 must know conditional writes (AWS does since 2024, MinIO and moto as well).
+Only an erasure replaces segments. A rewritten one is a new object. Of a closed day:
+
+1. `_CLOSED.json` names old and new objects as `erasing`: what is not listed there as a segment is no part of the day,
+   and no reader takes it for late;
+2. the new objects are created;
+3. `_CLOSED.json` lists the new ones instead of the old ones, and names the erasure;
+4. the old ones are deleted, and `erasing` is emptied.
+
+Each `_CLOSED.json` replaces the one that was seen, or nothing. Killed anywhere, the day can be read, and the next
+erasure goes on from the list that holds. Of an open day the new object is created, then the old one deleted; a day that
+closes in between lists both, and the lake keeps the first receipt of every event.
+
+A bucket that keeps versions keeps what is deleted. There objects are deleted version by version, and those that were
+deleted before by others (late segments, retention) are searched as well. What S3 refuses to delete is counted.
 """
 
-import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import partial
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -29,28 +42,25 @@ from flywheel_assets.lake.landing.disk import (
     CLOSED_FILE,
     Closing,
     EventKind,
+    IsGone,
     LandedDay,
+    Removal,
     Segment,
     closing_time,
-    content_digest,
+    digest_content,
 )
 from flywheel_assets.lake.storage.files import file_sha256
-from flywheel_assets.lake.storage.outages import s3_answer
+from flywheel_assets.lake.storage.s3 import Bucket, ObjectVersion, ReplacedError
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-_DOWNLOADS = 8
+_AT_ONCE = 8
+"""Downloads."""
 _MOST_CLOSINGS = 10
 _SEGMENT = re.compile(r"([^/]+)\.([0-9a-f]{64})\.jsonl")
 _DAY = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})/$")
-_TAKEN = frozenset({"PreconditionFailed", "412"})
-_ABSENT = frozenset({"NoSuchKey", "404"})
 
 
 def stem_of(name: str) -> str | None:
-    """What a segment was called on the disk that it came from, by its name or key here; None: it is no segment."""
+    """Return the name that a segment had on the disk it came from; None where the key is no segment's."""
     match = _SEGMENT.fullmatch(name.rpartition("/")[2])
     return match[1] if match else None
 
@@ -65,7 +75,7 @@ class ObjectLanding:
 
     @classmethod
     def at(cls, uri: str, client: Any) -> "ObjectLanding":
-        """The landing zone at `s3://bucket/prefix`.
+        """Return the landing zone at `s3://bucket/prefix`.
 
         Raises:
             SettingsError: it is no such URI.
@@ -75,14 +85,22 @@ class ObjectLanding:
             raise SettingsError(f"FLYWHEEL_LANDING_S3 is {uri!r}; valid: s3://BUCKET or s3://BUCKET/PREFIX")
         return cls(client, match[1], (match[2] or "").strip("/"))
 
+    @property
+    def name(self) -> str:
+        """Return the bucket, for messages."""
+        return f"s3://{self.bucket}"
+
+    def folder(self, application: str) -> None:
+        """Return None: no folder of this machine holds the events."""
+
     def zone(self, application: str, kind: EventKind) -> "ObjectLandingZone":
-        """The part of one application and kind of event."""
+        """Return the part of one application and kind of event."""
         return ObjectLandingZone(self, "/".join(filter(None, (self.prefix, application, kind))))
 
 
 @dataclass(frozen=True)
 class SealedDay:
-    """A day's closing, and which of its contents it is: whoever replaces it must have seen this one."""
+    """A day's closing and its ETag, which a writer that replaces it must have seen."""
 
     closing: Closing
     etag: str
@@ -95,8 +113,15 @@ class ObjectLandingZone:
     landing: ObjectLanding
     folder: str
 
+    @cached_property
+    def store(self) -> Bucket:
+        """Return the bucket, with the errors of the landing zone."""
+        check = "FLYWHEEL_LANDING_S3 and the rights"
+        landing = self.landing
+        return Bucket(landing.client, landing.bucket, self.uri(self.folder), check, LandingUnavailableError)
+
     def publish(self, segment: Path, day: date) -> str:
-        """Make a complete local segment visible under `day`; returns its name there. Again is harmless.
+        """Make a complete local segment visible under `day`; return its name there. A repetition is harmless.
 
         Raises:
             LandingUnavailableError: S3 does not answer; whether the segment is there is not known.
@@ -109,28 +134,28 @@ class ObjectLandingZone:
         return name
 
     def days(self) -> list[date]:
-        """Every received day that has a segment or a closing, ascending."""
-        pages = self._pages(Prefix=f"{self.folder}/", Delimiter="/")
+        """Return every received day that has a segment or a closing, ascending."""
+        pages = self.store.pages("list_objects_v2", Prefix=f"{self.folder}/", Delimiter="/")
         prefixes = [found["Prefix"] for page in pages for found in page.get("CommonPrefixes", [])]
         matches = (_DAY.search(prefix) for prefix in prefixes)
         return sorted(date.fromisoformat(match[1]) for match in matches if match)
 
     def read(self, day: date, now: datetime) -> LandedDay:
-        """List one day, closing it first when its time has come; see `fetched` for its content.
+        """List one day, closing it first when its time has come; see `fetch` for its content.
 
         Raises:
             ClosedDayError: a listed segment's size changed since the closing.
             LandingRetiredError: listed segments are gone; the day's table partition must be left untouched.
             LandingUnavailableError: S3 does not answer.
         """
-        closing, segments = self._listed(day)
+        closing, segments = self._list_day(day)
         if closing is None and now < closing_time(day):
             names = tuple(Path(segment.name) for segment in segments)
-            return LandedDay(day, names, False, content_digest([(each.name, each.bytes) for each in segments]))
+            return LandedDay(day, names, False, digest_content([(each.name, each.bytes) for each in segments]))
         if closing is None:
             self._create(self.key(day, CLOSED_FILE), msgspec.json.encode(Closing(closed_at=now, segments=segments)))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
-            closing, segments = self._listed(day)
+            closing, segments = self._list_day(day)
             assert closing is not None
         self._verify(day, closing, segments)
         self._republish_late_segments(day, closing, segments, now)
@@ -138,11 +163,11 @@ class ObjectLandingZone:
             day=day,
             paths=tuple(Path(segment.name) for segment in closing.segments),
             is_closed=True,
-            content_hash=content_digest([(segment.name, segment.sha256) for segment in closing.segments]),
+            content_hash=digest_content([(segment.name, segment.sha256) for segment in closing.segments]),
         )
 
     def republish_late(self, now: datetime) -> list[str]:
-        """Move every segment that is late for its closed day to today; returns their names. One listing per day."""
+        """Move every segment that is late for its closed day to today; return their names. Lists each day once."""
         moved: list[str] = []
         for day in self.days():
             segments = self.segments(day)
@@ -152,8 +177,8 @@ class ObjectLandingZone:
         return moved
 
     @contextmanager
-    def fetched(self, landed: LandedDay, scratch: Path) -> Iterator[list[Path]]:
-        """Verified local copies of a day's segments, in order, for as long as the block runs.
+    def fetch(self, landed: LandedDay, scratch: Path) -> Iterator[list[Path]]:
+        """Give verified local copies of a day's segments, in order, for as long as the block runs.
 
         Raises:
             ClosedDayError: an object does not hold what its name says.
@@ -168,11 +193,11 @@ class ObjectLandingZone:
                 closing = self._closing(landed.day)
                 if landed.is_closed and closing is not None and name in {each.name for each in closing.segments}:
                     raise
-                where = self.shown(self.key(landed.day, name))
+                where = self.uri(self.key(landed.day, name))
                 raise LandingUnavailableError(f"{where} was rewritten since the day was listed; run it again") from None
 
         scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=scratch, prefix="landing-") as folder, ThreadPoolExecutor(_DOWNLOADS) as threads:
+        with TemporaryDirectory(dir=scratch, prefix="landing-") as folder, ThreadPoolExecutor(_AT_ONCE) as threads:
             names = [path.name for path in landed.paths]
             yield list(threads.map(fetch, names))
 
@@ -187,15 +212,110 @@ class ObjectLandingZone:
         key = self.key(day, name)
         content = self._content(key)
         if content is None:
-            raise LandingRetiredError(f"{self.shown(key)} is gone since the day was listed; restore it")
+            raise LandingRetiredError(f"{self.uri(key)} is gone since the day was listed; restore it")
         target.write_bytes(content)
         match = _SEGMENT.fullmatch(name)
         if match is None or file_sha256(target) != match[2]:
-            raise ClosedDayError(f"{self.shown(key)} does not hold what its name says: restore the object")
+            raise ClosedDayError(f"{self.uri(key)} does not hold what its name says: restore the object")
         return target
 
-    def _listed(self, day: date) -> tuple[Closing | None, list[Segment]]:
-        """The day's closing and the segments that lay there while it was this one.
+    def copies(self, scratch: Path) -> Iterator[Path]:
+        """Yield every segment, oldest day first, then versions of deleted ones; each until the next is asked for.
+
+        Raises:
+            ClosedDayError: an object does not hold what its name says.
+            LandingUnavailableError: S3 does not answer.
+        """
+        with _work_folder(scratch) as work:
+            for day in self.days():
+                for _, path in self._downloads(day, [segment.name for segment in self.segments(day)], work):
+                    yield path
+            for version in self._old_versions():
+                path = work / "version.jsonl"
+                path.write_bytes(self._version_content(version))
+                yield path
+
+    def rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_DayRewrite", None, None]:
+        """Yield every day as one unit to replace, closed first when its time has come.
+
+        Raises:
+            ClosedDayError: an object does not hold what its name says.
+            LandingUnavailableError: S3 does not answer, or another writer changed a closing.
+            SettingsError: we may not read, write or delete there.
+        """
+        keeps_versions = self.store.keeps_versions()
+        # Today comes last, and whether it was there or not: readers move late segments of other days to it.
+        for day in sorted({*self.days(), clock().date()}):
+            sealed = self.find_closing(day)
+            if sealed is None and clock() >= closing_time(day):
+                self.read(day, clock())
+                sealed = self.find_closing(day)
+            with _work_folder(scratch) as work:
+                yield _DayRewrite(self, day, sealed, work, keeps_versions)
+
+    def delete_old_versions(self, is_gone: IsGone) -> Removal:
+        """Delete kept versions of deleted segments that hold a line to erase."""
+        done = Removal()
+        for version in self._old_versions():
+            if any(map(is_gone, BytesIO(self._version_content(version)))):
+                done += self._delete_version(version)
+        return done
+
+    def remove(self, day: date, name: str, *, keeps_versions: bool) -> Removal:
+        """Delete an object, and every version of it where the bucket keeps them."""
+        key, done = self.key(day, name), Removal()
+        if keeps_versions:
+            # The oldest first: deleting the newest would bring the one before it back.
+            for version in reversed(self.store.versions(key)):
+                if version.key == key and not version.is_marker:
+                    done += self._delete_version(version)
+            if not done.refused:
+                return done
+        self.store.delete(key)
+        return done
+
+    def _delete_version(self, version: ObjectVersion) -> Removal:
+        try:
+            self.store.delete(version.key, version.id)
+        except SettingsError:
+            # No right to delete versions, or a lock on them: the receipt tells who can.
+            return Removal(refused=frozenset({(version.key, version.id)}))
+        return Removal(1)
+
+    def _old_versions(self) -> Iterator[ObjectVersion]:
+        """Yield versions of segments that no longer are their objects' content."""
+        if self.store.keeps_versions():
+            for version in self.store.versions(f"{self.folder}/"):
+                if not version.is_latest and not version.is_marker and stem_of(version.key):
+                    yield version
+
+    def _version_content(self, version: ObjectVersion) -> bytes:
+        found = self.store.read(version.key, version.id)
+        if found is None:
+            raise LandingUnavailableError(f"a version of {self.uri(version.key)} is gone; repeat the command")
+        return found[0]
+
+    def _downloads(self, day: date, names: list[str], work: Path) -> Iterator[tuple[str, Path]]:
+        """Yield name and local copy of segments; one that others moved to today, or replaced, is left out."""
+
+        def fetch(name: str) -> Path | None:
+            try:
+                return self.download(day, name, work / name)
+            except LandingRetiredError:
+                return None
+
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            with ThreadPoolExecutor(_AT_ONCE) as threads:
+                found = list(threads.map(fetch, some))
+            for name, path in zip(some, found, strict=True):
+                if path is not None:
+                    yield name, path
+                    # Kept, they would be a copy of the bucket on this disk.
+                    path.unlink()
+
+    def _list_day(self, day: date) -> tuple[Closing | None, list[Segment]]:
+        """Return the day's closing and the segments that lay there while it was this one.
 
         Raises:
             LandingUnavailableError: others replaced it again and again.
@@ -209,40 +329,33 @@ class ObjectLandingZone:
             if closing is None or there == listed or self._closing(day) == closing:
                 return closing, segments
             # An erasure came between the two: by the older list its new objects are late, and its old ones missing.
-        raise LandingUnavailableError(f"{self.shown(self.key(day, ''))} is being rewritten; repeat the command")
+        raise LandingUnavailableError(f"{self.uri(self.key(day, ''))} is being rewritten; repeat the command")
 
     def _closing(self, day: date) -> Closing | None:
-        sealed = self.sealed(day)
+        sealed = self.find_closing(day)
         return None if sealed is None else sealed.closing
 
-    def sealed(self, day: date) -> "SealedDay | None":
-        """The day's closing and which one it is; None while the day is open."""
-        found = self._object(self.key(day, CLOSED_FILE))
+    def find_closing(self, day: date) -> "SealedDay | None":
+        """Return the day's closing with its ETag; None while the day is open."""
+        found = self.store.read(self.key(day, CLOSED_FILE))
         return None if found is None else SealedDay(msgspec.json.decode(found[0], type=Closing), found[1])
 
     def replace_closing(self, day: date, closing: Closing, seen: str) -> str:
-        """Put another closing in the place of the one with the ETag `seen`; returns the new one's.
+        """Replace the closing with the ETag `seen`; return the new one's ETag.
 
         Raises:
             LandingUnavailableError: it is not the one that was seen.
         """
-        landing, key, body = self.landing, self.key(day, CLOSED_FILE), msgspec.json.encode(closing)
+        key = self.key(day, CLOSED_FILE)
         try:
-            answer = self.call(
-                lambda: landing.client.put_object(Bucket=landing.bucket, Key=key, Body=body, IfMatch=seen), _TAKEN
-            )
-        except KeyError:
-            # The client asks again where an answer was lost, and is then refused because of its own first request.
-            found = self._object(key)
-            if found is not None and found[0] == body:
-                return found[1]
-            raise LandingUnavailableError(f"{self.shown(key)} was changed meanwhile; repeat the command") from None
-        return str(answer["ETag"])
+            return self.store.replace(key, msgspec.json.encode(closing), seen)
+        except ReplacedError:
+            raise LandingUnavailableError(f"{self.uri(key)} was changed meanwhile; repeat the command") from None
 
     def segments(self, day: date) -> list[Segment]:
-        """The segments that lie under a day now, in name order, listed in its closing or not."""
+        """List the segments that lie under a day now, in name order, whether its closing lists them or not."""
         found = []
-        for page in self._pages(Prefix=self.key(day, "")):
+        for page in self.store.pages("list_objects_v2", Prefix=self.key(day, "")):
             for each in page.get("Contents", []):
                 name = each["Key"].rpartition("/")[2]
                 match = _SEGMENT.fullmatch(name)
@@ -252,7 +365,7 @@ class ObjectLandingZone:
 
     def _verify(self, day: date, closing: Closing, segments: list[Segment]) -> None:
         there = {segment.name: segment for segment in segments}
-        where = self.shown(self.key(day, ""))
+        where = self.uri(self.key(day, ""))
         missing = [segment.name for segment in closing.segments if segment.name not in there]
         if missing:
             raise LandingRetiredError(
@@ -271,7 +384,7 @@ class ObjectLandingZone:
     ) -> list[str]:
         if now.date() <= day:
             # A reader whose clock is behind the one that closed the day would copy a segment onto itself and then
-            # delete it: whoever knows the time moves it.
+            # delete it: a reader that knows the time moves it.
             return []
         listed = {segment.name for segment in closing.segments} | set(closing.erasing)
         late = [segment.name for segment in segments if segment.name not in listed]
@@ -280,48 +393,102 @@ class ObjectLandingZone:
             content = self._content(self.key(day, name))
             if content is not None:
                 self._create(self.key(now.date(), name), content)
-                self.call(
-                    partial(self.landing.client.delete_object, Bucket=self.landing.bucket, Key=self.key(day, name))
-                )
+                self.store.delete(self.key(day, name))
         return late
 
     def _create(self, key: str, body: Any) -> bool:
-        """Create the object; False where one of its name is there already."""
-        landing = self.landing
-        try:
-            self.call(
-                lambda: landing.client.put_object(Bucket=landing.bucket, Key=key, Body=body, IfNoneMatch="*"), _TAKEN
-            )
-        except KeyError:
-            return False
-        return True
+        return self.store.create(key, body)
 
     def _content(self, key: str) -> bytes | None:
-        found = self._object(key)
+        found = self.store.read(key)
         return None if found is None else found[0]
 
-    def _object(self, key: str) -> tuple[bytes, str] | None:
-        """An object's content and ETag."""
-        landing = self.landing
-        try:
-            answer = self.call(lambda: landing.client.get_object(Bucket=landing.bucket, Key=key), _ABSENT)
-            return self.call(lambda: answer["Body"].read()), str(answer["ETag"])
-        except KeyError:
-            return None
-
-    def _pages(self, **parameters: Any) -> list[dict[str, Any]]:
-        paginator = self.landing.client.get_paginator("list_objects_v2")
-        return self.call(lambda: list(paginator.paginate(Bucket=self.landing.bucket, **parameters)))
-
-    def call(self, request: Callable[[], T], expected: frozenset[str] = frozenset()) -> T:
-        """The answer to a request; `KeyError` for one of the expected refusals, our errors for all other failures."""
-        check = "FLYWHEEL_LANDING_S3 and the rights"
-        return s3_answer(request, self.shown(self.folder), check, expected, LandingUnavailableError)
-
     def key(self, day: date, name: str) -> str:
-        """An object's key in the bucket."""
+        """Return an object's key in the bucket."""
         return f"{self.folder}/received_date={day.isoformat()}/{name}"
 
-    def shown(self, key: str) -> str:
-        """A key as people know it."""
+    def uri(self, key: str) -> str:
+        """Return the `s3://` URI of a key, for messages."""
         return f"s3://{self.landing.bucket}/{key}"
+
+
+@dataclass(frozen=True)
+class _DayRewrite:
+    """The segments of one day; see `protocol.Rewrite` and the order of writes at the top of this module."""
+
+    zone: ObjectLandingZone
+    day: date
+    sealed: SealedDay | None
+    work: Path
+    keeps_versions: bool
+
+    @property
+    def is_open(self) -> bool:
+        return self.sealed is None
+
+    @property
+    def _listed(self) -> set[str]:
+        return {segment.name for segment in self.sealed.closing.segments} if self.sealed else set()
+
+    @property
+    def _unfinished(self) -> set[str]:
+        return set(self.sealed.closing.erasing) - self._listed if self.sealed else set()
+
+    def segments(self) -> Iterator[tuple[str, Path, Path]]:
+        unfinished = self._unfinished
+        names = [segment.name for segment in self.zone.segments(self.day) if segment.name not in unfinished]
+        for name, copy in self.zone._downloads(self.day, names, self.work):
+            # Under its first name, from which its new one is made.
+            folder = self.work / f"{name}.kept"
+            folder.mkdir()
+            yield name, copy, folder / f"{stem_of(name)}.jsonl"
+
+    def replace(self, kept: Mapping[str, Path], erasure: str) -> Removal:
+        rewritten = {name: path if path.stat().st_size else None for name, path in kept.items()}
+        listed = self._listed
+        done = self._replace_listed({name: path for name, path in rewritten.items() if name in listed}, erasure)
+        for name, path in rewritten.items():
+            if name not in listed:
+                if path is not None:
+                    self.zone.publish(path, self.day)
+                done += self._remove(name)
+        return done
+
+    def _replace_listed(self, rewritten: Mapping[str, Path | None], erasure: str) -> Removal:
+        unfinished = self._unfinished
+        if self.sealed is None or not (rewritten or unfinished):
+            return Removal()
+        zone, day, closing, etag = self.zone, self.day, self.sealed.closing, self.sealed.etag
+        described = {name: _describe(path) if path else None for name, path in rewritten.items()}
+        replacements = [described.get(segment.name, segment) for segment in closing.segments]
+        segments = sorted((each for each in replacements if each is not None), key=lambda segment: segment.name)
+        kept = {segment.name for segment in segments}
+        retired = sorted(unfinished | set(rewritten))
+        if rewritten:
+            created = {each.name for each in described.values() if each is not None}
+            announced = msgspec.structs.replace(closing, erasing=sorted({*retired, *created}))
+            etag = zone.replace_closing(day, announced, etag)
+            for path in filter(None, rewritten.values()):
+                zone.publish(path, day)
+            closing = msgspec.structs.replace(
+                announced, segments=segments, erasures=list(dict.fromkeys([*closing.erasures, erasure]))
+            )
+            etag = zone.replace_closing(day, closing, etag)
+        done = sum((self._remove(name) for name in retired if name not in kept), Removal())
+        zone.replace_closing(day, msgspec.structs.replace(closing, erasing=[]), etag)
+        return done
+
+    def _remove(self, name: str) -> Removal:
+        return self.zone.remove(self.day, name, keeps_versions=self.keeps_versions)
+
+
+@contextmanager
+def _work_folder(scratch: Path) -> Iterator[Path]:
+    scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=scratch, prefix="erasing-") as folder:
+        yield Path(folder)
+
+
+def _describe(path: Path) -> Segment:
+    sha256 = file_sha256(path)
+    return Segment(f"{path.stem}.{sha256}.jsonl", path.stat().st_size, sha256)

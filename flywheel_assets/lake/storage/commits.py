@@ -1,4 +1,4 @@
-"""The one way a table changes: under its lock, on metadata loaded there, once, retried until a deadline.
+"""Commits a table change under the table's lock, exactly once, with retries until a deadline.
 
 Commits of one table are serialised. pyiceberg retries lost commits itself, but only four times with hardly any jitter:
 of 8 × 12 commits to different partitions it lost 13, behind a lock none. Who holds the lock depends on the catalog: a
@@ -8,8 +8,8 @@ A lock makes contention rare; what makes it harmless is that a commit compares t
 A commit may have happened although it was reported as failed. Each therefore carries a *commit key* in its snapshot's
 summary, and an attempt that finds its key among main's ancestors is over.
 
-An advisory lock ends with its connection, which Postgres may lose while its holder works on. Whoever is about to make
-something visible therefore asks `assert_locks_held` first. See docs/adr/0022.
+An advisory lock ends with its connection, which Postgres may lose while its holder works on. A writer that is about
+to make something visible therefore asks `assert_locks_held` first. See docs/adr/0022.
 
 What several tables and the ledger must agree on is no single commit. The same locks, shared by some and taken alone by
 others, keep those apart: see `lake.daily.daily_steps`.
@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from flywheel_assets.errors import CommitContentionError, FlywheelError, LockLostError
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.outages import translate_outages
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -67,10 +67,10 @@ def commit_lock(
         folder: where file locks lie.
         name: what is locked, for instance `assistant.curated_dpo_pairs`.
         timeout_s: how long to wait for another holder.
-        is_shared: others who share it may hold it, too; nobody holds it alone meanwhile.
+        is_shared: others who share it may hold it, too; no other writer holds it alone meanwhile.
 
     Raises:
-        CommitContentionError: somebody else held it for all of `timeout_s`.
+        CommitContentionError: another writer held it for all of `timeout_s`.
         CatalogUnavailableError: Postgres does not answer.
     """
     if catalog_uri.startswith("postgresql"):
@@ -98,7 +98,7 @@ def _file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
 
 @contextmanager
 def _shared_file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
-    """The shared kind of what `FileLock` takes: an flock of the same file, which filelock does not offer."""
+    """Hold the file lock shared: an flock of the file that `FileLock` locks; filelock offers no shared kind."""
     deadline = time.monotonic() + timeout_s
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     try:
@@ -170,7 +170,7 @@ class _AdvisoryLock:
 @contextmanager
 def _advisory_lock(catalog_uri: str, name: str, timeout_s: float, is_shared: bool) -> Iterator[None]:
     with ExitStack() as stack:
-        with outages_told():
+        with translate_outages():
             # Held by the connection, not by a transaction: the catalog's own transactions come and go meanwhile.
             lock = _AdvisoryLock(name, stack.enter_context(_lock_engine(catalog_uri).connect()), is_shared)
             lock.acquire(timeout_s)
@@ -181,8 +181,8 @@ def _advisory_lock(catalog_uri: str, name: str, timeout_s: float, is_shared: boo
         yield
 
 
-def bounded_waits(catalog_uri: str) -> str:
-    """A catalog's URI with bounds on waiting for a Postgres that is silent; what it says itself stays."""
+def bound_waits(catalog_uri: str) -> str:
+    """Add to a catalog's URI bounds on the wait for a silent Postgres; bounds that it has stay."""
     from sqlalchemy.engine import make_url
 
     url = make_url(catalog_uri)
@@ -193,23 +193,23 @@ def bounded_waits(catalog_uri: str) -> str:
 
 @cache
 def _lock_engine(catalog_uri: str) -> "Engine":
-    """Connections for locks alone, never pooled: a lock ends with its connection at the latest."""
+    """Make connections for locks alone, never pooled: a lock ends with its connection at the latest."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    return create_engine(bounded_waits(catalog_uri), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    return create_engine(bound_waits(catalog_uri), poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
 
 def _busy(name: str, timeout_s: float) -> CommitContentionError:
     return CommitContentionError(f"{name} was locked by another writer for {timeout_s:g} s; it is safe to run again")
 
 
-def retried(
+def retry_commit(
     attempt: Callable[[], _Result], retryable: tuple[type[Exception], ...], name: str, deadline_s: float
 ) -> _Result:
     """Call `attempt` until it succeeds, with exponential backoff and full jitter between failures of `retryable` kinds.
 
-    A lost lock of this `name` is retryable, too: each attempt takes it anew. One around all attempts stays lost.
+    A lost lock of this `name` is retryable, too: each attempt takes it again. One around all attempts stays lost.
 
     Raises:
         CommitContentionError: it still failed when `deadline_s` had passed.
@@ -238,7 +238,7 @@ def retried(
 
 
 def was_committed(table: "Table", key: str) -> bool:
-    """Whether the commit with this key is part of the table as it stands: among the ancestors of main's head."""
+    """Return whether the commit with this key is among the ancestors of the head of main."""
     from pyiceberg.table.snapshots import ancestors_of
 
     return any(

@@ -1,4 +1,4 @@
-"""DuckDB connections as the lake uses them: UTC, bounded memory, spilling beside the warehouse."""
+"""Opens DuckDB connections for the lake: in UTC, with bounded memory, spilling next to the warehouse."""
 
 import os
 from functools import lru_cache
@@ -14,7 +14,7 @@ MEMORY_LIMIT = "2GB"
 
 
 def connect(spill_folder: Path | None = None, keeps_order: bool = False) -> duckdb.DuckDBPyConnection:
-    """A connection with temporary tables and views of its own; sorts larger than `MEMORY_LIMIT` spill.
+    """Open a connection with temporary tables and views of its own; sorts larger than `MEMORY_LIMIT` spill.
 
     Args:
         spill_folder: where to; None: nothing that large is done.

@@ -1,7 +1,7 @@
-"""What a step of the lake has under construction: gone when the step fails, and a full disk told as what it is.
+"""Deletes a failed step's temporary files, and turns ENOSPC from any library into `DiskFullError`.
 
 A step builds its days as local files before it touches a table. One that fails removes them again: on a full disk every
-attempt would otherwise leave less room than the one before. One that is killed cannot: see `lake.upkeep.unfinished`.
+attempt would otherwise leave less room than the one before. One that is killed cannot: see `lake.upkeep.garbage`.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from flywheel_assets.errors import DiskFullError
-from flywheel_assets.lake.storage.outages import causes, outages_told
+from flywheel_assets.lake.storage.outages import causes, translate_outages
 
 
 class HasPlaces(Protocol):
@@ -22,7 +22,7 @@ class HasPlaces(Protocol):
 
     @property
     def places(self) -> list[Path]:
-        """The folders of this machine that a step writes to."""
+        """Return the folders of this machine that a step writes to."""
 
 
 _Lake = TypeVar("_Lake", bound=HasPlaces)
@@ -31,7 +31,7 @@ _Result = TypeVar("_Result")
 
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 # DuckDB quotes the C library, unless it spills: then it speaks of its limit, which is what was free. SQLite has words
-# of its own, Postgres passes on what its server was told.
+# of its own, Postgres passes on what its server reports.
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "max_temp_directory_size", "database or disk is full")
 _THEIR_SPEAKERS = {"duckdb", "_duckdb", "sqlalchemy", "sqlite3", "psycopg"}
 """Packages of errors that those words are looked for in: anywhere else they may be a user's."""
@@ -48,17 +48,17 @@ def remember_built(path: Path) -> None:
         built.append(path)
 
 
-def removes_unfinished(
+def clean_up_on_failure(
     step: Callable[Concatenate[_Lake, _Arguments], _Result],
 ) -> Callable[Concatenate[_Lake, _Arguments], _Result]:
-    """Decorate a step of the lake: if it fails, what it was building goes, and the disk or server behind it is told."""
+    """Decorate a step of the lake: on failure its files are deleted, and outages and full disks are translated."""
 
     @wraps(step)
     def whole(lake: _Lake, /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
         built: list[Path] = []
         outer = _built.set(built)
         try:
-            with full_disk_told(*lake.places), outages_told():
+            with translate_disk_full(*lake.places), translate_outages():
                 return step(lake, *arguments, **keywords)
         except BaseException:
             for path in built:
@@ -71,8 +71,8 @@ def removes_unfinished(
 
 
 @contextmanager
-def full_disk_told(*places: Path) -> Iterator[None]:
-    """Turn whatever a library says about a full disk into a `DiskFullError` that names the place.
+def translate_disk_full(*places: Path) -> Iterator[None]:
+    """Turn any library's error about a full disk into a `DiskFullError` that names the place.
 
     Args:
         places: where the block may write; those with hardly any room left are named.
@@ -94,7 +94,7 @@ def full_disk_told(*places: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a disk without space, or a used-up quota, is behind an error of any of the libraries that write."""
+    """Return whether a full disk or a used-up quota caused an error of any library that writes."""
     for each in causes(error):
         if isinstance(each, OSError) and each.errno in _FULL_ERRNOS:
             return True

@@ -15,7 +15,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def write_once(path: Path, content: bytes) -> bool:
-    """Create `path` with `content`, whole or not at all; False when it existed already and was left as it was."""
+    """Create `path` with `content`, whole or not at all; return False when it existed, and leave it as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
@@ -57,6 +57,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, read in chunks."""
+    """Return the sha256 of a file's bytes, read in chunks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

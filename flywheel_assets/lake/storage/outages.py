@@ -1,18 +1,15 @@
-"""Servers that do not answer, told as what they are: the catalog's Postgres, and the S3 that files lie on.
+"""Translates outages of the catalog's Postgres and of the warehouse's S3 into two errors of ours.
 
-Every library says it in words of its own: SQLAlchemy by the class of an error, Arrow in the text of an `OSError`,
-botocore by codes. All of them become two of our errors, which say that repeating is safe, because it is: a commit is
-found by its key, an export appears under its name whole or not at all, and what was half done is swept.
+Every library reports it in words of its own: SQLAlchemy by the class of an error, Arrow in the text of an `OSError`;
+for boto3 see `lake.storage.s3`. All of them become two of our errors, which say that repeating is safe, because it
+is: a commit is found by its key, an export appears under its name whole or not at all, and what was half done is swept.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
 
 from flywheel_assets.errors import CatalogUnavailableError, FlywheelError, SettingsError, StorageUnavailableError
-
-_Answer = TypeVar("_Answer")
 
 _REPEAT = "What was committed stays, and nothing half-written is visible: it is safe to run again."
 _DRIVERS = {"psycopg", "psycopg2"}
@@ -30,31 +27,10 @@ _AWS_PERMANENT = {
     "SIGNATURE_DOES_NOT_MATCH",
 }
 _HTTP_PERMANENT = {"301", "400", "401", "403", "404"}
-_S3_PERMANENT = frozenset(
-    {"NoSuchBucket", "AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidBucketName"}
-)
-
-
-_CONNECT_S, _READ_S = 5.0, 20.0
-
-
-def s3_client(endpoint: str | None) -> Any:
-    """boto3's client, by the standard AWS settings, which a silent server holds up for a minute at most.
-
-    Args:
-        endpoint: URL of an S3 server other than AWS.
-    """
-    import boto3
-    from botocore.config import Config
-
-    # Its own 60 s times five attempts would hold up a run for five minutes with each request.
-    retries = {"mode": "standard", "total_max_attempts": 3}
-    config = Config(connect_timeout=_CONNECT_S, read_timeout=_READ_S, retries=retries)
-    return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
 
 
 @contextmanager
-def outages_told() -> Iterator[None]:
+def translate_outages() -> Iterator[None]:
     """Turn what libraries say of a catalog or a warehouse that does not answer into errors of ours; also a decorator.
 
     Raises:
@@ -67,63 +43,25 @@ def outages_told() -> Iterator[None]:
     except FlywheelError:
         raise
     except Exception as error:
-        told = outage_of(error)
-        if told is None:
+        ours = find_outage(error)
+        if ours is None:
             raise
-        raise told from error
+        raise ours from error
 
 
-def outage_of(error: BaseException) -> FlywheelError | None:
-    """What an error of a library means where it, or what it was caused by, tells of an outage; else None."""
-    return next((told for each in causes(error) if (told := _database_outage(each) or _storage_outage(each))), None)
+def find_outage(error: BaseException) -> FlywheelError | None:
+    """Return the error of ours for an outage that caused a library's error; None where there was none."""
+    return next((ours for each in causes(error) if (ours := _database_outage(each) or _storage_outage(each))), None)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised from or while handling, and so on; each once, as these may come in a circle."""
+    """Yield an error and its causes, one after the other; each once, as they may form a circle."""
     known: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in known:
         known.add(id(each))
         yield each
         each = each.__cause__ or each.__context__
-
-
-def s3_answer(
-    request: Callable[[], _Answer],
-    where: str,
-    check: str,
-    expected: frozenset[str] = frozenset(),
-    unavailable: type[StorageUnavailableError] = StorageUnavailableError,
-) -> _Answer:
-    """What S3 answers to a request of boto3's client.
-
-    Args:
-        request: asks.
-        where: what it is about, as people know it.
-        check: what to look at when S3 refuses for good.
-        expected: codes of refusals that the caller knows what to do with.
-        unavailable: what to raise when there is no answer.
-
-    Raises:
-        KeyError: one of the expected refusals.
-        StorageUnavailableError: S3 does not answer, or refuses for now.
-        SettingsError: S3 refuses for good.
-    """
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
-    try:
-        return request()
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        if code in expected:
-            raise KeyError(code) from None
-        if code in _S3_PERMANENT:
-            raise SettingsError(f"S3 refuses {where}: {code}; check {check}") from None
-        raise unavailable(f"{where}: S3 answered {code}") from None
-    except NoCredentialsError as error:
-        raise SettingsError(f"{where}: {error}; credentials are found as every AWS client finds them") from None
-    except BotoCoreError as error:
-        raise unavailable(f"{where}: S3 does not answer ({type(error).__name__})") from None
 
 
 def _database_outage(error: BaseException) -> FlywheelError | None:

@@ -60,7 +60,7 @@ from sqlalchemy.exc import OperationalError
 
 from flywheel_assets import records
 from flywheel_assets.errors import CatalogUnavailableError, StorageUnavailableError
-from flywheel_assets.lake.storage.commits import assert_locks_held, bounded_waits
+from flywheel_assets.lake.storage.commits import assert_locks_held, bound_waits
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.specs import TableSpec
@@ -169,9 +169,9 @@ class ParsedOnceCatalog(StrictCatalog):
 
 
 def open_catalog(uri: str, warehouse: str, namespace: str, storage: Mapping[str, str]) -> SqlCatalog:
-    """The SQL catalog, with `namespace` created where it is new."""
+    """Open the SQL catalog, and create `namespace` where it is new."""
     # Connections are asked whether they live before they are used: pooled ones outlast a restart of Postgres.
-    properties = {"uri": bounded_waits(uri), "pool_pre_ping": "true", "warehouse": warehouse, **_WAITS, **storage}
+    properties = {"uri": bound_waits(uri), "pool_pre_ping": "true", "warehouse": warehouse, **_WAITS, **storage}
     catalog = ParsedOnceCatalog("flywheel", **properties)
     with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(namespace)
@@ -179,7 +179,7 @@ def open_catalog(uri: str, warehouse: str, namespace: str, storage: Mapping[str,
 
 
 def load_or_create(catalog: SqlCatalog, namespace: str, spec: "TableSpec") -> Table:
-    """The table with its current metadata, created on first use."""
+    """Load the table with its current metadata; create it on first use."""
     identifier = (namespace, spec.name)
     try:
         return catalog.load_table(identifier)
@@ -204,7 +204,7 @@ class TransactionOnce(Transaction):
 
     @property
     def table_metadata(self) -> TableMetadata:
-        """The table's metadata with the changes so far."""
+        """Return the table's metadata with the changes so far."""
         base, updates = self._table.metadata, self._updates
         if self._known is None or self._known[0] is not base or self._known[1] is not updates:
             self._known = (base, updates, update_table_metadata(base, updates))
@@ -245,7 +245,10 @@ def forget_old_snapshots(table: Table) -> None:
 def covering(
     day_column: str, runs: Sequence[tuple[date, date]], stage_column: str | None = None, stage: str | None = None
 ) -> BooleanExpression:
-    """The row filter of whole partitions: days from … to, of one stage; pyiceberg's parser takes 3 ms for its text."""
+    """Return the row filter of whole partitions: runs of days, of one stage.
+
+    Built from expressions: pyiceberg's parser takes 3 ms for the same as text.
+    """
     days = [
         And(
             GreaterThanOrEqual(term=day_column, value=first.isoformat()),
@@ -258,7 +261,7 @@ def covering(
 
 
 def day_of(file: DataFile) -> date:
-    """The partition day of a data file of a table whose first partition column is a day."""
+    """Return the partition day of a data file of a table whose first partition column is a day."""
     return _EPOCH + timedelta(days=int(file.partition[0]))
 
 

@@ -3,7 +3,7 @@
 Every daily asset *replaces* its partitions, also with zero rows, in one commit: materializing twice gives the same
 table. Rows arrive as Parquet files written by DuckDB and are swapped in by `delete` + `add_files` in one transaction:
 1 M rows of 2 KB take 13 s and 0.6 GB that way, `overwrite(pa.Table)` took 89 s and 6 GB. How a commit is serialised and
-retried is told in `lake.storage.commits`.
+retried: see `lake.storage.commits`.
 """
 
 import logging
@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
-from flywheel_assets.lake.storage.commits import COMMIT_KEY, commit_lock, retried, was_committed
+from flywheel_assets.lake.storage.commits import COMMIT_KEY, commit_lock, retry_commit, was_committed
 from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
-from flywheel_assets.lake.storage.failed_steps import full_disk_told
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.failed_steps import translate_disk_full
+from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, column_list, nullable
 
 if TYPE_CHECKING:
@@ -52,14 +52,14 @@ class Lake:
     scratch: Path = field(repr=False)
     """Local folder for locks, files under construction and DuckDB's spill."""
     erasure_key: str | None = field(default=None, repr=False)
-    """Secret of the keyed hashes that erasures leave; None: a file beside `scratch`, made by the first erasure."""
+    """Secret of the keyed hashes that erasures leave; None: a file next to `scratch`, made by the first erasure."""
 
     storage: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Where files lie that are not on this machine, in pyiceberg's words, for instance `s3.endpoint`."""
 
     @cached_property
     def catalog(self) -> "SqlCatalog":
-        """The catalog, its namespace created on first use."""
+        """Open the catalog, and create its namespace on first use."""
         from flywheel_assets.lake.tables.iceberg import open_catalog
 
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,10 @@ class Lake:
             self._catalog_file.parent.mkdir(parents=True, exist_ok=True)
         # pyiceberg logs every commit's retries itself; ours are the ones that count.
         logging.getLogger("pyiceberg").setLevel(logging.ERROR)
-        with self._lock(f"{self.application}.catalog", _LOCK_TIMEOUT_S), outages_told():
+        with self._lock(f"{self.application}.catalog", _LOCK_TIMEOUT_S), translate_outages():
             return open_catalog(self.catalog_uri, self.warehouse, self.application, self.storage)
 
-    @outages_told()
+    @translate_outages()
     def table(self, spec: TableSpec) -> "Table":
         """Load the table's current metadata, creating the table on first use.
 
@@ -82,9 +82,9 @@ class Lake:
 
         return load_or_create(self.catalog, self.application, spec)
 
-    @outages_told()
+    @translate_outages()
     def has_table(self, spec: TableSpec) -> bool:
-        """Whether the table was created already; asking does not create it."""
+        """Return whether the table was created already; asking does not create it."""
         return self.catalog.table_exists((self.application, spec.name))
 
     def commit(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None = None) -> "Table":
@@ -103,13 +103,13 @@ class Lake:
         """
         from flywheel_assets.lake.tables.iceberg import RETRYABLE
 
-        return retried(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
+        return retry_commit(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
 
     def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None) -> "Table":
         from flywheel_assets.lake.tables.iceberg import forget_old_snapshots
 
         # A catalog on a full disk answers like a busy one: retried, it would hide the cause for two minutes.
-        with self.locked(spec), full_disk_told(*self.places), outages_told():
+        with self.locked(spec), translate_disk_full(*self.places), translate_outages():
             table = self.table(spec)
             if key is not None and was_committed(table, key):
                 return table
@@ -123,26 +123,26 @@ class Lake:
             return table
 
     def locked(self, spec: TableSpec) -> AbstractContextManager[None]:
-        """The table's commit lock; every change of the table happens while it is held."""
+        """Hold the table's commit lock; every change of the table happens while it is held."""
         return self._lock(self._full_name(spec), _LOCK_TIMEOUT_S)
 
     def cutting(self) -> AbstractContextManager[None]:
-        """Held while a version is cut or rewritten, or gold is rolled back: one at a time for each application."""
+        """Hold the lock of version cuts, rewrites and rollbacks: one at a time for each application."""
         return self._lock(f"{self.application}.versions", _LOCK_TIMEOUT_S)
 
     @contextmanager
     def in_daily_step(self) -> Iterator[None]:
-        """Held, beside other steps, from reading to recording; see `lake.daily.daily_steps`."""
+        """Hold the daily steps' lock, shared with other steps; see `lake.daily.daily_steps`."""
         door, steps = self._daily_steps(is_shared=True)
         with ExitStack() as held:
-            # Whoever waits to be alone keeps the door: steps that overlap would never let it in.
+            # A writer that waits to be alone keeps the door: steps that overlap would never let it in.
             with door:
                 held.enter_context(steps)
             yield
 
     @contextmanager
     def between_daily_steps(self) -> Iterator[None]:
-        """Held alone while days are rewritten that daily steps have written, with their accounts."""
+        """Hold the daily steps' lock alone, to rewrite days that daily steps have written, with their accounts."""
         door, steps = self._daily_steps(is_shared=False)
         with door, steps:
             yield
@@ -153,7 +153,7 @@ class Lake:
 
     @property
     def places(self) -> list[Path]:
-        """The folders of this machine that are written to."""
+        """Return the folders of this machine that are written to."""
         return [self.scratch, *(path for path in (_local_path(self.warehouse), self._catalog_file) if path is not None)]
 
     @property
@@ -184,8 +184,8 @@ class Lake:
             files: local Parquet files, one a day at most; they are moved or uploaded to the table's location.
             properties: recorded in the snapshot's summary.
             stage: which stage's rows to replace.
-            seen: what `files_of` said before the rows were read that `files` are made of: whoever rewrites what is
-                there must not take back what somebody has written since.
+            seen: what `files_of` returned before the rows were read that `files` are made of: a rewrite must not take
+                back what another writer has written since.
 
         Raises:
             PartitionMismatchError: a file holds rows of another day than the one it is given for.
@@ -209,9 +209,9 @@ class Lake:
 
         def swap(table: "Table") -> None:
             if seen is not None and _files_in(table, where) != seen:
-                raise PartitionChangedError(f"{spec.name}: somebody has written {min(days)} … {max(days)} meanwhile")
+                raise PartitionChangedError(f"{spec.name}: {min(days)} … {max(days)} changed meanwhile")
             placed.extend(self.place(table, path) for path in in_order[len(placed) :])
-            with swept_files_told(spec):
+            with translate_swept_files(spec):
                 swap_files(table, where, placed, stamped)
 
         self.commit(spec, swap, key)
@@ -254,21 +254,21 @@ class Lake:
         path.unlink()
         return target
 
-    @outages_told()
+    @translate_outages()
     def files_of(self, spec: TableSpec, days: Sequence[date], stage: str | None = None) -> frozenset[str]:
-        """The data files of partitions as they are now, for `replace_days`."""
+        """Return the data files of partitions as they are now, for `replace_days`."""
         return _files_in(self.table(spec), _partition_filter(spec, days, stage))
 
     def partition_filter(self, spec: TableSpec, days: Sequence[date]) -> "BooleanExpression":
-        """Iceberg's row filter for whole partitions."""
+        """Return Iceberg's row filter for whole partitions."""
         return _partition_filter(spec, days)
 
     def new_file(self, spec: TableSpec, day: date) -> Path:
-        """A fresh local path for one partition's file under construction."""
+        """Return a fresh local path for one partition's file under construction."""
         return self.scratch / "building" / f"{spec.name}-{day.isoformat()}-{uuid.uuid4().hex}.parquet"
 
     def connect(self, keeps_order: bool = False) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection that spills into this lake's scratch folder; see `engine.connect`."""
+        """Open a DuckDB connection that spills into this lake's scratch folder; see `duckdb_engine.connect`."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         return connect(self.scratch / "spill", keeps_order)
 
@@ -282,13 +282,13 @@ class Lake:
     def write_rows(
         self, connection: duckdb.DuckDBPyConnection, spec: TableSpec, day: date, rows: pa.Table
     ) -> Path | None:
-        """As `write_day`, of rows in memory: most days refuse none, and a statement for none takes 2 ms of CPU."""
+        """Write rows in memory as `write_day` does; no rows cost no statement, which takes 2 ms of CPU."""
         if not rows.num_rows:
             return None
         connection.register("rows_of_a_day", rows)
         return self.write_day(connection, spec, day, "SELECT * FROM rows_of_a_day")
 
-    @outages_told()
+    @translate_outages()
     def register(
         self,
         connection: duckdb.DuckDBPyConnection,
@@ -337,9 +337,9 @@ class Lake:
         else:
             connection.register(view, scan.to_arrow())
 
-    @outages_told()
+    @translate_outages()
     def plan_days(self, spec: TableSpec, days: Sequence[date]) -> dict[date, list[PlannedFile]]:
-        """The files of each of the days, for `register`.
+        """Return the files of each of the days, for `register`.
 
         A range that reads its days one by one spent more on loading and planning the table than on their rows.
         """
@@ -352,7 +352,7 @@ class Lake:
             planned.setdefault(day_of(task.file), []).append(file)
         return planned
 
-    @outages_told()
+    @translate_outages()
     def read(
         self,
         spec: TableSpec,
@@ -363,7 +363,7 @@ class Lake:
         planned: Mapping[date, Sequence[PlannedFile]] | None = None,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> pa.Table:
-        """Partitions of a table as Arrow, in the schema's column order; `days=None` reads all of it.
+        """Read partitions of a table as Arrow, in the schema's column order; `days=None` reads all of it.
 
         `where` is SQL over the columns that are read, `planned` as for `register`; without a `connection` a new one
         reads.
@@ -379,9 +379,9 @@ class Lake:
         names = list(columns or spec.schema.names)
         return rows.select(names).cast(nullable(pa.schema([spec.schema.field(name) for name in names])))
 
-    @outages_told()
+    @translate_outages()
     def rows_per_day(self, spec: TableSpec, stage: str | None = None) -> dict[date, int]:
-        """Rows of every non-empty partition (of `stage`; all stages added up without), from metadata alone."""
+        """Count the rows of every non-empty partition (of `stage`, or of all stages), from metadata alone."""
         table = self.table(spec)
         if table.current_snapshot() is None:
             return {}
@@ -395,8 +395,8 @@ class Lake:
 
 
 @contextmanager
-def swept_files_told(spec: TableSpec) -> Iterator[None]:
-    """Around the commit of placed files: between two attempts nobody holds the lock, and a sweep may take them.
+def translate_swept_files(spec: TableSpec) -> Iterator[None]:
+    """Translate the loss of placed files: between two attempts no lock is held, and a sweep may take them.
 
     Raises:
         CommitContentionError: a placed file is gone; the step that built it must run again.
@@ -420,7 +420,7 @@ def _view(
 
 
 def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> "BooleanExpression":
-    """The partitions `days` as a few ranges: beyond 200 literals an IN no longer drops files by metadata."""
+    """Filter the partitions `days` as a few ranges: beyond 200 literals an IN no longer drops files by metadata."""
     from flywheel_assets.lake.tables.iceberg import covering
 
     return covering(str(spec.day_column), _runs(days), None if stage is None else spec.stage_column, stage)
@@ -431,7 +431,7 @@ def _files_in(table: "Table", where: "BooleanExpression") -> frozenset[str]:
 
 
 def _runs(days: Iterable[date]) -> list[tuple[date, date]]:
-    """Consecutive days as (first, last)."""
+    """Group consecutive days as (first, last)."""
     runs: list[tuple[date, date]] = []
     for day in sorted(set(days)):
         if runs and day - runs[-1][1] == timedelta(days=1):
@@ -442,7 +442,7 @@ def _runs(days: Iterable[date]) -> list[tuple[date, date]]:
 
 
 def _assert_rows_belong(path: Path, spec: TableSpec, day: date, stage: str | None) -> None:
-    """The bounds of a Parquet file's partition columns must be exactly the partition it is written for."""
+    """Check that a file's partition columns hold exactly the partition that it is written for."""
     expected: dict[str, Any] = {str(spec.day_column): day}
     if stage is not None:
         expected[str(spec.stage_column)] = stage
@@ -465,7 +465,7 @@ _FILE_URI = re.compile(r"^file:(//)?(?=/)")
 
 
 def _local_paths(uris: Iterable[str]) -> list[Path] | None:
-    """Where the files lie on this machine; None if one does not."""
+    """Return the files' paths on this machine; None if one lies elsewhere."""
     found = []
     for uri in uris:
         path = _local_path(uri)

@@ -79,7 +79,7 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class ApplicationTables:
-    """The tables that the daily assets of one kind of application fill, beside `ground_truth`, which all share."""
+    """The tables that the daily assets of one kind of application fill, apart from `ground_truth`, which all share."""
 
     predictions: TableSpec
     joined: TableSpec
@@ -94,18 +94,18 @@ CLASSIFICATION_TABLES = ApplicationTables(RAW_SCORES, JOINED_LABELS, HARD_EXAMPL
 
 
 def column_list(schema: pa.Schema) -> str:
-    """A schema's columns for a SELECT."""
+    """Return a schema's columns for a SELECT."""
     return ", ".join(schema.names)
 
 
 def nullable(schema: pa.Schema) -> pa.Schema:
-    """The same columns as DuckDB and Iceberg exchange them."""
+    """Return the same columns, nullable, as DuckDB and Iceberg exchange them."""
     # Parquet written by DuckDB has optional columns only, and Iceberg refuses those for a required field.
     return pa.schema([column.with_nullable(True).remove_metadata() for column in schema])
 
 
 def every_table(tables: ApplicationTables) -> list[TableSpec]:
-    """Every table that one application may have."""
+    """Return every table that one application may have."""
     daily = [tables.predictions, GROUND_TRUTH, tables.joined, tables.gold, QUARANTINE, LEDGER]
     reports = [FEEDBACK_SUMMARY, BREAKER_DAYS] if tables.is_text else [DRIFT_REPORTS]
     return [*daily, *reports, EXCLUSIONS, BREAKER_RESETS, ROLLBACKS, ERASURES, STORAGE]

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 
-def tags(lake: Lake, spec: TableSpec) -> dict[str, int]:
-    """Every tag of a table with its snapshot id."""
+def list_tags(lake: Lake, spec: TableSpec) -> dict[str, int]:
+    """Return every tag of a table with its snapshot id."""
     references = lake.table(spec).metadata.refs
     return {name: each.snapshot_id for name, each in references.items() if each.snapshot_ref_type == "tag"}
 
 
-def tag(lake: Lake, spec: TableSpec, name: str, snapshot_id: int) -> None:
+def create_tag(lake: Lake, spec: TableSpec, name: str, snapshot_id: int) -> None:
     """Tag a snapshot, once: the same tag again is a success.
 
     Raises:
@@ -55,21 +55,21 @@ def set_head(
     being repeated, and is left out once the head stands there.
 
     Raises:
-        VersionConflictError: somebody has committed since the head was looked at; nothing was changed.
+        VersionConflictError: another writer has committed since the head was looked at; nothing was changed.
         UnknownNameError: there is no such tag.
     """
 
     def move(table: "Table") -> None:
         if to_tag not in table.metadata.refs:
-            raise UnknownNameError("tag", to_tag, tags(lake, spec))
+            raise UnknownNameError("tag", to_tag, list_tags(lake, spec))
         target = table.metadata.refs[to_tag].snapshot_id
         head = table.metadata.current_snapshot_id
         if head == target:
             return
         if head != expected_head:
             raise VersionConflictError(
-                f"{spec.name} stands at snapshot {head}, it was planned from {expected_head}: somebody has committed "
-                "since. Look again what would change, then repeat."
+                f"{spec.name} stands at snapshot {head}, it was planned from {expected_head}: another "
+                "writer has committed since. Look again what would change, then repeat."
             )
         if before is not None:
             before(table)

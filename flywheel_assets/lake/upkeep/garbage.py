@@ -1,4 +1,4 @@
-"""Snapshot expiry and the deletion of files that no snapshot reaches any more; pyiceberg 0.12 deletes none.
+"""Expires snapshots and deletes files that no snapshot reaches any more; pyiceberg 0.12 deletes none.
 
 Reachable is what any retained snapshot needs: its manifest list, manifests and data files, the table's metadata file
 with the log of its predecessors, and statistics files. Everything else in the table's folder is garbage: of expired
@@ -6,6 +6,7 @@ snapshots, of lost commits, of crashed writers. It is deleted once it was found 
 that a reader that planned its scan before the expiry still finds its files.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +18,17 @@ import msgspec
 
 from flywheel_assets.lake.storage.commits import assert_locks_held
 from flywheel_assets.lake.storage.files import replace_file
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
+from flywheel_assets.lake.versions.folders import Versions
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
     from pyiceberg.table import Table
+
+_SCRATCH = ("building", "spill", "landing", "publishing")
+"""Below the scratch folder; others hold no rows, or belong to a version's training."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Swept:
 
 
 def expire_snapshots(lake: Lake, spec: TableSpec, older_than: datetime) -> int:
-    """Forget the snapshots from before a moment, except the head and whatever is tagged; returns how many.
+    """Expire the snapshots from before a moment, except the head and tagged ones; return how many.
 
     Under the commit lock, as tagging is: an expiry that had read the table before a tag appeared took the tag with it.
     """
@@ -79,24 +84,24 @@ def sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept
     """
     if not lake.has_table(spec):
         return Swept(Stored(0, 0), Stored(0, 0), Stored(0, 0))
-    with lake.locked(spec), outages_told():
+    with lake.locked(spec), translate_outages():
         return _sweep(lake, spec, grace, now)
 
 
 def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
     listed = {info.path: info for info in _files_of(lake.table(spec))}
     table = lake.table(spec)
-    needed = needed_paths(table)
+    needed = list_needed_paths(table)
     journal = lake.scratch / "garbage" / f"{lake.application}.{spec.name}.json"
     known = msgspec.json.decode(journal.read_bytes(), type=dict[str, datetime]) if journal.exists() else {}
     since = {path: known.get(path, now) for path in listed if path not in needed}
     due = [path for path, first_seen in since.items() if first_seen + grace <= now]
     waiting = since.keys() - set(due)
     filesystem, _ = _place_of(table)
-    # What was unreachable while no writer was at work stays so. Of a lock that was lost before, nobody knows.
+    # What was unreachable while no writer was at work stays so. Of a lock that was lost before, that is not known.
     assert_locks_held()
     for path in due:
-        with suppress(FileNotFoundError):  # a sweep whose lock was lost has gone on beside this one
+        with suppress(FileNotFoundError):  # a sweep whose lock was lost has gone on at the same time
             filesystem.delete_file(path)
     replace_file(journal, msgspec.json.encode({path: since[path] for path in sorted(waiting)}))
     return Swept(
@@ -106,14 +111,14 @@ def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swep
     )
 
 
-@outages_told()
-def stored_in(lake: Lake, spec: TableSpec) -> Stored:
-    """Everything that lies in a table's folder, reachable or not."""
+@translate_outages()
+def weigh_table(lake: Lake, spec: TableSpec) -> Stored:
+    """Weigh everything that lies in a table's folder, reachable or not."""
     return _total(_files_of(lake.table(spec))) if lake.has_table(spec) else Stored(0, 0)
 
 
-def stored_under(folder: Path) -> Stored:
-    """Everything that lies in a local folder; files that vanish while it is walked do not count."""
+def weigh_folder(folder: Path) -> Stored:
+    """Weigh everything that lies in a local folder; files that vanish meanwhile do not count."""
     sizes = []
     for path in folder.rglob("*") if folder.is_dir() else ():
         try:
@@ -124,13 +129,13 @@ def stored_under(folder: Path) -> Stored:
     return Stored(len(sizes), sum(sizes))
 
 
-def needed_paths(table: "Table") -> set[str]:
-    """Every file that a retained snapshot of a table needs, and the table itself; paths within its file system."""
+def list_needed_paths(table: "Table") -> set[str]:
+    """Return the files that a retained snapshot or the table itself needs, as paths of its file system."""
     return {_path(uri) for uri in _reachable(table)}
 
 
 def folder_of(table: "Table") -> str:
-    """The folder that a table's files lie in, within its file system."""
+    """Return the folder of a table's files, within its file system."""
     return _path(table.location())
 
 
@@ -158,7 +163,7 @@ def _files_of(table: "Table") -> "list[FileInfo]":
 
 
 def _place_of(table: "Table") -> "tuple[FileSystem, str]":
-    """The pyarrow file system that a table's files lie in, and its folder there."""
+    """Return the pyarrow file system of a table's files, and the table's folder there."""
     from pyiceberg.io.pyarrow import PyArrowFileIO
 
     assert isinstance(table.io, PyArrowFileIO)
@@ -175,3 +180,45 @@ def _path(uri: str) -> str:
 def _total(infos: "Iterable[FileInfo]") -> Stored:
     sizes = [info.size for info in infos]
     return Stored(len(sizes), sum(sizes))
+
+
+def find_unfinished_work(scratch: Path, versions: Versions) -> list[Path]:
+    """Find what killed processes leave behind: entries of scratch folders, hidden folders of versions.
+
+    They may contain user text. They are recognised by age: no write for the grace period.
+    """
+    found: list[Path] = []
+    for name in _SCRATCH:
+        found.extend(_entries(scratch / name))
+    for folder in versions:
+        found.extend(path for path in _entries(folder.path) if path.name.startswith(".") and path.is_dir())
+    return sorted(found)
+
+
+def remove_unfinished(paths: Iterable[Path], before: datetime) -> int:
+    """Remove paths without a write since `before`; return how many files that were."""
+    removed = 0
+    for path in paths:
+        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+        if _last_written([path, *files]) >= before.timestamp():
+            continue
+        removed += len(files)
+        if path.is_file():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    return removed
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    return folder.iterdir() if folder.is_dir() else iter(())
+
+
+def _last_written(paths: Iterable[Path]) -> float:
+    times = [0.0]
+    for path in paths:
+        try:
+            times.append(path.stat().st_mtime)
+        except FileNotFoundError:
+            continue
+    return max(times)

@@ -15,8 +15,9 @@ from flywheel_assets.curation.labels.sampling import draw_sql
 from flywheel_assets.errors import LandingError, PartitionChangedError, SettingsError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.landing.disk import EventKind, LandingZone
-from flywheel_assets.lake.storage.failed_steps import removes_unfinished
+from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.landing.protocol import LandingPlace
+from flywheel_assets.lake.storage.failed_steps import clean_up_on_failure
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     ERASURES,
@@ -25,10 +26,17 @@ from flywheel_assets.lake.tables.specs import (
     ApplicationTables,
     every_table,
 )
-from flywheel_assets.lake.upkeep.bucket_versions import Forgotten, S3Client, forget_versions
-from flywheel_assets.lake.upkeep.garbage import Stored, expire_snapshots, stored_in, stored_under, sweep
-from flywheel_assets.lake.upkeep.unfinished import remove_unfinished, unfinished_work
-from flywheel_assets.lake.versions.cutting import let_go_of_ended
+from flywheel_assets.lake.upkeep.bucket_versions import DeletedVersions, S3Client, delete_bucket_versions
+from flywheel_assets.lake.upkeep.garbage import (
+    Stored,
+    expire_snapshots,
+    find_unfinished_work,
+    remove_unfinished,
+    sweep,
+    weigh_folder,
+    weigh_table,
+)
+from flywheel_assets.lake.versions.cutting import release_ended_cuts
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.records import Reason
 
@@ -41,7 +49,7 @@ class MaintenanceRules:
     """What the weekly upkeep of one application may remove."""
 
     snapshots_kept_days: int = 7
-    """Younger snapshots stay, beside heads and tags; of a burst only the newest do (`iceberg.forget_old_snapshots`)."""
+    """Younger snapshots stay, as do heads and tags; of a burst only the newest do (`iceberg.forget_old_snapshots`)."""
     grace_hours: float = 24.0
     """Files that nothing reaches stay this long for readers that planned their scan before."""
     trimmed_share: float | None = None
@@ -70,16 +78,16 @@ class Upkeep:
     """Unreachable, but within their grace period."""
     predictions_trimmed: dict[date, int]
     segments_removed: int
-    versions_forgotten: Forgotten
-    """Of deleted files, in a bucket that keeps them, of applications that have erased somebody."""
+    versions_deleted: DeletedVersions
+    """Of deleted files, in a bucket that keeps them, of applications that have erased a person."""
 
 
-@removes_unfinished
+@clean_up_on_failure
 def maintain(
     lake: Lake,
     tables: ApplicationTables,
     versions: Versions,
-    landing_root: Path | None,
+    landing: LandingPlace,
     window: JoinWindow,
     rules: MaintenanceRules,
     stamp: RunStamp,
@@ -91,7 +99,7 @@ def maintain(
         lake: the application's tables.
         tables: which of them its daily assets fill.
         versions: the application's versions; weighed, and what their ended cuts still hold is let go.
-        landing_root: the landing zone where it is a folder; None: it is kept elsewhere, and by that place's own rules.
+        landing: the landing zone; one that is no folder is weighed and emptied by the rules of its own place.
         window: how far back a join reads; nothing within is trimmed or removed.
         rules: what may be removed.
         stamp: who, and when it is.
@@ -102,33 +110,33 @@ def maintain(
             ten minutes; it is safe to run again.
     """
     now = stamp.now
-    before = storage_by_stage(lake, tables, versions, landing_root)
-    last = last_settled_day(lake, tables, window)
+    before = weigh_stages(lake, tables, versions, landing)
+    last = find_last_settled_day(lake, tables, window)
     trimmed: dict[date, int] = {}
     if rules.trimmed_share is not None and last is not None:
         trimmed = trim_predictions(lake, tables, last, rules.trimmed_share, stamp)
     removed = 0
-    if rules.landing_kept_days is not None and landing_root is not None and last is not None:
+    if rules.landing_kept_days is not None and last is not None:
         until = min(last, now.date() - timedelta(days=rules.landing_kept_days))
-        removed = retire_segments(lake, tables, landing_root, until, now)
-    remove_unfinished(unfinished_work(lake.scratch, versions), now - _UNFINISHED_AFTER)
-    let_go_of_ended(lake, versions, tables)
+        removed = retire_segments(lake, tables, landing, until, now)
+    remove_unfinished(find_unfinished_work(lake.scratch, versions), now - _UNFINISHED_AFTER)
+    release_ended_cuts(lake, versions, tables)
     expired, deleted, waiting = 0, Stored(0, 0), Stored(0, 0)
     for spec in every_table(tables):
         expired += expire_snapshots(lake, spec, now - timedelta(days=rules.snapshots_kept_days))
         swept = sweep(lake, spec, timedelta(hours=rules.grace_hours), now)
         deleted, waiting = deleted + swept.deleted, waiting + swept.waiting
-    forgotten = Forgotten()
+    forgotten = DeletedVersions()
     if s3_client is not None and lake.has_table(ERASURES) and lake.table(ERASURES).current_snapshot() is not None:
-        # An erasure cannot do it to files in their grace period. Without one, versions are somebody's safety net.
-        forgotten = forget_versions(lake, every_table(tables), s3_client)
-    after = storage_by_stage(lake, tables, versions, landing_root)
+        # An erasure cannot do it to files in their grace period. Without one, versions are an operator's safety net.
+        forgotten = delete_bucket_versions(lake, every_table(tables), s3_client)
+    after = weigh_stages(lake, tables, versions, landing)
     _record(lake, after, stamp)
     return Upkeep(before, after, expired, deleted, waiting, trimmed, removed, forgotten)
 
 
-def last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWindow) -> date | None:
-    """The last landed day that no join still to come will read; None while every day may be read again.
+def find_last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWindow) -> date | None:
+    """Find the last landed day that no later join will read; None while every day may be read again.
 
     Counted from the joined days, not from the calendar: after an outage the next join reaches as far back as it must.
     """
@@ -137,20 +145,18 @@ def last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWindow) 
     return gapless[-1] - timedelta(days=window.account_lookback_days) if gapless else None
 
 
-def storage_by_stage(
-    lake: Lake, tables: ApplicationTables, versions: Versions, landing_root: Path | None
-) -> dict[str, Stored]:
-    """Files and bytes by stage, in data order; of a landing zone that is no folder nothing is known here."""
+def weigh_stages(lake: Lake, tables: ApplicationTables, versions: Versions, landing: LandingPlace) -> dict[str, Stored]:
+    """Count files and bytes by stage, in data order; a landing zone that is no folder is left out."""
     stages = {}
-    if landing_root is not None:
-        stages["landing"] = stored_under(landing_root / lake.application)
-    stages |= {spec.name: stored_in(lake, spec) for spec in every_table(tables)}
-    stages["versions"] = stored_under(versions.root / versions.application)
+    if (folder := landing.folder(lake.application)) is not None:
+        stages["landing"] = weigh_folder(folder)
+    stages |= {spec.name: weigh_table(lake, spec) for spec in every_table(tables)}
+    stages["versions"] = weigh_folder(versions.root / versions.application)
     return stages
 
 
-def storage_history(lake: Lake) -> dict[str, list[tuple[datetime, int]]]:
-    """Bytes by stage over time, as every maintenance left them."""
+def read_storage_history(lake: Lake) -> dict[str, list[tuple[datetime, int]]]:
+    """Read the bytes by stage over time, as every maintenance left them."""
     history: dict[str, list[tuple[datetime, int]]] = {}
     if lake.has_table(STORAGE):
         rows = sorted(lake.read(STORAGE).to_pylist(), key=lambda row: row["measured_at"])
@@ -162,15 +168,15 @@ def storage_history(lake: Lake) -> dict[str, list[tuple[datetime, int]]]:
 def trim_predictions(
     lake: Lake, tables: ApplicationTables, last: date, share: float, stamp: RunStamp
 ) -> dict[date, int]:
-    """Keep of the days up to `last` the predictions that feedback refers to, and a share of the others by hash.
+    """Trim the days up to `last` to predictions with feedback, and a share of the others by hash.
 
-    The outcome of those days is known: what nobody reacted to will not be joined any more. Classifiers keep everything,
+    The outcome of those days is known: no later join reads predictions without a reaction. Classifiers keep everything,
     since silence is what they learn from. Returns the rows dropped by day, which the ledger counts as `trimmed`.
 
     Raises:
         CommitContentionError: a daily step or an erasure was at work for ten minutes; it is safe to run again.
     """
-    # Asked before, too: whoever waits to be alone lets no other step begin.
+    # Asked before, too: a writer that waits to be alone lets no other step begin.
     if not tables.is_text or not _due_to_trim(lake, tables, last):
         return {}
     with lake.between_daily_steps():
@@ -206,7 +212,7 @@ def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp
             try:
                 lake.replace_days(spec, [day], {day: file} if file else {}, properties, seen=seen)
             except PartitionChangedError:
-                # Written by somebody who does not know our lock: those rows are the right ones, trimmed next time.
+                # Written by a writer that does not know our lock: those rows are the right ones, trimmed next time.
                 if file:
                     file.unlink()
                 continue
@@ -220,25 +226,29 @@ def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp
     return dropped
 
 
-def retire_segments(lake: Lake, tables: ApplicationTables, landing_root: Path, last: date, now: datetime) -> int:
-    """Remove the segments of days up to `last` that the tables hold as they were closed; `_CLOSED.json` stays.
+def retire_segments(lake: Lake, tables: ApplicationTables, landing: LandingPlace, last: date, now: datetime) -> int:
+    """Remove the segments of days up to `last` that the tables hold as they were closed; return how many.
+
+    `_CLOSED.json` stays. Of a landing zone that is no folder nothing is removed.
 
     Raises:
         CommitContentionError: a daily step, which may be reading them, or an erasure was at work for ten minutes.
     """
-    if not _due_to_retire(lake, tables, landing_root, last, now):
+    if landing.folder(lake.application) is None or not _due_to_retire(lake, tables, landing, last, now):
         return 0
     with lake.between_daily_steps():
-        due = _due_to_retire(lake, tables, landing_root, last, now)
+        due = _due_to_retire(lake, tables, landing, last, now)
         for path in due:
             path.unlink()
     return len(due)
 
 
-def _due_to_retire(lake: Lake, tables: ApplicationTables, landing_root: Path, last: date, now: datetime) -> list[Path]:
+def _due_to_retire(
+    lake: Lake, tables: ApplicationTables, landing: LandingPlace, last: date, now: datetime
+) -> list[Path]:
     due: list[Path] = []
     for kind, spec in ((EventKind.PREDICTION, tables.predictions), (EventKind.FEEDBACK, GROUND_TRUTH)):
-        zone = LandingZone(landing_root, lake.application, kind)
+        zone = landing.zone(lake.application, kind)
         entries = ledger.entries_of(lake, spec.name)
         for day in zone.days():
             entry = entries.get(day)

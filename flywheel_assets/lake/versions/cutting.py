@@ -23,11 +23,11 @@ import msgspec
 
 from flywheel_assets.errors import EmptyVersionError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.storage.failed_steps import full_disk_told, removes_unfinished
+from flywheel_assets.lake.storage.failed_steps import clean_up_on_failure, translate_disk_full
 from flywheel_assets.lake.storage.files import replace_file, write_once
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import ApplicationTables, TableSpec
-from flywheel_assets.lake.tables.tags import tag, tags
+from flywheel_assets.lake.tables.tags import create_tag, list_tags
 from flywheel_assets.lake.versions.exclusions import excluded_per_day, in_force, pinned
 from flywheel_assets.lake.versions.exports import ExportedFile, ExportSet, Manifest, verify_manifest, write_export
 from flywheel_assets.lake.versions.folders import _VERSION, VersionFolder, Versions, read_pin
@@ -38,7 +38,7 @@ from flywheel_assets.lake.versions.pins import (
     hold_head,
     hold_pinned,
     is_lost,
-    let_go,
+    release_snapshots,
 )
 from flywheel_assets.records import Reason
 
@@ -67,10 +67,10 @@ Resolve = Callable[[Lake, Pin], AbstractContextManager[Resolved]]
 
 def tagged_versions(lake: Lake, gold: TableSpec) -> dict[str, int]:
     """Every gold version that is a tag in the lake, with its snapshot id."""
-    return {name: snapshot_id for name, snapshot_id in tags(lake, gold).items() if _VERSION.match(name)}
+    return {name: snapshot_id for name, snapshot_id in list_tags(lake, gold).items() if _VERSION.match(name)}
 
 
-@removes_unfinished
+@clean_up_on_failure
 def cut_version(
     lake: Lake,
     versions: Versions,
@@ -102,7 +102,7 @@ def cut_version(
         CommitContentionError: another version is being cut, and was for two minutes.
         DiskFullError: no space is left.
     """
-    with lake.cutting(), full_disk_told(versions.root, *lake.places):
+    with lake.cutting(), translate_disk_full(versions.root, *lake.places):
         return _cut(lake, versions.folder(version), gold, resolve, rules, code_version, also_read)
 
 
@@ -119,7 +119,7 @@ def _cut(
     _forget_lost_pin(lake, folder, gold, also_read)
     pin = _pin(lake, folder, gold, also_read)
     if folder.export.exists():
-        tag(lake, gold, pin.version, pin.snapshot_id)
+        create_tag(lake, gold, pin.version, pin.snapshot_id)
         manifest = _verified(folder, pin)
     else:
         with resolve(lake, pin) as resolved:
@@ -127,11 +127,11 @@ def _cut(
                 if version not in tagged_versions(lake, gold):
                     # Nothing was begun: the same name may be cut again when there is something to train on.
                     folder.pin.unlink()
-                    let_go(lake, version, (gold, *also_read))
+                    release_snapshots(lake, version, (gold, *also_read))
                 raise EmptyVersionError(
                     f"{version} has no training row in {len(pin.days)} closed days: nothing to train on"
                 )
-            tag(lake, gold, pin.version, pin.snapshot_id)
+            create_tag(lake, gold, pin.version, pin.snapshot_id)
             exclusions = pinned(lake, pin.exclusions)
             excluded = excluded_per_day(lake, gold, exclusions, pin.dates, pin.snapshot_id)
             manifest = write_export(
@@ -147,7 +147,7 @@ def _cut(
                 code_version=code_version,
                 details=resolved.details,
             )
-    let_go(lake, version, (gold, *also_read))
+    release_snapshots(lake, version, (gold, *also_read))
     return manifest
 
 
@@ -209,7 +209,7 @@ def _pin_now(lake: Lake, folder: VersionFolder, gold: TableSpec, also_read: Sequ
     return write_once(folder.pin, encode_pin(pin))
 
 
-def let_go_of_ended(lake: Lake, versions: Versions, tables: ApplicationTables) -> None:
+def release_ended_cuts(lake: Lake, versions: Versions, tables: ApplicationTables) -> None:
     """Stop keeping snapshots for cuts that have ended without doing so: killed after the export, or abandoned.
 
     Raises:
@@ -225,10 +225,10 @@ def let_go_of_ended(lake: Lake, versions: Versions, tables: ApplicationTables) -
         # Asked again: a cut holds before it pins.
         with lake.cutting():
             for version in ended():
-                let_go(lake, version, specs)
+                release_snapshots(lake, version, specs)
 
 
-def let_go_of_unfinished(lake: Lake, versions: Versions, tables: ApplicationTables) -> None:
+def release_unfinished_cuts(lake: Lake, versions: Versions, tables: ApplicationTables) -> None:
     """Let cuts that were killed before their export read what is there now; for an erasure, while no version is cut.
 
     Kept, their snapshots would hold the person's rows. Nobody has seen anything of those versions but perhaps the tag,
@@ -243,7 +243,7 @@ def let_go_of_unfinished(lake: Lake, versions: Versions, tables: ApplicationTabl
         else:
             folder.pin.unlink()
     for version in held_versions(lake, _readable(tables)):
-        let_go(lake, version, _readable(tables))
+        release_snapshots(lake, version, _readable(tables))
 
 
 def _readable(tables: ApplicationTables) -> tuple[TableSpec, ...]:

@@ -25,7 +25,7 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.storage.duckdb_engine import write_parquet
 from flywheel_assets.lake.storage.files import file_sha256
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions.cutting import cut_version
@@ -185,7 +185,7 @@ def _new_at_most(
     return rows, min(rows, discrepancies + min(labels, revivable))
 
 
-@outages_told()
+@translate_outages()
 def _known_values(lake: Lake, days: Sequence[date], columns: Sequence[str]) -> list[int]:
     """How many rows of the days have a value in each of the columns, by the counts in Iceberg's manifests."""
     table = lake.table(HARD_EXAMPLES)

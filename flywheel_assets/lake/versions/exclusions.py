@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
-import pyarrow as pa
-
-from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
+from flywheel_assets.lake.tables.decisions import decision_id, list_decisions, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import EXCLUSIONS, TableSpec
 
@@ -84,23 +82,21 @@ class Exclusion:
 
 def exclude(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: datetime) -> Exclusion:
     """Put a rule in force for every version that is pinned from now on."""
-    identity = [lake.application, rule.describe(), rule.user_id, who, reason, now.isoformat()]
-    exclusion = Exclusion(
-        id=records.stable_id("exclusion", *identity)[:8], rule=rule, decided_at=now, decided_by=who, reason=reason
+    decision = decision_id(lake, "exclusion", rule.describe(), rule.user_id, who, reason, now.isoformat())
+    record_decision(
+        lake,
+        EXCLUSIONS,
+        decision,
+        who=who,
+        reason=reason,
+        now=now,
+        first_day=rule.first_day,
+        last_day=rule.last_day,
+        day_of=rule.by.value if rule.first_day else None,
+        user_id=rule.user_id,
+        model_version=rule.model_version,
     )
-    row = {
-        "id": exclusion.id,
-        "decided_at": now,
-        "decided_by": who,
-        "reason": reason,
-        "first_day": rule.first_day,
-        "last_day": rule.last_day,
-        "day_of": rule.by.value if rule.first_day else None,
-        "user_id": rule.user_id,
-        "model_version": rule.model_version,
-    }
-    _append(lake, row, exclusion.id)
-    return exclusion
+    return Exclusion(id=decision, rule=rule, decided_at=now, decided_by=who, reason=reason)
 
 
 def include(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: datetime) -> Exclusion:
@@ -112,15 +108,14 @@ def include(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: dateti
     current = {exclusion.id: exclusion for exclusion in in_force(lake)}
     if exclusion_id not in current:
         raise UnknownNameError("exclusion in force", exclusion_id, current, "`flywheel exclusions` lists all of them.")
-    end_id = records.stable_id("inclusion", lake.application, exclusion_id)[:8]
-    row = {"id": end_id, "decided_at": now, "decided_by": who, "reason": reason, "ends": exclusion_id}
-    _append(lake, row, end_id)
+    end = decision_id(lake, "inclusion", exclusion_id)
+    record_decision(lake, EXCLUSIONS, end, who=who, reason=reason, now=now, ends=exclusion_id)
     return next(exclusion for exclusion in every_exclusion(lake) if exclusion.id == exclusion_id)
 
 
 def every_exclusion(lake: Lake) -> list[Exclusion]:
     """All exclusions there ever were, oldest first."""
-    rows = sorted(lake.read(EXCLUSIONS).to_pylist(), key=lambda row: (row["decided_at"], row["id"]))
+    rows = list_decisions(lake, EXCLUSIONS)
     ends = {row["ends"]: row for row in rows if row["ends"]}
     return [
         Exclusion(
@@ -213,8 +208,3 @@ def _condition(spec: TableSpec, rule: ExclusionRule) -> str:
 def _first_known(spec: TableSpec, columns: Sequence[str]) -> str:
     days = [f"CAST({name} AS DATE)" for name in columns if name in spec.schema.names]
     return f"coalesce({', '.join(days)})"
-
-
-def _append(lake: Lake, row: dict[str, object], key: str) -> None:
-    empty = dict.fromkeys(EXCLUSIONS.schema.names)
-    lake.append(EXCLUSIONS, pa.Table.from_pylist([{**empty, **row}], schema=EXCLUSIONS.schema), key, {})

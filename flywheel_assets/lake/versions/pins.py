@@ -103,7 +103,7 @@ def is_lost(lake: Lake, pin: Pin, gold: TableSpec, others: Iterable[TableSpec]) 
     )
 
 
-def let_go(lake: Lake, version: str, specs: Iterable[TableSpec]) -> None:
+def release_snapshots(lake: Lake, version: str, specs: Iterable[TableSpec]) -> None:
     """Stop keeping snapshots for a cut; done before is a success."""
     name = _HOLD + version
 

@@ -19,9 +19,9 @@ import msgspec
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import VersionConflictError
 from flywheel_assets.lake.storage.duckdb_engine import connect
-from flywheel_assets.lake.storage.failed_steps import full_disk_told
+from flywheel_assets.lake.storage.failed_steps import translate_disk_full
 from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder
-from flywheel_assets.lake.storage.outages import s3_answer
+from flywheel_assets.lake.storage.s3 import Bucket
 from flywheel_assets.lake.versions.exports import MANIFEST_FILE, ExportedFile, ExportedRow, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _COPIES = "copies.jsonl"
-_TAKEN = frozenset({"PreconditionFailed", "412"})
 _ROW_TYPES: dict[str, str] = dict.fromkeys(ExportedRow.__struct_fields__, "VARCHAR") | {
     "similarity": "DOUBLE",
     "support_users": "BIGINT",
@@ -81,7 +80,7 @@ def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[
     places = [scratch] if to.startswith("s3://") else [Path(to), scratch]
     # Remembered before the first file goes: of a copy that nobody knows an erasure could not tell.
     _remember(folder, to)
-    with full_disk_told(*places), tempfile.TemporaryDirectory(dir=scratch) as work:
+    with translate_disk_full(*places), tempfile.TemporaryDirectory(dir=scratch) as work:
         for file in manifest.files.values():
             original = folder.export / file.name
             published.append(destination.put(file.name, original, is_derived=False))
@@ -152,25 +151,15 @@ class S3Folder:
         bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
         key = f"{prefix.strip('/')}/{name}".lstrip("/")
         where, sha256 = f"s3://{bucket}/{key}", file_sha256(path)
-
-        def ask(request: Callable[[], Any], expected: frozenset[str] = frozenset()) -> Any:
-            return s3_answer(request, where, "the name of the bucket and the rights", expected)
-
-        try:
-            with open(path, "rb") as body:
-                ask(
-                    lambda: self.client.put_object(
-                        Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", Metadata={"flywheel-sha256": sha256}
-                    ),
-                    _TAKEN,
-                )
-        except KeyError:
-            # By another export, by an earlier one, or by our own request, whose answer was lost and that was repeated.
-            there = ask(lambda: self.client.head_object(Bucket=bucket, Key=key))["Metadata"].get("flywheel-sha256")
-            if not is_derived and there != sha256:
-                raise _taken(where) from None
-            return Published(where, path.stat().st_size, is_new=False)
-        return Published(where, path.stat().st_size, is_new=True)
+        store = Bucket(self.client, bucket, where, "the name of the bucket and the rights")
+        size = path.stat().st_size
+        with open(path, "rb") as body:
+            if store.create(key, body, {"flywheel-sha256": sha256}):
+                return Published(where, size, is_new=True)
+        # By another export, by an earlier one, or by our own request, whose answer was lost and that was repeated.
+        if not is_derived and store.metadata(key).get("flywheel-sha256") != sha256:
+            raise _taken(where)
+        return Published(where, size, is_new=False)
 
 
 def _taken(where: str) -> VersionConflictError:

@@ -14,18 +14,17 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
-import pyarrow as pa
 
-from flywheel_assets import records
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import STAGE_OF
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.storage.files import write_once
-from flywheel_assets.lake.storage.outages import outages_told
+from flywheel_assets.lake.storage.outages import translate_outages
+from flywheel_assets.lake.tables.decisions import decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec
-from flywheel_assets.lake.tables.tags import set_head, tags
+from flywheel_assets.lake.tables.tags import list_tags, set_head
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
 from flywheel_assets.records import Reason
 
@@ -85,7 +84,7 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
         UnknownNameError: `to` is no tag of the gold table; lists those that are.
         VersionConflictError: a version cut since is not finished.
     """
-    known = tags(lake, gold)
+    known = list_tags(lake, gold)
     if to not in known:
         raise UnknownNameError("tag", to, known, "`flywheel gold list` shows what each of them holds.")
     head = lake.table(gold).current_snapshot()
@@ -99,7 +98,7 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
         )
     before, after = _files_per_day(lake, gold, head.snapshot_id), _files_per_day(lake, gold, known[to])
     return DataPlan(
-        id=records.stable_id("rollback", lake.application, to, head.snapshot_id)[:8],
+        id=decision_id(lake, "rollback", to, head.snapshot_id),
         to=to,
         head=head.snapshot_id,
         target=known[to],
@@ -148,7 +147,14 @@ def _roll_back(
     def record_all(table: "Table") -> None:
         if plan.saved_head not in table.metadata.refs:
             table.manage_snapshots().create_tag(plan.head, plan.saved_head).commit()
-        _record(lake, plan, who, reason, now)
+        facts = {
+            "what": "data",
+            "to_version": plan.to,
+            "snapshot_before": plan.head,
+            "snapshot_after": plan.target,
+            "saved_head": plan.saved_head,
+        }
+        record_decision(lake, ROLLBACKS, plan.id, who=who, reason=reason, now=now, **facts)
         _set_ledger(lake, gold, plan, content, RunStamp(f"rollback {plan.id}", ROLLBACK_CODE_VERSION, now))
         mark = UndoneMark(rollback=plan.id, decided_at=now, decided_by=who, reason=reason)
         for version in plan.undone:
@@ -163,26 +169,9 @@ def record_model_rollback(
     lake: Lake, *, to: str, champion_before: str | None, who: str, reason: str, now: datetime
 ) -> None:
     """Write a rollback of the champion alone into the audit table, once."""
-    rollback_id = records.stable_id("model rollback", lake.application, to, champion_before, now.isoformat())[:8]
-    row = {"id": rollback_id, "what": "models", "to_version": to, "champion_before": champion_before}
-    _append(lake, {**row, "decided_at": now, "decided_by": who, "reason": reason}, rollback_id)
-
-
-def _record(lake: Lake, plan: DataPlan, who: str, reason: str, now: datetime) -> None:
-    row = {
-        "id": plan.id,
-        "what": "data",
-        "to_version": plan.to,
-        "snapshot_before": plan.head,
-        "snapshot_after": plan.target,
-        "saved_head": plan.saved_head,
-    }
-    _append(lake, {**row, "decided_at": now, "decided_by": who, "reason": reason}, plan.id)
-
-
-def _append(lake: Lake, row: Mapping[str, object], key: str) -> None:
-    empty = dict.fromkeys(ROLLBACKS.schema.names)
-    lake.append(ROLLBACKS, pa.Table.from_pylist([{**empty, **row}], schema=ROLLBACKS.schema), key, {})
+    decision = decision_id(lake, "model rollback", to, champion_before, now.isoformat())
+    facts = {"what": "models", "to_version": to, "champion_before": champion_before}
+    record_decision(lake, ROLLBACKS, decision, who=who, reason=reason, now=now, **facts)
 
 
 def _is_later(version: str, to: str) -> bool:
@@ -197,7 +186,7 @@ def _is_restored(folder: VersionFolder, to: str) -> bool:
     return not _is_later(folder.version, to)
 
 
-@outages_told()
+@translate_outages()
 def _files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
     """The data files of each day, with their rows, in one snapshot."""
     from flywheel_assets.lake.tables.iceberg import day_of

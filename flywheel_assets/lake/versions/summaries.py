@@ -13,7 +13,7 @@ from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
-from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, manifest_sha256, read_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, version_number
 from flywheel_assets.lake.versions.promotions import read_promotion
@@ -45,7 +45,7 @@ class VersionSummary:
 
 def summarize(lake: Lake, versions: Versions, gold: TableSpec) -> list[VersionSummary]:
     """Every version that was ever begun or tagged, oldest first."""
-    tagged = tags(lake, gold)
+    tagged = list_tags(lake, gold)
     names = {folder.version for folder in versions} | {name for name in tagged if version_number(name)}
     return [_summary(versions.folder(name), tagged.get(name)) for name in sorted(names, key=version_number)]
 

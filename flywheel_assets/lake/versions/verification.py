@@ -14,7 +14,7 @@ from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import FlywheelError
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
-from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exclusions import condition, pinned
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
@@ -36,7 +36,7 @@ class Verification:
 def verify(lake: Lake, versions: Versions, gold: TableSpec) -> Verification:
     """Verify every exported version, and that every tag of a version has one."""
     exported = [folder for folder in versions if folder.export.exists()]
-    tagged = tags(lake, gold)
+    tagged = list_tags(lake, gold)
     found = [
         f"{folder.version}: {difference}"
         for folder in exported

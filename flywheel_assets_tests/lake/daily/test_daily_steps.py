@@ -28,9 +28,9 @@ from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.erasure import erase as erasure_module
 from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.erasure.person_keys import Traces
+from flywheel_assets.lake.erasure.person_keys import PersonKeys
 from flywheel_assets.lake.erasure.rows import find_rows
-from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
@@ -189,7 +189,7 @@ def everything_agrees(bench: Workbench, erased: str | None) -> None:
         entries = ledger.entries_of(bench.lake, spec.name)
         assert {on: entry.content_hash for on, entry in entries.items()} == held, spec.name
     if erased is not None:
-        keys = Traces(erased, frozenset(), frozenset(), frozenset())
+        keys = PersonKeys(erased, frozenset(), frozenset(), frozenset())
         assert [spec.name for spec in TABLES if find_rows(bench.lake, spec, keys)] == []
     lookback = place_of(bench).lookback_days[JOINED_FEEDBACK.name]
     stale = ledger.stale_days(bench.lake, JOINED_FEEDBACK.name, lookback, DAYS[0])
@@ -231,7 +231,7 @@ def test_every_daily_step_waits(bench: Workbench, step: Callable[..., object]) -
 
 
 def retire(bench: Workbench) -> None:
-    retire_segments(bench.lake, PREFERENCE_TABLES, bench.landing, DAYS[1], NOW)
+    retire_segments(bench.lake, PREFERENCE_TABLES, DiskLanding(bench.landing), DAYS[1], NOW)
 
 
 @pytest.mark.parametrize("operation", [forget, trim, retire, roll_back])

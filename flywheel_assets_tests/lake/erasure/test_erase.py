@@ -22,14 +22,14 @@ from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.erased_people import key_file
 from flywheel_assets.lake.erasure import erase as erasure_module
 from flywheel_assets.lake.erasure import landing as erasable_landing
-from flywheel_assets.lake.erasure import landing_disk as landing_erasure
 from flywheel_assets.lake.erasure import rows as erased_rows
 from flywheel_assets.lake.erasure import versions as erased_versions
 from flywheel_assets.lake.erasure._journal import Journal
 from flywheel_assets.lake.erasure._revisions import PreparedRevision
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure, receipt_path
 from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.erasure.person_keys import Traces
+from flywheel_assets.lake.erasure.person_keys import PersonKeys
+from flywheel_assets.lake.landing import disk
 from flywheel_assets.lake.landing.disk import EventKind, read_closing
 from flywheel_assets.lake.tables.specs import (
     CURATED_DPO_PAIRS,
@@ -38,7 +38,7 @@ from flywheel_assets.lake.tables.specs import (
     PREFERENCE_TABLES,
     RAW_PREDICTIONS,
 )
-from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exclusions import ExclusionRule, every_exclusion, exclude
 from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, read_manifest
 from flywheel_assets.lake.versions.folders import Versions
@@ -235,7 +235,7 @@ def test_versions_say_what_changed_and_still_verify(after: Workbench, forgotten:
         assert manifest.erasures[0].manifest_sha256_before == version.manifest_sha256_before
         assert all(".r2." in file.name for file in manifest.files.values())
         assert version.snapshot_before == forgotten.manifests[version.tag].snapshot_id
-        assert tags(after.lake, CURATED_DPO_PAIRS)[version.tag] == version.snapshot_after == manifest.snapshot_id
+        assert list_tags(after.lake, CURATED_DPO_PAIRS)[version.tag] == version.snapshot_after == manifest.snapshot_id
         assert not (folder.path / "export").exists()
         assert cut_pair_version(after.lake, place.versions, version.tag, RULES, "2") == manifest
     assert [version.trained for version in receipt.versions] == [True, False]
@@ -331,9 +331,9 @@ def test_an_exclusion_of_the_person_names_nobody_afterwards(after: Workbench, fo
 
 KILL_POINTS = {
     # Where, what, and at which call of it.
-    "before a tag's snapshot": (erased_versions, "_rewritten", 2),
+    "before a tag's snapshot": (erased_versions, "_rewrite_snapshot", 2),
     "before an export": (erased_versions, "prepare_revision", 2),
-    "before a version is noted": (Journal, "changing", 2),
+    "before a version is noted": (Journal, "note_version", 2),
     "before an export is visible": (PreparedRevision, "publish", 2),
     "before a pin moves": (erased_versions, "_move_pin", 2),
     "before a tag moves": (erased_versions, "_move_tag", 2),
@@ -341,8 +341,8 @@ KILL_POINTS = {
     "before a table": (erasure_module, "erase_head", 2),
     "a table was rewritten": (erased_rows, "find_rows", 2),
     "between two tables": (erasure_module, "erase_head", 4),
-    "before landing": (landing_erasure, "_seal", 1),
-    "inside a closed day": (landing_erasure.os, "replace", 2),
+    "before landing": (disk, "_seal", 1),
+    "inside a closed day": (disk.os, "replace", 2),
     "between kinds of events": (erasable_landing, "erase_lines", 2),
     "before the accounts": (erasure_module, "settle_accounts", 1),
     "inside the accounts": (ledger, "record", 1),
@@ -535,6 +535,6 @@ def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(tmp_path: Pa
 @pytest.mark.parametrize("written", ["müller", "m\\u00fcller", "m\\u00FCller"])
 def test_a_line_that_is_no_event_is_the_persons_however_it_writes_the_name(written: str) -> None:
     """Escaped as JSON may be, a name in a malformed line was not recognised, and the line stayed."""
-    traces = Traces("müller", frozenset(), frozenset(), frozenset())
-    assert traces.covers_line(f'{{"event_id": 7, "user_id": "{written}"}}'.encode())
-    assert not traces.covers_line(f'{{"event_id": 7, "user_id": "x{written}"}}'.encode())
+    person = PersonKeys("müller", frozenset(), frozenset(), frozenset())
+    assert person.covers_line(f'{{"event_id": 7, "user_id": "{written}"}}'.encode())
+    assert not person.covers_line(f'{{"event_id": 7, "user_id": "x{written}"}}'.encode())

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.errors import OpenSegmentError
-from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.erasure.landing_disk import erase_lines
+from flywheel_assets.lake.erasure.landing import ErasableLanding, erase_lines
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets_tests.builders import APPLICATION, DAY
 from flywheel_assets_tests.lake.workbench import LONG_AFTER
@@ -33,11 +32,11 @@ def clock() -> datetime:
     return LONG_AFTER + timedelta(hours=6)
 
 
-def test_a_segment_that_is_late_for_its_closed_day_loses_its_lines_too(zone: LandingZone) -> None:
+def test_a_segment_that_is_late_for_its_closed_day_loses_its_lines_too(zone: LandingZone, tmp_path: Path) -> None:
     publish(zone, "a", "mallory", "ada")
     zone.read(DAY, LONG_AFTER)
     late = publish(zone, "late", "mallory", "bob")
-    done = erase_lines(zone, is_gone, "erasure1", clock)
+    done = erase_lines(zone, is_gone, "erasure1", clock, tmp_path / "scratch")
     assert (done.lines_per_day, done.segments) == ({DAY: 2}, 2)
     assert late.read_text() == "bob\n"
     assert [path.name for path in zone.read(DAY, clock()).paths] == ["a.jsonl"]

@@ -17,10 +17,8 @@ import pytest
 from flywheel_assets.errors import LandingUnavailableError, OpenSegmentError
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.ingest import ingest_days
-from flywheel_assets.lake.erasure._landing_s3 import erase_objects, local_copies
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
-from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.erasure.landing_disk import LandedErasure
+from flywheel_assets.lake.erasure.landing import ErasableLanding, LandedErasure, erase_lines
 from flywheel_assets.lake.landing.disk import UNREADABLE_FOLDER, EventKind, LandingZone
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
 from flywheel_assets.lake.storage.files import file_sha256
@@ -66,7 +64,7 @@ def clock() -> datetime:
 
 
 def run(zone: ObjectLandingZone, tmp_path: Path, now: Callable[[], datetime] = clock) -> LandedErasure:
-    return erase_objects(zone, is_gone, "erasure1", now, tmp_path / "work")
+    return erase_lines(zone, is_gone, "erasure1", now, tmp_path / "work")
 
 
 def objects(landing: ObjectLanding) -> dict[str, bytes]:
@@ -86,7 +84,7 @@ def quoting(landing: ObjectLanding) -> list[str]:
 
 def lines_read(zone: ObjectLandingZone, tmp_path: Path, on: int = 0) -> list[bytes]:
     landed = zone.read(day(on), NOW)
-    with zone.fetched(landed, tmp_path / "read") as paths:
+    with zone.fetch(landed, tmp_path / "read") as paths:
         return [each for path in paths for each in path.read_bytes().splitlines()]
 
 
@@ -126,7 +124,7 @@ def test_a_day_that_is_rewritten_between_listing_and_download_is_read_by_the_nex
     landed = zone.read(DAY, NOW)
     run(zone, tmp_path)
     with pytest.raises(LandingUnavailableError, match="rewritten since the day was listed"):
-        zone.fetched(landed, tmp_path / "read").__enter__()
+        zone.fetch(landed, tmp_path / "read").__enter__()
     assert lines_read(zone, tmp_path) == [line(False, 0).rstrip()]
 
 
@@ -141,7 +139,7 @@ def test_of_segments_that_stay_as_they_are_no_copy_is_kept(landing: ObjectLandin
         most = max(most, len(list((tmp_path / "work").rglob("*.jsonl"))))
         return False
 
-    erase_objects(zone, look, "erasure1", clock, tmp_path / "work")
+    erase_lines(zone, look, "erasure1", clock, tmp_path / "work")
     assert 1 < most <= 9
 
 
@@ -168,7 +166,7 @@ def test_a_closed_days_segments_are_replaced_and_its_closing_says_so(landing: Ob
     assert [path.name.partition(".")[0] for path in after.paths] == ["a", "b"]
     assert set(before.paths) & set(after.paths) == {path for path in before.paths if path.name.startswith("b.")}
     assert len(lines_read(zone, tmp_path)) == 4
-    sealed = zone.sealed(DAY)
+    sealed = zone.find_closing(DAY)
     assert sealed is not None
     assert (sealed.closing.erasures, sealed.closing.erasing) == (["erasure1"], [])
     assert run(zone, tmp_path) == LandedErasure({}, 0)
@@ -206,7 +204,7 @@ def test_a_late_segment_is_rewritten_where_it_lies(landing: ObjectLanding, tmp_p
     run(zone, tmp_path)
     assert quoting(landing) == []
     assert [name.partition(".")[0] for name in zone.republish_late(NOW)] == ["late"]
-    with zone.fetched(zone.read(NOW.date(), NOW), tmp_path / "read") as [path]:
+    with zone.fetch(zone.read(NOW.date(), NOW), tmp_path / "read") as [path]:
         assert path.read_bytes() == line(False, 0)
 
 
@@ -259,13 +257,13 @@ def test_killed_before_any_request_the_day_is_whole_and_the_next_run_finishes(
         with pytest.raises(Killed):
             run(dying.zone(APPLICATION, EventKind.FEEDBACK), tmp_path)
         landed = plain.read(day(at), NOW + timedelta(days=at))
-        with plain.fetched(landed, tmp_path / "read") as paths:
+        with plain.fetch(landed, tmp_path / "read") as paths:
             content = b"".join(path.read_bytes() for path in paths)
         assert [content.count(line(False, number)) for number in (0, 1, 2)] == [2, 1, 1], at
         run(plain, tmp_path, lambda at=at: NOW + timedelta(days=at))
         assert quoting(versioned) == [], at
         assert len(lines_read(plain, tmp_path, at)) == 4
-        sealed = plain.sealed(day(at))
+        sealed = plain.find_closing(day(at))
         assert sealed is not None
         assert (sealed.closing.erasures, sealed.closing.erasing) == (["erasure1"], []), at
 
@@ -298,7 +296,7 @@ def test_versions_of_objects_that_others_deleted_go_too(versioned: ObjectLanding
     publish(zone, tmp_path / "spool", "harmless", "o")
     zone.republish_late(NOW)  # copied to today and deleted here: the bucket keeps what was deleted
     assert len(quoting(versioned)) == 2
-    copies = list(map(Path.read_bytes, local_copies(zone, tmp_path / "work")))
+    copies = list(map(Path.read_bytes, zone.copies(tmp_path / "work")))
     assert sum(MARK.encode() in copy for copy in copies) == 2, "the keys of deleted versions are searched as well"
     done = run(zone, tmp_path)
     assert quoting(versioned) == []
@@ -428,7 +426,7 @@ def test_a_segment_is_not_rewritten_while_it_is_being_shipped(landing: ObjectLan
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     before = file_sha256(path)
     erasing = threading.Thread(
-        target=lambda: place.landing.erase(EventKind.FEEDBACK, plan.traces.covers_line, "erasure1", clock)
+        target=lambda: place.landing.erase(EventKind.FEEDBACK, plan.person.covers_line, "erasure1", clock)
     )
     erasing.start()
     erasing.join(0.5)

@@ -8,14 +8,14 @@ import pytest
 
 from flywheel_assets.errors import PartitionChangedError
 from flywheel_assets.lake.erasure import rows as erased_rows
-from flywheel_assets.lake.erasure.person_keys import Traces
+from flywheel_assets.lake.erasure.person_keys import PersonKeys
 from flywheel_assets.lake.erasure.rows import erase_head, find_rows
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, QUARANTINE
 from flywheel_assets_tests.builders import DAY, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
 
-PERSON = Traces("mallory", frozenset(), frozenset(), frozenset())
+PERSON = PersonKeys("mallory", frozenset(), frozenset(), frozenset())
 ROWS = [make_feedback(event_id=user, user_id=user) for user in ("mallory", "ada", "bob")]
 
 
@@ -29,14 +29,14 @@ def bench(tmp_path: Path) -> Workbench:
 
 def beside(monkeypatch: pytest.MonkeyPatch, write: Callable[[], object]) -> None:
     """Let something be written each time the erasure has read a day and not yet written it."""
-    read = erased_rows.kept_file
+    read = erased_rows.write_kept_rows
 
     def read_and_wait(*arguments: Any) -> Path | None:
         kept = read(*arguments)
         write()
         return kept
 
-    monkeypatch.setattr(erased_rows, "kept_file", read_and_wait)
+    monkeypatch.setattr(erased_rows, "write_kept_rows", read_and_wait)
 
 
 def erase(bench: Workbench) -> int:
@@ -77,6 +77,6 @@ def test_a_quarantined_line_goes_however_it_writes_the_name(tmp_path: Path, writ
     lines = [f'{{"event_id": 7, "user_id": "{user}"}}' for user in (written, "ada")]
     bench.land(EventKind.FEEDBACK, DAY, [line.encode() for line in lines])
     bench.ingest(EventKind.FEEDBACK, [DAY])
-    traces = Traces("müller", frozenset(), frozenset(), frozenset())
-    assert erase_head(bench.lake, QUARANTINE, traces, stamp(), lambda *_: None) == 1
+    person = PersonKeys("müller", frozenset(), frozenset(), frozenset())
+    assert erase_head(bench.lake, QUARANTINE, person, stamp(), lambda *_: None) == 1
     assert [row["payload"] for row in bench.rows(QUARANTINE)] == [lines[1]]

@@ -82,7 +82,7 @@ def test_a_late_segment_moves_to_the_day_on_which_it_was_found(zone: ObjectLandi
     assert zone.republish_late(now) == []
     landed = zone.read(now.date(), now)
     assert names(landed) == ["late"]
-    with zone.fetched(landed, spool) as [path]:
+    with zone.fetch(landed, spool) as [path]:
         assert path.read_bytes() == b'{"late":1}\n'
     assert not path.exists()
 
@@ -159,7 +159,7 @@ def test_what_happened_to_a_closed_days_objects_is_told(zone: ObjectLandingZone,
 
     client = zone.landing.client
     client.put_object(Bucket=zone.landing.bucket, Key=key(first), Body=b'{"n":2}\n')  # of the same size
-    with pytest.raises(ClosedDayError, match="does not hold what its name says"), zone.fetched(landed, spool):
+    with pytest.raises(ClosedDayError, match="does not hold what its name says"), zone.fetch(landed, spool):
         pass
     client.put_object(Bucket=zone.landing.bucket, Key=key(first), Body=b"{}\n")
     with pytest.raises(ClosedDayError, match="has 3 bytes, its closing recorded 8"):

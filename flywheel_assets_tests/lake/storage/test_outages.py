@@ -29,22 +29,28 @@ from flywheel_assets.errors import (
     VersionConflictError,
 )
 from flywheel_assets.lake.daily.ingest import ingest_days
-from flywheel_assets.lake.erasure._landing_s3 import erase_objects
 from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
-from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.erasure.landing import ErasableLanding, erase_lines
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.storage import outages
-from flywheel_assets.lake.storage.commits import assert_locks_held, bounded_waits, commit_lock
+from flywheel_assets.lake.storage import s3 as s3_storage
+from flywheel_assets.lake.storage.commits import assert_locks_held, bound_waits, commit_lock
 from flywheel_assets.lake.storage.failed_steps import is_disk_full
 from flywheel_assets.lake.storage.files import write_synced
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, LEDGER, TableSpec, every_table
-from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.upkeep import garbage
-from flywheel_assets.lake.upkeep.garbage import _files_of, expire_snapshots, needed_paths, sweep
-from flywheel_assets.lake.upkeep.unfinished import remove_unfinished, unfinished_work
+from flywheel_assets.lake.upkeep.garbage import (
+    _files_of,
+    expire_snapshots,
+    find_unfinished_work,
+    list_needed_paths,
+    remove_unfinished,
+    sweep,
+)
 from flywheel_assets.lake.versions import exports
 from flywheel_assets.lake.versions.exports import verify_manifest
 from flywheel_assets.lake.versions.folders import Versions
@@ -108,7 +114,9 @@ class Site(Workbench):
         version = f"dpo_gold_v{number + 1}"
         match action:
             case EventKind.PREDICTION | EventKind.FEEDBACK:
-                ingest_days(self.lake, self.objects or self.landing, EventKind(action), [day(number)], stamp())
+                ingest_days(
+                    self.lake, self.objects or DiskLanding(self.landing), EventKind(action), [day(number)], stamp()
+                )
             case "join":
                 self.join([day(number)])
             case "curate":
@@ -130,7 +138,7 @@ class Site(Workbench):
         for spec in specs:
             expire_snapshots(self.lake, spec, AFTER_ALL)
             sweep(self.lake, spec, timedelta(0), AFTER_ALL)
-        remove_unfinished(unfinished_work(self.lake.scratch, self.versions), AFTER_ALL)
+        remove_unfinished(find_unfinished_work(self.lake.scratch, self.versions), AFTER_ALL)
 
     def kept(self) -> list[TableSpec]:
         return [spec for spec in every_table(self.tables) if self.lake.has_table(spec)]
@@ -173,7 +181,7 @@ class Site(Workbench):
         assert strays == []
         for spec in self.kept():
             table = self.lake.table(spec)
-            assert {info.path for info in _files_of(table)} == needed_paths(table)
+            assert {info.path for info in _files_of(table)} == list_needed_paths(table)
 
 
 @cache
@@ -274,7 +282,7 @@ def test_an_s3_that_never_answers_is_told(
 ) -> None:
     """Without bounds of its own a client waits as long as the server likes."""
     monkeypatch.setattr(tables, "_DEADLINE_S", 0.0)
-    monkeypatch.setattr(outages, "_READ_S", 0.2)
+    monkeypatch.setattr(s3_storage, "_READ_S", 0.2)
     monkeypatch.setenv("FLYWHEEL_S3_ENDPOINT", s3.endpoint)
     client = Stores(home=str(tmp_path)).s3_client()
     storage = {**s3.storage(), "s3.request-timeout": "1"}
@@ -324,9 +332,9 @@ def test_a_closing_whose_answer_was_lost_is_our_own(tmp_path: Path, s3: FailingS
     for lost in range(3):
         with s3.failing(Outage(Fault.LOST_ANSWER, of=r"PUT .*_CLOSED\.json", after=lost, times=1)) as outage:
             is_gone = holds(f"user {lost}")
-            done = erase_objects(zone, is_gone, "erasure", lambda: LONG_AFTER, tmp_path / "work")
+            done = erase_lines(zone, is_gone, "erasure", lambda: LONG_AFTER, tmp_path / "work")
         assert (outage.failed, done.segments) == (1, 1), "announced, listed, emptied: it is replaced three times"
-    sealed = zone.sealed(day(0))
+    sealed = zone.find_closing(day(0))
     assert sealed is not None
     assert sealed.closing.erasing == []
     assert [each.name for each in sealed.closing.segments] == [each.name for each in zone.segments(day(0))]
@@ -370,7 +378,7 @@ def test_an_expiry_without_its_lock_takes_no_tag(bench: Workbench) -> None:
     with pytest.raises(CommitFailedException, match="has changed since it was loaded"):
         stale.maintenance.expire_snapshots().older_than(AFTER_ALL).commit()
     assert expire_snapshots(bench.lake, GOLD, AFTER_ALL) == 0
-    assert tags(bench.lake, GOLD) == {"dpo_gold_v1": head}
+    assert list_tags(bench.lake, GOLD) == {"dpo_gold_v1": head}
 
 
 # Postgres ----------------------------------------------------------------------------------------------------------
@@ -551,11 +559,11 @@ def test_a_sweep_whose_lock_was_lost_deletes_nothing(
 
     def lose(table: Table) -> set[str]:
         lose_locks(postgres)
-        return needed_paths(table)
+        return list_needed_paths(table)
 
     before = sorted(behind.root.rglob("*.parquet"))
     with monkeypatch.context() as patched:
-        patched.setattr(garbage, "needed_paths", lose)
+        patched.setattr(garbage, "list_needed_paths", lose)
         with pytest.raises(LockLostError):
             sweep(behind.lake, GOLD, timedelta(0), AFTER_ALL)
     assert sorted(behind.root.rglob("*.parquet")) == before
@@ -607,17 +615,17 @@ def test_a_postgres_that_refuses_us_is_not_asked_again(wire: Wire, tmp_path: Pat
 
 
 def test_waits_are_bounded_unless_the_address_says_how() -> None:
-    bounded = bounded_waits("postgresql+psycopg://flywheel:secret@db/lake?connect_timeout=3")
+    bounded = bound_waits("postgresql+psycopg://flywheel:secret@db/lake?connect_timeout=3")
     assert bounded.startswith("postgresql+psycopg://flywheel:secret@db/lake?")
     assert "connect_timeout=3" in bounded
     assert "tcp_user_timeout=60000" in bounded
-    assert bounded_waits("sqlite:////tmp/catalog.db?timeout=60") == "sqlite:////tmp/catalog.db?timeout=60"
+    assert bound_waits("sqlite:////tmp/catalog.db?timeout=60") == "sqlite:////tmp/catalog.db?timeout=60"
 
 
 def test_causes_that_come_in_a_circle_are_walked_once() -> None:
     """An error that is raised again while its own consequence is handled is among its causes."""
     first, second = OSError("first"), OSError("AWS Error SLOW_DOWN during PutObject operation: later")
     first.__cause__, second.__cause__ = second, first
-    assert isinstance(outages.outage_of(first), StorageUnavailableError)
+    assert isinstance(outages.find_outage(first), StorageUnavailableError)
     assert not is_disk_full(first)
-    assert outages.outage_of(ValueError("AWS Error SLOW_DOWN during PutObject operation")) is None
+    assert outages.find_outage(ValueError("AWS Error SLOW_DOWN during PutObject operation")) is None

@@ -18,7 +18,7 @@ from flywheel_assets.lake.daily.ledger import content_hash
 from flywheel_assets.lake.tables import iceberg
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, LEDGER, QUARANTINE, RAW_PREDICTIONS
-from flywheel_assets.lake.tables.tags import tag
+from flywheel_assets.lake.tables.tags import create_tag
 from flywheel_assets_tests.builders import DAY, day, make_gold, make_joined, make_prediction, table
 from flywheel_assets_tests.lake.workbench import Workbench, write_day
 
@@ -155,7 +155,7 @@ def test_a_burst_of_commits_leaves_few_snapshots_and_every_tag(bench: Workbench,
     bench.write(CURATED_DPO_PAIRS, DAY, [make_gold(chosen="first")])
     first = bench.lake.table(CURATED_DPO_PAIRS).current_snapshot()
     assert first is not None
-    tag(bench.lake, CURATED_DPO_PAIRS, "dpo_gold_v1", first.snapshot_id)
+    create_tag(bench.lake, CURATED_DPO_PAIRS, "dpo_gold_v1", first.snapshot_id)
     found = []
     for number in range(20):
         bench.write(CURATED_DPO_PAIRS, DAY, [make_gold(chosen=str(number))])

@@ -13,12 +13,12 @@ from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
+from flywheel_assets.lake.storage import s3
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, PREFERENCE_TABLES, RAW_PREDICTIONS
-from flywheel_assets.lake.upkeep import bucket_versions as kept_versions
-from flywheel_assets.lake.upkeep.bucket_versions import Forgotten, forget_versions, warehouse_versions_left
-from flywheel_assets.lake.upkeep.garbage import folder_of, needed_paths, sweep
+from flywheel_assets.lake.upkeep.bucket_versions import DeletedVersions, delete_bucket_versions, explain_versions_left
+from flywheel_assets.lake.upkeep.garbage import folder_of, list_needed_paths, sweep
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
@@ -51,15 +51,15 @@ class Warehouse:
         )
         self.versions = Versions(root / "versions", APPLICATION)
 
-    def forget(self, client: Any = None) -> Forgotten:
-        return forget_versions(self.lake, [RAW_PREDICTIONS], lambda: client or self.client)
+    def forget(self, client: Any = None) -> DeletedVersions:
+        return delete_bucket_versions(self.lake, [RAW_PREDICTIONS], lambda: client or self.client)
 
     def maintain(self) -> Upkeep:
         return maintain(
             self.lake,
             PREFERENCE_TABLES,
             self.versions,
-            self.bench.landing,
+            DiskLanding(self.bench.landing),
             self.bench.window,
             MaintenanceRules(grace_hours=0),
             RunStamp("maintain", "1", FAR),
@@ -114,10 +114,10 @@ def swept(shared: Warehouse) -> Warehouse:
 
 
 def test_versions_of_swept_files_go_with_their_markers_and_the_table_stays(swept: Warehouse) -> None:
-    assert swept.forget() == Forgotten(deleted=2)
+    assert swept.forget() == DeletedVersions(deleted=2)
     assert (swept.kept(), swept.markers()) == ([], 0)
     assert swept.lake.read(RAW_PREDICTIONS)["prompt"].to_pylist() == ["needed"]
-    assert swept.forget() == Forgotten()
+    assert swept.forget() == DeletedVersions()
 
 
 class Dies:
@@ -136,7 +136,7 @@ class Dies:
 
 def test_killed_anywhere_the_next_one_goes_on(swept: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bucket alone knows what is left, in which order it may go, and that a file must not come back."""
-    monkeypatch.setattr(kept_versions, "_AT_ONCE", 1)
+    monkeypatch.setattr(s3, "_AT_ONCE", 1)
     there = swept.names()
     left = []
     for _ in range(3):
@@ -145,7 +145,7 @@ def test_killed_anywhere_the_next_one_goes_on(swept: Warehouse, monkeypatch: pyt
         assert swept.names() == there
         left.append((len(swept.kept()), swept.markers()))
     assert left == [(1, 2), (0, 2), (0, 1)]
-    assert swept.forget() == Forgotten()
+    assert swept.forget() == DeletedVersions()
     assert swept.markers() == 0
 
 
@@ -155,15 +155,15 @@ def test_a_locked_version_is_told_and_stays_deleted_until_it_can_go(swept: Wareh
     held = {"Bucket": swept.bucket, "Key": key, "VersionId": version}
     swept.client.put_object_legal_hold(**held, LegalHold={"Status": "ON"})
     done = swept.forget()
-    assert done == Forgotten(deleted=1, refused=1, problems=frozenset({"AccessDenied"}))
-    [sentence] = warehouse_versions_left(swept.lake.warehouse, done)
+    assert done == DeletedVersions(deleted=1, refused=1, problems=frozenset({"AccessDenied"}))
+    [sentence] = explain_versions_left(swept.lake.warehouse, done)
     assert sentence.startswith(f"S3 did not let us delete 1 old versions of deleted files under s3://{swept.bucket}/")
     assert "(AccessDenied): give the command again with an account that may" in sentence
     assert swept.kept() == [(key, version)]
     with pytest.raises(swept.client.exceptions.NoSuchKey):
         swept.client.get_object(Bucket=swept.bucket, Key=key)
     swept.client.put_object_legal_hold(**held, LegalHold={"Status": "OFF"})
-    assert swept.forget() == Forgotten(deleted=1)
+    assert swept.forget() == DeletedVersions(deleted=1)
     assert (swept.kept(), swept.markers()) == ([], 0)
 
 
@@ -178,20 +178,20 @@ def test_a_bucket_that_nobody_lets_us_look_into_is_told(swept: Warehouse, reques
             return getattr(swept.client, name)
 
     done = swept.forget(Refuses())
-    assert done == Forgotten(problems=frozenset({"AccessDenied"}))
-    [sentence] = warehouse_versions_left(swept.lake.warehouse, done)
+    assert done == DeletedVersions(problems=frozenset({"AccessDenied"}))
+    [sentence] = explain_versions_left(swept.lake.warehouse, done)
     assert sentence.startswith("whether old versions of deleted files are left is not known under s3://")
 
 
 def test_what_is_needed_and_what_is_not_ours_is_left_alone(swept: Warehouse) -> None:
     """A needed file that somebody deletes by mistake can be brought back; other folders are other people's."""
-    needed = next(path for path in needed_paths(swept.lake.table(RAW_PREDICTIONS)) if path.endswith(".parquet"))
+    needed = next(path for path in list_needed_paths(swept.lake.table(RAW_PREDICTIONS)) if path.endswith(".parquet"))
     key = needed.removeprefix(f"{swept.bucket}/")
     folder = key.partition("/data/")[0]
     sibling = f"{folder}_of_others/data/x.parquet"
     swept.client.put_object(Bucket=swept.bucket, Key=sibling, Body=b"theirs")
     deletions = {each: swept.client.delete_object(Bucket=swept.bucket, Key=each) for each in (key, sibling)}
-    assert swept.forget() == Forgotten(deleted=2)
+    assert swept.forget() == DeletedVersions(deleted=2)
     assert {name for name, _ in swept.kept()} == set(deletions)
     for name, deletion in deletions.items():
         swept.client.delete_object(Bucket=swept.bucket, Key=name, VersionId=deletion["VersionId"])
@@ -200,7 +200,7 @@ def test_what_is_needed_and_what_is_not_ours_is_left_alone(swept: Warehouse) -> 
 
 def test_while_nobody_was_erased_the_upkeep_leaves_versions_to_the_bucket(swept: Warehouse) -> None:
     kept = swept.kept()
-    assert swept.maintain().versions_forgotten == Forgotten()
+    assert swept.maintain().versions_deleted == DeletedVersions()
     assert set(kept) <= set(swept.kept())
 
 
@@ -208,9 +208,9 @@ def test_a_bucket_without_versions_and_a_disk_ask_for_nothing(
     tmp_path: Path, server: S3Server, bench: Workbench
 ) -> None:
     lake = Lake(APPLICATION, bench.lake.catalog_uri, f"s3://{server.bucket}/plain", tmp_path / "scratch")
-    assert forget_versions(lake, [RAW_PREDICTIONS], lambda: server.client) == Forgotten()
-    assert forget_versions(bench.lake, [RAW_PREDICTIONS], lambda: pytest.fail("asked")) == Forgotten()
-    assert warehouse_versions_left("s3://b/w", Forgotten(deleted=3)) == []
+    assert delete_bucket_versions(lake, [RAW_PREDICTIONS], lambda: server.client) == DeletedVersions()
+    assert delete_bucket_versions(bench.lake, [RAW_PREDICTIONS], lambda: pytest.fail("asked")) == DeletedVersions()
+    assert explain_versions_left("s3://b/w", DeletedVersions(deleted=3)) == []
 
 
 # The whole command -------------------------------------------------------------------------------------------------
@@ -289,5 +289,5 @@ def test_files_in_their_grace_period_are_forgotten_by_the_upkeep_after_it(world:
     assert warehouse.kept() == [], "for what was deleted before, for instance old metadata, nothing waits"
     assert warehouse.quoting(tmp_path / "all")
     upkeep = warehouse.maintain()
-    assert upkeep.versions_forgotten.deleted >= upkeep.files_deleted.files
+    assert upkeep.versions_deleted.deleted >= upkeep.files_deleted.files
     assert warehouse.quoting(tmp_path / "all") == []

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS, JOINED_FEEDBACK
-from flywheel_assets.lake.tables.tags import tag, tags
-from flywheel_assets.lake.upkeep.garbage import expire_snapshots, stored_in, sweep
+from flywheel_assets.lake.tables.tags import create_tag, list_tags
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep, weigh_table
 from flywheel_assets_tests.builders import DAY, day, make_gold
 from flywheel_assets_tests.lake.test_traps import gold, head
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -27,7 +27,7 @@ def rewritten(bench: Workbench) -> Workbench:
     """Day 0 written three times, the second one tagged; day 1 once."""
     bench.write(GOLD, DAY, [make_gold(chosen="first")])
     bench.write(GOLD, DAY, [make_gold(chosen="second")])
-    tag(bench.lake, GOLD, "dpo_gold_v1", head(bench.lake))
+    create_tag(bench.lake, GOLD, "dpo_gold_v1", head(bench.lake))
     bench.write(GOLD, DAY, [make_gold(chosen="third")])
     bench.write(GOLD, day(1), gold(day(1)))
     return bench
@@ -38,7 +38,7 @@ def chosen(bench: Workbench, snapshot_id: int | None = None) -> list[str]:
 
 
 def test_trap_6_expiry_keeps_tags_and_head_and_the_sweep_deletes_the_rest(rewritten: Workbench) -> None:
-    tagged = tags(rewritten.lake, GOLD)["dpo_gold_v1"]
+    tagged = list_tags(rewritten.lake, GOLD)["dpo_gold_v1"]
     assert len(data_files(rewritten)) == 4
     assert expire_snapshots(rewritten.lake, GOLD, NOW) > 0
     assert len(data_files(rewritten)) == 4, "pyiceberg deletes no file"
@@ -47,7 +47,7 @@ def test_trap_6_expiry_keeps_tags_and_head_and_the_sweep_deletes_the_rest(rewrit
     assert (swept.deleted.files > 1, swept.waiting.files) == (True, 0)
     assert chosen(rewritten) == ["third"]
     assert chosen(rewritten, tagged) == ["second"]
-    assert stored_in(rewritten.lake, GOLD) == swept.kept
+    assert weigh_table(rewritten.lake, GOLD) == swept.kept
     rewritten.write(GOLD, DAY, [make_gold(chosen="fourth")])
     assert chosen(rewritten) == ["fourth"]
 
@@ -73,7 +73,7 @@ def test_files_of_a_writer_that_died_are_garbage(rewritten: Workbench) -> None:
 def test_a_table_that_was_never_created_stays_so(bench: Workbench) -> None:
     assert expire_snapshots(bench.lake, EXCLUSIONS, NOW) == 0
     assert sweep(bench.lake, EXCLUSIONS, HOUR, NOW).kept.files == 0
-    assert stored_in(bench.lake, JOINED_FEEDBACK).files == 0
+    assert weigh_table(bench.lake, JOINED_FEEDBACK).files == 0
     assert not bench.lake.has_table(EXCLUSIONS)
 
 
@@ -94,7 +94,7 @@ def test_trap_3_expiry_waits_for_a_tag_that_is_being_made(rewritten: Workbench) 
         started.wait(10)
         lake.table(GOLD).manage_snapshots().create_tag(wanted, "dpo_gold_v2").commit()
     expiry.join(60)
-    assert tags(lake, GOLD)["dpo_gold_v2"] == wanted
+    assert list_tags(lake, GOLD)["dpo_gold_v2"] == wanted
     assert chosen(lake_at(rewritten), wanted) == ["third"]
     assert len(lake.table(GOLD).snapshots()) == 3
 

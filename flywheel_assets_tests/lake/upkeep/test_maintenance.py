@@ -11,7 +11,7 @@ from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.errors import LandingRetiredError, SettingsError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
-from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables import specs
 from flywheel_assets.lake.tables.lake import Lake
@@ -26,8 +26,8 @@ from flywheel_assets.lake.tables.specs import (
     TableSpec,
     every_table,
 )
-from flywheel_assets.lake.tables.tags import tag
-from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain, storage_history
+from flywheel_assets.lake.tables.tags import create_tag
+from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain, read_storage_history
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_gold, make_prediction
 from flywheel_assets_tests.lake.test_traps import head
@@ -62,7 +62,7 @@ def upkeep(
     versions = Versions(bench.root / "versions", APPLICATION)
     # Snapshots carry the machine's time: a run in the far future finds all of them old.
     when = replace(stamp(LONG_AFTER + timedelta(days=36_500 + len(run))), run_id=run)
-    return maintain(bench.lake, tables, versions, bench.landing, WINDOW, rules, when)
+    return maintain(bench.lake, tables, versions, DiskLanding(bench.landing), WINDOW, rules, when)
 
 
 def test_by_default_no_row_and_no_landed_file_goes(bench: Workbench) -> None:
@@ -118,7 +118,7 @@ def test_nothing_within_the_join_window_is_trimmed(bench: Workbench) -> None:
     rules, wide = MaintenanceRules(trimmed_share=0.0, landing_kept_days=0), JoinWindow(join_days=5, dedupe_days=0)
     versions = Versions(bench.root / "versions", APPLICATION)
     when = stamp(LONG_AFTER + timedelta(days=36_500))
-    done = maintain(bench.lake, PREFERENCE_TABLES, versions, bench.landing, wide, rules, when)
+    done = maintain(bench.lake, PREFERENCE_TABLES, versions, DiskLanding(bench.landing), wide, rules, when)
     # Joined up to day 10, whose successor looks back to day 1.
     assert (list(done.predictions_trimmed), done.segments_removed) == ([DAYS[0]], 2)
 
@@ -153,7 +153,7 @@ def test_upkeep_without_anything_to_trim_or_retire_waits_for_no_daily_step(
 def test_tagged_versions_stay_readable(bench: Workbench) -> None:
     bench.write(CURATED_DPO_PAIRS, DAYS[0], [make_gold(chosen="tagged")])
     tagged = head(bench.lake)
-    tag(bench.lake, CURATED_DPO_PAIRS, "dpo_gold_v1", tagged)
+    create_tag(bench.lake, CURATED_DPO_PAIRS, "dpo_gold_v1", tagged)
     bench.write(CURATED_DPO_PAIRS, DAYS[0], [make_gold(chosen="head")])
     upkeep(bench, MaintenanceRules(grace_hours=0))
     assert bench.lake.read(CURATED_DPO_PAIRS, None, ["chosen"], tagged)["chosen"].to_pylist() == ["tagged"]
@@ -170,7 +170,7 @@ def test_no_table_is_forgotten() -> None:
 def test_what_everything_weighs_is_remembered(bench: Workbench) -> None:
     first = upkeep(bench, MaintenanceRules())
     upkeep(bench, MaintenanceRules(), run="again")
-    history = storage_history(bench.lake)
+    history = read_storage_history(bench.lake)
     assert history["raw_predictions"][0][1] == first.after["raw_predictions"].bytes
     assert {len(points) for points in history.values()} == {2}
 

@@ -17,7 +17,7 @@ from flywheel_assets.lake.versions.cutting import tagged_versions
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, read_rows
 from flywheel_assets.lake.versions.folders import Versions, version_number
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version, trained_pair_ids
-from flywheel_assets.lake.versions.pins import Pin, held_versions, let_go
+from flywheel_assets.lake.versions.pins import Pin, held_versions, release_snapshots
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -165,7 +165,7 @@ def test_a_pin_of_older_code_whose_snapshot_was_forgotten_is_taken_again(
 ) -> None:
     write_gold(bench, day(0), 3)
     crash_before_the_tag(bench, versions, monkeypatch)
-    let_go(bench.lake, VERSION, [CURATED_DPO_PAIRS])
+    release_snapshots(bench.lake, VERSION, [CURATED_DPO_PAIRS])
     write_gold(bench, day(1), 2)
     expire_snapshots(bench.lake, CURATED_DPO_PAIRS, datetime.now(UTC) + timedelta(days=1))
     manifest = cut(bench, versions)

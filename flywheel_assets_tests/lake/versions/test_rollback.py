@@ -10,7 +10,7 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, ROLLBACKS
-from flywheel_assets.lake.tables.tags import tags
+from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions import rollback as rollback_module
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.net_new import NetNew, count_net_new
@@ -79,7 +79,7 @@ def test_a_plan_says_exactly_what_would_change_and_changes_nothing(history: Work
     assert planned.days == {day(1): ChangedDay(6, 4), day(2): ChangedDay(5, 0), day(3): ChangedDay(7, 0)}
     assert (planned.undone, planned.restored) == (("dpo_gold_v2",), ())
     assert texts(history) == before
-    assert set(tags(history.lake, GOLD)) == {"dpo_gold_v1", "dpo_gold_v2"}
+    assert set(list_tags(history.lake, GOLD)) == {"dpo_gold_v1", "dpo_gold_v2"}
 
 
 def test_the_table_the_ledger_and_the_accounts_agree_afterwards(history: Workbench, versions: Versions) -> None:
@@ -92,7 +92,7 @@ def test_the_table_the_ledger_and_the_accounts_agree_afterwards(history: Workben
     assert entries[day(2)].rows_by_reason == {"rolled_back": 5}
     assert all(entry.is_closed for entry in entries.values())
     assert audit_accounts(history.lake, GOLD).discrepancies == ()
-    assert tags(history.lake, GOLD)[planned.saved_head] == planned.head
+    assert list_tags(history.lake, GOLD)[planned.saved_head] == planned.head
 
 
 def test_rows_that_wait_for_others_count_as_held_again(history: Workbench, versions: Versions) -> None:
@@ -137,7 +137,7 @@ def test_rolling_forward_to_a_version_makes_it_count_again(history: Workbench, v
     assert trained.version == "dpo_gold_v2"
 
 
-@pytest.mark.parametrize("step", ["_record", "_set_ledger", "write_once"])
+@pytest.mark.parametrize("step", ["record_decision", "_set_ledger", "write_once"])
 def test_a_rollback_that_was_killed_is_repeated(
     history: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -158,7 +158,7 @@ def test_a_rollback_that_was_killed_is_repeated(
 def test_trap_2_a_commit_since_the_plan_stops_it(history: Workbench, versions: Versions) -> None:
     planned = plan(history, versions)
     write_gold(history, day(4), 2)
-    with pytest.raises(VersionConflictError, match="somebody has committed since"):
+    with pytest.raises(VersionConflictError, match="another writer has committed since"):
         roll_back_data(history.lake, versions, GOLD, planned, who="ada", reason="r", now=NOW)
     assert history.lake.rows_per_day(GOLD)[day(4)] == 2
     assert history.lake.read(ROLLBACKS).num_rows == 0
@@ -173,7 +173,7 @@ def test_a_version_cut_since_the_plan_stops_it(history: Workbench, versions: Ver
     begun.promotion.write_text("{}")
     with pytest.raises(VersionConflictError, match="dpo_gold_v3 was cut since the plan was made"):
         roll_back_data(history.lake, versions, GOLD, planned, who="ada", reason="r", now=NOW)
-    assert set(tags(history.lake, GOLD)) == {"dpo_gold_v1", "dpo_gold_v2"}
+    assert set(list_tags(history.lake, GOLD)) == {"dpo_gold_v1", "dpo_gold_v2"}
 
 
 def test_beside_a_cut_or_an_erasure_no_head_gets_a_tag(
@@ -182,7 +182,7 @@ def test_beside_a_cut_or_an_erasure_no_head_gets_a_tag(
     monkeypatch.setattr("flywheel_assets.lake.tables.lake._LOCK_TIMEOUT_S", 0.1)
     with history.lake.cutting(), pytest.raises(CommitContentionError, match="versions was locked"):
         roll_back(history, versions)
-    assert set(tags(history.lake, GOLD)) == {"dpo_gold_v1", "dpo_gold_v2"}
+    assert set(list_tags(history.lake, GOLD)) == {"dpo_gold_v1", "dpo_gold_v2"}
 
 
 def test_trap_7_expiry_has_cut_the_chain_and_the_tag_is_still_a_target(history: Workbench, versions: Versions) -> None:
