@@ -32,7 +32,7 @@ from flywheel_assets.evaluation.requests import (
     Scored,
     Stratum,
 )
-from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.files import file_sha256, whole_folder
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
 from flywheel_assets.measures.texts import Floats
 from flywheel_assets.models.generation import (
@@ -46,7 +46,7 @@ from flywheel_assets.models.generation import (
     token_log_probabilities,
     use_cpu_threads,
 )
-from flywheel_assets.models.own_process import run_process, whole_folder
+from flywheel_assets.models.own_process import run_process
 from flywheel_assets.models.weights import adapter_sha256, base_weights_sha256
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
@@ -99,7 +99,6 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         _taught(request),
         request.canary_least_rows,
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(output, replaces=True) as building:
         pq.write_table(all_models(tables), building / ROWS_FILE)
         report = EvaluationReport(

@@ -28,7 +28,7 @@ from flywheel_assets.evaluation.classifier_requests import (
     ClassifierEvaluationRequest,
     ModelScores,
 )
-from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.files import file_sha256, whole_folder
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.measures.classifiers import (
     alerts,
@@ -39,7 +39,7 @@ from flywheel_assets.measures.classifiers import (
     score_rows,
 )
 from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, load_classifier
-from flywheel_assets.models.own_process import run_process, whole_folder
+from flywheel_assets.models.own_process import run_process
 from flywheel_assets.promotion.classifier_limits import measured
 
 Floats = npt.NDArray[np.float64]

@@ -5,19 +5,16 @@ as `error.json` in the request's work folder, for a parent that does not keep th
 """
 
 import errno
-import os
-import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from flywheel_assets.errors import FlywheelError, SettingsError, TransientError
-from flywheel_assets.lake.storage.files import replace_file, sync_folder
+from flywheel_assets.lake.storage.files import replace_file
 
 ERROR_FILE = "error.json"
 _PERMANENT_EXIT, _TRANSIENT_EXIT, _USAGE_EXIT = 1, 75, 2
@@ -75,33 +72,6 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
-@contextmanager
-def whole_folder(final: Path, *, replaces: bool = False) -> Iterator[Path]:
-    """A folder to write into that becomes `final` by one rename, and vanishes when the block fails.
-
-    Args:
-        final: does not exist yet, unless it is to be replaced.
-        replaces: whether an existing `final` gives way; between its two renames a reader finds no folder.
-    """
-    building = final.with_name(f".{final.name}.{os.getpid()}")
-    retired = final.with_name(f".{final.name}.{os.getpid()}.retired")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        yield building
-        for file in building.rglob("*"):
-            if file.is_file():
-                _sync_file(file)
-        sync_folder(building)
-        if replaces and final.exists():
-            os.rename(final, retired)
-        os.rename(building, final)
-        sync_folder(final.parent)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
-
-
 def _said(error: Exception) -> str:
     """What an error may say to a log: our own words, or the system's; of a library's error only where it happened."""
     if isinstance(error, FlywheelError):
@@ -121,11 +91,3 @@ def _decoded(path: Path, request_type: type[_R]) -> _R:
         raise SettingsError(f"the request file {path} does not exist") from error
     except msgspec.DecodeError as error:
         raise SettingsError(f"{path} is not a {request_type.__name__}: {error}") from error
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

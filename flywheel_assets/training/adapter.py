@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TransientError, VersionConflictError
-from flywheel_assets.lake.storage.files import replace_file
+from flywheel_assets.lake.storage.files import replace_file, whole_folder
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_rows, verify_manifest
 from flywheel_assets.models.generation import (
     SwitchableModel,
@@ -42,7 +42,7 @@ from flywheel_assets.models.generation import (
     token_log_probabilities,
     use_cpu_threads,
 )
-from flywheel_assets.models.own_process import run_process, whole_folder
+from flywheel_assets.models.own_process import run_process
 from flywheel_assets.models.weights import adapter_sha256, base_weights_sha256
 from flywheel_assets.records import stable_id
 from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
@@ -137,7 +137,6 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         device=placement(request.recipe.device)[0],
         libraries={name: version(name) for name in _LIBRARIES},
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(output) as building:
         _copy_adapter(adapters["challenger"], building / "adapter")
         _copy_adapter(adapters[SFT], building / "sft_adapter")

@@ -20,12 +20,12 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.labels.score_contract import features_of
 from flywheel_assets.errors import TrainingError
-from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.files import file_sha256, whole_folder
 from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
 from flywheel_assets.measures.drift import drift_reference
 from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, ClassifierRecipe, fit_classifier
-from flywheel_assets.models.own_process import run_process, whole_folder
+from flywheel_assets.models.own_process import run_process
 from flywheel_assets.records import stable_id
 
 REFERENCE_FILE, REPORT_FILE = "reference.json", "training.json"
