@@ -17,12 +17,12 @@ from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demo.assistant.demo import DemoPlan, prepare_base, run_demo
 from flywheel_assets.demo.assistant.report import DayCounts, DemoReport, TurnReport
 from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, opened
-from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.daily.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
 from flywheel_assets.lake.versions.pair_versions import trained_pair_ids
 from flywheel_assets.lake.versions.promotions import read_promotion
+from flywheel_assets.records import CURATION_STAGE
 from flywheel_assets.settings import settings
 from flywheel_assets.stores import Stores
 from flywheel_assets.training.recipes import AdapterRecipe
