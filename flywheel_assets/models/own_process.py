@@ -1,4 +1,6 @@
-"""How a training or evaluation process ends: a result folder that appears whole, or one line that says what was wrong.
+"""The protocol of training and evaluation processes: a request file in, a result folder with a report or an error out.
+
+The result folder appears whole; its report says which request it answers, so that the same request again returns it.
 
 The last line of standard error is {"error": class name, "is_transient": bool, "message": str}; the same JSON is left
 as `error.json` in the request's work folder, for a parent that does not keep the streams.
@@ -8,12 +10,13 @@ import errno
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from flywheel_assets.errors import FlywheelError, SettingsError, TransientError
+from flywheel_assets.errors import FlywheelError, SettingsError, TransientError, VersionConflictError
 from flywheel_assets.lake.storage.files import replace_file
 
 ERROR_FILE = "error.json"
@@ -29,12 +32,28 @@ class _Request(Protocol):
 _R = TypeVar("_R", bound=_Request)
 
 
+class _Report(Protocol):
+    @property
+    def request_sha256(self) -> str: ...
+    @property
+    def manifest_sha256(self) -> str: ...
+
+
+_Reported = TypeVar("_Reported", bound=_Report)
+_Decoded = TypeVar("_Decoded")
+
+
 class Failure(msgspec.Struct, frozen=True):
     """Why a process ended without its result."""
 
     error: str
     is_transient: bool
     message: str
+
+
+def process_main(request_type: type[_R], run: Callable[[_R], object]) -> Callable[[Sequence[str]], int]:
+    """Return the `main` of a process's module; see `run_process`."""
+    return partial(run_process, request_type=request_type, run=run)
 
 
 def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[[_R], object]) -> int:
@@ -60,6 +79,45 @@ def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[
         print(encoded.decode(), file=sys.stderr, flush=True)
         return _TRANSIENT_EXIT if failure.is_transient else _PERMANENT_EXIT
     return 0
+
+
+def finished_report(
+    report_file: Path, report_type: type[_Reported], request_sha256: str, *, remedy: str
+) -> _Reported | None:
+    """Return the report of a result folder that answers this request already; None where there is no folder.
+
+    Args:
+        report_file: in the result folder.
+        report_type: what the file holds.
+        request_sha256: digest of everything that decides the result.
+        remedy: what a person does who wants another result.
+
+    Raises:
+        VersionConflictError: the folder holds no such report, or the answer to another request.
+    """
+    if not report_file.parent.exists():
+        return None
+    if not report_file.exists():
+        raise VersionConflictError(
+            f"{report_file.parent} exists, but holds no {report_file.name}: no process of ours made it. Remove it."
+        )
+    report = read_report(report_file, report_type)
+    if report.request_sha256 != request_sha256:
+        raise VersionConflictError(
+            f"{report_file.parent} answers another request, {report.request_sha256[:12]} (export's manifest "
+            f"{report.manifest_sha256[:12]}), than the one that is asked now, {request_sha256[:12]}. {remedy}"
+        )
+    return report
+
+
+def read_report(report_file: Path, report_type: type[_Decoded]) -> _Decoded:
+    """Return what a process reported."""
+    return msgspec.json.decode(report_file.read_bytes(), type=report_type)
+
+
+def write_report(report_file: Path, report: msgspec.Struct) -> None:
+    """Write a report for people and programs to read; the result folder that it lies in makes it durable."""
+    report_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
 
 
 def is_transient(error: Exception) -> bool:
