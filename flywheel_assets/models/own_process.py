@@ -121,7 +121,7 @@ def write_report(report_file: Path, report: msgspec.Struct) -> None:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed later: a full disk, or memory that somebody else holds."""
+    """Whether the same request may succeed later: a full disk, or memory that another process holds."""
     if isinstance(error, FlywheelError):
         return isinstance(error, TransientError)
     if isinstance(error, OSError):

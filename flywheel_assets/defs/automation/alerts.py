@@ -21,7 +21,7 @@ from flywheel_assets.lake.daily.breaker import JudgedDay, tripped_days
 from flywheel_assets.models.rollout import post_json
 
 TIMEOUT_S = 10.0
-UNSET = "FLYWHEEL_ALERT_WEBHOOK is not set: nobody is told"
+UNSET = "FLYWHEEL_ALERT_WEBHOOK is not set: alerts go nowhere"
 
 
 def post_alert(url: str, alert: Mapping[str, object]) -> None:
@@ -75,7 +75,7 @@ def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequ
 
 
 def failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
-    """What is told about a failed run."""
+    """Return what an alert says about a failed run."""
     first, last = run.tags.get(RANGE_START_TAG), run.tags.get(RANGE_END_TAG)
     partition = run.tags.get(PARTITION_TAG) or (f"{first} … {last}" if first else None)
     kind = run.tags.get(FAILURE_TAG, "unknown")
@@ -92,7 +92,7 @@ def failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
 
 
 def breaker_news(application: str, days: Sequence[JudgedDay]) -> dict[str, object]:
-    """What is told about days that tripped."""
+    """Return what an alert says about days that tripped."""
     shown = "; ".join(f"{each.day}: {each.figures.describe()}" for each in days[:5])
     return {
         "text": f"{application}: {len(days)} days kept out of gold. {shown}. See `flywheel breaker list`.",

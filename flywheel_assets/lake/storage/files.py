@@ -82,7 +82,7 @@ def whole_folder(
 
 
 def unfinished_path(path: Path) -> Path:
-    """Return a hidden name of its own beside `path`, for what becomes `path` when it is whole: `.<name>.<16 hex>`.
+    """Return a hidden name, `.<name>.<16 hex>` in the same folder, for what becomes `path` when it is whole.
 
     It is random: two containers that share a disk may have equal process ids, and two threads have the same one.
     `lake.upkeep.unfinished` removes hidden folders that a killed process left in a version's folder.

@@ -1,4 +1,4 @@
-"""What appears under its final name is whole, whoever else writes it at the same moment."""
+"""What appears under its final name is whole, although another process writes it at the same moment."""
 
 import os
 from collections.abc import Callable
