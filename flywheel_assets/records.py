@@ -33,6 +33,19 @@ class Signal(StrEnum):
 SILENCE = "silence"
 """The labeling source of a prediction that matured without a label."""
 
+REVIEWER_SOURCE = "reviewer"
+"""The feedback source of people who review here."""
+
+IMPORT_PREFIX = "import:"
+"""Begins the feedback source of telemetry that came from a file."""
+
+# Shorter than the table's name on purpose: a partition value of more than 16 characters is dropped by rewriting files.
+CURATION_STAGE = "curation"
+"""The quarantine's stage of rows that the gate refused."""
+
+LONGEST_TEXT_CHARACTERS = 50_000
+"""Code points of an output or answer up to which a person's edit is read, and a reviewer may write."""
+
 
 class SubjectKind(StrEnum):
     """Whose feedback it is: the best identity known. Caps per person apply to USER only."""

@@ -23,7 +23,6 @@ from flywheel_assets import records
 from flywheel_assets.capture.clock import Clock, system_clock
 from flywheel_assets.capture.events.decoding import decoded
 from flywheel_assets.capture.events.texts import (
-    IMPORT_PREFIX,
     DecodedEvent,
     LandedRow,
     Reception,
@@ -33,6 +32,7 @@ from flywheel_assets.capture.events.texts import (
 from flywheel_assets.capture.events.wire import CloudEvent, Edit, Identifier, Prompt, Time
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import InvalidEventError, UnknownNameError
+from flywheel_assets.records import IMPORT_PREFIX
 
 LISTED_ERRORS = 100
 EVENT_BYTES = 4 * 2**20

@@ -46,6 +46,7 @@ from flywheel_assets.capture.operations.endpoints import Operations, browser_scr
 from flywheel_assets.capture.operations.telemetry import Telemetry
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import CaptureUnavailableError, SettingsError
+from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -165,6 +166,7 @@ def serve(
     clock: Clock = system_clock,
     on_ready: Callable[[str], None] | None = None,
     pages: Pages | None = None,
+    ship_to: ObjectLanding | None = None,
 ) -> None:
     """Run the service until SIGINT or SIGTERM.
 
@@ -176,10 +178,11 @@ def serve(
         clock: what time it is, UTC.
         on_ready: called with the service's URL when it listens.
         pages: what else is served here.
+        ship_to: the landing zone on S3, as `Stores(settings).shipping()` opens it.
 
     Raises:
         SettingsError: the address reaches beyond this machine and there is no key, the keys cannot be read, or the
-            address cannot be listened on, or the queue cannot be used.
+            address cannot be listened on, or the queue cannot be used; or landing is on S3 and `ship_to` is missing.
     """
     access = configured_access(settings, clock)
     telemetry = Telemetry()
@@ -187,7 +190,7 @@ def serve(
     event_bytes = settings.capture_event_bytes
     event_log: EventLog
     if address is None:
-        event_log = _local_log(settings, clock, telemetry)
+        event_log = _local_log(settings, ship_to, clock, telemetry)
     else:
         event_log = _broker_log(address, settings, telemetry)
         event_bytes = min(event_bytes, largest_event_bytes(address.payload_bytes))
@@ -223,13 +226,15 @@ def configured_access(settings: Settings, clock: Clock = system_clock) -> Access
     return Access(clock=clock)
 
 
-def _local_log(settings: Settings, clock: Clock, telemetry: Telemetry) -> SegmentLog | ShippedLog:
+def _local_log(
+    settings: Settings, ship_to: ObjectLanding | None, clock: Clock, telemetry: Telemetry
+) -> SegmentLog | ShippedLog:
     segment_log = SegmentLog(settings.resolved_landing_dir(), segment_limits(settings), clock, telemetry)
     telemetry.watch("queued_events", "Events that wait for the disk.", lambda: segment_log.queued_events)
     telemetry.watch(
         "unpublished_segments", "Segments that could not be published yet.", lambda: segment_log.unpublished_segments
     )
-    shipper = configured_shipper(settings, clock)
+    shipper = configured_shipper(settings, ship_to, clock)
     if shipper is None:
         return segment_log
     telemetry.watch(

@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, Day, Reason, Who, Yes, app, console, load_preference, who_is
+from flywheel_assets.stores import Stores
 
 breaker = typer.Typer(no_args_is_help=True, help="Days that the batch breaker keeps out of gold: list, reset.")
 app.add_typer(breaker, name="breaker")
@@ -14,7 +15,6 @@ app.add_typer(breaker, name="breaker")
 @breaker.command("list")
 def list_days(application: Application = "assistant") -> None:
     """List every day that tripped, with the figures, and who let which one in."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.daily import breaker as days
 
     load_preference(application)
@@ -46,7 +46,6 @@ def reset(
     yes: Yes = False,
 ) -> None:
     """Let the rows of a tripped day into gold: an audited decision about the rows as they are now."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.errors import UnknownNameError
     from flywheel_assets.lake.daily import breaker as days
 

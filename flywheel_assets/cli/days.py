@@ -19,7 +19,7 @@ from flywheel_assets.cli.terminal import (
     load_preference,
     print_reasons,
 )
-from flywheel_assets.settings import settings
+from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.defs.running import Driver, Finished
@@ -52,8 +52,9 @@ def import_(
     from flywheel_assets.capture.log.shipping import configured_shipper
 
     load_application(application)
-    with configured_shipper(settings()) or nullcontext():
-        result = import_file(file, application, settings().resolved_landing_dir())
+    stores = Stores()
+    with configured_shipper(stores.where, stores.shipping()) or nullcontext():
+        result = import_file(file, application, stores.landing_folder())
     console.print(f"{result.accepted:,} of {result.lines:,} lines accepted, {result.refused:,} refused")
     for complaint in result.errors[:10]:
         errors.print(f"line {complaint.line}: {complaint.error}", markup=False, style="yellow")
@@ -76,9 +77,10 @@ def turn(
         from flywheel_assets.lake.landing.disk import wait_until_sealed
 
         with console.status("waiting for capture to seal its open segments"):
+            stores = Stores()
             sealed = wait_until_sealed(
-                settings().resolved_landing_dir(), application, settings().capture_segment_age_s + 15
-            ) and wait_until_shipped(settings(), application, 30.0)
+                stores.landing_folder(), application, stores.where.capture_segment_age_s + 15
+            ) and wait_until_shipped(stores.where, application, 30.0)
         if not sealed:
             errors.print("an open segment was not sealed in time and is left out; is capture running?", style="yellow")
     if last < config.start_date:
@@ -109,7 +111,6 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
 @app.command()
 def stale(application: Application = "assistant") -> None:
     """List the days that were made from inputs that have changed since; exit code 1 when there are any."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.daily.ledger import stale_days
 
     config = load_application(application)
@@ -127,21 +128,18 @@ def stale(application: Application = "assistant") -> None:
 def _first_pending(config: FlywheelApplication, last: date) -> date:
     """The first day up to `last` that is not closed and curated yet: what the join of later days would miss."""
     from flywheel_assets.defs.automation.triggers import first_unfinished_day
-    from flywheel_assets.defs.resources import Stores
 
     lake = Stores().lake(config.name)
     return first_unfinished_day(lake, config.tables.gold, config.start_date, last) or last
 
 
 def _last_materialized(config: FlywheelApplication) -> date | None:
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.daily.ledger import entries_of
 
     return max(entries_of(Stores().lake(config.name), config.tables.gold.name), default=None)
 
 
 def _run_range(driver: "Driver", first: date, last: date) -> None:
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.daily.ledger import day_range, entries_of, total_by_reason
 
     with console.status(f"materializing {first} … {last}"):
@@ -166,7 +164,6 @@ def _fail_unless_succeeded(finished: "Finished") -> None:
 
 def _progress(config: FlywheelApplication) -> str:
     from flywheel_assets.defs.automation.training_rules import rule_of
-    from flywheel_assets.defs.resources import Stores
 
     stores = Stores()
     assessment = rule_of(config).assess(stores.lake(config.name), stores.versions(config.name), datetime.now(UTC))

@@ -7,11 +7,10 @@ import typer
 from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_application, who_is
-from flywheel_assets.settings import settings
+from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.erasure.erase import ErasurePlan, Place, Receipt
 
 
@@ -26,7 +25,6 @@ def erase(
 ) -> None:
     """Forget a person: rows in landing, tables, every version and export, then on disk; leaves a receipt."""
     from flywheel_assets.capture.log.shipping import wait_until_shipped
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.erasure import erase as erasure
     from flywheel_assets.lake.landing.disk import wait_until_sealed
 
@@ -34,9 +32,9 @@ def erase(
     place = erasure_place(load_application(application), stores)
     if yes:
         with console.status("waiting for capture to seal its open segments, and to ship them where landing is on S3"):
-            wait_until_sealed(place.landing.folder, application, settings().capture_segment_age_s + 15)
+            wait_until_sealed(place.landing.folder, application, stores.where.capture_segment_age_s + 15)
             # What is not shipped by then is erased where it waits.
-            wait_until_shipped(settings(), application, timeout_s=15)
+            wait_until_shipped(stores.where, application, timeout_s=15)
     plan = erasure.plan_erasure(place, user)
     if not yes:
         _print_plan(plan)

@@ -18,6 +18,7 @@ from flywheel_assets.cli.terminal import (
     print_days,
     who_is,
 )
+from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication
@@ -41,7 +42,6 @@ def exclude(
     yes: Yes = False,
 ) -> None:
     """Keep days, a user or a model's outputs out of every later gold version; conditions given together all apply."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.errors import UnknownNameError
     from flywheel_assets.lake.versions import exclusions
 
@@ -77,7 +77,6 @@ def include(
     yes: Yes = False,
 ) -> None:
     """End an exclusion: its rows count again from the next version on."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.errors import UnknownNameError
     from flywheel_assets.lake.versions import exclusions
 
@@ -98,7 +97,6 @@ def include(
 @app.command("exclusions")
 def list_exclusions(application: Application = "assistant") -> None:
     """List every exclusion there ever was: what, who, when, why, and whether it is in force."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.versions.exclusions import every_exclusion
 
     load_application(application)
@@ -114,7 +112,6 @@ def list_exclusions(application: Application = "assistant") -> None:
 
 def _print_effect(verb: str, config: "FlywheelApplication", others: "list[Exclusion]", one: "Exclusion") -> None:
     """The rows that one exclusion makes the difference for, by day."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.versions.exclusions import excluded_per_day
 
     lake, gold = Stores().lake(config.name), config.tables.gold
@@ -137,7 +134,6 @@ def retrain(
     """Request a training at once, whatever the thresholds say: the trigger runs the next version at its next tick."""
     from flywheel_assets.defs.automation.triggers import next_version, pending_version
     from flywheel_assets.defs.partitions import version_partitions
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.defs.tags import TURN_JOB
     from flywheel_assets.errors import VersionConflictError
 

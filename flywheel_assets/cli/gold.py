@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, app, console, load_application
+from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.versions.summaries import VersionSummary
@@ -19,7 +20,6 @@ Version = Annotated[str, typer.Argument(help="A gold version; `flywheel gold lis
 @gold.command("list")
 def list_versions(application: Application = "assistant") -> None:
     """List every version: rows, days, what was trained from it, and whether it serves."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.tables.tags import list_tags
     from flywheel_assets.lake.versions.rollback import SAVED_HEAD
     from flywheel_assets.lake.versions.summaries import summarize
@@ -50,7 +50,6 @@ def list_versions(application: Application = "assistant") -> None:
 @gold.command()
 def show(version: Version, application: Application = "assistant") -> None:
     """Everything about one version: tag, rows, reasons, days, exclusions, sha256 of every file, code, model."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.versions.publishing import copies_of
     from flywheel_assets.lake.versions.summaries import summary_of
 
@@ -88,7 +87,6 @@ def show(version: Version, application: Application = "assistant") -> None:
 @gold.command()
 def diff(first: Version, second: Version, application: Application = "assistant") -> None:
     """What changed from one version to another: rows by set, reasons, days, exclusions, rules."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.versions.summaries import compare, require_exported, summary_of
 
     config, stores = load_application(application), Stores()
@@ -119,7 +117,6 @@ def export(
     application: Application = "assistant",
 ) -> None:
     """Copy a version as JSON lines and Parquet, under names that are never overwritten."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.versions.publishing import publish
     from flywheel_assets.lake.versions.summaries import require_exported, summary_of
 
@@ -132,7 +129,6 @@ def export(
 
 
 def _champion(application: str) -> str | None:
-    from flywheel_assets.defs.resources import Stores
 
     champion = Stores().registry(application).champion()
     return champion.gold_version if champion else None
@@ -161,7 +157,6 @@ def _days(days: list[str]) -> str:
 @app.command()
 def verify(application: Application = "assistant") -> None:
     """Check every version's manifest against files, tag, pin and rows; exit code 1 with the first differences."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.versions import verification
 
     config, stores = load_application(application), Stores()

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, app, console, load_classification
+from flywheel_assets.stores import Stores
 
 
 @app.command()
@@ -20,7 +21,6 @@ def levers(
     floors: Annotated[list[float] | None, typer.Option("--floor", help="Smallest π; repeat.")] = None,
 ) -> None:
     """Try thresholds and sampling rates on the last matured days: alerts, rows to train on, and what they cost."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.whatif.levers import FLOORS, SURPRISE_FACTORS, THRESHOLDS, report_levers
     from flywheel_assets.training.classifier import seconds_per_row
 

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, Day, app, console, load_preference
+from flywheel_assets.stores import Stores
 
 policy = typer.Typer(no_args_is_help=True, help="Ask what the policy does, without materializing anything.")
 app.add_typer(policy, name="policy")
@@ -15,7 +16,6 @@ app.add_typer(policy, name="policy")
 @policy.command()
 def diff(first: Day, last: Day, application: Application = "assistant") -> None:
     """Curate days again in memory under today's policy; count the rows whose outcome would change, by reason."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.whatif.policy_diff import diff_policy
 
     if first > last:
@@ -42,7 +42,6 @@ def deltas(
     application: Application = "assistant", limit: int = typer.Option(20, min=1, help="Most rows shown.")
 ) -> None:
     """The small edits that most people make, with what they replace; those of three people join the next version."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.versions.small_edits import most_frequent_deltas, replacements
 
     load_preference(application)

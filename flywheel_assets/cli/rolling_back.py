@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_application, who_is
+from flywheel_assets.stores import Stores
 
 
 @app.command()
@@ -21,7 +22,6 @@ def rollback(
 ) -> None:
     """Roll the gold table and the champion back to a version; with --data or --models only one of them."""
     from flywheel_assets.defs.automation.recovery import plan_rollback, roll_back
-    from flywheel_assets.defs.resources import Stores
 
     config, stores = load_application(application), Stores()
     both = data == models
@@ -49,7 +49,6 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
     import uuid
 
     from flywheel_assets.defs.automation.maintenance import run_maintenance, storage_rows
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.daily.ledger import RunStamp
     from flywheel_assets.lake.upkeep.bucket_versions import explain_versions_left
     from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, weigh_stages

@@ -6,17 +6,22 @@ import sys
 from contextlib import nullcontext
 from importlib import import_module
 from threading import Event
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
+from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.capture.doctor import Finding, Verdict, examine
 from flywheel_assets.cli.terminal import app, console, known_applications, load_application
 from flywheel_assets.errors import SettingsError, UnknownNameError
 from flywheel_assets.settings import settings
+from flywheel_assets.stores import Stores
+
+if TYPE_CHECKING:
+    from flywheel_assets.review.queue import Reviewed
 
 
 @app.command()
@@ -26,32 +31,30 @@ def capture() -> None:
 
     from flywheel_assets.capture.operations.logs import log_json_lines
     from flywheel_assets.capture.service import serve
-    from flywheel_assets.lake.tables.lake import Lake
     from flywheel_assets.review.pages import review_pages
-    from flywheel_assets.review.queue import Reviewed
 
     log_json_lines()
     # Loaded for what they declare about their events; it costs a second, and no event is accepted unseen.
     loaded = [load_application(name) for name in known_applications()]
     contracts = {application.name: application.score_contract for application in loaded}
-    where = settings()
-    scratch = where.resolved_home() / "scratch"
-    reviewed = [
-        Reviewed(
-            Lake(application.name, where.resolved_catalog_uri(), where.resolved_warehouse(), scratch),
-            application.window.join_days,
-            application.score_contract,
-        )
-        for application in loaded
-    ]
+    stores = Stores()
+    reviewed = [reviewed_rows(application, stores) for application in loaded]
     serve(
-        where,
+        stores.where,
         contracts,
         on_ready=lambda url: console.print(
             f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
         ),
-        pages=partial(review_pages, reviewed=reviewed, index_dir=where.resolved_review_dir()),
+        pages=partial(review_pages, reviewed=reviewed, index_dir=stores.where.resolved_review_dir()),
+        ship_to=stores.shipping(),
     )
+
+
+def reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Reviewed":
+    """What people review of one application, where the settings say that it lies."""
+    from flywheel_assets.review.queue import Reviewed
+
+    return Reviewed(stores.lake(application.name), application.window.join_days, application.score_contract)
 
 
 @app.command()
@@ -132,7 +135,8 @@ def drain(
     from flywheel_assets.capture.operations.logs import log_json_lines
     from flywheel_assets.capture.service import segment_limits
 
-    address = broker_address(settings())
+    stores = Stores()
+    address = broker_address(stores.where)
     if address is None:
         raise SettingsError(
             "FLYWHEEL_QUEUE is 'local': capture writes the landing zone itself and there is nothing to drain; "
@@ -142,9 +146,10 @@ def drain(
     stop = Event()
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, lambda *_: stop.set())
-    root = settings().resolved_landing_dir()
+    root = stores.landing_folder()
     console.print(f"draining {address} into {root}", style="bold", highlight=False, soft_wrap=True)
-    with configured_shipper(settings()) or nullcontext(), SegmentLog(root, segment_limits(settings())) as segment_log:
+    shipper = configured_shipper(stores.where, stores.shipping())
+    with shipper or nullcontext(), SegmentLog(root, segment_limits(stores.where)) as segment_log:
         counts = run(lambda: open_consumer(address), segment_log, root, stop, until_empty=until_empty)
     console.print(
         f"drained {counts.rows} events in {counts.messages} messages; unreadable messages: {counts.unreadable}",

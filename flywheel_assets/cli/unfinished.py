@@ -6,6 +6,7 @@ import typer
 
 from flywheel_assets.cli.terminal import Application, app, console, driver_of, load_application
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
+from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.versions.folders import VersionFolder, Versions
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 @app.command()
 def retry(version: str, application: Application = "assistant") -> None:
     """Let the trigger run a failed or canceled gold version again, as the same version."""
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.defs.running import request_retry
 
     config = load_application(application)
@@ -32,7 +32,6 @@ def abandon(
 ) -> None:
     """Finish a gold version without a promotion, so that the trigger can cut the next one."""
     from flywheel_assets.defs.partitions import version_partitions
-    from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.versions.promotions import Promotion, record_promotion
 
     config = load_application(application)

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError, VersionConflictError
+from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError
 from flywheel_assets.evaluation._scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
 from flywheel_assets.evaluation.canary import Phrases, look, phrases_of
 from flywheel_assets.evaluation.requests import (
@@ -32,7 +32,7 @@ from flywheel_assets.evaluation.requests import (
     Scored,
     Stratum,
 )
-from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.files import file_sha256, whole_folder
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
 from flywheel_assets.measures.texts import Floats
 from flywheel_assets.models.generation import (
@@ -47,7 +47,7 @@ from flywheel_assets.models.generation import (
     token_log_probabilities,
     use_cpu_threads,
 )
-from flywheel_assets.models.own_process import run_process, whole_folder
+from flywheel_assets.models.own_process import finished_report, process_main, write_report
 from flywheel_assets.models.weights import adapter_sha256, base_weights_sha256
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
@@ -78,8 +78,9 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     identity = _identity(request, base_sha256, digests)
     rows = _rows(request)
     output = Path(request.output_dir)
-    if output.exists():
-        finished = _verified(output, identity)
+    remedy = "Remove it to evaluate again."
+    if finished := finished_report(output / REPORT_FILE, EvaluationReport, identity, remedy=remedy):
+        _verify_rows(output, finished)
         # Both: a champion of another version with equal weights would never pass the registry's compare-and-swap.
         asked = (request.champion_version, digests.get(Scored.CHAMPION))
         if (finished.champion_version, finished.champion_sha256) == asked:
@@ -102,7 +103,6 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         _taught(request),
         request.canary_least_rows,
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(output, replaces=True) as building:
         pq.write_table(all_models(tables), building / ROWS_FILE)
         report = EvaluationReport(
@@ -120,7 +120,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
             seconds=time.monotonic() - started,
             device=placement(request.device)[0],
         )
-        (building / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+        write_report(building / REPORT_FILE, report)
     return report
 
 
@@ -131,20 +131,10 @@ def _identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored
     return hashlib.sha256(msgspec.json.encode([asked, settings])).hexdigest()
 
 
-def _verified(output: Path, identity: str) -> EvaluationReport:
-    path = output / REPORT_FILE
-    if not path.exists():
-        raise VersionConflictError(f"{output} exists, but holds no {REPORT_FILE}: it is no evaluation's. Remove it.")
-    report = msgspec.json.decode(path.read_bytes(), type=EvaluationReport)
-    if report.request_sha256 != identity:
-        raise VersionConflictError(
-            f"{output} holds the evaluation of another request (manifest {report.manifest_sha256[:12]}, challenger "
-            f"{report.challenger_sha256[:12]}, or other settings). Remove it to evaluate again."
-        )
+def _verify_rows(output: Path, report: EvaluationReport) -> None:
     rows = output / ROWS_FILE
     if not rows.is_file() or file_sha256(rows) != report.rows_sha256:
-        raise ManifestMismatchError(f"{rows} is not what {path} recorded. Remove {output} to evaluate again.")
-    return report
+        raise ManifestMismatchError(f"{rows} is not what {REPORT_FILE} recorded. Remove {output} to evaluate again.")
 
 
 def _rows(request: EvaluationRequest) -> list[_Row]:
@@ -211,9 +201,8 @@ def _scored(
     return table, phrases_of((row.prompt for _, row in rows), texts)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the request file that is the only argument; returns the exit code."""
-    return run_process(arguments, EvaluationRequest, evaluate_adapter)
+main = process_main(EvaluationRequest, evaluate_adapter)
+"""Runs the request file that is the only argument; returns the exit code."""
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -28,7 +27,7 @@ from flywheel_assets.evaluation.classifier_requests import (
     ClassifierEvaluationRequest,
     ModelScores,
 )
-from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.files import file_sha256, whole_folder
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.measures.classifiers import (
     alerts,
@@ -39,7 +38,7 @@ from flywheel_assets.measures.classifiers import (
     score_rows,
 )
 from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, load_classifier
-from flywheel_assets.models.own_process import run_process, whole_folder
+from flywheel_assets.models.own_process import process_main, read_report, write_report
 from flywheel_assets.promotion.classifier_limits import measured
 
 Floats = npt.NDArray[np.float64]
@@ -55,8 +54,8 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     output, challenger_dir = Path(request.output_dir), Path(request.challenger_dir)
     challenger_sha256 = file_sha256(challenger_dir / MODEL_FOLDER / MODEL_FILE)
     if output.exists():
-        report = read_report(output)
-        if (report.request_digest, report.challenger_sha256) == (request.digest(), challenger_sha256):
+        report = read_evaluation(output)
+        if (report.request_sha256, report.challenger_sha256) == (request.digest(), challenger_sha256):
             return report
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
@@ -73,7 +72,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     segments = ["none" if segment is None else segment for segment in rows["segment"].to_pylist()]
     name = "champion" if champion_dir else "deployed model"
     report = ClassifierEvaluationReport(
-        request_digest=request.digest(),
+        request_sha256=request.digest(),
         manifest_sha256=request.manifest_sha256,
         challenger_sha256=challenger_sha256,
         champion_version=request.champion_version,
@@ -99,13 +98,13 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         seconds=time.perf_counter() - started,
     )
     with whole_folder(output, replaces=True) as building:
-        (building / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+        write_report(building / REPORT_FILE, report)
     return report
 
 
-def read_report(output: Path) -> ClassifierEvaluationReport:
-    """The report of a finished evaluation."""
-    return msgspec.json.decode((output / REPORT_FILE).read_bytes(), type=ClassifierEvaluationReport)
+def read_evaluation(output: Path) -> ClassifierEvaluationReport:
+    """Return the report of a finished evaluation."""
+    return read_report(output / REPORT_FILE, ClassifierEvaluationReport)
 
 
 def _scored(trained: Path, rows: pa.Table) -> Floats:
@@ -139,9 +138,8 @@ def _week_names(rows: pa.Table, manifest: Manifest) -> list[str]:
     return [(first + timedelta(days=7 * week)).isoformat() for week in rows["week"].to_pylist()]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the request file that is the only argument; returns the exit code."""
-    return run_process(arguments, ClassifierEvaluationRequest, evaluate_classifier)
+main = process_main(ClassifierEvaluationRequest, evaluate_classifier)
+"""Runs the request file that is the only argument; returns the exit code."""
 
 
 if __name__ == "__main__":

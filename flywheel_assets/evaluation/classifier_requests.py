@@ -59,7 +59,7 @@ class ModelScores(msgspec.Struct, frozen=True, kw_only=True):
 class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     """Challenger and incumbent on the same matured, unsampled rows, and the evidence for the gate."""
 
-    request_digest: str
+    request_sha256: str = msgspec.field(name="request_digest")
     manifest_sha256: str
     challenger_sha256: str
     champion_version: str | None

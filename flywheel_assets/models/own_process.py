@@ -1,23 +1,23 @@
-"""How a training or evaluation process ends: a result folder that appears whole, or one line that says what was wrong.
+"""The protocol of training and evaluation processes: a request file in, a result folder with a report or an error out.
+
+The result folder appears whole; its report says which request it answers, so that the same request again returns it.
 
 The last line of standard error is {"error": class name, "is_transient": bool, "message": str}; the same JSON is left
 as `error.json` in the request's work folder, for a parent that does not keep the streams.
 """
 
 import errno
-import os
-import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from flywheel_assets.errors import FlywheelError, SettingsError, TransientError
-from flywheel_assets.lake.storage.files import replace_file, sync_folder
+from flywheel_assets.errors import FlywheelError, SettingsError, TransientError, VersionConflictError
+from flywheel_assets.lake.storage.files import replace_file
 
 ERROR_FILE = "error.json"
 _PERMANENT_EXIT, _TRANSIENT_EXIT, _USAGE_EXIT = 1, 75, 2
@@ -32,12 +32,28 @@ class _Request(Protocol):
 _R = TypeVar("_R", bound=_Request)
 
 
+class _Report(Protocol):
+    @property
+    def request_sha256(self) -> str: ...
+    @property
+    def manifest_sha256(self) -> str: ...
+
+
+_Reported = TypeVar("_Reported", bound=_Report)
+_Decoded = TypeVar("_Decoded")
+
+
 class Failure(msgspec.Struct, frozen=True):
     """Why a process ended without its result."""
 
     error: str
     is_transient: bool
     message: str
+
+
+def process_main(request_type: type[_R], run: Callable[[_R], object]) -> Callable[[Sequence[str]], int]:
+    """Return the `main` of a process's module; see `run_process`."""
+    return partial(run_process, request_type=request_type, run=run)
 
 
 def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[[_R], object]) -> int:
@@ -65,41 +81,53 @@ def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[
     return 0
 
 
+def finished_report(
+    report_file: Path, report_type: type[_Reported], request_sha256: str, *, remedy: str
+) -> _Reported | None:
+    """Return the report of a result folder that answers this request already; None where there is no folder.
+
+    Args:
+        report_file: in the result folder.
+        report_type: what the file holds.
+        request_sha256: digest of everything that decides the result.
+        remedy: what a person does who wants another result.
+
+    Raises:
+        VersionConflictError: the folder holds no such report, or the answer to another request.
+    """
+    if not report_file.parent.exists():
+        return None
+    if not report_file.exists():
+        raise VersionConflictError(
+            f"{report_file.parent} exists, but holds no {report_file.name}: no process of ours made it. Remove it."
+        )
+    report = read_report(report_file, report_type)
+    if report.request_sha256 != request_sha256:
+        raise VersionConflictError(
+            f"{report_file.parent} answers another request, {report.request_sha256[:12]} (export's manifest "
+            f"{report.manifest_sha256[:12]}), than the one that is asked now, {request_sha256[:12]}. {remedy}"
+        )
+    return report
+
+
+def read_report(report_file: Path, report_type: type[_Decoded]) -> _Decoded:
+    """Return what a process reported."""
+    return msgspec.json.decode(report_file.read_bytes(), type=report_type)
+
+
+def write_report(report_file: Path, report: msgspec.Struct) -> None:
+    """Write a report for people and programs to read; the result folder that it lies in makes it durable."""
+    report_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+
+
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed later: a full disk, or memory that somebody else holds."""
+    """Whether the same request may succeed later: a full disk, or memory that another process holds."""
     if isinstance(error, FlywheelError):
         return isinstance(error, TransientError)
     if isinstance(error, OSError):
         return error.errno in _PASSING_ERRNOS
     # torch's own out-of-memory error is no MemoryError, and this module does not import torch.
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-@contextmanager
-def whole_folder(final: Path, *, replaces: bool = False) -> Iterator[Path]:
-    """A folder to write into that becomes `final` by one rename, and vanishes when the block fails.
-
-    Args:
-        final: does not exist yet, unless it is to be replaced.
-        replaces: whether an existing `final` gives way; between its two renames a reader finds no folder.
-    """
-    building = final.with_name(f".{final.name}.{os.getpid()}")
-    retired = final.with_name(f".{final.name}.{os.getpid()}.retired")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        yield building
-        for file in building.rglob("*"):
-            if file.is_file():
-                _sync_file(file)
-        sync_folder(building)
-        if replaces and final.exists():
-            os.rename(final, retired)
-        os.rename(building, final)
-        sync_folder(final.parent)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _said(error: Exception) -> str:
@@ -121,11 +149,3 @@ def _decoded(path: Path, request_type: type[_R]) -> _R:
         raise SettingsError(f"the request file {path} does not exist") from error
     except msgspec.DecodeError as error:
         raise SettingsError(f"{path} is not a {request_type.__name__}: {error}") from error
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

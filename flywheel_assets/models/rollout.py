@@ -1,8 +1,9 @@
-"""Telling the serving side about a new champion: a command, a webhook, or nothing."""
+"""Telling others: the serving side about a new champion, and a webhook anything."""
 
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from flywheel_assets.errors import RolloutError
@@ -39,18 +40,43 @@ def announce(
             raise RolloutError(f"on_promotion command {command[0]!r} ended with {finished.returncode}: {complaint}")
         done.append(f"ran {command[0]}")
     if webhook:
-        import httpx  # 40 ms that loading a code location must not pay
-
-        # Of its address only the host is told: path, query and user part of a webhook often are its password.
-        host = _host(webhook)
-        try:
-            httpx.post(webhook, json=dict(event), timeout=timeout_s, follow_redirects=False).raise_for_status()
-        except httpx.HTTPStatusError as error:
-            raise RolloutError(f"on_promotion webhook at {host} answered {error.response.status_code}") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise RolloutError(f"on_promotion webhook at {host} failed: {type(error).__name__}") from None
-        done.append(f"posted to {host}")
+        posted = post_json(webhook, event, timeout_s)
+        if not posted.was_taken:
+            how = f"failed: {posted.error}" if posted.status is None else f"answered {posted.status}"
+            raise RolloutError(f"on_promotion webhook at {posted.host} {how}") from None
+        done.append(f"posted to {posted.host}")
     return tuple(done)
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What became of a POST, without the webhook's address: path, query and user part often are its password."""
+
+    host: str
+    status: int | None = None
+    """What the webhook answered; None: it did not."""
+    error: str | None = None
+    """Class of the error that ended the request."""
+
+    @property
+    def was_taken(self) -> bool:
+        """Return whether the webhook answered with success."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+def post_json(webhook: str, body: Mapping[str, object], timeout_s: float) -> Posted:
+    """POST `body` as JSON to a webhook; redirects are not followed.
+
+    Nothing is raised for what the webhook or the network does: an error's text and frames may hold the address.
+    """
+    import httpx  # 40 ms that loading a code location must not pay
+
+    host = _host(webhook)
+    try:
+        answer = httpx.post(webhook, json=dict(body), timeout=timeout_s, follow_redirects=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Posted(host, error=type(error).__name__)
+    return Posted(host, answer.status_code)
 
 
 def _host(address: str) -> str:

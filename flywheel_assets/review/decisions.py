@@ -29,10 +29,10 @@ from typing import Any
 import msgspec
 
 from flywheel_assets import records
-from flywheel_assets.capture.events.texts import REVIEWER_SOURCE, FeedbackLine, LandedRow, landed, timestamp
+from flywheel_assets.capture.events.texts import FeedbackLine, LandedRow, landed, timestamp
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.files import sync_folder
-from flywheel_assets.records import PromptFormat, Signal
+from flywheel_assets.records import REVIEWER_SOURCE, PromptFormat, Signal
 
 
 class Verb(StrEnum):

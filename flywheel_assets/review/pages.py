@@ -30,7 +30,7 @@ from flywheel_assets.capture.endpoints import EventLog
 from flywheel_assets.capture.http.answers import RefusedError
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.errors import EventLogError
-from flywheel_assets.records import Signal
+from flywheel_assets.records import LONGEST_TEXT_CHARACTERS, Signal
 from flywheel_assets.review._diff import Mark, Piece, pieces, without_unseen, word_diff
 from flywheel_assets.review._sessions import (
     COOKIE,
@@ -47,8 +47,6 @@ ITEMS_ON_A_PAGE = 25
 MOST_DECISIONS_SHOWN = 200
 LONGEST_SHOWN = 60_000
 """Characters of one text on a page: longer texts never become pairs, and prompts may have megabytes."""
-LONGEST_ANSWER = 50_000
-"""The gate's own limit."""
 _FORM_BYTES = 2**20
 _FORMS_AT_ONCE_BYTES = 16 * 2**20
 _MOST_FIELDS = 4 + ITEMS_ON_A_PAGE
@@ -285,7 +283,7 @@ class _Pages:
             previous=items[place - 1].row_id if place else None,
             following=following,
             view=view,
-            longest_answer=LONGEST_ANSWER,
+            longest_answer=LONGEST_TEXT_CHARACTERS,
         )
 
     async def decisions(self, request: Request) -> Response:
@@ -337,8 +335,8 @@ class _Pages:
         text = form.get("text", "").replace("\r\n", "\n")
         if verb is Verb.WRITE and not text.strip():
             raise PageRefusal(400, "The right answer is empty. Write it, or reject the row.")
-        if verb is Verb.WRITE and len(text) > LONGEST_ANSWER:
-            raise PageRefusal(400, f"The answer has {len(text)} characters; valid: at most {LONGEST_ANSWER}.")
+        if verb is Verb.WRITE and len(text) > LONGEST_TEXT_CHARACTERS:
+            raise PageRefusal(400, f"The answer has {len(text)} characters; valid: at most {LONGEST_TEXT_CHARACTERS}.")
         written = form.get("label") if verb is Verb.LABEL else text
         async with self._deciding:
             if not await self._is_waiting(queue, item):

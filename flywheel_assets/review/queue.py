@@ -16,7 +16,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from flywheel_assets.capture.events.texts import REVIEWER_SOURCE
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.curation.texts.prompts import readable_prompts
@@ -28,7 +27,7 @@ from flywheel_assets.lake.tables.specs import (
     QUARANTINE,
     ApplicationTables,
 )
-from flywheel_assets.records import Reason, Signal
+from flywheel_assets.records import CURATION_STAGE, REVIEWER_SOURCE, Reason, Signal
 from flywheel_assets.review.decisions import Decision, DecisionIndex, decision_in, labels_in
 
 THUMBS_DOWN = "thumbs_down"
@@ -237,7 +236,7 @@ FROM quarantine q JOIN joined j ON j.feedback_event_id = q.row_id AND j.complete
 WHERE j.source <> {quoted(REVIEWER_SOURCE)} AND NOT j.do_not_train
 """
 _TEXT_ITEMS = f"""
-{_REFUSED} AND q.stage = 'curation' AND q.reason IN ({_in(tuple(REASONS))})
+{_REFUSED} AND q.stage = {quoted(CURATION_STAGE)} AND q.reason IN ({_in(tuple(REASONS))})
 UNION ALL
 SELECT {_COLUMNS}, {quoted(THUMBS_DOWN)}, NULL, NULL, feedback_received_at, NULL
 FROM joined

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets.errors import TrainingError
+from flywheel_assets.lake.storage.files import whole_folder
 from flywheel_assets.models.generation import (
     load_base,
     load_tokenizer,
@@ -29,7 +30,6 @@ from flywheel_assets.models.generation import (
     quiet_libraries,
     token_log_probabilities,
 )
-from flywheel_assets.models.own_process import whole_folder
 from flywheel_assets.training.examples import Example
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import StageReport

@@ -31,8 +31,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TransientError, VersionConflictError
-from flywheel_assets.lake.storage.files import replace_file
+from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TransientError
+from flywheel_assets.lake.storage.files import replace_file, whole_folder
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_rows, verify_manifest
 from flywheel_assets.models.generation import (
     SwitchableModel,
@@ -43,7 +43,7 @@ from flywheel_assets.models.generation import (
     token_log_probabilities,
     use_cpu_threads,
 )
-from flywheel_assets.models.own_process import run_process, whole_folder
+from flywheel_assets.models.own_process import finished_report, process_main, write_report
 from flywheel_assets.models.weights import adapter_sha256, base_weights_sha256
 from flywheel_assets.records import stable_id
 from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
@@ -51,13 +51,13 @@ from flywheel_assets.training._stages import release_memory, result_of, train_pr
 from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, split, unseen
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import (
+    REPORT_FILE,
     RowCounts,
     StageReport,
     TrainingReport,
     TrainingRequest,
 )
 
-REPORT_FILE = "training.json"
 DELTAS_FILE = "deltas.parquet"
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 
@@ -101,8 +101,10 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     base_sha256 = base_weights_sha256(request.base_model)
     identity = _identity(request, base_sha256)
     output = Path(request.output_dir)
-    if output.exists():
-        return _verified(output, identity)
+    remedy = "Cut a new version to train differently."
+    if finished := finished_report(output / REPORT_FILE, TrainingReport, identity, remedy=remedy):
+        _verify_weights(output, finished)
+        return finished
     _claim(work, identity)
     use_cpu_threads(request.recipe.cpu_threads)
     rows = _prepared(
@@ -140,12 +142,11 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         device=placement(request.recipe.device)[0],
         libraries={name: version(name) for name in _LIBRARIES},
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(output) as building:
         _copy_adapter(adapters["challenger"], building / "adapter")
         _copy_adapter(adapters[SFT], building / "sft_adapter")
         pq.write_table(deltas, building / DELTAS_FILE)
-        (building / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+        write_report(building / REPORT_FILE, report)
     for stage in (SFT, PREFERENCE):
         shutil.rmtree(work / stage, ignore_errors=True)
     return report
@@ -158,21 +159,11 @@ def _identity(request: TrainingRequest, base_sha256: str) -> str:
     return hashlib.sha256(msgspec.json.encode([*asked, recipe])).hexdigest()
 
 
-def _verified(output: Path, identity: str) -> TrainingReport:
-    path = output / REPORT_FILE
-    if not path.exists():
-        raise VersionConflictError(f"{output} exists, but holds no {REPORT_FILE}: it is not a trainer's. Remove it.")
-    report = msgspec.json.decode(path.read_bytes(), type=TrainingReport)
-    if report.request_sha256 != identity:
-        raise VersionConflictError(
-            f"{output} holds the adapter of another request (manifest {report.manifest_sha256[:12]}, "
-            f"base {report.base_weights_sha256[:12]}, or another recipe). Cut a new version to train differently."
-        )
+def _verify_weights(output: Path, report: TrainingReport) -> None:
     for name, expected in (("adapter", report.adapter_sha256), ("sft_adapter", report.sft_adapter_sha256)):
         found = adapter_sha256(output / name)
         if found != expected:
-            raise ManifestMismatchError(f"{output / name} has weights {found}, {path} says {expected}")
-    return report
+            raise ManifestMismatchError(f"{output / name} has weights {found}, {REPORT_FILE} says {expected}")
 
 
 def _claim(work: Path, identity: str) -> None:
@@ -264,9 +255,8 @@ def _copy_adapter(result: Path, target: Path) -> None:
         shutil.copyfile(result / name, target / name)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the request file that is the only argument; returns the exit code."""
-    return run_process(arguments, TrainingRequest, train_adapter)
+main = process_main(TrainingRequest, train_adapter)
+"""Runs the request file that is the only argument; returns the exit code."""
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ The folder appears by one rename. A finished output of the same request is left 
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,66 +18,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_assets.curation.labels.score_contract import features_of
-from flywheel_assets.errors import TrainingError
-from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.files import file_sha256, whole_folder
 from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
 from flywheel_assets.measures.drift import drift_reference
-from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, ClassifierRecipe, fit_classifier
-from flywheel_assets.models.own_process import run_process, whole_folder
-from flywheel_assets.records import stable_id
-
-REFERENCE_FILE, REPORT_FILE = "reference.json", "training.json"
-SCORE = "score"
-"""The name of the score among the drift reference's fields."""
-
-
-class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One training."""
-
-    application: str
-    version: str
-    export_dir: str
-    manifest_sha256: str
-    recipe: ClassifierRecipe
-    output_dir: str
-    """Appears by one rename."""
-    work_dir: str
-    """Only error.json is written there."""
-
-    def digest(self) -> str:
-        """Of everything that decides the result."""
-        return stable_id("classifier", self.manifest_sha256, msgspec.to_builtins(self.recipe))
-
-
-class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was trained on what."""
-
-    application: str
-    version: str
-    request_digest: str
-    manifest_sha256: str
-    recipe: ClassifierRecipe
-    rows: int
-    positives: int
-    hard_examples: int
-    """Rows with a discrepancy, of either class."""
-    rows_stood_for: float
-    """Sum of the sample weights: the rows that the sample represents."""
-    gains: dict[str, float]
-    """Share of each feature's splits in the fall of the training loss, largest first."""
-    model_sha256: str
-    seconds: float
-    """Of fitting, wall time."""
-
-    def parameters(self) -> dict[str, str | int | float]:
-        """What a tracking server records as the run's parameters."""
-        return {
-            **vars(self.recipe),
-            "rows": self.rows,
-            "positives": self.positives,
-            "hard_examples": self.hard_examples,
-        }
+from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, fit_classifier
+from flywheel_assets.models.own_process import finished_report, process_main, read_report, write_report
+from flywheel_assets.training.requests import (
+    REFERENCE_FILE,
+    REPORT_FILE,
+    SCORE,
+    ClassifierTrainingReport,
+    ClassifierTrainingRequest,
+)
 
 
 def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingReport:
@@ -86,14 +38,13 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
 
     Raises:
         ManifestMismatchError: the export is not what was asked for.
-        TrainingError: the rows cannot be trained on, or the output holds another request's result.
+        TrainingError: the rows cannot be trained on.
+        VersionConflictError: the output holds another request's result.
     """
     output = Path(request.output_dir)
-    if output.exists():
-        report = read_report(output)
-        if report.request_digest == request.digest():
-            return report
-        raise TrainingError(f"{output} holds another training of {report.version}; remove it to train again")
+    remedy = "Remove it to train again."
+    if finished := finished_report(output / REPORT_FILE, ClassifierTrainingReport, request.digest(), remedy=remedy):
+        return finished
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
     rows = pq.read_table(export / manifest.files[ExportSet.TRAIN].name)
@@ -109,7 +60,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
         report = ClassifierTrainingReport(
             application=request.application,
             version=request.version,
-            request_digest=request.digest(),
+            request_sha256=request.digest(),
             manifest_sha256=request.manifest_sha256,
             recipe=request.recipe,
             rows=rows.num_rows,
@@ -120,26 +71,25 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
             model_sha256=file_sha256(building / MODEL_FOLDER / MODEL_FILE),
             seconds=seconds,
         )
-        (building / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+        write_report(building / REPORT_FILE, report)
     return report
 
 
-def read_report(output: Path) -> ClassifierTrainingReport:
-    """The report of a finished training."""
-    return msgspec.json.decode((output / REPORT_FILE).read_bytes(), type=ClassifierTrainingReport)
+def read_training(output: Path) -> ClassifierTrainingReport:
+    """Return the report of a finished training."""
+    return read_report(output / REPORT_FILE, ClassifierTrainingReport)
 
 
 def seconds_per_row(trained: VersionFolder | None) -> float | None:
     """What fitting cost a row in a version's training; None without one."""
     if trained is None:
         return None
-    report = read_report(trained.training)
+    report = read_training(trained.training)
     return report.seconds / report.rows
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the request file that is the only argument; returns the exit code."""
-    return run_process(arguments, ClassifierTrainingRequest, train_classifier)
+main = process_main(ClassifierTrainingRequest, train_classifier)
+"""Runs the request file that is the only argument; returns the exit code."""
 
 
 if __name__ == "__main__":

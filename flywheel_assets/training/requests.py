@@ -1,8 +1,18 @@
-"""What the trainer's process is asked for and what it reports; free of torch, so that a code location can import it."""
+"""What the trainers' processes are asked for and what they report.
+
+Free of torch and lightgbm, so that a code location can import it.
+"""
 
 import msgspec
 
+from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.records import stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
+
+REPORT_FILE = "training.json"
+REFERENCE_FILE = "reference.json"
+SCORE = "score"
+"""The name of the score among the drift reference's fields."""
 
 
 class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,4 +131,53 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
             "accepted_used": self.accepted_used,
             "base_weights_sha256": self.base_weights_sha256,
             "trained_on_device": self.device,
+        }
+
+
+class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One training."""
+
+    application: str
+    version: str
+    export_dir: str
+    manifest_sha256: str
+    recipe: ClassifierRecipe
+    output_dir: str
+    """Appears by one rename."""
+    work_dir: str
+    """Only error.json is written there."""
+
+    def digest(self) -> str:
+        """Of everything that decides the result."""
+        return stable_id("classifier", self.manifest_sha256, msgspec.to_builtins(self.recipe))
+
+
+class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was trained on what."""
+
+    application: str
+    version: str
+    request_sha256: str = msgspec.field(name="request_digest")
+    """Of everything that decides the result; a finished output answers no other request."""
+    manifest_sha256: str
+    recipe: ClassifierRecipe
+    rows: int
+    positives: int
+    hard_examples: int
+    """Rows with a discrepancy, of either class."""
+    rows_stood_for: float
+    """Sum of the sample weights: the rows that the sample represents."""
+    gains: dict[str, float]
+    """Share of each feature's splits in the fall of the training loss, largest first."""
+    model_sha256: str
+    seconds: float
+    """Of fitting, wall time."""
+
+    def parameters(self) -> dict[str, str | int | float]:
+        """What a tracking server records as the run's parameters."""
+        return {
+            **vars(self.recipe),
+            "rows": self.rows,
+            "positives": self.positives,
+            "hard_examples": self.hard_examples,
         }

@@ -1,4 +1,4 @@
-"""Events that lie on S3 reach the raw tables through dagster-aws's S3Resource, and `flywheel erase` reaches them."""
+"""Events that lie on S3 reach the raw tables, and `flywheel erase` reaches them."""
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path

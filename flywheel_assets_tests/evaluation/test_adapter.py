@@ -226,7 +226,6 @@ def test_what_is_refused(
 def test_without_the_train_extra_the_error_holds_the_command_that_installs_it(
     request_for: Callable[..., EvaluationRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = request_for()
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(
         SettingsError, match=r"evaluating an adapter needs peft, .* pip install 'flywheel_assets\[train\]'"

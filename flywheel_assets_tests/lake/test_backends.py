@@ -15,9 +15,8 @@ import dagster as dg
 import pytest
 import yaml
 
+from flywheel_assets import stores
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.defs import resources
-from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import CommitContentionError, VersionConflictError
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import lake as tables
@@ -32,6 +31,7 @@ from flywheel_assets.lake.versions.net_new import count_net_new
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets.models.registry import ModelRegistry
+from flywheel_assets.settings import Settings
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold_days
 from flywheel_assets_tests.postgres_server import postgres_server
@@ -199,7 +199,7 @@ def test_two_machines_never_both_move_the_champion(
     """The alias was locked by a file in the home: two homes on one MLflow both compared, and both swapped."""
     monkeypatch.setenv("FLYWHEEL_CATALOG_URI", postgres_uri)
     monkeypatch.setenv("FLYWHEEL_MLFLOW_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    machines = [Stores(home=str(tmp_path / name)).registry(APPLICATION) for name in ("one", "other")]
+    machines = [stores.Stores(Settings(home=tmp_path / name)).registry(APPLICATION) for name in ("one", "other")]
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     for number, machine in enumerate(machines, start=1):
@@ -226,7 +226,7 @@ def test_two_machines_never_both_move_the_champion(
     assert serving is not None
     assert sorted(outcomes) == ["conflict", serving.gold_version]
 
-    monkeypatch.setattr(resources, "_ALIAS_TIMEOUT_S", 0.2)
-    third = Stores(home=str(tmp_path / "third")).registry(APPLICATION)
+    monkeypatch.setattr(stores, "_ALIAS_TIMEOUT_S", 0.2)
+    third = stores.Stores(Settings(home=tmp_path / "third")).registry(APPLICATION)
     with machines[0].lock(), pytest.raises(CommitContentionError, match="safe to run again"):
         third.promote("dpo_gold_v1", serving.gold_version)

@@ -11,11 +11,11 @@ from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
 
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
-from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, TableSpec
 from flywheel_assets.lake.tables.tags import create_tag, list_tags, set_head
+from flywheel_assets.records import CURATION_STAGE
 from flywheel_assets_tests.builders import DAY, day, make_gold
 from flywheel_assets_tests.lake.workbench import Workbench, write_day
 

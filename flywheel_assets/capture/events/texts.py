@@ -28,11 +28,9 @@ from flywheel_assets.capture.events.wire import (
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.records import PromptFormat, Signal
+from flywheel_assets.records import IMPORT_PREFIX, REVIEWER_SOURCE, PromptFormat, Signal
 
 EDITS_SOURCE = "edits-api"
-REVIEWER_SOURCE = "reviewer"
-IMPORT_PREFIX = "import:"
 EARLIEST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 CLOCK_TOLERANCE = timedelta(days=1)
 

@@ -56,7 +56,6 @@ class Refusal(StrEnum):
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
     NOT_DURABLE = "not_durable"
-    NO_ROUTE = "no_route"
 
 
 _STATUS = {

@@ -20,7 +20,6 @@ from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.errors import LandingUnavailableError, SettingsError
 from flywheel_assets.lake.landing.disk import CLOSED_FILE, EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
-from flywheel_assets.lake.storage.s3 import s3_client
 from flywheel_assets.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,17 +28,24 @@ _LOOK_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 
 
-def configured_shipper(settings: Settings, clock: Clock = system_clock) -> "Shipper | None":
+def configured_shipper(
+    settings: Settings, ship_to: ObjectLanding | None, clock: Clock = system_clock
+) -> "Shipper | None":
     """A shipper where `FLYWHEEL_LANDING_S3` is set; None where segments are sealed where Dagster reads them.
 
+    Args:
+        settings: name the folder that segments are sealed in.
+        ship_to: what `Stores(settings).shipping()` opens.
+        clock: what time it is, UTC.
+
     Raises:
-        SettingsError: the setting cannot be understood, boto3 is not installed, or the folder has been read from.
+        SettingsError: the folder has been read from, or `ship_to` is missing: segments would stay here unseen.
     """
-    if settings.landing_s3 is None:
-        return None
-    # Short, so that a service that stops while S3 is silent does not hang: the segments are safe here.
-    client = s3_client(settings.s3_endpoint, connect_s=3.0, attempts=2)
-    return Shipper(settings.resolved_landing_dir(), ObjectLanding.at(settings.landing_s3, client), clock)
+    if ship_to is not None:
+        return Shipper(settings.resolved_landing_dir(), ship_to, clock)
+    if settings.landing_s3 is not None:
+        raise SettingsError("FLYWHEEL_LANDING_S3 is set, but nothing ships: pass ship_to=Stores(settings).shipping()")
+    return None
 
 
 def wait_until_shipped(settings: Settings, application: str, timeout_s: float) -> bool:

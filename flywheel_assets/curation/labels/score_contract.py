@@ -14,8 +14,6 @@ import pyarrow.compute as pc
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import SettingsError
 
-FeatureValue = float | str | bool | None
-
 
 class FeatureType(StrEnum):
     """What a feature's values are. Null is a missing value and always allowed; leaving the feature out is not."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import bytes_of
+from flywheel_assets.curation.arrow import bytes_of, mask
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
 from flywheel_assets.records import Reason, stable_id
 
@@ -82,9 +82,9 @@ class FactsCheck:
         passed = np.ones(len(texts), dtype=bool)
         chosen_texts, rejected_texts = texts["chosen"].combine_chunks(), texts["rejected"].combine_chunks()
         prompt_texts = texts["prompt"].combine_chunks()
-        candidates = _mask(pc.match_substring_regex(chosen_texts, _ADDRESS_OR_MONTH))
+        candidates = mask(pc.match_substring_regex(chosen_texts, _ADDRESS_OR_MONTH))
         candidates |= _digit_sums(chosen_texts) != _digit_sums(pc.fill_null(rejected_texts, ""))
-        candidates &= _mask(rejected_texts.is_valid())
+        candidates &= mask(rejected_texts.is_valid())
         verdicts: dict[int, Verdict] = {}
         for row in np.flatnonzero(candidates).tolist():
             prompt, chosen, rejected = (column[row].as_py() for column in (prompt_texts, chosen_texts, rejected_texts))
@@ -147,11 +147,6 @@ def _digit_sums(texts: pa.Array) -> npt.NDArray[np.uint64]:
         sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(said)))
         per_text: npt.NDArray[np.uint64] = sums[firsts[1:]] - sums[firsts[:-1]]
     return per_text
-
-
-def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
-    mask: npt.NDArray[np.bool_] = np.array(values)
-    return mask
 
 
 def _value(number: str) -> str:

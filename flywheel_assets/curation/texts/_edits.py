@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
+from flywheel_assets.curation.arrow import mask
 from flywheel_assets.curation.texts.normalization import letters_only
-from flywheel_assets.records import Reason
+from flywheel_assets.records import LONGEST_TEXT_CHARACTERS, Reason
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class EditBands:
     unrelated_below: float = 0.35
     """Below it an edit that has no word in common with the model's text is a rewrite too: two unrelated texts of the
     same length are 0.1 to 0.3 similar in characters by chance. 0 turns this off."""
-    longest_characters: int = 50_000
+    longest_characters: int = LONGEST_TEXT_CHARACTERS
     """Longer texts are refused as `too_long`: two random texts of 1 MB take 22 s (quadratic), of this size 0.06 s."""
 
     def __post_init__(self) -> None:
@@ -67,10 +68,10 @@ def classify_edits(rejected: pa.Array, chosen: pa.Array, bands: EditBands) -> Ed
     reasons = np.full(len(chosen), None, dtype=object)
     similarity = np.full(len(chosen), np.nan)
 
-    equal = _mask(pc.equal(rejected, chosen))
-    empty = _mask(pc.equal(pc.utf8_trim_whitespace(chosen), ""))
+    equal = mask(pc.equal(rejected, chosen))
+    empty = mask(pc.equal(pc.utf8_trim_whitespace(chosen), ""))
     cosmetic = _is_cosmetic(rejected, chosen, ~equal & ~empty)
-    longer = _mask(
+    longer = mask(
         pc.greater(pc.max_element_wise(pc.utf8_length(rejected), pc.utf8_length(chosen)), bands.longest_characters)
     )
 
@@ -131,7 +132,7 @@ _SIGNATURE = re.compile(
 
 def _is_cosmetic(rejected: pa.Array, chosen: pa.Array, candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Where only white space, case or a signature differ; False wherever `candidates` is."""
-    signed = _mask(pc.match_substring_regex(rejected, _SIGNATURE_START)) | _mask(
+    signed = mask(pc.match_substring_regex(rejected, _SIGNATURE_START)) | mask(
         pc.match_substring_regex(chosen, _SIGNATURE_START)
     )
     candidates = candidates & (signed | (_letter_sums(rejected) == _letter_sums(chosen)))
@@ -162,8 +163,3 @@ def _letter_sums(texts: pa.Array) -> npt.NDArray[np.uint32]:
     sums = np.add.reduceat(np.frombuffer(weights + b"\0", np.uint8), offsets[:-1] - offsets[0], dtype=np.uint32)
     sums[offsets[1:] == offsets[:-1]] = 0
     return sums
-
-
-def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
-    mask: npt.NDArray[np.bool_] = values.to_numpy(zero_copy_only=False)
-    return mask

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import mask
 from flywheel_assets.curation.texts.novelty import spread_of
-from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE, is_import
-from flywheel_assets.records import ExampleKind, SubjectKind
+from flywheel_assets.curation.texts.trust import is_import
+from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, SubjectKind
 
 EVEN_SHARES = 4
 """So many times what everybody would bring if all brought the same."""
@@ -87,11 +88,4 @@ def unsupported_claims(keys: pa.Table, pairs_of_one_user: int) -> _Mask:
     reviewed = spread_of(pc.if_else(pa.array(is_reviewer), keys["added_ngrams"].combine_chunks(), None), voices)
     alone = (said.rows >= pairs_of_one_user) & (said.voices < 2) & ~np.isin(said.hashes, reviewed.hashes)
     found[said.row_of_entry[alone[said.of_entry]]] = True
-    return found
-
-
-def mask(values: pa.Array | pa.ChunkedArray) -> _Mask:
-    """A column of booleans without nulls, as numpy has it."""
-    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    found: _Mask = array.to_numpy(zero_copy_only=False)
     return found

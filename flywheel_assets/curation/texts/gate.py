@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import mask
 from flywheel_assets.curation.policy.facts import claim_key
 from flywheel_assets.curation.policy.policy import Policy, default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Verdict
@@ -30,11 +31,18 @@ from flywheel_assets.curation.texts.duplicates import clusters, repeated_rows, s
 from flywheel_assets.curation.texts.normalization import normalized
 from flywheel_assets.curation.texts.novelty import added_ngrams
 from flywheel_assets.curation.texts.prompts import readable_prompts
-from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, delta_key
-from flywheel_assets.records import CURATED_DPO_PAIRS, QUARANTINE, ExampleKind, Reason, Signal, pair_ids
+from flywheel_assets.records import (
+    CURATED_DPO_PAIRS,
+    CURATION_STAGE,
+    QUARANTINE,
+    REVIEWER_SOURCE,
+    ExampleKind,
+    Reason,
+    Signal,
+    pair_ids,
+)
 
-STAGE = "curation"
 FEWEST_ROWS_AT_ONCE, MOST_ROWS_AT_ONCE = 16_384, 131_072
 """Rows that one thread judges together. The policy's RE2 automaton costs 4 ms each time it is built, whatever the rows;
 the upper bound keeps the working memory small beside input and output."""
@@ -147,9 +155,9 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     reasons = np.full(batch.num_rows, None, dtype=object)
     details: dict[int, str] = {}
     similarity = np.full(batch.num_rows, np.nan)
-    is_edit = _mask(pc.equal(batch["signal"], Signal.EDIT.value))
+    is_edit = mask(pc.equal(batch["signal"], Signal.EDIT.value))
     accepts = _accepts_output(batch, rules.accepting_rating)
-    consent = ~_mask(batch["do_not_train"])
+    consent = ~mask(batch["do_not_train"])
     reasons[~is_edit & ~accepts] = Reason.NOT_TRAINABLE_SIGNAL.value
     reasons[~consent] = Reason.NO_CONSENT.value
 
@@ -162,10 +170,10 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
         similarity[edits] = classes.similarity.to_numpy(zero_copy_only=False)
         banded = np.isin(reasons, (Reason.TRIVIAL_EDIT.value, Reason.REWRITE.value))
         details = {int(row): f"similarity {similarity[row]:.3f}" for row in np.flatnonzero(banded)}
-    without_text = accepts & consent & _mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), ""))
+    without_text = accepts & consent & mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), ""))
     reasons[without_text] = Reason.EMPTY.value
 
-    by_reviewer = _mask(pc.equal(batch["source"], REVIEWER_SOURCE))
+    by_reviewer = mask(pc.equal(batch["source"], REVIEWER_SOURCE))
     banded = by_reviewer & np.isin(reasons, (Reason.REWRITE.value, Reason.TRIVIAL_EDIT.value))
     for number in np.flatnonzero(banded).tolist():
         if not _can_wait(batch, number, reasons[number]):
@@ -204,7 +212,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
 
 
 def _undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
-    return _mask(pc.is_null(pa.array(reasons, pa.string())))
+    return mask(pc.is_null(pa.array(reasons, pa.string())))
 
 
 def _accepts_output(batch: pa.RecordBatch, accepting_rating: float) -> npt.NDArray[np.bool_]:
@@ -217,7 +225,7 @@ def _accepts_output(batch: pa.RecordBatch, accepting_rating: float) -> npt.NDArr
         ),
     )
     unedited = pc.fill_null(pc.equal(batch["final_text"], batch["output"]), True)
-    return _mask(pc.and_(positive, unedited))
+    return mask(pc.and_(positive, unedited))
 
 
 _TEXT_COLUMNS = ["signal", "prompt", "prompt_format", "output", "final_text"]
@@ -304,7 +312,7 @@ def _refused(
     absent = pa.nulls(rows.num_rows, pa.string())
     columns = {
         "day": rows["completed_date"],
-        "stage": absent.fill_null(STAGE),
+        "stage": absent.fill_null(CURATION_STAGE),
         "row_id": rows["feedback_event_id"],
         "reason": pa.array(reasons, pa.string()),
         "detail": absent if details is None else pa.array(details, pa.string()),
@@ -319,8 +327,3 @@ def _refused(
 def evidence_json(verdict: Verdict) -> str:
     """A verdict's evidence as the quarantine's JSON list of {check, category, score, field, start, end}."""
     return json.dumps([asdict(finding) for finding in verdict.evidence])
-
-
-def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
-    mask: npt.NDArray[np.bool_] = values.to_numpy(zero_copy_only=False)
-    return mask

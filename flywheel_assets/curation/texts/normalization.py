@@ -3,9 +3,10 @@
 import unicodedata
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from flywheel_assets.curation.arrow import mask
 
 # Every row in which collapsing white space could change anything; most prose has none.
 _UNEVEN_SPACE = (
@@ -22,22 +23,17 @@ def normalized(texts: pa.Array) -> pa.Array:
     Most texts are composed and evenly spaced already, so Python rewrites only those that RE2 filters found. For 22 MB
     of Estonian and Romanian Arrow's `utf8_normalize` took 0.19 s; normalizing everything now takes half of that.
     """
-    uneven = _mask(pc.match_substring_regex(texts, _UNEVEN_SPACE))
-    foreign = np.flatnonzero(_mask(pc.match_substring_regex(texts, _PERHAPS_NOT_COMPOSED)))
+    uneven = mask(pc.match_substring_regex(texts, _UNEVEN_SPACE))
+    foreign = np.flatnonzero(mask(pc.match_substring_regex(texts, _PERHAPS_NOT_COMPOSED)))
     composed = [unicodedata.is_normalized("NFC", text) for text in texts.take(pa.array(foreign)).to_pylist()]
     uneven[foreign] |= ~np.array(composed, dtype=bool)
     if uneven.any():
-        mask = pa.array(uneven)
-        rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts.filter(mask).to_pylist()]
-        texts = pc.replace_with_mask(texts, mask, pa.array(rewritten, pa.string()))
+        rows = pa.array(uneven)
+        rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts.filter(rows).to_pylist()]
+        texts = pc.replace_with_mask(texts, rows, pa.array(rewritten, pa.string()))
     return pc.utf8_lower(texts)
 
 
 def letters_only(text: str) -> str:
     """`text` without any white space, in lower case: what a cosmetic edit leaves alone."""
     return "".join(text.split()).lower()
-
-
-def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
-    mask: npt.NDArray[np.bool_] = np.array(pc.fill_null(values, False))
-    return mask

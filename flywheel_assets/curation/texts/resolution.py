@@ -25,11 +25,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.texts._influence import beyond_share, mask, rank_by_pair_id, unsupported_claims
+from flywheel_assets.curation.arrow import mask
+from flywheel_assets.curation.texts._influence import beyond_share, rank_by_pair_id, unsupported_claims
 from flywheel_assets.curation.texts.duplicates import clusters, repeated_rows, supporters_of
-from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE, is_import
+from flywheel_assets.curation.texts.trust import is_import
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, admitted_as, unsupported_rows
-from flywheel_assets.records import ExampleKind, Reason, SubjectKind
+from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind
 
 RESOLVED_COLUMNS = [
     pa.field(name, kind, nullable=False, metadata={"description": description})

@@ -5,8 +5,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-REVIEWER_SOURCE = "reviewer"
-IMPORT_PREFIX = "import:"
+from flywheel_assets.records import IMPORT_PREFIX, REVIEWER_SOURCE
 
 
 def source_trust(sources: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int8]:

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rapidfuzz.distance import Levenshtein
 
-from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE
-from flywheel_assets.records import ExampleKind, Reason, SubjectKind, stable_id
+from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind, stable_id
 
 SUPPORTERS_NEEDED = {Reason.TRIVIAL_EDIT.value: 3, Reason.UNSUPPORTED_FACT.value: 2}
 """Distinct subjects per reason. A small edit by two people may be chance; the same new fact by two is testimony."""

@@ -30,7 +30,7 @@ from flywheel_assets.defs.piped import run_in_own_process
 from flywheel_assets.defs.presentation import numbers_table, report_days
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG
-from flywheel_assets.evaluation.classifier import read_report as read_evaluation
+from flywheel_assets.evaluation.classifier import read_evaluation
 from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
 from flywheel_assets.lake.daily.drift_days import WINDOW_DAYS, Reference, read_reference, report_drift
 from flywheel_assets.lake.daily.mine_days import mine_days
@@ -42,12 +42,8 @@ from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 from flywheel_assets.lake.whatif.levers import report_levers
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.promotion.classifier_limits import StatedReason, decide_classifier
-from flywheel_assets.training.classifier import (
-    REFERENCE_FILE,
-    ClassifierTrainingRequest,
-    seconds_per_row,
-)
-from flywheel_assets.training.classifier import read_report as read_training
+from flywheel_assets.training.classifier import read_training, seconds_per_row
+from flywheel_assets.training.requests import REFERENCE_FILE, ClassifierTrainingRequest
 
 MINE_CODE_VERSION = "1"
 RESOLVE_CODE_VERSION = "1"

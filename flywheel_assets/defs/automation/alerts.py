@@ -7,9 +7,7 @@ error's message, which may quote one; the webhook's address, which often is a se
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import dagster as dg
 
@@ -20,9 +18,10 @@ from flywheel_assets.defs.resources import Stores
 from flywheel_assets.defs.tags import PARTITION_TAG
 from flywheel_assets.errors import AlertError, SettingsError
 from flywheel_assets.lake.daily.breaker import JudgedDay, tripped_days
+from flywheel_assets.models.rollout import post_json
 
 TIMEOUT_S = 10.0
-UNSET = "FLYWHEEL_ALERT_WEBHOOK is not set: nobody is told"
+UNSET = "FLYWHEEL_ALERT_WEBHOOK is not set: alerts go nowhere"
 
 
 def post_alert(url: str, alert: Mapping[str, object]) -> None:
@@ -34,17 +33,10 @@ def post_alert(url: str, alert: Mapping[str, object]) -> None:
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise SettingsError("FLYWHEEL_ALERT_WEBHOOK is no http or https URL; give the webhook's whole address")
-    body = json.dumps(alert).encode()
-    request = Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310 - checked above
-    try:
-        with urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
-            return
-    except HTTPError as error:
-        answer = f"status {error.code}"
-    except OSError as error:
-        answer = type(error).__name__
-    # Without its cause, whose text and frames may hold the address.
-    raise AlertError(f"the alert webhook did not take an alert ({answer}); the next tick tries again")
+    posted = post_json(url, alert, TIMEOUT_S)
+    if not posted.was_taken:
+        answer = posted.error if posted.status is None else f"status {posted.status}"
+        raise AlertError(f"the alert webhook did not take an alert ({answer}); the next tick tries again")
 
 
 def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequence[dg.SensorDefinition]:
@@ -83,7 +75,7 @@ def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequ
 
 
 def failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
-    """What is told about a failed run."""
+    """Return what an alert says about a failed run."""
     first, last = run.tags.get(RANGE_START_TAG), run.tags.get(RANGE_END_TAG)
     partition = run.tags.get(PARTITION_TAG) or (f"{first} … {last}" if first else None)
     kind = run.tags.get(FAILURE_TAG, "unknown")
@@ -100,7 +92,7 @@ def failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
 
 
 def breaker_news(application: str, days: Sequence[JudgedDay]) -> dict[str, object]:
-    """What is told about days that tripped."""
+    """Return what an alert says about days that tripped."""
     shown = "; ".join(f"{each.day}: {each.figures.describe()}" for each in days[:5])
     return {
         "text": f"{application}: {len(days)} days kept out of gold. {shown}. See `flywheel breaker list`.",

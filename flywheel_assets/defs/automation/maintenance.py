@@ -10,11 +10,12 @@ from flywheel_assets.defs.presentation import numbers_table, picture
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, Upkeep, maintain, read_storage_history
+from flywheel_assets.stores import Stores as AnyStores
 
 MAINTENANCE_JOB = "{}_maintenance"
 
 
-def run_maintenance(application: FlywheelApplication, stores: Stores, stamp: RunStamp) -> Upkeep:
+def run_maintenance(application: FlywheelApplication, stores: AnyStores, stamp: RunStamp) -> Upkeep:
     """Maintain one application; for the job and for the command line."""
     return maintain(
         stores.lake(application.name),

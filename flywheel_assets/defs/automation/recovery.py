@@ -13,6 +13,7 @@ from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.versions.rollback import DataPlan, plan_data_rollback, record_model_rollback, roll_back_data
 from flywheel_assets.models.rollout import announce
+from flywheel_assets.stores import Stores as AnyStores
 
 ROLLBACK_JOB = "{}_rollback"
 
@@ -50,7 +51,7 @@ class RollbackPlan:
 
 
 def plan_rollback(
-    application: FlywheelApplication, stores: Stores, to: str, *, data: bool, models: bool
+    application: FlywheelApplication, stores: AnyStores, to: str, *, data: bool, models: bool
 ) -> RollbackPlan:
     """Find out what a rollback would change.
 
@@ -75,7 +76,7 @@ def plan_rollback(
 
 
 def roll_back(
-    application: FlywheelApplication, stores: Stores, plan: RollbackPlan, *, who: str, reason: str, now: datetime
+    application: FlywheelApplication, stores: AnyStores, plan: RollbackPlan, *, who: str, reason: str, now: datetime
 ) -> list[str]:
     """Carry a plan out, the data first; repeating it after a crash finishes it. Returns what was done.
 

@@ -8,9 +8,7 @@ has a held-out phrasing with the right syntax, and none has a name that measurem
 The result is cached under a hash of everything that it depends on.
 """
 
-import os
 import random
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flywheel_assets.demo.assistant.world import World
+from flywheel_assets.lake.storage.files import whole_folder
 from flywheel_assets.records import stable_id
 
 if TYPE_CHECKING:
@@ -98,15 +97,8 @@ def ensure_base_model(
     folder = cache_dir / cache_key(world, config)
     was_cached = (folder / _CARD).exists()
     if not was_cached:
-        building = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
-        try:
+        with whole_folder(folder, replaces=True) as building:
             _pretrain(world, config, building, on_step)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.rename(building, folder)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
     card = msgspec.json.decode((folder / _CARD).read_bytes(), type=_Card)
     return BaseModel(folder, card.parameters, was_cached, time.monotonic() - started, card.loss)
 

@@ -12,19 +12,20 @@ from flywheel_assets.applications.assistant import APPLICATION
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.assets.preference import read_evaluation_report, read_training_report
 from flywheel_assets.defs.flywheels import preference_flywheel
-from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.resources import Clock
 from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demo.assistant.demo import DemoPlan, prepare_base, run_demo
 from flywheel_assets.demo.assistant.report import DayCounts, DemoReport, TurnReport
 from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, opened
-from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.daily.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
 from flywheel_assets.lake.versions.pair_versions import trained_pair_ids
 from flywheel_assets.lake.versions.promotions import read_promotion
 from flywheel_assets.models.generation import require_train_extra
+from flywheel_assets.records import CURATION_STAGE
 from flywheel_assets.settings import settings
+from flywheel_assets.stores import Stores
 from flywheel_assets.training.recipes import AdapterRecipe
 
 # Rates that suit the demo's half a million parameters; the recipe's defaults are for models a thousand times as large.

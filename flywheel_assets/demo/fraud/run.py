@@ -10,12 +10,12 @@ from rich.console import Console
 from flywheel_assets.application import ClassificationApplication, ExampleTrigger
 from flywheel_assets.applications.fraud import APPLICATION
 from flywheel_assets.defs.flywheels import classification_flywheel
-from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.defs.resources import Clock
 from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, opened
 from flywheel_assets.demo.fraud.demo import FraudDemoPlan, prepare, run_fraud_demo
 from flywheel_assets.demo.fraud.report import ClassifierTurn, FraudDemoReport, MinedDays
-from flywheel_assets.evaluation.classifier import read_report as read_evaluation
+from flywheel_assets.evaluation.classifier import read_evaluation
 from flywheel_assets.evaluation.classifier_requests import CHALLENGER, INCUMBENT
 from flywheel_assets.lake.daily.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
@@ -23,7 +23,8 @@ from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
 from flywheel_assets.lake.versions.promotions import read_promotion
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.settings import settings
-from flywheel_assets.training.classifier import read_report as read_training
+from flywheel_assets.stores import Stores
+from flywheel_assets.training.classifier import read_training
 
 _MATURITY_DAYS = 7
 """The world's labels come within about a week; those that come later correct the silence."""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.daily.ledger import entries_of
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
@@ -20,7 +19,7 @@ from flywheel_assets.lake.tables.specs import (
     RAW_PREDICTIONS,
     TableSpec,
 )
-from flywheel_assets.records import Reason
+from flywheel_assets.records import CURATION_STAGE, Reason
 
 # Counted in the ledger only: a duplicate's first receipt is kept, a waiting row is still in the raw table, what was
 # rolled back is under the tag of the old head.

@@ -18,10 +18,7 @@ from flywheel_assets.lake.daily.daily_steps import daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
-from flywheel_assets.records import Reason
-
-# Shorter than the table's name on purpose: a partition value of more than 16 characters is dropped by rewriting files.
-CURATION_STAGE = "curation"
+from flywheel_assets.records import CURATION_STAGE, Reason
 
 
 @daily_step
@@ -67,7 +64,7 @@ def curate_days(
             connection.register("gold", gold)
             if file := lake.write_day(connection, CURATED_DPO_PAIRS, day, "SELECT * FROM gold"):
                 files[day] = file
-            connection.register("refused", _as_stage(curated.refused))
+            connection.register("refused", curated.refused)
             if file := lake.write_day(connection, QUARANTINE, day, "SELECT * FROM refused"):
                 refused[day] = file
             read = ledger.day_range(max(start, day - timedelta(days=limits.trailing_days)), day)
@@ -90,8 +87,3 @@ def curate_days(
     breaker.record(lake, judged, [day for day in days if not joined[day].is_closed], stamp)
     ledger.record(lake, entries, stamp)
     return {entry.day: entry for entry in entries}
-
-
-def _as_stage(refused: pa.Table) -> pa.Table:
-    position = refused.schema.get_field_index("stage")
-    return refused.set_column(position, "stage", pa.array([CURATION_STAGE] * refused.num_rows, pa.string()))

@@ -9,7 +9,6 @@ keeps the sha256 of its predecessor: what was trained from it stays known.
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.lake.storage.commits import assert_locks_held
-from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, write_synced
+from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, unfinished_path, write_synced
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.exports import (
     MANIFEST_FILE,
@@ -78,7 +77,7 @@ def prepare_revision(
     old = read_manifest(old_folder)
     revision = old.revision + 1
     final = folder.path / f"export.r{revision}"
-    building = folder.path / f".{final.name}.{secrets.token_hex(8)}"
+    building = unfinished_path(final)
     building.mkdir(parents=True)
     files: dict[ExportSet, ExportedFile] = {}
     for which, file in old.files.items():
@@ -140,7 +139,7 @@ def erase_scored_rows(
             column = next((name for name in ("pair_id", "prediction_id") if name in names), None)
             if column is None and "subject" not in names:
                 continue
-            building = path.with_name(f".{path.name}.{os.getpid()}")
+            building = unfinished_path(path)
             after = _filtered(lake, path, building, column, keys, user_id if "subject" in names else None)
             before = pq.read_metadata(path).num_rows
             if after == before:

@@ -1,8 +1,12 @@
 """Durable files: what is visible is complete, and what was reported written survives a power cut."""
 
+import errno
 import hashlib
 import os
 import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -17,7 +21,7 @@ def write_synced(path: Path, content: bytes) -> None:
 def write_once(path: Path, content: bytes) -> bool:
     """Create `path` with `content`, whole or not at all; return False when it existed, and leave it as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = unfinished_path(path)
     try:
         write_synced(temporary, content)
         os.link(temporary, path)
@@ -33,7 +37,7 @@ def write_once(path: Path, content: bytes) -> bool:
 def replace_file(path: Path, content: bytes) -> None:
     """Put `content` at `path` by one atomic rename, whatever was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = unfinished_path(path)
     try:
         write_synced(temporary, content)
         os.replace(temporary, path)
@@ -42,14 +46,68 @@ def replace_file(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def _temporary(path: Path) -> Path:
-    # Threads of one process may write the same file at the same moment.
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+@contextmanager
+def whole_folder(
+    final: Path, *, replaces: bool = False, before_rename: Callable[[], None] = lambda: None
+) -> Iterator[Path]:
+    """Give a folder to write into that becomes `final` by one rename, and vanishes when the block fails.
+
+    Everything in it is on disk before it appears.
+
+    Args:
+        final: does not exist yet, unless it is to be replaced; the folders above it are made.
+        replaces: whether an existing `final` gives way; between its two renames a reader finds no folder.
+        before_rename: raises where the folder must not appear, for instance because a lock was lost.
+
+    Raises:
+        FileExistsError: `final` exists and does not give way, perhaps since this block began; it is as it was.
+    """
+    building, retired = unfinished_path(final), unfinished_path(final)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        for path in building.rglob("*"):
+            _sync(path)
+        _sync(building)
+        before_rename()
+        while not _renamed(building, final):
+            if not replaces:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
+            with suppress(FileNotFoundError):  # another writer has taken it away
+                os.rename(final, retired)
+            shutil.rmtree(retired, ignore_errors=True)
+        _sync(final.parent)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def unfinished_path(path: Path) -> Path:
+    """Return a hidden name, `.<name>.<16 hex>` in the same folder, for what becomes `path` when it is whole.
+
+    It is random: two containers that share a disk may have equal process ids, and two threads have the same one.
+    `lake.upkeep.garbage` removes hidden folders that a killed process left in a version's folder.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
+def _renamed(building: Path, final: Path) -> bool:
+    try:
+        os.rename(building, final)
+    except OSError as error:
+        # Asked only now: asked before the rename, another writer may come in between.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:
     """Make the folder's renames and links durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

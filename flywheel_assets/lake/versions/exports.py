@@ -15,11 +15,8 @@ The folder appears by one rename, so a torn export is never visible under its fi
 against the manifest before they use a row.
 """
 
-import errno
 import hashlib
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from enum import StrEnum
@@ -30,7 +27,7 @@ import msgspec
 
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake.storage.commits import assert_locks_held
-from flywheel_assets.lake.storage.files import file_sha256, sync_folder, write_synced
+from flywheel_assets.lake.storage.files import file_sha256, whole_folder, write_synced
 
 MANIFEST_FILE = "manifest.json"
 
@@ -191,43 +188,32 @@ def write_export(
         VersionConflictError: `folder` holds an export with other content.
         LockLostError: a lock that the caller holds is gone; nothing has appeared.
     """
-    # Not by process id: two containers that share the disk may have the same.
-    building = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
-    building.mkdir(parents=True)
     try:
-        manifest = Manifest(
-            version=version,
-            application=application,
-            snapshot_id=snapshot_id,
-            files=write_files(building),
-            dropped=dict(dropped),
-            days=dict(days),
-            rules=dict(rules),
-            code_version=code_version,
-            exclusions=dict(exclusions or {}),
-            details=dict(details or {}),
-        )
-        write_synced(building / MANIFEST_FILE, encode_manifest(manifest))
-        sync_folder(building)
         # An erasure may have begun where the lock that keeps it waiting is gone: this holds what it is taking out.
-        assert_locks_held()
-        try:
-            os.rename(building, folder)
-        except OSError as error:
-            # Asked only now: whoever asks before the rename may be overtaken in between.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        else:
-            sync_folder(folder.parent)
-            return manifest
-        if manifest_sha256(folder) == manifest_sha256(building):
+        with whole_folder(folder, before_rename=assert_locks_held) as building:
+            manifest = Manifest(
+                version=version,
+                application=application,
+                snapshot_id=snapshot_id,
+                files=write_files(building),
+                dropped=dict(dropped),
+                days=dict(days),
+                rules=dict(rules),
+                code_version=code_version,
+                exclusions=dict(exclusions or {}),
+                details=dict(details or {}),
+            )
+            encoded = encode_manifest(manifest)
+            write_synced(building / MANIFEST_FILE, encoded)
+    except FileExistsError:
+        there, ours = manifest_sha256(folder), hashlib.sha256(encoded).hexdigest()
+        if there == ours:
             return verify_manifest(folder)
         raise VersionConflictError(
-            f"{folder} holds another export of {version} (manifest {manifest_sha256(folder)[:12]}, "
-            f"this one {manifest_sha256(building)[:12]}). Versions never change: cut a new one."
-        )
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            f"{folder} holds another export of {version} (manifest {there[:12]}, this one {ours[:12]}). "
+            "Versions never change: cut a new one."
+        ) from None
+    return manifest
 
 
 _JSON_LINES_SUFFIX = {

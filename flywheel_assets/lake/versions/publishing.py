@@ -7,7 +7,6 @@ version, because an erasure cannot reach them and must name them.
 """
 
 import os
-import secrets
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import VersionConflictError
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.storage.failed_steps import translate_disk_full
-from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder
+from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, unfinished_path
 from flywheel_assets.lake.storage.s3 import Bucket
 from flywheel_assets.lake.versions.exports import MANIFEST_FILE, ExportedFile, ExportedRow, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
@@ -121,7 +120,7 @@ class LocalFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         target = self.path / name
         size = path.stat().st_size
-        building = self.path / f".{name}.{secrets.token_hex(4)}"
+        building = unfinished_path(target)
         try:
             with open(path, "rb") as source, open(building, "wb") as copy:
                 for block in _blocks(source):

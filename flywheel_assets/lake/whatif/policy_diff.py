@@ -14,10 +14,9 @@ import pyarrow.compute as pc
 
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
-from flywheel_assets.records import Reason
+from flywheel_assets.records import CURATION_STAGE, Reason
 
 KEPT = "kept"
 """The outcome of a row that is in gold and waits for nothing."""

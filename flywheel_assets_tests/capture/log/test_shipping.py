@@ -19,14 +19,17 @@ from flywheel_assets.errors import LandingUnavailableError, SettingsError
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
 from flywheel_assets.settings import Settings
+from flywheel_assets.stores import Stores
 from flywheel_assets_tests.capture.broker_processes import eventually
 from flywheel_assets_tests.capture.samples import NOON, Clock, edit
 from flywheel_assets_tests.s3_server import S3Server, s3_server
 
 SERVICE = (
     "from flywheel_assets.capture.service import serve\n"
-    "from flywheel_assets.settings import settings\n"
-    "serve(settings(), ['assistant'], on_ready=lambda url: print(url, flush=True))\n"
+    "from flywheel_assets.stores import Stores\n"
+    "stores = Stores()\n"
+    "ready = lambda url: print(url, flush=True)\n"
+    "serve(stores.where, ['assistant'], on_ready=ready, ship_to=stores.shipping())\n"
 )
 
 
@@ -132,10 +135,16 @@ def test_a_folder_that_was_a_landing_zone_itself_is_refused(tmp_path: Path, land
 
 
 def test_without_the_setting_nothing_is_shipped(tmp_path: Path) -> None:
-    assert configured_shipper(Settings(home=tmp_path)) is None
+    assert Stores(Settings(home=tmp_path)).shipping() is None
+    assert configured_shipper(Settings(home=tmp_path), None) is None
     seal(tmp_path / "landing", "a")
     assert wait_until_shipped(Settings(home=tmp_path), "assistant", 0.0)
     assert not wait_until_shipped(Settings(home=tmp_path, landing_s3="s3://b/c"), "assistant", 0.0)
+
+
+def test_a_setting_that_nobody_opened_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="nothing ships"):
+        configured_shipper(Settings(home=tmp_path, landing_s3="s3://b/c"), None)
 
 
 @pytest.mark.parametrize("kill_signal", [signal.SIGTERM, signal.SIGKILL])

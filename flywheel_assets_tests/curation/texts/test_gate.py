@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flywheel_assets.capture import client
 from flywheel_assets.curation.policy.policy import Policy
 from flywheel_assets.curation.texts import gate as pairs
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
@@ -219,3 +220,8 @@ def test_the_slices_that_threads_take_are_invisible(monkeypatch: pytest.MonkeyPa
 def test_pair_ids_of_a_column_are_those_of_single_rows() -> None:
     awkward = ["p-1", 'quote " and \\ slash', "line\nbreak", "ünï 👍", ""]
     assert pair_ids('as"sist', awkward) == [pair_id('as"sist', value) for value in awkward]
+
+
+def test_the_client_thinks_a_rating_high_that_the_gate_accepts() -> None:
+    """The client cannot import the limit, below which it asks what would have been right: it needs no package."""
+    assert GateRules().accepting_rating == client.HIGH_RATING

@@ -8,9 +8,9 @@ from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.daily import breaker, ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
-from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import BREAKER_RESETS, CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
+from flywheel_assets.records import CURATION_STAGE
 from flywheel_assets_tests.builders import NOON, day, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
 from flywheel_assets_tests.prepared import PreparedFolder

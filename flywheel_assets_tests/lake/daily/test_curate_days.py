@@ -6,9 +6,9 @@ from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts, describe
-from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
+from flywheel_assets.records import CURATION_STAGE
 from flywheel_assets_tests.builders import DAY, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import Workbench
 

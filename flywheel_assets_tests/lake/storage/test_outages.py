@@ -19,7 +19,6 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import (
     CatalogUnavailableError,
     CommitContentionError,
@@ -57,6 +56,8 @@ from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.lake.versions.publishing import S3Folder, publish
 from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.settings import Settings
+from flywheel_assets.stores import Stores
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.failing_servers import FailingS3, Fault, Outage, Wire, failing_s3
 from flywheel_assets_tests.lake.gold import gold_row, write_gold_days
@@ -284,7 +285,7 @@ def test_an_s3_that_never_answers_is_told(
     monkeypatch.setattr(tables, "_DEADLINE_S", 0.0)
     monkeypatch.setattr(s3_storage, "_READ_S", 0.2)
     monkeypatch.setenv("FLYWHEEL_S3_ENDPOINT", s3.endpoint)
-    client = Stores(home=str(tmp_path)).s3_client()
+    client = Stores(Settings(home=tmp_path)).s3_client()
     storage = {**s3.storage(), "s3.request-timeout": "1"}
     uri = f"sqlite:///{tmp_path}/catalog.db"
     lake = Lake(APPLICATION, uri, f"s3://{cut_site.bucket}/hasty", tmp_path / "scratch", "key", storage)

@@ -1,0 +1,99 @@
+"""Opens every store that the settings name: lake, versions, landing zone, registry, S3, folders.
+
+The only module that turns `FLYWHEEL_…` into them. A room that builds one by hand forgets a setting sooner or later: the
+review pages once opened the lake without `FLYWHEEL_S3_ENDPOINT`, and asked AWS for tables that lay on a MinIO.
+Nothing is connected to before it is used, and no heavy library is imported.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flywheel_assets.lake.landing.disk import DiskLanding
+from flywheel_assets.lake.landing.protocol import LandingPlace
+from flywheel_assets.lake.landing.s3 import ObjectLanding
+from flywheel_assets.lake.storage.commits import commit_lock
+from flywheel_assets.lake.storage.s3 import s3_client
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.models.registry import ModelRegistry
+from flywheel_assets.settings import Settings, settings
+
+_ALIAS_TIMEOUT_S = 60.0
+
+
+class Stores:
+    """Landing zone, lake, gold versions and model registry, by one set of settings."""
+
+    def __init__(self, given: Settings | None = None) -> None:
+        """Take `given`, or the settings of the process."""
+        self._given = given
+
+    @property
+    def where(self) -> Settings:
+        """The settings."""
+        return self._given or settings()
+
+    def landing(self) -> LandingPlace:
+        """The landing zone of all applications: a folder, or a prefix of an S3 bucket."""
+        uri = self.where.landing_s3
+        return DiskLanding(self.landing_folder()) if uri is None else ObjectLanding.at(uri, self.s3_client())
+
+    def landing_folder(self) -> Path:
+        """Landing on this machine's disk: the zone itself, or capture's way to S3."""
+        return self.where.resolved_landing_dir()
+
+    def shipping(self) -> ObjectLanding | None:
+        """Where this machine's sealed segments are brought; None where their folder is the landing zone itself.
+
+        Raises:
+            SettingsError: `FLYWHEEL_LANDING_S3` cannot be understood, or boto3 is not installed.
+        """
+        uri = self.where.landing_s3
+        if uri is None:
+            return None
+        # Shorter than others wait, so that a service that stops while S3 is silent does not hang: the segments are
+        # safe on this disk.
+        return ObjectLanding.at(uri, s3_client(self.where.s3_endpoint, connect_s=3.0, attempts=2))
+
+    def lake(self, application: str) -> Lake:
+        """The Iceberg tables of one application."""
+        where = self.where
+        return Lake(
+            application,
+            where.resolved_catalog_uri(),
+            where.resolved_warehouse(),
+            self.scratch(),
+            where.erasure_key,
+            {"s3.endpoint": where.s3_endpoint} if where.s3_endpoint else {},
+        )
+
+    def versions(self, application: str) -> Versions:
+        """The gold versions of one application."""
+        return Versions(self.where.resolved_versions_dir(), application)
+
+    def registry(self, application: str) -> ModelRegistry:
+        """The MLflow experiment and registered model of one application."""
+        where = self.where
+        # Where the lake's commits are serialised the aliases are, too: machines that share the one share the other.
+        lock = partial(
+            commit_lock, where.resolved_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
+        )
+        return ModelRegistry(where.resolved_mlflow_uri(), application, where.resolved_home() / "mlartifacts", lock)
+
+    def base_model(self, name: str) -> str:
+        """A base model as a local path where the models folder or the disk has it, else as the hub id it may be."""
+        local = self.where.resolved_models_dir() / name
+        return str(local if local.exists() else name)
+
+    def s3_client(self) -> Any:
+        """boto3's client, by the standard AWS settings and `FLYWHEEL_S3_ENDPOINT`."""
+        return s3_client(self.where.s3_endpoint)
+
+    def review_index(self, application: str) -> Path:
+        """Where this machine remembers what reviewers decided; see `review.decisions`."""
+        return self.where.resolved_review_dir() / f"{application}.jsonl"
+
+    def scratch(self, *parts: str) -> Path:
+        """A folder for work in progress."""
+        return self.where.resolved_home().joinpath("scratch", *parts)
