@@ -15,6 +15,7 @@ HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "mlflow", "matplotl
         "flywheel_assets.applications.assistant",
         "flywheel_assets.applications.fraud",
         "flywheel_assets.capture.service",
+        "flywheel_assets.capture.brokers.drain",
         "flywheel_assets.cli",
     ],
 )
