@@ -226,11 +226,12 @@ def test_what_is_refused(
 def test_without_the_train_extra_the_error_holds_the_command_that_installs_it(
     request_for: Callable[..., EvaluationRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    request = request_for()
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(
         SettingsError, match=r"evaluating an adapter needs peft, .* pip install 'flywheel_assets\[train\]'"
     ):
-        evaluate_adapter(request_for())
+        evaluate_adapter(request)
 
 
 def test_the_process_leaves_its_error_and_exit_code(

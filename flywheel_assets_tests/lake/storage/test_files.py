@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flywheel_assets.lake.upkeep.garbage import find_unfinished_work
 
 from flywheel_assets.lake.storage.files import replace_file, whole_folder
+from flywheel_assets.lake.upkeep.garbage import find_unfinished_work
 from flywheel_assets.lake.versions.folders import Versions
 
 
