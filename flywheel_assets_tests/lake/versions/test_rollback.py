@@ -141,7 +141,7 @@ def test_rolling_forward_to_a_version_makes_it_count_again(history: Workbench, v
 def test_a_rollback_that_was_killed_is_repeated(
     history: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
