@@ -2,8 +2,8 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -37,21 +37,17 @@ def column_schema(schema: pa.Schema) -> dg.TableSchema:
     )
 
 
-def report_days(context: dg.AssetExecutionContext, entries: Mapping[date, LedgerEntry]) -> None:
-    """Give every partition of this run its own numbers: metadata returned by a range run would be copied to all."""
-    for entry in entries.values():
-        context.add_asset_metadata(
-            {
-                "dagster/partition_row_count": entry.rows_kept + entry.rows_held,
-                "rows_in": entry.rows_in,
-                "rows_kept": entry.rows_kept,
-                "rows_held": entry.rows_held,
-                "state": "closed" if entry.is_closed else "open: rows are provisional",
-                "content_hash": entry.content_hash,
-                "not_kept": reasons_table(entry.rows_by_reason),
-            },
-            partition_key=entry.day.isoformat(),
-        )
+def describe_entry(entry: LedgerEntry) -> dict[str, Any]:
+    """Show one day's account in the ledger: row counts, what was not kept and why."""
+    return {
+        "dagster/partition_row_count": entry.rows_kept + entry.rows_held,
+        "rows_in": entry.rows_in,
+        "rows_kept": entry.rows_kept,
+        "rows_held": entry.rows_held,
+        "state": "closed" if entry.is_closed else "open: rows are provisional",
+        "content_hash": entry.content_hash,
+        "not_kept": reasons_table(entry.rows_by_reason),
+    }
 
 
 def reasons_table(rows_by_reason: Mapping[str, int]) -> dg.TableMetadataValue:

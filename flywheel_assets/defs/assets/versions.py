@@ -16,6 +16,7 @@ from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import pinned_by_version, version_partitions
 from flywheel_assets.defs.presentation import checks_table, reasons_table
 from flywheel_assets.defs.resources import Stores
+from flywheel_assets.defs.tags import GROUP
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, read_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
@@ -31,7 +32,9 @@ def version_asset(application: FlywheelApplication, upstream: str, **more: Any) 
     """A decorator for one stage of a version: what `dg.asset` needs to know about all of them."""
     decorator: Callable[..., dg.AssetsDefinition] = dg.asset(
         key_prefix=application.name,
-        group_name="version",
+        group_name=GROUP.format(application.name, "version"),
+        owners=application.owners,
+        tags=application.tags,
         partitions_def=version_partitions(application.name),
         **{"deps": [[application.name, upstream]], **more},
     )
