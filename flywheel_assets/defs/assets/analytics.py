@@ -1,4 +1,4 @@
-"""What people did with each model version, for the UI; no model is ever trained on it."""
+"""Show people's reactions to each model version in the UI; no model is ever trained on them."""
 
 from datetime import date, timedelta
 from io import BytesIO
@@ -26,7 +26,7 @@ _PANELS = {
 
 
 def feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
-    """`feedback_summary` of one application."""
+    """Build `feedback_summary` of one application."""
 
     @daily_asset(application, FEEDBACK_SUMMARY, "analytics", SUMMARY_CODE_VERSION, reads={JOINED_FEEDBACK.name: None})
     def feedback_summary(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
@@ -54,7 +54,7 @@ def feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefin
 
 
 def _plot(rows: pa.Table, last: date) -> dg.MarkdownMetadataValue:
-    """Reactions per interaction by day, one line per model version."""
+    """Draw reactions per interaction by day, one line per model version."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -61,12 +61,12 @@ LEVERS_DAYS = 28
 
 
 def example_assets(application: ClassificationApplication) -> list[dg.AssetsDefinition]:
-    """The assets by day that only a classification application has, in data order."""
+    """Build the assets by day that only a classification application has, in data order."""
     return [_hard_examples(application), _drift_report(application)]
 
 
 def classifier_assets(application: ClassificationApplication) -> list[dg.AssetsDefinition]:
-    """The assets of a gold version of a classification application, in data order."""
+    """Build the assets of a gold version of a classification application, in data order."""
     return [
         _gold_snapshot(application),
         _trained_classifier(application),
@@ -283,7 +283,7 @@ def drift_check(application: ClassificationApplication) -> dg.AssetChecksDefinit
 
 
 def stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
-    """Why this version was cut, by the tags of its first run; new examples where a person started it."""
+    """Return why this version was cut, by the tags of its runs; new examples where a person started it."""
     runs = context.instance.get_run_records(_runs_of_version(context), ascending=True)
     named = {
         tag.removeprefix(f"{REASON_TAG}.")
@@ -291,13 +291,13 @@ def stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
         for tag in record.dagster_run.tags
         if tag.startswith(f"{REASON_TAG}.")
     }
-    # Whoever claims something new must show it; only what was cut for nothing else may be merely not worse.
+    # A version that claims something new must show it; only one cut for nothing else may be merely not worse.
     order = (StatedReason.NEW_EXAMPLES, StatedReason.CALIBRATION, StatedReason.DRIFT, StatedReason.AGE)
     return next((reason for reason in order if reason.value in named), StatedReason.NEW_EXAMPLES)
 
 
 def _runs_of_version(context: dg.AssetExecutionContext) -> dg.RunsFilter:
-    """All runs of this run's version."""
+    """Select all runs of this run's version."""
     return dg.RunsFilter(job_name=context.run.job_name, tags={PARTITION_TAG: context.partition_key})
 
 

@@ -19,7 +19,7 @@ JOIN_CODE_VERSION = "1"
 
 
 def feedback_assets(application: FlywheelApplication) -> Sequence[dg.AssetsDefinition]:
-    """`raw_predictions`, `ground_truth` and `joined_feedback` of one application."""
+    """Build `raw_predictions`, `ground_truth` and `joined_feedback` of one application."""
     return [
         _raw_asset(application, EventKind.PREDICTION, "Every prediction event received on day D, as landed."),
         _raw_asset(application, EventKind.FEEDBACK, "Every feedback event received on day D, as landed."),

@@ -39,12 +39,12 @@ RESOLVE_CODE_VERSION = "2"
 
 
 def pair_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
-    """The assets by day that only a preference application has, in data order."""
+    """Build the assets by day that only a preference application has, in data order."""
     return [feedback_summary_asset(application), _curated_dpo_pairs(application)]
 
 
 def adapter_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
-    """The assets of a gold version of a preference application, in data order."""
+    """Build the assets of a gold version of a preference application, in data order."""
     return [
         _gold_snapshot(application),
         _trained_adapter(application),
@@ -165,12 +165,12 @@ def _promotion(application: PreferenceApplication) -> dg.AssetsDefinition:
 
 
 def read_training_report(folder: VersionFolder) -> TrainingReport:
-    """The trainer's report of a version."""
+    """Read the trainer's report of a version."""
     return msgspec.json.decode(trained_file(folder).read_bytes(), type=TrainingReport)
 
 
 def read_evaluation_report(folder: VersionFolder) -> EvaluationReport:
-    """The evaluation's report of a version."""
+    """Read the evaluation's report of a version."""
     return msgspec.json.decode(evaluated_file(folder).read_bytes(), type=EvaluationReport)
 
 
