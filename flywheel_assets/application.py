@@ -6,7 +6,7 @@ flywheel mines and trains.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -36,6 +36,10 @@ from flywheel_assets.training.recipes import AdapterRecipe
 
 # It names folders, Iceberg namespaces, MLflow models and URL paths.
 APPLICATION_NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}\Z")
+# Dagster's rules for owners and tags, so that a mistake is refused here, in our words, before Dagster is loaded.
+_OWNER = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._%+-]*@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:.+)\Z")
+_TAG_KEY = re.compile(r"(?:[A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}\Z")
+_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +109,10 @@ class FlywheelApplication(ABC):
     window: JoinWindow = field(default_factory=JoinWindow)
     on_promotion: PromotionHook = field(default_factory=PromotionHook)
     maintenance: MaintenanceRules = field(default_factory=MaintenanceRules)
+    owners: Sequence[str] = ()
+    """Of its assets in the UI: e-mail addresses, or teams as `team:payments`."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Of its assets in the UI, to filter by: `{"domain": "payments"}`."""
 
     @property
     @abstractmethod
@@ -138,6 +146,18 @@ class FlywheelApplication(ABC):
     def __post_init__(self) -> None:
         if not APPLICATION_NAME.match(self.name):
             raise SettingsError(f"application name {self.name!r} must match {APPLICATION_NAME.pattern}")
+        for owner in self.owners:
+            if not _OWNER.match(owner):
+                raise SettingsError(
+                    f"owner {owner!r} of application {self.name} is neither an e-mail address nor a team; "
+                    'write owners=("team:payments", "ada@example.com")'
+                )
+        for key, value in self.tags.items():
+            if not (_TAG_KEY.match(key) and _TAG_VALUE.match(value)):
+                raise SettingsError(
+                    f"tag {key!r}: {value!r} of application {self.name} has other characters than letters, digits, "
+                    "'_', '-' and '.', or more than 63 of them; write tags={\"domain\": \"payments\"}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

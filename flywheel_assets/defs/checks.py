@@ -1,4 +1,4 @@
-"""Asset checks: nothing vanishes, nothing is stale, a version is what its manifest says."""
+"""Check the assets: no row vanishes, no day is stale, a version is what its manifest says."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -16,7 +16,10 @@ from flywheel_assets.lake.versions.verification import verify
 
 
 def daily_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
-    """The checks of the four daily tables; each covers all days, since a range run's checks have no partition."""
+    """Build the checks of the four daily tables.
+
+    Each covers all days, since a check in a range run has no partition.
+    """
     tables = (application.tables.predictions, GROUND_TRUTH, application.tables.joined, application.tables.gold)
     return [
         *(_rows_are_accounted_for(application.name, spec) for spec in tables),
@@ -67,7 +70,7 @@ def _days_are_fresh(
 
 
 def breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
-    """The check of the batch breaker over all days."""
+    """Build the check of the batch breaker over all days."""
 
     @dg.asset_check(
         asset=[application.name, application.tables.gold.name],
@@ -93,7 +96,7 @@ def breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
 
 
 def version_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
-    """The checks of the gold versions."""
+    """Build the checks of the gold versions."""
 
     @dg.asset_check(
         asset=[application.name, "gold_snapshot"],

@@ -1,9 +1,9 @@
-"""What the UI shows: row counts, reasons, schemas, tables and small plots. Never user text."""
+"""Show row counts, reasons, schemas, tables and small plots in the UI; never user text."""
 
 import base64
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -23,7 +23,7 @@ _DAGSTER_TYPES = {"date32[day]": "date", "timestamp[us, tz=UTC]": "timestamp (UT
 
 
 def column_schema(schema: pa.Schema) -> dg.TableSchema:
-    """An Arrow schema with its descriptions, for an asset's definition."""
+    """Turn an Arrow schema with its descriptions into Dagster's, for an asset's definition."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
@@ -37,25 +37,21 @@ def column_schema(schema: pa.Schema) -> dg.TableSchema:
     )
 
 
-def report_days(context: dg.AssetExecutionContext, entries: Mapping[date, LedgerEntry]) -> None:
-    """Give every partition of this run its own numbers: metadata returned by a range run would be copied to all."""
-    for entry in entries.values():
-        context.add_asset_metadata(
-            {
-                "dagster/partition_row_count": entry.rows_kept + entry.rows_held,
-                "rows_in": entry.rows_in,
-                "rows_kept": entry.rows_kept,
-                "rows_held": entry.rows_held,
-                "state": "closed" if entry.is_closed else "open: rows are provisional",
-                "content_hash": entry.content_hash,
-                "not_kept": reasons_table(entry.rows_by_reason),
-            },
-            partition_key=entry.day.isoformat(),
-        )
+def describe_entry(entry: LedgerEntry) -> dict[str, Any]:
+    """Show one day's account in the ledger: row counts, what was not kept and why."""
+    return {
+        "dagster/partition_row_count": entry.rows_kept + entry.rows_held,
+        "rows_in": entry.rows_in,
+        "rows_kept": entry.rows_kept,
+        "rows_held": entry.rows_held,
+        "state": "closed" if entry.is_closed else "open: rows are provisional",
+        "content_hash": entry.content_hash,
+        "not_kept": reasons_table(entry.rows_by_reason),
+    }
 
 
 def reasons_table(rows_by_reason: Mapping[str, int]) -> dg.TableMetadataValue:
-    """Dropped and quarantined rows by reason code, most first."""
+    """Show dropped and quarantined rows by reason code, most first."""
     ordered = sorted(rows_by_reason.items(), key=lambda item: (-item[1], item[0]))
     return dg.MetadataValue.table(
         records=[dg.TableRecord({"reason": reason, "rows": rows}) for reason, rows in ordered],
@@ -64,7 +60,7 @@ def reasons_table(rows_by_reason: Mapping[str, int]) -> dg.TableMetadataValue:
 
 
 def numbers_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.TableMetadataValue:
-    """A small table; the first column is text, floats are shown with three decimals."""
+    """Make a small table; the first column is text, floats are shown with three decimals."""
     shown = [
         {name: f"{cell:.3f}" if isinstance(cell, float) else str(cell) for name, cell in zip(header, row, strict=True)}
         for row in rows
@@ -76,13 +72,13 @@ def numbers_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> dg
 
 
 def checks_table(checks: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
-    """A promotion's checks: what was measured against which limit."""
+    """Show a promotion's checks: each measured value against its limit."""
     rows = [[check["name"], check["value"], check["limit"], "ok" if check["ok"] else "FAILED"] for check in checks]
     return numbers_table(["check", "value", "limit", "result"], rows)
 
 
 def scores_table(report: EvaluationReport) -> dg.TableMetadataValue:
-    """Every model on every stratum; lower NED is better."""
+    """Show every model on every stratum; lower NED is better."""
     rows: list[list[object]] = []
     for model, strata in report.scores.items():
         for stratum, each in strata.items():
@@ -119,11 +115,11 @@ def evaluation_plot(report: EvaluationReport, path: Path) -> dg.MarkdownMetadata
 
 
 def picture(path: Path, title: str) -> dg.MarkdownMetadataValue:
-    """A small PNG for one materialization; for single-partition assets only, since range metadata is copied."""
+    """Embed a small PNG file in the metadata of one materialization."""
     return encoded_picture(path.read_bytes(), title)
 
 
 def encoded_picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
-    """The same for a PNG in memory."""
+    """Embed a small PNG that is in memory."""
     encoded = base64.b64encode(png).decode("ascii")
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")

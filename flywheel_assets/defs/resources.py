@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from flywheel_assets import stores
+from flywheel_assets.lake.storage.s3 import s3_client
 from flywheel_assets.settings import Settings, settings
 
 
@@ -19,6 +21,18 @@ class Stores(dg.ConfigurableResource[None], stores.Stores):
     def where(self) -> Settings:
         """The settings, at another home where one is configured."""
         return settings() if self.home is None else Settings(home=Path(self.home))
+
+    def s3_client(self) -> Any:
+        """Open S3 by dagster-aws's resource, so that it is configured as in a team's other assets, with bounded waits."""
+        from dagster_aws.s3 import S3Resource
+
+        class BoundedS3Resource(S3Resource):
+            """dagster-aws has no setting for how long a request waits for a silent server."""
+
+            def get_client(self) -> Any:
+                return s3_client(self.endpoint_url)
+
+        return BoundedS3Resource(endpoint_url=self.where.s3_endpoint).get_client()
 
 
 class Clock(dg.ConfigurableResource[None]):

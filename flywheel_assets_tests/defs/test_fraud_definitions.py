@@ -45,7 +45,7 @@ def test_the_spine_is_the_same_code_for_both_kinds() -> None:
 def test_every_asset_has_a_group_and_a_description(graph) -> None:
     for asset in graph.get_all_asset_keys():
         node = graph.get(asset)
-        assert node.group_name in {"landing", "join", "gold", "monitoring", "version"}
+        assert node.group_name in {f"fraud_{stage}" for stage in ("landing", "join", "gold", "monitoring", "version")}
         assert len(node.description or "") > 30, asset
 
 

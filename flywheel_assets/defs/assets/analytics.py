@@ -1,4 +1,4 @@
-"""What people did with each model version, for the UI; no model is ever trained on it."""
+"""Show people's reactions to each model version in the UI; no model is ever trained on them."""
 
 from datetime import date, timedelta
 from io import BytesIO
@@ -7,7 +7,7 @@ import dagster as dg
 import pyarrow as pa
 
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.defs.assets.daily import daily_asset, stamp_of
+from flywheel_assets.defs.assets.daily import DayReport, daily_asset, inputs_seen, report_days, stamp_of
 from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import partition_days
 from flywheel_assets.defs.presentation import encoded_picture, numbers_table
@@ -26,14 +26,14 @@ _PANELS = {
 
 
 def feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
-    """`feedback_summary` of one application."""
+    """Build `feedback_summary` of one application."""
 
     @daily_asset(application, FEEDBACK_SUMMARY, "analytics", SUMMARY_CODE_VERSION, reads={JOINED_FEEDBACK.name: None})
-    def feedback_summary(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
+    def feedback_summary(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
         """Thumbs, ratings, copies, accepts, regenerations and edits per model version on day D; never trained on."""
         with failures_are_classified(context):
-            lake, days = stores.lake(application.name), partition_days(context)
-            summarize_days(lake, days, stamp_of(context, clock, SUMMARY_CODE_VERSION))
+            seen, lake, days = inputs_seen(context), stores.lake(application.name), partition_days(context)
+            entries = summarize_days(lake, days, stamp_of(context, clock, SUMMARY_CODE_VERSION))
             last = max(days)
             rows = summary_rows(lake, day_range(min(*days, last - timedelta(days=PLOTTED_DAYS - 1)), last))
             by_day: dict[date, list[list[object]]] = {day: [] for day in days}
@@ -41,19 +41,20 @@ def feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefin
                 if row["completed_date"] in by_day:
                     version = row["model_version"] or "unknown"
                     by_day[row["completed_date"]].append([version, *(row[name] for name in _COUNTS)])
+            reports: dict[date, DayReport] = {}
             for day, versions in by_day.items():
                 table = numbers_table(["model version", *_COUNTS], versions)
                 picture = {"last_weeks": _plot(rows, last)} if day == last and rows.num_rows else {}
-                context.add_asset_metadata(
-                    {"dagster/partition_row_count": len(versions), "by_model_version": table, **picture},
-                    partition_key=day.isoformat(),
-                )
+                metadata = {"dagster/partition_row_count": len(versions), "by_model_version": table, **picture}
+                entry = entries[day]
+                reports[day] = DayReport(entry.content_hash, metadata, entry.input_hashes)
+            return report_days(context, seen, reports)
 
     return feedback_summary
 
 
 def _plot(rows: pa.Table, last: date) -> dg.MarkdownMetadataValue:
-    """Reactions per interaction by day, one line per model version."""
+    """Draw reactions per interaction by day, one line per model version."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,6 +1,10 @@
 """The classification flywheel: `hard_examples` and `drift_report` by day, then one gold version, and what levers do."""
 
+from datetime import date
+from typing import Any
+
 import dagster as dg
+import pyarrow as pa
 
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.defs.assets._classifier_plots import (
@@ -11,7 +15,7 @@ from flywheel_assets.defs.assets._classifier_plots import (
     levers_tables,
     precision_recall_plot,
 )
-from flywheel_assets.defs.assets.daily import daily_asset, stamp_of
+from flywheel_assets.defs.assets.daily import DayReport, daily_asset, inputs_seen, report_days, report_entries, stamp_of
 from flywheel_assets.defs.assets.versions import (
     Opponents,
     Verdict,
@@ -27,12 +31,13 @@ from flywheel_assets.defs.assets.versions import (
 from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import join_window_mapping, lookback_mapping, partition_days
 from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import numbers_table, report_days
+from flywheel_assets.defs.presentation import numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG
+from flywheel_assets.defs.tags import GROUP, PARTITION_TAG, REASON_TAG
 from flywheel_assets.evaluation.classifier import read_evaluation
 from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
 from flywheel_assets.lake.daily.drift_days import WINDOW_DAYS, Reference, read_reference, report_drift
+from flywheel_assets.lake.daily.ledger import content_hash
 from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
@@ -52,12 +57,12 @@ LEVERS_DAYS = 28
 
 
 def example_assets(application: ClassificationApplication) -> list[dg.AssetsDefinition]:
-    """The assets by day that only a classification application has, in data order."""
+    """Build the assets by day that only a classification application has, in data order."""
     return [_hard_examples(application), _drift_report(application)]
 
 
 def classifier_assets(application: ClassificationApplication) -> list[dg.AssetsDefinition]:
-    """The assets of a gold version of a classification application, in data order."""
+    """Build the assets of a gold version of a classification application, in data order."""
     return [
         _gold_snapshot(application),
         _trained_classifier(application),
@@ -80,9 +85,10 @@ def _hard_examples(application: ClassificationApplication) -> dg.AssetsDefinitio
             GROUND_TRUTH.name: lookback_mapping(reach[GROUND_TRUTH.name]),
         },
     )
-    def hard_examples(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
+    def hard_examples(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
         """Gold: labels that became complete on day D and silence that matured on it, each with its π; see the docs."""
         with failures_are_classified(context):
+            seen = inputs_seen(context)
             entries = mine_days(
                 stores.lake(application.name),
                 partition_days(context),
@@ -92,7 +98,7 @@ def _hard_examples(application: ClassificationApplication) -> dg.AssetsDefinitio
                 application.mining,
                 stamp_of(context, clock, MINE_CODE_VERSION),
             )
-            report_days(context, entries)
+            return report_entries(context, seen, entries)
 
     return hard_examples
 
@@ -105,21 +111,24 @@ def _drift_report(application: ClassificationApplication) -> dg.AssetsDefinition
         DRIFT_CODE_VERSION,
         reads={RAW_SCORES.name: lookback_mapping(WINDOW_DAYS - 1)},
     )
-    def drift_report(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
+    def drift_report(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
         """How far features and scores of the week up to D are from the champion's training rows; empty before one."""
         with failures_are_classified(context):
-            lake, days = stores.lake(application.name), partition_days(context)
+            seen, lake, days = inputs_seen(context), stores.lake(application.name), partition_days(context)
             reference = _reference(application, stores)
             stamp = stamp_of(context, clock, DRIFT_CODE_VERSION)
             reports = report_drift(
                 lake, days, application.start_date, application.contract, application.drift, reference, stamp
             )
+            shown: dict[date, DayReport] = {}
             for day, rows in reports.items():
                 metadata = _drift_metadata(rows)
                 if day == days[-1] and rows:
                     file = stores.scratch("plots", f"{application.name}_drift.png")
                     metadata["psi_by_day"] = drift_plot(lake, day, application.drift, file)
-                context.add_asset_metadata(metadata, partition_key=day.isoformat())
+                content = pa.Table.from_pylist(rows, schema=DRIFT_REPORTS.schema)
+                shown[day] = DayReport(content_hash(content), metadata)
+            return report_days(context, seen, shown)
 
     return drift_report
 
@@ -216,7 +225,9 @@ def levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefi
 
     @dg.asset(
         key_prefix=application.name,
-        group_name="monitoring",
+        group_name=GROUP.format(application.name, "monitoring"),
+        owners=application.owners,
+        tags=application.tags,
         kinds={"duckdb"},
         deps=[dg.AssetDep([application.name, HARD_EXAMPLES.name])],
         description=f"What other thresholds and sampling rates would select from the last {LEVERS_DAYS} matured days; "
@@ -268,7 +279,7 @@ def drift_check(application: ClassificationApplication) -> dg.AssetChecksDefinit
 
 
 def stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
-    """Why this version was cut, by the tags of its first run; new examples where a person started it."""
+    """Return why this version was cut, by the tags of its runs; new examples where a person started it."""
     runs = context.instance.get_run_records(_runs_of_version(context), ascending=True)
     named = {
         tag.removeprefix(f"{REASON_TAG}.")
@@ -276,13 +287,13 @@ def stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
         for tag in record.dagster_run.tags
         if tag.startswith(f"{REASON_TAG}.")
     }
-    # Whoever claims something new must show it; only what was cut for nothing else may be merely not worse.
+    # A version that claims something new must show it; only one cut for nothing else may be merely not worse.
     order = (StatedReason.NEW_EXAMPLES, StatedReason.CALIBRATION, StatedReason.DRIFT, StatedReason.AGE)
     return next((reason for reason in order if reason.value in named), StatedReason.NEW_EXAMPLES)
 
 
 def _runs_of_version(context: dg.AssetExecutionContext) -> dg.RunsFilter:
-    """All runs of this run's version."""
+    """Select all runs of this run's version."""
     return dg.RunsFilter(job_name=context.run.job_name, tags={PARTITION_TAG: context.partition_key})
 
 
@@ -294,7 +305,7 @@ def _reference(application: ClassificationApplication, stores: Stores) -> Refere
     return read_reference(champion.gold_version, folder.training / REFERENCE_FILE)
 
 
-def _drift_metadata(rows: list[dict[str, object]]) -> dict[str, object]:
+def _drift_metadata(rows: list[dict[str, object]]) -> dict[str, Any]:
     if not rows:
         return {"state": "no champion, or no predictions: nothing to compare"}
     header = ["field", "rows", "missing", "PSI", "Wasserstein", "Jensen–Shannon", "breach"]

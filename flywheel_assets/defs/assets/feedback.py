@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.assets.daily import daily_asset, stamp_of
+from flywheel_assets.defs.assets.daily import daily_asset, inputs_seen, report_entries, stamp_of
 from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import join_window_mapping, partition_days
-from flywheel_assets.defs.presentation import report_days
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ingest import ingest_days, raw_table
 from flywheel_assets.lake.daily.join_days import join_days
@@ -20,7 +19,7 @@ JOIN_CODE_VERSION = "1"
 
 
 def feedback_assets(application: FlywheelApplication) -> Sequence[dg.AssetsDefinition]:
-    """`raw_predictions`, `ground_truth` and `joined_feedback` of one application."""
+    """Build `raw_predictions`, `ground_truth` and `joined_feedback` of one application."""
     return [
         _raw_asset(application, EventKind.PREDICTION, "Every prediction event received on day D, as landed."),
         _raw_asset(application, EventKind.FEEDBACK, "Every feedback event received on day D, as landed."),
@@ -40,12 +39,13 @@ def _raw_asset(application: FlywheelApplication, kind: EventKind, description: s
         name=spec.name,
         description=f"{description} Partition D is a pure function of landing day D; once closed it never changes.",
     )
-    def raw_events(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
+    def raw_events(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
         with failures_are_classified(context):
             lake = stores.lake(application.name)
             stamp = stamp_of(context, clock, INGEST_CODE_VERSION)
             days = partition_days(context)
-            report_days(context, ingest_days(lake, stores.landing(), kind, days, stamp, tables))
+            entries = ingest_days(lake, stores.landing(), kind, days, stamp, tables)
+            return report_entries(context, {}, entries)
 
     return raw_events
 
@@ -61,12 +61,13 @@ def _joined_asset(application: FlywheelApplication) -> dg.AssetsDefinition:
         reads={tables.predictions.name: window, GROUND_TRUTH.name: window},
         name=tables.joined.name,
     )
-    def joined_feedback(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
+    def joined_feedback(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
         """Every match of feedback with its prediction that became complete on day D, by first receipt of both."""
         with failures_are_classified(context):
-            stamp = stamp_of(context, clock, JOIN_CODE_VERSION)
+            seen, stamp = inputs_seen(context), stamp_of(context, clock, JOIN_CODE_VERSION)
             lake = stores.lake(application.name)
             days = partition_days(context)
-            report_days(context, join_days(lake, days, application.start_date, application.window, stamp, tables))
+            entries = join_days(lake, days, application.start_date, application.window, stamp, tables)
+            return report_entries(context, seen, entries)
 
     return joined_feedback

@@ -5,7 +5,7 @@ import msgspec
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.defs.assets.analytics import feedback_summary_asset
-from flywheel_assets.defs.assets.daily import daily_asset, stamp_of
+from flywheel_assets.defs.assets.daily import daily_asset, inputs_seen, report_entries, stamp_of
 from flywheel_assets.defs.assets.versions import (
     Opponents,
     Verdict,
@@ -21,7 +21,7 @@ from flywheel_assets.defs.assets.versions import (
 from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import partition_days
 from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import evaluation_plot, report_days, scores_table
+from flywheel_assets.defs.presentation import evaluation_plot, scores_table
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest
 from flywheel_assets.lake.daily.curate_days import curate_days
@@ -39,12 +39,12 @@ RESOLVE_CODE_VERSION = "2"
 
 
 def pair_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
-    """The assets by day that only a preference application has, in data order."""
+    """Build the assets by day that only a preference application has, in data order."""
     return [feedback_summary_asset(application), _curated_dpo_pairs(application)]
 
 
 def adapter_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
-    """The assets of a gold version of a preference application, in data order."""
+    """Build the assets of a gold version of a preference application, in data order."""
     return [
         _gold_snapshot(application),
         _trained_adapter(application),
@@ -57,12 +57,15 @@ def _curated_dpo_pairs(application: PreferenceApplication) -> dg.AssetsDefinitio
     code_version = f"{CURATE_CODE_VERSION}-{application.gate.policy.version}"
 
     @daily_asset(application, CURATED_DPO_PAIRS, "gold", code_version, reads={JOINED_FEEDBACK.name: None})
-    def curated_dpo_pairs(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> None:
+    def curated_dpo_pairs(
+        context: dg.AssetExecutionContext, stores: Stores, clock: Clock
+    ) -> dg.MaterializeResult[None]:
         """Gold: what passed edit bands, duplicates and policy on day D; the rest is in quarantine with its reason."""
         with failures_are_classified(context):
-            stamp = stamp_of(context, clock, CURATE_CODE_VERSION)
+            seen, stamp = inputs_seen(context), stamp_of(context, clock, CURATE_CODE_VERSION)
             lake, days, start = stores.lake(application.name), partition_days(context), application.start_date
-            report_days(context, curate_days(lake, days, start, application.gate, application.breaker, stamp))
+            entries = curate_days(lake, days, start, application.gate, application.breaker, stamp)
+            return report_entries(context, seen, entries)
 
     return curated_dpo_pairs
 
@@ -162,12 +165,12 @@ def _promotion(application: PreferenceApplication) -> dg.AssetsDefinition:
 
 
 def read_training_report(folder: VersionFolder) -> TrainingReport:
-    """The trainer's report of a version."""
+    """Read the trainer's report of a version."""
     return msgspec.json.decode(trained_file(folder).read_bytes(), type=TrainingReport)
 
 
 def read_evaluation_report(folder: VersionFolder) -> EvaluationReport:
-    """The evaluation's report of a version."""
+    """Read the evaluation's report of a version."""
     return msgspec.json.decode(evaluated_file(folder).read_bytes(), type=EvaluationReport)
 
 

@@ -16,6 +16,7 @@ from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import pinned_by_version, version_partitions
 from flywheel_assets.defs.presentation import checks_table, reasons_table
 from flywheel_assets.defs.resources import Stores
+from flywheel_assets.defs.tags import GROUP
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, read_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
@@ -28,10 +29,12 @@ CutVersion = Callable[[Lake, Versions, str], Manifest]
 
 
 def version_asset(application: FlywheelApplication, upstream: str, **more: Any) -> Callable[..., dg.AssetsDefinition]:
-    """A decorator for one stage of a version: what `dg.asset` needs to know about all of them."""
+    """Make a decorator for one stage of a version: it says to `dg.asset` what all stages share."""
     decorator: Callable[..., dg.AssetsDefinition] = dg.asset(
         key_prefix=application.name,
-        group_name="version",
+        group_name=GROUP.format(application.name, "version"),
+        owners=application.owners,
+        tags=application.tags,
         partitions_def=version_partitions(application.name),
         **{"deps": [[application.name, upstream]], **more},
     )
@@ -39,7 +42,7 @@ def version_asset(application: FlywheelApplication, upstream: str, **more: Any) 
 
 
 def gold_snapshot_asset(application: FlywheelApplication, cut: CutVersion, code_version: str) -> dg.AssetsDefinition:
-    """`gold_snapshot`: pins, tags, resolves and exports the gold table."""
+    """Build `gold_snapshot`, which pins, tags, resolves and exports the gold table."""
     gold = application.tables.gold.name
 
     @version_asset(
@@ -56,6 +59,7 @@ def gold_snapshot_asset(application: FlywheelApplication, cut: CutVersion, code_
             manifest = cut(stores.lake(application.name), versions, context.partition_key)
             export = versions.folder(context.partition_key).export
             return dg.MaterializeResult(
+                data_version=dg.DataVersion(manifest_sha256(export)),
                 metadata={
                     **{f"rows/{which}": file.rows for which, file in manifest.files.items()},
                     **manifest.details,
@@ -64,7 +68,7 @@ def gold_snapshot_asset(application: FlywheelApplication, cut: CutVersion, code_
                     "iceberg_snapshot_id": str(manifest.snapshot_id),
                     "manifest_sha256": manifest_sha256(export),
                     "dagster/uri": str(export),
-                }
+                },
             )
 
     return gold_snapshot
@@ -72,7 +76,7 @@ def gold_snapshot_asset(application: FlywheelApplication, cut: CutVersion, code_
 
 @dataclass(frozen=True)
 class Opponents:
-    """Who is scored in an evaluation: the version's own model and the champion it asks to replace."""
+    """The models of an evaluation: the version's own and the champion that it may replace."""
 
     folder: VersionFolder
     serving: VersionFolder | None
@@ -80,7 +84,7 @@ class Opponents:
 
 
 def opponents_of(version: str, versions: Versions, registry: ModelRegistry) -> Opponents | str:
-    """The models to score for `version`, or why there is nothing to score."""
+    """Return the models to score for `version`, or the reason why there is nothing to score."""
     folder = versions.folder(version)
     if folder.is_finished:
         # Scored again against a later champion, the report would no longer be what the decision rests on.
@@ -99,7 +103,10 @@ Evaluate = Callable[[dg.AssetExecutionContext, Stores, dg.PipesSubprocessClient,
 def evaluation_asset(
     application: FlywheelApplication, name: str, description: str, upstream: str, evaluate: Evaluate, **more: Any
 ) -> dg.AssetsDefinition:
-    """Champion and challenger on the same rows; a version that was decided is not scored again."""
+    """Build the evaluation of champion and challenger on the same rows.
+
+    A version that was decided is not scored again.
+    """
 
     @version_asset(application, upstream, name=name, description=description, kinds={"mlflow"}, **more)
     def evaluation(
@@ -116,7 +123,7 @@ def evaluation_asset(
 
 
 def evaluated_dataset(application: FlywheelApplication, folder: VersionFolder) -> EvaluatedDataset:
-    """A version's export as MLflow records it."""
+    """Describe a version's export as MLflow records it."""
     manifest = read_manifest(folder.export)
     return EvaluatedDataset(
         name=f"{application.name}.{manifest.version}",
@@ -129,7 +136,7 @@ def evaluated_dataset(application: FlywheelApplication, folder: VersionFolder) -
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate makes of an evaluation."""
+    """The promotion gate's answer to an evaluation."""
 
     decision: Decision
     scored_against: str | None
@@ -144,7 +151,7 @@ def promotion_asset(
     incumbent: str,
     judge: Callable[[dg.AssetExecutionContext, Stores, VersionFolder], Verdict],
 ) -> dg.AssetsDefinition:
-    """`promotion`: moves the alias and tells the serving side, or says why not.
+    """Build `promotion`, which moves the alias and announces it to the serving side, or says why not.
 
     Args:
         application: whose.
@@ -181,20 +188,21 @@ def promotion_asset(
 
 
 def trained_file(folder: VersionFolder) -> Path:
-    """The trainer's report of a version."""
+    """Return the path of the trainer's report of a version."""
     return folder.training / "training.json"
 
 
 class _TrainedOn(msgspec.Struct):
-    """Of either trainer's report what says which export it was."""
+    """The part of either trainer's report that names its export."""
 
     manifest_sha256: str
 
 
 def was_trained_before_erasure(folder: VersionFolder, manifest: Manifest) -> bool:
-    """An erasure has rewritten the export since the training: the trainer would take the result for another version's.
+    """Return whether an erasure has rewritten the export since the training.
 
-    What becomes of such a model is for people to decide (the receipt lists it); a repeated run leaves it as it is.
+    The trainer would take such a result for another version's. People decide about the model (the erasure's receipt
+    lists it); a repeated run leaves it as it is.
     """
     if not folder.is_trained:
         return False
@@ -203,7 +211,7 @@ def was_trained_before_erasure(folder: VersionFolder, manifest: Manifest) -> boo
 
 
 def evaluated_file(folder: VersionFolder) -> Path:
-    """The evaluation's report of a version."""
+    """Return the path of the evaluation's report of a version."""
     return folder.evaluation / "evaluation.json"
 
 
@@ -234,6 +242,6 @@ def _shown(promotion: Promotion, incumbent: str) -> dg.MaterializeResult[None]:
             "decision": promotion.sentence,
             "champion_before": promotion.champion_before or incumbent,
             "checks": checks_table(promotion.checks),
-            "announced": ", ".join(promotion.announced) or "nobody",
+            "announced": ", ".join(promotion.announced) or "none",
         }
     )

@@ -1,9 +1,9 @@
-"""When enough is new to train: what each kind of application counts; the sensor and `flywheel turn` ask the same."""
+"""Decide when enough is new to train: the sensor and `flywheel turn` ask the same rule."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
+from enum import Enum
 from typing import Any
 
 from flywheel_assets import records
@@ -19,7 +19,7 @@ from flywheel_assets.promotion.classifier_limits import StatedReason
 
 @dataclass(frozen=True)
 class Assessment:
-    """Whether enough is new to train, at one state of the lake."""
+    """The answer of a rule at one state of the lake: why to train now, or how far it is from that."""
 
     reasons: dict[str, str]
     """Why a version is to be cut: name of the rule → its numbers; empty: not yet."""
@@ -27,21 +27,28 @@ class Assessment:
     """How far the thresholds are, in numbers."""
 
 
+class Level(Enum):
+    """How much of the lake a fingerprint reads; the value is its key in the sensor's cursor."""
+
+    SNAPSHOTS = "state"
+    """The tables' snapshot ids: cheap. It also changes when a day is written again with equal rows."""
+    CONTENT = "content"
+    """The closed days' content hashes: dearer. It changes only when the assessment may have changed."""
+
+
 @dataclass(frozen=True)
 class TrainingRule:
-    """What one application lets decide about its next training."""
+    """One application's rule about its next training."""
 
     description: str
     retries: Retries
-    state: Callable[[Lake, Versions], str]
-    """A word that changes whenever the assessment could, cheap to have: until then the last one holds."""
-    content: Callable[[Lake, Versions], str]
-    """What the assessment is a function of, dearer: it stays where only snapshots were written anew."""
+    fingerprint: Callable[[Level, Lake, Versions], str]
+    """A hash of what `assess` reads: while it stays, the last assessment holds."""
     assess: Callable[[Lake, Versions, datetime], Assessment]
 
 
 def rule_of(application: FlywheelApplication) -> TrainingRule:
-    """The rule of an application of any kind."""
+    """Return the rule of an application of any kind."""
     match application:
         case PreferenceApplication():
             return pair_rule(application)
@@ -56,7 +63,7 @@ def rule_of(application: FlywheelApplication) -> TrainingRule:
 
 
 def pair_rule(application: PreferenceApplication) -> TrainingRule:
-    """Both thresholds of a preference application's trigger must be reached."""
+    """Build the rule of a preference application: both thresholds must be reached."""
     trigger, rules = application.trigger, application.resolution
 
     configured = [trigger.min_new_pairs, asdict(rules)]
@@ -71,14 +78,13 @@ def pair_rule(application: PreferenceApplication) -> TrainingRule:
         f"Requests one training run when {trigger.min_new_pairs:,} new pairs and {trigger.min_new_partitions:,} "
         "new closed gold partitions have come since the last successful training.",
         trigger,
-        partial(_word, lake_state, application.tables.gold, configured),
-        partial(_word, lake_content, application.tables.gold, configured),
+        _fingerprint_of(application.tables.gold, configured),
         assess,
     )
 
 
 def example_rule(application: ClassificationApplication) -> TrainingRule:
-    """Any of a classification application's reasons is enough."""
+    """Build the rule of a classification application: any of its reasons is enough."""
     trigger, rules = application.trigger, application.examples
 
     configured = [str(trigger), rules.as_json()]
@@ -117,20 +123,17 @@ def example_rule(application: ClassificationApplication) -> TrainingRule:
         f"{trigger.min_new_hard_examples:,} new hard examples have matured since the last successful training, when "
         "the served scores are no longer calibrated, or when the last training is too old.",
         trigger,
-        partial(_word, lake_state, application.tables.gold, configured),
-        partial(_word, lake_content, application.tables.gold, configured),
+        _fingerprint_of(application.tables.gold, configured),
         assess,
     )
 
 
-def _word(
-    of: Callable[[Lake, Versions, TableSpec], str],
-    gold: TableSpec,
-    configured: list[Any],
-    lake: Lake,
-    versions: Versions,
-) -> str:
-    return records.stable_id(of(lake, versions, gold), *configured)
+def _fingerprint_of(gold: TableSpec, configured: list[Any]) -> Callable[[Level, Lake, Versions], str]:
+    def fingerprint(level: Level, lake: Lake, versions: Versions) -> str:
+        of_lake = lake_state if level is Level.SNAPSHOTS else lake_content
+        return records.stable_id(of_lake(lake, versions, gold), *configured)
+
+    return fingerprint
 
 
 def _progress(application: PreferenceApplication, count: NetNew) -> str:

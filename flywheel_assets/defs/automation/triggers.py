@@ -1,4 +1,4 @@
-"""What starts runs: the daily schedule and the training trigger."""
+"""Start runs: the daily schedule and the training trigger."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication, Retries
-from flywheel_assets.defs.automation.training_rules import Assessment, TrainingRule
+from flywheel_assets.defs.automation.training_rules import Assessment, Level, TrainingRule
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
@@ -31,12 +31,12 @@ _UNFINISHED = [
 
 
 def last_closed_day(now: datetime) -> date:
-    """The newest day that a materialization at `now` closes."""
+    """Return the newest day that a materialization at `now` closes."""
     return (now - CLOSING_DELAY).date() - timedelta(days=1)
 
 
 def first_unfinished_day(lake: Lake, gold: TableSpec, start: date, last: date) -> date | None:
-    """The first day from `start` to `last` that is not closed in gold; None when there is none.
+    """Return the first day from `start` to `last` that is not closed in gold; None when there is none.
 
     It is looked for from the application's first day on: every joined day reads the days before it, and an empty day of
     a range costs milliseconds.
@@ -76,7 +76,7 @@ def daily_schedule(application: FlywheelApplication, job_name: str) -> dg.Schedu
 
 @dataclass(frozen=True)
 class PendingVersion:
-    """A version that was requested and is not finished, as its runs tell."""
+    """A requested version that is not finished, and how its runs ended."""
 
     version: str
     is_running: bool
@@ -91,7 +91,7 @@ class PendingVersion:
 
 
 def next_version(lake: Lake, versions: Versions, partitions: Sequence[str], application: FlywheelApplication) -> str:
-    """One more than the highest N in the lake, on disk or requested: a name is never used twice."""
+    """Return the next free name: one more than the highest N in the lake, on disk or requested."""
     known = [*tagged_versions(lake, application.tables.gold), *(folder.version for folder in versions), *partitions]
     return f"{application.version_prefix}{max(map(version_number, known), default=0) + 1}"
 
@@ -99,7 +99,7 @@ def next_version(lake: Lake, versions: Versions, partitions: Sequence[str], appl
 def pending_version(
     instance: dg.DagsterInstance, versions: Versions, partitions: Sequence[str], job_name: str
 ) -> PendingVersion | None:
-    """The newest requested version that is not finished; None when every one is."""
+    """Return the newest requested version that is not finished; None when every one is."""
     unfinished = [name for name in partitions if version_number(name) and not versions.folder(name).is_finished]
     if not unfinished:
         return None
@@ -129,7 +129,7 @@ def pending_version(
 
 
 def why_not_retry(pending: PendingVersion, trigger: Retries, now: datetime) -> str | None:
-    """Why a pending version is not run again now; None: it is."""
+    """Return the reason why a pending version is not run again now; None: run it."""
     if pending.is_running:
         return f"{pending.version} is queued or running"
     if pending.is_canceled and pending.failure != RETRY_REQUESTED:
@@ -201,17 +201,17 @@ def _request(application: str, version: str, last_run_id: str | None, reasons: d
 def _assess_once_per_state(
     cursor: str | None, rule: TrainingRule, lake: Lake, versions: Versions, now: datetime
 ) -> tuple[Assessment, str]:
-    """Assess, unless nothing that matters has changed since the assessment in the cursor.
+    """Assess, unless the lake is as it was at the assessment in the cursor.
 
-    Snapshots are asked first: as long as they stay a tick reads nothing else. Where they moved, the closed days are:
-    only other contents can come to another count, for which rows may have to be read.
+    While the snapshots stay, a tick reads nothing else. Where they moved, the content of the closed days decides: only
+    another content can come to another count, for which rows may have to be read.
     """
     known = json.loads(cursor) if cursor else {}
-    state = rule.state(lake, versions)
-    if known.get("state") == state:
+    snapshots = rule.fingerprint(Level.SNAPSHOTS, lake, versions)
+    if known.get(Level.SNAPSHOTS.value) == snapshots:
         return Assessment(**known["assessment"]), str(cursor)
-    content = rule.content(lake, versions)
-    assessment = (
-        Assessment(**known["assessment"]) if known.get("content") == content else rule.assess(lake, versions, now)
-    )
-    return assessment, json.dumps({"state": state, "content": content, "assessment": vars(assessment)})
+    content = rule.fingerprint(Level.CONTENT, lake, versions)
+    is_known = known.get(Level.CONTENT.value) == content
+    assessment = Assessment(**known["assessment"]) if is_known else rule.assess(lake, versions, now)
+    found = {Level.SNAPSHOTS.value: snapshots, Level.CONTENT.value: content, "assessment": vars(assessment)}
+    return assessment, json.dumps(found)

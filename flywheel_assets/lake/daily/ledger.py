@@ -1,8 +1,8 @@
 """The ledger: what each asset did for each day; it answers what Dagster cannot.
 
-A day with zero rows leaves no Iceberg partition, a range run gives all its days one data version, and identical or
-changed content both look alike in the UI. The ledger's row is written after the partition's commit: a crash in between
-leaves the older row, whose inputs then differ, and the next run replaces both.
+A day with zero rows leaves no Iceberg partition, and an erasure, a rollback or a trim changes days without a run, so
+that Dagster's data versions are the content hashes of each day's last run only. The ledger's row is written after the
+partition's commit: a crash in between leaves the older row, whose inputs then differ, and the next run replaces both.
 """
 
 import hashlib

@@ -1,0 +1,140 @@
+"""Dagster's data versions: one materialization per day, and days are stale when an input's content has changed."""
+
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
+
+from flywheel_assets.application import PreferenceApplication
+from flywheel_assets.applications import fraud
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.defs.flywheels import classification_flywheel, preference_flywheel
+from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.lake.daily.ledger import entries_of
+from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets_tests.builders import make_feedback
+from flywheel_assets_tests.lake.workbench import Workbench
+
+FIRST, SECOND = date(2026, 9, 1), date(2026, 9, 2)
+DURING_THE_SECOND = datetime(2026, 9, 2, 20, tzinfo=UTC)
+APPLICATION = PreferenceApplication(
+    name="assistant",
+    description="test",
+    start_date=FIRST,
+    base_model="base",
+    window=JoinWindow(join_days=2, dedupe_days=1),
+)
+DAILY = ["raw_predictions", "ground_truth", "joined_feedback", "feedback_summary", "curated_dpo_pairs"]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    """Feedback on two days, the second of which is still open."""
+    bench = Workbench(tmp_path, application="assistant")
+    land(bench, FIRST, "a")
+    land(bench, SECOND, "b")
+    return bench
+
+
+@pytest.fixture
+def definitions(bench: Workbench, tmp_path: Path) -> dg.Definitions:
+    return preference_flywheel(APPLICATION, Stores(home=str(tmp_path)), Clock(fixed=DURING_THE_SECOND.isoformat()))
+
+
+def land(bench: Workbench, day: date, name: str) -> None:
+    received_at = datetime.combine(day, datetime.min.time(), UTC) + timedelta(hours=9)
+    event = make_feedback(event_id=name, prediction_id=name, user_id=name, prompt=name, received_at=received_at)
+    bench.land(EventKind.FEEDBACK, day, [event], name)
+
+
+def backfill(definitions: dg.Definitions, instance: dg.DagsterInstance, names: list[str]) -> None:
+    """Materialize both days of some assets as the UI's backfills do: one run over the range."""
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(
+        asset_selection={key(name) for name in names}, asset_check_selection=set()
+    )
+    tags = {RANGE_START_TAG: FIRST.isoformat(), RANGE_END_TAG: SECOND.isoformat()}
+    assert job.execute_in_process(instance=instance, tags=tags).success
+
+
+def key(name: str, application: str = "assistant") -> dg.AssetKey:
+    return dg.AssetKey([application, name])
+
+
+def versions_by_day(instance: dg.DagsterInstance, asset: dg.AssetKey) -> list[tuple[str | None, str]]:
+    """Every materialization event there ever was, newest first: its partition and its data version."""
+    records = instance.fetch_materializations(asset, limit=100).records
+    return [(each.partition_key, each.asset_materialization.tags["dagster/data_version"]) for each in records]
+
+
+def stale(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dict[str, list[str]]:
+    """By asset the days that Dagster marks as stale."""
+    resolver = CachingStaleStatusResolver(instance, definitions.resolve_asset_graph(), LoadingContextForTest(instance))
+    days = [FIRST.isoformat(), SECOND.isoformat()]
+    marked = {name: [day for day in days if resolver.get_status(key(name), day).value == "STALE"] for name in DAILY}
+    return {name: days for name, days in marked.items() if days}
+
+
+def test_a_range_run_logs_one_event_a_day_with_the_content_hash_of_the_ledger(bench, definitions, instance) -> None:
+    """Dagster alone gives all days of a run one data version; fails when it no longer leaves the events to us."""
+    backfill(definitions, instance, DAILY)
+    for name in DAILY:
+        entries = entries_of(bench.lake, name)
+        expected = [(day.isoformat(), entries[day].content_hash) for day in (FIRST, SECOND)]
+        assert sorted(versions_by_day(instance, key(name))) == expected, name
+    feedback = Counter(version for _, version in versions_by_day(instance, key("ground_truth")))
+    assert len(feedback) == 2, "two days of different content have different versions"
+
+
+def test_days_are_stale_when_the_content_of_an_input_day_has_changed_and_only_then(
+    bench, definitions, instance
+) -> None:
+    backfill(definitions, instance, DAILY)
+    assert stale(definitions, instance) == {}
+
+    backfill(definitions, instance, ["raw_predictions", "ground_truth"])  # equal rows, written again
+    assert stale(definitions, instance) == {}
+
+    land(bench, SECOND, "c")
+    backfill(definitions, instance, ["ground_truth"])
+    assert stale(definitions, instance) == {"joined_feedback": [SECOND.isoformat()]}
+
+    backfill(definitions, instance, ["joined_feedback"])
+    assert stale(definitions, instance) == {
+        "feedback_summary": [SECOND.isoformat()],
+        "curated_dpo_pairs": [SECOND.isoformat()],
+    }
+    backfill(definitions, instance, DAILY[3:])
+    assert stale(definitions, instance) == {}
+
+
+def test_a_day_without_an_account_in_the_ledger_has_the_hash_of_its_rows(tmp_path: Path, instance) -> None:
+    clock = Clock(fixed="2026-09-10T00:00:00+00:00")
+    definitions = classification_flywheel(fraud.APPLICATION, Stores(home=str(tmp_path)), clock)
+    backfill_of = ["raw_predictions", "drift_report"]
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(
+        asset_selection={key(name, "fraud") for name in backfill_of}, asset_check_selection=set()
+    )
+    tags = {RANGE_START_TAG: "2026-03-01", RANGE_END_TAG: "2026-03-02"}
+    assert job.execute_in_process(instance=instance, tags=tags).success
+    [(second, version), (first, same)] = versions_by_day(instance, key("drift_report", "fraud"))
+    assert (first, second) == ("2026-03-01", "2026-03-02")
+    assert version == same, "no champion: both days are empty"
+
+
+def test_dagster_is_bounded_where_its_undocumented_parts_are_used() -> None:
+    """Another minor version of Dagster is tried before it is allowed: `__source_asset_observation__` is no promise."""
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert "dagster>=1.13,<1.14" in pyproject["project"]["dependencies"]
