@@ -23,7 +23,7 @@ class Stores(dg.ConfigurableResource[None], stores.Stores):
         return settings() if self.home is None else Settings(home=Path(self.home))
 
     def s3_client(self) -> Any:
-        """Open S3 by dagster-aws's resource, so that it is configured as in a team's other assets, with bounded waits."""
+        """Open S3 by dagster-aws's resource, as a team's other assets do, with bounded waits."""
         from dagster_aws.s3 import S3Resource
 
         class BoundedS3Resource(S3Resource):
