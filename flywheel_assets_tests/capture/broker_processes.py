@@ -6,9 +6,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -30,6 +30,8 @@ _KAFKA = (
     "signal.pause()\n"
 )
 """The mock cluster by its C interface, because only there a new group need not wait 3 s for further members."""
+_KAFKA_PROPERTIES = {"session.timeout.ms": 2_000, "heartbeat.interval.ms": 500}
+"""A group that had members before waits for them for a session less one second, whether they left or died."""
 
 
 def eventually(found: Callable[[], Any], what: str, deadline_s: float = 60.0) -> Any:
@@ -48,6 +50,8 @@ class BrokerProcess:
     queue: Callable[[str], str]
     put: Callable[[str, bytes], None]
     """Sends a message that this project did not make."""
+    properties: Mapping[str, int] = field(default_factory=dict)
+    """For FLYWHEEL_QUEUE_PROPERTIES_FILE."""
 
     def fall_silent(self) -> None:
         """Connections hang and new ones are never answered: harder on clients than a refusal."""
@@ -104,7 +108,7 @@ def kafka_process() -> Iterator[BrokerProcess]:
             producer.produce(name, body)
             assert producer.flush(20) == 0
 
-        yield BrokerProcess(process, queue, put)
+        yield BrokerProcess(process, queue, put, _KAFKA_PROPERTIES)
     finally:
         _end(process)
 
