@@ -43,16 +43,16 @@ class Disk:
         self.syncs = 0
         self.failing_syncs = 0
         self.free_bytes: int | None = None
-        self._write, self._fdatasync = os.write, os.fdatasync
+        self.real_write, self.real_fdatasync = os.write, os.fdatasync
         monkeypatch.setattr(os, "write", self.write)
         monkeypatch.setattr(os, "fdatasync", self.fdatasync)
 
     def write(self, descriptor: int, content: Any) -> int:
         if self.free_bytes is None or threading.current_thread().name != "segment-writer":
-            return self._write(descriptor, content)
+            return self.real_write(descriptor, content)
         if self.free_bytes == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = self._write(descriptor, content[: self.free_bytes])
+        written = self.real_write(descriptor, content[: self.free_bytes])
         self.free_bytes -= written
         return written
 
@@ -62,4 +62,4 @@ class Disk:
         if self.failing_syncs:
             self.failing_syncs -= 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self._fdatasync(descriptor)
+        self.real_fdatasync(descriptor)

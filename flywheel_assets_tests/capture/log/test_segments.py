@@ -212,8 +212,8 @@ def test_a_torn_tail_that_cannot_be_cut_is_left_behind(
 
 
 def test_short_writes_are_completed(disk: Disk, unsealed: SegmentLog, tmp_path: Path) -> None:
-    write = disk._write
-    disk._write = lambda descriptor, content: write(descriptor, content[:7])
+    write = disk.real_write
+    disk.real_write = lambda descriptor, content: write(descriptor, content[:7])
     disk.free_bytes = 10_000
     unsealed.submit("assistant", rows(1, 2, 3)).result(WAIT_S)
     unsealed.seal()
@@ -243,14 +243,14 @@ def test_one_failing_file_does_not_fail_the_others_requests(disk: Disk, unsealed
     failing = unsealed.submit("assistant", rows(1))
     passing = unsealed.submit("copilot", rows(2))
     eventually(lambda: len(unsealed._queue) == 2)
-    sync = disk._fdatasync
+    sync = disk.real_fdatasync
 
     def fail_for_assistant(descriptor: int) -> None:
         if "assistant" in os.readlink(f"/proc/self/fd/{descriptor}"):
             raise OSError(errno.EIO, "I/O error")
         sync(descriptor)
 
-    disk._fdatasync = fail_for_assistant
+    disk.real_fdatasync = fail_for_assistant
     disk.may_sync.set()
     passing.result(WAIT_S)
     with pytest.raises(LogWriteError):
