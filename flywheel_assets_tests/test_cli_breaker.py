@@ -11,7 +11,7 @@ from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.settings import settings
 from flywheel_assets_tests.builders import day, make_feedback
-from flywheel_assets_tests.lake.daily.test_breaker import LIMITS, RAID
+from flywheel_assets_tests.lake.raid import LIMITS, RAID
 from flywheel_assets_tests.lake.workbench import Workbench
 
 

@@ -6,22 +6,32 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "eu-west-1"}
 _KAFKA = (
-    "import signal\n"
-    "from confluent_kafka import Producer\n"
-    "cluster = Producer({'test.mock.num.brokers': 3, 'bootstrap.servers': 'mock', 'log_level': 2})\n"
-    "brokers = cluster.list_topics(timeout=20).brokers.values()\n"
-    "print(','.join(f'{broker.host}:{broker.port}' for broker in brokers), flush=True)\n"
+    "import ctypes, signal\n"
+    "from confluent_kafka import cimpl\n"
+    "kafka = ctypes.CDLL(cimpl.__file__)\n"
+    "for maker in (kafka.rd_kafka_conf_new, kafka.rd_kafka_new, kafka.rd_kafka_mock_cluster_new):\n"
+    "    maker.restype = ctypes.c_void_p\n"
+    "kafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p\n"
+    "settings = ctypes.c_void_p(kafka.rd_kafka_conf_new())\n"
+    "kafka.rd_kafka_conf_set(settings, b'log_level', b'2', None, 0)\n"
+    "client = ctypes.c_void_p(kafka.rd_kafka_new(0, settings, None, 0))\n"
+    "cluster = ctypes.c_void_p(kafka.rd_kafka_mock_cluster_new(client, 3))\n"
+    "kafka.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)\n"
+    "print(kafka.rd_kafka_mock_cluster_bootstraps(cluster).decode(), flush=True)\n"
     "signal.pause()\n"
 )
+"""The mock cluster by its C interface, because only there a new group need not wait 3 s for further members."""
+_KAFKA_PROPERTIES = {"session.timeout.ms": 2_000, "heartbeat.interval.ms": 500}
+"""A group that had members before waits for them for a session less one second, whether they left or died."""
 
 
 def eventually(found: Callable[[], Any], what: str, deadline_s: float = 60.0) -> Any:
@@ -40,6 +50,8 @@ class BrokerProcess:
     queue: Callable[[str], str]
     put: Callable[[str, bytes], None]
     """Sends a message that this project did not make."""
+    properties: Mapping[str, int] = field(default_factory=dict)
+    """For FLYWHEEL_QUEUE_PROPERTIES_FILE."""
 
     def fall_silent(self) -> None:
         """Connections hang and new ones are never answered: harder on clients than a refusal."""
@@ -96,7 +108,7 @@ def kafka_process() -> Iterator[BrokerProcess]:
             producer.produce(name, body)
             assert producer.flush(20) == 0
 
-        yield BrokerProcess(process, queue, put)
+        yield BrokerProcess(process, queue, put, _KAFKA_PROPERTIES)
     finally:
         _end(process)
 

@@ -25,6 +25,16 @@ class Clock:
         return self.now
 
 
+class Seconds:
+    """A monotonic clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class MemoryLog:
     """An event log that keeps rows in a list, or refuses them."""
 

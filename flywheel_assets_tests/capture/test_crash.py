@@ -15,7 +15,10 @@ from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets_tests.capture.samples import edit, landed, open_segments
 
 PROCESS = (
-    "import sys, pathlib\n"
+    # A process that was started with SIGTERM ignored (by `trap '' TERM`, by some supervisors) hands that on to its
+    # children: the service sealed, took the ignored signal's usual effect, and ended with 0 in one run of the suite.
+    "import pathlib, signal, sys\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
     "from flywheel_assets.capture.service import serve\n"
     "from flywheel_assets.settings import Settings\n"
     "settings = Settings(home=pathlib.Path(sys.argv[1]), capture_port=0, capture_segment_bytes=20_000)\n"

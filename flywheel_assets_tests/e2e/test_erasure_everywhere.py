@@ -38,7 +38,7 @@ from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, event_of
 from flywheel_assets.screening.judge import JudgeCheck
 from flywheel_assets_tests.builders import make_label, make_score
-from flywheel_assets_tests.e2e import test_turn_of_the_fraud_wheel as fraud
+from flywheel_assets_tests.e2e import fraud_traffic as fraud
 from flywheel_assets_tests.everywhere import quoting
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.training.small_world import RECIPE, ask, blank_base

@@ -37,3 +37,8 @@ def gold_row(day: date, number: int, text: str = "") -> dict[str, Any]:
         chosen=f"chosen {day} {number} {text}",
         rejected=f"rejected {day} {number}",
     )
+
+
+def gold(on: date, number: int = 1) -> list[dict[str, Any]]:
+    """Rows of a gold day, each of another prediction."""
+    return [make_gold(completed_date=on) for _ in range(number)]

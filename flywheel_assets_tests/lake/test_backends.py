@@ -34,6 +34,7 @@ from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.settings import Settings
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold_days
+from flywheel_assets_tests.models.tracked import empty_run
 from flywheel_assets_tests.postgres_server import postgres_server
 
 GOLD = CURATED_DPO_PAIRS
@@ -186,7 +187,7 @@ def test_dagster_and_mlflow_keep_their_state_on_postgres(
     assert registry.champion() is None
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    registry.register_adapter("dpo_gold_v1", registry._run_of("dpo_gold_v1"), tmp_path / "adapter", "a" * 64)
+    registry.register_adapter("dpo_gold_v1", empty_run(registry, "dpo_gold_v1"), tmp_path / "adapter", "a" * 64)
     registry.promote("dpo_gold_v1", None)
     champion = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts", lock).champion()
     assert champion is not None
@@ -204,7 +205,7 @@ def test_two_machines_never_both_move_the_champion(
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     for number, machine in enumerate(machines, start=1):
         version = f"dpo_gold_v{number}"
-        machine.register_adapter(version, machine._run_of(version), tmp_path / "adapter", "a" * 64)
+        machine.register_adapter(version, empty_run(machine, version), tmp_path / "adapter", "a" * 64)
 
     # Long enough between comparing and swapping that without a lock both have compared.
     registered = ModelRegistry._registered

@@ -42,7 +42,6 @@ from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.everywhere import quoting
 from flywheel_assets_tests.lake import killable
-from flywheel_assets_tests.lake.erasure.test_erase import landing_of
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.killable import (
     AFTER_ALL,
@@ -56,13 +55,15 @@ from flywheel_assets_tests.lake.killable import (
     landed,
     plan,
 )
-from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.lake.workbench import Workbench, landing_of
+from flywheel_assets_tests.prepared import PreparedFolder
 
 KILLED = -9
 GOLD = CURATED_DPO_PAIRS
 ROOMS = [*EventKind, "join", "curate"]
 SLOW = pytest.mark.slow
 RULES = ResolutionRules(holdout_share=0.0)
+FIRST_FRAUD_CUT = plan(0, 0, 1)[-1]
 
 
 def assert_sound(wheel: Wheel) -> None:
@@ -76,6 +77,42 @@ def assert_sound(wheel: Wheel) -> None:
 
 def days_of(steps: Iterable[Step]) -> tuple[Any, ...]:
     return tuple(sorted({on for step in steps for on in step.days}))
+
+
+@pytest.fixture(scope="module")
+def prepared_assistant(tmp_path_factory: pytest.TempPathFactory) -> PreparedFolder:
+    """Two days of the assistant up to gold."""
+    steps = plan(2, 0, 0)
+    [wheel] = landed(steps, tmp_path_factory.mktemp("assistant"))
+    for action in ROOMS:
+        wheel.run(Step(ASSISTANT, action, days_of(steps)))
+    return close(wheel)
+
+
+@pytest.fixture(scope="module")
+def prepared_fraud(tmp_path_factory: pytest.TempPathFactory) -> PreparedFolder:
+    """As many days of the fraud application, up to its examples, as a first version needs."""
+    *writes, _ = plan(0, 0, 1)
+    [wheel] = landed(writes, tmp_path_factory.mktemp("fraud"))
+    for step in writes:
+        wheel.run(step)
+    return close(wheel)
+
+
+def close(wheel: Wheel) -> PreparedFolder:
+    for bench in wheel.benches.values():
+        bench.lake.catalog.engine.dispose()
+    return PreparedFolder(wheel.root)
+
+
+@pytest.fixture
+def assistant(prepared_assistant: PreparedFolder) -> Wheel:
+    return Wheel(prepared_assistant.restored())
+
+
+@pytest.fixture
+def fraud(prepared_fraud: PreparedFolder) -> Wheel:
+    return Wheel(prepared_fraud.restored())
 
 
 def told_by(listener: Connection) -> Iterator[Any]:
@@ -126,20 +163,18 @@ def test_a_write_that_was_killed_is_made_whole_by_the_next(tmp_path: Path, room:
 @pytest.mark.parametrize(
     "points", [["tagged", "export written, without its name"], pytest.param(list(CUT_POINTS), marks=SLOW)], ids=len
 )
-def test_a_cut_that_was_killed_is_made_whole_by_the_next(tmp_path: Path, points: list[str]) -> None:
-    steps = plan(2, 0, 0)
-    wheels = landed(steps, tmp_path / "clean", tmp_path / "victim")
-    for wheel in wheels:
-        for action in ROOMS:
-            wheel.run(Step(ASSISTANT, action, days_of(steps)))
-    clean, victim = wheels
-    for number, name in enumerate(points, start=1):
-        cut = Step(ASSISTANT, "cut", version=f"dpo_gold_v{number}")
+def test_a_cut_that_was_killed_is_made_whole_by_the_next(prepared_assistant: PreparedFolder, points: list[str]) -> None:
+    cuts = [Step(ASSISTANT, "cut", version=f"dpo_gold_v{number}") for number in range(1, len(points) + 1)]
+    clean = Wheel(prepared_assistant.restored())
+    for cut in cuts:
+        clean.run(cut)
+    expected = clean.contents()
+    victim = Wheel(prepared_assistant.restored())
+    for number, (name, cut) in enumerate(zip(points, cuts, strict=True), start=1):
         kill_at(name, victim, cut)
         assert victim.verified_exports() == (number if "export visible" in name or "let go" in name else number - 1)
-        for wheel in wheels:
-            wheel.run(cut)
-    assert victim.contents() == clean.contents()
+        victim.run(cut)
+    assert victim.contents() == expected
     assert_sound(victim)
 
 
@@ -158,18 +193,19 @@ def test_a_cut_that_was_killed_is_made_whole_by_the_next(tmp_path: Path, points:
         ),
     ],
 )
-def test_a_repeated_cut_reads_what_was_pinned_whatever_has_changed_since(tmp_path: Path, point: str) -> None:
+def test_a_repeated_cut_reads_what_was_pinned_whatever_has_changed_since(
+    prepared_fraud: PreparedFolder, point: str
+) -> None:
     """Evaluation rows were read from the heads of the raw tables: a cut that was repeated saw what a backfill wrote."""
-    *writes, cut = plan(0, 0, 1)
-    clean, victim = landed(writes, tmp_path / "clean", tmp_path / "victim")
-    for wheel in (clean, victim):
-        for step in writes:
-            wheel.run(step)
+    cut = FIRST_FRAUD_CUT
+    clean = Wheel(prepared_fraud.restored())
     clean.run(cut)
+    expected = clean.contents()[cut.version]
+    victim = Wheel(prepared_fraud.restored())
     kill_at(point, victim, cut)
     change_evaluation_rows(victim)
     victim.run(cut)
-    assert victim.contents()[cut.version] == clean.contents()[cut.version]
+    assert victim.contents()[cut.version] == expected
     assert_sound(victim)
 
 
@@ -184,11 +220,8 @@ def change_evaluation_rows(wheel: Wheel) -> None:
     assert wheel.collect(FRAUD)
 
 
-def test_a_pin_of_older_code_says_from_then_on_what_is_read(tmp_path: Path) -> None:
-    *writes, cut = plan(0, 0, 1)
-    [wheel] = landed(writes, tmp_path)
-    for step in writes:
-        wheel.run(step)
+def test_a_pin_of_older_code_says_from_then_on_what_is_read(fraud: Wheel) -> None:
+    wheel, cut = fraud, FIRST_FRAUD_CUT
     kill_at("pinned", wheel, cut)
     lake, folder = wheel.benches[FRAUD].lake, wheel.versions[FRAUD].folder(cut.version)
     pin = read_pin(folder)
@@ -202,11 +235,8 @@ def test_a_pin_of_older_code_says_from_then_on_what_is_read(tmp_path: Path) -> N
     assert_sound(wheel)
 
 
-def test_a_pin_whose_rows_are_gone_says_so(tmp_path: Path) -> None:
-    *writes, cut = plan(0, 0, 1)
-    [wheel] = landed(writes, tmp_path)
-    for step in writes:
-        wheel.run(step)
+def test_a_pin_whose_rows_are_gone_says_so(fraud: Wheel) -> None:
+    wheel, cut = fraud, FIRST_FRAUD_CUT
     kill_at("tagged", wheel, cut)
     release_snapshots(wheel.benches[FRAUD].lake, cut.version, every_table(CLASSIFICATION_TABLES))
     change_evaluation_rows(wheel)
@@ -218,11 +248,8 @@ def test_a_pin_whose_rows_are_gone_says_so(tmp_path: Path) -> None:
     ("point", "is_over"),
     [("gold held, nothing pinned", True), ("pinned", False), ("export visible, nobody told", True)],
 )
-def test_the_upkeep_lets_go_of_what_ended_cuts_held(tmp_path: Path, point: str, is_over: bool) -> None:
-    *writes, cut = plan(0, 0, 1)
-    [wheel] = landed(writes, tmp_path)
-    for step in writes:
-        wheel.run(step)
+def test_the_upkeep_lets_go_of_what_ended_cuts_held(fraud: Wheel, point: str, is_over: bool) -> None:
+    wheel, cut = fraud, FIRST_FRAUD_CUT
     kill_at(point, wheel, cut)
     lake, versions = wheel.benches[FRAUD].lake, wheel.versions[FRAUD]
     specs = every_table(CLASSIFICATION_TABLES)
@@ -277,14 +304,11 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, steps: list[Step
 
 
 @pytest.mark.parametrize("number", [3, pytest.param(20, marks=SLOW)])
-def test_two_cuts_at_once_agree(tmp_path: Path, number: int) -> None:
+def test_two_cuts_at_once_agree(assistant: Wheel, number: int) -> None:
     """The second one asked whether the export was there, was overtaken, and died of `Directory not empty`."""
-    steps = plan(2, 0, 0)
-    [wheel] = landed(steps, tmp_path)
-    for action in ROOMS:
-        wheel.run(Step(ASSISTANT, action, days_of(steps)))
+    wheel = assistant
     cuts = [Step(ASSISTANT, "cut", version=f"dpo_gold_v{each}") for each in range(1, number + 1)]
-    first, second = told_at_once(tmp_path, cuts, cuts)
+    first, second = told_at_once(wheel.root, cuts, cuts)
     assert first == second
     assert all(len(sha256) == 64 for sha256 in first), first
     assert wheel.verified_exports() == len(cuts)
@@ -292,13 +316,10 @@ def test_two_cuts_at_once_agree(tmp_path: Path, number: int) -> None:
 
 
 @SLOW
-def test_cuts_of_two_versions_at_once_are_two_versions(tmp_path: Path) -> None:
-    steps = plan(2, 0, 0)
-    [wheel] = landed(steps, tmp_path)
-    for action in ROOMS:
-        wheel.run(Step(ASSISTANT, action, days_of(steps)))
+def test_cuts_of_two_versions_at_once_are_two_versions(assistant: Wheel) -> None:
+    wheel = assistant
     cuts = [Step(ASSISTANT, "cut", version=f"dpo_gold_v{each}") for each in range(1, 21)]
-    first, second = told_at_once(tmp_path, cuts[::2], cuts[1::2])
+    first, second = told_at_once(wheel.root, cuts[::2], cuts[1::2])
     assert len(set(first + second)) == len(cuts), "each manifest names its version"
     assert set(list_tags(wheel.benches[ASSISTANT].lake, GOLD)) == {cut.version for cut in cuts}
     assert_sound(wheel)
@@ -492,12 +513,9 @@ def place_of(bench: Workbench, versions: Versions) -> Place:
     return Place(bench.lake, PREFERENCE_TABLES, versions, landing_of(bench), bench.start, {})
 
 
-def test_an_erasure_between_tag_and_export_leaves_a_version_that_can_be_cut(tmp_path: Path) -> None:
+def test_an_erasure_between_tag_and_export_leaves_a_version_that_can_be_cut(assistant: Wheel) -> None:
     """The tag had moved, the pin had not: the next cut found a conflict, and so did every one after it."""
-    steps = plan(2, 0, 0)
-    [wheel] = landed(steps, tmp_path)
-    for action in ROOMS:
-        wheel.run(Step(ASSISTANT, action, days_of(steps)))
+    wheel = assistant
     bench = wheel.benches[ASSISTANT]
     versions = interrupted_cut(bench, "tagged")
     place = place_of(bench, versions)
@@ -511,11 +529,8 @@ def test_an_erasure_between_tag_and_export_leaves_a_version_that_can_be_cut(tmp_
 
 
 @pytest.mark.parametrize("point", ["all held, nothing pinned", "pinned", "tagged"])
-def test_an_erasure_reaches_the_snapshots_that_a_killed_cut_held(tmp_path: Path, point: str) -> None:
-    *writes, cut = plan(0, 0, 1)
-    [wheel] = landed(writes, tmp_path)
-    for step in writes:
-        wheel.run(step)
+def test_an_erasure_reaches_the_snapshots_that_a_killed_cut_held(fraud: Wheel, point: str) -> None:
+    wheel, cut = fraud, FIRST_FRAUD_CUT
     kill_at(point, wheel, cut)
     bench, versions = wheel.benches[FRAUD], wheel.versions[FRAUD]
     person = f"card {day(4)} 1"
@@ -541,14 +556,11 @@ def test_an_erasure_and_a_cut_take_turns(bench: Workbench, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "point", ["one file of the export written", pytest.param("rows built, table untouched", marks=SLOW)]
 )
-def test_an_erasure_reaches_what_a_killed_process_had_begun(tmp_path: Path, point: str) -> None:
+def test_an_erasure_reaches_what_a_killed_process_had_begun(assistant: Wheel, point: str) -> None:
     """Days under construction and exports without a name hold texts, and no table or manifest knows them."""
-    steps = plan(2, 0, 0)
-    [wheel] = landed(steps, tmp_path)
-    for action in ROOMS:
-        wheel.run(Step(ASSISTANT, action, days_of(steps)))
+    wheel = assistant
     bench = wheel.benches[ASSISTANT]
-    cut, curate = Step(ASSISTANT, "cut", version="dpo_gold_v1"), Step(ASSISTANT, "curate", days_of(steps))
+    cut, curate = Step(ASSISTANT, "cut", version="dpo_gold_v1"), Step(ASSISTANT, "curate", days_of(plan(2, 0, 0)))
     kill_at(point, wheel, cut if point in CUT_POINTS else curate)
     assert [path for path in wheel.strays() if "warehouse" not in path.parts]
     place = place_of(bench, Versions(bench.root / "versions", ASSISTANT))

@@ -15,10 +15,17 @@ from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind, LandingZone
 from flywheel_assets.lake.storage.files import sync_folder
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec
+from flywheel_assets.lake.tables.specs import (
+    CURATED_DPO_PAIRS,
+    PREFERENCE_TABLES,
+    QUARANTINE,
+    ApplicationTables,
+    TableSpec,
+)
 from flywheel_assets_tests.builders import APPLICATION, DAY, table
 
 LONG_AFTER = datetime.combine(DAY, time(12), UTC) + timedelta(days=200)
@@ -102,3 +109,15 @@ def write_day(
         connection.register("given", table(spec.schema, rows))
         file = lake.write_day(connection, spec, day, "SELECT * FROM given")
     lake.replace_days(spec, [day], {day: file} if file else {}, {"flywheel.run-id": "run"}, stage)
+
+
+def head(lake: Lake, spec: TableSpec = CURATED_DPO_PAIRS) -> int:
+    """The number of the snapshot that readers of a table see."""
+    snapshot = lake.table(spec).current_snapshot()
+    assert snapshot is not None
+    return snapshot.snapshot_id
+
+
+def landing_of(bench: Workbench) -> ErasableLanding:
+    """The landing zone as an erasure rewrites it."""
+    return ErasableLanding(bench.application, bench.landing, bench.root / "scratch" / "landing")

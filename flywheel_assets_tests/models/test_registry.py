@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from flywheel_assets.errors import VersionConflictError
 from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry, RegisteredModel
+from flywheel_assets_tests.models.tracked import client_of
 
 DATASET = EvaluatedDataset(
     name="dpo_gold_v1.holdout",
@@ -76,7 +77,7 @@ def test_a_run_holds_what_was_evaluated_on_what(registry: ModelRegistry, tmp_pat
         files=[report],
         tags={"flywheel.decision": "promote"},
     )
-    run = registry._client.get_run(run_id)
+    run = client_of(registry).get_run(run_id)
     assert (run.data.params, run.data.metrics) == ({"r": "16"}, {"challenger/ned": 0.25, "base/ned": 0.5})
     assert run.data.tags["flywheel.gold_version"] == "dpo_gold_v1"
     assert run.data.tags["flywheel.decision"] == "promote"
@@ -85,7 +86,7 @@ def test_a_run_holds_what_was_evaluated_on_what(registry: ModelRegistry, tmp_pat
     assert (used.dataset.name, used.dataset.digest) == ("dpo_gold_v1.holdout", "a" * 36)
     assert json.loads(used.dataset.source)["snapshot_id"] == 2**62 + 1
     assert {tag.key: tag.value for tag in used.tags}["iceberg.snapshot_id"] == str(2**62 + 1)
-    assert [each.path for each in registry._client.list_artifacts(run_id)] == ["report.json"]
+    assert [each.path for each in client_of(registry).list_artifacts(run_id)] == ["report.json"]
     assert str(registry.artifacts) in run.info.artifact_uri
 
 
@@ -93,7 +94,7 @@ def test_logging_again_writes_into_the_same_run(registry: ModelRegistry) -> None
     first = log(registry, "dpo_gold_v1", ned=0.25)
     assert log(registry, "dpo_gold_v1", ned=0.5, later=1) == first
     assert log(registry, "dpo_gold_v10") != first
-    run = registry._client.get_run(first)
+    run = client_of(registry).get_run(first)
     assert (run.data.metrics["challenger/ned"], run.data.params["later"]) == (0.5, "1")
     assert len(run.inputs.dataset_inputs) == 1
 
@@ -105,7 +106,7 @@ def test_registering_again_is_the_same_model_version(registry: ModelRegistry, tm
     second = register(registry, "dpo_gold_v2")
     assert (second.model_version, registry.challenger()) == ("2", second)
     assert serving(registry) is None
-    assert [each.path for each in registry._client.list_artifacts(first.run_id, "adapter")] == [
+    assert [each.path for each in client_of(registry).list_artifacts(first.run_id, "adapter")] == [
         "adapter/adapter_config.json"
     ]
 
@@ -156,11 +157,11 @@ def test_applications_do_not_see_each_other(registry: ModelRegistry) -> None:
 def test_versions_behind_the_first_page_are_found(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow answers in pages: registering an old version again must not make a second model of it."""
     first = register(registry, "dpo_gold_v1")
-    client = registry._client
+    client = client_of(registry)
     for number in range(2, 12):
         tags = {"flywheel.gold_version": f"dpo_gold_v{number}", "flywheel.model_dir": "x"}
         client.create_model_version("assistant", source="file:///x", run_id=first.run_id, tags=tags)
-    search = client.search_model_versions
-    monkeypatch.setattr(client, "search_model_versions", lambda where: search(where, max_results=3))
+    search = type(client).search_model_versions
+    monkeypatch.setattr(type(client), "search_model_versions", lambda client, where: search(client, where, 3))
     assert registry.promote("dpo_gold_v1", None) == first
     assert register(registry, "dpo_gold_v1") == first

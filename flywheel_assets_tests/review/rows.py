@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,11 +12,11 @@ import httpx
 from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.service import RunningCapture, running_capture
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.review.decisions import DecisionIndex
+from flywheel_assets.review.decisions import DecisionIndex, decision_in
 from flywheel_assets.review.pages import review_pages
 from flywheel_assets.review.queue import Reviewed, ReviewQueue
 from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback
-from flywheel_assets_tests.capture.samples import Clock
+from flywheel_assets_tests.capture.samples import Clock, landed
 from flywheel_assets_tests.lake.workbench import Workbench
 
 TOMORROW = NOON + timedelta(days=1)
@@ -92,3 +93,10 @@ class Reviewer:
     def decide(self, row_id: str, do: str, **fields: str) -> httpx.Response:
         data = {"token": self.token, "do": do, **fields}
         return self.http.post(f"/review/queue/{APPLICATION}/{row_id}", data=data)
+
+
+def decided(root: Path, running: RunningCapture) -> dict[str, dict[str, Any]]:
+    """The landed decisions by the row that they are about."""
+    running.seal()
+    rows = landed(root / "landing", "feedback")
+    return {decision.row_id: row for row in rows if (decision := decision_in(row.get("comment"))) is not None}

@@ -9,8 +9,7 @@ import pytest
 from flywheel_assets_tests.builders import make_feedback
 from flywheel_assets_tests.capture.chromium import CHROMIUM, MISSING, Chromium, Tab, eventually, running_chromium
 from flywheel_assets_tests.lake.workbench import Workbench
-from flywheel_assets_tests.review.rows import REWRITTEN, TOXIC, fill, service
-from flywheel_assets_tests.review.test_pages import decided
+from flywheel_assets_tests.review.rows import REWRITTEN, TOXIC, decided, fill, service
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 

@@ -16,14 +16,14 @@ from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO
 from flywheel_assets.review.decisions import decision_in
 from flywheel_assets.review.queue import Reviewed
 from flywheel_assets_tests.builders import DAY, NOON, make_feedback, make_label, make_prediction, make_score
-from flywheel_assets_tests.capture.samples import landed
-from flywheel_assets_tests.lake.daily.test_mine_days import CONTRACT, mine
+from flywheel_assets_tests.lake.labelled import CONTRACT, mine
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.prepared import PreparedFolder
 from flywheel_assets_tests.review.rows import (
     REWRITTEN,
     TOXIC,
     Reviewer,
+    decided,
     fill,
     make_thumb,
     materialize_tomorrow,
@@ -58,13 +58,6 @@ def filled(prepared: PreparedFolder) -> Workbench:
 def capture(filled: Workbench) -> Iterator[RunningCapture]:
     with service(filled) as running:
         yield running
-
-
-def decided(root: Path, running: RunningCapture) -> dict[str, dict[str, Any]]:
-    """The landed decisions by the row that they are about."""
-    running.seal()
-    rows = landed(root / "landing", "feedback")
-    return {decision.row_id: row for row in rows if (decision := decision_in(row.get("comment"))) is not None}
 
 
 def test_decisions_walk_as_ordinary_events_and_overrule_the_gate(filled: Workbench, capture: RunningCapture) -> None:

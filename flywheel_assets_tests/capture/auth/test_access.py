@@ -19,8 +19,7 @@ from flywheel_assets.capture.http.answers import RefusedError
 from flywheel_assets.capture.service import configured_access, create_app
 from flywheel_assets.errors import LogWriteError, SettingsError
 from flywheel_assets.settings import Settings
-from flywheel_assets_tests.capture.auth.test_keys import Seconds
-from flywheel_assets_tests.capture.samples import JSON, NOON, Clock, MemoryLog, edit
+from flywheel_assets_tests.capture.samples import JSON, NOON, Clock, MemoryLog, Seconds, edit
 
 EDITS = "/v1/assistant/edits"
 PAGE = "https://app.example"

@@ -19,20 +19,10 @@ from flywheel_assets.capture.auth.keys import (
     revoke_key,
 )
 from flywheel_assets.errors import SettingsError, UnknownNameError
-from flywheel_assets_tests.capture.samples import NOON
+from flywheel_assets_tests.capture.samples import NOON, Seconds
 
 WEB = KeyRequest("assistant", "web", origins=["https://app.example"])
 HOOK = KeyRequest("assistant", "crm", is_webhook=True)
-
-
-class Seconds:
-    """A monotonic clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

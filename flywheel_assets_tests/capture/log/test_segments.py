@@ -3,40 +3,20 @@ import fcntl
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.segment_file import recover
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import LogWriteError, QueueFullError
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
+from flywheel_assets_tests.capture.log.disk import UNSEALED, WAIT_S, Disk, eventually, numbers, rows
 from flywheel_assets_tests.capture.samples import NOON, Clock, landed, open_segments, received_days
-
-WAIT_S = 10.0
-UNSEALED = SegmentLimits(segment_age_s=3600)
-
-
-def rows(*numbers: int, kind: EventKind = EventKind.PREDICTION, padding: str = "") -> list[LandedRow]:
-    return [LandedRow(kind, b'{"n":%d,"padding":"%s"}\n' % (number, padding.encode())) for number in numbers]
-
-
-def numbers(root: Path, kind: str = "prediction") -> list[int]:
-    return [row["n"] for row in landed(root, kind)]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -48,37 +28,6 @@ def clock() -> Clock:
 def unsealed(tmp_path: Path, clock: Clock) -> Iterator[SegmentLog]:
     with SegmentLog(tmp_path, UNSEALED, clock) as event_log:
         yield event_log
-
-
-class Disk:
-    """The operating system's write and sync, which a test can hold up or break."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.may_sync = threading.Event()
-        self.may_sync.set()
-        self.syncs = 0
-        self.failing_syncs = 0
-        self.free_bytes: int | None = None
-        self._write, self._fdatasync = os.write, os.fdatasync
-        monkeypatch.setattr(os, "write", self.write)
-        monkeypatch.setattr(os, "fdatasync", self.fdatasync)
-
-    def write(self, descriptor: int, content: Any) -> int:
-        if self.free_bytes is None or threading.current_thread().name != "segment-writer":
-            return self._write(descriptor, content)
-        if self.free_bytes == 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = self._write(descriptor, content[: self.free_bytes])
-        self.free_bytes -= written
-        return written
-
-    def fdatasync(self, descriptor: int) -> None:
-        assert self.may_sync.wait(WAIT_S)
-        self.syncs += 1
-        if self.failing_syncs:
-            self.failing_syncs -= 1
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self._fdatasync(descriptor)
 
 
 @pytest.fixture
@@ -263,8 +212,8 @@ def test_a_torn_tail_that_cannot_be_cut_is_left_behind(
 
 
 def test_short_writes_are_completed(disk: Disk, unsealed: SegmentLog, tmp_path: Path) -> None:
-    write = disk._write
-    disk._write = lambda descriptor, content: write(descriptor, content[:7])
+    write = disk.real_write
+    disk.real_write = lambda descriptor, content: write(descriptor, content[:7])
     disk.free_bytes = 10_000
     unsealed.submit("assistant", rows(1, 2, 3)).result(WAIT_S)
     unsealed.seal()
@@ -294,14 +243,14 @@ def test_one_failing_file_does_not_fail_the_others_requests(disk: Disk, unsealed
     failing = unsealed.submit("assistant", rows(1))
     passing = unsealed.submit("copilot", rows(2))
     eventually(lambda: len(unsealed._queue) == 2)
-    sync = disk._fdatasync
+    sync = disk.real_fdatasync
 
     def fail_for_assistant(descriptor: int) -> None:
         if "assistant" in os.readlink(f"/proc/self/fd/{descriptor}"):
             raise OSError(errno.EIO, "I/O error")
         sync(descriptor)
 
-    disk._fdatasync = fail_for_assistant
+    disk.real_fdatasync = fail_for_assistant
     disk.may_sync.set()
     passing.result(WAIT_S)
     with pytest.raises(LogWriteError):

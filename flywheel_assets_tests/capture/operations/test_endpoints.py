@@ -19,8 +19,7 @@ from flywheel_assets.capture.operations.logs import JsonLines, RefusalLog, log_j
 from flywheel_assets.capture.service import create_app, running_capture
 from flywheel_assets.errors import LogWriteError
 from flywheel_assets.settings import Settings
-from flywheel_assets_tests.capture.auth.test_keys import Seconds
-from flywheel_assets_tests.capture.samples import JSON, MemoryLog, edit
+from flywheel_assets_tests.capture.samples import JSON, MemoryLog, Seconds, edit
 
 EDITS = "/v1/assistant/edits"
 LIMITS = CaptureLimits(event_bytes=20_000, request_bytes=100_000, batch_events=50)

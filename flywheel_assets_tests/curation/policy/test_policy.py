@@ -1,7 +1,7 @@
 import random
 import re
 import string
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from flywheel_assets.curation.policy.policy import Policy, default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Judgement, Verdict
 from flywheel_assets.curation.texts.prompts import readable_prompts
 from flywheel_assets.records import Reason
+from flywheel_assets_tests.curation.judge import Judge
 
 AS_WRITTEN = SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE
 FOLDED = INJECTION_PHRASES + TOXIC_LANGUAGE + NEUTRALITY
@@ -159,20 +160,6 @@ def test_no_prefilter_hides_what_its_expression_finds(pattern: Pattern) -> None:
 def test_a_hostile_megabyte_is_judged_in_time() -> None:
     hostile = ["a@" * 500_000, "4111 " * 200_000, "+1" * 500_000, "GB82 WEST " * 100_000, "ignore all " * 90_000]
     assert len(default_policy().audit(texts(*hostile))) <= len(hostile)
-
-
-@dataclass(frozen=True)
-class Judge:
-    """A check whose answer, or failure, a test chooses."""
-
-    answer: Judgement | Exception
-    name: str = "judge"
-    version: str = "1"
-
-    def judge(self, texts: pa.Table) -> Judgement:
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
 
 
 @pytest.mark.parametrize(

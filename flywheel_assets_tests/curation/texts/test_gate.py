@@ -14,7 +14,7 @@ from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
 from flywheel_assets.curation.texts.waiting import unsupported_rows
 from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, pair_id, pair_ids
 from flywheel_assets_tests.builders import APPLICATION, NOON, make_joined, table
-from flywheel_assets_tests.curation.policy.test_policy import Judge
+from flywheel_assets_tests.curation.judge import Judge
 
 RULES = GateRules()
 

@@ -19,7 +19,7 @@ from flywheel_assets.errors import AlertError, SettingsError
 from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets_tests.builders import NOON, day, make_feedback
-from flywheel_assets_tests.lake.daily.test_breaker import LIMITS, RAID
+from flywheel_assets_tests.lake.raid import LIMITS, RAID
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.prepared import PreparedFolder
 

@@ -17,6 +17,7 @@ from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, ROLLBACKS
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import day
 from flywheel_assets_tests.lake.gold import write_gold_days
+from flywheel_assets_tests.models.tracked import empty_run
 
 V1, V2 = "dpo_gold_v1", "dpo_gold_v2"
 
@@ -34,7 +35,7 @@ def stores(tmp_path: Path) -> Stores:
         (folder.training / "adapter").mkdir(parents=True)
         (folder.training / "training.json").write_text("{}")
         folder.promotion.write_text("{}")
-        registry.register_adapter(version, registry._run_of(version), folder.training / "adapter", "a" * 64)
+        registry.register_adapter(version, empty_run(registry, version), folder.training / "adapter", "a" * 64)
         registry.promote(version, champion)
         champion = version
     return stores

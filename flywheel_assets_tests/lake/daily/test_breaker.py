@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.daily import breaker, ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts
@@ -12,11 +11,11 @@ from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import BREAKER_RESETS, CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.records import CURATION_STAGE
 from flywheel_assets_tests.builders import NOON, day, make_feedback
+from flywheel_assets_tests.lake.raid import LIMITS, RAID
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
 from flywheel_assets_tests.prepared import PreparedFolder
 
-LIMITS = BreakerLimits(min_rows=20, max_burst_factor=2, min_trailing_days=2, trailing_days=3)
-CALM, RAID = 20, 41
+CALM = 20
 
 
 @pytest.fixture(scope="module")

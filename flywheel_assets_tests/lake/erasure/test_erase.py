@@ -27,7 +27,6 @@ from flywheel_assets.lake.erasure import versions as erased_versions
 from flywheel_assets.lake.erasure._journal import Journal
 from flywheel_assets.lake.erasure._revisions import PreparedRevision
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure, receipt_path
-from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.erasure.person_keys import PersonKeys
 from flywheel_assets.lake.landing import disk
 from flywheel_assets.lake.landing.disk import EventKind, read_closing
@@ -47,7 +46,7 @@ from flywheel_assets.lake.versions.publishing import publish
 from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests import everywhere
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
-from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench
+from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, landing_of
 
 MARK = "zzyzx"
 """Is in every text and id of the person, and nowhere else."""
@@ -77,10 +76,6 @@ def served(number: int, mark: str = MARK, **overrides: Any) -> dict[str, Any]:
     words = texts(number, mark)
     fields = {"prediction_id": f"p-{mark}-{number}", "prompt": words["prompt"], "output": words["original_output"]}
     return make_prediction(**{**fields, **overrides})
-
-
-def landing_of(bench: Workbench) -> ErasableLanding:
-    return ErasableLanding(bench.application, bench.landing, bench.root / "scratch" / "landing")
 
 
 @pytest.fixture(scope="module")

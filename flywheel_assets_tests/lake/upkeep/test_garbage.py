@@ -10,8 +10,8 @@ from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS, JOI
 from flywheel_assets.lake.tables.tags import create_tag, list_tags
 from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep, weigh_table
 from flywheel_assets_tests.builders import DAY, day, make_gold
-from flywheel_assets_tests.lake.test_traps import gold, head
-from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.lake.gold import gold
+from flywheel_assets_tests.lake.workbench import Workbench, head
 
 GOLD = CURATED_DPO_PAIRS
 NOW = datetime(2100, 1, 1, tzinfo=UTC)

@@ -30,8 +30,7 @@ from flywheel_assets.lake.tables.tags import create_tag
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain, read_storage_history
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_gold, make_prediction
-from flywheel_assets_tests.lake.test_traps import head
-from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, stamp
+from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, head, stamp
 
 WINDOW = JoinWindow(join_days=3, dedupe_days=1)
 DAYS = [day(offset) for offset in range(3)]

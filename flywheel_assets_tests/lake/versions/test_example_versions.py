@@ -29,6 +29,7 @@ from flywheel_assets.lake.versions.verification import verify
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score
 from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.prepared import PreparedFolder
 
 VERSION = "fraud_gold_v1"
 EXAMPLES = ExampleRules(contract=CONTRACT, mining=RULES, evaluation_weeks=1)
@@ -44,6 +45,47 @@ def bench(tmp_path: Path) -> Workbench:
 
 @pytest.fixture
 def versions(bench: Workbench) -> Versions:
+    return versions_of(bench)
+
+
+@pytest.fixture(scope="module")
+def prepared_holders(tmp_path_factory: pytest.TempPathFactory) -> PreparedFolder:
+    """One card holder among others, with a dispute and with silences, in training and evaluation weeks."""
+    bench = Workbench(tmp_path_factory.mktemp("holders"), tables=CLASSIFICATION_TABLES)
+    events = []
+    for offset in range(30):
+        holder = {"user_id": "mallory"} if offset % 3 == 0 else {}
+        events.append(score(day(offset), f"quiet-{offset}", **holder))
+        events.append(score(day(offset), f"fraud-{offset}", score=0.3, **holder))
+        if offset < 28:
+            events.append(label(day(offset + 2), f"fraud-{offset}"))
+    run(bench, events, LAST)
+    bench.lake.catalog.engine.dispose()
+    return PreparedFolder(bench.root)
+
+
+@pytest.fixture
+def holders(prepared_holders: PreparedFolder) -> Workbench:
+    return Workbench(prepared_holders.restored(), tables=CLASSIFICATION_TABLES)
+
+
+@pytest.fixture(scope="module")
+def prepared_hard(tmp_path_factory: pytest.TempPathFactory) -> PreparedFolder:
+    """A hard example a day for 28 days; of 30 days that are landed, three that are materialized have a label."""
+    bench = Workbench(tmp_path_factory.mktemp("hard"), tables=CLASSIFICATION_TABLES)
+    events = [score(day(offset), f"n{offset}", score=0.1) for offset in range(30)]
+    events += [label(day(offset + 1), f"n{offset}") for offset in (0, 4, 8, 20)]
+    run(bench, events, day(27))
+    bench.lake.catalog.engine.dispose()
+    return PreparedFolder(bench.root)
+
+
+@pytest.fixture
+def hard(prepared_hard: PreparedFolder) -> Workbench:
+    return Workbench(prepared_hard.restored(), tables=CLASSIFICATION_TABLES)
+
+
+def versions_of(bench: Workbench) -> Versions:
     return Versions(bench.root / "versions", APPLICATION)
 
 
@@ -62,12 +104,9 @@ def test_the_calendar_keeps_a_maturity_between_training_and_evaluation_and_anoth
     assert EXAMPLES.calendar(LAST) == CALENDAR
 
 
-def test_training_and_evaluation_rows_are_complete_on_both_sides(bench: Workbench, versions: Versions) -> None:
-    quiet = [score(day(offset), f"quiet-{offset}") for offset in range(30)]
-    frauds = [score(day(offset), f"fraud-{offset}", score=0.3) for offset in range(30)]
-    disputes = [label(day(offset + 2), f"fraud-{offset}") for offset in range(28)]
-    run(bench, [*quiet, *frauds, *disputes], LAST)
-    manifest = cut(bench, versions)
+def test_training_and_evaluation_rows_are_complete_on_both_sides(holders: Workbench) -> None:
+    versions = versions_of(holders)
+    manifest = cut(holders, versions)
     train, evaluation = rows(versions, ExportSet.TRAIN), rows(versions, ExportSet.EVALUATION)
     assert set(train) == {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(9)}
     assert set(evaluation) == {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(16, 23)}
@@ -196,10 +235,8 @@ def test_a_history_shorter_than_the_calendar_makes_no_version(bench: Workbench, 
     assert list(versions) == [] or not versions.folder(VERSION).pin.exists()
 
 
-def test_net_new_counts_what_the_last_trained_version_did_not_hold(bench: Workbench, versions: Versions) -> None:
-    events = [score(day(offset), f"n{offset}", score=0.1) for offset in range(30)]
-    events += [label(day(offset + 1), f"n{offset}") for offset in (0, 4, 8, 20)]
-    run(bench, events, day(27))
+def test_net_new_counts_what_the_last_trained_version_did_not_hold(hard: Workbench) -> None:
+    bench, versions = hard, versions_of(hard)
     before = count_new_examples(bench.lake, versions, EXAMPLES)
     assert (before.positives, before.hard_examples, before.train_until) == (2, 2, day(6))
     cut(bench, versions)
@@ -215,13 +252,9 @@ def test_net_new_counts_what_the_last_trained_version_did_not_hold(bench: Workbe
     assert (after.positives, after.since) == (1, VERSION)
 
 
-def test_below_the_threshold_no_example_is_read(
-    bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_below_the_threshold_no_example_is_read(hard: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every change of the ledger had all examples of all days resolved again, for a count that accounts could bound."""
-    events = [score(day(offset), f"n{offset}", score=0.1) for offset in range(30)]
-    events += [label(day(offset + 1), f"n{offset}") for offset in (0, 4, 8, 20)]
-    run(bench, events, day(27))
+    bench, versions = hard, versions_of(hard)
     monkeypatch.setattr(example_versions, "judged_examples_sql", lambda *_: pytest.fail("rows were read"))
     monkeypatch.setattr(example_versions, "_known_values", lambda *_: pytest.fail("manifests were read"))
     # Nothing of what a training would not take yet is counted: 14 rows are on days before the evaluation weeks.
@@ -287,20 +320,8 @@ def test_dates_are_days_of_receipt_not_of_the_clients_clock(bench: Workbench, ve
     assert rows(versions, ExportSet.TRAIN)["x"]["prediction_received_date"] == date(2026, 3, 2)
 
 
-def person_and_others(bench: Workbench) -> None:
-    """One card holder among others, with a dispute and with silences, in training and evaluation weeks."""
-    events = []
-    for offset in range(30):
-        holder = {"user_id": "mallory"} if offset % 3 == 0 else {}
-        events.append(score(day(offset), f"quiet-{offset}", **holder))
-        events.append(score(day(offset), f"fraud-{offset}", score=0.3, **holder))
-        if offset < 28:
-            events.append(label(day(offset + 2), f"fraud-{offset}"))
-    run(bench, events, LAST)
-
-
-def test_a_version_verifies_and_a_tampered_one_does_not(bench: Workbench, versions: Versions) -> None:
-    person_and_others(bench)
+def test_a_version_verifies_and_a_tampered_one_does_not(holders: Workbench) -> None:
+    bench, versions = holders, versions_of(holders)
     exclude(bench.lake, ExclusionRule(user_id="mallory"), who="ada", reason="r", now=datetime(2026, 11, 21, tzinfo=UTC))
     manifest = cut(bench, versions)
     assert manifest.dropped["excluded"] > 0
@@ -310,9 +331,9 @@ def test_a_version_verifies_and_a_tampered_one_does_not(bench: Workbench, versio
     assert "has sha256" in verify(bench.lake, versions, HARD_EXAMPLES).differences[0]
 
 
-def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(bench: Workbench, versions: Versions) -> None:
+def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(holders: Workbench) -> None:
     """Evaluation rows are no gold rows: all predictions of later weeks, found by their prediction ids."""
-    person_and_others(bench)
+    bench, versions = holders, versions_of(holders)
     before = cut(bench, versions)
     landing = ErasableLanding(bench.application, bench.landing, bench.root / "scratch" / "landing")
     place = Place(bench.lake, CLASSIFICATION_TABLES, versions, landing, bench.start, {})

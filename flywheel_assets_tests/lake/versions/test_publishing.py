@@ -20,8 +20,7 @@ from flywheel_assets.lake.versions.publishing import LocalFolder, Published, cop
 from flywheel_assets.lake.versions.summaries import SetDifference, compare, summarize, summary_of
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold
-from flywheel_assets_tests.lake.versions.test_exclusions import NOW
-from flywheel_assets_tests.lake.workbench import Workbench
+from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench
 
 RULES = ResolutionRules(holdout_share=0.0)
 BUCKET = "copies"
@@ -34,7 +33,7 @@ def versions(bench: Workbench) -> Versions:
     write_gold(bench, day(0), 3)
     write_gold(bench, day(1), 1)
     cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
-    exclude(bench.lake, ExclusionRule(user_id=f"user {day(0)} 2"), who="ada", reason="r", now=NOW)
+    exclude(bench.lake, ExclusionRule(user_id=f"user {day(0)} 2"), who="ada", reason="r", now=LONG_AFTER)
     write_gold(bench, day(1), 1, text="again")
     write_gold(bench, day(2), 2)
     cut_pair_version(bench.lake, versions, "dpo_gold_v2", RULES, "2")

@@ -52,7 +52,10 @@ class Queue:
         self.name = next(_names)
         self.url = broker.queue(self.name)
         self.root = home / "landing"
-        address = broker_address(Settings(queue=self.url))
+        properties = home / "properties.json" if broker.properties else None
+        if properties is not None:
+            properties.write_text(json.dumps(broker.properties))
+        address = broker_address(Settings(queue=self.url, queue_properties_file=properties))
         assert address is not None
         self.address: BrokerAddress = address
 

@@ -1,7 +1,6 @@
 """Traps of pyiceberg 0.12 that cost data, by the numbers of docs/gold.md; each test fails in the way the trap bites."""
 
 import threading
-from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -12,24 +11,14 @@ from sqlalchemy.exc import OperationalError
 
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.lake.tables import lake as tables
-from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, TableSpec
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.lake.tables.tags import create_tag, list_tags, set_head
 from flywheel_assets.records import CURATION_STAGE
 from flywheel_assets_tests.builders import DAY, day, make_gold
-from flywheel_assets_tests.lake.workbench import Workbench, write_day
+from flywheel_assets_tests.lake.gold import gold
+from flywheel_assets_tests.lake.workbench import Workbench, head, write_day
 
 GOLD = CURATED_DPO_PAIRS
-
-
-def head(lake: Lake, spec: TableSpec = GOLD) -> int:
-    snapshot = lake.table(spec).current_snapshot()
-    assert snapshot is not None
-    return snapshot.snapshot_id
-
-
-def gold(on: date, number: int = 1) -> list[dict[str, Any]]:
-    return [make_gold(completed_date=on) for _ in range(number)]
 
 
 class Interrupted:

@@ -19,6 +19,7 @@ from flywheel_assets.lake.versions.folders import VersionFolder
 from flywheel_assets.lake.versions.promotions import read_promotion
 from flywheel_assets.measures.texts import Interval
 from flywheel_assets.promotion.text_limits import Evidence, PromotionLimits
+from flywheel_assets_tests.models.tracked import client_of, empty_run
 
 V1, V2 = "dpo_gold_v1", "dpo_gold_v2"
 SCORES = Scores(
@@ -84,7 +85,7 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
         (Path(request.output_dir) / "evaluation.json").write_bytes(msgspec.json.encode(report))
 
     def log(registry, application, folder, report) -> str:
-        run_id = registry._run_of(folder.version)
+        run_id = empty_run(registry, folder.version)
         registry.register_adapter(folder.version, run_id, folder.training / "adapter", "a" * 64)
         return run_id
 
@@ -135,7 +136,7 @@ def test_a_failed_turn_of_the_wheel_is_finished_by_running_it_again(stores: Stor
 
     # V2 is evaluated against V1, but V1 is taken back to nothing before its promotion: a new run evaluates again.
     assert finish(stores, V2, APPLICATION, "adapter_evaluation") is None
-    stores.registry("assistant")._client.delete_registered_model_alias("assistant", "champion")
+    client_of(stores.registry("assistant")).delete_registered_model_alias("assistant", "champion")
     assert finish(stores, V2, APPLICATION, "promotion") == PERMANENT
     assert finish(stores, V2) is None
     second = read_promotion(folder_of(stores, V2).promotion)

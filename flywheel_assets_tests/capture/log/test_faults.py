@@ -25,7 +25,7 @@ from flywheel_assets.lake.daily._landed_lines import read_lines
 from flywheel_assets.lake.daily.landed_files import LandedFile
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH
-from flywheel_assets_tests.capture.log.test_segments import UNSEALED, WAIT_S, Disk, eventually, numbers, rows
+from flywheel_assets_tests.capture.log.disk import UNSEALED, WAIT_S, Disk, eventually, numbers, rows
 from flywheel_assets_tests.capture.samples import (
     NOON,
     Clock,
@@ -124,7 +124,7 @@ def test_a_living_process_takes_over_what_another_left(tmp_path: Path) -> None:
     """A process that is scaled away after a crash never starts again: another must publish what it acknowledged."""
     script = (
         "import sys, os, signal, pathlib\n"
-        "from flywheel_assets_tests.capture.log.test_segments import rows, UNSEALED\n"
+        "from flywheel_assets_tests.capture.log.disk import rows, UNSEALED\n"
         "from flywheel_assets.capture.log.segments import SegmentLog\n"
         "log = SegmentLog(pathlib.Path(sys.argv[1]), UNSEALED)\n"
         "log.start()\n"
