@@ -66,7 +66,7 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
 def _check_workspace(workspace: Path) -> None:
     """Refuse a workspace.yaml that has no code location for an application that capture takes events for.
 
-    It is not added silently: beside a location that serves it under another name every sensor would run twice.
+    It is not added silently: next to a location that serves it under another name every sensor would run twice.
     """
     lines = [line.partition("#")[0] for line in workspace.read_text().splitlines()]
     for name, place in find_applications().items():
