@@ -1,6 +1,7 @@
 """The services of one developer's machine: Dagster, capture and MLflow's UI, started and stopped together."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flywheel_assets.defs.running import prepare_home
+from flywheel_assets.discovery import find_applications
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.settings import settings, subprocess_environment
 
@@ -32,10 +34,12 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
     """Start everything on loopback, print the addresses, and stop it all on SIGINT, SIGTERM or when one service dies.
 
     Raises:
-        SettingsError: there is no workspace.yaml here, or a service ended by itself.
+        SettingsError: there is no workspace.yaml here, it lacks an application, or a service ended by itself.
     """
-    if not Path("workspace.yaml").exists():
-        raise SettingsError(f"{Path('workspace.yaml').absolute()} does not exist; run from the project's folder")
+    workspace = Path("workspace.yaml")
+    if not workspace.exists():
+        raise SettingsError(f"{workspace.absolute()} does not exist; run from the project's folder")
+    _check_workspace(workspace)
     where = settings()
     dagster_home = where.resolved_dagster_home()
     prepare_home(dagster_home)
@@ -57,6 +61,23 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
         console.print("stopping …")
     finally:
         stop(processes)
+
+
+def _check_workspace(workspace: Path) -> None:
+    """Refuse a workspace.yaml that has no code location for an application that capture takes events for.
+
+    It is not added silently: next to a location that serves it under another name every sensor would run twice.
+    """
+    lines = [line.partition("#")[0] for line in workspace.read_text().splitlines()]
+    for name, place in find_applications().items():
+        module = re.compile(rf"[\s\"']{re.escape(place.module)}(\.definitions)?[\s\"']*$")
+        location = re.compile(rf"location_name:\s*[\"']?{re.escape(name)}[\"']?\s*$")
+        if not any(module.search(line) or location.search(line) for line in lines):
+            raise SettingsError(
+                f"{workspace.absolute()} has no code location for application {name!r} ({place.module}, "
+                f"{place.origin}); add one with module_name: {place.module} (or {place.module}.definitions, where "
+                f"`defs` is there) and location_name: {name}"
+            )
 
 
 def _services(webserver_port: int, mlflow_port: int) -> list[Service]:

@@ -14,6 +14,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FLYWHEEL_", env_file=".env", extra="ignore", frozen=True)
 
     home: Path = Field(Path(".flywheel"), description="Folder of everything that lasts, unless set one by one below.")
+    applications: str = Field(
+        "",
+        description="Modules of a team's own applications, package.module,…; the last word is the application's name. "
+        "Default: those of installed entry points, else this package's examples.",
+    )
     landing_dir: Path | None = Field(None, description="Landing zone. Default: <home>/landing.")
     landing_s3: str | None = Field(
         None,
@@ -80,6 +85,10 @@ class Settings(BaseSettings):
     def resolved_home(self) -> Path:
         """The home as an absolute path."""
         return self.home.expanduser().resolve()
+
+    def named_applications(self) -> tuple[str, ...]:
+        """The modules that FLYWHEEL_APPLICATIONS names, in its order."""
+        return tuple(module.strip() for module in self.applications.split(",") if module.strip())
 
     def resolved_landing_dir(self) -> Path:
         """The landing zone's root."""

@@ -1,1 +1,4 @@
-"""One short file per application: what a platform team copies and edits."""
+"""The two examples, one short file each; they are on offer while a team has no application of its own.
+
+Imports `config` for the types and `defs.flywheels` for the Dagster definitions.
+"""

@@ -1,11 +1,8 @@
-"""The preference flywheel of an internal assistant: copy this file, change the names, add it to workspace.yaml."""
+"""The preference flywheel of an internal assistant: an example; `flywheel init` writes a project of your own."""
 
 from datetime import date
 
-from flywheel_assets.application import PreferenceApplication, Trigger
-from flywheel_assets.curation.policy.policy import default_policy
-from flywheel_assets.curation.texts.gate import GateRules
-from flywheel_assets.curation.texts.resolution import ResolutionRules
+from flywheel_assets.config import GateRules, PreferenceApplication, ResolutionRules, Trigger, default_policy
 from flywheel_assets.defs.flywheels import preference_flywheel
 
 APPLICATION = PreferenceApplication(

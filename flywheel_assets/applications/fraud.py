@@ -1,11 +1,16 @@
-"""The classification flywheel of a card-fraud model: copy this file, change the names, add it to workspace.yaml."""
+"""The classification flywheel of a card-fraud model: an example; `flywheel init --kind classification` writes yours."""
 
 from datetime import date
 
-from flywheel_assets.application import ClassificationApplication, ExampleTrigger
-from flywheel_assets.curation.labels.mining import MiningRules
-from flywheel_assets.curation.labels.sampling import SamplingRules
-from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
+from flywheel_assets.config import (
+    ClassificationApplication,
+    ExampleTrigger,
+    FeatureType,
+    FieldMapping,
+    MiningRules,
+    SamplingRules,
+    ScoreContract,
+)
 from flywheel_assets.defs.flywheels import classification_flywheel
 
 NUMBER, BOOLEAN = FeatureType.NUMBER, FeatureType.BOOLEAN

@@ -9,7 +9,8 @@ from rich.table import Column, Table
 
 from flywheel_assets.capture.auth import keys as capture_keys
 from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Key, KeyRequest, Scope
-from flywheel_assets.cli.terminal import app, console, known_applications
+from flywheel_assets.cli.terminal import app, console
+from flywheel_assets.discovery import find_applications
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.settings import settings
 
@@ -35,7 +36,7 @@ def create(
     ] = None,
 ) -> None:
     """Create a key and print it, once. A holder may have two active ones, for rotation."""
-    known = [*known_applications(), EVERY_APPLICATION]
+    known = [*find_applications(), EVERY_APPLICATION]
     if application not in known:
         raise UnknownNameError("application", application, known)
     path = settings().resolved_capture_keys_file()

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.capture.doctor import Finding, Verdict, examine
-from flywheel_assets.cli.terminal import app, console, known_applications, load_application
+from flywheel_assets.cli.terminal import app, console
+from flywheel_assets.discovery import find_applications, load_application
 from flywheel_assets.errors import SettingsError, UnknownNameError
 from flywheel_assets.settings import settings
 from flywheel_assets.stores import Stores
@@ -35,7 +36,7 @@ def capture() -> None:
 
     log_json_lines()
     # Loaded for what they declare about their events; it costs a second, and no event is accepted unseen.
-    loaded = [load_application(name) for name in known_applications()]
+    loaded = [load_application(name) for name in find_applications()]
     contracts = {application.name: application.score_contract for application in loaded}
     stores = Stores()
     reviewed = [reviewed_rows(application, stores) for application in loaded]
@@ -93,7 +94,7 @@ _COLOURS = {Verdict.FINE: "green", Verdict.LOOK: "yellow", Verdict.BROKEN: "bold
 
 @app.command()
 def doctor() -> None:
-    """Check keys, address, disk, limits and queue of the capture service; exit code 1 when something is broken."""
+    """Check applications, keys, address, disk, limits and queue of capture; exit code 1 when something is broken."""
     findings = _findings()
     table = Table("", "what", "found", "what to do")
     for finding in findings:
@@ -107,13 +108,30 @@ def doctor() -> None:
 
 def _findings() -> list[Finding]:
     try:
-        return examine(settings())
+        return [*_applications(), *examine(settings())]
     except ValidationError as error:
         # Not the values: a setting may hold a password.
         return [
             Finding("settings", Verdict.BROKEN, f"FLYWHEEL_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}")
             for each in error.errors(include_input=False, include_url=False)
         ]
+
+
+def _applications() -> list[Finding]:
+    """One finding per application on offer: capture starts only where every one of them loads."""
+    try:
+        places = find_applications()
+    except SettingsError as error:
+        return [Finding("applications", Verdict.BROKEN, str(error))]
+    findings = []
+    for name, place in places.items():
+        try:
+            load_application(name)
+        except SettingsError as error:
+            findings.append(Finding(f"application {name}", Verdict.BROKEN, str(error)))
+        else:
+            findings.append(Finding(f"application {name}", Verdict.FINE, f"{place.module}, {place.origin}"))
+    return findings
 
 
 @app.command()

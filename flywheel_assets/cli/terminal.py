@@ -3,17 +3,16 @@
 import getpass
 from collections.abc import Mapping
 from datetime import date, datetime
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from flywheel_assets import applications
 from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication
-from flywheel_assets.errors import SettingsError, UnknownNameError
+from flywheel_assets.discovery import find_applications, load_definitions
+from flywheel_assets.discovery import load_application as load_application  # the commands take it from here
+from flywheel_assets.errors import SettingsError
 from flywheel_assets.settings import settings
 
 if TYPE_CHECKING:
@@ -28,25 +27,32 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-Application = Annotated[str, typer.Option("--application", "-a", help="Which application; see applications/.")]
+
+def _choose_application(context: typer.Context, option: typer.CallbackParam, given: str) -> str:
+    """Take the only application there is where none was named; several without the command's default need a choice."""
+    source = context.get_parameter_source(option.name or "")
+    offered = find_applications()
+    if source is None or source.name != "DEFAULT" or given in offered:
+        return given
+    if len(offered) == 1:
+        return next(iter(offered))
+    raise typer.BadParameter(f"there are several: {', '.join(offered)}; choose one")
+
+
+Application = Annotated[
+    str,
+    typer.Option(
+        "--application",
+        "-a",
+        help="Which application. Default: the only one there is; among the package's examples the fitting one.",
+        callback=_choose_application,
+        show_default=False,
+    ),
+]
 Day = Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="UTC day, YYYY-MM-DD.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept for the audit.")]
 Who = Annotated[str | None, typer.Option("--who", help="Who decides; the login name unless given.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it only says what would change.")]
-
-
-def known_applications() -> list[str]:
-    """The application modules there are, without importing them."""
-    return sorted(module.name for module in iter_modules(applications.__path__))
-
-
-def load_application(name: str) -> FlywheelApplication:
-    """The configuration in `applications/<name>.py`; an unknown name is answered with the known ones."""
-    if name not in known_applications():
-        raise UnknownNameError("application", name, known_applications(), "Add a file to applications/.")
-    application = import_module(f"flywheel_assets.applications.{name}").APPLICATION
-    assert isinstance(application, FlywheelApplication)
-    return application
 
 
 def load_preference(name: str) -> PreferenceApplication:
@@ -69,8 +75,7 @@ def driver_of(config: FlywheelApplication) -> "Driver":
     """What materializes this application's assets in this process, on the configured Dagster instance."""
     from flywheel_assets.defs.running import Driver, open_instance
 
-    definitions = import_module(f"flywheel_assets.applications.{config.name}").defs
-    return Driver(config, definitions, open_instance(settings().resolved_dagster_home()))
+    return Driver(config, load_definitions(config.name), open_instance(settings().resolved_dagster_home()))
 
 
 def print_reasons(title: str, kept: int, dropped: dict[str, int]) -> None:

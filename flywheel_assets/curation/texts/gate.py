@@ -26,7 +26,8 @@ from flywheel_assets.curation.arrow import mask
 from flywheel_assets.curation.policy.facts import claim_key
 from flywheel_assets.curation.policy.policy import Policy, default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Verdict
-from flywheel_assets.curation.texts._edits import EditBands, classify_edits
+from flywheel_assets.curation.texts._edits import EditBands as EditBands  # `config` offers it
+from flywheel_assets.curation.texts._edits import classify_edits
 from flywheel_assets.curation.texts.duplicates import clusters, repeated_rows, signatures, supporters_of, text_hashes
 from flywheel_assets.curation.texts.normalization import normalized
 from flywheel_assets.curation.texts.novelty import added_ngrams

@@ -1,0 +1,59 @@
+"""Gathers every type that a team configures its application with, so that one import line finds them all.
+
+`from flywheel_assets.config import …` is stable: the modules behind it may move. Importing it loads neither Dagster
+nor a model library. The Dagster definitions of an application come from `flywheel_assets.defs.flywheels`.
+"""
+
+from flywheel_assets.application import (
+    ClassificationApplication,
+    ExampleTrigger,
+    FlywheelApplication,
+    PreferenceApplication,
+    PromotionHook,
+    Trigger,
+)
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.labels.discrepancies import DiscrepancyRules
+from flywheel_assets.curation.labels.label_resolution import LabelRules
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.sampling import SamplingRules
+from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
+from flywheel_assets.curation.policy.policy import Policy, default_policy
+from flywheel_assets.curation.texts.breaker import BreakerLimits
+from flywheel_assets.curation.texts.gate import EditBands, GateRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules
+from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules
+from flywheel_assets.measures.drift import DriftLimits
+from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.promotion.classifier_limits import ClassifierLimits
+from flywheel_assets.promotion.text_limits import PromotionLimits
+from flywheel_assets.training.recipes import AdapterRecipe
+
+__all__ = [
+    "AdapterRecipe",
+    "BreakerLimits",
+    "ClassificationApplication",
+    "ClassifierLimits",
+    "ClassifierRecipe",
+    "DiscrepancyRules",
+    "DriftLimits",
+    "EditBands",
+    "ExampleTrigger",
+    "FeatureType",
+    "FieldMapping",
+    "FlywheelApplication",
+    "GateRules",
+    "JoinWindow",
+    "LabelRules",
+    "MaintenanceRules",
+    "MiningRules",
+    "Policy",
+    "PreferenceApplication",
+    "PromotionHook",
+    "PromotionLimits",
+    "ResolutionRules",
+    "SamplingRules",
+    "ScoreContract",
+    "Trigger",
+    "default_policy",
+]

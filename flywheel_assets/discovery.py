@@ -1,0 +1,166 @@
+"""Finds the applications that this installation offers: by name, without importing them, and loads one when asked.
+
+A team's own applications replace the examples of this package: a capture service must not accept events for
+`assistant` and `fraud` because a package happens to hold them.
+"""
+
+import re
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
+
+from flywheel_assets import applications
+from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.errors import SettingsError, UnknownNameError
+from flywheel_assets.settings import settings
+
+ENTRY_POINT_GROUP = "flywheel_assets.applications"
+
+_MODULE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z")
+_NEXT_ACTION = "`flywheel doctor` shows every application and its module."
+
+
+@dataclass(frozen=True)
+class Place:
+    """One application that this installation offers, and the module that holds its configuration."""
+
+    name: str
+    """Of the application; `APPLICATION.name` in the module must be the same."""
+    module: str
+    """Holds `APPLICATION`, and `defs` in itself or in its submodule `definitions`."""
+    origin: str
+    """Says for messages who named the module."""
+
+
+def find_applications() -> dict[str, Place]:
+    """Return the applications on offer by name, in alphabetical order, without importing them.
+
+    Those of FLYWHEEL_APPLICATIONS and of the entry points together; the examples of this package only where neither
+    names one.
+
+    Raises:
+        SettingsError: two different modules claim one name, or an address is no module.
+    """
+    named = [*_of_setting(settings().named_applications()), *_of_entry_points()]
+    places: dict[str, Place] = {}
+    for place in named or _examples():
+        other = places.setdefault(place.name, place)
+        if other.module != place.module:
+            raise SettingsError(
+                f"two applications are called {place.name!r}: {other.module} ({other.origin}) and {place.module} "
+                f"({place.origin}); rename one, or take one of them out"
+            )
+    return dict(sorted(places.items()))
+
+
+def load_application(name: str) -> FlywheelApplication:
+    """Import one application's module and return its configuration; no other application is imported.
+
+    Raises:
+        UnknownNameError: no application of that name is on offer.
+        SettingsError: its module cannot be imported or holds no `APPLICATION` of that name.
+    """
+    place = _place_of(name)
+    application = getattr(_imported(place, place.module), "APPLICATION", None)
+    if not isinstance(application, FlywheelApplication):
+        found = "nothing of that name" if application is None else f"a {type(application).__name__}"
+        raise SettingsError(
+            f"{place.module} ({place.origin}) must hold APPLICATION, a PreferenceApplication or a "
+            f"ClassificationApplication, and holds {found}; assign one, as `flywheel init` writes it"
+        )
+    if application.name != name:
+        raise SettingsError(
+            f"{place.module} ({place.origin}) is offered as {name!r}, but its APPLICATION is called "
+            f"{application.name!r}; give both one name"
+        )
+    return application
+
+
+def load_definitions(name: str) -> Any:
+    """Import one application's Dagster definitions, as its code location does.
+
+    Raises:
+        UnknownNameError: no application of that name is on offer.
+        SettingsError: neither its module nor the submodule `definitions` holds `defs`.
+    """
+    place = _place_of(name)
+    module = _imported(place, place.module)
+    if not hasattr(module, "defs") and hasattr(module, "__path__"):
+        module = _imported(place, f"{place.module}.definitions")
+    definitions = getattr(module, "defs", None)
+    # Not isinstance: this module loads without Dagster.
+    if not hasattr(definitions, "resolve_job_def"):
+        raise SettingsError(
+            f"{module.__name__} ({place.origin}) must hold defs, Dagster definitions; write "
+            "`defs = preference_flywheel(APPLICATION)` or `defs = classification_flywheel(APPLICATION)` there"
+        )
+    return definitions
+
+
+def _place_of(name: str) -> Place:
+    places = find_applications()
+    if name not in places:
+        raise UnknownNameError(
+            "application",
+            name,
+            places,
+            f"Name its module in FLYWHEEL_APPLICATIONS, or install the project with an entry point of the group "
+            f"{ENTRY_POINT_GROUP}.",
+        )
+    return places[name]
+
+
+def _examples() -> list[Place]:
+    return [
+        Place(module.name, f"{applications.__name__}.{module.name}", "an example of this package")
+        for module in iter_modules(applications.__path__)
+    ]
+
+
+def _of_setting(modules: tuple[str, ...]) -> list[Place]:
+    for module in modules:
+        if not _MODULE.match(module):
+            raise SettingsError(
+                f"FLYWHEEL_APPLICATIONS holds {module!r}, which is no module; valid: package.module, separated by "
+                "commas, for instance FLYWHEEL_APPLICATIONS=my_flywheel"
+            )
+    # The last word is the name, so that a list of names costs no import.
+    return [Place(module.rpartition(".")[2], module, "FLYWHEEL_APPLICATIONS") for module in modules]
+
+
+def _of_entry_points() -> list[Place]:
+    return [
+        Place(point.name, point.module, f"entry point of {point.dist.name if point.dist else 'a distribution'}")
+        for point in entry_points(group=ENTRY_POINT_GROUP)
+    ]
+
+
+def _imported(place: Place, module: str) -> ModuleType:
+    # As Dagster does for workspace.yaml: a project is found in its folder before it is installed. Last on the path,
+    # so that a file of that folder shadows no installed package.
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise _unloadable(place, module, error) from error
+        raise SettingsError(
+            f"application {place.name!r} ({place.origin}) cannot be loaded: there is no module {error.name}; run in "
+            f"the project's folder, or install it there with `pip install -e .`. {_NEXT_ACTION}"
+        ) from error
+    except Exception as error:
+        raise _unloadable(place, module, error) from error
+
+
+def _unloadable(place: Place, module: str, error: Exception) -> SettingsError:
+    return SettingsError(
+        f"application {place.name!r} ({place.origin}) cannot be loaded: importing {module} failed with "
+        f"{type(error).__name__}: {error}. Try `python -c 'import {module}'`. {_NEXT_ACTION}"
+    )

@@ -1,0 +1,79 @@
+"""`flywheel_assets.config`: each name is the type itself, and importing it stays cheap."""
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from flywheel_assets import config
+
+HOMES = {
+    "AdapterRecipe": "training.recipes",
+    "BreakerLimits": "curation.texts.breaker",
+    "ClassificationApplication": "application",
+    "ClassifierLimits": "promotion.classifier_limits",
+    "ClassifierRecipe": "models.boosting",
+    "DiscrepancyRules": "curation.labels.discrepancies",
+    "DriftLimits": "measures.drift",
+    "EditBands": "curation.texts.gate",
+    "ExampleTrigger": "application",
+    "FeatureType": "curation.labels.score_contract",
+    "FieldMapping": "curation.labels.score_contract",
+    "FlywheelApplication": "application",
+    "GateRules": "curation.texts.gate",
+    "JoinWindow": "curation.joining",
+    "LabelRules": "curation.labels.label_resolution",
+    "MaintenanceRules": "lake.upkeep.maintenance",
+    "MiningRules": "curation.labels.mining",
+    "Policy": "curation.policy.policy",
+    "PreferenceApplication": "application",
+    "PromotionHook": "application",
+    "PromotionLimits": "promotion.text_limits",
+    "ResolutionRules": "curation.texts.resolution",
+    "SamplingRules": "curation.labels.sampling",
+    "ScoreContract": "curation.labels.score_contract",
+    "Trigger": "application",
+    "default_policy": "curation.policy.policy",
+}
+HEAVY = [
+    "dagster",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "mlflow",
+    "pandas",
+    "lightgbm",
+    "sklearn",
+    "scipy",
+]
+
+
+def test_all_holds_every_name_in_alphabetical_order() -> None:
+    assert config.__all__ == sorted(HOMES)
+
+
+@pytest.mark.parametrize("name", sorted(HOMES))
+def test_each_name_is_the_type_itself(name: str) -> None:
+    assert getattr(config, name) is getattr(import_module(f"flywheel_assets.{HOMES[name]}"), name)
+
+
+def test_every_field_of_an_application_can_be_made_from_config() -> None:
+    """A rule that an application takes and that `config` lacks would send its team looking through the rooms."""
+    made = (config.PreferenceApplication, config.ClassificationApplication)
+    types = {
+        type(field.default_factory())
+        for kind in made
+        for field in kind.__dataclass_fields__.values()
+        if callable(field.default_factory)
+    }
+    assert {each.__name__ for each in types} <= set(config.__all__)
+
+
+def test_importing_it_loads_neither_dagster_nor_a_heavy_library() -> None:
+    code = f"import json, sys, flywheel_assets.config; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    loaded = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(loaded.stdout) == []
