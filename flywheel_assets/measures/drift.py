@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.errors import SettingsError
+from flywheel_assets.ranges import Checked, Count, Positive
 from flywheel_assets.records import is_text
 
 Floats = npt.NDArray[np.float64]
@@ -78,24 +78,17 @@ class FieldDrift:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftLimits:
+class DriftLimits(Checked):
     """How far a field may move before it is named."""
 
-    min_rows: int = 1_000
+    min_rows: Count = 1_000
     """Fewer rows with a value, here or (effectively) in the reference, give no distances: PSI's 95th percentile without
     any drift is .094 at 200 rows and .018 at 1,000."""
-    max_psi: float = 0.1
-    max_wasserstein: float = 0.1
+    max_psi: Positive = 0.1
+    max_wasserstein: Positive = 0.1
     """Standard deviations."""
-    max_missing_change: float = 0.05
+    max_missing_change: Positive = 0.05
     """Absolute change of the share of missing values, in both directions."""
-
-    def __post_init__(self) -> None:
-        if self.min_rows < 1:
-            raise SettingsError(f"DriftLimits.min_rows is {self.min_rows!r}; it must be at least 1")
-        for name in ("max_psi", "max_wasserstein", "max_missing_change"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"DriftLimits.{name} is {getattr(self, name)!r}; it must be above 0")
 
 
 def drift_reference(fields: pa.Table, weights: npt.ArrayLike | None = None) -> DriftReference:

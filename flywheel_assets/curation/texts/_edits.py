@@ -14,32 +14,28 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from flywheel_assets.curation.texts.normalization import letters_only
+from flywheel_assets.ranges import Checked, Count, Share
 from flywheel_assets.records import Reason
 
 
 @dataclass(frozen=True)
-class EditBands:
+class EditBands(Checked):
     """Which similarities make a useful correction: [rewrite_below, trivial_above], both ends included."""
 
-    trivial_above: float = 0.95
+    trivial_above: Share = 0.95
     """Above it the edit says too little, unless many people repeat it."""
-    rewrite_below: float = 0.10
+    rewrite_below: Share = 0.10
     """Below it the user wrote something else: a new task, not a correction."""
-    unrelated_below: float = 0.35
+    unrelated_below: Share = 0.35
     """Below it an edit that has no word in common with the model's text is a rewrite too: two unrelated texts of the
     same length are 0.1 to 0.3 similar in characters by chance. 0 turns this off."""
-    longest_characters: int = 50_000
+    longest_characters: Count = 50_000
     """Longer texts are refused as `too_long`: two random texts of 1 MB take 22 s (quadratic), of this size 0.06 s."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.rewrite_below < self.trivial_above <= 1:
-            raise ValueError(
-                f"bands {self.rewrite_below} … {self.trivial_above} are empty; need 0 ≤ rewrite < trivial ≤ 1"
-            )
-        if not 0 <= self.unrelated_below <= 1:
-            raise ValueError(f"unrelated_below is {self.unrelated_below}; need 0 to 1")
-        if self.longest_characters < 1:
-            raise ValueError(f"longest_characters is {self.longest_characters}; need at least 1")
+    def _check_together(self) -> None:
+        if not self.rewrite_below < self.trivial_above:
+            valid = f"less than trivial_above, here {self.trivial_above!r}: no similarity is between them"
+            raise self.wrong("rewrite_below", self.rewrite_below, valid)
 
 
 @dataclass(frozen=True)

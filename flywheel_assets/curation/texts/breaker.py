@@ -13,14 +13,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Ge
 
 from flywheel_assets.curation.texts.gate import Curated
 from flywheel_assets.curation.texts.novelty import spread_of
 from flywheel_assets.curation.texts.trust import is_import
+from flywheel_assets.ranges import Checked, Count, Share
 from flywheel_assets.records import Reason, SubjectKind
 
 HOSTILE = frozenset(
@@ -43,48 +46,34 @@ MOST_EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class BreakerLimits:
+class BreakerLimits(Checked):
     """Beyond which a day is out of bounds; a value equal to its limit is within."""
 
-    min_rows: int = 200
+    min_rows: Count = 200
     """Days with fewer joined rows are not judged; also the least that a trailing median counts as."""
-    max_flagged_ratio: float = 0.20
+    max_flagged_ratio: Share = 0.20
     """Share of joined rows that a hostile policy reason refused."""
-    max_top_user_ratio: float = 0.25
+    max_top_user_ratio: Share = 0.25
     """Share of joined rows from one signed-in user, or four times an even share where that is more."""
-    max_burst_factor: float = 5.0
+    max_burst_factor: Annotated[float, Ge(1)] = 5.0
     """Joined rows, without imports, over the trailing median."""
-    trailing_days: int = 28
+    trailing_days: Count = 28
     """How many days before D the median looks at."""
-    min_trailing_days: int = 7
+    min_trailing_days: Count = 7
     """Closed days among them; with fewer (the first weeks) no burst is judged."""
-    few_subjects: int = 3
+    few_subjects: Count = 3
     """So many subjects are few, at most one in ten of the day's; or one in a hundred, where that is more."""
-    max_concentrated_rows: int = 100
+    max_concentrated_rows: Count = 100
     """Pairs that add the same words and come from few subjects, or `max_concentrated_ratio` where that is more."""
-    max_concentrated_ratio: float = 0.005
+    max_concentrated_ratio: Share = 0.005
     """The same as a share of joined rows."""
-    min_rows_per_subject: float = 2.0
+    min_rows_per_subject: Annotated[float, Ge(1)] = 2.0
     """Rows that each of the few must have given on average: 130 of 16,000 people who say one thing once are no raid."""
 
-    def __post_init__(self) -> None:
-        for name in (
-            "min_rows",
-            "max_burst_factor",
-            "trailing_days",
-            "min_trailing_days",
-            "few_subjects",
-            "min_rows_per_subject",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; need at least 1")
-        for name in ("max_flagged_ratio", "max_top_user_ratio", "max_concentrated_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; need 0 to 1")
-        if self.max_concentrated_rows < 1:
-            raise ValueError(f"max_concentrated_rows is {self.max_concentrated_rows}; need at least 1")
+    def _check_together(self) -> None:
         if self.min_trailing_days > self.trailing_days:
-            raise ValueError(f"{self.min_trailing_days} of {self.trailing_days} trailing days can never be there")
+            never = f"{self.min_trailing_days} of {self.trailing_days} trailing days can never be there"
+            raise self.wrong("min_trailing_days", self.min_trailing_days, f"at most trailing_days: {never}")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from flywheel_assets.curation.texts.novelty import added_ngrams
 from flywheel_assets.curation.texts.prompts import readable_prompts
 from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, delta_key
+from flywheel_assets.ranges import Checked, Share
 from flywheel_assets.records import CURATED_DPO_PAIRS, QUARANTINE, ExampleKind, Reason, Signal, pair_ids
 
 STAGE = "curation"
@@ -43,12 +44,12 @@ MOST_BYTES_AT_ONCE = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class GateRules:
+class GateRules(Checked):
     """What an application admits to gold."""
 
     bands: EditBands = field(default_factory=EditBands)
     policy: Policy = field(default_factory=default_policy)
-    accepting_rating: float = 0.8
+    accepting_rating: Share = 0.8
     """A rating of at least this much, without an edit, accepts the output."""
 
 

@@ -29,6 +29,7 @@ from flywheel_assets.curation.texts._influence import beyond_share, mask, rank_b
 from flywheel_assets.curation.texts.duplicates import clusters, repeated_rows, supporters_of
 from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE, is_import
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, admitted_as, unsupported_rows
+from flywheel_assets.ranges import Checked, Count, NotNegative, Share
 from flywheel_assets.records import ExampleKind, Reason, SubjectKind
 
 RESOLVED_COLUMNS = [
@@ -70,37 +71,27 @@ _KEYS = [
 
 
 @dataclass(frozen=True)
-class ResolutionRules:
+class ResolutionRules(Checked):
     """How much of gold one version takes, and from whom."""
 
-    per_user_cap: int = 100
+    per_user_cap: Count = 100
     """Most rows of each kind from one signed-in user: about 250 poisoned rows are enough to plant a behaviour."""
-    anonymous_cap_per_source: int = 1000
+    anonymous_cap_per_source: Count = 1000
     """Most rows of each kind from everybody without a user id, per source; imports are exempt."""
-    per_user_ratio: float = 0.05
+    per_user_ratio: Share = 0.05
     """Largest share of the rows of each kind from one signed-in user, or four even shares; 20 rows are always in."""
-    per_source_ratio: float = 0.25
+    per_source_ratio: Share = 0.25
     """Largest share from one source (imports and reviewers aside), or four even shares: up to four are not capped."""
-    per_prompt_cap: int = 20
+    per_prompt_cap: Count = 20
     """Most preference pairs with one normalized prompt, or four even shares where that is more."""
-    novel_claim_pairs: int = 5
+    novel_claim_pairs: Count = 5
     """One user may add the same new words in fewer pairs than this; with more they wait for a second user."""
-    holdout_share: float = 0.10
+    holdout_share: Share = 0.10
     """Share of subjects that are never trained on. Changing it moves subjects between the sides."""
-    accepted_share: float = 0.01
+    accepted_share: Share = 0.01
     """Share of accepted outputs mixed into training."""
-    accepted_min_ratio: float = 0.10
+    accepted_min_ratio: NotNegative = 0.10
     """At least this many accepted outputs per training pair, while there are enough: they protect what works."""
-
-    def __post_init__(self) -> None:
-        for name in ("per_user_cap", "anonymous_cap_per_source", "per_prompt_cap", "novel_claim_pairs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; need at least 1")
-        for name in ("per_user_ratio", "per_source_ratio", "holdout_share", "accepted_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; need 0 to 1")
-        if self.accepted_min_ratio < 0:
-            raise ValueError(f"accepted_min_ratio is {self.accepted_min_ratio}; need at least 0")
 
 
 @dataclass(frozen=True)
