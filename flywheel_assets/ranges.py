@@ -46,7 +46,8 @@ class Checked:
     """
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(type(self)).items():
+        kind: type = type(self)
+        for name, hint in _hints(kind).items():
             for where, value, valid in _misfits(name, getattr(self, name), hint):
                 raise self.wrong(where, value, valid)
         self._check_together()
@@ -61,7 +62,7 @@ class Checked:
 
 
 def _next_action(kind: type, name: str) -> str:
-    known = {each.name: each.default for each in fields(kind)}  # type: ignore[arg-type]  # its subclasses are dataclasses
+    known = {each.name: each.default for each in fields(kind)}
     default = known.get(name, MISSING)
     action = f"Correct it where {kind.__name__} is made"
     return f"{action}." if default is MISSING else f"{action}, or leave it out for {default!r}."

@@ -23,7 +23,7 @@ import pyarrow as pa
 from flywheel_assets.ranges import Checked, CountOrZero
 
 MATCHES = pa.schema(
-    [
+    [  # type: ignore[arg-type]
         ("completed_date", pa.date32()),
         ("feedback_event_id", pa.string()),
         ("feedback_date", pa.date32()),
@@ -31,7 +31,7 @@ MATCHES = pa.schema(
         ("prediction_date", pa.date32()),
     ]
 )
-EXPIRIES = pa.schema([("day", pa.date32()), ("feedback_event_id", pa.string()), ("feedback_date", pa.date32())])
+EXPIRIES = pa.schema([("day", pa.date32()), ("feedback_event_id", pa.string()), ("feedback_date", pa.date32())])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

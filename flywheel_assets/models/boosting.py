@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from annotated_types import Ge
 
+from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.errors import TrainingError
 from flywheel_assets.ranges import Checked, Count, NotNegative, PositiveShare
 from flywheel_assets.records import is_text
@@ -111,8 +112,8 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
                     'any of " , : [ ] { }'
                 )
             if is_text(field.type):
-                found = pc.unique(features[field.name].combine_chunks().cast(pa.string())).drop_null().to_pylist()
-                categories[field.name] = tuple(sorted(found))
+                texts = features[field.name].combine_chunks().cast(pa.string())
+                categories[field.name] = tuple(sorted(values_of(pc.unique(texts).drop_null())))
             elif not _is_number(field.type):
                 raise TrainingError(
                     f"feature {field.name!r} has type {field.type}; valid are numbers, booleans and texts: derive one "
@@ -149,10 +150,10 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class TrainedClassifier:
+class TrainedClassifier:  # type: ignore[no-any-unimported]
     """A booster and how it reads features."""
 
-    booster: "lightgbm.Booster"
+    booster: "lightgbm.Booster"  # type: ignore[no-any-unimported]
     encoding: FeatureEncoding
 
     def predict(self, features: pa.Table) -> Floats:

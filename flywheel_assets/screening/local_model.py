@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
 from flywheel_assets.ranges import Checked, Count, Name, Positive, PositiveShare
 from flywheel_assets.records import Reason
@@ -63,7 +64,7 @@ class ClassifierCheck(Checked):
 
     def judge(self, texts: pa.Table) -> Judgement:
         """Score every chosen text, whole: the highest score of any part of it counts."""
-        chosen = texts["chosen"].to_pylist()
+        chosen = values_of(texts["chosen"])
         passed = np.zeros(len(chosen), dtype=bool)
         verdicts: dict[int, Verdict] = {}
         broken: str | None = None

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from flywheel_assets.curation.arrow import Array
 from flywheel_assets.curation.policy.patterns import Pattern
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
 from flywheel_assets.ranges import Checked, Count, Name, Share
@@ -89,12 +90,12 @@ class RepetitionCheck(Checked):
             passed[row] = False
         return Judgement(passed, verdicts)
 
-    def _suspects(self, texts: pa.Array) -> npt.NDArray[np.int64]:
+    def _suspects(self, texts: Array) -> npt.NDArray[np.int64]:
         """Rows with a stretch that equals itself when it is shifted by some unit's length."""
         _, offset_buffer, data = texts.buffers()
         if data is None or len(texts) == 0:
             return np.zeros(0, np.int64)
-        offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]  # type: ignore[call-overload]
         content = data.slice(offsets[0], offsets[-1] - offsets[0]).to_pybytes()
         hits = [np.zeros(0, np.int64)]
         for unit in range(1, self.longest_unit_bytes + 1):

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from annotated_types import Ge
 
+from flywheel_assets.curation.arrow import ChunkedArray, values_of
 from flywheel_assets.curation.texts.gate import Curated
 from flywheel_assets.curation.texts.novelty import spread_of
 from flywheel_assets.curation.texts.trust import is_import
@@ -121,19 +122,19 @@ def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int]
     """
     rows, subjects = joined.num_rows, pc.count_distinct(joined["subject"]).as_py()
     flagged = curated.refused.filter(pc.is_in(curated.refused["reason"], pa.array(sorted(HOSTILE))))
-    of_users = joined.filter(pc.equal(joined["subject_kind"], SubjectKind.USER.value))
+    of_users = joined.filter(pc.equal(joined["subject_kind"], pa.scalar(SubjectKind.USER.value)))
     # Ties go to the lower name, so that the order of rows decides nothing.
     top_user, top_rows = min(
-        Counter(of_users["subject"].to_pylist()).items(), key=lambda item: (-item[1], item[0]), default=("", 0)
+        Counter(values_of(of_users["subject"])).items(), key=lambda item: (-item[1], item[0]), default=("", 0)
     )
     users = pc.count_distinct(of_users["subject"]).as_py()
     concentrated_rows, claimants = _concentrated(curated, _few(subjects, limits), limits.min_rows_per_subject)
     typical = median(trailing_rows) if len(trailing_rows) >= limits.min_trailing_days else None
     trips = []
 
-    def hold(rule: str, value: float, limit: float, event_ids: pa.ChunkedArray) -> None:
+    def hold(rule: str, value: float, limit: float, event_ids: ChunkedArray) -> None:
         if rows >= limits.min_rows and value > limit:
-            trips.append(Trip(rule, value, limit, tuple(sorted(event_ids.to_pylist())[:MOST_EXAMPLES])))
+            trips.append(Trip(rule, value, limit, tuple(sorted(values_of(event_ids))[:MOST_EXAMPLES])))
 
     flagged_ratio = flagged.num_rows / rows if rows else 0.0
     top_user_ratio = top_rows / rows if rows else 0.0
@@ -142,7 +143,7 @@ def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int]
         "top_user_share",
         top_user_ratio,
         max(limits.max_top_user_ratio, 4 / max(1, users)),
-        of_users.filter(pc.equal(of_users["subject"], top_user))["feedback_event_id"],
+        of_users.filter(pc.equal(of_users["subject"], pa.scalar(top_user)))["feedback_event_id"],
     )
     if typical is not None:
         # An import of old telemetry is an operator's act, whatever its size.
@@ -158,13 +159,13 @@ def _few(subjects: int, limits: BreakerLimits) -> int:
     return max(min(limits.few_subjects, subjects // 10), subjects // 100)
 
 
-def _concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[int, pa.ChunkedArray]:
+def _concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[int, ChunkedArray]:
     """The most rows that add the same pair of words and come from at most `few` subjects, and these rows' event ids.
 
     Rows that the gate refused do no harm and are not looked at, neither are equal rows, of which one is left.
     """
     pairs = pa.concat_tables([curated.kept, curated.held]).select(["feedback_event_id", "subject", "added_ngrams"])
-    voices = pc.dictionary_encode(pairs["subject"].combine_chunks()).indices.to_numpy().astype(np.int64)
+    voices = pairs["subject"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     spread = spread_of(pairs["added_ngrams"], voices)
     is_pressed = (spread.voices <= few) & (spread.rows >= rows_per_subject * spread.voices)
     among_few = np.where(is_pressed, spread.rows, 0)

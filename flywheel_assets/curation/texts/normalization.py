@@ -7,6 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import Array, values_of
+
 # Every row in which collapsing white space could change anything; most prose has none.
 _UNEVEN_SPACE = (
     r"  |^ | $|[\x09-\x0d\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
@@ -16,7 +18,7 @@ _UNEVEN_SPACE = (
 _PERHAPS_NOT_COMPOSED = r"[^\x00-\x{2ff}]"
 
 
-def normalized(texts: pa.Array) -> pa.Array:
+def normalized(texts: Array) -> Array:
     """The texts in NFC, lower case, trimmed, every run of white space as one space; nulls stay null.
 
     Most texts are composed and evenly spaced already, so Python rewrites only those that RE2 filters found. For 22 MB
@@ -24,11 +26,11 @@ def normalized(texts: pa.Array) -> pa.Array:
     """
     uneven = _mask(pc.match_substring_regex(texts, _UNEVEN_SPACE))
     foreign = np.flatnonzero(_mask(pc.match_substring_regex(texts, _PERHAPS_NOT_COMPOSED)))
-    composed = [unicodedata.is_normalized("NFC", text) for text in texts.take(pa.array(foreign)).to_pylist()]
+    composed = [unicodedata.is_normalized("NFC", text) for text in values_of(texts.take(foreign))]
     uneven[foreign] |= ~np.array(composed, dtype=bool)
     if uneven.any():
         mask = pa.array(uneven)
-        rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts.filter(mask).to_pylist()]
+        rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in values_of(texts.filter(mask))]
         texts = pc.replace_with_mask(texts, mask, pa.array(rewritten, pa.string()))
     return pc.utf8_lower(texts)
 
@@ -38,6 +40,6 @@ def letters_only(text: str) -> str:
     return "".join(text.split()).lower()
 
 
-def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
-    mask: npt.NDArray[np.bool_] = np.array(pc.fill_null(values, False))
+def _mask(values: Array) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = np.array(values.fill_null(False))
     return mask

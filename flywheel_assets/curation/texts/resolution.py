@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import Array, ChunkedArray, Column, values_of
 from flywheel_assets.curation.texts._influence import beyond_share, mask, rank_by_pair_id, unsupported_claims
 from flywheel_assets.curation.texts.duplicates import clusters, repeated_rows, supporters_of
 from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE, is_import
@@ -122,12 +123,12 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     held = rows.keys["held_reason"]
     waits = unsupported_rows(rows.keys)
     for reason in SUPPORTERS_NEEDED:
-        of_reason = mask(pc.fill_null(pc.equal(held, reason), False))
+        of_reason = mask(pc.equal(held, pa.scalar(reason)).fill_null(False))
         if (waits & of_reason).any():
             rows.dropped[reason] = int((waits & of_reason).sum())
     rows.keep(~waits)
 
-    is_pair = pc.equal(rows.keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value)
+    is_pair = pc.equal(rows.keys["example_kind"], pa.scalar(ExampleKind.PREFERENCE_PAIR.value))
     rows.keys = rows.keys.append_column("is_accepted", pc.invert(is_pair))
     rows.drop_first((repeated_rows(rows.keys, ["pair_id"], prefer_low="is_accepted"), Reason.SUPERSEDED))
 
@@ -147,7 +148,7 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     probability = np.ones(len(accepted))
     pool = np.flatnonzero(accepted & ~held_out)
     train_pairs = int((~accepted & ~held_out).sum())
-    sampled, probability[pool] = _sampled(rows.keys["prediction_id"].take(pa.array(pool)), train_pairs, rules)
+    sampled, probability[pool] = _sampled(rows.keys["prediction_id"].take(pool), train_pairs, rules)
     left_out = np.zeros(len(accepted), dtype=bool)
     left_out[pool[~sampled]] = True
     rows.drop_first((left_out, Reason.NOT_SAMPLED))
@@ -163,13 +164,13 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
 
 
 def _beyond_caps(keys: pa.Table, rules: ResolutionRules) -> list[tuple[npt.NDArray[np.bool_], Reason]]:
-    is_user = mask(pc.equal(keys["subject_kind"], SubjectKind.USER.value))
+    is_user = mask(pc.equal(keys["subject_kind"], pa.scalar(SubjectKind.USER.value)))
     is_capped = ~mask(is_import(keys["source"]))
     of_user = rank_by_pair_id(keys, ["is_accepted", "subject"], is_user) >= rules.per_user_cap
     shares_cap = ~is_user & is_capped
     of_crowd = rank_by_pair_id(keys, ["is_accepted", "source"], shares_cap) >= rules.anonymous_cap_per_source
     is_pair = ~mask(keys["is_accepted"])
-    from_people = is_capped & ~mask(pc.equal(keys["source"], REVIEWER_SOURCE))
+    from_people = is_capped & ~mask(pc.equal(keys["source"], pa.scalar(REVIEWER_SOURCE)))
     return [
         (is_user & of_user, Reason.USER_CAP),
         (beyond_share(keys, "subject", is_user, rules.per_user_ratio, _LEAST_OF_USER), Reason.USER_CAP),
@@ -202,12 +203,12 @@ class _Remaining:
             self.numbers = self.numbers[staying]
 
 
-def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> pa.Array:
+def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> Array:
     """How many distinct subjects sent a row of each row's cluster, on whatever day."""
     counts = np.ones(len(keys), dtype=np.int64)
     several = np.isin(keys["cluster"].to_numpy(), keys["cluster"].to_numpy()[repeated])
     rows = np.flatnonzero(several | mask(pc.is_valid(keys["supporters"])))
-    few = keys.select(["cluster", "subject", "supporters"]).take(pa.array(rows)).to_pylist()
+    few = keys.select(["cluster", "subject", "supporters"]).take(rows).to_pylist()
     people: dict[int, set[str]] = {}
     for row in few:
         said = people.setdefault(row["cluster"], set())
@@ -217,21 +218,21 @@ def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> pa.Array:
     return pa.array(counts)
 
 
-def _held_out(subjects: pa.ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
-    codes = pc.dictionary_encode(subjects.combine_chunks())
-    is_out = _fractions("holdout", codes.dictionary.to_pylist()) < share
+def _held_out(subjects: ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
+    codes = subjects.combine_chunks().dictionary_encode()
+    is_out = _fractions("holdout", values_of(codes.dictionary)) < share
     chosen: npt.NDArray[np.bool_] = is_out[codes.indices.to_numpy()]
     return chosen
 
 
 def _sampled(
-    prediction_ids: pa.ChunkedArray, train_pairs: int, rules: ResolutionRules
+    prediction_ids: ChunkedArray, train_pairs: int, rules: ResolutionRules
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     """Which accepted outputs join the training, and with which probability each of them could have.
 
     The lowest hashes win: all below `accepted_share`, or as many as `accepted_min_ratio` asks for, if that is more.
     """
-    fractions = _fractions("accepted", prediction_ids.to_pylist())
+    fractions = _fractions("accepted", values_of(prediction_ids))
     by_share = fractions < rules.accepted_share
     wanted = math.ceil(rules.accepted_min_ratio * train_pairs)
     if wanted <= by_share.sum():
@@ -260,7 +261,7 @@ def _copied(
     selected = np.zeros(len(gold), dtype=bool)
     selected[rows.numbers[members]] = True
     chosen = gold.filter(pa.array(selected))
-    added = (
+    added: tuple[Column, ...] = (
         pa.array(probability[members]),
         admitted_as(chosen["example_kind"], chosen["held_reason"]),
         rows.keys["support_users"].filter(pa.array(members)),

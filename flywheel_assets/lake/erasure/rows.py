@@ -51,7 +51,7 @@ def read_rows(lake: Lake, spec: TableSpec, traces: Traces) -> pa.Table:
     with lake.connect() as connection:
         traces.register(connection)
         lake.register(connection, spec, None, view="whole")
-        return connection.sql(f"SELECT * FROM whole WHERE {traces.condition(spec)}").to_arrow_table()
+        return connection.sql(f"SELECT * FROM whole WHERE {traces.condition(spec)}").to_arrow_table()  # type: ignore[no-any-return]
 
 
 def total(found: dict[Partition, Found]) -> int:
