@@ -43,6 +43,7 @@ check: install  ## lint, format, types, architecture contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
 	$(BIN)/dagster definitions validate --workspace workspace.yaml
 
 format: install  ## rewrite the code in the project's format
