@@ -44,6 +44,7 @@ check: install  ## lint, format, types, architecture contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vermin --target=3.9- --no-tips --violations clients/python/flywheel_client
+	$(BIN)/deptry .
 	$(BIN)/dagster definitions validate --workspace workspace.yaml
 
 format: install  ## rewrite the code in the project's format

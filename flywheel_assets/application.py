@@ -16,7 +16,6 @@ from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.errors import SettingsError
 from flywheel_assets.lake.daily.mine_days import mining_lookback_days
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
@@ -32,6 +31,7 @@ from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets.models.boosting import ClassifierRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.promotion.text_limits import PromotionLimits
+from flywheel_assets.ranges import Checked, Count, CountOrZero, NotNegative, Positive
 from flywheel_assets.training.recipes import AdapterRecipe
 
 # It names folders, Iceberg namespaces, MLflow models and URL paths.
@@ -43,12 +43,12 @@ _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retries:
+class Retries(Checked):
     """How often a version whose run failed transiently is run again."""
 
-    max_transient_attempts: int = 4
+    max_transient_attempts: Count = 4
     """A version whose run failed transiently is run again until this many attempts failed in a row."""
-    retry_backoff_s: float = 60.0
+    retry_backoff_s: NotNegative = 60.0
     """Pause before the second attempt; it doubles with every further one."""
 
 
@@ -56,9 +56,9 @@ class Retries:
 class Trigger(Retries):
     """When a new gold version of preference pairs is cut and trained: both thresholds must be reached."""
 
-    min_new_pairs: int = 5_000
+    min_new_pairs: CountOrZero = 5_000
     """Training pairs that the last successfully trained version did not hold."""
-    min_new_partitions: int = 1
+    min_new_partitions: CountOrZero = 1
     """Closed gold days that it did not cover."""
 
 
@@ -66,38 +66,38 @@ class Trigger(Retries):
 class ExampleTrigger(Retries):
     """When a new gold version of hard examples is cut and trained: for the first of these reasons that holds."""
 
-    min_new_positives: int = 100
+    min_new_positives: CountOrZero = 100
     """New matured positives, together with …"""
-    min_new_hard_examples: int = 200
+    min_new_hard_examples: CountOrZero = 200
     """… new discrepancies that the last successfully trained version did not hold."""
-    min_calibration_ratio: float = 0.8
+    min_calibration_ratio: NotNegative = 0.8
     """Σp / Σy of the served scores below this …"""
-    max_calibration_ratio: float = 1.25
+    max_calibration_ratio: NotNegative = 1.25
     """… or above this is a reason of its own, …"""
-    calibration_days: int = 28
+    calibration_days: Count = 28
     """… measured on this many matured days, …"""
-    min_calibration_positives: int = 100
+    min_calibration_positives: CountOrZero = 100
     """… with at least so many positives among them."""
-    max_age_days: int | None = 90
+    max_age_days: Count | None = 90
     """Days by which a training now would reach beyond the last one; None: age is no reason."""
-    maintenance_pause_days: int = 7
+    maintenance_pause_days: CountOrZero = 7
     """So far beyond the last training must another one reach for calibration or age: a challenger that was not promoted
     would otherwise be followed by a nearly equal one every day."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromotionHook:
+class PromotionHook(Checked):
     """What tells the serving side about a new champion; it runs after the alias has moved."""
 
     command: tuple[str, ...] = ()
     """Run without a shell; the event is its standard input, as JSON."""
     webhook: str | None = None
     """URL that gets the event as a JSON POST, for instance a bridge to vLLM's /v1/load_lora_adapter."""
-    timeout_s: float = 60.0
+    timeout_s: Positive = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlywheelApplication(ABC):
+class FlywheelApplication(Checked, ABC):
     """What both kinds of flywheel know about the deployed model they improve."""
 
     name: str
@@ -143,20 +143,20 @@ class FlywheelApplication(ABC):
             self.tables.gold.name: self.gold_lookback_days,
         }
 
-    def __post_init__(self) -> None:
+    def _check_together(self) -> None:
         if not APPLICATION_NAME.match(self.name):
-            raise SettingsError(f"application name {self.name!r} must match {APPLICATION_NAME.pattern}")
+            raise self.wrong("name", self.name, f"a name that matches {APPLICATION_NAME.pattern}")
         for owner in self.owners:
             if not _OWNER.match(owner):
-                raise SettingsError(
-                    f"owner {owner!r} of application {self.name} is neither an e-mail address nor a team; "
-                    'write owners=("team:payments", "ada@example.com")'
+                raise self.wrong(
+                    "owners", owner, 'an e-mail address or a team, as in ("team:payments", "ada@example.com")'
                 )
         for key, value in self.tags.items():
             if not (_TAG_KEY.match(key) and _TAG_VALUE.match(value)):
-                raise SettingsError(
-                    f"tag {key!r}: {value!r} of application {self.name} has other characters than letters, digits, "
-                    "'_', '-' and '.', or more than 63 of them; write tags={\"domain\": \"payments\"}"
+                raise self.wrong(
+                    "tags",
+                    {key: value},
+                    "at most 63 letters, digits, '_', '-' and '.' each, as in {'domain': 'payments'}",
                 )
 
 
@@ -201,11 +201,11 @@ class ClassificationApplication(FlywheelApplication):
     contract: ScoreContract
     """Features, label words and field names of its events."""
     mining: MiningRules = field(default_factory=MiningRules)
-    evaluation_weeks: int = 2
+    evaluation_weeks: Count = 2
     """Matured weeks after the training rows on which champion and challenger meet."""
     threshold: float | None = 0.5
     """Score from which the application alerts or blocks; None: it acts on no threshold."""
-    cards_per_day: int = 100
+    cards_per_day: Count = 100
     """Entities that people can look at per day: k of the precision at k."""
     trigger: ExampleTrigger = field(default_factory=ExampleTrigger)
     recipe: ClassifierRecipe = field(default_factory=ClassifierRecipe)

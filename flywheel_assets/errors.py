@@ -2,7 +2,7 @@
 
 FlywheelError
 ├── PermanentError                 the same input will fail again: fix something first
-│   ├── SettingsError              a setting is missing, unreadable or contradicts another
+│   ├── SettingsError              a setting is missing, unreadable, out of its range or contradicts another
 │   ├── UnknownNameError           a name that nobody knows; lists the known ones
 │   ├── InvalidRuleError           a decision that cannot be meant: no condition, or days in the wrong order
 │   ├── InvalidEventError          an event that capture must refuse
@@ -48,7 +48,7 @@ class PermanentError(FlywheelError):
 
 
 class SettingsError(PermanentError):
-    """A setting is missing, unreadable or contradicts another one."""
+    """A setting is missing, unreadable, out of its range or contradicts another one (see `ranges`)."""
 
 
 class S3RefusedError(SettingsError):

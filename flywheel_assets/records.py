@@ -179,11 +179,11 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> "pa.Field[Any]":
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 
 
-def description_of(field: pa.Field) -> str:
+def description_of(field: "pa.Field[Any]") -> str:
     """The sentence a schema gives to one of its columns."""
     return bytes((field.metadata or {}).get(b"description", b"")).decode()
 

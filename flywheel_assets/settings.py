@@ -4,8 +4,10 @@ import os
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flywheel_assets.errors import SettingsError
 
 
 class Settings(BaseSettings):
@@ -130,8 +132,20 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The process's settings, read once."""
-    return Settings()
+    """Read the process's settings, once.
+
+    Raises:
+        SettingsError: some are unreadable or out of their range; names all of them, never what they hold.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        # Not the values: a setting may hold a password. For the same reason pydantic's error is not its cause.
+        wrong = [
+            f"FLYWHEEL_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}"
+            for each in error.errors(include_input=False, include_url=False)
+        ]
+    raise SettingsError(f"{'; '.join(wrong)}. Correct the environment or .env.")
 
 
 def subprocess_environment(**extra: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
@@ -109,12 +108,8 @@ def doctor() -> None:
 def _findings() -> list[Finding]:
     try:
         return [*_applications(), *examine(settings())]
-    except ValidationError as error:
-        # Not the values: a setting may hold a password.
-        return [
-            Finding("settings", Verdict.BROKEN, f"FLYWHEEL_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}")
-            for each in error.errors(include_input=False, include_url=False)
-        ]
+    except SettingsError as error:
+        return [Finding("settings", Verdict.BROKEN, str(error))]
 
 
 def _applications() -> list[Finding]:

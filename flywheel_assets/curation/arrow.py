@@ -1,21 +1,37 @@
-"""Columns of Arrow as arrays of NumPy, for what is done to a whole column at once."""
+"""Columns of Arrow: their types, and their bytes and truth values as arrays of NumPy."""
+
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    # Generic in pyarrow-stubs only. The element's type is that of a schema, which no checker sees.
+    Array: TypeAlias = pa.Array[Any]
+    ChunkedArray: TypeAlias = pa.ChunkedArray[Any]
+else:
+    Array, ChunkedArray = pa.Array, pa.ChunkedArray
+
+Column: TypeAlias = Array | ChunkedArray
+"""A column of a table, in one piece or in several."""
 
 
-def bytes_of(texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+def values_of(column: Column) -> list[Any]:
+    """Return a column as Python values, None where one is null; which of them may be null is the schema's to say."""
+    return column.to_pylist()
+
+
+def bytes_of(texts: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
     """(offsets, UTF-8 bytes): row r is `bytes[offsets[r]:offsets[r + 1]]`; a null has no bytes. Nothing is copied."""
     _, offset_buffer, data = texts.buffers()
     if data is None or len(texts) == 0:
         return np.zeros(len(texts) + 1, np.int64), np.zeros(0, np.uint8)
-    offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
-    return offsets - offsets[0], np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
+    offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)  # type: ignore[call-overload]
+    return offsets - offsets[0], np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]  # type: ignore[call-overload]
 
 
-def mask(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    """A column of booleans as an array of its own that may be written to; null is false."""
-    found: npt.NDArray[np.bool_] = np.array(pc.fill_null(values, False), dtype=bool)
+def mask(values: Column) -> npt.NDArray[np.bool_]:
+    """Give a column of booleans as an array of its own that may be written to; null is false."""
+    found: npt.NDArray[np.bool_] = np.array(values.fill_null(pa.scalar(False)), dtype=bool)
     return found

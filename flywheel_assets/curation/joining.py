@@ -20,8 +20,10 @@ from datetime import date, timedelta
 import duckdb
 import pyarrow as pa
 
+from flywheel_assets.ranges import Checked, CountOrZero
+
 MATCHES = pa.schema(
-    [
+    [  # type: ignore[arg-type]
         ("completed_date", pa.date32()),
         ("feedback_event_id", pa.string()),
         ("feedback_date", pa.date32()),
@@ -29,16 +31,16 @@ MATCHES = pa.schema(
         ("prediction_date", pa.date32()),
     ]
 )
-EXPIRIES = pa.schema([("day", pa.date32()), ("feedback_event_id", pa.string()), ("feedback_date", pa.date32())])
+EXPIRIES = pa.schema([("day", pa.date32()), ("feedback_event_id", pa.string()), ("feedback_date", pa.date32())])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class JoinWindow:
+class JoinWindow(Checked):
     """How far apart a prediction and its feedback may be received, and how late a retry may come."""
 
-    join_days: int = 30
+    join_days: CountOrZero = 30
     """w: a label or an edit may arrive this many days after its prediction, or before it."""
-    dedupe_days: int = 7
+    dedupe_days: CountOrZero = 7
     """k: a retry of an event is recognised for this many days beyond the join window."""
 
     @property

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.evaluation.canary import Canary
 from flywheel_assets.evaluation.requests import Scored, Scores, Stratum
 from flywheel_assets.lake.versions.exports import ExportedRow
@@ -29,7 +30,7 @@ from flywheel_assets.measures.texts import (
 from flywheel_assets.promotion.text_limits import Evidence
 
 SCORED_ROWS = pa.schema(
-    [
+    [  # type: ignore[arg-type]
         ("pair_id", pa.string()),
         ("subject", pa.string()),
         ("similarity", pa.float64()),
@@ -129,7 +130,7 @@ def evidence(
     gain = _column(before, "ned") - _column(challenger, "ned")
     return Evidence(
         incumbent=incumbent.value,
-        ned_gain=clustered_bootstrap(gain, challenger["subject"].to_pylist(), draws=bootstrap_draws),
+        ned_gain=clustered_bootstrap(gain, values_of(challenger["subject"]), draws=bootstrap_draws),
         chosen_fallen=_mean(_fallen(challenger, before, fall_tolerance_nats)),
         missing_end=_missing_end(tables[Scored.CHALLENGER]),
         incumbent_missing_end=_missing_end(tables[incumbent]),
@@ -180,7 +181,7 @@ def _missing_end(table: pa.Table) -> float | None:
 
 
 def _of(table: pa.Table, stratum: Stratum) -> pa.Table:
-    return table.filter(pc.equal(table["stratum"], stratum.value))
+    return table.filter(pc.equal(table["stratum"], pa.scalar(stratum.value)))
 
 
 def _column(table: pa.Table, name: str) -> Floats:

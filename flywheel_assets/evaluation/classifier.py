@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.labels.score_contract import features_of
 from flywheel_assets.evaluation.classifier_requests import (
     CHALLENGER,
@@ -67,7 +68,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     weights = rows["sample_weight"].to_numpy()
     labels = rows["is_positive"].to_numpy(zero_copy_only=False)
     weeks = _week_names(rows, manifest)
-    entities = rows["subject"].to_pylist()
+    entities = values_of(rows["subject"])
     has_segments = rows["segment"].null_count < rows.num_rows
     segments = ["none" if segment is None else segment for segment in rows["segment"].to_pylist()]
     name = "champion" if champion_dir else "deployed model"
@@ -120,12 +121,12 @@ def _model_scores(
     segments: Sequence[str] | None,
 ) -> ModelScores:
     weights = rows["sample_weight"].to_numpy()
-    days = [day.isoformat() for day in rows["prediction_received_date"].to_pylist()]
+    days = [day.isoformat() for day in values_of(rows["prediction_received_date"])]
     return ModelScores(
         overall=score_rows(labels, scores, weights),
         by_week=score_groups(weeks, labels, scores, weights),
         by_segment=score_groups(segments, labels, scores, weights) if segments is not None else {},
-        precision_at_k=precision_at_k(days, rows["subject"].to_pylist(), labels, scores, request.cards_per_day),
+        precision_at_k=precision_at_k(days, values_of(rows["subject"]), labels, scores, request.cards_per_day),
         alerts=None if request.threshold is None else alerts(scores, request.threshold, weights),
         curve=precision_recall_points(labels, scores),
         reliability=reliability_bins(labels, scores),
@@ -135,7 +136,7 @@ def _model_scores(
 def _week_names(rows: pa.Table, manifest: Manifest) -> list[str]:
     """The first day of each row's week."""
     first = date.fromisoformat(str(manifest.details["evaluate_from"]))
-    return [(first + timedelta(days=7 * week)).isoformat() for week in rows["week"].to_pylist()]
+    return [(first + timedelta(days=7 * week)).isoformat() for week in values_of(rows["week"])]
 
 
 main = process_main(ClassifierEvaluationRequest, evaluate_classifier)

@@ -24,7 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.errors import SettingsError
+from flywheel_assets.curation.arrow import Array, ChunkedArray, Column
+from flywheel_assets.ranges import Checked, Count, Positive
 from flywheel_assets.records import is_text
 
 Floats = npt.NDArray[np.float64]
@@ -78,24 +79,17 @@ class FieldDrift:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftLimits:
+class DriftLimits(Checked):
     """How far a field may move before it is named."""
 
-    min_rows: int = 1_000
+    min_rows: Count = 1_000
     """Fewer rows with a value, here or (effectively) in the reference, give no distances: PSI's 95th percentile without
     any drift is .094 at 200 rows and .018 at 1,000."""
-    max_psi: float = 0.1
-    max_wasserstein: float = 0.1
+    max_psi: Positive = 0.1
+    max_wasserstein: Positive = 0.1
     """Standard deviations."""
-    max_missing_change: float = 0.05
+    max_missing_change: Positive = 0.05
     """Absolute change of the share of missing values, in both directions."""
-
-    def __post_init__(self) -> None:
-        if self.min_rows < 1:
-            raise SettingsError(f"DriftLimits.min_rows is {self.min_rows!r}; it must be at least 1")
-        for name in ("max_psi", "max_wasserstein", "max_missing_change"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"DriftLimits.{name} is {getattr(self, name)!r}; it must be above 0")
 
 
 def drift_reference(fields: pa.Table, weights: npt.ArrayLike | None = None) -> DriftReference:
@@ -150,7 +144,7 @@ def breaches(drifts: Mapping[str, FieldDrift], limits: DriftLimits) -> dict[str,
     return found
 
 
-def _field_reference(column: pa.ChunkedArray, weights: Floats) -> FieldReference:
+def _field_reference(column: ChunkedArray, weights: Floats) -> FieldReference:
     total = weights.sum()
     if is_text(column.type):
         codes = _flat(column).cast(pa.string()).dictionary_encode()
@@ -188,7 +182,7 @@ def _field_reference(column: pa.ChunkedArray, weights: Floats) -> FieldReference
     )
 
 
-def _field_drift(before: FieldReference, column: pa.ChunkedArray | pa.Array, enough: int) -> FieldDrift:
+def _field_drift(before: FieldReference, column: Column, enough: int) -> FieldDrift:
     rows = len(column)
     if pa.types.is_null(column.type):
         column = column.cast(pa.float64() if before.categories is None else pa.string())
@@ -201,8 +195,8 @@ def _field_drift(before: FieldReference, column: pa.ChunkedArray | pa.Array, eno
     if before.categories is not None:
         texts = _flat(column).cast(pa.string())
         is_known = texts.is_valid().to_numpy(zero_copy_only=False)
-        bins = pc.index_in(texts.drop_null(), pa.array(before.categories, pa.string()))
-        bins = bins.fill_null(len(before.categories)).to_numpy(zero_copy_only=False)
+        found = pc.index_in(texts.drop_null(), pa.array(before.categories, pa.string()))
+        bins: npt.NDArray[np.int_] = found.fill_null(len(before.categories)).to_numpy(zero_copy_only=False)
     else:
         values, is_known = _numbers(column)
         values = values[is_known]
@@ -265,11 +259,11 @@ def _share(part: float, whole: float) -> float:
     return float(max(0.0, part) / whole) if whole else 0.0
 
 
-def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+def _flat(column: Column) -> Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _numbers(column: pa.ChunkedArray | pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _numbers(column: Column) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Values as doubles and where they are known; null, NaN and infinity are missing."""
     numbers: Floats = _flat(column).cast(pa.float64()).to_numpy(zero_copy_only=False)
     return numbers, np.isfinite(numbers)

@@ -16,20 +16,22 @@ Defaults that differ from LightGBM's, and why:
   sample weights give.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Ge
 
-from flywheel_assets.errors import SettingsError, TrainingError
+from flywheel_assets.curation.arrow import values_of
+from flywheel_assets.errors import TrainingError
+from flywheel_assets.ranges import Checked, Count, NotNegative, PositiveShare
 from flywheel_assets.records import is_text
 
 if TYPE_CHECKING:
@@ -46,37 +48,25 @@ _FEATURE_NAME = re.compile(r'[^\s",:\[\]{}]+')
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierRecipe:
+class ClassifierRecipe(Checked):
     """Everything that decides a classifier besides its rows."""
 
-    trees: int = 120
+    trees: Count = 120
     """Boosting rounds; there is no early stopping, which would need rows that are better trained on."""
-    leaves: int = 15
+    leaves: Annotated[int, Ge(2)] = 15
     """Most leaves of one tree."""
-    learning_rate: float = 0.08
+    learning_rate: PositiveShare = 0.08
     """Factor on each tree's answer."""
-    min_leaf_hessian: float = 5.0
+    min_leaf_hessian: NotNegative = 5.0
     """Least Σ weight · p (1 − p) in a leaf: about so many rows' worth of doubt."""
-    max_bins: int = 4095
+    max_bins: Annotated[int, Ge(2)] = 4095
     """Most distinct values that a feature is rounded to."""
-    l2: float = 0.0
+    l2: NotNegative = 0.0
     """Ridge penalty on the leaves' values."""
     seed: int = 0
     """Of the few ties that LightGBM breaks at random."""
-    threads: int = 1
+    threads: Count = 1
     """In the recipe because sums in another order give another model."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("trees", 1), ("leaves", 2), ("max_bins", 2), ("threads", 1)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"ClassifierRecipe.{name} is {getattr(self, name)!r}; it must be at least {least}")
-        if not 0 < self.learning_rate <= 1:
-            raise SettingsError(f"ClassifierRecipe.learning_rate is {self.learning_rate!r}; it must lie in (0, 1]")
-        for name in ("min_leaf_hessian", "l2"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise SettingsError(
-                    f"ClassifierRecipe.{name} is {getattr(self, name)!r}; it must be a number from 0 on"
-                )
 
     def parameters(self) -> dict[str, Any]:
         """As LightGBM names them."""
@@ -122,8 +112,8 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
                     'any of " , : [ ] { }'
                 )
             if is_text(field.type):
-                found = pc.unique(features[field.name].combine_chunks().cast(pa.string())).drop_null().to_pylist()
-                categories[field.name] = tuple(sorted(found))
+                texts = features[field.name].combine_chunks().cast(pa.string())
+                categories[field.name] = tuple(sorted(values_of(pc.unique(texts).drop_null())))
             elif not _is_number(field.type):
                 raise TrainingError(
                     f"feature {field.name!r} has type {field.type}; valid are numbers, booleans and texts: derive one "
@@ -160,10 +150,10 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class TrainedClassifier:
+class TrainedClassifier:  # type: ignore[no-any-unimported]
     """A booster and how it reads features."""
 
-    booster: "lightgbm.Booster"
+    booster: "lightgbm.Booster"  # type: ignore[no-any-unimported]
     encoding: FeatureEncoding
 
     def predict(self, features: pa.Table) -> Floats:

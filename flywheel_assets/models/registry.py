@@ -59,7 +59,7 @@ class ModelRegistry:
     """Held while an alias moves, since MLflow has no compare-and-swap: every machine that promotes must see it."""
 
     @cached_property
-    def _client(self) -> "MlflowClient":
+    def _client(self) -> "MlflowClient":  # type: ignore[no-any-unimported]
         import logging
 
         from mlflow import MlflowClient

@@ -10,14 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge
 
-from flywheel_assets.errors import SettingsError
 from flywheel_assets.measures.classifiers import alerts, average_precision_gain, score_groups, score_rows
 from flywheel_assets.measures.texts import Interval
 from flywheel_assets.promotion.text_limits import Check, Decision, concluded, or_nan
+from flywheel_assets.ranges import Checked, CountOrZero, NotNegative, Share
 
 
 class StatedReason(StrEnum):
@@ -34,37 +36,27 @@ MAINTENANCE = frozenset({StatedReason.CALIBRATION, StatedReason.DRIFT, StatedRea
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierLimits:
+class ClassifierLimits(Checked):
     """What a challenger must show; AP is average precision, in [0, 1]."""
 
-    min_weeks: int = 2
+    min_weeks: CountOrZero = 2
     """Matured weeks of evaluation rows after the training data."""
-    min_positives: int = 200
+    min_positives: CountOrZero = 200
     """Below about 200 positives Σy alone is uncertain by 7 %, and chance decides the calibration check."""
-    min_ap_gain: float = 0.0
+    min_ap_gain: NotNegative = 0.0
     """The lower bound of ΔAP must exceed this, unless the stated reason is maintenance."""
-    non_inferiority_margin: float = 0.01
+    non_inferiority_margin: NotNegative = 0.01
     """For maintenance the lower bound of ΔAP may be this far below 0."""
-    min_calibration_ratio: float = 0.9
+    min_calibration_ratio: Share = 0.9
     """Σp / Σy of the challenger, at least."""
-    max_calibration_ratio: float = 1.1
+    max_calibration_ratio: Annotated[float, Ge(1)] = 1.1
     """Σp / Σy of the challenger, at most."""
-    max_alert_change: float = 0.25
+    max_alert_change: NotNegative = 0.25
     """By which share alerts at the live threshold may grow or shrink: people have to look at them."""
-    max_segment_ap_drop: float = 0.05
+    max_segment_ap_drop: NotNegative = 0.05
     """By how much AP may fall in any segment that is large enough to tell."""
-    min_segment_positives: int = 50
+    min_segment_positives: CountOrZero = 50
     """Segments with fewer positives are shown but decide nothing."""
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 <= value < math.inf:
-                raise SettingsError(f"ClassifierLimits.{name} is {value!r}; it must be a number from 0 on")
-        if not self.min_calibration_ratio <= 1 <= self.max_calibration_ratio:
-            raise SettingsError(
-                f"ClassifierLimits: calibration ratios from {self.min_calibration_ratio!r} to "
-                f"{self.max_calibration_ratio!r} do not hold 1, the ratio of a calibrated model"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,35 +9,30 @@ them, and for an untrained model, which is why it is not looked at.
 import math
 from dataclasses import dataclass
 
-from flywheel_assets.errors import SettingsError
 from flywheel_assets.measures.texts import Interval
+from flywheel_assets.ranges import Checked, CountOrZero, NotNegative, Share
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromotionLimits:
+class PromotionLimits(Checked):
     """What a challenger must show; all distances are NED (normalized edit distance, 0 = the user's own text)."""
 
-    min_subjects: int = 20
+    min_subjects: CountOrZero = 20
     """Held-out subjects (people, where they are known) behind the primary rows; fewer are not enough evidence."""
-    min_ned_gain: float = 0.0
+    min_ned_gain: NotNegative = 0.0
     """The lower bound of (incumbent NED − challenger NED) on primary rows must exceed this."""
-    max_missing_end_increase: float = 0.02
+    max_missing_end_increase: NotNegative = 0.02
     """Share of generations that never end, over the incumbent's share."""
-    max_chosen_fallen: float = 0.15
+    max_chosen_fallen: Share = 0.15
     """Share of primary rows whose chosen text is less likely than under the incumbent."""
-    max_regression_ned_increase: float = 0.02
+    max_regression_ned_increase: NotNegative = 0.02
     """Mean NED on accepted, unedited outputs, over the incumbent's."""
-    max_older_ned_increase: float = 0.02
+    max_older_ned_increase: NotNegative = 0.02
     """Mean NED on held-out rows that the champion's version already held, over the incumbent's."""
-    max_sft_ned_advantage: float = 0.02
+    max_sft_ned_advantage: NotNegative = 0.02
     """How much better (mean NED) the SFT baseline may be on primary rows."""
-    max_canary_ratio: float = 0.02
+    max_canary_ratio: NotNegative = 0.02
     """Share of generations with repeated phrases that are new and stand in one user's training texts only."""
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 <= value < math.inf or (name == "max_chosen_fallen" and value > 1):
-                raise SettingsError(f"PromotionLimits.{name} is {value!r}; it must be a number from 0 on (a share ≤ 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

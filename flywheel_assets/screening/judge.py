@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
-from flywheel_assets.errors import SettingsError
+from flywheel_assets.ranges import Checked, Count, CountOrZero, Name, Positive
 from flywheel_assets.records import Reason
 from flywheel_assets.screening._verdict_cache import Answer, VerdictCache
 
@@ -88,12 +88,12 @@ class _UnansweredError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeCheck:
+class JudgeCheck(Checked):
     """Asks a judge about every row that no other check objects to (`Policy.outside`)."""
 
     url: str
     """The endpoint's base, for instance http://127.0.0.1:8000/v1."""
-    model: str
+    model: Name
     """As the endpoint calls it; name a pinned version, because it is part of the policy's version."""
     cache: Path
     """SQLite file of the answers; keep it, curation is a function of it."""
@@ -103,33 +103,32 @@ class JudgeCheck:
     """Holds the bearer token, read when the judge is asked."""
     style: JudgeStyle = JudgeStyle.RUBRIC
     rubric: str = RUBRIC % ", ".join(Hazard)
-    rows_per_request: int = 8
-    longest_characters: int = 24_000
+    rows_per_request: Count = 8
+    longest_characters: Count = 24_000
     """Of one row; a longer one is not sent and waits."""
-    requests_per_day: int = 5_000
+    requests_per_day: CountOrZero = 5_000
     """Budget, by UTC day of asking, retries included."""
-    timeout_s: float = 60.0
+    timeout_s: Positive = 60.0
     """Of one request from its beginning to its last byte."""
-    attempts: int = 3
-    concurrent_requests: int = 4
-    give_up_after: int = 3
+    attempts: Count = 3
+    concurrent_requests: Count = 4
+    give_up_after: Count = 3
     """Requests in a row that failed, retries included, after which the rest of a batch is not tried."""
-    name: str = "judge"
+    name: Name = "judge"
     transport: httpx.BaseTransport | None = field(default=None, repr=False, compare=False)
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
     today: Callable[[], date] = field(default=lambda: datetime.now(UTC).date(), repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def _check_together(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError(f"judge url {self.url!r} is no http(s) URL with a host")
+            raise self.wrong("url", self.url, "an http(s) URL with a host")
         if parts.hostname not in self.allowed_hosts:
-            raise SettingsError(
-                f"judge host {parts.hostname!r} is not allowed; allowed: {', '.join(sorted(self.allowed_hosts))}. "
-                "User text goes there: add it to allowed_hosts if that is meant."
-            )
+            hosts = ", ".join(sorted(self.allowed_hosts))
+            valid = f"a host that is allowed: {hosts}. User text goes there: add it to allowed_hosts if that is meant"
+            raise self.wrong("url", self.url, valid)
         if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-            raise SettingsError(f"judge url {self.url!r} would send user text unencrypted; use https")
+            raise self.wrong("url", self.url, "https: it would send user text unencrypted")
 
     @property
     def version(self) -> str:

@@ -23,9 +23,11 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.models.generation import require_train_extra
+from flywheel_assets.ranges import Checked, Count, Name, Positive, PositiveShare
 from flywheel_assets.records import Reason
 
 
@@ -34,28 +36,27 @@ class ClassifierError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierCheck:
+class ClassifierCheck(Checked):
     """Quarantines texts that a model finds harmful (`Policy.outside`)."""
 
     model: Path
     """Folder with config.json, tokenizer and model.safetensors; nothing is downloaded, no pickle is read."""
     harmful: Mapping[str, str]
     """The model's labels that count, each with the hazard that it stands for."""
-    threshold: float = 0.5
+    threshold: PositiveShare = 0.5
     """Score of a harmful label from which a text waits."""
-    rows_at_once: int = 32
-    timeout_s: float = 120.0
+    rows_at_once: Count = 32
+    timeout_s: Positive = 120.0
     """Of one batch; the first one includes loading the model."""
-    name: str = "classifier"
+    name: Name = "classifier"
     _running: list["_Process"] = field(default_factory=list, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def _check_together(self) -> None:
         unknown = sorted(set(self.harmful.values()) - set(Hazard))
         if unknown or not self.harmful:
-            raise ValueError(f"harmful labels stand for {unknown or 'nothing'}; valid: {', '.join(Hazard)}")
-        if not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold is {self.threshold}; need more than 0, at most 1")
+            valid = f"harmful labels that stand for any of {', '.join(Hazard)}, not for {unknown or 'nothing'}"
+            raise self.wrong("harmful", dict(self.harmful), valid)
 
     @property
     def version(self) -> str:
@@ -65,7 +66,7 @@ class ClassifierCheck:
 
     def judge(self, texts: pa.Table) -> Judgement:
         """Score every chosen text, whole: the highest score of any part of it counts."""
-        chosen = texts["chosen"].to_pylist()
+        chosen = values_of(texts["chosen"])
         passed = np.zeros(len(chosen), dtype=bool)
         verdicts: dict[int, Verdict] = {}
         broken: str | None = None

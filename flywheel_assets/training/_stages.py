@@ -140,7 +140,7 @@ def _finished(folder: Path) -> StageReport | None:
 def _preference_trainer_class() -> Any:
     from trl import DPOTrainer
 
-    class _EncodedPreferenceTrainer(DPOTrainer):  # type: ignore[misc]
+    class _EncodedPreferenceTrainer(DPOTrainer):  # type: ignore[misc, no-any-unimported]
         """DPOTrainer on rows that are token ids with reference log probabilities already.
 
         TRL would encode the texts again in its own way (prompt and completion together) and keep the reference's values
@@ -159,7 +159,7 @@ def _preference_trainer_class() -> Any:
 def _completion_marker() -> Any:
     from transformers import TrainerCallback
 
-    class _CompletionMarker(TrainerCallback):  # type: ignore[misc]
+    class _CompletionMarker(TrainerCallback):  # type: ignore[misc, no-any-unimported]
         """Marks a checkpoint when all of its files are written: a kill in the middle leaves one without the mark."""
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -243,8 +243,8 @@ def _deltas(model: SwitchableModel, pairs: Sequence[Example], recipe: AdapterRec
     return pa.table(
         {
             "pair_id": [pair.pair_id for pair in recorded],
-            "delta_chosen": change[: len(recorded)],
-            "delta_rejected": change[len(recorded) :],
+            "delta_chosen": change[: len(recorded)],  # type: ignore[dict-item]
+            "delta_rejected": change[len(recorded) :],  # type: ignore[dict-item]
         }
     )
 

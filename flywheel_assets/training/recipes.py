@@ -16,82 +16,65 @@ Defaults that differ from TRL's, and why:
 from dataclasses import dataclass
 from typing import Literal
 
-from flywheel_assets.errors import SettingsError
+from flywheel_assets.ranges import Checked, Count, CountOrZero, NotNegative, Positive, ShareBelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterRecipe:
+class AdapterRecipe(Checked):
     """Everything that decides an adapter besides its data and its base model."""
 
-    lora_rank: int = 16
+    lora_rank: Count = 16
     """Rank r of the adapter; vLLM serves it only up to its own maximum."""
-    lora_alpha: int = 32
+    lora_alpha: Count = 32
     """Scale of the adapter's output is alpha / rank."""
     lora_targets: str | tuple[str, ...] = "all-linear"
     """Modules that get an adapter; never lm_head, which TRL refuses."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Rows of one optimiser step, before `accumulation_steps`."""
-    accumulation_steps: int = 1
+    accumulation_steps: Count = 1
     """Batches summed into one optimiser step, where memory does not hold a larger batch."""
-    max_length: int = 1024
+    max_length: Count = 1024
     """Tokens of prompt and completion: longer prompts are dropped, longer completions cut; both are counted."""
-    sft_epochs: float = 3.0
+    sft_epochs: Positive = 3.0
     """Passes of the first stage over chosen and accepted outputs."""
-    sft_learning_rate: float = 2e-4
+    sft_learning_rate: Positive = 2e-4
     """Peak rate of the first stage, linear decay; 2e-3 suits models below ten million parameters."""
-    preference_epochs: float = 1.0
+    preference_epochs: NotNegative = 1.0
     """Passes of the second stage over the pairs; 0 leaves it out."""
-    preference_learning_rate: float = 5e-5
+    preference_learning_rate: Positive = 5e-5
     """Peak rate of the second stage, linear decay; 5e-4 suits models below ten million parameters."""
     loss_types: tuple[str, ...] = ("apo_zero", "sft")
     """TRL's losses of the second stage, summed."""
     loss_weights: tuple[float, ...] = (0.2, 1.0)
     """One weight for each loss."""
-    beta: float = 0.1
+    beta: Positive = 0.1
     """Strength of the pull towards the frozen SFT adapter."""
-    warmup_ratio: float = 0.1
+    warmup_ratio: ShareBelowOne = 0.1
     """Share of each stage's steps in which its rate rises."""
-    selection_share: float = 0.08
+    selection_share: ShareBelowOne = 0.08
     """Share of the training subjects kept out of training, to choose between the stages; 0 always takes the second."""
-    selection_min_rows: int = 10
+    selection_min_rows: CountOrZero = 10
     """With fewer pairs to keep back nothing could be compared: all are trained on, and the second stage is left out."""
-    selection_margin: float = 0.01
+    selection_margin: NotNegative = 0.01
     """The second stage is inferior where its mean NED or missing ends exceed the SFT adapter's by more than this."""
-    selection_max_accepted_fallen: float = 0.02
+    selection_max_accepted_fallen: NotNegative = 0.02
     """It is also inferior where more than this share of the accepted outputs became less likely than under SFT."""
-    max_selection_rows: int = 500
+    max_selection_rows: Count = 500
     """Most pairs, and most accepted outputs, that the stages write for to be compared; the first by hash."""
-    checkpoint_every_steps: int = 100
+    checkpoint_every_steps: Count = 100
     """A killed trainer loses at most so many steps."""
-    max_delta_rows: int = 5_000
+    max_delta_rows: CountOrZero = 5_000
     """Training pairs (the first by hash) whose Δ log p is recorded."""
     gradient_checkpointing: bool = False
     """Trade 15 % of time for memory."""
     device: Literal["auto", "cpu"] = "auto"
     """auto = CUDA with bf16 where available, else the CPU with fp32."""
-    cpu_threads: int = 1
+    cpu_threads: Count = 1
     """Of torch, where it computes on the CPU. In the recipe because sums in another order give other weights; more pay
     only for larger models on idle cores (0.5 M parameters, two busy cores: two threads took 8 × as long)."""
     seed: int = 0
     """Of the adapter's first weights and the order of rows."""
 
-    def __post_init__(self) -> None:
+    def _check_together(self) -> None:
         if not self.loss_types or len(self.loss_types) != len(self.loss_weights):
-            raise SettingsError(
-                f"AdapterRecipe needs one weight for each loss; got loss_types={self.loss_types}, "
-                f"loss_weights={self.loss_weights}"
-            )
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"AdapterRecipe.{name} is {getattr(self, name)!r}; it must be above 0")
-        for name in ("warmup_ratio", "selection_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"AdapterRecipe.{name} is {getattr(self, name)!r}; it must lie in [0, 1)")
-        if self.preference_epochs < 0:
-            raise SettingsError(f"AdapterRecipe.preference_epochs is {self.preference_epochs}; it may not be negative")
-
-
-_POSITIVE = (
-    "lora_rank", "lora_alpha", "batch_size", "accumulation_steps", "max_length", "sft_epochs", "sft_learning_rate",
-    "preference_learning_rate", "beta", "checkpoint_every_steps", "max_selection_rows", "cpu_threads",
-)  # fmt: skip
+            raise self.wrong("loss_weights", self.loss_weights, f"one weight for each loss of {self.loss_types}")

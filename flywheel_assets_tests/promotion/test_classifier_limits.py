@@ -144,7 +144,7 @@ def test_every_limit_can_be_the_one_that_decides(field: "dataclasses.Field[float
     "limits", [{"min_calibration_ratio": 1.05}, {"max_alert_change": math.nan}, {"min_ap_gain": -0.1}]
 )
 def test_limits_that_limit_nothing_are_refused(limits: dict[str, float]) -> None:
-    with pytest.raises(SettingsError):
+    with pytest.raises(SettingsError, match=next(iter(limits))):
         ClassifierLimits(**limits)  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action
+from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import Reason
 from flywheel_assets.screening.local_model import ClassifierCheck
 
@@ -164,5 +165,5 @@ def test_the_version_follows_model_labels_and_threshold(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"harmful": {}}, {"harmful": {"toxic": "rudeness"}}, {"threshold": 0.0}])
 def test_impossible_configurations_are_refused(options: dict[str, object], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"harmful labels|threshold"):
+    with pytest.raises(SettingsError, match=r"harmful labels|threshold"):
         ClassifierCheck(**{"model": tmp_path, "harmful": {"toxic": "hate"}, **options})  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flywheel_assets.curation.sql_literals import double, quoted
-from flywheel_assets.errors import SettingsError
+from flywheel_assets.ranges import Checked, Share
 
 
 class Discrepancy(StrEnum):
@@ -21,37 +21,31 @@ class Discrepancy(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscrepancyRules:
+class DiscrepancyRules(Checked):
     """Limits on the score, which lies in [0, 1]; the band includes both of its ends.
 
     By default the three rules meet, so that no wrong prediction falls between them; how wrong it was is the severity.
     """
 
-    uncertain_low: float = 0.4
+    uncertain_low: Share = 0.4
     """Scores from here on are uncertain."""
-    uncertain_high: float = 0.7
+    uncertain_high: Share = 0.7
     """Scores up to here are uncertain."""
-    confident_miss_below: float = 0.4
+    confident_miss_below: Share = 0.4
     """A positive scored below this is a confident miss."""
-    confident_false_alarm_above: float = 0.7
+    confident_false_alarm_above: Share = 0.7
     """A negative scored above this is a confident false alarm."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.uncertain_low < self.uncertain_high <= 1:
-            raise SettingsError(
-                f"DiscrepancyRules: the uncertain band {self.uncertain_low!r} … {self.uncertain_high!r} is empty; "
-                "need 0 ≤ uncertain_low < uncertain_high ≤ 1"
-            )
-        if not 0 <= self.confident_miss_below <= self.uncertain_low:
-            raise SettingsError(
-                f"DiscrepancyRules.confident_miss_below is {self.confident_miss_below!r}; it must lie in "
-                f"[0, uncertain_low], here {self.uncertain_low!r}: a score in the band is not confident"
-            )
-        if not self.uncertain_high <= self.confident_false_alarm_above <= 1:
-            raise SettingsError(
-                f"DiscrepancyRules.confident_false_alarm_above is {self.confident_false_alarm_above!r}; it must lie in "
-                f"[uncertain_high, 1], here {self.uncertain_high!r}: a score in the band is not confident"
-            )
+    def _check_together(self) -> None:
+        if not self.uncertain_low < self.uncertain_high:
+            valid = f"less than uncertain_high, here {self.uncertain_high!r}: the uncertain band is empty"
+            raise self.wrong("uncertain_low", self.uncertain_low, valid)
+        if not self.confident_miss_below <= self.uncertain_low:
+            valid = f"0 to uncertain_low, here {self.uncertain_low!r}: a score in the band is not confident"
+            raise self.wrong("confident_miss_below", self.confident_miss_below, valid)
+        if not self.uncertain_high <= self.confident_false_alarm_above:
+            valid = f"uncertain_high, here {self.uncertain_high!r}, to 1: a score in the band is not confident"
+            raise self.wrong("confident_false_alarm_above", self.confident_false_alarm_above, valid)
 
 
 def discrepancy_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str = "is_positive") -> str:

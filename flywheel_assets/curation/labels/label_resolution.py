@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.errors import SettingsError
+from flywheel_assets.ranges import Checked
 from flywheel_assets.records import SILENCE, Signal
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelRules:
+class LabelRules(Checked):
     """Whose label outranks whose."""
 
     trusted_tiers: tuple[tuple[str, ...], ...] = (
@@ -27,12 +27,13 @@ class LabelRules:
     )
     """Labeling sources, the most trusted tier first; within a tier they are equals. All others rank below."""
 
-    def __post_init__(self) -> None:
+    def _check_together(self) -> None:
         named = [source for tier in self.trusted_tiers for source in tier]
         if repeated := {source for source in named if named.count(source) > 1}:
-            raise SettingsError(f"LabelRules.trusted_tiers names {', '.join(sorted(repeated))} more than once")
+            valid = f"each source in one tier; {', '.join(sorted(repeated))} is there more than once"
+            raise self.wrong("trusted_tiers", self.trusted_tiers, valid)
         if SILENCE in named:
-            raise SettingsError(f"LabelRules.trusted_tiers names {SILENCE!r}, which is the absence of a source")
+            raise self.wrong("trusted_tiers", self.trusted_tiers, f"no {SILENCE!r}, which is the absence of a source")
 
     def tier_sql(self, source: str = "labeling_source") -> str:
         """The rank of a source as a DuckDB expression of type INTEGER; smaller is more trusted."""

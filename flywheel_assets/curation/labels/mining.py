@@ -20,31 +20,23 @@ from flywheel_assets.curation.labels.sampling import (
 )
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import double, quoted
-from flywheel_assets.errors import SettingsError
+from flywheel_assets.ranges import Checked, Count, Share
 from flywheel_assets.records import SILENCE, Reason, Signal, SubjectKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class MiningRules:
+class MiningRules(Checked):
     """Which labelled and silent predictions become examples, and with which probability."""
 
-    maturity_days: int = 30
+    maturity_days: Count = 30
     """A prediction that nobody has labelled this many days after its receipt is a negative."""
     discrepancies: DiscrepancyRules = field(default_factory=DiscrepancyRules)
     sampling: SamplingRules = field(default_factory=SamplingRules)
     labels: LabelRules = field(default_factory=LabelRules)
-    hold_false_alarms_above: float | None = None
+    hold_false_alarms_above: Share | None = None
     """Negative labels on scores above this wait in quarantine for a reviewer's label; None: they are examples at once.
     With 0.19 % of labels flipped, 79 % of the confident false alarms were wrong labels. Holding all of them back makes
     the model overestimate, so this is for applications whose reviewers keep up."""
-
-    def __post_init__(self) -> None:
-        if self.maturity_days < 1:
-            raise SettingsError(f"MiningRules.maturity_days is {self.maturity_days}; it must be at least 1")
-        if self.hold_false_alarms_above is not None and not 0 <= self.hold_false_alarms_above <= 1:
-            raise SettingsError(
-                f"MiningRules.hold_false_alarms_above is {self.hold_false_alarms_above!r}; it must lie in [0, 1]"
-            )
 
     @property
     def version(self) -> str:

@@ -20,13 +20,13 @@ Three rules keep that true:
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from flywheel_assets.curation.sql_literals import double, quoted
 from flywheel_assets.errors import SettingsError
+from flywheel_assets.ranges import Checked, NotNegative, Positive, PositiveShare
 
 
 class SelectionReason(StrEnum):
@@ -38,55 +38,35 @@ class SelectionReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingRules:
+class SamplingRules(Checked):
     """How likely a labelled row is to be trained on. All factors apply to negatives only."""
 
-    surprise_factor: float = 10.0
+    surprise_factor: NotNegative = 10.0
     """π of a negative is this times its score: all from a score of 0.1 on are kept. 0 samples the floor alone."""
-    floor: float = 0.01
+    floor: PositiveShare = 0.01
     """Smallest π of a day, in (0, 1]; its inverse is the largest weight. 1 keeps every row."""
-    severity_boost: float = 0.0
+    severity_boost: NotNegative = 0.0
     """π is multiplied by 1 + this · severity where the row is a discrepancy."""
     large_amount: float | None = None
     """Amounts from here on, in the application's currency, are multiplied by `large_amount_factor`; None: no lever."""
-    large_amount_factor: float = 1.0
+    large_amount_factor: NotNegative = 1.0
     """For instance 3: rows that are expensive to get wrong are three times as likely to be kept."""
-    segment_rates: Mapping[str, float] = field(default_factory=dict)
+    segment_rates: Mapping[str, NotNegative] = field(default_factory=dict)
     """Factor by segment; a segment that is not named has 1. Below 1 thins out an overrepresented segment."""
-    recency_half_life_days: float | None = None
+    recency_half_life_days: Positive | None = None
     """At resolution π is halved per this many days of age; None: age does not matter."""
-    recency_floor: float = 0.1
+    recency_floor: PositiveShare = 0.1
     """Smallest recency factor, in (0, 1]: bounds the weight of old negatives by 1 / (floor · recency_floor)."""
-    min_allow_propensity: float = 0.05
+    min_allow_propensity: PositiveShare = 0.05
     """Smaller propensities are raised to it: a weight of at most 20 is worth the small bias it costs."""
 
-    def __post_init__(self) -> None:
-        for name in ("surprise_factor", "severity_boost", "large_amount_factor"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise SettingsError(f"SamplingRules.{name} is {getattr(self, name)!r}; it must be a number from 0 on")
-        for name in ("floor", "recency_floor", "min_allow_propensity"):
-            if not 0 < getattr(self, name) <= 1:
-                raise SettingsError(
-                    f"SamplingRules.{name} is {getattr(self, name)!r}; it must lie in (0, 1]: a row that can never be "
-                    "drawn cannot be stood for by any weight"
-                )
-        if self.recency_half_life_days is not None and not 0 < self.recency_half_life_days < math.inf:
-            raise SettingsError(
-                f"SamplingRules.recency_half_life_days is {self.recency_half_life_days!r}; "
-                "it must be a number above 0, or None for no recency"
-            )
-        if self.large_amount is not None and not math.isfinite(self.large_amount):
-            raise SettingsError(f"SamplingRules.large_amount is {self.large_amount!r}; it must be a number, or None")
+    def _check_together(self) -> None:
         if self.large_amount is None and self.large_amount_factor != 1:
-            raise SettingsError(
-                f"SamplingRules.large_amount_factor is {self.large_amount_factor!r} but large_amount is None; "
-                "name the amount from which it applies"
+            raise self.wrong(
+                "large_amount_factor",
+                self.large_amount_factor,
+                "1 while large_amount is None; name the amount from which it applies",
             )
-        for segment, rate in self.segment_rates.items():
-            if not 0 <= rate < math.inf:
-                raise SettingsError(
-                    f"SamplingRules.segment_rates[{segment!r}] is {rate!r}; it must be a number from 0 on"
-                )
 
 
 def draw_sql(salt: str, prediction_id: str = "prediction_id") -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.errors import SettingsError
+from flywheel_assets.ranges import Checked, Name
 
 
 class FeatureType(StrEnum):
@@ -59,23 +59,23 @@ class FieldMapping:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreContract:
+class ScoreContract(Checked):
     """Features, label words and field names of one classification application."""
 
     features: Mapping[str, FeatureType]
     """Every feature the model reads, as logged at the decision. Events may carry more; those are stored, not used."""
-    positive_label: str = "true"
+    positive_label: Name = "true"
     """The label word of the class whose probability the score is; a JSON `true` means it, too, where it is "true"."""
-    negative_label: str = "false"
+    negative_label: Name = "false"
     mapping: FieldMapping = field(default_factory=FieldMapping)
     blocking_actions: frozenset[str] = frozenset({"block"})
     """Actions after which the outcome cannot be seen: silence about such a prediction says nothing."""
 
-    def __post_init__(self) -> None:
+    def _check_together(self) -> None:
         if not self.features:
-            raise SettingsError("ScoreContract.features is empty; declare what the model reads")
+            raise self.wrong("features", self.features, "at least one feature: declare what the model reads")
         if self.positive_label == self.negative_label:
-            raise SettingsError(f"both label words are {self.positive_label!r}; they must differ")
+            raise self.wrong("negative_label", self.negative_label, "another word than positive_label")
 
     def blocked_sql(self, action: str = "action") -> str:
         """Whether an action keeps the outcome from being seen, as a DuckDB expression of type BOOLEAN, never null."""

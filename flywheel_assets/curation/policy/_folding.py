@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import Array, values_of
+
 FOLDING_REVISION = 1
 """Raised by hand whenever a text could fold differently: part of the version of every check that reads folded text."""
 
@@ -57,8 +59,8 @@ _WITHOUT_WIDTH = (
 class FoldedTexts:
     """A folded column beside the column it was made from."""
 
-    original: pa.Array
-    folded: pa.Array
+    original: Array
+    folded: Array
 
     def positions(self, row: int) -> list[int]:
         """For every character of the row's folded text its place in the original, and one place behind the last."""
@@ -67,29 +69,30 @@ class FoldedTexts:
         return [*(place for place, character in enumerate(text) if table[ord(character)] != _HIDDEN), len(text)]
 
 
-def fold(texts: pa.Array) -> FoldedTexts:
+def fold(texts: Array) -> FoldedTexts:
     """Fold a column of strings; nulls become empty texts.
 
     ASCII texts are translated in one go (0.03 s for 19 MB); only the others pass through the table of all code points,
     which takes twenty times as long.
     """
-    texts = pc.fill_null(texts, "")
+    texts = texts.fill_null("")
     _, offset_buffer, data = texts.buffers()
     if data is None or len(texts) == 0:
         return FoldedTexts(texts, texts)
-    offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]  # type: ignore[call-overload]
     content = data.slice(offsets[0], offsets[-1] - offsets[0]).to_pybytes()
     folded = _strings(content.translate(_ascii_table()), offsets - offsets[0])
     if content.isascii():
         return FoldedTexts(texts, folded)
-    foreign = pc.invert(pc.string_is_ascii(texts))
+    foreign = pc.invert(pc.string_is_ascii(texts))  # type: ignore[arg-type]
     return FoldedTexts(texts, pc.replace_with_mask(folded, foreign, _folded_through_table(texts.filter(foreign))))
 
 
-def _folded_through_table(texts: pa.Array) -> pa.Array:
-    content = "".join(texts.to_pylist()).encode("utf-32-le")
+def _folded_through_table(texts: Array) -> Array:
+    content = "".join(values_of(texts)).encode("utf-32-le")
     characters = _table()[np.frombuffer(content, np.uint32)]
-    starts = np.concatenate(([0], np.cumsum(pc.utf8_length(texts).to_numpy())))
+    lengths = pc.utf8_length(texts).to_numpy()  # type: ignore[call-overload]
+    starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
     hidden = np.flatnonzero(characters == _HIDDEN)
     if len(hidden):
         starts = starts - np.searchsorted(hidden, starts)
@@ -97,8 +100,8 @@ def _folded_through_table(texts: pa.Array) -> pa.Array:
     return _strings(characters.tobytes(), starts.astype(np.int32))
 
 
-def _strings(content: bytes, starts: npt.NDArray[np.int32]) -> pa.Array:
-    return pa.StringArray.from_buffers(len(starts) - 1, pa.py_buffer(starts), pa.py_buffer(content))
+def _strings(content: bytes, starts: npt.NDArray[np.int32]) -> Array:
+    return pa.StringArray.from_buffers(len(starts) - 1, pa.py_buffer(starts), pa.py_buffer(content))  # type: ignore[arg-type]
 
 
 @cache

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import Array
 from flywheel_assets.curation.policy._folding import FOLDING_REVISION, FoldedTexts, fold
 from flywheel_assets.curation.policy.patterns import TRAINED_FIELDS, Pattern
 from flywheel_assets.curation.policy.verdicts import SEVERITY, Evidence, Judgement, Verdict
@@ -60,7 +61,7 @@ class PatternCheck:
         folded = fold(column) if self.reads_folded else None
         searched = folded.folded if folded else column
         rows = np.flatnonzero(_matches(searched, "|".join(f"(?:{pattern.prefilter})" for pattern in patterns)))
-        few = searched.take(pa.array(rows))
+        few = searched.take(rows)
         for pattern in patterns if len(rows) else ():
             for number in np.flatnonzero(_matches(few, pattern.prefilter)).tolist():
                 row = int(rows[number])
@@ -96,10 +97,10 @@ def _spans(pattern: Pattern, text: str) -> list[tuple[str, int, int]]:
     return list(islice(accepted, MOST_FINDINGS))
 
 
-def _matches(column: pa.Array, expression: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    mask: np.ndarray[tuple[int], np.dtype[np.bool_]] = pc.fill_null(
-        pc.match_substring_regex(column, expression), False
-    ).to_numpy(zero_copy_only=False)
+def _matches(column: Array, expression: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    mask: np.ndarray[tuple[int], np.dtype[np.bool_]] = (
+        pc.match_substring_regex(column, expression).fill_null(False).to_numpy(zero_copy_only=False)
+    )
     return mask
 
 

@@ -6,14 +6,16 @@ none of that is found.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from flywheel_assets.curation.arrow import Array
 from flywheel_assets.curation.policy.patterns import Pattern
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
+from flywheel_assets.ranges import Checked, Count, Name, Share
 from flywheel_assets.records import Reason
 
 _ACCENTS = "[\u0300-\u034e\u0350-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
@@ -56,7 +58,7 @@ _EQUAL_WORDS = 3
 
 
 @dataclass(frozen=True)
-class RepetitionCheck:
+class RepetitionCheck(Checked):
     """Finds texts most of which is one unit of up to `longest_unit` characters, over and over.
 
     A text is compared with itself, shifted by every possible length of the unit, eight bytes at a time and for the
@@ -64,15 +66,15 @@ class RepetitionCheck:
     has none.
     """
 
-    longest_unit_bytes: int = 24
-    share: float = 0.5
+    longest_unit_bytes: Count = 24
+    share: Share = 0.5
     """Of the text's characters, from which repetition is all there is to it."""
-    name: str = "repetition"
-    version: str = field(init=False)
+    name: Name = "repetition"
 
-    def __post_init__(self) -> None:
-        identity = f"1-{self.longest_unit_bytes}-{self.share}"
-        object.__setattr__(self, "version", identity)
+    @property
+    def version(self) -> str:
+        """Changes with both settings."""
+        return f"1-{self.longest_unit_bytes}-{self.share}"
 
     def judge(self, texts: pa.Table) -> Judgement:
         """Judge every row; what the model's text repeats as well is not the edit's doing."""
@@ -88,12 +90,12 @@ class RepetitionCheck:
             passed[row] = False
         return Judgement(passed, verdicts)
 
-    def _suspects(self, texts: pa.Array) -> npt.NDArray[np.int64]:
+    def _suspects(self, texts: Array) -> npt.NDArray[np.int64]:
         """Rows with a stretch that equals itself when it is shifted by some unit's length."""
         _, offset_buffer, data = texts.buffers()
         if data is None or len(texts) == 0:
             return np.zeros(0, np.int64)
-        offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]  # type: ignore[call-overload]
         content = data.slice(offsets[0], offsets[-1] - offsets[0]).to_pybytes()
         hits = [np.zeros(0, np.int64)]
         for unit in range(1, self.longest_unit_bytes + 1):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import bytes_of, mask
+from flywheel_assets.curation.arrow import Array, bytes_of, mask
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
 from flywheel_assets.records import Reason, stable_id
 
@@ -83,7 +83,7 @@ class FactsCheck:
         chosen_texts, rejected_texts = texts["chosen"].combine_chunks(), texts["rejected"].combine_chunks()
         prompt_texts = texts["prompt"].combine_chunks()
         candidates = mask(pc.match_substring_regex(chosen_texts, _ADDRESS_OR_MONTH))
-        candidates |= _digit_sums(chosen_texts) != _digit_sums(pc.fill_null(rejected_texts, ""))
+        candidates |= _digit_sums(chosen_texts) != _digit_sums(rejected_texts.fill_null(""))
         candidates &= mask(rejected_texts.is_valid())
         verdicts: dict[int, Verdict] = {}
         for row in np.flatnonzero(candidates).tolist():
@@ -129,7 +129,7 @@ def claim_key(prompt_hash: str, chosen: str, rejected: str) -> str:
     return stable_id("claim", prompt_hash, new, gone, sorted(after.hosts - before.hosts))
 
 
-def _digit_sums(texts: pa.Array) -> npt.NDArray[np.uint64]:
+def _digit_sums(texts: Array) -> npt.NDArray[np.uint64]:
     """A number per text that depends on its digits, on their order and on where their groups begin, on nothing else.
 
     Reading every text's numbers in Python took 40 µs per text; most edits leave all digits as they are.

@@ -13,47 +13,43 @@ import pyarrow.compute as pc
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from flywheel_assets.curation.arrow import mask
+from flywheel_assets.curation.arrow import Array, mask, values_of
 from flywheel_assets.curation.texts.normalization import letters_only
-from flywheel_assets.records import LONGEST_TEXT_CHARACTERS, Reason
+from flywheel_assets.ranges import Checked, Count, Share
+from flywheel_assets.records import Reason
 
 
 @dataclass(frozen=True)
-class EditBands:
+class EditBands(Checked):
     """Which similarities make a useful correction: [rewrite_below, trivial_above], both ends included."""
 
-    trivial_above: float = 0.95
+    trivial_above: Share = 0.95
     """Above it the edit says too little, unless many people repeat it."""
-    rewrite_below: float = 0.10
+    rewrite_below: Share = 0.10
     """Below it the user wrote something else: a new task, not a correction."""
-    unrelated_below: float = 0.35
+    unrelated_below: Share = 0.35
     """Below it an edit that has no word in common with the model's text is a rewrite too: two unrelated texts of the
     same length are 0.1 to 0.3 similar in characters by chance. 0 turns this off."""
-    longest_characters: int = LONGEST_TEXT_CHARACTERS
+    longest_characters: Count = 50_000
     """Longer texts are refused as `too_long`: two random texts of 1 MB take 22 s (quadratic), of this size 0.06 s."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.rewrite_below < self.trivial_above <= 1:
-            raise ValueError(
-                f"bands {self.rewrite_below} … {self.trivial_above} are empty; need 0 ≤ rewrite < trivial ≤ 1"
-            )
-        if not 0 <= self.unrelated_below <= 1:
-            raise ValueError(f"unrelated_below is {self.unrelated_below}; need 0 to 1")
-        if self.longest_characters < 1:
-            raise ValueError(f"longest_characters is {self.longest_characters}; need at least 1")
+    def _check_together(self) -> None:
+        if not self.rewrite_below < self.trivial_above:
+            valid = f"less than trivial_above, here {self.trivial_above!r}: no similarity is between them"
+            raise self.wrong("rewrite_below", self.rewrite_below, valid)
 
 
 @dataclass(frozen=True)
 class EditClasses:
     """One value per edit, in input order."""
 
-    similarity: pa.Array
+    similarity: Array
     """float64; null where a text is too long to compare."""
-    reason: pa.Array
+    reason: Array
     """Reason code as string; null where the edit is a useful correction."""
 
 
-def classify_edits(rejected: pa.Array, chosen: pa.Array, bands: EditBands) -> EditClasses:
+def classify_edits(rejected: Array, chosen: Array, bands: EditBands) -> EditClasses:
     """Score whole columns of edits and name those outside the bands.
 
     In this order, the first that holds: the user left no text → `empty` (also when both are); equal → `unchanged`; only
@@ -69,10 +65,10 @@ def classify_edits(rejected: pa.Array, chosen: pa.Array, bands: EditBands) -> Ed
     similarity = np.full(len(chosen), np.nan)
 
     equal = mask(pc.equal(rejected, chosen))
-    empty = mask(pc.equal(pc.utf8_trim_whitespace(chosen), ""))
+    empty = mask(pc.equal(pc.utf8_trim_whitespace(chosen), pa.scalar("")))
     cosmetic = _is_cosmetic(rejected, chosen, ~equal & ~empty)
     longer = mask(
-        pc.greater(pc.max_element_wise(pc.utf8_length(rejected), pc.utf8_length(chosen)), bands.longest_characters)
+        pc.greater(pc.max_element_wise(pc.utf8_length(rejected), pc.utf8_length(chosen)), bands.longest_characters)  # type: ignore[call-overload]
     )
 
     similarity[equal] = 1.0
@@ -92,7 +88,7 @@ def classify_edits(rejected: pa.Array, chosen: pa.Array, bands: EditBands) -> Ed
     return EditClasses(pa.array(similarity, from_pandas=True), pa.array(reasons, pa.string()))
 
 
-def _similarity(rejected: pa.Array, chosen: pa.Array) -> npt.NDArray[np.float64]:
+def _similarity(rejected: Array, chosen: Array) -> npt.NDArray[np.float64]:
     # No score_hint: on real post-edits it was slower (200 k pairs, one core: 0.16 s against 0.12 s).
     scores: npt.NDArray[np.float64] = process.cpdist(
         rejected.to_pylist(),
@@ -109,9 +105,9 @@ _FEWEST_WORDS = 3
 """Of the model's text, before sharing none of them says anything: "No." may well correct "Yes."."""
 
 
-def _have_no_word_in_common(rejected: pa.Array, chosen: pa.Array) -> list[bool]:
+def _have_no_word_in_common(rejected: Array, chosen: Array) -> list[bool]:
     unrelated = []
-    for before, after in zip(rejected.to_pylist(), chosen.to_pylist(), strict=True):
+    for before, after in zip(values_of(rejected), values_of(chosen), strict=True):
         words = set(_WORD.findall(before.lower()))
         unrelated.append(len(words) >= _FEWEST_WORDS and words.isdisjoint(_WORD.findall(after.lower())))
     return unrelated
@@ -130,14 +126,14 @@ _SIGNATURE = re.compile(
 )
 
 
-def _is_cosmetic(rejected: pa.Array, chosen: pa.Array, candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _is_cosmetic(rejected: Array, chosen: Array, candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Where only white space, case or a signature differ; False wherever `candidates` is."""
     signed = mask(pc.match_substring_regex(rejected, _SIGNATURE_START)) | mask(
         pc.match_substring_regex(chosen, _SIGNATURE_START)
     )
     candidates = candidates & (signed | (_letter_sums(rejected) == _letter_sums(chosen)))
     cosmetic = np.zeros(len(chosen), dtype=bool)
-    for row in np.flatnonzero(candidates):
+    for row in np.flatnonzero(candidates).tolist():
         before, after = rejected[row].as_py(), chosen[row].as_py()
         if signed[row]:
             before, after = _SIGNATURE.sub("", before), _SIGNATURE.sub("", after)
@@ -149,7 +145,7 @@ def _is_cosmetic(rejected: pa.Array, chosen: pa.Array, candidates: npt.NDArray[n
 _WEIGHTS = bytes(0 if byte >= 128 or chr(byte).isspace() else ord(chr(byte).lower()) for byte in range(256))
 
 
-def _letter_sums(texts: pa.Array) -> npt.NDArray[np.uint32]:
+def _letter_sums(texts: Array) -> npt.NDArray[np.uint32]:
     """A number per text that white space and case cannot change, so that few pairs need the exact comparison.
 
     Reads the Arrow buffers directly: 0.03 s for 21 MB, where removing the white space of every text takes 0.34 s.
@@ -157,7 +153,7 @@ def _letter_sums(texts: pa.Array) -> npt.NDArray[np.uint32]:
     _, offset_buffer, data = texts.buffers()
     if data is None or len(texts) == 0:
         return np.zeros(len(texts), np.uint32)
-    offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]  # type: ignore[call-overload]
     weights = data.slice(offsets[0], offsets[-1] - offsets[0]).to_pybytes().translate(_WEIGHTS)
     # One more byte, so that empty texts at the end have a place to begin at.
     sums = np.add.reduceat(np.frombuffer(weights + b"\0", np.uint8), offsets[:-1] - offsets[0], dtype=np.uint32)

@@ -33,7 +33,7 @@ def rank_by_pair_id(keys: pa.Table, group_by: list[str], members: _Mask) -> npt.
     if len(rows) == 0:
         return ranks
     columns = [*group_by, "pair_id"]
-    few = keys.select(columns).take(pa.array(rows))
+    few = keys.select(columns).take(rows)
     order = pc.sort_indices(few, sort_keys=[(name, "ascending") for name in columns]).to_numpy()
     ordered = few.select(group_by).take(pa.array(order))
     begins = np.zeros(len(rows), dtype=bool)
@@ -76,14 +76,14 @@ def unsupported_claims(keys: pa.Table, pairs_of_one_user: int) -> _Mask:
         keys: needs `example_kind`, `subject`, `subject_kind`, `source`, `added_ngrams`.
         pairs_of_one_user: how often one user may say what nobody else says, less one.
     """
-    is_reviewer = mask(pc.equal(keys["source"], REVIEWER_SOURCE))
-    is_user = mask(pc.equal(keys["subject_kind"], SubjectKind.USER.value)) & ~mask(is_import(keys["source"]))
+    is_reviewer = mask(pc.equal(keys["source"], pa.scalar(REVIEWER_SOURCE)))
+    is_user = mask(pc.equal(keys["subject_kind"], pa.scalar(SubjectKind.USER.value))) & ~mask(is_import(keys["source"]))
     users = is_user & ~is_reviewer
     found = np.zeros(len(keys), dtype=bool)
     if pc.count_distinct(keys["subject"].filter(pa.array(users))).as_py() < FEWEST_USERS:
         return found
-    speaking = users & mask(pc.equal(keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value))
-    voices = pc.dictionary_encode(keys["subject"].combine_chunks()).indices.to_numpy().astype(np.int64)
+    speaking = users & mask(pc.equal(keys["example_kind"], pa.scalar(ExampleKind.PREFERENCE_PAIR.value)))
+    voices = keys["subject"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     said = spread_of(pc.if_else(pa.array(speaking), keys["added_ngrams"].combine_chunks(), None), voices)
     reviewed = spread_of(pc.if_else(pa.array(is_reviewer), keys["added_ngrams"].combine_chunks(), None), voices)
     alone = (said.rows >= pairs_of_one_user) & (said.voices < 2) & ~np.isin(said.hashes, reviewed.hashes)

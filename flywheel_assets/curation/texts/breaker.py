@@ -13,14 +13,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Ge
 
+from flywheel_assets.curation.arrow import ChunkedArray, values_of
 from flywheel_assets.curation.texts.gate import Curated
 from flywheel_assets.curation.texts.novelty import spread_of
 from flywheel_assets.curation.texts.trust import is_import
+from flywheel_assets.ranges import Checked, Count, Share
 from flywheel_assets.records import Reason, SubjectKind
 
 HOSTILE = frozenset(
@@ -43,48 +47,34 @@ MOST_EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class BreakerLimits:
+class BreakerLimits(Checked):
     """Beyond which a day is out of bounds; a value equal to its limit is within."""
 
-    min_rows: int = 200
+    min_rows: Count = 200
     """Days with fewer joined rows are not judged; also the least that a trailing median counts as."""
-    max_flagged_ratio: float = 0.20
+    max_flagged_ratio: Share = 0.20
     """Share of joined rows that a hostile policy reason refused."""
-    max_top_user_ratio: float = 0.25
+    max_top_user_ratio: Share = 0.25
     """Share of joined rows from one signed-in user, or four times an even share where that is more."""
-    max_burst_factor: float = 5.0
+    max_burst_factor: Annotated[float, Ge(1)] = 5.0
     """Joined rows, without imports, over the trailing median."""
-    trailing_days: int = 28
+    trailing_days: Count = 28
     """How many days before D the median looks at."""
-    min_trailing_days: int = 7
+    min_trailing_days: Count = 7
     """Closed days among them; with fewer (the first weeks) no burst is judged."""
-    few_subjects: int = 3
+    few_subjects: Count = 3
     """So many subjects are few, at most one in ten of the day's; or one in a hundred, where that is more."""
-    max_concentrated_rows: int = 100
+    max_concentrated_rows: Count = 100
     """Pairs that add the same words and come from few subjects, or `max_concentrated_ratio` where that is more."""
-    max_concentrated_ratio: float = 0.005
+    max_concentrated_ratio: Share = 0.005
     """The same as a share of joined rows."""
-    min_rows_per_subject: float = 2.0
+    min_rows_per_subject: Annotated[float, Ge(1)] = 2.0
     """Rows that each of the few must have given on average: 130 of 16,000 people who say one thing once are no raid."""
 
-    def __post_init__(self) -> None:
-        for name in (
-            "min_rows",
-            "max_burst_factor",
-            "trailing_days",
-            "min_trailing_days",
-            "few_subjects",
-            "min_rows_per_subject",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; need at least 1")
-        for name in ("max_flagged_ratio", "max_top_user_ratio", "max_concentrated_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; need 0 to 1")
-        if self.max_concentrated_rows < 1:
-            raise ValueError(f"max_concentrated_rows is {self.max_concentrated_rows}; need at least 1")
+    def _check_together(self) -> None:
         if self.min_trailing_days > self.trailing_days:
-            raise ValueError(f"{self.min_trailing_days} of {self.trailing_days} trailing days can never be there")
+            never = f"{self.min_trailing_days} of {self.trailing_days} trailing days can never be there"
+            raise self.wrong("min_trailing_days", self.min_trailing_days, f"at most trailing_days: {never}")
 
 
 @dataclass(frozen=True)
@@ -132,19 +122,19 @@ def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int]
     """
     rows, subjects = joined.num_rows, pc.count_distinct(joined["subject"]).as_py()
     flagged = curated.refused.filter(pc.is_in(curated.refused["reason"], pa.array(sorted(HOSTILE))))
-    of_users = joined.filter(pc.equal(joined["subject_kind"], SubjectKind.USER.value))
+    of_users = joined.filter(pc.equal(joined["subject_kind"], pa.scalar(SubjectKind.USER.value)))
     # Ties go to the lower name, so that the order of rows decides nothing.
     top_user, top_rows = min(
-        Counter(of_users["subject"].to_pylist()).items(), key=lambda item: (-item[1], item[0]), default=("", 0)
+        Counter(values_of(of_users["subject"])).items(), key=lambda item: (-item[1], item[0]), default=("", 0)
     )
     users = pc.count_distinct(of_users["subject"]).as_py()
     concentrated_rows, claimants = _concentrated(curated, _few(subjects, limits), limits.min_rows_per_subject)
     typical = median(trailing_rows) if len(trailing_rows) >= limits.min_trailing_days else None
     trips = []
 
-    def hold(rule: str, value: float, limit: float, event_ids: pa.ChunkedArray) -> None:
+    def hold(rule: str, value: float, limit: float, event_ids: ChunkedArray) -> None:
         if rows >= limits.min_rows and value > limit:
-            trips.append(Trip(rule, value, limit, tuple(sorted(event_ids.to_pylist())[:MOST_EXAMPLES])))
+            trips.append(Trip(rule, value, limit, tuple(sorted(values_of(event_ids))[:MOST_EXAMPLES])))
 
     flagged_ratio = flagged.num_rows / rows if rows else 0.0
     top_user_ratio = top_rows / rows if rows else 0.0
@@ -153,7 +143,7 @@ def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int]
         "top_user_share",
         top_user_ratio,
         max(limits.max_top_user_ratio, 4 / max(1, users)),
-        of_users.filter(pc.equal(of_users["subject"], top_user))["feedback_event_id"],
+        of_users.filter(pc.equal(of_users["subject"], pa.scalar(top_user)))["feedback_event_id"],
     )
     if typical is not None:
         # An import of old telemetry is an operator's act, whatever its size.
@@ -169,13 +159,13 @@ def _few(subjects: int, limits: BreakerLimits) -> int:
     return max(min(limits.few_subjects, subjects // 10), subjects // 100)
 
 
-def _concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[int, pa.ChunkedArray]:
+def _concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[int, ChunkedArray]:
     """The most rows that add the same pair of words and come from at most `few` subjects, and these rows' event ids.
 
     Rows that the gate refused do no harm and are not looked at, neither are equal rows, of which one is left.
     """
     pairs = pa.concat_tables([curated.kept, curated.held]).select(["feedback_event_id", "subject", "added_ngrams"])
-    voices = pc.dictionary_encode(pairs["subject"].combine_chunks()).indices.to_numpy().astype(np.int64)
+    voices = pairs["subject"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     spread = spread_of(pairs["added_ngrams"], voices)
     is_pressed = (spread.voices <= few) & (spread.rows >= rows_per_subject * spread.voices)
     among_few = np.where(is_pressed, spread.rows, 0)

@@ -9,6 +9,7 @@ standard error of 0.035 at 0.8.
 
 import hashlib
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rensa import RMinHash
 
-from flywheel_assets.curation.arrow import bytes_of
+from flywheel_assets.curation.arrow import Array, Column, bytes_of, values_of
 from flywheel_assets.curation.texts.trust import source_trust
 
 SIMILARITY = 0.8
@@ -42,15 +43,15 @@ _WORD_BYTES[[byte for byte in range(256) if byte >= 0x80 or chr(byte).isalnum() 
 _WORD_BYTES[0xE2:0xF8] = 2
 
 
-def signatures(prompt: pa.Array, chosen: pa.Array) -> pa.Array:
+def signatures(prompt: Array, chosen: Array) -> Array:
     """A row's signature as 256 hex characters; null where prompt and chosen are shorter than `SHORTEST_CHARACTERS`.
 
     Args:
         prompt: normalized texts (see `normalization`).
         chosen: the same.
     """
-    texts = pc.binary_join_element_wise(prompt, chosen, "\n")
-    long_enough = pc.greater_equal(pc.utf8_length(texts), SHORTEST_CHARACTERS)
+    texts = pc.binary_join_element_wise(prompt, chosen, "\n")  # type: ignore[call-overload]
+    long_enough = pc.greater_equal(pc.utf8_length(texts), SHORTEST_CHARACTERS)  # type: ignore[call-overload]
     candidates = texts.filter(long_enough)
     found: list[str] = []
     for start in range(0, len(candidates), ROWS_AT_ONCE):
@@ -58,12 +59,10 @@ def signatures(prompt: pa.Array, chosen: pa.Array) -> pa.Array:
         sketch = RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, _HASHES, _SEED)
         digests = np.array(sketch.to_rows(), np.uint32).astype(np.uint8).tobytes().hex()
         found += [digests[at : at + 2 * _HASHES] for at in range(0, len(digests), 2 * _HASHES)]
-    return pc.replace_with_mask(pa.nulls(len(texts), pa.string()), long_enough, pa.array(found, pa.string()))
+    return pc.replace_with_mask(pa.nulls(len(texts), pa.string()), long_enough, pa.array(found, pa.string()))  # type: ignore[no-any-return]
 
 
-def clusters(
-    content_hash: pa.Array | pa.ChunkedArray, signature: pa.Array | pa.ChunkedArray, group: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def clusters(content_hash: Column, signature: Column, group: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The cluster of every row: rows of one group with equal contents, or chained by near-equal signatures.
 
     Does not depend on the order of the rows, which is that of files and thus of how often a day was written: within a
@@ -74,16 +73,15 @@ def clusters(
         signature: of `signatures`, or null.
         group: rows of different groups are never one cluster.
     """
-    encoded = pc.dictionary_encode(_whole(content_hash))
+    encoded = _whole(content_hash).dictionary_encode()
     by_hash = np.empty(len(encoded.dictionary), np.int64)
     by_hash[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(by_hash))
     contents = by_hash[encoded.indices.to_numpy()]
     _, first_row, labels = np.unique(
         group * (contents.max(initial=0) + 1) + contents, return_index=True, return_inverse=True
     )
-    few = pa.array(first_row)
-    signed = np.flatnonzero(_whole(signature).take(few).is_valid().to_numpy(zero_copy_only=False))
-    texts = _whole(signature).take(few.take(pa.array(signed))).to_pylist()
+    signed = np.flatnonzero(_whole(signature).take(first_row).is_valid().to_numpy(zero_copy_only=False))
+    texts = values_of(_whole(signature).take(first_row[signed]))
     matrix = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, _HASHES)
     edges = _near(matrix, group[first_row][signed])
     merged: npt.NDArray[np.int64] = _connected(len(first_row), signed[edges])[labels]
@@ -95,7 +93,7 @@ def supporters_of(subject: str) -> str:
     return hashlib.blake2b(subject.encode(), digest_size=8).hexdigest()
 
 
-def neighbouring_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+def neighbouring_words(texts: Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Hashes of all pairs of neighbouring words, row after row, and the offsets at which the rows begin and end.
 
     A word's hash is a polynomial in its bytes, taken from running sums modulo 2^64 over all texts at once: a third of
@@ -166,18 +164,18 @@ def _connected(size: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]
     return labels
 
 
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _whole(column: Column) -> Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def text_hashes(prompt: pa.Array, chosen: pa.Array) -> tuple[pa.Array, pa.Array]:
+def text_hashes(prompt: Array, chosen: Array) -> tuple[Array, Array]:
     """(prompt_hash, content_hash) of *normalized* texts: 32 hex characters of BLAKE2b each.
 
     The content hash covers prompt and chosen; the prompt's digest between the two keeps their border unambiguous.
     """
     prompt_hashes, content_hashes = [], []
     empty = hashlib.blake2b(digest_size=16)
-    prompts, texts = prompt.cast(pa.binary()).to_pylist(), chosen.cast(pa.binary()).to_pylist()
+    prompts, texts = values_of(prompt.cast(pa.binary())), values_of(chosen.cast(pa.binary()))
     for prompt_bytes, chosen_bytes in zip(prompts, texts, strict=True):
         hashing = empty.copy()  # a third cheaper than a new one each
         hashing.update(prompt_bytes)
@@ -202,7 +200,7 @@ def repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None = None
     repeated = np.zeros(len(rows), dtype=bool)
     groups = np.zeros(len(rows), dtype=np.int64)
     for key in keys:
-        codes = pc.dictionary_encode(rows[key].combine_chunks())
+        codes = rows[key].combine_chunks().dictionary_encode()
         groups = groups * max(1, len(codes.dictionary)) + codes.indices.to_numpy()
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     contested = np.flatnonzero(sizes[groups] > 1)
@@ -210,18 +208,16 @@ def repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None = None
         return repeated
     # The deciding columns only: `take` of a text column of more than 2 GB overflows Arrow's 32-bit offsets.
     deciding = ["source", "feedback_received_at", "feedback_event_id", *([prefer_low] if prefer_low else [])]
-    few = rows.select(deciding).take(pa.array(contested))
-    ranking = pa.table(
-        {
-            "group": groups[contested],
-            "trust": source_trust(few["source"]),
-            "received": few["feedback_received_at"],
-            "preferred": few[prefer_low] if prefer_low else np.zeros(len(few), dtype=bool),
-            "event": few["feedback_event_id"],
-        }
-    )
+    few = rows.select(deciding).take(contested)
+    columns: dict[str, Any] = {
+        "group": groups[contested],
+        "trust": source_trust(few["source"]),
+        "received": few["feedback_received_at"],
+        "preferred": few[prefer_low] if prefer_low else np.zeros(len(few), dtype=bool),
+        "event": few["feedback_event_id"],
+    }
     order = pc.sort_indices(
-        ranking,
+        pa.table(columns),
         sort_keys=[
             ("group", "ascending"),
             ("trust", "descending"),

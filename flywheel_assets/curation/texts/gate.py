@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import mask
+from flywheel_assets.curation.arrow import Array, Column, mask, values_of
 from flywheel_assets.curation.policy.facts import claim_key
 from flywheel_assets.curation.policy.policy import Policy, default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Verdict
@@ -33,6 +33,7 @@ from flywheel_assets.curation.texts.normalization import normalized
 from flywheel_assets.curation.texts.novelty import added_ngrams
 from flywheel_assets.curation.texts.prompts import readable_prompts
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, delta_key
+from flywheel_assets.ranges import Checked, Share
 from flywheel_assets.records import (
     CURATED_DPO_PAIRS,
     CURATION_STAGE,
@@ -52,12 +53,12 @@ MOST_BYTES_AT_ONCE = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class GateRules:
+class GateRules(Checked):
     """What an application admits to gold."""
 
     bands: EditBands = field(default_factory=EditBands)
     policy: Policy = field(default_factory=default_policy)
-    accepting_rating: float = 0.8
+    accepting_rating: Share = 0.8
     """A rating of at least this much, without an edit, accepts the output."""
 
 
@@ -101,7 +102,7 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
     refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.refused for part in judged), duplicates])
     held = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.held for part in judged)])
     assert kept.num_rows + refused.num_rows == joined.num_rows
-    return Curated(kept, refused, held, dict(sorted(Counter(refused["reason"].to_pylist()).items())))
+    return Curated(kept, refused, held, dict(sorted(Counter(values_of(refused["reason"])).items())))
 
 
 def withheld(curated: Curated, reason: Reason, detail: str, version: str) -> Curated:
@@ -121,14 +122,14 @@ def withheld(curated: Curated, reason: Reason, detail: str, version: str) -> Cur
 
 def _without_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.Table]:
     """The best row of every cluster, with everybody who supports it, and the others as refused rows."""
-    kinds = pc.dictionary_encode(admitted["example_kind"].combine_chunks()).indices.to_numpy().astype(np.int64)
+    kinds = admitted["example_kind"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     cluster = clusters(admitted["content_hash"], admitted["signature"], kinds)
     repeated = repeated_rows(admitted.append_column("cluster", pa.array(cluster)), ["cluster"])
     if not repeated.any():
         return admitted, QUARANTINE.empty_table()
     labels = cluster.tolist()
     best = {labels[row]: row for row in np.flatnonzero(~repeated).tolist()}
-    contents, subjects = admitted["content_hash"].to_pylist(), admitted["subject"].to_pylist()
+    contents, subjects = values_of(admitted["content_hash"]), values_of(admitted["subject"])
     reasons: list[str] = []
     supporters: dict[int, set[str]] = {}
     for row in np.flatnonzero(repeated).tolist():
@@ -156,7 +157,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     reasons = np.full(batch.num_rows, None, dtype=object)
     details: dict[int, str] = {}
     similarity = np.full(batch.num_rows, np.nan)
-    is_edit = mask(pc.equal(batch["signal"], Signal.EDIT.value))
+    is_edit = mask(pc.equal(batch["signal"], pa.scalar(Signal.EDIT.value)))
     accepts = _accepts_output(batch, rules.accepting_rating)
     consent = ~mask(batch["do_not_train"])
     reasons[~is_edit & ~accepts] = Reason.NOT_TRAINABLE_SIGNAL.value
@@ -164,17 +165,16 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
 
     edits = np.flatnonzero(is_edit & consent)
     if len(edits):
-        rows = pa.array(edits)
-        final = pc.fill_null(batch["final_text"].take(rows), "")
-        classes = classify_edits(batch["output"].take(rows), final, rules.bands)
+        final = batch["final_text"].take(edits).fill_null("")
+        classes = classify_edits(batch["output"].take(edits), final, rules.bands)
         reasons[edits] = classes.reason.to_numpy(zero_copy_only=False)
         similarity[edits] = classes.similarity.to_numpy(zero_copy_only=False)
         banded = np.isin(reasons, (Reason.TRIVIAL_EDIT.value, Reason.REWRITE.value))
         details = {int(row): f"similarity {similarity[row]:.3f}" for row in np.flatnonzero(banded)}
-    without_text = accepts & consent & mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), ""))
+    without_text = accepts & consent & mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), pa.scalar("")))
     reasons[without_text] = Reason.EMPTY.value
 
-    by_reviewer = mask(pc.equal(batch["source"], REVIEWER_SOURCE))
+    by_reviewer = mask(pc.equal(batch["source"], pa.scalar(REVIEWER_SOURCE)))
     banded = by_reviewer & np.isin(reasons, (Reason.REWRITE.value, Reason.TRIVIAL_EDIT.value))
     for number in np.flatnonzero(banded).tolist():
         if not _can_wait(batch, number, reasons[number]):
@@ -183,7 +183,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
 
     # A small edit waits only if the policy has nothing against it.
     candidates = np.flatnonzero(_undecided(reasons) | (reasons == Reason.TRIVIAL_EDIT.value))
-    verdicts = rules.policy.audit(_texts(batch.select(_TEXT_COLUMNS).take(pa.array(candidates))))
+    verdicts = rules.policy.audit(_texts(batch.select(_TEXT_COLUMNS).take(candidates)))
     for row, verdict in list(verdicts.items()):
         original = int(candidates[row])
         if by_reviewer[original] and verdict.may_be_overruled and not _can_wait(batch, original, verdict.reason.value):
@@ -194,16 +194,14 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     found = {int(candidates[row]): evidence_json(verdict) for row, verdict in verdicts.items() if verdict.evidence}
 
     passed = np.flatnonzero(_undecided(reasons))
-    kept = _examples(batch.take(pa.array(passed)), similarity[passed], application, version)
+    kept = _examples(batch.take(passed), similarity[passed], application, version)
     waiting = np.flatnonzero(np.isin(reasons, list(SUPPORTERS_NEEDED)))
-    held, keys = _held(
-        _examples(batch.take(pa.array(waiting)), similarity[waiting], application, version), reasons[waiting]
-    )
+    held, keys = _held(_examples(batch.take(waiting), similarity[waiting], application, version), reasons[waiting])
     for row, key in zip(waiting.tolist(), keys, strict=True):
         details[row] = "; ".join(filter(None, (details.get(row), f"waits for {key}" if key else None)))
     out = np.flatnonzero(~_undecided(reasons))
     refused = _refused(
-        pa.table(batch.take(pa.array(out))),
+        pa.table(batch.take(out)),
         reasons[out],
         version,
         details=[details.get(row) for row in out.tolist()],
@@ -217,16 +215,18 @@ def _undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
 
 
 def _accepts_output(batch: pa.RecordBatch, accepting_rating: float) -> npt.NDArray[np.bool_]:
-    signal, value = batch["signal"], pc.fill_null(batch["value"], -1.0)
+    signal, value = batch["signal"], batch["value"].fill_null(-1.0)
     positive = pc.or_(
         pc.is_in(signal, pa.array([Signal.ACCEPT.value, Signal.COPY.value])),
         pc.or_(
-            pc.and_(pc.equal(signal, Signal.THUMB.value), pc.greater(value, 0.0)),
-            pc.and_(pc.equal(signal, Signal.RATING.value), pc.greater_equal(value, accepting_rating)),
+            pc.and_(pc.equal(signal, pa.scalar(Signal.THUMB.value)), pc.greater(value, pa.scalar(0.0))),
+            pc.and_(
+                pc.equal(signal, pa.scalar(Signal.RATING.value)), pc.greater_equal(value, pa.scalar(accepting_rating))
+            ),
         ),
     )
-    unedited = pc.fill_null(pc.equal(batch["final_text"], batch["output"]), True)
-    return mask(pc.and_(positive, unedited))
+    unedited = pc.equal(batch["final_text"], batch["output"]).fill_null(True)
+    return mask(pc.and_(positive, unedited))  # type: ignore[arg-type]
 
 
 _TEXT_COLUMNS = ["signal", "prompt", "prompt_format", "output", "final_text"]
@@ -244,8 +244,8 @@ def _texts(rows: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_arrays([prompt, *_chosen_and_rejected(rows)], schema=TEXTS)
 
 
-def _chosen_and_rejected(rows: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
-    is_edit = pc.equal(rows["signal"], Signal.EDIT.value)
+def _chosen_and_rejected(rows: pa.RecordBatch) -> tuple[Array, Array]:
+    is_edit = pc.equal(rows["signal"], pa.scalar(Signal.EDIT.value))
     chosen = pc.if_else(is_edit, rows["final_text"], rows["output"])
     return chosen, pc.if_else(is_edit, rows["output"], pa.scalar(None, pa.string()))
 
@@ -257,9 +257,9 @@ def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], applica
     prompt_hash, content_hash = text_hashes(prompt, normalized_chosen)
     absent = pa.nulls(rows.num_rows, pa.string())
     kinds = (ExampleKind.PREFERENCE_PAIR.value, ExampleKind.ACCEPTED_OUTPUT.value)
-    computed = {
-        "pair_id": pa.array(pair_ids(application, rows["prediction_id"].to_pylist()), pa.string()),
-        "example_kind": pc.if_else(pc.equal(rows["signal"], Signal.EDIT.value), *kinds),
+    computed: dict[str, Array] = {
+        "pair_id": pa.array(pair_ids(application, values_of(rows["prediction_id"])), pa.string()),
+        "example_kind": pc.if_else(pc.equal(rows["signal"], pa.scalar(Signal.EDIT.value)), *kinds),
         "chosen": chosen,
         "rejected": rejected,
         "similarity": pa.array(similarity, from_pandas=True),
@@ -311,7 +311,7 @@ def _refused(
     evidence: list[str | None] | None = None,
 ) -> pa.Table:
     absent = pa.nulls(rows.num_rows, pa.string())
-    columns = {
+    columns: dict[str, Column] = {
         "day": rows["completed_date"],
         "stage": absent.fill_null(CURATION_STAGE),
         "row_id": rows["feedback_event_id"],

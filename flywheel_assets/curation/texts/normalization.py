@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import mask
+from flywheel_assets.curation.arrow import Array, mask, values_of
 
 # Every row in which collapsing white space could change anything; most prose has none.
 _UNEVEN_SPACE = (
@@ -17,7 +17,7 @@ _UNEVEN_SPACE = (
 _PERHAPS_NOT_COMPOSED = r"[^\x00-\x{2ff}]"
 
 
-def normalized(texts: pa.Array) -> pa.Array:
+def normalized(texts: Array) -> Array:
     """The texts in NFC, lower case, trimmed, every run of white space as one space; nulls stay null.
 
     Most texts are composed and evenly spaced already, so Python rewrites only those that RE2 filters found. For 22 MB
@@ -25,11 +25,11 @@ def normalized(texts: pa.Array) -> pa.Array:
     """
     uneven = mask(pc.match_substring_regex(texts, _UNEVEN_SPACE))
     foreign = np.flatnonzero(mask(pc.match_substring_regex(texts, _PERHAPS_NOT_COMPOSED)))
-    composed = [unicodedata.is_normalized("NFC", text) for text in texts.take(pa.array(foreign)).to_pylist()]
+    composed = [unicodedata.is_normalized("NFC", text) for text in values_of(texts.take(foreign))]
     uneven[foreign] |= ~np.array(composed, dtype=bool)
     if uneven.any():
         rows = pa.array(uneven)
-        rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts.filter(rows).to_pylist()]
+        rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in values_of(texts.filter(rows))]
         texts = pc.replace_with_mask(texts, rows, pa.array(rewritten, pa.string()))
     return pc.utf8_lower(texts)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import Array, Column
 from flywheel_assets.curation.texts.duplicates import ROWS_AT_ONCE, neighbouring_words
 from flywheel_assets.curation.texts.normalization import normalized
 
@@ -20,7 +21,7 @@ MOST_NGRAMS = 64
 _CHARACTERS = 8
 
 
-def ngram_hashes(texts: pa.Array) -> npt.NDArray[np.uint64]:
+def ngram_hashes(texts: Array) -> npt.NDArray[np.uint64]:
     """Every pair of neighbouring words of every text as (row << 32 | hash), sorted, each once per row.
 
     Args:
@@ -29,7 +30,7 @@ def ngram_hashes(texts: pa.Array) -> npt.NDArray[np.uint64]:
     return _distinct(_hashes(texts))
 
 
-def _hashes(texts: pa.Array) -> npt.NDArray[np.uint64]:
+def _hashes(texts: Array) -> npt.NDArray[np.uint64]:
     found = [np.zeros(0, np.uint64)]
     for start in range(0, len(texts), ROWS_AT_ONCE):
         few = texts.slice(start, ROWS_AT_ONCE)
@@ -39,7 +40,7 @@ def _hashes(texts: pa.Array) -> npt.NDArray[np.uint64]:
     return np.concatenate(found)
 
 
-def added_ngrams(prompt: pa.Array, rejected: pa.Array, chosen: pa.Array) -> pa.Array:
+def added_ngrams(prompt: Array, rejected: Array, chosen: Array) -> Array:
     """Per row the hashes of what the edit adds, eight hex characters each, ascending; null where it adds nothing.
 
     Args:
@@ -48,9 +49,8 @@ def added_ngrams(prompt: pa.Array, rejected: pa.Array, chosen: pa.Array) -> pa.A
         chosen: normalized.
     """
     rows = np.flatnonzero(pc.is_valid(rejected).to_numpy(zero_copy_only=False))
-    few = pa.array(rows)
-    known = np.concatenate([_hashes(prompt.take(few)), _hashes(normalized(rejected.take(few)))])
-    said = _hashes(chosen.take(few))
+    known = np.concatenate([_hashes(prompt.take(rows)), _hashes(normalized(rejected.take(rows)))])
+    said = _hashes(chosen.take(rows))
     # Arrow looks up in a hash table, numpy would sort everything; little of a text is added.
     is_known = pc.is_in(pa.array(said), pa.array(known)).to_numpy(zero_copy_only=False)
     added = _distinct(said[~is_known])
@@ -77,7 +77,7 @@ class Spread:
     row_of_entry: npt.NDArray[np.int64]
 
 
-def spread_of(added: pa.Array | pa.ChunkedArray, voice: npt.NDArray[np.int64]) -> Spread:
+def spread_of(added: Column, voice: npt.NDArray[np.int64]) -> Spread:
     """Count rows and voices of everything that is added.
 
     Args:
@@ -85,7 +85,7 @@ def spread_of(added: pa.Array | pa.ChunkedArray, voice: npt.NDArray[np.int64]) -
         voice: a number per row; rows of one number are one voice.
     """
     texts = added.combine_chunks() if isinstance(added, pa.ChunkedArray) else added
-    lengths = pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False).astype(np.int64) // _CHARACTERS
+    lengths = pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False).astype(np.int64) // _CHARACTERS  # type: ignore[call-overload]
     hashes = np.frombuffer(bytes.fromhex("".join(filter(None, texts.to_pylist()))), ">u4")
     distinct, of_entry = _numbered(hashes)
     row_of_entry = np.repeat(np.arange(len(texts)), lengths)

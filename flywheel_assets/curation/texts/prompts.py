@@ -7,21 +7,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import Array, values_of
 from flywheel_assets.records import PromptFormat
 
 
-def readable_prompts(prompt: pa.Array, prompt_format: pa.Array) -> pa.Array:
+def readable_prompts(prompt: Array, prompt_format: Array) -> Array:
     r"""The prompts, with every string of a message list on lines of its own.
 
     In JSON a line break is the two characters `\n`: the `n` would stick to a card number and hide it from a pattern
     that wants a word's beginning. All strings count, also tool arguments; JSON that cannot be read stays as it is.
     """
-    in_messages = pc.equal(prompt_format, PromptFormat.MESSAGES.value)
+    in_messages = pc.equal(prompt_format, pa.scalar(PromptFormat.MESSAGES.value))
     rows = np.flatnonzero(in_messages.to_numpy(zero_copy_only=False))
     if len(rows) == 0:
         return prompt
-    texts = [_text_of(raw) for raw in prompt.filter(in_messages).to_pylist()]
-    return pc.replace_with_mask(prompt, in_messages, pa.array(texts, pa.string()))
+    texts = [_text_of(raw) for raw in values_of(prompt.filter(in_messages))]
+    return pc.replace_with_mask(prompt, in_messages, pa.array(texts, pa.string()))  # type: ignore[no-any-return]
 
 
 def _text_of(raw: str) -> str:

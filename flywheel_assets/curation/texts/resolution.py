@@ -25,11 +25,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import mask
+from flywheel_assets.curation.arrow import Array, ChunkedArray, Column, mask, values_of
 from flywheel_assets.curation.texts._influence import beyond_share, rank_by_pair_id, unsupported_claims
 from flywheel_assets.curation.texts.duplicates import clusters, repeated_rows, supporters_of
 from flywheel_assets.curation.texts.trust import is_import
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, admitted_as, unsupported_rows
+from flywheel_assets.ranges import Checked, Count, NotNegative, Share
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind
 
 RESOLVED_COLUMNS = [
@@ -71,37 +72,27 @@ _KEYS = [
 
 
 @dataclass(frozen=True)
-class ResolutionRules:
+class ResolutionRules(Checked):
     """How much of gold one version takes, and from whom."""
 
-    per_user_cap: int = 100
+    per_user_cap: Count = 100
     """Most rows of each kind from one signed-in user: about 250 poisoned rows are enough to plant a behaviour."""
-    anonymous_cap_per_source: int = 1000
+    anonymous_cap_per_source: Count = 1000
     """Most rows of each kind from everybody without a user id, per source; imports are exempt."""
-    per_user_ratio: float = 0.05
+    per_user_ratio: Share = 0.05
     """Largest share of the rows of each kind from one signed-in user, or four even shares; 20 rows are always in."""
-    per_source_ratio: float = 0.25
+    per_source_ratio: Share = 0.25
     """Largest share from one source (imports and reviewers aside), or four even shares: up to four are not capped."""
-    per_prompt_cap: int = 20
+    per_prompt_cap: Count = 20
     """Most preference pairs with one normalized prompt, or four even shares where that is more."""
-    novel_claim_pairs: int = 5
+    novel_claim_pairs: Count = 5
     """One user may add the same new words in fewer pairs than this; with more they wait for a second user."""
-    holdout_share: float = 0.10
+    holdout_share: Share = 0.10
     """Share of subjects that are never trained on. Changing it moves subjects between the sides."""
-    accepted_share: float = 0.01
+    accepted_share: Share = 0.01
     """Share of accepted outputs mixed into training."""
-    accepted_min_ratio: float = 0.10
+    accepted_min_ratio: NotNegative = 0.10
     """At least this many accepted outputs per training pair, while there are enough: they protect what works."""
-
-    def __post_init__(self) -> None:
-        for name in ("per_user_cap", "anonymous_cap_per_source", "per_prompt_cap", "novel_claim_pairs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; need at least 1")
-        for name in ("per_user_ratio", "per_source_ratio", "holdout_share", "accepted_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; need 0 to 1")
-        if self.accepted_min_ratio < 0:
-            raise ValueError(f"accepted_min_ratio is {self.accepted_min_ratio}; need at least 0")
 
 
 @dataclass(frozen=True)
@@ -132,12 +123,12 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     held = rows.keys["held_reason"]
     waits = unsupported_rows(rows.keys)
     for reason in SUPPORTERS_NEEDED:
-        of_reason = mask(pc.fill_null(pc.equal(held, reason), False))
+        of_reason = mask(pc.equal(held, pa.scalar(reason)).fill_null(False))
         if (waits & of_reason).any():
             rows.dropped[reason] = int((waits & of_reason).sum())
     rows.keep(~waits)
 
-    is_pair = pc.equal(rows.keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value)
+    is_pair = pc.equal(rows.keys["example_kind"], pa.scalar(ExampleKind.PREFERENCE_PAIR.value))
     rows.keys = rows.keys.append_column("is_accepted", pc.invert(is_pair))
     rows.drop_first((repeated_rows(rows.keys, ["pair_id"], prefer_low="is_accepted"), Reason.SUPERSEDED))
 
@@ -157,7 +148,7 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     probability = np.ones(len(accepted))
     pool = np.flatnonzero(accepted & ~held_out)
     train_pairs = int((~accepted & ~held_out).sum())
-    sampled, probability[pool] = _sampled(rows.keys["prediction_id"].take(pa.array(pool)), train_pairs, rules)
+    sampled, probability[pool] = _sampled(rows.keys["prediction_id"].take(pool), train_pairs, rules)
     left_out = np.zeros(len(accepted), dtype=bool)
     left_out[pool[~sampled]] = True
     rows.drop_first((left_out, Reason.NOT_SAMPLED))
@@ -173,13 +164,13 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
 
 
 def _beyond_caps(keys: pa.Table, rules: ResolutionRules) -> list[tuple[npt.NDArray[np.bool_], Reason]]:
-    is_user = mask(pc.equal(keys["subject_kind"], SubjectKind.USER.value))
+    is_user = mask(pc.equal(keys["subject_kind"], pa.scalar(SubjectKind.USER.value)))
     is_capped = ~mask(is_import(keys["source"]))
     of_user = rank_by_pair_id(keys, ["is_accepted", "subject"], is_user) >= rules.per_user_cap
     shares_cap = ~is_user & is_capped
     of_crowd = rank_by_pair_id(keys, ["is_accepted", "source"], shares_cap) >= rules.anonymous_cap_per_source
     is_pair = ~mask(keys["is_accepted"])
-    from_people = is_capped & ~mask(pc.equal(keys["source"], REVIEWER_SOURCE))
+    from_people = is_capped & ~mask(pc.equal(keys["source"], pa.scalar(REVIEWER_SOURCE)))
     return [
         (is_user & of_user, Reason.USER_CAP),
         (beyond_share(keys, "subject", is_user, rules.per_user_ratio, _LEAST_OF_USER), Reason.USER_CAP),
@@ -212,12 +203,12 @@ class _Remaining:
             self.numbers = self.numbers[staying]
 
 
-def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> pa.Array:
+def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> Array:
     """How many distinct subjects sent a row of each row's cluster, on whatever day."""
     counts = np.ones(len(keys), dtype=np.int64)
     several = np.isin(keys["cluster"].to_numpy(), keys["cluster"].to_numpy()[repeated])
     rows = np.flatnonzero(several | mask(pc.is_valid(keys["supporters"])))
-    few = keys.select(["cluster", "subject", "supporters"]).take(pa.array(rows)).to_pylist()
+    few = keys.select(["cluster", "subject", "supporters"]).take(rows).to_pylist()
     people: dict[int, set[str]] = {}
     for row in few:
         said = people.setdefault(row["cluster"], set())
@@ -227,21 +218,21 @@ def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> pa.Array:
     return pa.array(counts)
 
 
-def _held_out(subjects: pa.ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
-    codes = pc.dictionary_encode(subjects.combine_chunks())
-    is_out = _fractions("holdout", codes.dictionary.to_pylist()) < share
+def _held_out(subjects: ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
+    codes = subjects.combine_chunks().dictionary_encode()
+    is_out = _fractions("holdout", values_of(codes.dictionary)) < share
     chosen: npt.NDArray[np.bool_] = is_out[codes.indices.to_numpy()]
     return chosen
 
 
 def _sampled(
-    prediction_ids: pa.ChunkedArray, train_pairs: int, rules: ResolutionRules
+    prediction_ids: ChunkedArray, train_pairs: int, rules: ResolutionRules
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     """Which accepted outputs join the training, and with which probability each of them could have.
 
     The lowest hashes win: all below `accepted_share`, or as many as `accepted_min_ratio` asks for, if that is more.
     """
-    fractions = _fractions("accepted", prediction_ids.to_pylist())
+    fractions = _fractions("accepted", values_of(prediction_ids))
     by_share = fractions < rules.accepted_share
     wanted = math.ceil(rules.accepted_min_ratio * train_pairs)
     if wanted <= by_share.sum():
@@ -270,7 +261,7 @@ def _copied(
     selected = np.zeros(len(gold), dtype=bool)
     selected[rows.numbers[members]] = True
     chosen = gold.filter(pa.array(selected))
-    added = (
+    added: tuple[Column, ...] = (
         pa.array(probability[members]),
         admitted_as(chosen["example_kind"], chosen["held_reason"]),
         rows.keys["support_users"].filter(pa.array(members)),

@@ -5,15 +5,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.records import IMPORT_PREFIX, REVIEWER_SOURCE
+from flywheel_assets.curation.arrow import Column
+
+REVIEWER_SOURCE = "reviewer"
+IMPORT_PREFIX = "import:"
 
 
-def source_trust(sources: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int8]:
+def source_trust(sources: Column) -> npt.NDArray[np.int8]:
     """2 for a reviewer, 0 for an import of old telemetry, 1 for everybody else; one value per row."""
-    trust = pc.if_else(pc.equal(sources, REVIEWER_SOURCE), 2, pc.if_else(is_import(sources), 0, 1))
+    trust = pc.if_else(pc.equal(sources, pa.scalar(REVIEWER_SOURCE)), 2, pc.if_else(is_import(sources), 0, 1))
     return trust.to_numpy(zero_copy_only=False).astype(np.int8)  # type: ignore[no-any-return]
 
 
-def is_import(sources: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+def is_import(sources: Column) -> Column:
     """Where the feedback came from a file and not from people using the application; booleans."""
     return pc.starts_with(sources, IMPORT_PREFIX)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rapidfuzz.distance import Levenshtein
 
+from flywheel_assets.curation.arrow import Array, ChunkedArray
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind, stable_id
 
 SUPPORTERS_NEEDED = {Reason.TRIVIAL_EDIT.value: 3, Reason.UNSUPPORTED_FACT.value: 2}
@@ -75,7 +76,7 @@ def unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
     voices: dict[str, set[tuple[str, str]]] = {}
     confirmed: set[str] = set()
     columns = ["held_reason", "support_key", "subject", "subject_kind", "source"]
-    few = rows.select(columns).take(pa.array(held)).to_pylist() if len(held) else []
+    few = rows.select(columns).take(held).to_pylist() if len(held) else []
     for row in few:
         if row["support_key"] is not None:
             is_user = row["subject_kind"] == SubjectKind.USER.value
@@ -90,7 +91,7 @@ def unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
     return waiting
 
 
-def admitted_as(example_kind: pa.ChunkedArray, held_reason: pa.ChunkedArray) -> pa.Array:
+def admitted_as(example_kind: ChunkedArray, held_reason: ChunkedArray) -> Array:
     """Why each row of a version is in it (`AdmittedAs`)."""
     kinds = zip(example_kind.to_pylist(), held_reason.to_pylist(), strict=True)
     return pa.array([str(_ADMITTED_AS[held]) if held else kind for kind, held in kinds], pa.string())

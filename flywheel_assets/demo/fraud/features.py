@@ -20,7 +20,7 @@ LABEL_DELAY_DAYS = 7
 _NIGHT_ENDS_SECOND = 6 * 3_600 + 3_599  # hours 0 to 6, as published
 
 FEATURES = pa.schema(
-    [
+    [  # type: ignore[arg-type]
         ("amount", pa.float64()),
         ("is_weekend", pa.bool_()),
         ("is_night", pa.bool_()),
@@ -83,7 +83,7 @@ class FeatureStore:
             count, frauds = by_terminal.sums(payments.terminal, delayed - length, delayed)
             values[f"terminal_payments_{days}d"] = count
             values[f"terminal_risk_{days}d"] = np.round(frauds / np.maximum(count, 1), _DIGITS)
-        return pa.table(values, schema=FEATURES)
+        return pa.table(values, schema=FEATURES)  # type: ignore[arg-type]
 
     def remember(self, payments: Transactions, settled: Bools) -> None:
         """Add a day; `settled` says which of its payments were not blocked."""

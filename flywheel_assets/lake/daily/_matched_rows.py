@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flywheel_assets.curation.arrow import Array, ChunkedArray, values_of
 from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, PlannedFile, TableSpec, nullable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @translate_outages()
-def look_up(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, pa.Array]) -> list[pa.Table]:
+def look_up(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, Array]) -> list[pa.Table]:
     """The rows of each data file whose id is one of its ids, with all columns of the file.
 
     Args:
@@ -41,7 +42,7 @@ def look_up(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, pa.Array]) ->
     def rows_of(uri: str) -> pa.Table:
         # Buffering ahead asks S3 once for a row group, not once for each of its columns; on a disk it only costs.
         is_remote = not uri.startswith(("file:", "/"))
-        with io.new_input(uri).open() as stream, pq.ParquetFile(stream, pre_buffer=is_remote) as file:
+        with io.new_input(uri).open() as stream, pq.ParquetFile(stream, pre_buffer=is_remote) as file:  # type: ignore[arg-type]
             return _rows(file, id_column, ids_by_uri[uri])
 
     # More threads than cores decompress slower: their buffers go back and forth.
@@ -49,7 +50,7 @@ def look_up(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, pa.Array]) ->
         return list(beside.map(rows_of, ids_by_uri))
 
 
-def _rows(file: pq.ParquetFile, id_column: str, ids: pa.Array) -> pa.Table:
+def _rows(file: pq.ParquetFile, id_column: str, ids: Array) -> pa.Table:
     all_ids = file.read([id_column], use_threads=False)[id_column]
     numbers = np.flatnonzero(pc.is_in(all_ids, ids).to_numpy())
     ends = np.cumsum([file.metadata.row_group(each).num_rows for each in range(file.num_row_groups)])
@@ -108,7 +109,7 @@ def _receipts(
     schema = nullable(spec.schema)
     found = [schema.empty_table()]
     for unread in ((), _TEXTS):
-        asked = wanted.filter(pc.equal(wanted["is_carried"], bool(unread)))
+        asked = wanted.filter(pc.equal(wanted["is_carried"], pa.scalar(bool(unread))))
         ids = {day: _ids_on(asked, day) for day in _days_in(asked["prediction_date"])}
         large = [day for day in ids if sum(file.bytes for file in planned.get(day, ())) > _LARGE_BYTES]
         sparse = [day for day in large if len(ids[day]) <= _FEW_ROWS and not unread]
@@ -129,7 +130,7 @@ def _receipts(
     return pa.concat_tables(found)
 
 
-def _ids_on(wanted: pa.Table, day: date) -> pa.Array:
+def _ids_on(wanted: pa.Table, day: date) -> Array:
     return wanted.filter(pc.equal(wanted["prediction_date"], pa.scalar(day)))["prediction_id"].combine_chunks()
 
 
@@ -185,7 +186,7 @@ _SCORE_COLUMNS = """
 def _with_subject(rows: pa.Table, tables: ApplicationTables) -> pa.Table:
     last_resort, decide = ("prompt", subject_of) if tables.is_text else ("prediction_id", subject_of_score)
     identities = zip(
-        rows["user_id"].to_pylist(), rows["thread_id"].to_pylist(), rows[last_resort].to_pylist(), strict=True
+        values_of(rows["user_id"]), values_of(rows["thread_id"]), values_of(rows[last_resort]), strict=True
     )
     subjects = [decide(user_id, thread_id, otherwise) for user_id, thread_id, otherwise in identities]
     rows = rows.append_column("subject", pa.array([subject for subject, _ in subjects], pa.string()))
@@ -193,5 +194,5 @@ def _with_subject(rows: pa.Table, tables: ApplicationTables) -> pa.Table:
     return rows.select(tables.joined.schema.names).cast(tables.joined.schema)
 
 
-def _days_in(column: pa.ChunkedArray) -> list[date]:
+def _days_in(column: ChunkedArray) -> list[date]:
     return [day for day in pc.unique(column).to_pylist() if day is not None]

@@ -47,7 +47,7 @@ class ErasedPeople:
         users = connection.execute(f"SELECT DISTINCT user_id FROM {view} WHERE user_id <> ''").fetchall()
         hashes = {str(row[0]): keyed_hash(self.key, "user", str(row[0])) for row in users}
         known = [(user, self.people[hashed]) for user, hashed in hashes.items() if hashed in self.people]
-        schema = pa.schema([("user_id", pa.string()), ("erased_at", pa.timestamp("us", tz="UTC"))])
+        schema = pa.schema([("user_id", pa.string()), ("erased_at", pa.timestamp("us", tz="UTC"))])  # type: ignore[arg-type]
         rows = [{"user_id": user, "erased_at": erased_at} for user, erased_at in known]
         connection.register("erased_users", pa.Table.from_pylist(rows, schema=schema))
         theirs = connection.execute(

@@ -43,7 +43,7 @@ class LandedFile:
             spec.schema,
             compression="zstd",
             # In a row group of some hundred rows a dictionary of texts would hold each of them once, beside its index.
-            use_dictionary=[
+            use_dictionary=[  # type: ignore[arg-type]
                 name
                 for name in columns
                 if name not in _SELDOM_REPEATED | _TEXTS and spec.schema.field(name).type in (pa.string(), pa.date32())

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from flywheel_assets import records
+from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.sql_literals import quoted
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.storage.duckdb_engine import connect
@@ -96,7 +97,7 @@ def record(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) -> None:
         with lake.connect() as connection:
             connection.register("existing", existing)
             connection.register("fresh", rows)
-            return connection.sql(
+            return connection.sql(  # type: ignore[no-any-return]
                 "SELECT * FROM existing ANTI JOIN fresh USING (asset, day) UNION ALL SELECT * FROM fresh "
                 "ORDER BY asset, day"
             ).to_arrow_table()
@@ -144,7 +145,7 @@ def closed_accounts(lake: Lake, asset: str) -> dict[date, ClosedDay]:
     columns = ["asset", "day", "is_closed", *(each.name for each in fields(ClosedDay))]
     rows = lake.read(LEDGER, columns=columns, where=f"asset = {quoted(asset)} AND is_closed").sort_by("day")
     values = (rows[each.name].to_pylist() for each in fields(ClosedDay))
-    return dict(zip(rows["day"].to_pylist(), map(ClosedDay, *values), strict=True))
+    return dict(zip(values_of(rows["day"]), map(ClosedDay, *values), strict=True))
 
 
 def closed_content(lake: Lake, asset: str) -> str:

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 import pyarrow as pa
 
+from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import NOT_QUARANTINED, STAGE_OF
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
@@ -114,7 +115,7 @@ def _recount(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
     rows = lake.read(spec, [entry.day], columns)
     held = rows.num_rows - rows["held_reason"].null_count if len(columns) > 1 else 0
     refused = lake.read(QUARANTINE, [entry.day], ["stage", "reason"], where=f"stage = '{STAGE_OF[spec.name]}'")
-    in_quarantine = {each["values"]: each["counts"] for each in refused["reason"].value_counts().to_pylist()}
+    in_quarantine = {each["values"]: each["counts"] for each in refused["reason"].value_counts().to_pylist()}  # type: ignore[index, misc]
     by_reason = {
         reason: number if reason in NOT_QUARANTINED else in_quarantine.get(reason, 0)
         for reason, number in entry.rows_by_reason.items()
@@ -138,7 +139,7 @@ def _rename_judged_days(lake: Lake, renamed: Mapping[tuple[date, str], str], sta
     def rename(rows: pa.Table) -> pa.Table:
         hashes = [
             renamed.get((day, joined), joined)
-            for day, joined in zip(rows["day"].to_pylist(), rows["joined_hash"].to_pylist(), strict=True)
+            for day, joined in zip(values_of(rows["day"]), values_of(rows["joined_hash"]), strict=True)
         ]
         return rows.set_column(rows.schema.get_field_index("joined_hash"), "joined_hash", pa.array(hashes, pa.string()))
 

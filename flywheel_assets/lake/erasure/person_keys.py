@@ -24,7 +24,7 @@ from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, T
 
 _ROWS_AT_ONCE = 100_000
 _SEEN = pa.schema(
-    [
+    [  # type: ignore[arg-type]
         ("is_prediction", pa.bool_()),
         ("event_id", pa.string()),
         ("prediction_id", pa.string()),

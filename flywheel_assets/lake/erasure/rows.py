@@ -56,7 +56,7 @@ def read_rows(lake: Lake, spec: TableSpec, person: PersonKeys) -> pa.Table:
     with lake.connect() as connection:
         person.register(connection)
         lake.register(connection, spec, None, view="whole")
-        return connection.sql(f"SELECT * FROM whole WHERE {person.condition(spec)}").to_arrow_table()
+        return connection.sql(f"SELECT * FROM whole WHERE {person.condition(spec)}").to_arrow_table()  # type: ignore[no-any-return]
 
 
 def count_rows(found: dict[Partition, Found]) -> int:

@@ -375,7 +375,7 @@ class Lake:
             with self.connect() as own:
                 return self.read(spec, days, columns, snapshot_id, where, planned, own)
         self.register(connection, spec, days, columns, view="wanted", snapshot_id=snapshot_id, planned=planned)
-        rows = connection.sql(f"SELECT * FROM wanted WHERE {where}").to_arrow_table()
+        rows: pa.Table = connection.sql(f"SELECT * FROM wanted WHERE {where}").to_arrow_table()
         names = list(columns or spec.schema.names)
         return rows.select(names).cast(nullable(pa.schema([spec.schema.field(name) for name in names])))
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.labels.sampling import draw_sql
-from flywheel_assets.errors import LandingError, PartitionChangedError, SettingsError
+from flywheel_assets.errors import LandingError, PartitionChangedError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind
@@ -38,6 +38,7 @@ from flywheel_assets.lake.upkeep.garbage import (
 )
 from flywheel_assets.lake.versions.cutting import release_ended_cuts
 from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.ranges import Checked, Count, CountOrZero, NotNegative, Share
 from flywheel_assets.records import Reason
 
 MAINTENANCE_CODE_VERSION = "1"
@@ -45,25 +46,17 @@ _UNFINISHED_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaintenanceRules:
+class MaintenanceRules(Checked):
     """What the weekly upkeep of one application may remove."""
 
-    snapshots_kept_days: int = 7
+    snapshots_kept_days: Count = 7
     """Younger snapshots stay, as do heads and tags; of a burst only the newest do (`iceberg.forget_old_snapshots`)."""
-    grace_hours: float = 24.0
+    grace_hours: NotNegative = 24.0
     """Files that nothing reaches stay this long for readers that planned their scan before."""
-    trimmed_share: float | None = None
+    trimmed_share: Share | None = None
     """Of the predictions that left the join window unreferenced, the share that stays, by hash; None: all stay."""
-    landing_kept_days: int | None = None
+    landing_kept_days: CountOrZero | None = None
     """Segments of closed, materialized days older than this are removed; None: all stay."""
-
-    def __post_init__(self) -> None:
-        if self.snapshots_kept_days < 1 or self.grace_hours < 0:
-            raise SettingsError(
-                f"snapshots_kept_days is {self.snapshots_kept_days}, grace_hours {self.grace_hours}; need ≥ 1 and ≥ 0"
-            )
-        if self.trimmed_share is not None and not 0 <= self.trimmed_share <= 1:
-            raise SettingsError(f"trimmed_share is {self.trimmed_share}; need 0 to 1, or None to keep everything")
 
 
 @dataclass(frozen=True)

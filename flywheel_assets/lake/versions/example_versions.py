@@ -20,7 +20,6 @@ from flywheel_assets.curation.labels.example_resolution import (
 from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.errors import SettingsError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.storage.duckdb_engine import write_parquet
@@ -34,6 +33,7 @@ from flywheel_assets.lake.versions.exports import ExportedFile, ExportSet, Manif
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.net_new import fresh_days
 from flywheel_assets.lake.versions.pins import Pin, register_pinned
+from flywheel_assets.ranges import Checked, Count
 from flywheel_assets.records import Reason
 
 _ROW_GROUP_ROWS = 100_000
@@ -59,17 +59,13 @@ _COUNTED = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExampleRules:
+class ExampleRules(Checked):
     """How closed days of examples become a version."""
 
     contract: ScoreContract
     mining: MiningRules = field(default_factory=MiningRules)
-    evaluation_weeks: int = 2
+    evaluation_weeks: Count = 2
     """Matured weeks after the training rows on which champion and challenger meet; one week decides by chance."""
-
-    def __post_init__(self) -> None:
-        if self.evaluation_weeks < 1:
-            raise SettingsError(f"ExampleRules.evaluation_weeks is {self.evaluation_weeks}; it must be at least 1")
 
     def calendar(self, last_day: date) -> Calendar:
         """Which days a version trains on and is judged on."""

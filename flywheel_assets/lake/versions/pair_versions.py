@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel_assets import records
+from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
@@ -126,7 +127,7 @@ class _ResolvedPairs:
 def pair_ids_to_train_now(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:
     """The pairs that a version cut now over the closed days `days` would train on; reads no text."""
     gold = lake.read(CURATED_DPO_PAIRS, days, _DECIDING, where=not_excluded(CURATED_DPO_PAIRS, in_force(lake)))
-    return set(resolve(gold, rules).train["pair_id"].to_pylist())
+    return set(values_of(resolve(gold, rules).train["pair_id"]))
 
 
 def trained_pair_ids(folder: VersionFolder) -> set[str]:

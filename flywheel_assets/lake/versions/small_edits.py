@@ -33,7 +33,7 @@ def most_frequent_deltas(lake: Lake, days: Iterable[date] | None = None, limit: 
 
 def ranked_deltas(gold: pa.Table, limit: int) -> list[RecurringDelta]:
     """The same for gold rows that were read already."""
-    held = gold.filter(pc.fill_null(pc.equal(gold["held_reason"], Reason.TRIVIAL_EDIT.value), False))
+    held = gold.filter(pc.equal(gold["held_reason"], pa.scalar(Reason.TRIVIAL_EDIT.value)).fill_null(False))  # type: ignore[arg-type]
     grouped = held.group_by("support_key").aggregate(
         [
             ("feedback_event_id", "count"),
@@ -58,6 +58,6 @@ def ranked_deltas(gold: pa.Table, limit: int) -> list[RecurringDelta]:
 def replacements(lake: Lake, feedback_event_id: str) -> str:
     """What one held row replaced by what, for people: user text, so for terminals only."""
     gold = lake.read(CURATED_DPO_PAIRS, None, ["feedback_event_id", "held_reason", "chosen", "rejected"])
-    mask = pc.and_(pc.equal(gold["feedback_event_id"], feedback_event_id), pc.is_valid(gold["held_reason"]))
+    mask = pc.and_(pc.equal(gold["feedback_event_id"], pa.scalar(feedback_event_id)), pc.is_valid(gold["held_reason"]))
     [row] = gold.filter(mask).slice(0, 1).to_pylist()
     return "; ".join(f"{' '.join(old)} → {' '.join(new)}" for old, new in delta(row["rejected"], row["chosen"]))

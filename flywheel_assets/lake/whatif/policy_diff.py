@@ -5,13 +5,14 @@ rules given says what an ordinary backfill would change, row by row, before anyb
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import ChunkedArray, values_of
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.tables.lake import Lake
@@ -90,18 +91,17 @@ def _stored(lake: Lake, day: date) -> tuple[dict[str, str], set[str]]:
     gold = lake.read(CURATED_DPO_PAIRS, [day], ["feedback_event_id", "held_reason", "policy_version"])
     gold = gold.filter(pc.is_null(gold["held_reason"]))
     refused = lake.read(QUARANTINE, [day], ["row_id", "stage", "reason", "policy_version"])
-    refused = refused.filter(pc.equal(refused["stage"], CURATION_STAGE))
+    refused = refused.filter(pc.equal(refused["stage"], pa.scalar(CURATION_STAGE)))
     outcomes = _paired(gold["feedback_event_id"], KEPT) | dict(
-        zip(refused["row_id"].to_pylist(), refused["reason"].to_pylist(), strict=True)
+        zip(values_of(refused["row_id"]), values_of(refused["reason"]), strict=True)
     )
-    return outcomes, {*gold["policy_version"].to_pylist(), *refused["policy_version"].to_pylist()}
+    return outcomes, {*values_of(gold["policy_version"]), *values_of(refused["policy_version"])}
 
 
 def _outcomes(curated: Curated) -> dict[str, str]:
-    refused = zip(curated.refused["row_id"].to_pylist(), curated.refused["reason"].to_pylist(), strict=True)
+    refused = zip(values_of(curated.refused["row_id"]), values_of(curated.refused["reason"]), strict=True)
     return _paired(curated.kept["feedback_event_id"], KEPT) | dict(refused)
 
 
-def _paired(ids: pa.ChunkedArray, outcome: str) -> dict[str, str]:
-    found: Iterable[str] = ids.to_pylist()
-    return dict.fromkeys(found, outcome)
+def _paired(ids: ChunkedArray, outcome: str) -> dict[str, str]:
+    return dict.fromkeys(values_of(ids), outcome)

@@ -67,8 +67,8 @@ def test_expressions_stand_for_columns() -> None:
     ("limits", "named"),
     [
         ({"uncertain_low": 0.7, "uncertain_high": 0.4}, "uncertain band"),
-        ({"uncertain_high": 1.1}, "uncertain band"),
-        ({"uncertain_low": math.nan}, "uncertain band"),
+        ({"uncertain_high": 1.1}, "uncertain_high is 1.1"),
+        ({"uncertain_low": math.nan}, "uncertain_low is nan"),
         ({"confident_miss_below": 0.5}, "confident_miss_below is 0.5"),
         ({"confident_false_alarm_above": 0.6}, "confident_false_alarm_above is 0.6"),
     ],

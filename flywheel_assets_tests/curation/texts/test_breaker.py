@@ -10,6 +10,7 @@ from flywheel_assets.curation.texts.breaker import BreakerLimits, DayFigures, in
 from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.demo.assistant.people import People
 from flywheel_assets.demo.assistant.world import Workload, World
+from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import JOINED_FEEDBACK
 from flywheel_assets_tests.builders import APPLICATION, make_joined, table
 from flywheel_assets_tests.curation.crowd import TRIGGER, varied_edit
@@ -130,9 +131,9 @@ def test_examples_are_events_and_the_order_of_rows_decides_nothing() -> None:
 
 
 def test_limits_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match="max_flagged_ratio is 20; need 0 to 1"):
+    with pytest.raises(SettingsError, match=r"BreakerLimits\.max_flagged_ratio is 20; need 0 to 1"):
         BreakerLimits(max_flagged_ratio=20)
-    with pytest.raises(ValueError, match="7 of 3 trailing days can never be there"):
+    with pytest.raises(SettingsError, match="7 of 3 trailing days can never be there"):
         BreakerLimits(trailing_days=3)
 
 

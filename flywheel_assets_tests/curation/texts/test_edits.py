@@ -8,6 +8,7 @@ from rapidfuzz.distance import Levenshtein
 
 from flywheel_assets.curation.texts._edits import EditBands, classify_edits
 from flywheel_assets.curation.texts.normalization import normalized
+from flywheel_assets.errors import SettingsError
 
 SENTENCE = "The settings are read once, when the process starts, and never again."
 
@@ -107,7 +108,7 @@ def test_white_space_and_composition_do_not_matter(text: str) -> None:
 
 @pytest.mark.parametrize("limits", [{"trivial_above": 0.1, "rewrite_below": 0.1}, {"longest_characters": 0}])
 def test_impossible_bands_are_refused(limits: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="need"):
+    with pytest.raises(SettingsError, match="need"):
         EditBands(**limits)  # type: ignore[arg-type]
 
 

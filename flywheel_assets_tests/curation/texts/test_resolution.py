@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flywheel_assets.curation.texts.resolution import RESOLVED_COLUMNS, Resolution, ResolutionRules, resolve
+from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import CURATED_DPO_PAIRS
 from flywheel_assets_tests.builders import NOON, day, make_gold, table
 
@@ -195,5 +196,5 @@ def test_the_holdout_is_about_its_share() -> None:
     "limits", [{"per_user_cap": 0}, {"holdout_share": 1.1}, {"accepted_share": -0.1}, {"accepted_min_ratio": -1}]
 )
 def test_impossible_rules_are_refused(limits: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="need"):
+    with pytest.raises(SettingsError, match="need"):
         ResolutionRules(**limits)  # type: ignore[arg-type]

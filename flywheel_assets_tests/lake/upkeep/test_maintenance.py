@@ -176,5 +176,5 @@ def test_what_everything_weighs_is_remembered(bench: Workbench) -> None:
 
 @pytest.mark.parametrize("rules", [{"trimmed_share": 2.0}, {"snapshots_kept_days": 0}, {"grace_hours": -1.0}])
 def test_rules_that_cannot_be_meant_are_refused(rules: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError):
+    with pytest.raises(SettingsError, match=next(iter(rules))):
         MaintenanceRules(**rules)
