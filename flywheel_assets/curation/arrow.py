@@ -1,4 +1,4 @@
-"""The bytes under a column of strings, for what is done to a whole column at once."""
+"""Gives access to the bytes under a column of strings, for work on a whole column at once."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,7 +6,10 @@ import pyarrow as pa
 
 
 def bytes_of(texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """(offsets, UTF-8 bytes): row r is `bytes[offsets[r]:offsets[r + 1]]`; a null has no bytes. Nothing is copied."""
+    """Return (offsets, UTF-8 bytes) of a column without a copy.
+
+    Row r is `bytes[offsets[r]:offsets[r + 1]]`; a null has no bytes.
+    """
     _, offset_buffer, data = texts.buffers()
     if data is None or len(texts) == 0:
         return np.zeros(len(texts) + 1, np.int64), np.zeros(0, np.uint8)
