@@ -47,12 +47,12 @@ class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Only error.json is written there."""
 
     def digest(self) -> str:
-        """Of everything that decides the result."""
+        """Hash everything that decides the result."""
         return stable_id("classifier", self.manifest_sha256, msgspec.to_builtins(self.recipe))
 
 
 class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was trained on what."""
+    """Describes a finished training and its rows."""
 
     application: str
     version: str
@@ -72,7 +72,7 @@ class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """Of fitting, wall time."""
 
     def parameters(self) -> dict[str, str | int | float]:
-        """What a tracking server records as the run's parameters."""
+        """Return the run's parameters for a tracking server."""
         return {
             **vars(self.recipe),
             "rows": self.rows,
@@ -103,7 +103,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     seconds = time.perf_counter() - started
     with whole_folder(output) as building:
         classifier.save(building / MODEL_FOLDER)
-        # Of the model's own scores: the served ones are what it is replacing.
+        # Of the model's own scores: the served ones come from the model that it replaces.
         seen = features.append_column(SCORE, pa.array(classifier.predict(features)))
         (building / REFERENCE_FILE).write_bytes(msgspec.json.encode(drift_reference(seen, weights)))
         report = ClassifierTrainingReport(
@@ -125,12 +125,12 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
 
 
 def read_report(output: Path) -> ClassifierTrainingReport:
-    """The report of a finished training."""
+    """Read the report of a finished training."""
     return msgspec.json.decode((output / REPORT_FILE).read_bytes(), type=ClassifierTrainingReport)
 
 
 def seconds_per_row(trained: VersionFolder | None) -> float | None:
-    """What fitting cost a row in a version's training; None without one."""
+    """Compute the seconds of fitting per row in a version's training; None without a training."""
     if trained is None:
         return None
     report = read_report(trained.training)
@@ -138,7 +138,7 @@ def seconds_per_row(trained: VersionFolder | None) -> float | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the request file that is the only argument; returns the exit code."""
+    """Run the request file that is the only argument; return the exit code."""
     return run_process(arguments, ClassifierTrainingRequest, train_classifier)
 
 
