@@ -3,8 +3,8 @@
     <output_dir>/
         evaluation.json   the report
 
-The incumbent is the champion's model, scored again on the features as they were logged. Before the first promotion it
-is the scores that were served: nobody else has the model that made them.
+The incumbent is the champion's model, scored again on the features as they were logged. Before the first promotion the
+scores that were served stand for it: the model that made them is not here.
 """
 
 import sys
@@ -46,7 +46,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvaluationReport:
-    """Score both models; a finished evaluation of the same request is left as it is, another champion's gives way.
+    """Score both models; keep a finished evaluation of the same request, replace another champion's.
 
     Raises:
         ManifestMismatchError: the export is not what was asked for.
@@ -104,7 +104,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
 
 
 def read_report(output: Path) -> ClassifierEvaluationReport:
-    """The report of a finished evaluation."""
+    """Read the report of a finished evaluation."""
     return msgspec.json.decode((output / REPORT_FILE).read_bytes(), type=ClassifierEvaluationReport)
 
 
@@ -134,13 +134,13 @@ def _model_scores(
 
 
 def _week_names(rows: pa.Table, manifest: Manifest) -> list[str]:
-    """The first day of each row's week."""
+    """Name each row's week by its first day."""
     first = date.fromisoformat(str(manifest.details["evaluate_from"]))
     return [(first + timedelta(days=7 * week)).isoformat() for week in rows["week"].to_pylist()]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the request file that is the only argument; returns the exit code."""
+    """Run the request file that is the only argument; return the exit code."""
     return run_process(arguments, ClassifierEvaluationRequest, evaluate_classifier)
 
 
