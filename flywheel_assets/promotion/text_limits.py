@@ -151,7 +151,7 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
 
 
 def concluded(checks: tuple[Check, ...], *, enough: Check, better: Check) -> Decision:
-    """Combine the checks into a decision; two of them are `enough` (is there evidence?) and `better` (is it a gain?)."""
+    """Combine checks into a decision; two of them are `enough` (is there evidence?) and `better` (is it a gain?)."""
     failed = [check for check in checks if not check.ok]
     if not failed:
         sentence = f"Promoted: {better.detail}."
