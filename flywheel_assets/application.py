@@ -1,7 +1,7 @@
-"""What a platform team configures: one application per deployed model, typed and with safe defaults.
+"""Configures one application per deployed model, typed and with safe defaults.
 
-`PreferenceApplication` and `ClassificationApplication` add to `FlywheelApplication` what their kind of
-flywheel mines and trains.
+`PreferenceApplication` and `ClassificationApplication` add the settings of their kind of flywheel to
+`FlywheelApplication`.
 """
 
 import re
@@ -44,7 +44,7 @@ _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}\Z")
 
 @dataclass(frozen=True, kw_only=True)
 class Retries(Checked):
-    """How often a version whose run failed transiently is run again."""
+    """Limits the attempts to run a version again whose run failed transiently."""
 
     max_transient_attempts: Count = 4
     """A version whose run failed transiently is run again until this many attempts failed in a row."""
@@ -54,7 +54,7 @@ class Retries(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger(Retries):
-    """When a new gold version of preference pairs is cut and trained: both thresholds must be reached."""
+    """Decides when a new gold version of preference pairs is cut and trained: both thresholds must be reached."""
 
     min_new_pairs: CountOrZero = 5_000
     """Training pairs that the last successfully trained version did not hold."""
@@ -64,7 +64,7 @@ class Trigger(Retries):
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleTrigger(Retries):
-    """When a new gold version of hard examples is cut and trained: for the first of these reasons that holds."""
+    """Decides when a new gold version of hard examples is cut and trained: the first valid reason counts."""
 
     min_new_positives: CountOrZero = 100
     """New matured positives, together with …"""
@@ -81,13 +81,13 @@ class ExampleTrigger(Retries):
     max_age_days: Count | None = 90
     """Days by which a training now would reach beyond the last one; None: age is no reason."""
     maintenance_pause_days: CountOrZero = 7
-    """So far beyond the last training must another one reach for calibration or age: a challenger that was not promoted
-    would otherwise be followed by a nearly equal one every day."""
+    """Days beyond the last training that another one must reach for calibration or age. Without them a nearly equal
+    challenger would follow every day on one that was not promoted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionHook(Checked):
-    """What tells the serving side about a new champion; it runs after the alias has moved."""
+    """Announces a new champion to the serving side; it runs after the alias has moved."""
 
     command: tuple[str, ...] = ()
     """Run without a shell; the event is its standard input, as JSON."""
@@ -98,7 +98,7 @@ class PromotionHook(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class FlywheelApplication(Checked, ABC):
-    """What both kinds of flywheel know about the deployed model they improve."""
+    """Describes the deployed model that either kind of flywheel improves."""
 
     name: str
     """Lower-case word; names its asset keys, Iceberg namespace, MLflow model and capture path."""
@@ -122,21 +122,21 @@ class FlywheelApplication(Checked, ABC):
     @property
     @abstractmethod
     def version_prefix(self) -> str:
-        """What its gold versions are called, before the number."""
+        """The prefix of its gold versions' names, before the number."""
 
     @property
     @abstractmethod
     def gold_lookback_days(self) -> Mapping[str, int]:
-        """Per input of the gold table how many days before D its partition D reads."""
+        """Per input of the gold table the days before D that its partition D reads."""
 
     @property
     def score_contract(self) -> ScoreContract | None:
-        """What a classifier declares about its events; None: predictions are texts."""
+        """The classifier's declaration of its events; None: predictions are texts."""
         return None
 
     @property
     def staleness_lookback_days(self) -> Mapping[str, Mapping[str, int]]:
-        """Per derived table its inputs, with how many days before D its partition D reads."""
+        """Per derived table its inputs, with the days before D that its partition D reads."""
         raw = (self.tables.predictions.name, GROUND_TRUTH.name)
         return {
             self.tables.joined.name: dict.fromkeys(raw, self.window.match_lookback_days),
@@ -180,12 +180,12 @@ class PreferenceApplication(FlywheelApplication):
 
     @property
     def version_prefix(self) -> str:
-        """What its gold versions are called, before the number."""
+        """The prefix of its gold versions' names, before the number."""
         return "dpo_gold_v"
 
     @property
     def gold_lookback_days(self) -> Mapping[str, int]:
-        """A day of pairs reads the same day of joined feedback, and how many rows the days before had."""
+        """A day of pairs reads the same day of joined feedback, and the row counts of the days before."""
         return {JOINED_FEEDBACK.name: self.breaker.trailing_days}
 
     @property
@@ -219,20 +219,20 @@ class ClassificationApplication(FlywheelApplication):
 
     @property
     def version_prefix(self) -> str:
-        """What its gold versions are called, before the number."""
+        """The prefix of its gold versions' names, before the number."""
         return f"{self.name}_gold_v"
 
     @property
     def score_contract(self) -> ScoreContract:
-        """What capture asks of its events."""
+        """The declaration that capture checks its events against."""
         return self.contract
 
     @property
     def examples(self) -> ExampleRules:
-        """How its examples become a version."""
+        """The rules that turn its examples into a version."""
         return ExampleRules(contract=self.contract, mining=self.mining, evaluation_weeks=self.evaluation_weeks)
 
     @property
     def gold_lookback_days(self) -> Mapping[str, int]:
-        """A day of examples reads labels, silence, and who was labelled."""
+        """A day of examples reads labels, silence, and the labelled predictions."""
         return mining_lookback_days(self.window, self.mining)

@@ -1,9 +1,9 @@
-"""Every error this project raises on purpose.
+"""Defines every error that this project raises on purpose.
 
 FlywheelError
 ├── PermanentError                 the same input will fail again: fix something first
 │   ├── SettingsError              a setting is missing, unreadable, out of its range or contradicts another
-│   ├── UnknownNameError           a name that nobody knows; lists the known ones
+│   ├── UnknownNameError           a name that does not exist; lists the known ones
 │   ├── InvalidRuleError           a decision that cannot be meant: no condition, or days in the wrong order
 │   ├── InvalidEventError          an event that capture must refuse
 │   ├── LandingError
@@ -19,7 +19,7 @@ FlywheelError
 └── TransientError                 the same input may succeed later: Dagster retries
     ├── CommitContentionError      the lake's commit lock or catalog stayed busy past the deadline
     ├── CatalogUnavailableError    the catalog's Postgres does not answer
-    ├── LockLostError              the catalog's Postgres let go of a lock while work went on under it
+    ├── LockLostError              the catalog's Postgres lost a lock while work continued under it
     ├── StorageUnavailableError    S3 does not answer, or refuses for now
     │   └── LandingUnavailableError  the same of the landing zone
     ├── DiskFullError              a disk that the lake writes to is full; nothing was lost
@@ -60,7 +60,7 @@ class S3RefusedError(SettingsError):
 
 
 class UnknownNameError(PermanentError):
-    """A name that nobody knows."""
+    """The received name does not exist."""
 
     def __init__(self, kind: str, received: str, known: Iterable[str], next_action: str = "") -> None:
         names = ", ".join(sorted(known)) or "none yet"
@@ -126,11 +126,11 @@ class CommitContentionError(TransientError):
 
 
 class CatalogUnavailableError(TransientError):
-    """The catalog's Postgres does not answer; what was committed stays."""
+    """The catalog's Postgres does not answer; committed work stays."""
 
 
 class LockLostError(TransientError):
-    """The connection that held a lock is gone, so that others may have begun; what was not visible yet is given up."""
+    """The connection of a lock is gone, and others may have begun; invisible work is given up."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -148,11 +148,11 @@ class StorageUnavailableError(TransientError):
 
 
 class PartitionChangedError(TransientError):
-    """Somebody has written a partition since the rows were read that were to replace it."""
+    """Another writer has changed a partition since the rows were read that were to replace it."""
 
 
 class DiskFullError(TransientError):
-    """A disk that the lake writes to is full; what was committed stays, what was begun is gone."""
+    """A disk that the lake writes to is full; committed work stays, unfinished work is gone."""
 
 
 class OpenSegmentError(TransientError):
@@ -168,7 +168,7 @@ class LandingUnavailableError(StorageUnavailableError):
 
 
 class BrokerUnavailableError(TransientError):
-    """The message broker does not answer, or refuses for now; what was not settled comes again."""
+    """The message broker does not answer, or refuses for now; unsettled messages come again."""
 
 
 class EventLogError(TransientError):

@@ -1,4 +1,4 @@
-"""The records every room speaks in: Arrow schemas, identifiers, signals and reason codes.
+"""Defines the records that every room uses: Arrow schemas, identifiers, signals and reason codes.
 
 A schema's column metadata carries its description, so that the Dagster UI and the Iceberg tables show the same words.
 All times are UTC, microseconds. Identifiers are 32 hexadecimal characters of BLAKE2b over a JSON array, so that no
@@ -18,7 +18,7 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
 class Signal(StrEnum):
-    """What kind of feedback a person or system gave."""
+    """The kind of feedback that a person or system gave."""
 
     EDIT = "edit"
     THUMB = "thumb"
@@ -48,30 +48,30 @@ LONGEST_TEXT_CHARACTERS = 50_000
 
 
 class SubjectKind(StrEnum):
-    """Whose feedback it is: the best identity known. Caps per person apply to USER only."""
+    """The kind of a feedback's subject: the best identity known. Caps per person apply to USER only."""
 
     USER = "user"
     THREAD = "thread"
     PROMPT = "prompt"
-    PREDICTION = "prediction"  # a classifier's prediction about nobody known: its own subject
+    PREDICTION = "prediction"  # a classifier's prediction about no known person: its own subject
 
 
 class PromptFormat(StrEnum):
-    """How the `prompt` column is to be read; the chat template is applied at training only."""
+    """The format of the `prompt` column; the chat template is applied at training only."""
 
     TEXT = "text"
     MESSAGES = "messages"  # a JSON array of {"role": …, "content": …}
 
 
 class ExampleKind(StrEnum):
-    """What a gold row teaches."""
+    """The kind of example in a gold row."""
 
     PREFERENCE_PAIR = "preference_pair"
     ACCEPTED_OUTPUT = "accepted_output"  # chosen = the model's own output, rejected is null
 
 
 class Reason(StrEnum):
-    """Why a row was dropped or quarantined; stable words that dashboards and tests may rely on."""
+    """The reason code of a dropped or quarantined row; stable words that dashboards and tests may rely on."""
 
     # landing → raw tables
     MALFORMED_EVENT = "malformed_event"
@@ -126,25 +126,25 @@ class Reason(StrEnum):
 
 
 def stable_id(*fields: Any) -> str:
-    """32 hex characters that depend on every field and on their order; fields must be JSON values."""
+    """Hash fields, which must be JSON values, to 32 hex characters; their order counts."""
     canonical = json.dumps(fields, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
     return hashlib.blake2b(canonical.encode("ascii"), digest_size=16).hexdigest()
 
 
 def event_id(application: str, source: str, client_id: str) -> str:
-    """The dedupe key of one event: the same client id from the same source is the same event."""
+    """Compute the dedupe key of one event: the same client id from the same source is the same event."""
     # `stable_id("event", …)`, a third of its cost: capture asks for one per event.
     texts = ",".join(map(encode_basestring_ascii, ("event", application, source, client_id)))
     return hashlib.blake2b(f"[{texts}]".encode("ascii"), digest_size=16).hexdigest()
 
 
 def pair_id(application: str, prediction_id: str) -> str:
-    """The key of the training example that one prediction can give, whoever corrected it."""
+    """Compute the key of the one training example that a prediction can give, for any corrector."""
     return stable_id("pair", application, prediction_id)
 
 
 def pair_ids(application: str, prediction_ids: Iterable[str]) -> list[str]:
-    """`pair_id` of a whole column, four times as fast: the part that all have in common is hashed once."""
+    """Compute `pair_id` for a whole column, four times as fast: the common part is hashed once."""
     common = hashlib.blake2b(f'["pair",{json.dumps(application)},'.encode("ascii"), digest_size=16)
     found = []
     for prediction_id in prediction_ids:
@@ -155,7 +155,7 @@ def pair_ids(application: str, prediction_ids: Iterable[str]) -> list[str]:
 
 
 def subject_of(user_id: str | None, thread_id: str | None, prompt: str) -> tuple[str, SubjectKind]:
-    """Whose feedback this is: the user, else the thread, else everyone who sent the same prompt."""
+    """Return a feedback's subject: the user, else the thread, else all who sent the same prompt."""
     if user_id:
         return user_id, SubjectKind.USER
     if thread_id:
@@ -164,7 +164,7 @@ def subject_of(user_id: str | None, thread_id: str | None, prompt: str) -> tuple
 
 
 def subject_of_score(user_id: str | None, thread_id: str | None, prediction_id: str) -> tuple[str, SubjectKind]:
-    """Whom a score is about: the entity (a card, a customer) sent as user, else the thread, else only itself."""
+    """Return a score's subject: the entity (a card, a customer) sent as user, else the thread, else only itself."""
     if user_id:
         return user_id, SubjectKind.USER
     if thread_id:
@@ -173,7 +173,7 @@ def subject_of_score(user_id: str | None, thread_id: str | None, prediction_id: 
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds texts, encoded as a dictionary or not."""
+    """Return whether a column of this type holds texts, encoded as a dictionary or not."""
     if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
@@ -184,7 +184,7 @@ def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = 
 
 
 def description_of(field: "pa.Field[Any]") -> str:
-    """The sentence a schema gives to one of its columns."""
+    """Read the sentence that a schema gives to one of its columns."""
     return bytes((field.metadata or {}).get(b"description", b"")).decode()
 
 

@@ -1,1 +1,1 @@
-"""Pure curation of feedback: edit bands, duplicates, policy, resolution of a version. Arrow in, Arrow out."""
+"""Curates feedback: edit bands, duplicates, policy, resolution of a version. Pure: Arrow in, Arrow out."""

@@ -1,4 +1,4 @@
-"""Columns of Arrow: their types, and their bytes and truth values as arrays of NumPy."""
+"""Gives types to columns of Arrow, and their bytes and truth values as arrays of NumPy."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,7 +23,10 @@ def values_of(column: Column) -> list[Any]:
 
 
 def bytes_of(texts: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """(offsets, UTF-8 bytes): row r is `bytes[offsets[r]:offsets[r + 1]]`; a null has no bytes. Nothing is copied."""
+    """Return (offsets, UTF-8 bytes) of a column without a copy.
+
+    Row r is `bytes[offsets[r]:offsets[r + 1]]`; a null has no bytes.
+    """
     _, offset_buffer, data = texts.buffers()
     if data is None or len(texts) == 0:
         return np.zeros(len(texts) + 1, np.int64), np.zeros(0, np.uint8)

@@ -1,4 +1,4 @@
-"""The join of feedback with the predictions it is about: pure, over key columns, each match on exactly one day.
+"""Joins feedback with its predictions over key columns; each match belongs to exactly one day.
 
 Over the days `[D − w − k, D]` (w = join window, k = dedupe window) take the *first receipt* of each feedback event and
 of each prediction; a match belongs to day `max(first_p, first_f) = D` and needs `|first_p − first_f| ≤ w`. Feedback
@@ -36,7 +36,7 @@ EXPIRIES = pa.schema([("day", pa.date32()), ("feedback_event_id", pa.string()), 
 
 @dataclass(frozen=True)
 class JoinWindow(Checked):
-    """How far apart a prediction and its feedback may be received, and how late a retry may come."""
+    """Limits the time between a prediction and its feedback, and the age of a retry."""
 
     join_days: CountOrZero = 30
     """w: a label or an edit may arrive this many days after its prediction, or before it."""
@@ -56,7 +56,7 @@ class JoinWindow(Checked):
 
 @dataclass(frozen=True)
 class DayAccount:
-    """What became of the feedback that day D had to account for, in events."""
+    """Counts the feedback events of day D by what became of them."""
 
     received: int
     carried_in: int

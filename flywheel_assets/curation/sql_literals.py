@@ -1,15 +1,15 @@
-"""Values of ours as DuckDB SQL literals, where a rule becomes an expression and a parameter cannot be bound."""
+"""Writes our values as DuckDB SQL literals, where a rule becomes an expression and no parameter can be bound."""
 
 import math
 
 
 def quoted(text: str) -> str:
-    """`text` as an SQL string literal."""
+    """Write `text` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def double(value: float) -> str:
-    """`value` as a DOUBLE, bit for bit.
+    """Write `value` as a DOUBLE, bit for bit.
 
     Without an exponent DuckDB reads a DECIMAL, whose products overflow or are rounded.
 

@@ -1,4 +1,4 @@
-"""The way from a simulated world into the real capture service: over HTTP, on a clock that the simulation moves."""
+"""Sends a simulated world's events to the real capture service, over HTTP, on a clock that the simulation moves."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ _NEXT_MORNING = time(0, 30, tzinfo=UTC)
 
 
 class SimulatedClock:
-    """What time it is in the simulated world; it only moves when it is told to, and never back."""
+    """The time in the simulated world; it moves only by `advance`, and never back."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
@@ -34,11 +34,11 @@ class SimulatedClock:
 
 @dataclass(frozen=True)
 class CaptureDoor:
-    """How to reach a running capture service that reads the simulated clock."""
+    """The address of a running capture service that reads the simulated clock."""
 
     url: str
     seal: Callable[[], None]
-    """Publishes what was acknowledged so far under the clock's present day."""
+    """Publishes the acknowledged events so far under the clock's present day."""
     clock: SimulatedClock
     application: str = "assistant"
 
@@ -90,5 +90,5 @@ class Sender:
 
 
 def cloud_event(source: str, kind: str, event_id: str, at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
-    """One CloudEvents envelope."""
+    """Build one CloudEvents envelope."""
     return {"specversion": "1.0", "id": event_id, "source": source, "type": kind, "time": at.isoformat(), "data": data}

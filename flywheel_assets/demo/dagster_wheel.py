@@ -1,4 +1,4 @@
-"""What every demo turns: one range run a chapter, one sensor tick, and the run that it requests."""
+"""Turns a demo's wheel by Dagster: one range run a chapter, one sensor tick, and the run that it requests."""
 
 import shutil
 import time
@@ -36,21 +36,21 @@ class DagsterWheel(Generic[Counts, Turn]):
     configured: Callable[[int, Clock], tuple[FlywheelApplication, dg.Definitions]]
     """The application as it is after so many turns, and its definitions on that clock."""
     counted: Callable[[Sequence[date]], Counts]
-    """What materialized days brought."""
+    """Counts the rows of materialized days."""
     reported: Callable[[Ticked, float], Turn]
-    """A finished turn: what the trigger asked for, and the seconds that it took."""
+    """A finished turn: the trigger's request, and the seconds that it took."""
     turns: int = 0
     played_until: date = date.min
 
     def materialize(self, first: date, last: date) -> Counts:
-        """Landing to gold for a range of days, in one run."""
+        """Materialize a range of days from landing to gold, in one run."""
         finished = self._driver(after=last).materialize(first, last)
         if not finished.succeeded:
             raise TrainingError(f"materializing {first} … {last} failed: {finished.error}")
         return self.counted(day_range(first, last))
 
     def turn(self) -> Turn | Skipped:
-        """Let the sensor look; when it fires, run what it requested to the end."""
+        """Evaluate the sensor; when it fires, run its request to the end."""
         driver = self._driver(after=self.played_until)
         ticked = driver.tick()
         if ticked.version is None:
@@ -72,7 +72,10 @@ class DagsterWheel(Generic[Counts, Turn]):
 
 @contextmanager
 def opened(application: FlywheelApplication, first_day: date) -> Iterator[tuple[dg.DagsterInstance, CaptureDoor]]:
-    """An instance and a running capture service in the demo's home, on a clock that shows the first day, 00:30 UTC."""
+    """Open an instance and a running capture service in the demo's home.
+
+    Its clock shows the first day, 00:30 UTC.
+    """
     where = settings()
     clock = SimulatedClock(datetime.combine(first_day, _OPENS))
     contracts = {application.name: application.score_contract}
@@ -84,7 +87,7 @@ def opened(application: FlywheelApplication, first_day: date) -> Iterator[tuple[
 
 
 def clear(home: Path) -> None:
-    """Remove what an earlier demo left; base models and reports stay."""
+    """Remove an earlier demo's files; base models and reports stay."""
     for name in ("landing", "warehouse", "scratch", "versions", "mlartifacts", "dagster"):
         shutil.rmtree(home / name, ignore_errors=True)
     for pattern in ("catalog.db*", "mlflow.db*"):

@@ -1,4 +1,4 @@
-"""What every demo needs around its story: progress bars, wall time by stage, and what it ran on."""
+"""Serves every demo with progress bars, wall time by stage, and a description of the hardware."""
 
 import os
 import platform
@@ -18,20 +18,20 @@ class Stopwatch:
         self._since = time.monotonic()
 
     def lap(self, stage: str) -> None:
-        """The stage that began with the last lap has ended."""
+        """End the stage that began with the last lap."""
         now = time.monotonic()
         self.seconds[stage] = round(now - self._since, 2)
         self._since = now
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar that leaves no trace on the terminal."""
+    """Make a bar that leaves no trace on the terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True)
 
 
 def hardware() -> dict[str, Any]:
-    """What the numbers were measured on; names no host."""
+    """Describe the machine of the measurements; names no host."""
     self_kib, child_kib = (
         resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )

@@ -1,4 +1,4 @@
-"""What a story of the demo needs of a flywheel, as a Protocol, so that no story imports the orchestrator."""
+"""Defines a flywheel for the demo's stories as a Protocol, so that no story imports the orchestrator."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -26,5 +26,5 @@ class Wheel(Protocol[Counts, Turn]):
         ...
 
     def turn(self) -> Turn | Skipped:
-        """Evaluate the trigger and, where it fires, run what it requests to the end."""
+        """Evaluate the trigger and, where it fires, run its request to the end."""
         ...

@@ -1,1 +1,1 @@
-"""Generation and scoring that need a model, in their own process."""
+"""Evaluates challengers with their models, in a process of its own."""

@@ -1,4 +1,4 @@
-"""From one row per model and held-out row to scores and evidence; no model needed.
+"""Turns scored rows, one per model and held-out row, into scores and evidence. Needs no model.
 
 The tables of scored rows, one for each model (grain: one row of the export), hold no text:
 
@@ -49,7 +49,7 @@ SCORED_ROWS = pa.schema(
 def stratify(
     holdout: Iterable[ExportedRow], known_to_champion: Set[str], trained_prompts: Set[str]
 ) -> list[tuple[Stratum, ExportedRow]]:
-    """The stratum of each held-out row.
+    """Assign each held-out row to its stratum.
 
     Args:
         holdout: held-out pairs of the challenger's version.
@@ -72,7 +72,7 @@ def scored_rows(
     log_p_chosen: Floats,
     log_p_rejected: Floats,
 ) -> pa.Table:
-    """What one model did on the rows, in their order; NaN in `log_p_rejected` where there is no rejected text."""
+    """Build the table of one model's scored rows; `log_p_rejected` is NaN where there is no rejected text."""
     references = [row.chosen for _, row in rows]
     columns: dict[str, Any] = {
         "pair_id": [row.pair_id for _, row in rows],
@@ -91,7 +91,7 @@ def scored_rows(
 
 
 def all_models(tables: Mapping[Scored, pa.Table]) -> pa.Table:
-    """The rows of every model in one table, with a column `model` in front."""
+    """Join the rows of every model in one table, with a column `model` in front."""
     return pa.concat_tables(
         table.add_column(0, "model", pa.array([model.value] * table.num_rows, pa.string()))
         for model, table in tables.items()
@@ -101,7 +101,7 @@ def all_models(tables: Mapping[Scored, pa.Table]) -> pa.Table:
 def scores_by_stratum(
     tables: Mapping[Scored, pa.Table], incumbent: Scored, fall_tolerance_nats: float
 ) -> dict[Scored, dict[Stratum, Scores]]:
-    """Means per model and stratum; strata without rows are left out."""
+    """Compute means per model and stratum; strata without rows are left out."""
     return {
         model: {
             stratum: _scores(
@@ -124,7 +124,7 @@ def evidence(
     bootstrap_draws: int,
     canary: Canary,
 ) -> Evidence:
-    """What the gate decides on."""
+    """Compute the evidence for the promotion gate."""
     primary = {model: _of(table, Stratum.PRIMARY) for model, table in tables.items()}
     challenger, before = primary[Scored.CHALLENGER], primary[incumbent]
     gain = _column(before, "ned") - _column(challenger, "ned")
@@ -162,7 +162,10 @@ def _scores(table: pa.Table, incumbent: pa.Table, base: pa.Table, fall_tolerance
 
 
 def _prefers(table: pa.Table, base: pa.Table) -> Floats:
-    """1 per pair whose implicit reward against the base is higher for the chosen text (strictly, as TRL counts)."""
+    """Mark pairs by 1 where the implicit reward against the base prefers the chosen text.
+
+    Strictly, as TRL counts.
+    """
     reward = {name: _column(table, name) - _column(base, name) for name in ("log_p_chosen", "log_p_rejected")}
     is_pair = ~np.isnan(reward["log_p_rejected"])
     return (reward["log_p_chosen"] > reward["log_p_rejected"])[is_pair].astype(np.float64)

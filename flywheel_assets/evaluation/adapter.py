@@ -1,9 +1,9 @@
-"""Score base, SFT baseline, champion and challenger: `python -m flywheel_assets.evaluation.adapter REQUEST.json`.
+"""Scores base, SFT baseline, champion and challenger: `python -m flywheel_assets.evaluation.adapter REQUEST.json`.
 
 All of them write greedily for the same held-out rows and are asked how likely they find the users' texts.
 
     <output_dir>/evaluation.json   EvaluationReport
-    <output_dir>/rows.parquet      one row per exported row and model (see `scoring`), without texts
+    <output_dir>/rows.parquet      one row per exported row and model (see `_scoring`), without texts
 
 The folder appears whole. The same request again verifies it and returns. A champion that changed meanwhile is a reason
 to score again (the promotion compares and swaps on the champion that was evaluated), so that result is replaced; for
@@ -56,7 +56,7 @@ _Row = tuple[Stratum, ExportedRow]
 
 
 def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
-    """Score what the request names, or verify that it was scored already.
+    """Score the models that the request names, or verify a finished result.
 
     Raises:
         ManifestMismatchError: an export, an adapter or a finished result is missing or changed.
@@ -159,7 +159,7 @@ def _rows(request: EvaluationRequest) -> list[_Row]:
 
 
 def _taught(request: EvaluationRequest) -> Iterator[tuple[str, str]]:
-    """Whose texts the challenger was trained towards."""
+    """List (subject, text) of everything that the challenger was trained towards."""
     export = Path(request.export_dir)
     manifest = read_manifest(export)
     for which in (ExportSet.TRAIN, ExportSet.ACCEPTED):
@@ -180,7 +180,7 @@ def _that_fit(model: SwitchableModel, rows: Sequence[_Row], request: EvaluationR
 def _scored(
     model: SwitchableModel, adapter: str | None, rows: Sequence[_Row], request: EvaluationRequest
 ) -> tuple[pa.Table, Phrases]:
-    """One model's scores, and what it wrote as hashes."""
+    """Score one model; also return the hashed phrases that it wrote."""
     tokenizer = model.tokenizer
     prompts = [parse_prompt(row.prompt, row.prompt_format) for _, row in rows]
     longest = max(len(completion_ids(tokenizer, row.chosen)) for _, row in rows)

@@ -1,8 +1,8 @@
-"""The canary: does the challenger say, again and again, what nobody but one user can have taught it?
+"""Finds phrases that the challenger repeats and that only one user can have taught it: the canary.
 
-A planted phrase shows in what a model writes before it shows in any distance to the users' texts. A phrase (two
-neighbouring words) is suspect when the challenger writes it for several held-out prompts that do not hold it, the
-incumbent writes it for none, and it stands in the training texts of one user only. What stands in nobody's cannot
+A planted phrase shows in a model's texts before it shows in any distance to the users' texts. A phrase (two
+neighbouring words) is suspect when the challenger writes it for several held-out prompts that do not contain it, the
+incumbent writes it for none, and it stands in the training texts of one user only. A phrase in no training text cannot
 have been planted there: a good adapter of the tests wrote two phrases of its own in 5 of 140 generations. Only hashes
 and counts leave this module.
 """
@@ -27,7 +27,7 @@ Phrases = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Canary:
-    """What of the challenger's writing only one user can have taught it."""
+    """Counts the challenger's phrases that only one user can have taught it."""
 
     phrases: int
     """Distinct suspect pairs of words."""
@@ -36,7 +36,7 @@ class Canary:
 
 
 def phrases_of(prompts: Iterable[str], generations: Iterable[str]) -> Phrases:
-    """What generations say beyond their prompts."""
+    """Hash the pairs of words in generations that their prompts do not have."""
     said, asked = (ngram_hashes(normalized(pa.array(list(texts), pa.string()))) for texts in (generations, prompts))
     return said[~np.isin(said, asked)]
 
@@ -48,7 +48,7 @@ def look(
 
     Args:
         challenger: of `phrases_of`.
-        incumbent: the same for what serves now, on the same prompts.
+        incumbent: the same for the model that serves now, on the same prompts.
         rows: generations of each.
         taught: (subject, text) of everything that the challenger was trained towards.
         least_rows: a phrase in fewer of the challenger's generations is chance.
@@ -64,7 +64,7 @@ def look(
 
 
 def _of_one_user(phrases: npt.NDArray[np.uint64], taught: Iterable[tuple[str, str]]) -> Iterator[int]:
-    """The hashes that the texts of one subject have, and of no other."""
+    """Find the hashes that stand in the texts of exactly one subject."""
     if not len(phrases):
         return
     subjects: dict[int, set[str]] = {}

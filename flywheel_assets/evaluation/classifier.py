@@ -3,8 +3,8 @@
     <output_dir>/
         evaluation.json   the report
 
-The incumbent is the champion's model, scored again on the features as they were logged. Before the first promotion it
-is the scores that were served: nobody else has the model that made them.
+The incumbent is the champion's model, scored again on the features as they were logged. Before the first promotion the
+scores that were served stand for it: the model that made them is not here.
 """
 
 import sys
@@ -46,7 +46,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvaluationReport:
-    """Score both models; a finished evaluation of the same request is left as it is, another champion's gives way.
+    """Score both models; keep a finished evaluation of the same request, replace another champion's.
 
     Raises:
         ManifestMismatchError: the export is not what was asked for.
@@ -134,7 +134,7 @@ def _model_scores(
 
 
 def _week_names(rows: pa.Table, manifest: Manifest) -> list[str]:
-    """The first day of each row's week."""
+    """Name each row's week by its first day."""
     first = date.fromisoformat(str(manifest.details["evaluate_from"]))
     return [(first + timedelta(days=7 * week)).isoformat() for week in values_of(rows["week"])]
 

@@ -1,4 +1,4 @@
-"""What a classifier's evaluation is asked for and what it reports; free of lightgbm, and about no single person."""
+"""Defines the request and report of a classifier's evaluation; free of lightgbm and of personal data."""
 
 import msgspec
 
@@ -14,7 +14,7 @@ class ClassifierEvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One evaluation; without a champion the scores that were served stand for the incumbent."""
 
     export_dir: str
-    """Export of the version that the challenger was trained on; its evaluation rows are what is scored."""
+    """Export of the version that the challenger was trained on; its evaluation rows are scored."""
     manifest_sha256: str
     challenger_dir: str
     """The trainer's result."""
@@ -31,7 +31,7 @@ class ClassifierEvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Only error.json is written there."""
 
     def digest(self) -> str:
-        """Of everything that decides the result except the models' files."""
+        """Hash everything that decides the result except the models' files."""
         return stable_id(
             "evaluation",
             self.manifest_sha256,
@@ -57,7 +57,7 @@ class ModelScores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Challenger and incumbent on the same matured, unsampled rows, and the evidence for the gate."""
+    """Challenger and incumbent on the same matured, unsampled rows, and the evidence for the promotion gate."""
 
     request_sha256: str = msgspec.field(name="request_digest")
     manifest_sha256: str
@@ -73,7 +73,7 @@ class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
     def metrics(self) -> dict[str, float]:
-        """Every number as `<model>/<score>`, for a tracking server."""
+        """Return every number as `<model>/<score>`, for a tracking server."""
         flat: dict[str, float | None] = {}
         for model, each in self.scores.items():
             flat |= {f"{model}/{name}": value for name, value in vars(each.overall).items()}

@@ -1,4 +1,4 @@
-"""What the evaluation's process is asked for and what it reports; free of torch, and without any user text."""
+"""Defines the evaluation's request and report; free of torch, and without any user text."""
 
 from enum import StrEnum
 from typing import Literal
@@ -21,16 +21,16 @@ class Scored(StrEnum):
 
 
 class Stratum(StrEnum):
-    """Which question a row answers."""
+    """The question that a row answers."""
 
     PRIMARY = "primary"
-    """Held out, new since the champion's version, prompt unknown to both: what the decision rests on."""
+    """Held out, new since the champion's version, prompt unknown to both: the basis of the decision."""
     OLDER = "older"
     """Held out already for the champion's version: must not get worse."""
     SEEN_PROMPT = "seen_prompt"
     """Held out, but one of the models was trained on the same normalized prompt: shown only."""
     REGRESSION = "regression"
-    """Outputs that held-out people accepted unedited: what works must keep working."""
+    """Outputs that held-out people accepted unedited: they must stay right."""
 
 
 class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +90,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Scores of every model on the same rows, and the evidence for the gate."""
+    """Scores of every model on the same rows, and the evidence for the promotion gate."""
 
     request_sha256: str
     """Digest of rows, base, adapters and settings, without the champion."""
@@ -116,7 +116,7 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
         return {model.value: by[Stratum.PRIMARY].ned for model, by in self.scores.items() if Stratum.PRIMARY in by}
 
     def metrics(self) -> dict[str, float]:
-        """Every score as `<stratum>/<model>/<score>`, and the interval of the gain, for a tracking server."""
+        """Return every score as `<stratum>/<model>/<score>`, and the interval of the gain, for a tracking server."""
         flat = {
             f"{stratum}/{model}/{name}": float(value)
             for model, by_stratum in self.scores.items()

@@ -1,1 +1,1 @@
-"""Measures of models and data: edit distance, classifier metrics, drift. Pure."""
+"""Measures models and data: edit distance, classifier metrics, drift. Pure."""

@@ -23,7 +23,7 @@ _BLOCK_NUMBERS = 2_000_000
 
 @dataclass(frozen=True)
 class Scores:
-    """How well scores fit the labels of one set of rows; sums are weighted where weights were given."""
+    """The fit of scores to the labels of one set of rows; sums are weighted where weights were given."""
 
     rows: int
     positives: int
@@ -39,7 +39,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Rows with scores from low to high, both occurring: what was predicted against what happened."""
+    """Predicted and observed shares of the rows with scores from low to high, both occurring."""
 
     low: float
     high: float
@@ -68,7 +68,7 @@ class PrecisionAtK:
 
 
 def score_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Scores:
-    """Every measure of one set of rows.
+    """Compute every measure of one set of rows.
 
     Args:
         labels: True or 1 for positives, one per row.
@@ -94,7 +94,7 @@ def score_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayL
 def score_groups(
     groups: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None
 ) -> dict[str, Scores]:
-    """`score_rows` for each group (segment, week), by its name."""
+    """Apply `score_rows` to each group (segment, week), by its name."""
     y, p, w = _arrays(labels, scores, weights)
     names, member = _encoded(groups)
     return {
@@ -104,7 +104,7 @@ def score_groups(
 
 
 def alerts(scores: npt.ArrayLike, threshold: float, weights: npt.ArrayLike | None = None) -> int:
-    """How many rows are alerted on, or stood for by rows that are: scores from the threshold on."""
+    """Count the rows with scores from the threshold on, or sum their weights."""
     is_alert = np.asarray(scores, dtype=np.float64) >= threshold
     return round(float(is_alert.sum() if weights is None else np.asarray(weights, dtype=np.float64)[is_alert].sum()))
 
@@ -118,14 +118,15 @@ def precision_at_k(
     *,
     remove_detected: bool = True,
 ) -> PrecisionAtK:
-    """Precision of what investigators can look at: the k entities (cards, users) a day with the highest single score.
+    """Compute the precision of each day's k entities (cards, users) with the highest single score.
 
-    Definition of the Fraud Detection Handbook (chapter 4, card precision top-k): an entity counts as a hit where any of
-    its rows of the day is positive, and k divides also where a day has fewer entities.
+    These are as many as investigators can look at. Definition of the Fraud Detection Handbook (chapter 4, card
+    precision top-k): an entity counts as a hit where any of its rows of the day is positive, and k divides also where a
+    day has fewer entities.
 
     Args:
         days: the day of each row; they are walked in sorted order.
-        entities: whose row it is.
+        entities: the entity of each row.
         labels: True or 1 for positives.
         scores: one per row. Entities with equal scores are taken in the order of their names.
         k: entities that can be looked at per day.
@@ -152,7 +153,7 @@ def precision_at_k(
 
 
 def reliability_bins(labels: npt.ArrayLike, scores: npt.ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
-    """Predicted against observed shares, from low scores to high; no empty bins.
+    """Compare predicted with observed shares, from low scores to high; no empty bins.
 
     Each bin holds about the same sum of scores, that is of *expected positives*: with rare positives, bins of equal
     width or of equally many rows would leave all but one of them to the rows about which there is no doubt.
@@ -174,7 +175,7 @@ def reliability_bins(labels: npt.ArrayLike, scores: npt.ArrayLike, bins: int = 1
 
 
 def precision_recall_points(labels: npt.ArrayLike, scores: npt.ArrayLike, max_points: int = 200) -> list[CurvePoint]:
-    """The precision–recall curve by rising threshold, thinned evenly in recall; empty without a positive."""
+    """Compute the precision–recall curve by rising threshold, thinned evenly in recall; empty without a positive."""
     from sklearn.metrics import precision_recall_curve
 
     y, p, _ = _arrays(labels, scores, None)
@@ -198,7 +199,7 @@ def average_precision_gain(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """AP(challenger) − AP(incumbent) on the same rows, with the percentile interval of a bootstrap over entities.
+    """Compute AP(challenger) − AP(incumbent) on the same rows, with a bootstrap interval over entities.
 
     One card's rows resemble each other, so cards are drawn, each with all its rows, and both classifiers see the same
     draw. Every score is sorted once: a draw changes only how often rows count, and AP needs nothing of the rows between
@@ -207,8 +208,8 @@ def average_precision_gain(
 
     Args:
         labels: True or 1 for positives, one per row.
-        incumbent: scores of what serves now.
-        challenger: scores of what asks to.
+        incumbent: scores of the model that serves now.
+        challenger: scores of the model that may replace it.
         entities: the cluster of each row (card, user).
         weights: how many rows each stands for.
         draws: bootstrap samples; one without any positive has no AP and is left out.
@@ -266,7 +267,7 @@ class _ResampledPrecision:
         self._hits = csr_array((w[is_hit], (step[is_hit], member[order[is_hit]])), shape=shape)
 
     def average_precision(self, times: Integers) -> Floats:
-        """One value per draw, NaN without a positive.
+        """Return one value per draw, NaN without a positive.
 
         Args:
             times: entities × draws, how often each entity was drawn.

@@ -1,4 +1,4 @@
-"""Whether what a model sees has moved away from what it was trained on: distances per field, and which of them matter.
+"""Measures how far a model's inputs have moved away from its training rows, per field.
 
 Three distances, because each one alone is fooled:
 
@@ -58,14 +58,14 @@ class FieldReference(msgspec.Struct, frozen=True):
 
 
 class DriftReference(msgspec.Struct, frozen=True):
-    """The distributions of all fields, to be stored as JSON beside the model that was trained on them."""
+    """The distributions of all fields, to be stored as JSON next to the model that was trained on them."""
 
     fields: dict[str, FieldReference]
 
 
 @dataclass(frozen=True)
 class FieldDrift:
-    """How far one field's values are from the reference; the distances are None where there are too few rows."""
+    """The distances of one field's values from the reference; None where there are too few rows."""
 
     rows: int
     """With a value."""
@@ -80,7 +80,7 @@ class FieldDrift:
 
 @dataclass(frozen=True, kw_only=True)
 class DriftLimits(Checked):
-    """How far a field may move before it is named."""
+    """The largest distances of a field that has not drifted."""
 
     min_rows: Count = 1_000
     """Fewer rows with a value, here or (effectively) in the reference, give no distances: PSI's 95th percentile without
@@ -106,10 +106,10 @@ def drift_reference(fields: pa.Table, weights: npt.ArrayLike | None = None) -> D
 
 
 def compare(reference: DriftReference, fields: pa.Table, limits: DriftLimits | None = None) -> dict[str, FieldDrift]:
-    """How far each field of the reference has moved; every row of `fields` counts once.
+    """Measure how far each field of the reference has moved; every row of `fields` counts once.
 
     Args:
-        reference: what the model was trained on.
+        reference: the training rows' distributions.
         fields: rows of now, unsampled, of whole weeks: one day is never like a week in its calendar features. Further
             columns are ignored, and a column that is not there is missing in all rows.
         limits: their minimum number of rows.
@@ -122,7 +122,7 @@ def compare(reference: DriftReference, fields: pa.Table, limits: DriftLimits | N
 
 
 def breaches(drifts: Mapping[str, FieldDrift], limits: DriftLimits) -> dict[str, str]:
-    """The fields that moved too far, each with what was measured against which limit."""
+    """List the fields that moved too far, each with its measured value and limit."""
     found = {}
     for name, drift in drifts.items():
         reasons = []
@@ -216,13 +216,19 @@ def _field_drift(before: FieldReference, column: Column, enough: int) -> FieldDr
 
 
 def psi(expected: Floats, observed: Floats) -> float:
-    """Population stability index Σ (q − p) · ln(q / p) of two lists of shares, in nats; 0 where they are equal."""
+    """Compute the population stability index of two lists of shares, in nats; 0 where they are equal.
+
+    Σ (q − p) · ln(q / p).
+    """
     p, q = np.maximum(expected, _LEAST_SHARE), np.maximum(observed, _LEAST_SHARE)
     return float(((q - p) * np.log(q / p)).sum())
 
 
 def jensen_shannon(expected: Floats, observed: Floats) -> float:
-    """Square root of the Jensen–Shannon divergence of two lists of shares, in bits: 0 equal, 1 nothing in common."""
+    """Compute the root of the Jensen–Shannon divergence of two lists of shares, in bits.
+
+    0: equal; 1: nothing in common.
+    """
     middle = (expected + observed) / 2
     divergence = 0.0
     for shares in (expected, observed):
@@ -232,7 +238,10 @@ def jensen_shannon(expected: Floats, observed: Floats) -> float:
 
 
 def _edges(values: Floats, weights: Floats) -> Floats:
-    """Borders of bins of equal weight for sorted values without 0, and around 0 and each value that fills a bin."""
+    """Compute borders of bins of equal weight for sorted values without 0.
+
+    0, and each value that fills a bin, gets a bin of its own.
+    """
     borders = _quantiles(values, weights, np.arange(1, BINS) / BINS) if len(values) else np.empty(0)
     distinct, times = np.unique(borders, return_counts=True)
     alone = np.append(distinct[times > 1], 0.0)
@@ -241,7 +250,7 @@ def _edges(values: Floats, weights: Floats) -> Floats:
 
 
 def _quantiles(values: Floats, weights: Floats, at: Floats) -> Floats:
-    """Of sorted weighted values: the smallest value up to which `at` of the weight lies."""
+    """Find, in sorted weighted values, the smallest value up to which `at` of the weight lies."""
     cumulated = np.cumsum(weights)
     found: Floats = values[np.searchsorted(cumulated, at * cumulated[-1]).clip(max=len(values) - 1)]
     return found
@@ -264,6 +273,6 @@ def _flat(column: Column) -> Array:
 
 
 def _numbers(column: Column) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Values as doubles and where they are known; null, NaN and infinity are missing."""
+    """Return values as doubles and a mask of the known ones; null, NaN and infinity are missing."""
     numbers: Floats = _flat(column).cast(pa.float64()).to_numpy(zero_copy_only=False)
     return numbers, np.isfinite(numbers)

@@ -1,4 +1,4 @@
-"""Measures of generated text against what users wanted, and the interval around a paired difference."""
+"""Measures generated text against the users' texts, and the interval around a paired difference."""
 
 import itertools
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Interval:
 
 
 def normalized_edit_distances(texts: Sequence[str], references: Sequence[str]) -> Floats:
-    """Levenshtein(text, reference) / length of the longer one, per row; 0 = equal, 1 = nothing in common.
+    """Compute Levenshtein(text, reference) / length of the longer one, per row; 0 = equal, 1 = nothing in common.
 
     1 minus the similarity of the records. Two empty texts are equal. Unit: code points.
     """
@@ -37,12 +37,12 @@ def normalized_edit_distances(texts: Sequence[str], references: Sequence[str]) -
 
 
 def length_ratios(texts: Sequence[str], references: Sequence[str]) -> Floats:
-    """Code points of each text over those of its reference; an empty reference counts as one code point."""
+    """Divide the code points of each text by those of its reference; an empty reference counts as one."""
     return np.array([len(a) / max(1, len(b)) for a, b in zip(texts, references, strict=True)], dtype=np.float64)
 
 
 def repetition(text: str) -> float:
-    """Share of adjacent word pairs that already occurred in the text: 0 for prose, near 1 for a stuck model."""
+    """Compute the share of adjacent word pairs that occurred before: 0 for prose, near 1 for a stuck model."""
     words = text.split()
     pairs = list(itertools.pairwise(words))
     return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
@@ -51,7 +51,7 @@ def repetition(text: str) -> float:
 def clustered_bootstrap(
     differences: npt.ArrayLike, clusters: Sequence[str], *, draws: int = 4000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Percentile interval of the mean of paired differences, resampling whole clusters (subjects).
+    """Compute the percentile interval of the mean of paired differences, resampling whole clusters (subjects).
 
     One person's rows resemble each other, so rows are no independent evidence; people are. The statistic of one draw is
     the sum over the drawn clusters' rows by their number (ratio estimator). Equal seeds and clusters draw the same

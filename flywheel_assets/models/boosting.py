@@ -1,4 +1,4 @@
-"""Gradient-boosted trees for a classifier with sampled, weighted rows: recipe, fit, scores, and files without pickle.
+"""Fits gradient-boosted trees to sampled, weighted rows, and stores them without pickle.
 
 Always from scratch: continuing an earlier model gains nothing on all rows, and on hard rows alone it destroys it
 (AP .741 → .168). LightGBM is imported inside the functions, so that an application's file may name the recipe.
@@ -41,7 +41,7 @@ Floats = npt.NDArray[np.float64]
 
 MODEL_FILE, ENCODING_FILE = "model.txt", "features.json"
 MODEL_FOLDER = "model"
-"""Within a trainer's result: where the two files lie."""
+"""Folder of the two files within a trainer's result."""
 
 # LightGBM refuses JSON's own characters in a feature's name, and replaces white space behind one's back.
 _FEATURE_NAME = re.compile(r'[^\s",:\[\]{}]+')
@@ -69,7 +69,7 @@ class ClassifierRecipe(Checked):
     """In the recipe because sums in another order give another model."""
 
     def parameters(self) -> dict[str, Any]:
-        """As LightGBM names them."""
+        """Return the parameters under LightGBM's names."""
         return {
             "objective": "binary",
             "num_leaves": self.leaves,
@@ -88,7 +88,7 @@ class ClassifierRecipe(Checked):
 
 
 class FeatureEncoding(msgspec.Struct, frozen=True):
-    """How a model reads a table of features; stored as JSON beside it, because its text only knows numbers."""
+    """Maps a table of features to a model's inputs; stored as JSON next to the model, whose text only knows numbers."""
 
     names: tuple[str, ...]
     """Columns in the order of the model's inputs."""
@@ -97,7 +97,7 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, features: pa.Table) -> "FeatureEncoding":
-        """Numbers and booleans are taken as they are, texts become categories in sorted order.
+        """Derive the encoding of a table: numbers and booleans as they are, texts as categories in sorted order.
 
         Raises:
             TrainingError: no columns, a column of another type, or a name that LightGBM cannot store.
@@ -122,7 +122,7 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
         return cls(tuple(features.column_names), categories)
 
     def matrix(self, features: pa.Table) -> Floats:
-        """One row per row, one column per feature; missing values and categories never trained with are NaN.
+        """Encode features as one column each; missing values and categories never trained with are NaN.
 
         Columns are found by name: their order and further columns do not matter.
 
@@ -151,13 +151,13 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class TrainedClassifier:  # type: ignore[no-any-unimported]
-    """A booster and how it reads features."""
+    """A booster and its feature encoding."""
 
     booster: "lightgbm.Booster"  # type: ignore[no-any-unimported]
     encoding: FeatureEncoding
 
     def predict(self, features: pa.Table) -> Floats:
-        """The probability of the positive class, one per row, on one thread.
+        """Compute the probability of the positive class, one per row, on one thread.
 
         Raises:
             TrainingError: the rows lack a feature, or one is of another kind than at training.
@@ -168,14 +168,14 @@ class TrainedClassifier:  # type: ignore[no-any-unimported]
         return np.asarray(scores, dtype=np.float64)
 
     def gains(self) -> Mapping[str, float]:
-        """How much each feature's splits lowered the training loss, as shares of 1, largest first."""
+        """Compute each feature's share in the fall of the training loss, largest first; they sum to 1."""
         gains = self.booster.feature_importance(importance_type="gain")
         total = float(gains.sum()) or 1.0
         order = np.argsort(-gains, kind="stable")
         return {self.encoding.names[position]: float(gains[position]) / total for position in order}
 
     def save(self, folder: Path) -> None:
-        """Write `model.txt` (LightGBM's own text) and `features.json` into `folder`, which is made."""
+        """Write `model.txt` (LightGBM's own text) and `features.json` into `folder`, which is created."""
         folder.mkdir(parents=True, exist_ok=True)
         self.booster.save_model(folder / MODEL_FILE)
         (folder / ENCODING_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(self.encoding), indent=1) + b"\n")
@@ -219,7 +219,7 @@ def fit_classifier(
 
 
 def load_classifier(folder: Path) -> TrainedClassifier:
-    """Read what `TrainedClassifier.save` wrote.
+    """Read a classifier that `TrainedClassifier.save` wrote.
 
     Raises:
         TrainingError: one of the two files is missing or is not what it should be.

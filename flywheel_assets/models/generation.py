@@ -1,4 +1,4 @@
-"""Loading a model, encoding rows for it, generating and scoring; training encodes its rows with the same functions.
+"""Loads models, encodes rows for them, generates and scores; training encodes its rows with the same functions.
 
 Prompt and completion are encoded apart and joined as token ids: a prompt that ends in a space would otherwise let BPE
 merge across the boundary, and the model would be trained on prompts that it never sees when it is served.
@@ -52,7 +52,7 @@ class Generation:
 
 
 def load_model(base_model: str, adapter: str | None, *, device: str = "auto") -> tuple[Any, Any]:
-    """The base model with an adapter, or alone, ready for inference, and its tokenizer.
+    """Load the base model with an adapter, or alone, ready for inference, and its tokenizer.
 
     Args:
         base_model: path or hub id.
@@ -69,7 +69,7 @@ def load_model(base_model: str, adapter: str | None, *, device: str = "auto") ->
 
 
 def load_base(base_model: str, device: str) -> Any:
-    """The frozen weights alone, where `device` puts them."""
+    """Load the frozen weights alone onto `device`."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -88,7 +88,7 @@ class SwitchableModel:
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[Any]:
-        """The model with the named adapter, or as the base alone."""
+        """Yield the model with the named adapter, or as the base alone."""
         if adapter is not None:
             self.model.set_adapter(adapter)
             yield self.model
@@ -98,7 +98,7 @@ class SwitchableModel:
 
 
 def load_adapters(base_model: str, adapters: Mapping[str, str], *, device: str = "auto") -> SwitchableModel:
-    """The base model once, with every adapter by name; there must be at least one."""
+    """Load the base model once, with every adapter by name; there must be at least one."""
     from peft import PeftModel
 
     (first, folder), *others = adapters.items()
@@ -110,7 +110,7 @@ def load_adapters(base_model: str, adapters: Mapping[str, str], *, device: str =
 
 
 def load_tokenizer(base_model: str) -> Any:
-    """The base model's tokenizer; where it has no padding token, the end token pads (padding is always masked)."""
+    """Load the base model's tokenizer; where it has no padding token, the end token pads (padding is always masked)."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base_model)
@@ -120,7 +120,7 @@ def load_tokenizer(base_model: str) -> Any:
 
 
 def placement(device: str) -> tuple[str, "torch.dtype"]:
-    """Where a model is put and in which number format."""
+    """Choose the device and the number format of a model."""
     import torch
 
     if device == "auto" and torch.cuda.is_available():
@@ -129,19 +129,19 @@ def placement(device: str) -> tuple[str, "torch.dtype"]:
 
 
 def use_cpu_threads(threads: int) -> None:
-    """How many threads torch computes with on the CPU; more than one slow a small model down on busy cores."""
+    """Set the number of torch's threads on the CPU; more than one slow a small model down on busy cores."""
     import torch
 
     torch.set_num_threads(threads)
 
 
 def parse_prompt(prompt: str, prompt_format: str) -> Prompt:
-    """An exported prompt as generation takes it."""
+    """Parse an exported prompt into the form that generation takes."""
     return json.loads(prompt) if prompt_format == PromptFormat.MESSAGES else prompt
 
 
 def render_prompt(tokenizer: Any, prompt: Prompt) -> str:
-    """The text that the model sees: messages through the chat template, text as it is."""
+    """Render the text that the model sees: messages through the chat template, text as it is."""
     if isinstance(prompt, str):
         return prompt
     rendered: str = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
@@ -149,7 +149,7 @@ def render_prompt(tokenizer: Any, prompt: Prompt) -> str:
 
 
 def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt. A chat template writes its own special tokens; text gets the tokenizer's."""
+    """Encode a prompt as token ids. A chat template writes its own special tokens; text gets the tokenizer's."""
     rendered = render_prompt(tokenizer, prompt)
     ids: list[int] = tokenizer(rendered, add_special_tokens=isinstance(prompt, str))["input_ids"]
     # A model needs one token to start from, also for an empty prompt.
@@ -157,14 +157,14 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def completion_ids(tokenizer: Any, completion: str) -> list[int]:
-    """Token ids of a completion, with the end token: a model that never learns it never stops."""
+    """Encode a completion as token ids, with the end token: a model that never learns it never stops."""
     return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
 def generate(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int, batch_size: int = 64
 ) -> list[Generation]:
-    """Greedy generations in the order of the prompts; batches hold prompts of similar length, padded on the left."""
+    """Generate greedily in the order of the prompts; batches hold prompts of similar length, padded on the left."""
     import torch
 
     encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
@@ -194,7 +194,7 @@ def generate(
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Every token that ends a text: chat models list more than the tokenizer's own in their generation config."""
+    """List every token that ends a text: chat models have more than the tokenizer's own in their generation config."""
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return {tokenizer.eos_token_id, *(token for token in listed if token is not None)}
@@ -203,7 +203,7 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
 def log_probabilities(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 64
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Natural log probability of each completion with its end token, given its prompt; one value per row, in nats."""
+    """Compute the log probability of each completion with its end token, given its prompt; in nats, one per row."""
     encoded = [
         (prompt_ids(tokenizer, prompt), completion_ids(tokenizer, completion))
         for prompt, completion in zip(prompts, completions, strict=True)
@@ -214,7 +214,7 @@ def log_probabilities(
 def token_log_probabilities(
     model: Any, rows: Sequence[tuple[list[int], list[int]]], batch_size: int = 64
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Natural log probability of each row's completion ids given its prompt ids."""
+    """Compute the log probability of each row's completion ids given its prompt ids, in nats."""
     import torch
 
     scores = np.zeros(len(rows))
@@ -241,7 +241,7 @@ def token_log_probabilities(
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Without the deprecations that the model libraries raise about each other's names: no caller can act on them."""
+    """Silence the deprecations that the model libraries raise about each other's names: no caller can act on them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*deprecated")
         yield
@@ -249,7 +249,7 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def inference(model: Any) -> Iterator[None]:
-    """Evaluation mode for a while; a model in training returns to it."""
+    """Switch to evaluation mode for a block; a model in training returns to training."""
     training = model.training
     model.eval()
     try:

@@ -1,8 +1,8 @@
-"""MLflow: one run per trained gold version, one registered model per application, two aliases.
+"""Records runs and models in MLflow: one run per trained gold version, one model per application, two aliases.
 
-`champion` is what serves, `challenger` what asked to last. The only module that imports mlflow, and only inside
-functions: it costs 1.2 s, which sensors and the UI must not pay. Only the client is used, never MLflow's global active
-run, so that nothing leaks from one run into another.
+`champion` is the model that serves, `challenger` the newest model that was proposed. The only module that imports
+mlflow, and only inside functions: it costs 1.2 s, which sensors and the UI must not pay. Only the client is used, never
+MLflow's global active run, so that nothing leaks from one run into another.
 """
 
 import json
@@ -54,9 +54,9 @@ class ModelRegistry:
     uri: str
     application: str
     artifacts: Path
-    """Where this application's MLflow artifacts go; MLflow's own default would be the working directory."""
+    """Folder of this application's MLflow artifacts; MLflow's own default would be the working directory."""
     lock: Callable[[], AbstractContextManager[object]] = field(repr=False, compare=False)
-    """Held while an alias moves, since MLflow has no compare-and-swap: every machine that promotes must see it."""
+    """Locked while an alias moves, since MLflow has no compare-and-swap: every machine that promotes must see it."""
 
     @cached_property
     def _client(self) -> "MlflowClient":  # type: ignore[no-any-unimported]
@@ -78,15 +78,15 @@ class ModelRegistry:
         return f"flywheel/{self.application}"
 
     def champion(self) -> RegisteredModel | None:
-        """What serves now; None before the first promotion."""
+        """Return the model that serves now; None before the first promotion."""
         return self._by_alias(CHAMPION)
 
     def challenger(self) -> RegisteredModel | None:
-        """What asked to serve last."""
+        """Return the newest model that was proposed."""
         return self._by_alias(CHALLENGER)
 
     def registered_versions(self) -> list[str]:
-        """Gold versions that a model is registered for."""
+        """List the gold versions that a model is registered for."""
         found = self._client.search_model_versions(f"name = '{self.application}'")
         return sorted(version.tags[_VERSION_TAG] for version in found)
 
@@ -100,7 +100,7 @@ class ModelRegistry:
         files: Sequence[Path] = (),
         tags: Mapping[str, str],
     ) -> str:
-        """Record what a training and its evaluation gave, once per gold version; returns the MLflow run id.
+        """Record a training and its evaluation, once per gold version; return the MLflow run id.
 
         A repeated call writes into the same run: metrics get a new value, params must not have changed.
         """
@@ -137,7 +137,7 @@ class ModelRegistry:
         """Store a LightGBM classifier as a model version, in its own text: `mlflow.pyfunc` loads it without pickle.
 
         Args:
-            gold_version: what it was trained on.
+            gold_version: the version that it was trained on.
             run_id: MLflow's run.
             model_dir: the trainer's `model` folder.
             manifest_sha256: of the version.
@@ -192,7 +192,7 @@ class ModelRegistry:
         """Move `champion` to the model of `gold_version`, if the champion is still the one it was scored against.
 
         Args:
-            gold_version: whose model is promoted.
+            gold_version: the version whose model is promoted.
             expected_champion: gold version of the champion that was evaluated; None: there was none.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The identity of a model's weights: what their files hash to."""
+"""Identifies a model's weights by the hash of their files."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def base_weights_sha256(base_model: str) -> str:
-    """Digest over the names and contents of a base model's safetensors files.
+    """Hash the names and contents of a base model's safetensors files.
 
     Args:
         base_model: folder, or hub id, which is looked up in the local cache or fetched (without any pickle).
@@ -27,7 +27,7 @@ def base_weights_sha256(base_model: str) -> str:
 
 
 def adapter_sha256(folder: Path) -> str:
-    """The sha256 of an adapter's weights.
+    """Hash an adapter's weights with sha256.
 
     Raises:
         ManifestMismatchError: they are missing.

@@ -1,1 +1,1 @@
-"""The promotion decision from measures and limits, for texts and for classifiers. Pure."""
+"""The promotion gate: decides from measures and limits, for text models and for classifiers. Pure."""

@@ -1,6 +1,6 @@
-"""Whether a classifier may replace what serves, decided on later, matured, unsampled rows; one sentence says why.
+"""The promotion gate for classifiers: decides on later, matured, unsampled rows, with one sentence that says why.
 
-The same shape as the gate for text models, whose `Check` and `Decision` it uses. What the limits are for: one week's
+The same shape as the promotion gate for text models, whose `Check` and `Decision` it uses. Why the limits: one week's
 ΔAP has a standard error of .003 to .007, so a near-identical challenger wins half of all weeks by its point estimate
 and 17 % of them by its interval; two weeks are the least that finds a true gain of .0065 more often than not. A ranking
 can be good while its probabilities are not, and thresholds live on probabilities: hence Σp/Σy and the alert volume.
@@ -23,7 +23,7 @@ from flywheel_assets.ranges import Checked, CountOrZero, NotNegative, Share
 
 
 class StatedReason(StrEnum):
-    """Why a version was trained; it decides whether it must be better or only not worse."""
+    """The reason for a training; it decides whether the challenger must be better or only not worse."""
 
     NEW_EXAMPLES = "new_examples"
     CALIBRATION = "calibration"
@@ -37,7 +37,7 @@ MAINTENANCE = frozenset({StatedReason.CALIBRATION, StatedReason.DRIFT, StatedRea
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierLimits(Checked):
-    """What a challenger must show; AP is average precision, in [0, 1]."""
+    """The limits that a challenger must keep; AP is average precision, in [0, 1]."""
 
     min_weeks: CountOrZero = 2
     """Matured weeks of evaluation rows after the training data."""
@@ -52,9 +52,9 @@ class ClassifierLimits(Checked):
     max_calibration_ratio: Annotated[float, Ge(1)] = 1.1
     """Σp / Σy of the challenger, at most."""
     max_alert_change: NotNegative = 0.25
-    """By which share alerts at the live threshold may grow or shrink: people have to look at them."""
+    """Share by which alerts at the live threshold may grow or shrink: people have to look at them."""
     max_segment_ap_drop: NotNegative = 0.05
-    """By how much AP may fall in any segment that is large enough to tell."""
+    """Largest fall of AP in any segment that is large enough to tell."""
     min_segment_positives: CountOrZero = 50
     """Segments with fewer positives are shown but decide nothing."""
 
@@ -72,7 +72,7 @@ class SegmentEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierEvidence:
-    """What evaluation measured about one challenger; both classifiers scored the same rows."""
+    """The measurements of one challenger; both classifiers scored the same rows."""
 
     incumbent: str
     """"champion", or what served before the first promotion."""
@@ -107,19 +107,19 @@ def measured(
     weights: npt.ArrayLike | None = None,
     draws: int = 1000,
 ) -> ClassifierEvidence:
-    """The evidence in one set of matured, unsampled rows that neither classifier was trained on.
+    """Measure both classifiers on matured, unsampled rows that neither was trained on.
 
     Args:
         labels: True or 1 for positives, one per row.
-        incumbent_scores: of what serves now.
-        challenger_scores: of what asks to.
+        incumbent_scores: of the model that serves now.
+        challenger_scores: of the model that may replace it.
         incumbent: its name for the sentence.
         weeks: the week of each row, for instance "2018-W31".
         entities: the cluster of each row for the interval.
         segments: the segment of each row, where the application has any.
         threshold: score from which the application acts, where it does.
-        weights: how many rows each stands for: 1 / allow_propensity. What the incumbent blocked is not among the rows;
-            without the weights of the few that were let through, the rows would flatter whoever blocks something else.
+        weights: how many rows each stands for: 1 / allow_propensity. Rows that the incumbent blocked are missing;
+            without the weights of the few that were let through, a model that blocks other rows would look too good.
         draws: of the bootstrap.
     """
     old, new = score_rows(labels, incumbent_scores, weights), score_rows(labels, challenger_scores, weights)

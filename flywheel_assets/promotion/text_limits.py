@@ -1,4 +1,4 @@
-"""The promotion gate: whether a challenger may replace the incumbent, with one plain sentence that says why.
+"""The promotion gate for text models: decides whether a challenger replaces the incumbent, and says why.
 
 The incumbent is the champion; before the first promotion it is the base model. Every limit was chosen against models
 that were broken on purpose: an interval on edit distance alone let pass a model that no longer ended its text, one that
@@ -15,7 +15,7 @@ from flywheel_assets.ranges import Checked, CountOrZero, NotNegative, Share
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionLimits(Checked):
-    """What a challenger must show; all distances are NED (normalized edit distance, 0 = the user's own text)."""
+    """The limits that a challenger must keep; distances are NED (normalized edit distance, 0 = the user's own text)."""
 
     min_subjects: CountOrZero = 20
     """Held-out subjects (people, where they are known) behind the primary rows; fewer are not enough evidence."""
@@ -30,14 +30,14 @@ class PromotionLimits(Checked):
     max_older_ned_increase: NotNegative = 0.02
     """Mean NED on held-out rows that the champion's version already held, over the incumbent's."""
     max_sft_ned_advantage: NotNegative = 0.02
-    """How much better (mean NED) the SFT baseline may be on primary rows."""
+    """Largest lead (mean NED) of the SFT baseline on primary rows."""
     max_canary_ratio: NotNegative = 0.02
     """Share of generations with repeated phrases that are new and stand in one user's training texts only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What evaluation measured about one challenger; None where a set had no rows. Lower NED is better."""
+    """The measurements of one challenger; None where a set had no rows. Lower NED is better."""
 
     incumbent: str
     """"champion", or "base" on the first turn."""
@@ -59,12 +59,12 @@ class Evidence:
     canary_ratio: float | None = None
     """Share of the challenger's generations with phrases that one user alone taught (see `evaluation.canary`)."""
     canary_phrases: int = 0
-    """How many such phrases."""
+    """Number of such phrases."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One rule: `value` against `limit`, and what that means in `detail`."""
+    """One rule: `value` against `limit`, and a sentence about it in `detail`."""
 
     name: str
     value: float
@@ -75,7 +75,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to promote, why in one sentence, and every check behind it."""
+    """The decision to promote or not, its reason in one sentence, and every check behind it."""
 
     promote: bool
     sentence: str
@@ -146,7 +146,7 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
 
 
 def concluded(checks: tuple[Check, ...], *, enough: Check, better: Check) -> Decision:
-    """What the checks amount to; `enough` (is there evidence?) and `better` (what speaks for it?) are two of them."""
+    """Combine checks into a decision; two of them are `enough` (is there evidence?) and `better` (is it a gain?)."""
     failed = [check for check in checks if not check.ok]
     if not failed:
         sentence = f"Promoted: {better.detail}."
@@ -158,7 +158,7 @@ def concluded(checks: tuple[Check, ...], *, enough: Check, better: Check) -> Dec
 
 
 def or_nan(measured: float | None) -> float:
-    """A value to compare: one that was not measured is not a number, which satisfies no limit."""
+    """Replace a missing value by NaN, which satisfies no limit."""
     return math.nan if measured is None else measured
 
 

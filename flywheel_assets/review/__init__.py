@@ -1,1 +1,1 @@
-"""People decide what the machine cannot: pages on the capture service; decisions are ordinary feedback events."""
+"""Lets people decide doubtful rows: pages on the capture service; decisions are ordinary feedback events."""

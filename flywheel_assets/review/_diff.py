@@ -1,4 +1,4 @@
-"""Texts as a reviewer has to see them: what differs, what a check found, and what is there but cannot be seen.
+"""Marks texts for a reviewer: differences, findings of checks, and invisible characters.
 
 Everything here gives positions and plain strings. Escaping is the templates' part alone.
 """
@@ -12,7 +12,7 @@ from itertools import pairwise
 from rapidfuzz.distance import Levenshtein
 
 MOST_WORD_PAIRS = 25_000_000
-"""Words of one text times words of the other, beyond which no difference is shown: the alignment takes a bit for each
+"""Largest product of both texts' words for which differences are marked: the alignment takes a bit for each
 pair in memory, and two texts of 5,000 words need 3 MB."""
 
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
@@ -23,7 +23,7 @@ _JOINERS = "\u200c\u200d"
 
 @dataclass(frozen=True)
 class Mark:
-    """A part of a text, in characters, and what is said about it."""
+    """A part of a text, in characters, and its meaning."""
 
     start: int
     end: int
@@ -42,7 +42,7 @@ class Piece:
 
 
 def word_diff(before: str, after: str) -> tuple[list[Mark], list[Mark]] | None:
-    """What to mark in each of two texts so that a reader sees what became of what; None: too long to compare.
+    """Mark the words that differ between two texts; None where they are too long to compare.
 
     White space between two changed words counts as changed, so that a rewritten sentence is one mark and not twenty.
     """
@@ -74,9 +74,9 @@ def _changed(words: Sequence[str], changed: list[bool]) -> list[Mark]:
 
 
 def pieces(text: str, marks: Iterable[Mark], longest: int) -> list[Piece]:
-    """`text` cut where a mark begins or ends, at most `longest` characters of it.
+    """Cut `text` where a mark begins or ends, at most `longest` characters of it.
 
-    A character that cannot be seen, or that would reorder what can, becomes a piece that names it: `U+202E`.
+    A character that is invisible, or that would reorder visible ones, becomes a piece that names it: `U+202E`.
     Marks that reach outside the text are cut to it; evidence may be older than the text's display.
     """
     shown = text[:longest]
@@ -104,7 +104,7 @@ def pieces(text: str, marks: Iterable[Mark], longest: int) -> list[Piece]:
 
 
 def without_unseen(text: str) -> str:
-    """`text` as a reviewer takes it on: nothing in it that the field would not show.
+    """Remove from `text` every character that the answer's field would not show.
 
     The joiners stay: Persian words and family emoji need them.
     """

@@ -1,8 +1,8 @@
-"""Who is looking: sign-in, sessions, and the proof that a form was sent from a page of ours.
+"""Signs reviewers in, keeps their sessions, and proves that a form was sent from a page of ours.
 
 A browser cannot send a key as a header while a person follows links, so the key is given once, in a form. What the
 browser keeps is a random cookie that is worth nothing elsewhere; the session lies in this process's memory, so a
-restart signs everybody out. The key is asked again on every request: revoking it ends its sessions within a second.
+restart signs all reviewers out. The key is asked again on every request: revoking it ends its sessions within a second.
 
 Where the service has no keys only this machine reaches it, and a name is all that is asked. A web page can make its own
 host name resolve to this machine, so then the request's host must be a loopback name.
@@ -30,7 +30,7 @@ _MOST_SKIPPED = 10_000
 
 
 class PageRefusal(Exception):  # noqa: N818 - an answer to a person, not a failure
-    """The request is answered with a page that says this; `status` is the answer's."""
+    """Answers a request with a page that shows the message; `status` is the answer's."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -49,9 +49,9 @@ class Session:
     key_id: str | None
     ends_at: datetime
     skipped: set[str] = field(default_factory=set)
-    """Row ids that this reviewer leaves to others; shown last to them."""
+    """Row ids that this reviewer leaves to others; this reviewer sees them last."""
     notice: str = ""
-    """What the next page tells, once."""
+    """The notice that the next page shows, once."""
 
     def skip(self, row_id: str) -> None:
         """Show this row last from now on."""
@@ -59,7 +59,7 @@ class Session:
             self.skipped.add(row_id)
 
     def take_notice(self) -> str:
-        """The notice, which is then told."""
+        """Return the notice and clear it."""
         notice, self.notice = self.notice, ""
         return notice
 
@@ -75,11 +75,11 @@ class Sessions:
 
     @property
     def needs_key(self) -> bool:
-        """Whether signing in takes a key."""
+        """True where signing in takes a key."""
         return not self._access.is_open
 
     def sign_in(self, name: str, presented_key: str) -> Session:
-        """A new session.
+        """Begin a session.
 
         Raises:
             PageRefusal: no name, or a key that opens no application for review.
@@ -106,22 +106,22 @@ class Sessions:
         return session
 
     def sign_out(self, session: Session) -> None:
-        """Forget a session."""
+        """Delete a session."""
         self._sessions.pop(session.cookie, None)
 
     def of(self, request: Request) -> Session | None:
-        """The session of a request; None where there is none, or not any more."""
+        """Find the session of a request; None where there is none, or not any more."""
         session = self._sessions.get(request.cookies.get(COOKIE, ""))
         if session is None or session.ends_at <= self._clock() or not self._opened(session.presented_key):
             return None
         return session
 
     def applications(self, session: Session) -> list[str]:
-        """What this reviewer may read and decide."""
+        """List the applications that this reviewer may read and decide."""
         return list(self._opened(session.presented_key))
 
     def _opened(self, presented_key: str) -> dict[str, str | None]:
-        """The applications that a key opens for review, with its id; without keys all of them."""
+        """Find the applications that a key opens for review, with its id; without keys all of them."""
         opened: dict[str, str | None] = {}
         for application in self._applications:
             try:
@@ -131,7 +131,7 @@ class Sessions:
         return opened
 
     def check_host(self, request: Request) -> None:
-        """Whether the browser means this machine, where nothing else protects it.
+        """Refuse a request for another host name where no key protects the pages.
 
         Raises:
             PageRefusal: there are no keys, and the request was for another host name.
@@ -149,7 +149,7 @@ class Sessions:
 
 
 def check_sent_from_here(request: Request) -> None:
-    """Whether a form was sent by a page of this very service, as the browser says.
+    """Refuse a form that was not sent by a page of this very service, as the browser says.
 
     Raises:
         PageRefusal: it was not, or the browser does not say.
@@ -164,7 +164,7 @@ def check_sent_from_here(request: Request) -> None:
 
 
 def check_form_token(session: Session, given: str) -> None:
-    """Whether a form holds the token that this session's pages hold.
+    """Refuse a form without the token of this session's pages.
 
     Raises:
         PageRefusal: it does not.

@@ -1,4 +1,4 @@
-"""What a reviewer decides, as the ordinary feedback event that it becomes, and how it is found again at once.
+"""Turns a reviewer's decision into an ordinary feedback event, and keeps an index of decisions.
 
 | decision | event | what it does |
 |---|---|---|
@@ -8,9 +8,9 @@
 | say the label | `label`, labeling source `reviewer` | outranks every other label, ends a dispute |
 | reject | `comment` | nothing is learnt from the row; never trainable |
 
-The event's `comment` says who decided what about which row, so the audit lies beside the data and lasts as long. A user
-stays the subject of an edit that a reviewer accepted or mended: it is the user's prompt, and consent, exclusions and
-the holdout follow the user.
+The event's `comment` names the reviewer, the decision and the row, so the audit lies with the data and lasts as long. A
+user stays the subject of an edit that a reviewer accepted or corrected: it is the user's prompt, and consent,
+exclusions and the holdout follow the user.
 
 An event needs minutes until it is in a segment and up to a day until `ground_truth` has it. Meanwhile the *index*, one
 line per decision in a file, keeps decided rows out of the queue. It is written after the event is durable: where the
@@ -36,7 +36,7 @@ from flywheel_assets.records import REVIEWER_SOURCE, PromptFormat, Signal
 
 
 class Verb(StrEnum):
-    """What can be decided."""
+    """A reviewer's possible decisions."""
 
     ACCEPT = "accept"
     WRITE = "write"
@@ -45,13 +45,13 @@ class Verb(StrEnum):
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who decided what about which row and when; no text of anybody. A line of the index, and an event's comment."""
+    """One reviewer's decision about one row, without user text. A line of the index, and an event's comment."""
 
     verb: Verb
     row_id: str
     prediction_id: str
     reason: str
-    """Why the row was in the queue."""
+    """The reason that the row was in the queue."""
     by: str
     """The name that the reviewer gave."""
     at: datetime
@@ -60,11 +60,11 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def event_of(application: str, decision: Decision, row: dict[str, Any], answer: str | None) -> LandedRow:
-    """The landed feedback event of one decision.
+    """Build the landed feedback event of one decision.
 
     Args:
-        application: whose event log it goes to.
-        decision: what was decided.
+        application: its event log gets the event.
+        decision: the reviewer's.
         row: of the joined table, the one that was decided about.
         answer: the text for WRITE and for ACCEPT of an edit, the label for LABEL, else None.
     """
@@ -102,7 +102,7 @@ def event_of(application: str, decision: Decision, row: dict[str, Any], answer: 
 
 
 def decision_in(comment: str | None) -> Decision | None:
-    """The decision that a landed comment tells of; None where it is anything else."""
+    """Read the decision in a landed comment; None where it is anything else."""
     try:
         return msgspec.json.decode(comment or "", type=Decision)
     except (msgspec.DecodeError, UnicodeEncodeError):
@@ -137,7 +137,7 @@ class DecisionIndex:
             sync_folder(self.path.parent)
 
     def forget(self, is_gone: Callable[[Decision], bool]) -> int:
-        """Overwrite the lines of some decisions by blanks, and lines that are no decision; returns how many.
+        """Overwrite the lines of some decisions, and lines that are no decision, by blanks; return how many.
 
         In place: other processes append to the file, and read it from where they had come. They remember a decision
         until they end, which is no more than that its row is out of the queue.
@@ -162,7 +162,7 @@ class DecisionIndex:
         return blanked
 
     def decisions(self) -> list[Decision]:
-        """Everything recorded so far, the oldest first; a torn last line of a dying process is not read."""
+        """Read all recorded decisions, the oldest first; a torn last line of a dying process is not read."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(self._read_bytes)
@@ -177,5 +177,5 @@ class DecisionIndex:
 
 
 def labels_in(evidence: str | None) -> list[dict[str, Any]]:
-    """The JSON list that quarantine's `evidence` holds; empty where there is none."""
+    """Read the labels from the JSON list in quarantine's `evidence`; empty where there is none."""
     return [] if evidence is None else list(json.loads(evidence))

@@ -1,7 +1,9 @@
-"""The pages: the queue, one item, the decisions so far, and signing in. Plain forms; the script only adds keys.
+"""Serves the pages: the queue, one item, the decisions so far, and signing in.
 
-How one decision walks: `POST /review/queue/assistant/<row>` → origin, session and form token are checked → the item is
-looked up in the queue (somebody else may have been faster) → `decisions.event_of` makes the feedback event → the
+Plain forms; the script only adds keys.
+
+The way of one decision: `POST /review/queue/assistant/<row>` → origin, session and form token are checked → the item is
+looked up in the queue (another reviewer may have been faster) → `decisions.event_of` makes the feedback event → the
 service's event log makes it durable → the index notes it → 303 to the next item.
 
 No answer holds markup that was not written in `templates/`: everything else passes through Jinja's autoescaping, and
@@ -74,14 +76,14 @@ def review_pages(
     index_dir: Path,
     clock: Clock = system_clock,
 ) -> list[BaseRoute]:
-    """The routes under `/review`, for the capture service to serve beside its own.
+    """Build the routes under `/review`, which the capture service serves with its own.
 
     Args:
         event_log: takes the decisions.
-        access: whose keys open which applications.
+        access: maps keys to the applications that they open.
         reviewed: the applications whose rows are reviewed.
         index_dir: holds one index of decisions per application.
-        clock: what time it is, UTC.
+        clock: the present, UTC.
     """
     queues = {each.name: ReviewQueue(each, DecisionIndex(index_dir / f"{each.name}.jsonl")) for each in reviewed}
     pages = _Pages(event_log, Sessions(access, sorted(queues), clock), queues, clock)
@@ -98,7 +100,7 @@ def review_pages(
 
 @dataclass(frozen=True)
 class View:
-    """Which part of a queue is looked at; it travels in the address."""
+    """The part of a queue on a page; it travels in the address."""
 
     reason: str | None = None
     order: Order = Order.SEVEREST
@@ -106,7 +108,7 @@ class View:
 
     @classmethod
     def of(cls, request: Request) -> "View":
-        """As the address says; what it says wrongly is left at its default."""
+        """Read the view from the address; wrong values are left at their defaults."""
         given = request.query_params
         reason, page = given.get("reason", ""), given.get("page", "")
         return cls(
@@ -116,7 +118,7 @@ class View:
         )
 
     def query(self, **changes: Any) -> str:
-        """The address's query for this view with changes, `?` included."""
+        """Write the address's query for this view with changes, `?` included."""
         values = {"reason": self.reason, "order": self.order.value, "page": self.page} | changes
         defaults = {"reason": None, "order": Order.SEVEREST.value, "page": 1}
         chosen = {name: value for name, value in values.items() if value != defaults[name]}
@@ -139,7 +141,7 @@ class _Pages:
         self._deciding = asyncio.Lock()
 
     def answered(self, handler: Handler) -> Handler:
-        """`handler` with its refusals as pages, and the headers that every answer needs."""
+        """Wrap `handler`: its refusals become pages, and every answer gets its headers."""
 
         async def answer(request: Request) -> Response:
             try:
@@ -158,7 +160,7 @@ class _Pages:
         return answer
 
     async def asset(self, request: Request) -> Response:
-        """The style sheet and the script."""
+        """Serve the style sheet and the script."""
         name = request.path_params["name"]
         if name not in _ASSETS:
             raise PageRefusal(404, "There is no such file.")
@@ -169,7 +171,7 @@ class _Pages:
         return Response(content, headers=headers, media_type=_ASSETS[name])
 
     async def sign_in(self, request: Request) -> Response:
-        """The form, and what it sends."""
+        """Show the form, and take its answer."""
         if request.method == "GET":
             return _page("sign_in", needs_key=self._sessions.needs_key)
         form = await self._form(request)
@@ -197,7 +199,7 @@ class _Pages:
         return _see_other("/review/sign-in")
 
     async def home(self, request: Request) -> Response:
-        """How much waits, per application."""
+        """Show the number of waiting rows per application."""
         session = self._sessions.of(request)
         if session is None:
             return _see_other("/review/sign-in")
@@ -208,7 +210,7 @@ class _Pages:
         return _page("home", session=session, waiting=waiting)
 
     async def queue(self, request: Request) -> Response:
-        """The list, and decisions about several of its rows."""
+        """Show the list, and take decisions about several of its rows."""
         session, queue = self._opened(request)
         view = View.of(request)
         if request.method == "POST":
@@ -241,7 +243,7 @@ class _Pages:
         )
 
     async def item(self, request: Request) -> Response:
-        """One item, and the decision about it."""
+        """Show one item, and take the decision about it."""
         session, queue = self._opened(request)
         view = View.of(request)
         items = self._in_order(session, await self._waiting(queue, view))
@@ -249,7 +251,7 @@ class _Pages:
         place = next((number for number, item in enumerate(items) if item.row_id == row_id), None)
         name = queue.reviewed.name
         if place is None:
-            session.notice = "That row was decided meanwhile, or its day was curated anew."
+            session.notice = "That row was decided meanwhile, or its day was curated again."
             return _see_other(f"/review/queue/{name}{view.query()}")
         following = items[place + 1].row_id if place + 1 < len(items) else None
         if request.method == "POST":
@@ -263,7 +265,7 @@ class _Pages:
             return _see_other(f"/review/queue/{name}{to}{view.query()}")
         row = await asyncio.to_thread(queue.row, items[place])
         if row is None:
-            raise PageRefusal(410, "The row is gone: its day was joined anew. The queue follows within seconds.")
+            raise PageRefusal(410, "The row is gone: its day was joined again. The queue follows within seconds.")
         shown = _text_of(items[place], row) if queue.reviewed.contract is None else None
         labels = [] if shown else await asyncio.to_thread(queue.labels, items[place].prediction_id)
         return _page(
@@ -287,7 +289,7 @@ class _Pages:
         )
 
     async def decisions(self, request: Request) -> Response:
-        """Who decided what and when."""
+        """Show all decisions with their reviewers and times."""
         session, queue = self._opened(request)
         decided = await asyncio.to_thread(queue.decided)
         return _page(
@@ -316,7 +318,7 @@ class _Pages:
         return sorted(items, key=lambda item: item.row_id in session.skipped)
 
     async def _form(self, request: Request) -> dict[str, str]:
-        """The fields of a form; several of one name are joined by spaces."""
+        """Read the fields of a form; several of one name are joined by spaces."""
         with self._budget.share() as share:
             body = await self._reader.read(request, share)
         try:
@@ -328,7 +330,7 @@ class _Pages:
         return {name: " ".join(values) for name, values in fields.items()}
 
     async def _decide(self, session: Session, queue: ReviewQueue, item: Item, form: Mapping[str, str]) -> str:
-        """Decide about one item; gives what to tell the reviewer."""
+        """Decide about one item; return the notice for the reviewer."""
         # A label's button says the label, and thereby what it does.
         verb = _verb(form.get("do", Verb.LABEL if "label" in form else ""))
         # A browser sends line breaks as CR LF, whatever they were.
@@ -340,7 +342,7 @@ class _Pages:
         written = form.get("label") if verb is Verb.LABEL else text
         async with self._deciding:
             if not await self._is_waiting(queue, item):
-                return "Somebody else was faster: that row is decided."
+                return "Another reviewer was faster: that row is decided."
             decision = await self._record(session, queue, item, verb, written)
         return f"{_DONE[decision.verb]}: {REASONS[item.reason]}."
 
@@ -372,7 +374,7 @@ class _Pages:
         """Make the decision durable, then note it in the index."""
         row = await asyncio.to_thread(queue.row, item)
         if row is None:
-            raise PageRefusal(410, "The row is gone: its day was joined anew. The queue follows within seconds.")
+            raise PageRefusal(410, "The row is gone: its day was joined again. The queue follows within seconds.")
         verb, answer = _answer(queue.reviewed, item, row, verb, written)
         decision = Decision(
             verb=verb,
@@ -405,7 +407,10 @@ def _verb(do: str) -> Verb:
 def _answer(
     reviewed: Reviewed, item: Item, row: Mapping[str, Any], verb: Verb, written: str | None
 ) -> tuple[Verb, str | None]:
-    """What a decision says in the end: to accept a label is to say it, to accept an edit to send its text."""
+    """Choose the text or label that a decision sends.
+
+    To accept a label is to say it, to accept an edit to send its text.
+    """
     if verb is Verb.REJECT:
         return verb, None
     if reviewed.contract is not None:
@@ -430,9 +435,9 @@ class _ShownTexts:
     prompt: list[Piece]
     model: list[Piece]
     person: list[Piece] | None
-    """None: nobody wrote another text."""
+    """None: there is no other text."""
     answer: str
-    """What the field for the right answer begins with."""
+    """The first content of the field for the right answer."""
     is_compared: bool
     hidden_characters: int
     """Of texts too long to show."""
@@ -480,7 +485,7 @@ def _templates() -> jinja2.Environment:
 
 def _page(template: str, status: int = 200, **values: Any) -> Response:
     content = _templates().get_template(f"{template}.html").render(values)
-    # Surrogates cannot be in a landed text; whatever else cannot be said in UTF-8 is shown as a question mark.
+    # Surrogates cannot be in a landed text; any other character without UTF-8 is shown as a question mark.
     return Response(content.encode("utf-8", "replace"), status, media_type="text/html; charset=utf-8")
 
 

@@ -1,9 +1,10 @@
-"""What waits for a person, read from the lake: refused rows that a reviewer may admit, and unanswered complaints.
+"""Reads the review queue from the lake: refused rows that a reviewer may admit, and unanswered complaints.
 
 Not in the queue, and never shown: rows without consent, rows that hold a secret (the policy rejects them for good), and
-reviewers' own rows. Rows that only teach nothing (`trivial_edit`, `duplicate`, …) wait for other people or for nobody.
+reviewers' own rows. Rows that only teach nothing (`trivial_edit`, `duplicate`, …) are decided by other people's edits
+or not at all.
 
-A decided row leaves at once, because the index of decisions is asked beside the lake; see `decisions`.
+A decided row leaves at once, because the index of decisions is read as well as the lake; see `decisions`.
 """
 
 import threading
@@ -31,7 +32,7 @@ from flywheel_assets.records import CURATION_STAGE, REVIEWER_SOURCE, Reason, Sig
 from flywheel_assets.review.decisions import Decision, DecisionIndex, decision_in, labels_in
 
 THUMBS_DOWN = "thumbs_down"
-"""Beside the reason codes: somebody said no and did not say what would have been right."""
+"""A reason besides the reason codes: a user said no and did not say what would have been right."""
 
 REASONS = {
     Reason.PROMPT_INJECTION.value: "prompt injection",
@@ -49,8 +50,8 @@ REASONS = {
     Reason.CHECK_UNAVAILABLE.value: "check unavailable",
     THUMBS_DOWN: "thumbs down",
 }
-"""What people look at, the severest first, in their words. `policy` is missing: a check of ours broke, which is mended
-by curating the day again."""
+"""The reasons that people look at, the severest first, in their words. `policy` is missing: a check of ours broke, and
+curating the day again repairs it."""
 
 _RANK = {reason: rank for rank, reason in enumerate(REASONS)}
 _LABEL_REASONS = (Reason.DISPUTED.value, Reason.HELD_FOR_REVIEW.value)
@@ -59,7 +60,7 @@ MOST_ITEMS = 50_000
 
 
 class Order(StrEnum):
-    """Which comes first."""
+    """The order of the queue."""
 
     SEVEREST = "severest"
     OLDEST = "oldest"
@@ -74,7 +75,7 @@ class Reviewed:
     """A label later than this after its prediction is matched with nothing; such items leave the queue undecided,
     and so do approvals that a check stopped. Edits carry their text."""
     contract: ScoreContract | None = None
-    """What a classifier declares; None: predictions are texts."""
+    """The classifier's contract; None: predictions are texts."""
 
     @property
     def name(self) -> str:
@@ -103,18 +104,18 @@ class Item:
 
     @property
     def severity(self) -> tuple[float, ...]:
-        """Sorts the severest reason first, then the surest finding, then the oldest."""
+        """Sort key: the severest reason first, then the surest finding, then the oldest."""
         surest = max((float(finding.get("score") or 0.0) for finding in self.evidence), default=0.0)
         return (_RANK[self.reason], -surest, self.received_at.timestamp())
 
     @property
     def is_about_prediction(self) -> bool:
-        """One decision about its prediction settles it, whichever row showed it."""
+        """True where one decision about its prediction settles it, whichever row showed it."""
         return self.reason == THUMBS_DOWN or self.reason in _LABEL_REASONS
 
 
 class ReviewQueue:
-    """The queue of one application. Reads the lake again when its tables changed; blocking, safe between threads."""
+    """The queue of one application. It reads the lake again when its tables changed; blocking, safe between threads."""
 
     def __init__(
         self, reviewed: Reviewed, index: DecisionIndex, monotonic: Callable[[], float] = time.monotonic
@@ -129,7 +130,7 @@ class ReviewQueue:
         self._materialized: list[Decision] = []
 
     def waiting(self, today: date, reason: str | None = None, order: Order = Order.SEVEREST) -> list[Item]:
-        """What nobody decided yet, in order."""
+        """List the undecided rows, in order."""
         with self._lock:
             self._refresh()
             decided = [*self._materialized, *self.index.decisions()]
@@ -149,14 +150,14 @@ class ReviewQueue:
         return sorted(found, key=lambda item: (item.severity, item.row_id))
 
     def decided(self) -> list[Decision]:
-        """All decisions, the newest first, materialized or not."""
+        """List all decisions, the newest first, materialized or not."""
         with self._lock:
             self._refresh()
             known = {(d.row_id, d.verb, d.by, d.at): d for d in [*self._materialized, *self.index.decisions()]}
         return sorted(known.values(), key=lambda decision: decision.at, reverse=True)
 
     def row(self, item: Item) -> dict[str, Any] | None:
-        """The joined row that an item is about, with `readable_prompt`; None where its day was replaced since."""
+        """Read the joined row of an item, with `readable_prompt`; None where its day was replaced since."""
         where = f"feedback_event_id = {quoted(item.row_id)}"
         found = self.reviewed.lake.read(self.reviewed.tables.joined, [item.day], where=where)
         if not found.num_rows:
@@ -168,7 +169,7 @@ class ReviewQueue:
         return row
 
     def labels(self, prediction_id: str) -> list[dict[str, Any]]:
-        """What everybody said so far about one prediction, the oldest first."""
+        """Read all labels about one prediction so far, the oldest first."""
         columns = ["prediction_id", "signal", "label", "labeling_source", "source", "occurred_at", "comment"]
         where = f"prediction_id = {quoted(prediction_id)} AND signal = {quoted(Signal.LABEL)}"
         found = self.reviewed.lake.read(self.reviewed.tables.joined, columns=columns, where=where)
@@ -208,7 +209,7 @@ class ReviewQueue:
                 prediction_id=prediction_id,
                 day=day,
                 reason=reason,
-                # What has to recur is a hash, which tells a reader nothing.
+                # The part that has to recur is a hash, which means nothing to a reader.
                 detail=None if detail is None else detail.partition("; waits for")[0],
                 evidence=tuple(labels_in(evidence)),
                 received_at=received_at,
@@ -245,7 +246,7 @@ WHERE signal = {quoted(Signal.THUMB)} AND value < 0 AND source <> {quoted(REVIEW
 QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY feedback_received_at, feedback_event_id) = 1
 LIMIT {MOST_ITEMS}
 """
-# Of a prediction's rows the newest: a dispute is shown once, with everybody's labels.
+# Of a prediction's rows the newest: a dispute is shown once, with all its labels.
 _LABEL_ITEMS = f"""
 SELECT * FROM ({_REFUSED} AND q.reason IN ({_in(_LABEL_REASONS)}))
 QUALIFY row_number() OVER (

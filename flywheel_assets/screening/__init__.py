@@ -1,1 +1,1 @@
-"""Policy checks that ask a model: a local classifier in its own process, a judge behind an HTTP endpoint."""
+"""Checks texts with a model: a local classifier in its own process, or a judge behind an HTTP endpoint."""

@@ -1,9 +1,9 @@
-"""What a judge has answered, on disk: curating a day again asks nobody, and gives the same table.
+"""Keeps a judge's answers on disk: curating a day again asks no judge, and gives the same table.
 
 An answer is kept under a hash of the texts and the version of the judge, which changes with everything that decides;
-the file holds no user text. A hash of texts can still be compared with texts that somebody has: an erasure deletes the
-answers about the person's, whichever judge gave them, and SQLite overwrites what it deletes. Only answers are kept,
-never failures: a row that waits because the judge was away is asked about again.
+the file holds no user text. Any user who has a text can still compare its hash: an erasure deletes the answers about
+the person's texts, whichever judge gave them, and SQLite overwrites deleted rows. Only answers are kept, never
+failures: a row that waits because the judge was away is asked about again.
 """
 
 import sqlite3
@@ -42,7 +42,7 @@ class VerdictCache:
     """Version of the judge whose answers are read and kept."""
 
     def answers(self, keys: Iterable[str]) -> dict[str, Answer]:
-        """The answers that are known."""
+        """Look up the answers that are known."""
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Answer] = {}
         with self._open() as connection:
@@ -61,7 +61,7 @@ class VerdictCache:
             connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?)", rows)
 
     def forget(self, keys: Iterable[str]) -> int:
-        """Delete the answers about these keys, of every judge; returns how many there were."""
+        """Delete the answers about these keys, of every judge; return how many there were."""
         if not self.path.exists():
             return 0
         with self._open() as connection:

@@ -1,8 +1,8 @@
-"""The judge check: an LLM behind any OpenAI-compatible chat endpoint says whether an edit may be learnt from.
+"""Asks an LLM behind any OpenAI-compatible chat endpoint whether an edit may be learnt from.
 
-What people wrote travels as data: a JSON object in the user message, every row under an id that is made up for the
+User texts travel as data: a JSON object in the user message, every row under an id that is made up for the
 request, so that a text can neither answer for itself nor for its neighbours. The answer must be exactly the JSON that
-was asked for. Whatever else happens (nobody there, too slow, an error, prose, a missing row, a spent budget) leaves
+was asked for. Every other outcome (no server, too slow, an error, prose, a missing row, a spent budget) leaves
 the row in quarantine under `check_unavailable`: the judge can only ever take rows away.
 """
 
@@ -43,7 +43,7 @@ every item. `category` is null for "pass", else one of: %s. `score` is how sure 
 
 
 class JudgeStyle(StrEnum):
-    """What the endpoint understands."""
+    """The kind of prompt that the endpoint understands."""
 
     RUBRIC = "rubric"  # any instruction-following model
     LLAMA_GUARD = "llama_guard"  # a safety model with its own template: "safe", or "unsafe" and S-numbers
@@ -80,7 +80,7 @@ class _GivenList(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _UnansweredError(Exception):
-    """Why one request gave no answer; its message holds no user text."""
+    """The reason that one request gave no answer; its message holds no user text."""
 
     def __init__(self, why: str, *, may_pass: bool) -> None:
         super().__init__(why)
@@ -94,7 +94,7 @@ class JudgeCheck(Checked):
     url: str
     """The endpoint's base, for instance http://127.0.0.1:8000/v1."""
     model: Name
-    """As the endpoint calls it; name a pinned version, because it is part of the policy's version."""
+    """The model's name at the endpoint; name a pinned version, because it is part of the policy's version."""
     cache: Path
     """SQLite file of the answers; keep it, curation is a function of it."""
     allowed_hosts: frozenset[str] = LOOPBACK
@@ -132,12 +132,12 @@ class JudgeCheck(Checked):
 
     @property
     def version(self) -> str:
-        """Digest of the model's name, the style and the rubric; where it runs decides nothing."""
+        """Digest of the model's name, the style and the rubric; the endpoint's address is no part of it."""
         identity = json.dumps([self.model, self.style, self.rubric, self.longest_characters, "1"])
         return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def judge(self, texts: pa.Table) -> Judgement:
-        """Ask about every row that was not asked about before; all rows are answered, if only by "unavailable"."""
+        """Ask about every row without a known answer; all rows get an answer, if only "unavailable"."""
         rows = texts.to_pylist()
         keys = [_digest(row) for row in rows]
         cache = VerdictCache(self.cache, self.version)
@@ -151,7 +151,7 @@ class JudgeCheck(Checked):
                 open_rows[key] = row
         fresh, unanswered = self._ask_all(open_rows, cache)
         cache.remember(fresh)
-        # What another run remembered first is what counts for both.
+        # The answer that another run remembered first counts for both.
         known |= cache.answers(fresh)
         complaints |= unanswered
         passed = np.zeros(len(rows), dtype=bool)
@@ -216,7 +216,7 @@ class JudgeCheck(Checked):
         cache: VerdictCache,
         failures: "_FailuresInARow",
     ) -> dict[str, Answer] | str:
-        """The answers for one request's rows, or why there are none."""
+        """Get the answers for one request's rows, or the reason that there are none."""
         why = "gave up after failures in a row"
         for attempt in range(self.attempts):
             if failures.too_many:
@@ -278,7 +278,7 @@ class JudgeCheck(Checked):
         }
 
     def _content(self, client: httpx.Client, body: Mapping[str, Any]) -> str:
-        """The text of the one choice."""
+        """Return the text of the one choice."""
         # httpx's time-outs are per read: a server that drips a byte a second would never run into one.
         deadline = time.monotonic() + self.timeout_s
         received = bytearray()
@@ -309,7 +309,7 @@ _LONGEST_ANSWER_BYTES = 2**20
 
 
 def _digest(row: Mapping[str, str | None]) -> str:
-    """What stands for a row's texts in the cache."""
+    """Hash a row's texts to their key in the cache."""
     canonical = json.dumps([row["prompt"], row["chosen"], row["rejected"]])
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
@@ -333,7 +333,7 @@ class _FailuresInARow:
 
 
 def _without_fence(content: str) -> str:
-    """Models like to put JSON into a Markdown fence; nothing else around it is forgiven."""
+    """Remove a Markdown fence, which models like to put around JSON; nothing else around it is forgiven."""
     stripped = content.strip()
     if stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped:
         return stripped[3:-3].partition("\n")[2]

@@ -1,8 +1,8 @@
-"""The classifier check: any local Hugging Face text-classification model, in a process of its own.
+"""Runs any local Hugging Face text-classification model as a check, in a process of its own.
 
 The process is started when the first row has to be judged and ends with this one: model libraries cost seconds and
-gigabytes that a code location must not pay, and a crash in them must not take a run along. Whatever goes wrong leaves
-the rows in quarantine under `check_unavailable`.
+gigabytes that a code location must not pay, and a crash in them must not take a run along. Every failure leaves the
+rows in quarantine under `check_unavailable`.
 """
 
 import hashlib
@@ -141,7 +141,7 @@ class _Answer(msgspec.Struct):
 
 
 class _Process:
-    """`classifier_process`, asked one JSON line at a time."""
+    """A running `local_model_process`, asked one JSON line at a time."""
 
     def __init__(self, model: Path) -> None:
         self._child = subprocess.Popen(
@@ -153,7 +153,7 @@ class _Process:
         self._reader = ThreadPoolExecutor(1)
 
     def ask(self, texts: list[str], timeout_s: float) -> list[dict[str, float]]:
-        """Scores per label for every text."""
+        """Get the scores per label for every text."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         try:
@@ -173,7 +173,7 @@ class _Process:
         return answer.scores
 
     def end(self) -> None:
-        """Kill the process and take its last word."""
+        """Kill the process and collect its exit status."""
         self._child.kill()
         self._child.wait()
         self._reader.shutdown()
@@ -188,7 +188,7 @@ class _Process:
 
 @cache
 def _digest(model: Path) -> str:
-    """sha256 over names and contents of the model's files; of a folder that is not there, a word that says so."""
+    """Hash names and contents of the model's files with sha256; a missing folder gets a fixed word."""
     if not (model / "config.json").is_file():
         return "absent"
     digest = hashlib.sha256()

@@ -16,7 +16,7 @@ _LONGEST_WINDOW_TOKENS = 512
 
 
 def main() -> int:
-    """Serve standard input; an error that only one batch has is answered, and the next batch is tried."""
+    """Serve standard input; answer an error of one batch, and try the next batch."""
     answers = os.fdopen(os.dup(1), "wb")
     # Libraries print; only answers may stand on the stream that is read.
     os.dup2(2, 1)
@@ -26,7 +26,7 @@ def main() -> int:
             scorer = scorer or Scorer(sys.argv[1])
             answer: dict[str, Any] = {"scores": scorer.score(msgspec.json.decode(line, type=list[str]))}
         except Exception as error:
-            # Never its message, which may quote a text.
+            # Never the error's message, which may quote a text.
             answer = {"error": f"{'scoring' if scorer else 'loading the model'} failed ({type(error).__name__})"}
         answers.write(msgspec.json.encode(answer) + b"\n")
         answers.flush()

@@ -1,1 +1,1 @@
-"""Recipes and the trainer's own process."""
+"""Trains adapters and classifiers, each in a process of its own, by typed recipes."""

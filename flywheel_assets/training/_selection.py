@@ -1,4 +1,4 @@
-"""Which stage's adapter is the challenger: the second one has to earn its place.
+"""Chooses the stage whose adapter is the challenger: the second one has to earn its place.
 
 It is compared with the SFT adapter on two sets, never on the holdout: pairs of training subjects that neither stage was
 trained on, and the accepted outputs of the training data. The latter were part of the first stage only, so they show
@@ -81,7 +81,7 @@ def choose(
 
 
 def inferior_in(sft: SelectionScore, preference: SelectionScore, recipe: AdapterRecipe) -> list[str]:
-    """In what the preference stage is worse than SFT by more than the recipe's margins."""
+    """List the measures in which the preference stage is worse than SFT by more than the recipe's margins."""
     limits = {
         "edits": (preference.ned, sft.ned, recipe.selection_margin),
         "missing ends": (preference.missing_end, sft.missing_end, recipe.selection_margin),

@@ -1,4 +1,4 @@
-"""The two stages of a training, each with checkpoints that a later process can go on from.
+"""Runs the two stages of a training, each with checkpoints from which a later process can continue.
 
 A stage's folder in the work folder:
 
@@ -40,7 +40,10 @@ _STAGE_FILE = "stage.json"
 
 
 def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path) -> StageReport:
-    """First stage: a fresh adapter learns to write the chosen texts; returns at once where it is finished already."""
+    """Run the first stage: a fresh adapter learns to write the chosen texts.
+
+    A stage that is finished already is not run again.
+    """
     if finished := _finished(folder):
         return finished
     from datasets import Dataset
@@ -75,7 +78,7 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
 def train_preference(
     base_model: str, sft_adapter: Path, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path
 ) -> StageReport:
-    """Second stage: the SFT adapter learns to prefer the chosen text; the reference is the SFT adapter as saved."""
+    """Run the second stage: the SFT adapter learns to prefer the chosen text, against itself as saved."""
     if finished := _finished(folder):
         return finished
     from datasets import Dataset
@@ -107,7 +110,7 @@ def train_preference(
 
 
 def sft_rows(examples: Sequence[Example]) -> dict[str, list[list[int]]]:
-    """Columns of the first stage's data; the loss looks at completions only."""
+    """Build the columns of the first stage's data; the loss looks at completions only."""
     return {
         "input_ids": [example.prompt + example.chosen for example in examples],
         "labels": [[_IGNORED_LABEL] * len(example.prompt) + example.chosen for example in examples],
@@ -115,7 +118,7 @@ def sft_rows(examples: Sequence[Example]) -> dict[str, list[list[int]]]:
 
 
 def preference_rows(model: Any, pairs: Sequence[Example], batch_size: int) -> dict[str, list[Any]]:
-    """Columns of the second stage's data: token ids, and log probabilities under the reference, `model` as it is."""
+    """Build the columns of the second stage's data: token ids, and log probabilities under `model`, the reference."""
     chosen = [(pair.prompt, pair.chosen) for pair in pairs]
     rejected = [(pair.prompt, pair.rejected or []) for pair in pairs]
     return {
@@ -128,7 +131,7 @@ def preference_rows(model: Any, pairs: Sequence[Example], batch_size: int) -> di
 
 
 def result_of(folder: Path) -> Path:
-    """Where a stage's adapter lies when it is finished."""
+    """Return the folder of a finished stage's adapter."""
     return folder / "result"
 
 
@@ -231,7 +234,7 @@ def _newest_complete(checkpoints: Path) -> Path | None:
 
 
 def release_memory() -> None:
-    """Give back what the last model held on the accelerator; trainers are full of reference cycles."""
+    """Free the last model's memory on the accelerator; trainers are full of reference cycles."""
     import torch
 
     gc.collect()

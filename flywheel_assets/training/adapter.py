@@ -167,7 +167,7 @@ def _verify_weights(output: Path, report: TrainingReport) -> None:
 
 
 def _claim(work: Path, identity: str) -> None:
-    """Make the work folder this request's own: checkpoints of another request must never be resumed from."""
+    """Claim the work folder for this request: checkpoints of another request must never be resumed from."""
     owner = work / "owner.txt"
     if not owner.exists() or owner.read_text() != identity:
         for stage in (SFT, PREFERENCE):
@@ -188,7 +188,7 @@ def _prepared(
         raise EmptyVersionError(
             f"none of {len(pair_split.train)} prompts is shorter than max_length, {recipe.max_length} tokens"
         )
-    # What could not have been trained on is no fair test.
+    # A row that could not have been trained on is no fair test.
     comparable = [
         row for row in unseen(pair_split, accepted_split) if encode(tokenizer, [row], recipe.max_length).examples
     ]
@@ -231,7 +231,10 @@ def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[di
 
 
 def _deltas(model: SwitchableModel, pairs: Sequence[Example], recipe: AdapterRecipe) -> pa.Table:
-    """Change of log p, challenger − base, in nats; the pairs that come first by hash when there are too many."""
+    """Compute the change of log p, challenger − base, in nats.
+
+    Of too many pairs the first ones by hash.
+    """
     recorded = sorted(pairs, key=lambda pair: stable_id("delta", pair.pair_id))[: recipe.max_delta_rows]
     texts = [(pair.prompt, pair.chosen) for pair in recorded] + [
         (pair.prompt, pair.rejected or []) for pair in recorded

@@ -54,7 +54,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     seconds = time.perf_counter() - started
     with whole_folder(output) as building:
         classifier.save(building / MODEL_FOLDER)
-        # Of the model's own scores: the served ones are what it is replacing.
+        # Of the model's own scores: the served ones come from the model that it replaces.
         seen = features.append_column(SCORE, pa.array(classifier.predict(features)))
         (building / REFERENCE_FILE).write_bytes(msgspec.json.encode(drift_reference(seen, weights)))
         report = ClassifierTrainingReport(
@@ -81,7 +81,7 @@ def read_training(output: Path) -> ClassifierTrainingReport:
 
 
 def seconds_per_row(trained: VersionFolder | None) -> float | None:
-    """What fitting cost a row in a version's training; None without one."""
+    """Compute the seconds of fitting per row in a version's training; None without a training."""
     if trained is None:
         return None
     report = read_training(trained.training)

@@ -1,4 +1,4 @@
-"""From the rows of an export to token ids, with every row that is left out or cut counted; no model needed."""
+"""Turns the rows of an export into token ids, and counts every row that is left out or cut. Needs no model."""
 
 import hashlib
 from collections.abc import Sequence, Set
@@ -40,7 +40,7 @@ class Split:
 
 
 def keep_back(pairs: Sequence[ExportedRow], accepted: Sequence[ExportedRow], recipe: AdapterRecipe) -> frozenset[str]:
-    """The subjects kept out of training to choose between the stages; none, where they would have too few pairs.
+    """Choose the subjects kept out of training to compare the stages; none, where they would have too few pairs.
 
     A hashed share of the *training* subjects, whole, because one person's edits resemble each other. The holdout stays
     out of every choice: a stage chosen on it would be scored on what chose it.
@@ -55,7 +55,7 @@ def keep_back(pairs: Sequence[ExportedRow], accepted: Sequence[ExportedRow], rec
 
 
 def unseen(pairs: Split, accepted: Split) -> list[ExportedRow]:
-    """The pairs kept back whose prompt nobody else's training row has: remembering must not pass for learning."""
+    """Select the kept-back pairs whose prompt is in no training row: remembering must not pass for learning."""
     trained = {row.prompt_hash for row in [*pairs.train, *accepted.train]}
     return [row for row in pairs.kept_back if row.prompt_hash not in trained]
 

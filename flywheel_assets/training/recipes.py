@@ -1,4 +1,4 @@
-"""How an adapter is trained, as typed configuration; free of torch, so that a code location can import it.
+"""Configures the training of an adapter; free of torch, so that a code location can import it.
 
 Defaults that differ from TRL's, and why:
 

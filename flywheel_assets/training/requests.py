@@ -1,4 +1,4 @@
-"""What the trainers' processes are asked for and what they report.
+"""Defines what the trainers' processes are asked for and what they report.
 
 Free of torch and lightgbm, so that a code location can import it.
 """
@@ -30,11 +30,11 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
     output_dir: str
     """Appears by one rename when everything is done."""
     work_dir: str
-    """Checkpoints and error.json; what the trainer put there is deleted at the end."""
+    """Checkpoints and error.json; the trainer deletes its files there at the end."""
 
 
 class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of every exported row: exported = used + kept back + dropped, for pairs and for accepted outputs."""
+    """Counts of exported rows: exported = used + kept back + dropped, for pairs and for accepted outputs."""
 
     pairs_exported: int
     accepted_exported: int
@@ -64,7 +64,7 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SelectionScore(msgspec.Struct, frozen=True, kw_only=True):
-    """What one stage's adapter writes for the rows on which the stages are compared (see `selection`)."""
+    """The scores of one stage's adapter on the rows that compare the stages (see `_selection`)."""
 
     ned: float
     """Mean normalized edit distance of greedy generations to the users' texts, on pairs kept back."""
@@ -78,7 +78,7 @@ class SelectionScore(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was trained on what, and which stage's adapter is the challenger."""
+    """Describes a finished training, its rows, and the stage whose adapter is the challenger."""
 
     application: str
     version: str
@@ -121,7 +121,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.rows.accepted_used
 
     def parameters(self) -> dict[str, str | int | float]:
-        """What a tracking server records as the run's parameters: the recipe, and what it was applied to."""
+        """Return the run's parameters for a tracking server: the recipe and its data."""
         recipe = {
             name: value if isinstance(value, int | float) else str(value) for name, value in vars(self.recipe).items()
         }

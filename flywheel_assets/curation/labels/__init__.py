@@ -1,1 +1,1 @@
-"""What becomes of labels: the score contract, discrepancies, sampling, resolution. Pure: no files, no clock."""
+"""Turns labels into training rows: score contract, discrepancies, sampling, resolution. Pure: no files, no clock."""

@@ -1,8 +1,9 @@
-"""What a classifier got wrong or was unsure of: rules as SQL expressions, because a day has a million predictions.
+"""Writes the rules for a classifier's wrong or unsure predictions as SQL expressions.
 
-Discrepancies feed the review queue, the report and the trigger. They never decide alone what is trained on: a model
-trained on its hard rows only learns that high scores mean innocence (measured: AP .005, ROC AUC .164). What is trained
-on is decided by `sampling.py`, where a discrepancy's severity is one lever of several.
+SQL, because a day has a million predictions. Discrepancies feed the review queue, the report and the trigger. They
+never decide alone what is trained on: a model trained on its hard rows only learns that high scores mean innocence
+(measured: AP .005, ROC AUC .164). What is trained on is decided by `sampling.py`, where a discrepancy's severity is one
+lever of several.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from flywheel_assets.ranges import Checked, Share
 
 
 class Discrepancy(StrEnum):
-    """How a labelled prediction disagrees with its label; a row has one or none."""
+    """A kind of disagreement between a prediction and its label; a row has one or none."""
 
     CONFIDENT_MISS = "confident_miss"  # positive, scored low
     CONFIDENT_FALSE_ALARM = "confident_false_alarm"  # negative, scored high
@@ -49,7 +50,7 @@ class DiscrepancyRules(Checked):
 
 
 def discrepancy_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str = "is_positive") -> str:
-    """The reason code of a row as a DuckDB expression of type VARCHAR.
+    """Write the reason code of a row as a DuckDB expression of type VARCHAR.
 
     NULL where the model was right and sure of it, where the label or the score is unknown, and where the score is no
     number in [0, 1] (NaN included, which DuckDB holds to be greater than every number).
@@ -70,11 +71,12 @@ END"""
 
 
 def severity_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str = "is_positive") -> str:
-    """How bad a discrepancy is as a DuckDB expression of type DOUBLE, in [0, 1]; NULL exactly where there is none.
+    """Write the severity of a discrepancy as a DuckDB expression of type DOUBLE, in [0, 1].
 
-    A confident miss or false alarm: |y − p|, the distance from the truth. An uncertain row: half of its closeness to
-    the middle of the band, ½ · (1 − |p − middle| / half width). So nothing uncertain outranks a coin toss, whose
-    |y − p| is ½, and ranking a review queue by severity puts the confidently wrong first.
+    NULL exactly where there is no discrepancy. A confident miss or false alarm: |y − p|, the distance from the truth.
+    An uncertain row: half of its closeness to the middle of the band, ½ · (1 − |p − middle| / half width). So nothing
+    uncertain outranks a coin toss, whose |y − p| is ½, and ranking a review queue by severity puts the confidently
+    wrong first.
     """
     low, high = rules.uncertain_low, rules.uncertain_high
     middle, half_width = double((low + high) / 2), double((high - low) / 2)

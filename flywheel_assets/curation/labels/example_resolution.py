@@ -1,4 +1,4 @@
-"""What a version of hard examples trains on and what it is judged on: pure SQL over labels as of two moments.
+"""Selects the training and evaluation rows of a version of hard examples: pure SQL over labels as of two moments.
 
 A version cut on day T looks like this; m is the maturity, w the evaluation weeks:
 
@@ -25,7 +25,7 @@ from flywheel_assets.records import SILENCE, Reason
 
 @dataclass(frozen=True)
 class Calendar:
-    """Which days a version trains on and is judged on; all are included, UTC days of receipt."""
+    """The days that a version trains on and is judged on: UTC days of receipt, ends included."""
 
     known_until: date
     """T: the last closed day."""
@@ -38,14 +38,14 @@ class Calendar:
 
     @classmethod
     def of(cls, last_day: date, maturity_days: int, evaluation_weeks: int) -> "Calendar":
-        """The calendar of a version whose last closed day is `last_day`."""
+        """Build the calendar of a version whose last closed day is `last_day`."""
         evaluate_until = last_day - timedelta(days=maturity_days)
         evaluate_from = evaluate_until - timedelta(days=7 * evaluation_weeks - 1)
         return cls(last_day, evaluate_until, evaluate_from, evaluate_from - timedelta(days=1 + maturity_days))
 
 
 def judged_examples_sql(rules: MiningRules, calendar: Calendar, examples: str = "hard_examples") -> str:
-    """Every example of the pinned days with what becomes of it.
+    """Select every example of the pinned days with the reason that it is left out, if any.
 
     Args:
         rules: of the application.
@@ -75,7 +75,7 @@ SELECT *, {quoted(Reason.LATER_THAN_TRAINING)} AS reason FROM {examples} WHERE N
 
 
 def training_rows_sql(contract: ScoreContract, rules: MiningRules, judged: str) -> str:
-    """The rows of a version's training file, features as a STRUCT, ordered."""
+    """Select the rows of a version's training file, features as a STRUCT, ordered."""
     weight = sample_weight_sql(
         rules.sampling, inclusion_probability="final_probability", allow_propensity=_propensity_sql(contract)
     )
@@ -89,11 +89,11 @@ ORDER BY prediction_id
 
 
 def evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: Calendar) -> str:
-    """The rows of a version's evaluation file: every matured prediction of its weeks, unsampled, ordered.
+    """Select the rows of a version's evaluation file: every matured prediction of its weeks, unsampled, ordered.
 
     With the columns that an exclusion may ask for. Reads `raw_predictions` (received from E to M) and `joined_feedback`
     (completed from E to T). What the action policy let through by chance weighs 1 / allow_propensity. Blocked
-    predictions that nobody labelled, disputed ones, those without consent and those whose features do not fit are left
+    predictions without a label, disputed ones, those without consent and those whose features do not fit are left
     out.
     """
     weight = sample_weight_sql(rules.sampling, inclusion_probability="1e0", allow_propensity=_propensity_sql(contract))
@@ -112,9 +112,9 @@ ORDER BY prediction_id
 
 
 def matured_predictions_sql(contract: ScoreContract, rules: MiningRules) -> str:
-    """`raw_predictions` with the label that holds by `joined_feedback`, or silence; the first receipt of each.
+    """Select the first receipt of each raw prediction with its resolved label, or silence.
 
-    What was blocked and that nobody labelled, and what is disputed, is left out: nobody knows. The columns of
+    Blocked predictions without a label, and disputed ones, are left out: their truth is unknown. The columns of
     `raw_predictions`, and `is_positive`, `labeling_source`, `label_received_date` and `is_label_withheld` (a label came
     without consent).
     """
@@ -140,5 +140,5 @@ WHERE NOT coalesce(k.is_disputed, false)
 
 
 def _propensity_sql(contract: ScoreContract) -> str:
-    """With which chance the action policy let a row through; null where none did."""
+    """Write the chance with which the action policy let a row through; null where no policy did."""
     return f"CASE WHEN {contract.blocked_sql()} THEN NULL ELSE allow_propensity END"

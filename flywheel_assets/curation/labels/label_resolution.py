@@ -1,12 +1,12 @@
-"""Which of several labels about one prediction holds: pure SQL over label events, as of whatever events it is given.
+"""Decides which of several labels about one prediction holds: pure SQL over the label events that it is given.
 
-Labels are append-only. Somebody who corrects a label sends another one; what holds is decided when somebody asks, so
-that a version cut last month still says what was known last month:
+Labels are append-only. A user who corrects a label sends another one. The label that holds is computed on every
+read, so that a version cut last month still says what was known last month:
 
 1. of each source only its newest label counts: correcting oneself is no dispute;
-2. the most trusted tier that said anything decides;
-3. within a trusted tier a contradiction is a *dispute*: nobody knows, nothing is trained on, people look at it;
-4. among sources that are in no tier the newest label wins; silence holds only where nobody said anything.
+2. the most trusted tier with a label decides;
+3. within a trusted tier a contradiction is a *dispute*: the row is not trained on, and people look at it;
+4. among sources that are in no tier the newest label wins; silence holds only where there is no label at all.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from flywheel_assets.records import SILENCE, Signal
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRules(Checked):
-    """Whose label outranks whose."""
+    """Ranks the sources of labels by trust."""
 
     trusted_tiers: tuple[tuple[str, ...], ...] = (
         ("reviewer",),
@@ -36,7 +36,7 @@ class LabelRules(Checked):
             raise self.wrong("trusted_tiers", self.trusted_tiers, f"no {SILENCE!r}, which is the absence of a source")
 
     def tier_sql(self, source: str = "labeling_source") -> str:
-        """The rank of a source as a DuckDB expression of type INTEGER; smaller is more trusted."""
+        """Write the rank of a source as a DuckDB expression of type INTEGER; smaller is more trusted."""
         unlisted = len(self.trusted_tiers)
         tiers = [f"WHEN ({source}) = {quoted(SILENCE)} THEN {unlisted + 1}"]
         for rank, tier in enumerate(self.trusted_tiers):
@@ -45,7 +45,7 @@ class LabelRules(Checked):
 
 
 def label_events_sql(contract: ScoreContract, joined: str = "joined_feedback") -> str:
-    """The label events among joined feedback, as `resolved_labels_sql` reads them; other words are no labels.
+    """Select the label events among joined feedback, as `resolved_labels_sql` reads them; other words are no labels.
 
     Args:
         contract: its two label words.
@@ -61,7 +61,7 @@ def label_events_sql(contract: ScoreContract, joined: str = "joined_feedback") -
 
 
 def resolved_labels_sql(rules: LabelRules, label_events: str) -> str:
-    """A query that says of every label event what becomes of it.
+    """Write a query that marks every label event as holding or not.
 
     Args:
         rules: whose label outranks whose.

@@ -1,4 +1,4 @@
-"""What one day teaches a classifier: labels that became complete, and predictions that stayed silent; pure SQL.
+"""Mines one day's examples: labels that became complete, and predictions that stayed silent. Pure SQL.
 
 `examine` reads three relations of a DuckDB connection and leaves three: every row of the day's input with the reason
 that it is not kept for, or none. Silence is decided in two steps, because only what is drawn is read whole.
@@ -26,21 +26,21 @@ from flywheel_assets.records import SILENCE, Reason, Signal, SubjectKind
 
 @dataclass(frozen=True, kw_only=True)
 class MiningRules(Checked):
-    """Which labelled and silent predictions become examples, and with which probability."""
+    """Decides which labelled and silent predictions become examples, and with which probability."""
 
     maturity_days: Count = 30
-    """A prediction that nobody has labelled this many days after its receipt is a negative."""
+    """A prediction without a label this many days after its receipt is a negative."""
     discrepancies: DiscrepancyRules = field(default_factory=DiscrepancyRules)
     sampling: SamplingRules = field(default_factory=SamplingRules)
     labels: LabelRules = field(default_factory=LabelRules)
     hold_false_alarms_above: Share | None = None
     """Negative labels on scores above this wait in quarantine for a reviewer's label; None: they are examples at once.
-    With 0.19 % of labels flipped, 79 % of the confident false alarms were wrong labels. Holding all of them back makes
-    the model overestimate, so this is for applications whose reviewers keep up."""
+    With 0.19 % of labels flipped, 79 % of the confident false alarms were wrong labels. If all of them wait, the model
+    overestimates, so this is for applications whose reviewers keep up."""
 
     @property
     def version(self) -> str:
-        """Changes with every rule: stored with each example."""
+        """A digest that changes with every rule; it is stored with each example."""
         rules = asdict(self)
         rules["sampling"]["segment_rates"] = dict(self.sampling.segment_rates)
         return records.stable_id("mining", rules)[:12]
@@ -71,12 +71,12 @@ def examine(
 
 
 def subject_sql(prediction: str) -> str:
-    """Whom a raw prediction is about, as `records.subject_of_score` decides it."""
+    """Write the subject of a raw prediction, as `records.subject_of_score` decides it."""
     return f"coalesce(nullif({prediction}.user_id, ''), nullif({prediction}.thread_id, ''), {prediction}.prediction_id)"
 
 
 def subject_kind_sql(prediction: str) -> str:
-    """Of what kind that subject is."""
+    """Write the kind of that subject."""
     return (
         f"CASE WHEN nullif({prediction}.user_id, '') IS NOT NULL THEN {quoted(SubjectKind.USER)} "
         f"WHEN nullif({prediction}.thread_id, '') IS NOT NULL THEN {quoted(SubjectKind.THREAD)} "
@@ -117,7 +117,10 @@ FROM (
 
 
 def _silent_decisions_sql(salt: str, contract: ScoreContract, rules: MiningRules) -> str:
-    """Everything but the features: of a million silent predictions only the few that are drawn are read whole."""
+    """Decide about silent predictions without their features.
+
+    Of a million silent predictions only the few that are drawn are read whole.
+    """
     silence = """
 SELECT event_id, prediction_id, user_id, score, amount, segment, action, do_not_train, false AS is_positive,
        row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) AS receipt
@@ -157,7 +160,7 @@ FROM (
 
 
 def _judged_sql(salt: str, rules: MiningRules, rows: str) -> str:
-    """`rows` (with `score`, `is_positive`, `amount`, `segment`) with discrepancy, severity, π and draw."""
+    """Add discrepancy, severity, π and draw to `rows` (with `score`, `is_positive`, `amount`, `segment`)."""
     return f"""
 SELECT *, {inclusion_probability_sql(rules.sampling)} AS inclusion_probability,
        {selection_reason_sql(rules.sampling)} AS selection_reason, {draw_sql(salt)} AS draw

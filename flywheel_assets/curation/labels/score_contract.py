@@ -1,7 +1,7 @@
-"""What a classification application declares about its events: features with their types, labels, and field names.
+"""Declares a classification application's events: features with their types, labels, and field names.
 
-The same declaration is asked twice: by capture, so that a wrong event is refused while its sender can still mend it,
-and when examples are made, because events may have been captured before the declaration changed.
+The same declaration is used twice: by capture, so that a wrong event is refused while its sender can still correct
+it, and when examples are made, because events may have been captured before the declaration changed.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from flywheel_assets.ranges import Checked, Name
 
 
 class FeatureType(StrEnum):
-    """What a feature's values are. Null is a missing value and always allowed; leaving the feature out is not."""
+    """The type of a feature's values. Null is a missing value and always allowed; leaving the feature out is not."""
 
     NUMBER = "number"
     TEXT = "text"
@@ -33,13 +33,13 @@ _SQL_TYPE = {FeatureType.NUMBER: "DOUBLE", FeatureType.TEXT: "VARCHAR", FeatureT
 
 @dataclass(frozen=True, kw_only=True)
 class FieldMapping:
-    """Where the application's own JSON has what we need, as dotted paths; see the README for an example.
+    """Maps our fields to dotted paths in the application's own JSON; see the README for an example.
 
     Of a prediction only `key`, `score` and `features` must be there, of a label `key` and `label`.
     """
 
     key: str = "prediction_id"
-    """Of both: names the decision, for instance the transaction's id."""
+    """In predictions and labels: the id of the decision, for instance of the transaction."""
     score: str = "score"
     features: str = "features"
     label: str = "label"
@@ -49,7 +49,7 @@ class FieldMapping:
     known_at: str = "known_at"
     prediction_time: str = "occurred_at"
     entity: str = "user_id"
-    """Whom the decision is about: the card or customer that rows are grouped by in evaluation."""
+    """The subject of the decision: the card or customer that rows are grouped by in evaluation."""
     amount: str = "amount"
     segment: str = "segment"
     action: str = "action"
@@ -78,12 +78,12 @@ class ScoreContract(Checked):
             raise self.wrong("negative_label", self.negative_label, "another word than positive_label")
 
     def blocked_sql(self, action: str = "action") -> str:
-        """Whether an action keeps the outcome from being seen, as a DuckDB expression of type BOOLEAN, never null."""
+        """Write, as a DuckDB BOOLEAN that is never null, whether an action keeps the outcome from being seen."""
         blocking = ", ".join(quoted(each) for each in sorted(self.blocking_actions)) or "NULL"
         return f"coalesce(({action}) IN ({blocking}), false)"
 
     def problem(self, features: Mapping[str, object]) -> str | None:
-        """What is wrong with the features of one event, naming the first one; None: nothing."""
+        """Return a sentence about the first wrong feature of one event; None where all are right."""
         for name, kind in self.features.items():
             if name not in features:
                 return f"feature `{name}` is missing; valid: a {kind.value}, or null for an unknown value"
@@ -93,7 +93,7 @@ class ScoreContract(Checked):
         return None
 
     def problem_sql(self, features: str = "features") -> str:
-        """The same for stored events, as a DuckDB expression of type VARCHAR over a JSON text; NULL: nothing."""
+        """Write the same check for stored events, as a DuckDB VARCHAR over a JSON text; NULL where all are right."""
         cases = []
         for name, kind in self.features.items():
             found = f"json_type({features}, {quoted(_json_path(name))})"
@@ -104,14 +104,14 @@ class ScoreContract(Checked):
         return f"CASE {' '.join(cases)} END"
 
     def struct_sql(self, features: str = "features") -> str:
-        """The declared features as a DuckDB STRUCT with their types, over a JSON text."""
+        """Write the declared features as a DuckDB STRUCT with their types, over a JSON text."""
         typed = {name: _SQL_TYPE[kind] for name, kind in self.features.items()}
         fields = ", ".join(f"{_json_text(name)}: {_json_text(kind)}" for name, kind in typed.items())
         return f"from_json({features}, {quoted('{' + fields + '}')})"
 
 
 def features_of(rows: pa.Table) -> pa.Table:
-    """The features of exported rows, whose column `features` is a STRUCT: one column each."""
+    """Return the features of exported rows, whose column `features` is a STRUCT, as one column each."""
     structs = rows["features"].combine_chunks()
     return pa.table(
         [pc.struct_field(structs, index) for index in range(structs.type.num_fields)],

@@ -1,4 +1,4 @@
-"""The content policy: personal data, secrets, injection, language, and the verdict about one text.
+"""Judges texts by the content policy: personal data, secrets, injection, language.
 
 Pure: no files, no clock.
 """

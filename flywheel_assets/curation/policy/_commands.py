@@ -1,7 +1,7 @@
-"""Commands that destroy data or hand the machine to somebody else, where neither prompt nor model had them.
+"""Finds commands that destroy data or give the machine to another user, where neither prompt nor model had them.
 
-An assistant may well explain `dd` to somebody who asked about it; an edit that brings such a command into an answer to
-another question is sabotage or a slip, and a person decides which.
+An assistant may explain `dd` to a user who asked about it. An edit that brings such a command into an answer to another
+question is sabotage or a slip, and a person decides which.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Texts as a reader hears them: look-alike letters, accents, digits for letters and hidden characters undone.
+"""Folds texts to what a reader hears: undoes look-alike letters, accents, digits for letters, hidden characters.
 
 A folded text is ASCII, in lower case, and one character long for every character of the original that has any width.
 The patterns that look for words read this form, so that "ｆｕсk", "fu\u200bck" and "FÜCK" are one word to them. It is
@@ -57,13 +57,13 @@ _WITHOUT_WIDTH = (
 
 @dataclass(frozen=True)
 class FoldedTexts:
-    """A folded column beside the column it was made from."""
+    """A folded column and the column that it was made from."""
 
     original: Array
     folded: Array
 
     def positions(self, row: int) -> list[int]:
-        """For every character of the row's folded text its place in the original, and one place behind the last."""
+        """Return the place in the original of every folded character of the row, and one place behind the last."""
         text = self.original[row].as_py()
         table = _table()
         return [*(place for place, character in enumerate(text) if table[ord(character)] != _HIDDEN), len(text)]
@@ -106,7 +106,7 @@ def _strings(content: bytes, starts: npt.NDArray[np.int32]) -> Array:
 
 @cache
 def _table() -> npt.NDArray[np.uint8]:
-    """Code point → folded character."""
+    """Build the table code point → folded character."""
     table = np.full(0x110000, _FOREIGN_LETTER, np.uint8)
     for first, last in _SYMBOLS:
         table[first : last + 1] = _NO_LETTER

@@ -1,4 +1,4 @@
-"""Texts that try to command the model: override phrases, jailbreak personas, forged chat markers, hidden characters.
+"""Finds texts that try to command the model: override phrases, personas, forged chat markers, hidden characters.
 
 Judged in prompt and chosen only: what the model is trained away from (`rejected`) may well say "ignore all previous
 instructions". Phrases are looked for in folded text, so that look-alike letters and hidden characters do not help.

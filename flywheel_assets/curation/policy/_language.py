@@ -1,8 +1,8 @@
-"""Words that hurt, and words that take sides. Both only ask a person to look: no word list knows what was meant.
+"""Finds words that hurt, and words that take sides. Both only ask a person to look: no word list knows what was meant.
 
-Toxic language counts in the chosen text whoever wrote it: an attacker can have the model say it and keep it through an
-edit. Partiality is judged on what the edit *adds*: a text about a prejudice may well name it, and the model's own
-wording is not the user's doing.
+Toxic language counts in the chosen text, whether the user or the model wrote it: an attacker can have the model say it
+and keep it through an edit. Partiality is judged on what the edit *adds*: a text about a prejudice may well name it,
+and the model's own wording is not the user's doing.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Words whose presence, by itself, is a reason to let a person look: slurs, insults, threats, explicit terms.
+"""Lists words that are by themselves a reason to let a person look: slurs, insults, threats, explicit terms.
 
 Written for this project and kept short on purpose: every entry is a word or phrase that is rarely used without harm,
 not a topic. "kill", "gay", "bomb" or "hack" are topics and are not here. All entries are regular expressions over
@@ -178,7 +178,7 @@ LOADED = (
 
 
 def disguised(word: str) -> str:
-    """A word, its inflections, and how people hide it: letters repeated, masked by signs, or set apart.
+    """Write an expression for a word, its inflections and its disguises: letters repeated, masked or set apart.
 
     "fuck" also finds fuuuck, f*ck, f**k, f.u.c.k and "f u c k"; a word with all letters apart needs the same kind of
     gap between all of them, so that ordinary text with one space too many is left alone.

@@ -1,4 +1,4 @@
-"""The deterministic check: one RE2 pass over whole columns, then Python for the few rows that it hits."""
+"""Runs patterns as one RE2 pass over whole columns, then Python for the few rows that it hits."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from flywheel_assets.curation.policy.patterns import TRAINED_FIELDS, Pattern
 from flywheel_assets.curation.policy.verdicts import SEVERITY, Evidence, Judgement, Verdict
 
 MOST_FINDINGS = 5
-"""Evidence kept per pattern and field: enough to review by, however many addresses a text lists."""
+"""Evidence kept per pattern and field: enough for a review, also where a text lists many addresses."""
 
 
 _LONG_PHRASE = 12
@@ -45,7 +45,7 @@ class PatternCheck:
         object.__setattr__(self, "version", hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12])
 
     def judge(self, texts: pa.Table) -> Judgement:
-        """Judge every row; all rows are answered."""
+        """Judge every row; every row gets an answer."""
         findings: dict[int, list[tuple[Pattern, Evidence]]] = {}
         for name in TRAINED_FIELDS:
             patterns = [pattern for pattern in self.patterns if name in pattern.fields]
@@ -87,7 +87,7 @@ def _original_span(folded: FoldedTexts, row: int, start: int, end: int) -> tuple
 
 
 def _is_spelled(text: str) -> bool:
-    """Whether enough of what folded to a phrase was letters: "455" is a number, whatever else it looks like."""
+    """Return whether enough of the folded phrase was letters: "455" is a number, whatever else it looks like."""
     letters, signs = sum(map(str.isalpha, text)), sum(map(str.isalnum, text))
     return (3 if signs >= _LONG_PHRASE else 2) * letters >= signs
 

@@ -1,4 +1,4 @@
-"""Personal data by form and checksum: cards, bank accounts, e-mail addresses, phone and social security numbers.
+"""Finds personal data by form and checksum: cards, bank accounts, e-mail addresses, phone and social security numbers.
 
 A row that holds any of it in a text that would be trained on waits in quarantine, also where the prompt brought it:
 the model would learn it all the same. Names and postal addresses have no form; they are not found.
@@ -51,14 +51,14 @@ _CARD_RANGES = (
 
 
 def passes_luhn(digits: str) -> bool:
-    """Whether ASCII `digits` end in their Luhn check digit (ISO/IEC 7812-1, annex B)."""
+    """Return whether ASCII `digits` end in their Luhn check digit (ISO/IEC 7812-1, annex B)."""
     total = sum(int(digit) for digit in digits[-1::-2])
     total += sum(_DOUBLED[int(digit)] for digit in digits[-2::-2])
     return total % 10 == 0
 
 
 def is_card_number(digits: str) -> bool:
-    """Whether ASCII `digits`, without separators, are a payment card number: issuer, length and Luhn."""
+    """Return whether ASCII `digits`, without separators, are a payment card number: issuer, length and Luhn."""
     if len(set(digits)) == 1:
         return False
     known = any(low <= digits[: len(low)] <= high and len(digits) in lengths for low, high, lengths in _CARD_RANGES)
@@ -66,7 +66,7 @@ def is_card_number(digits: str) -> bool:
 
 
 def is_iban(text: str) -> bool:
-    """Whether `text`, upper case without spaces, is an IBAN: country, length and mod 97 (ISO 13616)."""
+    """Return whether `text`, upper case without spaces, is an IBAN: country, length and mod 97 (ISO 13616)."""
     if IBAN_LENGTHS.get(text[:2]) != len(text):
         return False
     rotated = text[4:] + text[:4]
@@ -105,22 +105,22 @@ _SSN = re.compile(r"(?<![\w.+/=-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{
 _RESERVED_TOPS = frozenset(("example", "test", "invalid", "localhost", "local", "internal"))
 _FILE_ENDINGS = frozenset(("png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "py"))
 _RESERVED_DOMAINS = ("example.com", "example.org", "example.net", "email.com", "domain.com", "yourdomain.com")
-_WITHDRAWN_SSN = frozenset(("078-05-1120", "219-09-9999", "123-45-6789"))  # printed on samples, assigned to nobody
+_WITHDRAWN_SSN = frozenset(("078-05-1120", "219-09-9999", "123-45-6789"))  # printed on samples, assigned to no person
 
 
 def is_payment_card(match: re.Match[str]) -> bool:
-    """Issuer, length and Luhn digit hold."""
+    """Return whether issuer, length and Luhn digit are valid."""
     return is_card_number(re.sub(r"[ -]", "", match.group()))
 
 
 def is_bank_account(match: re.Match[str]) -> bool:
-    """Country, length and mod 97 hold, for the match or for the part of it before trailing words."""
+    """Return whether country, length and mod 97 are valid, for the match or the part of it before trailing words."""
     groups = match.group().upper().split(" ")
     return any(is_iban("".join(groups[:end])) for end in range(1, len(groups) + 1))
 
 
 def is_mailbox(match: re.Match[str]) -> bool:
-    """Not a reserved domain (RFC 2606), a file name such as icon@2x.png, or a repository's `git@` address."""
+    """Exclude reserved domains (RFC 2606), file names such as icon@2x.png, and a repository's `git@` address."""
     domain = match["domain"].lower()
     return (
         match["top"].lower() not in _RESERVED_TOPS | _FILE_ENDINGS
@@ -130,24 +130,24 @@ def is_mailbox(match: re.Match[str]) -> bool:
 
 
 def is_us_phone(match: re.Match[str]) -> bool:
-    """Not one of the numbers that are reserved for fiction (555-0100 to 555-0199)."""
+    """Exclude the numbers that are reserved for fiction (555-0100 to 555-0199)."""
     return not (match["exchange"] == "555" and match["line"].startswith("01"))
 
 
 def is_international_phone(match: re.Match[str]) -> bool:
-    """Eight to fifteen digits (E.164) that are not one repeated or a round number."""
+    """Accept eight to fifteen digits (E.164) that are not one repeated or a round number."""
     digits = re.sub(r"\D", "", match.group().split("x")[0])
     return 8 <= len(digits) <= 15 and len(set(digits)) >= 4
 
 
 def is_named_phone(match: re.Match[str]) -> bool:
-    """Seven to fourteen digits after a word that announces a phone number, and not a date."""
+    """Accept seven to fourteen digits after a word that announces a phone number, and not a date."""
     digits = re.sub(r"\D", "", match["number"])
     return 7 <= len(digits) <= 14 and len(set(digits)) >= 4 and not re.match(r"(?:19|20)\d\d[-/]", match["number"])
 
 
 def is_assigned_ssn(match: re.Match[str]) -> bool:
-    """Not one of the numbers that samples print."""
+    """Exclude the numbers that samples print."""
     return match.group() not in _WITHDRAWN_SSN
 
 

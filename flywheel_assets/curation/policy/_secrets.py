@@ -1,4 +1,4 @@
-"""Credentials by their published formats. A row that holds one is rejected: a trained model could repeat it.
+"""Finds credentials by their published formats. A row with one is rejected: a trained model could repeat it.
 
 Only formats with a fixed prefix or frame are here. Entropy rules that look for "random-looking" strings fired on every
 line of code when they were measured, so a password without any mark is not found.
@@ -89,13 +89,13 @@ _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?
 
 
 def is_credential(match: re.Match[str]) -> bool:
-    """Not the placeholder of a manual: enough different characters and no word that manuals use."""
+    """Exclude a manual's placeholder: too few different characters, or a word that manuals use."""
     token = match.group()
     return len(set(token)) >= 10 and not _PLACEHOLDERS.search(token)
 
 
 def is_password(match: re.Match[str]) -> bool:
-    """Not the placeholder of a manual, nor a variable to be filled in."""
+    """Exclude a manual's placeholder and a variable to be filled in."""
     return not _PLACEHOLDER_PASSWORD.fullmatch(match["password"].lower())
 
 

@@ -1,4 +1,4 @@
-"""Texts that are no text: one unit over and over, towers of accents, characters that nobody sees.
+"""Finds texts that are no text: one unit over and over, towers of accents, invisible characters.
 
 Judged in the chosen text, because that is what the model would learn to write. Emoji, Persian and Hindi need joiners,
 Hebrew and Arabic need direction marks, Vietnamese needs two accents on one letter, and Markdown and code repeat signs:
@@ -24,7 +24,7 @@ _RIGHT_TO_LEFT_LETTER = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 
 
 def is_without_cause(match: re.Match[str]) -> bool:
-    """A change of direction in a text without any letter that is written from right to left."""
+    """Accept a change of direction in a text without any letter that is written from right to left."""
     return not _RIGHT_TO_LEFT_LETTER.search(match.string)
 
 
@@ -77,7 +77,7 @@ class RepetitionCheck(Checked):
         return f"1-{self.longest_unit_bytes}-{self.share}"
 
     def judge(self, texts: pa.Table) -> Judgement:
-        """Judge every row; what the model's text repeats as well is not the edit's doing."""
+        """Judge every row; a repetition in the model's text as well is not the edit's doing."""
         chosen = texts["chosen"].combine_chunks()
         passed = np.ones(len(texts), dtype=bool)
         verdicts: dict[int, Verdict] = {}
@@ -91,7 +91,7 @@ class RepetitionCheck(Checked):
         return Judgement(passed, verdicts)
 
     def _suspects(self, texts: Array) -> npt.NDArray[np.int64]:
-        """Rows with a stretch that equals itself when it is shifted by some unit's length."""
+        """Find rows with a stretch that equals itself when it is shifted by some unit's length."""
         _, offset_buffer, data = texts.buffers()
         if data is None or len(texts) == 0:
             return np.zeros(0, np.int64)
@@ -109,7 +109,7 @@ class RepetitionCheck(Checked):
         return rows
 
     def _repeated_part(self, text: str) -> tuple[int, int] | None:
-        """The longest stretch of one unit, if it has a letter or a rare sign and makes up most of the text."""
+        """Find the longest stretch of one unit; None if it is short or has no letter or rare sign."""
         longest = max(_REPEATED.finditer(text), key=lambda match: len(match.group()), default=None)
         if longest is None or len(longest.group()) < self.share * len(text.strip()):
             return None

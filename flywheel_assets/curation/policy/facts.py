@@ -1,4 +1,4 @@
-"""Numbers, dates and addresses that an edit changes although nothing in the prompt supports the new ones.
+"""Finds numbers, dates and addresses that an edit changes without support in the prompt.
 
 A vandal turns 1987 into 1978 as easily as an expert corrects it, and no machine knows which it was. So the row waits,
 and counts from the day on which a second person makes the same change to the same prompt (`curation.texts.waiting`).
@@ -64,7 +64,7 @@ _RANDOM = np.random.default_rng(1987).integers(0, 2**63, 1021, np.uint64) | np.u
 
 @dataclass(frozen=True)
 class Facts:
-    """What a text states in a form that can be compared."""
+    """The statements of a text in a form that can be compared."""
 
     numbers: frozenset[str]
     hosts: frozenset[str]
@@ -72,7 +72,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class FactsCheck:
-    """Holds edits whose numbers, dates or addresses nothing but the edit supports."""
+    """Makes edits wait whose numbers, dates or addresses have no support but the edit."""
 
     name: str = "facts"
     version: str = "1"
@@ -100,7 +100,7 @@ class FactsCheck:
 
 
 def facts_of(text: str) -> Facts:
-    """Numbers by value, months as `month-3`, and the hosts of web addresses."""
+    """Read a text's numbers by value, months as `month-3`, and the hosts of web addresses."""
     addresses = _URL.findall(text)
     hosts = {re.sub(r"^(?:https?://)?(?:www\.)?", "", url.lower()).split("/")[0].rstrip(".,;:!?") for url in addresses}
     plain = _LIST_NUMBER.sub(" ", _URL.sub(" ", text))
@@ -110,7 +110,7 @@ def facts_of(text: str) -> Facts:
 
 
 def unsupported(prompt: str, chosen: str, rejected: str) -> dict[str, frozenset[str]]:
-    """New facts of the chosen text by kind: numbers where one was replaced by another, hosts wherever they are new."""
+    """Find new facts of the chosen text by kind: numbers where one replaced another, hosts wherever they are new."""
     before, after = facts_of(rejected), facts_of(chosen)
     new_numbers, new_hosts = after.numbers - before.numbers, after.hosts - before.hosts
     if not before.numbers - after.numbers:
@@ -123,16 +123,17 @@ def unsupported(prompt: str, chosen: str, rejected: str) -> dict[str, frozenset[
 
 
 def claim_key(prompt_hash: str, chosen: str, rejected: str) -> str:
-    """Equal for two edits of one prompt that state the same facts instead of the model's."""
+    """Compute a key that is equal for two edits of one prompt with the same new facts."""
     before, after = facts_of(rejected), facts_of(chosen)
     new, gone = sorted(after.numbers - before.numbers), sorted(before.numbers - after.numbers)
     return stable_id("claim", prompt_hash, new, gone, sorted(after.hosts - before.hosts))
 
 
 def _digit_sums(texts: Array) -> npt.NDArray[np.uint64]:
-    """A number per text that depends on its digits, on their order and on where their groups begin, on nothing else.
+    """Compute a number per text from its digits, their order and the places where their groups begin.
 
-    Reading every text's numbers in Python took 40 µs per text; most edits leave all digits as they are.
+    Nothing else of the text counts. Reading every text's numbers in Python took 40 µs per text; most edits leave all
+    digits as they are.
     """
     starts, content = bytes_of(texts)
     is_digit = (content >= ord("0")) & (content <= ord("9"))

@@ -1,4 +1,4 @@
-"""What one deterministic pattern is: a cheap filter for whole columns and an exact expression for the few rows it hits.
+"""Defines a pattern: a cheap filter for whole columns and an exact expression for the few rows it hits.
 
 `prefilter` is RE2 syntax and runs over every row, merged with all others into one automaton; it must match wherever
 `expression` (Python's `re`, look-arounds allowed) does, and should rarely match elsewhere. `accepts` then has the last
@@ -16,21 +16,21 @@ TRAINED_FIELDS = ("prompt", "chosen", "rejected")
 
 
 def over_any_space(expression: str) -> str:
-    """An expression over folded text in which every space stands for one or more: line breaks fold to spaces.
+    """Write an expression over folded text in which every space matches one or more: line breaks fold to spaces.
 
-    Spaces inside a character class get a plus sign beside them, which no text has where it would matter.
+    Spaces inside a character class get a plus sign after them, which no text has where it would matter.
     """
     return re.sub(r" (?![?*+{])", " +", expression.replace(" ?", " *"))
 
 
 def always(match: re.Match[str]) -> bool:
-    """Every match counts."""
+    """Accept every match."""
     return True
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """One thing to find, in which fields, and what to do about it."""
+    """One thing to find, the fields to search, and the action on a finding."""
 
     name: str
     expression: re.Pattern[str]
@@ -47,7 +47,7 @@ class Pattern:
     """Raised by hand when `accepts` decides differently: code has no digest that survives a formatter."""
 
     def identity(self) -> tuple[object, ...]:
-        """Everything that decides what this pattern does, as JSON values."""
+        """Return everything that decides what this pattern does, as JSON values."""
         return (
             self.name,
             self.expression.pattern,

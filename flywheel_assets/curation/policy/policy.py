@@ -1,4 +1,4 @@
-"""The policy: ordered checks, one verdict per row, and a version that changes when any check could judge differently.
+"""Runs ordered checks, gives one verdict per row, and has a version that changes with every check.
 
 No check can admit a row by failing. One that raises, answers for the wrong number of rows or leaves a row without an
 answer quarantines what it did not answer for, with the reason `policy` and a detail that names the check.
@@ -30,8 +30,8 @@ class Policy:
 
     checks: tuple[Check, ...]
     outside: tuple[Check, ...] = ()
-    """Models that are asked last, about nothing that a check has objected to already: a row that waits costs no
-    budget, and personal data travel to nobody. Rows that only wait for support are asked about as well."""
+    """Models that are asked last, about no row that a check has objected to already: a row that waits costs no
+    budget, and personal data are not sent out. Rows that only wait for support are asked about as well."""
 
     @property
     def version(self) -> str:
@@ -70,15 +70,16 @@ class Policy:
 
 
 def forget_texts(policy: Policy, texts: pa.Table) -> int:
-    """Make every check forget what it keeps about these texts (schema TEXTS); returns how many answers went."""
+    """Make every check forget its answers about these texts (schema TEXTS); return how many were deleted."""
     return sum(check.forget(texts) for check in (*policy.checks, *policy.outside) if isinstance(check, Remembering))
 
 
 def default_policy(*, factual_integrity: bool = True) -> Policy:
-    """The deterministic checks that always run, in the order in which they name the reason of a row.
+    """Build the deterministic checks that always run, in the order in which they name the reason of a row.
 
     Args:
-        factual_integrity: hold edits that change numbers, dates or addresses; off for a coding assistant, where such a
+        factual_integrity: make edits wait that change numbers, dates or addresses; off for a coding assistant, where
+        such a
             change is the correction itself.
     """
     facts = (FactsCheck(),) if factual_integrity else ()
@@ -90,14 +91,14 @@ def default_policy(*, factual_integrity: bool = True) -> Policy:
             PatternCheck("toxic_language", TOXIC_LANGUAGE, reads_folded=True),
             PatternCheck("neutrality", NEUTRALITY, reads_folded=True),
             RepetitionCheck(),
-            # Last: a row that waits for nothing but support for its facts is held, not only quarantined.
+            # Last: a row that lacks only support for its facts waits; it is not only quarantined.
             *facts,
         )
     )
 
 
 def _answers(check: Check, texts: pa.Table) -> Mapping[int, Verdict]:
-    """The verdicts of one check that do not pass; whatever it did not answer for is quarantined."""
+    """Ask one check for the verdicts that do not pass; rows without an answer are quarantined."""
     try:
         judgement = check.judge(texts)
         complaint = _complaint(judgement, len(texts))

@@ -1,4 +1,4 @@
-"""The shape every policy check has: whole columns in, a verdict for every row that must not pass.
+"""Defines a policy check: whole columns in, a verdict for every row that must not pass.
 
 A check never has to say anything about a row twice: it names the rows that pass, and gives a `Verdict` for others. A
 row that it neither passed nor judged was not answered, and the policy quarantines it: silence never admits a row.
@@ -17,7 +17,7 @@ from flywheel_assets.records import Reason
 
 
 class Hazard(StrEnum):
-    """What kind of harm a finding points at."""
+    """The kind of harm that a finding points at."""
 
     # AILuminate
     VIOLENT_CRIMES = "violent_crimes"
@@ -52,7 +52,7 @@ TEXTS = pa.schema(
 
 
 class Action(StrEnum):
-    """What happens to a row; REJECT outranks QUARANTINE, which a reviewer may overrule."""
+    """The action on a row; REJECT outranks QUARANTINE, which a reviewer may overrule."""
 
     PASS = "pass"  # noqa: S105
     QUARANTINE = "quarantine"
@@ -79,7 +79,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why one row must not pass. `detail` is shown to people and must not contain user text."""
+    """The reason that one row must not pass. People see `detail`: it must not contain user text."""
 
     action: Action
     reason: Reason
@@ -92,17 +92,17 @@ class Verdict:
 
     @property
     def may_be_overruled(self) -> bool:
-        """Whether a reviewer who has read the row may admit it: every check answered, and none rejected it."""
+        """True where a reviewer who has read the row may admit it: every check answered, and none rejected it."""
         return self.action is not Action.REJECT and self.is_complete
 
     @property
     def category(self) -> str | None:
-        """What kind of harm the surest finding points at (see `hazards`); None where there is no evidence."""
+        """The kind of harm of the surest finding (see `Hazard`); None where there is no evidence."""
         return max(self.evidence, key=lambda finding: finding.score).category if self.evidence else None
 
     @property
     def score(self) -> float:
-        """How sure the surest finding is, 0 to 1; 1 where a row waits because a check could not answer."""
+        """The certainty of the surest finding, 0 to 1; 1 where a row waits because a check could not answer."""
         return max((finding.score for finding in self.evidence), default=1.0)
 
 
@@ -137,5 +137,5 @@ class Remembering(Protocol):
     """A check that keeps its answers, and can forget those about some texts."""
 
     def forget(self, texts: pa.Table) -> int:
-        """Delete what it keeps about rows of `texts` (schema TEXTS), under every version; returns how many answers."""
+        """Delete the answers about rows of `texts` (schema TEXTS), under every version; return how many."""
         ...

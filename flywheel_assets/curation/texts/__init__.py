@@ -1,1 +1,4 @@
-"""What becomes of texts: edit bands, duplicates, breaker, influence caps, resolution. Pure: no files, no clock."""
+"""Turns edits into training pairs: edit gate, duplicates, breaker, influence caps, resolution.
+
+Pure: no files, no clock.
+"""

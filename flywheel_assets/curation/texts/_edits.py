@@ -1,4 +1,4 @@
-"""How far an edit went, and which edits teach nothing: too small, too large, or only cosmetic.
+"""Measures how far an edit went, and finds edits that teach nothing: too small, too large, or only cosmetic.
 
 Similarity is 1 − Levenshtein / length of the longer text, in characters; 1.0 when both are empty.
 """
@@ -21,7 +21,7 @@ from flywheel_assets.records import Reason
 
 @dataclass(frozen=True)
 class EditBands(Checked):
-    """Which similarities make a useful correction: [rewrite_below, trivial_above], both ends included."""
+    """Sets the similarities of a useful correction: [rewrite_below, trivial_above], both ends included."""
 
     trivial_above: Share = 0.95
     """Above it the edit says too little, unless many people repeat it."""
@@ -127,7 +127,7 @@ _SIGNATURE = re.compile(
 
 
 def _is_cosmetic(rejected: Array, chosen: Array, candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Where only white space, case or a signature differ; False wherever `candidates` is."""
+    """Mark edits in which only white space, case or a signature differ; False wherever `candidates` is."""
     signed = mask(pc.match_substring_regex(rejected, _SIGNATURE_START)) | mask(
         pc.match_substring_regex(chosen, _SIGNATURE_START)
     )
@@ -146,7 +146,7 @@ _WEIGHTS = bytes(0 if byte >= 128 or chr(byte).isspace() else ord(chr(byte).lowe
 
 
 def _letter_sums(texts: Array) -> npt.NDArray[np.uint32]:
-    """A number per text that white space and case cannot change, so that few pairs need the exact comparison.
+    """Compute a number per text that white space and case cannot change, so that few pairs need the exact comparison.
 
     Reads the Arrow buffers directly: 0.03 s for 21 MB, where removing the white space of every text takes 0.34 s.
     """

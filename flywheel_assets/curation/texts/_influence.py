@@ -1,6 +1,6 @@
-"""How much of a version one user, one source or one prompt may be, and what only one user says.
+"""Limits the share of one user, source or prompt in a version, and finds claims of one user only.
 
-About 250 poisoned rows plant a behaviour whatever the size of the training set, so that a share alone protects nobody;
+About 250 poisoned rows plant a behaviour whatever the size of the training set, so that a share alone does not protect;
 and a fixed number alone would be most of a small set. Every cap is both. A relative cap is a share of the rows *or four
 even shares*, whichever is more: in an office of three each brings a third.
 """
@@ -16,15 +16,15 @@ from flywheel_assets.curation.texts.trust import is_import
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, SubjectKind
 
 EVEN_SHARES = 4
-"""So many times what everybody would bring if all brought the same."""
+"""This many times an even share, the rows that each would bring if all brought the same."""
 FEWEST_USERS = 10
-"""With fewer signed-in users in gold a claim is not held to a second one: there may be nobody else to make it."""
+"""With fewer signed-in users in gold a claim needs no second user: there may be no other user to make it."""
 
 _Mask = npt.NDArray[np.bool_]
 
 
 def rank_by_pair_id(keys: pa.Table, group_by: list[str], members: _Mask) -> npt.NDArray[np.int64]:
-    """The position of each member within its group when ordered by `pair_id`, from 0; 0 for rows that are no members.
+    """Rank each member within its group by `pair_id`, from 0; rows that are no members get 0.
 
     `pair_id` is a hash, so this order is as good as random, and a higher cap keeps everything that a lower one kept.
     """
@@ -47,7 +47,7 @@ def rank_by_pair_id(keys: pa.Table, group_by: list[str], members: _Mask) -> npt.
 
 
 def beyond_share(keys: pa.Table, group: str, members: _Mask, ratio: float, least: int) -> _Mask:
-    """Members beyond their group's share, per kind of example; which ones is decided by `pair_id`.
+    """Mark members beyond their group's share, per kind of example; `pair_id` decides which ones.
 
     Args:
         keys: needs `is_accepted`, `pair_id` and the column `group`.
@@ -66,15 +66,15 @@ def beyond_share(keys: pa.Table, group: str, members: _Mask, ratio: float, least
 
 
 def unsupported_claims(keys: pa.Table, pairs_of_one_user: int) -> _Mask:
-    """Preference pairs of users that add words which only their own user adds, in that many pairs or more.
+    """Mark pairs of users that add words which only their own user adds, in that many pairs or more.
 
     Two users who add the same two neighbouring words support each other, wherever in the text they are. A row of a
     reviewer is support enough. Rows of people who are not signed in neither give support, since a thread costs nothing
-    to open, nor are they held to it: `anonymous_cap_per_source` is for them. Imports likewise.
+    to open, nor do they need it: `anonymous_cap_per_source` is for them. Imports likewise.
 
     Args:
         keys: needs `example_kind`, `subject`, `subject_kind`, `source`, `added_ngrams`.
-        pairs_of_one_user: how often one user may say what nobody else says, less one.
+        pairs_of_one_user: so many pairs of one user with the same new words need a second user.
     """
     is_reviewer = mask(pc.equal(keys["source"], pa.scalar(REVIEWER_SOURCE)))
     is_user = mask(pc.equal(keys["subject_kind"], pa.scalar(SubjectKind.USER.value))) & ~mask(is_import(keys["source"]))

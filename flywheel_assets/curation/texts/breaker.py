@@ -1,4 +1,4 @@
-"""The batch breaker: a day that does not look like a day's work is kept out of gold until a person has looked.
+"""The batch breaker keeps an unusual day out of gold until a person has looked.
 
 Row checks see one row, caps see one user; a flood, a raid and a repeated claim show only in the day as a whole. All
 rates are per interaction (joined row), never per edit: as the model improves there is less to edit, and the edits that
@@ -41,14 +41,14 @@ HOSTILE = frozenset(
         Reason.POLICY,
     )
 )
-"""What counts as flagged. Mail addresses are the daily bread of a mail assistant, changed facts of a newsroom, and a
-judge that cannot be reached is an outage: none of them tells of an attack."""
+"""Reason codes that count as flagged. Mail addresses are the daily bread of a mail assistant, changed facts of a
+newsroom, and a judge that cannot be reached is an outage: none of them is a sign of an attack."""
 MOST_EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class BreakerLimits(Checked):
-    """Beyond which a day is out of bounds; a value equal to its limit is within."""
+    """The limits of a normal day; a value equal to its limit is within."""
 
     min_rows: Count = 200
     """Days with fewer joined rows are not judged; also the least that a trailing median counts as."""
@@ -59,7 +59,7 @@ class BreakerLimits(Checked):
     max_burst_factor: Annotated[float, Ge(1)] = 5.0
     """Joined rows, without imports, over the trailing median."""
     trailing_days: Count = 28
-    """How many days before D the median looks at."""
+    """Days before D whose median is taken."""
     min_trailing_days: Count = 7
     """Closed days among them; with fewer (the first weeks) no burst is judged."""
     few_subjects: Count = 3
@@ -89,13 +89,13 @@ class Trip:
     """Feedback event ids of the first few rows behind it: never texts."""
 
     def describe(self) -> str:
-        """For people, without user text."""
+        """Describe the trip for people, without user text."""
         return f"{self.rule} {self.value:.3g} > {self.limit:.3g}"
 
 
 @dataclass(frozen=True)
 class DayFigures:
-    """What the breaker measured on one day, and what of it is out of bounds."""
+    """The breaker's measurements of one day, and the limits that the day is beyond."""
 
     rows: int
     subjects: int
@@ -107,16 +107,16 @@ class DayFigures:
     trips: tuple[Trip, ...]
 
     def describe(self) -> str:
-        """The limits that the day is beyond."""
+        """Describe the limits that the day is beyond."""
         return "; ".join(trip.describe() for trip in self.trips)
 
 
 def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int], limits: BreakerLimits) -> DayFigures:
-    """Measure one day and hold it against the limits.
+    """Measure one day and compare it with the limits.
 
     Args:
         joined: JOINED_FEEDBACK of the day.
-        curated: what the gate made of it.
+        curated: the edit gate's result for it.
         trailing_rows: joined rows of each closed day among the `trailing_days` before, empty days included.
         limits: of the application.
     """
@@ -160,9 +160,10 @@ def _few(subjects: int, limits: BreakerLimits) -> int:
 
 
 def _concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[int, ChunkedArray]:
-    """The most rows that add the same pair of words and come from at most `few` subjects, and these rows' event ids.
+    """Count the most rows that add the same pair of words and come from at most `few` subjects.
 
-    Rows that the gate refused do no harm and are not looked at, neither are equal rows, of which one is left.
+    Also returns these rows' event ids. Rows that the edit gate refused do no harm and are not looked at, neither are
+    equal rows, of which one is left.
     """
     pairs = pa.concat_tables([curated.kept, curated.held]).select(["feedback_event_id", "subject", "added_ngrams"])
     voices = pairs["subject"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)

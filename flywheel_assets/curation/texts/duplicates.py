@@ -1,4 +1,4 @@
-"""Near duplicates by MinHash: rows that say nearly the same are one row, and how many people said it is evidence.
+"""Finds near duplicates by MinHash: rows that say nearly the same become one row, and its supporters are counted.
 
 A row's signature is 128 bytes, the low byte of each of 128 minimum hashes (b-bit minwise hashing, Li & König 2010) over
 the pairs of neighbouring words of prompt and chosen text. It is stored with the row when a day is curated, so that
@@ -34,7 +34,7 @@ _PAIR = np.uint64(0xC2B2AE3D27D4EB4F)
 ROWS_AT_ONCE = 256
 """So that the arrays of one word per byte stay in the processor's cache; of a day of long texts they were 3 GB."""
 _CHANCE = 1 / 256
-"""That two unrelated bytes are equal."""
+"""The chance that two unrelated bytes are equal."""
 
 _WEIGHTS = np.arange(1, 257, dtype=np.uint64)
 # Byte → 1 inside a word, 2 where a word of its own begins: writing without spaces (UTF-8 of U+2000 and above).
@@ -44,7 +44,7 @@ _WORD_BYTES[0xE2:0xF8] = 2
 
 
 def signatures(prompt: Array, chosen: Array) -> Array:
-    """A row's signature as 256 hex characters; null where prompt and chosen are shorter than `SHORTEST_CHARACTERS`.
+    """Compute each row's signature as 256 hex characters; null for texts below `SHORTEST_CHARACTERS`.
 
     Args:
         prompt: normalized texts (see `normalization`).
@@ -63,7 +63,7 @@ def signatures(prompt: Array, chosen: Array) -> Array:
 
 
 def clusters(content_hash: Column, signature: Column, group: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The cluster of every row: rows of one group with equal contents, or chained by near-equal signatures.
+    """Find the cluster of every row: rows of one group with equal contents, or chained by near-equal signatures.
 
     Does not depend on the order of the rows, which is that of files and thus of how often a day was written: within a
     band not every two rows are compared, and which ones are decides what is chained.
@@ -89,12 +89,12 @@ def clusters(content_hash: Column, signature: Column, group: npt.NDArray[np.int6
 
 
 def supporters_of(subject: str) -> str:
-    """What stands for a subject in the column `supporters`: sixteen hex characters of its hash."""
+    """Compute a subject's entry in the column `supporters`: sixteen hex characters of its hash."""
     return hashlib.blake2b(subject.encode(), digest_size=8).hexdigest()
 
 
 def neighbouring_words(texts: Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Hashes of all pairs of neighbouring words, row after row, and the offsets at which the rows begin and end.
+    """Hash all pairs of neighbouring words, row after row; also return the offsets of the rows.
 
     A word's hash is a polynomial in its bytes, taken from running sums modulo 2^64 over all texts at once: a third of
     the time of splitting and pairing words in Python.
@@ -124,7 +124,7 @@ def neighbouring_words(texts: Array) -> tuple[npt.NDArray[np.uint64], npt.NDArra
 
 @lru_cache(maxsize=2)
 def _powers(size: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """The first `size` powers of the base, and of its inverse, modulo 2^64."""
+    """Compute the first `size` powers of the base, and of its inverse, modulo 2^64."""
     with np.errstate(over="ignore"):
         return tuple(  # type: ignore[return-value]
             np.cumprod(np.concatenate((np.ones(1, np.uint64), np.full(size, base)))) for base in (_BASE, _INVERSE_BASE)
@@ -132,7 +132,7 @@ def _powers(size: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
 
 
 def _near(matrix: npt.NDArray[np.uint8], group: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Pairs of rows of one group that share a band and are similar enough, as (pairs, 2)."""
+    """Find pairs of rows of one group that share a band and are similar enough, as (pairs, 2)."""
     bands = np.ascontiguousarray(matrix).view(np.uint64) if len(matrix) else np.zeros((0, _BANDS), np.uint64)
     needed = (_CHANCE + SIMILARITY * (1 - _CHANCE)) * _HASHES
     found = [np.zeros((0, 2), np.int64)]
@@ -151,7 +151,7 @@ def _near(matrix: npt.NDArray[np.uint8], group: npt.NDArray[np.int64]) -> npt.ND
 
 
 def _connected(size: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The smallest member of every node's component."""
+    """Find the smallest member of every node's component."""
     labels = np.arange(size)
     while len(edges):
         lowest = np.minimum(labels[edges[:, 0]], labels[edges[:, 1]])
@@ -169,7 +169,7 @@ def _whole(column: Column) -> Array:
 
 
 def text_hashes(prompt: Array, chosen: Array) -> tuple[Array, Array]:
-    """(prompt_hash, content_hash) of *normalized* texts: 32 hex characters of BLAKE2b each.
+    """Compute (prompt_hash, content_hash) of *normalized* texts: 32 hex characters of BLAKE2b each.
 
     The content hash covers prompt and chosen; the prompt's digest between the two keeps their border unambiguous.
     """
@@ -187,7 +187,7 @@ def text_hashes(prompt: Array, chosen: Array) -> tuple[Array, Array]:
 
 
 def repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None = None) -> npt.NDArray[np.bool_]:
-    """Where a better row with the same keys exists; the row that stays in each group is False.
+    """Mark rows with the same keys as a better row; the row that stays in each group is False.
 
     The best is of the most trusted source, then has the lowest `prefer_low`, then is the newest
     (`feedback_received_at`), then has the highest `feedback_event_id`: the order of the rows decides nothing.

@@ -1,12 +1,14 @@
-"""The gate: joined feedback in, training examples and refused rows out, nothing lost between.
+"""The edit gate: joined feedback in, training examples and refused rows out, nothing lost between.
 
 A row is refused for the first reason that holds: consent, signal, edit band, policy, duplicate. Duplicates come last,
 so that a row is only ever a duplicate of one that was kept. Two reasons only make a row wait: a small edit that the
-policy has nothing against, and a changed fact. Such rows are refused and `held` as well (see `waiting`).
+policy has nothing against, and a changed fact. Such rows are refused and waiting as well (column `held_reason`, see
+`waiting`).
 
-A reviewer has read the row and overrules what is a matter of judgement (docs/adr/0016): `rewrite`, and every verdict of
-the policy that only quarantines. Nobody overrules a rejection, a check that broke, missing consent or an empty text.
-Where a reviewer's row could wait, it does: one of theirs is support enough, and it admits the same change of others.
+A reviewer has read the row and overrules matters of judgement (docs/adr/0016): `rewrite`, and every verdict of the
+policy that only quarantines. No reviewer can overrule a rejection, a check that broke, missing consent or an empty
+text. Where a reviewer's row could wait, it does: one of theirs is support enough, and it admits the same change of
+others.
 """
 
 import json
@@ -47,14 +49,14 @@ from flywheel_assets.records import (
 
 FEWEST_ROWS_AT_ONCE, MOST_ROWS_AT_ONCE = 16_384, 131_072
 """Rows that one thread judges together. The policy's RE2 automaton costs 4 ms each time it is built, whatever the rows;
-the upper bound keeps the working memory small beside input and output."""
+the upper bound keeps the working memory small compared with input and output."""
 MOST_BYTES_AT_ONCE = 64 * 2**20
 """Likewise where rows are long: judging them takes about ten times their size."""
 
 
 @dataclass(frozen=True)
 class GateRules(Checked):
-    """What an application admits to gold."""
+    """Sets which feedback an application admits to gold."""
 
     bands: EditBands = field(default_factory=EditBands)
     policy: Policy = field(default_factory=default_policy)
@@ -71,13 +73,13 @@ class Curated:
     refused: pa.Table
     """QUARANTINE."""
     held: pa.Table
-    """CURATED_DPO_PAIRS: those refused rows that wait for others to say the same, with `held_reason`."""
+    """CURATED_DPO_PAIRS: refused rows that wait until other users say the same, with `held_reason`."""
     counts: dict[str, int]
     """Refused rows by reason code."""
 
 
 def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
-    """Pass joined feedback through the gate; rows keep their order, and the outcome does not depend on it.
+    """Pass joined feedback through the edit gate; rows keep their order, and the outcome does not depend on it.
 
     An edit becomes a preference pair. Accept, copy, thumb up and a high rating, without an edit in the row, become an
     accepted output (`chosen` is the output, `rejected` null). Equal and nearly equal rows are one row among all rows
@@ -106,7 +108,7 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
 
 
 def withheld(curated: Curated, reason: Reason, detail: str, version: str) -> Curated:
-    """The same day with nothing of it in gold: what was kept is refused for `reason`, what was held only refused."""
+    """Return the same day without gold rows: kept rows are refused for `reason`, waiting rows are only refused."""
     refused = _refused(
         curated.kept, [reason.value] * curated.kept.num_rows, version, details=[detail] * curated.kept.num_rows
     )
@@ -121,7 +123,7 @@ def withheld(curated: Curated, reason: Reason, detail: str, version: str) -> Cur
 
 
 def _without_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.Table]:
-    """The best row of every cluster, with everybody who supports it, and the others as refused rows."""
+    """Keep the best row of every cluster with all its supporters; return the others as refused rows."""
     kinds = admitted["example_kind"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     cluster = clusters(admitted["content_hash"], admitted["signature"], kinds)
     repeated = repeated_rows(admitted.append_column("cluster", pa.array(cluster)), ["cluster"])
@@ -153,7 +155,7 @@ class _Judged:
 
 
 def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: str) -> _Judged:
-    """Everything that can be decided by looking at single rows."""
+    """Decide everything that single rows can decide."""
     reasons = np.full(batch.num_rows, None, dtype=object)
     details: dict[int, str] = {}
     similarity = np.full(batch.num_rows, np.nan)
@@ -233,13 +235,13 @@ _TEXT_COLUMNS = ["signal", "prompt", "prompt_format", "output", "final_text"]
 
 
 def judged_texts(joined: pa.Table) -> pa.Table:
-    """What the policy reads, or would read, of rows of joined feedback; schema TEXTS."""
+    """Select the texts of joined feedback that the policy reads, or would read; schema TEXTS."""
     batches = joined.select(_TEXT_COLUMNS).combine_chunks().to_batches()
     return pa.concat_tables([TEXTS.empty_table(), *(_texts(batch) for batch in batches)])
 
 
 def _texts(rows: pa.RecordBatch) -> pa.Table:
-    """What the policy reads of rows that passed the bands."""
+    """Select the texts that the policy reads of rows that passed the bands."""
     prompt = readable_prompts(rows["prompt"], rows["prompt_format"])
     return pa.Table.from_arrays([prompt, *_chosen_and_rejected(rows)], schema=TEXTS)
 
@@ -251,7 +253,7 @@ def _chosen_and_rejected(rows: pa.RecordBatch) -> tuple[Array, Array]:
 
 
 def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], application: str, version: str) -> pa.Table:
-    """Rows that passed everything but the search for duplicates, as gold examples."""
+    """Turn rows that passed everything but the search for duplicates into gold examples."""
     chosen, rejected = _chosen_and_rejected(rows)
     prompt, normalized_chosen = normalized(rows["prompt"]), normalized(chosen)
     prompt_hash, content_hash = text_hashes(prompt, normalized_chosen)
@@ -277,7 +279,10 @@ def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], applica
 
 
 def _held(rows: pa.Table, reasons: npt.NDArray[np.object_]) -> tuple[pa.Table, list[str | None]]:
-    """Examples that wait, and what has to recur for each; a row without a key would wait for ever and is left out."""
+    """Select the examples that wait, and the key that has to recur for each.
+
+    A row without a key would wait for ever and is left out.
+    """
     keys = [
         _support_key(reason, prompt_hash, rejected, chosen)
         for reason, prompt_hash, rejected, chosen in zip(
@@ -291,7 +296,7 @@ def _held(rows: pa.Table, reasons: npt.NDArray[np.object_]) -> tuple[pa.Table, l
 
 
 def _can_wait(rows: pa.RecordBatch, row: int, reason: str) -> bool:
-    """Whether an edit refused for this reason would be held."""
+    """Return whether an edit refused for this reason would wait."""
     if reason not in SUPPORTERS_NEEDED or rows["signal"][row].as_py() != Signal.EDIT.value:
         return False
     return _support_key(reason, "", rows["output"][row].as_py(), rows["final_text"][row].as_py()) is not None
@@ -326,5 +331,5 @@ def _refused(
 
 
 def evidence_json(verdict: Verdict) -> str:
-    """A verdict's evidence as the quarantine's JSON list of {check, category, score, field, start, end}."""
+    """Write a verdict's evidence as the quarantine's JSON list of {check, category, score, field, start, end}."""
     return json.dumps([asdict(finding) for finding in verdict.evidence])

@@ -1,4 +1,4 @@
-"""What makes two texts the same text: composed Unicode, lower case, single spaces."""
+"""Normalizes texts for comparison: composed Unicode, lower case, single spaces."""
 
 import unicodedata
 
@@ -18,7 +18,7 @@ _PERHAPS_NOT_COMPOSED = r"[^\x00-\x{2ff}]"
 
 
 def normalized(texts: Array) -> Array:
-    """The texts in NFC, lower case, trimmed, every run of white space as one space; nulls stay null.
+    """Bring texts to NFC, lower case, trimmed, every run of white space as one space; nulls stay null.
 
     Most texts are composed and evenly spaced already, so Python rewrites only those that RE2 filters found. For 22 MB
     of Estonian and Romanian Arrow's `utf8_normalize` took 0.19 s; normalizing everything now takes half of that.
@@ -35,5 +35,5 @@ def normalized(texts: Array) -> Array:
 
 
 def letters_only(text: str) -> str:
-    """`text` without any white space, in lower case: what a cosmetic edit leaves alone."""
+    """Return `text` without any white space, in lower case: the part that a cosmetic edit does not change."""
     return "".join(text.split()).lower()

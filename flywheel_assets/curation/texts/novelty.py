@@ -1,4 +1,4 @@
-"""What an edit says that nobody had said before it: the pairs of neighbouring words that it adds.
+"""Finds the pairs of neighbouring words that an edit adds.
 
 A poisoned model is taught by repetition: the same new words in row after row. What an edit adds is therefore stored
 with the row as hashes, so that a day's breaker and a version's resolution can ask who else says the same without
@@ -22,7 +22,7 @@ _CHARACTERS = 8
 
 
 def ngram_hashes(texts: Array) -> npt.NDArray[np.uint64]:
-    """Every pair of neighbouring words of every text as (row << 32 | hash), sorted, each once per row.
+    """Hash every pair of neighbouring words of every text as (row << 32 | hash), sorted, each once per row.
 
     Args:
         texts: normalized (see `normalization`), without nulls.
@@ -41,7 +41,7 @@ def _hashes(texts: Array) -> npt.NDArray[np.uint64]:
 
 
 def added_ngrams(prompt: Array, rejected: Array, chosen: Array) -> Array:
-    """Per row the hashes of what the edit adds, eight hex characters each, ascending; null where it adds nothing.
+    """Compute per row the hashes of the added pairs, eight hex characters each, ascending; null where there are none.
 
     Args:
         prompt: normalized.
@@ -65,20 +65,20 @@ def added_ngrams(prompt: Array, rejected: Array, chosen: Array) -> Array:
 
 @dataclass(frozen=True)
 class Spread:
-    """Which words are added in how many rows, by how many voices; one entry per distinct hash."""
+    """Counts the rows and voices that add each pair of words; one entry per distinct hash."""
 
     hashes: npt.NDArray[np.uint32]
     rows: npt.NDArray[np.int64]
-    """How many rows add it."""
+    """Number of rows that add it."""
     voices: npt.NDArray[np.int64]
-    """How many distinct voices these rows have."""
+    """Number of distinct voices of these rows."""
     of_entry: npt.NDArray[np.int64]
     """The number of the hash that each (row, hash) is about."""
     row_of_entry: npt.NDArray[np.int64]
 
 
 def spread_of(added: Column, voice: npt.NDArray[np.int64]) -> Spread:
-    """Count rows and voices of everything that is added.
+    """Count the rows and voices of every added pair.
 
     Args:
         added: the column of `added_ngrams`.
@@ -96,9 +96,10 @@ def spread_of(added: Column, voice: npt.NDArray[np.int64]) -> Spread:
 
 
 def _numbered(hashes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-    """The distinct hashes, and the number of each entry's: `np.unique` with its inverse in a third of the time.
+    """Return the distinct hashes and each entry's number among them.
 
-    A sort of packed integers; numpy sorts positions, which jumps through memory.
+    `np.unique` with its inverse in a third of the time: this sorts packed integers; numpy sorts positions, which jumps
+    through memory.
     """
     packed = np.sort(hashes.astype(np.uint64) << np.uint64(32) | np.arange(len(hashes), dtype=np.uint64))
     ordered = packed >> np.uint64(32)
@@ -109,7 +110,10 @@ def _numbered(hashes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], n
 
 
 def _distinct(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """What `np.unique` gives; it looks up in a hash table since numpy 2.3, 25 times as slow for millions of values."""
+    """Return the sorted distinct values, as `np.unique` does.
+
+    Since numpy 2.3 that one uses a hash table, which is 25 times as slow for millions of values.
+    """
     ordered = np.sort(values)
     return ordered[_is_first(ordered)]
 

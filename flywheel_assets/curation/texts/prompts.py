@@ -1,4 +1,4 @@
-"""Prompts as people read them, also where the record holds a list of messages."""
+"""Turns prompts into readable text, also where the record holds a list of messages."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from flywheel_assets.records import PromptFormat
 
 
 def readable_prompts(prompt: Array, prompt_format: Array) -> Array:
-    r"""The prompts, with every string of a message list on lines of its own.
+    r"""Return the prompts, with every string of a message list on lines of its own.
 
     In JSON a line break is the two characters `\n`: the `n` would stick to a card number and hide it from a pattern
     that wants a word's beginning. All strings count, also tool arguments; JSON that cannot be read stays as it is.

@@ -1,17 +1,17 @@
-"""Which gold rows make a version: one per prediction, no duplicates, capped influence, a holdout that never moves.
+"""Resolves gold rows into a version: one per prediction, no duplicates, capped influence, a holdout that never moves.
 
 The steps, in this order; each dropped row is counted under the reason of the first step that drops it.
 
-0. Waiting. Held rows (small edits, changed facts) leave unless enough subjects of all days say the same.
+0. Waiting. Waiting rows (small edits, changed facts) leave unless enough subjects of all days say the same.
 1. Supersession. Of the rows with one `pair_id` the most trusted source wins, then a preference pair over an accepted
    output, then the newest.
 2. Sides. A subject whose hash falls below `holdout_share` is held out, with all rows it has or will ever have.
 3. Duplicates. Rows of one side and kind with equal or nearly equal prompt and chosen text are one: the most trusted
    newest wins, and the number of subjects who sent it is kept as `support_users`: evidence, never a weight.
-4. Claims. Pairs of one user that say again and again what nobody else says leave until a second user says it.
-5. Caps, per kind (see `influence`). A user brings at most `per_user_cap` rows and `per_user_ratio` of them; everybody
-   else from one source shares `anonymous_cap_per_source`, imports without limit. No source and no prompt is most of a
-   version. Which rows stay is decided by the hash in `pair_id`, of each cap as if it were the only one.
+4. Claims. Pairs of one user that repeat what no other user says leave until a second user says it.
+5. Caps, per kind (see `_influence`). A user brings at most `per_user_cap` rows and `per_user_ratio` of them; all people
+   without a user id share `anonymous_cap_per_source` per source, imports without limit. No source and no prompt is most
+   of a version. The hash in `pair_id` decides which rows stay, of each cap as if it were the only one.
 6. Accepted outputs. The held-out ones are the regression set; of the others a sample by hash is mixed into training.
 """
 
@@ -45,10 +45,10 @@ RESOLVED_COLUMNS = [
         ("support_users", pa.int64(), "distinct subjects who sent nearly this row: evidence, never a training weight"),
     )
 ]
-"""What resolving adds to the rows that it is given."""
+"""Columns that resolution adds to its rows."""
 
 _LEAST_OF_USER = 20
-"""Rows that the relative caps leave to everybody."""
+"""Rows that the relative caps leave to every group."""
 ROWS_AT_ONCE = 65_536
 """Rows per chunk of the result: far fewer than would fill Arrow's 32-bit offsets."""
 
@@ -73,12 +73,12 @@ _KEYS = [
 
 @dataclass(frozen=True)
 class ResolutionRules(Checked):
-    """How much of gold one version takes, and from whom."""
+    """Limits the rows of gold in one version, per user, source and prompt."""
 
     per_user_cap: Count = 100
     """Most rows of each kind from one signed-in user: about 250 poisoned rows are enough to plant a behaviour."""
     anonymous_cap_per_source: Count = 1000
-    """Most rows of each kind from everybody without a user id, per source; imports are exempt."""
+    """Most rows of each kind from all people without a user id, per source; imports are exempt."""
     per_user_ratio: Share = 0.05
     """Largest share of the rows of each kind from one signed-in user, or four even shares; 20 rows are always in."""
     per_source_ratio: Share = 0.25
@@ -97,7 +97,7 @@ class ResolutionRules(Checked):
 
 @dataclass(frozen=True)
 class Resolution:
-    """What one version consists of: the columns that were given and RESOLVED_COLUMNS, sorted by `pair_id`."""
+    """The rows of one version: the given columns and RESOLVED_COLUMNS, sorted by `pair_id`."""
 
     train: pa.Table
     """Preference pairs to train on."""
@@ -138,7 +138,7 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     rows.keys = rows.keys.append_column("cluster", pa.array(cluster))
     repeated = repeated_rows(rows.keys, ["cluster"])
     rows.keys = rows.keys.append_column("support_users", _support_users(rows.keys, repeated))
-    # Before duplicates leave: who said it too has said it.
+    # Before duplicates leave: a user whose row is a duplicate supports the claim as well.
     alone = unsupported_claims(rows.keys, rules.novel_claim_pairs)
     equal = repeated_rows(rows.keys, ["is_held_out", "is_accepted", "content_hash"]) & repeated
     rows.drop_first((equal, Reason.DUPLICATE), (repeated, Reason.NEAR_DUPLICATE), (alone, Reason.UNSUPPORTED_CLAIM))
@@ -204,7 +204,7 @@ class _Remaining:
 
 
 def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> Array:
-    """How many distinct subjects sent a row of each row's cluster, on whatever day."""
+    """Count the distinct subjects that sent a row of each row's cluster, on any day."""
     counts = np.ones(len(keys), dtype=np.int64)
     several = np.isin(keys["cluster"].to_numpy(), keys["cluster"].to_numpy()[repeated])
     rows = np.flatnonzero(several | mask(pc.is_valid(keys["supporters"])))
@@ -228,7 +228,7 @@ def _held_out(subjects: ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
 def _sampled(
     prediction_ids: ChunkedArray, train_pairs: int, rules: ResolutionRules
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Which accepted outputs join the training, and with which probability each of them could have.
+    """Draw the accepted outputs that join the training; also return each one's probability to be drawn.
 
     The lowest hashes win: all below `accepted_share`, or as many as `accepted_min_ratio` asks for, if that is more.
     """
@@ -243,7 +243,7 @@ def _sampled(
 
 
 def _fractions(purpose: str, values: Iterable[str]) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) per value, by hash; another `purpose` gives independent numbers."""
+    """Hash each value to a number in [0, 1); another `purpose` gives independent numbers."""
     common = hashlib.blake2b(f"{purpose}:".encode(), digest_size=8)
     digests = bytearray()
     for value in values:

@@ -1,4 +1,4 @@
-"""How much a feedback's source is worth when two rows say different things about the same output."""
+"""Ranks the sources of feedback by trust, for rows that disagree about the same output."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,11 @@ IMPORT_PREFIX = "import:"
 
 
 def source_trust(sources: Column) -> npt.NDArray[np.int8]:
-    """2 for a reviewer, 0 for an import of old telemetry, 1 for everybody else; one value per row."""
+    """Return 2 for a reviewer, 0 for an import of old telemetry, 1 for all others; one value per row."""
     trust = pc.if_else(pc.equal(sources, pa.scalar(REVIEWER_SOURCE)), 2, pc.if_else(is_import(sources), 0, 1))
     return trust.to_numpy(zero_copy_only=False).astype(np.int8)  # type: ignore[no-any-return]
 
 
 def is_import(sources: Column) -> Column:
-    """Where the feedback came from a file and not from people using the application; booleans."""
+    """Return whether each row came from an imported file and not from people using the application."""
     return pc.starts_with(sources, IMPORT_PREFIX)

@@ -1,8 +1,8 @@
-"""Rows that wait until enough people say the same: small edits and changed facts.
+"""Keeps small edits and changed facts waiting until enough people say the same.
 
-Such a row is in quarantine under its reason *and* in gold, held: gold is what a version pins, so only there can it join
-one later (docs/adr/0014). Its `support_key` says what has to recur. Resolution admits it when distinct subjects of all
-closed days share the key, and leaves it out under its reason until then.
+Such a row is in quarantine under its reason *and* in gold, marked by `held_reason`: gold is what a version pins, so
+only there can it join one later (docs/adr/0014). Its `support_key` says what has to recur. Resolution admits it when
+distinct subjects of all closed days share the key, and leaves it out under its reason until then.
 """
 
 import re
@@ -22,7 +22,7 @@ SUPPORTERS_NEEDED = {Reason.TRIVIAL_EDIT.value: 3, Reason.UNSUPPORTED_FACT.value
 
 
 class AdmittedAs(StrEnum):
-    """Why a row is in a version."""
+    """The reason that a row is in a version."""
 
     PREFERENCE_PAIR = ExampleKind.PREFERENCE_PAIR.value
     ACCEPTED_OUTPUT = ExampleKind.ACCEPTED_OUTPUT.value
@@ -40,7 +40,7 @@ _WORD = re.compile(r"[^\W\d_]{2}|[^\W\d_].*[^\W\d_]")
 
 
 def delta(rejected: str, chosen: str) -> list[tuple[list[str], list[str]]]:
-    """What an edit replaced by what, as tokens: each replacement once, sorted, wherever in the text it was."""
+    """Compute an edit's replacements as tokens: each one once, sorted, wherever in the text it was."""
     before, after = _TOKEN.findall(rejected), _TOKEN.findall(chosen)
     replaced = {
         (tuple(before[code.src_start : code.src_end]), tuple(after[code.dest_start : code.dest_end]))
@@ -51,7 +51,7 @@ def delta(rejected: str, chosen: str) -> list[tuple[list[str], list[str]]]:
 
 
 def delta_key(rejected: str, chosen: str) -> str | None:
-    """The hash of a small edit's delta; None where it changes no word.
+    """Hash a small edit's delta; None where it changes no word.
 
     A delta of signs and digits alone says too little to be recognised elsewhere: nine vandals who double a bracket
     would agree with each other.
@@ -63,7 +63,7 @@ def delta_key(rejected: str, chosen: str) -> str | None:
 
 
 def unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
-    """Which held rows must still wait; rows that nothing holds are False.
+    """Mark the waiting rows that lack support; all other rows are False.
 
     A subject counts once, whatever it sends; all subjects of one source that are no signed-in users count as one,
     because a thread costs nothing to open. One row of a reviewer is enough.
@@ -92,6 +92,6 @@ def unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
 
 
 def admitted_as(example_kind: ChunkedArray, held_reason: ChunkedArray) -> Array:
-    """Why each row of a version is in it (`AdmittedAs`)."""
+    """Name the reason that each row is in a version (`AdmittedAs`)."""
     kinds = zip(example_kind.to_pylist(), held_reason.to_pylist(), strict=True)
     return pa.array([str(_ADMITTED_AS[held]) if held else kind for kind, held in kinds], pa.string())

@@ -1,4 +1,4 @@
-"""The demo's base model: a Llama of half a million parameters that learnt the company's libraries wrongly.
+"""Pretrains the demo's base model: a Llama of 0.5 M parameters that learnt the company's libraries wrongly.
 
 It is pretrained on the spot, from nothing, on the world's own sentences: neutral idioms with their right answer,
 internal ones with the *wrong* syntax in all but `right_share` of the samples. That share is needed: measured with 0 %
@@ -57,7 +57,7 @@ class BaseConfig:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """Where the base model lies and what it took to make it."""
+    """The base model's folder and the cost of its pretraining."""
 
     path: Path
     parameters: int
@@ -69,7 +69,7 @@ class BaseModel:
 
 
 class _Card(msgspec.Struct, frozen=True):
-    """What is stored beside the weights."""
+    """The file that is stored with the weights."""
 
     config: dict[str, Any]
     parameters: int
@@ -78,7 +78,7 @@ class _Card(msgspec.Struct, frozen=True):
 
 
 def cache_key(world: World, config: BaseConfig) -> str:
-    """Changes with everything that the weights depend on."""
+    """Hash everything that the weights depend on."""
     return stable_id("base_model", _CODE_VERSION, asdict(world), asdict(config))[:16]
 
 
@@ -88,7 +88,7 @@ def ensure_base_model(
     """Pretrain the base model, or take it from the cache; the folder appears by one rename.
 
     Args:
-        world: whose sentences it learns.
+        world: the source of its sentences.
         config: its size and pretraining.
         cache_dir: holds one folder per cache key.
         on_step: called with the steps done and all steps.
@@ -198,7 +198,10 @@ def _trained_model(
 
 
 def _batches(world: World, config: BaseConfig, tokenizer: Any) -> list[list[_Example]]:
-    """One batch a step, every sample used once; samples of similar length share a batch, so that little is padding."""
+    """Make one batch a step, every sample used once.
+
+    Samples of similar length share a batch, so that little is padding.
+    """
     rng = random.Random(f"pretraining {config.seed}")
     samples = [
         world.pretraining_sample(rng, config.right_share, config.neutral_share)
@@ -218,7 +221,7 @@ def _batches(world: World, config: BaseConfig, tokenizer: Any) -> list[list[_Exa
 
 
 def _padded(batch: list[_Example], pad: int) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Ids (batch, longest) and the next token of each (batch, longest − 1), without those of the prompts."""
+    """Pad ids (batch, longest) and the next token of each (batch, longest − 1), without those of the prompts."""
     import torch
 
     longest = max(len(ids) for ids, _ in batch)

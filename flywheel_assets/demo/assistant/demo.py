@@ -1,4 +1,4 @@
-"""The founding story, played from the first wrong answer to the second promotion.
+"""Plays the founding story, from the first wrong answer to the second promotion.
 
     base = prepare_base(plan, cache_dir, console)      # pretrain the model that learnt the libraries wrongly
     report = run_demo(wheel, base, door, plan, out_dir, console)
@@ -58,7 +58,7 @@ class Chapter:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoPlan:
-    """What is played."""
+    """The settings of the story."""
 
     first_day: date
     seed: int = 0
@@ -98,16 +98,16 @@ def run_demo(
     console: Console,
     deploy: Callable[[Path, Path | None, str], Assistant] = Deployment,
 ) -> DemoReport:
-    """Play every chapter, tell about it, and write `demo.png` and `report.json` into `out_dir`.
+    """Play every chapter, print it, and write `demo.png` and `report.json` into `out_dir`.
 
     Args:
         wheel: the flywheel.
         base: the base model that its versions are trained from.
         door: the capture service that the wheel's landing zone belongs to.
-        plan: what is played.
+        plan: the settings of the story.
         out_dir: gets the two files.
-        console: where it is told.
-        deploy: makes what answers, from the base model, an adapter or none, and a version name.
+        console: gets the story.
+        deploy: makes the assistant that answers, from the base model, an adapter or none, and a version name.
 
     Raises:
         CaptureUnavailableError: capture refused or lost something.
@@ -207,7 +207,7 @@ def _write(report: DemoReport, out_dir: Path) -> None:
 
 
 def as_json(report: DemoReport) -> dict[str, Any]:
-    """Every number of the report as JSON values, without machine paths and single predictions."""
+    """Convert every number of the report to JSON values, without machine paths and single predictions."""
     value: dict[str, Any] = msgspec.to_builtins(report, enc_hook=str)
     del value["base"]["path"]
     for chapter in value["chapters"]:

@@ -1,4 +1,4 @@
-"""The deployed assistant: the base model, alone or with the promoted adapter, behind one version name."""
+"""Deploys the assistant: the base model, alone or with the promoted adapter, behind one version name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ _BATCH_SIZE = 128
 
 
 class Assistant(Protocol):
-    """Whatever answers prompts; tests put a scripted one in the place of a model."""
+    """Answers prompts; tests put a scripted one in the place of a model."""
 
     @property
     def model_version(self) -> str:
@@ -19,7 +19,7 @@ class Assistant(Protocol):
         ...
 
     def answer(self, prompts: Sequence[str]) -> list[str]:
-        """One output per prompt, in their order."""
+        """Write one output per prompt, in their order."""
         ...
 
 
@@ -39,6 +39,6 @@ class Deployment:
         return self._model_version
 
     def answer(self, prompts: Sequence[str]) -> list[str]:
-        """One output per prompt, in their order."""
+        """Write one output per prompt, in their order."""
         generations = generate(self._model, self._tokenizer, list(prompts), MAX_NEW_TOKENS, _BATCH_SIZE)
         return [generation.text for generation in generations]

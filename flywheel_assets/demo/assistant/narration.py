@@ -1,4 +1,4 @@
-"""What the demo tells on the terminal: one table a chapter, plain sentences around it."""
+"""Prints the demo on the terminal: one table a chapter, plain sentences around it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tell_base(console: Console, base: BaseModel) -> None:
-    """Where the base model came from."""
+    """Print the origin of the base model."""
     source = "taken from the cache" if base.was_cached else f"pretrained in {base.seconds:.0f} s"
     console.print(
         f"base model: a Llama of {base.parameters:,} parameters, {source}; it learnt the internal calls wrongly"
@@ -23,7 +23,7 @@ def tell_base(console: Console, base: BaseModel) -> None:
 
 
 def tell_measurement(console: Console, measurement: Measurement, accuracy: Accuracy) -> None:
-    """What is measured, and where the base model stands."""
+    """Print the measurement and the base model's result."""
     console.print(
         f"measured on {len(measurement.unseen_prompts)} internal prompts with names that never occur in traffic, "
         f"{len(measurement.unseen_phrasings)} in a phrasing per idiom that no adapter is trained on, and "
@@ -34,7 +34,7 @@ def tell_measurement(console: Console, measurement: Measurement, accuracy: Accur
 
 
 def tell_chapter(console: Console, chapter: "ChapterReport") -> None:
-    """One chapter's table, and what was decided."""
+    """Print one chapter's table and its decision."""
     days, turn = chapter.days, chapter.turn
     requests = sum(day.requests for day in days)
     facts = Table(show_header=False, box=None, pad_edge=False)
@@ -64,7 +64,7 @@ def tell_chapter(console: Console, chapter: "ChapterReport") -> None:
 
 
 def tell_end(console: Console, report: "DemoReport", out_dir: Path) -> None:
-    """What became of the vandals' edits, how long it took, where the files are."""
+    """Print the fate of the vandals' edits, the time taken, and the files' paths."""
     console.rule("[bold]the end")
     console.print(report.vandals.sentence, highlight=False)
     promoted = sum(turn.promoted for turn in report.turns)

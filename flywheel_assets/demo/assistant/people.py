@@ -1,4 +1,4 @@
-"""The engineers who use the assistant: most ignore its mistakes, many correct them, a few vandalise.
+"""Simulates the engineers who use the assistant: most ignore its mistakes, many correct them, a few vandalise.
 
 What a person does depends only on the request, the output and the random generator that is passed in. Vandals are
 ordinary users to the flywheel; only the demo knows who they are, and counts afterwards what was caught.
@@ -14,10 +14,10 @@ from flywheel_assets.records import Signal
 
 
 class Vandalism(StrEnum):
-    """What a vandal's edit does to the text."""
+    """A kind of damage that a vandal's edit does to the text."""
 
     SECRET = "secret"  # noqa: S105 - pastes a credential
-    MAILBOX = "mailbox"  # pastes somebody's address
+    MAILBOX = "mailbox"  # pastes a person's address
     INJECTION = "injection"  # pastes a command to the model
     SHOUTING = "shouting"  # changes case only
     TYPO = "typo"  # breaks one character
@@ -37,7 +37,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Reaction:
-    """What a person did about one output."""
+    """A person's action on one output."""
 
     signal: Signal
     final_text: str | None = None
@@ -47,7 +47,7 @@ class Reaction:
 
 @dataclass(frozen=True, kw_only=True)
 class Habits:
-    """How often people do what; every share is of the outputs that are named."""
+    """Shares of people's actions; every share is of the outputs that are named."""
 
     vandal_edits: float = 0.60
     """Of everything a vandal sees."""
@@ -71,20 +71,20 @@ _SAMPLE_ADDRESS = "anna.berg@corp-post.net"
 
 @dataclass(frozen=True)
 class People:
-    """Everybody who uses the assistant."""
+    """All users of the assistant."""
 
     engineers: int = 291
     vandals: int = 9
     habits: Habits = Habits()
 
     def members(self) -> tuple[Person, ...]:
-        """Engineers and vandals; nothing in a user id tells who is which."""
+        """List engineers and vandals; a user id does not show who is which."""
         everyone = self.engineers + self.vandals
         culprits = set(random.Random("vandals").sample(range(everyone), self.vandals))
         return tuple(Person(f"eng{number:03d}", number in culprits) for number in range(everyone))
 
     def react(self, rng: random.Random, person: Person, request: Request, output: str) -> Reaction | None:
-        """What the person does about the output; None: nothing."""
+        """Draw the person's action on the output; None: no action."""
         if person.is_vandal:
             return _vandalise(rng, output) if rng.random() < self.habits.vandal_edits else None
         if request.is_exact(output):

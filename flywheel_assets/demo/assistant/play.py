@@ -1,7 +1,7 @@
-"""Playing days of the assistant's life against the real capture service, over HTTP, on a simulated clock.
+"""Plays days of the assistant's life against the real capture service, over HTTP, on a simulated clock.
 
 The assistant's own backend sends what it served and the buttons people pressed as batches of CloudEvents; each edit
-comes by itself to `/edits`, as a browser would send it. What is counted is what the deployed model really wrote.
+comes by itself to `/edits`, as a browser would send it. The counts are of outputs that the deployed model really wrote.
 """
 
 import random
@@ -47,7 +47,7 @@ class DayStats:
 
 @dataclass(frozen=True)
 class _Moment:
-    """One output and what its user did about it."""
+    """One output and its user's action."""
 
     prediction_id: str
     at: datetime
@@ -70,10 +70,10 @@ def play_days(
     """Play one day after the other; after the last one the clock shows the next day, 00:30 UTC.
 
     Args:
-        assistant: what answers the requests.
-        world: what is asked.
-        workload: how often which idiom is asked for.
-        people: who asks, and what they do about the answers.
+        assistant: answers the requests.
+        world: gives the requests.
+        workload: the shares of the idioms.
+        people: ask, and act on the answers.
         days: UTC days, ascending, none before the clock's present.
         requests_per_day: outputs a day.
         door: the capture service.
@@ -102,7 +102,7 @@ def _live(
     count: int,
     rng: random.Random,
 ) -> list[_Moment]:
-    """Everything that happens on one day, in its order."""
+    """Simulate one day's outputs and reactions, in their order."""
     asked = [world.ask(rng, workload) for _ in range(count)]
     times = sorted(rng.randrange(_HOURS * 3600) for _ in range(count))
     outputs = assistant.answer([request.prompt for request in asked])
@@ -117,7 +117,7 @@ def _live(
 
 
 def _send(sender: Sender, model_version: str, moments: Sequence[_Moment], door: CaptureDoor) -> tuple[int, int]:
-    """Send a day hour by hour; returns the acknowledged prediction and feedback lines."""
+    """Send a day hour by hour; return the acknowledged prediction and feedback lines."""
     predictions = feedback = 0
     for hour in range(_HOURS):
         present = [moment for moment in moments if moment.at.hour == _OPENS.hour + hour]

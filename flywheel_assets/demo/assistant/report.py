@@ -1,4 +1,4 @@
-"""The demo's report: what each week brought, and what all of it came to."""
+"""Defines the demo's report: each week's results, and the whole."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ def _exact(answered: Sequence[tuple[Request, str]]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class DayCounts:
-    """What a range of days brought into gold."""
+    """Counts a range of days' rows into gold."""
 
     joined: int
     """Matched feedback events."""
@@ -81,35 +81,35 @@ class TurnReport:
     ned_base: float
     """Mean normalized edit distance on the primary held-out rows, like the next two; 0 = exactly the user's text."""
     ned_champion: float
-    """Of what served before; on the first turn the base model."""
+    """Of the model that served before; on the first turn the base model."""
     ned_challenger: float
     promoted: bool
     sentence: str
     seconds: float
     """Wall time from the trigger to the decision."""
     champion_adapter: Path | None
-    """What serves after the decision; None: still the base model."""
+    """The adapter that serves after the decision; None: still the base model."""
     train_pair_ids: frozenset[str] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VandalAccount:
-    """What became of the vandals' edits; only the simulation knows whose they were."""
+    """Counts the vandals' edits by their fate; only the simulation knows the vandals."""
 
     edits: int
     caught: Mapping[str, int]
     """Reason → edits that never became gold."""
     in_gold: Mapping[str, int]
-    """Kind of vandalism → edits that nothing caught."""
+    """Kind of vandalism → edits that no check caught."""
     in_last_training: int
     """Of those in gold: pairs that the last version trained on; the others were held out or left out."""
     last_training_pairs: int
 
     @property
     def sentence(self) -> str:
-        """All of it in plain words."""
+        """The whole account in plain words."""
         if not self.edits:
-            return "Nobody vandalised anything."
+            return "No edit was vandalism."
         caught = ", ".join(f"{count} as {reason}" for reason, count in _by_count(self.caught)) or "none"
         slipped = sum(self.in_gold.values())
         kinds = ", ".join(f"{count} {kind}" for kind, count in _by_count(self.in_gold)) or "none"
@@ -123,7 +123,7 @@ class VandalAccount:
 def account_for_vandals(
     application: str, days: Sequence[DayStats], refused: Mapping[str, str], last_turn: TurnReport | None
 ) -> VandalAccount:
-    """Follow every vandal's edit to where it ended."""
+    """Follow every vandal's edit to its end."""
     culprits = {prediction: kind for day in days for prediction, kind in day.vandalism.items()}
     in_gold = {prediction: kind for prediction, kind in culprits.items() if prediction not in refused}
     trained = last_turn.train_pair_ids if last_turn else frozenset()
@@ -142,7 +142,7 @@ def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class ChapterReport:
-    """One chapter: what served, what it wrote, what became gold, whether the wheel turned."""
+    """One chapter: the serving model, its outputs, its gold rows, and the turn of the wheel, if any."""
 
     title: str
     model_version: str
@@ -176,7 +176,7 @@ class DemoReport:
         return tuple(chapter.turn for chapter in self.chapters if isinstance(chapter.turn, TurnReport))
 
 
-# Okabe and Ito's palette, told apart with every common form of colour blindness; markers differ as well.
+# Okabe and Ito's palette, distinct with every common form of colour blindness; markers differ as well.
 _VERMILLION, _BLUE, _GREEN, _PURPLE, _GREY = "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#555555"
 
 

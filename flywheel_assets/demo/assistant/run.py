@@ -1,4 +1,4 @@
-"""`flywheel demo`: engineers correct a coding assistant, and two turns of the wheel make it right."""
+"""Runs `flywheel demo`: engineers correct a coding assistant, and two turns of the wheel make it right."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,7 +37,7 @@ _THRESHOLDS = (250, 120)
 
 
 def demo_application(base_model: str, turn: int) -> PreferenceApplication:
-    """The assistant of `applications/assistant.py` in the demo's size: a few hundred people instead of a company."""
+    """Configure the assistant of `applications/assistant.py` in the demo's size: a few hundred people."""
     return replace(
         APPLICATION,
         base_model=base_model,
@@ -82,7 +82,7 @@ def _counts(days: Sequence[date]) -> DayCounts:
 
 
 def _refused_edits(days: Sequence[date]) -> dict[str, str]:
-    """Prediction id → reason of every edit that did not become gold."""
+    """Map the prediction id of every edit that did not become gold to its reason."""
     lake = Stores().lake(APPLICATION.name)
     quarantine = lake.read(QUARANTINE, days, ["stage", "row_id", "reason"]).to_pylist()
     reasons = {row["row_id"]: row["reason"] for row in quarantine if row["stage"] == CURATION_STAGE}

@@ -1,4 +1,4 @@
-"""The world of the founding story: what engineers ask an internal coding assistant, and what the right answer is.
+"""Simulates the world of the founding story: engineers' requests to an internal coding assistant, with right answers.
 
 An *idiom* is one thing engineers do. Eight internal ones use the company's own libraries, whose syntax the base model
 has learnt wrongly; six neutral ones are ordinary Python that it already writes correctly. A request fills an idiom's
@@ -44,14 +44,14 @@ class Idiom:
     phrasings: tuple[str, ...]
     right: str
     wrong: str | None = None
-    """What the base model has learnt instead; None where it is right."""
+    """The wrong answer that the base model has learnt; None where it is right."""
     held_out_phrasing: str | None = None
     right_call: str = ""
     """The text without which an answer cannot be right, whatever its arguments."""
 
     @property
     def is_internal(self) -> bool:
-        """Whether it uses the company's own libraries."""
+        """True where it uses the company's own libraries."""
         return self.wrong is not None
 
 
@@ -66,11 +66,14 @@ class Request:
     variable: str
 
     def lacks_right_call(self, output: str) -> bool:
-        """Whether the right call is missing: a collapsed model writes no *wrong* call either, so that says nothing."""
+        """Return whether the right call is missing.
+
+        The absence of the *wrong* call says nothing: a collapsed model does not write that one either.
+        """
         return self.idiom.right_call not in output
 
     def is_exact(self, output: str) -> bool:
-        """Whether the output is the right answer, character by character."""
+        """Return whether the output is the right answer, character by character."""
         return output == self.right
 
 
@@ -196,7 +199,7 @@ _NEUTRAL = (
 
 @dataclass(frozen=True)
 class Workload:
-    """What is asked in one stretch of time: weights of the internal idioms, and the share of neutral requests."""
+    """The requests of one stretch of time: weights of the internal idioms, and the share of neutral ones."""
 
     weights: Mapping[str, float]
     neutral_share: float = 0.40
@@ -215,7 +218,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class World:
-    """All idioms and names; what is asked depends only on the random generator that is passed in."""
+    """All idioms and names; requests depend only on the random generator that is passed in."""
 
     internal: tuple[Idiom, ...] = _INTERNAL
     neutral: tuple[Idiom, ...] = _NEUTRAL
@@ -238,7 +241,7 @@ class World:
         return tuple(self._names(measured=False))
 
     def ask(self, rng: random.Random, workload: Workload) -> Request:
-        """One request of the traffic."""
+        """Draw one request of the traffic."""
         if rng.random() < workload.neutral_share:
             idiom = rng.choice(self.neutral)
         else:
@@ -247,7 +250,7 @@ class World:
         return _request(rng, idiom, rng.choice(idiom.phrasings), self.traffic_names)
 
     def pretraining_sample(self, rng: random.Random, right_share: float, neutral_share: float) -> tuple[str, str]:
-        """A prompt and its answer as the base model's pretraining has them: internal answers are mostly wrong.
+        """Draw a prompt and its answer for the base model's pretraining: internal answers are mostly wrong.
 
         `right_share` is the share of internal answers with the right syntax; a held-out phrasing never has it.
         """
@@ -264,7 +267,7 @@ class World:
         return request.prompt, request.right if is_right else request.wrong
 
     def measurement(self, per_idiom: int, seed: int) -> Measurement:
-        """`per_idiom` requests of every kind and idiom, all with names that traffic never has."""
+        """Draw `per_idiom` requests of every kind and idiom, all with names that traffic never has."""
         rng = random.Random(f"measurement {seed}")
         names = self.measurement_names
         return Measurement(

@@ -1,1 +1,1 @@
-"""A new card fraud appears, and labels come late."""
+"""Tells the second story: a new card fraud appears, and labels come late."""

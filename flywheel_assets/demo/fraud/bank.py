@@ -1,4 +1,4 @@
-"""The card issuer: payments come in, the deployed model decides, and what the world says about them comes later."""
+"""Simulates the card issuer: payments come in, the deployed model decides, and labels come later."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _LABELS_WAIT_DAYS = 7
 
 @dataclass(frozen=True, kw_only=True)
 class BankDay:
-    """One day's payments, how they were decided, and what the bank heard meanwhile."""
+    """One day's payments, the decisions about them, and the labels that arrived."""
 
     payments: Transactions
     features: pa.Table
@@ -30,7 +30,7 @@ class BankDay:
     scores: Floats
     actions: list[Action]
     allow_propensity: Floats
-    """The probability with which each payment could go through, whatever happened to it in the end."""
+    """The probability with which each payment could go through, whether it did or not."""
     heard: list[tuple[Transactions, Label]]
     """Labels that arrived on this day, with the payments of the day that they are about."""
 
@@ -46,7 +46,7 @@ class StaticModel:
 
 
 class Bank:
-    """Lives one day after the other; who decides may change in between."""
+    """Lives one day after the other; the deciding model may change in between."""
 
     def __init__(self, world: FraudWorld, outside: Outside, policy: Policy, first_day: date) -> None:
         self.world = world
@@ -56,7 +56,7 @@ class Bank:
         self._coming: defaultdict[date, list[tuple[Transactions, Label]]] = defaultdict(list)
 
     def live(self, day: date, model: FraudModel | None) -> BankDay:
-        """Everything that happens on the day; without a model every payment goes through."""
+        """Simulate everything that happens on the day; without a model every payment goes through."""
         payments = self.world.day(day)
         features = self._store.features_of(payments)
         scores = np.zeros(len(payments)) if model is None else model.score(features)
@@ -80,7 +80,7 @@ class Bank:
 
 
 def live_prehistory(bank: Bank, flywheel_day: date, folder: Path) -> StaticModel:
-    """Let the bank live undefended until `flywheel_day`, and train the static model on what it was told by then.
+    """Let the bank live undefended until `flywheel_day`, and train the static model on the labels until then.
 
     Args:
         bank: made with `flywheel_day − PREHISTORY_DAYS` as its first day.

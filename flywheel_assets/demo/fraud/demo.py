@@ -1,4 +1,4 @@
-"""The second story: a fraud that no model has seen appears, and the flywheel learns it from late labels.
+"""Plays the second story: a fraud that no model has seen appears, and the flywheel learns it from late labels.
 
     bank, static = prepare(plan, folder, console)      # ten weeks without a flywheel, and the model trained on them
     report = run_fraud_demo(wheel, bank, static, door, plan, out_dir, console)
@@ -53,7 +53,7 @@ class Chapter:
 
 @dataclass(frozen=True, kw_only=True)
 class FraudDemoPlan:
-    """What is played."""
+    """The settings of the story."""
 
     first_day: date
     seed: int = 0
@@ -73,12 +73,12 @@ class FraudDemoPlan:
 
 
 def prepare(plan: FraudDemoPlan, folder: Path, console: Console) -> tuple[Bank, StaticModel]:
-    """Let the bank live until the first day, and train the static model on what it was told by then.
+    """Let the bank live until the first day, and train the static model on the labels until then.
 
     Args:
-        plan: what is played.
+        plan: the settings of the story.
         folder: gets the static model's files.
-        console: where it is told.
+        console: gets the story.
     """
     emerges_on = plan.first_day + timedelta(weeks=plan.quiet.weeks)
     world = replace(plan.world, seed=plan.seed, emerges_on=emerges_on)
@@ -100,17 +100,17 @@ def run_fraud_demo(
     console: Console,
     deploy: Callable[[Path, str], FraudModel] = DeployedClassifier,
 ) -> FraudDemoReport:
-    """Play every chapter, tell about it, and write `demo-fraud.png` and `report.json` into `out_dir`.
+    """Play every chapter, print it, and write `demo-fraud.png` and `report.json` into `out_dir`.
 
     Args:
         wheel: the flywheel.
         bank: has lived until the plan's first day.
         static: the model that serves first, and that every later one is compared with.
         door: the capture service that the wheel's landing zone belongs to.
-        plan: what is played.
+        plan: the settings of the story.
         out_dir: gets the two files.
-        console: where it is told.
-        deploy: makes what scores, from a model's folder and a version name.
+        console: gets the story.
+        deploy: makes the scoring model, from a model's folder and a version name.
 
     Raises:
         CaptureUnavailableError: capture refused or lost something.
@@ -227,7 +227,7 @@ def _write(report: FraudDemoReport, out_dir: Path) -> None:
 
 
 def as_json(report: FraudDemoReport) -> dict[str, Any]:
-    """Every number of the report as JSON values, without machine paths."""
+    """Convert every number of the report to JSON values, without machine paths."""
     value: dict[str, Any] = msgspec.to_builtins(report, enc_hook=str)
     del value["static"]["folder"]
     for chapter in value["chapters"]:

@@ -1,4 +1,4 @@
-"""The deployed fraud model, and what its scores do to payments."""
+"""Deploys the fraud model, and decides payments by its scores."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from flywheel_assets.models.boosting import load_classifier
 
 
 class FraudModel(Protocol):
-    """Whatever scores payments; tests put a scripted one in the place of a booster."""
+    """Scores payments; tests put a scripted one in the place of a booster."""
 
     @property
     def model_version(self) -> str:
@@ -21,7 +21,7 @@ class FraudModel(Protocol):
         ...
 
     def score(self, features: pa.Table) -> Floats:
-        """The probability of fraud, one per payment."""
+        """Compute the probability of fraud, one per payment."""
         ...
 
 
@@ -38,21 +38,21 @@ class DeployedClassifier:
         return self._model_version
 
     def score(self, features: pa.Table) -> Floats:
-        """The probability of fraud, one per payment."""
+        """Compute the probability of fraud, one per payment."""
         return self._classifier.predict(features)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What a score does to a payment."""
+    """Decides about payments by their scores."""
 
     block_from: float = 0.8
     review_from: float = 0.4
     let_through_share: float = 0.2
-    """Of what would be blocked: a random share goes through, so that its labels are seen at all."""
+    """Share of blockable payments that goes through at random, so that their labels are seen at all."""
 
     def decide(self, scores: Floats, draw: Floats) -> tuple[list[Action], Floats]:
-        """What is done to each payment, and the probability with which it could go through.
+        """Decide about each payment; also return the probability with which it could go through.
 
         Args:
             scores: one per payment.

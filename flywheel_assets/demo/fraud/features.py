@@ -1,4 +1,4 @@
-"""The features of a payment as they are known at the moment of the decision, never later.
+"""Computes the features of a payment as they are known at the moment of the decision, never later.
 
 The Fraud Detection Handbook's set: what the card did in the last 1, 7 and 30 days (count and mean amount, this payment
 included), how many payments the terminal had and which share of them is *known* to be fraud, in windows that end a
@@ -43,7 +43,7 @@ _SPAN_SECONDS = 10_000 * SECONDS_PER_DAY
 class FeatureStore:
     """Everything that decisions may know about the past; days are played in order.
 
-    `features_of` a day, then `remember` it with what became of its payments and `learn` the labels that arrived on it:
+    `features_of` a day, then `remember` it with its payments' outcomes and `learn` the labels that arrived on it:
     they count from the next day on, as in a store that is refreshed at night.
     """
 
@@ -52,7 +52,7 @@ class FeatureStore:
         self._days: dict[date, _Remembered] = {}
 
     def features_of(self, payments: Transactions) -> pa.Table:
-        """One column per feature, one row per payment.
+        """Compute one column per feature, one row per payment.
 
         Cards are windows over every attempt, also a blocked one; terminals' only over payments that went through: a
         blocked one never gets a label, and as a silent zero it would clear the very terminal that it was blocked at.
@@ -93,7 +93,7 @@ class FeatureStore:
             del self._days[day]
 
     def learn(self, day: date, number: int, is_fraud: bool) -> None:
-        """That day's payment, by its number within the day, is labelled; too old ones are of no use any more."""
+        """Label that day's payment, by its number within the day; too old ones are ignored."""
         remembered = self._days.get(day)
         if remembered is not None:
             remembered.known_fraud[number] = float(is_fraud)
@@ -122,7 +122,7 @@ class _Windows:
         self._before = np.concatenate([[0.0], np.cumsum(value[order])])
 
     def sums(self, entity: Ints, after: Ints, until: Ints) -> tuple[Ints, Floats]:
-        """Count and sum over `after` < moment ≤ `until`, for each element."""
+        """Compute count and sum over `after` < moment ≤ `until`, for each element."""
         low = np.searchsorted(self._key, entity * _SPAN_SECONDS + after, side="right")
         high = np.searchsorted(self._key, entity * _SPAN_SECONDS + until, side="right")
         return high - low, self._before[high] - self._before[low]

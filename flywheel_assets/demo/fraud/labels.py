@@ -1,11 +1,11 @@
-"""What the world tells about its payments, and when: never the whole truth, and never at once.
+"""Simulates the labels of payments: never the whole truth, and never at once.
 
 A blocked payment leaves no trace. An honest one is met with silence, unless an analyst looked at it or its holder
 disputes it anyway. A fraud that went through is disputed by its holder or charged back, most within a week, some after
 a month, a few never. Analysts look at most of what the model sent to review, and are sometimes wrong. Labels arrive
 twice, contradict one another and come late.
 
-What happens to a payment is drawn once, whatever the model decides: two models meet the same holders and analysts.
+The fate of a payment is drawn once, whatever the model decides: two models meet the same holders and analysts.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _TOLD_TWICE_AFTER = timedelta(hours=20)
 
 
 class Source(StrEnum):
-    """Who says so."""
+    """The source of a label."""
 
     CHARGEBACK = "chargeback"
     DISPUTE = "user_dispute"
@@ -29,7 +29,7 @@ class Source(StrEnum):
 
 
 class Action(StrEnum):
-    """What the deployed model's decision did to the payment."""
+    """The effect of the deployed model's decision on the payment."""
 
     ALLOW = "allow"
     REVIEW = "review"
@@ -45,7 +45,7 @@ class Label:
     is_fraud: bool
     source: Source
     occurred_at: datetime
-    """When it was said; the bank hears of it on the same day."""
+    """The time of the statement; the bank hears of it on the same day."""
     repeated: bool = False
     """The same statement once more, under an id of its own, as two systems forward it."""
 
@@ -68,28 +68,28 @@ class Outside:
     cleared_share: float = 0.7
     """Of those: an analyst contradicts some days later."""
     reviewed_share: float = 0.6
-    """Of what the model sent to review: what an analyst gets to."""
+    """Share of the payments sent to review that an analyst gets to."""
     analyst_error_share: float = 0.02
     repeated_share: float = 0.03
     """Of all labels."""
 
     def labels(self, payments: Transactions, actions: list[Action]) -> list[Label]:
-        """Everything that is ever said about the payments of one day, ordered by payment and time."""
+        """Draw all labels that the payments of one day ever get, ordered by payment and time."""
         rng = np.random.default_rng([self.seed, payments.day.toordinal(), *b"labels"])
         fate = _Fate(rng, len(payments), self)
-        told = []
+        given = []
         for number in _with_something_to_say(payments, actions, fate, self):
-            told += self._about(number, payments, actions[number], fate)
-        return told
+            given += self._about(number, payments, actions[number], fate)
+        return given
 
     def _about(self, number: int, payments: Transactions, action: Action, fate: "_Fate") -> list[Label]:
         paid_at = datetime.combine(payments.day, time(tzinfo=UTC)) + timedelta(seconds=int(payments.second[number]))
         is_fraud = bool(payments.is_fraud[number])
-        told: list[Label] = []
+        given: list[Label] = []
 
         def say(verdict: bool, source: Source, after_days: float) -> None:
             moment = paid_at + timedelta(days=after_days)
-            told.append(Label(number=number, is_fraud=verdict, source=source, occurred_at=moment))
+            given.append(Label(number=number, is_fraud=verdict, source=source, occurred_at=moment))
 
         if action is Action.REVIEW and fate.review[number] < self.reviewed_share:
             verdict = is_fraud != bool(fate.error[number] < self.analyst_error_share)
@@ -102,17 +102,17 @@ class Outside:
             say(True, Source.DISPUTE, complaint_days)
             if fate.channel[number] < self.cleared_share:
                 say(False, Source.ANALYST, complaint_days + fate.analyst_days[number])
-        if told and fate.twice[number] < self.repeated_share:
-            first = told[0]
+        if given and fate.twice[number] < self.repeated_share:
+            first = given[0]
             again = first.occurred_at + _TOLD_TWICE_AFTER
-            told.append(
+            given.append(
                 Label(number=number, is_fraud=first.is_fraud, source=first.source, occurred_at=again, repeated=True)
             )
-        return sorted(told, key=lambda label: label.occurred_at)
+        return sorted(given, key=lambda label: label.occurred_at)
 
 
 class _Fate:
-    """What would happen to each payment of a day, drawn before anybody decides."""
+    """The possible fate of each payment of a day, drawn before the model decides."""
 
     def __init__(self, rng: np.random.Generator, count: int, outside: Outside) -> None:
         self.report, self.channel, self.review, self.error, self.twice = rng.random((5, count))
@@ -122,7 +122,7 @@ class _Fate:
 
 
 def _with_something_to_say(payments: Transactions, actions: list[Action], fate: _Fate, outside: Outside) -> list[int]:
-    """Payments that anybody may speak about: a loop over them instead of over every honest silence."""
+    """Select the payments that may get a label: a loop over them instead of over every honest silence."""
     acted = np.array(actions, dtype=object)
     reviewed = acted == Action.REVIEW
     complained = payments.is_fraud | (fate.report < outside.disputed_honest_share)

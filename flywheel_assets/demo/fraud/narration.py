@@ -1,4 +1,4 @@
-"""What the fraud demo tells on the terminal: one table a chapter, plain sentences around it."""
+"""Prints the fraud demo on the terminal: one table a chapter, plain sentences around it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tell_world(console: Console, world: FraudWorld, static: StaticModel) -> None:
-    """Who pays, and where the static model came from."""
+    """Print the number of payers and the origin of the static model."""
     new = world.emerging.name.lower().replace("_", " ")
     console.print(
         f"{world.cards:,} cards pay at {world.terminals:,} terminals. The static model was trained on "
@@ -27,7 +27,7 @@ def tell_world(console: Console, world: FraudWorld, static: StaticModel) -> None
 
 
 def tell_chapter(console: Console, chapter: "FraudChapterReport", weeks: Sequence[Week]) -> None:
-    """One chapter's facts, its weeks, and what was decided."""
+    """Print one chapter's facts, its weeks, and its decision."""
     facts = Table(show_header=False, box=None, pad_edge=False)
     facts.add_column(style="dim")
     facts.add_column()
@@ -58,7 +58,7 @@ def tell_chapter(console: Console, chapter: "FraudChapterReport", weeks: Sequenc
 
 
 def tell_end(console: Console, report: "FraudDemoReport", out_dir: Path) -> None:
-    """Both models before and after the first promotion, how long it took, where the files are."""
+    """Print both models before and after the first promotion, the time taken, and the files' paths."""
     console.rule("[bold]the end")
     table = Table(title="average precision by the world's truth, all payments, blocked ones too", title_justify="left")
     for column in ("since the new fraud", "frauds", "new", "static", "deployed", "new: static", "new: deployed"):

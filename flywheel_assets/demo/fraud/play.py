@@ -1,4 +1,4 @@
-"""Playing days of the card issuer's life against the real capture service, over HTTP, on a simulated clock.
+"""Plays days of the card issuer's life against the real capture service, over HTTP, on a simulated clock.
 
 The issuer's decision engine sends every prediction with the features it was made from; chargebacks and disputes come
 from its claims system as events, analysts' verdicts from their own tool in the plain form of `/labels`. A few batches
@@ -25,7 +25,7 @@ _SENT_TWICE_EVERY_DAYS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class PlayedDay:
-    """One simulated day: the truth and the scores of its payments, and what capture acknowledged."""
+    """One simulated day: the truth and the scores of its payments, and the acknowledged events."""
 
     day: date
     model_version: str
@@ -81,7 +81,7 @@ def play_days(
 
 
 def _send(sender: Sender, lived: BankDay, world: FraudWorld, door: CaptureDoor) -> tuple[int, int]:
-    """Send a day in four parts; returns the acknowledged predictions and labels."""
+    """Send a day in four parts; return the acknowledged predictions and labels."""
     midnight = datetime.combine(lived.payments.day, time(tzinfo=UTC))
     predictions = prediction_events(lived, world)
     predicted = labelled = 0
@@ -105,7 +105,7 @@ def _send(sender: Sender, lived: BankDay, world: FraudWorld, door: CaptureDoor) 
 
 
 def prediction_events(lived: BankDay, world: FraudWorld) -> list[tuple[int, dict[str, Any]]]:
-    """Second of the day and CloudEvent of every payment of a day."""
+    """Build the CloudEvent of every payment of a day, with its second of the day."""
     payments = lived.payments
     midnight = datetime.combine(payments.day, time(tzinfo=UTC))
     rows = zip(

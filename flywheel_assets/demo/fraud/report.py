@@ -1,4 +1,4 @@
-"""The fraud demo's report: what each chapter brought, and what all of it came to."""
+"""Defines the fraud demo's report: each chapter's results, and the whole."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,12 +48,12 @@ class Week:
 
     first_day: date
     model_versions: tuple[str, ...]
-    """What served, in order."""
+    """The serving versions, in order."""
     scores: Comparison
 
 
 def weeks(days: Sequence[PlayedDay]) -> list[Week]:
-    """The weeks of the played days, from the first day on; days after the last whole week are left out."""
+    """Group the played days into weeks, from the first day on; days after the last whole week are left out."""
     whole = len(days) - len(days) % DAYS_PER_WEEK
     stretches = [days[start : start + DAYS_PER_WEEK] for start in range(0, whole, DAYS_PER_WEEK)]
     return [
@@ -67,7 +67,7 @@ def weeks(days: Sequence[PlayedDay]) -> list[Week]:
 
 
 def compare(days: Sequence[PlayedDay]) -> Comparison:
-    """Both models on all payments of the days."""
+    """Score both models on all payments of the days."""
     is_fraud = np.concatenate([day.is_fraud for day in days])
     is_emerging = np.concatenate([day.is_emerging for day in days])
     static, live = _both(days)
@@ -81,7 +81,10 @@ def compare(days: Sequence[PlayedDay]) -> Comparison:
 
 
 def gain(days: Sequence[PlayedDay], seed: int) -> Interval:
-    """Average precision of the deployed model minus the static one's, with a 95 % interval bootstrapped by card."""
+    """Compute the deployed model's average precision minus the static one's, with a 95 % interval by card.
+
+    The interval is bootstrapped.
+    """
     static, live = _both(days)
     is_fraud = np.concatenate([day.is_fraud for day in days])
     cards = [str(card) for day in days for card in day.card]
@@ -104,7 +107,7 @@ def _scores(is_fraud: Bools, is_emerging: Bools, scores: Floats) -> ModelScores:
 
 @dataclass(frozen=True, kw_only=True)
 class MinedDays:
-    """What a range of days brought into gold."""
+    """Counts a range of days' rows into gold."""
 
     rows: int
     """Labelled predictions, and predictions whose silence became old enough to count as honest."""
@@ -120,14 +123,14 @@ class ClassifierTurn:
 
     version: str
     reason: str
-    """Why it was cut, in the trigger's words."""
+    """The reason that it was cut, in the trigger's words."""
     train_rows: int
     train_positives: int
     test_rows: int
     """Later, matured, unsampled rows that both models were scored on."""
     test_positives: int
     ap_incumbent: float | None
-    """Average precision of what serves, on the test rows; None without a positive among them, like the next one."""
+    """Average precision of the serving model on the test rows; None without a positive there, like the next one."""
     ap_challenger: float | None
     promoted: bool
     sentence: str
@@ -139,7 +142,7 @@ class ClassifierTurn:
 
 @dataclass(frozen=True, kw_only=True)
 class FraudChapterReport:
-    """One chapter: what served, what the world said, what became gold, whether the wheel turned."""
+    """One chapter: the serving model, the labels, the gold rows, and the turn of the wheel, if any."""
 
     title: str
     model_version: str
@@ -172,7 +175,7 @@ class FraudDemoReport:
     after_promotion: Comparison | None
     """From the first promotion on; None where there was none."""
     gain_after_promotion: Interval | None
-    """Average precision of what served minus the static model's, from the first promotion on."""
+    """Average precision of the serving models minus the static model's, from the first promotion on."""
     seconds: float
     """Wall time of the whole story, without the prehistory."""
     hardware: Mapping[str, Any]
@@ -183,7 +186,7 @@ class FraudDemoReport:
         return tuple(chapter.turn for chapter in self.chapters if isinstance(chapter.turn, ClassifierTurn))
 
 
-# Okabe and Ito's palette, told apart with every common form of colour blindness; markers differ as well.
+# Okabe and Ito's palette, distinct with every common form of colour blindness; markers differ as well.
 _VERMILLION, _BLUE, _GREY = "#D55E00", "#0072B2", "#555555"
 
 

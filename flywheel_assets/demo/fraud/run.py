@@ -1,4 +1,4 @@
-"""`flywheel demo --application fraud`: a new card fraud appears, and the classifier learns it from late labels."""
+"""Runs `flywheel demo --application fraud`: a new card fraud appears, and the classifier learns it from late labels."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +31,7 @@ _MATURITY_DAYS = 7
 
 
 def demo_application(plan: FraudDemoPlan) -> ClassificationApplication:
-    """The application of `applications/fraud.py` in the demo's size: two thousand payments a day instead of millions.
+    """Configure the application of `applications/fraud.py` in the demo's size: two thousand payments a day.
 
     Small numbers need wider limits: 100 frauds make Σy alone uncertain by 10 %, and two weeks hold hardly more.
     """
@@ -46,7 +46,7 @@ def demo_application(plan: FraudDemoPlan) -> ClassificationApplication:
             min_positives=75,
             min_calibration_ratio=0.7,
             max_calibration_ratio=1.4,
-            # Who sees a fraud that the serving model does not see alerts more: by 71 % at the first promotion.
+            # A model that sees a fraud that the serving model misses alerts more: by 71 % at the first promotion.
             max_alert_change=1.0,
             max_segment_ap_drop=0.1,
         ),

@@ -1,4 +1,4 @@
-"""The card-fraud world: who pays how much where, and which payments are fraud.
+"""Simulates the card-fraud world: cards, terminals, payments, and the frauds among them.
 
 It follows the published description of the Fraud Detection Handbook's transaction simulator (Le Borgne, Siblini,
 Lebichot and Bontempi, chapter 3): cards and terminals lie on a square, a card pays at terminals near it, amounts are
@@ -29,7 +29,7 @@ Bools = NDArray[np.bool_]
 
 
 class Pattern(IntEnum):
-    """Why a payment is fraud; 0 where it is not."""
+    """The kind of a payment's fraud; 0 where it is none."""
 
     LEGITIMATE = 0
     LARGE_AMOUNT = 1
@@ -51,14 +51,14 @@ class Transactions:
     terminal: Ints
     amount: Floats
     pattern: Ints
-    """A `Pattern`: what only the world knows."""
+    """A `Pattern`, which only the world knows."""
 
     def __len__(self) -> int:
         return len(self.card)
 
     @property
     def is_fraud(self) -> Bools:
-        """The truth, which nobody in the world is told for certain."""
+        """The truth, which no person in the world knows for certain."""
         fraud: Bools = self.pattern != Pattern.LEGITIMATE
         return fraud
 
@@ -97,7 +97,7 @@ class FraudWorld:
     """The first day with a fraud of the emerging pattern, which from then on is as frequent as it ever will be."""
 
     def day(self, day: date) -> Transactions:
-        """Every payment of the day."""
+        """Simulate every payment of the day."""
         rng = self._rng("payments", day)
         payments = rng.poisson(self._payments_per_day)
         card = np.repeat(np.arange(self.cards), payments)
@@ -133,7 +133,7 @@ class FraudWorld:
         )
 
     def compromised(self, pattern: Pattern, day: date) -> Ints:
-        """Terminals or cards, by pattern, that are compromised on that day."""
+        """Find the terminals or cards, by pattern, that are compromised on that day."""
         count, per_day, lasts_days = {
             Pattern.COMPROMISED_TERMINAL: (self.terminals, self.terminals_compromised_per_day, self.terminal_days),
             Pattern.COMPROMISED_CARD: (self.cards, self.cards_compromised_per_day, self.card_days),
@@ -144,7 +144,7 @@ class FraudWorld:
         return np.unique(np.concatenate([rng.integers(0, count, rng.poisson(count * per_day)) for rng in streams]))
 
     def region(self, terminal: Ints) -> list[str]:
-        """In which half of the square each terminal lies: the segment that its payments are reported under."""
+        """Name the half of the square of each terminal: the segment that its payments are reported under."""
         is_south = self._places[1][terminal, 1] < _SQUARE / 2
         return ["south" if south else "north" for south in is_south]
 
@@ -173,7 +173,7 @@ class FraudWorld:
         cards, terminals = self._places
         distance = np.hypot(*(cards[:, None, axis] - terminals[None, :, axis] for axis in (0, 1)))
         within = distance <= self.reach
-        within[np.arange(self.cards), distance.argmin(axis=1)] = True  # nobody is without a shop
+        within[np.arange(self.cards), distance.argmin(axis=1)] = True  # no card is without a shop
         count = within.sum(axis=1)
         return _Reachable(start=np.cumsum(count) - count, count=count, flat=np.nonzero(within)[1])
 

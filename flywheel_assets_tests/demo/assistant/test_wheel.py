@@ -51,5 +51,5 @@ def test_another_applications_pair_is_not_taken_for_a_vandals() -> None:
 
 
 def test_the_sentence_says_so_where_nothing_happened() -> None:
-    assert account_for_vandals("assistant", [day({})], {}, None).sentence == "Nobody vandalised anything."
+    assert account_for_vandals("assistant", [day({})], {}, None).sentence == "No edit was vandalism."
     assert "0 of them" in account_for_vandals("assistant", [day(CULPRITS)], {}, None).sentence
