@@ -35,7 +35,7 @@ HOMES = {
     "SamplingRules": "curation.labels.sampling",
     "ScoreContract": "curation.labels.score_contract",
     "Trigger": "application",
-    "default_policy": "curation.policy.policy",
+    "build_default_policy": "curation.policy.policy",
 }
 HEAVY = [
     "dagster",

@@ -43,7 +43,7 @@ def test_reviews_of_a_warehouse_on_an_s3_server_read_its_rows(tmp_path: Path) ->
         fill(bench, make_feedback(event_id="waits", final_text=REWRITTEN))
         reviewed = reviewed_rows(APPLICATION, Stores(where))
         queue = ReviewQueue(reviewed, DecisionIndex(Stores(where).review_index(APPLICATION.name)))
-        assert [item.row_id for item in queue.waiting(TOMORROW.date())] == ["waits"]
+        assert [item.row_id for item in queue.list_waiting(TOMORROW.date())] == ["waits"]
     assert reviewed.lake.erasure_key == "of all machines"
 
 

@@ -130,7 +130,7 @@ def export(
 
 def _champion(application: str) -> str | None:
 
-    champion = Stores().registry(application).champion()
+    champion = Stores().registry(application).find_champion()
     return champion.gold_version if champion else None
 
 

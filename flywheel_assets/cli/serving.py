@@ -31,7 +31,7 @@ def capture() -> None:
 
     from flywheel_assets.capture.operations.logs import log_json_lines
     from flywheel_assets.capture.service import serve
-    from flywheel_assets.review.pages import review_pages
+    from flywheel_assets.review.pages import build_review_pages
 
     log_json_lines()
     # Loaded for what they declare about their events; it costs a second, and no event is accepted unseen.
@@ -45,7 +45,7 @@ def capture() -> None:
         on_ready=lambda url: console.print(
             f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
         ),
-        pages=partial(review_pages, reviewed=reviewed, index_dir=stores.where.resolved_review_dir()),
+        pages=partial(build_review_pages, reviewed=reviewed, index_dir=stores.where.resolved_review_dir()),
         ship_to=stores.shipping(),
     )
 

@@ -22,7 +22,7 @@ def values_of(column: Column) -> list[Any]:
     return column.to_pylist()
 
 
-def bytes_of(texts: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+def view_bytes(texts: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
     """Return (offsets, UTF-8 bytes) of a column without a copy.
 
     Row r is `bytes[offsets[r]:offsets[r + 1]]`; a null has no bytes.
@@ -34,7 +34,7 @@ def bytes_of(texts: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]
     return offsets - offsets[0], np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]  # type: ignore[call-overload]
 
 
-def mask(values: Column) -> npt.NDArray[np.bool_]:
+def to_mask(values: Column) -> npt.NDArray[np.bool_]:
     """Give a column of booleans as an array of its own that may be written to; null is false."""
     found: npt.NDArray[np.bool_] = np.array(values.fill_null(pa.scalar(False)), dtype=bool)
     return found

@@ -36,19 +36,19 @@ from flywheel_assets.lake.storage.files import replace_file, whole_folder
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_rows, verify_manifest
 from flywheel_assets.models.generation import (
     SwitchableModel,
+    choose_placement,
+    compute_token_log_probabilities,
     load_adapters,
     load_tokenizer,
-    placement,
     require_train_extra,
-    token_log_probabilities,
     use_cpu_threads,
 )
 from flywheel_assets.models.own_process import finished_report, process_main, write_report
-from flywheel_assets.models.weights import adapter_sha256, base_weights_sha256
-from flywheel_assets.records import stable_id
+from flywheel_assets.models.weights import hash_adapter, hash_base_weights
+from flywheel_assets.records import make_stable_id
 from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
-from flywheel_assets.training._stages import release_memory, result_of, train_preference, train_sft
-from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, split, unseen
+from flywheel_assets.training._stages import locate_result, release_memory, train_preference, train_sft
+from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, select_unseen, split
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import (
     REPORT_FILE,
@@ -98,8 +98,8 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     started = time.monotonic()
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
-    base_sha256 = base_weights_sha256(request.base_model)
-    identity = _identity(request, base_sha256)
+    base_sha256 = hash_base_weights(request.base_model)
+    identity = _compute_identity(request, base_sha256)
     output = Path(request.output_dir)
     remedy = "Cut a new version to train differently."
     if finished := finished_report(output / REPORT_FILE, TrainingReport, identity, remedy=remedy):
@@ -107,18 +107,18 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         return finished
     _claim(work, identity)
     use_cpu_threads(request.recipe.cpu_threads)
-    rows = _prepared(
+    rows = _prepare(
         read_rows(export, manifest, ExportSet.TRAIN),
         read_rows(export, manifest, ExportSet.ACCEPTED),
         load_tokenizer(request.base_model),
         request.recipe,
     )
     stages, choice = _train_stages(request, rows, work)
-    adapters = {SFT: result_of(work / SFT), "challenger": result_of(work / choice.stage)}
+    adapters = {SFT: locate_result(work / SFT), "challenger": locate_result(work / choice.stage)}
     model = load_adapters(
         request.base_model, {key: str(path) for key, path in adapters.items()}, device=request.recipe.device
     )
-    deltas = _deltas(model, rows.pairs.examples, request.recipe)
+    deltas = _compute_deltas(model, rows.pairs.examples, request.recipe)
     report = TrainingReport(
         application=request.application,
         version=request.version,
@@ -136,10 +136,10 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         mean_delta_chosen=float(np.mean(deltas["delta_chosen"])),
         mean_delta_rejected=float(np.mean(deltas["delta_rejected"])),
         share_chosen_fallen=float(np.mean(np.asarray(deltas["delta_chosen"]) < 0)),
-        adapter_sha256=adapter_sha256(adapters["challenger"]),
-        sft_adapter_sha256=adapter_sha256(adapters[SFT]),
+        adapter_sha256=hash_adapter(adapters["challenger"]),
+        sft_adapter_sha256=hash_adapter(adapters[SFT]),
         seconds=time.monotonic() - started,
-        device=placement(request.recipe.device)[0],
+        device=choose_placement(request.recipe.device)[0],
         libraries={name: version(name) for name in _LIBRARIES},
     )
     with whole_folder(output) as building:
@@ -152,7 +152,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     return report
 
 
-def _identity(request: TrainingRequest, base_sha256: str) -> str:
+def _compute_identity(request: TrainingRequest, base_sha256: str) -> str:
     # Paths are left out: a home that moved asks for the same adapter.
     asked = [request.application, request.version, request.manifest_sha256, base_sha256]
     recipe = msgspec.json.encode(request.recipe, order="deterministic").decode()
@@ -161,7 +161,7 @@ def _identity(request: TrainingRequest, base_sha256: str) -> str:
 
 def _verify_weights(output: Path, report: TrainingReport) -> None:
     for name, expected in (("adapter", report.adapter_sha256), ("sft_adapter", report.sft_adapter_sha256)):
-        found = adapter_sha256(output / name)
+        found = hash_adapter(output / name)
         if found != expected:
             raise ManifestMismatchError(f"{output / name} has weights {found}, {REPORT_FILE} says {expected}")
 
@@ -175,7 +175,7 @@ def _claim(work: Path, identity: str) -> None:
         replace_file(owner, identity.encode())
 
 
-def _prepared(
+def _prepare(
     pairs: Sequence[ExportedRow], accepted: Sequence[ExportedRow], tokenizer: Any, recipe: AdapterRecipe
 ) -> _Rows:
     if not pairs:
@@ -190,7 +190,7 @@ def _prepared(
         )
     # A row that could not have been trained on is no fair test.
     comparable = [
-        row for row in unseen(pair_split, accepted_split) if encode(tokenizer, [row], recipe.max_length).examples
+        row for row in select_unseen(pair_split, accepted_split) if encode(tokenizer, [row], recipe.max_length).examples
     ]
     counts = RowCounts(
         pairs_exported=len(pairs),
@@ -222,27 +222,27 @@ def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[di
         )
         return stages, Choice(SFT, why, {})
     stages[PREFERENCE] = train_preference(
-        request.base_model, result_of(work / SFT), rows.pairs.examples, recipe, work / PREFERENCE
+        request.base_model, locate_result(work / SFT), rows.pairs.examples, recipe, work / PREFERENCE
     )
     if not recipe.selection_share:
         return stages, Choice(PREFERENCE, "The recipe always takes the preference stage.", {})
-    adapters = {stage: result_of(work / stage) for stage in (SFT, PREFERENCE)}
+    adapters = {stage: locate_result(work / stage) for stage in (SFT, PREFERENCE)}
     return stages, choose(request.base_model, adapters, rows.kept_back, rows.accepted_outputs, recipe)
 
 
-def _deltas(model: SwitchableModel, pairs: Sequence[Example], recipe: AdapterRecipe) -> pa.Table:
+def _compute_deltas(model: SwitchableModel, pairs: Sequence[Example], recipe: AdapterRecipe) -> pa.Table:
     """Compute the change of log p, challenger − base, in nats.
 
     Of too many pairs the first ones by hash.
     """
-    recorded = sorted(pairs, key=lambda pair: stable_id("delta", pair.pair_id))[: recipe.max_delta_rows]
+    recorded = sorted(pairs, key=lambda pair: make_stable_id("delta", pair.pair_id))[: recipe.max_delta_rows]
     texts = [(pair.prompt, pair.chosen) for pair in recorded] + [
         (pair.prompt, pair.rejected or []) for pair in recorded
     ]
-    with model.using(None) as base:
-        before = token_log_probabilities(base, texts, 4 * recipe.batch_size)
-    with model.using("challenger") as challenger:
-        change = token_log_probabilities(challenger, texts, 4 * recipe.batch_size) - before
+    with model.activate(None) as base:
+        before = compute_token_log_probabilities(base, texts, 4 * recipe.batch_size)
+    with model.activate("challenger") as challenger:
+        change = compute_token_log_probabilities(challenger, texts, 4 * recipe.batch_size) - before
     return pa.table(
         {
             "pair_id": [pair.pair_id for pair in recorded],

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flywheel_assets.curation.labels.score_contract import features_of
+from flywheel_assets.curation.labels.score_contract import unpack_features
 from flywheel_assets.lake.storage.files import file_sha256, whole_folder
 from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
-from flywheel_assets.measures.drift import drift_reference
+from flywheel_assets.measures.drift import build_drift_reference
 from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, fit_classifier
 from flywheel_assets.models.own_process import finished_report, process_main, read_report, write_report
 from flywheel_assets.training.requests import (
@@ -48,7 +48,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
     rows = pq.read_table(export / manifest.files[ExportSet.TRAIN].name)
-    features, weights = features_of(rows), rows["sample_weight"].to_numpy()
+    features, weights = unpack_features(rows), rows["sample_weight"].to_numpy()
     started = time.perf_counter()
     classifier = fit_classifier(features, rows["is_positive"].to_numpy(zero_copy_only=False), weights, request.recipe)
     seconds = time.perf_counter() - started
@@ -56,7 +56,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
         classifier.save(building / MODEL_FOLDER)
         # Of the model's own scores: the served ones come from the model that it replaces.
         seen = features.append_column(SCORE, pa.array(classifier.predict(features)))
-        (building / REFERENCE_FILE).write_bytes(msgspec.json.encode(drift_reference(seen, weights)))
+        (building / REFERENCE_FILE).write_bytes(msgspec.json.encode(build_drift_reference(seen, weights)))
         report = ClassifierTrainingReport(
             application=request.application,
             version=request.version,
@@ -67,7 +67,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
             positives=pc.sum(rows["is_positive"]).as_py(),
             hard_examples=rows.num_rows - rows["discrepancy"].null_count,
             rows_stood_for=float(weights.sum()),
-            gains=dict(classifier.gains()),
+            gains=dict(classifier.compute_gains()),
             model_sha256=file_sha256(building / MODEL_FOLDER / MODEL_FILE),
             seconds=seconds,
         )
@@ -80,7 +80,7 @@ def read_training(output: Path) -> ClassifierTrainingReport:
     return read_report(output / REPORT_FILE, ClassifierTrainingReport)
 
 
-def seconds_per_row(trained: VersionFolder | None) -> float | None:
+def compute_seconds_per_row(trained: VersionFolder | None) -> float | None:
     """Compute the seconds of fitting per row in a version's training; None without a training."""
     if trained is None:
         return None

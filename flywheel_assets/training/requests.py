@@ -6,7 +6,7 @@ Free of torch and lightgbm, so that a code location can import it.
 import msgspec
 
 from flywheel_assets.models.boosting import ClassifierRecipe
-from flywheel_assets.records import stable_id
+from flywheel_assets.records import make_stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 
 REPORT_FILE = "training.json"
@@ -120,7 +120,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
         """Accepted outputs trained on."""
         return self.rows.accepted_used
 
-    def parameters(self) -> dict[str, str | int | float]:
+    def to_parameters(self) -> dict[str, str | int | float]:
         """Return the run's parameters for a tracking server: the recipe and its data."""
         recipe = {
             name: value if isinstance(value, int | float) else str(value) for name, value in vars(self.recipe).items()
@@ -149,7 +149,7 @@ class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def digest(self) -> str:
         """Of everything that decides the result."""
-        return stable_id("classifier", self.manifest_sha256, msgspec.to_builtins(self.recipe))
+        return make_stable_id("classifier", self.manifest_sha256, msgspec.to_builtins(self.recipe))
 
 
 class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ import httpx
 from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.service import RunningCapture, running_capture
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.review.decisions import DecisionIndex, decision_in
-from flywheel_assets.review.pages import review_pages
+from flywheel_assets.review.decisions import DecisionIndex, read_decision
+from flywheel_assets.review.pages import build_review_pages
 from flywheel_assets.review.queue import Reviewed, ReviewQueue
 from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback
 from flywheel_assets_tests.capture.samples import Clock, landed
@@ -63,7 +63,7 @@ def service(
     """Capture with the review pages of one application, on the day after."""
     application = application or reviewed(bench)
     clock = Clock(TOMORROW)
-    pages = partial(review_pages, reviewed=[application], index_dir=bench.root / "review", clock=clock)
+    pages = partial(build_review_pages, reviewed=[application], index_dir=bench.root / "review", clock=clock)
     contracts = {application.name: application.contract}
     with running_capture(bench.landing, contracts, clock, access=access, pages=pages) as running:
         yield running
@@ -99,4 +99,4 @@ def decided(root: Path, running: RunningCapture) -> dict[str, dict[str, Any]]:
     """The landed decisions by the row that they are about."""
     running.seal()
     rows = landed(root / "landing", "feedback")
-    return {decision.row_id: row for row in rows if (decision := decision_in(row.get("comment"))) is not None}
+    return {decision.row_id: row for row in rows if (decision := read_decision(row.get("comment"))) is not None}

@@ -11,7 +11,7 @@ from flywheel_assets.curation.arrow import Array, values_of
 from flywheel_assets.records import PromptFormat
 
 
-def readable_prompts(prompt: Array, prompt_format: Array) -> Array:
+def make_prompts_readable(prompt: Array, prompt_format: Array) -> Array:
     r"""Return the prompts, with every string of a message list on lines of its own.
 
     In JSON a line break is the two characters `\n`: the `n` would stick to a card number and hide it from a pattern
@@ -21,22 +21,22 @@ def readable_prompts(prompt: Array, prompt_format: Array) -> Array:
     rows = np.flatnonzero(in_messages.to_numpy(zero_copy_only=False))
     if len(rows) == 0:
         return prompt
-    texts = [_text_of(raw) for raw in values_of(prompt.filter(in_messages))]
+    texts = [_read_text(raw) for raw in values_of(prompt.filter(in_messages))]
     return pc.replace_with_mask(prompt, in_messages, pa.array(texts, pa.string()))  # type: ignore[no-any-return]
 
 
-def _text_of(raw: str) -> str:
+def _read_text(raw: str) -> str:
     try:
-        return "\n".join(_strings(msgspec.json.decode(raw)))
+        return "\n".join(_collect_strings(msgspec.json.decode(raw)))
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return raw
 
 
-def _strings(value: Any) -> list[str]:
+def _collect_strings(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [text for item in value.values() for text in _strings(item)]
+        return [text for item in value.values() for text in _collect_strings(item)]
     if isinstance(value, list):
-        return [text for item in value for text in _strings(item)]
+        return [text for item in value for text in _collect_strings(item)]
     return []

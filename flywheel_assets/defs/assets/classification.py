@@ -47,7 +47,7 @@ from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 from flywheel_assets.lake.whatif.levers import report_levers
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.promotion.classifier_limits import StatedReason, decide_classifier
-from flywheel_assets.training.classifier import read_training, seconds_per_row
+from flywheel_assets.training.classifier import compute_seconds_per_row, read_training
 from flywheel_assets.training.requests import REFERENCE_FILE, ClassifierTrainingRequest
 
 MINE_CODE_VERSION = "1"
@@ -237,7 +237,11 @@ def levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefi
         with failures_are_classified(context):
             lake, versions = stores.lake(application.name), stores.versions(application.name)
             report = report_levers(
-                lake, application.contract, application.mining, LEVERS_DAYS, seconds_per_row(versions.last_trained())
+                lake,
+                application.contract,
+                application.mining,
+                LEVERS_DAYS,
+                compute_seconds_per_row(versions.last_trained()),
             )
             if report is None:
                 return dg.MaterializeResult(metadata={"state": "nothing has matured yet"})
@@ -298,7 +302,7 @@ def _runs_of_version(context: dg.AssetExecutionContext) -> dg.RunsFilter:
 
 
 def _reference(application: ClassificationApplication, stores: Stores) -> Reference | None:
-    champion = stores.registry(application.name).champion()
+    champion = stores.registry(application.name).find_champion()
     if champion is None:
         return None
     folder = stores.versions(application.name).folder(champion.gold_version)
@@ -329,7 +333,7 @@ def _log_to_mlflow(
     run_id = registry.log_run(
         folder.version,
         params=read_training(folder.training).parameters(),
-        metrics=report.metrics(),
+        metrics=report.list_metrics(),
         datasets=[evaluated_dataset(application, folder)],
         files=[trained_file(folder), evaluated_file(folder)],
         tags={"flywheel.manifest_sha256": sha256},

@@ -131,7 +131,7 @@ def example_rule(application: ClassificationApplication) -> TrainingRule:
 def _fingerprint_of(gold: TableSpec, configured: list[Any]) -> Callable[[Level, Lake, Versions], str]:
     def fingerprint(level: Level, lake: Lake, versions: Versions) -> str:
         of_lake = lake_state if level is Level.SNAPSHOTS else lake_content
-        return records.stable_id(of_lake(lake, versions, gold), *configured)
+        return records.make_stable_id(of_lake(lake, versions, gold), *configured)
 
     return fingerprint
 

@@ -73,16 +73,16 @@ class Outside:
     repeated_share: float = 0.03
     """Of all labels."""
 
-    def labels(self, payments: Transactions, actions: list[Action]) -> list[Label]:
+    def draw_labels(self, payments: Transactions, actions: list[Action]) -> list[Label]:
         """Draw all labels that the payments of one day ever get, ordered by payment and time."""
         rng = np.random.default_rng([self.seed, payments.day.toordinal(), *b"labels"])
         fate = _Fate(rng, len(payments), self)
         given = []
-        for number in _with_something_to_say(payments, actions, fate, self):
-            given += self._about(number, payments, actions[number], fate)
+        for number in _select_labelled(payments, actions, fate, self):
+            given += self._draw_about(number, payments, actions[number], fate)
         return given
 
-    def _about(self, number: int, payments: Transactions, action: Action, fate: "_Fate") -> list[Label]:
+    def _draw_about(self, number: int, payments: Transactions, action: Action, fate: "_Fate") -> list[Label]:
         paid_at = datetime.combine(payments.day, time(tzinfo=UTC)) + timedelta(seconds=int(payments.second[number]))
         is_fraud = bool(payments.is_fraud[number])
         given: list[Label] = []
@@ -121,7 +121,7 @@ class _Fate:
         self.analyst_days: Floats = rng.uniform(*_ANALYST_DAYS, count)
 
 
-def _with_something_to_say(payments: Transactions, actions: list[Action], fate: _Fate, outside: Outside) -> list[int]:
+def _select_labelled(payments: Transactions, actions: list[Action], fate: _Fate, outside: Outside) -> list[int]:
     """Select the payments that may get a label: a loop over them instead of over every honest silence."""
     acted = np.array(actions, dtype=object)
     reviewed = acted == Action.REVIEW

@@ -20,7 +20,7 @@ from flywheel_assets.curation.arrow import Array, ChunkedArray, values_of
 from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, PlannedFile, TableSpec, nullable
-from flywheel_assets.records import subject_of, subject_of_score
+from flywheel_assets.records import identify_score_subject, identify_subject
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
@@ -184,7 +184,7 @@ _SCORE_COLUMNS = """
 
 
 def _with_subject(rows: pa.Table, tables: ApplicationTables) -> pa.Table:
-    last_resort, decide = ("prompt", subject_of) if tables.is_text else ("prediction_id", subject_of_score)
+    last_resort, decide = ("prompt", identify_subject) if tables.is_text else ("prediction_id", identify_score_subject)
     identities = zip(
         values_of(rows["user_id"]), values_of(rows["thread_id"]), values_of(rows[last_resort]), strict=True
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import PartitionChangedError
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure.person_keys import PersonKeys
@@ -72,7 +72,7 @@ def write_kept_rows(
     with lake.connect() as connection:
         person.register(connection)
         lake.register(connection, spec, [day], view="whole", snapshot_id=snapshot_id)
-        of_stage = f"{spec.stage_column} = {quoted(stage)} AND " if stage is not None else ""
+        of_stage = f"{spec.stage_column} = {quote(stage)} AND " if stage is not None else ""
         query = f"SELECT {person.kept_columns(spec)} FROM whole WHERE {of_stage}NOT {person.condition(spec)}"
         return lake.write_day(connection, spec, day, query)
 

@@ -16,7 +16,7 @@ from flywheel_assets.lake.tables.specs import TableSpec
 
 def decision_id(lake: Lake, kind: str, *identity: object) -> str:
     """Return the id of a decision: 8 hex characters, equal for equal kind, application and `identity`."""
-    return records.stable_id(kind, lake.application, *identity)[:8]
+    return records.make_stable_id(kind, lake.application, *identity)[:8]
 
 
 def record_decision(

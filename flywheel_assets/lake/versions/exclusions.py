@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.tables.decisions import decision_id, list_decisions, record_decision
 from flywheel_assets.lake.tables.lake import Lake
@@ -196,12 +196,12 @@ def _condition(spec: TableSpec, rule: ExclusionRule) -> str:
         day = _first_known(spec, _RECEIVED if rule.by is DayOf.RECEIVED else _OCCURRED)
         conditions.append(f"{day} BETWEEN DATE '{rule.first_day}' AND DATE '{rule.last_day}'")
     if rule.user_id:
-        of_user = [f"(subject = {quoted(rule.user_id)} AND subject_kind = 'user')"]
+        of_user = [f"(subject = {quote(rule.user_id)} AND subject_kind = 'user')"]
         if "user_id" in spec.schema.names:
-            of_user.append(f"coalesce(user_id = {quoted(rule.user_id)}, false)")
+            of_user.append(f"coalesce(user_id = {quote(rule.user_id)}, false)")
         conditions.append(f"({' OR '.join(of_user)})")
     if rule.model_version:
-        conditions.append(f"model_version = {quoted(rule.model_version)}")
+        conditions.append(f"model_version = {quote(rule.model_version)}")
     return " AND ".join(conditions)
 
 
