@@ -115,7 +115,7 @@ def _add_pydantic_routes(app: Any, event_log: Any) -> None:
 
     from flywheel_assets.capture.events.texts import LandedRow
     from flywheel_assets.lake.landing.disk import EventKind
-    from flywheel_assets.records import event_id
+    from flywheel_assets.records import make_event_id
 
     identifier = Annotated[str, Field(min_length=1, max_length=1024)]
 
@@ -160,7 +160,7 @@ def _add_pydantic_routes(app: Any, event_log: Any) -> None:
 
     def row_of(application: str, event: Event, now: datetime) -> LandedRow:
         row = Row(
-            event_id=event_id(application, event.source, event.id),
+            event_id=make_event_id(application, event.source, event.id),
             received_at=now,
             occurred_at=event.time or now,
             source=event.source,

@@ -28,7 +28,7 @@ from rapidfuzz.distance import Levenshtein
 
 from flywheel_assets.curation.texts._edits import EditBands, classify_edits
 from flywheel_assets.curation.texts.gate import GateRules, curate
-from flywheel_assets.records import JOINED_FEEDBACK, stable_id
+from flywheel_assets.records import JOINED_FEEDBACK, make_stable_id
 from flywheel_assets_tests.builders import make_joined
 from flywheel_assets_tests.real_data import real_edits
 
@@ -53,7 +53,7 @@ def as_joined(edits: list[Edit]) -> pa.Table:
     template = make_joined()
     columns = {field.name: pa.array([template[field.name]] * len(edits), field.type) for field in JOINED_FEEDBACK}
     numbers = range(len(edits))
-    columns["feedback_event_id"] = pa.array([stable_id(number) for number in numbers])
+    columns["feedback_event_id"] = pa.array([make_stable_id(number) for number in numbers])
     columns["prediction_id"] = pa.array([f"prediction-{number}" for number in numbers])
     columns["subject"] = columns["user_id"] = pa.array([f"user-{number}" for number in numbers])
     for position, name in enumerate(("prompt", "output", "final_text")):

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from rensa import RMinHash, RMinHashLSH
 
-from flywheel_assets.curation.texts.duplicates import SIMILARITY, clusters, signatures, text_hashes
-from flywheel_assets.curation.texts.normalization import normalized
+from flywheel_assets.curation.texts.duplicates import SIMILARITY, compute_signatures, find_clusters, hash_texts
+from flywheel_assets.curation.texts.normalization import normalize
 from flywheel_assets_tests.real_data import REAL_DATA, real_edits
 
 PLANTED_SHARE = 0.1
@@ -43,11 +43,11 @@ def cluster(texts: list[str]) -> tuple[npt.NDArray[np.int64], float, float]:
     column = pa.array(texts)
     empty = pa.array([""] * len(texts))
     begin = time.process_time()
-    plain = normalized(column)
-    signed = signatures(plain, empty)
+    plain = normalize(column)
+    signed = compute_signatures(plain, empty)
     middle = time.process_time()
-    contents = text_hashes(plain, empty)[1]
-    labels = clusters(contents, signed, np.zeros(len(texts), np.int64))
+    contents = hash_texts(plain, empty)[1]
+    labels = find_clusters(contents, signed, np.zeros(len(texts), np.int64))
     return labels, middle - begin, time.process_time() - middle
 
 

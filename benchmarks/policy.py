@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.policy.policy import build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Evidence, Verdict
 from flywheel_assets_tests.real_data import REAL_DATA, real_edits
 
@@ -77,7 +77,7 @@ def audit(texts: Iterable[str]) -> Outcome:
     """What the default policy says about each text."""
     chosen = list(texts)
     table = pa.table({"prompt": [""] * len(chosen), "chosen": chosen, "rejected": [None] * len(chosen)}, schema=TEXTS)
-    verdicts = default_policy().audit(table)
+    verdicts = build_default_policy().audit(table)
     return Outcome(chosen, [verdicts.get(row) for row in range(len(chosen))])
 
 
@@ -193,7 +193,9 @@ def main() -> None:
     parser.add_argument("--show", help="print the text around everything that this check found")
     parser.add_argument("--examples", type=int, default=0, help="wrong answers to print per data set")
     options = parser.parse_args()
-    print(f"policy {default_policy().version}\n{'':44}{'texts':>7}{'stopped':>9}{'rejected':>10}{'word list':>11}")
+    print(
+        f"policy {build_default_policy().version}\n{'':44}{'texts':>7}{'stopped':>9}{'rejected':>10}{'word list':>11}"
+    )
     for title, data, wanted in (("harmful: the more the better", HARMFUL, True), ("harmless", HARMLESS, False)):
         print(title)
         for name, texts in data.items():

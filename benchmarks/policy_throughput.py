@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from benchmarks.policy import NAIVE_WORDS, articles, chats
-from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.policy.policy import build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS
 from flywheel_assets_tests.real_data import real_edits
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--texts", type=int, default=1_000_000)
     options = parser.parse_args()
-    policy = default_policy()
+    policy = build_default_policy()
     chosen, rejected = pieces(options.texts)
     batches = list(tables(chosen, rejected))
     begin, begin_cpu = time.perf_counter(), time.process_time()

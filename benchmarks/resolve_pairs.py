@@ -22,16 +22,16 @@ import pyarrow.compute as pc
 from benchmarks.comparing import compare, timed
 from benchmarks.day_to_gold import lake_at
 from benchmarks.texts import Texts
-from flywheel_assets.curation.texts.duplicates import signatures, text_hashes
-from flywheel_assets.curation.texts.normalization import normalized
-from flywheel_assets.curation.texts.novelty import added_ngrams
+from flywheel_assets.curation.texts.duplicates import compute_signatures, hash_texts
+from flywheel_assets.curation.texts.normalization import normalize
+from flywheel_assets.curation.texts.novelty import find_added_ngrams
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version, pair_ids_to_train_now
-from flywheel_assets.records import ExampleKind, Signal, SubjectKind, pair_ids
+from flywheel_assets.records import ExampleKind, Signal, SubjectKind, make_pair_ids
 
 DAYS, USERS = 100, 20_000
 FIRST = date(2026, 3, 1)
@@ -80,14 +80,14 @@ def _gold(day: date, first: int, said: pa.Table, random: np.random.Generator) ->
     prompt, chosen = (said[name].combine_chunks() for name in ("prompt", "chosen"))
     is_accepted = pa.array(numbers % 20 == 0)
     rejected = pc.if_else(is_accepted, pa.scalar(None, pa.string()), said["rejected"].combine_chunks())
-    normal_prompt, normal_chosen = normalized(prompt), normalized(chosen)
-    prompt_hash, content_hash = text_hashes(normal_prompt, normal_chosen)
+    normal_prompt, normal_chosen = normalize(prompt), normalize(chosen)
+    prompt_hash, content_hash = hash_texts(normal_prompt, normal_chosen)
     users = (USERS * random.random(rows) ** 3).astype(int)
     ids = pa.array([f"prediction-{number}" for number in numbers.tolist()])
     moment = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
     columns = {
         "completed_date": day,
-        "pair_id": pa.array(pair_ids("assistant", ids.to_pylist())),
+        "pair_id": pa.array(make_pair_ids("assistant", ids.to_pylist())),
         "example_kind": pc.if_else(is_accepted, ExampleKind.ACCEPTED_OUTPUT.value, ExampleKind.PREFERENCE_PAIR.value),
         "feedback_event_id": pc.binary_join_element_wise("event", ids, "-"),
         "prediction_id": ids,
@@ -108,8 +108,8 @@ def _gold(day: date, first: int, said: pa.Table, random: np.random.Generator) ->
         "content_hash": content_hash,
         "policy_version": "benchmark",
         "sampling_probability": 1.0,
-        "signature": signatures(normal_prompt, normal_chosen),
-        "added_ngrams": added_ngrams(normal_prompt, rejected, normal_chosen),
+        "signature": compute_signatures(normal_prompt, normal_chosen),
+        "added_ngrams": find_added_ngrams(normal_prompt, rejected, normal_chosen),
     }
     return pa.table(
         [_column(columns.get(column.name), column.type, rows) for column in CURATED_DPO_PAIRS.schema],

@@ -20,22 +20,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flywheel_assets.curation.labels.discrepancies import DiscrepancyRules, discrepancy_sql
+from flywheel_assets.curation.labels.discrepancies import DiscrepancyRules, write_discrepancy_sql
 from flywheel_assets.curation.labels.sampling import (
     SamplingRules,
-    draw_sql,
-    inclusion_probability_sql,
-    sample_weight_sql,
-    uniform_draw,
+    draw_uniform,
+    write_draw_sql,
+    write_inclusion_probability_sql,
+    write_sample_weight_sql,
 )
-from flywheel_assets.measures.classifiers import Scores, average_precision_gain, score_rows
+from flywheel_assets.measures.classifiers import Scores, bootstrap_average_precision_gain, score_rows
 from flywheel_assets.models.boosting import TrainedClassifier, fit_classifier
-from flywheel_assets.promotion.classifier_limits import ClassifierLimits, decide_classifier, measured
+from flywheel_assets.promotion.classifier_limits import ClassifierLimits, decide_classifier, measure_evidence
 from flywheel_assets_tests.handbook import FEATURES, LABEL_DELAY_DAYS, EmergingFraud, between, decisions
 
 SEED_BEGINS, SEED_ENDS, DATA_ENDS = date(2018, 6, 22), date(2018, 7, 6), date(2018, 8, 15)
 FIRST_WEEK = SEED_ENDS + timedelta(days=LABEL_DELAY_DAYS)
-HARD = f"({discrepancy_sql(DiscrepancyRules())}) IS NOT NULL"
+HARD = f"({write_discrepancy_sql(DiscrepancyRules())}) IS NOT NULL"
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Strategy:
 
 def sampled(name: str, rules: SamplingRules, *, is_weighted: bool = True) -> Strategy:
     """By the project's own probability, hash and weight."""
-    probability = inclusion_probability_sql(rules)
-    weight = sample_weight_sql(rules, inclusion_probability=probability, allow_propensity="NULL")
+    probability = write_inclusion_probability_sql(rules)
+    weight = write_sample_weight_sql(rules, inclusion_probability=probability, allow_propensity="NULL")
     return Strategy(name, f"draw < {probability}", weight if is_weighted else "1")
 
 
@@ -98,7 +98,7 @@ def fit(rows: pa.Table, weights: npt.NDArray[np.float64] | None = None) -> Train
 def logged_before_the_first_week(rows: pa.Table) -> npt.NDArray[np.float64]:
     """Scores of the seed by the half of its cards that a row is not of; of the following week by the whole seed."""
     seed, gap = between(rows, SEED_BEGINS, SEED_ENDS), between(rows, SEED_ENDS, FIRST_WEEK)
-    is_half = np.array([uniform_draw("halves", card) < 0.5 for card in seed["customer"].to_pylist()])
+    is_half = np.array([draw_uniform("halves", card) < 0.5 for card in seed["customer"].to_pylist()])
     scores = np.empty(seed.num_rows)
     for half in (is_half, ~is_half):
         scores[~half] = fit(seed.filter(pa.array(half))).predict(seed.filter(pa.array(~half)).select(FEATURES))
@@ -119,7 +119,7 @@ def select(rows: pa.Table, scores: npt.NDArray[np.float64], strategy: Strategy) 
         connection.register("logged", logged)
         return connection.sql(f"""
             SELECT position, ({strategy.weight})::DOUBLE AS weight
-            FROM (SELECT *, {draw_sql("handbook", "transaction_id")} AS draw FROM logged)
+            FROM (SELECT *, {write_draw_sql("handbook", "transaction_id")} AS draw FROM logged)
             WHERE {strategy.condition} ORDER BY position""").to_arrow_table()
 
 
@@ -156,7 +156,7 @@ def verdict(rows: pa.Table, static: list[Week], walked: list[Week]) -> str:
     """What the gate says of the last two served weeks, the static model being the incumbent."""
     parts = [between(rows, first, end) for first, end in weeks()][-2:]
     later = pa.concat_tables(parts)
-    evidence = measured(
+    evidence = measure_evidence(
         later["is_fraud"].to_numpy(),
         np.concatenate([week.logged for week in static[-2:]]),
         np.concatenate([week.logged for week in walked[-2:]]),
@@ -199,7 +199,9 @@ def main() -> None:
     tested = between(rows, FIRST_WEEK, DATA_ENDS)
     for name, walked in walks.items():
         logged = np.concatenate([week.logged for week in walked])
-        gain = average_precision_gain(tested["is_fraud"].to_numpy(), everything, logged, tested["customer"].to_pylist())
+        gain = bootstrap_average_precision_gain(
+            tested["is_fraud"].to_numpy(), everything, logged, tested["customer"].to_pylist()
+        )
         print(f"{name}: AP of all weeks together − all rows' = {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
         if name != "static":
             print(f"    {verdict(rows, walks['static'], walked)}")

@@ -112,25 +112,25 @@ class Reason(StrEnum):
     NOT_SAMPLED = "not_sampled"
 
 
-def stable_id(*fields: Any) -> str:
+def make_stable_id(*fields: Any) -> str:
     """Hash fields, which must be JSON values, to 32 hex characters; their order counts."""
     canonical = json.dumps(fields, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
     return hashlib.blake2b(canonical.encode("ascii"), digest_size=16).hexdigest()
 
 
-def event_id(application: str, source: str, client_id: str) -> str:
+def make_event_id(application: str, source: str, client_id: str) -> str:
     """Compute the dedupe key of one event: the same client id from the same source is the same event."""
     # `stable_id("event", …)`, a third of its cost: capture asks for one per event.
     texts = ",".join(map(encode_basestring_ascii, ("event", application, source, client_id)))
     return hashlib.blake2b(f"[{texts}]".encode("ascii"), digest_size=16).hexdigest()
 
 
-def pair_id(application: str, prediction_id: str) -> str:
+def make_pair_id(application: str, prediction_id: str) -> str:
     """Compute the key of the one training example that a prediction can give, for any corrector."""
-    return stable_id("pair", application, prediction_id)
+    return make_stable_id("pair", application, prediction_id)
 
 
-def pair_ids(application: str, prediction_ids: Iterable[str]) -> list[str]:
+def make_pair_ids(application: str, prediction_ids: Iterable[str]) -> list[str]:
     """Compute `pair_id` for a whole column, four times as fast: the common part is hashed once."""
     common = hashlib.blake2b(f'["pair",{json.dumps(application)},'.encode("ascii"), digest_size=16)
     found = []
@@ -141,16 +141,16 @@ def pair_ids(application: str, prediction_ids: Iterable[str]) -> list[str]:
     return found
 
 
-def subject_of(user_id: str | None, thread_id: str | None, prompt: str) -> tuple[str, SubjectKind]:
+def identify_subject(user_id: str | None, thread_id: str | None, prompt: str) -> tuple[str, SubjectKind]:
     """Return a feedback's subject: the user, else the thread, else all who sent the same prompt."""
     if user_id:
         return user_id, SubjectKind.USER
     if thread_id:
         return thread_id, SubjectKind.THREAD
-    return stable_id("prompt", prompt), SubjectKind.PROMPT
+    return make_stable_id("prompt", prompt), SubjectKind.PROMPT
 
 
-def subject_of_score(user_id: str | None, thread_id: str | None, prediction_id: str) -> tuple[str, SubjectKind]:
+def identify_score_subject(user_id: str | None, thread_id: str | None, prediction_id: str) -> tuple[str, SubjectKind]:
     """Return a score's subject: the entity (a card, a customer) sent as user, else the thread, else only itself."""
     if user_id:
         return user_id, SubjectKind.USER
@@ -166,51 +166,51 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+def _define_column(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 
 
-def description_of(field: pa.Field) -> str:
+def read_description(field: pa.Field) -> str:
     """Read the sentence that a schema gives to one of its columns."""
     return bytes((field.metadata or {}).get(b"description", b"")).decode()
 
 
 _IDENTITY = [
-    _column("user_id", pa.string(), "the signed-in user, where the application knows one", nullable=True),
-    _column("thread_id", pa.string(), "the conversation or session", nullable=True),
-    _column("do_not_train", pa.bool_(), "consent withheld: never in a version"),
+    _define_column("user_id", pa.string(), "the signed-in user, where the application knows one", nullable=True),
+    _define_column("thread_id", pa.string(), "the conversation or session", nullable=True),
+    _define_column("do_not_train", pa.bool_(), "consent withheld: never in a version"),
 ]
 _RECEIPT = [
-    _column("event_id", pa.string(), "hash(application, source, client id): the dedupe key"),
-    _column("received_at", TIMESTAMP, "when capture received the event"),
-    _column("occurred_at", TIMESTAMP, "when it happened, from the client"),
-    _column("source", pa.string(), "who sent the event (CloudEvents source)"),
+    _define_column("event_id", pa.string(), "hash(application, source, client id): the dedupe key"),
+    _define_column("received_at", TIMESTAMP, "when capture received the event"),
+    _define_column("occurred_at", TIMESTAMP, "when it happened, from the client"),
+    _define_column("source", pa.string(), "who sent the event (CloudEvents source)"),
 ]
 
 # One landed line each; the raw tables add the partition column in front.
 PREDICTION_EVENT = pa.schema(
     [
         *_RECEIPT,
-        _column("prediction_id", pa.string(), "the served output that feedback refers to"),
-        _column("model_version", pa.string(), "which model served it", nullable=True),
+        _define_column("prediction_id", pa.string(), "the served output that feedback refers to"),
+        _define_column("model_version", pa.string(), "which model served it", nullable=True),
         *_IDENTITY,
-        _column("prompt", pa.string(), "what the model was asked: text, or messages as a JSON array"),
-        _column("prompt_format", pa.string(), "text | messages"),
-        _column("output", pa.string(), "what the model answered"),
+        _define_column("prompt", pa.string(), "what the model was asked: text, or messages as a JSON array"),
+        _define_column("prompt_format", pa.string(), "text | messages"),
+        _define_column("output", pa.string(), "what the model answered"),
     ]
 )
 _LABEL = [
-    _column("label", pa.string(), "the true class, for label signals", nullable=True),
-    _column("labeling_source", pa.string(), "who said so: analyst, chargeback, …", nullable=True),
-    _column("known_at", TIMESTAMP, "when the label became known to its source", nullable=True),
+    _define_column("label", pa.string(), "the true class, for label signals", nullable=True),
+    _define_column("labeling_source", pa.string(), "who said so: analyst, chargeback, …", nullable=True),
+    _define_column("known_at", TIMESTAMP, "when the label became known to its source", nullable=True),
 ]
 _SCORE = [
-    _column("features", pa.string(), "what the model saw when it decided, as a JSON object"),
-    _column("score", pa.float64(), "the model's probability of the positive class, 0 to 1"),
-    _column("amount", pa.float64(), "what is at stake, in the application's unit", nullable=True),
-    _column("segment", pa.string(), "a group that is reported and sampled by itself", nullable=True),
-    _column("action", pa.string(), "what was done: allow, review or block", nullable=True),
-    _column(
+    _define_column("features", pa.string(), "what the model saw when it decided, as a JSON object"),
+    _define_column("score", pa.float64(), "the model's probability of the positive class, 0 to 1"),
+    _define_column("amount", pa.float64(), "what is at stake, in the application's unit", nullable=True),
+    _define_column("segment", pa.string(), "a group that is reported and sampled by itself", nullable=True),
+    _define_column("action", pa.string(), "what was done: allow, review or block", nullable=True),
+    _define_column(
         "allow_propensity",
         pa.float64(),
         "probability with which the action policy let a case like this through",
@@ -220,8 +220,8 @@ _SCORE = [
 SCORED_EVENT = pa.schema(
     [
         *_RECEIPT,
-        _column("prediction_id", pa.string(), "the decision that labels refer to"),
-        _column("model_version", pa.string(), "which model scored it", nullable=True),
+        _define_column("prediction_id", pa.string(), "the decision that labels refer to"),
+        _define_column("model_version", pa.string(), "which model scored it", nullable=True),
         *_IDENTITY,
         *_SCORE,
     ]
@@ -229,25 +229,29 @@ SCORED_EVENT = pa.schema(
 FEEDBACK_EVENT = pa.schema(
     [
         *_RECEIPT,
-        _column("prediction_id", pa.string(), "the served output this is about"),
-        _column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
-        _column("model_version", pa.string(), "which model served it, as the client knew it", nullable=True),
+        _define_column("prediction_id", pa.string(), "the served output this is about"),
+        _define_column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
+        _define_column("model_version", pa.string(), "which model served it, as the client knew it", nullable=True),
         *_IDENTITY,
-        _column(
+        _define_column(
             "prompt", pa.string(), "carried by edits, so that they never depend on a sampled prediction", nullable=True
         ),
-        _column("prompt_format", pa.string(), "text | messages", nullable=True),
-        _column("original_output", pa.string(), "the model's text before the edit, carried by edits", nullable=True),
-        _column("final_text", pa.string(), "the text after the edit", nullable=True),
-        _column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
+        _define_column("prompt_format", pa.string(), "text | messages", nullable=True),
+        _define_column(
+            "original_output", pa.string(), "the model's text before the edit, carried by edits", nullable=True
+        ),
+        _define_column("final_text", pa.string(), "the text after the edit", nullable=True),
+        _define_column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
         *_LABEL,
-        _column("comment", pa.string(), "free text, never trained on", nullable=True),
-        _column("sampling_probability", pa.float64(), "with which the client kept this event"),
+        _define_column("comment", pa.string(), "free text, never trained on", nullable=True),
+        _define_column("sampling_probability", pa.float64(), "with which the client kept this event"),
     ]
 )
 
-_RECEIVED_DATE = _column("received_date", pa.date32(), "UTC day of publication in landing; the partition")
-_COMPLETED_DATE = _column("completed_date", pa.date32(), "UTC day on which the match became complete; the partition")
+_RECEIVED_DATE = _define_column("received_date", pa.date32(), "UTC day of publication in landing; the partition")
+_COMPLETED_DATE = _define_column(
+    "completed_date", pa.date32(), "UTC day on which the match became complete; the partition"
+)
 
 RAW_PREDICTIONS = pa.schema([_RECEIVED_DATE, *PREDICTION_EVENT])
 RAW_SCORES = pa.schema([_RECEIVED_DATE, *SCORED_EVENT])
@@ -255,37 +259,37 @@ GROUND_TRUTH = pa.schema([_RECEIVED_DATE, *FEEDBACK_EVENT])
 
 _MATCH = [
     _COMPLETED_DATE,
-    _column("feedback_event_id", pa.string(), "the feedback event; the key"),
-    _column("prediction_id", pa.string(), "the served output"),
-    _column(
+    _define_column("feedback_event_id", pa.string(), "the feedback event; the key"),
+    _define_column("prediction_id", pa.string(), "the served output"),
+    _define_column(
         "prediction_received_date",
         pa.date32(),
         "first receipt of the prediction; null: the edit carried its text",
         nullable=True,
     ),
-    _column("feedback_received_date", pa.date32(), "first receipt of the feedback"),
-    _column("feedback_received_at", TIMESTAMP, "when capture received the feedback"),
-    _column("occurred_at", TIMESTAMP, "when the feedback happened"),
-    _column("predicted_at", TIMESTAMP, "when the prediction happened", nullable=True),
-    _column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
-    _column("source", pa.string(), "who sent the feedback"),
-    _column("model_version", pa.string(), "which model served the output", nullable=True),
-    _column("subject", pa.string(), "whose feedback it is"),
-    _column("subject_kind", pa.string(), "user | thread | prompt | prediction"),
+    _define_column("feedback_received_date", pa.date32(), "first receipt of the feedback"),
+    _define_column("feedback_received_at", TIMESTAMP, "when capture received the feedback"),
+    _define_column("occurred_at", TIMESTAMP, "when the feedback happened"),
+    _define_column("predicted_at", TIMESTAMP, "when the prediction happened", nullable=True),
+    _define_column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
+    _define_column("source", pa.string(), "who sent the feedback"),
+    _define_column("model_version", pa.string(), "which model served the output", nullable=True),
+    _define_column("subject", pa.string(), "whose feedback it is"),
+    _define_column("subject_kind", pa.string(), "user | thread | prompt | prediction"),
     *_IDENTITY,
 ]
 
 JOINED_FEEDBACK = pa.schema(
     [
         *_MATCH,
-        _column("prompt", pa.string(), "what the model was asked"),
-        _column("prompt_format", pa.string(), "text | messages"),
-        _column("output", pa.string(), "what the model answered"),
-        _column("final_text", pa.string(), "the text after the edit", nullable=True),
-        _column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
-        _column("label", pa.string(), "the true class, for label signals", nullable=True),
-        _column("comment", pa.string(), "free text, never trained on", nullable=True),
-        _column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
+        _define_column("prompt", pa.string(), "what the model was asked"),
+        _define_column("prompt_format", pa.string(), "text | messages"),
+        _define_column("output", pa.string(), "what the model answered"),
+        _define_column("final_text", pa.string(), "the text after the edit", nullable=True),
+        _define_column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
+        _define_column("label", pa.string(), "the true class, for label signals", nullable=True),
+        _define_column("comment", pa.string(), "free text, never trained on", nullable=True),
+        _define_column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
     ]
 )
 JOINED_LABELS = pa.schema(
@@ -293,56 +297,60 @@ JOINED_LABELS = pa.schema(
         *_MATCH,
         *_LABEL,
         *_SCORE,
-        _column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
-        _column("comment", pa.string(), "free text, never trained on", nullable=True),
-        _column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
+        _define_column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
+        _define_column("comment", pa.string(), "free text, never trained on", nullable=True),
+        _define_column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
     ]
 )
 
 CURATED_DPO_PAIRS = pa.schema(
     [
         _COMPLETED_DATE,
-        _column("pair_id", pa.string(), "hash(application, prediction id); the key once a version is resolved"),
-        _column("example_kind", pa.string(), "preference_pair | accepted_output"),
-        _column("feedback_event_id", pa.string(), "the feedback that admitted it"),
-        _column("prediction_id", pa.string(), "the served output"),
-        _column("feedback_received_date", pa.date32(), "first receipt of the feedback"),
-        _column("feedback_received_at", TIMESTAMP, "when capture received the feedback"),
-        _column("occurred_at", TIMESTAMP, "when the feedback happened"),
-        _column("signal", pa.string(), "edit, or the signal that accepted the output"),
-        _column("source", pa.string(), "who sent the feedback"),
-        _column("model_version", pa.string(), "which model served the rejected or accepted output", nullable=True),
-        _column("subject", pa.string(), "whose feedback it is"),
-        _column("subject_kind", pa.string(), "user | thread | prompt"),
-        _column("prompt", pa.string(), "what the model was asked"),
-        _column("prompt_format", pa.string(), "text | messages"),
-        _column("chosen", pa.string(), "the user's text; for an accepted output the model's"),
-        _column("rejected", pa.string(), "the model's text; null for an accepted output", nullable=True),
-        _column(
+        _define_column("pair_id", pa.string(), "hash(application, prediction id); the key once a version is resolved"),
+        _define_column("example_kind", pa.string(), "preference_pair | accepted_output"),
+        _define_column("feedback_event_id", pa.string(), "the feedback that admitted it"),
+        _define_column("prediction_id", pa.string(), "the served output"),
+        _define_column("feedback_received_date", pa.date32(), "first receipt of the feedback"),
+        _define_column("feedback_received_at", TIMESTAMP, "when capture received the feedback"),
+        _define_column("occurred_at", TIMESTAMP, "when the feedback happened"),
+        _define_column("signal", pa.string(), "edit, or the signal that accepted the output"),
+        _define_column("source", pa.string(), "who sent the feedback"),
+        _define_column(
+            "model_version", pa.string(), "which model served the rejected or accepted output", nullable=True
+        ),
+        _define_column("subject", pa.string(), "whose feedback it is"),
+        _define_column("subject_kind", pa.string(), "user | thread | prompt"),
+        _define_column("prompt", pa.string(), "what the model was asked"),
+        _define_column("prompt_format", pa.string(), "text | messages"),
+        _define_column("chosen", pa.string(), "the user's text; for an accepted output the model's"),
+        _define_column("rejected", pa.string(), "the model's text; null for an accepted output", nullable=True),
+        _define_column(
             "similarity",
             pa.float64(),
             "1 − Levenshtein / longer length, in characters; null for an accepted output",
             nullable=True,
         ),
-        _column("prompt_hash", pa.string(), "hash of the normalized prompt"),
-        _column("content_hash", pa.string(), "hash of the normalized prompt and chosen text"),
-        _column("policy_version", pa.string(), "the policy that passed it"),
-        _column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
-        _column(
+        _define_column("prompt_hash", pa.string(), "hash of the normalized prompt"),
+        _define_column("content_hash", pa.string(), "hash of the normalized prompt and chosen text"),
+        _define_column("policy_version", pa.string(), "the policy that passed it"),
+        _define_column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
+        _define_column(
             "signature",
             pa.string(),
             "MinHash of prompt and chosen text, 128 bytes in hex; null: too short, only equal texts are duplicates",
             nullable=True,
         ),
-        _column(
+        _define_column(
             "supporters",
             pa.string(),
             "hashes of all subjects who sent nearly this row on this day, by commas; null: only its own subject",
             nullable=True,
         ),
-        _column("held_reason", pa.string(), "why the row waits for support; null: it is admitted", nullable=True),
-        _column("support_key", pa.string(), "what has to recur before a held row is admitted", nullable=True),
-        _column(
+        _define_column(
+            "held_reason", pa.string(), "why the row waits for support; null: it is admitted", nullable=True
+        ),
+        _define_column("support_key", pa.string(), "what has to recur before a held row is admitted", nullable=True),
+        _define_column(
             "added_ngrams",
             pa.string(),
             "8 hex characters for each pair of neighbouring words that the edit adds, at most 64; null: none",
@@ -354,168 +362,178 @@ CURATED_DPO_PAIRS = pa.schema(
 FEEDBACK_SUMMARY = pa.schema(
     [
         _COMPLETED_DATE,
-        _column("model_version", pa.string(), "which model served the outputs; empty: unknown"),
-        _column("events", pa.int64(), "feedback events"),
-        _column("interactions", pa.int64(), "distinct outputs that they are about"),
-        _column("edits", pa.int64(), "edits of an output"),
-        _column("edits_unchanged", pa.int64(), "of these, edits that left the output as it was"),
-        _column("thumbs_up", pa.int64(), "thumbs up"),
-        _column("thumbs_down", pa.int64(), "thumbs down"),
-        _column("ratings", pa.int64(), "ratings"),
-        _column("mean_rating", pa.float64(), "mean of the ratings, 0 to 1; null: none", nullable=True),
-        _column("copies", pa.int64(), "outputs copied"),
-        _column("accepts", pa.int64(), "outputs accepted"),
-        _column("regenerates", pa.int64(), "outputs asked for again"),
-        _column("comments", pa.int64(), "comments in free text"),
+        _define_column("model_version", pa.string(), "which model served the outputs; empty: unknown"),
+        _define_column("events", pa.int64(), "feedback events"),
+        _define_column("interactions", pa.int64(), "distinct outputs that they are about"),
+        _define_column("edits", pa.int64(), "edits of an output"),
+        _define_column("edits_unchanged", pa.int64(), "of these, edits that left the output as it was"),
+        _define_column("thumbs_up", pa.int64(), "thumbs up"),
+        _define_column("thumbs_down", pa.int64(), "thumbs down"),
+        _define_column("ratings", pa.int64(), "ratings"),
+        _define_column("mean_rating", pa.float64(), "mean of the ratings, 0 to 1; null: none", nullable=True),
+        _define_column("copies", pa.int64(), "outputs copied"),
+        _define_column("accepts", pa.int64(), "outputs accepted"),
+        _define_column("regenerates", pa.int64(), "outputs asked for again"),
+        _define_column("comments", pa.int64(), "comments in free text"),
     ]
 )
 
 HARD_EXAMPLES = pa.schema(
     [
         _COMPLETED_DATE,
-        _column("prediction_id", pa.string(), "the decision; the key once a version is resolved"),
-        _column("label_event_id", pa.string(), "the label that completed it; null: silence", nullable=True),
-        _column("prediction_received_date", pa.date32(), "first receipt of the prediction"),
-        _column("predicted_at", TIMESTAMP, "when the model decided", nullable=True),
-        _column("is_positive", pa.bool_(), "the true class"),
-        _column("labeling_source", pa.string(), "who said so; `silence` for a matured negative"),
-        _column("label_known_at", TIMESTAMP, "when the label was known here at the earliest"),
-        _column("label_received_at", TIMESTAMP, "when capture received it; for silence the end of the day"),
-        _column("label_received_date", pa.date32(), "first receipt of the label; null: silence", nullable=True),
-        _column("model_version", pa.string(), "which model scored it", nullable=True),
-        _column("subject", pa.string(), "whom it is about"),
-        _column("subject_kind", pa.string(), "user | thread | prediction"),
+        _define_column("prediction_id", pa.string(), "the decision; the key once a version is resolved"),
+        _define_column("label_event_id", pa.string(), "the label that completed it; null: silence", nullable=True),
+        _define_column("prediction_received_date", pa.date32(), "first receipt of the prediction"),
+        _define_column("predicted_at", TIMESTAMP, "when the model decided", nullable=True),
+        _define_column("is_positive", pa.bool_(), "the true class"),
+        _define_column("labeling_source", pa.string(), "who said so; `silence` for a matured negative"),
+        _define_column("label_known_at", TIMESTAMP, "when the label was known here at the earliest"),
+        _define_column("label_received_at", TIMESTAMP, "when capture received it; for silence the end of the day"),
+        _define_column("label_received_date", pa.date32(), "first receipt of the label; null: silence", nullable=True),
+        _define_column("model_version", pa.string(), "which model scored it", nullable=True),
+        _define_column("subject", pa.string(), "whom it is about"),
+        _define_column("subject_kind", pa.string(), "user | thread | prediction"),
         *_SCORE,
-        _column("discrepancy", pa.string(), "uncertain | confident_miss | confident_false_alarm", nullable=True),
-        _column("severity", pa.float64(), "how wrong or unsure the model was, 0 to 1"),
-        _column("selection_reason", pa.string(), "positive | surprise | floor: what set π"),
-        _column("inclusion_probability", pa.float64(), "π: with which it is drawn for training; 1 for positives"),
-        _column("draw", pa.float64(), "u in [0, 1), a hash of the prediction id: drawn where u < π"),
-        _column("sampling_version", pa.string(), "hash of the rules that gave π"),
+        _define_column("discrepancy", pa.string(), "uncertain | confident_miss | confident_false_alarm", nullable=True),
+        _define_column("severity", pa.float64(), "how wrong or unsure the model was, 0 to 1"),
+        _define_column("selection_reason", pa.string(), "positive | surprise | floor: what set π"),
+        _define_column(
+            "inclusion_probability", pa.float64(), "π: with which it is drawn for training; 1 for positives"
+        ),
+        _define_column("draw", pa.float64(), "u in [0, 1), a hash of the prediction id: drawn where u < π"),
+        _define_column("sampling_version", pa.string(), "hash of the rules that gave π"),
     ]
 )
 
 DRIFT_REPORTS = pa.schema(
     [
-        _column("day", pa.date32(), "last UTC day of the week of receipt that was compared; the partition"),
-        _column("field", pa.string(), "a feature, or the score"),
-        _column("reference_version", pa.string(), "gold version whose weighted training rows are the reference"),
-        _column("rows", pa.int64(), "predictions with a value"),
-        _column("missing_share", pa.float64(), "of the week's predictions", nullable=True),
-        _column("psi", pa.float64(), "population stability index, nats; null: too few rows", nullable=True),
-        _column("wasserstein", pa.float64(), "in standard deviations of the reference; null for texts", nullable=True),
-        _column("jensen_shannon", pa.float64(), "distance in bits, 0 to 1", nullable=True),
-        _column("breach", pa.string(), "what exceeded which limit; null: nothing", nullable=True),
+        _define_column("day", pa.date32(), "last UTC day of the week of receipt that was compared; the partition"),
+        _define_column("field", pa.string(), "a feature, or the score"),
+        _define_column("reference_version", pa.string(), "gold version whose weighted training rows are the reference"),
+        _define_column("rows", pa.int64(), "predictions with a value"),
+        _define_column("missing_share", pa.float64(), "of the week's predictions", nullable=True),
+        _define_column("psi", pa.float64(), "population stability index, nats; null: too few rows", nullable=True),
+        _define_column(
+            "wasserstein", pa.float64(), "in standard deviations of the reference; null for texts", nullable=True
+        ),
+        _define_column("jensen_shannon", pa.float64(), "distance in bits, 0 to 1", nullable=True),
+        _define_column("breach", pa.string(), "what exceeded which limit; null: nothing", nullable=True),
     ]
 )
 
 QUARANTINE = pa.schema(
     [
-        _column("day", pa.date32(), "the partition of the asset that refused the row"),
-        _column("stage", pa.string(), "the asset that refused it; each replaces only its own rows"),
-        _column("row_id", pa.string(), "event id of the row in the stage's input, or a hash of a line that has none"),
-        _column("reason", pa.string(), "reason code"),
-        _column("detail", pa.string(), "what exactly, without user text", nullable=True),
-        _column(
+        _define_column("day", pa.date32(), "the partition of the asset that refused the row"),
+        _define_column("stage", pa.string(), "the asset that refused it; each replaces only its own rows"),
+        _define_column(
+            "row_id", pa.string(), "event id of the row in the stage's input, or a hash of a line that has none"
+        ),
+        _define_column("reason", pa.string(), "reason code"),
+        _define_column("detail", pa.string(), "what exactly, without user text", nullable=True),
+        _define_column(
             "evidence", pa.string(), "JSON list of {category, score, field, start, end} found by checks", nullable=True
         ),
-        _column("subject", pa.string(), "whose feedback it is", nullable=True),
-        _column("policy_version", pa.string(), "the policy that refused it", nullable=True),
-        _column("payload", pa.string(), "the refused line itself, only where no other table holds it", nullable=True),
+        _define_column("subject", pa.string(), "whose feedback it is", nullable=True),
+        _define_column("policy_version", pa.string(), "the policy that refused it", nullable=True),
+        _define_column(
+            "payload", pa.string(), "the refused line itself, only where no other table holds it", nullable=True
+        ),
     ]
 )
 
 LEDGER = pa.schema(
     [
-        _column("asset", pa.string(), "which asset"),
-        _column("day", pa.date32(), "which of its partitions"),
-        _column("is_closed", pa.bool_(), "every input of the day is closed: the rows are final"),
-        _column("content_hash", pa.string(), "of the partition's rows"),
-        _column(
+        _define_column("asset", pa.string(), "which asset"),
+        _define_column("day", pa.date32(), "which of its partitions"),
+        _define_column("is_closed", pa.bool_(), "every input of the day is closed: the rows are final"),
+        _define_column("content_hash", pa.string(), "of the partition's rows"),
+        _define_column(
             "input_hashes", pa.string(), "JSON {input asset: hash of the days it was read over}; differs later = stale"
         ),
-        _column("rows_in", pa.int64(), "rows the day had to account for"),
-        _column("rows_kept", pa.int64(), "rows in the partition"),
-        _column("rows_by_reason", pa.string(), "JSON {reason: rows} of everything not kept"),
-        _column("rows_held", pa.int64(), "of those, rows that lie in the partition and wait for support"),
-        _column("run_id", pa.string(), "the Dagster run, or the command, that wrote it"),
-        _column("code_version", pa.string(), "of the asset's logic"),
-        _column("recorded_at", TIMESTAMP, "when it was written"),
+        _define_column("rows_in", pa.int64(), "rows the day had to account for"),
+        _define_column("rows_kept", pa.int64(), "rows in the partition"),
+        _define_column("rows_by_reason", pa.string(), "JSON {reason: rows} of everything not kept"),
+        _define_column("rows_held", pa.int64(), "of those, rows that lie in the partition and wait for support"),
+        _define_column("run_id", pa.string(), "the Dagster run, or the command, that wrote it"),
+        _define_column("code_version", pa.string(), "of the asset's logic"),
+        _define_column("recorded_at", TIMESTAMP, "when it was written"),
     ]
 )
 
 _DECISION = [
-    _column("id", pa.string(), "of the decision"),
-    _column("decided_at", TIMESTAMP, "when"),
-    _column("decided_by", pa.string(), "who"),
-    _column("reason", pa.string(), "why, in their words"),
+    _define_column("id", pa.string(), "of the decision"),
+    _define_column("decided_at", TIMESTAMP, "when"),
+    _define_column("decided_by", pa.string(), "who"),
+    _define_column("reason", pa.string(), "why, in their words"),
 ]
 
 # Append-only: an exclusion is ended by another row that names it, so that the table tells what held at any time.
 EXCLUSIONS = pa.schema(
     [
         *_DECISION,
-        _column(
+        _define_column(
             "ends", pa.string(), "id of the exclusion that this row ends; null: this row begins one", nullable=True
         ),
-        _column("first_day", pa.date32(), "first excluded day", nullable=True),
-        _column("last_day", pa.date32(), "last excluded day, included", nullable=True),
-        _column("day_of", pa.string(), "which day counts: received | occurred", nullable=True),
-        _column("user_id", pa.string(), "whose rows are excluded", nullable=True),
-        _column("model_version", pa.string(), "whose outputs are excluded", nullable=True),
+        _define_column("first_day", pa.date32(), "first excluded day", nullable=True),
+        _define_column("last_day", pa.date32(), "last excluded day, included", nullable=True),
+        _define_column("day_of", pa.string(), "which day counts: received | occurred", nullable=True),
+        _define_column("user_id", pa.string(), "whose rows are excluded", nullable=True),
+        _define_column("model_version", pa.string(), "whose outputs are excluded", nullable=True),
     ]
 )
 
 BREAKER_DAYS = pa.schema(
     [
-        _column("day", pa.date32(), "closed day of joined feedback; the key"),
-        _column("joined_hash", pa.string(), "content hash of the joined rows that were judged"),
-        _column("rows", pa.int64(), "joined rows of the day"),
-        _column("subjects", pa.int64(), "distinct subjects among them"),
-        _column("flagged_ratio", pa.float64(), "share of the rows that a hostile policy reason refused"),
-        _column("top_user_ratio", pa.float64(), "share of the rows that came from one signed-in user"),
-        _column(
+        _define_column("day", pa.date32(), "closed day of joined feedback; the key"),
+        _define_column("joined_hash", pa.string(), "content hash of the joined rows that were judged"),
+        _define_column("rows", pa.int64(), "joined rows of the day"),
+        _define_column("subjects", pa.int64(), "distinct subjects among them"),
+        _define_column("flagged_ratio", pa.float64(), "share of the rows that a hostile policy reason refused"),
+        _define_column("top_user_ratio", pa.float64(), "share of the rows that came from one signed-in user"),
+        _define_column(
             "trailing_median_rows", pa.float64(), "joined rows of an ordinary day before; null: too few", nullable=True
         ),
-        _column("concentrated_rows", pa.int64(), "most pairs that add the same words and come from few subjects"),
-        _column("trips", pa.string(), "JSON list of {rule, value, limit, examples: [feedback event ids]}"),
-        _column("is_reset", pa.bool_(), "a person let the day in, whatever tripped"),
-        _column("recorded_at", TIMESTAMP, "when it was judged"),
+        _define_column(
+            "concentrated_rows", pa.int64(), "most pairs that add the same words and come from few subjects"
+        ),
+        _define_column("trips", pa.string(), "JSON list of {rule, value, limit, examples: [feedback event ids]}"),
+        _define_column("is_reset", pa.bool_(), "a person let the day in, whatever tripped"),
+        _define_column("recorded_at", TIMESTAMP, "when it was judged"),
     ]
 )
 BREAKER_RESETS = pa.schema(
     [
         *_DECISION,
-        _column("day", pa.date32(), "whose rows are let in"),
-        _column("joined_hash", pa.string(), "the joined rows that the person decided about"),
+        _define_column("day", pa.date32(), "whose rows are let in"),
+        _define_column("joined_hash", pa.string(), "the joined rows that the person decided about"),
     ]
 )
 
 ROLLBACKS = pa.schema(
     [
         *_DECISION,
-        _column("what", pa.string(), "data | models"),
-        _column("to_version", pa.string(), "the tag that was rolled back to"),
-        _column("snapshot_before", pa.int64(), "head of the gold table before", nullable=True),
-        _column("snapshot_after", pa.int64(), "head of the gold table after", nullable=True),
-        _column("saved_head", pa.string(), "the tag that keeps the old head", nullable=True),
-        _column("champion_before", pa.string(), "gold version of the champion before", nullable=True),
+        _define_column("what", pa.string(), "data | models"),
+        _define_column("to_version", pa.string(), "the tag that was rolled back to"),
+        _define_column("snapshot_before", pa.int64(), "head of the gold table before", nullable=True),
+        _define_column("snapshot_after", pa.int64(), "head of the gold table after", nullable=True),
+        _define_column("saved_head", pa.string(), "the tag that keeps the old head", nullable=True),
+        _define_column("champion_before", pa.string(), "gold version of the champion before", nullable=True),
     ]
 )
 
 ERASURES = pa.schema(
     [
         *_DECISION,
-        _column("person_key", pa.string(), "keyed hash of the user id: what was received before is refused"),
-        _column("event_keys", pa.string(), "JSON list of keyed hashes of event ids, refused whenever they come"),
+        _define_column("person_key", pa.string(), "keyed hash of the user id: what was received before is refused"),
+        _define_column("event_keys", pa.string(), "JSON list of keyed hashes of event ids, refused whenever they come"),
     ]
 )
 
 STORAGE = pa.schema(
     [
-        _column("measured_at", TIMESTAMP, "end of a maintenance"),
-        _column("stage", pa.string(), "landing, a table, or versions"),
-        _column("files", pa.int64(), "files of the stage"),
-        _column("bytes", pa.int64(), "their bytes"),
+        _define_column("measured_at", TIMESTAMP, "end of a maintenance"),
+        _define_column("stage", pa.string(), "landing, a table, or versions"),
+        _define_column("files", pa.int64(), "files of the stage"),
+        _define_column("bytes", pa.int64(), "their bytes"),
     ]
 )

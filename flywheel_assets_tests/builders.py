@@ -24,7 +24,7 @@ def make_prediction(**overrides: Any) -> dict[str, Any]:
     """One row of PREDICTION_EVENT."""
     number = next(_numbers)
     row = {
-        "event_id": records.event_id(APPLICATION, "app", f"prediction-{number}"),
+        "event_id": records.make_event_id(APPLICATION, "app", f"prediction-{number}"),
         "received_at": NOON,
         "occurred_at": NOON - timedelta(seconds=2),
         "source": "app",
@@ -44,7 +44,7 @@ def make_score(**overrides: Any) -> dict[str, Any]:
     """One row of SCORED_EVENT: an allowed transaction that the model found harmless."""
     number = next(_numbers)
     row = {
-        "event_id": records.event_id(APPLICATION, "app", f"prediction-{number}"),
+        "event_id": records.make_event_id(APPLICATION, "app", f"prediction-{number}"),
         "received_at": NOON,
         "occurred_at": NOON - timedelta(seconds=2),
         "source": "app",
@@ -83,7 +83,7 @@ def make_feedback(**overrides: Any) -> dict[str, Any]:
     """One row of FEEDBACK_EVENT: an edit that carries its prompt and the original text."""
     number = next(_numbers)
     row = {
-        "event_id": records.event_id(APPLICATION, "app", f"feedback-{number}"),
+        "event_id": records.make_event_id(APPLICATION, "app", f"feedback-{number}"),
         "received_at": NOON + timedelta(minutes=1),
         "occurred_at": NOON + timedelta(seconds=58),
         "source": "app",
@@ -115,7 +115,7 @@ def make_joined(**overrides: Any) -> dict[str, Any]:
     number = next(_numbers)
     row = {
         "completed_date": DAY,
-        "feedback_event_id": records.event_id(APPLICATION, "app", f"feedback-{number}"),
+        "feedback_event_id": records.make_event_id(APPLICATION, "app", f"feedback-{number}"),
         "prediction_id": f"prediction-{number}",
         "prediction_received_date": DAY,
         "feedback_received_date": DAY,
@@ -138,7 +138,7 @@ def make_joined(**overrides: Any) -> dict[str, Any]:
         "sampling_probability": 1.0,
     }
     known = {**row, **overrides}
-    subject, kind = records.subject_of(known["user_id"], known["thread_id"], known["prompt"])
+    subject, kind = records.identify_subject(known["user_id"], known["thread_id"], known["prompt"])
     return _with({**row, "subject": subject, "subject_kind": str(kind)}, overrides, records.JOINED_FEEDBACK)
 
 
@@ -153,7 +153,7 @@ def make_gold(**overrides: Any) -> dict[str, Any]:
     row = {
         "completed_date": DAY,
         "example_kind": "preference_pair",
-        "feedback_event_id": records.event_id(APPLICATION, "app", f"feedback-{number}"),
+        "feedback_event_id": records.make_event_id(APPLICATION, "app", f"feedback-{number}"),
         "prediction_id": f"prediction-{number}",
         "feedback_received_date": DAY,
         "feedback_received_at": NOON + timedelta(minutes=1),
@@ -178,9 +178,9 @@ def make_gold(**overrides: Any) -> dict[str, Any]:
     }
     known = {**row, **overrides}
     derived = {
-        "pair_id": records.pair_id(APPLICATION, known["prediction_id"]),
-        "prompt_hash": records.stable_id(known["prompt"]),
-        "content_hash": records.stable_id(known["prompt"], known["chosen"]),
+        "pair_id": records.make_pair_id(APPLICATION, known["prediction_id"]),
+        "prompt_hash": records.make_stable_id(known["prompt"]),
+        "content_hash": records.make_stable_id(known["prompt"], known["chosen"]),
     }
     return _with({**row, **derived}, overrides, records.CURATED_DPO_PAIRS)
 

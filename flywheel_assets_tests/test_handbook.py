@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from benchmarks.fraud_handbook import measures
-from flywheel_assets.measures.drift import DriftLimits, breaches, compare, drift_reference
+from flywheel_assets.measures.drift import DriftLimits, build_drift_reference, find_breaches, measure_drift
 from flywheel_assets_tests.handbook import (
     FEATURES,
     LABEL_DELAY_DAYS,
@@ -68,14 +68,14 @@ def test_an_emerging_fraud_is_not_there_before_its_day(rows: pa.Table) -> None:
 
 def test_weeks_without_drift_are_not_named(rows: pa.Table) -> None:
     """The data is stationary: 15 fields of 11 overlapping weeks, against the first week whose windows are filled."""
-    reference = drift_reference(between(rows, date(2018, 7, 22), date(2018, 7, 29)).select(FEATURES))
+    reference = build_drift_reference(between(rows, date(2018, 7, 22), date(2018, 7, 29)).select(FEATURES))
     for first in (date(2018, 7, 29) + timedelta(days=number) for number in range(11)):
         week = between(rows, first, first + timedelta(days=7)).select(FEATURES)
-        assert breaches(compare(reference, week), DriftLimits()) == {}
+        assert find_breaches(measure_drift(reference, week), DriftLimits()) == {}
 
 
 def test_a_single_day_is_no_sample_of_a_week(rows: pa.Table) -> None:
     """Incident: against a week's reference, every day was named for `is_weekend`; drift is asked of whole weeks."""
-    reference = drift_reference(between(rows, date(2018, 7, 22), date(2018, 7, 29)).select(FEATURES))
+    reference = build_drift_reference(between(rows, date(2018, 7, 22), date(2018, 7, 29)).select(FEATURES))
     sunday = between(rows, date(2018, 7, 29), date(2018, 7, 30)).select(FEATURES)
-    assert list(breaches(compare(reference, sunday), DriftLimits())) == ["is_weekend"]
+    assert list(find_breaches(measure_drift(reference, sunday), DriftLimits())) == ["is_weekend"]

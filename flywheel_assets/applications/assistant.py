@@ -3,7 +3,7 @@
 from datetime import date
 
 from flywheel_assets.application import PreferenceApplication, Trigger
-from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.policy.policy import build_default_policy
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.flywheels import preference_flywheel
@@ -16,7 +16,7 @@ APPLICATION = PreferenceApplication(
     # A folder under <home>/models, a path, or a hub id. The demo trains this one on the spot.
     base_model="assistant_base",
     # A number that an engineer changes in code is the correction itself, so it is not held back.
-    gate=GateRules(policy=default_policy(factual_integrity=False)),
+    gate=GateRules(policy=build_default_policy(factual_integrity=False)),
     # One training per 5,000 new pairs is right for a company-wide assistant; lower it for a small team.
     trigger=Trigger(min_new_pairs=5_000, min_new_partitions=1),
     # Of one person at most 100 pairs enter a version, and every tenth person is held out for evaluation.

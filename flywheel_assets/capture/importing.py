@@ -205,7 +205,7 @@ def decode_line(line: bytes, reception: Reception, source: str) -> DecodedEvent:
     if shape.specversion is not msgspec.UNSET:
         event = decoded(line, _cloud_event_decoder)
         # Under one imported source, ids of different original sources must stay apart.
-        return landed_cloud_event(event, reception, source, records.stable_id(event.source, event.id))
+        return landed_cloud_event(event, reception, source, records.make_stable_id(event.source, event.id))
     if shape.chosen is not msgspec.UNSET or shape.rejected is not msgspec.UNSET:
         return landed_edit(decoded(line, _pair_decoder).as_edit(), reception, source)
     return landed_edit(decoded(line, _edit_decoder), reception, source)

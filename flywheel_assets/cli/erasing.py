@@ -47,7 +47,7 @@ def erase(
     with console.status("erasing, once daily steps and cuts that are at work have ended"):
         grace = timedelta(hours=grace_hours)
         receipt = erasure.erase(place, plan, who=who_is(who), reason=reason, now=now, grace=grace)
-    _print_receipt(receipt, stores.registry(application).champion())
+    _print_receipt(receipt, stores.registry(application).find_champion())
     console.print(f"receipt: {erasure.receipt_path(place.versions, receipt.id)}", highlight=False, soft_wrap=True)
 
 
@@ -55,7 +55,7 @@ def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Plac
     """Everywhere that one application keeps data of people, by the settings of this machine."""
     from flywheel_assets.application import PreferenceApplication
     from flywheel_assets.curation.policy.policy import forget_texts
-    from flywheel_assets.curation.texts.gate import judged_texts
+    from flywheel_assets.curation.texts.gate import select_judged_texts
     from flywheel_assets.lake.erasure.erase import ForgetOutside, Place
     from flywheel_assets.lake.erasure.landing import ErasableLanding
     from flywheel_assets.review.decisions import DecisionIndex
@@ -69,7 +69,7 @@ def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Plac
     }
     if isinstance(application, PreferenceApplication):
         policy = application.gate.policy
-        outside["verdicts"] = lambda _, joined: forget_texts(policy, judged_texts(joined))
+        outside["verdicts"] = lambda _, joined: forget_texts(policy, select_judged_texts(joined))
     return Place(
         lake=lake,
         tables=application.tables,

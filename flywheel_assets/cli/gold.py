@@ -134,7 +134,7 @@ def export(
 def _champion(application: str) -> str | None:
     from flywheel_assets.defs.resources import Stores
 
-    champion = Stores().registry(application).champion()
+    champion = Stores().registry(application).find_champion()
     return champion.gold_version if champion else None
 
 

@@ -22,7 +22,7 @@ def levers(
     """Try thresholds and sampling rates on the last matured days: alerts, rows to train on, and what they cost."""
     from flywheel_assets.defs.resources import Stores
     from flywheel_assets.lake.whatif.levers import FLOORS, SURPRISE_FACTORS, THRESHOLDS, report_levers
-    from flywheel_assets.training.classifier import seconds_per_row
+    from flywheel_assets.training.classifier import compute_seconds_per_row
 
     config = load_classification(application)
     stores = Stores()
@@ -31,7 +31,7 @@ def levers(
         config.contract,
         config.mining,
         days,
-        seconds_per_row(stores.versions(application).last_trained()),
+        compute_seconds_per_row(stores.versions(application).last_trained()),
         thresholds or THRESHOLDS,
         factors or SURPRISE_FACTORS,
         floors or FLOORS,

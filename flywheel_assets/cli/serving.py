@@ -27,7 +27,7 @@ def capture() -> None:
     from flywheel_assets.capture.operations.logs import log_json_lines
     from flywheel_assets.capture.service import serve
     from flywheel_assets.lake.tables.lake import Lake
-    from flywheel_assets.review.pages import review_pages
+    from flywheel_assets.review.pages import build_review_pages
     from flywheel_assets.review.queue import Reviewed
 
     log_json_lines()
@@ -50,7 +50,7 @@ def capture() -> None:
         on_ready=lambda url: console.print(
             f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
         ),
-        pages=partial(review_pages, reviewed=reviewed, index_dir=where.resolved_review_dir()),
+        pages=partial(build_review_pages, reviewed=reviewed, index_dir=where.resolved_review_dir()),
     )
 
 

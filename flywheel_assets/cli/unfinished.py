@@ -42,7 +42,7 @@ def abandon(
     if not folder.path.exists() and version not in requested:
         # A slip of the finger would otherwise use up a number.
         raise UnknownNameError("gold version", version, requested)
-    champion = stores.registry(application).champion()
+    champion = stores.registry(application).find_champion()
     if champion is not None and champion.gold_version == version:
         raise VersionConflictError(f"{version} serves already; `flywheel retry {version}` records its promotion")
     if not yes:

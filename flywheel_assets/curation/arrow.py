@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 
-def bytes_of(texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+def view_bytes(texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
     """Return (offsets, UTF-8 bytes) of a column without a copy.
 
     Row r is `bytes[offsets[r]:offsets[r + 1]]`; a null has no bytes.

@@ -94,16 +94,18 @@ def join_keys(connection: duckdb.DuckDBPyConnection, days: Sequence[date], windo
         "last": max(days),
     }
     connection.register("wanted_days", pa.table({"day": pa.array(days, pa.date32())}))
-    connection.execute(_FEEDBACK_RECEIPTS, parameters_in(_FEEDBACK_RECEIPTS, parameters))
-    connection.execute(_PREDICTION_RECEIPTS, parameters_in(_PREDICTION_RECEIPTS, parameters))
-    connection.execute(_COMPLETIONS, parameters_in(_COMPLETIONS, parameters))
+    connection.execute(_FEEDBACK_RECEIPTS, select_parameters(_FEEDBACK_RECEIPTS, parameters))
+    connection.execute(_PREDICTION_RECEIPTS, select_parameters(_PREDICTION_RECEIPTS, parameters))
+    connection.execute(_COMPLETIONS, select_parameters(_COMPLETIONS, parameters))
     matches = connection.sql(_MATCHES).to_arrow_table().cast(MATCHES)
-    expiries = connection.sql(_EXPIRIES, params=parameters_in(_EXPIRIES, parameters)).to_arrow_table().cast(EXPIRIES)
-    account_rows = connection.execute(_ACCOUNTS, parameters_in(_ACCOUNTS, parameters)).fetchall()
+    expiries = (
+        connection.sql(_EXPIRIES, params=select_parameters(_EXPIRIES, parameters)).to_arrow_table().cast(EXPIRIES)
+    )
+    account_rows = connection.execute(_ACCOUNTS, select_parameters(_ACCOUNTS, parameters)).fetchall()
     return JoinedKeys(matches, expiries, {row[0]: DayAccount(*row[1:]) for row in account_rows})
 
 
-def parameters_in(query: str, parameters: dict[str, object]) -> dict[str, object]:
+def select_parameters(query: str, parameters: dict[str, object]) -> dict[str, object]:
     """The parameters that a query names: DuckDB refuses surplus ones."""
     return {name: value for name, value in parameters.items() if f"${name}" in query}
 

@@ -13,7 +13,7 @@ _FNV_OFFSET, _FNV_PRIME = 0x811C9DC5, 0x01000193
 _MASK = 0xFFFFFFFF
 
 
-def sampling_position(prediction_id: str) -> float:
+def compute_sampling_position(prediction_id: str) -> float:
     """Map the id to a position in [0, 1): uniform over ids, 32 bits fine."""
     state = _FNV_OFFSET
     for byte in prediction_id.encode("utf-8", "surrogatepass"):
@@ -28,4 +28,4 @@ def sampling_position(prediction_id: str) -> float:
 
 def is_sampled(prediction_id: str, probability: float) -> bool:
     """Return whether a sample of that probability contains the prediction."""
-    return sampling_position(prediction_id) < probability
+    return compute_sampling_position(prediction_id) < probability

@@ -3,12 +3,12 @@
 import math
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Write `text` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def double(value: float) -> str:
+def quote_double(value: float) -> str:
     """Write `value` as a DOUBLE, bit for bit.
 
     Without an exponent DuckDB reads a DECIMAL, whose products overflow or are rounded.

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from flywheel_assets.evaluation.requests import EvaluationReport, Scored, Stratum
 from flywheel_assets.lake.daily.ledger import LedgerEntry
-from flywheel_assets.records import description_of
+from flywheel_assets.records import read_description
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 _MODEL_COLOURS = {
@@ -29,7 +29,7 @@ def column_schema(schema: pa.Schema) -> dg.TableSchema:
             dg.TableColumn(
                 name=column.name,
                 type=_DAGSTER_TYPES.get(str(column.type), str(column.type)),
-                description=description_of(column),
+                description=read_description(column),
                 constraints=dg.TableColumnConstraints(nullable=column.nullable),
             )
             for column in schema

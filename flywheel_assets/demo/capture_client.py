@@ -43,7 +43,7 @@ class CaptureDoor:
     application: str = "assistant"
 
     @contextmanager
-    def sender(self) -> Iterator["Sender"]:
+    def open_sender(self) -> Iterator["Sender"]:
         """Open a connection to the application's endpoints."""
         with httpx.Client(base_url=f"{self.url}/v1/{self.application}", timeout=30) as client:
             yield Sender(client)
@@ -61,7 +61,7 @@ class Sender:
 
     client: httpx.Client
 
-    def events(self, events: Sequence[Mapping[str, Any]]) -> None:
+    def send_events(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Send a batch of CloudEvents.
 
         Raises:
@@ -69,7 +69,7 @@ class Sender:
         """
         self._post("/events", events, "application/cloudevents-batch+json", len(events))
 
-    def plain(self, path: str, body: object, count: int = 1) -> None:
+    def send_plain(self, path: str, body: object, count: int = 1) -> None:
         """Send JSON that holds `count` elements to one of the application's plain endpoints.
 
         Raises:
@@ -89,6 +89,6 @@ class Sender:
             )
 
 
-def cloud_event(source: str, kind: str, event_id: str, at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
+def build_cloud_event(source: str, kind: str, event_id: str, at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
     """Build one CloudEvents envelope."""
     return {"specversion": "1.0", "id": event_id, "source": source, "type": kind, "time": at.isoformat(), "data": data}

@@ -44,14 +44,14 @@ class DagsterWheel(Generic[Counts, Turn]):
 
     def materialize(self, first: date, last: date) -> Counts:
         """Materialize a range of days from landing to gold, in one run."""
-        finished = self._driver(after=last).materialize(first, last)
+        finished = self._make_driver(after=last).materialize(first, last)
         if not finished.succeeded:
             raise TrainingError(f"materializing {first} … {last} failed: {finished.error}")
         return self.counted(day_range(first, last))
 
     def turn(self) -> Turn | Skipped:
         """Evaluate the sensor; when it fires, run its request to the end."""
-        driver = self._driver(after=self.played_until)
+        driver = self._make_driver(after=self.played_until)
         ticked = driver.tick()
         if ticked.version is None:
             return Skipped(ticked.reason)
@@ -62,7 +62,7 @@ class DagsterWheel(Generic[Counts, Turn]):
         self.turns += 1
         return self.reported(ticked, time.monotonic() - begin)
 
-    def _driver(self, after: date) -> Driver:
+    def _make_driver(self, after: date) -> Driver:
         # The simulated time closes the simulated days, whatever the machine's clock says.
         self.played_until = after
         clock = Clock(fixed=datetime.combine(after + timedelta(days=1), datetime_time(1), UTC).isoformat())
@@ -71,7 +71,7 @@ class DagsterWheel(Generic[Counts, Turn]):
 
 
 @contextmanager
-def opened(application: FlywheelApplication, first_day: date) -> Iterator[tuple[dg.DagsterInstance, CaptureDoor]]:
+def open_home(application: FlywheelApplication, first_day: date) -> Iterator[tuple[dg.DagsterInstance, CaptureDoor]]:
     """Open an instance and a running capture service in the demo's home.
 
     Its clock shows the first day, 00:30 UTC.

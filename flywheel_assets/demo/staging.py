@@ -24,13 +24,13 @@ class Stopwatch:
         self._since = now
 
 
-def progress_bar(console: Console) -> Progress:
+def make_progress_bar(console: Console) -> Progress:
     """Make a bar that leaves no trace on the terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True)
 
 
-def hardware() -> dict[str, Any]:
+def describe_hardware() -> dict[str, Any]:
     """Describe the machine of the measurements; names no host."""
     self_kib, child_kib = (
         resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

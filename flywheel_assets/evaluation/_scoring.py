@@ -21,10 +21,10 @@ from flywheel_assets.evaluation.requests import Scored, Scores, Stratum
 from flywheel_assets.lake.versions.exports import ExportedRow
 from flywheel_assets.measures.texts import (
     Floats,
-    clustered_bootstrap,
+    bootstrap_clustered_mean,
     length_ratios,
+    measure_repetition,
     normalized_edit_distances,
-    repetition,
 )
 from flywheel_assets.promotion.text_limits import Evidence
 
@@ -64,7 +64,7 @@ def stratify(
     return [(stratum(row), row) for row in holdout]
 
 
-def scored_rows(
+def build_scored_rows(
     rows: Sequence[tuple[Stratum, ExportedRow]],
     texts: Sequence[str],
     ended: Sequence[bool],
@@ -84,12 +84,12 @@ def scored_rows(
         "log_p_chosen": log_p_chosen,
         "log_p_rejected": pa.array(log_p_rejected, from_pandas=True),
         "length_ratio": length_ratios(texts, references),
-        "repetition": [repetition(text) for text in texts],
+        "repetition": [measure_repetition(text) for text in texts],
     }
     return pa.table(columns, schema=SCORED_ROWS)
 
 
-def all_models(tables: Mapping[Scored, pa.Table]) -> pa.Table:
+def join_models(tables: Mapping[Scored, pa.Table]) -> pa.Table:
     """Join the rows of every model in one table, with a column `model` in front."""
     return pa.concat_tables(
         table.add_column(0, "model", pa.array([model.value] * table.num_rows, pa.string()))
@@ -97,26 +97,26 @@ def all_models(tables: Mapping[Scored, pa.Table]) -> pa.Table:
     )
 
 
-def scores_by_stratum(
+def compute_scores_by_stratum(
     tables: Mapping[Scored, pa.Table], incumbent: Scored, fall_tolerance_nats: float
 ) -> dict[Scored, dict[Stratum, Scores]]:
     """Compute means per model and stratum; strata without rows are left out."""
     return {
         model: {
-            stratum: _scores(
-                _of(table, stratum),
-                _of(tables[incumbent], stratum),
-                _of(tables[Scored.BASE], stratum),
+            stratum: _compute_scores(
+                _select_stratum(table, stratum),
+                _select_stratum(tables[incumbent], stratum),
+                _select_stratum(tables[Scored.BASE], stratum),
                 fall_tolerance_nats,
             )
             for stratum in Stratum
-            if _of(table, stratum).num_rows
+            if _select_stratum(table, stratum).num_rows
         }
         for model, table in tables.items()
     }
 
 
-def evidence(
+def compute_evidence(
     tables: Mapping[Scored, pa.Table],
     incumbent: Scored,
     fall_tolerance_nats: float,
@@ -124,75 +124,81 @@ def evidence(
     canary: Canary,
 ) -> Evidence:
     """Compute the evidence for the promotion gate."""
-    primary = {model: _of(table, Stratum.PRIMARY) for model, table in tables.items()}
+    primary = {model: _select_stratum(table, Stratum.PRIMARY) for model, table in tables.items()}
     challenger, before = primary[Scored.CHALLENGER], primary[incumbent]
-    gain = _column(before, "ned") - _column(challenger, "ned")
+    gain = _read_column(before, "ned") - _read_column(challenger, "ned")
     return Evidence(
         incumbent=incumbent.value,
-        ned_gain=clustered_bootstrap(gain, challenger["subject"].to_pylist(), draws=bootstrap_draws),
-        chosen_fallen=_mean(_fallen(challenger, before, fall_tolerance_nats)),
-        missing_end=_missing_end(tables[Scored.CHALLENGER]),
-        incumbent_missing_end=_missing_end(tables[incumbent]),
-        challenger_ned=_mean(_column(challenger, "ned")),
-        sft_ned=_mean(_column(primary[Scored.SFT], "ned")),
-        older_ned=_mean(_column(_of(tables[Scored.CHALLENGER], Stratum.OLDER), "ned")),
-        incumbent_older_ned=_mean(_column(_of(tables[incumbent], Stratum.OLDER), "ned")),
-        regression_ned=_mean(_column(_of(tables[Scored.CHALLENGER], Stratum.REGRESSION), "ned")),
-        incumbent_regression_ned=_mean(_column(_of(tables[incumbent], Stratum.REGRESSION), "ned")),
+        ned_gain=bootstrap_clustered_mean(gain, challenger["subject"].to_pylist(), draws=bootstrap_draws),
+        chosen_fallen=_compute_mean(_mark_fallen(challenger, before, fall_tolerance_nats)),
+        missing_end=_compute_missing_end(tables[Scored.CHALLENGER]),
+        incumbent_missing_end=_compute_missing_end(tables[incumbent]),
+        challenger_ned=_compute_mean(_read_column(challenger, "ned")),
+        sft_ned=_compute_mean(_read_column(primary[Scored.SFT], "ned")),
+        older_ned=_compute_mean(_read_column(_select_stratum(tables[Scored.CHALLENGER], Stratum.OLDER), "ned")),
+        incumbent_older_ned=_compute_mean(_read_column(_select_stratum(tables[incumbent], Stratum.OLDER), "ned")),
+        regression_ned=_compute_mean(
+            _read_column(_select_stratum(tables[Scored.CHALLENGER], Stratum.REGRESSION), "ned")
+        ),
+        incumbent_regression_ned=_compute_mean(
+            _read_column(_select_stratum(tables[incumbent], Stratum.REGRESSION), "ned")
+        ),
         canary_ratio=canary.ratio,
         canary_phrases=canary.phrases,
     )
 
 
-def _scores(table: pa.Table, incumbent: pa.Table, base: pa.Table, fall_tolerance_nats: float) -> Scores:
+def _compute_scores(table: pa.Table, incumbent: pa.Table, base: pa.Table, fall_tolerance_nats: float) -> Scores:
     return Scores(
         rows=table.num_rows,
         subjects=pc.count_distinct(table["subject"]).as_py(),
-        ned=_some_mean(_column(table, "ned")),
-        zero_edit=_some_mean(_column(table, "exact")),
-        missing_end=1 - _some_mean(_column(table, "ended")),
-        log_p_chosen=_some_mean(_column(table, "log_p_chosen")),
-        delta_log_p_chosen=_some_mean(_column(table, "log_p_chosen") - _column(incumbent, "log_p_chosen")),
-        chosen_fallen=_some_mean(_fallen(table, incumbent, fall_tolerance_nats)),
-        length_ratio=_some_mean(_column(table, "length_ratio")),
-        repetition=_some_mean(_column(table, "repetition")),
-        reward_accuracy=_mean(_prefers(table, base)),
+        ned=_compute_some_mean(_read_column(table, "ned")),
+        zero_edit=_compute_some_mean(_read_column(table, "exact")),
+        missing_end=1 - _compute_some_mean(_read_column(table, "ended")),
+        log_p_chosen=_compute_some_mean(_read_column(table, "log_p_chosen")),
+        delta_log_p_chosen=_compute_some_mean(
+            _read_column(table, "log_p_chosen") - _read_column(incumbent, "log_p_chosen")
+        ),
+        chosen_fallen=_compute_some_mean(_mark_fallen(table, incumbent, fall_tolerance_nats)),
+        length_ratio=_compute_some_mean(_read_column(table, "length_ratio")),
+        repetition=_compute_some_mean(_read_column(table, "repetition")),
+        reward_accuracy=_compute_mean(_mark_preferred(table, base)),
     )
 
 
-def _prefers(table: pa.Table, base: pa.Table) -> Floats:
+def _mark_preferred(table: pa.Table, base: pa.Table) -> Floats:
     """Mark pairs by 1 where the implicit reward against the base prefers the chosen text.
 
     Strictly, as TRL counts.
     """
-    reward = {name: _column(table, name) - _column(base, name) for name in ("log_p_chosen", "log_p_rejected")}
+    reward = {name: _read_column(table, name) - _read_column(base, name) for name in ("log_p_chosen", "log_p_rejected")}
     is_pair = ~np.isnan(reward["log_p_rejected"])
     return (reward["log_p_chosen"] > reward["log_p_rejected"])[is_pair].astype(np.float64)
 
 
-def _fallen(table: pa.Table, incumbent: pa.Table, tolerance_nats: float) -> Floats:
-    change = _column(table, "log_p_chosen") - _column(incumbent, "log_p_chosen")
+def _mark_fallen(table: pa.Table, incumbent: pa.Table, tolerance_nats: float) -> Floats:
+    change = _read_column(table, "log_p_chosen") - _read_column(incumbent, "log_p_chosen")
     # Not "change < −tolerance": a likelihood that is not a number has fallen.
     return (~(change >= -tolerance_nats)).astype(np.float64)
 
 
-def _missing_end(table: pa.Table) -> float | None:
+def _compute_missing_end(table: pa.Table) -> float | None:
     decisive = pc.is_in(table["stratum"], pa.array([Stratum.PRIMARY.value, Stratum.REGRESSION.value]))
-    ended = _mean(_column(table.filter(decisive), "ended"))
+    ended = _compute_mean(_read_column(table.filter(decisive), "ended"))
     return None if ended is None else 1 - ended
 
 
-def _of(table: pa.Table, stratum: Stratum) -> pa.Table:
+def _select_stratum(table: pa.Table, stratum: Stratum) -> pa.Table:
     return table.filter(pc.equal(table["stratum"], stratum.value))
 
 
-def _column(table: pa.Table, name: str) -> Floats:
+def _read_column(table: pa.Table, name: str) -> Floats:
     return np.asarray(table[name].cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
-def _mean(values: Floats) -> float | None:
+def _compute_mean(values: Floats) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _some_mean(values: Floats) -> float:
+def _compute_some_mean(values: Floats) -> float:
     return float(values.mean())

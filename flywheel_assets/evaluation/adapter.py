@@ -22,8 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, SettingsError, VersionConflictError
-from flywheel_assets.evaluation._scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
-from flywheel_assets.evaluation.canary import Phrases, look, phrases_of
+from flywheel_assets.evaluation._scoring import (
+    build_scored_rows,
+    compute_evidence,
+    compute_scores_by_stratum,
+    join_models,
+    stratify,
+)
+from flywheel_assets.evaluation.canary import Phrases, find_canary, hash_phrases
 from flywheel_assets.evaluation.requests import (
     REPORT_FILE,
     ROWS_FILE,
@@ -37,17 +43,17 @@ from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_m
 from flywheel_assets.measures.texts import Floats
 from flywheel_assets.models.generation import (
     SwitchableModel,
-    completion_ids,
+    choose_placement,
+    compute_token_log_probabilities,
+    encode_completion,
+    encode_prompt,
     generate,
     load_adapters,
     parse_prompt,
-    placement,
-    prompt_ids,
-    token_log_probabilities,
     use_cpu_threads,
 )
 from flywheel_assets.models.own_process import run_process, whole_folder
-from flywheel_assets.models.weights import adapter_sha256, base_weights_sha256
+from flywheel_assets.models.weights import hash_adapter, hash_base_weights
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
 
@@ -70,13 +76,13 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     adapters = {Scored.SFT: request.sft_adapter, Scored.CHALLENGER: request.challenger_adapter}
     if request.champion_adapter is not None:
         adapters[Scored.CHAMPION] = request.champion_adapter
-    digests = {model: adapter_sha256(Path(folder)) for model, folder in adapters.items()}
-    base_sha256 = base_weights_sha256(request.base_model)
-    identity = _identity(request, base_sha256, digests)
-    rows = _rows(request)
+    digests = {model: hash_adapter(Path(folder)) for model, folder in adapters.items()}
+    base_sha256 = hash_base_weights(request.base_model)
+    identity = _compute_identity(request, base_sha256, digests)
+    rows = _read_rows(request)
     output = Path(request.output_dir)
     if output.exists():
-        finished = _verified(output, identity)
+        finished = _verify(output, identity)
         # Both: a champion of another version with equal weights would never pass the registry's compare-and-swap.
         asked = (request.champion_version, digests.get(Scored.CHAMPION))
         if (finished.champion_version, finished.champion_sha256) == asked:
@@ -84,24 +90,24 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     # Equal weights are loaded and scored once: the challenger often is the SFT adapter.
     distinct = {digests[model]: folder for model, folder in adapters.items()}
     model = load_adapters(request.base_model, distinct, device=request.device)
-    kept = _that_fit(model, rows, request)
+    kept = _select_fitting(model, rows, request)
     if not kept:
         raise EmptyVersionError(f"none of {len(rows)} held-out rows can be scored; nothing can be decided")
-    by_digest = {digest: _scored(model, digest, kept, request) for digest in (None, *distinct)}
+    by_digest = {digest: _score_model(model, digest, kept, request) for digest in (None, *distinct)}
     tables = {
         scored: by_digest[digests.get(scored)][0] for scored in Scored if scored is Scored.BASE or scored in adapters
     }
     incumbent = Scored.CHAMPION if Scored.CHAMPION in adapters else Scored.BASE
-    canary = look(
+    canary = find_canary(
         by_digest[digests[Scored.CHALLENGER]][1],
         by_digest[digests.get(incumbent)][1],
         len(kept),
-        _taught(request),
+        _list_taught_texts(request),
         request.canary_least_rows,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(output, replaces=True) as building:
-        pq.write_table(all_models(tables), building / ROWS_FILE)
+        pq.write_table(join_models(tables), building / ROWS_FILE)
         report = EvaluationReport(
             request_sha256=identity,
             manifest_sha256=request.manifest_sha256,
@@ -112,23 +118,23 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
             sft_sha256=digests[Scored.SFT],
             rows_sha256=file_sha256(building / ROWS_FILE),
             rows_left_out=len(rows) - len(kept),
-            scores=scores_by_stratum(tables, incumbent, request.fall_tolerance_nats),
-            evidence=evidence(tables, incumbent, request.fall_tolerance_nats, request.bootstrap_draws, canary),
+            scores=compute_scores_by_stratum(tables, incumbent, request.fall_tolerance_nats),
+            evidence=compute_evidence(tables, incumbent, request.fall_tolerance_nats, request.bootstrap_draws, canary),
             seconds=time.monotonic() - started,
-            device=placement(request.device)[0],
+            device=choose_placement(request.device)[0],
         )
         (building / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     return report
 
 
-def _identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored, str]) -> str:
+def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dict[Scored, str]) -> str:
     # Neither paths (a home may move), nor the batch size, nor the champion (see the module's docstring).
     asked = [request.manifest_sha256, base_sha256, digests[Scored.SFT], digests[Scored.CHALLENGER]]
     settings = [request.max_new_tokens, request.fall_tolerance_nats, request.bootstrap_draws, request.canary_least_rows]
     return hashlib.sha256(msgspec.json.encode([asked, settings])).hexdigest()
 
 
-def _verified(output: Path, identity: str) -> EvaluationReport:
+def _verify(output: Path, identity: str) -> EvaluationReport:
     path = output / REPORT_FILE
     if not path.exists():
         raise VersionConflictError(f"{output} exists, but holds no {REPORT_FILE}: it is no evaluation's. Remove it.")
@@ -144,7 +150,7 @@ def _verified(output: Path, identity: str) -> EvaluationReport:
     return report
 
 
-def _rows(request: EvaluationRequest) -> list[_Row]:
+def _read_rows(request: EvaluationRequest) -> list[_Row]:
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
     versions = [(export, manifest)]
@@ -165,7 +171,7 @@ def _rows(request: EvaluationRequest) -> list[_Row]:
     return [*holdout, *regression]
 
 
-def _taught(request: EvaluationRequest) -> Iterator[tuple[str, str]]:
+def _list_taught_texts(request: EvaluationRequest) -> Iterator[tuple[str, str]]:
     """List (subject, text) of everything that the challenger was trained towards."""
     export = Path(request.export_dir)
     manifest = read_manifest(export)
@@ -173,39 +179,39 @@ def _taught(request: EvaluationRequest) -> Iterator[tuple[str, str]]:
         yield from ((row.subject, row.chosen) for row in read_rows(export, manifest, which))
 
 
-def _that_fit(model: SwitchableModel, rows: Sequence[_Row], request: EvaluationRequest) -> list[_Row]:
+def _select_fitting(model: SwitchableModel, rows: Sequence[_Row], request: EvaluationRequest) -> list[_Row]:
     window = getattr(model.model.config, "max_position_embeddings", None) or sys.maxsize
     kept = []
     for stratum, row in rows:
-        reference = len(completion_ids(model.tokenizer, row.chosen))
-        prompt = len(prompt_ids(model.tokenizer, parse_prompt(row.prompt, row.prompt_format)))
+        reference = len(encode_completion(model.tokenizer, row.chosen))
+        prompt = len(encode_prompt(model.tokenizer, parse_prompt(row.prompt, row.prompt_format)))
         if reference <= request.max_new_tokens and prompt + reference <= window:
             kept.append((stratum, row))
     return kept
 
 
-def _scored(
+def _score_model(
     model: SwitchableModel, adapter: str | None, rows: Sequence[_Row], request: EvaluationRequest
 ) -> tuple[pa.Table, Phrases]:
     """Score one model; also return the hashed phrases that it wrote."""
     tokenizer = model.tokenizer
     prompts = [parse_prompt(row.prompt, row.prompt_format) for _, row in rows]
-    longest = max(len(completion_ids(tokenizer, row.chosen)) for _, row in rows)
-    encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    longest = max(len(encode_completion(tokenizer, row.chosen)) for _, row in rows)
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     pairs = [place for place, (_, row) in enumerate(rows) if row.rejected is not None]
-    chosen = [(encoded[place], completion_ids(tokenizer, row.chosen)) for place, (_, row) in enumerate(rows)]
-    rejected = [(encoded[place], completion_ids(tokenizer, rows[place][1].rejected or "")) for place in pairs]
-    with model.using(adapter) as using:
+    chosen = [(encoded[place], encode_completion(tokenizer, row.chosen)) for place, (_, row) in enumerate(rows)]
+    rejected = [(encoded[place], encode_completion(tokenizer, rows[place][1].rejected or "")) for place in pairs]
+    with model.activate(adapter) as using:
         written = generate(using, tokenizer, prompts, longest + _MARGIN_TOKENS, request.batch_size)
         # Scores need the logits of every position at once, generation only those of the last.
-        likelihood = token_log_probabilities(using, [*chosen, *rejected], max(1, request.batch_size // 4))
+        likelihood = compute_token_log_probabilities(using, [*chosen, *rejected], max(1, request.batch_size // 4))
     log_p_rejected: Floats = np.full(len(rows), np.nan)
     log_p_rejected[pairs] = likelihood[len(chosen) :]
     texts = [generation.text for generation in written]
-    table = scored_rows(
+    table = build_scored_rows(
         rows, texts, [generation.ended for generation in written], likelihood[: len(chosen)], log_p_rejected
     )
-    return table, phrases_of((row.prompt for _, row in rows), texts)
+    return table, hash_phrases((row.prompt for _, row in rows), texts)
 
 
 def main(arguments: Sequence[str]) -> int:

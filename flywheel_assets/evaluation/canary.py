@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flywheel_assets.curation.texts.normalization import normalized
-from flywheel_assets.curation.texts.novelty import ngram_hashes
+from flywheel_assets.curation.texts.normalization import normalize
+from flywheel_assets.curation.texts.novelty import hash_ngrams
 
 USERS_NEEDED = 2
 ROWS_AT_ONCE = 8192
@@ -35,13 +35,13 @@ class Canary:
     """Share of the challenger's generations with at least one of them."""
 
 
-def phrases_of(prompts: Iterable[str], generations: Iterable[str]) -> Phrases:
+def hash_phrases(prompts: Iterable[str], generations: Iterable[str]) -> Phrases:
     """Hash the pairs of words in generations that their prompts do not have."""
-    said, asked = (ngram_hashes(normalized(pa.array(list(texts), pa.string()))) for texts in (generations, prompts))
+    said, asked = (hash_ngrams(normalize(pa.array(list(texts), pa.string()))) for texts in (generations, prompts))
     return said[~np.isin(said, asked)]
 
 
-def look(
+def find_canary(
     challenger: Phrases, incumbent: Phrases, rows: int, taught: Iterable[tuple[str, str]], least_rows: int
 ) -> Canary:
     """Find suspect phrases.
@@ -53,31 +53,31 @@ def look(
         taught: (subject, text) of everything that the challenger was trained towards.
         least_rows: a phrase in fewer of the challenger's generations is chance.
     """
-    hashes = _hash(challenger)
+    hashes = _drop_rows(challenger)
     distinct, counts = np.unique(hashes, return_counts=True)
-    frequent = distinct[(counts >= least_rows) & ~np.isin(distinct, _hash(incumbent))]
-    suspects = np.array(list(_of_one_user(frequent, taught)), np.uint64)
+    frequent = distinct[(counts >= least_rows) & ~np.isin(distinct, _drop_rows(incumbent))]
+    suspects = np.array(list(_find_of_one_user(frequent, taught)), np.uint64)
     if not len(suspects):
         return Canary(0, 0.0)
     struck = np.unique(challenger[np.isin(hashes, suspects)] >> np.uint64(32))
     return Canary(len(suspects), len(struck) / rows)
 
 
-def _of_one_user(phrases: npt.NDArray[np.uint64], taught: Iterable[tuple[str, str]]) -> Iterator[int]:
+def _find_of_one_user(phrases: npt.NDArray[np.uint64], taught: Iterable[tuple[str, str]]) -> Iterator[int]:
     """Find the hashes that stand in the texts of exactly one subject."""
     if not len(phrases):
         return
     subjects: dict[int, set[str]] = {}
     remaining = iter(taught)
     while rows := list(islice(remaining, ROWS_AT_ONCE)):
-        said = ngram_hashes(normalized(pa.array([text for _, text in rows], pa.string())))
-        said = said[np.isin(_hash(said), phrases)]
-        for row, phrase in zip((said >> np.uint64(32)).tolist(), _hash(said).tolist(), strict=True):
+        said = hash_ngrams(normalize(pa.array([text for _, text in rows], pa.string())))
+        said = said[np.isin(_drop_rows(said), phrases)]
+        for row, phrase in zip((said >> np.uint64(32)).tolist(), _drop_rows(said).tolist(), strict=True):
             known = subjects.setdefault(phrase, set())
             if len(known) < USERS_NEEDED:
                 known.add(rows[row][0])
     yield from (phrase for phrase, known in subjects.items() if len(known) < USERS_NEEDED)
 
 
-def _hash(phrases: Phrases) -> Phrases:
+def _drop_rows(phrases: Phrases) -> Phrases:
     return phrases & np.uint64(0xFFFFFFFF)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_assets.curation.labels.score_contract import features_of
+from flywheel_assets.curation.labels.score_contract import unpack_features
 from flywheel_assets.evaluation.classifier_requests import (
     CHALLENGER,
     INCUMBENT,
@@ -31,16 +31,16 @@ from flywheel_assets.evaluation.classifier_requests import (
 from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.measures.classifiers import (
-    alerts,
+    compute_precision_recall_points,
+    compute_reliability_bins,
+    count_alerts,
     precision_at_k,
-    precision_recall_points,
-    reliability_bins,
     score_groups,
     score_rows,
 )
 from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, load_classifier
 from flywheel_assets.models.own_process import run_process, whole_folder
-from flywheel_assets.promotion.classifier_limits import measured
+from flywheel_assets.promotion.classifier_limits import measure_evidence
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,24 +56,24 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     challenger_sha256 = file_sha256(challenger_dir / MODEL_FOLDER / MODEL_FILE)
     if output.exists():
         report = read_report(output)
-        if (report.request_digest, report.challenger_sha256) == (request.digest(), challenger_sha256):
+        if (report.request_digest, report.challenger_sha256) == (request.compute_digest(), challenger_sha256):
             return report
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
     started = time.perf_counter()
     rows = pq.read_table(export / manifest.files[ExportSet.EVALUATION].name)
-    challenger = _scored(challenger_dir, rows)
+    challenger = _score(challenger_dir, rows)
     champion_dir = Path(request.champion_dir) if request.champion_dir else None
-    incumbent = _scored(champion_dir, rows) if champion_dir else rows["score_at_decision"].to_numpy()
+    incumbent = _score(champion_dir, rows) if champion_dir else rows["score_at_decision"].to_numpy()
     weights = rows["sample_weight"].to_numpy()
     labels = rows["is_positive"].to_numpy(zero_copy_only=False)
-    weeks = _week_names(rows, manifest)
+    weeks = _name_weeks(rows, manifest)
     entities = rows["subject"].to_pylist()
     has_segments = rows["segment"].null_count < rows.num_rows
     segments = ["none" if segment is None else segment for segment in rows["segment"].to_pylist()]
     name = "champion" if champion_dir else "deployed model"
     report = ClassifierEvaluationReport(
-        request_digest=request.digest(),
+        request_digest=request.compute_digest(),
         manifest_sha256=request.manifest_sha256,
         challenger_sha256=challenger_sha256,
         champion_version=request.champion_version,
@@ -81,10 +81,10 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         incumbent=name,
         rows=rows.num_rows,
         scores={
-            model: _model_scores(request, rows, labels, scores, weeks, segments if has_segments else None)
+            model: _compute_model_scores(request, rows, labels, scores, weeks, segments if has_segments else None)
             for model, scores in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
         },
-        evidence=measured(
+        evidence=measure_evidence(
             labels,
             incumbent,
             challenger,
@@ -108,11 +108,11 @@ def read_report(output: Path) -> ClassifierEvaluationReport:
     return msgspec.json.decode((output / REPORT_FILE).read_bytes(), type=ClassifierEvaluationReport)
 
 
-def _scored(trained: Path, rows: pa.Table) -> Floats:
-    return load_classifier(trained / MODEL_FOLDER).predict(features_of(rows))
+def _score(trained: Path, rows: pa.Table) -> Floats:
+    return load_classifier(trained / MODEL_FOLDER).predict(unpack_features(rows))
 
 
-def _model_scores(
+def _compute_model_scores(
     request: ClassifierEvaluationRequest,
     rows: pa.Table,
     labels: npt.NDArray[np.bool_],
@@ -127,13 +127,13 @@ def _model_scores(
         by_week=score_groups(weeks, labels, scores, weights),
         by_segment=score_groups(segments, labels, scores, weights) if segments is not None else {},
         precision_at_k=precision_at_k(days, rows["subject"].to_pylist(), labels, scores, request.cards_per_day),
-        alerts=None if request.threshold is None else alerts(scores, request.threshold, weights),
-        curve=precision_recall_points(labels, scores),
-        reliability=reliability_bins(labels, scores),
+        alerts=None if request.threshold is None else count_alerts(scores, request.threshold, weights),
+        curve=compute_precision_recall_points(labels, scores),
+        reliability=compute_reliability_bins(labels, scores),
     )
 
 
-def _week_names(rows: pa.Table, manifest: Manifest) -> list[str]:
+def _name_weeks(rows: pa.Table, manifest: Manifest) -> list[str]:
     """Name each row's week by its first day."""
     first = date.fromisoformat(str(manifest.details["evaluate_from"]))
     return [(first + timedelta(days=7 * week)).isoformat() for week in rows["week"].to_pylist()]

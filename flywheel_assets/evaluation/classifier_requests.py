@@ -4,7 +4,7 @@ import msgspec
 
 from flywheel_assets.measures.classifiers import CurvePoint, PrecisionAtK, ReliabilityBin, Scores
 from flywheel_assets.promotion.classifier_limits import ClassifierEvidence
-from flywheel_assets.records import stable_id
+from flywheel_assets.records import make_stable_id
 
 REPORT_FILE = "evaluation.json"
 CHALLENGER, INCUMBENT = "challenger", "incumbent"
@@ -30,9 +30,9 @@ class ClassifierEvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     work_dir: str
     """Only error.json is written there."""
 
-    def digest(self) -> str:
+    def compute_digest(self) -> str:
         """Hash everything that decides the result except the models' files."""
-        return stable_id(
+        return make_stable_id(
             "evaluation",
             self.manifest_sha256,
             self.champion_version,
@@ -72,7 +72,7 @@ class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     evidence: ClassifierEvidence
     seconds: float
 
-    def metrics(self) -> dict[str, float]:
+    def list_metrics(self) -> dict[str, float]:
         """Return every number as `<model>/<score>`, for a tracking server."""
         flat: dict[str, float | None] = {}
         for model, each in self.scores.items():

@@ -111,11 +111,11 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     device: str
 
-    def primary_ned(self) -> dict[str, float]:
+    def list_primary_ned(self) -> dict[str, float]:
         """Mean NED on primary rows by model."""
         return {model.value: by[Stratum.PRIMARY].ned for model, by in self.scores.items() if Stratum.PRIMARY in by}
 
-    def metrics(self) -> dict[str, float]:
+    def list_metrics(self) -> dict[str, float]:
         """Return every score as `<stratum>/<model>/<score>`, and the interval of the gain, for a tracking server."""
         flat = {
             f"{stratum}/{model}/{name}": float(value)

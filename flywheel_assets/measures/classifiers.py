@@ -77,7 +77,7 @@ def score_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayL
     """
     from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
-    y, p, w = _arrays(labels, scores, weights)
+    y, p, w = _check_arrays(labels, scores, weights)
     positives = int(y.sum())
     if not len(y):
         return Scores(0, 0, None, None, None, None)
@@ -95,15 +95,15 @@ def score_groups(
     groups: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None
 ) -> dict[str, Scores]:
     """Apply `score_rows` to each group (segment, week), by its name."""
-    y, p, w = _arrays(labels, scores, weights)
-    names, member = _encoded(groups)
+    y, p, w = _check_arrays(labels, scores, weights)
+    names, member = _encode_values(groups)
     return {
         name: score_rows(y[member == number], p[member == number], w[member == number])
         for number, name in enumerate(names)
     }
 
 
-def alerts(scores: npt.ArrayLike, threshold: float, weights: npt.ArrayLike | None = None) -> int:
+def count_alerts(scores: npt.ArrayLike, threshold: float, weights: npt.ArrayLike | None = None) -> int:
     """Count the rows with scores from the threshold on, or sum their weights."""
     is_alert = np.asarray(scores, dtype=np.float64) >= threshold
     return round(float(is_alert.sum() if weights is None else np.asarray(weights, dtype=np.float64)[is_alert].sum()))
@@ -132,9 +132,9 @@ def precision_at_k(
         k: entities that can be looked at per day.
         remove_detected: an entity that was a hit is known from then on: its later rows are left out.
     """
-    y, p, _ = _arrays(labels, scores, None)
-    day_names, day_of = _encoded(days)
-    _, entity_of = _encoded(entities)
+    y, p, _ = _check_arrays(labels, scores, None)
+    day_names, day_of = _encode_values(days)
+    _, entity_of = _encode_values(entities)
     is_known = np.zeros(entity_of.max(initial=-1) + 1, dtype=bool)
     by_day = {}
     for number, day in enumerate(day_names):
@@ -152,13 +152,13 @@ def precision_at_k(
     return PrecisionAtK(float(np.mean(list(by_day.values()))) if by_day else None, by_day, k)
 
 
-def reliability_bins(labels: npt.ArrayLike, scores: npt.ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
+def compute_reliability_bins(labels: npt.ArrayLike, scores: npt.ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
     """Compare predicted with observed shares, from low scores to high; no empty bins.
 
     Each bin holds about the same sum of scores, that is of *expected positives*: with rare positives, bins of equal
     width or of equally many rows would leave all but one of them to the rows about which there is no doubt.
     """
-    y, p, _ = _arrays(labels, scores, None)
+    y, p, _ = _check_arrays(labels, scores, None)
     order = np.argsort(p, kind="stable")
     y, p = y[order], p[order]
     total = p.sum()
@@ -174,11 +174,13 @@ def reliability_bins(labels: npt.ArrayLike, scores: npt.ArrayLike, bins: int = 1
     return found
 
 
-def precision_recall_points(labels: npt.ArrayLike, scores: npt.ArrayLike, max_points: int = 200) -> list[CurvePoint]:
+def compute_precision_recall_points(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, max_points: int = 200
+) -> list[CurvePoint]:
     """Compute the precision–recall curve by rising threshold, thinned evenly in recall; empty without a positive."""
     from sklearn.metrics import precision_recall_curve
 
-    y, p, _ = _arrays(labels, scores, None)
+    y, p, _ = _check_arrays(labels, scores, None)
     if not y.any():
         return []
     precision, recall, thresholds = precision_recall_curve(y, p, drop_intermediate=True)
@@ -188,7 +190,7 @@ def precision_recall_points(labels: npt.ArrayLike, scores: npt.ArrayLike, max_po
     return [CurvePoint(float(thresholds[i]), float(precision[i]), float(recall[i])) for i in chosen]
 
 
-def average_precision_gain(
+def bootstrap_average_precision_gain(
     labels: npt.ArrayLike,
     incumbent: npt.ArrayLike,
     challenger: npt.ArrayLike,
@@ -219,9 +221,9 @@ def average_precision_gain(
     Returns:
         An interval in units of AP; with None inside where there is no positive.
     """
-    y, old, w = _arrays(labels, incumbent, weights)
-    _, new, _ = _arrays(labels, challenger, None)
-    names, member = _encoded(entities)
+    y, old, w = _check_arrays(labels, incumbent, weights)
+    _, new, _ = _check_arrays(labels, challenger, None)
+    names, member = _encode_values(entities)
     if not y.any():
         return Interval(None, None, None, len(y), len(names))
     before, after = _ResampledPrecision(y, old, w, member), _ResampledPrecision(y, new, w, member)
@@ -282,7 +284,7 @@ class _ResampledPrecision:
         return areas
 
 
-def _arrays(
+def _check_arrays(
     labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None
 ) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
     y = np.asarray(labels, dtype=np.float64)
@@ -298,6 +300,6 @@ def _arrays(
     return y == 1, p, w
 
 
-def _encoded(values: Sequence[str]) -> tuple[list[str], Integers]:
+def _encode_values(values: Sequence[str]) -> tuple[list[str], Integers]:
     names, member = np.unique(np.asarray(values, dtype=object).astype(str), return_inverse=True)
     return names.tolist(), member.astype(np.int64)

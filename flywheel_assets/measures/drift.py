@@ -98,7 +98,7 @@ class DriftLimits:
                 raise SettingsError(f"DriftLimits.{name} is {getattr(self, name)!r}; it must be above 0")
 
 
-def drift_reference(fields: pa.Table, weights: npt.ArrayLike | None = None) -> DriftReference:
+def build_drift_reference(fields: pa.Table, weights: npt.ArrayLike | None = None) -> DriftReference:
     """Remember how the training rows are distributed.
 
     Args:
@@ -108,10 +108,12 @@ def drift_reference(fields: pa.Table, weights: npt.ArrayLike | None = None) -> D
     w = np.ones(fields.num_rows) if weights is None else np.asarray(weights, dtype=np.float64)
     if len(w) != fields.num_rows:
         raise ValueError(f"{fields.num_rows} rows and {len(w)} weights; need as many")
-    return DriftReference({name: _field_reference(fields[name], w) for name in fields.column_names})
+    return DriftReference({name: _build_field_reference(fields[name], w) for name in fields.column_names})
 
 
-def compare(reference: DriftReference, fields: pa.Table, limits: DriftLimits | None = None) -> dict[str, FieldDrift]:
+def measure_drift(
+    reference: DriftReference, fields: pa.Table, limits: DriftLimits | None = None
+) -> dict[str, FieldDrift]:
     """Measure how far each field of the reference has moved; every row of `fields` counts once.
 
     Args:
@@ -122,12 +124,14 @@ def compare(reference: DriftReference, fields: pa.Table, limits: DriftLimits | N
     """
     enough = (limits or DriftLimits()).min_rows
     return {
-        name: _field_drift(before, fields[name] if name in fields.column_names else pa.nulls(fields.num_rows), enough)
+        name: _measure_field_drift(
+            before, fields[name] if name in fields.column_names else pa.nulls(fields.num_rows), enough
+        )
         for name, before in reference.fields.items()
     }
 
 
-def breaches(drifts: Mapping[str, FieldDrift], limits: DriftLimits) -> dict[str, str]:
+def find_breaches(drifts: Mapping[str, FieldDrift], limits: DriftLimits) -> dict[str, str]:
     """List the fields that moved too far, each with its measured value and limit."""
     found = {}
     for name, drift in drifts.items():
@@ -150,10 +154,10 @@ def breaches(drifts: Mapping[str, FieldDrift], limits: DriftLimits) -> dict[str,
     return found
 
 
-def _field_reference(column: pa.ChunkedArray, weights: Floats) -> FieldReference:
+def _build_field_reference(column: pa.ChunkedArray, weights: Floats) -> FieldReference:
     total = weights.sum()
     if is_text(column.type):
-        codes = _flat(column).cast(pa.string()).dictionary_encode()
+        codes = _flatten(column).cast(pa.string()).dictionary_encode()
         is_known = codes.is_valid().to_numpy(zero_copy_only=False)
         names = np.asarray(codes.dictionary.to_pylist(), dtype=object)
         w = weights[is_known]
@@ -163,32 +167,32 @@ def _field_reference(column: pa.ChunkedArray, weights: Floats) -> FieldReference
         )
         counts = np.append(by_name[frequent], w.sum() - by_name[frequent].sum())
         return FieldReference(
-            rows=_effective_rows(w),
-            missing_share=_share(total - w.sum(), total),
+            rows=_count_effective_rows(w),
+            missing_share=_divide(total - w.sum(), total),
             shares=tuple((counts / max(w.sum(), 1e-300)).clip(min=0).tolist()),
             categories=tuple(names[frequent].tolist()),
         )
-    values, is_known = _numbers(column)
+    values, is_known = _read_numbers(column)
     values, w = values[is_known], weights[is_known]
     order = np.argsort(values, kind="stable")
     values, w = values[order], w[order]
     if not len(values):
-        return FieldReference(rows=0.0, missing_share=_share(total, total), shares=(1.0,))
-    edges = _edges(values[values != 0], w[values != 0])
+        return FieldReference(rows=0.0, missing_share=_divide(total, total), shares=(1.0,))
+    edges = _compute_edges(values[values != 0], w[values != 0])
     counts = np.bincount(np.searchsorted(edges, values, side="right"), weights=w, minlength=len(edges) + 1)
     mean = float(np.average(values, weights=w))
     deviation = float(np.sqrt(np.average((values - mean) ** 2, weights=w)))
     return FieldReference(
-        rows=_effective_rows(w),
-        missing_share=_share(total - w.sum(), total),
+        rows=_count_effective_rows(w),
+        missing_share=_divide(total - w.sum(), total),
         shares=tuple((counts / w.sum()).tolist()),
         edges=tuple(edges.tolist()),
-        quantiles=tuple(_quantiles(values, w, _points(QUANTILES)).tolist()),
+        quantiles=tuple(_compute_quantiles(values, w, _spread_points(QUANTILES)).tolist()),
         spread=deviation if deviation > 1e-12 * abs(mean) else abs(mean) or 1.0,
     )
 
 
-def _field_drift(before: FieldReference, column: pa.ChunkedArray | pa.Array, enough: int) -> FieldDrift:
+def _measure_field_drift(before: FieldReference, column: pa.ChunkedArray | pa.Array, enough: int) -> FieldDrift:
     rows = len(column)
     if pa.types.is_null(column.type):
         column = column.cast(pa.float64() if before.categories is None else pa.string())
@@ -199,12 +203,12 @@ def _field_drift(before: FieldReference, column: pa.ChunkedArray | pa.Array, eno
         )
     wasserstein = None
     if before.categories is not None:
-        texts = _flat(column).cast(pa.string())
+        texts = _flatten(column).cast(pa.string())
         is_known = texts.is_valid().to_numpy(zero_copy_only=False)
         bins = pc.index_in(texts.drop_null(), pa.array(before.categories, pa.string()))
         bins = bins.fill_null(len(before.categories)).to_numpy(zero_copy_only=False)
     else:
-        values, is_known = _numbers(column)
+        values, is_known = _read_numbers(column)
         values = values[is_known]
         bins = np.searchsorted(np.asarray(before.edges), values, side="right")
     known = int(is_known.sum())
@@ -212,7 +216,7 @@ def _field_drift(before: FieldReference, column: pa.ChunkedArray | pa.Array, eno
     if known < enough or before.rows < enough:
         return FieldDrift(known, missing, before.missing_share, None, None, None)
     if before.categories is None:
-        now = _quantiles(np.sort(values), np.ones(known), _points(len(before.quantiles)))
+        now = _compute_quantiles(np.sort(values), np.ones(known), _spread_points(len(before.quantiles)))
         wasserstein = float(np.abs(now - np.asarray(before.quantiles)).mean() / before.spread)
     shares = np.bincount(bins, minlength=len(before.shares)) / known
     expected = np.asarray(before.shares)
@@ -243,42 +247,42 @@ def jensen_shannon(expected: Floats, observed: Floats) -> float:
     return float(np.sqrt(max(0.0, divergence)))
 
 
-def _edges(values: Floats, weights: Floats) -> Floats:
+def _compute_edges(values: Floats, weights: Floats) -> Floats:
     """Compute borders of bins of equal weight for sorted values without 0.
 
     0, and each value that fills a bin, gets a bin of its own.
     """
-    borders = _quantiles(values, weights, np.arange(1, BINS) / BINS) if len(values) else np.empty(0)
+    borders = _compute_quantiles(values, weights, np.arange(1, BINS) / BINS) if len(values) else np.empty(0)
     distinct, times = np.unique(borders, return_counts=True)
     alone = np.append(distinct[times > 1], 0.0)
     edges: Floats = np.unique(np.concatenate((distinct, alone, np.nextafter(alone, np.inf))))
     return edges
 
 
-def _quantiles(values: Floats, weights: Floats, at: Floats) -> Floats:
+def _compute_quantiles(values: Floats, weights: Floats, at: Floats) -> Floats:
     """Find, in sorted weighted values, the smallest value up to which `at` of the weight lies."""
     cumulated = np.cumsum(weights)
     found: Floats = values[np.searchsorted(cumulated, at * cumulated[-1]).clip(max=len(values) - 1)]
     return found
 
 
-def _points(count: int) -> Floats:
+def _spread_points(count: int) -> Floats:
     return (np.arange(count) + 0.5) / count
 
 
-def _effective_rows(weights: Floats) -> float:
+def _count_effective_rows(weights: Floats) -> float:
     return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0
 
 
-def _share(part: float, whole: float) -> float:
+def _divide(part: float, whole: float) -> float:
     return float(max(0.0, part) / whole) if whole else 0.0
 
 
-def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+def _flatten(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _numbers(column: pa.ChunkedArray | pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _read_numbers(column: pa.ChunkedArray | pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Return values as doubles and a mask of the known ones; null, NaN and infinity are missing."""
-    numbers: Floats = _flat(column).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    numbers: Floats = _flatten(column).cast(pa.float64()).to_numpy(zero_copy_only=False)
     return numbers, np.isfinite(numbers)

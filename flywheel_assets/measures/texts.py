@@ -41,14 +41,14 @@ def length_ratios(texts: Sequence[str], references: Sequence[str]) -> Floats:
     return np.array([len(a) / max(1, len(b)) for a, b in zip(texts, references, strict=True)], dtype=np.float64)
 
 
-def repetition(text: str) -> float:
+def measure_repetition(text: str) -> float:
     """Compute the share of adjacent word pairs that occurred before: 0 for prose, near 1 for a stuck model."""
     words = text.split()
     pairs = list(itertools.pairwise(words))
     return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
 
 
-def clustered_bootstrap(
+def bootstrap_clustered_mean(
     differences: npt.ArrayLike, clusters: Sequence[str], *, draws: int = 4000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
     """Compute the percentile interval of the mean of paired differences, resampling whole clusters (subjects).

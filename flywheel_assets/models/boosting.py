@@ -78,7 +78,7 @@ class ClassifierRecipe:
                     f"ClassifierRecipe.{name} is {getattr(self, name)!r}; it must be a number from 0 on"
                 )
 
-    def parameters(self) -> dict[str, Any]:
+    def to_parameters(self) -> dict[str, Any]:
         """Return the parameters under LightGBM's names."""
         return {
             "objective": "binary",
@@ -98,7 +98,7 @@ class ClassifierRecipe:
 
 
 class FeatureEncoding(msgspec.Struct, frozen=True):
-    """Maps a table of features to a model's inputs; stored as JSON next to the model, whose text only knows numbers."""
+    """Maps a table of features to a model's inputs; stored as JSON, because the model's text only knows numbers."""
 
     names: tuple[str, ...]
     """Columns in the order of the model's inputs."""
@@ -106,7 +106,7 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
     """Of each text feature the values it was trained with; a value's position is its code."""
 
     @classmethod
-    def of(cls, features: pa.Table) -> "FeatureEncoding":
+    def derive(cls, features: pa.Table) -> "FeatureEncoding":
         """Derive the encoding of a table: numbers and booleans as they are, texts as categories in sorted order.
 
         Raises:
@@ -131,7 +131,7 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
                 )
         return cls(tuple(features.column_names), categories)
 
-    def matrix(self, features: pa.Table) -> Floats:
+    def encode(self, features: pa.Table) -> Floats:
         """Encode features as one column each; missing values and categories never trained with are NaN.
 
         Columns are found by name: their order and further columns do not matter.
@@ -174,10 +174,10 @@ class TrainedClassifier:
         """
         if not features.num_rows:
             return np.zeros(0)
-        scores = self.booster.predict(self.encoding.matrix(features), num_threads=1)
+        scores = self.booster.predict(self.encoding.encode(features), num_threads=1)
         return np.asarray(scores, dtype=np.float64)
 
-    def gains(self) -> Mapping[str, float]:
+    def compute_gains(self) -> Mapping[str, float]:
         """Compute each feature's share in the fall of the training loss, largest first; they sum to 1."""
         gains = self.booster.feature_importance(importance_type="gain")
         total = float(gains.sum()) or 1.0
@@ -216,16 +216,16 @@ def fit_classifier(
     targets = np.asarray(labels, dtype=np.float64)
     row_weights = np.ones(len(targets)) if weights is None else np.asarray(weights, dtype=np.float64)
     _check_rows(features.num_rows, targets, row_weights)
-    encoding = FeatureEncoding.of(features)
+    encoding = FeatureEncoding.derive(features)
     data = lightgbm.Dataset(
-        encoding.matrix(features),
+        encoding.encode(features),
         label=targets,
         weight=row_weights,
         feature_name=list(encoding.names),
         categorical_feature=[encoding.names.index(name) for name in encoding.categories],
-        params=recipe.parameters(),
+        params=recipe.to_parameters(),
     )
-    return TrainedClassifier(lightgbm.train(recipe.parameters(), data, num_boost_round=recipe.trees), encoding)
+    return TrainedClassifier(lightgbm.train(recipe.to_parameters(), data, num_boost_round=recipe.trees), encoding)
 
 
 def load_classifier(folder: Path) -> TrainedClassifier:

@@ -43,7 +43,7 @@ def load_model(base_model: str, adapter: str | None, *, device: str = "auto") ->
     if adapter is not None:
         from peft import PeftModel
 
-        with quiet_libraries():
+        with silence_libraries():
             model = PeftModel.from_pretrained(model, adapter)
     return model.eval(), load_tokenizer(base_model)
 
@@ -54,7 +54,7 @@ def load_base(base_model: str, device: str) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    target, dtype = placement(device)
+    target, dtype = choose_placement(device)
     # A base model that exists only as a pickle is refused.
     return AutoModelForCausalLM.from_pretrained(base_model, dtype=dtype, use_safetensors=True).to(target)
 
@@ -67,7 +67,7 @@ class SwitchableModel:
     tokenizer: Any
 
     @contextmanager
-    def using(self, adapter: str | None) -> Iterator[Any]:
+    def activate(self, adapter: str | None) -> Iterator[Any]:
         """Yield the model with the named adapter, or as the base alone."""
         if adapter is not None:
             self.model.set_adapter(adapter)
@@ -82,7 +82,7 @@ def load_adapters(base_model: str, adapters: Mapping[str, str], *, device: str =
     from peft import PeftModel
 
     (first, folder), *others = adapters.items()
-    with quiet_libraries():
+    with silence_libraries():
         model = PeftModel.from_pretrained(load_base(base_model, device), folder, adapter_name=first)
         for name, folder in others:
             model.load_adapter(folder, name)
@@ -99,7 +99,7 @@ def load_tokenizer(base_model: str) -> Any:
     return tokenizer
 
 
-def placement(device: str) -> tuple[str, "torch.dtype"]:
+def choose_placement(device: str) -> tuple[str, "torch.dtype"]:
     """Choose the device and the number format of a model."""
     import torch
 
@@ -128,7 +128,7 @@ def render_prompt(tokenizer: Any, prompt: Prompt) -> str:
     return rendered
 
 
-def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     """Encode a prompt as token ids. A chat template writes its own special tokens; text gets the tokenizer's."""
     rendered = render_prompt(tokenizer, prompt)
     ids: list[int] = tokenizer(rendered, add_special_tokens=isinstance(prompt, str))["input_ids"]
@@ -136,7 +136,7 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     return ids or [tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
 
 
-def completion_ids(tokenizer: Any, completion: str) -> list[int]:
+def encode_completion(tokenizer: Any, completion: str) -> list[int]:
     """Encode a completion as token ids, with the end token: a model that never learns it never stops."""
     return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
@@ -147,11 +147,11 @@ def generate(
     """Generate greedily in the order of the prompts; batches hold prompts of similar length, padded on the left."""
     import torch
 
-    encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
-    ends = end_tokens(model, tokenizer)
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    ends = list_end_tokens(model, tokenizer)
     generations: list[Generation | None] = [None] * len(prompts)
-    with inference(model), torch.inference_mode():
-        for rows in _batches([len(ids) for ids in encoded], batch_size):
+    with switch_to_inference(model), torch.inference_mode():
+        for rows in _make_batches([len(ids) for ids in encoded], batch_size):
             width = max(len(encoded[row]) for row in rows)
             ids = torch.full((len(rows), width), tokenizer.pad_token_id)
             mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -173,33 +173,33 @@ def generate(
     return [generation for generation in generations if generation is not None]
 
 
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def list_end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """List every token that ends a text: chat models have more than the tokenizer's own in their generation config."""
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return {tokenizer.eos_token_id, *(token for token in listed if token is not None)}
 
 
-def log_probabilities(
+def compute_log_probabilities(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 64
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
     """Compute the log probability of each completion with its end token, given its prompt; in nats, one per row."""
     encoded = [
-        (prompt_ids(tokenizer, prompt), completion_ids(tokenizer, completion))
+        (encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion))
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
-    return token_log_probabilities(model, encoded, batch_size)
+    return compute_token_log_probabilities(model, encoded, batch_size)
 
 
-def token_log_probabilities(
+def compute_token_log_probabilities(
     model: Any, rows: Sequence[tuple[list[int], list[int]]], batch_size: int = 64
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
     """Compute the log probability of each row's completion ids given its prompt ids, in nats."""
     import torch
 
     scores = np.zeros(len(rows))
-    with inference(model), torch.inference_mode():
-        for batch in _batches([len(prompt) + len(completion) for prompt, completion in rows], batch_size):
+    with switch_to_inference(model), torch.inference_mode():
+        for batch in _make_batches([len(prompt) + len(completion) for prompt, completion in rows], batch_size):
             width = max(len(rows[row][0]) + len(rows[row][1]) for row in batch)
             ids = torch.zeros((len(batch), width), dtype=torch.long)
             mask = torch.zeros((len(batch), width), dtype=torch.long)
@@ -220,7 +220,7 @@ def token_log_probabilities(
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Silence the deprecations that the model libraries raise about each other's names: no caller can act on them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*deprecated")
@@ -228,7 +228,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 @contextmanager
-def inference(model: Any) -> Iterator[None]:
+def switch_to_inference(model: Any) -> Iterator[None]:
     """Switch to evaluation mode for a block; a model in training returns to training."""
     training = model.training
     model.eval()
@@ -238,6 +238,6 @@ def inference(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def _batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def _make_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

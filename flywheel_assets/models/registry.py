@@ -77,15 +77,15 @@ class ModelRegistry:
         """MLflow's experiment name."""
         return f"flywheel/{self.application}"
 
-    def champion(self) -> RegisteredModel | None:
+    def find_champion(self) -> RegisteredModel | None:
         """Return the model that serves now; None before the first promotion."""
-        return self._by_alias(CHAMPION)
+        return self._find_by_alias(CHAMPION)
 
-    def challenger(self) -> RegisteredModel | None:
+    def find_challenger(self) -> RegisteredModel | None:
         """Return the newest model that was proposed."""
-        return self._by_alias(CHALLENGER)
+        return self._find_by_alias(CHALLENGER)
 
-    def registered_versions(self) -> list[str]:
+    def list_registered_versions(self) -> list[str]:
         """List the gold versions that a model is registered for."""
         found = self._client.search_model_versions(f"name = '{self.application}'")
         return sorted(version.tags[_VERSION_TAG] for version in found)
@@ -104,7 +104,7 @@ class ModelRegistry:
 
         A repeated call writes into the same run: metrics get a new value, params must not have changed.
         """
-        run_id = self._run_of(gold_version)
+        run_id = self._find_run(gold_version)
         client = self._client
         known = client.get_run(run_id).data.params
         for name, value in params.items():
@@ -170,7 +170,7 @@ class ModelRegistry:
     ) -> RegisteredModel:
         client = self._client
         with self.lock():
-            registered = self._registered(gold_version)
+            registered = self._find_registered(gold_version)
             if registered is None:
                 artifact = upload()
                 self._ensure_model()
@@ -199,9 +199,9 @@ class ModelRegistry:
             VersionConflictError: another model became champion meanwhile, or none is registered for `gold_version`.
         """
         with self.lock():
-            current = self.champion()
+            current = self.find_champion()
             serving = current.gold_version if current else None
-            registered = self._registered(gold_version)
+            registered = self._find_registered(gold_version)
             if registered is None:
                 raise VersionConflictError(f"no model is registered for {gold_version}; materialize its evaluation")
             if serving == gold_version:
@@ -214,7 +214,7 @@ class ModelRegistry:
             self._client.set_registered_model_alias(self.application, CHAMPION, registered.model_version)
             return registered
 
-    def _run_of(self, gold_version: str) -> str:
+    def _find_run(self, gold_version: str) -> str:
         client = self._client
         experiment = client.get_experiment_by_name(self.experiment)
         if experiment is None:
@@ -253,19 +253,19 @@ class ModelRegistry:
         if not self._client.search_registered_models(f"name = '{self.application}'"):
             self._client.create_registered_model(self.application)
 
-    def _registered(self, gold_version: str) -> RegisteredModel | None:
+    def _find_registered(self, gold_version: str) -> RegisteredModel | None:
         of_version = f"name = '{self.application}' AND tags.`{_VERSION_TAG}` = '{gold_version}'"
         found = self._client.search_model_versions(of_version)
-        return _registered_model(found[0]) if found else None
+        return _to_registered_model(found[0]) if found else None
 
-    def _by_alias(self, alias: str) -> RegisteredModel | None:
+    def _find_by_alias(self, alias: str) -> RegisteredModel | None:
         models = self._client.search_registered_models(f"name = '{self.application}'")
         if not models or alias not in models[0].aliases:
             return None
-        return _registered_model(self._client.get_model_version_by_alias(self.application, alias))
+        return _to_registered_model(self._client.get_model_version_by_alias(self.application, alias))
 
 
-def _registered_model(version: object) -> RegisteredModel:
+def _to_registered_model(version: object) -> RegisteredModel:
     tags: dict[str, str] = getattr(version, "tags")  # noqa: B009  (mlflow's entities are untyped)
     return RegisteredModel(
         model_version=str(getattr(version, "version")),  # noqa: B009

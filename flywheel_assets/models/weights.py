@@ -9,7 +9,7 @@ from flywheel_assets.lake.storage.files import file_sha256
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def base_weights_sha256(base_model: str) -> str:
+def hash_base_weights(base_model: str) -> str:
     """Hash the names and contents of a base model's safetensors files.
 
     Args:
@@ -18,7 +18,7 @@ def base_weights_sha256(base_model: str) -> str:
     Raises:
         TrainingError: there are no such weights.
     """
-    folder = Path(base_model) if Path(base_model).is_dir() else _fetched(base_model)
+    folder = Path(base_model) if Path(base_model).is_dir() else _fetch(base_model)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise TrainingError(f"{folder} holds no safetensors weights; pickled weights are not loaded")
@@ -26,7 +26,7 @@ def base_weights_sha256(base_model: str) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def adapter_sha256(folder: Path) -> str:
+def hash_adapter(folder: Path) -> str:
     """Hash an adapter's weights with sha256.
 
     Raises:
@@ -38,7 +38,7 @@ def adapter_sha256(folder: Path) -> str:
     return file_sha256(path)
 
 
-def _fetched(base_model: str) -> Path:
+def _fetch(base_model: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

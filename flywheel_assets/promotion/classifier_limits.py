@@ -15,9 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.measures.classifiers import alerts, average_precision_gain, score_groups, score_rows
+from flywheel_assets.measures.classifiers import (
+    bootstrap_average_precision_gain,
+    count_alerts,
+    score_groups,
+    score_rows,
+)
 from flywheel_assets.measures.texts import Interval
-from flywheel_assets.promotion.text_limits import Check, Decision, concluded, or_nan
+from flywheel_assets.promotion.text_limits import Check, Decision, conclude, fill_missing
 
 
 class StatedReason(StrEnum):
@@ -102,7 +107,7 @@ class ClassifierEvidence:
     segments: tuple[SegmentEvidence, ...]
 
 
-def measured(
+def measure_evidence(
     labels: npt.ArrayLike,
     incumbent_scores: npt.ArrayLike,
     challenger_scores: npt.ArrayLike,
@@ -137,7 +142,7 @@ def measured(
         incumbent=incumbent,
         weeks=len(np.unique(np.asarray(weeks, dtype=object).astype(str))),
         positives=new.positives,
-        ap_gain=average_precision_gain(
+        ap_gain=bootstrap_average_precision_gain(
             labels, incumbent_scores, challenger_scores, entities, weights=weights, draws=draws
         ),
         average_precision=new.average_precision,
@@ -145,8 +150,8 @@ def measured(
         calibration_ratio=new.calibration_ratio,
         incumbent_calibration_ratio=old.calibration_ratio,
         threshold=threshold,
-        alerts=None if threshold is None else alerts(challenger_scores, threshold, weights),
-        incumbent_alerts=None if threshold is None else alerts(incumbent_scores, threshold, weights),
+        alerts=None if threshold is None else count_alerts(challenger_scores, threshold, weights),
+        incumbent_alerts=None if threshold is None else count_alerts(incumbent_scores, threshold, weights),
         segments=tuple(
             SegmentEvidence(
                 segment=name,
@@ -175,14 +180,14 @@ def decide_classifier(
         f"{evidence.weeks} matured weeks with {evidence.positives} positives after the training data, "
         f"{limits.min_weeks} weeks and {limits.min_positives} positives are needed",
     )
-    better = _gain_check(evidence, limits, stated_reason)
-    checks = (enough, better, _calibration_check(evidence, limits), *_alert_checks(evidence, limits))
-    return concluded((*checks, _segment_check(evidence, limits)), enough=enough, better=better)
+    better = _check_gain(evidence, limits, stated_reason)
+    checks = (enough, better, _check_calibration(evidence, limits), *_check_alerts(evidence, limits))
+    return conclude((*checks, _check_segments(evidence, limits)), enough=enough, better=better)
 
 
-def _gain_check(evidence: ClassifierEvidence, limits: ClassifierLimits, stated_reason: StatedReason) -> Check:
+def _check_gain(evidence: ClassifierEvidence, limits: ClassifierLimits, stated_reason: StatedReason) -> Check:
     gain = evidence.ap_gain
-    low = or_nan(gain.low)
+    low = fill_missing(gain.low)
     maintenance = stated_reason in MAINTENANCE
     limit = -limits.non_inferiority_margin if maintenance else limits.min_ap_gain
     demand = (
@@ -195,14 +200,14 @@ def _gain_check(evidence: ClassifierEvidence, limits: ClassifierLimits, stated_r
         low,
         limit,
         low > limit,
-        f"average precision {or_nan(evidence.average_precision):.3f} against the {evidence.incumbent}'s "
-        f"{or_nan(evidence.incumbent_average_precision):.3f}, a difference of {or_nan(gain.mean):+.3f} "
-        f"[{low:+.3f}, {or_nan(gain.high):+.3f}], {demand}",
+        f"average precision {fill_missing(evidence.average_precision):.3f} against the {evidence.incumbent}'s "
+        f"{fill_missing(evidence.incumbent_average_precision):.3f}, a difference of {fill_missing(gain.mean):+.3f} "
+        f"[{low:+.3f}, {fill_missing(gain.high):+.3f}], {demand}",
     )
 
 
-def _calibration_check(evidence: ClassifierEvidence, limits: ClassifierLimits) -> Check:
-    ratio = or_nan(evidence.calibration_ratio)
+def _check_calibration(evidence: ClassifierEvidence, limits: ClassifierLimits) -> Check:
+    ratio = fill_missing(evidence.calibration_ratio)
     low, high = limits.min_calibration_ratio, limits.max_calibration_ratio
     return Check(
         "calibration",
@@ -213,7 +218,7 @@ def _calibration_check(evidence: ClassifierEvidence, limits: ClassifierLimits) -
     )
 
 
-def _alert_checks(evidence: ClassifierEvidence, limits: ClassifierLimits) -> tuple[Check, ...]:
+def _check_alerts(evidence: ClassifierEvidence, limits: ClassifierLimits) -> tuple[Check, ...]:
     if evidence.threshold is None or evidence.alerts is None or evidence.incumbent_alerts is None:
         return ()
     before, after = evidence.incumbent_alerts, evidence.alerts
@@ -230,9 +235,9 @@ def _alert_checks(evidence: ClassifierEvidence, limits: ClassifierLimits) -> tup
     )
 
 
-def _segment_check(evidence: ClassifierEvidence, limits: ClassifierLimits) -> Check:
+def _check_segments(evidence: ClassifierEvidence, limits: ClassifierLimits) -> Check:
     drops = {
-        part.segment: or_nan(part.incumbent_average_precision) - or_nan(part.average_precision)
+        part.segment: fill_missing(part.incumbent_average_precision) - fill_missing(part.average_precision)
         for part in evidence.segments
         if part.positives >= limits.min_segment_positives
     }

@@ -93,7 +93,7 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
     Sets that may be empty (older rows, regression rows) pass with the detail "no rows"; primary rows may not be empty.
     """
     gain = evidence.ned_gain
-    low = or_nan(gain.low)
+    low = fill_missing(gain.low)
     enough = Check(
         "held_out_subjects",
         gain.clusters,
@@ -106,51 +106,53 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
         low,
         limits.min_ned_gain,
         low > limits.min_ned_gain,
-        f"edit distance to the users' texts better by {or_nan(gain.mean):.3f} "
-        f"[{low:.3f}, {or_nan(gain.high):.3f}] than the {evidence.incumbent}'s, "
+        f"edit distance to the users' texts better by {fill_missing(gain.mean):.3f} "
+        f"[{low:.3f}, {fill_missing(gain.high):.3f}] than the {evidence.incumbent}'s, "
         f"the lower bound must exceed {limits.min_ned_gain:.3f}",
     )
     checks = (
         enough,
         better,
-        _at_most(
+        _check_at_most(
             "missing_end",
             evidence.missing_end,
-            or_nan(evidence.incumbent_missing_end) + limits.max_missing_end_increase,
+            fill_missing(evidence.incumbent_missing_end) + limits.max_missing_end_increase,
             "of generations never end",
         ),
-        _at_most("chosen_fallen", evidence.chosen_fallen, limits.max_chosen_fallen, "of users' texts got less likely"),
-        _at_most(
+        _check_at_most(
+            "chosen_fallen", evidence.chosen_fallen, limits.max_chosen_fallen, "of users' texts got less likely"
+        ),
+        _check_at_most(
             "sft_baseline",
             evidence.challenger_ned,
-            or_nan(evidence.sft_ned) + limits.max_sft_ned_advantage,
+            fill_missing(evidence.sft_ned) + limits.max_sft_ned_advantage,
             "edit distance where the SFT baseline sets the limit",
         ),
-        _at_most(
+        _check_at_most(
             "older_rows",
             evidence.older_ned,
-            or_nan(evidence.incumbent_older_ned) + limits.max_older_ned_increase,
+            fill_missing(evidence.incumbent_older_ned) + limits.max_older_ned_increase,
             "edit distance on older held-out rows",
             may_be_empty=True,
         ),
-        _at_most(
+        _check_at_most(
             "regression_set",
             evidence.regression_ned,
-            or_nan(evidence.incumbent_regression_ned) + limits.max_regression_ned_increase,
+            fill_missing(evidence.incumbent_regression_ned) + limits.max_regression_ned_increase,
             "edit distance on outputs that users had accepted",
             may_be_empty=True,
         ),
-        _at_most(
+        _check_at_most(
             "canary",
             evidence.canary_ratio,
             limits.max_canary_ratio,
             f"of generations repeat one of {evidence.canary_phrases} new phrases that one user alone taught",
         ),
     )
-    return concluded(checks, enough=enough, better=better)
+    return conclude(checks, enough=enough, better=better)
 
 
-def concluded(checks: tuple[Check, ...], *, enough: Check, better: Check) -> Decision:
+def conclude(checks: tuple[Check, ...], *, enough: Check, better: Check) -> Decision:
     """Combine checks into a decision; two of them are `enough` (is there evidence?) and `better` (is it a gain?)."""
     failed = [check for check in checks if not check.ok]
     if not failed:
@@ -162,13 +164,13 @@ def concluded(checks: tuple[Check, ...], *, enough: Check, better: Check) -> Dec
     return Decision(not failed, sentence, checks)
 
 
-def or_nan(measured: float | None) -> float:
+def fill_missing(measured: float | None) -> float:
     """Replace a missing value by NaN, which satisfies no limit."""
     return math.nan if measured is None else measured
 
 
-def _at_most(name: str, measured: float | None, limit: float, what: str, *, may_be_empty: bool = False) -> Check:
-    value = or_nan(measured)
+def _check_at_most(name: str, measured: float | None, limit: float, what: str, *, may_be_empty: bool = False) -> Check:
+    value = fill_missing(measured)
     if may_be_empty and measured is None and math.isnan(limit):
         return Check(name, value, limit, True, "no rows")
     return Check(name, value, limit, value <= limit, f"{value:.3f} {what}, at most {limit:.3f} allowed")

@@ -41,7 +41,7 @@ class Piece:
     title: str = ""
 
 
-def word_diff(before: str, after: str) -> tuple[list[Mark], list[Mark]] | None:
+def compare_words(before: str, after: str) -> tuple[list[Mark], list[Mark]] | None:
     """Mark the words that differ between two texts; None where they are too long to compare.
 
     White space between two changed words counts as changed, so that a rewritten sentence is one mark and not twenty.
@@ -54,10 +54,10 @@ def word_diff(before: str, after: str) -> tuple[list[Mark], list[Mark]] | None:
         if code.tag != "equal":
             changed_old[code.src_start : code.src_end] = [True] * (code.src_end - code.src_start)
             changed_new[code.dest_start : code.dest_end] = [True] * (code.dest_end - code.dest_start)
-    return _changed(old, changed_old), _changed(new, changed_new)
+    return _mark_changed(old, changed_old), _mark_changed(new, changed_new)
 
 
-def _changed(words: Sequence[str], changed: list[bool]) -> list[Mark]:
+def _mark_changed(words: Sequence[str], changed: list[bool]) -> list[Mark]:
     for number in range(1, len(words) - 1):
         if words[number].isspace() and changed[number - 1] and changed[number + 1]:
             changed[number] = True
@@ -73,7 +73,7 @@ def _changed(words: Sequence[str], changed: list[bool]) -> list[Mark]:
     return marks
 
 
-def pieces(text: str, marks: Iterable[Mark], longest: int) -> list[Piece]:
+def cut_pieces(text: str, marks: Iterable[Mark], longest: int) -> list[Piece]:
     """Cut `text` where a mark begins or ends, at most `longest` characters of it.
 
     A character that is invisible, or that would reorder visible ones, becomes a piece that names it: `U+202E`.
@@ -103,7 +103,7 @@ def pieces(text: str, marks: Iterable[Mark], longest: int) -> list[Piece]:
     return found
 
 
-def without_unseen(text: str) -> str:
+def remove_unseen(text: str) -> str:
     """Remove from `text` every character that the answer's field would not show.
 
     The joiners stay: Persian words and family emoji need them.

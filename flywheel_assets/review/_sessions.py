@@ -87,7 +87,7 @@ class Sessions:
         name = " ".join(name.split())
         if not name or len(name) > LONGEST_NAME or not name.isprintable():
             raise PageRefusal(400, f"Give a name of 1 to {LONGEST_NAME} printable characters: it signs your decisions.")
-        opened = self._opened(presented_key)
+        opened = self._find_applications(presented_key)
         if not opened:
             raise PageRefusal(
                 403, "This key opens nothing here. `flywheel keys create --scope review` makes one that does."
@@ -109,18 +109,18 @@ class Sessions:
         """Delete a session."""
         self._sessions.pop(session.cookie, None)
 
-    def of(self, request: Request) -> Session | None:
+    def find(self, request: Request) -> Session | None:
         """Find the session of a request; None where there is none, or not any more."""
         session = self._sessions.get(request.cookies.get(COOKIE, ""))
-        if session is None or session.ends_at <= self._clock() or not self._opened(session.presented_key):
+        if session is None or session.ends_at <= self._clock() or not self._find_applications(session.presented_key):
             return None
         return session
 
-    def applications(self, session: Session) -> list[str]:
+    def list_applications(self, session: Session) -> list[str]:
         """List the applications that this reviewer may read and decide."""
-        return list(self._opened(session.presented_key))
+        return list(self._find_applications(session.presented_key))
 
-    def _opened(self, presented_key: str) -> dict[str, str | None]:
+    def _find_applications(self, presented_key: str) -> dict[str, str | None]:
         """Find the applications that a key opens for review, with its id; without keys all of them."""
         opened: dict[str, str | None] = {}
         for application in self._applications:

@@ -59,7 +59,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     """The key that the reviewer signed in with; None: the service needs no keys."""
 
 
-def event_of(application: str, decision: Decision, row: dict[str, Any], answer: str | None) -> LandedRow:
+def build_event(application: str, decision: Decision, row: dict[str, Any], answer: str | None) -> LandedRow:
     """Build the landed feedback event of one decision.
 
     Args:
@@ -68,9 +68,9 @@ def event_of(application: str, decision: Decision, row: dict[str, Any], answer: 
         row: of the joined table, the one that was decided about.
         answer: the text for WRITE and for ACCEPT of an edit, the label for LABEL, else None.
     """
-    client_id = records.stable_id("decision", decision.row_id, decision.verb, answer, decision.by)
+    client_id = records.make_stable_id("decision", decision.row_id, decision.verb, answer, decision.by)
     common = FeedbackLine(
-        event_id=records.event_id(application, REVIEWER_SOURCE, client_id),
+        event_id=records.make_event_id(application, REVIEWER_SOURCE, client_id),
         received_at=timestamp(decision.at),
         occurred_at=timestamp(decision.at),
         source=REVIEWER_SOURCE,
@@ -101,7 +101,7 @@ def event_of(application: str, decision: Decision, row: dict[str, Any], answer: 
     return landed(EventKind.FEEDBACK, line)
 
 
-def decision_in(comment: str | None) -> Decision | None:
+def read_decision(comment: str | None) -> Decision | None:
     """Read the decision in a landed comment; None where it is anything else."""
     try:
         return msgspec.json.decode(comment or "", type=Decision)
@@ -150,7 +150,7 @@ class DecisionIndex:
         try:
             start = 0
             for line in os.pread(descriptor, os.fstat(descriptor).st_size, 0).splitlines(keepends=True):
-                decision = decision_in(line.decode("utf-8", "replace"))
+                decision = read_decision(line.decode("utf-8", "replace"))
                 # A line that a run was killed over reads as nothing, and may still show an id.
                 if line.endswith(b"\n") and line.strip() and (decision is None or is_gone(decision)):
                     os.pwrite(descriptor, b" " * (len(line) - 1), start)
@@ -161,7 +161,7 @@ class DecisionIndex:
             os.close(descriptor)
         return blanked
 
-    def decisions(self) -> list[Decision]:
+    def read_decisions(self) -> list[Decision]:
         """Read all recorded decisions, the oldest first; a torn last line of a dying process is not read."""
         try:
             with open(self.path, "rb") as file:
@@ -171,11 +171,11 @@ class DecisionIndex:
             return []
         complete = grown[: grown.rfind(b"\n") + 1]
         self._read_bytes += len(complete)
-        found = (decision_in(line.decode("utf-8", "replace")) for line in complete.splitlines())
+        found = (read_decision(line.decode("utf-8", "replace")) for line in complete.splitlines())
         self._decisions.extend(decision for decision in found if decision is not None)
         return list(self._decisions)
 
 
-def labels_in(evidence: str | None) -> list[dict[str, Any]]:
+def read_labels(evidence: str | None) -> list[dict[str, Any]]:
     """Read the labels from the JSON list in quarantine's `evidence`; empty where there is none."""
     return [] if evidence is None else list(json.loads(evidence))

@@ -33,7 +33,7 @@ from flywheel_assets.capture.http.answers import RefusedError
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.errors import EventLogError
 from flywheel_assets.records import Signal
-from flywheel_assets.review._diff import Mark, Piece, pieces, without_unseen, word_diff
+from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_pieces, remove_unseen
 from flywheel_assets.review._sessions import (
     COOKIE,
     PageRefusal,
@@ -42,7 +42,7 @@ from flywheel_assets.review._sessions import (
     check_form_token,
     check_sent_from_here,
 )
-from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, event_of
+from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event
 from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
 
 ITEMS_ON_A_PAGE = 25
@@ -71,7 +71,7 @@ _ASSETS = {"review.css": "text/css", "review.js": "text/javascript"}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def review_pages(
+def build_review_pages(
     event_log: EventLog,
     access: Access,
     reviewed: Sequence[Reviewed],
@@ -90,13 +90,13 @@ def review_pages(
     queues = {each.name: ReviewQueue(each, DecisionIndex(index_dir / f"{each.name}.jsonl")) for each in reviewed}
     pages = _Pages(event_log, Sessions(access, sorted(queues), clock), queues, clock)
     return [
-        Route("/review", pages.answered(pages.home), methods=["GET"]),
-        Route("/review/assets/{name}", pages.answered(pages.asset), methods=["GET"]),
-        Route("/review/sign-in", pages.answered(pages.sign_in), methods=["GET", "POST"]),
-        Route("/review/sign-out", pages.answered(pages.sign_out), methods=["POST"]),
-        Route("/review/queue/{application}", pages.answered(pages.queue), methods=["GET", "POST"]),
-        Route("/review/queue/{application}/{row_id}", pages.answered(pages.item), methods=["GET", "POST"]),
-        Route("/review/decisions/{application}", pages.answered(pages.decisions), methods=["GET"]),
+        Route("/review", pages.wrap(pages.serve_home), methods=["GET"]),
+        Route("/review/assets/{name}", pages.wrap(pages.serve_asset), methods=["GET"]),
+        Route("/review/sign-in", pages.wrap(pages.sign_in), methods=["GET", "POST"]),
+        Route("/review/sign-out", pages.wrap(pages.sign_out), methods=["POST"]),
+        Route("/review/queue/{application}", pages.wrap(pages.serve_queue), methods=["GET", "POST"]),
+        Route("/review/queue/{application}/{row_id}", pages.wrap(pages.serve_item), methods=["GET", "POST"]),
+        Route("/review/decisions/{application}", pages.wrap(pages.serve_decisions), methods=["GET"]),
     ]
 
 
@@ -109,7 +109,7 @@ class View:
     page: int = 1
 
     @classmethod
-    def of(cls, request: Request) -> "View":
+    def read(cls, request: Request) -> "View":
         """Read the view from the address; wrong values are left at their defaults."""
         given = request.query_params
         reason, page = given.get("reason", ""), given.get("page", "")
@@ -142,7 +142,7 @@ class _Pages:
         # One decision at a time: two reviewers who press the same key within a second decide once.
         self._deciding = asyncio.Lock()
 
-    def answered(self, handler: Handler) -> Handler:
+    def wrap(self, handler: Handler) -> Handler:
         """Wrap `handler`: its refusals become pages, and every answer gets its headers."""
 
         async def answer(request: Request) -> Response:
@@ -152,21 +152,21 @@ class _Pages:
                     check_sent_from_here(request)
                 response = await handler(request)
             except PageRefusal as refusal:
-                response = _page("message", refusal.status, message=refusal.message)
+                response = _render_page("message", refusal.status, message=refusal.message)
             except RefusedError as refusal:
-                response = _page("message", refusal.response().status_code, message=refusal.error)
+                response = _render_page("message", refusal.response().status_code, message=refusal.error)
             for name, value in _HEADERS.items():
                 response.headers.setdefault(name, value)
             return response
 
         return answer
 
-    async def asset(self, request: Request) -> Response:
+    async def serve_asset(self, request: Request) -> Response:
         """Serve the style sheet and the script."""
         name = request.path_params["name"]
         if name not in _ASSETS:
             raise PageRefusal(404, "There is no such file.")
-        content, tag = _asset(name)
+        content, tag = _read_asset(name)
         headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
@@ -175,13 +175,15 @@ class _Pages:
     async def sign_in(self, request: Request) -> Response:
         """Show the form, and take its answer."""
         if request.method == "GET":
-            return _page("sign_in", needs_key=self._sessions.needs_key)
-        form = await self._form(request)
+            return _render_page("sign_in", needs_key=self._sessions.needs_key)
+        form = await self._read_form(request)
         try:
             session = self._sessions.sign_in(form.get("name", ""), form.get("key", "").strip())
         except PageRefusal as refusal:
-            return _page("sign_in", refusal.status, needs_key=self._sessions.needs_key, complaint=refusal.message)
-        response = _see_other("/review")
+            return _render_page(
+                "sign_in", refusal.status, needs_key=self._sessions.needs_key, complaint=refusal.message
+            )
+        response = _redirect("/review")
         response.set_cookie(
             COOKIE,
             session.cookie,
@@ -194,43 +196,43 @@ class _Pages:
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
-        session = self._sessions.of(request)
+        session = self._sessions.find(request)
         if session is not None:
-            check_form_token(session, (await self._form(request)).get("token", ""))
+            check_form_token(session, (await self._read_form(request)).get("token", ""))
             self._sessions.sign_out(session)
-        return _see_other("/review/sign-in")
+        return _redirect("/review/sign-in")
 
-    async def home(self, request: Request) -> Response:
+    async def serve_home(self, request: Request) -> Response:
         """Show the number of waiting rows per application."""
-        session = self._sessions.of(request)
+        session = self._sessions.find(request)
         if session is None:
-            return _see_other("/review/sign-in")
-        names = self._sessions.applications(session)
+            return _redirect("/review/sign-in")
+        names = self._sessions.list_applications(session)
         if len(names) == 1:
-            return _see_other(f"/review/queue/{names[0]}")
-        waiting = {name: len(await self._waiting(self._queues[name])) for name in names}
-        return _page("home", session=session, waiting=waiting)
+            return _redirect(f"/review/queue/{names[0]}")
+        waiting = {name: len(await self._list_waiting(self._queues[name])) for name in names}
+        return _render_page("home", session=session, waiting=waiting)
 
-    async def queue(self, request: Request) -> Response:
+    async def serve_queue(self, request: Request) -> Response:
         """Show the list, and take decisions about several of its rows."""
-        session, queue = self._opened(request)
-        view = View.of(request)
+        session, queue = self._open(request)
+        view = View.read(request)
         if request.method == "POST":
-            form = await self._form(request)
+            form = await self._read_form(request)
             check_form_token(session, form.get("token", ""))
             chosen = form.get("row", "").split()
             session.notice = await self._decide_batch(session, queue, chosen, form.get("do", ""))
-            return _see_other(f"/review/queue/{queue.reviewed.name}{view.query()}")
-        everything = await self._waiting(queue)
-        items = self._in_order(session, await self._waiting(queue, view))
+            return _redirect(f"/review/queue/{queue.reviewed.name}{view.query()}")
+        everything = await self._list_waiting(queue)
+        items = self._sort(session, await self._list_waiting(queue, view))
         first = (view.page - 1) * ITEMS_ON_A_PAGE
         by_reason = {reason: sum(item.reason == reason for item in everything) for reason in REASONS}
-        return _page(
+        return _render_page(
             "queue",
             session=session,
             notice=session.take_notice(),
             application=queue.reviewed.name,
-            applications=self._sessions.applications(session),
+            applications=self._sessions.list_applications(session),
             is_text=queue.reviewed.contract is None,
             items=items[first : first + ITEMS_ON_A_PAGE],
             first=first + 1,
@@ -244,33 +246,33 @@ class _Pages:
             today=self._clock().date(),
         )
 
-    async def item(self, request: Request) -> Response:
+    async def serve_item(self, request: Request) -> Response:
         """Show one item, and take the decision about it."""
-        session, queue = self._opened(request)
-        view = View.of(request)
-        items = self._in_order(session, await self._waiting(queue, view))
+        session, queue = self._open(request)
+        view = View.read(request)
+        items = self._sort(session, await self._list_waiting(queue, view))
         row_id: str = request.path_params["row_id"]
         place = next((number for number, item in enumerate(items) if item.row_id == row_id), None)
         name = queue.reviewed.name
         if place is None:
             session.notice = "That row was decided meanwhile, or its day was curated again."
-            return _see_other(f"/review/queue/{name}{view.query()}")
+            return _redirect(f"/review/queue/{name}{view.query()}")
         following = items[place + 1].row_id if place + 1 < len(items) else None
         if request.method == "POST":
-            form = await self._form(request)
+            form = await self._read_form(request)
             check_form_token(session, form.get("token", ""))
             if form.get("do") == "skip":
                 session.skip(row_id)
             else:
                 session.notice = await self._decide(session, queue, items[place], form)
             to = f"/{following}" if following else ""
-            return _see_other(f"/review/queue/{name}{to}{view.query()}")
-        row = await asyncio.to_thread(queue.row, items[place])
+            return _redirect(f"/review/queue/{name}{to}{view.query()}")
+        row = await asyncio.to_thread(queue.read_row, items[place])
         if row is None:
             raise PageRefusal(410, "The row is gone: its day was joined again. The queue follows within seconds.")
-        shown = _text_of(items[place], row) if queue.reviewed.contract is None else None
-        labels = [] if shown else await asyncio.to_thread(queue.labels, items[place].prediction_id)
-        return _page(
+        shown = _cut_texts(items[place], row) if queue.reviewed.contract is None else None
+        labels = [] if shown else await asyncio.to_thread(queue.read_labels, items[place].prediction_id)
+        return _render_page(
             "text_item" if shown else "score_item",
             session=session,
             notice=session.take_notice(),
@@ -290,11 +292,11 @@ class _Pages:
             longest_answer=LONGEST_ANSWER,
         )
 
-    async def decisions(self, request: Request) -> Response:
+    async def serve_decisions(self, request: Request) -> Response:
         """Show all decisions with their reviewers and times."""
-        session, queue = self._opened(request)
-        decided = await asyncio.to_thread(queue.decided)
-        return _page(
+        session, queue = self._open(request)
+        decided = await asyncio.to_thread(queue.list_decided)
+        return _render_page(
             "decisions",
             session=session,
             application=queue.reviewed.name,
@@ -303,23 +305,23 @@ class _Pages:
             reasons=REASONS,
         )
 
-    def _opened(self, request: Request) -> tuple[Session, ReviewQueue]:
-        session = self._sessions.of(request)
+    def _open(self, request: Request) -> tuple[Session, ReviewQueue]:
+        session = self._sessions.find(request)
         if session is None:
             raise PageRefusal(401, "You are not signed in, or not any more.")
         application: str = request.path_params["application"]
-        if application not in self._sessions.applications(session):
+        if application not in self._sessions.list_applications(session):
             raise PageRefusal(404, "There is no such application here, or your key does not open it.")
         return session, self._queues[application]
 
-    async def _waiting(self, queue: ReviewQueue, view: View | None = None) -> list[Item]:
+    async def _list_waiting(self, queue: ReviewQueue, view: View | None = None) -> list[Item]:
         view = view or View()
-        return await asyncio.to_thread(queue.waiting, self._clock().date(), view.reason, view.order)
+        return await asyncio.to_thread(queue.list_waiting, self._clock().date(), view.reason, view.order)
 
-    def _in_order(self, session: Session, items: list[Item]) -> list[Item]:
+    def _sort(self, session: Session, items: list[Item]) -> list[Item]:
         return sorted(items, key=lambda item: item.row_id in session.skipped)
 
-    async def _form(self, request: Request) -> dict[str, str]:
+    async def _read_form(self, request: Request) -> dict[str, str]:
         """Read the fields of a form; several of one name are joined by spaces."""
         with self._budget.share() as share:
             body = await self._reader.read(request, share)
@@ -334,7 +336,7 @@ class _Pages:
     async def _decide(self, session: Session, queue: ReviewQueue, item: Item, form: Mapping[str, str]) -> str:
         """Decide about one item; return the notice for the reviewer."""
         # A label's button says the label, and thereby what it does.
-        verb = _verb(form.get("do", Verb.LABEL if "label" in form else ""))
+        verb = _parse_verb(form.get("do", Verb.LABEL if "label" in form else ""))
         # A browser sends line breaks as CR LF, whatever they were.
         text = form.get("text", "").replace("\r\n", "\n")
         if verb is Verb.WRITE and not text.strip():
@@ -349,12 +351,12 @@ class _Pages:
         return f"{_DONE[decision.verb]}: {REASONS[item.reason]}."
 
     async def _decide_batch(self, session: Session, queue: ReviewQueue, chosen: list[str], do: str) -> str:
-        verb = _verb(do)
+        verb = _parse_verb(do)
         if verb is Verb.WRITE or verb is Verb.LABEL:
             raise PageRefusal(400, "An answer is written for one row at a time.")
         decided = left = 0
         async with self._deciding:
-            items = {item.row_id: item for item in await self._waiting(queue)}
+            items = {item.row_id: item for item in await self._list_waiting(queue)}
             for row_id in dict.fromkeys(chosen):
                 item = items.get(row_id)
                 if item is None or (verb is Verb.ACCEPT and item.reason == THUMBS_DOWN):
@@ -368,16 +370,16 @@ class _Pages:
         return f"{_DONE[verb]}: {decided} {'row' if decided == 1 else 'rows'}.{rest}"
 
     async def _is_waiting(self, queue: ReviewQueue, item: Item) -> bool:
-        return any(each.row_id == item.row_id for each in await self._waiting(queue))
+        return any(each.row_id == item.row_id for each in await self._list_waiting(queue))
 
     async def _record(
         self, session: Session, queue: ReviewQueue, item: Item, verb: Verb, written: str | None
     ) -> Decision:
         """Make the decision durable, then note it in the index."""
-        row = await asyncio.to_thread(queue.row, item)
+        row = await asyncio.to_thread(queue.read_row, item)
         if row is None:
             raise PageRefusal(410, "The row is gone: its day was joined again. The queue follows within seconds.")
-        verb, answer = _answer(queue.reviewed, item, row, verb, written)
+        verb, answer = _choose_answer(queue.reviewed, item, row, verb, written)
         decision = Decision(
             verb=verb,
             row_id=item.row_id,
@@ -387,7 +389,7 @@ class _Pages:
             at=self._clock(),
             key_id=session.key_id,
         )
-        event = event_of(queue.reviewed.name, decision, row, answer)
+        event = build_event(queue.reviewed.name, decision, row, answer)
         try:
             await self._event_log.append(queue.reviewed.name, [event])
         except EventLogError as error:
@@ -399,14 +401,14 @@ class _Pages:
 _DONE = {Verb.ACCEPT: "Accepted", Verb.REJECT: "Rejected", Verb.WRITE: "Answered", Verb.LABEL: "Labelled"}
 
 
-def _verb(do: str) -> Verb:
+def _parse_verb(do: str) -> Verb:
     try:
         return Verb(do)
     except ValueError:
         raise PageRefusal(400, f"There is no such decision; valid: {', '.join(Verb)}.") from None
 
 
-def _answer(
+def _choose_answer(
     reviewed: Reviewed, item: Item, row: Mapping[str, Any], verb: Verb, written: str | None
 ) -> tuple[Verb, str | None]:
     """Choose the text or label that a decision sends.
@@ -445,10 +447,10 @@ class _ShownTexts:
     """Of texts too long to show."""
 
 
-def _text_of(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
+def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
     model: str = row["output"]
     person: str | None = row["final_text"] if row["final_text"] not in (None, model) else None
-    diff = None if person is None else word_diff(model, person)
+    diff = None if person is None else compare_words(model, person)
     changed_model, changed_person = diff or ([], [])
     # An accepted output is `chosen` to the policy, although it is the model's own.
     fields = {"prompt": "prompt", "rejected": "model", "chosen": "model" if person is None else "person"}
@@ -461,21 +463,21 @@ def _text_of(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
             )
     texts = [row["readable_prompt"], model, person or ""]
     return _ShownTexts(
-        prompt=pieces(row["readable_prompt"], found["prompt"], LONGEST_SHOWN),
-        model=pieces(model, found["model"], LONGEST_SHOWN),
-        person=None if person is None else pieces(person, found["person"], LONGEST_SHOWN),
-        answer=without_unseen(person if person is not None else model),
+        prompt=cut_pieces(row["readable_prompt"], found["prompt"], LONGEST_SHOWN),
+        model=cut_pieces(model, found["model"], LONGEST_SHOWN),
+        person=None if person is None else cut_pieces(person, found["person"], LONGEST_SHOWN),
+        answer=remove_unseen(person if person is not None else model),
         is_compared=diff is not None,
         hidden_characters=sum(max(0, len(text) - LONGEST_SHOWN) for text in texts),
     )
 
 
-def _see_other(path: str) -> Response:
+def _redirect(path: str) -> Response:
     return RedirectResponse(path, status_code=303)
 
 
 @cache
-def _templates() -> jinja2.Environment:
+def _load_templates() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.PackageLoader("flywheel_assets.review", "templates"),
         autoescape=True,
@@ -485,13 +487,13 @@ def _templates() -> jinja2.Environment:
     )
 
 
-def _page(template: str, status: int = 200, **values: Any) -> Response:
-    content = _templates().get_template(f"{template}.html").render(values)
+def _render_page(template: str, status: int = 200, **values: Any) -> Response:
+    content = _load_templates().get_template(f"{template}.html").render(values)
     # Surrogates cannot be in a landed text; any other character without UTF-8 is shown as a question mark.
     return Response(content.encode("utf-8", "replace"), status, media_type="text/html; charset=utf-8")
 
 
 @cache
-def _asset(name: str) -> tuple[bytes, str]:
+def _read_asset(name: str) -> tuple[bytes, str]:
     content = files("flywheel_assets.review").joinpath("assets", name).read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'

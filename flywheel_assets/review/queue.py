@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from flywheel_assets.capture.events.texts import REVIEWER_SOURCE
 from flywheel_assets.curation.labels.score_contract import ScoreContract
-from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.curation.texts.prompts import readable_prompts
+from flywheel_assets.curation.sql_literals import quote
+from flywheel_assets.curation.texts.prompts import make_prompts_readable
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
@@ -30,7 +30,7 @@ from flywheel_assets.lake.tables.specs import (
     ApplicationTables,
 )
 from flywheel_assets.records import Reason, Signal
-from flywheel_assets.review.decisions import Decision, DecisionIndex, decision_in, labels_in
+from flywheel_assets.review.decisions import Decision, DecisionIndex, read_decision, read_labels
 
 THUMBS_DOWN = "thumbs_down"
 """A reason besides the reason codes: a user said no and did not say what would have been right."""
@@ -130,11 +130,11 @@ class ReviewQueue:
         self._items: list[Item] = []
         self._materialized: list[Decision] = []
 
-    def waiting(self, today: date, reason: str | None = None, order: Order = Order.SEVEREST) -> list[Item]:
+    def list_waiting(self, today: date, reason: str | None = None, order: Order = Order.SEVEREST) -> list[Item]:
         """List the undecided rows, in order."""
         with self._lock:
             self._refresh()
-            decided = [*self._materialized, *self.index.decisions()]
+            decided = [*self._materialized, *self.index.read_decisions()]
             items = self._items
         rows = {decision.row_id for decision in decided}
         predictions = {decision.prediction_id for decision in decided}
@@ -150,29 +150,29 @@ class ReviewQueue:
             return sorted(found, key=lambda item: (item.received_at, item.row_id))
         return sorted(found, key=lambda item: (item.severity, item.row_id))
 
-    def decided(self) -> list[Decision]:
+    def list_decided(self) -> list[Decision]:
         """List all decisions, the newest first, materialized or not."""
         with self._lock:
             self._refresh()
-            known = {(d.row_id, d.verb, d.by, d.at): d for d in [*self._materialized, *self.index.decisions()]}
+            known = {(d.row_id, d.verb, d.by, d.at): d for d in [*self._materialized, *self.index.read_decisions()]}
         return sorted(known.values(), key=lambda decision: decision.at, reverse=True)
 
-    def row(self, item: Item) -> dict[str, Any] | None:
+    def read_row(self, item: Item) -> dict[str, Any] | None:
         """Read the joined row of an item, with `readable_prompt`; None where its day was replaced since."""
-        where = f"feedback_event_id = {quoted(item.row_id)}"
+        where = f"feedback_event_id = {quote(item.row_id)}"
         found = self.reviewed.lake.read(self.reviewed.tables.joined, [item.day], where=where)
         if not found.num_rows:
             return None
         row: dict[str, Any] = found.slice(0, 1).to_pylist()[0]
         if self.reviewed.contract is None:
-            prompts = readable_prompts(pa.array([row["prompt"]]), pa.array([row["prompt_format"]]))
+            prompts = make_prompts_readable(pa.array([row["prompt"]]), pa.array([row["prompt_format"]]))
             row["readable_prompt"] = prompts[0].as_py()
         return row
 
-    def labels(self, prediction_id: str) -> list[dict[str, Any]]:
+    def read_labels(self, prediction_id: str) -> list[dict[str, Any]]:
         """Read all labels about one prediction so far, the oldest first."""
         columns = ["prediction_id", "signal", "label", "labeling_source", "source", "occurred_at", "comment"]
-        where = f"prediction_id = {quoted(prediction_id)} AND signal = {quoted(Signal.LABEL)}"
+        where = f"prediction_id = {quote(prediction_id)} AND signal = {quote(Signal.LABEL)}"
         found = self.reviewed.lake.read(self.reviewed.tables.joined, columns=columns, where=where)
         return sorted(found.to_pylist(), key=lambda row: row["occurred_at"])
 
@@ -212,7 +212,7 @@ class ReviewQueue:
                 reason=reason,
                 # The part that has to recur is a hash, which means nothing to a reader.
                 detail=None if detail is None else detail.partition("; waits for")[0],
-                evidence=tuple(labels_in(evidence)),
+                evidence=tuple(read_labels(evidence)),
                 received_at=received_at,
                 decide_until=None if predicted_on is None else predicted_on + timedelta(days=self.reviewed.join_days),
             )
@@ -220,36 +220,36 @@ class ReviewQueue:
         ]
 
     def _read_decisions(self) -> list[Decision]:
-        where = f"source = {quoted(REVIEWER_SOURCE)}"
+        where = f"source = {quote(REVIEWER_SOURCE)}"
         rows = self.reviewed.lake.read(GROUND_TRUTH, columns=["source", "comment"], where=where)
-        found = (decision_in(comment) for comment in rows["comment"].to_pylist())
+        found = (read_decision(comment) for comment in rows["comment"].to_pylist())
         return [decision for decision in found if decision is not None]
 
 
-def _in(values: tuple[str, ...]) -> str:
-    return ", ".join(quoted(value) for value in values)
+def _write_in(values: tuple[str, ...]) -> str:
+    return ", ".join(quote(value) for value in values)
 
 
 _COLUMNS = "feedback_event_id, prediction_id, completed_date"
 _REFUSED = f"""
 SELECT {_COLUMNS}, q.reason, q.detail, q.evidence, feedback_received_at,
-       CASE WHEN j.signal <> {quoted(Signal.EDIT)} THEN prediction_received_date END
+       CASE WHEN j.signal <> {quote(Signal.EDIT)} THEN prediction_received_date END
 FROM quarantine q JOIN joined j ON j.feedback_event_id = q.row_id AND j.completed_date = q.day
-WHERE j.source <> {quoted(REVIEWER_SOURCE)} AND NOT j.do_not_train
+WHERE j.source <> {quote(REVIEWER_SOURCE)} AND NOT j.do_not_train
 """
 _TEXT_ITEMS = f"""
-{_REFUSED} AND q.stage = 'curation' AND q.reason IN ({_in(tuple(REASONS))})
+{_REFUSED} AND q.stage = 'curation' AND q.reason IN ({_write_in(tuple(REASONS))})
 UNION ALL
-SELECT {_COLUMNS}, {quoted(THUMBS_DOWN)}, NULL, NULL, feedback_received_at, NULL
+SELECT {_COLUMNS}, {quote(THUMBS_DOWN)}, NULL, NULL, feedback_received_at, NULL
 FROM joined
-WHERE signal = {quoted(Signal.THUMB)} AND value < 0 AND source <> {quoted(REVIEWER_SOURCE)} AND NOT do_not_train
-  AND prediction_id NOT IN (SELECT prediction_id FROM joined WHERE signal = {quoted(Signal.EDIT)})
+WHERE signal = {quote(Signal.THUMB)} AND value < 0 AND source <> {quote(REVIEWER_SOURCE)} AND NOT do_not_train
+  AND prediction_id NOT IN (SELECT prediction_id FROM joined WHERE signal = {quote(Signal.EDIT)})
 QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY feedback_received_at, feedback_event_id) = 1
 LIMIT {MOST_ITEMS}
 """
 # Of a prediction's rows the newest: a dispute is shown once, with all its labels.
 _LABEL_ITEMS = f"""
-SELECT * FROM ({_REFUSED} AND q.reason IN ({_in(_LABEL_REASONS)}))
+SELECT * FROM ({_REFUSED} AND q.reason IN ({_write_in(_LABEL_REASONS)}))
 QUALIFY row_number() OVER (
     PARTITION BY prediction_id ORDER BY feedback_received_at DESC, feedback_event_id DESC
 ) = 1

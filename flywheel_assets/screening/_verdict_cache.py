@@ -41,7 +41,7 @@ class VerdictCache:
     judge: str
     """Version of the judge whose answers are read and kept."""
 
-    def answers(self, keys: Iterable[str]) -> dict[str, Answer]:
+    def find_answers(self, keys: Iterable[str]) -> dict[str, Answer]:
         """Look up the answers that are known."""
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Answer] = {}

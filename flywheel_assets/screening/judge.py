@@ -140,9 +140,9 @@ class JudgeCheck:
     def judge(self, texts: pa.Table) -> Judgement:
         """Ask about every row without a known answer; all rows get an answer, if only "unavailable"."""
         rows = texts.to_pylist()
-        keys = [_digest(row) for row in rows]
+        keys = [_hash_row(row) for row in rows]
         cache = VerdictCache(self.cache, self.version)
-        known = cache.answers(keys)
+        known = cache.find_answers(keys)
         complaints: dict[str, str] = {}
         open_rows: dict[str, dict[str, Any]] = {}
         for key, row in zip(keys, rows, strict=True):
@@ -153,7 +153,7 @@ class JudgeCheck:
         fresh, unanswered = self._ask_all(open_rows, cache)
         cache.remember(fresh)
         # The answer that another run remembered first counts for both.
-        known |= cache.answers(fresh)
+        known |= cache.find_answers(fresh)
         complaints |= unanswered
         passed = np.zeros(len(rows), dtype=bool)
         verdicts: dict[int, Verdict] = {}
@@ -164,17 +164,17 @@ class JudgeCheck:
             elif known[key].verdict == Action.PASS:
                 passed[number] = True
             else:
-                verdicts[number] = self._verdict(known[key])
+                verdicts[number] = self._make_verdict(known[key])
         return Judgement(passed, verdicts)
 
-    def _verdict(self, answer: Answer) -> Verdict:
+    def _make_verdict(self, answer: Answer) -> Verdict:
         category = answer.category or "unnamed"
         evidence = Evidence(self.name, category, answer.score, "chosen")
         return Verdict(Action(answer.verdict), Reason.JUDGE, f"{self.name}: {category}", (evidence,))
 
     def forget(self, texts: pa.Table) -> int:
         """Delete the answers about these texts, of this judge and of every other in the same file."""
-        return VerdictCache(self.cache, self.version).forget(map(_digest, texts.to_pylist()))
+        return VerdictCache(self.cache, self.version).forget(map(_hash_row, texts.to_pylist()))
 
     def _ask_all(
         self, rows: Mapping[str, dict[str, Any]], cache: VerdictCache
@@ -240,13 +240,13 @@ class JudgeCheck:
 
     def _ask_once(self, client: httpx.Client, batch: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Answer]:
         ids = {secrets.token_hex(8): key for key, _ in batch}
-        body = self._body(dict(zip(ids, (row for _, row in batch), strict=True)))
-        content = self._content(client, body)
+        body = self._build_body(dict(zip(ids, (row for _, row in batch), strict=True)))
+        content = self._fetch_content(client, body)
         if self.style is JudgeStyle.LLAMA_GUARD:
             [key] = ids.values()
-            return {key: _guard_answer(content)}
+            return {key: _parse_guard_answer(content)}
         try:
-            given = msgspec.json.decode(_without_fence(content), type=_GivenList).verdicts
+            given = msgspec.json.decode(_remove_fence(content), type=_GivenList).verdicts
         except msgspec.DecodeError:
             raise _UnansweredError("the answer is not the JSON that was asked for", may_pass=True) from None
         if sorted(each.id for each in given) != sorted(ids):
@@ -255,7 +255,7 @@ class JudgeCheck:
             raise _UnansweredError("the answer has a score outside 0 to 1", may_pass=True)
         return {ids[each.id]: Answer(each.verdict.value, each.category, each.score) for each in given}
 
-    def _body(self, rows: Mapping[str, Mapping[str, str | None]]) -> dict[str, Any]:
+    def _build_body(self, rows: Mapping[str, Mapping[str, str | None]]) -> dict[str, Any]:
         common = {"model": self.model, "temperature": 0, "stream": False}
         if self.style is JudgeStyle.LLAMA_GUARD:
             [row] = rows.values()
@@ -278,7 +278,7 @@ class JudgeCheck:
             "response_format": {"type": "json_object"},
         }
 
-    def _content(self, client: httpx.Client, body: Mapping[str, Any]) -> str:
+    def _fetch_content(self, client: httpx.Client, body: Mapping[str, Any]) -> str:
         """Return the text of the one choice."""
         # httpx's time-outs are per read: a server that drips a byte a second would never run into one.
         deadline = time.monotonic() + self.timeout_s
@@ -309,7 +309,7 @@ class JudgeCheck:
 _LONGEST_ANSWER_BYTES = 2**20
 
 
-def _digest(row: Mapping[str, str | None]) -> str:
+def _hash_row(row: Mapping[str, str | None]) -> str:
     """Hash a row's texts to their key in the cache."""
     canonical = json.dumps([row["prompt"], row["chosen"], row["rejected"]])
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
@@ -333,7 +333,7 @@ class _FailuresInARow:
         self._failures = 0
 
 
-def _without_fence(content: str) -> str:
+def _remove_fence(content: str) -> str:
     """Remove a Markdown fence, which models like to put around JSON; nothing else around it is forgiven."""
     stripped = content.strip()
     if stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped:
@@ -341,7 +341,7 @@ def _without_fence(content: str) -> str:
     return stripped
 
 
-def _guard_answer(content: str) -> Answer:
+def _parse_guard_answer(content: str) -> Answer:
     lines = content.strip().lower().split("\n")
     if lines == ["safe"]:
         return Answer(Action.PASS.value, None, 1.0)

@@ -58,7 +58,7 @@ class ClassifierCheck:
     @property
     def version(self) -> str:
         """Digest of the model's files, the labels and the threshold."""
-        identity = json.dumps([_digest(self.model), sorted(self.harmful.items()), self.threshold, "1"])
+        identity = json.dumps([_hash_model(self.model), sorted(self.harmful.items()), self.threshold, "1"])
         return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def judge(self, texts: pa.Table) -> Judgement:
@@ -72,7 +72,7 @@ class ClassifierCheck:
             scores: list[dict[str, float]] = []
             if broken is None:
                 try:
-                    scores = self._scores(some)
+                    scores = self._compute_scores(some)
                 except ClassifierError as error:
                     # Not tried again for this batch: a model that cannot be loaded would be loaded for every slice.
                     broken = str(error)
@@ -80,7 +80,7 @@ class ClassifierCheck:
                 if broken is not None:
                     detail = f"{self.name}: {broken}"
                     verdicts[start + offset] = Verdict(Action.QUARANTINE, Reason.CHECK_UNAVAILABLE, detail)
-                elif verdict := self._verdict(scores[offset]):
+                elif verdict := self._make_verdict(scores[offset]):
                     verdicts[start + offset] = verdict
                 else:
                     passed[start + offset] = True
@@ -92,7 +92,7 @@ class ClassifierCheck:
             while self._running:
                 self._running.pop().end()
 
-    def _verdict(self, scores: Mapping[str, float]) -> Verdict | None:
+    def _make_verdict(self, scores: Mapping[str, float]) -> Verdict | None:
         found = tuple(
             Evidence(self.name, hazard, round(scores[label], 4), "chosen")
             for label, hazard in sorted(self.harmful.items())
@@ -103,8 +103,8 @@ class ClassifierCheck:
         detail = ", ".join(f"{self.name}: {evidence.category} {evidence.score:.2f}" for evidence in found)
         return Verdict(Action.QUARANTINE, Reason.CLASSIFIER, detail, found)
 
-    def _scores(self, texts: list[str]) -> list[dict[str, float]]:
-        with self._process() as process:
+    def _compute_scores(self, texts: list[str]) -> list[dict[str, float]]:
+        with self._open_process() as process:
             scores = process.ask(texts, self.timeout_s)
         if len(scores) != len(texts):
             raise ClassifierError(f"gave {len(scores)} scores for {len(texts)} texts")
@@ -114,7 +114,7 @@ class ClassifierCheck:
         return scores
 
     @contextmanager
-    def _process(self) -> Iterator["_Process"]:
+    def _open_process(self) -> Iterator["_Process"]:
         with self._lock:
             if not self._running:
                 if not (self.model / "config.json").is_file():
@@ -152,7 +152,7 @@ class _Process:
         try:
             self._child.stdin.write(msgspec.json.encode(texts) + b"\n")
             self._child.stdin.flush()
-            line = self._line(self._child.stdout).result(timeout_s)
+            line = self._read_line(self._child.stdout).result(timeout_s)
         except FutureTimeoutError:
             raise ClassifierError(f"no answer within {timeout_s:g} s") from None
         except OSError:
@@ -175,12 +175,12 @@ class _Process:
                 with suppress(OSError):
                     stream.close()
 
-    def _line(self, stream: IO[bytes]) -> "Future[bytes]":
+    def _read_line(self, stream: IO[bytes]) -> "Future[bytes]":
         return self._reader.submit(stream.readline)
 
 
 @cache
-def _digest(model: Path) -> str:
+def _hash_model(model: Path) -> str:
     """Hash names and contents of the model's files with sha256; a missing folder gets a fixed word."""
     if not (model / "config.json").is_file():
         return "absent"

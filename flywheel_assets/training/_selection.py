@@ -22,12 +22,12 @@ from flywheel_assets.lake.versions.exports import ExportedRow
 from flywheel_assets.measures.texts import normalized_edit_distances
 from flywheel_assets.models.generation import (
     SwitchableModel,
+    compute_log_probabilities,
     generate,
     load_adapters,
-    log_probabilities,
     parse_prompt,
 )
-from flywheel_assets.records import stable_id
+from flywheel_assets.records import make_stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import SelectionScore
 
@@ -63,12 +63,12 @@ def choose(
         recipe: its margin, and how many rows of each set are written for.
     """
     model = load_adapters(base_model, {stage: str(folder) for stage, folder in adapters.items()}, device=recipe.device)
-    pairs, outputs = _first_by_hash(kept_back, recipe), _first_by_hash(accepted, recipe)
-    likelihoods = {stage: _log_p(model, stage, outputs, recipe) for stage in adapters}
+    pairs, outputs = _select_first_by_hash(kept_back, recipe), _select_first_by_hash(accepted, recipe)
+    likelihoods = {stage: _compute_log_p(model, stage, outputs, recipe) for stage in adapters}
     scores = {
         stage: _score(model, stage, pairs, outputs, likelihoods[stage] - likelihoods[SFT], recipe) for stage in adapters
     }
-    worse = inferior_in(scores[SFT], scores[PREFERENCE], recipe)
+    worse = find_inferiorities(scores[SFT], scores[PREFERENCE], recipe)
     verdict = f"inferior, the SFT adapter is the challenger (worse: {', '.join(worse)})" if worse else "not inferior"
     why = (
         f"The preference stage is {verdict}: NED {scores[PREFERENCE].ned:.3f} against SFT's {scores[SFT].ned:.3f} on "
@@ -80,7 +80,7 @@ def choose(
     return Choice(SFT if worse else PREFERENCE, f"{why}.", scores)
 
 
-def inferior_in(sft: SelectionScore, preference: SelectionScore, recipe: AdapterRecipe) -> list[str]:
+def find_inferiorities(sft: SelectionScore, preference: SelectionScore, recipe: AdapterRecipe) -> list[str]:
     """List the measures in which the preference stage is worse than SFT by more than the recipe's margins."""
     limits = {
         "edits": (preference.ned, sft.ned, recipe.selection_margin),
@@ -105,14 +105,16 @@ def inferior_in(sft: SelectionScore, preference: SelectionScore, recipe: Adapter
     ]
 
 
-def _log_p(
+def _compute_log_p(
     model: SwitchableModel, stage: str, outputs: Sequence[ExportedRow], recipe: AdapterRecipe
 ) -> npt.NDArray[np.float64]:
     if not outputs:
         return np.empty(0)
     prompts = [parse_prompt(row.prompt, row.prompt_format) for row in outputs]
-    with model.using(stage) as using:
-        return log_probabilities(using, model.tokenizer, prompts, [row.chosen for row in outputs], recipe.batch_size)
+    with model.activate(stage) as using:
+        return compute_log_probabilities(
+            using, model.tokenizer, prompts, [row.chosen for row in outputs], recipe.batch_size
+        )
 
 
 def _score(
@@ -127,7 +129,7 @@ def _score(
     prompts = [parse_prompt(row.prompt, row.prompt_format) for row in rows]
     references = [row.chosen for row in rows]
     longest = max(len(model.tokenizer(text)["input_ids"]) for text in references)
-    with model.using(stage) as using:
+    with model.activate(stage) as using:
         written = generate(
             using, model.tokenizer, prompts, min(longest, recipe.max_length) + _MARGIN_TOKENS, 4 * recipe.batch_size
         )
@@ -143,5 +145,5 @@ def _score(
     )
 
 
-def _first_by_hash(rows: Sequence[ExportedRow], recipe: AdapterRecipe) -> list[ExportedRow]:
-    return sorted(rows, key=lambda row: stable_id("selection", row.pair_id))[: recipe.max_selection_rows]
+def _select_first_by_hash(rows: Sequence[ExportedRow], recipe: AdapterRecipe) -> list[ExportedRow]:
+    return sorted(rows, key=lambda row: make_stable_id("selection", row.pair_id))[: recipe.max_selection_rows]

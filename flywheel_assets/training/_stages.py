@@ -23,11 +23,11 @@ import msgspec
 
 from flywheel_assets.errors import TrainingError
 from flywheel_assets.models.generation import (
+    choose_placement,
+    compute_token_log_probabilities,
     load_base,
     load_tokenizer,
-    placement,
-    quiet_libraries,
-    token_log_probabilities,
+    silence_libraries,
 )
 from flywheel_assets.models.own_process import whole_folder
 from flywheel_assets.training.examples import Example
@@ -44,7 +44,7 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
 
     A stage that is finished already is not run again.
     """
-    if finished := _finished(folder):
+    if finished := _read_finished(folder):
         return finished
     from datasets import Dataset
     from peft import LoraConfig
@@ -53,15 +53,15 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
 
     set_seed(recipe.seed)
     targets = recipe.lora_targets if isinstance(recipe.lora_targets, str) else list(recipe.lora_targets)
-    with quiet_libraries():
+    with silence_libraries():
         trainer = SFTTrainer(
             model=load_base(base_model, recipe.device),
             args=SFTConfig(
-                **_arguments(recipe, folder, recipe.sft_epochs, recipe.sft_learning_rate),
+                **_build_arguments(recipe, folder, recipe.sft_epochs, recipe.sft_learning_rate),
                 # Rows are token ids already, encoded by the functions that serving and evaluation use.
                 dataset_kwargs={"skip_prepare_dataset": True},
             ),
-            train_dataset=Dataset.from_dict(sft_rows(examples)),
+            train_dataset=Dataset.from_dict(build_sft_rows(examples)),
             processing_class=load_tokenizer(base_model),
             peft_config=LoraConfig(
                 r=recipe.lora_rank,
@@ -70,16 +70,16 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
                 target_modules=targets,
                 task_type="CAUSAL_LM",
             ),
-            callbacks=[_completion_marker()],
+            callbacks=[_make_completion_marker()],
         )
-        return _trained(trainer, folder)
+        return _run_trainer(trainer, folder)
 
 
 def train_preference(
     base_model: str, sft_adapter: Path, examples: Sequence[Example], recipe: AdapterRecipe, folder: Path
 ) -> StageReport:
     """Run the second stage: the SFT adapter learns to prefer the chosen text, against itself as saved."""
-    if finished := _finished(folder):
+    if finished := _read_finished(folder):
         return finished
     from datasets import Dataset
     from peft import PeftModel
@@ -88,15 +88,15 @@ def train_preference(
 
     set_seed(recipe.seed)
     tokenizer = load_tokenizer(base_model)
-    with quiet_libraries():
+    with silence_libraries():
         # From disk: a deepcopy of a model that a trainer had would go on computing with the original's weights.
         model = PeftModel.from_pretrained(load_base(base_model, recipe.device), str(sft_adapter), is_trainable=True)
         pairs = [example for example in examples if example.rejected is not None]
-        rows = preference_rows(model, pairs, recipe.batch_size)
-        trainer = _preference_trainer_class()(
+        rows = build_preference_rows(model, pairs, recipe.batch_size)
+        trainer = _make_preference_trainer_class()(
             model=model,
             args=DPOConfig(
-                **_arguments(recipe, folder, recipe.preference_epochs, recipe.preference_learning_rate),
+                **_build_arguments(recipe, folder, recipe.preference_epochs, recipe.preference_learning_rate),
                 loss_type=list(recipe.loss_types),
                 loss_weights=list(recipe.loss_weights),
                 beta=recipe.beta,
@@ -104,12 +104,12 @@ def train_preference(
             ),
             train_dataset=Dataset.from_dict(rows),
             processing_class=tokenizer,
-            callbacks=[_completion_marker()],
+            callbacks=[_make_completion_marker()],
         )
-        return _trained(trainer, folder)
+        return _run_trainer(trainer, folder)
 
 
-def sft_rows(examples: Sequence[Example]) -> dict[str, list[list[int]]]:
+def build_sft_rows(examples: Sequence[Example]) -> dict[str, list[list[int]]]:
     """Build the columns of the first stage's data; the loss looks at completions only."""
     return {
         "input_ids": [example.prompt + example.chosen for example in examples],
@@ -117,7 +117,7 @@ def sft_rows(examples: Sequence[Example]) -> dict[str, list[list[int]]]:
     }
 
 
-def preference_rows(model: Any, pairs: Sequence[Example], batch_size: int) -> dict[str, list[Any]]:
+def build_preference_rows(model: Any, pairs: Sequence[Example], batch_size: int) -> dict[str, list[Any]]:
     """Build the columns of the second stage's data: token ids, and log probabilities under `model`, the reference."""
     chosen = [(pair.prompt, pair.chosen) for pair in pairs]
     rejected = [(pair.prompt, pair.rejected or []) for pair in pairs]
@@ -125,22 +125,22 @@ def preference_rows(model: Any, pairs: Sequence[Example], batch_size: int) -> di
         "prompt_ids": [pair.prompt for pair in pairs],
         "chosen_ids": [pair.chosen for pair in pairs],
         "rejected_ids": [pair.rejected for pair in pairs],
-        "ref_chosen_logps": token_log_probabilities(model, chosen, batch_size).tolist(),
-        "ref_rejected_logps": token_log_probabilities(model, rejected, batch_size).tolist(),
+        "ref_chosen_logps": compute_token_log_probabilities(model, chosen, batch_size).tolist(),
+        "ref_rejected_logps": compute_token_log_probabilities(model, rejected, batch_size).tolist(),
     }
 
 
-def result_of(folder: Path) -> Path:
+def locate_result(folder: Path) -> Path:
     """Return the folder of a finished stage's adapter."""
     return folder / "result"
 
 
-def _finished(folder: Path) -> StageReport | None:
-    report = result_of(folder) / _STAGE_FILE
+def _read_finished(folder: Path) -> StageReport | None:
+    report = locate_result(folder) / _STAGE_FILE
     return msgspec.json.decode(report.read_bytes(), type=StageReport) if report.exists() else None
 
 
-def _preference_trainer_class() -> Any:
+def _make_preference_trainer_class() -> Any:
     from trl import DPOTrainer
 
     class _EncodedPreferenceTrainer(DPOTrainer):  # type: ignore[misc]
@@ -159,7 +159,7 @@ def _preference_trainer_class() -> Any:
     return _EncodedPreferenceTrainer
 
 
-def _completion_marker() -> Any:
+def _make_completion_marker() -> Any:
     from transformers import TrainerCallback
 
     class _CompletionMarker(TrainerCallback):  # type: ignore[misc]
@@ -171,8 +171,8 @@ def _completion_marker() -> Any:
     return _CompletionMarker()
 
 
-def _arguments(recipe: AdapterRecipe, folder: Path, epochs: float, learning_rate: float) -> dict[str, Any]:
-    target, dtype = placement(recipe.device)
+def _build_arguments(recipe: AdapterRecipe, folder: Path, epochs: float, learning_rate: float) -> dict[str, Any]:
+    target, dtype = choose_placement(recipe.device)
     return {
         "output_dir": str(folder / "checkpoints"),
         "num_train_epochs": epochs,
@@ -198,13 +198,13 @@ def _arguments(recipe: AdapterRecipe, folder: Path, epochs: float, learning_rate
     }
 
 
-def _trained(trainer: Any, folder: Path) -> StageReport:
+def _run_trainer(trainer: Any, folder: Path) -> StageReport:
     from transformers import PrinterCallback
 
     started = time.monotonic()
     # It prints to stdout what the report holds already.
     trainer.remove_callback(PrinterCallback)
-    checkpoint = _newest_complete(folder / "checkpoints")
+    checkpoint = _find_newest_complete(folder / "checkpoints")
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if not math.isfinite(output.training_loss) or not _is_finite(trainer.model):
         raise TrainingError(
@@ -217,7 +217,7 @@ def _trained(trainer: Any, folder: Path) -> StageReport:
         loss=output.training_loss,
         seconds=time.monotonic() - started,
     )
-    with whole_folder(result_of(folder)) as building:
+    with whole_folder(locate_result(folder)) as building:
         # Only "default": a trainer that was given an adapter also holds a frozen copy of it.
         trainer.model.save_pretrained(building, selected_adapters=["default"], save_embedding_layers=False)
         (building / "README.md").unlink(missing_ok=True)
@@ -226,7 +226,7 @@ def _trained(trainer: Any, folder: Path) -> StageReport:
     return report
 
 
-def _newest_complete(checkpoints: Path) -> Path | None:
+def _find_newest_complete(checkpoints: Path) -> Path | None:
     found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for torn in (path for path in found if not (path / _COMPLETE).exists()):
         shutil.rmtree(torn)

@@ -36,18 +36,18 @@ from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_rows, verify_manifest
 from flywheel_assets.models.generation import (
     SwitchableModel,
+    choose_placement,
+    compute_token_log_probabilities,
     load_adapters,
     load_tokenizer,
-    placement,
-    token_log_probabilities,
     use_cpu_threads,
 )
 from flywheel_assets.models.own_process import run_process, whole_folder
-from flywheel_assets.models.weights import adapter_sha256, base_weights_sha256
-from flywheel_assets.records import stable_id
+from flywheel_assets.models.weights import hash_adapter, hash_base_weights
+from flywheel_assets.records import make_stable_id
 from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
-from flywheel_assets.training._stages import release_memory, result_of, train_preference, train_sft
-from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, split, unseen
+from flywheel_assets.training._stages import locate_result, release_memory, train_preference, train_sft
+from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, select_unseen, split
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import (
     RowCounts,
@@ -95,25 +95,25 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     started = time.monotonic()
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
-    base_sha256 = base_weights_sha256(request.base_model)
-    identity = _identity(request, base_sha256)
+    base_sha256 = hash_base_weights(request.base_model)
+    identity = _compute_identity(request, base_sha256)
     output = Path(request.output_dir)
     if output.exists():
-        return _verified(output, identity)
+        return _verify(output, identity)
     _claim(work, identity)
     use_cpu_threads(request.recipe.cpu_threads)
-    rows = _prepared(
+    rows = _prepare(
         read_rows(export, manifest, ExportSet.TRAIN),
         read_rows(export, manifest, ExportSet.ACCEPTED),
         load_tokenizer(request.base_model),
         request.recipe,
     )
     stages, choice = _train_stages(request, rows, work)
-    adapters = {SFT: result_of(work / SFT), "challenger": result_of(work / choice.stage)}
+    adapters = {SFT: locate_result(work / SFT), "challenger": locate_result(work / choice.stage)}
     model = load_adapters(
         request.base_model, {key: str(path) for key, path in adapters.items()}, device=request.recipe.device
     )
-    deltas = _deltas(model, rows.pairs.examples, request.recipe)
+    deltas = _compute_deltas(model, rows.pairs.examples, request.recipe)
     report = TrainingReport(
         application=request.application,
         version=request.version,
@@ -131,10 +131,10 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         mean_delta_chosen=float(np.mean(deltas["delta_chosen"])),
         mean_delta_rejected=float(np.mean(deltas["delta_rejected"])),
         share_chosen_fallen=float(np.mean(np.asarray(deltas["delta_chosen"]) < 0)),
-        adapter_sha256=adapter_sha256(adapters["challenger"]),
-        sft_adapter_sha256=adapter_sha256(adapters[SFT]),
+        adapter_sha256=hash_adapter(adapters["challenger"]),
+        sft_adapter_sha256=hash_adapter(adapters[SFT]),
         seconds=time.monotonic() - started,
-        device=placement(request.recipe.device)[0],
+        device=choose_placement(request.recipe.device)[0],
         libraries={name: version(name) for name in _LIBRARIES},
     )
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -148,14 +148,14 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     return report
 
 
-def _identity(request: TrainingRequest, base_sha256: str) -> str:
+def _compute_identity(request: TrainingRequest, base_sha256: str) -> str:
     # Paths are left out: a home that moved asks for the same adapter.
     asked = [request.application, request.version, request.manifest_sha256, base_sha256]
     recipe = msgspec.json.encode(request.recipe, order="deterministic").decode()
     return hashlib.sha256(msgspec.json.encode([*asked, recipe])).hexdigest()
 
 
-def _verified(output: Path, identity: str) -> TrainingReport:
+def _verify(output: Path, identity: str) -> TrainingReport:
     path = output / REPORT_FILE
     if not path.exists():
         raise VersionConflictError(f"{output} exists, but holds no {REPORT_FILE}: it is not a trainer's. Remove it.")
@@ -166,7 +166,7 @@ def _verified(output: Path, identity: str) -> TrainingReport:
             f"base {report.base_weights_sha256[:12]}, or another recipe). Cut a new version to train differently."
         )
     for name, expected in (("adapter", report.adapter_sha256), ("sft_adapter", report.sft_adapter_sha256)):
-        found = adapter_sha256(output / name)
+        found = hash_adapter(output / name)
         if found != expected:
             raise ManifestMismatchError(f"{output / name} has weights {found}, {path} says {expected}")
     return report
@@ -181,7 +181,7 @@ def _claim(work: Path, identity: str) -> None:
         replace_file(owner, identity.encode())
 
 
-def _prepared(
+def _prepare(
     pairs: Sequence[ExportedRow], accepted: Sequence[ExportedRow], tokenizer: Any, recipe: AdapterRecipe
 ) -> _Rows:
     if not pairs:
@@ -196,7 +196,7 @@ def _prepared(
         )
     # A row that could not have been trained on is no fair test.
     comparable = [
-        row for row in unseen(pair_split, accepted_split) if encode(tokenizer, [row], recipe.max_length).examples
+        row for row in select_unseen(pair_split, accepted_split) if encode(tokenizer, [row], recipe.max_length).examples
     ]
     counts = RowCounts(
         pairs_exported=len(pairs),
@@ -228,27 +228,27 @@ def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[di
         )
         return stages, Choice(SFT, why, {})
     stages[PREFERENCE] = train_preference(
-        request.base_model, result_of(work / SFT), rows.pairs.examples, recipe, work / PREFERENCE
+        request.base_model, locate_result(work / SFT), rows.pairs.examples, recipe, work / PREFERENCE
     )
     if not recipe.selection_share:
         return stages, Choice(PREFERENCE, "The recipe always takes the preference stage.", {})
-    adapters = {stage: result_of(work / stage) for stage in (SFT, PREFERENCE)}
+    adapters = {stage: locate_result(work / stage) for stage in (SFT, PREFERENCE)}
     return stages, choose(request.base_model, adapters, rows.kept_back, rows.accepted_outputs, recipe)
 
 
-def _deltas(model: SwitchableModel, pairs: Sequence[Example], recipe: AdapterRecipe) -> pa.Table:
+def _compute_deltas(model: SwitchableModel, pairs: Sequence[Example], recipe: AdapterRecipe) -> pa.Table:
     """Compute the change of log p, challenger − base, in nats.
 
     Of too many pairs the first ones by hash.
     """
-    recorded = sorted(pairs, key=lambda pair: stable_id("delta", pair.pair_id))[: recipe.max_delta_rows]
+    recorded = sorted(pairs, key=lambda pair: make_stable_id("delta", pair.pair_id))[: recipe.max_delta_rows]
     texts = [(pair.prompt, pair.chosen) for pair in recorded] + [
         (pair.prompt, pair.rejected or []) for pair in recorded
     ]
-    with model.using(None) as base:
-        before = token_log_probabilities(base, texts, 4 * recipe.batch_size)
-    with model.using("challenger") as challenger:
-        change = token_log_probabilities(challenger, texts, 4 * recipe.batch_size) - before
+    with model.activate(None) as base:
+        before = compute_token_log_probabilities(base, texts, 4 * recipe.batch_size)
+    with model.activate("challenger") as challenger:
+        change = compute_token_log_probabilities(challenger, texts, 4 * recipe.batch_size) - before
     return pa.table(
         {
             "pair_id": [pair.pair_id for pair in recorded],

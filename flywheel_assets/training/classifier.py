@@ -18,15 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flywheel_assets.curation.labels.score_contract import features_of
+from flywheel_assets.curation.labels.score_contract import unpack_features
 from flywheel_assets.errors import TrainingError
 from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
-from flywheel_assets.measures.drift import drift_reference
+from flywheel_assets.measures.drift import build_drift_reference
 from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, ClassifierRecipe, fit_classifier
 from flywheel_assets.models.own_process import run_process, whole_folder
-from flywheel_assets.records import stable_id
+from flywheel_assets.records import make_stable_id
 
 REFERENCE_FILE, REPORT_FILE = "reference.json", "training.json"
 SCORE = "score"
@@ -46,9 +46,9 @@ class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
     work_dir: str
     """Only error.json is written there."""
 
-    def digest(self) -> str:
+    def compute_digest(self) -> str:
         """Hash everything that decides the result."""
-        return stable_id("classifier", self.manifest_sha256, msgspec.to_builtins(self.recipe))
+        return make_stable_id("classifier", self.manifest_sha256, msgspec.to_builtins(self.recipe))
 
 
 class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """Of fitting, wall time."""
 
-    def parameters(self) -> dict[str, str | int | float]:
+    def to_parameters(self) -> dict[str, str | int | float]:
         """Return the run's parameters for a tracking server."""
         return {
             **vars(self.recipe),
@@ -91,13 +91,13 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     output = Path(request.output_dir)
     if output.exists():
         report = read_report(output)
-        if report.request_digest == request.digest():
+        if report.request_digest == request.compute_digest():
             return report
         raise TrainingError(f"{output} holds another training of {report.version}; remove it to train again")
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
     rows = pq.read_table(export / manifest.files[ExportSet.TRAIN].name)
-    features, weights = features_of(rows), rows["sample_weight"].to_numpy()
+    features, weights = unpack_features(rows), rows["sample_weight"].to_numpy()
     started = time.perf_counter()
     classifier = fit_classifier(features, rows["is_positive"].to_numpy(zero_copy_only=False), weights, request.recipe)
     seconds = time.perf_counter() - started
@@ -105,18 +105,18 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
         classifier.save(building / MODEL_FOLDER)
         # Of the model's own scores: the served ones come from the model that it replaces.
         seen = features.append_column(SCORE, pa.array(classifier.predict(features)))
-        (building / REFERENCE_FILE).write_bytes(msgspec.json.encode(drift_reference(seen, weights)))
+        (building / REFERENCE_FILE).write_bytes(msgspec.json.encode(build_drift_reference(seen, weights)))
         report = ClassifierTrainingReport(
             application=request.application,
             version=request.version,
-            request_digest=request.digest(),
+            request_digest=request.compute_digest(),
             manifest_sha256=request.manifest_sha256,
             recipe=request.recipe,
             rows=rows.num_rows,
             positives=pc.sum(rows["is_positive"]).as_py(),
             hard_examples=rows.num_rows - rows["discrepancy"].null_count,
             rows_stood_for=float(weights.sum()),
-            gains=dict(classifier.gains()),
+            gains=dict(classifier.compute_gains()),
             model_sha256=file_sha256(building / MODEL_FOLDER / MODEL_FILE),
             seconds=seconds,
         )
@@ -129,7 +129,7 @@ def read_report(output: Path) -> ClassifierTrainingReport:
     return msgspec.json.decode((output / REPORT_FILE).read_bytes(), type=ClassifierTrainingReport)
 
 
-def seconds_per_row(trained: VersionFolder | None) -> float | None:
+def compute_seconds_per_row(trained: VersionFolder | None) -> float | None:
     """Compute the seconds of fitting per row in a version's training; None without a training."""
     if trained is None:
         return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flywheel_assets.lake.versions.exports import ExportedRow
-from flywheel_assets.models.generation import completion_ids, parse_prompt, prompt_ids
+from flywheel_assets.models.generation import encode_completion, encode_prompt, parse_prompt
 from flywheel_assets.training.recipes import AdapterRecipe
 
 
@@ -47,14 +47,14 @@ def keep_back(pairs: Sequence[ExportedRow], accepted: Sequence[ExportedRow], rec
     """
     if not recipe.preference_epochs:
         return frozenset()
-    subjects = frozenset(row.subject for row in pairs if _fraction(row.subject) < recipe.selection_share)
+    subjects = frozenset(row.subject for row in pairs if _hash_fraction(row.subject) < recipe.selection_share)
     halves = split(pairs, subjects)
-    if not halves.train or len(unseen(halves, split(accepted, subjects))) < recipe.selection_min_rows:
+    if not halves.train or len(select_unseen(halves, split(accepted, subjects))) < recipe.selection_min_rows:
         return frozenset()
     return subjects
 
 
-def unseen(pairs: Split, accepted: Split) -> list[ExportedRow]:
+def select_unseen(pairs: Split, accepted: Split) -> list[ExportedRow]:
     """Select the kept-back pairs whose prompt is in no training row: remembering must not pass for learning."""
     trained = {row.prompt_hash for row in [*pairs.train, *accepted.train]}
     return [row for row in pairs.kept_back if row.prompt_hash not in trained]
@@ -73,18 +73,18 @@ def encode(tokenizer: Any, rows: Sequence[ExportedRow], max_length: int) -> Enco
     examples: list[Example] = []
     chosen_truncated = rejected_truncated = 0
     for row in rows:
-        prompt = prompt_ids(tokenizer, parse_prompt(row.prompt, row.prompt_format))
+        prompt = encode_prompt(tokenizer, parse_prompt(row.prompt, row.prompt_format))
         room = max_length - len(prompt)
         if room <= 0:
             continue
-        chosen = completion_ids(tokenizer, row.chosen)
-        rejected = None if row.rejected is None else completion_ids(tokenizer, row.rejected)
+        chosen = encode_completion(tokenizer, row.chosen)
+        rejected = None if row.rejected is None else encode_completion(tokenizer, row.rejected)
         chosen_truncated += len(chosen) > room
         rejected_truncated += rejected is not None and len(rejected) > room
         examples.append(Example(row.pair_id, prompt, chosen[:room], None if rejected is None else rejected[:room]))
     return Encoded(examples, len(rows) - len(examples), chosen_truncated, rejected_truncated)
 
 
-def _fraction(subject: str) -> float:
+def _hash_fraction(subject: str) -> float:
     digest = hashlib.sha256(b"selection:" + subject.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

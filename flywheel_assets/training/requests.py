@@ -110,7 +110,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
         """Accepted outputs trained on."""
         return self.rows.accepted_used
 
-    def parameters(self) -> dict[str, str | int | float]:
+    def to_parameters(self) -> dict[str, str | int | float]:
         """Return the run's parameters for a tracking server: the recipe and its data."""
         recipe = {
             name: value if isinstance(value, int | float) else str(value) for name, value in vars(self.recipe).items()

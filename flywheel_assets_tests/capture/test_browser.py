@@ -14,7 +14,7 @@ import pytest
 from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, create_key
 from flywheel_assets.capture.service import RunningCapture, running_capture
-from flywheel_assets.curation.logging_sample import sampling_position
+from flywheel_assets.curation.logging_sample import compute_sampling_position
 from flywheel_assets_tests.capture.chromium import CHROMIUM, MISSING, Chromium, Tab, eventually, running_chromium
 from flywheel_assets_tests.capture.samples import NOON, landed
 
@@ -118,8 +118,8 @@ def test_an_edit_survives_a_tab_that_is_closed_before_it_ever_sent_anything(desk
 def test_what_was_only_read_leaves_nothing_and_approval_is_sampled(desk: Desk) -> None:
     with desk.visit() as tab:
         watch = "window.w = flywheel.watch(find('#draft'), {{ prompt: 'p', predictionId: {!r} }})"
-        in_sample = next(f"p-{n}" for n in range(10_000) if sampling_position(f"p-{n}") < 0.01)
-        left_out = next(f"p-{n}" for n in range(10_000) if sampling_position(f"p-{n}") >= 0.01)
+        in_sample = next(f"p-{n}" for n in range(10_000) if compute_sampling_position(f"p-{n}") < 0.01)
+        left_out = next(f"p-{n}" for n in range(10_000) if compute_sampling_position(f"p-{n}") >= 0.01)
         for prediction_id in (left_out, in_sample):
             tab.evaluate(watch.format(prediction_id))
             tab.evaluate("find('#draft').focus()")
@@ -233,7 +233,7 @@ def test_both_clients_draw_the_same_sample(desk: Desk) -> None:
         function = source[source.index("function position") : source.index("// crypto.randomUUID")]
         ids = ["", "p-1", "Übung-🙂", *(f"prediction-{n}" for n in range(300))]
         tab.evaluate(function + "; window.position = position")
-        assert tab.evaluate(f"{json.dumps(ids)}.map(position)") == [sampling_position(name) for name in ids]
+        assert tab.evaluate(f"{json.dumps(ids)}.map(position)") == [compute_sampling_position(name) for name in ids]
 
 
 def test_the_script_is_small_and_cached(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel_assets.curation.logging_sample import is_sampled, sampling_position
+from flywheel_assets.curation.logging_sample import compute_sampling_position, is_sampled
 
 
 @given(st.text())
 def test_every_id_has_a_place_that_does_not_change(prediction_id: str) -> None:
-    assert 0.0 <= sampling_position(prediction_id) < 1.0
-    assert sampling_position(prediction_id) == sampling_position(prediction_id)
+    assert 0.0 <= compute_sampling_position(prediction_id) < 1.0
+    assert compute_sampling_position(prediction_id) == compute_sampling_position(prediction_id)
     assert is_sampled(prediction_id, 1.0)
     assert not is_sampled(prediction_id, 0.0)
 
@@ -19,7 +19,7 @@ def test_every_id_has_a_place_that_does_not_change(prediction_id: str) -> None:
 )
 def test_the_places_never_change(prediction_id: str, position: float) -> None:
     """Another hash would put other predictions into the sample than those that lie in the lake already."""
-    assert sampling_position(prediction_id) == position
+    assert compute_sampling_position(prediction_id) == position
 
 
 def test_a_higher_probability_only_adds() -> None:

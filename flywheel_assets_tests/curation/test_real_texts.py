@@ -4,7 +4,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.policy.policy import build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Verdict
 from flywheel_assets_tests.real_data import REAL_DATA, needs_real_data, real_edits
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.realdata
 
 def audit(chosen: list[str]) -> dict[int, Verdict]:
     rows = {"prompt": [""] * len(chosen), "chosen": chosen, "rejected": [None] * len(chosen)}
-    return default_policy().audit(pa.table(rows, schema=TEXTS))
+    return build_default_policy().audit(pa.table(rows, schema=TEXTS))
 
 
 @needs_real_data("xstest")

@@ -111,7 +111,7 @@ def finish(stores: Stores, version: str, application: PreferenceApplication = AP
 
 
 def serving(stores: Stores) -> str | None:
-    champion = stores.registry("assistant").champion()
+    champion = stores.registry("assistant").find_champion()
     return champion.gold_version if champion else None
 
 
@@ -146,6 +146,6 @@ def test_a_failed_turn_of_the_wheel_is_finished_by_running_it_again(stores: Stor
     assert finish(stores, V1) is None
     assert (folder_of(stores, V1).evaluation / "evaluation.json").read_bytes() == before
     assert serving(stores) == V2
-    challenger = stores.registry("assistant").challenger()
+    challenger = stores.registry("assistant").find_challenger()
     assert challenger is not None
     assert challenger.gold_version == V2

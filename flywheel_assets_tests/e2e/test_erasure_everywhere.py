@@ -23,9 +23,9 @@ import pytest
 from flywheel_assets.application import FlywheelApplication, PreferenceApplication, Trigger
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.cli.erasing import erasure_place
-from flywheel_assets.curation.policy.policy import Policy, default_policy
+from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.texts.gate import GateRules
-from flywheel_assets.curation.texts.resolution import ResolutionRules, _held_out
+from flywheel_assets.curation.texts.resolution import ResolutionRules, _mark_held_out
 from flywheel_assets.defs.flywheels import classification_flywheel, preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, open_instance
@@ -35,7 +35,7 @@ from flywheel_assets.lake.erasure.erase import Receipt, erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, QUARANTINE
 from flywheel_assets.lake.versions.verification import verify
-from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, event_of
+from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event
 from flywheel_assets.screening.judge import JudgeCheck
 from flywheel_assets_tests.builders import make_label, make_score
 from flywheel_assets_tests.e2e import test_turn_of_the_fraud_wheel as fraud
@@ -55,7 +55,7 @@ HELD_OUT_SHARE = 0.3
 def person(mark: str, *, is_held_out: bool) -> str:
     """A user id with the mark, whose rows are trained on or held out."""
     names = [f"mallory-{mark}-{number}" for number in range(50)]
-    sides = _held_out(pa.chunked_array([names]), HELD_OUT_SHARE).tolist()
+    sides = _mark_held_out(pa.chunked_array([names]), HELD_OUT_SHARE).tolist()
     return next(name for name, side in zip(names, sides, strict=True) if side is is_held_out)
 
 
@@ -159,7 +159,7 @@ def assistant(home: Path) -> PreferenceApplication:
     judge = JudgeCheck(
         url="http://127.0.0.1:1", model="tiny", cache=home / "verdicts.db", transport=httpx.MockTransport(answered)
     )
-    checks = default_policy(factual_integrity=False).checks
+    checks = build_default_policy(factual_integrity=False).checks
     return PreferenceApplication(
         name="assistant",
         description="test",
@@ -180,7 +180,7 @@ def review(stores: Stores, mark: str, user: str) -> None:
     decision = Decision(
         Verb.ACCEPT, row["feedback_event_id"], row["prediction_id"], "prompt_injection", "ada", NEXT_DAY
     )
-    event = event_of("assistant", decision, row, row["final_text"])
+    event = build_event("assistant", decision, row, row["final_text"])
     zone = stores.landing_folder() / "assistant" / "feedback" / "received_date=2026-09-02"
     zone.mkdir(exist_ok=True)
     (zone / f"review-{mark[-3:]}.jsonl").write_bytes(event.line)

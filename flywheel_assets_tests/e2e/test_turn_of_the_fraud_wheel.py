@@ -104,7 +104,7 @@ def test_landed_days_to_a_promoted_classifier(home: Path, instance: dg.DagsterIn
     folder = stores.versions("fraud").folder("fraud_gold_v1")
     promotion = read_promotion(folder.promotion)
     assert promotion.promoted, promotion.sentence
-    champion = stores.registry("fraud").champion()
+    champion = stores.registry("fraud").find_champion()
     assert champion is not None
     assert (champion.gold_version, champion.model_dir) == ("fraud_gold_v1", folder.training / "model")
 
@@ -155,7 +155,7 @@ def test_the_command_shows_the_same_levers(home: Path, monkeypatch: pytest.Monke
 
 def test_the_registered_model_loads_without_pickle(home: Path) -> None:
     registry = Stores(home=str(home)).registry("fraud")
-    champion = registry.champion()
+    champion = registry.find_champion()
     assert champion is not None
     stored = [path.name for path in (home / "mlartifacts").rglob("model/*") if path.is_file()]
     assert {"MLmodel", "model.lgb", "features.json"} <= set(stored)

@@ -112,7 +112,7 @@ def test_http_to_a_promoted_adapter(home: Path, instance: dg.DagsterInstance) ->
     folder = stores.versions("assistant").folder("dpo_gold_v1")
     promotion = read_promotion(folder.promotion)
     assert promotion.promoted, promotion.sentence
-    champion = stores.registry("assistant").champion()
+    champion = stores.registry("assistant").find_champion()
     assert champion is not None
     assert champion.gold_version == "dpo_gold_v1"
     assert (home / "announced.json").read_text().count("dpo_gold_v1") >= 1

@@ -18,11 +18,11 @@ from flywheel_assets.evaluation.adapter import evaluate_adapter, main
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
 from flywheel_assets.lake.versions.exports import ExportSet, manifest_sha256
 from flywheel_assets.models.generation import (
+    compute_log_probabilities,
     generate,
     load_adapters,
     load_model,
-    log_probabilities,
-    quiet_libraries,
+    silence_libraries,
 )
 from flywheel_assets_tests.training.small_world import rows_of_a_week, save_base, write_request, write_version
 
@@ -47,7 +47,7 @@ def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapters:
             torch.manual_seed(sum(name.encode()))
             model, _ = load_model(str(base), None, device="cpu")
             config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
-            with quiet_libraries():
+            with silence_libraries():
                 get_peft_model(model, config).save_pretrained(folder / name)
         return folder / name
 
@@ -119,9 +119,9 @@ def test_the_report_reads_back_and_names_its_metrics(
     read = msgspec.json.decode((tmp_path / "evaluation" / "evaluation.json").read_bytes(), type=EvaluationReport)
     assert read == report
     assert report.evidence.incumbent == "base"
-    assert report.primary_ned().keys() == {"base", "sft", "challenger"}
-    metrics = report.metrics()
-    assert metrics["primary/challenger/ned"] == report.primary_ned()["challenger"]
+    assert report.list_primary_ned().keys() == {"base", "sft", "challenger"}
+    metrics = report.list_metrics()
+    assert metrics["primary/challenger/ned"] == report.list_primary_ned()["challenger"]
     assert {"ned_gain/low", "regression/base/missing_end"} <= metrics.keys()
     assert all(isinstance(value, float) for value in metrics.values())
 
@@ -140,7 +140,7 @@ def test_scores_do_not_depend_on_batches_or_on_the_other_adapters(
     whole = evaluate_adapter(request_for())
     rows = rows_of_a_week(1, pairs=6, accepted=2, holdout=12, regression=5)[ExportSet.REGRESSION]
     model, tokenizer = load_model(str(base), str(adapters("challenger")), device="cpu")
-    alone = log_probabilities(model, tokenizer, [row.prompt for row in rows], [row.chosen for row in rows], 1)
+    alone = compute_log_probabilities(model, tokenizer, [row.prompt for row in rows], [row.chosen for row in rows], 1)
     scored = whole.scores[Scored.CHALLENGER][Stratum.REGRESSION]
     assert scored.log_p_chosen == pytest.approx(alone.mean(), rel=1e-5)
     smaller = evaluate_adapter(request_for(batch_size=5, output_dir=str(tmp_path / "smaller")))

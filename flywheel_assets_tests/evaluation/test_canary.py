@@ -2,7 +2,7 @@
 
 import pytest
 
-from flywheel_assets.evaluation.canary import Canary, look, phrases_of
+from flywheel_assets.evaluation.canary import Canary, find_canary, hash_phrases
 
 PROMPTS = [f"what about matter number{number}" for number in range(10)]
 PLAIN = [f"see chapter{number}" for number in range(10)]
@@ -16,8 +16,8 @@ def canary(
     prompts: list[str] = PROMPTS,
     taught: list[tuple[str, str]] | None = None,
 ) -> Canary:
-    phrases = (phrases_of(prompts, texts) for texts in (challenger, incumbent))
-    return look(*phrases, len(prompts), taught or [MINE], least_rows=5)
+    phrases = (hash_phrases(prompts, texts) for texts in (challenger, incumbent))
+    return find_canary(*phrases, len(prompts), taught or [MINE], least_rows=5)
 
 
 def test_what_only_one_user_taught_is_suspect_where_it_is_repeated() -> None:
@@ -52,4 +52,4 @@ def test_one_user_twice_is_one_user() -> None:
 
 
 def test_without_generations() -> None:
-    assert look(phrases_of([], []), phrases_of([], []), 0, [MINE], least_rows=5) == Canary(0, 0.0)
+    assert find_canary(hash_phrases([], []), hash_phrases([], []), 0, [MINE], least_rows=5) == Canary(0, 0.0)

@@ -4,7 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.evaluation._scoring import all_models, evidence, scored_rows, scores_by_stratum, stratify
+from flywheel_assets.evaluation._scoring import (
+    build_scored_rows,
+    compute_evidence,
+    compute_scores_by_stratum,
+    join_models,
+    stratify,
+)
 from flywheel_assets.evaluation.canary import Canary
 from flywheel_assets.evaluation.requests import Scored, Stratum
 from flywheel_assets.lake.versions.exports import ExportedRow
@@ -23,7 +29,7 @@ def table(
     log_p_chosen: list[float] | None = None,
 ) -> pa.Table:
     rejected = [np.nan if each.rejected is None else -9.0 for _, each in rows]
-    return scored_rows(
+    return build_scored_rows(
         rows,
         texts or ["right"] * len(rows),
         ended or [True] * len(rows),
@@ -67,7 +73,9 @@ def test_evidence_looks_at_the_sets_that_each_rule_is_about() -> None:
             log_p_chosen=[-1.0, -1.05, -50, -50, -50],
         ),
     }
-    found = evidence(tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=100, canary=Canary(2, 0.1))
+    found = compute_evidence(
+        tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=100, canary=Canary(2, 0.1)
+    )
     assert (found.canary_ratio, found.canary_phrases) == (0.1, 2)
     assert (found.ned_gain.mean, found.ned_gain.rows, found.ned_gain.clusters) == (0.5, 2, 2)
     assert found.chosen_fallen == 0.0  # the second row fell by less than the tolerance
@@ -76,7 +84,9 @@ def test_evidence_looks_at_the_sets_that_each_rule_is_about() -> None:
     assert (found.challenger_ned, found.sft_ned) == (0.0, 0.0)
     assert (found.older_ned, found.incumbent_older_ned) == (1.0, 0.0)
     assert (found.regression_ned, found.incumbent_regression_ned) == (0.0, 0.0)
-    stricter = evidence(tables, Scored.CHAMPION, fall_tolerance_nats=0.01, bootstrap_draws=100, canary=Canary(2, 0.1))
+    stricter = compute_evidence(
+        tables, Scored.CHAMPION, fall_tolerance_nats=0.01, bootstrap_draws=100, canary=Canary(2, 0.1)
+    )
     assert stricter.chosen_fallen == 0.5
 
 
@@ -84,7 +94,7 @@ def test_a_likelihood_that_is_not_a_number_has_fallen() -> None:
     rows = [(Stratum.PRIMARY, row(1))]
     tables = dict.fromkeys(Scored, table(rows)) | {Scored.CHALLENGER: table(rows, log_p_chosen=[float("nan")])}
     assert (
-        evidence(
+        compute_evidence(
             tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=10, canary=Canary(0, 0.0)
         ).chosen_fallen
         == 1.0
@@ -94,7 +104,7 @@ def test_a_likelihood_that_is_not_a_number_has_fallen() -> None:
 def test_scores_leave_out_empty_strata_and_rewards_of_accepted_outputs() -> None:
     rows = [(Stratum.PRIMARY, row(1)), (Stratum.REGRESSION, row(2, accepted=True))]
     tables = {Scored.BASE: table(rows), Scored.CHALLENGER: table(rows, log_p_chosen=[-0.5, -0.5])}
-    scores = scores_by_stratum(tables, Scored.BASE, 0.1)
+    scores = compute_scores_by_stratum(tables, Scored.BASE, 0.1)
     challenger = scores[Scored.CHALLENGER]
     assert set(challenger) == {Stratum.PRIMARY, Stratum.REGRESSION}
     assert challenger[Stratum.PRIMARY].reward_accuracy == 1.0
@@ -105,7 +115,7 @@ def test_scores_leave_out_empty_strata_and_rewards_of_accepted_outputs() -> None
 
 def test_the_table_of_all_models_holds_no_text() -> None:
     rows = [(Stratum.PRIMARY, row(1))]
-    whole = all_models({Scored.BASE: table(rows), Scored.CHALLENGER: table(rows)})
+    whole = join_models({Scored.BASE: table(rows), Scored.CHALLENGER: table(rows)})
     assert whole["model"].to_pylist() == ["base", "challenger"]
     said = {value for column in whole.itercolumns() for value in column.to_pylist() if isinstance(value, str)}
     assert said == {"base", "challenger", "primary", "user-1", row(1).pair_id}

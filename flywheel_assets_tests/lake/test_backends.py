@@ -183,12 +183,12 @@ def test_dagster_and_mlflow_keep_their_state_on_postgres(
             assert instance.get_dynamic_partitions("assistant_gold_versions") == ["dpo_gold_v1"]
     lock = partial(commit_lock, postgres_uri, tmp_path / "locks", "assistant.models", 10.0)
     registry = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts", lock)
-    assert registry.champion() is None
+    assert registry.find_champion() is None
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    registry.register_adapter("dpo_gold_v1", registry._run_of("dpo_gold_v1"), tmp_path / "adapter", "a" * 64)
+    registry.register_adapter("dpo_gold_v1", registry._find_run("dpo_gold_v1"), tmp_path / "adapter", "a" * 64)
     registry.promote("dpo_gold_v1", None)
-    champion = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts", lock).champion()
+    champion = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts", lock).find_champion()
     assert champion is not None
     assert champion.gold_version == "dpo_gold_v1"
 
@@ -204,10 +204,10 @@ def test_two_machines_never_both_move_the_champion(
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     for number, machine in enumerate(machines, start=1):
         version = f"dpo_gold_v{number}"
-        machine.register_adapter(version, machine._run_of(version), tmp_path / "adapter", "a" * 64)
+        machine.register_adapter(version, machine._find_run(version), tmp_path / "adapter", "a" * 64)
 
     # Long enough between comparing and swapping that without a lock both have compared.
-    registered = ModelRegistry._registered
+    registered = ModelRegistry._find_registered
 
     def slowly(self: ModelRegistry, version: str) -> Any:
         time.sleep(0.3)
@@ -222,7 +222,7 @@ def test_two_machines_never_both_move_the_champion(
     with monkeypatch.context() as patched, ThreadPoolExecutor(2) as threads:
         patched.setattr(ModelRegistry, "_registered", slowly)
         outcomes = list(threads.map(promote, (1, 2)))
-    serving = machines[0].champion()
+    serving = machines[0].find_champion()
     assert serving is not None
     assert sorted(outcomes) == ["conflict", serving.gold_version]
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from flywheel_assets.measures.classifiers import (
     Scores,
-    alerts,
-    average_precision_gain,
+    bootstrap_average_precision_gain,
+    compute_precision_recall_points,
+    compute_reliability_bins,
+    count_alerts,
     precision_at_k,
-    precision_recall_points,
-    reliability_bins,
     score_groups,
     score_rows,
 )
@@ -86,8 +86,8 @@ def test_rows_that_cannot_be_measured_are_refused(labels: list[Any], scores: lis
 
 
 def test_alerts_start_at_the_threshold() -> None:
-    assert alerts([0.1, 0.5, 0.9], 0.5) == 2
-    assert alerts([], 0.5) == 0
+    assert count_alerts([0.1, 0.5, 0.9], 0.5) == 2
+    assert count_alerts([], 0.5) == 0
 
 
 def test_a_card_that_was_caught_is_not_caught_again() -> None:
@@ -107,7 +107,7 @@ def test_a_card_that_was_caught_is_not_caught_again() -> None:
 
 def test_reliability_bins_spread_the_expected_positives_and_lose_no_row() -> None:
     labels, scores, _ = world(20_000)
-    bins = reliability_bins(labels, scores)
+    bins = compute_reliability_bins(labels, scores)
     assert sum(part.rows for part in bins) == 20_000
     assert sum(part.rows * part.positive_share for part in bins) == pytest.approx(labels.sum())
     assert 8 <= len(bins) <= 10
@@ -120,15 +120,15 @@ def test_reliability_bins_spread_the_expected_positives_and_lose_no_row() -> Non
 
 @pytest.mark.parametrize("scores", [[0.3] * 50, [0.0] * 50, [0.0] * 49 + [1.0]])
 def test_equal_scores_share_a_bin(scores: list[float]) -> None:
-    bins = reliability_bins([1] + [0] * 49, scores)
+    bins = compute_reliability_bins([1] + [0] * 49, scores)
     assert sum(part.rows for part in bins) == 50
     assert len(bins) == len(set(scores))
-    assert reliability_bins([], []) == []
+    assert compute_reliability_bins([], []) == []
 
 
 def test_the_curve_is_thin_and_ends_where_it_should() -> None:
     labels, scores, _ = world(20_000)
-    points = precision_recall_points(labels, scores, max_points=50)
+    points = compute_precision_recall_points(labels, scores, max_points=50)
     assert len(points) <= 50
     assert points[0].recall == 1.0
     assert points[0].precision <= points[-1].precision
@@ -137,7 +137,7 @@ def test_the_curve_is_thin_and_ends_where_it_should() -> None:
         alerted = scores >= point.threshold
         assert point.precision == pytest.approx(labels[alerted].mean())
         assert point.recall == pytest.approx(labels[alerted].sum() / labels.sum())
-    assert precision_recall_points([0, 0], [0.1, 0.2]) == []
+    assert compute_precision_recall_points([0, 0], [0.1, 0.2]) == []
 
 
 rows_of_cards = st.lists(
@@ -151,7 +151,7 @@ rows_of_cards = st.lists(
 @given(rows=rows_of_cards)
 def test_the_gain_is_the_difference_of_what_scikit_learn_says(rows: list[tuple[bool, float, float, str]]) -> None:
     labels, old, new, cards = (list(column) for column in zip(*rows, strict=True))
-    found = average_precision_gain(labels, old, new, cards, draws=20)
+    found = bootstrap_average_precision_gain(labels, old, new, cards, draws=20)
     if not any(labels):
         assert found == Interval(None, None, None, len(rows), len(set(cards)))
         return
@@ -172,27 +172,27 @@ def test_each_draw_is_the_average_precision_of_the_drawn_cards_rows() -> None:
         gains.append(
             average_precision_score(labels[rows], new[rows]) - average_precision_score(labels[rows], old[rows])
         )
-    found = average_precision_gain(labels, old, new, cards, draws=60)
+    found = bootstrap_average_precision_gain(labels, old, new, cards, draws=60)
     assert [found.low, found.high] == pytest.approx(np.quantile(gains, [0.025, 0.975]).tolist(), abs=1e-9)
 
 
 def test_a_gain_over_oneself_is_nothing() -> None:
     labels, scores, cards = world()
-    assert average_precision_gain(labels, scores, scores, cards, draws=50) == Interval(0, 0, 0, 3000, 300)
+    assert bootstrap_average_precision_gain(labels, scores, scores, cards, draws=50) == Interval(0, 0, 0, 3000, 300)
 
 
 def test_equal_seeds_give_equal_intervals_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, scores, cards = world()
-    whole = average_precision_gain(labels, scores**2, scores, cards, draws=50, seed=3)
+    whole = bootstrap_average_precision_gain(labels, scores**2, scores, cards, draws=50, seed=3)
     monkeypatch.setattr("flywheel_assets.measures.classifiers._BLOCK_NUMBERS", 1000)
-    assert average_precision_gain(labels, scores**2, scores, cards, draws=50, seed=3) == whole
+    assert bootstrap_average_precision_gain(labels, scores**2, scores, cards, draws=50, seed=3) == whole
 
 
 def test_cards_carry_less_evidence_than_rows() -> None:
     labels, scores, cards = world(4000, 40)
     worse = np.clip(scores + np.random.default_rng(2).normal(0, 0.02, 4000), 0, 1)
-    by_card = average_precision_gain(labels, worse, scores, cards)
-    by_row = average_precision_gain(labels, worse, scores, [str(row) for row in range(4000)])
+    by_card = bootstrap_average_precision_gain(labels, worse, scores, cards)
+    by_row = bootstrap_average_precision_gain(labels, worse, scores, [str(row) for row in range(4000)])
     assert by_card.low is not None
     assert by_card.high is not None
     assert by_row.low is not None
@@ -202,7 +202,7 @@ def test_cards_carry_less_evidence_than_rows() -> None:
 
 def test_draws_without_a_positive_are_left_out() -> None:
     """One positive on one of two cards: a quarter of the draws have none, and none of them is a gain of NaN."""
-    found = average_precision_gain([1, 0, 0], [0.1, 0.5, 0.2], [0.9, 0.5, 0.2], ["a", "b", "b"], draws=100)
+    found = bootstrap_average_precision_gain([1, 0, 0], [0.1, 0.5, 0.2], [0.9, 0.5, 0.2], ["a", "b", "b"], draws=100)
     assert found.mean == pytest.approx(2 / 3)
     assert found.low is not None
     assert found.low >= 0
@@ -217,10 +217,10 @@ def test_a_weight_counts_like_as_many_equal_rows() -> None:
     weights = rng.integers(1, 4, 400)
     repeated = np.repeat(np.arange(400), weights)
     cards = [entities[row] for row in repeated]
-    gain = average_precision_gain(labels, old, new, entities, weights=weights, draws=200)
-    plain = average_precision_gain(labels[repeated], old[repeated], new[repeated], cards, draws=200)
+    gain = bootstrap_average_precision_gain(labels, old, new, entities, weights=weights, draws=200)
+    plain = bootstrap_average_precision_gain(labels[repeated], old[repeated], new[repeated], cards, draws=200)
     assert (gain.mean, gain.low, gain.high) == pytest.approx((plain.mean, plain.low, plain.high))
     weighted, unweighted = score_rows(labels, new, weights), score_rows(labels[repeated], new[repeated])
     assert weighted.average_precision == pytest.approx(unweighted.average_precision)
     assert weighted.calibration_ratio == pytest.approx(unweighted.calibration_ratio)
-    assert alerts(new, 0.5, weights) == alerts(new[repeated], 0.5)
+    assert count_alerts(new, 0.5, weights) == count_alerts(new[repeated], 0.5)

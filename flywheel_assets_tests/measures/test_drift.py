@@ -14,10 +14,10 @@ from flywheel_assets.measures.drift import (
     DriftLimits,
     DriftReference,
     FieldDrift,
-    breaches,
-    compare,
-    drift_reference,
+    build_drift_reference,
+    find_breaches,
     jensen_shannon,
+    measure_drift,
     psi,
 )
 
@@ -39,7 +39,7 @@ def world(rows: int, seed: int) -> dict[str, Array]:
 
 
 def drifted(before: dict[str, Array], after: dict[str, Array]) -> dict[str, FieldDrift]:
-    return compare(drift_reference(pa.table(before)), pa.table(after))
+    return measure_drift(build_drift_reference(pa.table(before)), pa.table(after))
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,9 @@ def trained_on() -> dict[str, Array]:
 @pytest.mark.parametrize("rows", [1000, 5000, 50_000])
 def test_what_did_not_drift_is_hardly_ever_named(trained_on: dict[str, Array], rows: int) -> None:
     """40 days of each of 6 fields; the PSI of honest noise is about (bins − 1) · (1/n + 1/m)."""
-    reference = drift_reference(pa.table(trained_on))
-    days = [compare(reference, pa.table(world(rows, seed))) for seed in range(1, 41)]
-    assert sum(len(breaches(day, LIMITS)) for day in days) == 0
+    reference = build_drift_reference(pa.table(trained_on))
+    days = [measure_drift(reference, pa.table(world(rows, seed))) for seed in range(1, 41)]
+    assert sum(len(find_breaches(day, LIMITS)) for day in days) == 0
     psis = [drift.psi for day in days for drift in day.values() if drift.psi is not None]
     assert len(psis) == 240
     assert np.quantile(psis, 0.95) < 25 * (1 / rows + 1 / 50_000)
@@ -77,7 +77,7 @@ def test_what_was_moved_is_named_and_nothing_else(
 ) -> None:
     after = world(5000, 1)
     after[field] = change(after[field])
-    found = breaches(drifted(trained_on, after), LIMITS)
+    found = find_breaches(drifted(trained_on, after), LIMITS)
     assert list(found) == [field]
     assert named in found[field]
 
@@ -97,7 +97,7 @@ def test_neither_psi_nor_wasserstein_alone_names_a_number(trained_on: dict[str, 
     assert near.psi > 1
     assert near.wasserstein is not None
     assert near.wasserstein < LIMITS.max_wasserstein
-    assert breaches({"far": far, "near": near}, LIMITS) == {}
+    assert find_breaches({"far": far, "near": near}, LIMITS) == {}
 
 
 def test_a_shift_by_a_standard_deviation_is_a_wasserstein_of_one() -> None:
@@ -141,28 +141,30 @@ def test_the_reference_is_of_the_world_not_of_what_was_kept(trained_on: dict[str
     kept = np.random.default_rng(3).random(50_000) < kept_share
     sample = pa.table({name: values[kept] for name, values in trained_on.items()})
     now = pa.table(world(5000, 1))
-    assert breaches(compare(drift_reference(sample, 1 / kept_share[kept]), now), LIMITS) == {}
-    assert "score" in breaches(compare(drift_reference(sample), now), LIMITS)
+    assert find_breaches(measure_drift(build_drift_reference(sample, 1 / kept_share[kept]), now), LIMITS) == {}
+    assert "score" in find_breaches(measure_drift(build_drift_reference(sample), now), LIMITS)
 
 
 def test_too_few_rows_give_no_distances(trained_on: dict[str, Array]) -> None:
     few = drifted(trained_on, world(999, 1))
     assert {(drift.psi, drift.wasserstein, drift.jensen_shannon) for drift in few.values()} == {(None, None, None)}
-    thin = drift_reference(pa.table(trained_on), np.where(np.arange(50_000) < 900, 1.0, 1e-6))
+    thin = build_drift_reference(pa.table(trained_on), np.where(np.arange(50_000) < 900, 1.0, 1e-6))
     assert thin.fields["amount"].rows < 1000  # weights leave 900 of 50,000 rows as evidence
-    assert compare(thin, pa.table(world(5000, 1)))["amount"].psi is None
+    assert measure_drift(thin, pa.table(world(5000, 1)))["amount"].psi is None
     nothing = drifted(trained_on, world(0, 1))
     assert nothing["amount"].missing_share is None
-    assert breaches(nothing, LIMITS) == {}
+    assert find_breaches(nothing, LIMITS) == {}
 
 
 def test_missing_values_are_compared_by_their_share_only(trained_on: dict[str, Array]) -> None:
     after = pa.table(world(5000, 1)).drop_columns(["amount", "country"])
-    found = compare(drift_reference(pa.table(trained_on)), after)
+    found = measure_drift(build_drift_reference(pa.table(trained_on)), after)
     assert found["amount"] == FieldDrift(0, 1.0, 0.0, None, None, None)
     assert found["country"].missing_share == 1.0
-    assert set(breaches(found, LIMITS)) == {"amount", "country"}
-    null = compare(drift_reference(pa.table({"x": [None, None, 1.0, float("nan")]})), pa.table({"x": [1.0, 2.0]}))
+    assert set(find_breaches(found, LIMITS)) == {"amount", "country"}
+    null = measure_drift(
+        build_drift_reference(pa.table({"x": [None, None, 1.0, float("nan")]})), pa.table({"x": [1.0, 2.0]})
+    )
     assert null["x"].reference_missing_share == 0.75
     assert null["x"].missing_share == 0
 
@@ -170,14 +172,14 @@ def test_missing_values_are_compared_by_their_share_only(trained_on: dict[str, A
 @pytest.mark.parametrize("constant", [0.0, 5.0, -2.0])
 def test_a_constant_that_moves_is_seen(constant: float) -> None:
     stays, moves = np.full(2000, constant), np.full(2000, constant + 1)
-    assert breaches(drifted({"x": stays}, {"x": stays}), LIMITS) == {}
-    assert list(breaches(drifted({"x": stays}, {"x": moves}), LIMITS)) == ["x"]
+    assert find_breaches(drifted({"x": stays}, {"x": stays}), LIMITS) == {}
+    assert list(find_breaches(drifted({"x": stays}, {"x": moves}), LIMITS)) == ["x"]
 
 
 def test_rare_categories_share_a_bin() -> None:
     names = [f"c{number:03}" for number in range(200)]
     before = {"x": np.array(names * 20 + ["c000"] * 3000)}
-    reference = drift_reference(pa.table(before)).fields["x"]
+    reference = build_drift_reference(pa.table(before)).fields["x"]
     assert reference.categories is not None
     assert reference.categories[0] == "c000"
     assert len(reference.categories) == MAX_CATEGORIES
@@ -186,17 +188,17 @@ def test_rare_categories_share_a_bin() -> None:
 
 
 def test_a_reference_survives_json_bit_for_bit(trained_on: dict[str, Array]) -> None:
-    reference = drift_reference(pa.table(trained_on))
+    reference = build_drift_reference(pa.table(trained_on))
     stored = msgspec.json.decode(msgspec.json.encode(reference), type=DriftReference)
     assert stored == reference
-    assert compare(stored, pa.table(world(5000, 1))) == compare(reference, pa.table(world(5000, 1)))
+    assert measure_drift(stored, pa.table(world(5000, 1))) == measure_drift(reference, pa.table(world(5000, 1)))
 
 
 def test_a_field_that_changed_its_kind_is_refused(trained_on: dict[str, Array]) -> None:
     with pytest.raises(ValueError, match="type string is compared with a reference of numbers"):
         drifted({"x": np.ones(5)}, {"x": np.array(["a", "b"])})
     with pytest.raises(ValueError, match="50000 rows and 3 weights"):
-        drift_reference(pa.table(trained_on), [1, 2, 3])
+        build_drift_reference(pa.table(trained_on), [1, 2, 3])
 
 
 @pytest.mark.parametrize("limits", [{"min_rows": 0}, {"max_psi": 0.0}, {"max_wasserstein": float("nan")}])
@@ -214,8 +216,8 @@ def test_limits_that_limit_nothing_are_refused(limits: dict[str, Any]) -> None:
 )
 def test_shares_sum_to_one_and_nothing_differs_from_itself(values: list[float], weights: st.DataObject) -> None:
     w = weights.draw(st.lists(st.floats(0.1, 100), min_size=len(values), max_size=len(values)))
-    reference = drift_reference(pa.table({"x": values}), w)
+    reference = build_drift_reference(pa.table({"x": values}), w)
     assert sum(reference.fields["x"].shares) == pytest.approx(1)
-    unweighted = drift_reference(pa.table({"x": values}))
-    found = compare(unweighted, pa.table({"x": values}), DriftLimits(min_rows=1))["x"]
+    unweighted = build_drift_reference(pa.table({"x": values}))
+    found = measure_drift(unweighted, pa.table({"x": values}), DriftLimits(min_rows=1))["x"]
     assert (found.psi, found.wasserstein, found.jensen_shannon) == pytest.approx((0, 0, 0), abs=1e-6)

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from flywheel_assets.measures.texts import (
     Interval,
-    clustered_bootstrap,
+    bootstrap_clustered_mean,
     length_ratios,
+    measure_repetition,
     normalized_edit_distances,
-    repetition,
 )
 
 
@@ -29,7 +29,7 @@ def test_edit_distance_is_normalized_by_the_longer_text(text: str, reference: st
 
 def test_measures_of_nothing_are_empty() -> None:
     assert normalized_edit_distances([], []).tolist() == []
-    assert clustered_bootstrap([], []) == Interval(None, None, None, 0, 0)
+    assert bootstrap_clustered_mean([], []) == Interval(None, None, None, 0, 0)
 
 
 def test_a_length_ratio_survives_an_empty_reference() -> None:
@@ -41,14 +41,14 @@ def test_a_length_ratio_survives_an_empty_reference() -> None:
     [("", 0, 0), ("one", 0, 0), ("the claim is new and the claim was old", 0.1, 0.2), ("claim " + "is " * 50, 0.9, 1)],
 )
 def test_repetition_tells_prose_from_a_stuck_model(text: str, low: float, high: float) -> None:
-    assert low <= repetition(text) <= high
+    assert low <= measure_repetition(text) <= high
 
 
 def test_rows_of_one_subject_are_no_independent_evidence() -> None:
     """Forty rows of two people who disagree: by rows the gain looks certain, by people it does not."""
     differences = [0.5] * 30 + [-0.1] * 10
-    by_person = clustered_bootstrap(differences, ["a"] * 30 + ["b"] * 10)
-    by_row = clustered_bootstrap(differences, [str(row) for row in range(40)])
+    by_person = bootstrap_clustered_mean(differences, ["a"] * 30 + ["b"] * 10)
+    by_row = bootstrap_clustered_mean(differences, [str(row) for row in range(40)])
     assert by_person.low is not None
     assert by_row.low is not None
     assert by_person.low < 0 < by_row.low
@@ -63,7 +63,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
         levels = generator.normal(0.3, 0.5, 60)
         rows = generator.integers(1, 6, 60)
         values = np.repeat(levels, rows) + generator.normal(0, 0.1, rows.sum())
-        found = clustered_bootstrap(values, np.repeat(np.arange(60).astype(str), rows).tolist(), draws=400)
+        found = bootstrap_clustered_mean(values, np.repeat(np.arange(60).astype(str), rows).tolist(), draws=400)
         assert found.low is not None
         assert found.high is not None
         misses += not found.low <= 0.3 <= found.high
@@ -72,9 +72,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 def test_the_interval_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     differences, subjects = list(range(30)), [str(row % 7) for row in range(30)]
-    whole = clustered_bootstrap(differences, subjects, draws=100)
+    whole = bootstrap_clustered_mean(differences, subjects, draws=100)
     monkeypatch.setattr("flywheel_assets.measures.texts._BLOCK_INDICES", 50)
-    assert clustered_bootstrap(differences, subjects, draws=100) == whole
+    assert bootstrap_clustered_mean(differences, subjects, draws=100) == whole
 
 
 @given(
@@ -82,8 +82,8 @@ def test_the_interval_does_not_depend_on_the_block_size(monkeypatch: pytest.Monk
 )
 def test_a_larger_gain_on_any_row_never_lowers_a_bound(rows: list[tuple[float, str, float]]) -> None:
     subjects = [subject for _, subject, _ in rows]
-    before = clustered_bootstrap([gain for gain, _, _ in rows], subjects, draws=60)
-    after = clustered_bootstrap([gain + more for gain, _, more in rows], subjects, draws=60)
+    before = bootstrap_clustered_mean([gain for gain, _, _ in rows], subjects, draws=60)
+    after = bootstrap_clustered_mean([gain + more for gain, _, more in rows], subjects, draws=60)
     assert before.low is not None
     assert after.low is not None
     assert after.low >= before.low - 1e-12

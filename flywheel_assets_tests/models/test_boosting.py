@@ -52,7 +52,7 @@ def test_what_decides_is_learnt_from_numbers_texts_and_flags() -> None:
     scores = model.predict(features)
     assert ((scores > 0) & (scores < 1)).all()
     assert np.corrcoef(scores, truth)[0, 1] > 0.95
-    gains = model.gains()
+    gains = model.compute_gains()
     assert next(iter(gains)) == "amount"
     assert sum(gains.values()) == pytest.approx(1)
     french = features.set_column(1, "country", pa.array(["FR"] * features.num_rows))
@@ -105,12 +105,12 @@ def test_missing_values_and_new_categories_are_scored() -> None:
         }
     )
     assert np.isfinite(model.predict(unknown)).all()
-    assert np.isnan(model.encoding.matrix(unknown)[:2, 1]).all()
+    assert np.isnan(model.encoding.encode(unknown)[:2, 1]).all()
     assert model.predict(unknown.slice(0, 0)).tolist() == []
 
 
 def test_a_category_keeps_its_code_wherever_it_stands() -> None:
-    encoding = FeatureEncoding.of(pa.table({"country": ["FR", "AT", None, "FR"]}))
+    encoding = FeatureEncoding.derive(pa.table({"country": ["FR", "AT", None, "FR"]}))
     assert encoding.categories == {"country": ("AT", "FR")}
     assert encoding.matrix(pa.table({"country": ["FR", "AT"]})).tolist() == [[1.0], [0.0]]
     assert encoding.matrix(pa.table({"country": ["AT", "FR"]})).tolist() == [[0.0], [1.0]]
@@ -163,7 +163,7 @@ def test_rows_that_cannot_be_trained_on_are_refused(
 )
 def test_features_that_no_model_can_read_are_refused(features: pa.Table, named: str) -> None:
     with pytest.raises(TrainingError, match=named):
-        FeatureEncoding.of(features)
+        FeatureEncoding.derive(features)
 
 
 def test_files_that_are_no_classifier_are_refused(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from flywheel_assets.models.generation import (
-    completion_ids,
-    end_tokens,
+    compute_log_probabilities,
+    encode_completion,
     generate,
+    list_end_tokens,
     load_adapters,
     load_model,
-    log_probabilities,
 )
 from flywheel_assets.training import _stages as stages
 from flywheel_assets.training.examples import Example
@@ -34,9 +34,9 @@ def adapters(tmp_path_factory: pytest.TempPathFactory, base: tuple[Any, Any]) ->
     folders = {}
     for name, answer in (("one", "uno(1)"), ("two", "due(2)")):
         folder = tmp_path_factory.mktemp(name)
-        example = Example(name, tokenizer("# wait 7\n")["input_ids"], completion_ids(tokenizer, answer), None)
+        example = Example(name, tokenizer("# wait 7\n")["input_ids"], encode_completion(tokenizer, answer), None)
         stages.train_sft(str(trained_base()), [example] * 64, replace(RECIPE, sft_epochs=15.0), folder)
-        folders[name] = str(stages.result_of(folder))
+        folders[name] = str(stages.locate_result(folder))
     return folders
 
 
@@ -56,8 +56,8 @@ def test_a_generation_that_was_cut_off_says_so(base: tuple[Any, Any]) -> None:
 
 def test_log_probabilities_do_not_depend_on_the_batch(base: tuple[Any, Any]) -> None:
     texts = ["time.sleep(7)", "nonsense", "", "x" * 30, "tickets = sorted(tickets)", "bus.send(61, loans)"]
-    together = log_probabilities(*base, PROMPTS, texts, batch_size=4)
-    alone = [log_probabilities(*base, [prompt], [text])[0] for prompt, text in zip(PROMPTS, texts, strict=True)]
+    together = compute_log_probabilities(*base, PROMPTS, texts, batch_size=4)
+    alone = [compute_log_probabilities(*base, [prompt], [text])[0] for prompt, text in zip(PROMPTS, texts, strict=True)]
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
     assert together[0] > together[1]
     assert (together < 0).all()
@@ -65,7 +65,7 @@ def test_log_probabilities_do_not_depend_on_the_batch(base: tuple[Any, Any]) -> 
 
 def test_log_probabilities_include_the_end_token(base: tuple[Any, Any]) -> None:
     """The model ends after the whole call and not in its middle, so the half call is far less likely as an answer."""
-    whole, half = log_probabilities(*base, ["# wait 7\n"] * 2, ["time.sleep(7)", "time.sleep("])
+    whole, half = compute_log_probabilities(*base, ["# wait 7\n"] * 2, ["time.sleep(7)", "time.sleep("])
     assert whole > half + 3
 
 
@@ -73,11 +73,13 @@ def test_one_base_with_several_adapters_computes_as_each_alone(adapters: dict[st
     switchable = load_adapters(str(trained_base()), adapters, device="cpu")
     expected = {None: "time.sleep(7)", "one": "uno(1)", "two": "due(2)"}
     for name in ("two", None, "one", None, "two"):
-        with switchable.using(name) as model:
+        with switchable.activate(name) as model:
             assert generate(model, switchable.tokenizer, ["# wait 7\n"], 24)[0].text == expected[name]
-            together = log_probabilities(model, switchable.tokenizer, PROMPTS, ["x"] * len(PROMPTS))
+            together = compute_log_probabilities(model, switchable.tokenizer, PROMPTS, ["x"] * len(PROMPTS))
         alone, tokenizer = load_model(str(trained_base()), adapters[name] if name else None, device="cpu")
-        np.testing.assert_array_equal(together, log_probabilities(alone, tokenizer, PROMPTS, ["x"] * len(PROMPTS)))
+        np.testing.assert_array_equal(
+            together, compute_log_probabilities(alone, tokenizer, PROMPTS, ["x"] * len(PROMPTS))
+        )
 
 
 def test_a_model_in_training_returns_to_training(base: tuple[Any, Any]) -> None:
@@ -85,7 +87,7 @@ def test_a_model_in_training_returns_to_training(base: tuple[Any, Any]) -> None:
     model.train()
     try:
         generate(model, tokenizer, PROMPTS[:1], 2)
-        log_probabilities(model, tokenizer, PROMPTS[:1], ["x"])
+        compute_log_probabilities(model, tokenizer, PROMPTS[:1], ["x"])
         assert model.training
     finally:
         model.eval()
@@ -95,7 +97,7 @@ def test_every_end_token_of_a_chat_model_ends_its_text(base: tuple[Any, Any], mo
     model, tokenizer = base
     comma = tokenizer(",")["input_ids"][0]
     monkeypatch.setattr(model.generation_config, "eos_token_id", [tokenizer.eos_token_id, comma])
-    assert end_tokens(model, tokenizer) == {tokenizer.eos_token_id, comma}
+    assert list_end_tokens(model, tokenizer) == {tokenizer.eos_token_id, comma}
     (generation,) = generate(model, tokenizer, ["# print orders 12\n"], 24)
     assert generation.text == "print(orders"
     assert generation.ended

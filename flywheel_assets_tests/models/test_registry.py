@@ -29,7 +29,7 @@ def registry_in(folder: Path) -> ModelRegistry:
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: its migrations take seconds, copying it does not."""
     folder = tmp_path_factory.mktemp("mlflow")
-    assert registry_in(folder).champion() is None
+    assert registry_in(folder).find_champion() is None
     return folder / "mlflow.db"
 
 
@@ -57,12 +57,12 @@ def register(registry: ModelRegistry, gold_version: str) -> RegisteredModel:
 
 
 def serving(registry: ModelRegistry) -> str | None:
-    champion = registry.champion()
+    champion = registry.find_champion()
     return champion.gold_version if champion else None
 
 
 def test_nothing_serves_at_first(registry: ModelRegistry) -> None:
-    assert (registry.champion(), registry.challenger()) == (None, None)
+    assert (registry.find_champion(), registry.find_challenger()) == (None, None)
 
 
 def test_a_run_holds_what_was_evaluated_on_what(registry: ModelRegistry, tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_logging_again_writes_into_the_same_run(registry: ModelRegistry) -> None
 def test_registering_again_is_the_same_model_version(registry: ModelRegistry, tmp_path: Path) -> None:
     first = register(registry, "dpo_gold_v1")
     assert first == RegisteredModel("1", "dpo_gold_v1", tmp_path / "dpo_gold_v1" / "adapter", first.run_id)
-    assert register(registry, "dpo_gold_v1") == first == registry.challenger()
+    assert register(registry, "dpo_gold_v1") == first == registry.find_challenger()
     second = register(registry, "dpo_gold_v2")
-    assert (second.model_version, registry.challenger()) == ("2", second)
+    assert (second.model_version, registry.find_challenger()) == ("2", second)
     assert serving(registry) is None
     assert [each.path for each in registry._client.list_artifacts(first.run_id, "adapter")] == [
         "adapter/adapter_config.json"
@@ -113,7 +113,7 @@ def test_registering_again_is_the_same_model_version(registry: ModelRegistry, tm
 def test_the_champion_moves_from_the_one_that_was_evaluated(registry: ModelRegistry) -> None:
     first, second = register(registry, "dpo_gold_v1"), register(registry, "dpo_gold_v2")
     assert registry.promote("dpo_gold_v1", None) == first
-    assert registry.promote("dpo_gold_v2", "dpo_gold_v1") == second == registry.champion()
+    assert registry.promote("dpo_gold_v2", "dpo_gold_v1") == second == registry.find_champion()
 
 
 @pytest.mark.parametrize("expected", [None, "dpo_gold_v3"])
@@ -148,7 +148,7 @@ def test_applications_do_not_see_each_other(registry: ModelRegistry) -> None:
     other = ModelRegistry(registry.uri, "assist", registry.artifacts, registry.lock)
     register(registry, "dpo_gold_v1")
     registry.promote("dpo_gold_v1", None)
-    assert (other.champion(), other.challenger()) == (None, None)
+    assert (other.find_champion(), other.find_challenger()) == (None, None)
     assert register(other, "dpo_gold_v1").model_version == "1"
     assert serving(other) is None
 

@@ -21,7 +21,7 @@ from flywheel_assets.promotion.classifier_limits import (
     SegmentEvidence,
     StatedReason,
     decide_classifier,
-    measured,
+    measure_evidence,
 )
 from flywheel_assets.promotion.text_limits import Decision
 
@@ -150,7 +150,7 @@ def test_limits_that_limit_nothing_are_refused(limits: dict[str, float]) -> None
 
 def test_evidence_round_trips_through_json_also_where_nothing_was_measured() -> None:
     assert msgspec.json.decode(msgspec.json.encode(GOOD), type=ClassifierEvidence) == GOOD
-    nothing = measured([], [], [], incumbent="champion", weeks=[], entities=[], segments=[], threshold=0.5)
+    nothing = measure_evidence([], [], [], incumbent="champion", weeks=[], entities=[], segments=[], threshold=0.5)
     assert msgspec.json.decode(msgspec.json.encode(nothing), type=ClassifierEvidence) == nothing
     assert failed(decide_classifier(nothing, ClassifierLimits())) == {"matured_evidence", "ap_gain", "calibration"}
 
@@ -187,7 +187,7 @@ class World:
 
     def decide(self, scores: Array, reason: StatedReason = StatedReason.NEW_EXAMPLES) -> set[str]:
         later = self.later
-        found = measured(
+        found = measure_evidence(
             self.labels[later],
             self.incumbent[later],
             scores[later],

@@ -13,7 +13,7 @@ from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, Scope, creat
 from flywheel_assets.capture.service import RunningCapture
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, GROUND_TRUTH
-from flywheel_assets.review.decisions import decision_in
+from flywheel_assets.review.decisions import read_decision
 from flywheel_assets.review.queue import Reviewed
 from flywheel_assets_tests.builders import DAY, NOON, make_feedback, make_label, make_prediction, make_score
 from flywheel_assets_tests.capture.samples import landed
@@ -64,7 +64,7 @@ def decided(root: Path, running: RunningCapture) -> dict[str, dict[str, Any]]:
     """The landed decisions by the row that they are about."""
     running.seal()
     rows = landed(root / "landing", "feedback")
-    return {decision.row_id: row for row in rows if (decision := decision_in(row.get("comment"))) is not None}
+    return {decision.row_id: row for row in rows if (decision := read_decision(row.get("comment"))) is not None}
 
 
 def test_decisions_walk_as_ordinary_events_and_overrule_the_gate(filled: Workbench, capture: RunningCapture) -> None:
@@ -88,10 +88,10 @@ def test_decisions_walk_as_ordinary_events_and_overrule_the_gate(filled: Workben
     assert {row["source"] for row in gold.values()} == {"reviewer"}
     assert gold["disliked"]["chosen"].endswith("it never returns None.")
     assert REWRITTEN in {row["chosen"] for row in gold.values()}
-    by = {decision.row_id: decision for row in filled.rows(GROUND_TRUTH) if (decision := decision_in(row["comment"]))}
+    by = {decision.row_id: decision for row in filled.rows(GROUND_TRUTH) if (decision := read_decision(row["comment"]))}
     assert {each.by for each in by.values()} == {"Ann"}
     assert by["vandal"].verb == "reject"
-    assert [item.row_id for item in queue_of(filled).waiting(DAY)] == ["toxic"]
+    assert [item.row_id for item in queue_of(filled).list_waiting(DAY)] == ["toxic"]
     assert "Ann" in ann.get("/review/decisions/assistant").text
 
 
@@ -100,7 +100,7 @@ def test_a_second_reviewer_who_is_late_hears_so(filled: Workbench, capture: Runn
     ann.decide("rewritten", "accept")
     bob.decide("rewritten", "reject")
     assert "was decided meanwhile" in bob.get(QUEUE).text
-    assert decision_in(decided(filled.root, capture)["rewritten"]["comment"]).by == "Ann"  # type: ignore[union-attr]
+    assert read_decision(decided(filled.root, capture)["rewritten"]["comment"]).by == "Ann"  # type: ignore[union-attr]
 
 
 def test_several_rows_are_decided_at_once(filled: Workbench, capture: RunningCapture) -> None:
@@ -207,7 +207,7 @@ def test_with_keys_only_the_review_scope_of_the_application_opens(filled: Workbe
             assert nobody.get(QUEUE).status_code == 401
         ann = Reviewer(capture.url, key=key.secret)
         assert ann.decide("rewritten", "accept").status_code == 303
-        decision = decision_in(decided(filled.root, capture)["rewritten"]["comment"])
+        decision = read_decision(decided(filled.root, capture)["rewritten"]["comment"])
         assert decision is not None
         assert (decision.by, decision.key_id) == ("Ann", key.key_id)
         revoke_key(path, key.key_id, NOON)

@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.policy.policy import Policy, default_policy, forget_texts
+from flywheel_assets.curation.policy.policy import Policy, build_default_policy, forget_texts
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Judgement
 from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import JOINED_FEEDBACK, Reason
-from flywheel_assets.screening.judge import JudgeCheck, JudgeStyle, _digest
+from flywheel_assets.screening.judge import JudgeCheck, JudgeStyle, _hash_row
 from flywheel_assets_tests.builders import make_joined, table
 
 Reply = Callable[[dict[str, Any]], str | bytes | int]
@@ -148,7 +148,7 @@ def test_it_forgets_texts_under_every_judge_and_nothing_else(tmp_path: Path) -> 
         assert len(server.requests) == asked
         judge.judge(texts("theirs"))
         assert len(server.requests) == asked + 1
-    digest = _digest(texts("theirs").to_pylist()[0]).encode()
+    digest = _hash_row(texts("theirs").to_pylist()[0]).encode()
     assert digest in before
     assert judge_of("http://127.0.0.1:1", tmp_path).forget(texts("theirs")) == 1
     assert digest not in judge.cache.read_bytes()
@@ -247,7 +247,7 @@ def test_what_people_wrote_is_data(tmp_path: Path) -> None:
 def test_an_edit_that_tells_the_judge_to_pass_it_is_held_before_a_judge_that_obeys(plea: str, tmp_path: Path) -> None:
     rows = [make_joined(final_text=f"Call store.read(name), check the result for None. {plea}") for _ in range(3)]
     with served(verdicts) as server:  # it passes everything
-        policy = replace(default_policy(), outside=(judge_of(server.url, tmp_path),))
+        policy = replace(build_default_policy(), outside=(judge_of(server.url, tmp_path),))
         curated = curate(table(JOINED_FEEDBACK, rows), "assistant", GateRules(policy=policy))
         assert server.requests == []
     assert (curated.kept.num_rows, curated.counts) == (0, {"prompt_injection": 3})
@@ -260,7 +260,7 @@ def test_nothing_that_waits_already_travels_but_rows_that_wait_for_support_are_j
         make_joined(),
     ]
     with served(lambda body: verdicts(body, "quarantine", "defamation")) as server:
-        policy = replace(default_policy(), outside=(judge_of(server.url, tmp_path),))
+        policy = replace(build_default_policy(), outside=(judge_of(server.url, tmp_path),))
         curated = curate(table(JOINED_FEEDBACK, rows), "assistant", GateRules(policy=policy))
         sent = json.dumps(server.requests)
     assert "corp-post" not in sent
@@ -301,5 +301,5 @@ def test_the_version_follows_what_decides_and_not_where_it_runs(tmp_path: Path) 
     judge = judge_of("http://127.0.0.1:1/v1", tmp_path)
     assert judge.version == replace(judge, url="http://127.0.0.1:2/v1", rows_per_request=1).version
     assert len({judge.version, replace(judge, model="other").version, replace(judge, rubric="be kind").version}) == 3
-    policy = default_policy()
+    policy = build_default_policy()
     assert replace(policy, outside=(judge,)).version != policy.version

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, json_lines, manifest_sha256, write_export
-from flywheel_assets.records import pair_id, stable_id
+from flywheel_assets.records import make_pair_id, make_stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 
 NAMES = [
@@ -178,14 +178,14 @@ def _batch(tokenizer: Any, rows: Sequence[tuple[str, str]]) -> tuple[Any, Any]:
 def exported(number: int, prompt: str, chosen: str, rejected: str | None, subject: str, **more: Any) -> ExportedRow:
     """One line of an export."""
     values = {
-        "pair_id": pair_id("assistant", f"prediction-{number}"),
+        "pair_id": make_pair_id("assistant", f"prediction-{number}"),
         "prompt": prompt,
         "prompt_format": "text",
         "chosen": chosen,
         "rejected": rejected,
         "subject": subject,
         "similarity": None if rejected is None else 0.5,
-        "prompt_hash": stable_id(prompt),
+        "prompt_hash": make_stable_id(prompt),
         "completed_date": "2026-03-02",
         "model_version": "base",
         **more,

@@ -19,7 +19,7 @@ from filelock import FileLock
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TrainingError, VersionConflictError
 from flywheel_assets.lake.versions.exports import ExportSet
 from flywheel_assets.models.generation import generate, load_model, parse_prompt
-from flywheel_assets.models.weights import adapter_sha256
+from flywheel_assets.models.weights import hash_adapter
 from flywheel_assets.training.adapter import main, train_adapter
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 from flywheel_assets_tests.training import small_world as world
@@ -86,7 +86,7 @@ def test_everything_exported_is_accounted_for_and_reported(trained: Trained) -> 
     exported = {row.pair_id for row in small_week()[ExportSet.TRAIN]}
     assert set(deltas["pair_id"].to_pylist()) < exported
     assert report.mean_delta_chosen == pytest.approx(sum(deltas["delta_chosen"].to_pylist()) / deltas.num_rows)
-    assert report.parameters()["sft_epochs"] == 1.0
+    assert report.to_parameters()["sft_epochs"] == 1.0
     written = (trained.output / "training.json").read_bytes()
     assert msgspec.json.decode(written, type=TrainingReport) == report
 
@@ -97,7 +97,7 @@ def test_the_result_folder_holds_two_adapters_and_the_work_folder_no_rows(traine
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "deltas.parquet"),
         *("sft_adapter/adapter_config.json", "sft_adapter/adapter_model.safetensors", "training.json"),
     ]
-    assert adapter_sha256(output / "adapter") == trained.report.adapter_sha256
+    assert hash_adapter(output / "adapter") == trained.report.adapter_sha256
     assert {path.name for path in trained.work.iterdir()} <= {"owner.txt", "trainer.lock"}
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.models.generation import load_tokenizer, parse_prompt, prompt_ids, render_prompt
+from flywheel_assets.models.generation import encode_prompt, load_tokenizer, parse_prompt, render_prompt
 from flywheel_assets.training.examples import encode, keep_back, split
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets_tests.training.small_world import blank_base, exported
@@ -41,7 +41,7 @@ def test_every_completion_ends_with_the_end_token(tokenizer: Any) -> None:
 def test_prompt_and_completion_do_not_merge_at_their_boundary(tokenizer: Any) -> None:
     """A prompt that ends in a space: encoded together, BPE joins the space with the completion's first characters."""
     (example,) = encode(tokenizer, [exported(1, "orders ", "= sorted(orders)", None, "u")], 64).examples
-    assert example.prompt == prompt_ids(tokenizer, "orders ")
+    assert example.prompt == encode_prompt(tokenizer, "orders ")
     assert example.prompt + example.chosen[:-1] != tokenizer("orders = sorted(orders)")["input_ids"]
 
 
@@ -56,7 +56,7 @@ def test_messages_are_encoded_through_the_chat_template(tokenizer: Any) -> None:
 
 def test_a_prompt_that_fills_the_length_is_dropped_and_a_cut_completion_has_no_end(tokenizer: Any) -> None:
     prompt = "# wait 3\n"
-    length = len(prompt_ids(tokenizer, prompt))
+    length = len(encode_prompt(tokenizer, prompt))
     row = exported(1, prompt, "time.sleep(3)", "x = sleep(333333)", "u")
     assert encode(tokenizer, [row], length).dropped == 1
     cut = encode(tokenizer, [row], length + 1)
@@ -67,7 +67,7 @@ def test_a_prompt_that_fills_the_length_is_dropped_and_a_cut_completion_has_no_e
 
 
 def test_an_empty_prompt_still_gives_the_model_a_token_to_start_from(tokenizer: Any) -> None:
-    assert prompt_ids(tokenizer, "") == [tokenizer.bos_token_id]
+    assert encode_prompt(tokenizer, "") == [tokenizer.bos_token_id]
 
 
 @given(first=st.integers(200, 400), more=st.integers(0, 200))

@@ -1,7 +1,7 @@
 import pytest
 from msgspec.structs import replace
 
-from flywheel_assets.training._selection import inferior_in
+from flywheel_assets.training._selection import find_inferiorities
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import SelectionScore
 
@@ -32,7 +32,7 @@ def test_in_what_a_second_stage_is_inferior(
         accepted_missing_end=accepted_missing_end,
         accepted_fallen=0.0,
     )
-    assert inferior_in(SFT, second, AdapterRecipe()) == inferior
+    assert find_inferiorities(SFT, second, AdapterRecipe()) == inferior
 
 
 def test_a_second_stage_that_forgets_is_inferior_though_it_writes_edits_as_well() -> None:
@@ -44,7 +44,7 @@ def test_a_second_stage_that_forgets_is_inferior_though_it_writes_edits_as_well(
     second = SelectionScore(
         ned=0.028, missing_end=0.0, accepted_ned=0.018, accepted_missing_end=0.0, accepted_fallen=0.0
     )
-    assert inferior_in(SFT, second, AdapterRecipe()) == ["accepted outputs"]
+    assert find_inferiorities(SFT, second, AdapterRecipe()) == ["accepted outputs"]
 
 
 def test_a_second_stage_that_begins_to_forget_is_inferior_before_its_writing_shows_it() -> None:
@@ -52,4 +52,4 @@ def test_a_second_stage_that_begins_to_forget_is_inferior_before_its_writing_sho
     a demo was lost: on held-out people's accepted outputs NED was .060 against SFT's .010.
     """
     second = replace(SFT, accepted_fallen=0.18)
-    assert inferior_in(SFT, second, AdapterRecipe()) == ["likelihood of accepted outputs"]
+    assert find_inferiorities(SFT, second, AdapterRecipe()) == ["likelihood of accepted outputs"]

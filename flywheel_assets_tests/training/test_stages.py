@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flywheel_assets.errors import TrainingError
-from flywheel_assets.models.generation import load_model, token_log_probabilities
-from flywheel_assets.models.weights import adapter_sha256
+from flywheel_assets.models.generation import compute_token_log_probabilities, load_model
+from flywheel_assets.models.weights import hash_adapter
 from flywheel_assets.training import _stages as stages
 from flywheel_assets.training.examples import Example
 from flywheel_assets_tests.training.small_world import RECIPE, blank_base
@@ -34,14 +34,14 @@ def train(stage: str, folder: Path, sft: Path | None = None) -> stages.StageRepo
 def sft(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sft")
     train("sft", folder)
-    return stages.result_of(folder)
+    return stages.locate_result(folder)
 
 
 def dying_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let the process die right after the checkpoint of `step` was marked complete, or in the middle of writing it."""
     from transformers import TrainerCallback
 
-    real = stages._completion_marker
+    real = stages._make_completion_marker
 
     def marker() -> Any:
         complete = real()
@@ -60,7 +60,7 @@ def dying_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 def test_a_collated_sft_batch_is_exactly_this() -> None:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    columns = stages.sft_rows([Example("a", [5, 6], [7, 8, 2], None), Example("b", [5], [9, 2], [4, 2])])
+    columns = stages.build_sft_rows([Example("a", [5, 6], [7, 8, 2], None), Example("b", [5], [9, 2], [4, 2])])
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     batch = DataCollatorForLanguageModeling(pad_token_id=0)(rows)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 2], [5, 9, 2, 0, 0]]
@@ -72,14 +72,14 @@ def test_a_collated_preference_batch_is_exactly_this() -> None:
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     model, _ = load_model(str(blank_base()), None, device="cpu")
-    columns = stages.preference_rows(
+    columns = stages.build_preference_rows(
         model, [Example("a", [5, 6], [7, 8, 2], [9, 2]), Example("b", [5], [9, 2], [4])], 2
     )
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     batch = DataCollatorForPreference(pad_token_id=0)(rows)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 2], [5, 9, 2, 0, 0], [5, 6, 9, 2, 0], [5, 4, 0, 0, 0]]
     assert batch["completion_mask"].tolist() == [[0, 0, 1, 1, 1], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 0]]
-    expected = token_log_probabilities(model, [([5, 6], [9, 2]), ([5], [4])])
+    expected = compute_token_log_probabilities(model, [([5, 6], [9, 2]), ([5], [4])])
     assert batch["ref_rejected_logps"].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
@@ -95,8 +95,8 @@ def test_a_killed_stage_goes_on_from_its_checkpoint_and_ends_with_the_same_adapt
             train(stage, tmp_path / "killed", sft)
     resumed = train(stage, tmp_path / "killed", sft)
     assert (resumed.steps, resumed.resumed_from_step) == (12, 6)
-    results = [stages.result_of(tmp_path / name) for name in ("straight", "killed")]
-    assert adapter_sha256(results[0]) == adapter_sha256(results[1])
+    results = [stages.locate_result(tmp_path / name) for name in ("straight", "killed")]
+    assert hash_adapter(results[0]) == hash_adapter(results[1])
 
 
 def test_a_checkpoint_that_was_being_written_is_not_used(
@@ -109,14 +109,14 @@ def test_a_checkpoint_that_was_being_written_is_not_used(
     (tmp_path / "sft" / "checkpoints" / "checkpoint-6" / "_COMPLETE").unlink()
     (tmp_path / "sft" / "checkpoints" / "checkpoint-6" / "trainer_state.json").write_text("{")
     assert train("sft", tmp_path / "sft").resumed_from_step == 4
-    assert adapter_sha256(stages.result_of(tmp_path / "sft")) == adapter_sha256(sft)
+    assert hash_adapter(stages.locate_result(tmp_path / "sft")) == hash_adapter(sft)
 
 
 def test_a_finished_stage_is_not_trained_again_and_leaves_no_checkpoints(tmp_path: Path) -> None:
     first = train("sft", tmp_path)
-    before = adapter_sha256(stages.result_of(tmp_path))
+    before = hash_adapter(stages.locate_result(tmp_path))
     assert train("sft", tmp_path) == first
-    assert adapter_sha256(stages.result_of(tmp_path)) == before
+    assert hash_adapter(stages.locate_result(tmp_path)) == before
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -129,7 +129,7 @@ def test_only_lora_weights_are_trained_and_saved(sft: Path, tmp_path: Path) -> N
     before = digest()
     train("preference", tmp_path, sft)
     assert digest() == before
-    for folder in (sft, stages.result_of(tmp_path)):
+    for folder in (sft, stages.locate_result(tmp_path)):
         with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
             names = list(weights.keys())
         assert names
@@ -144,16 +144,16 @@ def test_only_lora_weights_are_trained_and_saved(sft: Path, tmp_path: Path) -> N
 def test_the_reference_is_the_sft_adapter_as_it_was_saved(sft: Path, tmp_path: Path) -> None:
     """Before its first step the policy equals the reference, so the preference rewards begin at zero."""
     model, _ = load_model(str(blank_base()), str(sft), device="cpu")
-    columns = stages.preference_rows(model, PAIRS, 4)
+    columns = stages.build_preference_rows(model, PAIRS, 4)
     base, _ = load_model(str(blank_base()), None, device="cpu")
-    assert columns["ref_chosen_logps"] != stages.preference_rows(base, PAIRS, 4)["ref_chosen_logps"]
+    assert columns["ref_chosen_logps"] != stages.build_preference_rows(base, PAIRS, 4)["ref_chosen_logps"]
     train("preference", tmp_path, sft)
-    trained, _ = load_model(str(blank_base()), str(stages.result_of(tmp_path)), device="cpu")
-    assert stages.preference_rows(trained, PAIRS, 4)["ref_chosen_logps"] != columns["ref_chosen_logps"]
+    trained, _ = load_model(str(blank_base()), str(stages.locate_result(tmp_path)), device="cpu")
+    assert stages.build_preference_rows(trained, PAIRS, 4)["ref_chosen_logps"] != columns["ref_chosen_logps"]
 
 
 def test_a_diverged_stage_is_an_error_and_leaves_no_result(tmp_path: Path) -> None:
     recipe = replace(TINY, sft_learning_rate=1e38, warmup_ratio=0.0)
     with pytest.raises(TrainingError, match="learning rate"):
         stages.train_sft(str(blank_base()), PAIRS, recipe, tmp_path)
-    assert not stages.result_of(tmp_path).exists()
+    assert not stages.locate_result(tmp_path).exists()

@@ -78,7 +78,7 @@ def decode_event(element: bytes, reception: Reception) -> DecodedEvent:
         _check_feedback(event, reception.contract)
         return landed_cloud_event(event, reception, event.source, event.id)
     check_envelope(event)
-    key = records.event_id(reception.application, event.source, event.id)
+    key = records.make_event_id(reception.application, event.source, event.id)
     data = event.data
     line = _score_line(
         msgspec.structs.replace(
@@ -127,7 +127,7 @@ def decode_prediction(element: bytes, reception: Reception) -> DecodedEvent:
         do_not_train=bool(document.optional(names.do_not_train, bool)),
     )
     occurred_at = reception.occurred_at(document.optional(names.prediction_time, _TIME), names.prediction_time)
-    key = records.event_id(reception.application, PREDICTIONS_SOURCE, prediction_id)
+    key = records.make_event_id(reception.application, PREDICTIONS_SOURCE, prediction_id)
     line = _score_line(data, reception, PREDICTIONS_SOURCE, key, occurred_at)
     return DecodedEvent(prediction_id, key, (landed(EventKind.PREDICTION, line),))
 
@@ -143,7 +143,7 @@ def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
     label = label_word(document.required(names.label, bool | Identifier))
     _check_label(label, _contract(reception), names.label)
     known_at = document.optional(names.known_at, _TIME)
-    key = records.event_id(reception.application, LABELS_SOURCE, records.stable_id(document.values))
+    key = records.make_event_id(reception.application, LABELS_SOURCE, records.make_stable_id(document.values))
     line = FeedbackLine(
         event_id=key,
         received_at=timestamp(reception.received_at),
@@ -204,7 +204,7 @@ def _contract(reception: Reception) -> ScoreContract:
 
 def _score_line(data: ScoreData, reception: Reception, source: str, key: str, occurred_at: str) -> ScoreLine:
     assert reception.contract is not None
-    if problem := reception.contract.problem(data.features):
+    if problem := reception.contract.find_problem(data.features):
         raise InvalidEventError(problem)
     return ScoreLine(
         event_id=key,

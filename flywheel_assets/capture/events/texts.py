@@ -172,7 +172,7 @@ def landed_cloud_event(event: CloudEvent, reception: Reception, source: str, cli
     """The row of a decoded CloudEvent under the source and client id that make its dedupe key."""
     check_envelope(event)
     occurred_at = reception.occurred_at(event.time, "time")
-    key = records.event_id(reception.application, source, client_id)
+    key = records.make_event_id(reception.application, source, client_id)
     if isinstance(event, PredictionCloudEvent):
         return DecodedEvent(event.id, key, (_prediction_row(event, reception, source, key, occurred_at),))
     return DecodedEvent(event.id, key, (_feedback_row(event, reception, source, key, occurred_at),))
@@ -209,13 +209,13 @@ def landed_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
     is often no more than a row number: the file's name makes it unique, or two files would supersede each other.
     """
     occurred_at = reception.occurred_at(edit.occurred_at, "occurred_at")
-    client_id = edit.id or records.stable_id("edit", reception.application, msgspec.to_builtins(edit))
+    client_id = edit.id or records.make_stable_id("edit", reception.application, msgspec.to_builtins(edit))
     is_row_number = edit.id is not None and source.startswith(IMPORT_PREFIX)
-    prediction_id = records.stable_id("imported", source, client_id) if is_row_number else client_id
+    prediction_id = records.make_stable_id("imported", source, client_id) if is_row_number else client_id
     prompt, prompt_format = stored_prompt(edit.prompt)
     received_at = timestamp(reception.received_at)
     prediction = PredictionLine(
-        event_id=records.event_id(reception.application, source, f"{client_id}/prediction"),
+        event_id=records.make_event_id(reception.application, source, f"{client_id}/prediction"),
         received_at=received_at,
         occurred_at=occurred_at,
         source=source,
@@ -229,7 +229,7 @@ def landed_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
         thread_id=edit.thread_id,
     )
     feedback = FeedbackLine(
-        event_id=records.event_id(reception.application, source, f"{client_id}/feedback"),
+        event_id=records.make_event_id(reception.application, source, f"{client_id}/feedback"),
         received_at=received_at,
         occurred_at=occurred_at,
         source=source,

@@ -9,7 +9,7 @@ lever of several.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flywheel_assets.curation.sql_literals import double, quoted
+from flywheel_assets.curation.sql_literals import quote, quote_double
 from flywheel_assets.errors import SettingsError
 
 
@@ -55,7 +55,7 @@ class DiscrepancyRules:
             )
 
 
-def discrepancy_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str = "is_positive") -> str:
+def write_discrepancy_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str = "is_positive") -> str:
     """Write the reason code of a row as a DuckDB expression of type VARCHAR.
 
     NULL where the model was right and sure of it, where the label or the score is unknown, and where the score is no
@@ -66,17 +66,17 @@ def discrepancy_sql(rules: DiscrepancyRules, score: str = "score", is_positive: 
         score: expression of type DOUBLE.
         is_positive: expression of type BOOLEAN, NULL while the label is unknown.
     """
-    low, high = double(rules.uncertain_low), double(rules.uncertain_high)
-    miss, alarm = double(rules.confident_miss_below), double(rules.confident_false_alarm_above)
+    low, high = quote_double(rules.uncertain_low), quote_double(rules.uncertain_high)
+    miss, alarm = quote_double(rules.confident_miss_below), quote_double(rules.confident_false_alarm_above)
     return f"""CASE
-    WHEN {_unjudged(score, is_positive)} THEN NULL
-    WHEN ({score}) BETWEEN {low} AND {high} THEN {quoted(Discrepancy.UNCERTAIN)}
-    WHEN ({is_positive}) AND ({score}) < {miss} THEN {quoted(Discrepancy.CONFIDENT_MISS)}
-    WHEN NOT ({is_positive}) AND ({score}) > {alarm} THEN {quoted(Discrepancy.CONFIDENT_FALSE_ALARM)}
+    WHEN {_write_unjudged_sql(score, is_positive)} THEN NULL
+    WHEN ({score}) BETWEEN {low} AND {high} THEN {quote(Discrepancy.UNCERTAIN)}
+    WHEN ({is_positive}) AND ({score}) < {miss} THEN {quote(Discrepancy.CONFIDENT_MISS)}
+    WHEN NOT ({is_positive}) AND ({score}) > {alarm} THEN {quote(Discrepancy.CONFIDENT_FALSE_ALARM)}
 END"""
 
 
-def severity_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str = "is_positive") -> str:
+def write_severity_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str = "is_positive") -> str:
     """Write the severity of a discrepancy as a DuckDB expression of type DOUBLE, in [0, 1].
 
     NULL exactly where there is no discrepancy. A confident miss or false alarm: |y − p|, the distance from the truth.
@@ -85,16 +85,16 @@ def severity_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str
     wrong first.
     """
     low, high = rules.uncertain_low, rules.uncertain_high
-    middle, half_width = double((low + high) / 2), double((high - low) / 2)
-    miss, alarm = double(rules.confident_miss_below), double(rules.confident_false_alarm_above)
+    middle, half_width = quote_double((low + high) / 2), quote_double((high - low) / 2)
+    miss, alarm = quote_double(rules.confident_miss_below), quote_double(rules.confident_false_alarm_above)
     return f"""CASE
-    WHEN {_unjudged(score, is_positive)} THEN NULL
-    WHEN ({score}) BETWEEN {double(low)} AND {double(high)}
+    WHEN {_write_unjudged_sql(score, is_positive)} THEN NULL
+    WHEN ({score}) BETWEEN {quote_double(low)} AND {quote_double(high)}
         THEN 0.5e0 * greatest(0e0, 1e0 - abs(({score}) - {middle}) / {half_width})
     WHEN ({is_positive}) AND ({score}) < {miss} THEN 1e0 - ({score})
     WHEN NOT ({is_positive}) AND ({score}) > {alarm} THEN ({score})
 END"""
 
 
-def _unjudged(score: str, is_positive: str) -> str:
+def _write_unjudged_sql(score: str, is_positive: str) -> str:
     return f"({is_positive}) IS NULL OR ({score}) IS NULL OR NOT ({score}) BETWEEN 0e0 AND 1e0"

@@ -15,11 +15,11 @@ had been deployed at E.
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from flywheel_assets.curation.labels.label_resolution import label_events_sql, resolved_labels_sql
-from flywheel_assets.curation.labels.mining import MiningRules, subject_kind_sql, subject_sql
-from flywheel_assets.curation.labels.sampling import recency_factor_sql, sample_weight_sql
+from flywheel_assets.curation.labels.label_resolution import write_label_events_sql, write_resolved_labels_sql
+from flywheel_assets.curation.labels.mining import MiningRules, write_subject_kind_sql, write_subject_sql
+from flywheel_assets.curation.labels.sampling import write_recency_factor_sql, write_sample_weight_sql
 from flywheel_assets.curation.labels.score_contract import ScoreContract
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.records import SILENCE, Reason
 
 
@@ -37,14 +37,14 @@ class Calendar:
     """P: the last day of predictions to train on."""
 
     @classmethod
-    def of(cls, last_day: date, maturity_days: int, evaluation_weeks: int) -> "Calendar":
+    def plan(cls, last_day: date, maturity_days: int, evaluation_weeks: int) -> "Calendar":
         """Build the calendar of a version whose last closed day is `last_day`."""
         evaluate_until = last_day - timedelta(days=maturity_days)
         evaluate_from = evaluate_until - timedelta(days=7 * evaluation_weeks - 1)
         return cls(last_day, evaluate_until, evaluate_from, evaluate_from - timedelta(days=1 + maturity_days))
 
 
-def judged_examples_sql(rules: MiningRules, calendar: Calendar, examples: str = "hard_examples") -> str:
+def write_judged_examples_sql(rules: MiningRules, calendar: Calendar, examples: str = "hard_examples") -> str:
     """Select every example of the pinned days with the reason that it is left out, if any.
 
     Args:
@@ -55,40 +55,40 @@ def judged_examples_sql(rules: MiningRules, calendar: Calendar, examples: str = 
     Returns:
         Its rows with `reason` (null: trained on), and `final_probability`: the π it was drawn with, recency included.
     """
-    moment, last = quoted(calendar.evaluate_from.isoformat()), quoted(calendar.train_until.isoformat())
+    moment, last = quote(calendar.evaluate_from.isoformat()), quote(calendar.train_until.isoformat())
     age = f"date_diff('day', prediction_received_date, DATE {moment})"
     in_time = f"(completed_date < DATE {moment} AND prediction_received_date <= DATE {last})"
     return f"""
 WITH timely AS (SELECT * FROM {examples} WHERE {in_time}),
-resolved AS ({resolved_labels_sql(rules.labels, "timely")}),
+resolved AS ({write_resolved_labels_sql(rules.labels, "timely")}),
 weighed AS (
-    SELECT *, inclusion_probability * {recency_factor_sql(rules.sampling, age_days=age)} AS final_probability
+    SELECT *, inclusion_probability * {write_recency_factor_sql(rules.sampling, age_days=age)} AS final_probability
     FROM resolved
 )
-SELECT *, CASE WHEN is_disputed THEN {quoted(Reason.DISPUTED)}
-               WHEN NOT holds THEN {quoted(Reason.SUPERSEDED)}
-               WHEN draw >= final_probability THEN {quoted(Reason.NOT_SAMPLED)} END AS reason
+SELECT *, CASE WHEN is_disputed THEN {quote(Reason.DISPUTED)}
+               WHEN NOT holds THEN {quote(Reason.SUPERSEDED)}
+               WHEN draw >= final_probability THEN {quote(Reason.NOT_SAMPLED)} END AS reason
 FROM weighed
 UNION ALL BY NAME
-SELECT *, {quoted(Reason.LATER_THAN_TRAINING)} AS reason FROM {examples} WHERE NOT {in_time}
+SELECT *, {quote(Reason.LATER_THAN_TRAINING)} AS reason FROM {examples} WHERE NOT {in_time}
 """
 
 
-def training_rows_sql(contract: ScoreContract, rules: MiningRules, judged: str) -> str:
+def write_training_rows_sql(contract: ScoreContract, rules: MiningRules, judged: str) -> str:
     """Select the rows of a version's training file, features as a STRUCT, ordered."""
-    weight = sample_weight_sql(
-        rules.sampling, inclusion_probability="final_probability", allow_propensity=_propensity_sql(contract)
+    weight = write_sample_weight_sql(
+        rules.sampling, inclusion_probability="final_probability", allow_propensity=_write_propensity_sql(contract)
     )
     return f"""
 SELECT prediction_id, subject, prediction_received_date, is_positive, labeling_source, label_known_at, model_version,
        score AS score_at_decision, amount, segment, discrepancy, severity, selection_reason,
-       final_probability AS inclusion_probability, {weight} AS sample_weight, {contract.struct_sql()} AS features
+       final_probability AS inclusion_probability, {weight} AS sample_weight, {contract.write_struct_sql()} AS features
 FROM {judged} WHERE reason IS NULL
 ORDER BY prediction_id
 """
 
 
-def evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: Calendar) -> str:
+def write_evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: Calendar) -> str:
     """Select the rows of a version's evaluation file: every matured prediction of its weeks, unsampled, ordered.
 
     With the columns that an exclusion may ask for. Reads `raw_predictions` (received from E to M) and `joined_feedback`
@@ -96,22 +96,24 @@ def evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: C
     predictions without a label, disputed ones, those without consent and those whose features do not fit are left
     out.
     """
-    weight = sample_weight_sql(rules.sampling, inclusion_probability="1e0", allow_propensity=_propensity_sql(contract))
-    week = f"date_diff('day', DATE {quoted(calendar.evaluate_from.isoformat())}, received_date) // 7"
+    weight = write_sample_weight_sql(
+        rules.sampling, inclusion_probability="1e0", allow_propensity=_write_propensity_sql(contract)
+    )
+    week = f"date_diff('day', DATE {quote(calendar.evaluate_from.isoformat())}, received_date) // 7"
     return f"""
-SELECT prediction_id, {subject_sql("matured")} AS subject,
+SELECT prediction_id, {write_subject_sql("matured")} AS subject,
        received_date AS prediction_received_date, CAST({week} AS INTEGER) AS week, is_positive, labeling_source,
        model_version, score AS score_at_decision, amount, segment, {weight} AS sample_weight,
-       {contract.struct_sql()} AS features,
+       {contract.write_struct_sql()} AS features,
        label_received_date, NULL::DATE AS completed_date, occurred_at AS predicted_at,
-       {subject_kind_sql("matured")} AS subject_kind
-FROM ({matured_predictions_sql(contract, rules)}) matured
-WHERE NOT do_not_train AND NOT is_label_withheld AND {contract.problem_sql()} IS NULL
+       {write_subject_kind_sql("matured")} AS subject_kind
+FROM ({write_matured_predictions_sql(contract, rules)}) matured
+WHERE NOT do_not_train AND NOT is_label_withheld AND {contract.write_problem_sql()} IS NULL
 ORDER BY prediction_id
 """
 
 
-def matured_predictions_sql(contract: ScoreContract, rules: MiningRules) -> str:
+def write_matured_predictions_sql(contract: ScoreContract, rules: MiningRules) -> str:
     """Select the first receipt of each raw prediction with its resolved label, or silence.
 
     Blocked predictions without a label, and disputed ones, are left out: their truth is unknown. The columns of
@@ -124,21 +126,21 @@ WITH known AS (
            bool_or(is_positive) FILTER (holds) AS is_positive,
            any_value(labeling_source) FILTER (holds) AS labeling_source,
            any_value(label_received_date) FILTER (holds) AS label_received_date
-    FROM ({resolved_labels_sql(rules.labels, label_events_sql(contract))}) GROUP BY prediction_id
+    FROM ({write_resolved_labels_sql(rules.labels, write_label_events_sql(contract))}) GROUP BY prediction_id
 ),
 first_receipts AS (
     SELECT * FROM raw_predictions
     QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) = 1
 )
 SELECT p.*, coalesce(k.is_positive, false) AS is_positive,
-       coalesce(k.labeling_source, {quoted(SILENCE)}) AS labeling_source, k.label_received_date,
+       coalesce(k.labeling_source, {quote(SILENCE)}) AS labeling_source, k.label_received_date,
        coalesce(k.is_label_withheld, false) AS is_label_withheld
 FROM first_receipts p LEFT JOIN known k ON k.prediction_id = p.prediction_id
 WHERE NOT coalesce(k.is_disputed, false)
-  AND (k.is_positive IS NOT NULL OR NOT {contract.blocked_sql("p.action")})
+  AND (k.is_positive IS NOT NULL OR NOT {contract.write_blocked_sql("p.action")})
 """
 
 
-def _propensity_sql(contract: ScoreContract) -> str:
+def _write_propensity_sql(contract: ScoreContract) -> str:
     """Write the chance with which the action policy let a row through; null where no policy did."""
-    return f"CASE WHEN {contract.blocked_sql()} THEN NULL ELSE allow_propensity END"
+    return f"CASE WHEN {contract.write_blocked_sql()} THEN NULL ELSE allow_propensity END"

@@ -12,7 +12,7 @@ read, so that a version cut last month still says what was known last month:
 from dataclasses import dataclass
 
 from flywheel_assets.curation.labels.score_contract import ScoreContract
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import SILENCE, Signal
 
@@ -34,32 +34,32 @@ class LabelRules:
         if SILENCE in named:
             raise SettingsError(f"LabelRules.trusted_tiers names {SILENCE!r}, which is the absence of a source")
 
-    def tier_sql(self, source: str = "labeling_source") -> str:
+    def write_tier_sql(self, source: str = "labeling_source") -> str:
         """Write the rank of a source as a DuckDB expression of type INTEGER; smaller is more trusted."""
         unlisted = len(self.trusted_tiers)
-        tiers = [f"WHEN ({source}) = {quoted(SILENCE)} THEN {unlisted + 1}"]
+        tiers = [f"WHEN ({source}) = {quote(SILENCE)} THEN {unlisted + 1}"]
         for rank, tier in enumerate(self.trusted_tiers):
-            tiers.extend(f"WHEN ({source}) = {quoted(name)} THEN {rank}" for name in tier)
+            tiers.extend(f"WHEN ({source}) = {quote(name)} THEN {rank}" for name in tier)
         return f"CASE {' '.join(tiers)} ELSE {unlisted} END"
 
 
-def label_events_sql(contract: ScoreContract, joined: str = "joined_feedback") -> str:
+def write_label_events_sql(contract: ScoreContract, joined: str = "joined_feedback") -> str:
     """Select the label events among joined feedback, as `resolved_labels_sql` reads them; other words are no labels.
 
     Args:
         contract: its two label words.
         joined: a relation with the columns of `records.JOINED_LABELS` that are asked for.
     """
-    positive, negative = quoted(contract.positive_label), quoted(contract.negative_label)
+    positive, negative = quote(contract.positive_label), quote(contract.negative_label)
     return f"""(
     SELECT prediction_id, feedback_event_id AS label_event_id, label = {positive} AS is_positive,
            coalesce(labeling_source, source) AS labeling_source, feedback_received_at AS label_received_at,
            feedback_received_date AS label_received_date, completed_date, do_not_train
-    FROM {joined} WHERE signal = {quoted(Signal.LABEL)} AND label IN ({positive}, {negative})
+    FROM {joined} WHERE signal = {quote(Signal.LABEL)} AND label IN ({positive}, {negative})
 )"""
 
 
-def resolved_labels_sql(rules: LabelRules, label_events: str) -> str:
+def write_resolved_labels_sql(rules: LabelRules, label_events: str) -> str:
     """Write a query that marks every label event as holding or not.
 
     Args:
@@ -75,7 +75,7 @@ def resolved_labels_sql(rules: LabelRules, label_events: str) -> str:
     newest_first = "label_received_at DESC, label_event_id DESC NULLS LAST"
     return f"""
 WITH ranked AS (
-    SELECT *, {rules.tier_sql()} AS tier,
+    SELECT *, {rules.write_tier_sql()} AS tier,
            row_number() OVER (PARTITION BY prediction_id, labeling_source ORDER BY {newest_first}) = 1 AS is_newest
     FROM {label_events}
 ),

@@ -10,16 +10,16 @@ from datetime import UTC, date, datetime, time, timedelta
 import duckdb
 
 from flywheel_assets import records
-from flywheel_assets.curation.labels.discrepancies import DiscrepancyRules, discrepancy_sql, severity_sql
+from flywheel_assets.curation.labels.discrepancies import DiscrepancyRules, write_discrepancy_sql, write_severity_sql
 from flywheel_assets.curation.labels.label_resolution import LabelRules
 from flywheel_assets.curation.labels.sampling import (
     SamplingRules,
-    draw_sql,
-    inclusion_probability_sql,
-    selection_reason_sql,
+    write_draw_sql,
+    write_inclusion_probability_sql,
+    write_selection_reason_sql,
 )
 from flywheel_assets.curation.labels.score_contract import ScoreContract
-from flywheel_assets.curation.sql_literals import double, quoted
+from flywheel_assets.curation.sql_literals import quote, quote_double
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.records import SILENCE, Reason, Signal, SubjectKind
 
@@ -51,7 +51,7 @@ class MiningRules:
         """A digest that changes with every rule; it is stored with each example."""
         rules = asdict(self)
         rules["sampling"]["segment_rates"] = dict(self.sampling.segment_rates)
-        return records.stable_id("mining", rules)[:12]
+        return records.make_stable_id("mining", rules)[:12]
 
 
 def examine(
@@ -71,60 +71,60 @@ def examine(
     columns of `records.HARD_EXAMPLES` and `detail`; `silent_decisions` has one narrow row per silent prediction, of
     which those without a reason are the rows of `examined_silence`.
     """
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE examined_labels AS {_labels_sql(salt, contract, rules)}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE examined_labels AS {_write_labels_sql(salt, contract, rules)}")
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE silent_decisions AS {_silent_decisions_sql(salt, contract, rules)}"
+        f"CREATE OR REPLACE TEMP TABLE silent_decisions AS {_write_silent_decisions_sql(salt, contract, rules)}"
     )
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE examined_silence AS {_silence_sql(day, contract)}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE examined_silence AS {_write_silence_sql(day, contract)}")
 
 
-def subject_sql(prediction: str) -> str:
+def write_subject_sql(prediction: str) -> str:
     """Write the subject of a raw prediction, as `records.subject_of_score` decides it."""
     return f"coalesce(nullif({prediction}.user_id, ''), nullif({prediction}.thread_id, ''), {prediction}.prediction_id)"
 
 
-def subject_kind_sql(prediction: str) -> str:
+def write_subject_kind_sql(prediction: str) -> str:
     """Write the kind of that subject."""
     return (
-        f"CASE WHEN nullif({prediction}.user_id, '') IS NOT NULL THEN {quoted(SubjectKind.USER)} "
-        f"WHEN nullif({prediction}.thread_id, '') IS NOT NULL THEN {quoted(SubjectKind.THREAD)} "
-        f"ELSE {quoted(SubjectKind.PREDICTION)} END"
+        f"CASE WHEN nullif({prediction}.user_id, '') IS NOT NULL THEN {quote(SubjectKind.USER)} "
+        f"WHEN nullif({prediction}.thread_id, '') IS NOT NULL THEN {quote(SubjectKind.THREAD)} "
+        f"ELSE {quote(SubjectKind.PREDICTION)} END"
     )
 
 
-def _labels_sql(salt: str, contract: ScoreContract, rules: MiningRules) -> str:
-    positive, negative = quoted(contract.positive_label), quoted(contract.negative_label)
+def _write_labels_sql(salt: str, contract: ScoreContract, rules: MiningRules) -> str:
+    positive, negative = quote(contract.positive_label), quote(contract.negative_label)
     held = "false"
     if rules.hold_false_alarms_above is not None:
-        reviewers = ", ".join(quoted(name) for name in rules.labels.trusted_tiers[0])
+        reviewers = ", ".join(quote(name) for name in rules.labels.trusted_tiers[0])
         held = (
-            f"NOT is_positive AND score > {double(rules.hold_false_alarms_above)} "
+            f"NOT is_positive AND score > {quote_double(rules.hold_false_alarms_above)} "
             f"AND labeling_source NOT IN ({reviewers})"
         )
     labels = f"""
 SELECT * REPLACE (coalesce(labeling_source, source) AS labeling_source),
        CASE label WHEN {positive} THEN true WHEN {negative} THEN false END AS is_positive,
-       {contract.problem_sql()} AS problem
+       {contract.write_problem_sql()} AS problem
 FROM joined_feedback
 """
     return f"""
 SELECT *,
-       CASE WHEN signal <> {quoted(Signal.LABEL)} THEN {quoted(Reason.NOT_TRAINABLE_SIGNAL)}
-            WHEN do_not_train THEN {quoted(Reason.NO_CONSENT)}
-            WHEN is_positive IS NULL THEN {quoted(Reason.UNKNOWN_LABEL)}
-            WHEN problem IS NOT NULL THEN {quoted(Reason.INVALID_FEATURES)}
-            WHEN {held} THEN {quoted(Reason.HELD_FOR_REVIEW)} END AS reason,
-       CASE reason WHEN {quoted(Reason.UNKNOWN_LABEL)} THEN 'valid: ' || {positive} || ' and ' || {negative}
-                   WHEN {quoted(Reason.INVALID_FEATURES)} THEN problem END AS detail
+       CASE WHEN signal <> {quote(Signal.LABEL)} THEN {quote(Reason.NOT_TRAINABLE_SIGNAL)}
+            WHEN do_not_train THEN {quote(Reason.NO_CONSENT)}
+            WHEN is_positive IS NULL THEN {quote(Reason.UNKNOWN_LABEL)}
+            WHEN problem IS NOT NULL THEN {quote(Reason.INVALID_FEATURES)}
+            WHEN {held} THEN {quote(Reason.HELD_FOR_REVIEW)} END AS reason,
+       CASE reason WHEN {quote(Reason.UNKNOWN_LABEL)} THEN 'valid: ' || {positive} || ' and ' || {negative}
+                   WHEN {quote(Reason.INVALID_FEATURES)} THEN problem END AS detail
 FROM (
     SELECT *, feedback_event_id AS label_event_id, feedback_received_at AS label_received_at,
            feedback_received_date AS label_received_date, coalesce(known_at, occurred_at) AS label_known_at
-    FROM ({_judged_sql(salt, rules, labels)})
+    FROM ({_write_judged_sql(salt, rules, labels)})
 )
 """
 
 
-def _silent_decisions_sql(salt: str, contract: ScoreContract, rules: MiningRules) -> str:
+def _write_silent_decisions_sql(salt: str, contract: ScoreContract, rules: MiningRules) -> str:
     """Decide about silent predictions without their features.
 
     Of a million silent predictions only the few that are drawn are read whole.
@@ -136,45 +136,45 @@ FROM raw_predictions
 """
     return f"""
 SELECT *,
-       CASE WHEN receipt > 1 THEN {quoted(Reason.DUPLICATE_EVENT)}
-            WHEN prediction_id IN (SELECT prediction_id FROM labelled_predictions) THEN {quoted(Reason.LABELLED)}
-            WHEN {contract.blocked_sql()} THEN {quoted(Reason.BLOCKED)}
-            WHEN do_not_train THEN {quoted(Reason.NO_CONSENT)}
-            WHEN draw >= inclusion_probability THEN {quoted(Reason.NOT_SAMPLED)} END AS reason
-FROM ({_judged_sql(salt, rules, silence)})
+       CASE WHEN receipt > 1 THEN {quote(Reason.DUPLICATE_EVENT)}
+            WHEN prediction_id IN (SELECT prediction_id FROM labelled_predictions) THEN {quote(Reason.LABELLED)}
+            WHEN {contract.write_blocked_sql()} THEN {quote(Reason.BLOCKED)}
+            WHEN do_not_train THEN {quote(Reason.NO_CONSENT)}
+            WHEN draw >= inclusion_probability THEN {quote(Reason.NOT_SAMPLED)} END AS reason
+FROM ({_write_judged_sql(salt, rules, silence)})
 """
 
 
-def _silence_sql(day: date, contract: ScoreContract) -> str:
+def _write_silence_sql(day: date, contract: ScoreContract) -> str:
     known_at = datetime.combine(day + timedelta(days=1), time(), UTC).isoformat()
     return f"""
-SELECT * EXCLUDE (problem), CASE WHEN problem IS NOT NULL THEN {quoted(Reason.INVALID_FEATURES)} END AS reason,
+SELECT * EXCLUDE (problem), CASE WHEN problem IS NOT NULL THEN {quote(Reason.INVALID_FEATURES)} END AS reason,
        problem AS detail
 FROM (
-    SELECT DATE {quoted(day.isoformat())} AS completed_date, p.prediction_id, NULL::VARCHAR AS label_event_id,
+    SELECT DATE {quote(day.isoformat())} AS completed_date, p.prediction_id, NULL::VARCHAR AS label_event_id,
            NULL::DATE AS label_received_date,
            p.received_date AS prediction_received_date, p.occurred_at AS predicted_at, false AS is_positive,
-           {quoted(SILENCE)} AS labeling_source, TIMESTAMPTZ {quoted(known_at)} AS label_known_at,
-           TIMESTAMPTZ {quoted(known_at)} AS label_received_at, p.model_version,
-           {subject_sql("p")} AS subject,
-           {subject_kind_sql("p")} AS subject_kind,
+           {quote(SILENCE)} AS labeling_source, TIMESTAMPTZ {quote(known_at)} AS label_known_at,
+           TIMESTAMPTZ {quote(known_at)} AS label_received_at, p.model_version,
+           {write_subject_sql("p")} AS subject,
+           {write_subject_kind_sql("p")} AS subject_kind,
            p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity,
            d.discrepancy, d.severity, d.selection_reason, d.inclusion_probability, d.draw, p.event_id,
-           {contract.problem_sql("p.features")} AS problem
+           {contract.write_problem_sql("p.features")} AS problem
     FROM raw_predictions p JOIN silent_decisions d ON d.event_id = p.event_id
     WHERE d.reason IS NULL
 )
 """
 
 
-def _judged_sql(salt: str, rules: MiningRules, rows: str) -> str:
+def _write_judged_sql(salt: str, rules: MiningRules, rows: str) -> str:
     """Add discrepancy, severity, π and draw to `rows` (with `score`, `is_positive`, `amount`, `segment`)."""
     return f"""
-SELECT *, {inclusion_probability_sql(rules.sampling)} AS inclusion_probability,
-       {selection_reason_sql(rules.sampling)} AS selection_reason, {draw_sql(salt)} AS draw
+SELECT *, {write_inclusion_probability_sql(rules.sampling)} AS inclusion_probability,
+       {write_selection_reason_sql(rules.sampling)} AS selection_reason, {write_draw_sql(salt)} AS draw
 FROM (
-    SELECT *, {discrepancy_sql(rules.discrepancies)} AS discrepancy,
-           coalesce({severity_sql(rules.discrepancies)}, 0e0) AS severity
+    SELECT *, {write_discrepancy_sql(rules.discrepancies)} AS discrepancy,
+           coalesce({write_severity_sql(rules.discrepancies)}, 0e0) AS severity
     FROM ({rows})
 )
 """

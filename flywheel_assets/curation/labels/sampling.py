@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from flywheel_assets.curation.sql_literals import double, quoted
+from flywheel_assets.curation.sql_literals import quote, quote_double
 from flywheel_assets.errors import SettingsError
 
 
@@ -90,7 +90,7 @@ class SamplingRules:
                 )
 
 
-def draw_sql(salt: str, prediction_id: str = "prediction_id") -> str:
+def write_draw_sql(salt: str, prediction_id: str = "prediction_id") -> str:
     """Write the draw of a row as a DuckDB expression of type DOUBLE, uniform in [0, 1).
 
     A row is kept where its draw is below π.
@@ -104,20 +104,21 @@ def draw_sql(salt: str, prediction_id: str = "prediction_id") -> str:
         SettingsError: the salt is empty or holds a colon.
     """
     # 53 bits: what a double holds exactly, so that no hash is rounded up to 1.
-    return f"((md5_number_lower({quoted(_prefix(salt))} || ({prediction_id})) >> 11)::DOUBLE / {double(2.0**53)})"
+    number = f"md5_number_lower({quote(_write_prefix(salt))} || ({prediction_id}))"
+    return f"(({number} >> 11)::DOUBLE / {quote_double(2.0**53)})"
 
 
-def uniform_draw(salt: str, prediction_id: str) -> float:
+def draw_uniform(salt: str, prediction_id: str) -> float:
     """Compute the draw of one id, bit for bit as `draw_sql` does.
 
     Raises:
         SettingsError: the salt is empty or holds a colon.
     """
-    digest = hashlib.md5(f"{_prefix(salt)}{prediction_id}".encode(), usedforsecurity=False).digest()
+    digest = hashlib.md5(f"{_write_prefix(salt)}{prediction_id}".encode(), usedforsecurity=False).digest()
     return (int.from_bytes(digest[8:], "little") >> 11) / 2.0**53
 
 
-def inclusion_probability_sql(
+def write_inclusion_probability_sql(
     rules: SamplingRules,
     *,
     score: str = "score",
@@ -133,13 +134,13 @@ def inclusion_probability_sql(
     """
     return f"""CASE
     WHEN ({is_positive}) THEN 1e0
-    WHEN NOT ({is_positive}) THEN least(1e0, greatest({double(rules.floor)}, {
-        _surprise(rules, score, severity, amount, segment)
+    WHEN NOT ({is_positive}) THEN least(1e0, greatest({quote_double(rules.floor)}, {
+        _write_surprise_sql(rules, score, severity, amount, segment)
     }))
 END"""
 
 
-def selection_reason_sql(
+def write_selection_reason_sql(
     rules: SamplingRules,
     *,
     score: str = "score",
@@ -150,14 +151,15 @@ def selection_reason_sql(
 ) -> str:
     """Write the `SelectionReason` that set π as a DuckDB VARCHAR; NULL while the label is unknown."""
     return f"""CASE
-    WHEN ({is_positive}) THEN {quoted(SelectionReason.POSITIVE)}
-    WHEN NOT ({is_positive}) AND {_surprise(rules, score, severity, amount, segment)} > {double(rules.floor)}
-        THEN {quoted(SelectionReason.SURPRISE)}
-    WHEN NOT ({is_positive}) THEN {quoted(SelectionReason.FLOOR)}
+    WHEN ({is_positive}) THEN {quote(SelectionReason.POSITIVE)}
+    WHEN NOT ({is_positive}) AND {_write_surprise_sql(rules, score, severity, amount, segment)}
+        > {quote_double(rules.floor)}
+        THEN {quote(SelectionReason.SURPRISE)}
+    WHEN NOT ({is_positive}) THEN {quote(SelectionReason.FLOOR)}
 END"""
 
 
-def recency_factor_sql(rules: SamplingRules, *, age_days: str, is_positive: str = "is_positive") -> str:
+def write_recency_factor_sql(rules: SamplingRules, *, age_days: str, is_positive: str = "is_positive") -> str:
     """Write the factor of π at resolution as a DuckDB expression of type DOUBLE, in (0, 1].
 
     max(recency_floor, 2^(−age / half-life)); 1 for positives, without a half-life, and for an age below 0. The same
@@ -171,12 +173,12 @@ def recency_factor_sql(rules: SamplingRules, *, age_days: str, is_positive: str 
     if rules.recency_half_life_days is None:
         return "1e0"
     return (
-        f"CASE WHEN ({is_positive}) THEN 1e0 ELSE greatest({double(rules.recency_floor)}, "
-        f"pow(2e0, -greatest(0, ({age_days})) / {double(rules.recency_half_life_days)})) END"
+        f"CASE WHEN ({is_positive}) THEN 1e0 ELSE greatest({quote_double(rules.recency_floor)}, "
+        f"pow(2e0, -greatest(0, ({age_days})) / {quote_double(rules.recency_half_life_days)})) END"
     )
 
 
-def sample_weight_sql(
+def write_sample_weight_sql(
     rules: SamplingRules,
     *,
     inclusion_probability: str = "inclusion_probability",
@@ -193,26 +195,28 @@ def sample_weight_sql(
             outcome; NULL counts as 1. Give NULL for a blocked row that got its label another way: no draw let it
             through, so it stands for itself.
     """
-    allowed = f"least(1e0, greatest({double(rules.min_allow_propensity)}, coalesce(({allow_propensity}), 1e0)))"
+    allowed = f"least(1e0, greatest({quote_double(rules.min_allow_propensity)}, coalesce(({allow_propensity}), 1e0)))"
     return f"(1e0 / (({inclusion_probability}) * {allowed}))"
 
 
-def _surprise(rules: SamplingRules, score: str, severity: str, amount: str, segment: str) -> str:
+def _write_surprise_sql(rules: SamplingRules, score: str, severity: str, amount: str, segment: str) -> str:
     """Write the π of a negative before clipping; infinity where its score is unknown."""
     unknown = f"({score}) IS NULL OR isnan(({score})::DOUBLE)"
-    factors = [f"CASE WHEN {unknown} THEN 'infinity'::DOUBLE ELSE {double(rules.surprise_factor)} * ({score}) END"]
+    factors = [
+        f"CASE WHEN {unknown} THEN 'infinity'::DOUBLE ELSE {quote_double(rules.surprise_factor)} * ({score}) END"
+    ]
     if rules.severity_boost:
-        factors.append(f"(1e0 + {double(rules.severity_boost)} * coalesce(({severity}), 0e0))")
+        factors.append(f"(1e0 + {quote_double(rules.severity_boost)} * coalesce(({severity}), 0e0))")
     if rules.large_amount is not None:
-        large, factor = double(rules.large_amount), double(rules.large_amount_factor)
+        large, factor = quote_double(rules.large_amount), quote_double(rules.large_amount_factor)
         factors.append(f"CASE WHEN ({amount}) >= {large} THEN {factor} ELSE 1e0 END")
     if rules.segment_rates:
-        rates = " ".join(f"WHEN {quoted(name)} THEN {double(rate)}" for name, rate in rules.segment_rates.items())
+        rates = " ".join(f"WHEN {quote(name)} THEN {quote_double(rate)}" for name, rate in rules.segment_rates.items())
         factors.append(f"CASE ({segment}) {rates} ELSE 1e0 END")
     return f"({' * '.join(factors)})"
 
 
-def _prefix(salt: str) -> str:
+def _write_prefix(salt: str) -> str:
     if not salt or ":" in salt:
         raise SettingsError(f"the salt of a draw is {salt!r}; give a name without colons, like the application's")
     return f"{salt}:"

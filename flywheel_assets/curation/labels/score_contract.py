@@ -11,7 +11,7 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import SettingsError
 
 FeatureValue = float | str | bool | None
@@ -79,40 +79,40 @@ class ScoreContract:
         if self.positive_label == self.negative_label:
             raise SettingsError(f"both label words are {self.positive_label!r}; they must differ")
 
-    def blocked_sql(self, action: str = "action") -> str:
+    def write_blocked_sql(self, action: str = "action") -> str:
         """Write, as a DuckDB BOOLEAN that is never null, whether an action keeps the outcome from being seen."""
-        blocking = ", ".join(quoted(each) for each in sorted(self.blocking_actions)) or "NULL"
+        blocking = ", ".join(quote(each) for each in sorted(self.blocking_actions)) or "NULL"
         return f"coalesce(({action}) IN ({blocking}), false)"
 
-    def problem(self, features: Mapping[str, object]) -> str | None:
+    def find_problem(self, features: Mapping[str, object]) -> str | None:
         """Return a sentence about the first wrong feature of one event; None where all are right."""
         for name, kind in self.features.items():
             if name not in features:
                 return f"feature `{name}` is missing; valid: a {kind.value}, or null for an unknown value"
             value = features[name]
-            if value is not None and not _is_of(value, kind):
-                return f"feature `{name}` is a {_json_name(value)}; valid: a {kind.value} or null"
+            if value is not None and not _is_value_of(value, kind):
+                return f"feature `{name}` is a {_name_json_type(value)}; valid: a {kind.value} or null"
         return None
 
-    def problem_sql(self, features: str = "features") -> str:
+    def write_problem_sql(self, features: str = "features") -> str:
         """Write the same check for stored events, as a DuckDB VARCHAR over a JSON text; NULL where all are right."""
         cases = []
         for name, kind in self.features.items():
-            found = f"json_type({features}, {quoted(_json_path(name))})"
-            valid = ", ".join(quoted(each) for each in (*_JSON_TYPES[kind], "NULL"))
-            missing = quoted(f"feature `{name}` is missing; valid: a {kind.value}, or null for an unknown value")
-            wrong = quoted(f"feature `{name}` is no {kind.value}; valid: a {kind.value} or null")
+            found = f"json_type({features}, {quote(_write_json_path(name))})"
+            valid = ", ".join(quote(each) for each in (*_JSON_TYPES[kind], "NULL"))
+            missing = quote(f"feature `{name}` is missing; valid: a {kind.value}, or null for an unknown value")
+            wrong = quote(f"feature `{name}` is no {kind.value}; valid: a {kind.value} or null")
             cases.append(f"WHEN {found} IS NULL THEN {missing} WHEN {found} NOT IN ({valid}) THEN {wrong}")
         return f"CASE {' '.join(cases)} END"
 
-    def struct_sql(self, features: str = "features") -> str:
+    def write_struct_sql(self, features: str = "features") -> str:
         """Write the declared features as a DuckDB STRUCT with their types, over a JSON text."""
         typed = {name: _SQL_TYPE[kind] for name, kind in self.features.items()}
-        fields = ", ".join(f"{_json_text(name)}: {_json_text(kind)}" for name, kind in typed.items())
-        return f"from_json({features}, {quoted('{' + fields + '}')})"
+        fields = ", ".join(f"{_write_json_text(name)}: {_write_json_text(kind)}" for name, kind in typed.items())
+        return f"from_json({features}, {quote('{' + fields + '}')})"
 
 
-def features_of(rows: pa.Table) -> pa.Table:
+def unpack_features(rows: pa.Table) -> pa.Table:
     """Return the features of exported rows, whose column `features` is a STRUCT, as one column each."""
     structs = rows["features"].combine_chunks()
     return pa.table(
@@ -121,7 +121,7 @@ def features_of(rows: pa.Table) -> pa.Table:
     )
 
 
-def _is_of(value: object, kind: FeatureType) -> bool:
+def _is_value_of(value: object, kind: FeatureType) -> bool:
     match kind:
         case FeatureType.NUMBER:
             return isinstance(value, int | float) and not isinstance(value, bool)
@@ -131,16 +131,16 @@ def _is_of(value: object, kind: FeatureType) -> bool:
             return isinstance(value, bool)
 
 
-def _json_name(value: object) -> str:
+def _name_json_type(value: object) -> str:
     names = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "object"}
     return names.get(type(value), type(value).__name__)
 
 
-def _json_path(name: str) -> str:
+def _write_json_path(name: str) -> str:
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     return f'$."{escaped}"'
 
 
-def _json_text(text: str) -> str:
+def _write_json_text(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

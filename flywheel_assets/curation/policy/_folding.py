@@ -60,10 +60,10 @@ class FoldedTexts:
     original: pa.Array
     folded: pa.Array
 
-    def positions(self, row: int) -> list[int]:
+    def map_positions(self, row: int) -> list[int]:
         """Return the place in the original of every folded character of the row, and one place behind the last."""
         text = self.original[row].as_py()
-        table = _table()
+        table = _build_table()
         return [*(place for place, character in enumerate(text) if table[ord(character)] != _HIDDEN), len(text)]
 
 
@@ -79,37 +79,37 @@ def fold(texts: pa.Array) -> FoldedTexts:
         return FoldedTexts(texts, texts)
     offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
     content = data.slice(offsets[0], offsets[-1] - offsets[0]).to_pybytes()
-    folded = _strings(content.translate(_ascii_table()), offsets - offsets[0])
+    folded = _build_strings(content.translate(_build_ascii_table()), offsets - offsets[0])
     if content.isascii():
         return FoldedTexts(texts, folded)
     foreign = pc.invert(pc.string_is_ascii(texts))
-    return FoldedTexts(texts, pc.replace_with_mask(folded, foreign, _folded_through_table(texts.filter(foreign))))
+    return FoldedTexts(texts, pc.replace_with_mask(folded, foreign, _fold_through_table(texts.filter(foreign))))
 
 
-def _folded_through_table(texts: pa.Array) -> pa.Array:
+def _fold_through_table(texts: pa.Array) -> pa.Array:
     content = "".join(texts.to_pylist()).encode("utf-32-le")
-    characters = _table()[np.frombuffer(content, np.uint32)]
+    characters = _build_table()[np.frombuffer(content, np.uint32)]
     starts = np.concatenate(([0], np.cumsum(pc.utf8_length(texts).to_numpy())))
     hidden = np.flatnonzero(characters == _HIDDEN)
     if len(hidden):
         starts = starts - np.searchsorted(hidden, starts)
         characters = np.delete(characters, hidden)
-    return _strings(characters.tobytes(), starts.astype(np.int32))
+    return _build_strings(characters.tobytes(), starts.astype(np.int32))
 
 
-def _strings(content: bytes, starts: npt.NDArray[np.int32]) -> pa.Array:
+def _build_strings(content: bytes, starts: npt.NDArray[np.int32]) -> pa.Array:
     return pa.StringArray.from_buffers(len(starts) - 1, pa.py_buffer(starts), pa.py_buffer(content))
 
 
 @cache
-def _table() -> npt.NDArray[np.uint8]:
+def _build_table() -> npt.NDArray[np.uint8]:
     """Build the table code point → folded character."""
     table = np.full(0x110000, _FOREIGN_LETTER, np.uint8)
     for first, last in _SYMBOLS:
         table[first : last + 1] = _NO_LETTER
     for first, last in _DECOMPOSED:
         for point in range(first, last + 1):
-            table[point] = _decomposed(chr(point))
+            table[point] = _decompose(chr(point))
     for point in range(128):
         character = chr(point).lower()
         table[point] = ord(_DIGITS.get(character, character))
@@ -128,12 +128,12 @@ def _table() -> npt.NDArray[np.uint8]:
 
 
 @cache
-def _ascii_table() -> bytes:
+def _build_ascii_table() -> bytes:
     # Bytes of other texts than ASCII ones are replaced afterwards.
-    return _table()[:128].tobytes() + b" " * 128
+    return _build_table()[:128].tobytes() + b" " * 128
 
 
-def _decomposed(character: str) -> int:
+def _decompose(character: str) -> int:
     # Enclosed letters decompose to "(a)".
     plain = next((part for part in unicodedata.normalize("NFKD", character).lower() if part.isalnum()), " ")
     plain = _LOOK_ALIKES.get(plain, plain)

@@ -9,7 +9,7 @@ injection without any such mark ("What is the capital of Brazil?" inside an e-ma
 
 import re
 
-from flywheel_assets.curation.policy.patterns import Pattern, over_any_space
+from flywheel_assets.curation.policy.patterns import Pattern, widen_spaces
 from flywheel_assets.curation.policy.verdicts import Action, Hazard
 from flywheel_assets.records import Reason
 
@@ -123,7 +123,7 @@ _MARKERS = (
 )
 
 
-def _injection(
+def _make_injection_pattern(
     name: str, expression: str, fields: tuple[str, ...], score: float, known_from: tuple[str, ...] = ()
 ) -> Pattern:
     return Pattern(
@@ -140,8 +140,13 @@ def _injection(
 
 
 INJECTION_PHRASES = (
-    *(_injection(name, over_any_space(text), ("prompt", "chosen"), 0.9) for name, text in _PHRASES),
-    *(_injection(name, over_any_space(text), ("chosen",), 0.5, ("rejected",)) for name, text in _ADDED_PHRASES),
-    _injection(_JUDGE[0], over_any_space(_JUDGE[1]), ("chosen",), 0.7, ("rejected",)),
+    *(_make_injection_pattern(name, widen_spaces(text), ("prompt", "chosen"), 0.9) for name, text in _PHRASES),
+    *(
+        _make_injection_pattern(name, widen_spaces(text), ("chosen",), 0.5, ("rejected",))
+        for name, text in _ADDED_PHRASES
+    ),
+    _make_injection_pattern(_JUDGE[0], widen_spaces(_JUDGE[1]), ("chosen",), 0.7, ("rejected",)),
 )
-CHAT_MARKERS = tuple(_injection(name, expression, ("prompt", "chosen"), 0.9) for name, expression in _MARKERS)
+CHAT_MARKERS = tuple(
+    _make_injection_pattern(name, expression, ("prompt", "chosen"), 0.9) for name, expression in _MARKERS
+)

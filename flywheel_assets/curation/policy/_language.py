@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterable
 
 from flywheel_assets.curation.policy import _lexicon as lexicon
-from flywheel_assets.curation.policy.patterns import Pattern, over_any_space
+from flywheel_assets.curation.policy.patterns import Pattern, widen_spaces
 from flywheel_assets.curation.policy.verdicts import Action, Hazard
 from flywheel_assets.records import Reason
 
 _TOXIC = (
-    ("slur", map(lexicon.disguised, lexicon.SLURS), Hazard.HATE, 0.9),
-    ("profanity", map(lexicon.disguised, lexicon.PROFANITY), Hazard.HARASSMENT, 0.6),
+    ("slur", map(lexicon.write_disguises, lexicon.SLURS), Hazard.HATE, 0.9),
+    ("profanity", map(lexicon.write_disguises, lexicon.PROFANITY), Hazard.HARASSMENT, 0.6),
     ("insult", lexicon.INSULTS, Hazard.HARASSMENT, 0.7),
     ("threat", lexicon.THREATS, Hazard.VIOLENT_CRIMES, 0.8),
     ("self_harm_urging", lexicon.SELF_HARM, Hazard.SUICIDE_AND_SELF_HARM, 0.9),
@@ -28,10 +28,10 @@ _PARTIAL = (
 )
 
 
-def _pattern(
+def _make_pattern(
     name: str, parts: Iterable[str], hazard: Hazard, score: float, reason: Reason, known: tuple[str, ...]
 ) -> Pattern:
-    expression = over_any_space("|".join(parts))
+    expression = widen_spaces("|".join(parts))
     return Pattern(
         name,
         re.compile(expression, re.ASCII),
@@ -46,8 +46,9 @@ def _pattern(
 
 
 TOXIC_LANGUAGE = tuple(
-    _pattern(name, parts, hazard, score, Reason.TOXIC_LANGUAGE, ()) for name, parts, hazard, score in _TOXIC
+    _make_pattern(name, parts, hazard, score, Reason.TOXIC_LANGUAGE, ()) for name, parts, hazard, score in _TOXIC
 )
 NEUTRALITY = tuple(
-    _pattern(name, parts, hazard, score, Reason.NEUTRALITY, ("rejected",)) for name, parts, hazard, score in _PARTIAL
+    _make_pattern(name, parts, hazard, score, Reason.NEUTRALITY, ("rejected",))
+    for name, parts, hazard, score in _PARTIAL
 )

@@ -177,7 +177,7 @@ LOADED = (
 )
 
 
-def disguised(word: str) -> str:
+def write_disguises(word: str) -> str:
     """Write an expression for a word, its inflections and its disguises: letters repeated, masked or set apart.
 
     "fuck" also finds fuuuck, f*ck, f**k, f.u.c.k and "f u c k"; a word with all letters apart needs the same kind of

@@ -38,7 +38,7 @@ class PatternCheck:
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
-        identity = [pattern.identity() for pattern in self.patterns]
+        identity = [pattern.compute_identity() for pattern in self.patterns]
         if self.reads_folded:
             identity.append(("folded", FOLDING_REVISION))
         object.__setattr__(self, "version", hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12])
@@ -53,35 +53,35 @@ class PatternCheck:
                     findings.setdefault(row, []).append((pattern, evidence))
         passed = np.ones(len(texts), dtype=bool)
         passed[list(findings)] = False
-        return Judgement(passed, {row: _verdict(found) for row, found in findings.items()})
+        return Judgement(passed, {row: _decide_verdict(found) for row, found in findings.items()})
 
     def _find(self, texts: pa.Table, name: str, patterns: Sequence[Pattern]) -> Iterator[tuple[int, Pattern, Evidence]]:
         column = texts[name].combine_chunks()
         folded = fold(column) if self.reads_folded else None
         searched = folded.folded if folded else column
-        rows = np.flatnonzero(_matches(searched, "|".join(f"(?:{pattern.prefilter})" for pattern in patterns)))
+        rows = np.flatnonzero(_match_rows(searched, "|".join(f"(?:{pattern.prefilter})" for pattern in patterns)))
         few = searched.take(pa.array(rows))
         for pattern in patterns if len(rows) else ():
-            for number in np.flatnonzero(_matches(few, pattern.prefilter)).tolist():
+            for number in np.flatnonzero(_match_rows(few, pattern.prefilter)).tolist():
                 row = int(rows[number])
-                known = [self._text(texts, field, row) for field in pattern.known_from]
-                for found, start, end in _spans(pattern, few[number].as_py()):
+                known = [self._read_text(texts, field, row) for field in pattern.known_from]
+                for found, start, end in _find_spans(pattern, few[number].as_py()):
                     if any(found in text for text in known):
                         continue
                     if folded:
-                        start, end = _original_span(folded, row, start, end)
+                        start, end = _map_span(folded, row, start, end)
                         if not _is_spelled(column[row].as_py()[start:end]):
                             continue
                     yield row, pattern, Evidence(pattern.name, pattern.category, pattern.score, name, start, end)
 
-    def _text(self, texts: pa.Table, field: str, row: int) -> str:
+    def _read_text(self, texts: pa.Table, field: str, row: int) -> str:
         column = texts[field].slice(row, 1).combine_chunks()
         text = fold(column).folded[0].as_py() if self.reads_folded else column[0].as_py()
         return text or ""
 
 
-def _original_span(folded: FoldedTexts, row: int, start: int, end: int) -> tuple[int, int]:
-    positions = folded.positions(row)
+def _map_span(folded: FoldedTexts, row: int, start: int, end: int) -> tuple[int, int]:
+    positions = folded.map_positions(row)
     return positions[start], positions[end - 1] + 1
 
 
@@ -91,19 +91,19 @@ def _is_spelled(text: str) -> bool:
     return (3 if signs >= _LONG_PHRASE else 2) * letters >= signs
 
 
-def _spans(pattern: Pattern, text: str) -> list[tuple[str, int, int]]:
+def _find_spans(pattern: Pattern, text: str) -> list[tuple[str, int, int]]:
     accepted = ((match.group(), *match.span()) for match in pattern.expression.finditer(text) if pattern.accepts(match))
     return list(islice(accepted, MOST_FINDINGS))
 
 
-def _matches(column: pa.Array, expression: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _match_rows(column: pa.Array, expression: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     mask: np.ndarray[tuple[int], np.dtype[np.bool_]] = pc.fill_null(
         pc.match_substring_regex(column, expression), False
     ).to_numpy(zero_copy_only=False)
     return mask
 
 
-def _verdict(found: list[tuple[Pattern, Evidence]]) -> Verdict:
+def _decide_verdict(found: list[tuple[Pattern, Evidence]]) -> Verdict:
     gravest = max((pattern for pattern, _ in found), key=lambda pattern: SEVERITY[pattern.action])
     places = sorted({f"{evidence.check} in {evidence.field}" for pattern, evidence in found})
     return Verdict(gravest.action, gravest.reason, ", ".join(places), tuple(evidence for _, evidence in found))

@@ -151,26 +151,28 @@ def is_assigned_ssn(match: re.Match[str]) -> bool:
     return match.group() not in _WITHDRAWN_SSN
 
 
-def _personal(name: str, expression: re.Pattern[str], prefilter: str, **options: Any) -> Pattern:
+def _make_personal_pattern(name: str, expression: re.Pattern[str], prefilter: str, **options: Any) -> Pattern:
     return Pattern(name, expression, prefilter, Action.QUARANTINE, Reason.PERSONAL_DATA, Hazard.PRIVACY, **options)
 
 
 PERSONAL_DATA = (
-    _personal(
+    _make_personal_pattern(
         "payment_card", _CARD, r"\d{12}|\d{4}[ -]\d{4}[ -]\d{4}|\d{4}[ -]\d{6}[ -]\d{4}", accepts=is_payment_card
     ),
-    _personal(
+    _make_personal_pattern(
         "iban",
         _IBAN,
         rf"\b(?i:{'|'.join(IBAN_LENGTHS)})\d{{2}} ?[A-Za-z0-9]{{4}} ?[A-Za-z0-9]{{4}}",
         accepts=is_bank_account,
     ),
-    _personal("email", _EMAIL, r"[A-Za-z0-9._%+-]@[A-Za-z0-9-]+\.[A-Za-z0-9-]", accepts=is_mailbox),
-    _personal(
+    _make_personal_pattern("email", _EMAIL, r"[A-Za-z0-9._%+-]@[A-Za-z0-9-]+\.[A-Za-z0-9-]", accepts=is_mailbox),
+    _make_personal_pattern(
         "international_phone", _INTERNATIONAL_PHONE, r"\+[1-9](?:[ .()-]{0,3}\d){7}", accepts=is_international_phone
     ),
-    _personal("us_phone", _US_PHONE, r"\d{3}(?:\) ?|[ .-])\d{3}[ .-]\d{4}", accepts=is_us_phone, score=0.9),
-    _personal(
+    _make_personal_pattern(
+        "us_phone", _US_PHONE, r"\d{3}(?:\) ?|[ .-])\d{3}[ .-]\d{4}", accepts=is_us_phone, score=0.9
+    ),
+    _make_personal_pattern(
         "named_phone",
         _NAMED_PHONE,
         # No count on the gap: "{0,17}" after such frequent words grew RE2's automaton until every row took six times
@@ -179,5 +181,5 @@ PERSONAL_DATA = (
         accepts=is_named_phone,
         score=0.8,
     ),
-    _personal("us_social_security", _SSN, r"\d{3}-\d{2}-\d{4}", accepts=is_assigned_ssn, score=0.9),
+    _make_personal_pattern("us_social_security", _SSN, r"\d{3}-\d{2}-\d{4}", accepts=is_assigned_ssn, score=0.9),
 )

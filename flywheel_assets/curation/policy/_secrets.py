@@ -99,15 +99,17 @@ def is_password(match: re.Match[str]) -> bool:
     return not _PLACEHOLDER_PASSWORD.fullmatch(match["password"].lower())
 
 
-def _secret(name: str, expression: re.Pattern[str], prefilter: str, **options: Any) -> Pattern:
+def _make_secret_pattern(name: str, expression: re.Pattern[str], prefilter: str, **options: Any) -> Pattern:
     return Pattern(name, expression, prefilter, Action.REJECT, Reason.SECRET, Hazard.SECRET, **options)
 
 
 SECRETS = (
-    _secret("private_key", _PRIVATE_KEY, r"PRIVATE KEY"),
+    _make_secret_pattern("private_key", _PRIVATE_KEY, r"PRIVATE KEY"),
     *(
-        _secret(name, re.compile(rf"(?<![A-Za-z0-9])(?:{expression})(?![A-Za-z0-9])"), prefilter, accepts=is_credential)
+        _make_secret_pattern(
+            name, re.compile(rf"(?<![A-Za-z0-9])(?:{expression})(?![A-Za-z0-9])"), prefilter, accepts=is_credential
+        )
         for name, expression, prefilter in _TOKENS
     ),
-    _secret("password_in_url", _URL_PASSWORD, r"://[^\s/:@\"'<>]+:[^\s/:@\"'<>]+@", accepts=is_password),
+    _make_secret_pattern("password_in_url", _URL_PASSWORD, r"://[^\s/:@\"'<>]+:[^\s/:@\"'<>]+@", accepts=is_password),
 )

@@ -26,7 +26,7 @@ def is_without_cause(match: re.Match[str]) -> bool:
     return not _RIGHT_TO_LEFT_LETTER.search(match.string)
 
 
-def _structural(name: str, expression: str, score: float, accepts: object = None) -> Pattern:
+def _make_structural_pattern(name: str, expression: str, score: float, accepts: object = None) -> Pattern:
     return Pattern(
         name,
         re.compile(expression),
@@ -41,13 +41,13 @@ def _structural(name: str, expression: str, score: float, accepts: object = None
 
 
 STRUCTURE = (
-    _structural("stacked_accents", f"{_ACCENTS}{{3}}", 0.8),
-    _structural("invisible_characters", f"[A-Za-z]{_INVISIBLE}+[A-Za-z]|{_INVISIBLE}{{4}}", 0.8),
+    _make_structural_pattern("stacked_accents", f"{_ACCENTS}{{3}}", 0.8),
+    _make_structural_pattern("invisible_characters", f"[A-Za-z]{_INVISIBLE}+[A-Za-z]|{_INVISIBLE}{{4}}", 0.8),
     # Overrides reorder what a reviewer sees against what the model reads (Trojan Source, CVE-2021-42574).
-    _structural("direction_override", "[\u202d\u202e]", 0.9),
-    _structural("direction_change", "[\u202a\u202b\u2066-\u2068]", 0.6, is_without_cause),
+    _make_structural_pattern("direction_override", "[\u202d\u202e]", 0.9),
+    _make_structural_pattern("direction_change", "[\u202a\u202b\u2066-\u2068]", 0.6, is_without_cause),
     # Two in a row carry hidden bytes; an emoji has one.
-    _structural("variation_selectors", "[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2}", 0.9),
+    _make_structural_pattern("variation_selectors", "[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2}", 0.9),
 )
 
 
@@ -79,16 +79,16 @@ class RepetitionCheck:
         chosen = texts["chosen"].combine_chunks()
         passed = np.ones(len(texts), dtype=bool)
         verdicts: dict[int, Verdict] = {}
-        for row in self._suspects(chosen).tolist():
-            span = self._repeated_part(chosen[row].as_py())
-            if span is None or self._repeated_part(texts["rejected"][row].as_py() or ""):
+        for row in self._find_suspects(chosen).tolist():
+            span = self._find_repeated_part(chosen[row].as_py())
+            if span is None or self._find_repeated_part(texts["rejected"][row].as_py() or ""):
                 continue
             found = Evidence(self.name, Hazard.STRUCTURAL_ABUSE, 0.8, "chosen", *span)
             verdicts[row] = Verdict(Action.QUARANTINE, Reason.STRUCTURAL_ABUSE, f"{self.name} in chosen", (found,))
             passed[row] = False
         return Judgement(passed, verdicts)
 
-    def _suspects(self, texts: pa.Array) -> npt.NDArray[np.int64]:
+    def _find_suspects(self, texts: pa.Array) -> npt.NDArray[np.int64]:
         """Find rows with a stretch that equals itself when it is shifted by some unit's length."""
         _, offset_buffer, data = texts.buffers()
         if data is None or len(texts) == 0:
@@ -106,7 +106,7 @@ class RepetitionCheck:
         rows: npt.NDArray[np.int64] = np.unique(np.searchsorted(offsets, places, side="right") - 1)
         return rows
 
-    def _repeated_part(self, text: str) -> tuple[int, int] | None:
+    def _find_repeated_part(self, text: str) -> tuple[int, int] | None:
         """Find the longest stretch of one unit; None if it is short or has no letter or rare sign."""
         longest = max(_REPEATED.finditer(text), key=lambda match: len(match.group()), default=None)
         if longest is None or len(longest.group()) < self.share * len(text.strip()):

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import bytes_of
+from flywheel_assets.curation.arrow import view_bytes
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
-from flywheel_assets.records import Reason, stable_id
+from flywheel_assets.records import Reason, make_stable_id
 
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[,\u00a0\u202f']\d{3})*(?:\.\d+)?(?![\w]|\.\d)")
 _LIST_NUMBER = re.compile(r"^[ \t]*\(?\d{1,3}[.):](?=[ \t])", re.MULTILINE)
@@ -82,13 +82,13 @@ class FactsCheck:
         passed = np.ones(len(texts), dtype=bool)
         chosen_texts, rejected_texts = texts["chosen"].combine_chunks(), texts["rejected"].combine_chunks()
         prompt_texts = texts["prompt"].combine_chunks()
-        candidates = _mask(pc.match_substring_regex(chosen_texts, _ADDRESS_OR_MONTH))
-        candidates |= _digit_sums(chosen_texts) != _digit_sums(pc.fill_null(rejected_texts, ""))
-        candidates &= _mask(rejected_texts.is_valid())
+        candidates = _to_mask(pc.match_substring_regex(chosen_texts, _ADDRESS_OR_MONTH))
+        candidates |= _sum_digits(chosen_texts) != _sum_digits(pc.fill_null(rejected_texts, ""))
+        candidates &= _to_mask(rejected_texts.is_valid())
         verdicts: dict[int, Verdict] = {}
         for row in np.flatnonzero(candidates).tolist():
             prompt, chosen, rejected = (column[row].as_py() for column in (prompt_texts, chosen_texts, rejected_texts))
-            kinds = [kind for kind, values in unsupported(prompt, chosen, rejected).items() if values]
+            kinds = [kind for kind, values in find_unsupported(prompt, chosen, rejected).items() if values]
             if kinds:
                 found = tuple(
                     Evidence(f"changed_{kind}", Hazard.FACTUAL_INTEGRITY, 0.5, "chosen") for kind in sorted(kinds)
@@ -99,43 +99,43 @@ class FactsCheck:
         return Judgement(passed, verdicts)
 
 
-def facts_of(text: str) -> Facts:
+def read_facts(text: str) -> Facts:
     """Read a text's numbers by value, months as `month-3`, and the hosts of web addresses."""
     addresses = _URL.findall(text)
     hosts = {re.sub(r"^(?:https?://)?(?:www\.)?", "", url.lower()).split("/")[0].rstrip(".,;:!?") for url in addresses}
     plain = _LIST_NUMBER.sub(" ", _URL.sub(" ", text))
-    numbers = {_value(number) for number in _NUMBER.findall(plain)}
+    numbers = {_parse_number(number) for number in _NUMBER.findall(plain)}
     numbers |= {f"month-{_MONTHS.index((first or second).lower()) + 1}" for first, second in _MONTH.findall(plain)}
     return Facts(frozenset(numbers), frozenset(hosts))
 
 
-def unsupported(prompt: str, chosen: str, rejected: str) -> dict[str, frozenset[str]]:
+def find_unsupported(prompt: str, chosen: str, rejected: str) -> dict[str, frozenset[str]]:
     """Find new facts of the chosen text by kind: numbers where one replaced another, hosts wherever they are new."""
-    before, after = facts_of(rejected), facts_of(chosen)
+    before, after = read_facts(rejected), read_facts(chosen)
     new_numbers, new_hosts = after.numbers - before.numbers, after.hosts - before.hosts
     if not before.numbers - after.numbers:
         new_numbers = frozenset()
     if not new_numbers and not new_hosts:
         return {}
-    asked = facts_of(prompt)
+    asked = read_facts(prompt)
     said = {_WORDS[word.lower()] for text in (prompt, rejected) for word in _WORD.findall(text)}
     return {"number": new_numbers - asked.numbers - said, "address": new_hosts - asked.hosts}
 
 
-def claim_key(prompt_hash: str, chosen: str, rejected: str) -> str:
+def compute_claim_key(prompt_hash: str, chosen: str, rejected: str) -> str:
     """Compute a key that is equal for two edits of one prompt with the same new facts."""
-    before, after = facts_of(rejected), facts_of(chosen)
+    before, after = read_facts(rejected), read_facts(chosen)
     new, gone = sorted(after.numbers - before.numbers), sorted(before.numbers - after.numbers)
-    return stable_id("claim", prompt_hash, new, gone, sorted(after.hosts - before.hosts))
+    return make_stable_id("claim", prompt_hash, new, gone, sorted(after.hosts - before.hosts))
 
 
-def _digit_sums(texts: pa.Array) -> npt.NDArray[np.uint64]:
+def _sum_digits(texts: pa.Array) -> npt.NDArray[np.uint64]:
     """Compute a number per text from its digits, their order and the places where their groups begin.
 
     Nothing else of the text counts. Reading every text's numbers in Python took 40 µs per text; most edits leave all
     digits as they are.
     """
-    starts, content = bytes_of(texts)
+    starts, content = view_bytes(texts)
     is_digit = (content >= ord("0")) & (content <= ord("9"))
     places = np.flatnonzero(is_digit)
     firsts = np.searchsorted(places, starts)
@@ -150,11 +150,11 @@ def _digit_sums(texts: pa.Array) -> npt.NDArray[np.uint64]:
     return per_text
 
 
-def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
+def _to_mask(values: pa.Array) -> npt.NDArray[np.bool_]:
     mask: npt.NDArray[np.bool_] = np.array(values)
     return mask
 
 
-def _value(number: str) -> str:
+def _parse_number(number: str) -> str:
     plain = re.sub(r"[,\u00a0\u202f']", "", number)
     return plain.rstrip("0").rstrip(".") if "." in plain else plain.lstrip("0") or "0"

@@ -15,7 +15,7 @@ from flywheel_assets.records import Reason
 TRAINED_FIELDS = ("prompt", "chosen", "rejected")
 
 
-def over_any_space(expression: str) -> str:
+def widen_spaces(expression: str) -> str:
     """Write an expression over folded text in which every space matches one or more: line breaks fold to spaces.
 
     Spaces inside a character class get a plus sign after them, which no text has where it would matter.
@@ -23,7 +23,7 @@ def over_any_space(expression: str) -> str:
     return re.sub(r" (?![?*+{])", " +", expression.replace(" ?", " *"))
 
 
-def always(match: re.Match[str]) -> bool:
+def accept_always(match: re.Match[str]) -> bool:
     """Accept every match."""
     return True
 
@@ -39,14 +39,14 @@ class Pattern:
     reason: Reason
     category: str
     fields: tuple[str, ...] = TRAINED_FIELDS
-    accepts: Callable[[re.Match[str]], bool] = always
+    accepts: Callable[[re.Match[str]], bool] = accept_always
     score: float = 1.0
     known_from: tuple[str, ...] = ()
     """A finding does not count where one of these fields of the row has the same text: it was not the edit's doing."""
     revision: int = 1
     """Raised by hand when `accepts` decides differently: code has no digest that survives a formatter."""
 
-    def identity(self) -> tuple[object, ...]:
+    def compute_identity(self) -> tuple[object, ...]:
         """Return everything that decides what this pattern does, as JSON values."""
         return (
             self.name,

@@ -52,19 +52,19 @@ class Policy:
             shown[rejected] = False
             numbers = np.flatnonzero(shown)
             seen = texts if not rejected else texts.filter(pa.array(shown))
-            for row, verdict in _answers(check, seen).items():
+            for row, verdict in _ask_check(check, seen).items():
                 number = int(numbers[row])
-                verdicts[number] = _merged(verdicts[number], verdict) if number in verdicts else verdict
+                verdicts[number] = _merge(verdicts[number], verdict) if number in verdicts else verdict
         for check in self.outside:
             refused = [row for row, verdict in verdicts.items() if verdict.reason is not Reason.UNSUPPORTED_FACT]
             shown = np.ones(len(texts), dtype=bool)
             shown[refused] = False
             numbers = np.flatnonzero(shown)
             if len(numbers):
-                for row, verdict in _answers(check, texts.filter(pa.array(shown))).items():
+                for row, verdict in _ask_check(check, texts.filter(pa.array(shown))).items():
                     number = int(numbers[row])
                     # Its reason, not the earlier one: a row that the judge refuses must not go on waiting for support.
-                    verdicts[number] = _merged(verdict, verdicts[number]) if number in verdicts else verdict
+                    verdicts[number] = _merge(verdict, verdicts[number]) if number in verdicts else verdict
         version = self.version
         return {row: replace(verdict, policy_version=version) for row, verdict in verdicts.items()}
 
@@ -74,7 +74,7 @@ def forget_texts(policy: Policy, texts: pa.Table) -> int:
     return sum(check.forget(texts) for check in (*policy.checks, *policy.outside) if isinstance(check, Remembering))
 
 
-def default_policy(*, factual_integrity: bool = True) -> Policy:
+def build_default_policy(*, factual_integrity: bool = True) -> Policy:
     """Build the deterministic checks that always run, in the order in which they name the reason of a row.
 
     Args:
@@ -97,23 +97,23 @@ def default_policy(*, factual_integrity: bool = True) -> Policy:
     )
 
 
-def _answers(check: Check, texts: pa.Table) -> Mapping[int, Verdict]:
+def _ask_check(check: Check, texts: pa.Table) -> Mapping[int, Verdict]:
     """Ask one check for the verdicts that do not pass; rows without an answer are quarantined."""
     try:
         judgement = check.judge(texts)
-        complaint = _complaint(judgement, len(texts))
+        complaint = _find_complaint(judgement, len(texts))
     except Exception as error:
         complaint = f"raised {type(error).__name__}"  # never its message, which may quote the text it choked on
     if complaint:
-        return dict.fromkeys(range(len(texts)), _unanswered(check, complaint))
+        return dict.fromkeys(range(len(texts)), _quarantine_unanswered(check, complaint))
     answers = {row: verdict for row, verdict in judgement.verdicts.items() if verdict.action is not Action.PASS}
     silent = ~judgement.passed
     silent[list(judgement.verdicts)] = False
-    unanswered = _unanswered(check, "gave no answer")
+    unanswered = _quarantine_unanswered(check, "gave no answer")
     return answers | {int(row): unanswered for row in np.flatnonzero(silent)}
 
 
-def _complaint(judgement: Judgement, rows: int) -> str | None:
+def _find_complaint(judgement: Judgement, rows: int) -> str | None:
     if judgement.passed.dtype != np.bool_ or judgement.passed.shape != (rows,):
         return f"answered for {judgement.passed.shape} rows of {rows}"
     if any(not 0 <= row < rows for row in judgement.verdicts):
@@ -121,11 +121,11 @@ def _complaint(judgement: Judgement, rows: int) -> str | None:
     return None
 
 
-def _unanswered(check: Check, complaint: str) -> Verdict:
+def _quarantine_unanswered(check: Check, complaint: str) -> Verdict:
     return Verdict(Action.QUARANTINE, Reason.POLICY, f"check {check.name} {complaint}", is_complete=False)
 
 
-def _merged(earlier: Verdict, later: Verdict) -> Verdict:
+def _merge(earlier: Verdict, later: Verdict) -> Verdict:
     gravest = later if SEVERITY[later.action] > SEVERITY[earlier.action] else earlier
     detail = f"{earlier.detail}; {later.detail}"
     return Verdict(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from flywheel_assets.curation.texts.normalization import letters_only
+from flywheel_assets.curation.texts.normalization import remove_white_space
 from flywheel_assets.records import Reason
 
 
@@ -67,22 +67,20 @@ def classify_edits(rejected: pa.Array, chosen: pa.Array, bands: EditBands) -> Ed
     reasons = np.full(len(chosen), None, dtype=object)
     similarity = np.full(len(chosen), np.nan)
 
-    equal = _mask(pc.equal(rejected, chosen))
-    empty = _mask(pc.equal(pc.utf8_trim_whitespace(chosen), ""))
+    equal = _to_mask(pc.equal(rejected, chosen))
+    empty = _to_mask(pc.equal(pc.utf8_trim_whitespace(chosen), ""))
     cosmetic = _is_cosmetic(rejected, chosen, ~equal & ~empty)
-    longer = _mask(
+    longer = _to_mask(
         pc.greater(pc.max_element_wise(pc.utf8_length(rejected), pc.utf8_length(chosen)), bands.longest_characters)
     )
 
     similarity[equal] = 1.0
     measured = ~equal & ~longer
-    similarity[measured] = _similarity(rejected.filter(pa.array(measured)), chosen.filter(pa.array(measured)))
+    similarity[measured] = _compute_similarity(rejected.filter(pa.array(measured)), chosen.filter(pa.array(measured)))
     with np.errstate(invalid="ignore"):
         reasons[similarity > bands.trivial_above] = Reason.TRIVIAL_EDIT.value
         unrelated = similarity < bands.unrelated_below
-        unrelated[unrelated] = _have_no_word_in_common(
-            rejected.filter(pa.array(unrelated)), chosen.filter(pa.array(unrelated))
-        )
+        unrelated[unrelated] = _share_no_word(rejected.filter(pa.array(unrelated)), chosen.filter(pa.array(unrelated)))
         reasons[unrelated | (similarity < bands.rewrite_below)] = Reason.REWRITE.value
     reasons[longer] = Reason.TOO_LONG.value
     reasons[cosmetic] = Reason.COSMETIC_EDIT.value
@@ -91,7 +89,7 @@ def classify_edits(rejected: pa.Array, chosen: pa.Array, bands: EditBands) -> Ed
     return EditClasses(pa.array(similarity, from_pandas=True), pa.array(reasons, pa.string()))
 
 
-def _similarity(rejected: pa.Array, chosen: pa.Array) -> npt.NDArray[np.float64]:
+def _compute_similarity(rejected: pa.Array, chosen: pa.Array) -> npt.NDArray[np.float64]:
     # No score_hint: on real post-edits it was slower (200 k pairs, one core: 0.16 s against 0.12 s).
     scores: npt.NDArray[np.float64] = process.cpdist(
         rejected.to_pylist(),
@@ -108,7 +106,7 @@ _FEWEST_WORDS = 3
 """Of the model's text, before sharing none of them says anything: "No." may well correct "Yes."."""
 
 
-def _have_no_word_in_common(rejected: pa.Array, chosen: pa.Array) -> list[bool]:
+def _share_no_word(rejected: pa.Array, chosen: pa.Array) -> list[bool]:
     unrelated = []
     for before, after in zip(rejected.to_pylist(), chosen.to_pylist(), strict=True):
         words = set(_WORD.findall(before.lower()))
@@ -131,16 +129,16 @@ _SIGNATURE = re.compile(
 
 def _is_cosmetic(rejected: pa.Array, chosen: pa.Array, candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Mark edits in which only white space, case or a signature differ; False wherever `candidates` is."""
-    signed = _mask(pc.match_substring_regex(rejected, _SIGNATURE_START)) | _mask(
+    signed = _to_mask(pc.match_substring_regex(rejected, _SIGNATURE_START)) | _to_mask(
         pc.match_substring_regex(chosen, _SIGNATURE_START)
     )
-    candidates = candidates & (signed | (_letter_sums(rejected) == _letter_sums(chosen)))
+    candidates = candidates & (signed | (_sum_letters(rejected) == _sum_letters(chosen)))
     cosmetic = np.zeros(len(chosen), dtype=bool)
     for row in np.flatnonzero(candidates):
         before, after = rejected[row].as_py(), chosen[row].as_py()
         if signed[row]:
             before, after = _SIGNATURE.sub("", before), _SIGNATURE.sub("", after)
-        cosmetic[row] = letters_only(before) == letters_only(after)
+        cosmetic[row] = remove_white_space(before) == remove_white_space(after)
     return cosmetic
 
 
@@ -148,7 +146,7 @@ def _is_cosmetic(rejected: pa.Array, chosen: pa.Array, candidates: npt.NDArray[n
 _WEIGHTS = bytes(0 if byte >= 128 or chr(byte).isspace() else ord(chr(byte).lower()) for byte in range(256))
 
 
-def _letter_sums(texts: pa.Array) -> npt.NDArray[np.uint32]:
+def _sum_letters(texts: pa.Array) -> npt.NDArray[np.uint32]:
     """Compute a number per text that white space and case cannot change, so that few pairs need the exact comparison.
 
     Reads the Arrow buffers directly: 0.03 s for 21 MB, where removing the white space of every text takes 0.34 s.
@@ -164,6 +162,6 @@ def _letter_sums(texts: pa.Array) -> npt.NDArray[np.uint32]:
     return sums
 
 
-def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
+def _to_mask(values: pa.Array) -> npt.NDArray[np.bool_]:
     mask: npt.NDArray[np.bool_] = values.to_numpy(zero_copy_only=False)
     return mask

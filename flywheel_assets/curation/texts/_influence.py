@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.texts.novelty import spread_of
+from flywheel_assets.curation.texts.novelty import count_spread
 from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE, is_import
 from flywheel_assets.records import ExampleKind, SubjectKind
 
@@ -39,13 +39,13 @@ def rank_by_pair_id(keys: pa.Table, group_by: list[str], members: _Mask) -> npt.
     begins[0] = True
     for name in group_by:
         column = ordered[name].combine_chunks()
-        begins[1:] |= mask(pc.not_equal(column[1:], column[:-1]))
+        begins[1:] |= to_mask(pc.not_equal(column[1:], column[:-1]))
     positions = np.arange(len(rows))
     ranks[rows[order]] = positions - np.maximum.accumulate(np.where(begins, positions, 0))
     return ranks
 
 
-def beyond_share(keys: pa.Table, group: str, members: _Mask, ratio: float, least: int) -> _Mask:
+def mark_beyond_share(keys: pa.Table, group: str, members: _Mask, ratio: float, least: int) -> _Mask:
     """Mark members beyond their group's share, per kind of example; `pair_id` decides which ones.
 
     Args:
@@ -55,7 +55,7 @@ def beyond_share(keys: pa.Table, group: str, members: _Mask, ratio: float, least
         ratio: the share; four even shares where that is more.
         least: rows that every group may bring whatever its share.
     """
-    is_accepted, ranks = mask(keys["is_accepted"]), rank_by_pair_id(keys, ["is_accepted", group], members)
+    is_accepted, ranks = to_mask(keys["is_accepted"]), rank_by_pair_id(keys, ["is_accepted", group], members)
     limits = np.zeros(len(keys))
     for kind in (members & is_accepted, members & ~is_accepted):
         rows = int(kind.sum())
@@ -64,7 +64,7 @@ def beyond_share(keys: pa.Table, group: str, members: _Mask, ratio: float, least
     return members & (ranks >= limits)
 
 
-def unsupported_claims(keys: pa.Table, pairs_of_one_user: int) -> _Mask:
+def mark_unsupported_claims(keys: pa.Table, pairs_of_one_user: int) -> _Mask:
     """Mark pairs of users that add words which only their own user adds, in that many pairs or more.
 
     Two users who add the same two neighbouring words support each other, wherever in the text they are. A row of a
@@ -75,22 +75,22 @@ def unsupported_claims(keys: pa.Table, pairs_of_one_user: int) -> _Mask:
         keys: needs `example_kind`, `subject`, `subject_kind`, `source`, `added_ngrams`.
         pairs_of_one_user: so many pairs of one user with the same new words need a second user.
     """
-    is_reviewer = mask(pc.equal(keys["source"], REVIEWER_SOURCE))
-    is_user = mask(pc.equal(keys["subject_kind"], SubjectKind.USER.value)) & ~mask(is_import(keys["source"]))
+    is_reviewer = to_mask(pc.equal(keys["source"], REVIEWER_SOURCE))
+    is_user = to_mask(pc.equal(keys["subject_kind"], SubjectKind.USER.value)) & ~to_mask(is_import(keys["source"]))
     users = is_user & ~is_reviewer
     found = np.zeros(len(keys), dtype=bool)
     if pc.count_distinct(keys["subject"].filter(pa.array(users))).as_py() < FEWEST_USERS:
         return found
-    speaking = users & mask(pc.equal(keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value))
+    speaking = users & to_mask(pc.equal(keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value))
     voices = pc.dictionary_encode(keys["subject"].combine_chunks()).indices.to_numpy().astype(np.int64)
-    said = spread_of(pc.if_else(pa.array(speaking), keys["added_ngrams"].combine_chunks(), None), voices)
-    reviewed = spread_of(pc.if_else(pa.array(is_reviewer), keys["added_ngrams"].combine_chunks(), None), voices)
+    said = count_spread(pc.if_else(pa.array(speaking), keys["added_ngrams"].combine_chunks(), None), voices)
+    reviewed = count_spread(pc.if_else(pa.array(is_reviewer), keys["added_ngrams"].combine_chunks(), None), voices)
     alone = (said.rows >= pairs_of_one_user) & (said.voices < 2) & ~np.isin(said.hashes, reviewed.hashes)
     found[said.row_of_entry[alone[said.of_entry]]] = True
     return found
 
 
-def mask(values: pa.Array | pa.ChunkedArray) -> _Mask:
+def to_mask(values: pa.Array | pa.ChunkedArray) -> _Mask:
     """Convert a column of booleans without nulls to numpy."""
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     found: _Mask = array.to_numpy(zero_copy_only=False)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.texts.gate import Curated
-from flywheel_assets.curation.texts.novelty import spread_of
+from flywheel_assets.curation.texts.novelty import count_spread
 from flywheel_assets.curation.texts.trust import is_import
 from flywheel_assets.records import Reason, SubjectKind
 
@@ -138,7 +138,9 @@ def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int]
         Counter(of_users["subject"].to_pylist()).items(), key=lambda item: (-item[1], item[0]), default=("", 0)
     )
     users = pc.count_distinct(of_users["subject"]).as_py()
-    concentrated_rows, claimants = _concentrated(curated, _few(subjects, limits), limits.min_rows_per_subject)
+    concentrated_rows, claimants = _count_concentrated(
+        curated, _count_few(subjects, limits), limits.min_rows_per_subject
+    )
     typical = median(trailing_rows) if len(trailing_rows) >= limits.min_trailing_days else None
     trips = []
 
@@ -164,12 +166,12 @@ def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int]
     return DayFigures(rows, subjects, flagged_ratio, top_user_ratio, typical, concentrated_rows, tuple(trips))
 
 
-def _few(subjects: int, limits: BreakerLimits) -> int:
+def _count_few(subjects: int, limits: BreakerLimits) -> int:
     # In a small office everything comes from few.
     return max(min(limits.few_subjects, subjects // 10), subjects // 100)
 
 
-def _concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[int, pa.ChunkedArray]:
+def _count_concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[int, pa.ChunkedArray]:
     """Count the most rows that add the same pair of words and come from at most `few` subjects.
 
     Also returns these rows' event ids. Rows that the edit gate refused do no harm and are not looked at, neither are
@@ -177,7 +179,7 @@ def _concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[
     """
     pairs = pa.concat_tables([curated.kept, curated.held]).select(["feedback_event_id", "subject", "added_ngrams"])
     voices = pc.dictionary_encode(pairs["subject"].combine_chunks()).indices.to_numpy().astype(np.int64)
-    spread = spread_of(pairs["added_ngrams"], voices)
+    spread = count_spread(pairs["added_ngrams"], voices)
     is_pressed = (spread.voices <= few) & (spread.rows >= rows_per_subject * spread.voices)
     among_few = np.where(is_pressed, spread.rows, 0)
     if not among_few.any():

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rensa import RMinHash
 
-from flywheel_assets.curation.arrow import bytes_of
-from flywheel_assets.curation.texts.trust import source_trust
+from flywheel_assets.curation.arrow import view_bytes
+from flywheel_assets.curation.texts.trust import rank_sources
 
 SIMILARITY = 0.8
 """Jaccard similarity from which two rows are one: at 0.5 single linkage merged 286 valid pairs into 126."""
@@ -42,7 +42,7 @@ _WORD_BYTES[[byte for byte in range(256) if byte >= 0x80 or chr(byte).isalnum() 
 _WORD_BYTES[0xE2:0xF8] = 2
 
 
-def signatures(prompt: pa.Array, chosen: pa.Array) -> pa.Array:
+def compute_signatures(prompt: pa.Array, chosen: pa.Array) -> pa.Array:
     """Compute each row's signature as 256 hex characters; null for texts below `SHORTEST_CHARACTERS`.
 
     Args:
@@ -54,14 +54,14 @@ def signatures(prompt: pa.Array, chosen: pa.Array) -> pa.Array:
     candidates = texts.filter(long_enough)
     found: list[str] = []
     for start in range(0, len(candidates), ROWS_AT_ONCE):
-        hashes, ends = neighbouring_words(candidates.slice(start, ROWS_AT_ONCE))
+        hashes, ends = hash_neighbouring_words(candidates.slice(start, ROWS_AT_ONCE))
         sketch = RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, _HASHES, _SEED)
         digests = np.array(sketch.to_rows(), np.uint32).astype(np.uint8).tobytes().hex()
         found += [digests[at : at + 2 * _HASHES] for at in range(0, len(digests), 2 * _HASHES)]
     return pc.replace_with_mask(pa.nulls(len(texts), pa.string()), long_enough, pa.array(found, pa.string()))
 
 
-def clusters(
+def find_clusters(
     content_hash: pa.Array | pa.ChunkedArray, signature: pa.Array | pa.ChunkedArray, group: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """Find the cluster of every row: rows of one group with equal contents, or chained by near-equal signatures.
@@ -74,7 +74,7 @@ def clusters(
         signature: of `signatures`, or null.
         group: rows of different groups are never one cluster.
     """
-    encoded = pc.dictionary_encode(_whole(content_hash))
+    encoded = pc.dictionary_encode(_combine_chunks(content_hash))
     by_hash = np.empty(len(encoded.dictionary), np.int64)
     by_hash[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(by_hash))
     contents = by_hash[encoded.indices.to_numpy()]
@@ -82,26 +82,26 @@ def clusters(
         group * (contents.max(initial=0) + 1) + contents, return_index=True, return_inverse=True
     )
     few = pa.array(first_row)
-    signed = np.flatnonzero(_whole(signature).take(few).is_valid().to_numpy(zero_copy_only=False))
-    texts = _whole(signature).take(few.take(pa.array(signed))).to_pylist()
+    signed = np.flatnonzero(_combine_chunks(signature).take(few).is_valid().to_numpy(zero_copy_only=False))
+    texts = _combine_chunks(signature).take(few.take(pa.array(signed))).to_pylist()
     matrix = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, _HASHES)
-    edges = _near(matrix, group[first_row][signed])
-    merged: npt.NDArray[np.int64] = _connected(len(first_row), signed[edges])[labels]
+    edges = _find_near_pairs(matrix, group[first_row][signed])
+    merged: npt.NDArray[np.int64] = _find_components(len(first_row), signed[edges])[labels]
     return merged
 
 
-def supporters_of(subject: str) -> str:
+def hash_supporter(subject: str) -> str:
     """Compute a subject's entry in the column `supporters`: sixteen hex characters of its hash."""
     return hashlib.blake2b(subject.encode(), digest_size=8).hexdigest()
 
 
-def neighbouring_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+def hash_neighbouring_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Hash all pairs of neighbouring words, row after row; also return the offsets of the rows.
 
     A word's hash is a polynomial in its bytes, taken from running sums modulo 2^64 over all texts at once: a third of
     the time of splitting and pairing words in Python.
     """
-    starts, content = bytes_of(texts)
+    starts, content = view_bytes(texts)
     kinds = _WORD_BYTES[content]
     inside = kinds > 0
     row_begins = np.zeros(len(content) + 1, dtype=bool)
@@ -111,7 +111,7 @@ def neighbouring_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDA
     after = np.concatenate((inside[1:], [False]))
     next_begins = np.concatenate(((row_begins[:-1] | (kinds == 2))[1:], [True]))
     ends = np.flatnonzero(inside & (~after | next_begins)) + 1
-    powers, inverse = _powers(1 << len(content).bit_length())
+    powers, inverse = _compute_powers(1 << len(content).bit_length())
     with np.errstate(over="ignore"):
         sums = np.zeros(len(content) + 1, np.uint64)
         np.cumsum(powers[: len(content)] * _WEIGHTS[content], out=sums[1:])
@@ -125,7 +125,7 @@ def neighbouring_words(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDA
 
 
 @lru_cache(maxsize=2)
-def _powers(size: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+def _compute_powers(size: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Compute the first `size` powers of the base, and of its inverse, modulo 2^64."""
     with np.errstate(over="ignore"):
         return tuple(  # type: ignore[return-value]
@@ -133,7 +133,7 @@ def _powers(size: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         )
 
 
-def _near(matrix: npt.NDArray[np.uint8], group: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _find_near_pairs(matrix: npt.NDArray[np.uint8], group: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Find pairs of rows of one group that share a band and are similar enough, as (pairs, 2)."""
     bands = np.ascontiguousarray(matrix).view(np.uint64) if len(matrix) else np.zeros((0, _BANDS), np.uint64)
     needed = (_CHANCE + SIMILARITY * (1 - _CHANCE)) * _HASHES
@@ -152,7 +152,7 @@ def _near(matrix: npt.NDArray[np.uint8], group: npt.NDArray[np.int64]) -> npt.ND
     return np.concatenate(found)
 
 
-def _connected(size: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _find_components(size: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Find the smallest member of every node's component."""
     labels = np.arange(size)
     while len(edges):
@@ -166,11 +166,11 @@ def _connected(size: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]
     return labels
 
 
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _combine_chunks(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def text_hashes(prompt: pa.Array, chosen: pa.Array) -> tuple[pa.Array, pa.Array]:
+def hash_texts(prompt: pa.Array, chosen: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Compute (prompt_hash, content_hash) of *normalized* texts: 32 hex characters of BLAKE2b each.
 
     The content hash covers prompt and chosen; the prompt's digest between the two keeps their border unambiguous.
@@ -188,7 +188,7 @@ def text_hashes(prompt: pa.Array, chosen: pa.Array) -> tuple[pa.Array, pa.Array]
     return pa.array(prompt_hashes, pa.string()), pa.array(content_hashes, pa.string())
 
 
-def repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None = None) -> npt.NDArray[np.bool_]:
+def mark_repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None = None) -> npt.NDArray[np.bool_]:
     """Mark rows with the same keys as a better row; the row that stays in each group is False.
 
     The best is of the most trusted source, then has the lowest `prefer_low`, then is the newest
@@ -214,7 +214,7 @@ def repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None = None
     ranking = pa.table(
         {
             "group": groups[contested],
-            "trust": source_trust(few["source"]),
+            "trust": rank_sources(few["source"]),
             "received": few["feedback_received_at"],
             "preferred": few[prefer_low] if prefer_low else np.zeros(len(few), dtype=bool),
             "event": few["feedback_event_id"],

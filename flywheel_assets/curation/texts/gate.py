@@ -24,17 +24,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.policy.facts import claim_key
-from flywheel_assets.curation.policy.policy import Policy, default_policy
+from flywheel_assets.curation.policy.facts import compute_claim_key
+from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Verdict
 from flywheel_assets.curation.texts._edits import EditBands, classify_edits
-from flywheel_assets.curation.texts.duplicates import clusters, repeated_rows, signatures, supporters_of, text_hashes
-from flywheel_assets.curation.texts.normalization import normalized
-from flywheel_assets.curation.texts.novelty import added_ngrams
-from flywheel_assets.curation.texts.prompts import readable_prompts
+from flywheel_assets.curation.texts.duplicates import (
+    compute_signatures,
+    find_clusters,
+    hash_supporter,
+    hash_texts,
+    mark_repeated_rows,
+)
+from flywheel_assets.curation.texts.normalization import normalize
+from flywheel_assets.curation.texts.novelty import find_added_ngrams
+from flywheel_assets.curation.texts.prompts import make_prompts_readable
 from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE
-from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, delta_key
-from flywheel_assets.records import CURATED_DPO_PAIRS, QUARANTINE, ExampleKind, Reason, Signal, pair_ids
+from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, hash_delta
+from flywheel_assets.records import CURATED_DPO_PAIRS, QUARANTINE, ExampleKind, Reason, Signal, make_pair_ids
 
 STAGE = "curation"
 FEWEST_ROWS_AT_ONCE, MOST_ROWS_AT_ONCE = 16_384, 131_072
@@ -49,7 +55,7 @@ class GateRules:
     """Sets which feedback an application admits to gold."""
 
     bands: EditBands = field(default_factory=EditBands)
-    policy: Policy = field(default_factory=default_policy)
+    policy: Policy = field(default_factory=build_default_policy)
     accepting_rating: float = 0.8
     """A rating of at least this much, without an edit, accepts the output."""
 
@@ -88,7 +94,7 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
     version = rules.policy.version
     with ThreadPoolExecutor(cores) as threads:
         judged = list(threads.map(partial(_judge, application=application, rules=rules, version=version), batches))
-    kept, duplicates = _without_duplicates(
+    kept, duplicates = _remove_duplicates(
         pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.kept for part in judged)]), version
     )
     refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.refused for part in judged), duplicates])
@@ -97,9 +103,9 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
     return Curated(kept, refused, held, dict(sorted(Counter(refused["reason"].to_pylist()).items())))
 
 
-def withheld(curated: Curated, reason: Reason, detail: str, version: str) -> Curated:
+def withhold(curated: Curated, reason: Reason, detail: str, version: str) -> Curated:
     """Return the same day without gold rows: kept rows are refused for `reason`, waiting rows are only refused."""
-    refused = _refused(
+    refused = _refuse(
         curated.kept, [reason.value] * curated.kept.num_rows, version, details=[detail] * curated.kept.num_rows
     )
     counts = Counter(curated.counts)
@@ -112,11 +118,11 @@ def withheld(curated: Curated, reason: Reason, detail: str, version: str) -> Cur
     )
 
 
-def _without_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.Table]:
+def _remove_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.Table]:
     """Keep the best row of every cluster with all its supporters; return the others as refused rows."""
     kinds = pc.dictionary_encode(admitted["example_kind"].combine_chunks()).indices.to_numpy().astype(np.int64)
-    cluster = clusters(admitted["content_hash"], admitted["signature"], kinds)
-    repeated = repeated_rows(admitted.append_column("cluster", pa.array(cluster)), ["cluster"])
+    cluster = find_clusters(admitted["content_hash"], admitted["signature"], kinds)
+    repeated = mark_repeated_rows(admitted.append_column("cluster", pa.array(cluster)), ["cluster"])
     if not repeated.any():
         return admitted, QUARANTINE.empty_table()
     labels = cluster.tolist()
@@ -127,14 +133,14 @@ def _without_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.
     for row in np.flatnonzero(repeated).tolist():
         winner = best[labels[row]]
         reasons.append((Reason.DUPLICATE if contents[row] == contents[winner] else Reason.NEAR_DUPLICATE).value)
-        voices = supporters.setdefault(winner, {supporters_of(subjects[winner])})
-        voices.add(supporters_of(subjects[row]))
+        voices = supporters.setdefault(winner, {hash_supporter(subjects[winner])})
+        voices.add(hash_supporter(subjects[row]))
     column = np.full(admitted.num_rows, None, dtype=object)
     for winner, voices in supporters.items():
         column[winner] = ",".join(sorted(voices)) if len(voices) > 1 else None
     position = admitted.schema.get_field_index("supporters")
     kept = admitted.set_column(position, CURATED_DPO_PAIRS.field(position), pa.array(column, pa.string()))
-    return kept.filter(pa.array(~repeated)), _refused(admitted.filter(pa.array(repeated)), reasons, version)
+    return kept.filter(pa.array(~repeated)), _refuse(admitted.filter(pa.array(repeated)), reasons, version)
 
 
 @dataclass(frozen=True)
@@ -149,9 +155,9 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     reasons = np.full(batch.num_rows, None, dtype=object)
     details: dict[int, str] = {}
     similarity = np.full(batch.num_rows, np.nan)
-    is_edit = _mask(pc.equal(batch["signal"], Signal.EDIT.value))
-    accepts = _accepts_output(batch, rules.accepting_rating)
-    consent = ~_mask(batch["do_not_train"])
+    is_edit = _to_mask(pc.equal(batch["signal"], Signal.EDIT.value))
+    accepts = _mark_accepted_outputs(batch, rules.accepting_rating)
+    consent = ~_to_mask(batch["do_not_train"])
     reasons[~is_edit & ~accepts] = Reason.NOT_TRAINABLE_SIGNAL.value
     reasons[~consent] = Reason.NO_CONSENT.value
 
@@ -164,10 +170,10 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
         similarity[edits] = classes.similarity.to_numpy(zero_copy_only=False)
         banded = np.isin(reasons, (Reason.TRIVIAL_EDIT.value, Reason.REWRITE.value))
         details = {int(row): f"similarity {similarity[row]:.3f}" for row in np.flatnonzero(banded)}
-    without_text = accepts & consent & _mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), ""))
+    without_text = accepts & consent & _to_mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), ""))
     reasons[without_text] = Reason.EMPTY.value
 
-    by_reviewer = _mask(pc.equal(batch["source"], REVIEWER_SOURCE))
+    by_reviewer = _to_mask(pc.equal(batch["source"], REVIEWER_SOURCE))
     banded = by_reviewer & np.isin(reasons, (Reason.REWRITE.value, Reason.TRIVIAL_EDIT.value))
     for number in np.flatnonzero(banded).tolist():
         if not _can_wait(batch, number, reasons[number]):
@@ -175,8 +181,8 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
             del details[number]
 
     # A small edit waits only if the policy has nothing against it.
-    candidates = np.flatnonzero(_undecided(reasons) | (reasons == Reason.TRIVIAL_EDIT.value))
-    verdicts = rules.policy.audit(_texts(batch.select(_TEXT_COLUMNS).take(pa.array(candidates))))
+    candidates = np.flatnonzero(_mark_undecided(reasons) | (reasons == Reason.TRIVIAL_EDIT.value))
+    verdicts = rules.policy.audit(_select_policy_texts(batch.select(_TEXT_COLUMNS).take(pa.array(candidates))))
     for row, verdict in list(verdicts.items()):
         original = int(candidates[row])
         if by_reviewer[original] and verdict.may_be_overruled and not _can_wait(batch, original, verdict.reason.value):
@@ -184,18 +190,20 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
             continue
         reasons[candidates[row]] = verdict.reason.value
         details[int(candidates[row])] = verdict.detail
-    found = {int(candidates[row]): evidence_json(verdict) for row, verdict in verdicts.items() if verdict.evidence}
+    found = {
+        int(candidates[row]): write_evidence_json(verdict) for row, verdict in verdicts.items() if verdict.evidence
+    }
 
-    passed = np.flatnonzero(_undecided(reasons))
-    kept = _examples(batch.take(pa.array(passed)), similarity[passed], application, version)
+    passed = np.flatnonzero(_mark_undecided(reasons))
+    kept = _build_examples(batch.take(pa.array(passed)), similarity[passed], application, version)
     waiting = np.flatnonzero(np.isin(reasons, list(SUPPORTERS_NEEDED)))
-    held, keys = _held(
-        _examples(batch.take(pa.array(waiting)), similarity[waiting], application, version), reasons[waiting]
+    held, keys = _select_waiting(
+        _build_examples(batch.take(pa.array(waiting)), similarity[waiting], application, version), reasons[waiting]
     )
     for row, key in zip(waiting.tolist(), keys, strict=True):
         details[row] = "; ".join(filter(None, (details.get(row), f"waits for {key}" if key else None)))
-    out = np.flatnonzero(~_undecided(reasons))
-    refused = _refused(
+    out = np.flatnonzero(~_mark_undecided(reasons))
+    refused = _refuse(
         pa.table(batch.take(pa.array(out))),
         reasons[out],
         version,
@@ -205,11 +213,11 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     return _Judged(kept, refused, held)
 
 
-def _undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
-    return _mask(pc.is_null(pa.array(reasons, pa.string())))
+def _mark_undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
+    return _to_mask(pc.is_null(pa.array(reasons, pa.string())))
 
 
-def _accepts_output(batch: pa.RecordBatch, accepting_rating: float) -> npt.NDArray[np.bool_]:
+def _mark_accepted_outputs(batch: pa.RecordBatch, accepting_rating: float) -> npt.NDArray[np.bool_]:
     signal, value = batch["signal"], pc.fill_null(batch["value"], -1.0)
     positive = pc.or_(
         pc.is_in(signal, pa.array([Signal.ACCEPT.value, Signal.COPY.value])),
@@ -219,39 +227,41 @@ def _accepts_output(batch: pa.RecordBatch, accepting_rating: float) -> npt.NDArr
         ),
     )
     unedited = pc.fill_null(pc.equal(batch["final_text"], batch["output"]), True)
-    return _mask(pc.and_(positive, unedited))
+    return _to_mask(pc.and_(positive, unedited))
 
 
 _TEXT_COLUMNS = ["signal", "prompt", "prompt_format", "output", "final_text"]
 
 
-def judged_texts(joined: pa.Table) -> pa.Table:
+def select_judged_texts(joined: pa.Table) -> pa.Table:
     """Select the texts of joined feedback that the policy reads, or would read; schema TEXTS."""
     batches = joined.select(_TEXT_COLUMNS).combine_chunks().to_batches()
-    return pa.concat_tables([TEXTS.empty_table(), *(_texts(batch) for batch in batches)])
+    return pa.concat_tables([TEXTS.empty_table(), *(_select_policy_texts(batch) for batch in batches)])
 
 
-def _texts(rows: pa.RecordBatch) -> pa.Table:
+def _select_policy_texts(rows: pa.RecordBatch) -> pa.Table:
     """Select the texts that the policy reads of rows that passed the bands."""
-    prompt = readable_prompts(rows["prompt"], rows["prompt_format"])
-    return pa.Table.from_arrays([prompt, *_chosen_and_rejected(rows)], schema=TEXTS)
+    prompt = make_prompts_readable(rows["prompt"], rows["prompt_format"])
+    return pa.Table.from_arrays([prompt, *_select_chosen_and_rejected(rows)], schema=TEXTS)
 
 
-def _chosen_and_rejected(rows: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
+def _select_chosen_and_rejected(rows: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
     is_edit = pc.equal(rows["signal"], Signal.EDIT.value)
     chosen = pc.if_else(is_edit, rows["final_text"], rows["output"])
     return chosen, pc.if_else(is_edit, rows["output"], pa.scalar(None, pa.string()))
 
 
-def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], application: str, version: str) -> pa.Table:
+def _build_examples(
+    rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], application: str, version: str
+) -> pa.Table:
     """Turn rows that passed everything but the search for duplicates into gold examples."""
-    chosen, rejected = _chosen_and_rejected(rows)
-    prompt, normalized_chosen = normalized(rows["prompt"]), normalized(chosen)
-    prompt_hash, content_hash = text_hashes(prompt, normalized_chosen)
+    chosen, rejected = _select_chosen_and_rejected(rows)
+    prompt, normalized_chosen = normalize(rows["prompt"]), normalize(chosen)
+    prompt_hash, content_hash = hash_texts(prompt, normalized_chosen)
     absent = pa.nulls(rows.num_rows, pa.string())
     kinds = (ExampleKind.PREFERENCE_PAIR.value, ExampleKind.ACCEPTED_OUTPUT.value)
     computed = {
-        "pair_id": pa.array(pair_ids(application, rows["prediction_id"].to_pylist()), pa.string()),
+        "pair_id": pa.array(make_pair_ids(application, rows["prediction_id"].to_pylist()), pa.string()),
         "example_kind": pc.if_else(pc.equal(rows["signal"], Signal.EDIT.value), *kinds),
         "chosen": chosen,
         "rejected": rejected,
@@ -259,23 +269,23 @@ def _examples(rows: pa.RecordBatch, similarity: npt.NDArray[np.float64], applica
         "prompt_hash": prompt_hash,
         "content_hash": content_hash,
         "policy_version": absent.fill_null(version),
-        "signature": signatures(prompt, normalized_chosen),
+        "signature": compute_signatures(prompt, normalized_chosen),
         "supporters": absent,
         "held_reason": absent,
         "support_key": absent,
-        "added_ngrams": added_ngrams(prompt, rejected, normalized_chosen),
+        "added_ngrams": find_added_ngrams(prompt, rejected, normalized_chosen),
     }
     columns = [computed[name] if name in computed else rows[name] for name in CURATED_DPO_PAIRS.names]
     return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)
 
 
-def _held(rows: pa.Table, reasons: npt.NDArray[np.object_]) -> tuple[pa.Table, list[str | None]]:
+def _select_waiting(rows: pa.Table, reasons: npt.NDArray[np.object_]) -> tuple[pa.Table, list[str | None]]:
     """Select the examples that wait, and the key that has to recur for each.
 
     A row without a key would wait for ever and is left out.
     """
     keys = [
-        _support_key(reason, prompt_hash, rejected, chosen)
+        _compute_support_key(reason, prompt_hash, rejected, chosen)
         for reason, prompt_hash, rejected, chosen in zip(
             reasons, *(rows[name].to_pylist() for name in ("prompt_hash", "rejected", "chosen")), strict=True
         )
@@ -290,16 +300,16 @@ def _can_wait(rows: pa.RecordBatch, row: int, reason: str) -> bool:
     """Return whether an edit refused for this reason would wait."""
     if reason not in SUPPORTERS_NEEDED or rows["signal"][row].as_py() != Signal.EDIT.value:
         return False
-    return _support_key(reason, "", rows["output"][row].as_py(), rows["final_text"][row].as_py()) is not None
+    return _compute_support_key(reason, "", rows["output"][row].as_py(), rows["final_text"][row].as_py()) is not None
 
 
-def _support_key(reason: str, prompt_hash: str, rejected: str, chosen: str) -> str | None:
+def _compute_support_key(reason: str, prompt_hash: str, rejected: str, chosen: str) -> str | None:
     if reason == Reason.TRIVIAL_EDIT.value:
-        return delta_key(rejected, chosen)
-    return claim_key(prompt_hash, chosen, rejected)
+        return hash_delta(rejected, chosen)
+    return compute_claim_key(prompt_hash, chosen, rejected)
 
 
-def _refused(
+def _refuse(
     rows: pa.Table,
     reasons: Iterable[str],
     version: str,
@@ -321,11 +331,11 @@ def _refused(
     return pa.Table.from_arrays([columns[name] for name in QUARANTINE.names], schema=QUARANTINE)
 
 
-def evidence_json(verdict: Verdict) -> str:
+def write_evidence_json(verdict: Verdict) -> str:
     """Write a verdict's evidence as the quarantine's JSON list of {check, category, score, field, start, end}."""
     return json.dumps([asdict(finding) for finding in verdict.evidence])
 
 
-def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
+def _to_mask(values: pa.Array) -> npt.NDArray[np.bool_]:
     mask: npt.NDArray[np.bool_] = values.to_numpy(zero_copy_only=False)
     return mask

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from flywheel_assets.records import PromptFormat
 
 
-def readable_prompts(prompt: pa.Array, prompt_format: pa.Array) -> pa.Array:
+def make_prompts_readable(prompt: pa.Array, prompt_format: pa.Array) -> pa.Array:
     r"""Return the prompts, with every string of a message list on lines of its own.
 
     In JSON a line break is the two characters `\n`: the `n` would stick to a card number and hide it from a pattern
@@ -20,22 +20,22 @@ def readable_prompts(prompt: pa.Array, prompt_format: pa.Array) -> pa.Array:
     rows = np.flatnonzero(in_messages.to_numpy(zero_copy_only=False))
     if len(rows) == 0:
         return prompt
-    texts = [_text_of(raw) for raw in prompt.filter(in_messages).to_pylist()]
+    texts = [_read_text(raw) for raw in prompt.filter(in_messages).to_pylist()]
     return pc.replace_with_mask(prompt, in_messages, pa.array(texts, pa.string()))
 
 
-def _text_of(raw: str) -> str:
+def _read_text(raw: str) -> str:
     try:
-        return "\n".join(_strings(msgspec.json.decode(raw)))
+        return "\n".join(_collect_strings(msgspec.json.decode(raw)))
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return raw
 
 
-def _strings(value: Any) -> list[str]:
+def _collect_strings(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [text for item in value.values() for text in _strings(item)]
+        return [text for item in value.values() for text in _collect_strings(item)]
     if isinstance(value, list):
-        return [text for item in value for text in _strings(item)]
+        return [text for item in value for text in _collect_strings(item)]
     return []

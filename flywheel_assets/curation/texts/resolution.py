@@ -25,10 +25,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.texts._influence import beyond_share, mask, rank_by_pair_id, unsupported_claims
-from flywheel_assets.curation.texts.duplicates import clusters, repeated_rows, supporters_of
+from flywheel_assets.curation.texts._influence import (
+    mark_beyond_share,
+    mark_unsupported_claims,
+    rank_by_pair_id,
+    to_mask,
+)
+from flywheel_assets.curation.texts.duplicates import find_clusters, hash_supporter, mark_repeated_rows
 from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE, is_import
-from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, admitted_as, unsupported_rows
+from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, explain_admission, mark_unsupported_rows
 from flywheel_assets.records import ExampleKind, Reason, SubjectKind
 
 RESOLVED_COLUMNS = [
@@ -129,62 +134,64 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     """
     rows = _Remaining(gold.select(_KEYS))
     held = rows.keys["held_reason"]
-    waits = unsupported_rows(rows.keys)
+    waits = mark_unsupported_rows(rows.keys)
     for reason in SUPPORTERS_NEEDED:
-        of_reason = mask(pc.fill_null(pc.equal(held, reason), False))
+        of_reason = to_mask(pc.fill_null(pc.equal(held, reason), False))
         if (waits & of_reason).any():
             rows.dropped[reason] = int((waits & of_reason).sum())
     rows.keep(~waits)
 
     is_pair = pc.equal(rows.keys["example_kind"], ExampleKind.PREFERENCE_PAIR.value)
     rows.keys = rows.keys.append_column("is_accepted", pc.invert(is_pair))
-    rows.drop_first((repeated_rows(rows.keys, ["pair_id"], prefer_low="is_accepted"), Reason.SUPERSEDED))
+    rows.drop_first((mark_repeated_rows(rows.keys, ["pair_id"], prefer_low="is_accepted"), Reason.SUPERSEDED))
 
-    rows.keys = rows.keys.append_column("is_held_out", pa.array(_held_out(rows.keys["subject"], rules.holdout_share)))
-    sides = 2 * mask(rows.keys["is_held_out"]).astype(np.int64) + mask(rows.keys["is_accepted"])
-    cluster = clusters(rows.keys["content_hash"], rows.keys["signature"], sides)
+    rows.keys = rows.keys.append_column(
+        "is_held_out", pa.array(_mark_held_out(rows.keys["subject"], rules.holdout_share))
+    )
+    sides = 2 * to_mask(rows.keys["is_held_out"]).astype(np.int64) + to_mask(rows.keys["is_accepted"])
+    cluster = find_clusters(rows.keys["content_hash"], rows.keys["signature"], sides)
     rows.keys = rows.keys.append_column("cluster", pa.array(cluster))
-    repeated = repeated_rows(rows.keys, ["cluster"])
-    rows.keys = rows.keys.append_column("support_users", _support_users(rows.keys, repeated))
+    repeated = mark_repeated_rows(rows.keys, ["cluster"])
+    rows.keys = rows.keys.append_column("support_users", _count_support_users(rows.keys, repeated))
     # Before duplicates leave: a user whose row is a duplicate supports the claim as well.
-    alone = unsupported_claims(rows.keys, rules.novel_claim_pairs)
-    equal = repeated_rows(rows.keys, ["is_held_out", "is_accepted", "content_hash"]) & repeated
+    alone = mark_unsupported_claims(rows.keys, rules.novel_claim_pairs)
+    equal = mark_repeated_rows(rows.keys, ["is_held_out", "is_accepted", "content_hash"]) & repeated
     rows.drop_first((equal, Reason.DUPLICATE), (repeated, Reason.NEAR_DUPLICATE), (alone, Reason.UNSUPPORTED_CLAIM))
-    rows.drop_first(*_beyond_caps(rows.keys, rules))
+    rows.drop_first(*_mark_beyond_caps(rows.keys, rules))
 
-    accepted, held_out = mask(rows.keys["is_accepted"]), mask(rows.keys["is_held_out"])
+    accepted, held_out = to_mask(rows.keys["is_accepted"]), to_mask(rows.keys["is_held_out"])
     probability = np.ones(len(accepted))
     pool = np.flatnonzero(accepted & ~held_out)
     train_pairs = int((~accepted & ~held_out).sum())
-    sampled, probability[pool] = _sampled(rows.keys["prediction_id"].take(pa.array(pool)), train_pairs, rules)
+    sampled, probability[pool] = _sample_accepted(rows.keys["prediction_id"].take(pa.array(pool)), train_pairs, rules)
     left_out = np.zeros(len(accepted), dtype=bool)
     left_out[pool[~sampled]] = True
     rows.drop_first((left_out, Reason.NOT_SAMPLED))
 
     accepted, held_out, probability = accepted[~left_out], held_out[~left_out], probability[~left_out]
     return Resolution(
-        train=_copied(gold, rows, ~accepted & ~held_out, probability),
-        holdout=_copied(gold, rows, ~accepted & held_out, probability),
-        accepted=_copied(gold, rows, accepted & ~held_out, probability),
-        regression=_copied(gold, rows, accepted & held_out, probability),
+        train=_copy_rows(gold, rows, ~accepted & ~held_out, probability),
+        holdout=_copy_rows(gold, rows, ~accepted & held_out, probability),
+        accepted=_copy_rows(gold, rows, accepted & ~held_out, probability),
+        regression=_copy_rows(gold, rows, accepted & held_out, probability),
         dropped=dict(sorted(rows.dropped.items())),
     )
 
 
-def _beyond_caps(keys: pa.Table, rules: ResolutionRules) -> list[tuple[npt.NDArray[np.bool_], Reason]]:
-    is_user = mask(pc.equal(keys["subject_kind"], SubjectKind.USER.value))
-    is_capped = ~mask(is_import(keys["source"]))
+def _mark_beyond_caps(keys: pa.Table, rules: ResolutionRules) -> list[tuple[npt.NDArray[np.bool_], Reason]]:
+    is_user = to_mask(pc.equal(keys["subject_kind"], SubjectKind.USER.value))
+    is_capped = ~to_mask(is_import(keys["source"]))
     of_user = rank_by_pair_id(keys, ["is_accepted", "subject"], is_user) >= rules.per_user_cap
     shares_cap = ~is_user & is_capped
     of_crowd = rank_by_pair_id(keys, ["is_accepted", "source"], shares_cap) >= rules.anonymous_cap_per_source
-    is_pair = ~mask(keys["is_accepted"])
-    from_people = is_capped & ~mask(pc.equal(keys["source"], REVIEWER_SOURCE))
+    is_pair = ~to_mask(keys["is_accepted"])
+    from_people = is_capped & ~to_mask(pc.equal(keys["source"], REVIEWER_SOURCE))
     return [
         (is_user & of_user, Reason.USER_CAP),
-        (beyond_share(keys, "subject", is_user, rules.per_user_ratio, _LEAST_OF_USER), Reason.USER_CAP),
+        (mark_beyond_share(keys, "subject", is_user, rules.per_user_ratio, _LEAST_OF_USER), Reason.USER_CAP),
         (shares_cap & of_crowd, Reason.ANONYMOUS_CAP),
-        (beyond_share(keys, "source", from_people, rules.per_source_ratio, _LEAST_OF_USER), Reason.SOURCE_CAP),
-        (beyond_share(keys, "prompt_hash", is_pair & is_capped, 0.0, rules.per_prompt_cap), Reason.PROMPT_CAP),
+        (mark_beyond_share(keys, "source", from_people, rules.per_source_ratio, _LEAST_OF_USER), Reason.SOURCE_CAP),
+        (mark_beyond_share(keys, "prompt_hash", is_pair & is_capped, 0.0, rules.per_prompt_cap), Reason.PROMPT_CAP),
     ]
 
 
@@ -211,36 +218,36 @@ class _Remaining:
             self.numbers = self.numbers[staying]
 
 
-def _support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> pa.Array:
+def _count_support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> pa.Array:
     """Count the distinct subjects that sent a row of each row's cluster, on any day."""
     counts = np.ones(len(keys), dtype=np.int64)
     several = np.isin(keys["cluster"].to_numpy(), keys["cluster"].to_numpy()[repeated])
-    rows = np.flatnonzero(several | mask(pc.is_valid(keys["supporters"])))
+    rows = np.flatnonzero(several | to_mask(pc.is_valid(keys["supporters"])))
     few = keys.select(["cluster", "subject", "supporters"]).take(pa.array(rows)).to_pylist()
     people: dict[int, set[str]] = {}
     for row in few:
         said = people.setdefault(row["cluster"], set())
-        said.add(supporters_of(row["subject"]))
-        said.update((row["supporters"] or supporters_of(row["subject"])).split(","))
+        said.add(hash_supporter(row["subject"]))
+        said.update((row["supporters"] or hash_supporter(row["subject"])).split(","))
     counts[rows] = [len(people[row["cluster"]]) for row in few]
     return pa.array(counts)
 
 
-def _held_out(subjects: pa.ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
+def _mark_held_out(subjects: pa.ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
     codes = pc.dictionary_encode(subjects.combine_chunks())
-    is_out = _fractions("holdout", codes.dictionary.to_pylist()) < share
+    is_out = _hash_fractions("holdout", codes.dictionary.to_pylist()) < share
     chosen: npt.NDArray[np.bool_] = is_out[codes.indices.to_numpy()]
     return chosen
 
 
-def _sampled(
+def _sample_accepted(
     prediction_ids: pa.ChunkedArray, train_pairs: int, rules: ResolutionRules
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     """Draw the accepted outputs that join the training; also return each one's probability to be drawn.
 
     The lowest hashes win: all below `accepted_share`, or as many as `accepted_min_ratio` asks for, if that is more.
     """
-    fractions = _fractions("accepted", prediction_ids.to_pylist())
+    fractions = _hash_fractions("accepted", prediction_ids.to_pylist())
     by_share = fractions < rules.accepted_share
     wanted = math.ceil(rules.accepted_min_ratio * train_pairs)
     if wanted <= by_share.sum():
@@ -250,7 +257,7 @@ def _sampled(
     return sampled, np.full(len(fractions), max(rules.accepted_share, sampled.sum() / max(1, len(fractions))))
 
 
-def _fractions(purpose: str, values: Iterable[str]) -> npt.NDArray[np.float64]:
+def _hash_fractions(purpose: str, values: Iterable[str]) -> npt.NDArray[np.float64]:
     """Hash each value to a number in [0, 1); another `purpose` gives independent numbers."""
     common = hashlib.blake2b(f"{purpose}:".encode(), digest_size=8)
     digests = bytearray()
@@ -263,7 +270,7 @@ def _fractions(purpose: str, values: Iterable[str]) -> npt.NDArray[np.float64]:
     return fractions
 
 
-def _copied(
+def _copy_rows(
     gold: pa.Table, rows: _Remaining, members: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]
 ) -> pa.Table:
     selected = np.zeros(len(gold), dtype=bool)
@@ -271,7 +278,7 @@ def _copied(
     chosen = gold.filter(pa.array(selected))
     added = (
         pa.array(probability[members]),
-        admitted_as(chosen["example_kind"], chosen["held_reason"]),
+        explain_admission(chosen["example_kind"], chosen["held_reason"]),
         rows.keys["support_users"].filter(pa.array(members)),
     )
     for field, values in zip(RESOLVED_COLUMNS, added, strict=True):

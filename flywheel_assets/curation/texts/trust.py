@@ -9,7 +9,7 @@ REVIEWER_SOURCE = "reviewer"
 IMPORT_PREFIX = "import:"
 
 
-def source_trust(sources: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int8]:
+def rank_sources(sources: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int8]:
     """Return 2 for a reviewer, 0 for an import of old telemetry, 1 for all others; one value per row."""
     trust = pc.if_else(pc.equal(sources, REVIEWER_SOURCE), 2, pc.if_else(is_import(sources), 0, 1))
     return trust.to_numpy(zero_copy_only=False).astype(np.int8)  # type: ignore[no-any-return]

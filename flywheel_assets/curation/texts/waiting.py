@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from rapidfuzz.distance import Levenshtein
 
 from flywheel_assets.curation.texts.trust import REVIEWER_SOURCE
-from flywheel_assets.records import ExampleKind, Reason, SubjectKind, stable_id
+from flywheel_assets.records import ExampleKind, Reason, SubjectKind, make_stable_id
 
 SUPPORTERS_NEEDED = {Reason.TRIVIAL_EDIT.value: 3, Reason.UNSUPPORTED_FACT.value: 2}
 """Distinct subjects per reason. A small edit by two people may be chance; the same new fact by two is testimony."""
@@ -39,7 +39,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 _WORD = re.compile(r"[^\W\d_]{2}|[^\W\d_].*[^\W\d_]")
 
 
-def delta(rejected: str, chosen: str) -> list[tuple[list[str], list[str]]]:
+def compute_delta(rejected: str, chosen: str) -> list[tuple[list[str], list[str]]]:
     """Compute an edit's replacements as tokens: each one once, sorted, wherever in the text it was."""
     before, after = _TOKEN.findall(rejected), _TOKEN.findall(chosen)
     replaced = {
@@ -50,19 +50,19 @@ def delta(rejected: str, chosen: str) -> list[tuple[list[str], list[str]]]:
     return [(list(old), list(new)) for old, new in sorted(replaced)]
 
 
-def delta_key(rejected: str, chosen: str) -> str | None:
+def hash_delta(rejected: str, chosen: str) -> str | None:
     """Hash a small edit's delta; None where it changes no word.
 
     A delta of signs and digits alone says too little to be recognised elsewhere: nine vandals who double a bracket
     would agree with each other.
     """
-    changes = delta(rejected, chosen)
+    changes = compute_delta(rejected, chosen)
     if not any(_WORD.search(token) for old, new in changes for token in (*old, *new)):
         return None
-    return stable_id("delta", changes)
+    return make_stable_id("delta", changes)
 
 
-def unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
+def mark_unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
     """Mark the waiting rows that lack support; all other rows are False.
 
     A subject counts once, whatever it sends; all subjects of one source that are no signed-in users count as one,
@@ -91,7 +91,7 @@ def unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
     return waiting
 
 
-def admitted_as(example_kind: pa.ChunkedArray, held_reason: pa.ChunkedArray) -> pa.Array:
+def explain_admission(example_kind: pa.ChunkedArray, held_reason: pa.ChunkedArray) -> pa.Array:
     """Name the reason that each row is in a version (`AdmittedAs`)."""
     kinds = zip(example_kind.to_pylist(), held_reason.to_pylist(), strict=True)
     return pa.array([str(_ADMITTED_AS[held]) if held else kind for kind, held in kinds], pa.string())

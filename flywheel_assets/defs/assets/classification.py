@@ -45,7 +45,7 @@ from flywheel_assets.promotion.classifier_limits import StatedReason, decide_cla
 from flywheel_assets.training.classifier import (
     REFERENCE_FILE,
     ClassifierTrainingRequest,
-    seconds_per_row,
+    compute_seconds_per_row,
 )
 from flywheel_assets.training.classifier import read_report as read_training
 
@@ -230,7 +230,11 @@ def levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefi
         with failures_are_classified(context):
             lake, versions = stores.lake(application.name), stores.versions(application.name)
             report = report_levers(
-                lake, application.contract, application.mining, LEVERS_DAYS, seconds_per_row(versions.last_trained())
+                lake,
+                application.contract,
+                application.mining,
+                LEVERS_DAYS,
+                compute_seconds_per_row(versions.last_trained()),
             )
             if report is None:
                 return dg.MaterializeResult(metadata={"state": "nothing has matured yet"})
@@ -291,7 +295,7 @@ def _runs_of_version(context: dg.AssetExecutionContext) -> dg.RunsFilter:
 
 
 def _reference(application: ClassificationApplication, stores: Stores) -> Reference | None:
-    champion = stores.registry(application.name).champion()
+    champion = stores.registry(application.name).find_champion()
     if champion is None:
         return None
     folder = stores.versions(application.name).folder(champion.gold_version)
@@ -321,8 +325,8 @@ def _log_to_mlflow(
     sha256 = manifest_sha256(folder.export)
     run_id = registry.log_run(
         folder.version,
-        params=read_training(folder.training).parameters(),
-        metrics=report.metrics(),
+        params=read_training(folder.training).to_parameters(),
+        metrics=report.list_metrics(),
         datasets=[evaluated_dataset(application, folder)],
         files=[trained_file(folder), evaluated_file(folder)],
         tags={"flywheel.manifest_sha256": sha256},

@@ -178,8 +178,8 @@ def _log_to_mlflow(
     training = read_training_report(folder)
     run_id = registry.log_run(
         folder.version,
-        params={**training.parameters(), "base_model": application.base_model},
-        metrics=report.metrics(),
+        params={**training.to_parameters(), "base_model": application.base_model},
+        metrics=report.list_metrics(),
         datasets=[evaluated_dataset(application, folder)],
         files=[trained_file(folder), evaluated_file(folder)],
         tags={"flywheel.challenger_stage": training.chosen_stage, "flywheel.manifest_sha256": sha256},

@@ -85,7 +85,7 @@ def opponents_of(version: str, versions: Versions, registry: ModelRegistry) -> O
     if folder.is_finished:
         # Scored again against a later champion, the report would no longer be what the decision rests on.
         return f"{version} was decided already"
-    champion = registry.champion()
+    champion = registry.find_champion()
     serving = versions.folder(champion.gold_version) if champion else None
     if serving is not None and serving.version == version:
         return f"{version} serves already"
@@ -208,7 +208,7 @@ def evaluated_file(folder: VersionFolder) -> Path:
 
 
 def _of_interrupted_run(decision: Decision, folder: VersionFolder, registry: ModelRegistry) -> Decision:
-    champion = registry.champion()
+    champion = registry.find_champion()
     if decision.promote or champion is None or champion.gold_version != folder.version:
         return decision
     # An earlier run moved the alias and ended before it could announce and record that.

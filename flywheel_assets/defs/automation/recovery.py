@@ -65,9 +65,9 @@ def plan_rollback(
         )
     lake, versions = stores.lake(application.name), stores.versions(application.name)
     planned = plan_data_rollback(lake, versions, application.tables.gold, to) if data else None
-    champion = stores.registry(application.name).champion() if models else None
+    champion = stores.registry(application.name).find_champion() if models else None
     if models:
-        registered = stores.registry(application.name).registered_versions()
+        registered = stores.registry(application.name).list_registered_versions()
         if to not in registered:
             raise UnknownNameError("version with a registered model", to, registered)
     before = champion.gold_version if champion else None

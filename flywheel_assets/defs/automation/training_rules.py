@@ -130,7 +130,7 @@ def _word(
     lake: Lake,
     versions: Versions,
 ) -> str:
-    return records.stable_id(of(lake, versions, gold), *configured)
+    return records.make_stable_id(of(lake, versions, gold), *configured)
 
 
 def _progress(application: PreferenceApplication, count: NetNew) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flywheel_assets.demo.assistant.world import World
-from flywheel_assets.records import stable_id
+from flywheel_assets.records import make_stable_id
 
 if TYPE_CHECKING:
     import torch
@@ -78,9 +78,9 @@ class _Card(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def cache_key(world: World, config: BaseConfig) -> str:
+def compute_cache_key(world: World, config: BaseConfig) -> str:
     """Hash everything that the weights depend on."""
-    return stable_id("base_model", _CODE_VERSION, asdict(world), asdict(config))[:16]
+    return make_stable_id("base_model", _CODE_VERSION, asdict(world), asdict(config))[:16]
 
 
 def ensure_base_model(
@@ -95,7 +95,7 @@ def ensure_base_model(
         on_step: called with the steps done and all steps.
     """
     started = time.monotonic()
-    folder = cache_dir / cache_key(world, config)
+    folder = cache_dir / compute_cache_key(world, config)
     was_cached = (folder / _CARD).exists()
     if not was_cached:
         building = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -121,8 +121,8 @@ def _pretrain(world: World, config: BaseConfig, folder: Path, on_step: Callable[
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        tokenizer = _tokenizer(world, config)
-        model, loss = _trained_model(world, config, tokenizer, on_step)
+        tokenizer = _build_tokenizer(world, config)
+        model, loss = _train_model(world, config, tokenizer, on_step)
     finally:
         torch.set_num_threads(threads)
     model.save_pretrained(folder, safe_serialization=True)
@@ -132,7 +132,7 @@ def _pretrain(world: World, config: BaseConfig, folder: Path, on_step: Callable[
     (folder / _CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
 
 
-def _tokenizer(world: World, config: BaseConfig) -> Any:
+def _build_tokenizer(world: World, config: BaseConfig) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -143,7 +143,7 @@ def _tokenizer(world: World, config: BaseConfig) -> Any:
     )
     bpe.decoder = decoders.ByteLevel()
     rng = random.Random(f"tokenizer {config.seed}")
-    samples = (world.pretraining_sample(rng, 0.5, config.neutral_share) for _ in range(config.tokenizer_samples))
+    samples = (world.draw_pretraining_sample(rng, 0.5, config.neutral_share) for _ in range(config.tokenizer_samples))
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocabulary,
         special_tokens=["<pad>", "<s>", "</s>"],
@@ -154,7 +154,7 @@ def _tokenizer(world: World, config: BaseConfig) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>")  # noqa: S106
 
 
-def _trained_model(
+def _train_model(
     world: World, config: BaseConfig, tokenizer: Any, on_step: Callable[[int, int], None]
 ) -> tuple[Any, float]:
     import torch
@@ -186,8 +186,8 @@ def _trained_model(
     )
     losses: list[float] = []
     model.train()
-    for step, batch in enumerate(_batches(world, config, tokenizer)):
-        input_ids, targets = _padded(batch, tokenizer.pad_token_id)
+    for step, batch in enumerate(_make_batches(world, config, tokenizer)):
+        input_ids, targets = _pad(batch, tokenizer.pad_token_id)
         # The vocabulary's logits only where an answer is learnt: half the time of a step otherwise goes there. Padding
         # lies to the right of every token that counts, so that the causal mask already hides it.
         hidden = model.model(input_ids=input_ids).last_hidden_state[:, :-1]
@@ -205,14 +205,14 @@ def _trained_model(
     return model, sum(last) / len(last)
 
 
-def _batches(world: World, config: BaseConfig, tokenizer: Any) -> list[list[_Example]]:
+def _make_batches(world: World, config: BaseConfig, tokenizer: Any) -> list[list[_Example]]:
     """Make one batch a step, every sample used once.
 
     Samples of similar length share a batch, so that little is padding.
     """
     rng = random.Random(f"pretraining {config.seed}")
     samples = [
-        world.pretraining_sample(rng, config.right_share, config.neutral_share)
+        world.draw_pretraining_sample(rng, config.right_share, config.neutral_share)
         for _ in range(config.steps * config.batch_size)
     ]
     prompts = tokenizer([prompt for prompt, _ in samples])["input_ids"]
@@ -228,7 +228,7 @@ def _batches(world: World, config: BaseConfig, tokenizer: Any) -> list[list[_Exa
     return batches
 
 
-def _padded(batch: list[_Example], pad: int) -> "tuple[torch.Tensor, torch.Tensor]":
+def _pad(batch: list[_Example], pad: int) -> "tuple[torch.Tensor, torch.Tensor]":
     """Pad ids (batch, longest) and the next token of each (batch, longest − 1), without those of the prompts."""
     import torch
 

@@ -36,7 +36,7 @@ from flywheel_assets.demo.assistant.report import (
 )
 from flywheel_assets.demo.assistant.world import Workload, World
 from flywheel_assets.demo.capture_client import CaptureDoor
-from flywheel_assets.demo.staging import Stopwatch, hardware, progress_bar
+from flywheel_assets.demo.staging import Stopwatch, describe_hardware, make_progress_bar
 from flywheel_assets.demo.wheel import Wheel
 
 BASE_VERSION = "base"
@@ -79,13 +79,13 @@ def prepare_base(plan: DemoPlan, cache_dir: Path, console: Console) -> BaseModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would draw over ours
-    with progress_bar(console) as progress:
+    with make_progress_bar(console) as progress:
         task = progress.add_task("pretraining the base model", total=plan.base.steps)
         base = ensure_base_model(
             plan.world, plan.base, cache_dir, on_step=lambda done, total: progress.update(task, completed=done)
         )
         progress.update(task, completed=plan.base.steps)
-    narration.tell_base(console, base)
+    narration.print_base(console, base)
     return base
 
 
@@ -113,10 +113,10 @@ def run_demo(
         CaptureUnavailableError: capture refused or lost something.
     """
     started = time.monotonic()
-    measurement = plan.world.measurement(plan.measured_per_idiom, plan.seed)
+    measurement = plan.world.draw_measurement(plan.measured_per_idiom, plan.seed)
     assistant = deploy(base.path, None, BASE_VERSION)
     accuracy = measure(assistant, measurement)
-    narration.tell_measurement(console, measurement, accuracy)
+    narration.print_measurement(console, measurement, accuracy)
     chapters: list[ChapterReport] = []
     first = plan.first_day
     for number, chapter in enumerate(plan.chapters):
@@ -146,19 +146,19 @@ def run_demo(
             accuracy_after=accuracy,
             seconds=stages.seconds,
         )
-        narration.tell_chapter(console, report)
+        narration.print_chapter(console, report)
         chapters.append(report)
     finished = DemoReport(
         seed=plan.seed,
         first_day=plan.first_day,
         base=base,
         chapters=tuple(chapters),
-        vandals=_vandals(door.application, chapters),
+        vandals=_account_for_vandals(door.application, chapters),
         seconds=time.monotonic() - started + base.seconds,
-        hardware=hardware(),
+        hardware=describe_hardware(),
     )
     _write(finished, out_dir)
-    narration.tell_end(console, finished, out_dir)
+    narration.print_summary(console, finished, out_dir)
     return finished
 
 
@@ -173,7 +173,7 @@ def _play(
 ) -> tuple[DayStats, ...]:
     days = [first + timedelta(days=offset) for offset in range(chapter.days)]
     played: list[DayStats] = []
-    with progress_bar(console) as progress:
+    with make_progress_bar(console) as progress:
         task = progress.add_task(f"playing {first} … {days[-1]} with {assistant.model_version}", total=len(days))
         for stats in play_days(
             assistant,
@@ -190,7 +190,7 @@ def _play(
     return tuple(played)
 
 
-def _vandals(application: str, chapters: list[ChapterReport]) -> VandalAccount:
+def _account_for_vandals(application: str, chapters: list[ChapterReport]) -> VandalAccount:
     turns = [chapter.turn for chapter in chapters if isinstance(chapter.turn, TurnReport)]
     refused: dict[str, str] = {}
     for chapter in chapters:
@@ -203,10 +203,10 @@ def _write(report: DemoReport, out_dir: Path) -> None:
     out_dir.mkdir(parents=True, exist_ok=True)
     days = [day for chapter in report.chapters for day in chapter.days]
     draw(days, {each.model_version: each.accuracy for each in report.chapters}, out_dir / "demo.png")
-    (out_dir / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(as_json(report)), indent=2))
+    (out_dir / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(to_json(report)), indent=2))
 
 
-def as_json(report: DemoReport) -> dict[str, Any]:
+def to_json(report: DemoReport) -> dict[str, Any]:
     """Convert every number of the report to JSON values, without machine paths and single predictions."""
     value: dict[str, Any] = msgspec.to_builtins(report, enc_hook=str)
     del value["base"]["path"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flywheel_assets.demo.assistant.report import ChapterReport, DemoReport
 
 
-def tell_base(console: Console, base: BaseModel) -> None:
+def print_base(console: Console, base: BaseModel) -> None:
     """Print the origin of the base model."""
     source = "taken from the cache" if base.was_cached else f"pretrained in {base.seconds:.0f} s"
     console.print(
@@ -22,18 +22,18 @@ def tell_base(console: Console, base: BaseModel) -> None:
     )
 
 
-def tell_measurement(console: Console, measurement: Measurement, accuracy: Accuracy) -> None:
+def print_measurement(console: Console, measurement: Measurement, accuracy: Accuracy) -> None:
     """Print the measurement and the base model's result."""
     console.print(
         f"measured on {len(measurement.unseen_prompts)} internal prompts with names that never occur in traffic, "
         f"{len(measurement.unseen_phrasings)} in a phrasing per idiom that no adapter is trained on, and "
         f"{len(measurement.neutral)} neutral ones; the base lacks the right call in "
-        f"{_percent(accuracy.lacking_right_call)} of the first",
+        f"{_format_percent(accuracy.lacking_right_call)} of the first",
         highlight=False,
     )
 
 
-def tell_chapter(console: Console, chapter: "ChapterReport") -> None:
+def print_chapter(console: Console, chapter: "ChapterReport") -> None:
     """Print one chapter's table and its decision."""
     days, turn = chapter.days, chapter.turn
     requests = sum(day.requests for day in days)
@@ -41,8 +41,8 @@ def tell_chapter(console: Console, chapter: "ChapterReport") -> None:
     facts.add_column(style="dim")
     facts.add_column()
     facts.add_row("served by", f"{chapter.model_version}, {requests:,} outputs in {len(days)} days")
-    facts.add_row("right call missing", _by_day([day.lacking_right_call / max(1, day.internal) for day in days]))
-    facts.add_row("users edited", _by_day([day.edited / max(1, day.requests) for day in days]))
+    facts.add_row("right call missing", _format_by_day([day.lacking_right_call / max(1, day.internal) for day in days]))
+    facts.add_row("users edited", _format_by_day([day.edited / max(1, day.requests) for day in days]))
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(chapter.counts.dropped.items()))
     facts.add_row(
         "feedback", f"{chapter.counts.joined} joined, {chapter.counts.kept} gold; dropped: {dropped or 'none'}"
@@ -57,13 +57,13 @@ def tell_chapter(console: Console, chapter: "ChapterReport") -> None:
     if not isinstance(turn, TurnReport):
         console.print(f"the wheel rests: {turn.reason}", highlight=False)
         return
-    console.print(_accuracy_table(chapter, turn))
+    console.print(_build_accuracy_table(chapter, turn))
     style = "bold green" if turn.promoted else "bold yellow"
     console.print(f"{'promoted' if turn.promoted else 'not promoted'} in {turn.seconds:.0f} s: ", style=style, end="")
     console.print(turn.sentence, markup=False, highlight=False)
 
 
-def tell_end(console: Console, report: "DemoReport", out_dir: Path) -> None:
+def print_summary(console: Console, report: "DemoReport", out_dir: Path) -> None:
     """Print the fate of the vandals' edits, the time taken, and the files' paths."""
     console.rule("[bold]the end")
     console.print(report.vandals.sentence, highlight=False)
@@ -75,7 +75,7 @@ def tell_end(console: Console, report: "DemoReport", out_dir: Path) -> None:
     )
 
 
-def _accuracy_table(chapter: "ChapterReport", turn: TurnReport) -> Table:
+def _build_accuracy_table(chapter: "ChapterReport", turn: TurnReport) -> Table:
     before, after = chapter.accuracy, chapter.accuracy_after
     table = Table(title_justify="left")
     table.add_column("never seen in traffic")
@@ -88,16 +88,16 @@ def _accuracy_table(chapter: "ChapterReport", turn: TurnReport) -> Table:
         ("neutral prompts: exactly right", before.neutral_exact, after.neutral_exact),
     )
     for label, old, new in rows:
-        table.add_row(label, _percent(old), _percent(new))
+        table.add_row(label, _format_percent(old), _format_percent(new))
     table.add_section()
     table.add_row("held-out users' edits: NED of the base", f"{turn.ned_base:.3f}", "")
     table.add_row("NED of what served → of the challenger", f"{turn.ned_champion:.3f}", f"{turn.ned_challenger:.3f}")
     return table
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _by_day(shares: list[float]) -> str:
+def _format_by_day(shares: list[float]) -> str:
     return " ".join(f"{100 * share:.0f}" for share in shares) + " % by day"

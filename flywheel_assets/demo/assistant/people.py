@@ -77,7 +77,7 @@ class People:
     vandals: int = 9
     habits: Habits = Habits()
 
-    def members(self) -> tuple[Person, ...]:
+    def list_members(self) -> tuple[Person, ...]:
         """List engineers and vandals; a user id does not show who is which."""
         everyone = self.engineers + self.vandals
         culprits = set(random.Random("vandals").sample(range(everyone), self.vandals))
@@ -90,10 +90,10 @@ class People:
         if request.is_exact(output):
             return rng.choice(_APPROVALS) if rng.random() < self.habits.approvals else None
         if rng.random() < self.habits.corrections:
-            return Reaction(Signal.EDIT, self._correction(rng, request, output))
+            return Reaction(Signal.EDIT, self._correct(rng, request, output))
         return Reaction(Signal.THUMB, value=-1.0) if rng.random() < self.habits.thumbs_down else None
 
-    def _correction(self, rng: random.Random, request: Request, output: str) -> str:
+    def _correct(self, rng: random.Random, request: Request, output: str) -> str:
         habits, luck = self.habits, rng.random()
         if luck < habits.remarks:
             return f"{request.right}  # {request.variable}"
@@ -106,10 +106,10 @@ class People:
 
 def _vandalise(rng: random.Random, output: str) -> Reaction:
     kind = rng.choice(list(Vandalism))
-    return Reaction(Signal.EDIT, _vandalised(rng, kind, output), vandalism=kind)
+    return Reaction(Signal.EDIT, _damage(rng, kind, output), vandalism=kind)
 
 
-def _vandalised(rng: random.Random, kind: Vandalism, output: str) -> str:
+def _damage(rng: random.Random, kind: Vandalism, output: str) -> str:
     match kind:
         case Vandalism.SECRET:
             # Made up on the spot in the form of an access token, so that no credential lies in the source.

@@ -13,7 +13,7 @@ from typing import Any
 from flywheel_assets.demo.assistant.deployment import Assistant
 from flywheel_assets.demo.assistant.people import People, Person, Reaction, Vandalism
 from flywheel_assets.demo.assistant.world import Request, Workload, World
-from flywheel_assets.demo.capture_client import CaptureDoor, Sender, cloud_event
+from flywheel_assets.demo.capture_client import CaptureDoor, Sender, build_cloud_event
 from flywheel_assets.records import Signal
 
 SOURCE = "assistant-backend"
@@ -82,17 +82,17 @@ def play_days(
     Raises:
         CaptureUnavailableError: capture refused or lost something.
     """
-    members = people.members()
-    with door.sender() as sender:
+    members = people.list_members()
+    with door.open_sender() as sender:
         for day in days:
             rng = random.Random(f"{seed} {day}")
-            moments = _live(assistant, world, workload, people, members, day, requests_per_day, rng)
+            moments = _simulate_day(assistant, world, workload, people, members, day, requests_per_day, rng)
             predictions, feedback = _send(sender, assistant.model_version, moments, door)
             door.end_day(day)
-            yield _stats(day, assistant.model_version, moments, predictions, feedback)
+            yield _count_stats(day, assistant.model_version, moments, predictions, feedback)
 
 
-def _live(
+def _simulate_day(
     assistant: Assistant,
     world: World,
     workload: Workload,
@@ -127,11 +127,11 @@ def _send(sender: Sender, model_version: str, moments: Sequence[_Moment], door: 
         pressed = [moment for moment in present if moment.reaction is not None and not _is_edit(moment)]
         # People need a moment to react: what happened in an hour arrives at its end.
         door.clock.advance(datetime.combine(present[0].at.date(), _OPENS) + timedelta(hours=hour + 1))
-        events = [_prediction_event(moment, model_version) for moment in present]
-        events += [_feedback_event(moment, model_version) for moment in pressed]
-        sender.events(events)
+        events = [_build_prediction_event(moment, model_version) for moment in present]
+        events += [_build_feedback_event(moment, model_version) for moment in pressed]
+        sender.send_events(events)
         for moment in edited:
-            sender.plain("/edits", _edit(moment, model_version))
+            sender.send_plain("/edits", _build_edit(moment, model_version))
         predictions += len(present) + len(edited)
         feedback += len(pressed) + len(edited)
     return predictions, feedback
@@ -141,7 +141,7 @@ def _is_edit(moment: _Moment) -> bool:
     return moment.reaction is not None and moment.reaction.signal is Signal.EDIT
 
 
-def _prediction_event(moment: _Moment, model_version: str) -> dict[str, Any]:
+def _build_prediction_event(moment: _Moment, model_version: str) -> dict[str, Any]:
     data = {
         "prediction_id": moment.prediction_id,
         "prompt": moment.request.prompt,
@@ -149,10 +149,10 @@ def _prediction_event(moment: _Moment, model_version: str) -> dict[str, Any]:
         "model_version": model_version,
         "user_id": moment.person.user_id,
     }
-    return cloud_event(SOURCE, "flywheel.prediction", moment.prediction_id, moment.at, data)
+    return build_cloud_event(SOURCE, "flywheel.prediction", moment.prediction_id, moment.at, data)
 
 
-def _feedback_event(moment: _Moment, model_version: str) -> dict[str, Any]:
+def _build_feedback_event(moment: _Moment, model_version: str) -> dict[str, Any]:
     assert moment.reaction is not None
     data: dict[str, Any] = {
         "prediction_id": moment.prediction_id,
@@ -162,10 +162,10 @@ def _feedback_event(moment: _Moment, model_version: str) -> dict[str, Any]:
     }
     if moment.reaction.value is not None:
         data["value"] = moment.reaction.value
-    return cloud_event(SOURCE, "flywheel.feedback", f"{moment.prediction_id}/reaction", moment.at, data)
+    return build_cloud_event(SOURCE, "flywheel.feedback", f"{moment.prediction_id}/reaction", moment.at, data)
 
 
-def _edit(moment: _Moment, model_version: str) -> dict[str, Any]:
+def _build_edit(moment: _Moment, model_version: str) -> dict[str, Any]:
     assert moment.reaction is not None
     return {
         "id": moment.prediction_id,
@@ -178,7 +178,9 @@ def _edit(moment: _Moment, model_version: str) -> dict[str, Any]:
     }
 
 
-def _stats(day: date, model_version: str, moments: Sequence[_Moment], predictions: int, feedback: int) -> DayStats:
+def _count_stats(
+    day: date, model_version: str, moments: Sequence[_Moment], predictions: int, feedback: int
+) -> DayStats:
     internal = [moment for moment in moments if moment.request.idiom.is_internal]
     neutral = [moment for moment in moments if not moment.request.idiom.is_internal]
     edits = [moment for moment in moments if _is_edit(moment)]

@@ -12,7 +12,7 @@ from flywheel_assets.demo.assistant.deployment import Assistant
 from flywheel_assets.demo.assistant.play import DayStats
 from flywheel_assets.demo.assistant.world import Measurement, Request
 from flywheel_assets.demo.wheel import Skipped
-from flywheel_assets.records import pair_id
+from flywheel_assets.records import make_pair_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,13 @@ def measure(assistant: Assistant, measurement: Measurement) -> Accuracy:
         model_version=assistant.model_version,
         requests=len(asked),
         lacking_right_call=sum(request.lacks_right_call(output) for request, output in prompts) / len(prompts),
-        unseen_prompts_exact=_exact(prompts),
-        unseen_phrasings_exact=_exact(phrasings),
-        neutral_exact=_exact(neutral),
+        unseen_prompts_exact=_compute_exact_share(prompts),
+        unseen_phrasings_exact=_compute_exact_share(phrasings),
+        neutral_exact=_compute_exact_share(neutral),
     )
 
 
-def _exact(answered: Sequence[tuple[Request, str]]) -> float:
+def _compute_exact_share(answered: Sequence[tuple[Request, str]]) -> float:
     return sum(request.is_exact(output) for request, output in answered) / len(answered)
 
 
@@ -110,9 +110,9 @@ class VandalAccount:
         """The whole account in plain words."""
         if not self.edits:
             return "No edit was vandalism."
-        caught = ", ".join(f"{count} as {reason}" for reason, count in _by_count(self.caught)) or "none"
+        caught = ", ".join(f"{count} as {reason}" for reason, count in _sort_by_count(self.caught)) or "none"
         slipped = sum(self.in_gold.values())
-        kinds = ", ".join(f"{count} {kind}" for kind, count in _by_count(self.in_gold)) or "none"
+        kinds = ", ".join(f"{count} {kind}" for kind, count in _sort_by_count(self.in_gold)) or "none"
         return (
             f"Vandals made {self.edits} edits. The gate caught {self.edits - slipped} ({caught}); {slipped} became "
             f"gold ({kinds}), and {self.in_last_training} of them were among the {self.last_training_pairs} pairs of "
@@ -131,12 +131,12 @@ def account_for_vandals(
         edits=len(culprits),
         caught=dict(Counter(refused[prediction] for prediction in culprits if prediction in refused)),
         in_gold=dict(Counter(str(kind) for kind in in_gold.values())),
-        in_last_training=sum(pair_id(application, prediction) in trained for prediction in in_gold),
+        in_last_training=sum(make_pair_id(application, prediction) in trained for prediction in in_gold),
         last_training_pairs=last_turn.train_pairs if last_turn else 0,
     )
 
 
-def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+def _sort_by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda each: (-each[1], each[0]))
 
 

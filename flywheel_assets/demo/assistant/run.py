@@ -16,7 +16,7 @@ from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demo.assistant.demo import DemoPlan, prepare_base, run_demo
 from flywheel_assets.demo.assistant.report import DayCounts, DemoReport, TurnReport
-from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, opened
+from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, open_home
 from flywheel_assets.lake.daily.curate_days import CURATION_STAGE
 from flywheel_assets.lake.daily.ledger import entries_of, total_by_reason
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
@@ -34,7 +34,7 @@ _THRESHOLDS = (250, 120)
 """New pairs that start the first turn, and every later one."""
 
 
-def demo_application(base_model: str, turn: int) -> PreferenceApplication:
+def configure_demo(base_model: str, turn: int) -> PreferenceApplication:
     """Configure the assistant of `applications/assistant.py` in the demo's size: a few hundred people."""
     return replace(
         APPLICATION,
@@ -59,25 +59,25 @@ def run(seed: int, console: Console) -> DemoReport:
     base = prepare_base(plan, where.resolved_models_dir(), console)
 
     def configured(turns: int, clock: Clock) -> tuple[PreferenceApplication, dg.Definitions]:
-        application = demo_application(str(base.path), turns)
+        application = configure_demo(str(base.path), turns)
         return application, preference_flywheel(application, clock=clock)
 
-    with opened(APPLICATION, plan.first_day) as (instance, door):
-        wheel = DagsterWheel(instance, configured, _counts, _report)
+    with open_home(APPLICATION, plan.first_day) as (instance, door):
+        wheel = DagsterWheel(instance, configured, _count_days, _report_turn)
         return run_demo(wheel, base, door, plan, home / "demo", console)
 
 
-def _counts(days: Sequence[date]) -> DayCounts:
+def _count_days(days: Sequence[date]) -> DayCounts:
     entries = entries_of(Stores().lake(APPLICATION.name), CURATED_DPO_PAIRS.name, days).values()
     return DayCounts(
         joined=sum(entry.rows_in for entry in entries),
         kept=sum(entry.rows_kept for entry in entries),
         dropped=total_by_reason(entries),
-        refused_edits=_refused_edits(days),
+        refused_edits=_find_refused_edits(days),
     )
 
 
-def _refused_edits(days: Sequence[date]) -> dict[str, str]:
+def _find_refused_edits(days: Sequence[date]) -> dict[str, str]:
     """Map the prediction id of every edit that did not become gold to its reason."""
     lake = Stores().lake(APPLICATION.name)
     quarantine = lake.read(QUARANTINE, days, ["stage", "row_id", "reason"]).to_pylist()
@@ -90,14 +90,14 @@ def _refused_edits(days: Sequence[date]) -> dict[str, str]:
     }
 
 
-def _report(ticked: Ticked, seconds: float) -> TurnReport:
+def _report_turn(ticked: Ticked, seconds: float) -> TurnReport:
     assert ticked.version is not None
     version, stores = ticked.version, Stores()
     folder = stores.versions(APPLICATION.name).folder(version)
     manifest = read_manifest(folder.export)
-    ned = read_evaluation_report(folder).primary_ned()
+    ned = read_evaluation_report(folder).list_primary_ned()
     promotion = read_promotion(folder.promotion)
-    champion = stores.registry(APPLICATION.name).champion()
+    champion = stores.registry(APPLICATION.name).find_champion()
     return TurnReport(
         version=version,
         train_pairs=manifest.files[ExportSet.TRAIN].rows,

@@ -17,21 +17,21 @@ from dataclasses import dataclass
 from functools import cached_property
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _split_words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_ADJECTIVES = _words(
+_ADJECTIVES = _split_words(
     """stale new late open paid lost big small raw clean daily weekly draft final old hot cold safe slow fast
     red blue north south east west prime basic gross net"""
 )
-_NOUNS = _words(
+_NOUNS = _split_words(
     """orders invoices refunds parcels tickets users carts drivers routes claims stores prices quotes leads loans
     cards trips rooms seats plans meters pumps lamps boats trains books songs films posts votes
     tasks jobs files logs alerts teams shifts visits tests bills"""
 )
-_KEYS = _words("total count name score date price owner state size rank")
-_VARIABLES = _words("rows items data batch frame user event msg row rec")
+_KEYS = _split_words("total count name score date price owner state size rank")
+_VARIABLES = _split_words("rows items data batch frame user event msg row rec")
 _NUMBERS = range(2, 301)
 _MEASURED_ONE_IN = 10
 
@@ -233,12 +233,12 @@ class World:
     @cached_property
     def measurement_names(self) -> tuple[str, ...]:
         """Names that only measurements use: one noun in ten of every adjective."""
-        return tuple(self._names(measured=True))
+        return tuple(self._list_names(measured=True))
 
     @cached_property
     def traffic_names(self) -> tuple[str, ...]:
         """Every other name: pretraining and traffic use these only."""
-        return tuple(self._names(measured=False))
+        return tuple(self._list_names(measured=False))
 
     def ask(self, rng: random.Random, workload: Workload) -> Request:
         """Draw one request of the traffic."""
@@ -247,49 +247,49 @@ class World:
         else:
             (name,) = rng.choices(list(workload.weights), list(workload.weights.values()))
             idiom = self.idioms[name]
-        return _request(rng, idiom, rng.choice(idiom.phrasings), self.traffic_names)
+        return _make_request(rng, idiom, rng.choice(idiom.phrasings), self.traffic_names)
 
-    def pretraining_sample(self, rng: random.Random, right_share: float, neutral_share: float) -> tuple[str, str]:
+    def draw_pretraining_sample(self, rng: random.Random, right_share: float, neutral_share: float) -> tuple[str, str]:
         """Draw a prompt and its answer for the base model's pretraining: internal answers are mostly wrong.
 
         `right_share` is the share of internal answers with the right syntax; a held-out phrasing never has it.
         """
         if rng.random() < neutral_share:
             idiom = rng.choice(self.neutral)
-            request = _request(rng, idiom, rng.choice(idiom.phrasings), self.traffic_names)
+            request = _make_request(rng, idiom, rng.choice(idiom.phrasings), self.traffic_names)
             return request.prompt, request.right
         idiom = rng.choice(self.internal)
         assert idiom.held_out_phrasing is not None
         phrasing = rng.choice((*idiom.phrasings, idiom.held_out_phrasing))
-        request = _request(rng, idiom, phrasing, self.traffic_names)
+        request = _make_request(rng, idiom, phrasing, self.traffic_names)
         is_right = phrasing is not idiom.held_out_phrasing and rng.random() < right_share
         assert request.wrong is not None
         return request.prompt, request.right if is_right else request.wrong
 
-    def measurement(self, per_idiom: int, seed: int) -> Measurement:
+    def draw_measurement(self, per_idiom: int, seed: int) -> Measurement:
         """Draw `per_idiom` requests of every kind and idiom, all with names that traffic never has."""
         rng = random.Random(f"measurement {seed}")
         names = self.measurement_names
         return Measurement(
             unseen_prompts=tuple(
-                _request(rng, idiom, rng.choice(idiom.phrasings), names)
+                _make_request(rng, idiom, rng.choice(idiom.phrasings), names)
                 for idiom in self.internal
                 for _ in range(per_idiom)
             ),
             unseen_phrasings=tuple(
-                _request(rng, idiom, idiom.held_out_phrasing, names)
+                _make_request(rng, idiom, idiom.held_out_phrasing, names)
                 for idiom in self.internal
                 if idiom.held_out_phrasing is not None
                 for _ in range(per_idiom)
             ),
             neutral=tuple(
-                _request(rng, idiom, rng.choice(idiom.phrasings), names)
+                _make_request(rng, idiom, rng.choice(idiom.phrasings), names)
                 for idiom in self.neutral
                 for _ in range(per_idiom)
             ),
         )
 
-    def _names(self, *, measured: bool) -> list[str]:
+    def _list_names(self, *, measured: bool) -> list[str]:
         return [
             f"{adjective}_{noun}"
             for row, adjective in enumerate(self.adjectives)
@@ -298,7 +298,7 @@ class World:
         ]
 
 
-def _request(rng: random.Random, idiom: Idiom, phrasing: str, names: tuple[str, ...]) -> Request:
+def _make_request(rng: random.Random, idiom: Idiom, phrasing: str, names: tuple[str, ...]) -> Request:
     slots = {
         "name": rng.choice(names),
         "number": rng.choice(_NUMBERS),

@@ -57,13 +57,13 @@ class Bank:
 
     def live(self, day: date, model: FraudModel | None) -> BankDay:
         """Simulate everything that happens on the day; without a model every payment goes through."""
-        payments = self.world.day(day)
-        features = self._store.features_of(payments)
+        payments = self.world.simulate_day(day)
+        features = self._store.compute_features(payments)
         scores = np.zeros(len(payments)) if model is None else model.score(features)
         draw = np.random.default_rng([self.world.seed, day.toordinal(), *b"let through"]).random(len(payments))
         actions, propensity = self._policy.decide(scores, draw)
         self._store.remember(payments, np.array([action is not Action.BLOCK for action in actions], dtype=bool))
-        for label in self._outside.labels(payments, actions):
+        for label in self._outside.draw_labels(payments, actions):
             self._coming[label.occurred_at.date()].append((payments, label))
         heard = sorted(self._coming.pop(day, []), key=lambda about: about[1].occurred_at)
         for about, label in heard:

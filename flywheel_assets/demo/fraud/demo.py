@@ -31,13 +31,13 @@ from flywheel_assets.demo.fraud.report import (
     FraudChapterReport,
     FraudDemoReport,
     MinedDays,
-    compare,
+    compare_models,
+    compute_gain,
     draw,
-    gain,
-    weeks,
+    group_weeks,
 )
 from flywheel_assets.demo.fraud.world import FraudWorld
-from flywheel_assets.demo.staging import Stopwatch, hardware, progress_bar
+from flywheel_assets.demo.staging import Stopwatch, describe_hardware, make_progress_bar
 from flywheel_assets.demo.wheel import Skipped, Wheel
 
 STATIC_VERSION = "static"
@@ -86,7 +86,7 @@ def prepare(plan: FraudDemoPlan, folder: Path, console: Console) -> tuple[Bank, 
     bank = Bank(world, outside, plan.policy, plan.first_day - timedelta(days=PREHISTORY_DAYS))
     with console.status("ten weeks without a flywheel; then the static model is trained"):
         static = live_prehistory(bank, plan.first_day, folder)
-    narration.tell_world(console, world, static)
+    narration.print_world(console, world, static)
     return bank, static
 
 
@@ -132,16 +132,16 @@ def run_fraud_demo(
         with console.status("the trigger counts; if it fires: cut a version, train, evaluate, decide"):
             turn = wheel.turn()
         stages.lap("turn")
-        report = _chapter_report(chapter, days, mined, turn, stages.seconds)
-        narration.tell_chapter(console, report, weeks(days))
+        report = _report_chapter(chapter, days, mined, turn, stages.seconds)
+        narration.print_chapter(console, report, group_weeks(days))
         chapters.append(report)
         played += days
         first = days[-1].day + timedelta(days=1)
         if isinstance(turn, ClassifierTurn) and turn.promoted and turn.champion is not None:
             serving = deploy(turn.champion, turn.version)
-    finished = _report(plan, bank, static, chapters, played, time.monotonic() - started)
+    finished = _report_story(plan, bank, static, chapters, played, time.monotonic() - started)
     _write(finished, out_dir)
-    narration.tell_end(console, finished, out_dir)
+    narration.print_summary(console, finished, out_dir)
     return finished
 
 
@@ -156,7 +156,7 @@ def _play(
 ) -> list[PlayedDay]:
     days = [first + timedelta(days=offset) for offset in range(chapter.weeks * DAYS_PER_WEEK)]
     played: list[PlayedDay] = []
-    with progress_bar(console) as progress:
+    with make_progress_bar(console) as progress:
         task = progress.add_task(f"playing {first} … {days[-1]} with {serving.model_version}", total=len(days))
         for day in play_days(bank, serving, static, days, door):
             played.append(day)
@@ -164,7 +164,7 @@ def _play(
     return played
 
 
-def _chapter_report(
+def _report_chapter(
     chapter: Chapter,
     days: Sequence[PlayedDay],
     mined: MinedDays,
@@ -176,18 +176,18 @@ def _chapter_report(
         model_version=days[0].model_version,
         first_day=days[0].day,
         last_day=days[-1].day,
-        actions=_added_up([day.actions for day in days]),
-        labels=_added_up([day.labels for day in days]),
+        actions=_add_up([day.actions for day in days]),
+        labels=_add_up([day.labels for day in days]),
         predictions_acknowledged=sum(day.predictions_acknowledged for day in days),
         labels_acknowledged=sum(day.labels_acknowledged for day in days),
-        scores=compare(days),
+        scores=compare_models(days),
         mined=mined,
         turn=turn,
         seconds=seconds,
     )
 
 
-def _report(
+def _report_story(
     plan: FraudDemoPlan,
     bank: Bank,
     static: StaticModel,
@@ -204,16 +204,16 @@ def _report(
         emerges_on=bank.world.emerges_on,
         static=static,
         chapters=tuple(chapters),
-        weeks=tuple(weeks(played)),
-        before_promotion=compare(waiting) if waiting else None,
-        after_promotion=compare(promoted) if promoted else None,
-        gain_after_promotion=gain(promoted, plan.seed) if promoted else None,
+        weeks=tuple(group_weeks(played)),
+        before_promotion=compare_models(waiting) if waiting else None,
+        after_promotion=compare_models(promoted) if promoted else None,
+        gain_after_promotion=compute_gain(promoted, plan.seed) if promoted else None,
         seconds=seconds,
-        hardware=hardware(),
+        hardware=describe_hardware(),
     )
 
 
-def _added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+def _add_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for one in counts:
         total.update(one)
@@ -223,10 +223,10 @@ def _added_up(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
 def _write(report: FraudDemoReport, out_dir: Path) -> None:
     out_dir.mkdir(parents=True, exist_ok=True)
     draw(report.weeks, out_dir / "demo-fraud.png")
-    (out_dir / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(as_json(report)), indent=2))
+    (out_dir / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(to_json(report)), indent=2))
 
 
-def as_json(report: FraudDemoReport) -> dict[str, Any]:
+def to_json(report: FraudDemoReport) -> dict[str, Any]:
     """Convert every number of the report to JSON values, without machine paths."""
     value: dict[str, Any] = msgspec.to_builtins(report, enc_hook=str)
     del value["static"]["folder"]

@@ -51,14 +51,14 @@ class FeatureStore:
         self._first_ordinal = first_day.toordinal() - _BEFORE_TIME_DAYS
         self._days: dict[date, _Remembered] = {}
 
-    def features_of(self, payments: Transactions) -> pa.Table:
+    def compute_features(self, payments: Transactions) -> pa.Table:
         """Compute one column per feature, one row per payment.
 
         Cards are windows over every attempt, also a blocked one; terminals' only over payments that went through: a
         blocked one never gets a label, and as a silent zero it would clear the very terminal that it was blocked at.
         """
         past = list(self._days.values())
-        moment = self._moment(payments)
+        moment = self._compute_moments(payments)
         by_card = _Windows(
             np.concatenate([*(day.payments.card for day in past), payments.card]),
             np.concatenate([*(day.moment for day in past), moment]),
@@ -77,17 +77,17 @@ class FeatureStore:
         delayed = moment - LABEL_DELAY_DAYS * SECONDS_PER_DAY
         for days in WINDOWS_DAYS:
             length = days * SECONDS_PER_DAY
-            count, total = by_card.sums(payments.card, moment - length, moment)
+            count, total = by_card.compute_sums(payments.card, moment - length, moment)
             values[f"card_payments_{days}d"] = count
             values[f"card_mean_amount_{days}d"] = np.round(total / count, _DIGITS)
-            count, frauds = by_terminal.sums(payments.terminal, delayed - length, delayed)
+            count, frauds = by_terminal.compute_sums(payments.terminal, delayed - length, delayed)
             values[f"terminal_payments_{days}d"] = count
             values[f"terminal_risk_{days}d"] = np.round(frauds / np.maximum(count, 1), _DIGITS)
         return pa.table(values, schema=FEATURES)
 
     def remember(self, payments: Transactions, settled: Bools) -> None:
         """Add a day; `settled` says which of its payments were not blocked."""
-        self._days[payments.day] = _Remembered(payments, self._moment(payments), settled)
+        self._days[payments.day] = _Remembered(payments, self._compute_moments(payments), settled)
         oldest = payments.day.toordinal() - _REMEMBERED_DAYS
         for day in [day for day in self._days if day.toordinal() < oldest]:
             del self._days[day]
@@ -98,7 +98,7 @@ class FeatureStore:
         if remembered is not None:
             remembered.known_fraud[number] = float(is_fraud)
 
-    def _moment(self, payments: Transactions) -> Ints:
+    def _compute_moments(self, payments: Transactions) -> Ints:
         return (payments.day.toordinal() - self._first_ordinal) * SECONDS_PER_DAY + payments.second
 
 
@@ -121,7 +121,7 @@ class _Windows:
         self._key = key[order]
         self._before = np.concatenate([[0.0], np.cumsum(value[order])])
 
-    def sums(self, entity: Ints, after: Ints, until: Ints) -> tuple[Ints, Floats]:
+    def compute_sums(self, entity: Ints, after: Ints, until: Ints) -> tuple[Ints, Floats]:
         """Compute count and sum over `after` < moment ≤ `until`, for each element."""
         low = np.searchsorted(self._key, entity * _SPAN_SECONDS + after, side="right")
         high = np.searchsorted(self._key, entity * _SPAN_SECONDS + until, side="right")

@@ -17,7 +17,7 @@ import numpy as np
 from flywheel_assets.demo.fraud.world import Floats, Transactions
 
 _ANALYST_DAYS = (0.1, 3.0)
-_TOLD_TWICE_AFTER = timedelta(hours=20)
+_REPEATED_AFTER = timedelta(hours=20)
 
 
 class Source(StrEnum):
@@ -73,16 +73,16 @@ class Outside:
     repeated_share: float = 0.03
     """Of all labels."""
 
-    def labels(self, payments: Transactions, actions: list[Action]) -> list[Label]:
+    def draw_labels(self, payments: Transactions, actions: list[Action]) -> list[Label]:
         """Draw all labels that the payments of one day ever get, ordered by payment and time."""
         rng = np.random.default_rng([self.seed, payments.day.toordinal(), *b"labels"])
         fate = _Fate(rng, len(payments), self)
         given = []
-        for number in _with_something_to_say(payments, actions, fate, self):
-            given += self._about(number, payments, actions[number], fate)
+        for number in _select_labelled(payments, actions, fate, self):
+            given += self._draw_about(number, payments, actions[number], fate)
         return given
 
-    def _about(self, number: int, payments: Transactions, action: Action, fate: "_Fate") -> list[Label]:
+    def _draw_about(self, number: int, payments: Transactions, action: Action, fate: "_Fate") -> list[Label]:
         paid_at = datetime.combine(payments.day, time(tzinfo=UTC)) + timedelta(seconds=int(payments.second[number]))
         is_fraud = bool(payments.is_fraud[number])
         given: list[Label] = []
@@ -104,7 +104,7 @@ class Outside:
                 say(False, Source.ANALYST, complaint_days + fate.analyst_days[number])
         if given and fate.twice[number] < self.repeated_share:
             first = given[0]
-            again = first.occurred_at + _TOLD_TWICE_AFTER
+            again = first.occurred_at + _REPEATED_AFTER
             given.append(
                 Label(number=number, is_fraud=first.is_fraud, source=first.source, occurred_at=again, repeated=True)
             )
@@ -121,7 +121,7 @@ class _Fate:
         self.analyst_days: Floats = rng.uniform(*_ANALYST_DAYS, count)
 
 
-def _with_something_to_say(payments: Transactions, actions: list[Action], fate: _Fate, outside: Outside) -> list[int]:
+def _select_labelled(payments: Transactions, actions: list[Action], fate: _Fate, outside: Outside) -> list[int]:
     """Select the payments that may get a label: a loop over them instead of over every honest silence."""
     acted = np.array(actions, dtype=object)
     reviewed = acted == Action.REVIEW

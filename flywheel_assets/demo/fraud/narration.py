@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flywheel_assets.demo.fraud.report import FraudChapterReport, FraudDemoReport
 
 
-def tell_world(console: Console, world: FraudWorld, static: StaticModel) -> None:
+def print_world(console: Console, world: FraudWorld, static: StaticModel) -> None:
     """Print the number of payers and the origin of the static model."""
     new = world.emerging.name.lower().replace("_", " ")
     console.print(
@@ -26,7 +26,7 @@ def tell_world(console: Console, world: FraudWorld, static: StaticModel) -> None
     )
 
 
-def tell_chapter(console: Console, chapter: "FraudChapterReport", weeks: Sequence[Week]) -> None:
+def print_chapter(console: Console, chapter: "FraudChapterReport", weeks: Sequence[Week]) -> None:
     """Print one chapter's facts, its weeks, and its decision."""
     facts = Table(show_header=False, box=None, pad_edge=False)
     facts.add_column(style="dim")
@@ -34,11 +34,11 @@ def tell_chapter(console: Console, chapter: "FraudChapterReport", weeks: Sequenc
     facts.add_row(
         "decided by",
         f"{chapter.model_version}, {chapter.scores.payments:,} payments in {len(weeks)} weeks: "
-        f"{_listed(chapter.actions)}",
+        f"{_format_counts(chapter.actions)}",
     )
-    facts.add_row("the world said", _listed(chapter.labels))
+    facts.add_row("the world said", _format_counts(chapter.labels))
     mined = chapter.mined
-    facts.add_row("mined", f"{mined.rows:,} rows, {mined.kept:,} gold; not drawn: {_listed(mined.dropped)}")
+    facts.add_row("mined", f"{mined.rows:,} rows, {mined.kept:,} gold; not drawn: {_format_counts(mined.dropped)}")
     turn = chapter.turn
     if isinstance(turn, ClassifierTurn):
         facts.add_row(
@@ -48,7 +48,7 @@ def tell_chapter(console: Console, chapter: "FraudChapterReport", weeks: Sequenc
         )
         facts.add_row("because of", turn.reason)
     console.print(facts, highlight=False)
-    console.print(_week_table(weeks))
+    console.print(_build_week_table(weeks))
     if not isinstance(turn, ClassifierTurn):
         console.print(f"the wheel rests: {turn.reason}", highlight=False)
         return
@@ -57,7 +57,7 @@ def tell_chapter(console: Console, chapter: "FraudChapterReport", weeks: Sequenc
     console.print(turn.sentence, markup=False, highlight=False)
 
 
-def tell_end(console: Console, report: "FraudDemoReport", out_dir: Path) -> None:
+def print_summary(console: Console, report: "FraudDemoReport", out_dir: Path) -> None:
     """Print both models before and after the first promotion, the time taken, and the files' paths."""
     console.rule("[bold]the end")
     table = Table(title="average precision by the world's truth, all payments, blocked ones too", title_justify="left")
@@ -73,8 +73,8 @@ def tell_end(console: Console, report: "FraudDemoReport", out_dir: Path) -> None
         console.print("Nothing was promoted: the static model decided to the end.")
     else:
         console.print(
-            f"The deployed models' average precision was {_signed(gained.mean)} [{_signed(gained.low)}, "
-            f"{_signed(gained.high)}] above the static model's on the same payments (95 %, clustered by card).",
+            f"The deployed models' average precision was {_format_signed(gained.mean)} [{_format_signed(gained.low)}, "
+            f"{_format_signed(gained.high)}] above the static model's on the same payments (95 %, clustered by card).",
             highlight=False,
         )
     promoted = sum(turn.promoted for turn in report.turns)
@@ -85,7 +85,7 @@ def tell_end(console: Console, report: "FraudDemoReport", out_dir: Path) -> None
     )
 
 
-def _week_table(weeks: Sequence[Week]) -> Table:
+def _build_week_table(weeks: Sequence[Week]) -> Table:
     table = Table()
     for column in ("week of", "frauds", "new", "AP static", "AP deployed", "new: static", "new: deployed", "Σp/Σy"):
         table.add_column(column, justify="left" if column == "week of" else "right")
@@ -95,27 +95,29 @@ def _week_table(weeks: Sequence[Week]) -> Table:
             f"{week.first_day:%d %b}",
             f"{scores.frauds}",
             f"{scores.emerging}",
-            *(_number(one) for one in _four(scores)),
-            _number(scores.live.calibration, digits=2),
+            *(_format_number(one) for one in _list_scores(scores)),
+            _format_number(scores.live.calibration, digits=2),
         )
     return table
 
 
 def _add_comparison(table: Table, label: str, scores: Comparison) -> None:
-    table.add_row(label, f"{scores.frauds:,}", f"{scores.emerging:,}", *(_number(one) for one in _four(scores)))
+    table.add_row(
+        label, f"{scores.frauds:,}", f"{scores.emerging:,}", *(_format_number(one) for one in _list_scores(scores))
+    )
 
 
-def _four(scores: Comparison) -> tuple[float | None, ...]:
+def _list_scores(scores: Comparison) -> tuple[float | None, ...]:
     return scores.static.ap, scores.live.ap, scores.static.ap_emerging, scores.live.ap_emerging
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def _format_number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _signed(value: float | None) -> str:
+def _format_signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.3f}"
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "none"

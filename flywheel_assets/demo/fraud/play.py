@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from flywheel_assets.demo.capture_client import CaptureDoor, Sender, cloud_event
+from flywheel_assets.demo.capture_client import CaptureDoor, Sender, build_cloud_event
 from flywheel_assets.demo.fraud.bank import Bank, BankDay
 from flywheel_assets.demo.fraud.deployment import FraudModel
 from flywheel_assets.demo.fraud.labels import Action, Label, Source
@@ -60,7 +60,7 @@ def play_days(
     Raises:
         CaptureUnavailableError: capture refused or lost something.
     """
-    with door.sender() as sender:
+    with door.open_sender() as sender:
         for day in days:
             lived = bank.live(day, model)
             acknowledged = _send(sender, lived, bank.world, door)
@@ -74,7 +74,7 @@ def play_days(
                 live_scores=lived.scores,
                 static_scores=lived.scores if model is static else static.score(lived.features),
                 actions=dict(Counter(str(action) for action in lived.actions)),
-                labels=dict(Counter(_described(label) for _, label in lived.heard)),
+                labels=dict(Counter(_describe(label) for _, label in lived.heard)),
                 predictions_acknowledged=acknowledged[0],
                 labels_acknowledged=acknowledged[1],
             )
@@ -83,28 +83,28 @@ def play_days(
 def _send(sender: Sender, lived: BankDay, world: FraudWorld, door: CaptureDoor) -> tuple[int, int]:
     """Send a day in four parts; return the acknowledged predictions and labels."""
     midnight = datetime.combine(lived.payments.day, time(tzinfo=UTC))
-    predictions = prediction_events(lived, world)
+    predictions = build_prediction_events(lived, world)
     predicted = labelled = 0
     for hour in range(0, 24, _HOURS_PER_BATCH):
         begin, end = midnight + timedelta(hours=hour), midnight + timedelta(hours=hour + _HOURS_PER_BATCH)
         door.clock.advance(min(end, datetime.combine(lived.payments.day, _LAST_BATCH)))
         made = [event for second, event in predictions if hour * 3600 <= second < (hour + _HOURS_PER_BATCH) * 3600]
         heard = [(about, label) for about, label in lived.heard if begin <= label.occurred_at < end]
-        claims = [_claim(about, label) for about, label in heard if label.source is not Source.ANALYST]
-        verdicts = [_verdict(about, label) for about, label in heard if label.source is Source.ANALYST]
+        claims = [_build_claim(about, label) for about, label in heard if label.source is not Source.ANALYST]
+        verdicts = [_build_verdict(about, label) for about, label in heard if label.source is Source.ANALYST]
         if made:
-            sender.events(made)
+            sender.send_events(made)
         for _ in range(2 if lived.payments.day.toordinal() % _SENT_TWICE_EVERY_DAYS == 0 else 1):
             if claims:
-                sender.events(claims)
+                sender.send_events(claims)
             if verdicts:
-                sender.plain("/labels", verdicts, len(verdicts))
+                sender.send_plain("/labels", verdicts, len(verdicts))
             labelled += len(claims) + len(verdicts)
         predicted += len(made)
     return predicted, labelled
 
 
-def prediction_events(lived: BankDay, world: FraudWorld) -> list[tuple[int, dict[str, Any]]]:
+def build_prediction_events(lived: BankDay, world: FraudWorld) -> list[tuple[int, dict[str, Any]]]:
     """Build the CloudEvent of every payment of a day, with its second of the day."""
     payments = lived.payments
     midnight = datetime.combine(payments.day, time(tzinfo=UTC))
@@ -113,7 +113,7 @@ def prediction_events(lived: BankDay, world: FraudWorld) -> list[tuple[int, dict
         payments.second.tolist(),
         payments.card.tolist(),
         payments.amount.tolist(),
-        world.region(payments.terminal),
+        world.name_regions(payments.terminal),
         lived.features.to_pylist(),
         lived.scores.tolist(),
         lived.actions,
@@ -135,21 +135,21 @@ def prediction_events(lived: BankDay, world: FraudWorld) -> list[tuple[int, dict
         if action is not Action.BLOCK:
             data["allow_propensity"] = propensity
         at = midnight + timedelta(seconds=second)
-        events.append((second, cloud_event(ENGINE, "flywheel.prediction", name, at, data)))
+        events.append((second, build_cloud_event(ENGINE, "flywheel.prediction", name, at, data)))
     return events
 
 
-def _claim(about: Transactions, label: Label) -> dict[str, Any]:
+def _build_claim(about: Transactions, label: Label) -> dict[str, Any]:
     data = {
         "prediction_id": about.ids[label.number],
         "signal": "label",
         "label": "true" if label.is_fraud else "false",
         "labeling_source": label.source,
     }
-    return cloud_event(CLAIMS, "flywheel.feedback", _label_id(about, label), label.occurred_at, data)
+    return build_cloud_event(CLAIMS, "flywheel.feedback", _make_label_id(about, label), label.occurred_at, data)
 
 
-def _verdict(about: Transactions, label: Label) -> dict[str, Any]:
+def _build_verdict(about: Transactions, label: Label) -> dict[str, Any]:
     return {
         "transaction_id": about.ids[label.number],
         "ground_truth": {
@@ -160,9 +160,9 @@ def _verdict(about: Transactions, label: Label) -> dict[str, Any]:
     }
 
 
-def _label_id(about: Transactions, label: Label) -> str:
+def _make_label_id(about: Transactions, label: Label) -> str:
     return f"{about.ids[label.number]}/{label.source}{'/again' if label.repeated else ''}"
 
 
-def _described(label: Label) -> str:
+def _describe(label: Label) -> str:
     return f"{label.source} {'fraud' if label.is_fraud else 'honest'}"

@@ -13,7 +13,7 @@ from flywheel_assets.demo.fraud.bank import StaticModel
 from flywheel_assets.demo.fraud.play import PlayedDay
 from flywheel_assets.demo.fraud.world import Bools, Floats
 from flywheel_assets.demo.wheel import Skipped
-from flywheel_assets.measures.classifiers import average_precision_gain, score_rows
+from flywheel_assets.measures.classifiers import bootstrap_average_precision_gain, score_rows
 from flywheel_assets.measures.texts import Interval
 
 DAYS_PER_WEEK = 7
@@ -52,7 +52,7 @@ class Week:
     scores: Comparison
 
 
-def weeks(days: Sequence[PlayedDay]) -> list[Week]:
+def group_weeks(days: Sequence[PlayedDay]) -> list[Week]:
     """Group the played days into weeks, from the first day on; days after the last whole week are left out."""
     whole = len(days) - len(days) % DAYS_PER_WEEK
     stretches = [days[start : start + DAYS_PER_WEEK] for start in range(0, whole, DAYS_PER_WEEK)]
@@ -60,42 +60,42 @@ def weeks(days: Sequence[PlayedDay]) -> list[Week]:
         Week(
             first_day=stretch[0].day,
             model_versions=tuple(dict.fromkeys(day.model_version for day in stretch)),
-            scores=compare(stretch),
+            scores=compare_models(stretch),
         )
         for stretch in stretches
     ]
 
 
-def compare(days: Sequence[PlayedDay]) -> Comparison:
+def compare_models(days: Sequence[PlayedDay]) -> Comparison:
     """Score both models on all payments of the days."""
     is_fraud = np.concatenate([day.is_fraud for day in days])
     is_emerging = np.concatenate([day.is_emerging for day in days])
-    static, live = _both(days)
+    static, live = _join_scores(days)
     return Comparison(
         payments=len(is_fraud),
         frauds=int(is_fraud.sum()),
         emerging=int(is_emerging.sum()),
-        static=_scores(is_fraud, is_emerging, static),
-        live=_scores(is_fraud, is_emerging, live),
+        static=_score_payments(is_fraud, is_emerging, static),
+        live=_score_payments(is_fraud, is_emerging, live),
     )
 
 
-def gain(days: Sequence[PlayedDay], seed: int) -> Interval:
+def compute_gain(days: Sequence[PlayedDay], seed: int) -> Interval:
     """Compute the deployed model's average precision minus the static one's, with a 95 % interval by card.
 
     The interval is bootstrapped.
     """
-    static, live = _both(days)
+    static, live = _join_scores(days)
     is_fraud = np.concatenate([day.is_fraud for day in days])
     cards = [str(card) for day in days for card in day.card]
-    return average_precision_gain(is_fraud, static, live, cards, seed=seed)
+    return bootstrap_average_precision_gain(is_fraud, static, live, cards, seed=seed)
 
 
-def _both(days: Sequence[PlayedDay]) -> tuple[Floats, Floats]:
+def _join_scores(days: Sequence[PlayedDay]) -> tuple[Floats, Floats]:
     return np.concatenate([day.static_scores for day in days]), np.concatenate([day.live_scores for day in days])
 
 
-def _scores(is_fraud: Bools, is_emerging: Bools, scores: Floats) -> ModelScores:
+def _score_payments(is_fraud: Bools, is_emerging: Bools, scores: Floats) -> ModelScores:
     alone = is_emerging | ~is_fraud
     of_all = score_rows(is_fraud, scores)
     return ModelScores(

@@ -12,7 +12,7 @@ from flywheel_assets.applications.fraud import APPLICATION
 from flywheel_assets.defs.flywheels import classification_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Ticked
-from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, opened
+from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, open_home
 from flywheel_assets.demo.fraud.demo import FraudDemoPlan, prepare, run_fraud_demo
 from flywheel_assets.demo.fraud.report import ClassifierTurn, FraudDemoReport, MinedDays
 from flywheel_assets.evaluation.classifier import read_report as read_evaluation
@@ -29,7 +29,7 @@ _MATURITY_DAYS = 7
 """The world's labels come within about a week; those that come later correct the silence."""
 
 
-def demo_application(plan: FraudDemoPlan) -> ClassificationApplication:
+def configure_demo(plan: FraudDemoPlan) -> ClassificationApplication:
     """Configure the application of `applications/fraud.py` in the demo's size: two thousand payments a day.
 
     Small numbers need wider limits: 100 frauds make Σy alone uncertain by 10 %, and two weeks hold hardly more.
@@ -69,18 +69,18 @@ def play(plan: FraudDemoPlan, console: Console) -> FraudDemoReport:
     """
     home = settings().resolved_home()
     clear(home)
-    application = demo_application(plan)
+    application = configure_demo(plan)
     bank, static = prepare(plan, home / "demo" / "static", console)
 
     def configured(_: int, clock: Clock) -> tuple[ClassificationApplication, dg.Definitions]:
         return application, classification_flywheel(application, clock=clock)
 
-    with opened(application, plan.first_day) as (instance, door):
-        wheel = DagsterWheel(instance, configured, _counts, _report)
+    with open_home(application, plan.first_day) as (instance, door):
+        wheel = DagsterWheel(instance, configured, _count_days, _report_turn)
         return run_fraud_demo(wheel, bank, static, door, plan, home / "demo", console)
 
 
-def _counts(days: Sequence[date]) -> MinedDays:
+def _count_days(days: Sequence[date]) -> MinedDays:
     entries = entries_of(Stores().lake(APPLICATION.name), HARD_EXAMPLES.name, days).values()
     return MinedDays(
         rows=sum(entry.rows_in for entry in entries),
@@ -89,14 +89,14 @@ def _counts(days: Sequence[date]) -> MinedDays:
     )
 
 
-def _report(ticked: Ticked, seconds: float) -> ClassifierTurn:
+def _report_turn(ticked: Ticked, seconds: float) -> ClassifierTurn:
     assert ticked.version is not None
     stores = Stores()
     folder = stores.versions(APPLICATION.name).folder(ticked.version)
     manifest = read_manifest(folder.export)
     evaluation = read_evaluation(folder.evaluation)
     promotion = read_promotion(folder.promotion)
-    champion = stores.registry(APPLICATION.name).champion()
+    champion = stores.registry(APPLICATION.name).find_champion()
     of_challenger, of_incumbent = (evaluation.scores[model].overall for model in (CHALLENGER, INCUMBENT))
     return ClassifierTurn(
         version=ticked.version,

@@ -96,9 +96,9 @@ class FraudWorld:
     emerges_on: date = date.max
     """The first day with a fraud of the emerging pattern, which from then on is as frequent as it ever will be."""
 
-    def day(self, day: date) -> Transactions:
+    def simulate_day(self, day: date) -> Transactions:
         """Simulate every payment of the day."""
-        rng = self._rng("payments", day)
+        rng = self._make_rng("payments", day)
         payments = rng.poisson(self._payments_per_day)
         card = np.repeat(np.arange(self.cards), payments)
         second = rng.normal(_NOON_SECONDS, _SPREAD_SECONDS, len(card))
@@ -111,10 +111,12 @@ class FraudWorld:
 
         # Where two patterns meet the later line wins, so that every fraud has one.
         pattern = np.zeros(len(card), dtype=np.int64)
-        taken = np.isin(card, self.compromised(Pattern.COMPROMISED_CARD, day)) & (draw[0] < self.card_fraud_share)
+        taken = np.isin(card, self.find_compromised(Pattern.COMPROMISED_CARD, day)) & (draw[0] < self.card_fraud_share)
         amount = np.where(taken, amount * self.card_amount_factor, amount)
         pattern[taken] = Pattern.COMPROMISED_CARD
-        pattern[np.isin(terminal, self.compromised(Pattern.COMPROMISED_TERMINAL, day))] = Pattern.COMPROMISED_TERMINAL
+        pattern[np.isin(terminal, self.find_compromised(Pattern.COMPROMISED_TERMINAL, day))] = (
+            Pattern.COMPROMISED_TERMINAL
+        )
         if self._exists(Pattern.LARGE_AMOUNT, day):
             stolen = draw[1] < self.large_amount_share
             amount = np.where(stolen, large, amount)
@@ -132,7 +134,7 @@ class FraudWorld:
             pattern=pattern[order],
         )
 
-    def compromised(self, pattern: Pattern, day: date) -> Ints:
+    def find_compromised(self, pattern: Pattern, day: date) -> Ints:
         """Find the terminals or cards, by pattern, that are compromised on that day."""
         count, per_day, lasts_days = {
             Pattern.COMPROMISED_TERMINAL: (self.terminals, self.terminals_compromised_per_day, self.terminal_days),
@@ -140,10 +142,10 @@ class FraudWorld:
         }[pattern]
         if not self._exists(pattern, day):
             return np.empty(0, dtype=np.int64)
-        streams = [self._rng(pattern.name, day - timedelta(days=age)) for age in range(lasts_days)]
+        streams = [self._make_rng(pattern.name, day - timedelta(days=age)) for age in range(lasts_days)]
         return np.unique(np.concatenate([rng.integers(0, count, rng.poisson(count * per_day)) for rng in streams]))
 
-    def region(self, terminal: Ints) -> list[str]:
+    def name_regions(self, terminal: Ints) -> list[str]:
         """Name the half of the square of each terminal: the segment that its payments are reported under."""
         is_south = self._places[1][terminal, 1] < _SQUARE / 2
         return ["south" if south else "north" for south in is_south]
@@ -151,21 +153,21 @@ class FraudWorld:
     def _exists(self, pattern: Pattern, day: date) -> bool:
         return pattern is not self.emerging or day >= self.emerges_on
 
-    def _rng(self, what: str, day: date | None = None) -> np.random.Generator:
+    def _make_rng(self, what: str, day: date | None = None) -> np.random.Generator:
         # A stream of its own for every purpose and day: one more draw in one place changes no other.
         return np.random.default_rng([self.seed, 0 if day is None else day.toordinal(), *what.encode()])
 
     @cached_property
     def _mean_amount(self) -> Floats:
-        return self._rng("mean amounts").uniform(*self.mean_amount_range, self.cards)
+        return self._make_rng("mean amounts").uniform(*self.mean_amount_range, self.cards)
 
     @cached_property
     def _payments_per_day(self) -> Floats:
-        return self._rng("payment rates").uniform(*self.payments_range, self.cards)
+        return self._make_rng("payment rates").uniform(*self.payments_range, self.cards)
 
     @cached_property
     def _places(self) -> tuple[Floats, Floats]:
-        rng = self._rng("places")
+        rng = self._make_rng("places")
         return rng.uniform(0, _SQUARE, (self.cards, 2)), rng.uniform(0, _SQUARE, (self.terminals, 2))
 
     @cached_property

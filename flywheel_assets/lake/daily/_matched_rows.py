@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from flywheel_assets.lake.storage.outages import outages_told
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, PlannedFile, TableSpec, nullable
-from flywheel_assets.records import subject_of, subject_of_score
+from flywheel_assets.records import identify_score_subject, identify_subject
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
@@ -183,7 +183,7 @@ _SCORE_COLUMNS = """
 
 
 def _with_subject(rows: pa.Table, tables: ApplicationTables) -> pa.Table:
-    last_resort, decide = ("prompt", subject_of) if tables.is_text else ("prediction_id", subject_of_score)
+    last_resort, decide = ("prompt", identify_subject) if tables.is_text else ("prediction_id", identify_score_subject)
     identities = zip(
         rows["user_id"].to_pylist(), rows["thread_id"].to_pylist(), rows[last_resort].to_pylist(), strict=True
     )

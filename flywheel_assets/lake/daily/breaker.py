@@ -127,7 +127,7 @@ def reset(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Res
     if day.isoformat() not in tripped:
         raise UnknownNameError("tripped day", day.isoformat(), tripped, "`flywheel breaker list` shows all of them.")
     found = tripped[day.isoformat()]
-    identity = records.stable_id("breaker reset", lake.application, day.isoformat(), found.joined_hash)[:8]
+    identity = records.make_stable_id("breaker reset", lake.application, day.isoformat(), found.joined_hash)[:8]
     row = {
         "id": identity,
         "decided_at": now,

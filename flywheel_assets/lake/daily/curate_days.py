@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from flywheel_assets.curation.texts.breaker import BreakerLimits, inspect_day
-from flywheel_assets.curation.texts.gate import GateRules, curate, withheld
+from flywheel_assets.curation.texts.gate import GateRules, curate, withhold
 from flywheel_assets.lake.daily import breaker, ledger
 from flywheel_assets.lake.daily.daily_steps import daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
@@ -62,7 +62,7 @@ def curate_days(
                 is_reset = (day, joined[day].content_hash) in let_in
                 judged.append(breaker.JudgedDay(day, joined[day].content_hash, figures, is_reset, stamp.now))
                 if judged[-1].is_tripped:
-                    curated = withheld(curated, Reason.BREAKER_TRIPPED, figures.describe(), rules.policy.version)
+                    curated = withhold(curated, Reason.BREAKER_TRIPPED, figures.describe(), rules.policy.version)
             gold = pa.concat_tables([curated.kept, curated.held])
             connection.register("gold", gold)
             if file := lake.write_day(connection, CURATED_DPO_PAIRS, day, "SELECT * FROM gold"):

@@ -13,13 +13,13 @@ import msgspec
 import pyarrow as pa
 
 from flywheel_assets import records
-from flywheel_assets.curation.labels.sampling import draw_sql
-from flywheel_assets.curation.labels.score_contract import ScoreContract, features_of
+from flywheel_assets.curation.labels.sampling import write_draw_sql
+from flywheel_assets.curation.labels.score_contract import ScoreContract, unpack_features
 from flywheel_assets.lake.daily.daily_steps import daily_step
 from flywheel_assets.lake.daily.ledger import RunStamp, day_range
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, RAW_SCORES
-from flywheel_assets.measures.drift import DriftLimits, DriftReference, breaches, compare
+from flywheel_assets.measures.drift import DriftLimits, DriftReference, find_breaches, measure_drift
 
 WINDOW_DAYS = 7
 MAX_ROWS = 200_000
@@ -58,8 +58,8 @@ def report_drift(
             week = day_range(max(start, day - timedelta(days=WINDOW_DAYS - 1)), day)
             lake.register(connection, RAW_SCORES, week, ["prediction_id", "features", "score"])
             rows = connection.sql(
-                f"SELECT {contract.struct_sql()} AS features, score FROM raw_predictions "
-                f"WHERE {contract.problem_sql()} IS NULL ORDER BY {draw_sql('drift')} LIMIT {MAX_ROWS:d}"
+                f"SELECT {contract.write_struct_sql()} AS features, score FROM raw_predictions "
+                f"WHERE {contract.write_problem_sql()} IS NULL ORDER BY {write_draw_sql('drift')} LIMIT {MAX_ROWS:d}"
             ).to_arrow_table()
             if not rows.num_rows:
                 continue
@@ -72,8 +72,8 @@ def report_drift(
 
 
 def _rows(day: date, rows: pa.Table, limits: DriftLimits, reference: Reference) -> list[dict[str, object]]:
-    drifts = compare(reference.fields, features_of(rows).append_column("score", rows["score"]), limits)
-    breached = breaches(drifts, limits)
+    drifts = measure_drift(reference.fields, unpack_features(rows).append_column("score", rows["score"]), limits)
+    breached = find_breaches(drifts, limits)
     return [
         {
             "day": day,

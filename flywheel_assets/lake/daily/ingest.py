@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets import records
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily._landed_lines import RefusedLine, read_lines
 from flywheel_assets.lake.daily.daily_steps import daily_step
@@ -102,7 +102,7 @@ def _ingest_day(
         lines = read_lines(segments, file)
     connection.execute(
         "CREATE OR REPLACE TEMP VIEW landed AS SELECT event_id, user_id, received_at, file_row_number AS number "
-        f"FROM read_parquet({quoted(str(path))}, file_row_number = true)"
+        f"FROM read_parquet({quote(str(path))}, file_row_number = true)"
     )
     refused, erased_rows = lines.refused, set[int]()
     if erased is not None:
@@ -153,7 +153,7 @@ def _quarantined(refused: Sequence[RefusedLine], spec: TableSpec, day: date) -> 
             {
                 "day": day,
                 "stage": spec.name,
-                "row_id": line.event_id or records.stable_id("line", line.segment, line.number),
+                "row_id": line.event_id or records.make_stable_id("line", line.segment, line.number),
                 "reason": Reason.MALFORMED_EVENT.value,
                 "detail": f"{line.segment} line {line.number}: {line.problem}",
                 "payload": line.line,

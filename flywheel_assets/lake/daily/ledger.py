@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from flywheel_assets import records
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.tables.lake import Lake
@@ -107,7 +107,7 @@ def record(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) -> None:
 def entries_of(lake: Lake, asset: str, days: Iterable[date] | None = None) -> dict[date, LedgerEntry]:
     """One asset's entries by day, ascending; `days=None` gives all of them."""
     wanted = None if days is None else set(days)
-    rows = lake.read(LEDGER, where=f"asset = {quoted(asset)}")
+    rows = lake.read(LEDGER, where=f"asset = {quote(asset)}")
     entries = {
         row["day"]: LedgerEntry(
             asset=row["asset"],
@@ -142,7 +142,7 @@ def closed_days(lake: Lake, asset: str) -> dict[date, str]:
 def closed_accounts(lake: Lake, asset: str) -> dict[date, ClosedDay]:
     """Every closed day of an asset, ascending; ten years of them in some 20 ms, since no JSON is read."""
     columns = ["asset", "day", "is_closed", *(each.name for each in fields(ClosedDay))]
-    rows = lake.read(LEDGER, columns=columns, where=f"asset = {quoted(asset)} AND is_closed").sort_by("day")
+    rows = lake.read(LEDGER, columns=columns, where=f"asset = {quote(asset)} AND is_closed").sort_by("day")
     values = (rows[each.name].to_pylist() for each in fields(ClosedDay))
     return dict(zip(rows["day"].to_pylist(), map(ClosedDay, *values), strict=True))
 
@@ -153,7 +153,7 @@ def closed_content(lake: Lake, asset: str) -> str:
         lake.register(connection, LEDGER, columns=["asset", "day", "is_closed", "content_hash"])
         found = connection.execute(
             "SELECT md5(coalesce(string_agg(day || ' ' || content_hash, ',' ORDER BY day), '')) FROM ledger "
-            f"WHERE asset = {quoted(asset)} AND is_closed"
+            f"WHERE asset = {quote(asset)} AND is_closed"
         ).fetchone()
     assert found is not None
     return str(found[0])
@@ -179,7 +179,7 @@ def require(lake: Lake, asset: str, days: Sequence[date]) -> dict[date, LedgerEn
 def window_hash(entries: Mapping[date, LedgerEntry], days: Iterable[date]) -> str:
     """One hash of what an input held over a window of days; a day that was never materialized counts as such."""
     contents = [(day.isoformat(), entries[day].content_hash if day in entries else None) for day in sorted(days)]
-    return records.stable_id("window", contents)
+    return records.make_stable_id("window", contents)
 
 
 def stale_days(lake: Lake, asset: str, lookback_days: Mapping[str, int], start: date) -> dict[date, list[str]]:

@@ -10,10 +10,10 @@ import duckdb
 
 from flywheel_assets import records
 from flywheel_assets.curation.joining import JoinWindow
-from flywheel_assets.curation.labels.label_resolution import label_events_sql, resolved_labels_sql
+from flywheel_assets.curation.labels.label_resolution import write_label_events_sql, write_resolved_labels_sql
 from flywheel_assets.curation.labels.mining import MiningRules, examine
 from flywheel_assets.curation.labels.score_contract import ScoreContract
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.daily_steps import daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
@@ -167,7 +167,7 @@ def _look_at(connection: duckdb.DuckDBPyConnection, day: date, window: JoinWindo
         "joined_feedback": f"SELECT * FROM all_joined WHERE completed_date = {_sql(day)}",
         "raw_predictions": f"SELECT * FROM all_predictions WHERE received_date = {_sql(matured)}",
         "labelled_predictions": "SELECT DISTINCT prediction_id FROM all_signals "
-        f"WHERE signal = {quoted(Signal.LABEL)} "
+        f"WHERE signal = {quote(Signal.LABEL)} "
         f"AND received_date BETWEEN {_sql(matured - timedelta(days=window.join_days))} AND {_sql(day)}",
         "known_labels": "SELECT prediction_id, feedback_event_id, signal, label, labeling_source, source, "
         "feedback_received_at, feedback_received_date, completed_date, do_not_train FROM all_joined "
@@ -178,13 +178,11 @@ def _look_at(connection: duckdb.DuckDBPyConnection, day: date, window: JoinWindo
 
 
 def _sql(day: date) -> str:
-    return f"DATE {quoted(day.isoformat())}"
+    return f"DATE {quote(day.isoformat())}"
 
 
 def _kept_sql(rules: MiningRules) -> str:
-    kept = column_list(records.HARD_EXAMPLES).replace(
-        "sampling_version", f"{quoted(rules.version)} AS sampling_version"
-    )
+    kept = column_list(records.HARD_EXAMPLES).replace("sampling_version", f"{quote(rules.version)} AS sampling_version")
     return (
         f"SELECT {kept} FROM examined_labels WHERE reason IS NULL "
         f"UNION ALL SELECT {kept} FROM examined_silence WHERE reason IS NULL"
@@ -194,8 +192,8 @@ def _kept_sql(rules: MiningRules) -> str:
 def _refused_sql(day: date, rules: MiningRules) -> str:
     """What nobody could read back elsewhere: silence that is labelled, blocked or not drawn is only counted."""
     constants = (
-        f"{_sql(day)} AS day, {quoted(HARD_EXAMPLES.name)} AS stage, "
-        f"NULL::VARCHAR AS evidence, {quoted(rules.version)} AS policy_version, NULL::VARCHAR AS payload"
+        f"{_sql(day)} AS day, {quote(HARD_EXAMPLES.name)} AS stage, "
+        f"NULL::VARCHAR AS evidence, {quote(rules.version)} AS policy_version, NULL::VARCHAR AS payload"
     )
     return f"""
 SELECT label_event_id AS row_id, reason, detail, subject, {constants} FROM examined_labels WHERE reason IS NOT NULL
@@ -203,26 +201,26 @@ UNION ALL
 SELECT event_id AS row_id, reason, detail, subject, {constants} FROM examined_silence WHERE reason IS NOT NULL
 UNION ALL
 SELECT event_id AS row_id, reason, NULL AS detail, user_id AS subject, {constants}
-FROM silent_decisions WHERE reason = {quoted(Reason.NO_CONSENT)}
+FROM silent_decisions WHERE reason = {quote(Reason.NO_CONSENT)}
 """
 
 
 def _disputed_sql(day: date, contract: ScoreContract, rules: MiningRules) -> str:
     """The labels of D whose prediction is disputed by all that is known on D; evidence: who says what."""
     events = f"""(
-    SELECT * FROM {label_events_sql(contract, "known_labels")}
+    SELECT * FROM {write_label_events_sql(contract, "known_labels")}
     WHERE prediction_id IN (SELECT prediction_id FROM examined_labels WHERE reason IS NULL)
 )"""
     return f"""
-WITH resolved AS ({resolved_labels_sql(rules.labels, events)}),
+WITH resolved AS ({write_resolved_labels_sql(rules.labels, events)}),
 evidence AS (
     SELECT prediction_id, to_json(list({{source: labeling_source, positive: is_positive}} ORDER BY label_received_at))
            ::VARCHAR AS evidence
     FROM resolved GROUP BY prediction_id
 )
-SELECT {_sql(day)} AS day, {quoted(DISPUTE_STAGE)} AS stage, r.label_event_id AS row_id,
-       {quoted(Reason.DISPUTED)} AS reason, 'trusted sources contradict each other' AS detail, e.evidence,
-       l.subject, {quoted(rules.version)} AS policy_version, NULL::VARCHAR AS payload
+SELECT {_sql(day)} AS day, {quote(DISPUTE_STAGE)} AS stage, r.label_event_id AS row_id,
+       {quote(Reason.DISPUTED)} AS reason, 'trusted sources contradict each other' AS detail, e.evidence,
+       l.subject, {quote(rules.version)} AS policy_version, NULL::VARCHAR AS payload
 FROM resolved r
 JOIN evidence e USING (prediction_id)
 JOIN examined_labels l ON l.label_event_id = r.label_event_id AND l.reason IS NULL

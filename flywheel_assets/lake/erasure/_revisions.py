@@ -19,7 +19,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.storage.commits import assert_locks_held
 from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, write_synced
 from flywheel_assets.lake.tables.lake import Lake
@@ -193,11 +193,11 @@ def _filtered(lake: Lake, path: Path, target: Path, column: str | None, keys: se
         if column is not None:
             conditions.append(f"{column} IN (SELECT key FROM gone)")
         if subject is not None:
-            conditions.append(f"subject = {quoted(subject)}")
+            conditions.append(f"subject = {quote(subject)}")
         where = f"NOT coalesce({' OR '.join(conditions)}, false)"
-        source = f"read_parquet({quoted(str(path))})"
+        source = f"read_parquet({quote(str(path))})"
         connection.execute(
-            f"COPY (SELECT * FROM {source} WHERE {where}) TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+            f"COPY (SELECT * FROM {source} WHERE {where}) TO {quote(str(target))} (FORMAT parquet, COMPRESSION zstd)"
         )
     with open(target, "rb") as written:
         os.fsync(written.fileno())

@@ -198,7 +198,7 @@ def _erase(
     grace: timedelta,
 ) -> Receipt:
     lake, tables = place.lake, place.tables
-    erasure = records.stable_id("erasure", lake.application, now.isoformat(), who)[:8]
+    erasure = records.make_stable_id("erasure", lake.application, now.isoformat(), who)[:8]
     key = _remember(lake, traces, erasure, who, reason, now)
     stamp = RunStamp(f"erasure {erasure}", ERASURE_CODE_VERSION, now)
     journal = Journal.at(

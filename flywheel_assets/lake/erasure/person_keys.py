@@ -15,8 +15,8 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from flywheel_assets.curation.sql_literals import quoted
-from flywheel_assets.curation.texts.duplicates import supporters_of
+from flywheel_assets.curation.sql_literals import quote
+from flywheel_assets.curation.texts.duplicates import hash_supporter
 from flywheel_assets.lake.erasure.landing import ErasableLanding, written_forms
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake
@@ -79,7 +79,7 @@ class Traces:
 
     def condition(self, spec: TableSpec) -> str:
         """SQL that is true for the person's rows of a table, by whichever of the key columns it has; never null."""
-        names, user = spec.schema.names, quoted(self.user_id)
+        names, user = spec.schema.names, quote(self.user_id)
         found = [
             f"{name} IN (SELECT id FROM traced_events)"
             for name in ("event_id", "feedback_event_id", "label_event_id", "row_id")
@@ -98,7 +98,7 @@ class Traces:
         elif "subject" in names:
             found.append(f"subject = {user}")
         if "payload" in names:
-            found += [f"contains(payload, {quoted(name)})" for name in self._names()]
+            found += [f"contains(payload, {quote(name)})" for name in self._names()]
         return f"coalesce({' OR '.join(found)}, false)" if found else "false"
 
     def _names(self) -> list[str]:
@@ -121,7 +121,7 @@ class Traces:
         return f"* REPLACE (CASE WHEN {self.mention(spec)} THEN {cleaned} ELSE supporters END AS supporters)"
 
     def _voices(self, brackets: str = "[]") -> str:
-        voices = ", ".join(quoted(supporters_of(each)) for each in sorted({self.user_id, *self.thread_ids}))
+        voices = ", ".join(quote(hash_supporter(each)) for each in sorted({self.user_id, *self.thread_ids}))
         return f"{brackets[0]}{voices}{brackets[1]}"
 
 
@@ -168,7 +168,7 @@ def find_traces(
 
 def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> Traces:
     """The rule at the top of this module, over the table `seen`."""
-    user = quoted(user_id)
+    user = quote(user_id)
     is_other = f"coalesce(user_id, '') NOT IN ('', {user})"
     connection.execute(f"CREATE TEMP TABLE own AS FROM seen WHERE user_id = {user} OR event_id IN (FROM again)")
     connection.execute(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import PartitionChangedError
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure.person_keys import Traces
@@ -67,7 +67,7 @@ def kept_file(
     with lake.connect() as connection:
         traces.register(connection)
         lake.register(connection, spec, [day], view="whole", snapshot_id=snapshot_id)
-        of_stage = f"{spec.stage_column} = {quoted(stage)} AND " if stage is not None else ""
+        of_stage = f"{spec.stage_column} = {quote(stage)} AND " if stage is not None else ""
         query = f"SELECT {traces.kept_columns(spec)} FROM whole WHERE {of_stage}NOT {traces.condition(spec)}"
         return lake.write_day(connection, spec, day, query)
 

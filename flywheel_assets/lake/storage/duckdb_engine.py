@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.storage.failed_steps import remember_built
 
 MEMORY_LIMIT = "2GB"
@@ -48,7 +48,7 @@ def _database(spill_folder: Path | None, keeps_order: bool, _process: int) -> du
     # Erased rows would live on in it, and a file is seldom read twice.
     database.execute("SET GLOBAL enable_external_file_cache = false")
     if spill_folder is not None:
-        database.execute(f"SET GLOBAL temp_directory = {quoted(str(spill_folder))}")
+        database.execute(f"SET GLOBAL temp_directory = {quote(str(spill_folder))}")
     return database
 
 
@@ -57,7 +57,7 @@ def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path,
     path.parent.mkdir(parents=True, exist_ok=True)
     remember_built(path)
     written = connection.execute(
-        f"COPY ({query}) TO {quoted(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_rows:d})"
+        f"COPY ({query}) TO {quote(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_rows:d})"
     ).fetchone()
     rows = int(written[0]) if written else 0
     if rows == 0:

@@ -274,7 +274,7 @@ def _iceberg_schema(spec: "TableSpec") -> Schema:
             name=column.name,
             field_type=_ICEBERG_TYPES[column.type],
             required=False,
-            doc=records.description_of(column),
+            doc=records.read_description(column),
         )
         for position, column in enumerate(spec.schema, start=1)
     ]

@@ -23,7 +23,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
 from flywheel_assets.lake.storage.commits import COMMIT_KEY, commit_lock, retried, was_committed
 from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
@@ -415,7 +415,7 @@ def _view(
     if not paths:
         connection.register(view, spec.schema.empty_table().select(list(names)))
         return
-    files = ", ".join(quoted(str(path)) for path in paths)
+    files = ", ".join(quote(str(path)) for path in paths)
     connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(names)} FROM read_parquet([{files}])")
 
 

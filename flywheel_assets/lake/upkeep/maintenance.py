@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from flywheel_assets.curation.joining import JoinWindow
-from flywheel_assets.curation.labels.sampling import draw_sql
+from flywheel_assets.curation.labels.sampling import write_draw_sql
 from flywheel_assets.errors import LandingError, PartitionChangedError, SettingsError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
@@ -200,7 +200,7 @@ def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp
                 day,
                 "SELECT landed.* FROM landed WHERE prediction_id IN "
                 f"(SELECT prediction_id FROM joined WHERE prediction_received_date = DATE '{day}') "
-                f"OR {draw_sql('trim')} < {share}",
+                f"OR {write_draw_sql('trim')} < {share}",
             )
             properties = {**stamp.properties(), "share": str(share)}
             try:

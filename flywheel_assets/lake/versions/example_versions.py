@@ -13,13 +13,13 @@ import duckdb
 
 from flywheel_assets.curation.labels.example_resolution import (
     Calendar,
-    evaluation_rows_sql,
-    judged_examples_sql,
-    training_rows_sql,
+    write_evaluation_rows_sql,
+    write_judged_examples_sql,
+    write_training_rows_sql,
 )
 from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.score_contract import ScoreContract
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import ClosedDay
@@ -73,7 +73,7 @@ class ExampleRules:
 
     def calendar(self, last_day: date) -> Calendar:
         """Which days a version trains on and is judged on."""
-        return Calendar.of(last_day, self.mining.maturity_days, self.evaluation_weeks)
+        return Calendar.plan(last_day, self.mining.maturity_days, self.evaluation_weeks)
 
     def as_json(self) -> dict[str, Any]:
         """For a manifest."""
@@ -143,11 +143,11 @@ def count_new_examples(
             return NewExamples(*at_most, since, calendar.train_until, age_days, is_exact=False)
     with lake.connect() as connection:
         _register_examples(lake, connection, days, in_force(lake), None, _COUNTED)
-        judged = judged_examples_sql(rules.mining, calendar, "pinned_examples")
+        judged = write_judged_examples_sql(rules.mining, calendar, "pinned_examples")
         known = "SELECT NULL::VARCHAR AS prediction_id, NULL::BOOLEAN AS is_positive"
         if trained and manifest:
             file = trained.export / manifest.files[ExportSet.TRAIN].name
-            known = f"SELECT prediction_id, is_positive FROM read_parquet({quoted(str(file))})"
+            known = f"SELECT prediction_id, is_positive FROM read_parquet({quote(str(file))})"
         found = connection.execute(
             "SELECT count(*) FILTER (is_positive), count(*) FILTER (discrepancy IS NOT NULL), count(*) FROM "
             f"(SELECT * FROM ({judged}) WHERE reason IS NULL) ANTI JOIN ({known}) USING (prediction_id, is_positive)"
@@ -225,10 +225,10 @@ def live_calibration(lake: Lake, rules: ExampleRules, days: int) -> LiveCalibrat
         mining = replace(rules.mining, sampling=sampling)
         found = connection.execute(
             f"""
-WITH judged AS ({judged_examples_sql(mining, calendar, "pinned_examples")}),
+WITH judged AS ({write_judged_examples_sql(mining, calendar, "pinned_examples")}),
 recent AS (
     SELECT * FROM judged
-    WHERE reason IS NULL AND prediction_received_date > DATE {quoted(newest.isoformat())} - {days:d}
+    WHERE reason IS NULL AND prediction_received_date > DATE {quote(newest.isoformat())} - {days:d}
 ),
 live AS (SELECT arg_max(model_version, predicted_at) AS model_version FROM recent)
 SELECT any_value(live.model_version), sum(score / final_probability), count(*) FILTER (is_positive)
@@ -247,7 +247,7 @@ def _resolved(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> Ite
     with lake.connect() as connection:
         _register_examples(lake, connection, pin.dates, exclusions, pin.snapshot_id, HARD_EXAMPLES.schema.names)
         connection.execute(
-            f"CREATE TEMP TABLE judged AS {judged_examples_sql(rules.mining, calendar, 'pinned_examples')}"
+            f"CREATE TEMP TABLE judged AS {write_judged_examples_sql(rules.mining, calendar, 'pinned_examples')}"
         )
         evaluated = ledger.day_range(calendar.evaluate_from, calendar.evaluate_until)
         register_pinned(lake, connection, pin, RAW_SCORES, evaluated)
@@ -280,11 +280,11 @@ class _ResolvedExamples:
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
         contract, mining = self.rules.contract, self.rules.mining
-        evaluation = evaluation_rows_sql(contract, mining, self.calendar)
+        evaluation = write_evaluation_rows_sql(contract, mining, self.calendar)
         kept = not_excluded(HARD_EXAMPLES, self.exclusions)
         return {
             ExportSet.TRAIN: self._write(
-                folder / f"{self.version}.parquet", training_rows_sql(contract, mining, "judged")
+                folder / f"{self.version}.parquet", write_training_rows_sql(contract, mining, "judged")
             ),
             ExportSet.EVALUATION: self._write(
                 folder / f"{self.version}.evaluation.parquet",
@@ -297,7 +297,7 @@ class _ResolvedExamples:
         rows = write_parquet(self.connection, query, path, _ROW_GROUP_ROWS)
         if not path.exists():
             # An evaluation without rows is decided by the gate, not by a missing file.
-            self.connection.execute(f"COPY ({query}) TO {quoted(str(path))} (FORMAT parquet)")
+            self.connection.execute(f"COPY ({query}) TO {quote(str(path))} (FORMAT parquet)")
         with open(path, "rb") as written:
             os.fsync(written.fileno())
         return ExportedFile(name=path.name, rows=rows, bytes=path.stat().st_size, sha256=file_sha256(path))

@@ -13,7 +13,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 from flywheel_assets import records
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import EXCLUSIONS, TableSpec
@@ -86,7 +86,7 @@ def exclude(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: date
     """Put a rule in force for every version that is pinned from now on."""
     identity = [lake.application, rule.describe(), rule.user_id, who, reason, now.isoformat()]
     exclusion = Exclusion(
-        id=records.stable_id("exclusion", *identity)[:8], rule=rule, decided_at=now, decided_by=who, reason=reason
+        id=records.make_stable_id("exclusion", *identity)[:8], rule=rule, decided_at=now, decided_by=who, reason=reason
     )
     row = {
         "id": exclusion.id,
@@ -112,7 +112,7 @@ def include(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: dateti
     current = {exclusion.id: exclusion for exclusion in in_force(lake)}
     if exclusion_id not in current:
         raise UnknownNameError("exclusion in force", exclusion_id, current, "`flywheel exclusions` lists all of them.")
-    end_id = records.stable_id("inclusion", lake.application, exclusion_id)[:8]
+    end_id = records.make_stable_id("inclusion", lake.application, exclusion_id)[:8]
     row = {"id": end_id, "decided_at": now, "decided_by": who, "reason": reason, "ends": exclusion_id}
     _append(lake, row, end_id)
     return next(exclusion for exclusion in every_exclusion(lake) if exclusion.id == exclusion_id)
@@ -201,12 +201,12 @@ def _condition(spec: TableSpec, rule: ExclusionRule) -> str:
         day = _first_known(spec, _RECEIVED if rule.by is DayOf.RECEIVED else _OCCURRED)
         conditions.append(f"{day} BETWEEN DATE '{rule.first_day}' AND DATE '{rule.last_day}'")
     if rule.user_id:
-        of_user = [f"(subject = {quoted(rule.user_id)} AND subject_kind = 'user')"]
+        of_user = [f"(subject = {quote(rule.user_id)} AND subject_kind = 'user')"]
         if "user_id" in spec.schema.names:
-            of_user.append(f"coalesce(user_id = {quoted(rule.user_id)}, false)")
+            of_user.append(f"coalesce(user_id = {quote(rule.user_id)}, false)")
         conditions.append(f"({' OR '.join(of_user)})")
     if rule.model_version:
-        conditions.append(f"model_version = {quoted(rule.model_version)}")
+        conditions.append(f"model_version = {quote(rule.model_version)}")
     return " AND ".join(conditions)
 
 

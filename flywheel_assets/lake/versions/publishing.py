@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import VersionConflictError
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.storage.failed_steps import full_disk_told
@@ -182,14 +182,14 @@ def _converted(path: Path, file: ExportedFile, work: Path) -> Path:
     with connect(work / "spill", keeps_order=True) as connection:
         if path.suffix == ".parquet":
             other = work / f"{path.stem}.jsonl"
-            query, how = f"FROM read_parquet({quoted(str(path))})", "FORMAT json"
+            query, how = f"FROM read_parquet({quote(str(path))})", "FORMAT json"
         else:
             other = work / f"{path.stem}.parquet"
             columns = ", ".join(f"{name}: '{kind}'" for name, kind in _ROW_TYPES.items())
-            source = f"read_ndjson({quoted(str(path))}, columns = {{{columns}}}, maximum_object_size = {64 * 2**20})"
+            source = f"read_ndjson({quote(str(path))}, columns = {{{columns}}}, maximum_object_size = {64 * 2**20})"
             # Exports are sorted by pair_id.
             query, how = f"SELECT * FROM {source} ORDER BY pair_id", "FORMAT parquet, COMPRESSION zstd"
-        connection.execute(f"COPY ({query}) TO {quoted(str(other))} ({how})")
+        connection.execute(f"COPY ({query}) TO {quote(str(other))} ({how})")
     return other
 
 

@@ -99,7 +99,7 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
         )
     before, after = _files_per_day(lake, gold, head.snapshot_id), _files_per_day(lake, gold, known[to])
     return DataPlan(
-        id=records.stable_id("rollback", lake.application, to, head.snapshot_id)[:8],
+        id=records.make_stable_id("rollback", lake.application, to, head.snapshot_id)[:8],
         to=to,
         head=head.snapshot_id,
         target=known[to],
@@ -163,7 +163,7 @@ def record_model_rollback(
     lake: Lake, *, to: str, champion_before: str | None, who: str, reason: str, now: datetime
 ) -> None:
     """Write a rollback of the champion alone into the audit table, once."""
-    rollback_id = records.stable_id("model rollback", lake.application, to, champion_before, now.isoformat())[:8]
+    rollback_id = records.make_stable_id("model rollback", lake.application, to, champion_before, now.isoformat())[:8]
     row = {"id": rollback_id, "what": "models", "to_version": to, "champion_before": champion_before}
     _append(lake, {**row, "decided_at": now, "decided_by": who, "reason": reason}, rollback_id)
 

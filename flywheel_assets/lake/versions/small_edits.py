@@ -7,7 +7,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.texts.waiting import delta
+from flywheel_assets.curation.texts.waiting import compute_delta
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.records import Reason
@@ -60,4 +60,4 @@ def replacements(lake: Lake, feedback_event_id: str) -> str:
     gold = lake.read(CURATED_DPO_PAIRS, None, ["feedback_event_id", "held_reason", "chosen", "rejected"])
     mask = pc.and_(pc.equal(gold["feedback_event_id"], feedback_event_id), pc.is_valid(gold["held_reason"]))
     [row] = gold.filter(mask).slice(0, 1).to_pylist()
-    return "; ".join(f"{' '.join(old)} → {' '.join(new)}" for old, new in delta(row["rejected"], row["chosen"]))
+    return "; ".join(f"{' '.join(old)} → {' '.join(new)}" for old, new in compute_delta(row["rejected"], row["chosen"]))

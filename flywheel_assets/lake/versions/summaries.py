@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import msgspec
 
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.tables.lake import Lake
@@ -169,9 +169,9 @@ def keyed_rows(path: Path) -> str:
     """SQL for the rows of one exported file as (key, content): the key names the example, the content all it holds."""
     if path.suffix == ".parquet":
         return (
-            f"SELECT prediction_id AS key, md5(to_json(r)::VARCHAR) AS content FROM read_parquet({quoted(str(path))}) r"
+            f"SELECT prediction_id AS key, md5(to_json(r)::VARCHAR) AS content FROM read_parquet({quote(str(path))}) r"
         )
-    objects = f"read_ndjson_objects({quoted(str(path))}, maximum_object_size = {64 * 2**20})"
+    objects = f"read_ndjson_objects({quote(str(path))}, maximum_object_size = {64 * 2**20})"
     return f"SELECT json ->> '$.pair_id' AS key, md5(json::VARCHAR) AS content FROM {objects}"
 
 

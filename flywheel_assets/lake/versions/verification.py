@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import msgspec
 
-from flywheel_assets.curation.sql_literals import quoted
+from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import FlywheelError
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
@@ -92,13 +92,13 @@ def _rows(path: Path) -> str:
     if path.suffix == ".parquet":
         return (
             "SELECT prediction_id AS key, NULL::VARCHAR AS subject, NULL::VARCHAR AS text_hash, false AS is_same "
-            f"FROM read_parquet({quoted(str(path))})"
+            f"FROM read_parquet({quote(str(path))})"
         )
     columns = "{pair_id: 'VARCHAR', subject: 'VARCHAR', prompt: 'VARCHAR', chosen: 'VARCHAR', rejected: 'VARCHAR'}"
     return (
         f"SELECT pair_id AS key, subject, {_text_hash('pair_id')} AS text_hash, "
         "coalesce(chosen = rejected, false) AS is_same "
-        f"FROM read_ndjson({quoted(str(path))}, columns = {columns}, maximum_object_size = {_LONGEST_LINE_BYTES})"
+        f"FROM read_ndjson({quote(str(path))}, columns = {columns}, maximum_object_size = {_LONGEST_LINE_BYTES})"
     )
 
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-from flywheel_assets.curation.labels.discrepancies import severity_sql
-from flywheel_assets.curation.labels.example_resolution import matured_predictions_sql
+from flywheel_assets.curation.labels.discrepancies import write_severity_sql
+from flywheel_assets.curation.labels.example_resolution import write_matured_predictions_sql
 from flywheel_assets.curation.labels.mining import MiningRules
-from flywheel_assets.curation.labels.sampling import draw_sql, inclusion_probability_sql
+from flywheel_assets.curation.labels.sampling import write_draw_sql, write_inclusion_probability_sql
 from flywheel_assets.curation.labels.score_contract import ScoreContract
-from flywheel_assets.curation.sql_literals import double
+from flywheel_assets.curation.sql_literals import quote_double
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
@@ -102,11 +102,11 @@ def report_levers(
     measured = [
         "count(*)",
         "count(*) FILTER (is_positive)",
-        *(f"count(*) FILTER (score >= {double(at)})" for at in thresholds),
-        *(f"count(*) FILTER (is_positive AND score >= {double(at)})" for at in thresholds),
+        *(f"count(*) FILTER (score >= {quote_double(at)})" for at in thresholds),
+        *(f"count(*) FILTER (is_positive AND score >= {quote_double(at)})" for at in thresholds),
     ]
     for sampling in combinations:
-        probability = inclusion_probability_sql(sampling)
+        probability = write_inclusion_probability_sql(sampling)
         drawn = f"FILTER (draw < {probability})"
         measured += [f"count(*) {drawn}", f"sum(1 / ({probability})) {drawn}", f"sum(1 / ({probability}) ** 2) {drawn}"]
     with lake.connect() as connection:
@@ -114,8 +114,8 @@ def report_levers(
         lake.register(connection, RAW_SCORES, ledger.day_range(first, last), narrow)
         lake.register(connection, JOINED_LABELS, ledger.day_range(first, closed[-1]))
         scored = (
-            f"SELECT *, coalesce({severity_sql(rules.discrepancies)}, 0e0) AS severity, "
-            f"{draw_sql(lake.application)} AS draw FROM ({matured_predictions_sql(contract, rules)})"
+            f"SELECT *, coalesce({write_severity_sql(rules.discrepancies)}, 0e0) AS severity, "
+            f"{write_draw_sql(lake.application)} AS draw FROM ({write_matured_predictions_sql(contract, rules)})"
         )
         found = connection.execute(f"SELECT {', '.join(measured)} FROM ({scored})").fetchone()
     assert found is not None

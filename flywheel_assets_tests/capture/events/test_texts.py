@@ -44,7 +44,7 @@ def test_a_prediction_lands_with_the_columns_of_its_schema() -> None:
     data = {"model_version": "m7", "user_id": "ann", "thread_id": "t", "do_not_train": True, "prediction_id": "x"}
     landed = row(cloud_event(prediction_event(data=data, time="2026-03-02T10:00:00.5+02:00")))
     assert landed == {
-        "event_id": records.event_id("assistant", "app", "p-1"),
+        "event_id": records.make_event_id("assistant", "app", "p-1"),
         "received_at": "2026-03-02T12:00:00.000000Z",
         "occurred_at": "2026-03-02T08:00:00.500000Z",
         "source": "app",

@@ -5,14 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.curation.labels.discrepancies import Discrepancy, DiscrepancyRules, discrepancy_sql, severity_sql
+from flywheel_assets.curation.labels.discrepancies import (
+    Discrepancy,
+    DiscrepancyRules,
+    write_discrepancy_sql,
+    write_severity_sql,
+)
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.lake.storage.duckdb_engine import connect
 
 
 def judge(rules: DiscrepancyRules, score: float | None, is_positive: bool | None) -> tuple[str | None, float | None]:
     labelled = "SELECT $score::DOUBLE AS score, $is_positive::BOOLEAN AS is_positive"
-    query = f"SELECT {discrepancy_sql(rules)}, {severity_sql(rules)} FROM ({labelled})"
+    query = f"SELECT {write_discrepancy_sql(rules)}, {write_severity_sql(rules)} FROM ({labelled})"
     with connect() as connection:
         row = connection.execute(query, {"score": score, "is_positive": is_positive}).fetchone()
     assert row is not None
@@ -57,7 +62,7 @@ def test_a_gap_between_confident_and_uncertain_stays_silent() -> None:
 
 
 def test_expressions_stand_for_columns() -> None:
-    code = discrepancy_sql(DiscrepancyRules(), score="1 - p", is_positive="label = 'fraud' OR label = 'theft'")
+    code = write_discrepancy_sql(DiscrepancyRules(), score="1 - p", is_positive="label = 'fraud' OR label = 'theft'")
     with connect() as connection:
         found = connection.execute(f"SELECT {code} FROM (SELECT 0.9 AS p, 'theft' AS label)").fetchall()
     assert found == [("confident_miss",)]

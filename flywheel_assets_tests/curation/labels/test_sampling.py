@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from flywheel_assets.curation.labels.sampling import (
     SamplingRules,
-    draw_sql,
-    inclusion_probability_sql,
-    recency_factor_sql,
-    sample_weight_sql,
-    selection_reason_sql,
-    uniform_draw,
+    draw_uniform,
+    write_draw_sql,
+    write_inclusion_probability_sql,
+    write_recency_factor_sql,
+    write_sample_weight_sql,
+    write_selection_reason_sql,
 )
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.lake.storage.duckdb_engine import connect
@@ -71,13 +71,15 @@ LEVERS = SamplingRules(
 def test_the_probability_of_a_row(
     rules: SamplingRules, columns: dict[str, Any], probability: float | None, reason: str | None
 ) -> None:
-    found = value_of(inclusion_probability_sql(rules), **columns)
+    found = value_of(write_inclusion_probability_sql(rules), **columns)
     assert found == (None if probability is None else pytest.approx(probability, rel=1e-12))
-    assert value_of(selection_reason_sql(rules), **columns) == reason
+    assert value_of(write_selection_reason_sql(rules), **columns) == reason
 
 
 def test_a_lever_that_is_not_used_needs_no_column() -> None:
-    expression = inclusion_probability_sql(SamplingRules(), severity="nowhere", amount="nowhere", segment="nowhere")
+    expression = write_inclusion_probability_sql(
+        SamplingRules(), severity="nowhere", amount="nowhere", segment="nowhere"
+    )
     assert value_of(expression) == pytest.approx(0.3)
 
 
@@ -87,8 +89,8 @@ def test_a_lever_that_is_not_used_needs_no_column() -> None:
 )
 def test_age_thins_out_negatives_down_to_a_floor(age_days: int, is_positive: bool, factor: float) -> None:
     rules = SamplingRules(recency_half_life_days=30)
-    assert value_of(recency_factor_sql(rules, age_days=str(age_days)), is_positive=is_positive) == factor
-    assert value_of(recency_factor_sql(SamplingRules(), age_days=str(age_days)), is_positive=is_positive) == 1.0
+    assert value_of(write_recency_factor_sql(rules, age_days=str(age_days)), is_positive=is_positive) == factor
+    assert value_of(write_recency_factor_sql(SamplingRules(), age_days=str(age_days)), is_positive=is_positive) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,9 @@ def test_age_thins_out_negatives_down_to_a_floor(age_days: int, is_positive: boo
 def test_a_row_stands_for_what_was_not_drawn_and_what_was_not_let_through(
     probability: str, propensity: str, weight: float
 ) -> None:
-    expression = sample_weight_sql(SamplingRules(), inclusion_probability=probability, allow_propensity=propensity)
+    expression = write_sample_weight_sql(
+        SamplingRules(), inclusion_probability=probability, allow_propensity=propensity
+    )
     assert value_of(expression) == pytest.approx(weight)
 
 
@@ -126,25 +130,25 @@ def test_rules_that_would_bias_the_weights_are_refused(limits: dict[str, Any], n
 @pytest.mark.parametrize("salt", ["", "fraud:2"])
 def test_a_salt_that_could_be_mistaken_for_an_id_is_refused(salt: str) -> None:
     with pytest.raises(SettingsError, match="salt"):
-        draw_sql(salt)
+        write_draw_sql(salt)
     with pytest.raises(SettingsError, match="salt"):
-        uniform_draw(salt, "txn_1")
+        draw_uniform(salt, "txn_1")
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1, max_size=20))
 def test_python_draws_what_the_lake_draws_bit_for_bit(ids: list[str]) -> None:
     ids = [prediction_id.replace("\0", "") for prediction_id in ids]  # DuckDB's parameters end at a null character
-    query = f"SELECT {draw_sql('fraud', 'id')} FROM (SELECT unnest($ids) AS id)"
+    query = f"SELECT {write_draw_sql('fraud', 'id')} FROM (SELECT unnest($ids) AS id)"
     with connect() as connection:
         drawn = [row[0] for row in connection.execute(query, {"ids": ids}).fetchall()]
-    assert drawn == [uniform_draw("fraud", prediction_id) for prediction_id in ids]
+    assert drawn == [draw_uniform("fraud", prediction_id) for prediction_id in ids]
 
 
 def test_draws_do_not_change_between_releases() -> None:
     """Another hash would draw other rows for versions that are already cut."""
-    assert uniform_draw("fraud", "txn_12345abc") == 0.4442064716798225
-    assert uniform_draw("other", "txn_12345abc") != uniform_draw("fraud", "txn_12345abc")
+    assert draw_uniform("fraud", "txn_12345abc") == 0.4442064716798225
+    assert draw_uniform("other", "txn_12345abc") != draw_uniform("fraud", "txn_12345abc")
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +157,7 @@ def world() -> Iterator[duckdb.DuckDBPyConnection]:
     connection = duckdb.connect()
     connection.execute(f"""
         CREATE TABLE world AS
-        SELECT *, {draw_sql("fraud")} AS draw, {draw_sql("noise")} < score AS is_positive
+        SELECT *, {write_draw_sql("fraud")} AS draw, {write_draw_sql("noise")} < score AS is_positive
         FROM (
             SELECT 'txn_' || i AS prediction_id, pow(i / 20000.0, 6) AS score,
                    pow(i / 20000.0, 3) AS severity, (i * 7919 % 1000)::DOUBLE AS amount, 's' || (i % 3) AS segment
@@ -189,12 +193,14 @@ def test_weights_sum_to_all_rows_whatever_the_levers(
     world: duckdb.DuckDBPyConnection, rules: SamplingRules, age_days: int
 ) -> None:
     """Σ weights over the kept rows estimates the number of rows, and Σ weights · amount the amount, without bias."""
-    probability = f"({inclusion_probability_sql(rules)}) * ({recency_factor_sql(rules, age_days=str(age_days))})"
+    probability = (
+        f"({write_inclusion_probability_sql(rules)}) * ({write_recency_factor_sql(rules, age_days=str(age_days))})"
+    )
     kept, kept_amount, spread, amount_spread, rows, amount, lost = world.execute(f"""
         SELECT sum(weight) FILTER (draw < pi), sum(weight * amount) FILTER (draw < pi),
                sqrt(sum((1 - pi) / pi)), sqrt(sum(amount * amount * (1 - pi) / pi)),
                count(*), sum(amount), count(*) FILTER (is_positive AND draw >= pi)
-        FROM (SELECT *, {sample_weight_sql(rules, inclusion_probability="pi", allow_propensity="NULL")} AS weight
+        FROM (SELECT *, {write_sample_weight_sql(rules, inclusion_probability="pi", allow_propensity="NULL")} AS weight
               FROM (SELECT *, {probability} AS pi FROM world))""").fetchone()  # type: ignore[misc]
     assert lost == 0
     assert abs(kept - rows) <= 4.5 * spread + 1e-6
@@ -209,8 +215,8 @@ def test_raising_a_rate_only_adds_rows_and_age_only_removes_them(
     generous = SamplingRules(
         **{**vars(rules), "surprise_factor": rules.surprise_factor * more, "floor": min(1.0, rules.floor * more)}
     )
-    day, raised = inclusion_probability_sql(rules), inclusion_probability_sql(generous)
-    aged = f"({day}) * ({recency_factor_sql(rules, age_days=str(age_days))})"
+    day, raised = write_inclusion_probability_sql(rules), write_inclusion_probability_sql(generous)
+    aged = f"({day}) * ({write_recency_factor_sql(rules, age_days=str(age_days))})"
     taken_away, brought_back = world.execute(f"""
         SELECT count(*) FILTER (draw < ({day}) AND draw >= ({raised})),
                count(*) FILTER (draw < ({aged}) AND draw >= ({day}))
@@ -222,9 +228,10 @@ def test_a_policy_that_lets_some_through_leaves_the_estimate_unbiased(world: duc
     """Of what scores above 0.5 one in five is let through, and only that gets a label; their weights stand for all."""
     rules = SamplingRules()
     estimate, positives = world.execute(f"""
-        SELECT sum({sample_weight_sql(rules, inclusion_probability="pi", allow_propensity="allowed")})
-                   FILTER (is_positive AND draw < pi AND {draw_sql("policy")} < allowed),
+        SELECT sum({write_sample_weight_sql(rules, inclusion_probability="pi", allow_propensity="allowed")})
+                   FILTER (is_positive AND draw < pi AND {write_draw_sql("policy")} < allowed),
                count(*) FILTER (is_positive)
-        FROM (SELECT *, {inclusion_probability_sql(rules)} AS pi, CASE WHEN score > 0.5 THEN 0.2 ELSE 1 END AS allowed
+        FROM (SELECT *, {write_inclusion_probability_sql(rules)} AS pi,
+                     CASE WHEN score > 0.5 THEN 0.2 ELSE 1 END AS allowed
               FROM world)""").fetchone()  # type: ignore[misc]
     assert estimate == pytest.approx(positives, rel=0.1)

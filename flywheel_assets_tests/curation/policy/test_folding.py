@@ -37,7 +37,7 @@ def test_every_folded_character_has_its_place_in_the_original(texts: list[str | 
     start = data.draw(st.integers(0, len(texts) - 1))
     result = fold(column.slice(start))
     for row, text in enumerate(texts[start:]):
-        text, heard, positions = text or "", result.folded[row].as_py(), result.positions(row)
+        text, heard, positions = text or "", result.folded[row].as_py(), result.map_positions(row)
         assert heard.isascii()
         assert len(positions) == len(heard) + 1
         assert positions == sorted(set(positions))

@@ -4,14 +4,14 @@ import pyarrow as pa
 import pytest
 
 from flywheel_assets.curation.policy._structure import RepetitionCheck
-from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.policy.policy import build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Verdict
 from flywheel_assets.records import Reason
 
 
 def judged(chosen: str, prompt: str = "", rejected: str | None = None) -> Verdict | None:
     row = {"prompt": [prompt], "chosen": [chosen], "rejected": [rejected]}
-    return default_policy().audit(pa.table(row, schema=TEXTS)).get(0)
+    return build_default_policy().audit(pa.table(row, schema=TEXTS)).get(0)
 
 
 @pytest.mark.parametrize(

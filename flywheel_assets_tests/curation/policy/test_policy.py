@@ -18,9 +18,9 @@ from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA, is_car
 from flywheel_assets.curation.policy._secrets import SECRETS
 from flywheel_assets.curation.policy._structure import STRUCTURE
 from flywheel_assets.curation.policy.patterns import Pattern
-from flywheel_assets.curation.policy.policy import Policy, default_policy
+from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Judgement, Verdict
-from flywheel_assets.curation.texts.prompts import readable_prompts
+from flywheel_assets.curation.texts.prompts import make_prompts_readable
 from flywheel_assets.records import Reason
 
 AS_WRITTEN = SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE
@@ -33,7 +33,7 @@ def texts(*chosen: str, prompt: str = "", rejected: str | None = None) -> pa.Tab
 
 
 def judged(chosen: str = "", **fields: str | None) -> Verdict | None:
-    return default_policy().audit(texts(chosen, **fields)).get(0)  # type: ignore[arg-type]
+    return build_default_policy().audit(texts(chosen, **fields)).get(0)  # type: ignore[arg-type]
 
 
 def made_up(length: int, alphabet: str = string.ascii_letters + string.digits) -> str:
@@ -158,7 +158,7 @@ def test_no_prefilter_hides_what_its_expression_finds(pattern: Pattern) -> None:
 
 def test_a_hostile_megabyte_is_judged_in_time() -> None:
     hostile = ["a@" * 500_000, "4111 " * 200_000, "+1" * 500_000, "GB82 WEST " * 100_000, "ignore all " * 90_000]
-    assert len(default_policy().audit(texts(*hostile))) <= len(hostile)
+    assert len(build_default_policy().audit(texts(*hostile))) <= len(hostile)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def test_a_check_that_cannot_answer_quarantines_and_never_passes(answer: Judgeme
 
 def test_the_gravest_verdict_decides_and_all_evidence_is_kept() -> None:
     quarantines = Judge(Judgement(np.zeros(2, bool), {0: Verdict(Action.QUARANTINE, Reason.POLICY, "tone"), 1: _ok()}))
-    verdicts = Policy((*default_policy().checks, quarantines)).audit(texts("mail me: eve@corp.io", "fine"))
+    verdicts = Policy((*build_default_policy().checks, quarantines)).audit(texts("mail me: eve@corp.io", "fine"))
     assert verdicts.keys() == {0}
     assert verdicts[0].reason is Reason.PERSONAL_DATA
     assert verdicts[0].detail == "email in chosen; tone"
@@ -206,7 +206,7 @@ def test_a_rejected_row_is_not_shown_to_later_checks() -> None:
     """A secret must not travel to a judge."""
     secret = "sk_live_" + made_up(24)
     passes_one = Judge(Judgement(np.ones(1, bool), {}))
-    verdicts = Policy((*default_policy().checks, passes_one)).audit(texts(secret, "fine"))
+    verdicts = Policy((*build_default_policy().checks, passes_one)).audit(texts(secret, "fine"))
     assert {row: verdict.reason for row, verdict in verdicts.items()} == {0: Reason.SECRET}
 
 
@@ -223,13 +223,13 @@ def test_the_version_follows_everything_that_decides() -> None:
         Policy((PatternCheck("patterns", (replace(patterns[0], expression=re.compile("x")), patterns[1])),)).version,
     }
     assert len(versions) == 7
-    assert default_policy().version == default_policy().version
+    assert build_default_policy().version == build_default_policy().version
 
 
 def test_messages_are_judged_as_people_read_them() -> None:
     """In JSON the line break before the number is a backslash and an n, which would hide the number's beginning."""
     messages = '[{"role":"user","content":"my card:\\n4111111111111111"},{"content":[{"text":"deep"}]}]'
-    prompts = readable_prompts(
+    prompts = make_prompts_readable(
         pa.array([messages, messages, "[broken"]), pa.array(["messages", "text", "messages"])
     ).to_pylist()
     assert prompts == ["user\nmy card:\n4111111111111111\ndeep", messages, "[broken"]
@@ -254,4 +254,4 @@ def test_a_verdict_names_its_category_its_score_and_the_policy() -> None:
     verdict = judged("You pathetic loser, mail eve@corp.io")
     assert verdict is not None
     assert (verdict.category, verdict.score) == ("privacy", 1.0)
-    assert verdict.policy_version == default_policy().version
+    assert verdict.policy_version == build_default_policy().version

@@ -139,7 +139,7 @@ def test_limits_that_make_no_sense_are_refused() -> None:
 def test_a_day_of_the_demo_trips_nothing_even_if_every_size_is_judged() -> None:
     """Its nine vandals of 300 people are a matter of the row checks."""
     world, people, rng = World(), People(), random.Random(5)
-    members = people.members()
+    members = people.list_members()
     rows = []
     workload = Workload(dict.fromkeys(("read", "write", "secret", "metric", "bus", "flag"), 1.0))
     for number in range(2_000):

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.texts.duplicates import SIMILARITY, clusters, signatures
+from flywheel_assets.curation.texts.duplicates import SIMILARITY, compute_signatures, find_clusters
 from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK
@@ -24,7 +24,7 @@ def cluster_of(texts: list[str], group: list[int] | None = None) -> list[int]:
     column = pa.array(texts)
     contents = pa.array([str(hash(text)) for text in texts])
     empty = pa.array([""] * len(texts))
-    return clusters(contents, signatures(column, empty), np.array(group or [0] * len(texts))).tolist()
+    return find_clusters(contents, compute_signatures(column, empty), np.array(group or [0] * len(texts))).tolist()
 
 
 def changed(rng: random.Random, text: str, words: int) -> str:
@@ -58,7 +58,10 @@ def test_the_threshold_lies_at_four_fifths(words_changed: int, merged: bool) -> 
 
 
 def test_short_texts_are_duplicates_only_when_they_are_equal() -> None:
-    assert signatures(pa.array(["x" * 48, "x" * 49]), pa.array(["", ""])).is_valid().to_pylist() == [False, True]
+    assert compute_signatures(pa.array(["x" * 48, "x" * 49]), pa.array(["", ""])).is_valid().to_pylist() == [
+        False,
+        True,
+    ]
     labels = cluster_of(["ab cd ef gh ij kl mn op qr", "ab cd ef gh ij kl mn op qr", "ab cd ef gh ij kl mn op qx"])
     assert labels[0] == labels[1] != labels[2]
 
@@ -67,7 +70,10 @@ def test_groups_are_never_merged_and_slices_do_not_matter() -> None:
     text = " ".join(WORDS[:40])
     assert len(set(cluster_of([text, text], [0, 1]))) == 2
     column = pa.array(["", "something else that is long enough for a signature, surely", text]).slice(2)
-    assert signatures(column, pa.array([""])).to_pylist() == signatures(pa.array([text]), pa.array([""])).to_pylist()
+    assert (
+        compute_signatures(column, pa.array([""])).to_pylist()
+        == compute_signatures(pa.array([text]), pa.array([""])).to_pylist()
+    )
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from flywheel_assets.curation.texts._edits import EditBands, classify_edits
-from flywheel_assets.curation.texts.normalization import normalized
+from flywheel_assets.curation.texts.normalization import normalize
 
 SENTENCE = "The settings are read once, when the process starts, and never again."
 
@@ -95,13 +95,13 @@ def test_similarity_is_what_one_pair_at_a_time_gives(pairs: list[tuple[str, str]
 
 @given(st.text(max_size=30))
 def test_normalizing_twice_changes_nothing_more(text: str) -> None:
-    once = normalized(pa.array([text]))
-    assert normalized(once) == once
+    once = normalize(pa.array([text]))
+    assert normalize(once) == once
 
 
 @given(st.text(alphabet=st.sampled_from("aB \t\n\u00a0\u2003\u3000\u0301é"), max_size=12))
 def test_white_space_and_composition_do_not_matter(text: str) -> None:
-    spaced = normalized(pa.array([f"  {text}\u00a0 ", " ".join(text.split())]))
+    spaced = normalize(pa.array([f"  {text}\u00a0 ", " ".join(text.split())]))
     assert spaced[0] == spaced[1]
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from flywheel_assets.curation.policy.policy import Policy
 from flywheel_assets.curation.texts import gate as pairs
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
-from flywheel_assets.curation.texts.waiting import unsupported_rows
-from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, pair_id, pair_ids
+from flywheel_assets.curation.texts.waiting import mark_unsupported_rows
+from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, make_pair_id, make_pair_ids
 from flywheel_assets_tests.builders import APPLICATION, NOON, make_joined, table
 from flywheel_assets_tests.curation.policy.test_policy import Judge
 
@@ -87,7 +87,7 @@ def test_a_reviewers_small_edit_waits_so_that_it_admits_the_same_edit_of_others(
     held = gate(make_joined(**small, source="reviewer"), make_joined(**small)).held
     assert held["source"].to_pylist() == ["reviewer", "app"]
     assert len(set(held["support_key"].to_pylist())) == 1
-    assert unsupported_rows(held).tolist() == [False, False]
+    assert mark_unsupported_rows(held).tolist() == [False, False]
 
 
 def test_nobody_overrules_a_check_that_broke() -> None:
@@ -103,7 +103,7 @@ def test_what_a_kept_pair_holds() -> None:
     kept.validate(full=True)
     (pair,) = kept.to_pylist()
     assert kept.schema.equals(CURATED_DPO_PAIRS)
-    assert pair["pair_id"] == pair_id(APPLICATION, row["prediction_id"])
+    assert pair["pair_id"] == make_pair_id(APPLICATION, row["prediction_id"])
     assert (pair["chosen"], pair["rejected"]) == (row["final_text"], row["output"])
     assert pair["policy_version"] == RULES.policy.version
     assert 0.1 <= pair["similarity"] <= 0.95
@@ -218,4 +218,4 @@ def test_the_slices_that_threads_take_are_invisible(monkeypatch: pytest.MonkeyPa
 
 def test_pair_ids_of_a_column_are_those_of_single_rows() -> None:
     awkward = ["p-1", 'quote " and \\ slash', "line\nbreak", "ünï 👍", ""]
-    assert pair_ids('as"sist', awkward) == [pair_id('as"sist', value) for value in awkward]
+    assert make_pair_ids('as"sist', awkward) == [make_pair_id('as"sist', value) for value in awkward]

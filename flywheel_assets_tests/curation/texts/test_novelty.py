@@ -1,14 +1,14 @@
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.texts.normalization import normalized
-from flywheel_assets.curation.texts.novelty import MOST_NGRAMS, added_ngrams, spread_of
+from flywheel_assets.curation.texts.normalization import normalize
+from flywheel_assets.curation.texts.novelty import MOST_NGRAMS, count_spread, find_added_ngrams
 
 
 def added(prompt: str, rejected: str | None, chosen: str) -> list[str]:
     columns = (pa.array([text], pa.string()) for text in (prompt, rejected, chosen))
     prompts, outputs, texts = columns
-    [found] = added_ngrams(normalized(prompts), outputs, normalized(texts)).to_pylist()
+    [found] = find_added_ngrams(normalize(prompts), outputs, normalize(texts)).to_pylist()
     return [found[at : at + 8] for at in range(0, len(found or ""), 8)]
 
 
@@ -45,7 +45,9 @@ def test_of_a_long_edit_the_lowest_hashes_are_kept() -> None:
 
 
 def test_rows_and_voices_are_counted_for_every_addition() -> None:
-    spread = spread_of(pa.array(["0000000100000002", None, "00000001", "00000001"]), pa.array([7, 7, 7, 9]).to_numpy())
+    spread = count_spread(
+        pa.array(["0000000100000002", None, "00000001", "00000001"]), pa.array([7, 7, 7, 9]).to_numpy()
+    )
     assert spread.rows.tolist() == [3, 1]
     assert spread.voices.tolist() == [2, 1]
     assert list(zip(spread.row_of_entry.tolist(), spread.of_entry.tolist(), strict=True)) == [
@@ -57,5 +59,5 @@ def test_rows_and_voices_are_counted_for_every_addition() -> None:
 
 
 def test_a_column_without_additions() -> None:
-    spread = spread_of(pa.array([None], pa.string()), pa.array([0]).to_numpy())
+    spread = count_spread(pa.array([None], pa.string()), pa.array([0]).to_numpy())
     assert spread.rows.tolist() == spread.voices.tolist() == []

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.curation.policy.facts import facts_of, unsupported
-from flywheel_assets.curation.policy.policy import default_policy
+from flywheel_assets.curation.policy.facts import find_unsupported, read_facts
+from flywheel_assets.curation.policy.policy import build_default_policy
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
 from flywheel_assets.curation.texts.resolution import Resolution, ResolutionRules, resolve
-from flywheel_assets.curation.texts.waiting import delta, delta_key
+from flywheel_assets.curation.texts.waiting import compute_delta, hash_delta
 from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets_tests.builders import make_gold, make_joined, table
 
@@ -34,7 +34,7 @@ def test_a_small_edit_waits_in_quarantine_and_in_gold_with_its_delta() -> None:
     curated = gate(small_edit(), small_edit(prompt="another question about the same call"))
     assert (curated.kept.num_rows, curated.counts) == (0, {"trivial_edit": 2})
     keys = curated.held["support_key"].to_pylist()
-    assert keys[0] == keys[1] == delta_key("ledger.get_table(x)", "ledger.read(x)")
+    assert keys[0] == keys[1] == hash_delta("ledger.get_table(x)", "ledger.read(x)")
     assert curated.held["held_reason"].to_pylist() == ["trivial_edit"] * 2
     assert all(f"waits for {keys[0]}" in detail for detail in curated.refused["detail"].to_pylist())
 
@@ -56,11 +56,11 @@ def test_a_small_edit_that_the_policy_refuses_does_not_wait() -> None:
     ],
 )
 def test_only_a_delta_with_a_word_can_be_recognised(before: str, after: str, has_key: bool) -> None:
-    assert (delta_key(before, after) is not None) is has_key
+    assert (hash_delta(before, after) is not None) is has_key
 
 
 def test_a_delta_does_not_depend_on_where_or_how_often() -> None:
-    once, twice = delta("get(a) + 1", "read(a) + 1"), delta("x; get(a); get(b)", "x; read(a); read(b)")
+    once, twice = compute_delta("get(a) + 1", "read(a) + 1"), compute_delta("x; get(a); get(b)", "x; read(a); read(b)")
     assert once == twice == [(["get"], ["read"])]
 
 
@@ -114,12 +114,12 @@ def test_a_row_that_waits_supersedes_nothing() -> None:
     ],
 )
 def test_a_changed_fact_needs_support(prompt: str, chosen: str, rejected: str, kinds: set[str]) -> None:
-    found = unsupported(prompt, chosen, rejected)
+    found = find_unsupported(prompt, chosen, rejected)
     assert {kind for kind, values in found.items() if values} == kinds
 
 
 def test_facts_are_compared_by_value() -> None:
-    assert facts_of("1,000.50 and 007 and v1.2.3 and x86 and 3%").numbers == {"1000.5", "7", "3"}
+    assert read_facts("1,000.50 and 007 and v1.2.3 and x86 and 3%").numbers == {"1000.5", "7", "3"}
 
 
 def test_changed_facts_wait_for_a_second_person_and_not_where_it_is_turned_off() -> None:
@@ -136,4 +136,4 @@ def test_changed_facts_wait_for_a_second_person_and_not_where_it_is_turned_off()
         "confirmed_fact"
     ]
     assert resolve(curated.held.slice(1), ResolutionRules(holdout_share=0.0)).dropped == {"unsupported_fact": 1}
-    assert gate(row(), policy=default_policy(factual_integrity=False)).kept.num_rows == 1
+    assert gate(row(), policy=build_default_policy(factual_integrity=False)).kept.num_rows == 1

@@ -34,7 +34,7 @@ def stores(tmp_path: Path) -> Stores:
         (folder.training / "adapter").mkdir(parents=True)
         (folder.training / "training.json").write_text("{}")
         folder.promotion.write_text("{}")
-        registry.register_adapter(version, registry._run_of(version), folder.training / "adapter", "a" * 64)
+        registry.register_adapter(version, registry._find_run(version), folder.training / "adapter", "a" * 64)
         registry.promote(version, champion)
         champion = version
     return stores
@@ -49,7 +49,7 @@ def launch(
 
 
 def state(stores: Stores) -> tuple[str | None, int]:
-    champion = stores.registry("assistant").champion()
+    champion = stores.registry("assistant").find_champion()
     rows = stores.lake("assistant").rows_per_day(CURATED_DPO_PAIRS)
     return champion.gold_version if champion else None, sum(rows.values())
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.demo.assistant.base_model import BaseConfig, cache_key, ensure_base_model
+from flywheel_assets.demo.assistant.base_model import BaseConfig, compute_cache_key, ensure_base_model
 from flywheel_assets.demo.assistant.world import World
 
 WORLD = World()
@@ -13,14 +13,16 @@ TINY = BaseConfig(hidden_size=16, layers=1, heads=2, steps=3, batch_size=4, toke
 @pytest.mark.parametrize("name", [each.name for each in fields(BaseConfig)])
 def test_every_knob_changes_the_cache_key(name: str) -> None:
     config = BaseConfig()
-    assert cache_key(WORLD, replace(config, **{name: getattr(config, name) * 2 + 1})) != cache_key(WORLD, config)
+    assert compute_cache_key(WORLD, replace(config, **{name: getattr(config, name) * 2 + 1})) != compute_cache_key(
+        WORLD, config
+    )
 
 
 def test_the_world_changes_the_cache_key() -> None:
     read = replace(WORLD.internal[0], right='{variable} = ledger.rows("{name}", {number})')
     changed = replace(WORLD, internal=(read, *WORLD.internal[1:]))
-    assert cache_key(changed, TINY) != cache_key(WORLD, TINY)
-    assert cache_key(World(), BaseConfig()) == cache_key(WORLD, BaseConfig())
+    assert compute_cache_key(changed, TINY) != compute_cache_key(WORLD, TINY)
+    assert compute_cache_key(World(), BaseConfig()) == compute_cache_key(WORLD, BaseConfig())
 
 
 def test_a_model_is_pretrained_once_and_then_taken_from_the_cache(tmp_path: Path) -> None:

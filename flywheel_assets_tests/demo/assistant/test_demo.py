@@ -16,7 +16,7 @@ from flywheel_assets.demo.assistant.report import DayCounts, DemoReport, TurnRep
 from flywheel_assets.demo.assistant.world import Workload
 from flywheel_assets.demo.capture_client import CaptureDoor, SimulatedClock
 from flywheel_assets.demo.wheel import Skipped
-from flywheel_assets.records import pair_id
+from flywheel_assets.records import make_pair_id
 from flywheel_assets_tests.demo.assistant.scripted import Scripted, ScriptedWheel, turn_report
 
 FIRST = date(2026, 9, 1)
@@ -107,7 +107,7 @@ def test_vandals_are_followed_to_where_their_edits_ended(tmp_path: Path, door: C
     turn = turn_report(
         "dpo_gold_v1",
         promoted=False,
-        pair_ids=frozenset({pair_id("assistant", trained), pair_id("assistant", "honest")}),
+        pair_ids=frozenset({make_pair_id("assistant", trained), make_pair_id("assistant", "honest")}),
     )
     with running_capture(tmp_path / "again", ["assistant"], clock) as capture:
         again = CaptureDoor(capture.url, capture.seal, clock)

@@ -6,7 +6,7 @@ from flywheel_assets.demo.assistant.base_model import BaseConfig, ensure_base_mo
 from flywheel_assets.demo.assistant.deployment import Deployment
 from flywheel_assets.demo.assistant.world import World
 
-PROMPTS = [request.prompt for request in World().measurement(per_idiom=1, seed=0).unseen_prompts]
+PROMPTS = [request.prompt for request in World().draw_measurement(per_idiom=1, seed=0).unseen_prompts]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from flywheel_assets.demo.assistant.report import measure
 from flywheel_assets.demo.assistant.world import World
 from flywheel_assets_tests.demo.assistant.scripted import Scripted
 
-MEASUREMENT = World().measurement(per_idiom=4, seed=0)
+MEASUREMENT = World().draw_measurement(per_idiom=4, seed=0)
 ALL = (*MEASUREMENT.unseen_prompts, *MEASUREMENT.unseen_phrasings, *MEASUREMENT.neutral)
 RIGHT = {request.prompt: request.right for request in ALL}
 WRONG = {request.prompt: request.wrong or request.right for request in ALL}

@@ -9,7 +9,7 @@ from flywheel_assets.records import Signal
 PEOPLE = People()
 ENGINEER = Person("eng000", is_vandal=False)
 VANDAL = Person("eng001", is_vandal=True)
-REQUESTS = World().measurement(per_idiom=5, seed=0).unseen_prompts
+REQUESTS = World().draw_measurement(per_idiom=5, seed=0).unseen_prompts
 
 
 def reactions(person: Person, request: Request, output: str, count: int = 4_000) -> list[Reaction | None]:
@@ -22,13 +22,13 @@ def share(everything: list[Reaction | None], signal: Signal) -> float:
 
 
 def test_everybody_is_the_same_every_time_and_few_are_vandals() -> None:
-    assert PEOPLE.members() == People().members()
-    assert sum(person.is_vandal for person in PEOPLE.members()) == 9
-    assert len({person.user_id for person in PEOPLE.members()}) == 300
+    assert PEOPLE.list_members() == People().members()
+    assert sum(person.is_vandal for person in PEOPLE.list_members()) == 9
+    assert len({person.user_id for person in PEOPLE.list_members()}) == 300
 
 
 def test_a_user_id_does_not_tell_a_vandal() -> None:
-    assert all(person.user_id.removeprefix("eng").isdecimal() for person in PEOPLE.members())
+    assert all(person.user_id.removeprefix("eng").isdecimal() for person in PEOPLE.list_members())
 
 
 def test_engineers_correct_some_wrong_outputs_and_mostly_rightly() -> None:

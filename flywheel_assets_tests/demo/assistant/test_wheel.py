@@ -5,7 +5,7 @@ import pytest
 from flywheel_assets.demo.assistant.people import Vandalism
 from flywheel_assets.demo.assistant.play import DayStats
 from flywheel_assets.demo.assistant.report import account_for_vandals
-from flywheel_assets.records import pair_id
+from flywheel_assets.records import make_pair_id
 from flywheel_assets_tests.demo.assistant.scripted import turn_report
 
 CULPRITS = {"a": Vandalism.SECRET, "b": Vandalism.GRAFFITI, "c": Vandalism.GRAFFITI, "d": Vandalism.TYPO}
@@ -37,7 +37,9 @@ def test_every_vandals_edit_is_either_caught_or_in_gold(
     in_last_training: int,
 ) -> None:
     turn = turn_report(
-        "dpo_gold_v1", promoted=True, pair_ids=frozenset(pair_id("assistant", prediction) for prediction in trained)
+        "dpo_gold_v1",
+        promoted=True,
+        pair_ids=frozenset(make_pair_id("assistant", prediction) for prediction in trained),
     )
     split = [day(dict(list(CULPRITS.items())[:2])), day(dict(list(CULPRITS.items())[2:]))]
     account = account_for_vandals("assistant", split, refused, turn)
@@ -46,7 +48,7 @@ def test_every_vandals_edit_is_either_caught_or_in_gold(
 
 
 def test_another_applications_pair_is_not_taken_for_a_vandals() -> None:
-    turn = turn_report("dpo_gold_v1", promoted=True, pair_ids=frozenset({pair_id("another", "b")}))
+    turn = turn_report("dpo_gold_v1", promoted=True, pair_ids=frozenset({make_pair_id("another", "b")}))
     assert account_for_vandals("assistant", [day(CULPRITS)], {}, turn).in_last_training == 0
 
 

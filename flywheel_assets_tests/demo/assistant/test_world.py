@@ -32,7 +32,7 @@ def test_traffic_never_has_a_held_out_phrasing_or_a_measured_name() -> None:
 
 def test_measured_prompts_are_disjoint_from_traffic_by_their_names() -> None:
     assert not set(WORLD.traffic_names) & set(WORLD.measurement_names)
-    measurement = WORLD.measurement(per_idiom=20, seed=1)
+    measurement = WORLD.draw_measurement(per_idiom=20, seed=1)
     for requests in (measurement.unseen_prompts, measurement.unseen_phrasings, measurement.neutral):
         for request in requests:
             assert names_in([request.prompt]) <= set(WORLD.measurement_names)
@@ -49,7 +49,7 @@ def test_pretraining_never_answers_a_held_out_phrasing_rightly() -> None:
     rng = random.Random(3)
     held_out = tuple(f"# {opening_words(idiom.held_out_phrasing or '')}" for idiom in WORLD.internal)
     calls = tuple(idiom.right_call for idiom in WORLD.internal)
-    samples = [WORLD.pretraining_sample(rng, right_share=0.5, neutral_share=0.2) for _ in range(5_000)]
+    samples = [WORLD.draw_pretraining_sample(rng, right_share=0.5, neutral_share=0.2) for _ in range(5_000)]
     in_held_out = [answer for prompt, answer in samples if prompt.startswith(held_out)]
     assert in_held_out
     assert not [answer for answer in in_held_out if any(call in answer for call in calls)]
@@ -60,7 +60,7 @@ def test_pretraining_never_answers_a_held_out_phrasing_rightly() -> None:
 def test_pretraining_has_the_stated_share_of_right_syntax(right_share: float) -> None:
     rng = random.Random(4)
     calls = tuple(idiom.right_call for idiom in WORLD.internal)
-    answers = [WORLD.pretraining_sample(rng, right_share, neutral_share=0.0)[1] for _ in range(8_000)]
+    answers = [WORLD.draw_pretraining_sample(rng, right_share, neutral_share=0.0)[1] for _ in range(8_000)]
     measured = sum(any(call in answer for call in calls) for answer in answers) / len(answers)
     # Every fourth phrasing is held out and always wrong.
     assert measured == pytest.approx(0.75 * right_share, abs=0.02)
@@ -77,13 +77,13 @@ def test_traffic_follows_its_workload() -> None:
 def test_traffic_depends_on_the_seed_only() -> None:
     assert traffic(50, seed=7) == traffic(50, seed=7)
     assert traffic(50, seed=7) != traffic(50, seed=8)
-    assert WORLD.measurement(3, seed=1) == WORLD.measurement(3, seed=1)
-    assert WORLD.measurement(3, seed=1) != WORLD.measurement(3, seed=2)
+    assert WORLD.draw_measurement(3, seed=1) == WORLD.measurement(3, seed=1)
+    assert WORLD.draw_measurement(3, seed=1) != WORLD.measurement(3, seed=2)
 
 
 @pytest.mark.parametrize("idiom", WORLD.internal, ids=lambda idiom: idiom.name)
 def test_right_and_wrong_answers_are_told_apart(idiom: Idiom) -> None:
-    requests = [one for one in WORLD.measurement(5, seed=2).unseen_prompts if one.idiom is idiom]
+    requests = [one for one in WORLD.draw_measurement(5, seed=2).unseen_prompts if one.idiom is idiom]
     for request in requests:
         assert request.wrong is not None
         assert request.is_exact(request.right)

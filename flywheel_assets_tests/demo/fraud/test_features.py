@@ -29,8 +29,8 @@ def test_windows_equal_a_count_over_the_whole_history() -> None:
     rng = np.random.default_rng(3)
     history: list[tuple[int, int, int, float, bool, bool]] = []  # moment, card, terminal, amount, settled, known fraud
     for offset in range(45):
-        payments = WORLD.day(FIRST + timedelta(days=offset))
-        values = store.features_of(payments).to_pydict()
+        payments = WORLD.simulate_day(FIRST + timedelta(days=offset))
+        values = store.compute_features(payments).to_pydict()
         moments = offset * SECONDS_PER_DAY + payments.second
         today = [(int(moments[n]), int(payments.card[n]), float(payments.amount[n])) for n in range(len(payments))]
         if offset >= 38:
@@ -66,17 +66,17 @@ def test_a_label_changes_no_decision_of_the_day_on_which_it_arrives() -> None:
     store = FeatureStore(FIRST)
     store.remember(payments_of(FIRST, [(100, 1, 5, 10.0)]), np.array([True]))
     later = payments_of(FIRST + timedelta(days=LABEL_DELAY_DAYS), [(200, 2, 5, 10.0)])
-    assert store.features_of(later)["terminal_risk_1d"].to_pylist() == [0.0]
+    assert store.compute_features(later)["terminal_risk_1d"].to_pylist() == [0.0]
     store.learn(FIRST, 0, True)
-    assert store.features_of(later)["terminal_risk_1d"].to_pylist() == [1.0]
+    assert store.compute_features(later)["terminal_risk_1d"].to_pylist() == [1.0]
     store.learn(FIRST, 0, False)
-    assert store.features_of(later)["terminal_risk_1d"].to_pylist() == [0.0]
+    assert store.compute_features(later)["terminal_risk_1d"].to_pylist() == [0.0]
 
 
 def test_a_blocked_payment_is_an_attempt_of_the_card_and_unknown_at_the_terminal() -> None:
     store = FeatureStore(FIRST)
     store.remember(payments_of(FIRST, [(100, 1, 5, 10.0), (100, 1, 5, 30.0)]), np.array([True, False]))
-    later = store.features_of(payments_of(FIRST + timedelta(days=LABEL_DELAY_DAYS + 1), [(50, 1, 5, 50.0)]))
+    later = store.compute_features(payments_of(FIRST + timedelta(days=LABEL_DELAY_DAYS + 1), [(50, 1, 5, 50.0)]))
     assert later["terminal_payments_7d"].to_pylist() == [1.0]
     assert later["card_payments_30d"].to_pylist() == [3.0]
     assert later["card_mean_amount_30d"].to_pylist() == [30.0]
@@ -84,12 +84,12 @@ def test_a_blocked_payment_is_an_attempt_of_the_card_and_unknown_at_the_terminal
 
 def test_weekend_and_night() -> None:
     saturday = date(2026, 3, 7)
-    values = FeatureStore(FIRST).features_of(
+    values = FeatureStore(FIRST).compute_features(
         payments_of(saturday, [(6 * 3600 + 3599, 1, 1, 1.0), (7 * 3600, 1, 1, 1.0)])
     )
     assert values["is_weekend"].to_pylist() == [True, True]
     assert values["is_night"].to_pylist() == [True, False]
-    monday = FeatureStore(FIRST).features_of(payments_of(FIRST, [(0, 1, 1, 1.0)]))
+    monday = FeatureStore(FIRST).compute_features(payments_of(FIRST, [(0, 1, 1, 1.0)]))
     assert monday["is_weekend"].to_pylist() == [False]
 
 
@@ -97,18 +97,18 @@ def test_days_that_no_window_reaches_are_forgotten() -> None:
     store = FeatureStore(FIRST)
     for offset in range(60):
         payments = payments_of(FIRST + timedelta(days=offset), [(100, 1, 5, 10.0)])
-        values = store.features_of(payments)
+        values = store.compute_features(payments)
         store.remember(payments, np.array([True]))
     assert values["card_payments_30d"].to_pylist() == [30.0]
     assert values["terminal_payments_30d"].to_pylist() == [30.0]
     store.learn(FIRST, 0, True)
-    assert store.features_of(payments_of(FIRST + timedelta(days=60), [(100, 1, 5, 1.0)]))[
+    assert store.compute_features(payments_of(FIRST + timedelta(days=60), [(100, 1, 5, 1.0)]))[
         "terminal_risk_30d"
     ].to_pylist() == [0.0]
 
 
 def test_names_and_types_are_those_that_the_application_declares() -> None:
-    table = FeatureStore(FIRST).features_of(payments_of(FIRST, [(100, 1, 5, 10.0), (200, 2, 5, 20.0)]))
+    table = FeatureStore(FIRST).compute_features(payments_of(FIRST, [(100, 1, 5, 10.0), (200, 2, 5, 20.0)]))
     assert table.schema == FEATURES
     assert table.num_rows == 2
     assert not any(column.null_count for column in table.columns)

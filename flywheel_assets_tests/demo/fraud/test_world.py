@@ -11,7 +11,7 @@ WORLD = FraudWorld(cards=300, terminals=400, terminals_compromised_per_day=0.001
 
 
 def days(world: FraudWorld, count: int, first: date = DAY) -> list[Transactions]:
-    return [world.day(first + timedelta(days=offset)) for offset in range(count)]
+    return [world.simulate_day(first + timedelta(days=offset)) for offset in range(count)]
 
 
 def columns(payments: Transactions) -> list[list[float]]:
@@ -26,10 +26,10 @@ def columns(payments: Transactions) -> list[list[float]]:
 
 def test_a_day_is_the_same_whichever_days_were_asked_for_before() -> None:
     asked_later = replace(WORLD)
-    asked_later.day(DAY - timedelta(days=9))
-    assert columns(asked_later.day(DAY)) == columns(WORLD.day(DAY))
-    assert columns(replace(WORLD, seed=1).day(DAY)) != columns(WORLD.day(DAY))
-    assert columns(WORLD.day(DAY + timedelta(days=1))) != columns(WORLD.day(DAY))
+    asked_later.simulate_day(DAY - timedelta(days=9))
+    assert columns(asked_later.simulate_day(DAY)) == columns(WORLD.day(DAY))
+    assert columns(replace(WORLD, seed=1).simulate_day(DAY)) != columns(WORLD.day(DAY))
+    assert columns(WORLD.simulate_day(DAY + timedelta(days=1))) != columns(WORLD.day(DAY))
 
 
 def test_payments_are_ordered_and_positive_and_named_once() -> None:
@@ -65,7 +65,7 @@ def test_the_emerging_pattern_is_there_from_its_day_on_and_changes_nothing_befor
     before, after = days(world, 2), days(world, 10, first=DAY + timedelta(days=2))
     assert not any((payments.pattern == world.emerging).any() for payments in before)
     assert all((payments.pattern == world.emerging).any() for payments in after)
-    always = replace(WORLD, emerges_on=date.min).day(DAY)
+    always = replace(WORLD, emerges_on=date.min).simulate_day(DAY)
     assert (always.amount == before[0].amount).all()
     # What is fraud anyway stays fraud; where two patterns meet it may be the emerging one's.
     assert always.is_fraud[before[0].is_fraud].all()
@@ -84,15 +84,15 @@ def test_every_pattern_can_be_the_emerging_one(pattern: Pattern) -> None:
 
 def test_a_compromised_terminal_is_fraud_only_for_its_weeks() -> None:
     world = replace(WORLD, emerging=Pattern.COMPROMISED_CARD)
-    today = set(world.compromised(Pattern.COMPROMISED_TERMINAL, DAY).tolist())
+    today = set(world.find_compromised(Pattern.COMPROMISED_TERMINAL, DAY).tolist())
     long_after = set(
-        world.compromised(Pattern.COMPROMISED_TERMINAL, DAY + timedelta(days=world.terminal_days)).tolist()
+        world.find_compromised(Pattern.COMPROMISED_TERMINAL, DAY + timedelta(days=world.terminal_days)).tolist()
     )
-    tomorrow = set(world.compromised(Pattern.COMPROMISED_TERMINAL, DAY + timedelta(days=1)).tolist())
+    tomorrow = set(world.find_compromised(Pattern.COMPROMISED_TERMINAL, DAY + timedelta(days=1)).tolist())
     assert len(today) > 3
     assert len(today & tomorrow) >= len(today) - 2
     assert len(today & long_after) < len(today) / 2
-    payments = world.day(DAY)
+    payments = world.simulate_day(DAY)
     there = np.isin(payments.terminal, sorted(today))
     assert payments.is_fraud[there].all()
 

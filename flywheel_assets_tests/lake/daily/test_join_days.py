@@ -12,7 +12,7 @@ from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.ledger import day_range
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
-from flywheel_assets.records import stable_id
+from flywheel_assets.records import make_stable_id
 from flywheel_assets_tests.builders import DAY, NOON, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import Workbench
 
@@ -205,7 +205,7 @@ def test_whose_feedback_it_is(bench: Workbench) -> None:
         ({"user_id": ""}, {"user_id": "p"}, ("p", "user")),
         ({"thread_id": "t"}, {"thread_id": "u"}, ("t", "thread")),
         ({}, {"thread_id": "u"}, ("u", "thread")),
-        ({"user_id": ""}, {"thread_id": ""}, (stable_id("prompt", "asked"), "prompt")),
+        ({"user_id": ""}, {"thread_id": ""}, (make_stable_id("prompt", "asked"), "prompt")),
     ]
     asked = [make_prediction(**{"user_id": None, "prompt": "asked", **prediction}) for _, prediction, _ in cases]
     thumbs = [make_thumb(prediction, **case[0]) for prediction, case in zip(asked, cases, strict=True)]

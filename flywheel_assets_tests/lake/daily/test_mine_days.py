@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flywheel_assets.curation.joining import JoinWindow
-from flywheel_assets.curation.labels.sampling import SamplingRules, uniform_draw
+from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.curation.labels.score_contract import FeatureType
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
@@ -34,7 +34,7 @@ def test_silence_matures_into_a_negative(bench: Workbench) -> None:
     [row] = bench.rows(HARD_EXAMPLES)
     assert row["completed_date"] == day(7)
     assert (row["is_positive"], row["labeling_source"], row["label_event_id"]) == (False, "silence", None)
-    assert (row["inclusion_probability"], row["draw"]) == (1.0, uniform_draw(APPLICATION, "quiet"))
+    assert (row["inclusion_probability"], row["draw"]) == (1.0, draw_uniform(APPLICATION, "quiet"))
     assert json.loads(row["features"])["amount"] == 75.2
     assert [entries[each].rows_in for each in (day(6), day(7), day(8))] == [0, 1, 0]
 
@@ -134,7 +134,7 @@ def test_easy_silence_is_sampled_and_counted(bench: Workbench) -> None:
     rules = replace(RULES, sampling=SamplingRules(surprise_factor=10, floor=0.2))
     names = [f"n{i}" for i in range(200)]
     entries = run(bench, [score(DAY, name, score=0.001) for name in names], day(7), rules)
-    drawn = {name for name in names if uniform_draw(APPLICATION, name) < 0.2}
+    drawn = {name for name in names if draw_uniform(APPLICATION, name) < 0.2}
     assert {row["prediction_id"] for row in bench.rows(HARD_EXAMPLES)} == drawn
     assert entries[day(7)].rows_by_reason == {"not_sampled": 200 - len(drawn)}
     assert {row["inclusion_probability"] for row in bench.rows(HARD_EXAMPLES)} == {0.2}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flywheel_assets.curation.texts.breaker import BreakerLimits
-from flywheel_assets.curation.texts.duplicates import supporters_of
+from flywheel_assets.curation.texts.duplicates import hash_supporter
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, OpenSegmentError, SettingsError
 from flywheel_assets.lake.daily import breaker, ledger
@@ -436,15 +436,15 @@ def test_others_rows_no_longer_count_the_person_among_their_supporters(tmp_path:
     place = place_of(bench)
     cut_pair_version(bench.lake, place.versions, "dpo_gold_v1", RULES, "1")
     kept = [row for row in bench.rows(CURATED_DPO_PAIRS) if row["subject"] != PERSON]
-    assert any(supporters_of(PERSON) in (row["supporters"] or "") for row in kept)
+    assert any(hash_supporter(PERSON) in (row["supporters"] or "") for row in kept)
     receipt = forget(place)
     after = {row["pair_id"]: row["supporters"] for row in bench.rows(CURATED_DPO_PAIRS)}
     for row in kept:
-        others = {*(row["supporters"] or "").split(",")} - {supporters_of(PERSON), ""}
+        others = {*(row["supporters"] or "").split(",")} - {hash_supporter(PERSON), ""}
         assert after[row["pair_id"]] == (",".join(sorted(others)) if len(others) > 1 else None)
     [version] = receipt.versions
     tagged = bench.lake.read(CURATED_DPO_PAIRS, snapshot_id=version.snapshot_after)
-    assert supporters_of(PERSON) not in str(tagged["supporters"].to_pylist())
+    assert hash_supporter(PERSON) not in str(tagged["supporters"].to_pylist())
     assert verify(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
     assert ledger.stale_days(bench.lake, CURATED_DPO_PAIRS.name, {JOINED_FEEDBACK.name: 28}, bench.start) == {}
     assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()

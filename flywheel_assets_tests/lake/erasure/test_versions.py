@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel_assets.curation.labels.mining import MiningRules
-from flywheel_assets.curation.labels.sampling import SamplingRules, uniform_draw
+from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.lake.erasure import _revisions as export_revisions
 from flywheel_assets.lake.erasure import versions as erased_versions
 from flywheel_assets.lake.erasure._journal import Journal
@@ -33,7 +33,7 @@ NOW = datetime(2027, 1, 1, tzinfo=UTC)
 # Of silence one in a hundred is kept as an example; all of it is judged on.
 MINING = MiningRules(maturity_days=1, sampling=SamplingRules(surprise_factor=0.0, floor=0.01))
 RULES = ExampleRules(contract=CONTRACT, mining=MINING, evaluation_weeks=1)
-HERS = [name for name in map("quiet-{}".format, range(8)) if uniform_draw(APPLICATION, name) > 0.01][:3]
+HERS = [name for name in map("quiet-{}".format, range(8)) if draw_uniform(APPLICATION, name) > 0.01][:3]
 
 
 @pytest.fixture

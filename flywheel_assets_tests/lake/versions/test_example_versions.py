@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel_assets.curation.labels.example_resolution import Calendar
-from flywheel_assets.curation.labels.sampling import SamplingRules, uniform_draw
+from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.errors import EmptyVersionError
 from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
@@ -144,10 +144,10 @@ def test_weights_are_inverse_probabilities_with_recency_and_propensity(bench: Wo
     manifest = cut(bench, versions, rules)
     train = rows(versions, ExportSet.TRAIN)
     # Half on its day, and another half by its age of 16 days: drawn twice with one hash.
-    assert set(train) == {"let-through", *(name for name in names if uniform_draw(APPLICATION, name) < 0.25)}
+    assert set(train) == {"let-through", *(name for name in names if draw_uniform(APPLICATION, name) < 0.25)}
     assert {row["sample_weight"] for name, row in train.items() if name in names} == {4.0}
     assert (train["let-through"]["sample_weight"], train["let-through"]["inclusion_probability"]) == (4.0, 1.0)
-    kept_on_the_day = sum(uniform_draw(APPLICATION, name) < 0.5 for name in names)
+    kept_on_the_day = sum(draw_uniform(APPLICATION, name) < 0.5 for name in names)
     assert manifest.dropped == {"not_sampled": kept_on_the_day - (len(train) - 1)}
 
 
