@@ -18,7 +18,7 @@ from flywheel_assets.curation.labels.label_resolution import LabelRules
 from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.sampling import SamplingRules
 from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
-from flywheel_assets.curation.policy.policy import Policy
+from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.curation.texts.gate import EditBands, GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules

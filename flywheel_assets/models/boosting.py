@@ -88,7 +88,7 @@ class ClassifierRecipe(Checked):
 
 
 class FeatureEncoding(msgspec.Struct, frozen=True):
-    """Maps a table of features to a model's inputs; stored as JSON next to the model, whose text only knows numbers."""
+    """Maps a table of features to a model's inputs; stored as JSON, because the model's text only knows numbers."""
 
     names: tuple[str, ...]
     """Columns in the order of the model's inputs."""

@@ -17,7 +17,7 @@ import numpy as np
 from flywheel_assets.demo.fraud.world import Floats, Transactions
 
 _ANALYST_DAYS = (0.1, 3.0)
-_TOLD_TWICE_AFTER = timedelta(hours=20)
+_REPEATED_AFTER = timedelta(hours=20)
 
 
 class Source(StrEnum):
@@ -104,7 +104,7 @@ class Outside:
                 say(False, Source.ANALYST, complaint_days + fate.analyst_days[number])
         if given and fate.twice[number] < self.repeated_share:
             first = given[0]
-            again = first.occurred_at + _TOLD_TWICE_AFTER
+            again = first.occurred_at + _REPEATED_AFTER
             given.append(
                 Label(number=number, is_fraud=first.is_fraud, source=first.source, occurred_at=again, repeated=True)
             )

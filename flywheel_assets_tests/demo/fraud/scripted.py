@@ -43,15 +43,15 @@ class RecordingDoor:
         self.clock = SimulatedClock(datetime.combine(self.first_day, time(tzinfo=UTC)))
 
     @contextmanager
-    def sender(self) -> Iterator["RecordingDoor"]:
+    def open_sender(self) -> Iterator["RecordingDoor"]:
         """Itself."""
         yield self
 
-    def events(self, events: Sequence[Mapping[str, Any]]) -> None:
+    def send_events(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Remember CloudEvents under their type."""
         self.sent += [(self.clock(), event["type"], event) for event in _as_received(events)]
 
-    def plain(self, path: str, body: Sequence[Mapping[str, Any]], count: int) -> None:
+    def send_plain(self, path: str, body: Sequence[Mapping[str, Any]], count: int) -> None:
         """Remember plain elements under their path."""
         assert len(body) == count
         self.sent += [(self.clock(), path, element) for element in _as_received(body)]
