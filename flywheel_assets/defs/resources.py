@@ -8,7 +8,6 @@ import dagster as dg
 from pydantic import Field
 
 from flywheel_assets import stores
-from flywheel_assets.lake.storage.s3 import s3_client
 from flywheel_assets.settings import Settings, settings
 
 
@@ -26,11 +25,13 @@ class Stores(dg.ConfigurableResource[None], stores.Stores):
         """Open S3 by dagster-aws's resource, as a team's other assets do, with bounded waits."""
         from dagster_aws.s3 import S3Resource
 
+        bounded = super().s3_client
+
         class BoundedS3Resource(S3Resource):
-            """dagster-aws has no setting for how long a request waits for a silent server."""
+            """Bounds how long a request waits for a silent server, which dagster-aws has no setting for."""
 
             def get_client(self) -> Any:
-                return s3_client(self.endpoint_url)
+                return bounded()
 
         return BoundedS3Resource(endpoint_url=self.where.s3_endpoint).get_client()
 

@@ -56,7 +56,7 @@ def test_owners_are_accepted_as_dagster_accepts_them(owner: str) -> None:
     try:
         dg.AssetSpec("asset", owners=[owner])
     except dg.DagsterInvalidDefinitionError:
-        with pytest.raises(SettingsError, match="write owners="):
+        with pytest.raises(SettingsError, match="an e-mail address or a team, as in "):
             replace(assistant.APPLICATION, owners=(owner,))
     else:
         replace(assistant.APPLICATION, owners=(owner,))
@@ -81,7 +81,7 @@ def test_tags_are_accepted_as_dagster_accepts_them(key: str, value: str) -> None
     try:
         dg.AssetSpec("asset", tags={key: value})
     except dg.DagsterInvalidDefinitionError:
-        with pytest.raises(SettingsError, match="write tags="):
+        with pytest.raises(SettingsError, match="at most 63 letters, digits, "):
             replace(assistant.APPLICATION, tags={key: value})
     else:
         replace(assistant.APPLICATION, tags={key: value})

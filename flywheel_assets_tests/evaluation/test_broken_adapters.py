@@ -93,7 +93,7 @@ def test_an_adapter_that_never_ends_is_blocked_though_its_text_is_right(
         ids: list[int] = tokenizer(completion, add_special_tokens=False)["input_ids"]
         return ids + [tokenizer.pad_token_id] * 30
 
-    monkeypatch.setattr(examples, "completion_ids", padding_as_end)
+    monkeypatch.setattr(examples, "encode_completion", padding_as_end)
     report, decision = turn(tmp_path, week(), preference_epochs=0.0)
     assert report.evidence.ned_gain.low > PromotionLimits().min_ned_gain  # type: ignore[operator]
     assert not decision.promote

@@ -221,7 +221,7 @@ def test_two_machines_never_both_move_the_champion(
             return "conflict"
 
     with monkeypatch.context() as patched, ThreadPoolExecutor(2) as threads:
-        patched.setattr(ModelRegistry, "_registered", slowly)
+        patched.setattr(ModelRegistry, "_find_registered", slowly)
         outcomes = list(threads.map(promote, (1, 2)))
     serving = machines[0].find_champion()
     assert serving is not None

@@ -112,8 +112,8 @@ def test_missing_values_and_new_categories_are_scored() -> None:
 def test_a_category_keeps_its_code_wherever_it_stands() -> None:
     encoding = FeatureEncoding.derive(pa.table({"country": ["FR", "AT", None, "FR"]}))
     assert encoding.categories == {"country": ("AT", "FR")}
-    assert encoding.matrix(pa.table({"country": ["FR", "AT"]})).tolist() == [[1.0], [0.0]]
-    assert encoding.matrix(pa.table({"country": ["AT", "FR"]})).tolist() == [[0.0], [1.0]]
+    assert encoding.encode(pa.table({"country": ["FR", "AT"]})).tolist() == [[1.0], [0.0]]
+    assert encoding.encode(pa.table({"country": ["AT", "FR"]})).tolist() == [[0.0], [1.0]]
 
 
 @pytest.mark.parametrize(

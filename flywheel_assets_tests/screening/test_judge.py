@@ -284,10 +284,10 @@ def test_llama_guard_answers_with_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("http://judge.example/v1", "not allowed"),
-        ("ftp://127.0.0.1/v1", "no http"),
-        ("127.0.0.1:80", "no http"),
-        ("http://127.0.0.1@judge.example/v1", "not allowed"),
+        ("http://judge.example/v1", "a host that is allowed"),
+        ("ftp://127.0.0.1/v1", "need an http\\(s\\) URL"),
+        ("127.0.0.1:80", "need an http\\(s\\) URL"),
+        ("http://127.0.0.1@judge.example/v1", "a host that is allowed"),
     ],
 )
 def test_user_text_goes_to_allowed_hosts_only(url: str, complaint: str, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def dying_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
         return Dies()
 
-    monkeypatch.setattr(stages, "_completion_marker", marker)
+    monkeypatch.setattr(stages, "_make_completion_marker", marker)
 
 
 def test_a_collated_sft_batch_is_exactly_this() -> None:

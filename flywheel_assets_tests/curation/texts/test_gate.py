@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.capture import client
 from flywheel_assets.curation.policy.policy import Policy
 from flywheel_assets.curation.texts import gate as pairs
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
@@ -15,6 +14,7 @@ from flywheel_assets.curation.texts.waiting import mark_unsupported_rows
 from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, make_pair_id, make_pair_ids
 from flywheel_assets_tests.builders import APPLICATION, NOON, make_joined, table
 from flywheel_assets_tests.curation.judge import Judge
+from flywheel_client import HIGH_RATING
 
 RULES = GateRules()
 
@@ -224,4 +224,4 @@ def test_pair_ids_of_a_column_are_those_of_single_rows() -> None:
 
 def test_the_client_thinks_a_rating_high_that_the_gate_accepts() -> None:
     """The client cannot import the limit, below which it asks what would have been right: it needs no package."""
-    assert GateRules().accepting_rating == client.HIGH_RATING
+    assert GateRules().accepting_rating == HIGH_RATING

@@ -227,5 +227,5 @@ def test_an_open_day_is_provisional_until_it_is_materialized_closed(home: Path, 
 
 
 def test_an_application_with_a_bad_name_is_refused() -> None:
-    with pytest.raises(Exception, match="must match"):
+    with pytest.raises(Exception, match="a name that matches"):
         replace(APPLICATION, name="My Assistant")

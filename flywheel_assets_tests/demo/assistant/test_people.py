@@ -22,7 +22,7 @@ def share(everything: list[Reaction | None], signal: Signal) -> float:
 
 
 def test_everybody_is_the_same_every_time_and_few_are_vandals() -> None:
-    assert PEOPLE.list_members() == People().members()
+    assert PEOPLE.list_members() == People().list_members()
     assert sum(person.is_vandal for person in PEOPLE.list_members()) == 9
     assert len({person.user_id for person in PEOPLE.list_members()}) == 300
 

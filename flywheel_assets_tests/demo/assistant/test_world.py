@@ -77,8 +77,8 @@ def test_traffic_follows_its_workload() -> None:
 def test_traffic_depends_on_the_seed_only() -> None:
     assert traffic(50, seed=7) == traffic(50, seed=7)
     assert traffic(50, seed=7) != traffic(50, seed=8)
-    assert WORLD.draw_measurement(3, seed=1) == WORLD.measurement(3, seed=1)
-    assert WORLD.draw_measurement(3, seed=1) != WORLD.measurement(3, seed=2)
+    assert WORLD.draw_measurement(3, seed=1) == WORLD.draw_measurement(3, seed=1)
+    assert WORLD.draw_measurement(3, seed=1) != WORLD.draw_measurement(3, seed=2)
 
 
 @pytest.mark.parametrize("idiom", WORLD.internal, ids=lambda idiom: idiom.name)

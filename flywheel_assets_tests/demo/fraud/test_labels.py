@@ -95,4 +95,6 @@ def test_two_models_meet_the_same_card_holders() -> None:
     allowed = OUTSIDE.draw_labels(payments, [Action.ALLOW] * len(payments))
     half = [Action.BLOCK if number % 2 else Action.ALLOW for number in range(len(payments))]
     assert OUTSIDE.draw_labels(payments, half) == [label for label in allowed if label.number % 2 == 0]
-    assert OUTSIDE.draw_labels(replace(payments, day=DAY + timedelta(days=1)), half) != OUTSIDE.labels(payments, half)
+    assert OUTSIDE.draw_labels(replace(payments, day=DAY + timedelta(days=1)), half) != OUTSIDE.draw_labels(
+        payments, half
+    )

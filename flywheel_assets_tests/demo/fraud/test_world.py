@@ -27,9 +27,9 @@ def columns(payments: Transactions) -> list[list[float]]:
 def test_a_day_is_the_same_whichever_days_were_asked_for_before() -> None:
     asked_later = replace(WORLD)
     asked_later.simulate_day(DAY - timedelta(days=9))
-    assert columns(asked_later.simulate_day(DAY)) == columns(WORLD.day(DAY))
-    assert columns(replace(WORLD, seed=1).simulate_day(DAY)) != columns(WORLD.day(DAY))
-    assert columns(WORLD.simulate_day(DAY + timedelta(days=1))) != columns(WORLD.day(DAY))
+    assert columns(asked_later.simulate_day(DAY)) == columns(WORLD.simulate_day(DAY))
+    assert columns(replace(WORLD, seed=1).simulate_day(DAY)) != columns(WORLD.simulate_day(DAY))
+    assert columns(WORLD.simulate_day(DAY + timedelta(days=1))) != columns(WORLD.simulate_day(DAY))
 
 
 def test_payments_are_ordered_and_positive_and_named_once() -> None:
