@@ -50,7 +50,7 @@ class Reset:
     reason: str
 
 
-def trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: BreakerLimits) -> list[int]:
+def list_trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: BreakerLimits) -> list[int]:
     """Joined rows of each closed day among the `trailing_days` before `day`, from the ledger alone."""
     return [
         entry.rows_kept
@@ -59,7 +59,7 @@ def trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: BreakerLim
     ]
 
 
-def record(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequence[date], stamp: RunStamp) -> None:
+def record_judged_days(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequence[date], stamp: RunStamp) -> None:
     """Write what was found, replacing what is known of the same days; `forgotten` days were not judged this time."""
     fresh = pa.Table.from_pylist(
         [
@@ -81,10 +81,10 @@ def record(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequence[date], sta
         others = existing.filter(pc.invert(pc.is_in(existing["day"], replaced)))
         return pa.concat_tables([others, fresh.cast(others.schema)]).sort_by("day")
 
-    lake.replace_all(BREAKER_DAYS, merge, stamp.properties())
+    lake.replace_all(BREAKER_DAYS, merge, stamp.properties)
 
 
-def judged_days(lake: Lake, where: str = "true") -> list[JudgedDay]:
+def read_judged_days(lake: Lake, where: str = "true") -> list[JudgedDay]:
     """Every day that was judged, oldest first; `where` is SQL over the table."""
     return [
         JudgedDay(
@@ -109,13 +109,13 @@ def judged_days(lake: Lake, where: str = "true") -> list[JudgedDay]:
     ]
 
 
-def tripped_days(lake: Lake) -> list[JudgedDay]:
+def find_tripped_days(lake: Lake) -> list[JudgedDay]:
     """The days that are kept out of gold, oldest first."""
     # A sensor asks every minute: only the few that tripped are read, of however many days.
-    return [each for each in judged_days(lake, "trips <> '[]' AND NOT is_reset") if each.is_tripped]
+    return [each for each in read_judged_days(lake, "trips <> '[]' AND NOT is_reset") if each.is_tripped]
 
 
-def reset(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Reset:
+def reset_day(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Reset:
     """Let the rows of a tripped day in, from its next curation on.
 
     Raises:
@@ -124,16 +124,16 @@ def reset(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Res
     """
     if not who.strip() or not reason.strip():
         raise InvalidRuleError(f"a reset is kept for the audit: it needs who decides and why, got {who!r}, {reason!r}")
-    tripped = {each.day.isoformat(): each for each in tripped_days(lake)}
+    tripped = {each.day.isoformat(): each for each in find_tripped_days(lake)}
     if day.isoformat() not in tripped:
         raise UnknownNameError("tripped day", day.isoformat(), tripped, "`flywheel breaker list` shows all of them.")
     found = tripped[day.isoformat()]
     decision = decision_id(lake, "breaker reset", day.isoformat(), found.joined_hash)
     facts = {"day": day, "joined_hash": found.joined_hash}
     record_decision(lake, BREAKER_RESETS, decision, who=who, reason=reason, now=now, **facts)
-    return next(each for each in resets(lake) if each.id == decision)
+    return next(each for each in list_resets(lake) if each.id == decision)
 
 
-def resets(lake: Lake) -> list[Reset]:
+def list_resets(lake: Lake) -> list[Reset]:
     """Every reset there ever was, oldest first."""
     return [Reset(**row) for row in list_decisions(lake, BREAKER_RESETS)]

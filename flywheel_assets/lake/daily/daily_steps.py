@@ -19,7 +19,7 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-def daily_step(
+def run_as_daily_step(
     step: Callable[Concatenate["Lake", _Arguments], _Result],
 ) -> Callable[Concatenate["Lake", _Arguments], _Result]:
     """Decorate a step that makes days of a table: no erasure, trim or rollback happens from its first line to its last.

@@ -32,11 +32,11 @@ class ErasedPeople:
     events: frozenset[str]
     """Hashes of event ids, refused whenever they come: a broker's replay has a new receipt."""
 
-    def covers_event(self, event_id: str | None) -> bool:
+    def has_event(self, event_id: str | None) -> bool:
         """Whether an event of this id was erased."""
-        return event_id is not None and keyed_hash(self.key, "event", event_id) in self.events
+        return event_id is not None and hash_with_key(self.key, "event", event_id) in self.events
 
-    def numbers(self, connection: duckdb.DuckDBPyConnection, view: str, number: str) -> set[int]:
+    def find_numbers(self, connection: duckdb.DuckDBPyConnection, view: str, number: str) -> set[int]:
         """Which of landed events were erased: their numbers.
 
         Args:
@@ -45,7 +45,7 @@ class ErasedPeople:
             number: a column that numbers the rows.
         """
         users = connection.execute(f"SELECT DISTINCT user_id FROM {view} WHERE user_id <> ''").fetchall()
-        hashes = {str(row[0]): keyed_hash(self.key, "user", str(row[0])) for row in users}
+        hashes = {str(row[0]): hash_with_key(self.key, "user", str(row[0])) for row in users}
         known = [(user, self.people[hashed]) for user, hashed in hashes.items() if hashed in self.people]
         schema = pa.schema([("user_id", pa.string()), ("erased_at", pa.timestamp("us", tz="UTC"))])  # type: ignore[arg-type]
         rows = [{"user_id": user, "erased_at": erased_at} for user, erased_at in known]
@@ -55,10 +55,10 @@ class ErasedPeople:
         ).fetchall()
         events = connection.sql(f"SELECT {number}, event_id FROM {view}").to_arrow_table()
         numbered = zip(events[number].to_pylist(), events["event_id"].to_pylist(), strict=True)
-        return {row[0] for row in theirs} | {each for each, event_id in numbered if self.covers_event(event_id)}
+        return {row[0] for row in theirs} | {each for each, event_id in numbered if self.has_event(event_id)}
 
 
-def erased_people(lake: Lake) -> ErasedPeople | None:
+def read_erased_people(lake: Lake) -> ErasedPeople | None:
     """Whom to refuse; None while nobody was ever erased.
 
     Raises:
@@ -73,10 +73,10 @@ def erased_people(lake: Lake) -> ErasedPeople | None:
     for row in rows:
         people[row["person_key"]] = max(row["decided_at"], people.get(row["person_key"], row["decided_at"]))
     events = frozenset(key for row in rows for key in json.loads(row["event_keys"]))
-    return ErasedPeople(erasure_key(lake, make=False), people, events)
+    return ErasedPeople(load_erasure_key(lake, make=False), people, events)
 
 
-def erasure_key(lake: Lake, *, make: bool) -> bytes:
+def load_erasure_key(lake: Lake, *, make: bool) -> bytes:
     """The installation's secret for keyed hashes.
 
     Args:
@@ -88,7 +88,7 @@ def erasure_key(lake: Lake, *, make: bool) -> bytes:
     """
     if lake.erasure_key:
         return hashlib.blake2b(lake.erasure_key.encode()).digest()
-    path = key_file(lake)
+    path = locate_key_file(lake)
     if make and write_once(path, secrets.token_hex(32).encode()):
         path.chmod(0o600)
     if not path.exists():
@@ -99,11 +99,11 @@ def erasure_key(lake: Lake, *, make: bool) -> bytes:
     return bytes.fromhex(path.read_text())
 
 
-def key_file(lake: Lake) -> Path:
+def locate_key_file(lake: Lake) -> Path:
     """Where the key lies that nobody configured: outside `scratch`, which may be deleted."""
     return lake.scratch.parent / "erasure.key"
 
 
-def keyed_hash(key: bytes, kind: str, text: str) -> str:
+def hash_with_key(key: bytes, kind: str, text: str) -> str:
     """32 hex characters that only who has the key can compare with a text."""
     return hashlib.blake2b(f"{kind}:{text}".encode(), key=key[:64], digest_size=16).hexdigest()

@@ -21,7 +21,17 @@ from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import LEDGER
+from flywheel_assets.lake.tables.specs import (
+    CURATED_DPO_PAIRS,
+    GROUND_TRUTH,
+    HARD_EXAMPLES,
+    JOINED_FEEDBACK,
+    LEDGER,
+    QUARANTINE,
+    RAW_PREDICTIONS,
+    TableSpec,
+)
+from flywheel_assets.records import CURATION_STAGE, Reason
 
 _OF_NO_ROWS = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 """What the statement of `content_hash` gives for them: a range asks for most of its days in vain."""
@@ -35,6 +45,7 @@ class RunStamp:
     code_version: str
     now: datetime
 
+    @property
     def properties(self) -> dict[str, str]:
         """For an Iceberg snapshot's summary."""
         return {"flywheel.run-id": self.run_id, "flywheel.code-version": self.code_version}
@@ -70,7 +81,7 @@ class ClosedDay:
     rows_held: int
 
 
-def record(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) -> None:
+def record_entries(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) -> None:
     """Write entries, replacing those of the same asset and day."""
     rows = pa.Table.from_pylist(
         [
@@ -102,10 +113,10 @@ def record(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) -> None:
                 "ORDER BY asset, day"
             ).to_arrow_table()
 
-    lake.replace_all(LEDGER, merge, stamp.properties())
+    lake.replace_all(LEDGER, merge, stamp.properties)
 
 
-def entries_of(lake: Lake, asset: str, days: Iterable[date] | None = None) -> dict[date, LedgerEntry]:
+def read_entries(lake: Lake, asset: str, days: Iterable[date] | None = None) -> dict[date, LedgerEntry]:
     """One asset's entries by day, ascending; `days=None` gives all of them."""
     wanted = None if days is None else set(days)
     rows = lake.read(LEDGER, where=f"asset = {quote(asset)}")
@@ -127,7 +138,7 @@ def entries_of(lake: Lake, asset: str, days: Iterable[date] | None = None) -> di
     return dict(sorted(entries.items()))
 
 
-def total_by_reason(entries: Iterable[LedgerEntry]) -> dict[str, int]:
+def sum_by_reason(entries: Iterable[LedgerEntry]) -> dict[str, int]:
     """Rows not kept, by reason, over several days."""
     total: Counter[str] = Counter()
     for entry in entries:
@@ -135,12 +146,12 @@ def total_by_reason(entries: Iterable[LedgerEntry]) -> dict[str, int]:
     return dict(total)
 
 
-def closed_days(lake: Lake, asset: str) -> dict[date, str]:
+def read_closed_days(lake: Lake, asset: str) -> dict[date, str]:
     """Every closed day of an asset with its content hash, ascending."""
-    return {day: each.content_hash for day, each in closed_accounts(lake, asset).items()}
+    return {day: each.content_hash for day, each in read_closed_accounts(lake, asset).items()}
 
 
-def closed_accounts(lake: Lake, asset: str) -> dict[date, ClosedDay]:
+def read_closed_accounts(lake: Lake, asset: str) -> dict[date, ClosedDay]:
     """Every closed day of an asset, ascending; ten years of them in some 20 ms, since no JSON is read."""
     columns = ["asset", "day", "is_closed", *(each.name for each in fields(ClosedDay))]
     rows = lake.read(LEDGER, columns=columns, where=f"asset = {quote(asset)} AND is_closed").sort_by("day")
@@ -148,7 +159,7 @@ def closed_accounts(lake: Lake, asset: str) -> dict[date, ClosedDay]:
     return dict(zip(values_of(rows["day"]), map(ClosedDay, *values), strict=True))
 
 
-def closed_content(lake: Lake, asset: str) -> str:
+def hash_closed_days(lake: Lake, asset: str) -> str:
     """One hash of every closed day of an asset and what it holds."""
     with lake.connect() as connection:
         lake.register(connection, LEDGER, columns=["asset", "day", "is_closed", "content_hash"])
@@ -160,13 +171,13 @@ def closed_content(lake: Lake, asset: str) -> str:
     return str(found[0])
 
 
-def require(lake: Lake, asset: str, days: Sequence[date]) -> dict[date, LedgerEntry]:
+def require_entries(lake: Lake, asset: str, days: Sequence[date]) -> dict[date, LedgerEntry]:
     """The entries of `days`, all of them.
 
     Raises:
         MissingInputError: a day was never materialized; names the first and how to make it.
     """
-    entries = entries_of(lake, asset, days)
+    entries = read_entries(lake, asset, days)
     missing = [day for day in days if day not in entries]
     if missing:
         raise MissingInputError(
@@ -177,13 +188,13 @@ def require(lake: Lake, asset: str, days: Sequence[date]) -> dict[date, LedgerEn
     return entries
 
 
-def window_hash(entries: Mapping[date, LedgerEntry], days: Iterable[date]) -> str:
+def hash_window(entries: Mapping[date, LedgerEntry], days: Iterable[date]) -> str:
     """One hash of what an input held over a window of days; a day that was never materialized counts as such."""
     contents = [(day.isoformat(), entries[day].content_hash if day in entries else None) for day in sorted(days)]
     return records.make_stable_id("window", contents)
 
 
-def stale_days(lake: Lake, asset: str, lookback_days: Mapping[str, int], start: date) -> dict[date, list[str]]:
+def find_stale_days(lake: Lake, asset: str, lookback_days: Mapping[str, int], start: date) -> dict[date, list[str]]:
     """Days of `asset` that were made from inputs that have changed since, with the names of those inputs.
 
     Args:
@@ -192,27 +203,27 @@ def stale_days(lake: Lake, asset: str, lookback_days: Mapping[str, int], start: 
         lookback_days: per input asset how many days before D partition D reads (0: only D).
         start: the application's first day; no window reaches behind it.
     """
-    current = {name: entries_of(lake, name) for name in lookback_days}
+    current = {name: read_entries(lake, name) for name in lookback_days}
     stale: dict[date, list[str]] = {}
-    for day, entry in entries_of(lake, asset).items():
+    for day, entry in read_entries(lake, asset).items():
         changed = [
             name
             for name, lookback in lookback_days.items()
             if entry.input_hashes.get(name)
-            != window_hash(current[name], day_range(max(start, day - timedelta(days=lookback)), day))
+            != hash_window(current[name], list_days(max(start, day - timedelta(days=lookback)), day))
         ]
         if changed:
             stale[day] = changed
     return stale
 
 
-def content_hash(rows: pa.Table, connection: duckdb.DuckDBPyConnection | None = None) -> str:
+def hash_content(rows: pa.Table, connection: duckdb.DuckDBPyConnection | None = None) -> str:
     """A hash of a partition's rows that does not depend on their order; a connection of one's own costs 15 ms."""
     if not rows.num_rows:
         return _OF_NO_ROWS
     if connection is None:
         with connect() as own:
-            return content_hash(rows, own)
+            return hash_content(rows, own)
     connection.register("hashed", rows)
     # All of the one row: a result that is still open holds the connection.
     ((found,),) = connection.execute(
@@ -222,6 +233,79 @@ def content_hash(rows: pa.Table, connection: duckdb.DuckDBPyConnection | None = 
     return str(found)
 
 
-def day_range(first: date, last: date) -> list[date]:
+def list_days(first: date, last: date) -> list[date]:
     """Every day from `first` to `last`, both included; empty when `last` is earlier."""
     return [first + timedelta(days=i) for i in range((last - first).days + 1)]
+
+
+# Counted in the ledger only: a duplicate's first receipt is kept, a waiting row is still in the raw table, what was
+# rolled back is under the tag of the old head.
+NOT_QUARANTINED = {
+    Reason.DUPLICATE_EVENT.value,
+    Reason.ERASED.value,
+    Reason.TRIMMED.value,
+    Reason.WAITING_FOR_PREDICTION.value,
+    Reason.ROLLED_BACK.value,
+    Reason.LABELLED.value,
+    Reason.BLOCKED.value,
+    Reason.NOT_SAMPLED.value,
+}
+STAGE_OF = {
+    RAW_PREDICTIONS.name: RAW_PREDICTIONS.name,
+    GROUND_TRUTH.name: GROUND_TRUTH.name,
+    JOINED_FEEDBACK.name: JOINED_FEEDBACK.name,
+    CURATED_DPO_PAIRS.name: CURATION_STAGE,
+    HARD_EXAMPLES.name: HARD_EXAMPLES.name,
+}
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """One partition whose rows do not add up."""
+
+    day: date
+    what: str
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """The accounts of one asset over all its days."""
+
+    days: int
+    rows_in: int
+    rows_kept: int
+    discrepancies: tuple[Discrepancy, ...]
+
+
+def audit_accounts(lake: Lake, spec: TableSpec) -> Accounts:
+    """Compare each day's ledger entry with the rows in its partition and in quarantine, and with itself."""
+    entries = read_entries(lake, spec.name)
+    kept = lake.rows_per_day(spec)
+    refused = lake.rows_per_day(QUARANTINE, STAGE_OF[spec.name])
+    found: list[Discrepancy] = []
+    for day, entry in entries.items():
+        quarantined = sum(rows for reason, rows in entry.rows_by_reason.items() if reason not in NOT_QUARANTINED)
+        in_table, in_quarantine = kept.get(day, 0), refused.get(day, 0)
+        if entry.balance:
+            not_kept = sum(entry.rows_by_reason.values())
+            found.append(Discrepancy(day, f"{entry.rows_in} in, {entry.rows_kept} kept, {not_kept} not kept"))
+        if in_table != entry.rows_kept + entry.rows_held:
+            held = f" and {entry.rows_held} held" if entry.rows_held else ""
+            found.append(Discrepancy(day, f"the ledger says {entry.rows_kept} kept{held}, the table holds {in_table}"))
+        if in_quarantine != quarantined:
+            found.append(Discrepancy(day, f"the ledger says {quarantined} refused, quarantine holds {in_quarantine}"))
+    unknown = sorted(set(kept) - set(entries))
+    found.extend(Discrepancy(day, f"{kept[day]} rows without a ledger entry") for day in unknown)
+    return Accounts(
+        days=len(entries),
+        rows_in=sum(entry.rows_in for entry in entries.values()),
+        rows_kept=sum(entry.rows_kept for entry in entries.values()),
+        discrepancies=tuple(found),
+    )
+
+
+def describe_discrepancies(discrepancies: Sequence[Discrepancy], limit: int = 5) -> str:
+    """The first few discrepancies in one sentence."""
+    shown = "; ".join(f"{each.day}: {each.what}" for each in discrepancies[:limit])
+    more = len(discrepancies) - limit
+    return shown + (f"; and {more} more" if more > 0 else "")

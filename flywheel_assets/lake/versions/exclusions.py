@@ -80,7 +80,7 @@ class Exclusion:
         return self.ended_at is None
 
 
-def exclude(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: datetime) -> Exclusion:
+def exclude_rows(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: datetime) -> Exclusion:
     """Put a rule in force for every version that is pinned from now on."""
     decision = decision_id(lake, "exclusion", rule.describe(), rule.user_id, who, reason, now.isoformat())
     record_decision(
@@ -99,21 +99,21 @@ def exclude(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: date
     return Exclusion(id=decision, rule=rule, decided_at=now, decided_by=who, reason=reason)
 
 
-def include(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: datetime) -> Exclusion:
+def end_exclusion(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: datetime) -> Exclusion:
     """End an exclusion; returns it as it stands then.
 
     Raises:
         UnknownNameError: no exclusion with this id is in force.
     """
-    current = {exclusion.id: exclusion for exclusion in in_force(lake)}
+    current = {exclusion.id: exclusion for exclusion in list_exclusions_in_force(lake)}
     if exclusion_id not in current:
         raise UnknownNameError("exclusion in force", exclusion_id, current, "`flywheel exclusions` lists all of them.")
     end = decision_id(lake, "inclusion", exclusion_id)
     record_decision(lake, EXCLUSIONS, end, who=who, reason=reason, now=now, ends=exclusion_id)
-    return next(exclusion for exclusion in every_exclusion(lake) if exclusion.id == exclusion_id)
+    return next(exclusion for exclusion in list_exclusions(lake) if exclusion.id == exclusion_id)
 
 
-def every_exclusion(lake: Lake) -> list[Exclusion]:
+def list_exclusions(lake: Lake) -> list[Exclusion]:
     """All exclusions there ever were, oldest first."""
     rows = list_decisions(lake, EXCLUSIONS)
     ends = {row["ends"]: row for row in rows if row["ends"]}
@@ -139,31 +139,31 @@ def every_exclusion(lake: Lake) -> list[Exclusion]:
     ]
 
 
-def in_force(lake: Lake) -> list[Exclusion]:
+def list_exclusions_in_force(lake: Lake) -> list[Exclusion]:
     """The exclusions that a version pinned now obeys, oldest first."""
-    return [exclusion for exclusion in every_exclusion(lake) if exclusion.is_in_force]
+    return [exclusion for exclusion in list_exclusions(lake) if exclusion.is_in_force]
 
 
-def pinned(lake: Lake, ids: Iterable[str]) -> list[Exclusion]:
+def find_exclusions(lake: Lake, ids: Iterable[str]) -> list[Exclusion]:
     """The exclusions with these ids, whether still in force or not.
 
     Raises:
         UnknownNameError: an id that was never given.
     """
-    known = {exclusion.id: exclusion for exclusion in every_exclusion(lake)}
+    known = {exclusion.id: exclusion for exclusion in list_exclusions(lake)}
     for exclusion_id in (wanted := list(ids)):
         if exclusion_id not in known:
             raise UnknownNameError("exclusion", exclusion_id, known)
     return [known[exclusion_id] for exclusion_id in wanted]
 
 
-def condition(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
+def write_excluded_sql(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
     """SQL that is true for the rows of a gold table that any of the exclusions covers, and never null."""
-    each = (_condition(spec, exclusion.rule) for exclusion in exclusions)
+    each = (_write_rule_sql(spec, exclusion.rule) for exclusion in exclusions)
     return f"coalesce({' OR '.join(f'({one})' for one in each)}, false)" if exclusions else "false"
 
 
-def excluded_per_day(
+def count_excluded_per_day(
     lake: Lake,
     spec: TableSpec,
     exclusions: Sequence[Exclusion],
@@ -177,23 +177,24 @@ def excluded_per_day(
     with lake.connect() as connection:
         lake.register(connection, spec, days, columns, view="gold", snapshot_id=snapshot_id)
         found = connection.execute(
-            f"SELECT {spec.day_column}, count(*) FROM gold WHERE {condition(spec, exclusions)} GROUP BY 1 ORDER BY 1"
+            f"SELECT {spec.day_column}, count(*) FROM gold WHERE {write_excluded_sql(spec, exclusions)} "
+            "GROUP BY 1 ORDER BY 1"
         ).fetchall()
     return dict(found)
 
 
-def not_excluded(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
+def write_not_excluded_sql(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
     """SQL for the rows of a gold table that resolution is given."""
-    return f"NOT {condition(spec, exclusions)}"
+    return f"NOT {write_excluded_sql(spec, exclusions)}"
 
 
 _USED = {*_RECEIVED, *_OCCURRED, "subject", "subject_kind", "user_id", "model_version"}
 
 
-def _condition(spec: TableSpec, rule: ExclusionRule) -> str:
+def _write_rule_sql(spec: TableSpec, rule: ExclusionRule) -> str:
     conditions = []
     if rule.first_day:
-        day = _first_known(spec, _RECEIVED if rule.by is DayOf.RECEIVED else _OCCURRED)
+        day = _write_first_known_day_sql(spec, _RECEIVED if rule.by is DayOf.RECEIVED else _OCCURRED)
         conditions.append(f"{day} BETWEEN DATE '{rule.first_day}' AND DATE '{rule.last_day}'")
     if rule.user_id:
         of_user = [f"(subject = {quote(rule.user_id)} AND subject_kind = 'user')"]
@@ -205,6 +206,6 @@ def _condition(spec: TableSpec, rule: ExclusionRule) -> str:
     return " AND ".join(conditions)
 
 
-def _first_known(spec: TableSpec, columns: Sequence[str]) -> str:
+def _write_first_known_day_sql(spec: TableSpec, columns: Sequence[str]) -> str:
     days = [f"CAST({name} AS DATE)" for name in columns if name in spec.schema.names]
     return f"coalesce({', '.join(days)})"

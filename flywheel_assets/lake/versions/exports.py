@@ -113,7 +113,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
 
 
-def manifest_sha256(folder: Path) -> str:
+def hash_manifest(folder: Path) -> str:
     """The sha256 of the manifest file in `folder`."""
     return hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
 
@@ -137,7 +137,7 @@ def verify_manifest(folder: Path, sha256: str | None = None) -> Manifest:
         ManifestMismatchError: the manifest is not the expected one, or a file is missing or changed.
     """
     manifest = read_manifest(folder)
-    if sha256 is not None and (found := manifest_sha256(folder)) != sha256:
+    if sha256 is not None and (found := hash_manifest(folder)) != sha256:
         raise ManifestMismatchError(f"{folder / MANIFEST_FILE} has sha256 {found}, expected {sha256}")
     for file in manifest.files.values():
         path = folder / file.name
@@ -206,7 +206,7 @@ def write_export(
             encoded = encode_manifest(manifest)
             write_synced(building / MANIFEST_FILE, encoded)
     except FileExistsError:
-        there, ours = manifest_sha256(folder), hashlib.sha256(encoded).hexdigest()
+        there, ours = hash_manifest(folder), hashlib.sha256(encoded).hexdigest()
         if there == ours:
             return verify_manifest(folder)
         raise VersionConflictError(
@@ -224,7 +224,7 @@ _JSON_LINES_SUFFIX = {
 }
 
 
-def json_lines(version: str, rows: Iterable[tuple[ExportSet, ExportedRow]]) -> WriteFiles:
+def build_json_lines_writer(version: str, rows: Iterable[tuple[ExportSet, ExportedRow]]) -> WriteFiles:
     """The four files of a preference version, each in the order in which its rows come; without rows an empty file."""
 
     def write_files(folder: Path) -> dict[ExportSet, ExportedFile]:
@@ -236,7 +236,7 @@ def json_lines(version: str, rows: Iterable[tuple[ExportSet, ExportedRow]]) -> W
             }
             for which, row in rows:
                 files[which].write(encode(row) + b"\n")
-        return {which: file.written() for which, file in files.items()}
+        return {which: file.describe() for which, file in files.items()}
 
     return write_files
 
@@ -262,5 +262,5 @@ class _Lines:
         self._rows += 1
         self._bytes += len(line)
 
-    def written(self) -> ExportedFile:
+    def describe(self) -> ExportedFile:
         return ExportedFile(name=self._path.name, rows=self._rows, bytes=self._bytes, sha256=self._sha256.hexdigest())

@@ -19,10 +19,10 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS, LEDGER, TableSpec
-from flywheel_assets.lake.versions.exclusions import in_force
+from flywheel_assets.lake.versions.exclusions import list_exclusions_in_force
 from flywheel_assets.lake.versions.exports import Manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.pair_versions import pair_ids_to_train_now, trained_pair_ids
+from flywheel_assets.lake.versions.pair_versions import find_pair_ids_to_train, read_trained_pair_ids
 from flywheel_assets.records import Reason
 
 _NEVER_TRAINED_ON = (Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value)
@@ -42,27 +42,29 @@ class NetNew:
     """False: the accounts of the days alone said that `pairs`, an upper bound, is too few."""
 
 
-def lake_state(lake: Lake, versions: Versions, gold: TableSpec) -> str:
+def fingerprint_state(lake: Lake, versions: Versions, gold: TableSpec) -> str:
     """A word that changes whenever the count could: the snapshots of gold, ledger and exclusions, the last training."""
-    return "/".join([*(_head(lake, spec) for spec in (gold, LEDGER, EXCLUSIONS)), _last_trained(versions)])
+    return "/".join([*(_read_head(lake, spec) for spec in (gold, LEDGER, EXCLUSIONS)), _name_last_trained(versions)])
 
 
-def lake_content(lake: Lake, versions: Versions, gold: TableSpec) -> str:
+def fingerprint_content(lake: Lake, versions: Versions, gold: TableSpec) -> str:
     """What the count is a function of, and nothing else: closed days, exclusions, the last training.
 
     A daily run moves the snapshots six times, and a day materialized again to the same content does, too; neither
     changes this, so that rows are read once.
     """
-    return "/".join([ledger.closed_content(lake, gold.name), _head(lake, EXCLUSIONS), _last_trained(versions)])
+    return "/".join(
+        [ledger.hash_closed_days(lake, gold.name), _read_head(lake, EXCLUSIONS), _name_last_trained(versions)]
+    )
 
 
-def _head(lake: Lake, spec: TableSpec) -> str:
+def _read_head(lake: Lake, spec: TableSpec) -> str:
     snapshot = lake.table(spec).current_snapshot()
     return str(snapshot.snapshot_id) if snapshot else "empty"
 
 
-def _last_trained(versions: Versions) -> str:
-    trained = versions.last_trained()
+def _name_last_trained(versions: Versions) -> str:
+    trained = versions.find_last_trained()
     return trained.version if trained else "never"
 
 
@@ -71,31 +73,29 @@ def count_net_new(lake: Lake, versions: Versions, rules: ResolutionRules, enough
 
     While the upper bound at the top of this module is below `enough_pairs`, no row is read and `pairs` is that bound.
     """
-    trained = versions.last_trained()
+    trained = versions.find_last_trained()
     manifest = read_manifest(trained.export) if trained else None
-    closed = ledger.closed_accounts(lake, CURATED_DPO_PAIRS.name)
+    closed = ledger.read_closed_accounts(lake, CURATED_DPO_PAIRS.name)
     covered = manifest.days if manifest else {}
     # A day without a row is no partition of the table, however closed it is.
     partitions = sum(1 for day, each in closed.items() if each.rows_kept and day.isoformat() not in covered)
     since = trained.version if trained else None
-    at_most = _pairs_at_most(lake, manifest, rules, closed)
+    at_most = _bound_pairs(lake, manifest, rules, closed)
     if at_most < enough_pairs:
         return NetNew(at_most, partitions, since, is_exact=False)
-    known = trained_pair_ids(trained) if trained else set()
-    return NetNew(len(pair_ids_to_train_now(lake, rules, closed) - known), partitions, since, is_exact=True)
+    known = read_trained_pair_ids(trained) if trained else set()
+    return NetNew(len(find_pair_ids_to_train(lake, rules, closed) - known), partitions, since, is_exact=True)
 
 
-def _pairs_at_most(
-    lake: Lake, trained: Manifest | None, rules: ResolutionRules, closed: Mapping[date, ClosedDay]
-) -> int:
-    fresh = fresh_days(lake, trained, asdict(rules), closed)
+def _bound_pairs(lake: Lake, trained: Manifest | None, rules: ResolutionRules, closed: Mapping[date, ClosedDay]) -> int:
+    fresh = find_fresh_days(lake, trained, asdict(rules), closed)
     dropped = trained.dropped if trained else {}
     return sum(each.rows_kept + each.rows_held for each in fresh.values()) + sum(
         rows for reason, rows in dropped.items() if reason not in _NEVER_TRAINED_ON
     )
 
 
-def fresh_days(
+def find_fresh_days(
     lake: Lake, trained: Manifest | None, rules: Mapping[str, Any], closed: Mapping[date, ClosedDay]
 ) -> dict[date, ClosedDay]:
     """The days that are new or hold something else since; all of them when rules or exclusions have changed.
@@ -106,12 +106,14 @@ def fresh_days(
         rules: by which a version cut now would resolve, as it would record them.
         closed: every closed gold day.
     """
-    if trained is None or not _decides_as_now(lake, trained, rules):
+    if trained is None or not _has_same_rules(lake, trained, rules):
         return dict(closed)
     return {day: each for day, each in closed.items() if trained.days.get(day.isoformat()) != each.content_hash}
 
 
-def _decides_as_now(lake: Lake, trained: Manifest, rules: Mapping[str, Any]) -> bool:
+def _has_same_rules(lake: Lake, trained: Manifest, rules: Mapping[str, Any]) -> bool:
     # A manifest's rules went through JSON, which knows no tuples.
     as_recorded = json.loads(json.dumps(rules))
-    return trained.rules == as_recorded and set(trained.exclusions) == {each.id for each in in_force(lake)}
+    return trained.rules == as_recorded and set(trained.exclusions) == {
+        each.id for each in list_exclusions_in_force(lake)
+    }

@@ -62,7 +62,7 @@ class Destination(Protocol):
         """
 
 
-def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[], Any]) -> list[Published]:
+def publish_export(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[], Any]) -> list[Published]:
     """Copy a version's export to a folder or to `s3://bucket/prefix`, as JSON lines and as Parquet.
 
     Raises:
@@ -78,12 +78,12 @@ def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[
     scratch.mkdir(parents=True, exist_ok=True)
     places = [scratch] if to.startswith("s3://") else [Path(to), scratch]
     # Remembered before the first file goes: of a copy that nobody knows an erasure could not tell.
-    _remember(folder, to)
+    _remember_copy(folder, to)
     with translate_disk_full(*places), tempfile.TemporaryDirectory(dir=scratch) as work:
         for file in manifest.files.values():
             original = folder.export / file.name
             published.append(destination.put(file.name, original, is_derived=False))
-            other = _converted(original, file, Path(work))
+            other = _convert_file(original, file, Path(work))
             published.append(destination.put(other.name, other, is_derived=True))
             other.unlink()
         # Last: who finds the manifest finds everything that it lists.
@@ -95,14 +95,14 @@ def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[
     return published
 
 
-def _remember(folder: VersionFolder, to: str) -> None:
-    if to not in copies_of(folder):
+def _remember_copy(folder: VersionFolder, to: str) -> None:
+    if to not in list_copies(folder):
         path = folder.path / _COPIES
         before = path.read_bytes() if path.exists() else b""
         replace_file(path, before + msgspec.json.encode({"to": to}) + b"\n")
 
 
-def copies_of(folder: VersionFolder) -> list[str]:
+def list_copies(folder: VersionFolder) -> list[str]:
     """Where copies of a version went, each place once."""
     path = folder.path / _COPIES
     lines = path.read_bytes().splitlines() if path.exists() else []
@@ -123,14 +123,14 @@ class LocalFolder:
         building = unfinished_path(target)
         try:
             with open(path, "rb") as source, open(building, "wb") as copy:
-                for block in _blocks(source):
+                for block in _read_blocks(source):
                     copy.write(block)
                 copy.flush()
                 os.fsync(copy.fileno())
             os.link(building, target)
         except FileExistsError:
             if not is_derived and file_sha256(target) != file_sha256(path):
-                raise _taken(str(target)) from None
+                raise _build_conflict_error(str(target)) from None
             return Published(str(target), size, is_new=False)
         finally:
             building.unlink(missing_ok=True)
@@ -157,15 +157,15 @@ class S3Folder:
                 return Published(where, size, is_new=True)
         # By another export, by an earlier one, or by our own request, whose answer was lost and that was repeated.
         if not is_derived and store.metadata(key).get("flywheel-sha256") != sha256:
-            raise _taken(where)
+            raise _build_conflict_error(where)
         return Published(where, size, is_new=False)
 
 
-def _taken(where: str) -> VersionConflictError:
+def _build_conflict_error(where: str) -> VersionConflictError:
     return VersionConflictError(f"{where} exists with other content. Names are never used twice: choose another place.")
 
 
-def _converted(path: Path, file: ExportedFile, work: Path) -> Path:
+def _convert_file(path: Path, file: ExportedFile, work: Path) -> Path:
     """The other format of an exported file, rows in the same order."""
     with connect(work / "spill", keeps_order=True) as connection:
         if path.suffix == ".parquet":
@@ -181,6 +181,6 @@ def _converted(path: Path, file: ExportedFile, work: Path) -> Path:
     return other
 
 
-def _blocks(file: Any) -> "Iterator[bytes]":
+def _read_blocks(file: Any) -> "Iterator[bytes]":
     while block := file.read(1 << 20):
         yield block

@@ -17,15 +17,14 @@ import msgspec
 
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import STAGE_OF
-from flywheel_assets.lake.daily.ledger import RunStamp
+from flywheel_assets.lake.daily.ledger import STAGE_OF, RunStamp
 from flywheel_assets.lake.storage.files import write_once
 from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.decisions import decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec
 from flywheel_assets.lake.tables.tags import list_tags, set_head
-from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse_version_number, read_pin
 from flywheel_assets.records import Reason
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
             f"{', '.join(unfinished)} was cut from what would be rolled back and is not finished. Let its run end, or "
             f"`flywheel abandon {unfinished[0]} --reason … --yes`, then repeat."
         )
-    before, after = _files_per_day(lake, gold, head.snapshot_id), _files_per_day(lake, gold, known[to])
+    before, after = _list_files_per_day(lake, gold, head.snapshot_id), _list_files_per_day(lake, gold, known[to])
     return DataPlan(
         id=decision_id(lake, "rollback", to, head.snapshot_id),
         to=to,
@@ -127,13 +126,13 @@ def roll_back_data(
             ten.
     """
     with lake.between_daily_steps(), lake.cutting():
-        _refuse_outdated(lake, versions, gold, plan)
+        _refuse_outdated_plan(lake, versions, gold, plan)
         _roll_back(lake, versions, gold, plan, who, reason, now)
 
 
-def _refuse_outdated(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> None:
+def _refuse_outdated_plan(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> None:
     now = plan_data_rollback(lake, versions, gold, plan.to)
-    cut = sorted(set(now.undone) - set(plan.undone), key=version_number)
+    cut = sorted(set(now.undone) - set(plan.undone), key=parse_version_number)
     if cut or now.target != plan.target:
         what = f"{', '.join(cut)} was cut" if cut else f"the tag {plan.to} was moved by an erasure"
         raise VersionConflictError(f"{what} since the plan was made. Look again what would change, then repeat.")
@@ -142,7 +141,7 @@ def _refuse_outdated(lake: Lake, versions: Versions, gold: TableSpec, plan: Data
 def _roll_back(
     lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan, who: str, reason: str, now: datetime
 ) -> None:
-    content = _contents_after(lake, versions, gold, plan)
+    content = _hash_contents(lake, versions, gold, plan)
 
     def record_all(table: "Table") -> None:
         if plan.saved_head not in table.metadata.refs:
@@ -175,7 +174,7 @@ def record_model_rollback(
 
 
 def _is_later(version: str, to: str) -> bool:
-    return version_number(version) > version_number(to)
+    return parse_version_number(version) > parse_version_number(to)
 
 
 def _is_restored(folder: VersionFolder, to: str) -> bool:
@@ -187,7 +186,7 @@ def _is_restored(folder: VersionFolder, to: str) -> bool:
 
 
 @translate_outages()
-def _files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
+def _list_files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
     """The data files of each day, with their rows, in one snapshot."""
     from flywheel_assets.lake.tables.iceberg import day_of
 
@@ -197,23 +196,23 @@ def _files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, 
     return found
 
 
-def _contents_after(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> dict[date, str]:
+def _hash_contents(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> dict[date, str]:
     """The content hash of every changed day as the target holds it: from the version's pin where it has the day."""
     known: Mapping[str, str] = {}
-    if version_number(plan.to) and (folder := versions.folder(plan.to)).pin.exists():
+    if parse_version_number(plan.to) and (folder := versions.folder(plan.to)).pin.exists():
         known = read_pin(folder).days
     return {
-        day: known.get(day.isoformat()) or ledger.content_hash(lake.read(gold, [day], snapshot_id=plan.target))
+        day: known.get(day.isoformat()) or ledger.hash_content(lake.read(gold, [day], snapshot_id=plan.target))
         for day in plan.days
     }
 
 
 def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[date, str], stamp: RunStamp) -> None:
-    entries = ledger.entries_of(lake, gold.name, plan.days)
+    entries = ledger.read_entries(lake, gold.name, plan.days)
     restored = []
     for day, entry in entries.items():
         rows = plan.days[day].rows_after
-        held = _held_rows(lake, gold, day, plan.target) if rows else 0
+        held = _count_waiting_rows(lake, gold, day, plan.target) if rows else 0
         rows_in = max(entry.rows_in, rows)
         kept = rows - held
         gone = {Reason.ROLLED_BACK.value: rows_in - kept} if rows_in > kept else {}
@@ -229,11 +228,11 @@ def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[da
         )
     if restored:
         # What was refused on these days tells of rows that are gone; a backfill writes both again.
-        lake.replace_days(QUARANTINE, list(entries), {}, stamp.properties(), stage=STAGE_OF[gold.name])
-        ledger.record(lake, restored, stamp)
+        lake.replace_days(QUARANTINE, list(entries), {}, stamp.properties, stage=STAGE_OF[gold.name])
+        ledger.record_entries(lake, restored, stamp)
 
 
-def _held_rows(lake: Lake, gold: TableSpec, day: date, snapshot_id: int) -> int:
+def _count_waiting_rows(lake: Lake, gold: TableSpec, day: date, snapshot_id: int) -> int:
     """Rows of a day that lie in gold and wait for others to say the same."""
     if "held_reason" not in gold.schema.names:
         return 0

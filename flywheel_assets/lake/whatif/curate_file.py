@@ -68,8 +68,8 @@ def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
     building = unfinished_path(out)
     try:
         with open(path, "rb") as lines, open(building, "wb") as file:
-            for chunk in _chunks(lines):
-                rows, complaints = _read(chunk)
+            for chunk in _read_chunks(lines):
+                rows, complaints = _decode_chunk(chunk)
                 dropped[Reason.MALFORMED_EVENT.value] += len(complaints)
                 malformed += complaints[: MOST_COMPLAINTS - len(malformed)]
                 curated = curate(pa.Table.from_pylist(rows, schema=JOINED_FEEDBACK), "file", rules)
@@ -86,7 +86,7 @@ def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
     return FileResult(kept, {reason: count for reason, count in sorted(dropped.items()) if count}, tuple(malformed))
 
 
-def _chunks(lines: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:
+def _read_chunks(lines: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:
     """Numbered lines, at most `CHUNK_LINES` or about `CHUNK_BYTES` together; None stands for one that is too long."""
     chunk: list[tuple[int, bytes | None]] = []
     size = number = 0
@@ -107,17 +107,17 @@ def _chunks(lines: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:
         yield chunk
 
 
-def _read(chunk: list[tuple[int, bytes | None]]) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
+def _decode_chunk(chunk: list[tuple[int, bytes | None]]) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
     rows, complaints = [], []
     for number, line in chunk:
         try:
-            rows.append(_joined_row(number, line))
+            rows.append(_build_joined_row(number, line))
         except _UnreadableLineError as error:
             complaints.append((number, str(error)))
     return rows, complaints
 
 
-def _joined_row(number: int, line: bytes | None) -> dict[str, Any]:
+def _build_joined_row(number: int, line: bytes | None) -> dict[str, Any]:
     if line is None:
         raise _UnreadableLineError(f"longer than {LONGEST_LINE_BYTES // 2**20} MiB")
     try:

@@ -86,7 +86,7 @@ def report_levers(
         surprise_factors: to combine with every floor.
         floors: smallest π; 1 keeps every row.
     """
-    closed = list(ledger.closed_days(lake, HARD_EXAMPLES.name))
+    closed = list(ledger.read_closed_days(lake, HARD_EXAMPLES.name))
     if not closed:
         return None
     last = closed[-1] - timedelta(days=rules.maturity_days)
@@ -111,8 +111,8 @@ def report_levers(
         measured += [f"count(*) {drawn}", f"sum(1 / ({probability})) {drawn}", f"sum(1 / ({probability}) ** 2) {drawn}"]
     with lake.connect() as connection:
         narrow = ["prediction_id", "event_id", "received_at", "score", "amount", "segment", "action"]
-        lake.register(connection, RAW_SCORES, ledger.day_range(first, last), narrow)
-        lake.register(connection, JOINED_LABELS, ledger.day_range(first, closed[-1]))
+        lake.register(connection, RAW_SCORES, ledger.list_days(first, last), narrow)
+        lake.register(connection, JOINED_LABELS, ledger.list_days(first, closed[-1]))
         scored = (
             f"SELECT *, coalesce({write_severity_sql(rules.discrepancies)}, 0e0) AS severity, "
             f"{write_draw_sql(lake.application)} AS draw FROM ({write_matured_predictions_sql(contract, rules)})"

@@ -58,15 +58,15 @@ def diff_policy(lake: Lake, days: Sequence[date], rules: GateRules) -> PolicyDif
     Raises:
         MissingInputError: a day was never joined or never curated.
     """
-    ledger.require(lake, JOINED_FEEDBACK.name, days)
-    ledger.require(lake, CURATED_DPO_PAIRS.name, days)
+    ledger.require_entries(lake, JOINED_FEEDBACK.name, days)
+    ledger.require_entries(lake, CURATED_DPO_PAIRS.name, days)
     moved: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], list[str]] = {}
     versions: set[str] = set()
     rows = 0
     for day in sorted(days):
-        before, judged_by = _stored(lake, day)
-        after = _outcomes(curate(lake.read(JOINED_FEEDBACK, [day]), lake.application, rules))
+        before, judged_by = _read_stored_outcomes(lake, day)
+        after = _list_outcomes(curate(lake.read(JOINED_FEEDBACK, [day]), lake.application, rules))
         versions |= judged_by
         rows += len(after)
         for row in sorted(after):
@@ -87,21 +87,21 @@ def diff_policy(lake: Lake, days: Sequence[date], rules: GateRules) -> PolicyDif
     )
 
 
-def _stored(lake: Lake, day: date) -> tuple[dict[str, str], set[str]]:
+def _read_stored_outcomes(lake: Lake, day: date) -> tuple[dict[str, str], set[str]]:
     gold = lake.read(CURATED_DPO_PAIRS, [day], ["feedback_event_id", "held_reason", "policy_version"])
     gold = gold.filter(pc.is_null(gold["held_reason"]))
     refused = lake.read(QUARANTINE, [day], ["row_id", "stage", "reason", "policy_version"])
     refused = refused.filter(pc.equal(refused["stage"], pa.scalar(CURATION_STAGE)))
-    outcomes = _paired(gold["feedback_event_id"], KEPT) | dict(
+    outcomes = _map_ids(gold["feedback_event_id"], KEPT) | dict(
         zip(values_of(refused["row_id"]), values_of(refused["reason"]), strict=True)
     )
     return outcomes, {*values_of(gold["policy_version"]), *values_of(refused["policy_version"])}
 
 
-def _outcomes(curated: Curated) -> dict[str, str]:
+def _list_outcomes(curated: Curated) -> dict[str, str]:
     refused = zip(values_of(curated.refused["row_id"]), values_of(curated.refused["reason"]), strict=True)
-    return _paired(curated.kept["feedback_event_id"], KEPT) | dict(refused)
+    return _map_ids(curated.kept["feedback_event_id"], KEPT) | dict(refused)
 
 
-def _paired(ids: ChunkedArray, outcome: str) -> dict[str, str]:
+def _map_ids(ids: ChunkedArray, outcome: str) -> dict[str, str]:
     return dict.fromkeys(values_of(ids), outcome)

@@ -31,8 +31,8 @@ from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions import net_new
+from flywheel_assets.lake.versions.folders import Promotion, record_promotion
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.lake.versions.promotions import Promotion, record_promotion
 from flywheel_assets.records import CURATED_DPO_PAIRS as GOLD_SCHEMA
 from flywheel_assets_tests.builders import DAY, make_gold, table
 
@@ -98,7 +98,7 @@ def write_gold(lake: Lake, day: date, pairs: int, *, is_closed: bool = True, fir
         file = lake.write_day(connection, CURATED_DPO_PAIRS, day, "SELECT * FROM rows")
     lake.replace_days(CURATED_DPO_PAIRS, [day], {day: file} if file else {}, {})
     entry = LedgerEntry(CURATED_DPO_PAIRS.name, day, is_closed, f"{day}-{pairs}", {}, pairs, pairs, {})
-    ledger.record(lake, [entry], RunStamp("test", "1", NOW))
+    ledger.record_entries(lake, [entry], RunStamp("test", "1", NOW))
 
 
 def tick(

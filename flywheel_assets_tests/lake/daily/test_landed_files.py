@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel_assets.lake.daily.landed_files import LandedFile, without_rows
+from flywheel_assets.lake.daily.landed_files import LandedFile, remove_rows
 from flywheel_assets.lake.tables.specs import RAW_PREDICTIONS
 from flywheel_assets_tests.builders import DAY, make_prediction
 
@@ -46,7 +46,7 @@ def test_beginnings_of_users_texts_are_not_in_the_statistics(tmp_path: Path, row
 @pytest.mark.parametrize("numbers", [[0], [1299], [1023, 1024, 1200], range(1024), range(1299)])
 def test_rows_are_left_out_by_number(tmp_path: Path, rows: list[dict[str, Any]], numbers: list[int]) -> None:
     path = landed(tmp_path / "a.parquet", [rows])
-    kept = without_rows(path, np.array(numbers), SPEC, DAY, tmp_path / "b.parquet")
+    kept = remove_rows(path, np.array(numbers), SPEC, DAY, tmp_path / "b.parquet")
     left = [row["event_id"] for number, row in enumerate(rows) if number not in numbers]
     assert pq.read_table(kept)["event_id"].to_pylist() == left
     assert list(tmp_path.iterdir()) == [kept]
@@ -54,7 +54,7 @@ def test_rows_are_left_out_by_number(tmp_path: Path, rows: list[dict[str, Any]],
 
 def test_a_file_from_which_nothing_is_left_out_stays(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     path = landed(tmp_path / "a.parquet", [rows])
-    assert without_rows(path, np.array([], np.int64), SPEC, DAY, tmp_path / "b.parquet") == path
+    assert remove_rows(path, np.array([], np.int64), SPEC, DAY, tmp_path / "b.parquet") == path
 
 
 def test_a_failure_beside_reaches_the_writer(
