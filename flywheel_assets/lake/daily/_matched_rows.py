@@ -1,7 +1,7 @@
-"""What matched feedback and its predictions say: the rows of `joined_feedback`, for matches that were found by keys.
+"""Fetches the rows of `joined_feedback` for matches that were found by keys.
 
-Texts are nearly all of a prediction's bytes. They are read only where the feedback does not carry them, and of large
-days, of which few predictions are asked for, only the row groups that hold one.
+Texts are nearly all of a prediction's bytes. They are read only where the feedback does not carry them. Of a large
+day with few wanted predictions only the row groups that hold one are read.
 """
 
 import os
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 
 @translate_outages()
 def look_up_rows(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, Array]) -> list[pa.Table]:
-    """The rows of each data file whose id is one of its ids, with all columns of the file.
+    """Return the rows of each data file whose id is wanted, with all columns of the file.
 
     Args:
         io: opens them.
         id_column: which column holds the ids.
-        ids_by_uri: data files, and which of their rows to find; an id may be of several rows or none.
+        ids_by_uri: data files with their wanted ids; an id may be of several rows or none.
 
     Raises:
         StorageUnavailableError: the warehouse's S3 does not answer.
     """
 
-    def rows_of(uri: str) -> pa.Table:
+    def read_wanted(uri: str) -> pa.Table:
         # Buffering ahead asks S3 once for a row group, not once for each of its columns; on a disk it only costs.
         is_remote = not uri.startswith(("file:", "/"))
         with io.new_input(uri).open() as stream, pq.ParquetFile(stream, pre_buffer=is_remote) as file:  # type: ignore[arg-type]
             return _select_rows(file, id_column, ids_by_uri[uri])
 
     # More threads than cores decompress slower: their buffers go back and forth.
-    with ThreadPoolExecutor(os.cpu_count()) as beside:
-        return list(beside.map(rows_of, ids_by_uri))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(read_wanted, ids_by_uri))
 
 
 def _select_rows(file: pq.ParquetFile, id_column: str, ids: Array) -> pa.Table:
@@ -63,7 +63,7 @@ def _select_rows(file: pq.ParquetFile, id_column: str, ids: Array) -> pa.Table:
 
 
 _LARGE_BYTES = 4 * 2**20
-"""A smaller day is some row groups, which finding the right ones does not make cheaper to read."""
+"""A smaller day has few row groups; to find the right ones does not make it cheaper to read."""
 _FEW_ROWS = 2000
 """More rows of a day are in nearly all of its row groups."""
 _TEXTS = ("prompt", "prompt_format", "output")
@@ -76,14 +76,14 @@ def fetch_matched_rows(
     matches: pa.Table,
     planned: Mapping[str, Mapping[date, Sequence[PlannedFile]]],
 ) -> pa.Table:
-    """The joined rows of matches, in the columns of `tables.joined`.
+    """Fetch the joined rows of matches, in the columns of `tables.joined`.
 
     Args:
         lake: the application's tables.
         connection: to read with.
         tables: of the application's kind.
         matches: columns `joining.MATCHES`.
-        planned: by table name, what `Lake.plan_days` said about all days of the matches.
+        planned: by table name, the result of `Lake.plan_days` for all days of the matches.
     """
     if not matches.num_rows:
         return tables.joined.schema.empty_table()
@@ -105,7 +105,7 @@ def _fetch_receipts(
     wanted: pa.Table,
     planned: Mapping[date, Sequence[PlannedFile]],
 ) -> pa.Table:
-    """All receipts of the wanted predictions, with nulls for texts that all of their feedback carries."""
+    """Fetch all receipts of the wanted predictions, with nulls for texts that all of their feedback carries."""
     schema = nullable(spec.schema)
     found = [schema.empty_table()]
     for unread in ((), _TEXTS):
@@ -172,7 +172,7 @@ LEFT JOIN prediction p ON p.prediction_id = f.prediction_id AND p.received_date 
 """
 
 
-# What the user saw and changed comes first; what the server logged fills in where the event did not carry it.
+# The texts that the user saw and changed come first; the server's log fills in those that the event did not carry.
 _TEXT_COLUMNS = """
        coalesce(f.prompt, p.prompt) AS prompt,
        coalesce(f.prompt_format, p.prompt_format) AS prompt_format,

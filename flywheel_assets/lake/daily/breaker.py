@@ -1,7 +1,7 @@
-"""What the breaker found on every day, and which days people let in again.
+"""Records the breaker's findings on every day, and the days that people let in again.
 
-A reset is a decision about rows that somebody looked at: it names the content of the day's joined rows, and holds for
-no other. It opens nothing by itself; the day is curated again, as an ordinary backfill.
+A reset is a decision about rows that a person looked at: it names the content of the day's joined rows, and holds for
+no other. It changes no table by itself; an ordinary backfill curates the day again.
 """
 
 import json
@@ -23,7 +23,7 @@ from flywheel_assets.lake.tables.specs import BREAKER_DAYS, BREAKER_RESETS
 
 @dataclass(frozen=True)
 class JudgedDay:
-    """The breaker's word on one closed day."""
+    """Holds the breaker's judgement on one closed day."""
 
     day: date
     joined_hash: str
@@ -40,7 +40,7 @@ class JudgedDay:
 
 @dataclass(frozen=True)
 class Reset:
-    """One audited decision to let a tripped day in."""
+    """Records one audited decision to let a tripped day in."""
 
     id: str
     day: date
@@ -51,7 +51,7 @@ class Reset:
 
 
 def list_trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: BreakerLimits) -> list[int]:
-    """Joined rows of each closed day among the `trailing_days` before `day`, from the ledger alone."""
+    """List the joined rows of each closed day among the `trailing_days` before `day`, from the ledger alone."""
     return [
         entry.rows_kept
         for each, entry in joined.items()
@@ -60,7 +60,7 @@ def list_trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: Break
 
 
 def record_judged_days(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequence[date], stamp: RunStamp) -> None:
-    """Write what was found, replacing what is known of the same days; `forgotten` days were not judged this time."""
+    """Write judgements in place of those of the same days; `forgotten` days were not judged this time."""
     fresh = pa.Table.from_pylist(
         [
             {
@@ -85,7 +85,7 @@ def record_judged_days(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequenc
 
 
 def read_judged_days(lake: Lake, where: str = "true") -> list[JudgedDay]:
-    """Every day that was judged, oldest first; `where` is SQL over the table."""
+    """Read every judged day, oldest first; `where` is SQL over the table."""
     return [
         JudgedDay(
             day=row["day"],
@@ -110,7 +110,7 @@ def read_judged_days(lake: Lake, where: str = "true") -> list[JudgedDay]:
 
 
 def find_tripped_days(lake: Lake) -> list[JudgedDay]:
-    """The days that are kept out of gold, oldest first."""
+    """Find the days that are kept out of gold, oldest first."""
     # A sensor asks every minute: only the few that tripped are read, of however many days.
     return [each for each in read_judged_days(lake, "trips <> '[]' AND NOT is_reset") if each.is_tripped]
 
@@ -120,7 +120,7 @@ def reset_day(lake: Lake, day: date, *, who: str, reason: str, now: datetime) ->
 
     Raises:
         UnknownNameError: the breaker keeps no such day out.
-        InvalidRuleError: nobody, or no reason, is named: a decision that cannot be audited is none.
+        InvalidRuleError: the person or the reason is missing: a decision that cannot be audited is none.
     """
     if not who.strip() or not reason.strip():
         raise InvalidRuleError(f"a reset is kept for the audit: it needs who decides and why, got {who!r}, {reason!r}")
@@ -135,5 +135,5 @@ def reset_day(lake: Lake, day: date, *, who: str, reason: str, now: datetime) ->
 
 
 def list_resets(lake: Lake) -> list[Reset]:
-    """Every reset there ever was, oldest first."""
+    """List every reset there ever was, oldest first."""
     return [Reset(**row) for row in list_decisions(lake, BREAKER_RESETS)]

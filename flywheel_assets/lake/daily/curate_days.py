@@ -1,8 +1,8 @@
-"""`joined_feedback` → `curated_dpo_pairs` (gold) and `quarantine`: each day by itself, in any order.
+"""Curates `joined_feedback` into `curated_dpo_pairs` (gold) and `quarantine`: each day by itself, in any order.
 
-A day's result is a function of that day's joined rows, of how many the days before had (for the breaker), of the policy
-and of a person's reset, of nothing else: duplicates of other days, caps, holdout and supersession are decided when a
-version is resolved.
+A day's result depends on that day's joined rows, on the row counts of the days before (for the breaker), on the policy
+and on a person's reset, and on nothing else. Duplicates of other days, caps, holdout and supersession are decided when
+a version is resolved.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ from flywheel_assets.records import CURATION_STAGE, Reason
 def curate_days(
     lake: Lake, days: Sequence[date], start: date, rules: GateRules, limits: BreakerLimits, stamp: RunStamp
 ) -> dict[date, LedgerEntry]:
-    """Replace partitions `days` of gold by what passes the gate; everything else goes to quarantine with its reason.
+    """Replace partitions `days` of gold by the rows that pass the edit gate; quarantine gets the others with reasons.
 
-    A row that only waits for others to say the same is in both: held in gold, where a later version can pin it. Of a
-    closed day that trips the breaker nothing is in gold, until it is reset and curated again. An open day is not
+    A row that waits for the support of other users is in both: it waits in gold, where a later version can pin it. Gold
+    holds no row of a closed day that trips the breaker, until the day is reset and curated again. An open day is not
     judged: its rows are provisional, and no version takes them.
 
     Args:

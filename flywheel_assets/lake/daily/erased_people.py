@@ -1,7 +1,8 @@
-"""Whom an erasure has forgotten, by keyed hashes: enough to refuse a replay, too little to tell who it was.
+"""Recognises events of erased people by keyed hashes: enough to refuse a replay, too little to name a person.
 
 The key is a secret of the installation. Without it the hashes in the table `erasures` cannot be compared with a list of
-user ids; who loses it can no longer refuse replays, and is told so before anything is ingested.
+user ids. An installation that has lost its key can no longer refuse replays; ingestion stops with an error that says
+so.
 """
 
 import hashlib
@@ -24,20 +25,20 @@ from flywheel_assets.lake.tables.specs import ERASURES
 
 @dataclass(frozen=True)
 class ErasedPeople:
-    """The keyed hashes of everybody who was erased."""
+    """Holds the keyed hashes of all erased people and of their events."""
 
     key: bytes
     people: Mapping[str, datetime]
-    """Hash of the user id → when they were erased: what was received before is refused."""
+    """Hash of the user id → time of the erasure: events received before it are refused."""
     events: frozenset[str]
     """Hashes of event ids, refused whenever they come: a broker's replay has a new receipt."""
 
     def has_event(self, event_id: str | None) -> bool:
-        """Whether an event of this id was erased."""
+        """Return whether an event of this id was erased."""
         return event_id is not None and hash_with_key(self.key, "event", event_id) in self.events
 
     def find_numbers(self, connection: duckdb.DuckDBPyConnection, view: str, number: str) -> set[int]:
-        """Which of landed events were erased: their numbers.
+        """Find the numbers of the landed events that were erased.
 
         Args:
             connection: that has the view.
@@ -59,7 +60,7 @@ class ErasedPeople:
 
 
 def read_erased_people(lake: Lake) -> ErasedPeople | None:
-    """Whom to refuse; None while nobody was ever erased.
+    """Read the hashes of the people whose events are refused; None before the first erasure.
 
     Raises:
         SettingsError: there were erasures and their key is gone.
@@ -77,7 +78,7 @@ def read_erased_people(lake: Lake) -> ErasedPeople | None:
 
 
 def load_erasure_key(lake: Lake, *, make: bool) -> bytes:
-    """The installation's secret for keyed hashes.
+    """Return the installation's secret for keyed hashes.
 
     Args:
         lake: whose `erasure_key` or key file it is.
@@ -100,10 +101,10 @@ def load_erasure_key(lake: Lake, *, make: bool) -> bytes:
 
 
 def locate_key_file(lake: Lake) -> Path:
-    """Where the key lies that nobody configured: outside `scratch`, which may be deleted."""
+    """Return the path of the key if the settings give none: outside `scratch`, which may be deleted."""
     return lake.scratch.parent / "erasure.key"
 
 
 def hash_with_key(key: bytes, kind: str, text: str) -> str:
-    """32 hex characters that only who has the key can compare with a text."""
+    """Return 32 hex characters that only an owner of the key can compare with a text."""
     return hashlib.blake2b(f"{kind}:{text}".encode(), key=key[:64], digest_size=16).hexdigest()

@@ -1,8 +1,8 @@
-"""Landing → `raw_predictions` and `ground_truth`: partition D is a pure function of landing day D.
+"""Ingests landing into `raw_predictions` and `ground_truth`: partition D is a pure function of landing day D.
 
-Capture refused malformed events, so an unreadable line here means a damaged file or one that capture did not write:
-the line goes to `quarantine` as it is, the others beside it are kept. Within a day the first receipt of an event id
-is kept; across days the join decides.
+Capture refused malformed events, so an unreadable line here means a damaged file or one that capture did not write.
+Such a line is written to `quarantine` as it is; the other lines of its file are kept. Within a day the first receipt
+of an event id is kept; across days the join decides.
 """
 
 from collections.abc import Sequence, Set
@@ -38,7 +38,7 @@ class _Ingested:
 
 
 def select_raw_table(kind: EventKind, tables: ApplicationTables) -> TableSpec:
-    """The table that landed events of a kind go to."""
+    """Return the raw table of landed events of a kind."""
     return tables.predictions if kind is EventKind.PREDICTION else GROUND_TRUTH
 
 
@@ -51,7 +51,7 @@ def ingest_days(
     stamp: RunStamp,
     tables: ApplicationTables = PREFERENCE_TABLES,
 ) -> dict[date, LedgerEntry]:
-    """Replace partitions `days` of the raw table of `kind` by what landing holds; returns the ledger's new entries.
+    """Replace partitions `days` of the raw table of `kind` by the landed events; return the ledger's new entries.
 
     Raises:
         LandingRetiredError: a closed day's segments are gone; nothing is changed.
@@ -62,7 +62,7 @@ def ingest_days(
     spec = select_raw_table(kind, tables)
     zone, folder = landing.zone(lake.application, kind), landing.folder(lake.application)
     with translate_disk_full(*([folder] if folder else []), *lake.places):
-        # Before today is listed, and for all days: the schedule reads a closed and curated day never again.
+        # Before today is listed, and for all days: the schedule never reads a closed and curated day again.
         zone.republish_late(stamp.now)
         # Oldest first: a segment that is late for a day that only now closes moves to today, too.
         landed = [zone.read(day, stamp.now) for day in sorted(days)]
@@ -101,7 +101,7 @@ def _ingest_day(
     )
     refused, erased_rows = lines.refused, set[int]()
     if erased is not None:
-        # A replay of old segments or of a broker's topic must not bring back who was erased.
+        # A replay of old segments or of a broker's topic must not bring back an erased person.
         refused = tuple(line for line in refused if not erased.has_event(line.event_id))
         erased_rows = erased.find_numbers(connection, "landed", "number")
     repeated = _find_repeated_rows(connection, erased_rows)
@@ -130,7 +130,10 @@ def _ingest_day(
 
 
 def _find_repeated_rows(connection: duckdb.DuckDBPyConnection, erased_rows: Set[int]) -> list[int]:
-    """The numbers of all but the first receipt of every event id in the view `landed`; erased ones are no receipts."""
+    """Find the numbers of all but the first receipt of every event id in the view `landed`.
+
+    Erased rows are no receipts.
+    """
     connection.register("erased_numbers", pa.table({"number": pa.array(sorted(erased_rows), pa.int64())}))
     rows = connection.execute("""
         WITH receipts AS (SELECT * FROM landed ANTI JOIN erased_numbers USING (number)),
@@ -142,7 +145,7 @@ def _find_repeated_rows(connection: duckdb.DuckDBPyConnection, erased_rows: Set[
 
 
 def _build_quarantine_rows(refused: Sequence[RefusedLine], spec: TableSpec, day: date) -> pa.Table:
-    """The refused lines as they are: no other table holds them."""
+    """Build quarantine rows that hold the refused lines as they are: no other table holds them."""
     return pa.Table.from_pylist(
         [
             {

@@ -1,6 +1,6 @@
-"""`raw_predictions` + `ground_truth` → `joined_feedback`: finds the matches by keys, then fetches what they say.
+"""Joins `raw_predictions` and `ground_truth` into `joined_feedback`: finds matches by keys, then fetches their rows.
 
-Only key columns are read over the window of days. What matched rows say is fetched day by day
+Only key columns are read over the window of days. The matched rows are fetched day by day
 (`lake.daily._matched_rows`), so that memory is bounded by one day's feedback whatever the length of the range.
 """
 

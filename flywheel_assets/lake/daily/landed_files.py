@@ -1,7 +1,11 @@
-"""The file of a raw partition: written while its segments are decoded, in the order in which they landed.
+"""Decodes landed segments and writes the file of a raw partition meanwhile, in landed order.
 
-Nothing needs whole rows sorted, and sorting them was half of what ingestion took (docs/adr/0023). Whoever looks for a
-few rows finds their numbers by the key columns and reads only the row groups that hold them.
+Each line is one event of exactly the expected columns and types, or it is refused. One decoder decides about every
+line, so that kept and refused lines always add up: a second reader with a slightly different idea of JSON (lone
+surrogates, numbers for texts, two objects on a line) would lose lines between.
+
+Nothing needs whole rows sorted, and to sort them was half of the time of ingestion (docs/adr/0023). A reader of a few
+rows finds their numbers by the key columns and reads only the row groups that hold them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,10 +32,19 @@ _SELDOM_REPEATED = {"event_id", "prediction_id", "features"}
 _TEXTS = {"prompt", "output", "original_output", "final_text", "comment"}
 """Their bounds would be beginnings of users' texts, and no query asks for them."""
 _ROWS_AT_ONCE = 8192
+_BYTES_AT_ONCE = 32 * 2**20
+_TYPES: dict[pa.DataType, Any] = {
+    pa.string(): str,
+    pa.float64(): float,
+    pa.bool_(): bool,
+    records.TIMESTAMP: Annotated[datetime, msgspec.Meta(tz=True)],
+}
+# Columns that are never null in a table but may be left out of a line.
+_DEFAULTS: dict[str, object] = {"do_not_train": False, "sampling_probability": 1.0}
 
 
 class LandedFile:
-    """A Parquet file of one day's events; one batch is compressed while the caller makes the next."""
+    """Writes a Parquet file of one day's events; one batch is compressed while the caller makes the next."""
 
     def __init__(self, path: Path, spec: TableSpec, day: date) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,14 +54,14 @@ class LandedFile:
         self.event = pa.schema([column for column in spec.schema if column.name != spec.day_column])
         """The columns of the batches that are written, without the partition's day."""
         self._spec, self._day = spec, day
-        self._beside = ThreadPoolExecutor(1)
+        self._compressor = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         columns = spec.schema.names
         self._writer = pq.ParquetWriter(
             path,
             spec.schema,
             compression="zstd",
-            # In a row group of some hundred rows a dictionary of texts would hold each of them once, beside its index.
+            # In a row group of some hundred rows a dictionary of texts would hold each of them once, plus its index.
             use_dictionary=[  # type: ignore[arg-type]
                 name
                 for name in columns
@@ -64,7 +77,7 @@ class LandedFile:
         self.rows += events.num_rows
         # No more than two batches are in memory.
         self._wait()
-        self._writing = self._beside.submit(
+        self._writing = self._compressor.submit(
             self._writer.write_batch, pa.record_batch(arrays, schema=self._spec.schema), self._spec.row_group_rows
         )
 
@@ -82,19 +95,21 @@ class LandedFile:
             if failed is None:
                 self._wait()
         finally:
-            self._beside.shutdown()
+            self._compressor.shutdown()
             self._writer.close()
 
 
 def remove_rows(source: Path, numbers: npt.NDArray[np.int64], spec: TableSpec, day: date, target: Path) -> Path:
-    """The day without the rows of these numbers; `source`, which nobody else knows, is gone unless it stays as it is.
+    """Write the day without the rows of these numbers, and return its file.
+
+    Without numbers `source` is returned as it is. Otherwise `source`, which only the caller knows, is deleted.
 
     Args:
         source: a file that `LandedFile` wrote.
         numbers: of rows, from 0.
         spec: the table.
         day: the partition.
-        target: where to write if anything is left out.
+        target: the file to write if a row is left out.
     """
     if not len(numbers):
         return source
@@ -110,42 +125,30 @@ def remove_rows(source: Path, numbers: npt.NDArray[np.int64], spec: TableSpec, d
     return target
 
 
-_ROWS_AT_ONCE = 8192
-_BYTES_AT_ONCE = 32 * 2**20
-_TYPES: dict[pa.DataType, Any] = {
-    pa.string(): str,
-    pa.float64(): float,
-    pa.bool_(): bool,
-    records.TIMESTAMP: Annotated[datetime, msgspec.Meta(tz=True)],
-}
-# Columns that are never null in a table but may be left out of a line.
-_DEFAULTS: dict[str, object] = {"do_not_train": False, "sampling_probability": 1.0}
-
-
 @dataclass(frozen=True)
 class RefusedLine:
-    """A line that is no event."""
+    """Describes a line that is no event."""
 
     segment: str
     number: int
     event_id: str | None
-    """Where the line is an object that has one."""
+    """None unless the line is an object that has one."""
     problem: str
-    """What is wrong with it, without its text."""
+    """The decoding error, without text of the line."""
     line: str
     """The line itself; bytes that are no UTF-8 replaced."""
 
 
 @dataclass(frozen=True)
 class ReadLines:
-    """What `read_lines` found."""
+    """Holds the result of `read_lines`."""
 
     events: int
     refused: tuple[RefusedLine, ...]
 
 
 def read_lines(segments: Sequence[Path], into: LandedFile) -> ReadLines:
-    """Write the events of JSON-lines files into the file of their day, in landed order; blank lines are no lines."""
+    """Write the events of JSON-lines files into the file of their day, in landed order; skip blank lines."""
     readers = [(column, attrgetter(column.name)) for column in into.event]
     refused: list[RefusedLine] = []
     for events in _read_batches(segments, into.event, refused):

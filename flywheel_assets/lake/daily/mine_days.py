@@ -1,4 +1,4 @@
-"""`joined_feedback` + matured `raw_predictions` → `hard_examples`, `quarantine`: each day by itself, in any order."""
+"""Mines `joined_feedback` and matured `raw_predictions` into `hard_examples` and `quarantine`, each day by itself."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ DISPUTE_STAGE = "disputes"
 
 
 def compute_mining_lookback(window: JoinWindow, rules: MiningRules) -> Mapping[str, int]:
-    """Per input how many days before D a day of hard examples reads."""
+    """Return by input how many days before D a day of hard examples reads."""
     return {
         JOINED_LABELS.name: window.match_lookback_days,
         RAW_SCORES.name: rules.maturity_days,
@@ -51,7 +51,7 @@ def mine_days(
     rules: MiningRules,
     stamp: RunStamp,
 ) -> dict[date, LedgerEntry]:
-    """Replace partitions `days` of `hard_examples` by what became known on them.
+    """Replace partitions `days` of `hard_examples` by the labels and the silence that became known on them.
 
     Args:
         lake: the application's tables.
@@ -113,7 +113,7 @@ def mine_days(
 
 @dataclass(frozen=True)
 class _Mined:
-    """One day's files, none for no rows, and its account."""
+    """Holds one day's files, none for no rows, and its account."""
 
     file: Path | None
     quarantine_file: Path | None
@@ -153,7 +153,7 @@ def _list_lookback(start: date, first: date, reach: int, last: date) -> list[dat
 
 
 def _register_inputs(lake: Lake, connection: duckdb.DuckDBPyConnection, read: Mapping[str, Sequence[date]]) -> None:
-    """Everything that the range reads, once: loading a table's metadata costs more than a small day's rows."""
+    """Register all tables of the range once: loading a table's metadata costs more than a small day's rows."""
     lake.register(connection, JOINED_LABELS, read[JOINED_LABELS.name], view="all_joined")
     lake.register(connection, RAW_SCORES, read[RAW_SCORES.name], view="all_predictions")
     columns = ["prediction_id", "signal", "received_date"]
@@ -161,7 +161,7 @@ def _register_inputs(lake: Lake, connection: duckdb.DuckDBPyConnection, read: Ma
 
 
 def _create_views(connection: duckdb.DuckDBPyConnection, day: date, window: JoinWindow, rules: MiningRules) -> None:
-    """The views of one day; files of other days are skipped by their statistics."""
+    """Create the views of one day; files of other days are skipped by their statistics."""
     matured = day - timedelta(days=rules.maturity_days)
     known_from = day - timedelta(days=window.match_lookback_days)
     views = {
@@ -191,7 +191,10 @@ def _write_kept_sql(rules: MiningRules) -> str:
 
 
 def _write_refused_sql(day: date, rules: MiningRules) -> str:
-    """What nobody could read back elsewhere: silence that is labelled, blocked or not drawn is only counted."""
+    """Write the query of the rows for quarantine, which no other table holds.
+
+    Silence that is labelled, blocked or not drawn is only counted.
+    """
     constants = (
         f"{_quote_day(day)} AS day, {quote(HARD_EXAMPLES.name)} AS stage, "
         f"NULL::VARCHAR AS evidence, {quote(rules.version)} AS policy_version, NULL::VARCHAR AS payload"
@@ -207,7 +210,7 @@ FROM silent_decisions WHERE reason = {quote(Reason.NO_CONSENT)}
 
 
 def _write_disputed_sql(day: date, contract: ScoreContract, rules: MiningRules) -> str:
-    """The labels of D whose prediction is disputed by all that is known on D; evidence: who says what."""
+    """Write the query of D's labels whose prediction is disputed on D; evidence: each source with its label."""
     events = f"""(
     SELECT * FROM {write_label_events_sql(contract, "known_labels")}
     WHERE prediction_id IN (SELECT prediction_id FROM examined_labels WHERE reason IS NULL)
@@ -230,7 +233,7 @@ WHERE r.is_disputed AND r.completed_date = {_quote_day(day)}
 
 
 def _count_rows(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int]]:
-    """Rows kept, and rows not kept by reason."""
+    """Return the rows kept, and the rows not kept by reason."""
     counted = connection.sql(
         "SELECT reason, count(*) FROM (SELECT reason FROM examined_labels "
         "UNION ALL SELECT reason FROM examined_silence "

@@ -1,4 +1,4 @@
-"""What a classification version consists of: sampled, weighted training rows and all evaluation rows, as Parquet."""
+"""Cuts classification versions: sampled, weighted training rows and all evaluation rows, as Parquet."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -60,12 +60,12 @@ _COUNTED = [
     "inclusion_probability",
     "draw",
 ]
-"""The columns that decide about an example; features are nearly all of the others' bytes."""
+"""The columns that decide about an example; features are nearly all bytes of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleRules(Checked):
-    """How closed days of examples become a version."""
+    """Holds the rules that make a version of closed days of examples."""
 
     contract: ScoreContract
     mining: MiningRules = field(default_factory=MiningRules)
@@ -73,11 +73,11 @@ class ExampleRules(Checked):
     """Matured weeks after the training rows on which champion and challenger meet; one week decides by chance."""
 
     def plan_calendar(self, last_day: date) -> Calendar:
-        """Which days a version trains on and is judged on."""
+        """Plan the days that a version trains on and is judged on."""
         return Calendar.plan(last_day, self.mining.maturity_days, self.evaluation_weeks)
 
     def as_json(self) -> dict[str, Any]:
-        """For a manifest."""
+        """Return the rules as a manifest records them."""
         rules = asdict(self)
         rules["contract"]["features"] = {name: kind.value for name, kind in self.contract.features.items()}
         rules["contract"]["blocking_actions"] = sorted(self.contract.blocking_actions)
@@ -87,7 +87,7 @@ class ExampleRules(Checked):
 def cut_example_version(
     lake: Lake, versions: Versions, version: str, rules: ExampleRules, code_version: str
 ) -> Manifest:
-    """Pin, resolve and export the closed days of `hard_examples`; raises what `cut_version` raises."""
+    """Pin, resolve and export the closed days of `hard_examples`; raises the errors of `cut_version`."""
     resolve = partial(_resolve_pin, version=version, rules=rules)
     also_read = (RAW_SCORES, JOINED_LABELS)
     return cut_version(lake, versions, version, HARD_EXAMPLES, resolve, rules.as_json(), code_version, also_read)
@@ -95,13 +95,13 @@ def cut_example_version(
 
 @dataclass(frozen=True)
 class NewExamples:
-    """What a training now would add to the last successful one."""
+    """Counts the examples that a training now would add to the last successful one."""
 
     positives: int
     hard_examples: int
     """Discrepancies of either class."""
     rows: int
-    """Of both classes, hard or not."""
+    """New rows of both classes, hard or not."""
     since: str | None
     """The last successfully trained version."""
     train_until: date | None
@@ -109,21 +109,21 @@ class NewExamples:
     age_days: int | None = None
     """From the last day that the last trained version trained on to that day."""
     is_exact: bool = True
-    """False: the accounts of the days and Iceberg's metadata alone said that `hard_examples`, an upper bound as the
-    other two are, is too few."""
+    """False: `hard_examples` and the other two are upper bounds, from the accounts of the days and Iceberg's metadata
+    alone, and too few."""
 
 
 def count_new_examples(
     lake: Lake, versions: Versions, rules: ExampleRules, enough_hard_examples: int = 0, pause_days: int | None = None
 ) -> NewExamples:
-    """Positives and hard examples that a version cut now would train on and the last trained one did not.
+    """Count the examples that a version cut now would train on and the last trained one did not.
 
     Args:
         lake: the application's tables.
         versions: the application's versions.
-        rules: how a version would be resolved.
-        enough_hard_examples: while an upper bound is below, no row is read …
-        pause_days: … unless the last training is so many days old; None: whatever its age.
+        rules: of a version that is cut now.
+        enough_hard_examples: while an upper bound is below it, no row is read …
+        pause_days: … unless the last training is this many days old; None: its age does not matter.
     """
     trained = versions.find_last_trained()
     manifest = read_manifest(trained.export) if trained else None
@@ -166,7 +166,9 @@ def _bound_new_examples(
     calendar: Calendar,
     enough_hard_examples: int,
 ) -> tuple[int, int]:
-    """Upper bounds of new rows and of new hard examples, from the ledger and where that is not enough from manifests.
+    """Return upper bounds of the new rows and of the new hard examples; reads no row.
+
+    They come from the ledger, and where that is not enough from manifests.
 
     A prediction is new only with a row that was not there, or too late, for the last training: on a day that changed
     or that lies behind that training's last one. Such a row is a discrepancy itself, or a label that lets an older
@@ -188,7 +190,7 @@ def _bound_new_examples(
 
 @translate_outages()
 def _count_known_values(lake: Lake, days: Sequence[date], columns: Sequence[str]) -> list[int]:
-    """How many rows of the days have a value in each of the columns, by the counts in Iceberg's manifests."""
+    """Count the rows of the days with a value in each of the columns, by the counts in Iceberg's manifests."""
     table = lake.table(HARD_EXAMPLES)
     ids = [table.schema().find_field(column).field_id for column in columns]
     where = lake.partition_filter(HARD_EXAMPLES, days)
@@ -198,7 +200,7 @@ def _count_known_values(lake: Lake, days: Sequence[date], columns: Sequence[str]
 
 @dataclass(frozen=True)
 class LiveCalibration:
-    """How the scores that were served fit what came out, on the newest matured days."""
+    """Compares the served scores with the outcomes of the newest matured days."""
 
     model_version: str | None
     ratio: float | None
@@ -207,7 +209,7 @@ class LiveCalibration:
 
 
 def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> LiveCalibration:
-    """Σp / Σy of the newest model on its predictions of the last `days` matured days.
+    """Measure Σp / Σy of the newest model on its predictions of the last `days` matured days.
 
     Each example stands for 1/π rows, so that the two sums are unbiased for those over all predictions that were not
     blocked (Horvitz and Thompson).
@@ -219,7 +221,7 @@ def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> Live
     with lake.connect() as connection:
         read = closed[-(days + rules.mining.maturity_days) :]
         _register_examples(lake, connection, read, list_exclusions_in_force(lake), None, _COUNTED)
-        # As if a version trained on everything that has matured.
+        # The calendar of a version that trains on everything that has matured.
         newest = rules.plan_calendar(closed[-1]).evaluate_until
         calendar = Calendar(closed[-1], newest, date.max, newest)
         sampling = replace(rules.mining.sampling, recency_half_life_days=None)
@@ -297,7 +299,7 @@ class _ResolvedExamples:
     def _write(self, path: Path, query: str) -> ExportedFile:
         rows = write_parquet(self.connection, query, path, _ROW_GROUP_ROWS)
         if not path.exists():
-            # An evaluation without rows is decided by the gate, not by a missing file.
+            # The promotion gate decides about an evaluation without rows, not a missing file.
             self.connection.execute(f"COPY ({query}) TO {quote(str(path))} (FORMAT parquet)")
         with open(path, "rb") as written:
             os.fsync(written.fileno())

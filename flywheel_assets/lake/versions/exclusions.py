@@ -1,8 +1,8 @@
-"""Exclusions: rules of people that keep rows out of every later gold version, while the rows stay for the audit.
+"""Exclusions are rules that keep rows out of every later gold version, while the rows stay for the audit.
 
-A poisoned week is not rolled back, which would throw away the weeks after it, and not deleted, which would leave nobody
-able to see what happened. Its rows are left out when a version is resolved, counted as `excluded`, until the exclusion
-is ended. A version pins the ids of the exclusions in force, so that a repeated cut gives the same rows.
+A poisoned week is not rolled back, which would throw away the weeks after it, and not deleted, which would destroy the
+evidence. Its rows are left out when a version is resolved, counted as `excluded`, until the exclusion is ended. A
+version pins the ids of the exclusions in force, so that a repeated cut gives the same rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,13 +18,13 @@ from flywheel_assets.lake.tables.specs import EXCLUSIONS, TableSpec
 
 
 class DayOf(StrEnum):
-    """Which day of a row an exclusion looks at."""
+    """Names the day of a row that an exclusion looks at."""
 
     RECEIVED = "received"
     OCCURRED = "occurred"
 
 
-# What each kind of gold table calls these; the first one that is there and not null counts.
+# The names of these days in each kind of gold table; the first one that is there and not null counts.
 # Of a silent prediction only the prediction was ever received.
 _RECEIVED = ("feedback_received_date", "label_received_date", "prediction_received_date", "completed_date")
 _OCCURRED = ("occurred_at", "predicted_at")
@@ -32,7 +32,7 @@ _OCCURRED = ("occurred_at", "predicted_at")
 
 @dataclass(frozen=True, kw_only=True)
 class ExclusionRule:
-    """Which rows are left out: those that meet every condition given."""
+    """Selects the rows to leave out: those that meet every condition given."""
 
     first_day: date | None = None
     last_day: date | None = None
@@ -50,7 +50,7 @@ class ExclusionRule:
             raise InvalidRuleError("an exclusion without days, user or model version would exclude everything")
 
     def describe(self) -> str:
-        """What is excluded, without naming a person: manifests and Dagster show it."""
+        """Describe the rule without naming a person: manifests and Dagster show it."""
         parts = []
         if self.first_day:
             parts.append(f"{self.by.value} {self.first_day} … {self.last_day}")
@@ -63,7 +63,7 @@ class ExclusionRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Exclusion:
-    """One audited decision, with what ended it."""
+    """Records one audited decision, and its end if it has one."""
 
     id: str
     rule: ExclusionRule
@@ -76,7 +76,7 @@ class Exclusion:
 
     @property
     def is_in_force(self) -> bool:
-        """Nobody has ended it."""
+        """No later decision has ended it."""
         return self.ended_at is None
 
 
@@ -100,7 +100,7 @@ def exclude_rows(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now:
 
 
 def end_exclusion(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: datetime) -> Exclusion:
-    """End an exclusion; returns it as it stands then.
+    """End an exclusion and return it as it stands then.
 
     Raises:
         UnknownNameError: no exclusion with this id is in force.
@@ -114,7 +114,7 @@ def end_exclusion(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: 
 
 
 def list_exclusions(lake: Lake) -> list[Exclusion]:
-    """All exclusions there ever were, oldest first."""
+    """List all exclusions there ever were, oldest first."""
     rows = list_decisions(lake, EXCLUSIONS)
     ends = {row["ends"]: row for row in rows if row["ends"]}
     return [
@@ -140,12 +140,12 @@ def list_exclusions(lake: Lake) -> list[Exclusion]:
 
 
 def list_exclusions_in_force(lake: Lake) -> list[Exclusion]:
-    """The exclusions that a version pinned now obeys, oldest first."""
+    """List the exclusions that a version pinned now obeys, oldest first."""
     return [exclusion for exclusion in list_exclusions(lake) if exclusion.is_in_force]
 
 
 def find_exclusions(lake: Lake, ids: Iterable[str]) -> list[Exclusion]:
-    """The exclusions with these ids, whether still in force or not.
+    """Find the exclusions with these ids, in force or ended.
 
     Raises:
         UnknownNameError: an id that was never given.
@@ -158,7 +158,7 @@ def find_exclusions(lake: Lake, ids: Iterable[str]) -> list[Exclusion]:
 
 
 def write_excluded_sql(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
-    """SQL that is true for the rows of a gold table that any of the exclusions covers, and never null."""
+    """Write SQL that is true for the excluded rows of a gold table, and never null."""
     each = (_write_rule_sql(spec, exclusion.rule) for exclusion in exclusions)
     return f"coalesce({' OR '.join(f'({one})' for one in each)}, false)" if exclusions else "false"
 
@@ -170,7 +170,7 @@ def count_excluded_per_day(
     days: Iterable[date] | None = None,
     snapshot_id: int | None = None,
 ) -> dict[date, int]:
-    """How many rows of each of the gold table's partitions the exclusions cover, reading no text."""
+    """Count the excluded rows of each of the gold table's partitions; reads no text."""
     if not exclusions:
         return {}
     columns = [name for name in spec.schema.names if name in _USED]
@@ -184,7 +184,7 @@ def count_excluded_per_day(
 
 
 def write_not_excluded_sql(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
-    """SQL for the rows of a gold table that resolution is given."""
+    """Write SQL that is true for the rows of a gold table that resolution reads."""
     return f"NOT {write_excluded_sql(spec, exclusions)}"
 
 

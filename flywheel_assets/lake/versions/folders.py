@@ -1,4 +1,4 @@
-"""Names the folders of gold versions, and reads and writes the two small records in them: the pin and the decision."""
+"""Names the folders of gold versions, and reads and writes the pin and the promotion in them."""
 
 import re
 from collections.abc import Iterator
@@ -147,7 +147,7 @@ def encode_pin(pin: Pin) -> bytes:
 
 
 def record_promotion(path: Path, promotion: Promotion) -> Promotion:
-    """Write the decision once; returns the one that holds."""
+    """Write the decision once; return the one that holds."""
     write_once(path, msgspec.json.format(msgspec.json.encode(promotion)))
     return read_promotion(path)
 

@@ -1,11 +1,12 @@
-"""How much is new since the last successful training: what the training trigger counts.
+"""Counts the pairs that are new since the last successful training, for the training trigger.
 
-The truth is in the lake, never in events: materializing a day twice, backfilling a past one or losing a sensor tick
-changes nothing here. A pair is new when a version cut now would train on it and the last trained version did not.
+The count comes from the lake, never from events: to materialize a day twice, to backfill a past one or to lose a
+sensor tick changes nothing here. A pair is new when a version cut now would train on it and the last trained version
+did not.
 
-Rows are read only where the accounts of the days leave it open. A pair that the last version did not train on is on a
-day that is new or changed since, or was dropped by that version; whatever else it held out or accepted stays so while
-the rules do. So the rows of those days plus those dropped are an upper bound, and below the threshold it is enough.
+Rows are read only where the accounts of the days do not decide. A pair that the last version did not train on is on a
+day that is new or changed since, or was dropped by that version; its other held-out or accepted rows stay so while the
+rules do. So the rows of those days plus those dropped are an upper bound, and below the threshold it is enough.
 """
 
 import json
@@ -26,12 +27,12 @@ from flywheel_assets.lake.versions.pair_versions import find_pair_ids_to_train, 
 from flywheel_assets.records import Reason
 
 _NEVER_TRAINED_ON = (Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value)
-"""Dropped for good, while rules and exclusions are the same: accepted outputs, and what people took out."""
+"""Dropped for good, while rules and exclusions are the same: accepted outputs, and rows that people excluded."""
 
 
 @dataclass(frozen=True)
 class NetNew:
-    """What a training now would add to the last successful one."""
+    """Counts the pairs that a training now would add to the last successful one."""
 
     pairs: int
     partitions: int
@@ -39,19 +40,22 @@ class NetNew:
     since: str | None
     """The last successfully trained version."""
     is_exact: bool
-    """False: the accounts of the days alone said that `pairs`, an upper bound, is too few."""
+    """False: `pairs` is an upper bound, from the accounts of the days alone, and too few."""
 
 
 def fingerprint_state(lake: Lake, versions: Versions, gold: TableSpec) -> str:
-    """A word that changes whenever the count could: the snapshots of gold, ledger and exclusions, the last training."""
+    """Return a fingerprint that changes whenever the count may have changed.
+
+    It names the snapshots of gold, ledger and exclusions, and the last training.
+    """
     return "/".join([*(_read_head(lake, spec) for spec in (gold, LEDGER, EXCLUSIONS)), _name_last_trained(versions)])
 
 
 def fingerprint_content(lake: Lake, versions: Versions, gold: TableSpec) -> str:
-    """What the count is a function of, and nothing else: closed days, exclusions, the last training.
+    """Return a fingerprint of everything that the count reads: closed days, exclusions, the last training.
 
-    A daily run moves the snapshots six times, and a day materialized again to the same content does, too; neither
-    changes this, so that rows are read once.
+    A daily run moves the snapshots six times, and so does a day that is materialized again with equal rows. Neither
+    changes this fingerprint, so that rows are read once.
     """
     return "/".join(
         [ledger.hash_closed_days(lake, gold.name), _read_head(lake, EXCLUSIONS), _name_last_trained(versions)]
@@ -98,12 +102,12 @@ def _bound_pairs(lake: Lake, trained: Manifest | None, rules: ResolutionRules, c
 def find_fresh_days(
     lake: Lake, trained: Manifest | None, rules: Mapping[str, Any], closed: Mapping[date, ClosedDay]
 ) -> dict[date, ClosedDay]:
-    """The days that are new or hold something else since; all of them when rules or exclusions have changed.
+    """Find the days that are new or changed since; all of them when rules or exclusions have changed.
 
     Args:
         lake: the application's tables.
-        trained: of the last trained version; None: there is none.
-        rules: by which a version cut now would resolve, as it would record them.
+        trained: the manifest of the last trained version; None: there is none.
+        rules: of a version that is cut now, as its manifest would record them.
         closed: every closed gold day.
     """
     if trained is None or not _has_same_rules(lake, trained, rules):
@@ -112,7 +116,7 @@ def find_fresh_days(
 
 
 def _has_same_rules(lake: Lake, trained: Manifest, rules: Mapping[str, Any]) -> bool:
-    # A manifest's rules went through JSON, which knows no tuples.
+    # A manifest's rules were written as JSON, which has no tuples.
     as_recorded = json.loads(json.dumps(rules))
     return trained.rules == as_recorded and set(trained.exclusions) == {
         each.id for each in list_exclusions_in_force(lake)

@@ -10,6 +10,7 @@ upkeep removes the branches of cuts that ended elsewhere (killed after their exp
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -32,8 +33,6 @@ from flywheel_assets.lake.versions.folders import (
 )
 
 if TYPE_CHECKING:
-    from datetime import date
-
     from pyiceberg.table import Table
 
 _CUTTING = "cutting_"
@@ -45,7 +44,9 @@ def list_tagged_versions(lake: Lake, gold: TableSpec) -> dict[str, int]:
 
 
 def pin_version(lake: Lake, folder: VersionFolder, gold: TableSpec, also_read: Sequence[TableSpec]) -> Pin:
-    """Return the pin of a version, written now or by an earlier cut; keep its snapshots while there is no export.
+    """Return the pin of a version, written now or by an earlier cut.
+
+    While there is no export, the pinned snapshots are kept.
 
     Raises:
         EmptyVersionError: gold has no closed day.
@@ -77,7 +78,7 @@ def withdraw_pin(lake: Lake, folder: VersionFolder, gold: TableSpec, also_read: 
 
 
 def register_pinned_days(
-    lake: Lake, connection: duckdb.DuckDBPyConnection, pin: Pin, spec: TableSpec, days: "Sequence[date]"
+    lake: Lake, connection: duckdb.DuckDBPyConnection, pin: Pin, spec: TableSpec, days: Sequence[date]
 ) -> None:
     """Make a view of days of another table than gold, as they were when the version was pinned."""
     snapshot_id = pin.also_read[spec.name]

@@ -1,9 +1,9 @@
-"""Copies of a version for others: JSON lines and Parquet, on disk or on S3, under names that are never used twice.
+"""Copies a version for others: JSON lines and Parquet, on disk or on S3, under names used only once.
 
-A name belongs to one version and revision, so that whoever has read `dpo_gold_v6.jsonl` knows what was in it. On disk
-a file appears by a link that fails where the name is taken, on S3 by a PUT with `IfNoneMatch`. A repeated export finds
-its files there and says so; other content under the name is a conflict. Where copies went is remembered beside the
-version, because an erasure cannot reach them and must name them.
+A name belongs to one version and revision, so that `dpo_gold_v6.jsonl` always has the same content. On disk a file
+appears by a link that fails where the name is taken, on S3 by a PUT with `IfNoneMatch`. A repeated export finds its
+files there and says so; other content under the name is a conflict. The version's folder remembers the places of the
+copies, because an erasure cannot reach them and must name them.
 """
 
 import os
@@ -36,7 +36,7 @@ _ROW_TYPES: dict[str, str] = dict.fromkeys(ExportedRow.__struct_fields__, "VARCH
 
 @dataclass(frozen=True)
 class Published:
-    """One file of a copy."""
+    """Describes one file of a copy."""
 
     where: str
     bytes: int
@@ -45,7 +45,7 @@ class Published:
 
 
 class Destination(Protocol):
-    """Where copies go: names are given once."""
+    """Stores copies: each name is given once."""
 
     def put(self, name: str, path: Path, *, is_derived: bool) -> Published:
         """Store a file under a new name; one that is there with the same content is a success.
@@ -66,10 +66,10 @@ def publish_export(folder: VersionFolder, to: str, scratch: Path, s3_client: Cal
     """Copy a version's export to a folder or to `s3://bucket/prefix`, as JSON lines and as Parquet.
 
     Raises:
-        ManifestMismatchError: a file is not what its manifest says; nothing is copied.
+        ManifestMismatchError: a file differs from its manifest; nothing is copied.
         VersionConflictError: a name at the destination is taken by other content.
-        DiskFullError: no space is left; what was copied before stays, and is found there by the next export.
-        StorageUnavailableError: S3 does not answer; so does it.
+        DiskFullError: no space is left; files copied before stay, and the next export finds them there.
+        StorageUnavailableError: S3 does not answer; files copied before stay, too.
         SettingsError: S3 refuses: there is no such bucket, or no right to write to it.
     """
     manifest = verify_manifest(folder.export)
@@ -77,7 +77,7 @@ def publish_export(folder: VersionFolder, to: str, scratch: Path, s3_client: Cal
     published = []
     scratch.mkdir(parents=True, exist_ok=True)
     places = [scratch] if to.startswith("s3://") else [Path(to), scratch]
-    # Remembered before the first file goes: of a copy that nobody knows an erasure could not tell.
+    # Remembered before the first file is copied: an erasure could not name an unknown copy.
     _remember_copy(folder, to)
     with translate_disk_full(*places), tempfile.TemporaryDirectory(dir=scratch) as work:
         for file in manifest.files.values():
@@ -86,7 +86,7 @@ def publish_export(folder: VersionFolder, to: str, scratch: Path, s3_client: Cal
             other = _convert_file(original, file, Path(work))
             published.append(destination.put(other.name, other, is_derived=True))
             other.unlink()
-        # Last: who finds the manifest finds everything that it lists.
+        # Last: a reader that finds the manifest finds every file that it lists.
         stem = min((file.name for file in manifest.files.values()), key=len).split(".")[0]
         revision = "" if manifest.revision == 1 else f".r{manifest.revision}"
         published.append(
@@ -103,7 +103,7 @@ def _remember_copy(folder: VersionFolder, to: str) -> None:
 
 
 def list_copies(folder: VersionFolder) -> list[str]:
-    """Where copies of a version went, each place once."""
+    """List the places of a version's copies, each once."""
     path = folder.path / _COPIES
     lines = path.read_bytes().splitlines() if path.exists() else []
     return sorted({msgspec.json.decode(line)["to"] for line in lines})
@@ -111,7 +111,7 @@ def list_copies(folder: VersionFolder) -> list[str]:
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of this machine."""
+    """Stores copies in a folder of this machine."""
 
     path: Path
 
@@ -140,7 +140,7 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class S3Folder:
-    """A prefix of a bucket; `client` is boto3's."""
+    """Stores copies under a prefix of a bucket; `client` is boto3's."""
 
     client: Any
     uri: str
@@ -155,7 +155,7 @@ class S3Folder:
         with open(path, "rb") as body:
             if store.create(key, body, {"flywheel-sha256": sha256}):
                 return Published(where, size, is_new=True)
-        # By another export, by an earlier one, or by our own request, whose answer was lost and that was repeated.
+        # Created by another export, by an earlier one, or by our own request, repeated after its answer was lost.
         if not is_derived and store.metadata(key).get("flywheel-sha256") != sha256:
             raise _build_conflict_error(where)
         return Published(where, size, is_new=False)
@@ -166,7 +166,7 @@ def _build_conflict_error(where: str) -> VersionConflictError:
 
 
 def _convert_file(path: Path, file: ExportedFile, work: Path) -> Path:
-    """The other format of an exported file, rows in the same order."""
+    """Write the other format of an exported file, rows in the same order."""
     with connect(work / "spill", keeps_order=True) as connection:
         if path.suffix == ".parquet":
             other = work / f"{path.stem}.jsonl"

@@ -1,11 +1,11 @@
-"""Rolling the gold table back to a tagged snapshot, so that the next trigger counts from there.
+"""Rolls the gold table back to a tagged snapshot, so that the next trigger counts from there.
 
-What changes, in one hold of the table's commit lock: the old head gets a tag of its own, the decision is recorded, the
-ledger's entries of the days that differ are set to what the target holds, versions cut since are marked as undone, and
-the head moves. The head moves last: a run that was killed before it is simply repeated.
+Under one lock of the table's commits the old head gets a tag of its own, the decision is recorded, the ledger's entries
+of the days that differ are set to the target's rows, versions cut since are marked as undone, and the head moves. The
+head moves last: a run that was killed before that is simply repeated.
 
 Days that the target does not hold count as closed and empty, with their rows under `rolled_back`; otherwise the daily
-schedule would bring them back the next night. `flywheel backfill` brings them back when somebody means it.
+schedule would bring them back the next night. `flywheel backfill` brings them back on purpose.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ ROLLBACK_CODE_VERSION = "1"
 
 @dataclass(frozen=True)
 class ChangedDay:
-    """Rows of one gold day before and after."""
+    """Counts the rows of one gold day before and after."""
 
     rows_before: int
     rows_after: int
@@ -44,7 +44,7 @@ class ChangedDay:
 
 @dataclass(frozen=True)
 class DataPlan:
-    """What a rollback of the gold table would change; nothing when `days` is empty and the head stands there."""
+    """Lists the changes of a rollback of the gold table; none if `days` is empty and the head stands there."""
 
     id: str
     to: str
@@ -52,13 +52,13 @@ class DataPlan:
     target: int
     days: Mapping[date, ChangedDay]
     undone: tuple[str, ...]
-    """Versions cut since, which the trigger then takes for never trained."""
+    """Versions cut since; after the rollback the trigger counts them as never trained."""
     restored: tuple[str, ...]
     """Versions that an earlier rollback had undone."""
 
     @property
     def saved_head(self) -> str:
-        """The tag under which the old head stays readable, and to which one can roll back in turn."""
+        """The tag that keeps the old head readable; a later rollback can return to it."""
         return f"{SAVED_HEAD}{self.id}"
 
     @property
@@ -68,7 +68,7 @@ class DataPlan:
 
 
 class UndoneMark(msgspec.Struct, frozen=True, kw_only=True):
-    """`rolled_back.json` of a version that the gold table no longer descends from."""
+    """Marks a version from which the gold table no longer descends, in `rolled_back.json`."""
 
     rollback: str
     decided_at: datetime
@@ -77,7 +77,7 @@ class UndoneMark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str) -> DataPlan:
-    """Find out what rolling the gold table back to a tag would change; reads metadata only.
+    """Plan a rollback of the gold table to a tag: list the changes it would make; reads metadata only.
 
     Raises:
         UnknownNameError: `to` is no tag of the gold table; lists those that are.
@@ -87,7 +87,7 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
     if to not in known:
         raise UnknownNameError("tag", to, known, "`flywheel gold list` shows what each of them holds.")
     head = lake.table(gold).current_snapshot()
-    assert head is not None  # a tag points to one, so there is one
+    assert head is not None  # a tag points to a snapshot, so there is one
     undone = [] if to.startswith(SAVED_HEAD) else [each for each in versions if _is_later(each.version, to)]
     unfinished = [each.version for each in undone if not each.is_finished]
     if unfinished:
@@ -114,13 +114,13 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
 def roll_back_data(
     lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan, *, who: str, reason: str, now: datetime
 ) -> None:
-    """Carry out a plan; repeating it after a crash finishes it.
+    """Carry out a plan; a repeated call after a crash finishes it.
 
-    No version is cut meanwhile, and nobody is erased: the tag of the old head would keep the person's rows. No daily
-    step is at work: what it records last would be the account of a day that is gone.
+    No version is cut and no person erased meanwhile: the tag of the old head would keep the person's rows. No daily
+    step runs: it would record the account of a day that is gone.
 
     Raises:
-        VersionConflictError: somebody has committed, cut a version or moved the tag since the plan was made; nothing
+        VersionConflictError: since the plan was made there was a commit, a new version or a move of the tag; nothing
             was changed.
         CommitContentionError: a version was being cut for two minutes, or a daily step or an erasure was at work for
             ten.
@@ -187,7 +187,7 @@ def _is_restored(folder: VersionFolder, to: str) -> bool:
 
 @translate_outages()
 def _list_files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
-    """The data files of each day, with their rows, in one snapshot."""
+    """List the data files of each day, with their rows, in one snapshot."""
     from flywheel_assets.lake.tables.iceberg import day_of
 
     found: dict[date, dict[str, int]] = {}
@@ -197,7 +197,7 @@ def _list_files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[d
 
 
 def _hash_contents(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> dict[date, str]:
-    """The content hash of every changed day as the target holds it: from the version's pin where it has the day."""
+    """Return the target's content hash of every changed day, from the version's pin where it has the day."""
     known: Mapping[str, str] = {}
     if parse_version_number(plan.to) and (folder := versions.folder(plan.to)).pin.exists():
         known = read_pin(folder).days
@@ -212,9 +212,9 @@ def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[da
     restored = []
     for day, entry in entries.items():
         rows = plan.days[day].rows_after
-        held = _count_waiting_rows(lake, gold, day, plan.target) if rows else 0
+        waiting = _count_waiting_rows(lake, gold, day, plan.target) if rows else 0
         rows_in = max(entry.rows_in, rows)
-        kept = rows - held
+        kept = rows - waiting
         gone = {Reason.ROLLED_BACK.value: rows_in - kept} if rows_in > kept else {}
         restored.append(
             replace(
@@ -223,17 +223,17 @@ def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[da
                 rows_in=rows_in,
                 rows_kept=kept,
                 rows_by_reason=gone,
-                rows_held=held,
+                rows_held=waiting,
             )
         )
     if restored:
-        # What was refused on these days tells of rows that are gone; a backfill writes both again.
+        # Quarantine's rows of these days belong to gold rows that are gone; a backfill writes both again.
         lake.replace_days(QUARANTINE, list(entries), {}, stamp.properties, stage=STAGE_OF[gold.name])
         ledger.record_entries(lake, restored, stamp)
 
 
 def _count_waiting_rows(lake: Lake, gold: TableSpec, day: date, snapshot_id: int) -> int:
-    """Rows of a day that lie in gold and wait for others to say the same."""
+    """Count the rows of a day that wait in gold for the support of other users."""
     if "held_reason" not in gold.schema.names:
         return 0
     return int(lake.read(gold, [day], ["held_reason"], snapshot_id, where="held_reason IS NOT NULL").num_rows)

@@ -1,4 +1,4 @@
-"""What a gold version holds and what became of it, and how two versions differ; told from files, never from Dagster."""
+"""Summarizes gold versions and compares two of them, from files and never from Dagster."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +20,11 @@ from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse
 
 @dataclass(frozen=True)
 class VersionSummary:
-    """One version as `flywheel gold` shows it."""
+    """Describes one version as `flywheel gold` shows it."""
 
     version: str
     snapshot_id: int | None
-    """Where its tag points; None: it was never tagged."""
+    """The snapshot of its tag; None: it was never tagged."""
     manifest: Manifest | None
     """None: it was never exported."""
     manifest_sha256: str | None
@@ -43,7 +43,7 @@ class VersionSummary:
 
 
 def summarize_versions(lake: Lake, versions: Versions, gold: TableSpec) -> list[VersionSummary]:
-    """Every version that was ever begun or tagged, oldest first."""
+    """Summarize every version that was ever begun or tagged, oldest first."""
     tagged = list_tags(lake, gold)
     names = {folder.version for folder in versions} | {name for name in tagged if parse_version_number(name)}
     return [
@@ -52,10 +52,10 @@ def summarize_versions(lake: Lake, versions: Versions, gold: TableSpec) -> list[
 
 
 def find_summary(lake: Lake, versions: Versions, gold: TableSpec, version: str) -> VersionSummary:
-    """One version.
+    """Find the summary of one version.
 
     Raises:
-        UnknownNameError: it was never begun; lists those that were.
+        UnknownNameError: it was never begun; the message lists the versions that were.
     """
     known = {summary.version: summary for summary in summarize_versions(lake, versions, gold)}
     if version not in known:
@@ -90,7 +90,7 @@ def _read_model_sha256(report: Path) -> str:
 
 @dataclass(frozen=True)
 class SetDifference:
-    """Rows of one exported set, by their key."""
+    """Counts the differences of one exported set, by the rows' key."""
 
     added: int
     removed: int
@@ -101,7 +101,7 @@ class SetDifference:
 
 @dataclass(frozen=True)
 class VersionDifference:
-    """What the second version has that the first has not, and the reverse."""
+    """Lists the differences between a first and a second version."""
 
     sets: Mapping[str, SetDifference]
     dropped: Mapping[str, tuple[int, int]]
@@ -169,7 +169,10 @@ def _register_files(
 
 
 def write_keyed_rows_sql(path: Path) -> str:
-    """SQL for the rows of one exported file as (key, content): the key names the example, the content all it holds."""
+    """Write SQL for the rows of one exported file as (key, content).
+
+    The key names the example, the content is a hash of the whole row.
+    """
     if path.suffix == ".parquet":
         return (
             f"SELECT prediction_id AS key, md5(to_json(r)::VARCHAR) AS content FROM read_parquet({quote(str(path))}) r"
@@ -189,7 +192,7 @@ def _count_differences(connection: duckdb.DuckDBPyConnection, which: ExportSet) 
 
 
 def require_manifest(summary: VersionSummary) -> Manifest:
-    """The manifest of a version.
+    """Return the manifest of a version.
 
     Raises:
         UnknownNameError: it was never exported.

@@ -1,6 +1,6 @@
-"""`flywheel verify`: every gold version against its manifest, files, pin, tag, and the table it was cut from.
+"""Verifies every gold version against its manifest, files, pin, tag and gold table (`flywheel verify`).
 
-What is found is told without user text, so that asset checks may show it.
+The findings hold no user text, so that asset checks may show them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ _HELD_OUT = (ExportSet.HOLDOUT, ExportSet.REGRESSION)
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked at and what is not as it should be."""
+    """Counts the verified versions and lists their differences."""
 
     versions: int
     differences: tuple[str, ...]
@@ -43,14 +43,14 @@ def verify_versions(lake: Lake, versions: Versions, gold: TableSpec) -> Verifica
         for difference in verify_version(lake, gold, folder, tagged.get(folder.version))
     ]
     known = {folder.version for folder in exported}
-    # Cutting tags before it exports: only a version that somebody went on with is missing its export.
+    # A cut tags before it exports: an export is missing only from a version that was trained or decided.
     begun = {folder.version for folder in versions if folder.is_trained or folder.is_finished}
     lost = sorted(name for name in tagged if parse_version_number(name) and name in begun and name not in known)
     return Verification(len(exported), (*found, *(f"{name}: its export is missing" for name in lost)))
 
 
 def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snapshot: int | None) -> Iterator[str]:
-    """What is wrong with one version, as sentences; stops at the first damage that makes the rest unreadable."""
+    """Find the differences of one version, as sentences; stop at damage that makes the rest unreadable."""
     try:
         manifest = verify_manifest(folder.export)
     except FlywheelError as error:
@@ -83,12 +83,12 @@ def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snaps
 
 
 def _list_gold_sets(manifest: Manifest) -> list[ExportSet]:
-    """The sets whose rows are gold rows; a classifier is judged on all predictions of later weeks instead."""
+    """List the sets whose rows are gold rows; a classifier is judged on all predictions of later weeks."""
     return [which for which in manifest.files if which is not ExportSet.EVALUATION]
 
 
 def _write_rows_sql(path: Path) -> str:
-    """SQL for an exported file as (key, subject, text_hash, is_same), where classification rows have no texts."""
+    """Write SQL for an exported file as (key, subject, text_hash, is_same); classification rows have no texts."""
     if path.suffix == ".parquet":
         return (
             "SELECT prediction_id AS key, NULL::VARCHAR AS subject, NULL::VARCHAR AS text_hash, false AS is_same "
@@ -120,7 +120,7 @@ def _check_counts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> 
         distinct = _read_number(connection, f"SELECT count(DISTINCT key) FROM {which.value}")
         if distinct != rows:
             yield f"{file.name} names {rows - distinct} examples twice"
-    # An erasure takes rows from the table and from the files; what was left out before it is counted as it was.
+    # An erasure removes rows from the table and from the files; `dropped` stays as it was before the erasure.
     accounted = sum(manifest.files[which].rows for which in _list_gold_sets(manifest)) + sum(manifest.dropped.values())
     for each in manifest.erasures:
         accounted += sum(each.rows_removed[which] for which in _list_gold_sets(manifest)) - each.gold_rows_removed

@@ -1,7 +1,7 @@
-"""What another policy would do to days that were curated already: nothing is written.
+"""Compares another policy with the stored outcomes of days that were curated already; writes nothing.
 
-A day's stored rows carry the policy version that judged them. Curating the same joined rows again, in memory, under the
-rules given says what an ordinary backfill would change, row by row, before anybody starts one.
+A day's stored rows carry the policy version that judged them. The same joined rows are curated again, in memory, under
+the given rules: this shows, row by row and before its start, the changes of an ordinary backfill.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ MOST_EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Move:
-    """Rows whose outcome would change in one way; an outcome is `kept` or a reason code."""
+    """Counts the rows whose outcome would change in one way; an outcome is `kept` or a reason code."""
 
     before: str
     after: str
@@ -37,7 +37,7 @@ class Move:
 
 @dataclass(frozen=True)
 class PolicyDiff:
-    """The stored outcomes of some days against those under other rules."""
+    """Compares the stored outcomes of some days with those under other rules."""
 
     days: int
     stored_versions: tuple[str, ...]
@@ -53,7 +53,7 @@ class PolicyDiff:
 
 
 def diff_policy(lake: Lake, days: Sequence[date], rules: GateRules) -> PolicyDiff:
-    """Compare what is stored for `days` with what `rules` make of the same joined rows.
+    """Compare the stored outcomes of `days` with those of `rules` on the same joined rows.
 
     Raises:
         MissingInputError: a day was never joined or never curated.
@@ -71,7 +71,7 @@ def diff_policy(lake: Lake, days: Sequence[date], rules: GateRules) -> PolicyDif
         rows += len(after)
         for row in sorted(after):
             change = (before.get(row, "not curated"), after[row])
-            # A tripped day is the breaker's doing: its rows are compared by what the policy says of them.
+            # The breaker alone refused the rows of a tripped day: they count as kept by the policy.
             if change[0] != change[1] and change != (Reason.BREAKER_TRIPPED.value, KEPT):
                 moved[change] += 1
                 examples.setdefault(change, []).append(row)

@@ -255,14 +255,14 @@ def test_net_new_counts_what_the_last_trained_version_did_not_hold(hard: Workben
 def test_below_the_threshold_no_example_is_read(hard: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every change of the ledger had all examples of all days resolved again, for a count that accounts could bound."""
     bench, versions = hard, versions_of(hard)
-    monkeypatch.setattr(example_versions, "judged_examples_sql", lambda *_: pytest.fail("rows were read"))
-    monkeypatch.setattr(example_versions, "_known_values", lambda *_: pytest.fail("manifests were read"))
+    monkeypatch.setattr(example_versions, "write_judged_examples_sql", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr(example_versions, "_count_known_values", lambda *_: pytest.fail("manifests were read"))
     # Nothing of what a training would not take yet is counted: 14 rows are on days before the evaluation weeks.
     few = count_new_examples(bench.lake, versions, EXAMPLES, 100)
     assert (few.hard_examples, few.is_exact) == (few.rows, False)
     assert 3 <= few.rows < 30
     monkeypatch.undo()
-    monkeypatch.setattr(example_versions, "judged_examples_sql", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr(example_versions, "write_judged_examples_sql", lambda *_: pytest.fail("rows were read"))
     # The three labelled ones by the counts of values in manifests.
     known = count_new_examples(bench.lake, versions, EXAMPLES, 4)
     assert (known.hard_examples, known.is_exact) == (3, False)
@@ -290,7 +290,7 @@ def test_after_a_training_only_later_and_changed_days_bound_new_examples(
     mine(bench, more)
     exact = count_new_examples(bench.lake, versions, EXAMPLES)
     assert (exact.positives, exact.hard_examples, exact.age_days) == (2, 2, 4)
-    monkeypatch.setattr(example_versions, "judged_examples_sql", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr(example_versions, "write_judged_examples_sql", lambda *_: pytest.fail("rows were read"))
     bound = count_new_examples(bench.lake, versions, EXAMPLES, 5, pause_days=7)
     assert not bound.is_exact
     # Of six hard examples in the table those of the first days are known.

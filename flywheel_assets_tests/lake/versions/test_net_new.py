@@ -95,7 +95,7 @@ def without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("rows were read")
 
-    monkeypatch.setattr(net_new, "pair_ids_to_train_now", refuse)
+    monkeypatch.setattr(net_new, "find_pair_ids_to_train", refuse)
 
 
 def test_below_the_threshold_accounts_alone_are_asked(bench: Workbench, versions: Versions, without_rows: None) -> None:
