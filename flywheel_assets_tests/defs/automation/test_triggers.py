@@ -202,7 +202,7 @@ def test_rows_are_read_at_most_once_per_content_and_not_at_all_below_the_thresho
 ) -> None:
     """A daily run moves the snapshots of gold and ledger six times; rows were counted again after each."""
     counted = []
-    count = net_new.pair_ids_to_train_now
+    count = net_new.find_pair_ids_to_train
     monkeypatch.setattr(net_new, "find_pair_ids_to_train", lambda *given: (counted.append(1), count(*given))[1])
     waiting = replace(APPLICATION, trigger=Trigger(min_new_pairs=5, min_new_partitions=3))
     write_gold(lake, DAY, 4)
