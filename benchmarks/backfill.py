@@ -112,7 +112,7 @@ def main() -> None:
         assert finished.succeeded, finished.error
         peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         lake = Stores(home=str(one)).lake(APPLICATION.name)
-        in_ledger = len(ledger.closed_days(lake, CURATED_DPO_PAIRS.name))
+        in_ledger = len(ledger.read_closed_days(lake, CURATED_DPO_PAIRS.name))
         in_gold = lake.rows_per_day(CURATED_DPO_PAIRS)
         print(
             f"one run: {count} partitions, {range_run.wall_s:.0f} s ({range_run.cpu_s:.0f} s CPU), "

@@ -64,7 +64,7 @@ def build(root: Path, predictions: int, behind: int) -> None:
     _write_base(base, texts, predictions)
     with lake.connect() as connection:
         connection.execute("SET preserve_insertion_order = true")
-        days = ledger.day_range(START, DAY - timedelta(days=1))
+        days = ledger.list_days(START, DAY - timedelta(days=1))
         for day in days:
             is_whole = DAY - day <= timedelta(days=behind)
             prompt, output = ("prompt", "output") if is_whole else ("'short'", "'short'")
@@ -83,7 +83,7 @@ def build(root: Path, predictions: int, behind: int) -> None:
     ]
     joined = int(predictions * EDITED)
     entries += [LedgerEntry(JOINED_FEEDBACK.name, day, True, f"{day}", {}, joined, joined, {}) for day in days]
-    ledger.record(lake, entries, STAMP)
+    ledger.record_entries(lake, entries, STAMP)
     base.unlink()
 
 

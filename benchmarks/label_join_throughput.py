@@ -42,7 +42,7 @@ def build(root: Path, predictions: int) -> None:
     """Write the raw tables, as ingestion would have."""
     lake = lake_at(root)
     features = ", ".join(f"'{name}': round(random() * 100, 4)" for name in FEATURES)
-    days = ledger.day_range(START, DAY)
+    days = ledger.list_days(START, DAY)
     sizes = {day: predictions if day in (DAY, DAY - timedelta(days=MATURITY_DAYS)) else 20_000 for day in days}
     files: dict[str, dict[date, Path]] = {RAW_SCORES.name: {}, GROUND_TRUTH.name: {}}
     with lake.connect() as connection:
@@ -75,7 +75,7 @@ FROM range({LABELS}) t(i)"""
             entries.append(LedgerEntry(spec.name, day, True, f"{day}", {}, rows, rows, {}))
     # The days before were joined long ago, and had no labels.
     entries += [LedgerEntry(JOINED_LABELS.name, day, True, f"{day}", {}, 0, 0, {}) for day in days[:-1]]
-    ledger.record(lake, entries, STAMP)
+    ledger.record_entries(lake, entries, STAMP)
 
 
 def ours(root: Path) -> int:

@@ -88,7 +88,7 @@ def grow(root: Path, commits: int, *, upkeep: bool) -> Iterator[tuple[int, Took,
     lake, versions = Workbench(root).lake, Versions(root / "versions", APPLICATION)
     days = [DAY + timedelta(days=number) for number in range(DAYS)]
     lake.replace_days(GOLD, days, {day: day_file(lake, day) for day in days}, {})
-    ledger.record(lake, [LedgerEntry(GOLD.name, day, True, "rows", {}, 1, 1, {}) for day in days], stamp())
+    ledger.record_entries(lake, [LedgerEntry(GOLD.name, day, True, "rows", {}, 1, 1, {}) for day in days], stamp())
     times: list[tuple[float, float]] = []
     for number in range(1, commits + 1):
         day = days[number % DAYS]

@@ -30,7 +30,7 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.pair_versions import cut_pair_version, pair_ids_to_train_now
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version, find_pair_ids_to_train
 from flywheel_assets.records import ExampleKind, Signal, SubjectKind, make_pair_ids
 
 DAYS, USERS = 100, 20_000
@@ -46,7 +46,7 @@ def build(root: Path, pairs: int) -> None:
     lake, texts, random = lake_at(root), Texts(), np.random.default_rng(1)
     per_day = pairs // DAYS
     said = None
-    files, days = {}, ledger.day_range(FIRST, FIRST + timedelta(days=DAYS - 1))
+    files, days = {}, ledger.list_days(FIRST, FIRST + timedelta(days=DAYS - 1))
     with lake.connect() as connection:
         for number, day in enumerate(days):
             prompt = texts.draw(per_day, 10)
@@ -70,7 +70,7 @@ def build(root: Path, pairs: int) -> None:
             files[day] = file
     lake.replace_days(CURATED_DPO_PAIRS, days, files, {})
     entries = [LedgerEntry(CURATED_DPO_PAIRS.name, day, True, f"{day}", {}, per_day, per_day, {}) for day in days]
-    ledger.record(lake, entries, STAMP)
+    ledger.record_entries(lake, entries, STAMP)
 
 
 def _gold(day: date, first: int, said: pa.Table, random: np.random.Generator) -> pa.Table:
@@ -133,7 +133,7 @@ def ours(root: Path) -> int:
 def trigger(root: Path) -> int:
     """How many pairs a version cut now would train on."""
     lake = lake_at(root)
-    return len(pair_ids_to_train_now(lake, ResolutionRules(), ledger.closed_days(lake, CURATED_DPO_PAIRS.name)))
+    return len(find_pair_ids_to_train(lake, ResolutionRules(), ledger.read_closed_days(lake, CURATED_DPO_PAIRS.name)))
 
 
 def pandas_notebook(root: Path) -> int:

@@ -100,7 +100,7 @@ def fill(lake: Lake, application: FlywheelApplication, days: list[date]) -> None
     tables = application.tables
     assets = [tables.predictions.name, GROUND_TRUTH.name, tables.joined.name, gold.name]
     hashes = {"raw_predictions": "a" * 32, "ground_truth": "b" * 32}
-    ledger.record(
+    ledger.record_entries(
         lake,
         [
             LedgerEntry(asset, day, True, f"{day} {asset}", hashes, ROWS_PER_DAY, ROWS_PER_DAY, {})

@@ -16,7 +16,7 @@ from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.lake.daily.mine_days import mining_lookback_days
+from flywheel_assets.lake.daily.mine_days import compute_mining_lookback
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
     FEEDBACK_SUMMARY,
@@ -235,4 +235,4 @@ class ClassificationApplication(FlywheelApplication):
     @property
     def gold_lookback_days(self) -> Mapping[str, int]:
         """A day of examples reads labels, silence, and the labelled predictions."""
-        return mining_lookback_days(self.window, self.mining)
+        return compute_mining_lookback(self.window, self.mining)

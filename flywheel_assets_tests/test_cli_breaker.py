@@ -39,14 +39,14 @@ def flywheel(*arguments: str) -> str:
 def test_listing_and_resetting(raided: Workbench) -> None:
     assert "kept out of" in flywheel("list")
     assert "would let" in flywheel("reset", str(day(2)), "--reason", "the launch", "--who", "ada")
-    assert breaker.resets(raided.lake) == []
+    assert breaker.list_resets(raided.lake) == []
     said = flywheel("reset", str(day(2)), "--reason", "the launch", "--who", "ada", "--yes")
     assert f"flywheel backfill {day(2)} {day(2)}" in said
-    [decision] = breaker.resets(raided.lake)
+    [decision] = breaker.list_resets(raided.lake)
     assert (decision.decided_by, decision.reason) == ("ada", "the launch")
 
 
 def test_a_reset_without_a_reason_is_no_command(raided: Workbench) -> None:
     result = CliRunner().invoke(app, ["breaker", "reset", str(day(2)), "--yes"])
     assert result.exit_code == 2
-    assert breaker.resets(raided.lake) == []
+    assert breaker.list_resets(raided.lake) == []

@@ -10,7 +10,7 @@ from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.partitions import version_partitions
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.defs.running import open_instance
-from flywheel_assets.lake.versions.exclusions import every_exclusion
+from flywheel_assets.lake.versions.exclusions import list_exclusions
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import day
@@ -44,10 +44,10 @@ def test_an_exclusion_from_dry_run_to_its_end(home: Path) -> None:
     assert "leaves out 12 rows of 3 days" in said.stdout, said.stderr
     assert "Repeat with --yes" in said.stdout
     lake = Stores(home=str(home)).lake(NAME)
-    assert every_exclusion(lake) == []
+    assert list_exclusions(lake) == []
 
     done = flywheel(home, *week, "--who", "ada", "--yes")
-    (exclusion,) = every_exclusion(lake)
+    (exclusion,) = list_exclusions(lake)
     assert f"exclusion {exclusion.id}: occurred 2026-03-02 … 2026-03-02" in done.stdout
     again = flywheel(home, "exclude", "--user", f"user {day(0)} 1", "--reason", "mallory")
     assert "leaves out 0 rows" in again.stdout, "they are out already"

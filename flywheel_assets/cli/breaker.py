@@ -19,9 +19,9 @@ def list_days(application: Application = "assistant") -> None:
 
     load_preference(application)
     lake = Stores().lake(application)
-    decided = {(each.day, each.joined_hash): each for each in days.resets(lake)}
+    decided = {(each.day, each.joined_hash): each for each in days.list_resets(lake)}
     table = Table("day", "rows", "out of bounds", "for instance", "state")
-    for each in days.judged_days(lake):
+    for each in days.read_judged_days(lake):
         if not each.figures.trips:
             continue
         decision = decided.get((each.day, each.joined_hash))
@@ -51,7 +51,7 @@ def reset(
 
     load_preference(application)
     lake = Stores().lake(application)
-    tripped = {each.day: each for each in days.tripped_days(lake)}
+    tripped = {each.day: each for each in days.find_tripped_days(lake)}
     if (found := tripped.get(day.date())) is None:
         known = [each.isoformat() for each in tripped]
         raise UnknownNameError(
@@ -61,6 +61,6 @@ def reset(
     if not yes:
         console.print(f"would let {found.day} in: {reason}. Repeat with --yes to do it.")
         return
-    done = days.reset(lake, found.day, who=who_is(who), reason=reason, now=datetime.now(UTC))
+    done = days.reset_day(lake, found.day, who=who_is(who), reason=reason, now=datetime.now(UTC))
     console.print(f"reset {done.id}: {done.reason}. Its rows enter gold when the day is curated again:")
     console.print(f"`flywheel backfill {found.day} {found.day} --application {application}`", highlight=False)

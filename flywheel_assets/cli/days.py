@@ -111,13 +111,13 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
 @app.command()
 def stale(application: Application = "assistant") -> None:
     """List the days that were made from inputs that have changed since; exit code 1 when there are any."""
-    from flywheel_assets.lake.daily.ledger import stale_days
+    from flywheel_assets.lake.daily.ledger import find_stale_days
 
     config = load_application(application)
     lake = Stores().lake(application)
     found = False
     for asset, lookback in config.staleness_lookback_days.items():
-        for day, inputs in stale_days(lake, asset, lookback, config.start_date).items():
+        for day, inputs in find_stale_days(lake, asset, lookback, config.start_date).items():
             found = True
             console.print(f"{asset} {day}: {', '.join(inputs)} changed")
     if found:
@@ -134,21 +134,21 @@ def _first_pending(config: FlywheelApplication, last: date) -> date:
 
 
 def _last_materialized(config: FlywheelApplication) -> date | None:
-    from flywheel_assets.lake.daily.ledger import entries_of
+    from flywheel_assets.lake.daily.ledger import read_entries
 
-    return max(entries_of(Stores().lake(config.name), config.tables.gold.name), default=None)
+    return max(read_entries(Stores().lake(config.name), config.tables.gold.name), default=None)
 
 
 def _run_range(driver: "Driver", first: date, last: date) -> None:
-    from flywheel_assets.lake.daily.ledger import day_range, entries_of, total_by_reason
+    from flywheel_assets.lake.daily.ledger import list_days, read_entries, sum_by_reason
 
     with console.status(f"materializing {first} … {last}"):
         finished = driver.materialize(first, last)
     _fail_unless_succeeded(finished)
     config = driver.application
-    entries = entries_of(Stores().lake(config.name), config.tables.gold.name, day_range(first, last))
+    entries = read_entries(Stores().lake(config.name), config.tables.gold.name, list_days(first, last))
     kept = sum(entry.rows_kept for entry in entries.values())
-    dropped = total_by_reason(entries.values())
+    dropped = sum_by_reason(entries.values())
     print_reasons(f"{config.name} {first} … {last}", kept, dropped)
     open_days = [day for day, entry in entries.items() if not entry.is_closed]
     if open_days:

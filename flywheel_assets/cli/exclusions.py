@@ -59,11 +59,11 @@ def exclude(
     planned = exclusions.Exclusion(
         id="planned", rule=rule, decided_at=datetime.now(UTC), decided_by=who_is(who), reason=reason
     )
-    _print_effect("leaves out", config, exclusions.in_force(lake), planned)
+    _print_effect("leaves out", config, exclusions.list_exclusions_in_force(lake), planned)
     if not yes:
         console.print(f"would exclude {rule.describe()}: {reason}. Repeat with --yes to do it.")
         return
-    done = exclusions.exclude(lake, rule, who=who_is(who), reason=reason, now=planned.decided_at)
+    done = exclusions.exclude_rows(lake, rule, who=who_is(who), reason=reason, now=planned.decided_at)
     console.print(f"exclusion {done.id}: {rule.describe()}. The next version leaves these rows out.")
     console.print(f"a training without them, at once: [bold]flywheel retrain -a {application} --reason … --yes[/]")
 
@@ -82,7 +82,7 @@ def include(
 
     config = load_application(application)
     lake = Stores().lake(application)
-    current = {each.id: each for each in exclusions.in_force(lake)}
+    current = {each.id: each for each in exclusions.list_exclusions_in_force(lake)}
     if exclusion not in current:
         raise UnknownNameError("exclusion in force", exclusion, current, "`flywheel exclusions` lists all of them.")
     others = [each for each in current.values() if each.id != exclusion]
@@ -90,20 +90,20 @@ def include(
     if not yes:
         console.print(f"would end {exclusion} ({current[exclusion].rule.describe()}). Repeat with --yes to do it.")
         return
-    exclusions.include(lake, exclusion, who=who_is(who), reason=reason, now=datetime.now(UTC))
+    exclusions.end_exclusion(lake, exclusion, who=who_is(who), reason=reason, now=datetime.now(UTC))
     console.print(f"{exclusion} is ended: {reason}")
 
 
 @app.command("exclusions")
 def list_exclusions(application: Application = "assistant") -> None:
     """List every exclusion there ever was: what, who, when, why, and whether it is in force."""
-    from flywheel_assets.lake.versions.exclusions import every_exclusion
+    from flywheel_assets.lake.versions.exclusions import list_exclusions
 
     load_application(application)
     table = Table()
     for column in ("id", "what", "user", "decided", "why", "state"):
         table.add_column(column)
-    for each in every_exclusion(Stores().lake(application)):
+    for each in list_exclusions(Stores().lake(application)):
         state = "in force" if each.ended_at is None else f"ended {each.ended_at:%Y-%m-%d} by {each.ended_by}"
         decided = f"{each.decided_at:%Y-%m-%d %H:%M} by {each.decided_by}"
         table.add_row(each.id, each.rule.describe(), each.rule.user_id or "", decided, each.reason, state)
@@ -112,11 +112,11 @@ def list_exclusions(application: Application = "assistant") -> None:
 
 def _print_effect(verb: str, config: "FlywheelApplication", others: "list[Exclusion]", one: "Exclusion") -> None:
     """The rows that one exclusion makes the difference for, by day."""
-    from flywheel_assets.lake.versions.exclusions import excluded_per_day
+    from flywheel_assets.lake.versions.exclusions import count_excluded_per_day
 
     lake, gold = Stores().lake(config.name), config.tables.gold
-    without = excluded_per_day(lake, gold, others)
-    together = excluded_per_day(lake, gold, [*others, one])
+    without = count_excluded_per_day(lake, gold, others)
+    together = count_excluded_per_day(lake, gold, [*others, one])
     changed = {day: rows - without.get(day, 0) for day, rows in together.items() if rows > without.get(day, 0)}
     print_days(f"{one.rule.describe()} {verb}", changed)
 

@@ -22,7 +22,7 @@ def list_versions(application: Application = "assistant") -> None:
     """List every version: rows, days, what was trained from it, and whether it serves."""
     from flywheel_assets.lake.tables.tags import list_tags
     from flywheel_assets.lake.versions.rollback import SAVED_HEAD
-    from flywheel_assets.lake.versions.summaries import summarize
+    from flywheel_assets.lake.versions.summaries import summarize_versions
 
     config, stores = load_application(application), Stores()
     lake = stores.lake(application)
@@ -30,7 +30,7 @@ def list_versions(application: Application = "assistant") -> None:
     table = Table()
     for column in ("version", "snapshot", "rows", "days", "left out", "exclusions", "model", "decision"):
         table.add_column(column, overflow="fold")
-    for each in summarize(lake, stores.versions(application), config.tables.gold):
+    for each in summarize_versions(lake, stores.versions(application), config.tables.gold):
         manifest = each.manifest
         table.add_row(
             each.version + (" (undone)" if each.is_undone else ""),
@@ -50,12 +50,12 @@ def list_versions(application: Application = "assistant") -> None:
 @gold.command()
 def show(version: Version, application: Application = "assistant") -> None:
     """Everything about one version: tag, rows, reasons, days, exclusions, sha256 of every file, code, model."""
-    from flywheel_assets.lake.versions.publishing import copies_of
-    from flywheel_assets.lake.versions.summaries import summary_of
+    from flywheel_assets.lake.versions.publishing import list_copies
+    from flywheel_assets.lake.versions.summaries import find_summary
 
     config, stores = load_application(application), Stores()
     versions = stores.versions(application)
-    summary = summary_of(stores.lake(application), versions, config.tables.gold, version)
+    summary = find_summary(stores.lake(application), versions, config.tables.gold, version)
     facts: dict[str, object] = {
         "tag on": f"{application}.{config.tables.gold.name}",
         "snapshot": summary.snapshot_id or "not tagged",
@@ -79,7 +79,7 @@ def show(version: Version, application: Application = "assistant") -> None:
             },
             **{f"rule {name}": value for name, value in manifest.rules.items()},
         }
-    copies = copies_of(versions.folder(version))
+    copies = list_copies(versions.folder(version))
     facts |= {f"copy {number}": where for number, where in enumerate(copies, start=1)}
     _print_facts(version, facts)
 
@@ -87,13 +87,13 @@ def show(version: Version, application: Application = "assistant") -> None:
 @gold.command()
 def diff(first: Version, second: Version, application: Application = "assistant") -> None:
     """What changed from one version to another: rows by set, reasons, days, exclusions, rules."""
-    from flywheel_assets.lake.versions.summaries import compare, require_exported, summary_of
+    from flywheel_assets.lake.versions.summaries import compare_versions, find_summary, require_manifest
 
     config, stores = load_application(application), Stores()
     lake, versions = stores.lake(application), stores.versions(application)
     for version in (first, second):
-        require_exported(summary_of(lake, versions, config.tables.gold, version))
-    found = compare(versions.folder(first), versions.folder(second))
+        require_manifest(find_summary(lake, versions, config.tables.gold, version))
+    found = compare_versions(versions.folder(first), versions.folder(second))
     table = Table("set", *(f"[bold]{name}[/]" for name in ("added", "removed", "changed", "kept")))
     for name, each in found.sets.items():
         table.add_row(name, *(f"{number:,}" for number in (each.added, each.removed, each.changed, each.kept)))
@@ -117,13 +117,13 @@ def export(
     application: Application = "assistant",
 ) -> None:
     """Copy a version as JSON lines and Parquet, under names that are never overwritten."""
-    from flywheel_assets.lake.versions.publishing import publish
-    from flywheel_assets.lake.versions.summaries import require_exported, summary_of
+    from flywheel_assets.lake.versions.publishing import publish_export
+    from flywheel_assets.lake.versions.summaries import find_summary, require_manifest
 
     config, stores = load_application(application), Stores()
     versions = stores.versions(application)
-    require_exported(summary_of(stores.lake(application), versions, config.tables.gold, version))
-    for file in publish(versions.folder(version), to, stores.scratch("publishing"), stores.s3_client):
+    require_manifest(find_summary(stores.lake(application), versions, config.tables.gold, version))
+    for file in publish_export(versions.folder(version), to, stores.scratch("publishing"), stores.s3_client):
         state = "new" if file.is_new else "was there"
         console.print(f"{file.where}  {file.bytes:,} bytes, {state}", highlight=False, soft_wrap=True)
 
@@ -160,7 +160,7 @@ def verify(application: Application = "assistant") -> None:
     from flywheel_assets.lake.versions import verification
 
     config, stores = load_application(application), Stores()
-    found = verification.verify(stores.lake(application), stores.versions(application), config.tables.gold)
+    found = verification.verify_versions(stores.lake(application), stores.versions(application), config.tables.gold)
     for difference in found.differences[:10]:
         console.print(difference, highlight=False, soft_wrap=True, style="red")
     if found.differences:

@@ -31,7 +31,7 @@ def levers(
         config.contract,
         config.mining,
         days,
-        compute_seconds_per_row(stores.versions(application).last_trained()),
+        compute_seconds_per_row(stores.versions(application).find_last_trained()),
         thresholds or THRESHOLDS,
         factors or SURPRISE_FACTORS,
         floors or FLOORS,

@@ -42,13 +42,13 @@ def deltas(
     application: Application = "assistant", limit: int = typer.Option(20, min=1, help="Most rows shown.")
 ) -> None:
     """The small edits that most people make, with what they replace; those of three people join the next version."""
-    from flywheel_assets.lake.versions.small_edits import most_frequent_deltas, replacements
+    from flywheel_assets.lake.versions.pair_versions import describe_replacements, find_most_frequent_deltas
 
     load_preference(application)
     lake = Stores().lake(application)
     table = Table("subjects", "rows", "days", "replaces")
-    for each in most_frequent_deltas(lake, limit=limit):
+    for each in find_most_frequent_deltas(lake, limit=limit):
         table.add_row(
-            str(each.subjects), str(each.rows), str(each.days), escape(replacements(lake, each.example)[:120])
+            str(each.subjects), str(each.rows), str(each.days), escape(describe_replacements(lake, each.example)[:120])
         )
     console.print(table if table.row_count else "no small edit waits")

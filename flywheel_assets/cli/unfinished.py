@@ -32,7 +32,7 @@ def abandon(
 ) -> None:
     """Finish a gold version without a promotion, so that the trigger can cut the next one."""
     from flywheel_assets.defs.partitions import version_partitions
-    from flywheel_assets.lake.versions.promotions import Promotion, record_promotion
+    from flywheel_assets.lake.versions.folders import Promotion, record_promotion
 
     config = load_application(application)
     stores = Stores()

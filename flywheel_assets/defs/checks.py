@@ -9,10 +9,10 @@ from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.presentation import numbers_table
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import audit_accounts, describe
-from flywheel_assets.lake.daily.breaker import tripped_days
+from flywheel_assets.lake.daily.breaker import find_tripped_days
+from flywheel_assets.lake.daily.ledger import audit_accounts, describe_discrepancies
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, TableSpec
-from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.lake.versions.verification import verify_versions
 
 
 def daily_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
@@ -41,7 +41,7 @@ def _rows_are_accounted_for(application: str, spec: TableSpec) -> dg.AssetChecks
         accounts = audit_accounts(stores.lake(application), spec)
         return dg.AssetCheckResult(
             passed=not accounts.discrepancies,
-            description=describe(accounts.discrepancies) or f"{accounts.days} days add up",
+            description=describe_discrepancies(accounts.discrepancies) or f"{accounts.days} days add up",
             metadata={"days": accounts.days, "rows_in": accounts.rows_in, "rows_kept": accounts.rows_kept},
         )
 
@@ -57,7 +57,7 @@ def _days_are_fresh(
         description="No day was made from inputs that have changed since; `flywheel stale` lists them.",
     )
     def days_are_fresh(stores: Stores) -> dg.AssetCheckResult:
-        stale = ledger.stale_days(stores.lake(application), asset, lookback_days, start)
+        stale = ledger.find_stale_days(stores.lake(application), asset, lookback_days, start)
         shown = ", ".join(f"{day} ({', '.join(names)})" for day, names in list(stale.items())[:5])
         return dg.AssetCheckResult(
             passed=not stale,
@@ -78,7 +78,7 @@ def breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
         description="No closed day is out of bounds as a whole; `flywheel breaker reset DAY` lets one in.",
     )
     def no_day_tripped_the_breaker(stores: Stores) -> dg.AssetCheckResult:
-        tripped = tripped_days(stores.lake(application.name))
+        tripped = find_tripped_days(stores.lake(application.name))
         rows = [
             [each.day.isoformat(), trip.rule, trip.value, trip.limit, each.figures.rows, " ".join(trip.examples)]
             for each in tripped
@@ -105,7 +105,7 @@ def version_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksD
     )
     def exports_match_their_manifests(stores: Stores) -> dg.AssetCheckResult:
         lake, versions = stores.lake(application.name), stores.versions(application.name)
-        found = verify(lake, versions, application.tables.gold)
+        found = verify_versions(lake, versions, application.tables.gold)
         return dg.AssetCheckResult(
             passed=not found.differences,
             description="; ".join(found.differences[:3]),

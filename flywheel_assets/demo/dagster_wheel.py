@@ -19,7 +19,7 @@ from flywheel_assets.defs.running import Driver, Ticked, open_instance
 from flywheel_assets.demo.capture_client import CaptureDoor, SimulatedClock
 from flywheel_assets.demo.wheel import Skipped
 from flywheel_assets.errors import TrainingError
-from flywheel_assets.lake.daily.ledger import day_range
+from flywheel_assets.lake.daily.ledger import list_days
 from flywheel_assets.settings import settings
 
 Counts = TypeVar("Counts")
@@ -47,7 +47,7 @@ class DagsterWheel(Generic[Counts, Turn]):
         finished = self._make_driver(after=last).materialize(first, last)
         if not finished.succeeded:
             raise TrainingError(f"materializing {first} … {last} failed: {finished.error}")
-        return self.counted(day_range(first, last))
+        return self.counted(list_days(first, last))
 
     def turn(self) -> Turn | Skipped:
         """Evaluate the sensor; when it fires, run its request to the end."""

@@ -60,7 +60,7 @@ def play(honest: list[dict[str, Any]], poisoned: list[dict[str, Any]], days: int
         figures = inspect_day(joined, curated, [per_day] * 14, BreakerLimits())
         trips += [trip.rule for trip in figures.trips]
         if not figures.trips:
-            parts += [curated.kept, curated.held]
+            parts += [curated.kept, curated.waiting]
     gold = pa.concat_tables(parts)
     train = resolve(gold, RULES).train
     poisoned_ids = pa.array([row["feedback_event_id"] for row in poisoned], pa.string())

@@ -37,6 +37,6 @@ def test_the_check_fails_with_figures_until_a_person_has_let_the_day_in(tmp_path
     assert set(examples) <= {each["event_id"] for each in landed}
     assert "store.read" not in json.dumps(row)
 
-    breaker.reset(bench.lake, day(2), who="ada", reason="the launch", now=NOON)
+    breaker.reset_day(bench.lake, day(2), who="ada", reason="the launch", now=NOON)
     bench.curate([day(2)])
     assert check(stores).passed

@@ -17,7 +17,7 @@ from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.defs.flywheels import classification_flywheel, preference_flywheel
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.lake.daily.ledger import entries_of
+from flywheel_assets.lake.daily.ledger import read_entries
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets_tests.builders import make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -91,7 +91,7 @@ def test_a_range_run_logs_one_event_a_day_with_the_content_hash_of_the_ledger(be
     """Dagster alone gives all days of a run one data version; fails when it no longer leaves the events to us."""
     backfill(definitions, instance, DAILY)
     for name in DAILY:
-        entries = entries_of(bench.lake, name)
+        entries = read_entries(bench.lake, name)
         expected = [(day.isoformat(), entries[day].content_hash) for day in (FIRST, SECOND)]
         assert sorted(versions_by_day(instance, key(name))) == expected, name
     feedback = Counter(version for _, version in versions_by_day(instance, key("ground_truth")))

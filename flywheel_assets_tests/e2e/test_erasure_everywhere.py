@@ -30,11 +30,11 @@ from flywheel_assets.defs.flywheels import classification_flywheel, preference_f
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, open_instance
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import audit_accounts
+from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.erasure.erase import Receipt, erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, QUARANTINE
-from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.lake.versions.verification import verify_versions
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event
 from flywheel_assets.screening.judge import JudgeCheck
 from flywheel_assets_tests.builders import make_label, make_score
@@ -197,8 +197,8 @@ def assert_sound(application: FlywheelApplication, stores: Stores) -> None:
     for spec in (application.tables.predictions, application.tables.joined, application.tables.gold):
         assert audit_accounts(lake, spec).discrepancies == (), spec.name
     for asset, lookback in application.staleness_lookback_days.items():
-        assert ledger.stale_days(lake, asset, lookback, application.start_date) == {}, asset
-    assert verify(lake, stores.versions(application.name), application.tables.gold).differences == ()
+        assert ledger.find_stale_days(lake, asset, lookback, application.start_date) == {}, asset
+    assert verify_versions(lake, stores.versions(application.name), application.tables.gold).differences == ()
 
 
 def test_an_assistants_user_is_nowhere_after_runs_reviews_and_trainings(

@@ -13,7 +13,7 @@ from flywheel_assets.defs.flywheels import classification_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, DRIFT_REPORTS
-from flywheel_assets.lake.versions.promotions import read_promotion
+from flywheel_assets.lake.versions.folders import read_promotion
 from flywheel_assets.settings import settings
 from flywheel_assets_tests.e2e.fraud_traffic import APPLICATION, FIRST, LAST, NOW, land_traffic
 from flywheel_assets_tests.lake.workbench import Workbench

@@ -17,7 +17,7 @@ from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTE
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, request_retry
-from flywheel_assets.lake.versions.promotions import read_promotion
+from flywheel_assets.lake.versions.folders import read_promotion
 from flywheel_assets_tests.training.small_world import RECIPE, ask, trained_base
 
 FIRST = date(2026, 9, 1)

@@ -17,7 +17,7 @@ from flywheel_assets.errors import (
 )
 from flywheel_assets.evaluation.adapter import evaluate_adapter, main
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
-from flywheel_assets.lake.versions.exports import ExportSet, manifest_sha256
+from flywheel_assets.lake.versions.exports import ExportSet, hash_manifest
 from flywheel_assets.models.generation import (
     compute_log_probabilities,
     generate,
@@ -66,7 +66,7 @@ def request_for(base: Path, adapters: Adapters, export: Path, tmp_path: Path) ->
     def make(**changes: Any) -> EvaluationRequest:
         values = {
             "export_dir": str(export),
-            "manifest_sha256": manifest_sha256(export),
+            "manifest_sha256": hash_manifest(export),
             "base_model": str(base),
             "sft_adapter": str(adapters("sft")),
             "challenger_adapter": str(adapters("challenger")),

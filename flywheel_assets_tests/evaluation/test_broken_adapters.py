@@ -9,7 +9,7 @@ import pytest
 
 from flywheel_assets.evaluation.adapter import evaluate_adapter
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Stratum
-from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, manifest_sha256
+from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, hash_manifest
 from flywheel_assets.promotion.text_limits import Decision, PromotionLimits, decide
 from flywheel_assets.training import examples
 from flywheel_assets.training.adapter import train_adapter
@@ -31,7 +31,7 @@ def turn(root: Path, rows: Rows, **recipe: Any) -> tuple[EvaluationReport, Decis
     report = evaluate_adapter(
         EvaluationRequest(
             export_dir=str(export),
-            manifest_sha256=manifest_sha256(export),
+            manifest_sha256=hash_manifest(export),
             base_model=str(base),
             sft_adapter=str(root / "training" / "sft_adapter"),
             challenger_adapter=str(root / "training" / "adapter"),

@@ -23,7 +23,7 @@ def write_gold_days(lake: Lake, pairs: Mapping[date, int], *, is_closed: bool = 
         write_day(lake, CURATED_DPO_PAIRS, day, [gold_row(day, each, text) for each in range(number)])
         content = f"{day} {number} {text}"
         entry = LedgerEntry(CURATED_DPO_PAIRS.name, day, is_closed, content, {}, number, number, {})
-        ledger.record(lake, [entry], stamp())
+        ledger.record_entries(lake, [entry], stamp())
 
 
 def gold_row(day: date, number: int, text: str = "") -> dict[str, Any]:

@@ -39,8 +39,9 @@ from flywheel_assets.lake.upkeep.garbage import (
 )
 from flywheel_assets.lake.versions import cutting as versions_module
 from flywheel_assets.lake.versions import exports as exports_module
+from flywheel_assets.lake.versions import pins as pins_module
 from flywheel_assets.lake.versions.example_versions import ExampleRules, cut_example_version
-from flywheel_assets.lake.versions.exports import manifest_sha256, verify_manifest
+from flywheel_assets.lake.versions.exports import hash_manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import DAY, day, make_feedback, make_gold, make_prediction
@@ -85,7 +86,7 @@ def plan(assistant_days: int, assistant_cuts: int, fraud_cuts: int) -> list[Step
             steps.append(Step(ASSISTANT, "cut", version=f"dpo_gold_v{number}"))
     for number in range(1, fraud_cuts + 1):
         first, last = (0, FIRST_CUT_DAYS - 1) if number == 1 else (FIRST_CUT_DAYS + number - 2,) * 2
-        steps += _writes(FRAUD, "mine", tuple(ledger.day_range(day(first), day(last))))
+        steps += _writes(FRAUD, "mine", tuple(ledger.list_days(day(first), day(last))))
         steps.append(Step(FRAUD, "cut", version=f"fraud_gold_v{number}"))
     for position in range(len(steps) - len(steps) % 12, 0, -12):
         steps.insert(position, replace(steps[position - 1], action="collect"))
@@ -182,7 +183,7 @@ def landed(steps: Sequence[Step], *roots: Path) -> list[Wheel]:
     wheels = [Wheel(root) for root in roots]
     for name, last in {step.application: step.days[-1] for step in steps if step.days}.items():
         rows = _edits if name == ASSISTANT else _payments
-        for on in ledger.day_range(DAY, last):
+        for on in ledger.list_days(DAY, last):
             for kind, events in zip(EventKind, rows(on), strict=True):
                 for wheel in wheels:
                     wheel.benches[name].land(kind, on, events)
@@ -244,17 +245,17 @@ POINTS = {
     "catalog written, not committed": Point(Session, "commit"),
     "committed, old metadata not deleted, locked": Point(SqlCatalog, "commit_table", after=True),
     "committed, unlocked, quarantine of before": Point(Lake, "commit", after=True),
-    "tables done, ledger of before": Point(ledger, "record"),
-    "ledger done, nobody told": Point(ledger, "record", after=True),
+    "tables done, ledger of before": Point(ledger, "record_entries"),
+    "ledger done, nobody told": Point(ledger, "record_entries", after=True),
 }
 """Where a write can be cut in two, in the order of its steps."""
 CUT_POINTS = {
     "a hold's metadata written": Point(MetastoreCatalog, "_write_metadata", after=True),
-    "gold held, nothing pinned": Point(versions_module, "hold_head", after=True),
-    "all held, nothing pinned": Point(versions_module, "write_once"),
-    "pinned": Point(versions_module, "write_once", after=True),
-    "resolved, not tagged": Point(versions_module, "tag"),
-    "tagged": Point(versions_module, "tag", after=True),
+    "gold held, nothing pinned": Point(pins_module, "keep_head", after=True),
+    "all held, nothing pinned": Point(pins_module, "write_once"),
+    "pinned": Point(pins_module, "write_once", after=True),
+    "resolved, not tagged": Point(versions_module, "create_tag"),
+    "tagged": Point(versions_module, "create_tag", after=True),
     "one file of the export written": Point(exports_module, "write_synced", after=True),
     "export written, without its name": Point(os, "rename"),
     "export visible, nobody told": Point(versions_module, "write_export", after=True),
@@ -292,7 +293,7 @@ def cut_together(root: Path, steps: Sequence[Step], together: Barrier, told: Con
         except Exception as error:
             told.send(f"{type(error).__name__}: {error}")
         else:
-            told.send(manifest_sha256(wheel.versions[step.application].folder(step.version).export))
+            told.send(hash_manifest(wheel.versions[step.application].folder(step.version).export))
 
 
 def write_and_tag(root: Path, on: date, rounds: int, told: Connection) -> None:

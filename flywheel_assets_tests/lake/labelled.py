@@ -8,8 +8,7 @@ from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.sampling import SamplingRules
 from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import audit_accounts
-from flywheel_assets.lake.daily.ledger import LedgerEntry
+from flywheel_assets.lake.daily.ledger import LedgerEntry, audit_accounts
 from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
@@ -48,7 +47,7 @@ def run(
         of_kind = [row for row in events if ("score" in row) is is_score]
         for on in {row["received_at"].date() for row in of_kind}:
             bench.land(kind, on, [row for row in of_kind if row["received_at"].date() == on])
-    days = ledger.day_range(DAY, last)
+    days = ledger.list_days(DAY, last)
     bench.ingest_both(days)
     bench.join(days)
     return mine(bench, days, rules, contract, each_day)

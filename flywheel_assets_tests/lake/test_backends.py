@@ -24,12 +24,12 @@ from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
-from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude_rows
 from flywheel_assets.lake.versions.exports import ExportSet
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.net_new import count_net_new
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.lake.versions.verification import verify_versions
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.settings import Settings
 from flywheel_assets_tests.builders import APPLICATION, day
@@ -103,7 +103,7 @@ def test_days_versions_exclusions_expiry_and_verification(lake: Lake, tmp_path: 
     assert lake.read(GOLD, [day(1)], snapshot_id=first.snapshot_id).num_rows == 4
 
     now = datetime(2026, 11, 21, tzinfo=UTC)
-    exclude(lake, ExclusionRule(user_id=f"user {day(2)} 0"), who="ada", reason="r", now=now)
+    exclude_rows(lake, ExclusionRule(user_id=f"user {day(2)} 0"), who="ada", reason="r", now=now)
     assert count_net_new(lake, versions, RULES, 1).pairs == 9
     second = cut_pair_version(lake, versions, "dpo_gold_v2", RULES, "1")
     assert (second.files[ExportSet.TRAIN].rows, second.dropped) == (9, {"excluded": 1})
@@ -112,7 +112,7 @@ def test_days_versions_exclusions_expiry_and_verification(lake: Lake, tmp_path: 
     assert expire_snapshots(lake, GOLD, far) > 0
     assert sweep(lake, GOLD, timedelta(0), far).deleted.files > 0
     assert lake.read(GOLD, [day(1)], snapshot_id=first.snapshot_id).num_rows == 4
-    found = verify(lake, versions, GOLD)
+    found = verify_versions(lake, versions, GOLD)
     assert (found.versions, found.differences) == (2, ())
 
 

@@ -33,12 +33,11 @@ from flywheel_assets.lake.tables.specs import (
 )
 from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
-from flywheel_assets.lake.versions.cutting import release_ended_cuts
 from flywheel_assets.lake.versions.exports import ExportSet, read_rows
-from flywheel_assets.lake.versions.folders import Versions, read_pin
+from flywheel_assets.lake.versions.folders import Versions, encode_pin, read_pin
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.lake.versions.pins import encode_pin, held_versions, release_snapshots
-from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.lake.versions.pins import list_kept_versions, release_ended_cuts, release_snapshots
+from flywheel_assets.lake.versions.verification import verify_versions
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.everywhere import quoting
 from flywheel_assets_tests.lake import killable
@@ -69,8 +68,8 @@ FIRST_FRAUD_CUT = plan(0, 0, 1)[-1]
 def assert_sound(wheel: Wheel) -> None:
     """Every version verifies, nothing is held for a cut, and once garbage was collected there is none."""
     for name, bench in wheel.benches.items():
-        assert held_versions(bench.lake, every_table(bench.tables)) == set()
-        assert verify(bench.lake, wheel.versions[name], bench.tables.gold).differences == ()
+        assert list_kept_versions(bench.lake, every_table(bench.tables)) == set()
+        assert verify_versions(bench.lake, wheel.versions[name], bench.tables.gold).differences == ()
         wheel.collect(name)
     assert wheel.strays() == []
 
@@ -253,13 +252,13 @@ def test_the_upkeep_lets_go_of_what_ended_cuts_held(fraud: Wheel, point: str, is
     kill_at(point, wheel, cut)
     lake, versions = wheel.benches[FRAUD].lake, wheel.versions[FRAUD]
     specs = every_table(CLASSIFICATION_TABLES)
-    assert held_versions(lake, specs) == {cut.version}
+    assert list_kept_versions(lake, specs) == {cut.version}
     release_ended_cuts(lake, versions, CLASSIFICATION_TABLES)
-    assert held_versions(lake, specs) == (set() if is_over else {cut.version})
+    assert list_kept_versions(lake, specs) == (set() if is_over else {cut.version})
     versions.folder(cut.version).path.mkdir(parents=True, exist_ok=True)
     versions.folder(cut.version).promotion.write_text("{}")
     release_ended_cuts(lake, versions, CLASSIFICATION_TABLES)
-    assert held_versions(lake, specs) == set(), "it was abandoned"
+    assert list_kept_versions(lake, specs) == set(), "it was abandoned"
 
 
 @pytest.mark.parametrize("steps", [plan(1, 1, 0), pytest.param(plan(15, 10, 10), marks=SLOW)], ids=len)
@@ -525,7 +524,7 @@ def test_an_erasure_between_tag_and_export_leaves_a_version_that_can_be_cut(assi
     exported = [row for which in manifest.files for row in read_rows(export, manifest, which)]
     assert exported
     assert "user 1" not in {row.subject for row in exported}
-    assert verify(bench.lake, versions, GOLD).differences == ()
+    assert verify_versions(bench.lake, versions, GOLD).differences == ()
 
 
 @pytest.mark.parametrize("point", ["all held, nothing pinned", "pinned", "tagged"])

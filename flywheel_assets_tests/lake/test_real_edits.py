@@ -10,11 +10,10 @@ from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days
-from flywheel_assets.lake.daily.ledger import RunStamp
+from flywheel_assets.lake.daily.ledger import RunStamp, audit_accounts
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS

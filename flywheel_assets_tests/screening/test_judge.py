@@ -266,7 +266,7 @@ def test_nothing_that_waits_already_travels_but_rows_that_wait_for_support_are_j
     assert "corp-post" not in sent
     assert "1978" in sent
     assert curated.counts == {"judge": 2, "personal_data": 1}
-    assert curated.held.num_rows == 0
+    assert curated.waiting.num_rows == 0
 
 
 def test_llama_guard_answers_with_numbers(tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ from typing import Any
 
 import msgspec
 
-from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, json_lines, manifest_sha256, write_export
+from flywheel_assets.lake.versions.exports import (
+    ExportedRow,
+    ExportSet,
+    build_json_lines_writer,
+    hash_manifest,
+    write_export,
+)
 from flywheel_assets.records import make_pair_id, make_stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 
@@ -227,7 +233,7 @@ def write_version(folder: Path, rows: Mapping[ExportSet, Sequence[ExportedRow]],
         version=version,
         application="assistant",
         snapshot_id=1,
-        write_files=json_lines(version, [(which, row) for which in rows for row in rows[which]]),
+        write_files=build_json_lines_writer(version, [(which, row) for which in rows for row in rows[which]]),
         dropped={},
         days={},
         rules={},
@@ -244,7 +250,7 @@ def request(export: Path, base: Path, root: Path, **recipe: Any) -> Any:
         application="assistant",
         version="dpo_gold_v1",
         export_dir=str(export),
-        manifest_sha256=manifest_sha256(export),
+        manifest_sha256=hash_manifest(export),
         base_model=str(base),
         recipe=replace(RECIPE, **recipe),
         output_dir=str(root / "training"),

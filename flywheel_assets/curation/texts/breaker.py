@@ -167,7 +167,7 @@ def _count_concentrated(curated: Curated, few: int, rows_per_subject: float) -> 
     Also returns these rows' event ids. Rows that the edit gate refused do no harm and are not looked at, neither are
     equal rows, of which one is left.
     """
-    pairs = pa.concat_tables([curated.kept, curated.held]).select(["feedback_event_id", "subject", "added_ngrams"])
+    pairs = pa.concat_tables([curated.kept, curated.waiting]).select(["feedback_event_id", "subject", "added_ngrams"])
     voices = pairs["subject"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     spread = count_spread(pairs["added_ngrams"], voices)
     is_pressed = (spread.voices <= few) & (spread.rows >= rows_per_subject * spread.voices)

@@ -78,7 +78,7 @@ class Curated:
     """CURATED_DPO_PAIRS."""
     refused: pa.Table
     """QUARANTINE."""
-    held: pa.Table
+    waiting: pa.Table
     """CURATED_DPO_PAIRS: refused rows that wait until other users say the same, with `held_reason`."""
     counts: dict[str, int]
     """Refused rows by reason code."""
@@ -108,9 +108,9 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
         pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.kept for part in judged)]), version
     )
     refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.refused for part in judged), duplicates])
-    held = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.held for part in judged)])
+    waiting = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.waiting for part in judged)])
     assert kept.num_rows + refused.num_rows == joined.num_rows
-    return Curated(kept, refused, held, dict(sorted(Counter(values_of(refused["reason"])).items())))
+    return Curated(kept, refused, waiting, dict(sorted(Counter(values_of(refused["reason"])).items())))
 
 
 def withhold(curated: Curated, reason: Reason, detail: str, version: str) -> Curated:
@@ -123,7 +123,7 @@ def withhold(curated: Curated, reason: Reason, detail: str, version: str) -> Cur
     return Curated(
         kept=CURATED_DPO_PAIRS.empty_table(),
         refused=pa.concat_tables([curated.refused, refused]),
-        held=CURATED_DPO_PAIRS.empty_table(),
+        waiting=CURATED_DPO_PAIRS.empty_table(),
         counts={each: rows for each, rows in sorted(counts.items()) if rows},
     )
 
@@ -157,7 +157,7 @@ def _remove_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.T
 class _Judged:
     kept: pa.Table
     refused: pa.Table
-    held: pa.Table
+    waiting: pa.Table
 
 
 def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: str) -> _Judged:
@@ -205,11 +205,11 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
 
     passed = np.flatnonzero(_mark_undecided(reasons))
     kept = _build_examples(batch.take(passed), similarity[passed], application, version)
-    waiting = np.flatnonzero(np.isin(reasons, list(SUPPORTERS_NEEDED)))
-    held, keys = _select_waiting(
-        _build_examples(batch.take(waiting), similarity[waiting], application, version), reasons[waiting]
+    may_wait = np.flatnonzero(np.isin(reasons, list(SUPPORTERS_NEEDED)))
+    waiting, keys = _select_waiting(
+        _build_examples(batch.take(may_wait), similarity[may_wait], application, version), reasons[may_wait]
     )
-    for row, key in zip(waiting.tolist(), keys, strict=True):
+    for row, key in zip(may_wait.tolist(), keys, strict=True):
         details[row] = "; ".join(filter(None, (details.get(row), f"waits for {key}" if key else None)))
     out = np.flatnonzero(~_mark_undecided(reasons))
     refused = _refuse(
@@ -219,7 +219,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
         details=[details.get(row) for row in out.tolist()],
         evidence=[found.get(row) for row in out.tolist()],
     )
-    return _Judged(kept, refused, held)
+    return _Judged(kept, refused, waiting)
 
 
 def _mark_undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:

@@ -12,8 +12,8 @@ from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import partition_days
 from flywheel_assets.defs.presentation import encoded_picture, numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.lake.daily.feedback_summaries import summarize_days, summary_rows
-from flywheel_assets.lake.daily.ledger import day_range
+from flywheel_assets.lake.daily.ledger import list_days
+from flywheel_assets.lake.daily.reports import read_summaries, summarize_days
 from flywheel_assets.lake.tables.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
 
 SUMMARY_CODE_VERSION = "1"
@@ -35,7 +35,7 @@ def feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefin
             seen, lake, days = inputs_seen(context), stores.lake(application.name), partition_days(context)
             entries = summarize_days(lake, days, stamp_of(context, clock, SUMMARY_CODE_VERSION))
             last = max(days)
-            rows = summary_rows(lake, day_range(min(*days, last - timedelta(days=PLOTTED_DAYS - 1)), last))
+            rows = read_summaries(lake, list_days(min(*days, last - timedelta(days=PLOTTED_DAYS - 1)), last))
             by_day: dict[date, list[list[object]]] = {day: [] for day in days}
             for row in rows.to_pylist():
                 if row["completed_date"] in by_day:

@@ -36,13 +36,13 @@ from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import GROUP, PARTITION_TAG, REASON_TAG
 from flywheel_assets.evaluation.classifier import read_evaluation
 from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
-from flywheel_assets.lake.daily.drift_days import WINDOW_DAYS, Reference, read_reference, report_drift
-from flywheel_assets.lake.daily.ledger import content_hash
+from flywheel_assets.lake.daily.ledger import hash_content
 from flywheel_assets.lake.daily.mine_days import mine_days
+from flywheel_assets.lake.daily.reports import WINDOW_DAYS, Reference, read_reference, report_drift
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions.example_versions import cut_example_version
-from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, verify_manifest
+from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 from flywheel_assets.lake.whatif.levers import report_levers
 from flywheel_assets.models.registry import ModelRegistry
@@ -127,7 +127,7 @@ def _drift_report(application: ClassificationApplication) -> dg.AssetsDefinition
                     file = stores.scratch("plots", f"{application.name}_drift.png")
                     metadata["psi_by_day"] = drift_plot(lake, day, application.drift, file)
                 content = pa.Table.from_pylist(rows, schema=DRIFT_REPORTS.schema)
-                shown[day] = DayReport(content_hash(content), metadata)
+                shown[day] = DayReport(hash_content(content), metadata)
             return report_days(context, seen, shown)
 
     return drift_report
@@ -153,7 +153,7 @@ def _trained_classifier(application: ClassificationApplication) -> dg.AssetsDefi
                 application=application.name,
                 version=folder.version,
                 export_dir=str(folder.export),
-                manifest_sha256=manifest_sha256(folder.export),
+                manifest_sha256=hash_manifest(folder.export),
                 recipe=application.recipe,
                 output_dir=str(folder.training),
                 work_dir=str(stores.scratch("training", application.name, folder.version)),
@@ -184,7 +184,7 @@ def _classifier_evaluation(application: ClassificationApplication) -> dg.AssetsD
         folder, serving = opponents.folder, opponents.serving
         request = ClassifierEvaluationRequest(
             export_dir=str(folder.export),
-            manifest_sha256=manifest_sha256(folder.export),
+            manifest_sha256=hash_manifest(folder.export),
             challenger_dir=str(folder.training),
             champion_version=serving.version if serving else None,
             champion_dir=str(serving.training) if serving else None,
@@ -241,7 +241,7 @@ def levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefi
                 application.contract,
                 application.mining,
                 LEVERS_DAYS,
-                compute_seconds_per_row(versions.last_trained()),
+                compute_seconds_per_row(versions.find_last_trained()),
             )
             if report is None:
                 return dg.MaterializeResult(metadata={"state": "nothing has matured yet"})
@@ -329,7 +329,7 @@ def _log_to_mlflow(
     folder: VersionFolder,
     report: ClassifierEvaluationReport,
 ) -> str:
-    sha256 = manifest_sha256(folder.export)
+    sha256 = hash_manifest(folder.export)
     run_id = registry.log_run(
         folder.version,
         params=read_training(folder.training).parameters(),

@@ -9,7 +9,7 @@ from flywheel_assets.defs.assets.daily import daily_asset, inputs_seen, report_e
 from flywheel_assets.defs.failures import failures_are_classified
 from flywheel_assets.defs.partitions import join_window_mapping, partition_days
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.lake.daily.ingest import ingest_days, raw_table
+from flywheel_assets.lake.daily.ingest import ingest_days, select_raw_table
 from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH
@@ -29,7 +29,7 @@ def feedback_assets(application: FlywheelApplication) -> Sequence[dg.AssetsDefin
 
 def _raw_asset(application: FlywheelApplication, kind: EventKind, description: str) -> dg.AssetsDefinition:
     tables = application.tables
-    spec = raw_table(kind, tables)
+    spec = select_raw_table(kind, tables)
 
     @daily_asset(
         application,

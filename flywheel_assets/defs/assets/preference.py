@@ -27,7 +27,7 @@ from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequ
 from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
-from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, verify_manifest
+from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.models.registry import ModelRegistry
@@ -90,7 +90,7 @@ def _trained_adapter(application: PreferenceApplication) -> dg.AssetsDefinition:
                 application=application.name,
                 version=folder.version,
                 export_dir=str(folder.export),
-                manifest_sha256=manifest_sha256(folder.export),
+                manifest_sha256=hash_manifest(folder.export),
                 base_model=stores.base_model(application.base_model),
                 recipe=application.recipe,
                 output_dir=str(folder.training),
@@ -123,7 +123,7 @@ def _adapter_evaluation(application: PreferenceApplication) -> dg.AssetsDefiniti
         folder, serving = opponents.folder, opponents.serving
         request = EvaluationRequest(
             export_dir=str(folder.export),
-            manifest_sha256=manifest_sha256(folder.export),
+            manifest_sha256=hash_manifest(folder.export),
             base_model=stores.base_model(application.base_model),
             sft_adapter=str(folder.training / "sft_adapter"),
             challenger_adapter=str(folder.training / "adapter"),
@@ -177,7 +177,7 @@ def read_evaluation_report(folder: VersionFolder) -> EvaluationReport:
 def _log_to_mlflow(
     registry: ModelRegistry, application: PreferenceApplication, folder: VersionFolder, report: EvaluationReport
 ) -> str:
-    sha256 = manifest_sha256(folder.export)
+    sha256 = hash_manifest(folder.export)
     training = read_training_report(folder)
     run_id = registry.log_run(
         folder.version,

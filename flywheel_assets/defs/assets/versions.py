@@ -18,9 +18,8 @@ from flywheel_assets.defs.presentation import checks_table, reasons_table
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.defs.tags import GROUP
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, read_manifest
-from flywheel_assets.lake.versions.folders import VersionFolder, Versions
-from flywheel_assets.lake.versions.promotions import Promotion, read_promotion, record_promotion
+from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, read_manifest
+from flywheel_assets.lake.versions.folders import Promotion, VersionFolder, Versions, read_promotion, record_promotion
 from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry
 from flywheel_assets.models.rollout import announce
 from flywheel_assets.promotion.text_limits import Decision
@@ -59,14 +58,14 @@ def gold_snapshot_asset(application: FlywheelApplication, cut: CutVersion, code_
             manifest = cut(stores.lake(application.name), versions, context.partition_key)
             export = versions.folder(context.partition_key).export
             return dg.MaterializeResult(
-                data_version=dg.DataVersion(manifest_sha256(export)),
+                data_version=dg.DataVersion(hash_manifest(export)),
                 metadata={
                     **{f"rows/{which}": file.rows for which, file in manifest.files.items()},
                     **manifest.details,
                     "days": len(manifest.days),
                     "left_out": reasons_table(manifest.dropped),
                     "iceberg_snapshot_id": str(manifest.snapshot_id),
-                    "manifest_sha256": manifest_sha256(export),
+                    "manifest_sha256": hash_manifest(export),
                     "dagster/uri": str(export),
                 },
             )
@@ -127,7 +126,7 @@ def evaluated_dataset(application: FlywheelApplication, folder: VersionFolder) -
     manifest = read_manifest(folder.export)
     return EvaluatedDataset(
         name=f"{application.name}.{manifest.version}",
-        manifest_sha256=manifest_sha256(folder.export),
+        manifest_sha256=hash_manifest(folder.export),
         iceberg_table=f"{application.name}.{application.tables.gold.name}",
         iceberg_snapshot_id=manifest.snapshot_id,
         rows={which.value: file.rows for which, file in manifest.files.items()},

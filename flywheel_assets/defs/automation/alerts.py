@@ -17,7 +17,7 @@ from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.defs.tags import PARTITION_TAG
 from flywheel_assets.errors import AlertError, SettingsError
-from flywheel_assets.lake.daily.breaker import JudgedDay, tripped_days
+from flywheel_assets.lake.daily.breaker import JudgedDay, find_tripped_days
 from flywheel_assets.models.rollout import post_json
 
 TIMEOUT_S = 10.0
@@ -63,7 +63,7 @@ def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequ
     def breaker_alert(context: dg.SensorEvaluationContext, stores: Stores) -> dg.SensorResult | dg.SkipReason:
         if webhook is None:
             return dg.SkipReason(UNSET)
-        tripped = {_identity(each): each for each in tripped_days(stores.lake(application.name))}
+        tripped = {_identity(each): each for each in find_tripped_days(stores.lake(application.name))}
         known = set(json.loads(context.cursor or "[]"))
         news = [each for identity, each in tripped.items() if identity not in known]
         if news:

@@ -11,9 +11,9 @@ from flywheel_assets.application import ClassificationApplication, FlywheelAppli
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
-from flywheel_assets.lake.versions.example_versions import count_new_examples, live_calibration
+from flywheel_assets.lake.versions.example_versions import count_new_examples, measure_live_calibration
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.net_new import NetNew, count_net_new, lake_content, lake_state
+from flywheel_assets.lake.versions.net_new import NetNew, count_net_new, fingerprint_content, fingerprint_state
 from flywheel_assets.promotion.classifier_limits import StatedReason
 
 
@@ -106,7 +106,7 @@ def example_rule(application: ClassificationApplication) -> TrainingRule:
             )
         if new.age_days is None or not new.rows or new.age_days < trigger.maintenance_pause_days:
             return Assessment(reasons, progress)
-        live = live_calibration(lake, rules, trigger.calibration_days)
+        live = measure_live_calibration(lake, rules, trigger.calibration_days)
         if live.ratio is not None:
             progress += f"; {live.ratio:.2f} positives were predicted for each that came"
             is_off = not trigger.min_calibration_ratio <= live.ratio <= trigger.max_calibration_ratio
@@ -130,7 +130,7 @@ def example_rule(application: ClassificationApplication) -> TrainingRule:
 
 def _fingerprint_of(gold: TableSpec, configured: list[Any]) -> Callable[[Level, Lake, Versions], str]:
     def fingerprint(level: Level, lake: Lake, versions: Versions) -> str:
-        of_lake = lake_state if level is Level.SNAPSHOTS else lake_content
+        of_lake = fingerprint_state if level is Level.SNAPSHOTS else fingerprint_content
         return records.make_stable_id(of_lake(lake, versions, gold), *configured)
 
     return fingerprint

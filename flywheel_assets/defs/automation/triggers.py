@@ -17,8 +17,8 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.landing.disk import CLOSING_DELAY
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
-from flywheel_assets.lake.versions.cutting import tagged_versions
-from flywheel_assets.lake.versions.folders import Versions, version_number
+from flywheel_assets.lake.versions.folders import Versions, parse_version_number
+from flywheel_assets.lake.versions.pins import list_tagged_versions
 
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -41,8 +41,8 @@ def first_unfinished_day(lake: Lake, gold: TableSpec, start: date, last: date) -
     It is looked for from the application's first day on: every joined day reads the days before it, and an empty day of
     a range costs milliseconds.
     """
-    closed = ledger.closed_days(lake, gold.name)
-    return next((day for day in ledger.day_range(start, last) if day not in closed), None)
+    closed = ledger.read_closed_days(lake, gold.name)
+    return next((day for day in ledger.list_days(start, last) if day not in closed), None)
 
 
 def daily_schedule(application: FlywheelApplication, job_name: str) -> dg.ScheduleDefinition:
@@ -92,18 +92,22 @@ class PendingVersion:
 
 def next_version(lake: Lake, versions: Versions, partitions: Sequence[str], application: FlywheelApplication) -> str:
     """Return the next free name: one more than the highest N in the lake, on disk or requested."""
-    known = [*tagged_versions(lake, application.tables.gold), *(folder.version for folder in versions), *partitions]
-    return f"{application.version_prefix}{max(map(version_number, known), default=0) + 1}"
+    known = [
+        *list_tagged_versions(lake, application.tables.gold),
+        *(folder.version for folder in versions),
+        *partitions,
+    ]
+    return f"{application.version_prefix}{max(map(parse_version_number, known), default=0) + 1}"
 
 
 def pending_version(
     instance: dg.DagsterInstance, versions: Versions, partitions: Sequence[str], job_name: str
 ) -> PendingVersion | None:
     """Return the newest requested version that is not finished; None when every one is."""
-    unfinished = [name for name in partitions if version_number(name) and not versions.folder(name).is_finished]
+    unfinished = [name for name in partitions if parse_version_number(name) and not versions.folder(name).is_finished]
     if not unfinished:
         return None
-    version = max(unfinished, key=version_number)
+    version = max(unfinished, key=parse_version_number)
     records = instance.get_run_records(
         dg.RunsFilter(job_name=job_name, tags={PARTITION_TAG: version}), limit=50, ascending=False
     )

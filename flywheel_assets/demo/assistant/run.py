@@ -17,11 +17,11 @@ from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demo.assistant.demo import DemoPlan, prepare_base, run_demo
 from flywheel_assets.demo.assistant.report import DayCounts, DemoReport, TurnReport
 from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, open_home
-from flywheel_assets.lake.daily.ledger import entries_of, total_by_reason
+from flywheel_assets.lake.daily.ledger import read_entries, sum_by_reason
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
-from flywheel_assets.lake.versions.pair_versions import trained_pair_ids
-from flywheel_assets.lake.versions.promotions import read_promotion
+from flywheel_assets.lake.versions.folders import read_promotion
+from flywheel_assets.lake.versions.pair_versions import read_trained_pair_ids
 from flywheel_assets.models.generation import require_train_extra
 from flywheel_assets.records import CURATION_STAGE
 from flywheel_assets.settings import settings
@@ -72,11 +72,11 @@ def run(seed: int, console: Console) -> DemoReport:
 
 
 def _count_days(days: Sequence[date]) -> DayCounts:
-    entries = entries_of(Stores().lake(APPLICATION.name), CURATED_DPO_PAIRS.name, days).values()
+    entries = read_entries(Stores().lake(APPLICATION.name), CURATED_DPO_PAIRS.name, days).values()
     return DayCounts(
         joined=sum(entry.rows_in for entry in entries),
         kept=sum(entry.rows_kept for entry in entries),
-        dropped=total_by_reason(entries),
+        dropped=sum_by_reason(entries),
         refused_edits=_find_refused_edits(days),
     )
 
@@ -117,5 +117,5 @@ def _report_turn(ticked: Ticked, seconds: float) -> TurnReport:
         sentence=promotion.sentence,
         seconds=seconds,
         champion_adapter=champion.model_dir if champion else None,
-        train_pair_ids=frozenset(trained_pair_ids(folder)),
+        train_pair_ids=frozenset(read_trained_pair_ids(folder)),
     )

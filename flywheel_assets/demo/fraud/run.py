@@ -17,10 +17,10 @@ from flywheel_assets.demo.fraud.demo import FraudDemoPlan, prepare, run_fraud_de
 from flywheel_assets.demo.fraud.report import ClassifierTurn, FraudDemoReport, MinedDays
 from flywheel_assets.evaluation.classifier import read_evaluation
 from flywheel_assets.evaluation.classifier_requests import CHALLENGER, INCUMBENT
-from flywheel_assets.lake.daily.ledger import entries_of, total_by_reason
+from flywheel_assets.lake.daily.ledger import read_entries, sum_by_reason
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
-from flywheel_assets.lake.versions.promotions import read_promotion
+from flywheel_assets.lake.versions.folders import read_promotion
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.settings import settings
 from flywheel_assets.stores import Stores
@@ -82,11 +82,11 @@ def play(plan: FraudDemoPlan, console: Console) -> FraudDemoReport:
 
 
 def _count_days(days: Sequence[date]) -> MinedDays:
-    entries = entries_of(Stores().lake(APPLICATION.name), HARD_EXAMPLES.name, days).values()
+    entries = read_entries(Stores().lake(APPLICATION.name), HARD_EXAMPLES.name, days).values()
     return MinedDays(
         rows=sum(entry.rows_in for entry in entries),
         kept=sum(entry.rows_kept for entry in entries),
-        dropped=total_by_reason(entries),
+        dropped=sum_by_reason(entries),
     )
 
 

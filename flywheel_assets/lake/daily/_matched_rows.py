@@ -1,7 +1,7 @@
-"""What matched feedback and its predictions say: the rows of `joined_feedback`, for matches that were found by keys.
+"""Fetches the rows of `joined_feedback` for matches that were found by keys.
 
-Texts are nearly all of a prediction's bytes. They are read only where the feedback does not carry them, and of large
-days, of which few predictions are asked for, only the row groups that hold one.
+Texts are nearly all of a prediction's bytes. They are read only where the feedback does not carry them. Of a large
+day with few wanted predictions only the row groups that hold one are read.
 """
 
 import os
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
 
 
 @translate_outages()
-def look_up(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, Array]) -> list[pa.Table]:
-    """The rows of each data file whose id is one of its ids, with all columns of the file.
+def look_up_rows(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, Array]) -> list[pa.Table]:
+    """Return the rows of each data file whose id is wanted, with all columns of the file.
 
     Args:
         io: opens them.
         id_column: which column holds the ids.
-        ids_by_uri: data files, and which of their rows to find; an id may be of several rows or none.
+        ids_by_uri: data files with their wanted ids; an id may be of several rows or none.
 
     Raises:
         StorageUnavailableError: the warehouse's S3 does not answer.
     """
 
-    def rows_of(uri: str) -> pa.Table:
+    def read_wanted(uri: str) -> pa.Table:
         # Buffering ahead asks S3 once for a row group, not once for each of its columns; on a disk it only costs.
         is_remote = not uri.startswith(("file:", "/"))
         with io.new_input(uri).open() as stream, pq.ParquetFile(stream, pre_buffer=is_remote) as file:  # type: ignore[arg-type]
-            return _rows(file, id_column, ids_by_uri[uri])
+            return _select_rows(file, id_column, ids_by_uri[uri])
 
     # More threads than cores decompress slower: their buffers go back and forth.
-    with ThreadPoolExecutor(os.cpu_count()) as beside:
-        return list(beside.map(rows_of, ids_by_uri))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(read_wanted, ids_by_uri))
 
 
-def _rows(file: pq.ParquetFile, id_column: str, ids: Array) -> pa.Table:
+def _select_rows(file: pq.ParquetFile, id_column: str, ids: Array) -> pa.Table:
     all_ids = file.read([id_column], use_threads=False)[id_column]
     numbers = np.flatnonzero(pc.is_in(all_ids, ids).to_numpy())
     ends = np.cumsum([file.metadata.row_group(each).num_rows for each in range(file.num_row_groups)])
@@ -63,61 +63,61 @@ def _rows(file: pq.ParquetFile, id_column: str, ids: Array) -> pa.Table:
 
 
 _LARGE_BYTES = 4 * 2**20
-"""A smaller day is some row groups, which finding the right ones does not make cheaper to read."""
+"""A smaller day has few row groups; to find the right ones does not make it cheaper to read."""
 _FEW_ROWS = 2000
 """More rows of a day are in nearly all of its row groups."""
 _TEXTS = ("prompt", "prompt_format", "output")
 
 
-def fetch_matched(
+def fetch_matched_rows(
     lake: Lake,
     connection: duckdb.DuckDBPyConnection,
     tables: ApplicationTables,
     matches: pa.Table,
     planned: Mapping[str, Mapping[date, Sequence[PlannedFile]]],
 ) -> pa.Table:
-    """The joined rows of matches, in the columns of `tables.joined`.
+    """Fetch the joined rows of matches, in the columns of `tables.joined`.
 
     Args:
         lake: the application's tables.
         connection: to read with.
         tables: of the application's kind.
         matches: columns `joining.MATCHES`.
-        planned: by table name, what `Lake.plan_days` said about all days of the matches.
+        planned: by table name, the result of `Lake.plan_days` for all days of the matches.
     """
     if not matches.num_rows:
         return tables.joined.schema.empty_table()
     connection.register("matched", matches)
-    lake.register(connection, GROUND_TRUTH, _days_in(matches["feedback_date"]), planned=planned[GROUND_TRUTH.name])
+    lake.register(connection, GROUND_TRUTH, _list_days_in(matches["feedback_date"]), planned=planned[GROUND_TRUTH.name])
     connection.execute(_FEEDBACK)
     carried = _CARRIED if tables.is_text else "false"
     wanted = connection.sql(_WANTED.format(is_carried=carried)).to_arrow_table()
-    receipts = _receipts(lake, connection, tables.predictions, wanted, planned[tables.predictions.name])
+    receipts = _fetch_receipts(lake, connection, tables.predictions, wanted, planned[tables.predictions.name])
     connection.register("receipts", receipts)
     columns = _TEXT_COLUMNS if tables.is_text else _SCORE_COLUMNS
-    return _with_subject(connection.sql(_JOINED_ROWS.format(columns=columns)).to_arrow_table(), tables)
+    return _add_subjects(connection.sql(_JOINED_ROWS.format(columns=columns)).to_arrow_table(), tables)
 
 
-def _receipts(
+def _fetch_receipts(
     lake: Lake,
     connection: duckdb.DuckDBPyConnection,
     spec: TableSpec,
     wanted: pa.Table,
     planned: Mapping[date, Sequence[PlannedFile]],
 ) -> pa.Table:
-    """All receipts of the wanted predictions, with nulls for texts that all of their feedback carries."""
+    """Fetch all receipts of the wanted predictions, with nulls for texts that all of their feedback carries."""
     schema = nullable(spec.schema)
     found = [schema.empty_table()]
     for unread in ((), _TEXTS):
         asked = wanted.filter(pc.equal(wanted["is_carried"], pa.scalar(bool(unread))))
-        ids = {day: _ids_on(asked, day) for day in _days_in(asked["prediction_date"])}
+        ids = {day: _select_ids(asked, day) for day in _list_days_in(asked["prediction_date"])}
         large = [day for day in ids if sum(file.bytes for file in planned.get(day, ())) > _LARGE_BYTES]
         sparse = [day for day in large if len(ids[day]) <= _FEW_ROWS and not unread]
         by_file = {file.uri: ids[day] for day in sparse for file in planned[day]}
         if by_file:
             found += [
                 rows.select(schema.names).cast(schema)
-                for rows in look_up(lake.table(spec).io, "prediction_id", by_file)
+                for rows in look_up_rows(lake.table(spec).io, "prediction_id", by_file)
             ]
         whole = [[day] for day in large if day not in sparse] + [[day for day in ids if day not in large]]
         columns = [name for name in schema.names if name not in unread]
@@ -130,7 +130,7 @@ def _receipts(
     return pa.concat_tables(found)
 
 
-def _ids_on(wanted: pa.Table, day: date) -> Array:
+def _select_ids(wanted: pa.Table, day: date) -> Array:
     return wanted.filter(pc.equal(wanted["prediction_date"], pa.scalar(day)))["prediction_id"].combine_chunks()
 
 
@@ -172,7 +172,7 @@ LEFT JOIN prediction p ON p.prediction_id = f.prediction_id AND p.received_date 
 """
 
 
-# What the user saw and changed comes first; what the server logged fills in where the event did not carry it.
+# The texts that the user saw and changed come first; the server's log fills in those that the event did not carry.
 _TEXT_COLUMNS = """
        coalesce(f.prompt, p.prompt) AS prompt,
        coalesce(f.prompt_format, p.prompt_format) AS prompt_format,
@@ -183,7 +183,7 @@ _SCORE_COLUMNS = """
        p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity"""
 
 
-def _with_subject(rows: pa.Table, tables: ApplicationTables) -> pa.Table:
+def _add_subjects(rows: pa.Table, tables: ApplicationTables) -> pa.Table:
     last_resort, decide = ("prompt", identify_subject) if tables.is_text else ("prediction_id", identify_score_subject)
     identities = zip(
         values_of(rows["user_id"]), values_of(rows["thread_id"]), values_of(rows[last_resort]), strict=True
@@ -194,5 +194,5 @@ def _with_subject(rows: pa.Table, tables: ApplicationTables) -> pa.Table:
     return rows.select(tables.joined.schema.names).cast(tables.joined.schema)
 
 
-def _days_in(column: ChunkedArray) -> list[date]:
+def _list_days_in(column: ChunkedArray) -> list[date]:
     return [day for day in pc.unique(column).to_pylist() if day is not None]

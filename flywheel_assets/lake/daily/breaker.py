@@ -1,7 +1,7 @@
-"""What the breaker found on every day, and which days people let in again.
+"""Records the breaker's findings on every day, and the days that people let in again.
 
-A reset is a decision about rows that somebody looked at: it names the content of the day's joined rows, and holds for
-no other. It opens nothing by itself; the day is curated again, as an ordinary backfill.
+A reset is a decision about rows that a person looked at: it names the content of the day's joined rows, and holds for
+no other. It changes no table by itself; an ordinary backfill curates the day again.
 """
 
 import json
@@ -23,7 +23,7 @@ from flywheel_assets.lake.tables.specs import BREAKER_DAYS, BREAKER_RESETS
 
 @dataclass(frozen=True)
 class JudgedDay:
-    """The breaker's word on one closed day."""
+    """Holds the breaker's judgement on one closed day."""
 
     day: date
     joined_hash: str
@@ -40,7 +40,7 @@ class JudgedDay:
 
 @dataclass(frozen=True)
 class Reset:
-    """One audited decision to let a tripped day in."""
+    """Records one audited decision to let a tripped day in."""
 
     id: str
     day: date
@@ -50,8 +50,8 @@ class Reset:
     reason: str
 
 
-def trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: BreakerLimits) -> list[int]:
-    """Joined rows of each closed day among the `trailing_days` before `day`, from the ledger alone."""
+def list_trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: BreakerLimits) -> list[int]:
+    """List the joined rows of each closed day among the `trailing_days` before `day`, from the ledger alone."""
     return [
         entry.rows_kept
         for each, entry in joined.items()
@@ -59,8 +59,8 @@ def trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: BreakerLim
     ]
 
 
-def record(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequence[date], stamp: RunStamp) -> None:
-    """Write what was found, replacing what is known of the same days; `forgotten` days were not judged this time."""
+def record_judged_days(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequence[date], stamp: RunStamp) -> None:
+    """Write judgements in place of those of the same days; `forgotten` days were not judged this time."""
     fresh = pa.Table.from_pylist(
         [
             {
@@ -81,11 +81,11 @@ def record(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequence[date], sta
         others = existing.filter(pc.invert(pc.is_in(existing["day"], replaced)))
         return pa.concat_tables([others, fresh.cast(others.schema)]).sort_by("day")
 
-    lake.replace_all(BREAKER_DAYS, merge, stamp.properties())
+    lake.replace_all(BREAKER_DAYS, merge, stamp.properties)
 
 
-def judged_days(lake: Lake, where: str = "true") -> list[JudgedDay]:
-    """Every day that was judged, oldest first; `where` is SQL over the table."""
+def read_judged_days(lake: Lake, where: str = "true") -> list[JudgedDay]:
+    """Read every judged day, oldest first; `where` is SQL over the table."""
     return [
         JudgedDay(
             day=row["day"],
@@ -109,31 +109,31 @@ def judged_days(lake: Lake, where: str = "true") -> list[JudgedDay]:
     ]
 
 
-def tripped_days(lake: Lake) -> list[JudgedDay]:
-    """The days that are kept out of gold, oldest first."""
+def find_tripped_days(lake: Lake) -> list[JudgedDay]:
+    """Find the days that are kept out of gold, oldest first."""
     # A sensor asks every minute: only the few that tripped are read, of however many days.
-    return [each for each in judged_days(lake, "trips <> '[]' AND NOT is_reset") if each.is_tripped]
+    return [each for each in read_judged_days(lake, "trips <> '[]' AND NOT is_reset") if each.is_tripped]
 
 
-def reset(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Reset:
+def reset_day(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Reset:
     """Let the rows of a tripped day in, from its next curation on.
 
     Raises:
         UnknownNameError: the breaker keeps no such day out.
-        InvalidRuleError: nobody, or no reason, is named: a decision that cannot be audited is none.
+        InvalidRuleError: the person or the reason is missing: a decision that cannot be audited is none.
     """
     if not who.strip() or not reason.strip():
         raise InvalidRuleError(f"a reset is kept for the audit: it needs who decides and why, got {who!r}, {reason!r}")
-    tripped = {each.day.isoformat(): each for each in tripped_days(lake)}
+    tripped = {each.day.isoformat(): each for each in find_tripped_days(lake)}
     if day.isoformat() not in tripped:
         raise UnknownNameError("tripped day", day.isoformat(), tripped, "`flywheel breaker list` shows all of them.")
     found = tripped[day.isoformat()]
     decision = decision_id(lake, "breaker reset", day.isoformat(), found.joined_hash)
     facts = {"day": day, "joined_hash": found.joined_hash}
     record_decision(lake, BREAKER_RESETS, decision, who=who, reason=reason, now=now, **facts)
-    return next(each for each in resets(lake) if each.id == decision)
+    return next(each for each in list_resets(lake) if each.id == decision)
 
 
-def resets(lake: Lake) -> list[Reset]:
-    """Every reset there ever was, oldest first."""
+def list_resets(lake: Lake) -> list[Reset]:
+    """List every reset there ever was, oldest first."""
     return [Reset(**row) for row in list_decisions(lake, BREAKER_RESETS)]

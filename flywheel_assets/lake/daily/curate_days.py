@@ -1,8 +1,8 @@
-"""`joined_feedback` → `curated_dpo_pairs` (gold) and `quarantine`: each day by itself, in any order.
+"""Curates `joined_feedback` into `curated_dpo_pairs` (gold) and `quarantine`: each day by itself, in any order.
 
-A day's result is a function of that day's joined rows, of how many the days before had (for the breaker), of the policy
-and of a person's reset, of nothing else: duplicates of other days, caps, holdout and supersession are decided when a
-version is resolved.
+A day's result depends on that day's joined rows, on the row counts of the days before (for the breaker), on the policy
+and on a person's reset, and on nothing else. Duplicates of other days, caps, holdout and supersession are decided when
+a version is resolved.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ import pyarrow as pa
 from flywheel_assets.curation.texts.breaker import BreakerLimits, inspect_day
 from flywheel_assets.curation.texts.gate import GateRules, curate, withhold
 from flywheel_assets.lake.daily import breaker, ledger
-from flywheel_assets.lake.daily.daily_steps import daily_step
+from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.records import CURATION_STAGE, Reason
 
 
-@daily_step
+@run_as_daily_step
 def curate_days(
     lake: Lake, days: Sequence[date], start: date, rules: GateRules, limits: BreakerLimits, stamp: RunStamp
 ) -> dict[date, LedgerEntry]:
-    """Replace partitions `days` of gold by what passes the gate; everything else goes to quarantine with its reason.
+    """Replace partitions `days` of gold by the rows that pass the edit gate; quarantine gets the others with reasons.
 
-    A row that only waits for others to say the same is in both: held in gold, where a later version can pin it. Of a
-    closed day that trips the breaker nothing is in gold, until it is reset and curated again. An open day is not
+    A row that waits for the support of other users is in both: it waits in gold, where a later version can pin it. Gold
+    holds no row of a closed day that trips the breaker, until the day is reset and curated again. An open day is not
     judged: its rows are provisional, and no version takes them.
 
     Args:
@@ -42,9 +42,9 @@ def curate_days(
     Raises:
         MissingInputError: a day was never joined.
     """
-    joined = ledger.require(lake, JOINED_FEEDBACK.name, days)
-    every_joined = ledger.entries_of(lake, JOINED_FEEDBACK.name)
-    let_in = {(reset.day, reset.joined_hash) for reset in breaker.resets(lake)}
+    joined = ledger.require_entries(lake, JOINED_FEEDBACK.name, days)
+    every_joined = ledger.read_entries(lake, JOINED_FEEDBACK.name)
+    let_in = {(reset.day, reset.joined_hash) for reset in breaker.list_resets(lake)}
     files: dict[date, Path] = {}
     refused: dict[date, Path] = {}
     entries: list[LedgerEntry] = []
@@ -55,35 +55,35 @@ def curate_days(
             rows = lake.read(JOINED_FEEDBACK, [day], planned=planned, connection=connection)
             curated = curate(rows, lake.application, rules)
             if joined[day].is_closed:
-                figures = inspect_day(rows, curated, breaker.trailing_rows(every_joined, day, limits), limits)
+                figures = inspect_day(rows, curated, breaker.list_trailing_rows(every_joined, day, limits), limits)
                 is_reset = (day, joined[day].content_hash) in let_in
                 judged.append(breaker.JudgedDay(day, joined[day].content_hash, figures, is_reset, stamp.now))
                 if judged[-1].is_tripped:
                     curated = withhold(curated, Reason.BREAKER_TRIPPED, figures.describe(), rules.policy.version)
-            gold = pa.concat_tables([curated.kept, curated.held])
+            gold = pa.concat_tables([curated.kept, curated.waiting])
             connection.register("gold", gold)
             if file := lake.write_day(connection, CURATED_DPO_PAIRS, day, "SELECT * FROM gold"):
                 files[day] = file
             connection.register("refused", curated.refused)
             if file := lake.write_day(connection, QUARANTINE, day, "SELECT * FROM refused"):
                 refused[day] = file
-            read = ledger.day_range(max(start, day - timedelta(days=limits.trailing_days)), day)
+            read = ledger.list_days(max(start, day - timedelta(days=limits.trailing_days)), day)
             entries.append(
                 LedgerEntry(
                     asset=CURATED_DPO_PAIRS.name,
                     day=day,
                     is_closed=joined[day].is_closed,
-                    content_hash=ledger.content_hash(gold, connection),
-                    input_hashes={JOINED_FEEDBACK.name: ledger.window_hash(every_joined, read)},
+                    content_hash=ledger.hash_content(gold, connection),
+                    input_hashes={JOINED_FEEDBACK.name: ledger.hash_window(every_joined, read)},
                     rows_in=joined[day].rows_kept,
                     rows_kept=curated.kept.num_rows,
                     rows_by_reason=curated.counts,
-                    rows_held=curated.held.num_rows,
+                    rows_held=curated.waiting.num_rows,
                 )
             )
-    properties = {**stamp.properties(), "flywheel.policy-version": rules.policy.version}
+    properties = {**stamp.properties, "flywheel.policy-version": rules.policy.version}
     lake.replace_days(CURATED_DPO_PAIRS, days, files, properties)
     lake.replace_days(QUARANTINE, days, refused, properties, stage=CURATION_STAGE)
-    breaker.record(lake, judged, [day for day in days if not joined[day].is_closed], stamp)
-    ledger.record(lake, entries, stamp)
+    breaker.record_judged_days(lake, judged, [day for day in days if not joined[day].is_closed], stamp)
+    ledger.record_entries(lake, entries, stamp)
     return {entry.day: entry for entry in entries}

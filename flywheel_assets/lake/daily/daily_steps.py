@@ -1,9 +1,8 @@
-"""Daily steps run beside each other; what rewrites their days and accounts runs between them.
+"""Runs daily steps under a shared lock; an erasure, a trim or a rollback takes that lock alone (docs/adr/0020).
 
-A daily step reads rows and the ledger, replaces days of its table and of quarantine, and records what it did: several
-commits. An erasure, a trim and a rollback change rows and accounts of the same days. Were one of them to come in
-between, the step would bring back rows that were erased, and whoever records last would overwrite an account that
-tells what the table holds. So daily steps share a lock, and those three take it alone (docs/adr/0020).
+A daily step reads rows and the ledger, replaces days of its table and of quarantine, and records its account: several
+commits. An erasure, a trim and a rollback change rows and accounts of the same days. If one of them ran in between,
+the step would bring back erased rows, and the account that is recorded last would not match the table.
 """
 
 from collections.abc import Callable
@@ -19,21 +18,22 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-def daily_step(
+def run_as_daily_step(
     step: Callable[Concatenate["Lake", _Arguments], _Result],
 ) -> Callable[Concatenate["Lake", _Arguments], _Result]:
-    """Decorate a step that makes days of a table: no erasure, trim or rollback happens from its first line to its last.
+    """Decorate a step that makes days of a table, so that no erasure, trim or rollback runs meanwhile.
 
-    If it fails, what it was building goes, and a full disk is a `DiskFullError`. It must not call another daily step.
+    If the step fails, its unfinished files are removed, and a full disk becomes a `DiskFullError`. A step must not call
+    another daily step.
 
     Raises:
-        CommitContentionError: one of those was at work for ten minutes; it is safe to run again.
+        CommitContentionError: one of those three was at work for ten minutes; it is safe to run again.
     """
 
     @clean_up_on_failure
     @wraps(step)
-    def beside_others(lake: "Lake", /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
+    def run_locked(lake: "Lake", /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
         with lake.in_daily_step():
             return step(lake, *arguments, **keywords)
 
-    return beside_others
+    return run_locked

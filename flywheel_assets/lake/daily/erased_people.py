@@ -1,7 +1,8 @@
-"""Whom an erasure has forgotten, by keyed hashes: enough to refuse a replay, too little to tell who it was.
+"""Recognises events of erased people by keyed hashes: enough to refuse a replay, too little to name a person.
 
 The key is a secret of the installation. Without it the hashes in the table `erasures` cannot be compared with a list of
-user ids; who loses it can no longer refuse replays, and is told so before anything is ingested.
+user ids. An installation that has lost its key can no longer refuse replays; ingestion stops with an error that says
+so.
 """
 
 import hashlib
@@ -24,20 +25,20 @@ from flywheel_assets.lake.tables.specs import ERASURES
 
 @dataclass(frozen=True)
 class ErasedPeople:
-    """The keyed hashes of everybody who was erased."""
+    """Holds the keyed hashes of all erased people and of their events."""
 
     key: bytes
     people: Mapping[str, datetime]
-    """Hash of the user id → when they were erased: what was received before is refused."""
+    """Hash of the user id → time of the erasure: events received before it are refused."""
     events: frozenset[str]
     """Hashes of event ids, refused whenever they come: a broker's replay has a new receipt."""
 
-    def covers_event(self, event_id: str | None) -> bool:
-        """Whether an event of this id was erased."""
-        return event_id is not None and keyed_hash(self.key, "event", event_id) in self.events
+    def has_event(self, event_id: str | None) -> bool:
+        """Return whether an event of this id was erased."""
+        return event_id is not None and hash_with_key(self.key, "event", event_id) in self.events
 
-    def numbers(self, connection: duckdb.DuckDBPyConnection, view: str, number: str) -> set[int]:
-        """Which of landed events were erased: their numbers.
+    def find_numbers(self, connection: duckdb.DuckDBPyConnection, view: str, number: str) -> set[int]:
+        """Find the numbers of the landed events that were erased.
 
         Args:
             connection: that has the view.
@@ -45,7 +46,7 @@ class ErasedPeople:
             number: a column that numbers the rows.
         """
         users = connection.execute(f"SELECT DISTINCT user_id FROM {view} WHERE user_id <> ''").fetchall()
-        hashes = {str(row[0]): keyed_hash(self.key, "user", str(row[0])) for row in users}
+        hashes = {str(row[0]): hash_with_key(self.key, "user", str(row[0])) for row in users}
         known = [(user, self.people[hashed]) for user, hashed in hashes.items() if hashed in self.people]
         schema = pa.schema([("user_id", pa.string()), ("erased_at", pa.timestamp("us", tz="UTC"))])  # type: ignore[arg-type]
         rows = [{"user_id": user, "erased_at": erased_at} for user, erased_at in known]
@@ -55,11 +56,11 @@ class ErasedPeople:
         ).fetchall()
         events = connection.sql(f"SELECT {number}, event_id FROM {view}").to_arrow_table()
         numbered = zip(events[number].to_pylist(), events["event_id"].to_pylist(), strict=True)
-        return {row[0] for row in theirs} | {each for each, event_id in numbered if self.covers_event(event_id)}
+        return {row[0] for row in theirs} | {each for each, event_id in numbered if self.has_event(event_id)}
 
 
-def erased_people(lake: Lake) -> ErasedPeople | None:
-    """Whom to refuse; None while nobody was ever erased.
+def read_erased_people(lake: Lake) -> ErasedPeople | None:
+    """Read the hashes of the people whose events are refused; None before the first erasure.
 
     Raises:
         SettingsError: there were erasures and their key is gone.
@@ -73,11 +74,11 @@ def erased_people(lake: Lake) -> ErasedPeople | None:
     for row in rows:
         people[row["person_key"]] = max(row["decided_at"], people.get(row["person_key"], row["decided_at"]))
     events = frozenset(key for row in rows for key in json.loads(row["event_keys"]))
-    return ErasedPeople(erasure_key(lake, make=False), people, events)
+    return ErasedPeople(load_erasure_key(lake, make=False), people, events)
 
 
-def erasure_key(lake: Lake, *, make: bool) -> bytes:
-    """The installation's secret for keyed hashes.
+def load_erasure_key(lake: Lake, *, make: bool) -> bytes:
+    """Return the installation's secret for keyed hashes.
 
     Args:
         lake: whose `erasure_key` or key file it is.
@@ -88,7 +89,7 @@ def erasure_key(lake: Lake, *, make: bool) -> bytes:
     """
     if lake.erasure_key:
         return hashlib.blake2b(lake.erasure_key.encode()).digest()
-    path = key_file(lake)
+    path = locate_key_file(lake)
     if make and write_once(path, secrets.token_hex(32).encode()):
         path.chmod(0o600)
     if not path.exists():
@@ -99,11 +100,11 @@ def erasure_key(lake: Lake, *, make: bool) -> bytes:
     return bytes.fromhex(path.read_text())
 
 
-def key_file(lake: Lake) -> Path:
-    """Where the key lies that nobody configured: outside `scratch`, which may be deleted."""
+def locate_key_file(lake: Lake) -> Path:
+    """Return the path of the key if the settings give none: outside `scratch`, which may be deleted."""
     return lake.scratch.parent / "erasure.key"
 
 
-def keyed_hash(key: bytes, kind: str, text: str) -> str:
-    """32 hex characters that only who has the key can compare with a text."""
+def hash_with_key(key: bytes, kind: str, text: str) -> str:
+    """Return 32 hex characters that only an owner of the key can compare with a text."""
     return hashlib.blake2b(f"{kind}:{text}".encode(), key=key[:64], digest_size=16).hexdigest()

@@ -1,8 +1,8 @@
-"""Landing → `raw_predictions` and `ground_truth`: partition D is a pure function of landing day D.
+"""Ingests landing into `raw_predictions` and `ground_truth`: partition D is a pure function of landing day D.
 
-Capture refused malformed events, so an unreadable line here means a damaged file or one that capture did not write:
-the line goes to `quarantine` as it is, the others beside it are kept. Within a day the first receipt of an event id
-is kept; across days the join decides.
+Capture refused malformed events, so an unreadable line here means a damaged file or one that capture did not write.
+Such a line is written to `quarantine` as it is; the other lines of its file are kept. Within a day the first receipt
+of an event id is kept; across days the join decides.
 """
 
 from collections.abc import Sequence, Set
@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily._landed_lines import RefusedLine, read_lines
-from flywheel_assets.lake.daily.daily_steps import daily_step
-from flywheel_assets.lake.daily.erased_people import ErasedPeople, erased_people
-from flywheel_assets.lake.daily.landed_files import LandedFile, without_rows
+from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
+from flywheel_assets.lake.daily.erased_people import ErasedPeople, read_erased_people
+from flywheel_assets.lake.daily.landed_files import LandedFile, RefusedLine, read_lines, remove_rows
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind, LandedDay
 from flywheel_assets.lake.landing.protocol import Landing, LandingPlace
@@ -38,12 +37,12 @@ class _Ingested:
     quarantine_file: Path | None
 
 
-def raw_table(kind: EventKind, tables: ApplicationTables) -> TableSpec:
-    """The table that landed events of a kind go to."""
+def select_raw_table(kind: EventKind, tables: ApplicationTables) -> TableSpec:
+    """Return the raw table of landed events of a kind."""
     return tables.predictions if kind is EventKind.PREDICTION else GROUND_TRUTH
 
 
-@daily_step
+@run_as_daily_step
 def ingest_days(
     lake: Lake,
     landing: LandingPlace,
@@ -52,7 +51,7 @@ def ingest_days(
     stamp: RunStamp,
     tables: ApplicationTables = PREFERENCE_TABLES,
 ) -> dict[date, LedgerEntry]:
-    """Replace partitions `days` of the raw table of `kind` by what landing holds; returns the ledger's new entries.
+    """Replace partitions `days` of the raw table of `kind` by the landed events; return the ledger's new entries.
 
     Raises:
         LandingRetiredError: a closed day's segments are gone; nothing is changed.
@@ -60,24 +59,24 @@ def ingest_days(
         LandingUnavailableError: the landing zone on S3 does not answer; nothing is changed.
         DiskFullError: no space is left; run again, it replaces what was written.
     """
-    spec = raw_table(kind, tables)
+    spec = select_raw_table(kind, tables)
     zone, folder = landing.zone(lake.application, kind), landing.folder(lake.application)
     with translate_disk_full(*([folder] if folder else []), *lake.places):
-        # Before today is listed, and for all days: the schedule reads a closed and curated day never again.
+        # Before today is listed, and for all days: the schedule never reads a closed and curated day again.
         zone.republish_late(stamp.now)
         # Oldest first: a segment that is late for a day that only now closes moves to today, too.
         landed = [zone.read(day, stamp.now) for day in sorted(days)]
-    erased = erased_people(lake)
+    erased = read_erased_people(lake)
     with lake.connect() as connection:
         ingested = [_ingest_day(lake, connection, spec, zone, day, erased) for day in landed]
-    properties = stamp.properties()
+    properties = stamp.properties
     stage = spec.name
     files = {result.entry.day: result.file for result in ingested if result.file}
     refused = {result.entry.day: result.quarantine_file for result in ingested if result.quarantine_file}
     lake.replace_days(spec, days, files, properties)
     lake.replace_days(QUARANTINE, days, refused, properties, stage=stage)
     entries = [result.entry for result in ingested]
-    ledger.record(lake, entries, stamp)
+    ledger.record_entries(lake, entries, stamp)
     return {entry.day: entry for entry in entries}
 
 
@@ -102,12 +101,12 @@ def _ingest_day(
     )
     refused, erased_rows = lines.refused, set[int]()
     if erased is not None:
-        # A replay of old segments or of a broker's topic must not bring back who was erased.
-        refused = tuple(line for line in refused if not erased.covers_event(line.event_id))
-        erased_rows = erased.numbers(connection, "landed", "number")
-    repeated = _repeated(connection, erased_rows)
+        # A replay of old segments or of a broker's topic must not bring back an erased person.
+        refused = tuple(line for line in refused if not erased.has_event(line.event_id))
+        erased_rows = erased.find_numbers(connection, "landed", "number")
+    repeated = _find_repeated_rows(connection, erased_rows)
     left_out = np.array([*erased_rows, *repeated], np.int64)
-    kept = without_rows(path, left_out, spec, landed.day, lake.new_file(spec, landed.day))
+    kept = remove_rows(path, left_out, spec, landed.day, lake.new_file(spec, landed.day))
     rows_kept = pq.read_metadata(kept).num_rows
     if not rows_kept:
         kept.unlink()
@@ -126,12 +125,15 @@ def _ingest_day(
         rows_kept=rows_kept,
         rows_by_reason={reason.value: count for reason, count in reasons.items() if count},
     )
-    quarantined = lake.write_rows(connection, QUARANTINE, landed.day, _quarantined(refused, spec, landed.day))
+    quarantined = lake.write_rows(connection, QUARANTINE, landed.day, _build_quarantine_rows(refused, spec, landed.day))
     return _Ingested(entry, kept if rows_kept else None, quarantined)
 
 
-def _repeated(connection: duckdb.DuckDBPyConnection, erased_rows: Set[int]) -> list[int]:
-    """The numbers of all but the first receipt of every event id in the view `landed`; erased ones are no receipts."""
+def _find_repeated_rows(connection: duckdb.DuckDBPyConnection, erased_rows: Set[int]) -> list[int]:
+    """Find the numbers of all but the first receipt of every event id in the view `landed`.
+
+    Erased rows are no receipts.
+    """
     connection.register("erased_numbers", pa.table({"number": pa.array(sorted(erased_rows), pa.int64())}))
     rows = connection.execute("""
         WITH receipts AS (SELECT * FROM landed ANTI JOIN erased_numbers USING (number)),
@@ -142,8 +144,8 @@ def _repeated(connection: duckdb.DuckDBPyConnection, erased_rows: Set[int]) -> l
     return [row[0] for row in rows]
 
 
-def _quarantined(refused: Sequence[RefusedLine], spec: TableSpec, day: date) -> pa.Table:
-    """The refused lines as they are: no other table holds them."""
+def _build_quarantine_rows(refused: Sequence[RefusedLine], spec: TableSpec, day: date) -> pa.Table:
+    """Build quarantine rows that hold the refused lines as they are: no other table holds them."""
     return pa.Table.from_pylist(
         [
             {

@@ -1,6 +1,6 @@
-"""`raw_predictions` + `ground_truth` → `joined_feedback`: finds the matches by keys, then fetches what they say.
+"""Joins `raw_predictions` and `ground_truth` into `joined_feedback`: finds matches by keys, then fetches their rows.
 
-Only key columns are read over the window of days. What matched rows say is fetched day by day
+Only key columns are read over the window of days. The matched rows are fetched day by day
 (`lake.daily._matched_rows`), so that memory is bounded by one day's feedback whatever the length of the range.
 """
 
@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from flywheel_assets import records
 from flywheel_assets.curation.joining import DayAccount, JoinedKeys, JoinWindow, join_keys
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily._matched_rows import fetch_matched
-from flywheel_assets.lake.daily.daily_steps import daily_step
+from flywheel_assets.lake.daily._matched_rows import fetch_matched_rows
+from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
@@ -30,7 +30,7 @@ from flywheel_assets.lake.tables.specs import (
 from flywheel_assets.records import Reason
 
 
-@daily_step
+@run_as_daily_step
 def join_days(
     lake: Lake,
     days: Sequence[date],
@@ -52,9 +52,9 @@ def join_days(
     Raises:
         MissingInputError: a day of the window was never materialized in one of the raw tables.
     """
-    window_days = ledger.day_range(max(start, min(days) - timedelta(days=window.account_lookback_days)), max(days))
-    predictions = ledger.require(lake, tables.predictions.name, window_days)
-    feedback = ledger.require(lake, GROUND_TRUTH.name, window_days)
+    window_days = ledger.list_days(max(start, min(days) - timedelta(days=window.account_lookback_days)), max(days))
+    predictions = ledger.require_entries(lake, tables.predictions.name, window_days)
+    feedback = ledger.require_entries(lake, GROUND_TRUTH.name, window_days)
     with lake.connect() as connection:
         keys = _join_window(lake, connection, tables, days, window_days, window)
         planned = {spec.name: lake.plan_days(spec, window_days) for spec in (tables.predictions, GROUND_TRUTH)}
@@ -63,31 +63,31 @@ def join_days(
         entries: list[LedgerEntry] = []
         for day in sorted(days):
             matches = keys.matches.filter(pc.equal(keys.matches["completed_date"], pa.scalar(day)))
-            rows = fetch_matched(lake, connection, tables, matches, planned)
+            rows = fetch_matched_rows(lake, connection, tables, matches, planned)
             if file := lake.write_rows(connection, tables.joined, day, rows):
                 files[day] = file
-            if file := lake.write_rows(connection, QUARANTINE, day, _expired_rows(keys, day)):
+            if file := lake.write_rows(connection, QUARANTINE, day, _build_expired_rows(keys, day)):
                 refused[day] = file
-            lookback = ledger.day_range(max(start, day - timedelta(days=window.match_lookback_days)), day)
+            lookback = ledger.list_days(max(start, day - timedelta(days=window.match_lookback_days)), day)
             entries.append(
                 LedgerEntry(
                     asset=JOINED_FEEDBACK.name,
                     day=day,
                     is_closed=all(predictions[past].is_closed and feedback[past].is_closed for past in lookback),
-                    content_hash=ledger.content_hash(rows, connection),
+                    content_hash=ledger.hash_content(rows, connection),
                     input_hashes={
-                        RAW_PREDICTIONS.name: ledger.window_hash(predictions, lookback),
-                        GROUND_TRUTH.name: ledger.window_hash(feedback, lookback),
+                        RAW_PREDICTIONS.name: ledger.hash_window(predictions, lookback),
+                        GROUND_TRUTH.name: ledger.hash_window(feedback, lookback),
                     },
                     rows_in=keys.accounts[day].received + keys.accounts[day].carried_in,
                     rows_kept=rows.num_rows,
-                    rows_by_reason=_reasons(keys.accounts[day]),
+                    rows_by_reason=_count_reasons(keys.accounts[day]),
                 )
             )
-    properties = stamp.properties()
+    properties = stamp.properties
     lake.replace_days(tables.joined, days, files, properties)
     lake.replace_days(QUARANTINE, days, refused, properties, stage=JOINED_FEEDBACK.name)
-    ledger.record(lake, entries, stamp)
+    ledger.record_entries(lake, entries, stamp)
     return {entry.day: entry for entry in entries}
 
 
@@ -121,7 +121,7 @@ def _join_window(
     return join_keys(connection, sorted(days), window)
 
 
-def _expired_rows(keys: JoinedKeys, day: date) -> pa.Table:
+def _build_expired_rows(keys: JoinedKeys, day: date) -> pa.Table:
     expiries = keys.expiries.filter(pc.equal(keys.expiries["day"], pa.scalar(day)))
     return pa.Table.from_pylist(
         [
@@ -138,7 +138,7 @@ def _expired_rows(keys: JoinedKeys, day: date) -> pa.Table:
     )
 
 
-def _reasons(account: DayAccount) -> dict[str, int]:
+def _count_reasons(account: DayAccount) -> dict[str, int]:
     reasons = {
         Reason.DUPLICATE_EVENT: account.duplicates,
         Reason.NO_PREDICTION_IN_WINDOW: account.expired,

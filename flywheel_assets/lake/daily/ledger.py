@@ -1,8 +1,12 @@
-"""The ledger: what each asset did for each day; it answers what Dagster cannot.
+"""Keeps the ledger, each asset's account of each day, and audits it: kept + dropped = input for every partition.
 
-A day with zero rows leaves no Iceberg partition, and an erasure, a rollback or a trim changes days without a run, so
-that Dagster's data versions are the content hashes of each day's last run only. The ledger's row is written after the
-partition's commit: a crash in between leaves the older row, whose inputs then differ, and the next run replaces both.
+The ledger answers questions that Dagster cannot. A day with zero rows leaves no Iceberg partition, and an erasure, a
+rollback or a trim changes days without a run, so that Dagster's data versions are the content hashes of each day's
+last run only. The ledger's row is written after the partition's commit: a crash in between leaves the older row, whose
+inputs then differ, and the next run replaces both.
+
+The audit compares the ledger with the rows that Iceberg holds, by metadata alone, so that the check of all partitions
+costs about as much as the check of one.
 """
 
 import hashlib
@@ -21,28 +25,58 @@ from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import LEDGER
+from flywheel_assets.lake.tables.specs import (
+    CURATED_DPO_PAIRS,
+    GROUND_TRUTH,
+    HARD_EXAMPLES,
+    JOINED_FEEDBACK,
+    LEDGER,
+    QUARANTINE,
+    RAW_PREDICTIONS,
+    TableSpec,
+)
+from flywheel_assets.records import CURATION_STAGE, Reason
 
 _OF_NO_ROWS = hashlib.md5(b"", usedforsecurity=False).hexdigest()
-"""What the statement of `content_hash` gives for them: a range asks for most of its days in vain."""
+"""The hash of no rows by the statement of `hash_content`: most days of a range are empty."""
+# Counted in the ledger only: a duplicate's first receipt is kept, a row without its prediction is still in the raw
+# table, rows that were rolled back are under the tag of the old head.
+NOT_QUARANTINED = {
+    Reason.DUPLICATE_EVENT.value,
+    Reason.ERASED.value,
+    Reason.TRIMMED.value,
+    Reason.WAITING_FOR_PREDICTION.value,
+    Reason.ROLLED_BACK.value,
+    Reason.LABELLED.value,
+    Reason.BLOCKED.value,
+    Reason.NOT_SAMPLED.value,
+}
+STAGE_OF = {
+    RAW_PREDICTIONS.name: RAW_PREDICTIONS.name,
+    GROUND_TRUTH.name: GROUND_TRUTH.name,
+    JOINED_FEEDBACK.name: JOINED_FEEDBACK.name,
+    CURATED_DPO_PAIRS.name: CURATION_STAGE,
+    HARD_EXAMPLES.name: HARD_EXAMPLES.name,
+}
 
 
 @dataclass(frozen=True)
 class RunStamp:
-    """Who writes: recorded in snapshots' summaries and in the ledger."""
+    """Names the run that writes: recorded in snapshots' summaries and in the ledger."""
 
     run_id: str
     code_version: str
     now: datetime
 
+    @property
     def properties(self) -> dict[str, str]:
-        """For an Iceberg snapshot's summary."""
+        """Properties for an Iceberg snapshot's summary."""
         return {"flywheel.run-id": self.run_id, "flywheel.code-version": self.code_version}
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One asset's account of one day: `rows_in == rows_kept + sum(rows_by_reason)`."""
+    """Holds one asset's account of one day: `rows_in == rows_kept + sum(rows_by_reason)`."""
 
     asset: str
     day: date
@@ -53,7 +87,7 @@ class LedgerEntry:
     rows_kept: int
     rows_by_reason: Mapping[str, int]
     rows_held: int = 0
-    """Of the rows not kept: those that lie in the partition all the same and wait for support."""
+    """Waiting rows: not kept, but in the partition, until other users support them."""
 
     @property
     def balance(self) -> int:
@@ -63,15 +97,15 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class ClosedDay:
-    """Of a closed day's entry what the trigger and a version's pin look at."""
+    """Holds the facts of a closed day's entry that the trigger and a version's pin read."""
 
     content_hash: str
     rows_kept: int
     rows_held: int
 
 
-def record(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) -> None:
-    """Write entries, replacing those of the same asset and day."""
+def record_entries(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) -> None:
+    """Write entries in place of those of the same asset and day."""
     rows = pa.Table.from_pylist(
         [
             {
@@ -102,11 +136,11 @@ def record(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) -> None:
                 "ORDER BY asset, day"
             ).to_arrow_table()
 
-    lake.replace_all(LEDGER, merge, stamp.properties())
+    lake.replace_all(LEDGER, merge, stamp.properties)
 
 
-def entries_of(lake: Lake, asset: str, days: Iterable[date] | None = None) -> dict[date, LedgerEntry]:
-    """One asset's entries by day, ascending; `days=None` gives all of them."""
+def read_entries(lake: Lake, asset: str, days: Iterable[date] | None = None) -> dict[date, LedgerEntry]:
+    """Read one asset's entries by day, ascending; `days=None` gives all of them."""
     wanted = None if days is None else set(days)
     rows = lake.read(LEDGER, where=f"asset = {quote(asset)}")
     entries = {
@@ -127,29 +161,29 @@ def entries_of(lake: Lake, asset: str, days: Iterable[date] | None = None) -> di
     return dict(sorted(entries.items()))
 
 
-def total_by_reason(entries: Iterable[LedgerEntry]) -> dict[str, int]:
-    """Rows not kept, by reason, over several days."""
+def sum_by_reason(entries: Iterable[LedgerEntry]) -> dict[str, int]:
+    """Return the rows not kept, by reason, over several days."""
     total: Counter[str] = Counter()
     for entry in entries:
         total.update(entry.rows_by_reason)
     return dict(total)
 
 
-def closed_days(lake: Lake, asset: str) -> dict[date, str]:
-    """Every closed day of an asset with its content hash, ascending."""
-    return {day: each.content_hash for day, each in closed_accounts(lake, asset).items()}
+def read_closed_days(lake: Lake, asset: str) -> dict[date, str]:
+    """Read every closed day of an asset with its content hash, ascending."""
+    return {day: each.content_hash for day, each in read_closed_accounts(lake, asset).items()}
 
 
-def closed_accounts(lake: Lake, asset: str) -> dict[date, ClosedDay]:
-    """Every closed day of an asset, ascending; ten years of them in some 20 ms, since no JSON is read."""
+def read_closed_accounts(lake: Lake, asset: str) -> dict[date, ClosedDay]:
+    """Read every closed day of an asset, ascending; ten years take some 20 ms, since no JSON is read."""
     columns = ["asset", "day", "is_closed", *(each.name for each in fields(ClosedDay))]
     rows = lake.read(LEDGER, columns=columns, where=f"asset = {quote(asset)} AND is_closed").sort_by("day")
     values = (rows[each.name].to_pylist() for each in fields(ClosedDay))
     return dict(zip(values_of(rows["day"]), map(ClosedDay, *values), strict=True))
 
 
-def closed_content(lake: Lake, asset: str) -> str:
-    """One hash of every closed day of an asset and what it holds."""
+def hash_closed_days(lake: Lake, asset: str) -> str:
+    """Return one hash of all closed days of an asset and of their contents."""
     with lake.connect() as connection:
         lake.register(connection, LEDGER, columns=["asset", "day", "is_closed", "content_hash"])
         found = connection.execute(
@@ -160,13 +194,13 @@ def closed_content(lake: Lake, asset: str) -> str:
     return str(found[0])
 
 
-def require(lake: Lake, asset: str, days: Sequence[date]) -> dict[date, LedgerEntry]:
-    """The entries of `days`, all of them.
+def require_entries(lake: Lake, asset: str, days: Sequence[date]) -> dict[date, LedgerEntry]:
+    """Read the entries of `days`, all of them.
 
     Raises:
-        MissingInputError: a day was never materialized; names the first and how to make it.
+        MissingInputError: a day was never materialized; the message names the first and the command that makes it.
     """
-    entries = entries_of(lake, asset, days)
+    entries = read_entries(lake, asset, days)
     missing = [day for day in days if day not in entries]
     if missing:
         raise MissingInputError(
@@ -177,44 +211,50 @@ def require(lake: Lake, asset: str, days: Sequence[date]) -> dict[date, LedgerEn
     return entries
 
 
-def window_hash(entries: Mapping[date, LedgerEntry], days: Iterable[date]) -> str:
-    """One hash of what an input held over a window of days; a day that was never materialized counts as such."""
+def hash_window(entries: Mapping[date, LedgerEntry], days: Iterable[date]) -> str:
+    """Return one hash of an input's contents over a window of days.
+
+    A day that was never materialized is a content of its own, unlike an empty day.
+    """
     contents = [(day.isoformat(), entries[day].content_hash if day in entries else None) for day in sorted(days)]
     return records.make_stable_id("window", contents)
 
 
-def stale_days(lake: Lake, asset: str, lookback_days: Mapping[str, int], start: date) -> dict[date, list[str]]:
-    """Days of `asset` that were made from inputs that have changed since, with the names of those inputs.
+def find_stale_days(lake: Lake, asset: str, lookback_days: Mapping[str, int], start: date) -> dict[date, list[str]]:
+    """Find the days of `asset` whose inputs have changed since, with the names of those inputs.
 
     Args:
         lake: the application's tables.
-        asset: the asset whose days are asked about.
+        asset: the asset whose days are checked.
         lookback_days: per input asset how many days before D partition D reads (0: only D).
         start: the application's first day; no window reaches behind it.
     """
-    current = {name: entries_of(lake, name) for name in lookback_days}
+    current = {name: read_entries(lake, name) for name in lookback_days}
     stale: dict[date, list[str]] = {}
-    for day, entry in entries_of(lake, asset).items():
+    for day, entry in read_entries(lake, asset).items():
         changed = [
             name
             for name, lookback in lookback_days.items()
             if entry.input_hashes.get(name)
-            != window_hash(current[name], day_range(max(start, day - timedelta(days=lookback)), day))
+            != hash_window(current[name], list_days(max(start, day - timedelta(days=lookback)), day))
         ]
         if changed:
             stale[day] = changed
     return stale
 
 
-def content_hash(rows: pa.Table, connection: duckdb.DuckDBPyConnection | None = None) -> str:
-    """A hash of a partition's rows that does not depend on their order; a connection of one's own costs 15 ms."""
+def hash_content(rows: pa.Table, connection: duckdb.DuckDBPyConnection | None = None) -> str:
+    """Return a hash of a partition's rows that does not depend on their order.
+
+    Without `connection` it opens one, which costs 15 ms.
+    """
     if not rows.num_rows:
         return _OF_NO_ROWS
     if connection is None:
         with connect() as own:
-            return content_hash(rows, own)
+            return hash_content(rows, own)
     connection.register("hashed", rows)
-    # All of the one row: a result that is still open holds the connection.
+    # `fetchall`, though there is one row: a result that is still open blocks the connection.
     ((found,),) = connection.execute(
         "SELECT md5(coalesce(string_agg(digest, '' ORDER BY digest), '')) "
         "FROM (SELECT md5(to_json(hashed)::VARCHAR) AS digest FROM hashed)"
@@ -222,6 +262,60 @@ def content_hash(rows: pa.Table, connection: duckdb.DuckDBPyConnection | None = 
     return str(found)
 
 
-def day_range(first: date, last: date) -> list[date]:
-    """Every day from `first` to `last`, both included; empty when `last` is earlier."""
+def list_days(first: date, last: date) -> list[date]:
+    """List every day from `first` to `last`, both included; empty when `last` is earlier."""
     return [first + timedelta(days=i) for i in range((last - first).days + 1)]
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """Names one partition whose rows do not add up."""
+
+    day: date
+    what: str
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Sums the accounts of one asset over all its days."""
+
+    days: int
+    rows_in: int
+    rows_kept: int
+    discrepancies: tuple[Discrepancy, ...]
+
+
+def audit_accounts(lake: Lake, spec: TableSpec) -> Accounts:
+    """Compare each day's ledger entry with the rows in its partition and in quarantine, and with itself."""
+    entries = read_entries(lake, spec.name)
+    kept = lake.rows_per_day(spec)
+    refused = lake.rows_per_day(QUARANTINE, STAGE_OF[spec.name])
+    found: list[Discrepancy] = []
+    for day, entry in entries.items():
+        quarantined = sum(rows for reason, rows in entry.rows_by_reason.items() if reason not in NOT_QUARANTINED)
+        in_table, in_quarantine = kept.get(day, 0), refused.get(day, 0)
+        if entry.balance:
+            not_kept = sum(entry.rows_by_reason.values())
+            found.append(Discrepancy(day, f"{entry.rows_in} in, {entry.rows_kept} kept, {not_kept} not kept"))
+        if in_table != entry.rows_kept + entry.rows_held:
+            waiting = f" and {entry.rows_held} waiting" if entry.rows_held else ""
+            found.append(
+                Discrepancy(day, f"the ledger says {entry.rows_kept} kept{waiting}, the table holds {in_table}")
+            )
+        if in_quarantine != quarantined:
+            found.append(Discrepancy(day, f"the ledger says {quarantined} refused, quarantine holds {in_quarantine}"))
+    unknown = sorted(set(kept) - set(entries))
+    found.extend(Discrepancy(day, f"{kept[day]} rows without a ledger entry") for day in unknown)
+    return Accounts(
+        days=len(entries),
+        rows_in=sum(entry.rows_in for entry in entries.values()),
+        rows_kept=sum(entry.rows_kept for entry in entries.values()),
+        discrepancies=tuple(found),
+    )
+
+
+def describe_discrepancies(discrepancies: Sequence[Discrepancy], limit: int = 5) -> str:
+    """Return the first few discrepancies in one sentence."""
+    shown = "; ".join(f"{each.day}: {each.what}" for each in discrepancies[:limit])
+    more = len(discrepancies) - limit
+    return shown + (f"; and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""`joined_feedback` + matured `raw_predictions` → `hard_examples`, `quarantine`: each day by itself, in any order."""
+"""Mines `joined_feedback` and matured `raw_predictions` into `hard_examples` and `quarantine`, each day by itself."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from flywheel_assets.curation.labels.mining import MiningRules, examine
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.daily_steps import daily_step
+from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
@@ -32,8 +32,8 @@ DISPUTE_STAGE = "disputes"
 """Quarantine's copies of labels that contradict others; their rows stay in `hard_examples`."""
 
 
-def mining_lookback_days(window: JoinWindow, rules: MiningRules) -> Mapping[str, int]:
-    """Per input how many days before D a day of hard examples reads."""
+def compute_mining_lookback(window: JoinWindow, rules: MiningRules) -> Mapping[str, int]:
+    """Return by input how many days before D a day of hard examples reads."""
     return {
         JOINED_LABELS.name: window.match_lookback_days,
         RAW_SCORES.name: rules.maturity_days,
@@ -41,7 +41,7 @@ def mining_lookback_days(window: JoinWindow, rules: MiningRules) -> Mapping[str,
     }
 
 
-@daily_step
+@run_as_daily_step
 def mine_days(
     lake: Lake,
     days: Sequence[date],
@@ -51,7 +51,7 @@ def mine_days(
     rules: MiningRules,
     stamp: RunStamp,
 ) -> dict[date, LedgerEntry]:
-    """Replace partitions `days` of `hard_examples` by what became known on them.
+    """Replace partitions `days` of `hard_examples` by the labels and the silence that became known on them.
 
     Args:
         lake: the application's tables.
@@ -65,9 +65,9 @@ def mine_days(
     Raises:
         MissingInputError: a day of the look-back was never materialized.
     """
-    lookback = mining_lookback_days(window, rules)
+    lookback = compute_mining_lookback(window, rules)
     inputs = {
-        asset: ledger.require(lake, asset, _lookback(start, min(days), reach, max(days)))
+        asset: ledger.require_entries(lake, asset, _list_lookback(start, min(days), reach, max(days)))
         for asset, reach in lookback.items()
     }
     files: dict[date, Path] = {}
@@ -75,7 +75,7 @@ def mine_days(
     disputed: dict[date, Path] = {}
     entries: list[LedgerEntry] = []
     with lake.connect() as connection:
-        _register(lake, connection, {asset: list(entries_of_days) for asset, entries_of_days in inputs.items()})
+        _register_inputs(lake, connection, {asset: list(entries_of_days) for asset, entries_of_days in inputs.items()})
         for day in sorted(days):
             matured = [each for each in [day - timedelta(days=rules.maturity_days)] if each >= start]
             rows_in = inputs[JOINED_LABELS.name][day].rows_kept
@@ -90,30 +90,30 @@ def mine_days(
                 ):
                     if path:
                         made[day] = path
-            read = {asset: _lookback(start, day, reach, day) for asset, reach in lookback.items()}
+            read = {asset: _list_lookback(start, day, reach, day) for asset, reach in lookback.items()}
             entries.append(
                 LedgerEntry(
                     asset=HARD_EXAMPLES.name,
                     day=day,
                     is_closed=all(inputs[asset][each].is_closed for asset, some in read.items() for each in some),
                     content_hash=mined.content_hash,
-                    input_hashes={asset: ledger.window_hash(inputs[asset], read[asset]) for asset in lookback},
+                    input_hashes={asset: ledger.hash_window(inputs[asset], read[asset]) for asset in lookback},
                     rows_in=rows_in,
                     rows_kept=mined.rows_kept,
                     rows_by_reason=mined.rows_by_reason,
                 )
             )
-    properties = {**stamp.properties(), "flywheel.mining-version": rules.version}
+    properties = {**stamp.properties, "flywheel.mining-version": rules.version}
     lake.replace_days(HARD_EXAMPLES, days, files, properties)
     lake.replace_days(QUARANTINE, days, refused, properties, stage=HARD_EXAMPLES.name)
     lake.replace_days(QUARANTINE, days, disputed, properties, stage=DISPUTE_STAGE)
-    ledger.record(lake, entries, stamp)
+    ledger.record_entries(lake, entries, stamp)
     return {entry.day: entry for entry in entries}
 
 
 @dataclass(frozen=True)
 class _Mined:
-    """One day's files, none for no rows, and its account."""
+    """Holds one day's files, none for no rows, and its account."""
 
     file: Path | None
     quarantine_file: Path | None
@@ -134,54 +134,55 @@ def _mine_day(
     contract: ScoreContract,
     rules: MiningRules,
 ) -> _Mined:
-    _look_at(connection, day, window, rules)
+    _create_views(connection, day, window, rules)
     examine(connection, day, lake.application, contract, rules)
-    kept, reasons = _account(connection)
-    rows = connection.sql(_kept_sql(rules)).to_arrow_table()
+    kept, reasons = _count_rows(connection)
+    rows = connection.sql(_write_kept_sql(rules)).to_arrow_table()
     return _Mined(
         file=lake.write_rows(connection, HARD_EXAMPLES, day, rows),
-        quarantine_file=lake.write_day(connection, QUARANTINE, day, _refused_sql(day, rules)),
-        dispute_file=lake.write_day(connection, QUARANTINE, day, _disputed_sql(day, contract, rules)),
-        content_hash=ledger.content_hash(rows, connection),
+        quarantine_file=lake.write_day(connection, QUARANTINE, day, _write_refused_sql(day, rules)),
+        dispute_file=lake.write_day(connection, QUARANTINE, day, _write_disputed_sql(day, contract, rules)),
+        content_hash=ledger.hash_content(rows, connection),
         rows_kept=kept,
         rows_by_reason=reasons,
     )
 
 
-def _lookback(start: date, first: date, reach: int, last: date) -> list[date]:
-    return ledger.day_range(max(start, first - timedelta(days=reach)), last)
+def _list_lookback(start: date, first: date, reach: int, last: date) -> list[date]:
+    return ledger.list_days(max(start, first - timedelta(days=reach)), last)
 
 
-def _register(lake: Lake, connection: duckdb.DuckDBPyConnection, read: Mapping[str, Sequence[date]]) -> None:
-    """Everything that the range reads, once: loading a table's metadata costs more than a small day's rows."""
+def _register_inputs(lake: Lake, connection: duckdb.DuckDBPyConnection, read: Mapping[str, Sequence[date]]) -> None:
+    """Register all tables of the range once: loading a table's metadata costs more than a small day's rows."""
     lake.register(connection, JOINED_LABELS, read[JOINED_LABELS.name], view="all_joined")
     lake.register(connection, RAW_SCORES, read[RAW_SCORES.name], view="all_predictions")
     columns = ["prediction_id", "signal", "received_date"]
     lake.register(connection, GROUND_TRUTH, read[GROUND_TRUTH.name], columns=columns, view="all_signals")
 
 
-def _look_at(connection: duckdb.DuckDBPyConnection, day: date, window: JoinWindow, rules: MiningRules) -> None:
-    """The views of one day; files of other days are skipped by their statistics."""
+def _create_views(connection: duckdb.DuckDBPyConnection, day: date, window: JoinWindow, rules: MiningRules) -> None:
+    """Create the views of one day; files of other days are skipped by their statistics."""
     matured = day - timedelta(days=rules.maturity_days)
+    known_from = day - timedelta(days=window.match_lookback_days)
     views = {
-        "joined_feedback": f"SELECT * FROM all_joined WHERE completed_date = {_sql(day)}",
-        "raw_predictions": f"SELECT * FROM all_predictions WHERE received_date = {_sql(matured)}",
+        "joined_feedback": f"SELECT * FROM all_joined WHERE completed_date = {_quote_day(day)}",
+        "raw_predictions": f"SELECT * FROM all_predictions WHERE received_date = {_quote_day(matured)}",
         "labelled_predictions": "SELECT DISTINCT prediction_id FROM all_signals "
         f"WHERE signal = {quote(Signal.LABEL)} "
-        f"AND received_date BETWEEN {_sql(matured - timedelta(days=window.join_days))} AND {_sql(day)}",
+        f"AND received_date BETWEEN {_quote_day(matured - timedelta(days=window.join_days))} AND {_quote_day(day)}",
         "known_labels": "SELECT prediction_id, feedback_event_id, signal, label, labeling_source, source, "
         "feedback_received_at, feedback_received_date, completed_date, do_not_train FROM all_joined "
-        f"WHERE completed_date BETWEEN {_sql(day - timedelta(days=window.match_lookback_days))} AND {_sql(day)}",
+        f"WHERE completed_date BETWEEN {_quote_day(known_from)} AND {_quote_day(day)}",
     }
     for name, query in views.items():
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
 
 
-def _sql(day: date) -> str:
+def _quote_day(day: date) -> str:
     return f"DATE {quote(day.isoformat())}"
 
 
-def _kept_sql(rules: MiningRules) -> str:
+def _write_kept_sql(rules: MiningRules) -> str:
     kept = column_list(records.HARD_EXAMPLES).replace("sampling_version", f"{quote(rules.version)} AS sampling_version")
     return (
         f"SELECT {kept} FROM examined_labels WHERE reason IS NULL "
@@ -189,10 +190,13 @@ def _kept_sql(rules: MiningRules) -> str:
     )
 
 
-def _refused_sql(day: date, rules: MiningRules) -> str:
-    """What nobody could read back elsewhere: silence that is labelled, blocked or not drawn is only counted."""
+def _write_refused_sql(day: date, rules: MiningRules) -> str:
+    """Write the query of the rows for quarantine, which no other table holds.
+
+    Silence that is labelled, blocked or not drawn is only counted.
+    """
     constants = (
-        f"{_sql(day)} AS day, {quote(HARD_EXAMPLES.name)} AS stage, "
+        f"{_quote_day(day)} AS day, {quote(HARD_EXAMPLES.name)} AS stage, "
         f"NULL::VARCHAR AS evidence, {quote(rules.version)} AS policy_version, NULL::VARCHAR AS payload"
     )
     return f"""
@@ -205,8 +209,8 @@ FROM silent_decisions WHERE reason = {quote(Reason.NO_CONSENT)}
 """
 
 
-def _disputed_sql(day: date, contract: ScoreContract, rules: MiningRules) -> str:
-    """The labels of D whose prediction is disputed by all that is known on D; evidence: who says what."""
+def _write_disputed_sql(day: date, contract: ScoreContract, rules: MiningRules) -> str:
+    """Write the query of D's labels whose prediction is disputed on D; evidence: each source with its label."""
     events = f"""(
     SELECT * FROM {write_label_events_sql(contract, "known_labels")}
     WHERE prediction_id IN (SELECT prediction_id FROM examined_labels WHERE reason IS NULL)
@@ -218,18 +222,18 @@ evidence AS (
            ::VARCHAR AS evidence
     FROM resolved GROUP BY prediction_id
 )
-SELECT {_sql(day)} AS day, {quote(DISPUTE_STAGE)} AS stage, r.label_event_id AS row_id,
+SELECT {_quote_day(day)} AS day, {quote(DISPUTE_STAGE)} AS stage, r.label_event_id AS row_id,
        {quote(Reason.DISPUTED)} AS reason, 'trusted sources contradict each other' AS detail, e.evidence,
        l.subject, {quote(rules.version)} AS policy_version, NULL::VARCHAR AS payload
 FROM resolved r
 JOIN evidence e USING (prediction_id)
 JOIN examined_labels l ON l.label_event_id = r.label_event_id AND l.reason IS NULL
-WHERE r.is_disputed AND r.completed_date = {_sql(day)}
+WHERE r.is_disputed AND r.completed_date = {_quote_day(day)}
 """
 
 
-def _account(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int]]:
-    """Rows kept, and rows not kept by reason."""
+def _count_rows(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int]]:
+    """Return the rows kept, and the rows not kept by reason."""
     counted = connection.sql(
         "SELECT reason, count(*) FROM (SELECT reason FROM examined_labels "
         "UNION ALL SELECT reason FROM examined_silence "

@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import NOT_QUARANTINED, STAGE_OF
-from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.daily.ledger import NOT_QUARANTINED, STAGE_OF, LedgerEntry, RunStamp
 from flywheel_assets.lake.erasure.rows import Partition
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
@@ -35,7 +34,7 @@ def days_in_step(lake: Lake, landed: LandedHashes) -> dict[str, set[date]]:
     return {
         table: {
             day
-            for day, entry in ledger.entries_of(lake, table).items()
+            for day, entry in ledger.read_entries(lake, table).items()
             if entry.is_closed and hashes.get(day) == entry.content_hash
         }
         for table, hashes in landed.items()
@@ -69,7 +68,7 @@ def settle_accounts(
     """
     specs = [tables.predictions, GROUND_TRUTH, tables.joined, tables.gold]
     assets = [*(spec.name for spec in specs), *(name for name in lookback if name not in STAGE_OF)]
-    before = {asset: ledger.entries_of(lake, asset) for asset in assets}
+    before = {asset: ledger.read_entries(lake, asset) for asset in assets}
     after = {asset: dict(entries) for asset, entries in before.items()}
     for spec in specs:
         entries = after[spec.name]
@@ -79,7 +78,7 @@ def settle_accounts(
         for day in sorted(days & set(entries)):
             entries[day] = _recount(lake, spec, entries[day])
             if spec.name not in landed and day in rewritten:
-                entries[day] = replace(entries[day], content_hash=ledger.content_hash(lake.read(spec, [day])))
+                entries[day] = replace(entries[day], content_hash=ledger.hash_content(lake.read(spec, [day])))
         for day in in_step.get(spec.name, []):
             if day in entries:
                 entries[day] = replace(entries[day], content_hash=landed[spec.name].get(day, entries[day].content_hash))
@@ -96,7 +95,7 @@ def settle_accounts(
     )
     changed = [entry for asset in assets for day, entry in after[asset].items() if entry != before[asset][day]]
     if changed:
-        ledger.record(lake, changed, stamp)
+        ledger.record_entries(lake, changed, stamp)
 
 
 def _windows(
@@ -104,7 +103,7 @@ def _windows(
 ) -> dict[str, str]:
     """Return the input hashes of a day that was made from these entries."""
     return {
-        name: ledger.window_hash(entries[name], ledger.day_range(max(start, day - timedelta(days=days_before)), day))
+        name: ledger.hash_window(entries[name], ledger.list_days(max(start, day - timedelta(days=days_before)), day))
         for name, days_before in inputs.items()
     }
 
@@ -147,4 +146,4 @@ def _rename_judged_days(lake: Lake, renamed: Mapping[tuple[date, str], str], sta
         if lake.has_table(spec):
             rows = lake.read(spec)
             if not rename(rows).equals(rows):
-                lake.replace_all(spec, rename, stamp.properties())
+                lake.replace_all(spec, rename, stamp.properties)

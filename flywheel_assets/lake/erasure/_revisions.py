@@ -29,11 +29,11 @@ from flywheel_assets.lake.versions.exports import (
     Manifest,
     Revised,
     encode_manifest,
-    manifest_sha256,
+    hash_manifest,
     read_manifest,
 )
 from flywheel_assets.lake.versions.folders import VersionFolder
-from flywheel_assets.lake.versions.summaries import keyed_rows
+from flywheel_assets.lake.versions.summaries import write_keyed_rows_sql
 
 _REVISION = re.compile(r"(\.r\d+)?(?=\.)")
 
@@ -87,7 +87,7 @@ def prepare_revision(
         files[which] = ExportedFile(name=name, rows=rows, bytes=size, sha256=file_sha256(building / name))
     revised = Revised(
         erasure=erasure,
-        manifest_sha256_before=manifest_sha256(old_folder),
+        manifest_sha256_before=hash_manifest(old_folder),
         snapshot_id_before=old.snapshot_id,
         rows_removed={which: old.files[which].rows - file.rows for which, file in files.items()},
         gold_rows_removed=gold_rows_removed,
@@ -97,7 +97,7 @@ def prepare_revision(
     )
     write_synced(building / MANIFEST_FILE, encode_manifest(manifest))
     sync_folder(building)
-    return PreparedRevision(revised, manifest_sha256(building), building, final, old_folder)
+    return PreparedRevision(revised, hash_manifest(building), building, final, old_folder)
 
 
 def count_exported_rows(lake: Lake, folder: VersionFolder, keys: set[str]) -> int:
@@ -106,7 +106,9 @@ def count_exported_rows(lake: Lake, folder: VersionFolder, keys: set[str]) -> in
         connection.register("gone", pa.table({"key": pa.array(sorted(keys), pa.string())}))
         found = 0
         for file in read_manifest(folder.export).files.values():
-            rows = f"SELECT count(*) FROM ({keyed_rows(folder.export / file.name)}) SEMI JOIN gone USING (key)"
+            rows = (
+                f"SELECT count(*) FROM ({write_keyed_rows_sql(folder.export / file.name)}) SEMI JOIN gone USING (key)"
+            )
             found += sum(number for (number,) in connection.execute(rows).fetchall())
     return found
 

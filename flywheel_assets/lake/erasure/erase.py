@@ -30,7 +30,7 @@ import msgspec
 import pyarrow as pa
 
 from flywheel_assets.errors import InvalidRuleError
-from flywheel_assets.lake.daily.erased_people import erasure_key, keyed_hash
+from flywheel_assets.lake.daily.erased_people import hash_with_key, load_erasure_key
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure._accounts import LandedHashes, Lookback, days_in_step, settle_accounts
 from flywheel_assets.lake.erasure._journal import Journal
@@ -67,8 +67,8 @@ from flywheel_assets.lake.upkeep.bucket_versions import (
     explain_versions_left,
 )
 from flywheel_assets.lake.upkeep.garbage import expire_snapshots, find_unfinished_work, remove_unfinished, sweep
-from flywheel_assets.lake.versions.cutting import release_unfinished_cuts
 from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.pins import release_unfinished_cuts
 
 ERASURE_CODE_VERSION = "2"
 _EVERY_SNAPSHOT = datetime(9999, 1, 1, tzinfo=UTC)
@@ -295,17 +295,17 @@ def _earlier(lake: Lake, user_id: str) -> Callable[[str], bool]:
     """Return a test for event ids that an earlier erasure of the same person covered."""
     if not lake.has_table(ERASURES) or not (rows := list_decisions(lake, ERASURES)):
         return lambda _: False
-    key = erasure_key(lake, make=False)
-    person_hash = keyed_hash(key, "user", user_id)
+    key = load_erasure_key(lake, make=False)
+    person_hash = hash_with_key(key, "user", user_id)
     events = {each for row in rows if row["person_key"] == person_hash for each in json.loads(row["event_keys"])}
-    return lambda event_id: bool(events) and keyed_hash(key, "event", event_id) in events
+    return lambda event_id: bool(events) and hash_with_key(key, "event", event_id) in events
 
 
 def _remember(lake: Lake, person: PersonKeys, erasure: str, who: str, reason: str, now: datetime) -> str:
     """Record the decision, so that ingest refuses the person's events; return the hash of the user id."""
-    key = erasure_key(lake, make=True)
-    person_hash = keyed_hash(key, "user", person.user_id)
-    events = json.dumps(sorted(keyed_hash(key, "event", each) for each in person.event_ids))
+    key = load_erasure_key(lake, make=True)
+    person_hash = hash_with_key(key, "user", person.user_id)
+    events = json.dumps(sorted(hash_with_key(key, "event", each) for each in person.event_ids))
     facts = {"person_key": person_hash, "event_keys": events}
     record_decision(lake, ERASURES, erasure, who=who, reason=reason, now=now, **facts)
     return person_hash

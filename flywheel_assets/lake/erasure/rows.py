@@ -110,7 +110,7 @@ def erase_head(
             files = {day: write_kept_rows(lake, spec, person, (day, stage)) for day in days}
             kept = {day: file for day, file in files.items() if file is not None}
             try:
-                lake.replace_days(spec, days, kept, stamp.properties(), stage, seen)
+                lake.replace_days(spec, days, kept, stamp.properties, stage, seen)
             except PartitionChangedError:
                 for file in kept.values():
                     file.unlink()
@@ -168,5 +168,5 @@ def _changed(lake: Lake, spec: TableSpec, column: str, change: Callable[[Any], A
     pairs = zip(before[column].to_pylist(), rewrite(before)[column].to_pylist(), strict=True)
     differing = sum(bool(old != new) for old, new in pairs)
     if differing:
-        lake.replace_all(spec, rewrite, stamp.properties())
+        lake.replace_all(spec, rewrite, stamp.properties)
     return differing

@@ -29,9 +29,8 @@ from flywheel_assets.lake.tables.lake import Lake, translate_swept_files
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
-from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
-from flywheel_assets.lake.versions.pins import encode_pin
-from flywheel_assets.lake.versions.publishing import copies_of
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, encode_pin, parse_version_number, read_pin
+from flywheel_assets.lake.versions.publishing import list_copies
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -103,7 +102,7 @@ def erase_versions(
         on_scores: gets the sha256 of each file of scores and how many rows it is about to lose.
     """
     for name in sorted(list_tags(lake, gold)):
-        folder = versions.folder(name) if version_number(name) else None
+        folder = versions.folder(name) if parse_version_number(name) else None
         exported = folder if folder is not None and folder.export.exists() else None
         if exported is not None:
             drop_older_revisions(exported)
@@ -169,7 +168,7 @@ def _with_export(version: ErasedVersion, folder: VersionFolder, revision: Prepar
         manifest_sha256_after=revision.manifest_sha256,
         trained=trained and not dropped,
         training_dropped=dropped,
-        copies=copies_of(folder),
+        copies=list_copies(folder),
     )
 
 
@@ -230,7 +229,7 @@ def _rewrite_snapshot(
         table.manage_snapshots().create_branch(snapshot_id, branch).commit()
         placed.extend(lake.place(table, path) for path in [path for path in files.values() if path][len(placed) :])
         with translate_swept_files(spec):
-            swap_files(table, lake.partition_filter(spec, list(files)), placed, stamp.properties(), branch)
+            swap_files(table, lake.partition_filter(spec, list(files)), placed, stamp.properties, branch)
 
     return lake.commit(spec, rewrite).metadata.refs[branch].snapshot_id
 

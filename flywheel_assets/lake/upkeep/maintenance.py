@@ -36,8 +36,8 @@ from flywheel_assets.lake.upkeep.garbage import (
     weigh_folder,
     weigh_table,
 )
-from flywheel_assets.lake.versions.cutting import release_ended_cuts
 from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.pins import release_ended_cuts
 from flywheel_assets.ranges import Checked, Count, CountOrZero, NotNegative, Share
 from flywheel_assets.records import Reason
 
@@ -133,7 +133,7 @@ def find_last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWin
 
     Counted from the joined days, not from the calendar: after an outage the next join reaches as far back as it must.
     """
-    closed = list(ledger.closed_days(lake, tables.joined.name))
+    closed = list(ledger.read_closed_days(lake, tables.joined.name))
     gapless = [day for number, day in enumerate(closed) if day - closed[0] == timedelta(days=number)]
     return gapless[-1] - timedelta(days=window.account_lookback_days) if gapless else None
 
@@ -179,7 +179,7 @@ def trim_predictions(
 def _due_to_trim(lake: Lake, tables: ApplicationTables, last: date) -> dict[date, LedgerEntry]:
     return {
         day: each
-        for day, each in ledger.entries_of(lake, tables.predictions.name).items()
+        for day, each in ledger.read_entries(lake, tables.predictions.name).items()
         if day <= last and each.is_closed and each.rows_kept and Reason.TRIMMED.value not in each.rows_by_reason
     }
 
@@ -201,7 +201,7 @@ def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp
                 f"(SELECT prediction_id FROM joined WHERE prediction_received_date = DATE '{day}') "
                 f"OR {write_draw_sql('trim')} < {share}",
             )
-            properties = {**stamp.properties(), "share": str(share)}
+            properties = {**stamp.properties, "share": str(share)}
             try:
                 lake.replace_days(spec, [day], {day: file} if file else {}, properties, seen=seen)
             except PartitionChangedError:
@@ -215,7 +215,7 @@ def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp
             changed.append(replace(entry, rows_kept=kept, rows_by_reason=reasons))
     if changed:
         # The content hash stays that of the landed day: what was joined from it is not stale.
-        ledger.record(lake, changed, stamp)
+        ledger.record_entries(lake, changed, stamp)
     return dropped
 
 
@@ -242,7 +242,7 @@ def _due_to_retire(
     due: list[Path] = []
     for kind, spec in ((EventKind.PREDICTION, tables.predictions), (EventKind.FEEDBACK, GROUND_TRUTH)):
         zone = landing.zone(lake.application, kind)
-        entries = ledger.entries_of(lake, spec.name)
+        entries = ledger.read_entries(lake, spec.name)
         for day in zone.days():
             entry = entries.get(day)
             if day > last or entry is None or not entry.is_closed:
@@ -262,4 +262,4 @@ def _record(lake: Lake, stages: dict[str, Stored], stamp: RunStamp) -> None:
         {"measured_at": stamp.now, "stage": stage, "files": stored.files, "bytes": stored.bytes}
         for stage, stored in stages.items()
     ]
-    lake.append(STORAGE, pa.Table.from_pylist(rows, schema=STORAGE.schema), stamp.run_id, stamp.properties())
+    lake.append(STORAGE, pa.Table.from_pylist(rows, schema=STORAGE.schema), stamp.run_id, stamp.properties)

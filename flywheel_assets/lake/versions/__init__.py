@@ -1,4 +1,5 @@
 """Gold versions: pin, resolve, tag, export, verify, publish, and the decisions about them.
 
-Imports `lake.daily` and what it imports.
+A version never changes once it is pinned; only an erasure rewrites it, as a new revision. Its folder and the lake hold
+all there is to know about it. Imports `lake.daily` and the rooms below it.
 """

@@ -1,4 +1,4 @@
-"""What a classification version consists of: sampled, weighted training rows and all evaluation rows, as Parquet."""
+"""Cuts classification versions: sampled, weighted training rows and all evaluation rows, as Parquet."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,11 +28,16 @@ from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions.cutting import cut_version
-from flywheel_assets.lake.versions.exclusions import Exclusion, in_force, not_excluded, pinned
+from flywheel_assets.lake.versions.exclusions import (
+    Exclusion,
+    find_exclusions,
+    list_exclusions_in_force,
+    write_not_excluded_sql,
+)
 from flywheel_assets.lake.versions.exports import ExportedFile, ExportSet, Manifest, read_manifest
-from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.net_new import fresh_days
-from flywheel_assets.lake.versions.pins import Pin, register_pinned
+from flywheel_assets.lake.versions.folders import Pin, Versions
+from flywheel_assets.lake.versions.net_new import find_fresh_days
+from flywheel_assets.lake.versions.pins import register_pinned_days
 from flywheel_assets.ranges import Checked, Count
 from flywheel_assets.records import Reason
 
@@ -55,24 +60,24 @@ _COUNTED = [
     "inclusion_probability",
     "draw",
 ]
-"""The columns that decide about an example; features are nearly all of the others' bytes."""
+"""The columns that decide about an example; features are nearly all bytes of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleRules(Checked):
-    """How closed days of examples become a version."""
+    """Holds the rules that make a version of closed days of examples."""
 
     contract: ScoreContract
     mining: MiningRules = field(default_factory=MiningRules)
     evaluation_weeks: Count = 2
     """Matured weeks after the training rows on which champion and challenger meet; one week decides by chance."""
 
-    def calendar(self, last_day: date) -> Calendar:
-        """Which days a version trains on and is judged on."""
+    def plan_calendar(self, last_day: date) -> Calendar:
+        """Plan the days that a version trains on and is judged on."""
         return Calendar.plan(last_day, self.mining.maturity_days, self.evaluation_weeks)
 
     def as_json(self) -> dict[str, Any]:
-        """For a manifest."""
+        """Return the rules as a manifest records them."""
         rules = asdict(self)
         rules["contract"]["features"] = {name: kind.value for name, kind in self.contract.features.items()}
         rules["contract"]["blocking_actions"] = sorted(self.contract.blocking_actions)
@@ -82,21 +87,21 @@ class ExampleRules(Checked):
 def cut_example_version(
     lake: Lake, versions: Versions, version: str, rules: ExampleRules, code_version: str
 ) -> Manifest:
-    """Pin, resolve and export the closed days of `hard_examples`; raises what `cut_version` raises."""
-    resolve = partial(_resolved, version=version, rules=rules)
+    """Pin, resolve and export the closed days of `hard_examples`; raises the errors of `cut_version`."""
+    resolve = partial(_resolve_pin, version=version, rules=rules)
     also_read = (RAW_SCORES, JOINED_LABELS)
     return cut_version(lake, versions, version, HARD_EXAMPLES, resolve, rules.as_json(), code_version, also_read)
 
 
 @dataclass(frozen=True)
 class NewExamples:
-    """What a training now would add to the last successful one."""
+    """Counts the examples that a training now would add to the last successful one."""
 
     positives: int
     hard_examples: int
     """Discrepancies of either class."""
     rows: int
-    """Of both classes, hard or not."""
+    """New rows of both classes, hard or not."""
     since: str | None
     """The last successfully trained version."""
     train_until: date | None
@@ -104,41 +109,41 @@ class NewExamples:
     age_days: int | None = None
     """From the last day that the last trained version trained on to that day."""
     is_exact: bool = True
-    """False: the accounts of the days and Iceberg's metadata alone said that `hard_examples`, an upper bound as the
-    other two are, is too few."""
+    """False: `hard_examples` and the other two are upper bounds, from the accounts of the days and Iceberg's metadata
+    alone, and too few."""
 
 
 def count_new_examples(
     lake: Lake, versions: Versions, rules: ExampleRules, enough_hard_examples: int = 0, pause_days: int | None = None
 ) -> NewExamples:
-    """Positives and hard examples that a version cut now would train on and the last trained one did not.
+    """Count the examples that a version cut now would train on and the last trained one did not.
 
     Args:
         lake: the application's tables.
         versions: the application's versions.
-        rules: how a version would be resolved.
-        enough_hard_examples: while an upper bound is below, no row is read …
-        pause_days: … unless the last training is so many days old; None: whatever its age.
+        rules: of a version that is cut now.
+        enough_hard_examples: while an upper bound is below it, no row is read …
+        pause_days: … unless the last training is this many days old; None: its age does not matter.
     """
-    trained = versions.last_trained()
+    trained = versions.find_last_trained()
     manifest = read_manifest(trained.export) if trained else None
     since = trained.version if trained else None
-    closed = ledger.closed_accounts(lake, HARD_EXAMPLES.name)
+    closed = ledger.read_closed_accounts(lake, HARD_EXAMPLES.name)
     if not closed:
         return NewExamples(0, 0, 0, since, None, is_exact=False)
     days = list(closed)
-    calendar = rules.calendar(days[-1])
+    calendar = rules.plan_calendar(days[-1])
     age_days = None
     if manifest:
         age_days = (calendar.train_until - date.fromisoformat(manifest.details["train_until"])).days
     is_paused = age_days is None or pause_days is None or age_days < pause_days
     if enough_hard_examples and is_paused:
-        rows_at_most, hard_at_most = _new_at_most(lake, manifest, rules, closed, calendar, enough_hard_examples)
+        rows_at_most, hard_at_most = _bound_new_examples(lake, manifest, rules, closed, calendar, enough_hard_examples)
         if hard_at_most < enough_hard_examples:
             at_most = (rows_at_most, hard_at_most, rows_at_most)
             return NewExamples(*at_most, since, calendar.train_until, age_days, is_exact=False)
     with lake.connect() as connection:
-        _register_examples(lake, connection, days, in_force(lake), None, _COUNTED)
+        _register_examples(lake, connection, days, list_exclusions_in_force(lake), None, _COUNTED)
         judged = write_judged_examples_sql(rules.mining, calendar, "pinned_examples")
         known = "SELECT NULL::VARCHAR AS prediction_id, NULL::BOOLEAN AS is_positive"
         if trained and manifest:
@@ -153,7 +158,7 @@ def count_new_examples(
     return NewExamples(positives, hard_examples, rows, since, calendar.train_until, age_days)
 
 
-def _new_at_most(
+def _bound_new_examples(
     lake: Lake,
     trained: Manifest | None,
     rules: ExampleRules,
@@ -161,13 +166,15 @@ def _new_at_most(
     calendar: Calendar,
     enough_hard_examples: int,
 ) -> tuple[int, int]:
-    """Upper bounds of new rows and of new hard examples, from the ledger and where that is not enough from manifests.
+    """Return upper bounds of the new rows and of the new hard examples; reads no row.
+
+    They come from the ledger, and where that is not enough from manifests.
 
     A prediction is new only with a row that was not there, or too late, for the last training: on a day that changed
     or that lies behind that training's last one. Such a row is a discrepancy itself, or a label that lets an older
     row hold again which had been superseded or disputed.
     """
-    days = fresh_days(lake, trained, rules.as_json(), closed)
+    days = find_fresh_days(lake, trained, rules.as_json(), closed)
     revivable = 0
     if trained:
         before = date.fromisoformat(trained.details["train_until"])
@@ -177,13 +184,13 @@ def _new_at_most(
     rows = sum(timely.values())
     if rows < enough_hard_examples:
         return rows, rows
-    discrepancies, labels = _known_values(lake, list(timely), ("discrepancy", "label_event_id"))
+    discrepancies, labels = _count_known_values(lake, list(timely), ("discrepancy", "label_event_id"))
     return rows, min(rows, discrepancies + min(labels, revivable))
 
 
 @translate_outages()
-def _known_values(lake: Lake, days: Sequence[date], columns: Sequence[str]) -> list[int]:
-    """How many rows of the days have a value in each of the columns, by the counts in Iceberg's manifests."""
+def _count_known_values(lake: Lake, days: Sequence[date], columns: Sequence[str]) -> list[int]:
+    """Count the rows of the days with a value in each of the columns, by the counts in Iceberg's manifests."""
     table = lake.table(HARD_EXAMPLES)
     ids = [table.schema().find_field(column).field_id for column in columns]
     where = lake.partition_filter(HARD_EXAMPLES, days)
@@ -193,7 +200,7 @@ def _known_values(lake: Lake, days: Sequence[date], columns: Sequence[str]) -> l
 
 @dataclass(frozen=True)
 class LiveCalibration:
-    """How the scores that were served fit what came out, on the newest matured days."""
+    """Compares the served scores with the outcomes of the newest matured days."""
 
     model_version: str | None
     ratio: float | None
@@ -201,21 +208,21 @@ class LiveCalibration:
     positives: int
 
 
-def live_calibration(lake: Lake, rules: ExampleRules, days: int) -> LiveCalibration:
-    """Σp / Σy of the newest model on its predictions of the last `days` matured days.
+def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> LiveCalibration:
+    """Measure Σp / Σy of the newest model on its predictions of the last `days` matured days.
 
     Each example stands for 1/π rows, so that the two sums are unbiased for those over all predictions that were not
     blocked (Horvitz and Thompson).
     """
-    closed = list(ledger.closed_days(lake, HARD_EXAMPLES.name))
+    closed = list(ledger.read_closed_days(lake, HARD_EXAMPLES.name))
     nothing = LiveCalibration(None, None, 0)
     if not closed:
         return nothing
     with lake.connect() as connection:
         read = closed[-(days + rules.mining.maturity_days) :]
-        _register_examples(lake, connection, read, in_force(lake), None, _COUNTED)
-        # As if a version trained on everything that has matured.
-        newest = rules.calendar(closed[-1]).evaluate_until
+        _register_examples(lake, connection, read, list_exclusions_in_force(lake), None, _COUNTED)
+        # The calendar of a version that trains on everything that has matured.
+        newest = rules.plan_calendar(closed[-1]).evaluate_until
         calendar = Calendar(closed[-1], newest, date.max, newest)
         sampling = replace(rules.mining.sampling, recency_half_life_days=None)
         mining = replace(rules.mining, sampling=sampling)
@@ -237,18 +244,18 @@ FROM recent JOIN live ON recent.model_version IS NOT DISTINCT FROM live.model_ve
 
 
 @contextmanager
-def _resolved(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> Iterator["_ResolvedExamples"]:
-    exclusions = pinned(lake, pin.exclusions)
-    calendar = rules.calendar(pin.dates[-1])
+def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> Iterator["_ResolvedExamples"]:
+    exclusions = find_exclusions(lake, pin.exclusions)
+    calendar = rules.plan_calendar(pin.dates[-1])
     with lake.connect() as connection:
         _register_examples(lake, connection, pin.dates, exclusions, pin.snapshot_id, HARD_EXAMPLES.schema.names)
         connection.execute(
             f"CREATE TEMP TABLE judged AS {write_judged_examples_sql(rules.mining, calendar, 'pinned_examples')}"
         )
-        evaluated = ledger.day_range(calendar.evaluate_from, calendar.evaluate_until)
-        register_pinned(lake, connection, pin, RAW_SCORES, evaluated)
-        known = ledger.day_range(calendar.evaluate_from, calendar.known_until)
-        register_pinned(lake, connection, pin, JOINED_LABELS, known)
+        evaluated = ledger.list_days(calendar.evaluate_from, calendar.evaluate_until)
+        register_pinned_days(lake, connection, pin, RAW_SCORES, evaluated)
+        known = ledger.list_days(calendar.evaluate_from, calendar.known_until)
+        register_pinned_days(lake, connection, pin, JOINED_LABELS, known)
         counted = dict(connection.sql("SELECT reason, count(*) FROM judged GROUP BY reason").fetchall())
         yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions)
 
@@ -277,7 +284,7 @@ class _ResolvedExamples:
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
         contract, mining = self.rules.contract, self.rules.mining
         evaluation = write_evaluation_rows_sql(contract, mining, self.calendar)
-        kept = not_excluded(HARD_EXAMPLES, self.exclusions)
+        kept = write_not_excluded_sql(HARD_EXAMPLES, self.exclusions)
         return {
             ExportSet.TRAIN: self._write(
                 folder / f"{self.version}.parquet", write_training_rows_sql(contract, mining, "judged")
@@ -292,7 +299,7 @@ class _ResolvedExamples:
     def _write(self, path: Path, query: str) -> ExportedFile:
         rows = write_parquet(self.connection, query, path, _ROW_GROUP_ROWS)
         if not path.exists():
-            # An evaluation without rows is decided by the gate, not by a missing file.
+            # The promotion gate decides about an evaluation without rows, not a missing file.
             self.connection.execute(f"COPY ({query}) TO {quote(str(path))} (FORMAT parquet)")
         with open(path, "rb") as written:
             os.fsync(written.fileno())
@@ -310,5 +317,5 @@ def _register_examples(
     lake.register(connection, HARD_EXAMPLES, days, columns, view="all_examples", snapshot_id=snapshot_id)
     connection.execute(
         "CREATE OR REPLACE TEMP VIEW pinned_examples AS "
-        f"SELECT * FROM all_examples WHERE {not_excluded(HARD_EXAMPLES, exclusions)}"
+        f"SELECT * FROM all_examples WHERE {write_not_excluded_sql(HARD_EXAMPLES, exclusions)}"
     )

@@ -1,8 +1,8 @@
-"""Exclusions: rules of people that keep rows out of every later gold version, while the rows stay for the audit.
+"""Exclusions are rules that keep rows out of every later gold version, while the rows stay for the audit.
 
-A poisoned week is not rolled back, which would throw away the weeks after it, and not deleted, which would leave nobody
-able to see what happened. Its rows are left out when a version is resolved, counted as `excluded`, until the exclusion
-is ended. A version pins the ids of the exclusions in force, so that a repeated cut gives the same rows.
+A poisoned week is not rolled back, which would throw away the weeks after it, and not deleted, which would destroy the
+evidence. Its rows are left out when a version is resolved, counted as `excluded`, until the exclusion is ended. A
+version pins the ids of the exclusions in force, so that a repeated cut gives the same rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,13 +18,13 @@ from flywheel_assets.lake.tables.specs import EXCLUSIONS, TableSpec
 
 
 class DayOf(StrEnum):
-    """Which day of a row an exclusion looks at."""
+    """Names the day of a row that an exclusion looks at."""
 
     RECEIVED = "received"
     OCCURRED = "occurred"
 
 
-# What each kind of gold table calls these; the first one that is there and not null counts.
+# The names of these days in each kind of gold table; the first one that is there and not null counts.
 # Of a silent prediction only the prediction was ever received.
 _RECEIVED = ("feedback_received_date", "label_received_date", "prediction_received_date", "completed_date")
 _OCCURRED = ("occurred_at", "predicted_at")
@@ -32,7 +32,7 @@ _OCCURRED = ("occurred_at", "predicted_at")
 
 @dataclass(frozen=True, kw_only=True)
 class ExclusionRule:
-    """Which rows are left out: those that meet every condition given."""
+    """Selects the rows to leave out: those that meet every condition given."""
 
     first_day: date | None = None
     last_day: date | None = None
@@ -50,7 +50,7 @@ class ExclusionRule:
             raise InvalidRuleError("an exclusion without days, user or model version would exclude everything")
 
     def describe(self) -> str:
-        """What is excluded, without naming a person: manifests and Dagster show it."""
+        """Describe the rule without naming a person: manifests and Dagster show it."""
         parts = []
         if self.first_day:
             parts.append(f"{self.by.value} {self.first_day} … {self.last_day}")
@@ -63,7 +63,7 @@ class ExclusionRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Exclusion:
-    """One audited decision, with what ended it."""
+    """Records one audited decision, and its end if it has one."""
 
     id: str
     rule: ExclusionRule
@@ -76,11 +76,11 @@ class Exclusion:
 
     @property
     def is_in_force(self) -> bool:
-        """Nobody has ended it."""
+        """No later decision has ended it."""
         return self.ended_at is None
 
 
-def exclude(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: datetime) -> Exclusion:
+def exclude_rows(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: datetime) -> Exclusion:
     """Put a rule in force for every version that is pinned from now on."""
     decision = decision_id(lake, "exclusion", rule.describe(), rule.user_id, who, reason, now.isoformat())
     record_decision(
@@ -99,22 +99,22 @@ def exclude(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: date
     return Exclusion(id=decision, rule=rule, decided_at=now, decided_by=who, reason=reason)
 
 
-def include(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: datetime) -> Exclusion:
-    """End an exclusion; returns it as it stands then.
+def end_exclusion(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: datetime) -> Exclusion:
+    """End an exclusion and return it as it stands then.
 
     Raises:
         UnknownNameError: no exclusion with this id is in force.
     """
-    current = {exclusion.id: exclusion for exclusion in in_force(lake)}
+    current = {exclusion.id: exclusion for exclusion in list_exclusions_in_force(lake)}
     if exclusion_id not in current:
         raise UnknownNameError("exclusion in force", exclusion_id, current, "`flywheel exclusions` lists all of them.")
     end = decision_id(lake, "inclusion", exclusion_id)
     record_decision(lake, EXCLUSIONS, end, who=who, reason=reason, now=now, ends=exclusion_id)
-    return next(exclusion for exclusion in every_exclusion(lake) if exclusion.id == exclusion_id)
+    return next(exclusion for exclusion in list_exclusions(lake) if exclusion.id == exclusion_id)
 
 
-def every_exclusion(lake: Lake) -> list[Exclusion]:
-    """All exclusions there ever were, oldest first."""
+def list_exclusions(lake: Lake) -> list[Exclusion]:
+    """List all exclusions there ever were, oldest first."""
     rows = list_decisions(lake, EXCLUSIONS)
     ends = {row["ends"]: row for row in rows if row["ends"]}
     return [
@@ -139,61 +139,62 @@ def every_exclusion(lake: Lake) -> list[Exclusion]:
     ]
 
 
-def in_force(lake: Lake) -> list[Exclusion]:
-    """The exclusions that a version pinned now obeys, oldest first."""
-    return [exclusion for exclusion in every_exclusion(lake) if exclusion.is_in_force]
+def list_exclusions_in_force(lake: Lake) -> list[Exclusion]:
+    """List the exclusions that a version pinned now obeys, oldest first."""
+    return [exclusion for exclusion in list_exclusions(lake) if exclusion.is_in_force]
 
 
-def pinned(lake: Lake, ids: Iterable[str]) -> list[Exclusion]:
-    """The exclusions with these ids, whether still in force or not.
+def find_exclusions(lake: Lake, ids: Iterable[str]) -> list[Exclusion]:
+    """Find the exclusions with these ids, in force or ended.
 
     Raises:
         UnknownNameError: an id that was never given.
     """
-    known = {exclusion.id: exclusion for exclusion in every_exclusion(lake)}
+    known = {exclusion.id: exclusion for exclusion in list_exclusions(lake)}
     for exclusion_id in (wanted := list(ids)):
         if exclusion_id not in known:
             raise UnknownNameError("exclusion", exclusion_id, known)
     return [known[exclusion_id] for exclusion_id in wanted]
 
 
-def condition(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
-    """SQL that is true for the rows of a gold table that any of the exclusions covers, and never null."""
-    each = (_condition(spec, exclusion.rule) for exclusion in exclusions)
+def write_excluded_sql(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
+    """Write SQL that is true for the excluded rows of a gold table, and never null."""
+    each = (_write_rule_sql(spec, exclusion.rule) for exclusion in exclusions)
     return f"coalesce({' OR '.join(f'({one})' for one in each)}, false)" if exclusions else "false"
 
 
-def excluded_per_day(
+def count_excluded_per_day(
     lake: Lake,
     spec: TableSpec,
     exclusions: Sequence[Exclusion],
     days: Iterable[date] | None = None,
     snapshot_id: int | None = None,
 ) -> dict[date, int]:
-    """How many rows of each of the gold table's partitions the exclusions cover, reading no text."""
+    """Count the excluded rows of each of the gold table's partitions; reads no text."""
     if not exclusions:
         return {}
     columns = [name for name in spec.schema.names if name in _USED]
     with lake.connect() as connection:
         lake.register(connection, spec, days, columns, view="gold", snapshot_id=snapshot_id)
         found = connection.execute(
-            f"SELECT {spec.day_column}, count(*) FROM gold WHERE {condition(spec, exclusions)} GROUP BY 1 ORDER BY 1"
+            f"SELECT {spec.day_column}, count(*) FROM gold WHERE {write_excluded_sql(spec, exclusions)} "
+            "GROUP BY 1 ORDER BY 1"
         ).fetchall()
     return dict(found)
 
 
-def not_excluded(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
-    """SQL for the rows of a gold table that resolution is given."""
-    return f"NOT {condition(spec, exclusions)}"
+def write_not_excluded_sql(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
+    """Write SQL that is true for the rows of a gold table that resolution reads."""
+    return f"NOT {write_excluded_sql(spec, exclusions)}"
 
 
 _USED = {*_RECEIVED, *_OCCURRED, "subject", "subject_kind", "user_id", "model_version"}
 
 
-def _condition(spec: TableSpec, rule: ExclusionRule) -> str:
+def _write_rule_sql(spec: TableSpec, rule: ExclusionRule) -> str:
     conditions = []
     if rule.first_day:
-        day = _first_known(spec, _RECEIVED if rule.by is DayOf.RECEIVED else _OCCURRED)
+        day = _write_first_known_day_sql(spec, _RECEIVED if rule.by is DayOf.RECEIVED else _OCCURRED)
         conditions.append(f"{day} BETWEEN DATE '{rule.first_day}' AND DATE '{rule.last_day}'")
     if rule.user_id:
         of_user = [f"(subject = {quote(rule.user_id)} AND subject_kind = 'user')"]
@@ -205,6 +206,6 @@ def _condition(spec: TableSpec, rule: ExclusionRule) -> str:
     return " AND ".join(conditions)
 
 
-def _first_known(spec: TableSpec, columns: Sequence[str]) -> str:
+def _write_first_known_day_sql(spec: TableSpec, columns: Sequence[str]) -> str:
     days = [f"CAST({name} AS DATE)" for name in columns if name in spec.schema.names]
     return f"coalesce({', '.join(days)})"

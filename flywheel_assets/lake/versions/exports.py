@@ -1,4 +1,4 @@
-"""The export of one gold version: its files and the manifest that seals them.
+"""Writes and reads the export of one gold version: its files and the manifest that seals them.
 
     <versions_dir>/<application>/dpo_gold_v<N>/export/          preference: JSON lines
         dpo_gold_v<N>.jsonl              training pairs
@@ -33,7 +33,7 @@ MANIFEST_FILE = "manifest.json"
 
 
 class ExportSet(StrEnum):
-    """What the rows of one exported file are for."""
+    """Names the use of the rows of one exported file."""
 
     TRAIN = "train"
     ACCEPTED = "accepted"
@@ -43,7 +43,7 @@ class ExportSet(StrEnum):
 
 
 class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an export; `prompt` is text, or messages as a JSON array where `prompt_format` says so."""
+    """Holds one line of an export; `prompt` is text, or messages as a JSON array where `prompt_format` says so."""
 
     pair_id: str
     prompt: str
@@ -65,7 +65,7 @@ class _PairId(msgspec.Struct, gc=False):
 
 
 class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of an export as its manifest records it."""
+    """Describes one file of an export as its manifest records it."""
 
     name: str
     rows: int
@@ -74,7 +74,7 @@ class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Revised(msgspec.Struct, frozen=True, kw_only=True):
-    """One rewriting of an export by an erasure: a frozen version has changed, and says so."""
+    """Records that an erasure has rewritten the export of a frozen version."""
 
     erasure: str
     manifest_sha256_before: str
@@ -86,7 +86,7 @@ class Revised(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gold version consists of, without any user text; equal versions have equal manifests."""
+    """Describes a gold version without any user text; equal versions have equal manifests."""
 
     version: str
     application: str
@@ -99,22 +99,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rules: dict[str, Any]
     code_version: str
     exclusions: dict[str, str] = {}
-    """Id → what it leaves out, of the exclusions in force when the version was pinned."""
+    """Id → description, of the exclusions in force when the version was pinned."""
     revision: int = 1
     """Counts up when an erasure rewrites the export."""
     erasures: list[Revised] = []
-    """What each rewriting took out, oldest first."""
+    """Each rewriting with the rows that it removed, oldest first."""
     details: dict[str, Any] = {}
-    """What only one kind of version has, for instance from which days the evaluation rows come."""
+    """Facts of one kind of version only, for instance the days of the evaluation rows."""
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The canonical bytes of a manifest, of which its sha256 is taken."""
+    """Return the canonical bytes of a manifest, of which its sha256 is taken."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
 
 
-def manifest_sha256(folder: Path) -> str:
-    """The sha256 of the manifest file in `folder`."""
+def hash_manifest(folder: Path) -> str:
+    """Return the sha256 of the manifest file in `folder`."""
     return hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
 
 
@@ -137,7 +137,7 @@ def verify_manifest(folder: Path, sha256: str | None = None) -> Manifest:
         ManifestMismatchError: the manifest is not the expected one, or a file is missing or changed.
     """
     manifest = read_manifest(folder)
-    if sha256 is not None and (found := manifest_sha256(folder)) != sha256:
+    if sha256 is not None and (found := hash_manifest(folder)) != sha256:
         raise ManifestMismatchError(f"{folder / MANIFEST_FILE} has sha256 {found}, expected {sha256}")
     for file in manifest.files.values():
         path = folder / file.name
@@ -150,7 +150,7 @@ def verify_manifest(folder: Path, sha256: str | None = None) -> Manifest:
 
 
 def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[ExportedRow]:
-    """The rows of one file of an export, in file order."""
+    """Read the rows of one file of an export, in file order."""
     name = manifest.files[ExportSet(which)].name
     with open(folder / name, "rb") as lines:
         decoder = msgspec.json.Decoder(ExportedRow)
@@ -158,14 +158,14 @@ def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[
 
 
 def read_pair_ids(folder: Path, manifest: Manifest, which: ExportSet) -> set[str]:
-    """The keys of one file of an export; a line's texts are skipped."""
+    """Read the keys of one file of an export; a line's texts are skipped."""
     decoder = msgspec.json.Decoder(_PairId)
     with open(folder / manifest.files[which].name, "rb") as lines:
         return {decoder.decode(line).pair_id for line in lines}
 
 
 WriteFiles = Callable[[Path], dict[ExportSet, ExportedFile]]
-"""Writes the files of an export, durably, into the folder it is given, and says what it wrote."""
+"""Writes the files of an export, durably, into the given folder, and describes them."""
 
 
 def write_export(
@@ -182,14 +182,14 @@ def write_export(
     exclusions: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Write an export so that it appears whole or not at all; the same export again is a success.
+    """Write an export so that it appears whole or not at all; to write the same export again succeeds.
 
     Raises:
         VersionConflictError: `folder` holds an export with other content.
-        LockLostError: a lock that the caller holds is gone; nothing has appeared.
+        LockLostError: a lock of the caller is gone; nothing has appeared.
     """
     try:
-        # An erasure may have begun where the lock that keeps it waiting is gone: this holds what it is taking out.
+        # Without the lock an erasure may have begun, and this export would hold the rows that it removes.
         with whole_folder(folder, before_rename=assert_locks_held) as building:
             manifest = Manifest(
                 version=version,
@@ -206,7 +206,7 @@ def write_export(
             encoded = encode_manifest(manifest)
             write_synced(building / MANIFEST_FILE, encoded)
     except FileExistsError:
-        there, ours = manifest_sha256(folder), hashlib.sha256(encoded).hexdigest()
+        there, ours = hash_manifest(folder), hashlib.sha256(encoded).hexdigest()
         if there == ours:
             return verify_manifest(folder)
         raise VersionConflictError(
@@ -224,8 +224,11 @@ _JSON_LINES_SUFFIX = {
 }
 
 
-def json_lines(version: str, rows: Iterable[tuple[ExportSet, ExportedRow]]) -> WriteFiles:
-    """The four files of a preference version, each in the order in which its rows come; without rows an empty file."""
+def build_json_lines_writer(version: str, rows: Iterable[tuple[ExportSet, ExportedRow]]) -> WriteFiles:
+    """Return a writer of the four files of a preference version.
+
+    Each file has its rows in the order in which they come; without rows it is empty.
+    """
 
     def write_files(folder: Path) -> dict[ExportSet, ExportedFile]:
         encode = msgspec.json.Encoder().encode
@@ -236,13 +239,13 @@ def json_lines(version: str, rows: Iterable[tuple[ExportSet, ExportedRow]]) -> W
             }
             for which, row in rows:
                 files[which].write(encode(row) + b"\n")
-        return {which: file.written() for which, file in files.items()}
+        return {which: file.describe() for which, file in files.items()}
 
     return write_files
 
 
 class _Lines:
-    """A file of lines that is counted and hashed as it is written, and on disk when it is left."""
+    """Writes a file of lines, counts and hashes it meanwhile, and syncs it to disk at the end."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, open(path, "wb")  # noqa: SIM115
@@ -262,5 +265,5 @@ class _Lines:
         self._rows += 1
         self._bytes += len(line)
 
-    def written(self) -> ExportedFile:
+    def describe(self) -> ExportedFile:
         return ExportedFile(name=self._path.name, rows=self._rows, bytes=self._bytes, sha256=self._sha256.hexdigest())

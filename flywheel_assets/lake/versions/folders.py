@@ -1,23 +1,56 @@
-"""The folders of gold versions: what lies in each, and which versions there are."""
+"""Names the folders of gold versions, and reads and writes the pin and the promotion in them."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.lake.versions.pins import (
-    Pin,
-)
+from flywheel_assets.lake.storage.files import write_once
 
 _VERSION = re.compile(r"^[a-z][a-z0-9_]*_gold_v([1-9][0-9]*)\Z")
 
 
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
+    """Names the snapshots and days of which a version consists, before anything is resolved."""
+
+    version: str
+    snapshot_id: int
+    """Of the gold table."""
+    days: dict[str, str]
+    """Closed day → content hash of its gold partition."""
+    exclusions: list[str] = []
+    """Ids of the exclusions in force when it was pinned: the rows they cover are left out."""
+    also_read: dict[str, int | None] = {}
+    """Snapshot of each other table whose rows are read, for instance to be judged on; null: it was empty."""
+
+    @property
+    def dates(self) -> list[date]:
+        """The closed days, ascending."""
+        return sorted(map(date.fromisoformat, self.days))
+
+
+class Promotion(msgspec.Struct, frozen=True, kw_only=True):
+    """Records the decision about the model of one gold version, and its grounds."""
+
+    version: str
+    promoted: bool
+    sentence: str
+    """One sentence why or why not, with the numbers."""
+    champion_before: str | None
+    """Gold version of the champion it was scored against; None: the base model."""
+    checks: list[dict[str, Any]]
+    announced: list[str] = []
+    """The messages that the serving side got."""
+
+
 @dataclass(frozen=True)
 class VersionFolder:
-    """Everything that belongs to one gold version, and how far it has come."""
+    """Holds everything that belongs to one gold version, and shows how far it has come."""
 
     path: Path
 
@@ -28,7 +61,7 @@ class VersionFolder:
 
     @property
     def pin(self) -> Path:
-        """Which snapshot and days the version consists of."""
+        """The file that names the snapshot and the days of the version."""
         return self.path / "pin.json"
 
     @property
@@ -59,24 +92,24 @@ class VersionFolder:
 
     @property
     def is_finished(self) -> bool:
-        """It was decided whether its model is promoted."""
+        """The promotion of the version's model is decided."""
         return self.promotion.exists()
 
     @property
     def undone(self) -> Path:
-        """Which rollback took the gold table back behind this version; exists only where one did."""
+        """The mark of the rollback that took gold back behind this version; exists only after one."""
         return self.path / "rolled_back.json"
 
 
 @dataclass(frozen=True)
 class Versions:
-    """All gold versions of one application."""
+    """Lists all gold versions of one application."""
 
     root: Path
     application: str
 
     def folder(self, version: str) -> VersionFolder:
-        """The folder of one version, existing or not.
+        """Return the folder of one version, existing or not.
 
         Raises:
             UnknownNameError: `version` is no version's name.
@@ -86,23 +119,45 @@ class Versions:
         return VersionFolder(self.root / self.application / version)
 
     def __iter__(self) -> Iterator[VersionFolder]:
-        """Every version that was ever begun, oldest first."""
+        """Iterate over every version that was ever begun, oldest first."""
         parent = self.root / self.application
         names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-        return iter([self.folder(name) for name in sorted(filter(_VERSION.match, names), key=version_number)])
+        return iter([self.folder(name) for name in sorted(filter(_VERSION.match, names), key=parse_version_number)])
 
-    def last_trained(self) -> VersionFolder | None:
-        """The newest version on which a training succeeded, and behind which gold was not rolled back."""
+    def find_last_trained(self) -> VersionFolder | None:
+        """Find the newest version with a successful training, behind which gold was not rolled back."""
         trained = (folder for folder in reversed(list(self)) if folder.is_trained and not folder.undone.exists())
         return next(trained, None)
 
 
-def version_number(version: str) -> int:
-    """The N of `<word>_gold_v<N>`; 0 for anything else."""
+def parse_version_number(version: str) -> int:
+    """Return the N of `<word>_gold_v<N>`; 0 for anything else."""
     match = _VERSION.match(version)
     return int(match[1]) if match else 0
 
 
 def read_pin(folder: VersionFolder) -> Pin:
-    """What a version was pinned to."""
+    """Read the pin of a version."""
     return msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
+
+
+def encode_pin(pin: Pin) -> bytes:
+    """Return the bytes of a pin's file."""
+    return msgspec.json.format(msgspec.json.encode(pin))
+
+
+def record_promotion(path: Path, promotion: Promotion) -> Promotion:
+    """Write the decision once; return the one that holds."""
+    write_once(path, msgspec.json.format(msgspec.json.encode(promotion)))
+    return read_promotion(path)
+
+
+def read_promotion(path: Path) -> Promotion:
+    """Read a decision.
+
+    Raises:
+        UnknownNameError: nothing was decided yet.
+    """
+    if not path.exists():
+        raise UnknownNameError("promotion decision", str(path), [], "Materialize promotion for this version first.")
+    return msgspec.json.decode(path.read_bytes(), type=Promotion)

@@ -1,4 +1,7 @@
-"""What a preference version consists of: the pairs of its closed days, resolved, as four JSON-lines files."""
+"""Cuts preference versions: the resolved pairs of closed days, as four JSON-lines files.
+
+It also ranks the small edits that wait in gold by their delta, for manifests and for `flywheel policy deltas`.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,41 +12,54 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flywheel_assets import records
 from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
+from flywheel_assets.curation.texts.waiting import compute_delta
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions.cutting import cut_version
-from flywheel_assets.lake.versions.exclusions import in_force, not_excluded, pinned
+from flywheel_assets.lake.versions.exclusions import find_exclusions, list_exclusions_in_force, write_not_excluded_sql
 from flywheel_assets.lake.versions.exports import (
     ExportedFile,
     ExportedRow,
     ExportSet,
     Manifest,
-    json_lines,
+    build_json_lines_writer,
     read_manifest,
     read_pair_ids,
 )
-from flywheel_assets.lake.versions.folders import VersionFolder, Versions
-from flywheel_assets.lake.versions.pins import Pin
-from flywheel_assets.lake.versions.small_edits import RecurringDelta, ranked_deltas
+from flywheel_assets.lake.versions.folders import Pin, VersionFolder, Versions
+from flywheel_assets.records import Reason
 
 MOST_DELTAS = 10
 """Small edits that a version's manifest lists."""
 _TEXTS = ("prompt", "chosen", "rejected")
-"""What no decision of resolution looks at, and nearly all of gold's bytes: fetched only to be exported."""
+"""No decision of resolution reads these texts, nearly all of gold's bytes: fetched only to be exported."""
 _DECIDING = [name for name in records.CURATED_DPO_PAIRS.names if name not in _TEXTS]
 _ROW = ("completed_date", "feedback_event_id")
-"""What names a row of gold: a feedback event completes on one day, and is one row of it."""
+"""The key of a row of gold: a feedback event completes on one day, and is one row of it."""
 _ROWS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class RecurringDelta:
+    """Counts one change that several small edits made."""
+
+    key: str
+    rows: int
+    subjects: int
+    days: int
+    example: str
+    """Feedback event id of one row that made it."""
 
 
 def cut_pair_version(
     lake: Lake, versions: Versions, version: str, rules: ResolutionRules, code_version: str
 ) -> Manifest:
-    """Pin, resolve and export the closed days of `curated_dpo_pairs`; raises what `cut_version` raises."""
+    """Pin, resolve and export the closed days of `curated_dpo_pairs`; raises the errors of `cut_version`."""
 
     @contextmanager
     def resolve_pairs(lake: Lake, pin: Pin) -> Iterator[_ResolvedPairs]:
@@ -53,7 +69,7 @@ def cut_pair_version(
 
 
 def _resolve_pin(lake: Lake, pin: Pin, rules: ResolutionRules) -> "_ResolvedPairs":
-    kept = not_excluded(CURATED_DPO_PAIRS, pinned(lake, pin.exclusions))
+    kept = write_not_excluded_sql(CURATED_DPO_PAIRS, find_exclusions(lake, pin.exclusions))
     gold = lake.read(CURATED_DPO_PAIRS, pin.dates, _DECIDING, snapshot_id=pin.snapshot_id, where=kept)
     resolution = resolve(gold, rules)
     sets = {
@@ -62,10 +78,10 @@ def _resolve_pin(lake: Lake, pin: Pin, rules: ResolutionRules) -> "_ResolvedPair
         ExportSet.HOLDOUT: resolution.holdout,
         ExportSet.REGRESSION: resolution.regression,
     }
-    # Signatures and word pairs, three quarters of what was read, have done their work.
+    # Signatures and word pairs, three quarters of the bytes read, are not needed any more.
     columns = [*(name for name in ExportedRow.__struct_fields__ if name not in _TEXTS), "feedback_event_id"]
     narrow = {which: rows.select(columns) for which, rows in sets.items()}
-    return _ResolvedPairs(lake, pin, narrow, resolution.dropped, ranked_deltas(gold, MOST_DELTAS))
+    return _ResolvedPairs(lake, pin, narrow, resolution.dropped, rank_deltas(gold, MOST_DELTAS))
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class _ResolvedPairs:
     lake: Lake
     pin: Pin
     sets: Mapping[ExportSet, pa.Table]
-    """What is exported of each row but its texts, and the row's name."""
+    """The exported columns of each row but its texts, and the row's key."""
     dropped: dict[str, int]
     small_edits: list[RecurringDelta]
 
@@ -83,12 +99,12 @@ class _ResolvedPairs:
 
     @property
     def details(self) -> Mapping[str, Any]:
-        """Training pairs by why they are in, how many of them several subjects sent, and the small edits that recur."""
+        """Training pairs by reason of admission, the pairs that several subjects sent, and recurring small edits."""
         train = self.sets[ExportSet.TRAIN]
         return {
             "admitted_as": dict(sorted(Counter(train["admitted_as"].to_pylist()).items())),
             "supported_by_several": int((train["support_users"].to_numpy() > 1).sum()),
-            # By key: `flywheel policy deltas` shows what they replace, which is user text.
+            # By key: `flywheel policy deltas` shows the replaced words, which are user text.
             "small_edits": [
                 {"key": each.key, "subjects": each.subjects, "rows": each.rows, "days": each.days}
                 for each in self.small_edits
@@ -96,12 +112,15 @@ class _ResolvedPairs:
         }
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
-        return json_lines(self.pin.version, self._rows())(folder)
+        return build_json_lines_writer(self.pin.version, self._read_rows())(folder)
 
-    def _rows(self) -> Iterator[tuple[ExportSet, ExportedRow]]:
-        """Every row to export with its texts, each set in the order of `pair_id`; few texts are in memory at a time."""
+    def _read_rows(self) -> Iterator[tuple[ExportSet, ExportedRow]]:
+        """Read every row to export with its texts, each set in the order of `pair_id`.
+
+        At most 8192 rows' texts are in memory at a time.
+        """
         columns = ExportedRow.__struct_fields__
-        # What resolving took and gave back: beside DuckDB's sort the peak of a million pairs was 1 GiB higher.
+        # Memory that resolving gave back to the pool: together with DuckDB's sort a million pairs peaked 1 GiB higher.
         pa.default_memory_pool().release_unused()
         members = pa.concat_tables(
             rows.append_column("which", pa.repeat(which.value, len(rows))) for which, rows in self.sets.items()
@@ -120,21 +139,64 @@ class _ResolvedPairs:
             for batch in batches:
                 which = batch["which"].to_pylist()
                 written.update(which)
-                yield from zip(map(ExportSet, which), exported_rows(batch.drop_columns(["which"])), strict=True)
+                yield from zip(map(ExportSet, which), build_exported_rows(batch.drop_columns(["which"])), strict=True)
         assert written == {which.value: len(rows) for which, rows in self.sets.items() if len(rows)}
 
 
-def pair_ids_to_train_now(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:
-    """The pairs that a version cut now over the closed days `days` would train on; reads no text."""
-    gold = lake.read(CURATED_DPO_PAIRS, days, _DECIDING, where=not_excluded(CURATED_DPO_PAIRS, in_force(lake)))
+def find_pair_ids_to_train(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:
+    """Find the pairs that a version cut now over the closed days `days` would train on; reads no text."""
+    gold = lake.read(
+        CURATED_DPO_PAIRS,
+        days,
+        _DECIDING,
+        where=write_not_excluded_sql(CURATED_DPO_PAIRS, list_exclusions_in_force(lake)),
+    )
     return set(values_of(resolve(gold, rules).train["pair_id"]))
 
 
-def trained_pair_ids(folder: VersionFolder) -> set[str]:
-    """The pairs that a version's training file holds."""
+def read_trained_pair_ids(folder: VersionFolder) -> set[str]:
+    """Read the pairs of a version's training file."""
     return read_pair_ids(folder.export, read_manifest(folder.export), ExportSet.TRAIN)
 
 
-def exported_rows(rows: pa.RecordBatch) -> list[ExportedRow]:
-    """Gold rows as an export writes them, in the batch's order."""
+def build_exported_rows(rows: pa.RecordBatch) -> list[ExportedRow]:
+    """Build the export's rows of gold rows, in the batch's order."""
     return [ExportedRow(completed_date=row.pop("completed_date").isoformat(), **row) for row in rows.to_pylist()]
+
+
+def find_most_frequent_deltas(lake: Lake, days: Iterable[date] | None = None, limit: int = 20) -> list[RecurringDelta]:
+    """Find the deltas of gold that most subjects made, without any text."""
+    columns = ["feedback_event_id", "completed_date", "subject", "held_reason", "support_key"]
+    return rank_deltas(lake.read(CURATED_DPO_PAIRS, days, columns), limit)
+
+
+def rank_deltas(gold: pa.Table, limit: int) -> list[RecurringDelta]:
+    """Rank the deltas of gold rows by subjects, then by rows."""
+    waiting = gold.filter(pc.equal(gold["held_reason"], pa.scalar(Reason.TRIVIAL_EDIT.value)).fill_null(False))  # type: ignore[arg-type]
+    grouped = waiting.group_by("support_key").aggregate(
+        [
+            ("feedback_event_id", "count"),
+            ("subject", "count_distinct"),
+            ("completed_date", "count_distinct"),
+            ("feedback_event_id", "min"),
+        ]
+    )
+    found = [
+        RecurringDelta(
+            key=row["support_key"],
+            rows=row["feedback_event_id_count"],
+            subjects=row["subject_count_distinct"],
+            days=row["completed_date_count_distinct"],
+            example=row["feedback_event_id_min"],
+        )
+        for row in grouped.to_pylist()
+    ]
+    return sorted(found, key=lambda each: (-each.subjects, -each.rows, each.key))[:limit]
+
+
+def describe_replacements(lake: Lake, feedback_event_id: str) -> str:
+    """Describe the replaced words of one waiting row: user text, so for terminals only."""
+    gold = lake.read(CURATED_DPO_PAIRS, None, ["feedback_event_id", "held_reason", "chosen", "rejected"])
+    mask = pc.and_(pc.equal(gold["feedback_event_id"], pa.scalar(feedback_event_id)), pc.is_valid(gold["held_reason"]))
+    [row] = gold.filter(mask).slice(0, 1).to_pylist()
+    return "; ".join(f"{' '.join(old)} → {' '.join(new)}" for old, new in compute_delta(row["rejected"], row["chosen"]))

@@ -1,9 +1,9 @@
-"""Copies of a version for others: JSON lines and Parquet, on disk or on S3, under names that are never used twice.
+"""Copies a version for others: JSON lines and Parquet, on disk or on S3, under names used only once.
 
-A name belongs to one version and revision, so that whoever has read `dpo_gold_v6.jsonl` knows what was in it. On disk
-a file appears by a link that fails where the name is taken, on S3 by a PUT with `IfNoneMatch`. A repeated export finds
-its files there and says so; other content under the name is a conflict. Where copies went is remembered beside the
-version, because an erasure cannot reach them and must name them.
+A name belongs to one version and revision, so that `dpo_gold_v6.jsonl` always has the same content. On disk a file
+appears by a link that fails where the name is taken, on S3 by a PUT with `IfNoneMatch`. A repeated export finds its
+files there and says so; other content under the name is a conflict. The version's folder remembers the places of the
+copies, because an erasure cannot reach them and must name them.
 """
 
 import os
@@ -36,7 +36,7 @@ _ROW_TYPES: dict[str, str] = dict.fromkeys(ExportedRow.__struct_fields__, "VARCH
 
 @dataclass(frozen=True)
 class Published:
-    """One file of a copy."""
+    """Describes one file of a copy."""
 
     where: str
     bytes: int
@@ -45,7 +45,7 @@ class Published:
 
 
 class Destination(Protocol):
-    """Where copies go: names are given once."""
+    """Stores copies: each name is given once."""
 
     def put(self, name: str, path: Path, *, is_derived: bool) -> Published:
         """Store a file under a new name; one that is there with the same content is a success.
@@ -62,14 +62,14 @@ class Destination(Protocol):
         """
 
 
-def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[], Any]) -> list[Published]:
+def publish_export(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[], Any]) -> list[Published]:
     """Copy a version's export to a folder or to `s3://bucket/prefix`, as JSON lines and as Parquet.
 
     Raises:
-        ManifestMismatchError: a file is not what its manifest says; nothing is copied.
+        ManifestMismatchError: a file differs from its manifest; nothing is copied.
         VersionConflictError: a name at the destination is taken by other content.
-        DiskFullError: no space is left; what was copied before stays, and is found there by the next export.
-        StorageUnavailableError: S3 does not answer; so does it.
+        DiskFullError: no space is left; files copied before stay, and the next export finds them there.
+        StorageUnavailableError: S3 does not answer; files copied before stay, too.
         SettingsError: S3 refuses: there is no such bucket, or no right to write to it.
     """
     manifest = verify_manifest(folder.export)
@@ -77,16 +77,16 @@ def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[
     published = []
     scratch.mkdir(parents=True, exist_ok=True)
     places = [scratch] if to.startswith("s3://") else [Path(to), scratch]
-    # Remembered before the first file goes: of a copy that nobody knows an erasure could not tell.
-    _remember(folder, to)
+    # Remembered before the first file is copied: an erasure could not name an unknown copy.
+    _remember_copy(folder, to)
     with translate_disk_full(*places), tempfile.TemporaryDirectory(dir=scratch) as work:
         for file in manifest.files.values():
             original = folder.export / file.name
             published.append(destination.put(file.name, original, is_derived=False))
-            other = _converted(original, file, Path(work))
+            other = _convert_file(original, file, Path(work))
             published.append(destination.put(other.name, other, is_derived=True))
             other.unlink()
-        # Last: who finds the manifest finds everything that it lists.
+        # Last: a reader that finds the manifest finds every file that it lists.
         stem = min((file.name for file in manifest.files.values()), key=len).split(".")[0]
         revision = "" if manifest.revision == 1 else f".r{manifest.revision}"
         published.append(
@@ -95,15 +95,15 @@ def publish(folder: VersionFolder, to: str, scratch: Path, s3_client: Callable[[
     return published
 
 
-def _remember(folder: VersionFolder, to: str) -> None:
-    if to not in copies_of(folder):
+def _remember_copy(folder: VersionFolder, to: str) -> None:
+    if to not in list_copies(folder):
         path = folder.path / _COPIES
         before = path.read_bytes() if path.exists() else b""
         replace_file(path, before + msgspec.json.encode({"to": to}) + b"\n")
 
 
-def copies_of(folder: VersionFolder) -> list[str]:
-    """Where copies of a version went, each place once."""
+def list_copies(folder: VersionFolder) -> list[str]:
+    """List the places of a version's copies, each once."""
     path = folder.path / _COPIES
     lines = path.read_bytes().splitlines() if path.exists() else []
     return sorted({msgspec.json.decode(line)["to"] for line in lines})
@@ -111,7 +111,7 @@ def copies_of(folder: VersionFolder) -> list[str]:
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of this machine."""
+    """Stores copies in a folder of this machine."""
 
     path: Path
 
@@ -123,14 +123,14 @@ class LocalFolder:
         building = unfinished_path(target)
         try:
             with open(path, "rb") as source, open(building, "wb") as copy:
-                for block in _blocks(source):
+                for block in _read_blocks(source):
                     copy.write(block)
                 copy.flush()
                 os.fsync(copy.fileno())
             os.link(building, target)
         except FileExistsError:
             if not is_derived and file_sha256(target) != file_sha256(path):
-                raise _taken(str(target)) from None
+                raise _build_conflict_error(str(target)) from None
             return Published(str(target), size, is_new=False)
         finally:
             building.unlink(missing_ok=True)
@@ -140,7 +140,7 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class S3Folder:
-    """A prefix of a bucket; `client` is boto3's."""
+    """Stores copies under a prefix of a bucket; `client` is boto3's."""
 
     client: Any
     uri: str
@@ -155,18 +155,18 @@ class S3Folder:
         with open(path, "rb") as body:
             if store.create(key, body, {"flywheel-sha256": sha256}):
                 return Published(where, size, is_new=True)
-        # By another export, by an earlier one, or by our own request, whose answer was lost and that was repeated.
+        # Created by another export, by an earlier one, or by our own request, repeated after its answer was lost.
         if not is_derived and store.metadata(key).get("flywheel-sha256") != sha256:
-            raise _taken(where)
+            raise _build_conflict_error(where)
         return Published(where, size, is_new=False)
 
 
-def _taken(where: str) -> VersionConflictError:
+def _build_conflict_error(where: str) -> VersionConflictError:
     return VersionConflictError(f"{where} exists with other content. Names are never used twice: choose another place.")
 
 
-def _converted(path: Path, file: ExportedFile, work: Path) -> Path:
-    """The other format of an exported file, rows in the same order."""
+def _convert_file(path: Path, file: ExportedFile, work: Path) -> Path:
+    """Write the other format of an exported file, rows in the same order."""
     with connect(work / "spill", keeps_order=True) as connection:
         if path.suffix == ".parquet":
             other = work / f"{path.stem}.jsonl"
@@ -181,6 +181,6 @@ def _converted(path: Path, file: ExportedFile, work: Path) -> Path:
     return other
 
 
-def _blocks(file: Any) -> "Iterator[bytes]":
+def _read_blocks(file: Any) -> "Iterator[bytes]":
     while block := file.read(1 << 20):
         yield block

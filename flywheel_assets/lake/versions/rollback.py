@@ -1,11 +1,11 @@
-"""Rolling the gold table back to a tagged snapshot, so that the next trigger counts from there.
+"""Rolls the gold table back to a tagged snapshot, so that the next trigger counts from there.
 
-What changes, in one hold of the table's commit lock: the old head gets a tag of its own, the decision is recorded, the
-ledger's entries of the days that differ are set to what the target holds, versions cut since are marked as undone, and
-the head moves. The head moves last: a run that was killed before it is simply repeated.
+Under one lock of the table's commits the old head gets a tag of its own, the decision is recorded, the ledger's entries
+of the days that differ are set to the target's rows, versions cut since are marked as undone, and the head moves. The
+head moves last: a run that was killed before that is simply repeated.
 
 Days that the target does not hold count as closed and empty, with their rows under `rolled_back`; otherwise the daily
-schedule would bring them back the next night. `flywheel backfill` brings them back when somebody means it.
+schedule would bring them back the next night. `flywheel backfill` brings them back on purpose.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,14 @@ import msgspec
 
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import STAGE_OF
-from flywheel_assets.lake.daily.ledger import RunStamp
+from flywheel_assets.lake.daily.ledger import STAGE_OF, RunStamp
 from flywheel_assets.lake.storage.files import write_once
 from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.decisions import decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec
 from flywheel_assets.lake.tables.tags import list_tags, set_head
-from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse_version_number, read_pin
 from flywheel_assets.records import Reason
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ ROLLBACK_CODE_VERSION = "1"
 
 @dataclass(frozen=True)
 class ChangedDay:
-    """Rows of one gold day before and after."""
+    """Counts the rows of one gold day before and after."""
 
     rows_before: int
     rows_after: int
@@ -45,7 +44,7 @@ class ChangedDay:
 
 @dataclass(frozen=True)
 class DataPlan:
-    """What a rollback of the gold table would change; nothing when `days` is empty and the head stands there."""
+    """Lists the changes of a rollback of the gold table; none if `days` is empty and the head stands there."""
 
     id: str
     to: str
@@ -53,13 +52,13 @@ class DataPlan:
     target: int
     days: Mapping[date, ChangedDay]
     undone: tuple[str, ...]
-    """Versions cut since, which the trigger then takes for never trained."""
+    """Versions cut since; after the rollback the trigger counts them as never trained."""
     restored: tuple[str, ...]
     """Versions that an earlier rollback had undone."""
 
     @property
     def saved_head(self) -> str:
-        """The tag under which the old head stays readable, and to which one can roll back in turn."""
+        """The tag that keeps the old head readable; a later rollback can return to it."""
         return f"{SAVED_HEAD}{self.id}"
 
     @property
@@ -69,7 +68,7 @@ class DataPlan:
 
 
 class UndoneMark(msgspec.Struct, frozen=True, kw_only=True):
-    """`rolled_back.json` of a version that the gold table no longer descends from."""
+    """Marks a version from which the gold table no longer descends, in `rolled_back.json`."""
 
     rollback: str
     decided_at: datetime
@@ -78,7 +77,7 @@ class UndoneMark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str) -> DataPlan:
-    """Find out what rolling the gold table back to a tag would change; reads metadata only.
+    """Plan a rollback of the gold table to a tag: list the changes it would make; reads metadata only.
 
     Raises:
         UnknownNameError: `to` is no tag of the gold table; lists those that are.
@@ -88,7 +87,7 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
     if to not in known:
         raise UnknownNameError("tag", to, known, "`flywheel gold list` shows what each of them holds.")
     head = lake.table(gold).current_snapshot()
-    assert head is not None  # a tag points to one, so there is one
+    assert head is not None  # a tag points to a snapshot, so there is one
     undone = [] if to.startswith(SAVED_HEAD) else [each for each in versions if _is_later(each.version, to)]
     unfinished = [each.version for each in undone if not each.is_finished]
     if unfinished:
@@ -96,7 +95,7 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
             f"{', '.join(unfinished)} was cut from what would be rolled back and is not finished. Let its run end, or "
             f"`flywheel abandon {unfinished[0]} --reason … --yes`, then repeat."
         )
-    before, after = _files_per_day(lake, gold, head.snapshot_id), _files_per_day(lake, gold, known[to])
+    before, after = _list_files_per_day(lake, gold, head.snapshot_id), _list_files_per_day(lake, gold, known[to])
     return DataPlan(
         id=decision_id(lake, "rollback", to, head.snapshot_id),
         to=to,
@@ -115,25 +114,25 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
 def roll_back_data(
     lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan, *, who: str, reason: str, now: datetime
 ) -> None:
-    """Carry out a plan; repeating it after a crash finishes it.
+    """Carry out a plan; a repeated call after a crash finishes it.
 
-    No version is cut meanwhile, and nobody is erased: the tag of the old head would keep the person's rows. No daily
-    step is at work: what it records last would be the account of a day that is gone.
+    No version is cut and no person erased meanwhile: the tag of the old head would keep the person's rows. No daily
+    step runs: it would record the account of a day that is gone.
 
     Raises:
-        VersionConflictError: somebody has committed, cut a version or moved the tag since the plan was made; nothing
+        VersionConflictError: since the plan was made there was a commit, a new version or a move of the tag; nothing
             was changed.
         CommitContentionError: a version was being cut for two minutes, or a daily step or an erasure was at work for
             ten.
     """
     with lake.between_daily_steps(), lake.cutting():
-        _refuse_outdated(lake, versions, gold, plan)
+        _refuse_outdated_plan(lake, versions, gold, plan)
         _roll_back(lake, versions, gold, plan, who, reason, now)
 
 
-def _refuse_outdated(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> None:
+def _refuse_outdated_plan(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> None:
     now = plan_data_rollback(lake, versions, gold, plan.to)
-    cut = sorted(set(now.undone) - set(plan.undone), key=version_number)
+    cut = sorted(set(now.undone) - set(plan.undone), key=parse_version_number)
     if cut or now.target != plan.target:
         what = f"{', '.join(cut)} was cut" if cut else f"the tag {plan.to} was moved by an erasure"
         raise VersionConflictError(f"{what} since the plan was made. Look again what would change, then repeat.")
@@ -142,7 +141,7 @@ def _refuse_outdated(lake: Lake, versions: Versions, gold: TableSpec, plan: Data
 def _roll_back(
     lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan, who: str, reason: str, now: datetime
 ) -> None:
-    content = _contents_after(lake, versions, gold, plan)
+    content = _hash_contents(lake, versions, gold, plan)
 
     def record_all(table: "Table") -> None:
         if plan.saved_head not in table.metadata.refs:
@@ -175,7 +174,7 @@ def record_model_rollback(
 
 
 def _is_later(version: str, to: str) -> bool:
-    return version_number(version) > version_number(to)
+    return parse_version_number(version) > parse_version_number(to)
 
 
 def _is_restored(folder: VersionFolder, to: str) -> bool:
@@ -187,8 +186,8 @@ def _is_restored(folder: VersionFolder, to: str) -> bool:
 
 
 @translate_outages()
-def _files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
-    """The data files of each day, with their rows, in one snapshot."""
+def _list_files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
+    """List the data files of each day, with their rows, in one snapshot."""
     from flywheel_assets.lake.tables.iceberg import day_of
 
     found: dict[date, dict[str, int]] = {}
@@ -197,25 +196,25 @@ def _files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, 
     return found
 
 
-def _contents_after(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> dict[date, str]:
-    """The content hash of every changed day as the target holds it: from the version's pin where it has the day."""
+def _hash_contents(lake: Lake, versions: Versions, gold: TableSpec, plan: DataPlan) -> dict[date, str]:
+    """Return the target's content hash of every changed day, from the version's pin where it has the day."""
     known: Mapping[str, str] = {}
-    if version_number(plan.to) and (folder := versions.folder(plan.to)).pin.exists():
+    if parse_version_number(plan.to) and (folder := versions.folder(plan.to)).pin.exists():
         known = read_pin(folder).days
     return {
-        day: known.get(day.isoformat()) or ledger.content_hash(lake.read(gold, [day], snapshot_id=plan.target))
+        day: known.get(day.isoformat()) or ledger.hash_content(lake.read(gold, [day], snapshot_id=plan.target))
         for day in plan.days
     }
 
 
 def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[date, str], stamp: RunStamp) -> None:
-    entries = ledger.entries_of(lake, gold.name, plan.days)
+    entries = ledger.read_entries(lake, gold.name, plan.days)
     restored = []
     for day, entry in entries.items():
         rows = plan.days[day].rows_after
-        held = _held_rows(lake, gold, day, plan.target) if rows else 0
+        waiting = _count_waiting_rows(lake, gold, day, plan.target) if rows else 0
         rows_in = max(entry.rows_in, rows)
-        kept = rows - held
+        kept = rows - waiting
         gone = {Reason.ROLLED_BACK.value: rows_in - kept} if rows_in > kept else {}
         restored.append(
             replace(
@@ -224,17 +223,17 @@ def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[da
                 rows_in=rows_in,
                 rows_kept=kept,
                 rows_by_reason=gone,
-                rows_held=held,
+                rows_held=waiting,
             )
         )
     if restored:
-        # What was refused on these days tells of rows that are gone; a backfill writes both again.
-        lake.replace_days(QUARANTINE, list(entries), {}, stamp.properties(), stage=STAGE_OF[gold.name])
-        ledger.record(lake, restored, stamp)
+        # Quarantine's rows of these days belong to gold rows that are gone; a backfill writes both again.
+        lake.replace_days(QUARANTINE, list(entries), {}, stamp.properties, stage=STAGE_OF[gold.name])
+        ledger.record_entries(lake, restored, stamp)
 
 
-def _held_rows(lake: Lake, gold: TableSpec, day: date, snapshot_id: int) -> int:
-    """Rows of a day that lie in gold and wait for others to say the same."""
+def _count_waiting_rows(lake: Lake, gold: TableSpec, day: date, snapshot_id: int) -> int:
+    """Count the rows of a day that wait in gold for the support of other users."""
     if "held_reason" not in gold.schema.names:
         return 0
     return int(lake.read(gold, [day], ["held_reason"], snapshot_id, where="held_reason IS NOT NULL").num_rows)

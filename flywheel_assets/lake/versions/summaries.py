@@ -1,4 +1,4 @@
-"""What a gold version holds and what became of it, and how two versions differ; told from files, never from Dagster."""
+"""Summarizes gold versions and compares two of them, from files and never from Dagster."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,18 +14,17 @@ from flywheel_assets.lake.storage.duckdb_engine import connect
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import list_tags
-from flywheel_assets.lake.versions.exports import ExportSet, Manifest, manifest_sha256, read_manifest
-from flywheel_assets.lake.versions.folders import VersionFolder, Versions, version_number
-from flywheel_assets.lake.versions.promotions import read_promotion
+from flywheel_assets.lake.versions.exports import ExportSet, Manifest, hash_manifest, read_manifest
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse_version_number, read_promotion
 
 
 @dataclass(frozen=True)
 class VersionSummary:
-    """One version as `flywheel gold` shows it."""
+    """Describes one version as `flywheel gold` shows it."""
 
     version: str
     snapshot_id: int | None
-    """Where its tag points; None: it was never tagged."""
+    """The snapshot of its tag; None: it was never tagged."""
     manifest: Manifest | None
     """None: it was never exported."""
     manifest_sha256: str | None
@@ -43,34 +42,36 @@ class VersionSummary:
         return {which.value: file.rows for which, file in self.manifest.files.items()} if self.manifest else {}
 
 
-def summarize(lake: Lake, versions: Versions, gold: TableSpec) -> list[VersionSummary]:
-    """Every version that was ever begun or tagged, oldest first."""
+def summarize_versions(lake: Lake, versions: Versions, gold: TableSpec) -> list[VersionSummary]:
+    """Summarize every version that was ever begun or tagged, oldest first."""
     tagged = list_tags(lake, gold)
-    names = {folder.version for folder in versions} | {name for name in tagged if version_number(name)}
-    return [_summary(versions.folder(name), tagged.get(name)) for name in sorted(names, key=version_number)]
+    names = {folder.version for folder in versions} | {name for name in tagged if parse_version_number(name)}
+    return [
+        _summarize_folder(versions.folder(name), tagged.get(name)) for name in sorted(names, key=parse_version_number)
+    ]
 
 
-def summary_of(lake: Lake, versions: Versions, gold: TableSpec, version: str) -> VersionSummary:
-    """One version.
+def find_summary(lake: Lake, versions: Versions, gold: TableSpec, version: str) -> VersionSummary:
+    """Find the summary of one version.
 
     Raises:
-        UnknownNameError: it was never begun; lists those that were.
+        UnknownNameError: it was never begun; the message lists the versions that were.
     """
-    known = {summary.version: summary for summary in summarize(lake, versions, gold)}
+    known = {summary.version: summary for summary in summarize_versions(lake, versions, gold)}
     if version not in known:
         raise UnknownNameError("gold version", version, known)
     return known[version]
 
 
-def _summary(folder: VersionFolder, snapshot_id: int | None) -> VersionSummary:
+def _summarize_folder(folder: VersionFolder, snapshot_id: int | None) -> VersionSummary:
     exported = (folder.export / "manifest.json").exists()
     decision = read_promotion(folder.promotion) if folder.is_finished else None
     return VersionSummary(
         version=folder.version,
         snapshot_id=snapshot_id,
         manifest=read_manifest(folder.export) if exported else None,
-        manifest_sha256=manifest_sha256(folder.export) if exported else None,
-        trained=_model_sha256(folder.training / "training.json") if folder.is_trained else None,
+        manifest_sha256=hash_manifest(folder.export) if exported else None,
+        trained=_read_model_sha256(folder.training / "training.json") if folder.is_trained else None,
         promoted=decision.promoted if decision else None,
         decision=decision.sentence if decision else None,
         is_undone=folder.undone.exists(),
@@ -82,14 +83,14 @@ class _Trained(msgspec.Struct):
     model_sha256: str | None = None
 
 
-def _model_sha256(report: Path) -> str:
+def _read_model_sha256(report: Path) -> str:
     trained = msgspec.json.decode(report.read_bytes(), type=_Trained)
     return trained.adapter_sha256 or trained.model_sha256 or "unknown"
 
 
 @dataclass(frozen=True)
 class SetDifference:
-    """Rows of one exported set, by their key."""
+    """Counts the differences of one exported set, by the rows' key."""
 
     added: int
     removed: int
@@ -100,7 +101,7 @@ class SetDifference:
 
 @dataclass(frozen=True)
 class VersionDifference:
-    """What the second version has that the first has not, and the reverse."""
+    """Lists the differences between a first and a second version."""
 
     sets: Mapping[str, SetDifference]
     dropped: Mapping[str, tuple[int, int]]
@@ -113,17 +114,17 @@ class VersionDifference:
     rules_changed: Mapping[str, tuple[object, object]] = field(default_factory=dict)
 
 
-def compare(first: VersionFolder, second: VersionFolder) -> VersionDifference:
+def compare_versions(first: VersionFolder, second: VersionFolder) -> VersionDifference:
     """Compare two exported versions; rows are compared by key and content hash, in DuckDB, in bounded memory.
 
     Raises:
         UnknownNameError: one of them was never exported.
     """
     old, new = read_manifest(first.export), read_manifest(second.export)
-    with _files(first, old, "old") as connection:
-        _register(connection, second, new, "new")
+    with _open_files(first, old, "old") as connection:
+        _register_files(connection, second, new, "new")
         sets = {
-            which.value: _difference(connection, which)
+            which.value: _count_differences(connection, which)
             for which in ExportSet
             if which in old.files or which in new.files
         }
@@ -149,24 +150,29 @@ def compare(first: VersionFolder, second: VersionFolder) -> VersionDifference:
 
 
 @contextmanager
-def _files(folder: VersionFolder, manifest: Manifest, prefix: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def _open_files(folder: VersionFolder, manifest: Manifest, prefix: str) -> Iterator[duckdb.DuckDBPyConnection]:
     with connect() as connection:
-        _register(connection, folder, manifest, prefix)
+        _register_files(connection, folder, manifest, prefix)
         yield connection
 
 
-def _register(connection: duckdb.DuckDBPyConnection, folder: VersionFolder, manifest: Manifest, prefix: str) -> None:
+def _register_files(
+    connection: duckdb.DuckDBPyConnection, folder: VersionFolder, manifest: Manifest, prefix: str
+) -> None:
     for which in ExportSet:
         name = f"{prefix}_{which.value}"
         if which not in manifest.files:
             connection.execute(f"CREATE TEMP VIEW {name} AS SELECT '' AS key, '' AS content WHERE false")
             continue
         path = folder.export / manifest.files[which].name
-        connection.execute(f"CREATE TEMP VIEW {name} AS {keyed_rows(path)}")
+        connection.execute(f"CREATE TEMP VIEW {name} AS {write_keyed_rows_sql(path)}")
 
 
-def keyed_rows(path: Path) -> str:
-    """SQL for the rows of one exported file as (key, content): the key names the example, the content all it holds."""
+def write_keyed_rows_sql(path: Path) -> str:
+    """Write SQL for the rows of one exported file as (key, content).
+
+    The key names the example, the content is a hash of the whole row.
+    """
     if path.suffix == ".parquet":
         return (
             f"SELECT prediction_id AS key, md5(to_json(r)::VARCHAR) AS content FROM read_parquet({quote(str(path))}) r"
@@ -175,7 +181,7 @@ def keyed_rows(path: Path) -> str:
     return f"SELECT json ->> '$.pair_id' AS key, md5(json::VARCHAR) AS content FROM {objects}"
 
 
-def _difference(connection: duckdb.DuckDBPyConnection, which: ExportSet) -> SetDifference:
+def _count_differences(connection: duckdb.DuckDBPyConnection, which: ExportSet) -> SetDifference:
     found = connection.execute(
         "SELECT count(*) FILTER (o.key IS NULL), count(*) FILTER (n.key IS NULL), "
         "count(*) FILTER (o.content <> n.content), count(*) FILTER (o.content = n.content) "
@@ -185,8 +191,8 @@ def _difference(connection: duckdb.DuckDBPyConnection, which: ExportSet) -> SetD
     return SetDifference(*found)
 
 
-def require_exported(summary: VersionSummary) -> Manifest:
-    """The manifest of a version.
+def require_manifest(summary: VersionSummary) -> Manifest:
+    """Return the manifest of a version.
 
     Raises:
         UnknownNameError: it was never exported.

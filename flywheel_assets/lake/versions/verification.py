@@ -1,6 +1,6 @@
-"""`flywheel verify`: every gold version against its manifest, files, pin, tag, and the table it was cut from.
+"""Verifies every gold version against its manifest, files, pin, tag and gold table (`flywheel verify`).
 
-What is found is told without user text, so that asset checks may show it.
+The findings hold no user text, so that asset checks may show them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ from flywheel_assets.errors import FlywheelError
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import list_tags
-from flywheel_assets.lake.versions.exclusions import condition, pinned
+from flywheel_assets.lake.versions.exclusions import find_exclusions, write_excluded_sql
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
-from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_pin, version_number
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse_version_number, read_pin
 
 _LONGEST_LINE_BYTES = 64 * 2**20
 _LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED)
@@ -26,14 +26,14 @@ _HELD_OUT = (ExportSet.HOLDOUT, ExportSet.REGRESSION)
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked at and what is not as it should be."""
+    """Counts the verified versions and lists their differences."""
 
     versions: int
     differences: tuple[str, ...]
     """One sentence each, led by the version's name."""
 
 
-def verify(lake: Lake, versions: Versions, gold: TableSpec) -> Verification:
+def verify_versions(lake: Lake, versions: Versions, gold: TableSpec) -> Verification:
     """Verify every exported version, and that every tag of a version has one."""
     exported = [folder for folder in versions if folder.export.exists()]
     tagged = list_tags(lake, gold)
@@ -43,14 +43,14 @@ def verify(lake: Lake, versions: Versions, gold: TableSpec) -> Verification:
         for difference in verify_version(lake, gold, folder, tagged.get(folder.version))
     ]
     known = {folder.version for folder in exported}
-    # Cutting tags before it exports: only a version that somebody went on with is missing its export.
+    # A cut tags before it exports: an export is missing only from a version that was trained or decided.
     begun = {folder.version for folder in versions if folder.is_trained or folder.is_finished}
-    lost = sorted(name for name in tagged if version_number(name) and name in begun and name not in known)
+    lost = sorted(name for name in tagged if parse_version_number(name) and name in begun and name not in known)
     return Verification(len(exported), (*found, *(f"{name}: its export is missing" for name in lost)))
 
 
 def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snapshot: int | None) -> Iterator[str]:
-    """What is wrong with one version, as sentences; stops at the first damage that makes the rest unreadable."""
+    """Find the differences of one version, as sentences; stop at damage that makes the rest unreadable."""
     try:
         manifest = verify_manifest(folder.export)
     except FlywheelError as error:
@@ -75,20 +75,20 @@ def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snaps
         return
     with lake.connect() as connection:
         for which, file in manifest.files.items():
-            connection.execute(f"CREATE TEMP VIEW {which.value} AS {_rows(folder.export / file.name)}")
+            connection.execute(f"CREATE TEMP VIEW {which.value} AS {_write_rows_sql(folder.export / file.name)}")
         lake.register(connection, gold, pin.dates, view="gold", snapshot_id=manifest.snapshot_id)
-        yield from _counts(connection, manifest)
-        yield from _sides(connection, manifest)
-        yield from _contents(connection, lake, gold, manifest)
+        yield from _check_counts(connection, manifest)
+        yield from _check_sides(connection, manifest)
+        yield from _check_contents(connection, lake, gold, manifest)
 
 
-def _from_gold(manifest: Manifest) -> list[ExportSet]:
-    """The sets whose rows are gold rows; a classifier is judged on all predictions of later weeks instead."""
+def _list_gold_sets(manifest: Manifest) -> list[ExportSet]:
+    """List the sets whose rows are gold rows; a classifier is judged on all predictions of later weeks."""
     return [which for which in manifest.files if which is not ExportSet.EVALUATION]
 
 
-def _rows(path: Path) -> str:
-    """SQL for an exported file as (key, subject, text_hash, is_same), where classification rows have no texts."""
+def _write_rows_sql(path: Path) -> str:
+    """Write SQL for an exported file as (key, subject, text_hash, is_same); classification rows have no texts."""
     if path.suffix == ".parquet":
         return (
             "SELECT prediction_id AS key, NULL::VARCHAR AS subject, NULL::VARCHAR AS text_hash, false AS is_same "
@@ -96,45 +96,45 @@ def _rows(path: Path) -> str:
         )
     columns = "{pair_id: 'VARCHAR', subject: 'VARCHAR', prompt: 'VARCHAR', chosen: 'VARCHAR', rejected: 'VARCHAR'}"
     return (
-        f"SELECT pair_id AS key, subject, {_text_hash('pair_id')} AS text_hash, "
+        f"SELECT pair_id AS key, subject, {_write_text_hash_sql('pair_id')} AS text_hash, "
         "coalesce(chosen = rejected, false) AS is_same "
         f"FROM read_ndjson({quote(str(path))}, columns = {columns}, maximum_object_size = {_LONGEST_LINE_BYTES})"
     )
 
 
-def _text_hash(key: str) -> str:
+def _write_text_hash_sql(key: str) -> str:
     return f"md5(concat_ws(chr(31), {key}, prompt, chosen, coalesce(rejected, chr(30))))"
 
 
-def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+def _read_number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
     found = connection.execute(query).fetchone()
     assert found is not None
     return int(found[0])
 
 
-def _counts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterator[str]:
+def _check_counts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterator[str]:
     for which, file in manifest.files.items():
-        rows = _number(connection, f"SELECT count(*) FROM {which.value}")
+        rows = _read_number(connection, f"SELECT count(*) FROM {which.value}")
         if rows != file.rows:
             yield f"{file.name} has {rows} rows, its manifest says {file.rows}"
-        distinct = _number(connection, f"SELECT count(DISTINCT key) FROM {which.value}")
+        distinct = _read_number(connection, f"SELECT count(DISTINCT key) FROM {which.value}")
         if distinct != rows:
             yield f"{file.name} names {rows - distinct} examples twice"
-    # An erasure takes rows from the table and from the files; what was left out before it is counted as it was.
-    accounted = sum(manifest.files[which].rows for which in _from_gold(manifest)) + sum(manifest.dropped.values())
+    # An erasure removes rows from the table and from the files; `dropped` stays as it was before the erasure.
+    accounted = sum(manifest.files[which].rows for which in _list_gold_sets(manifest)) + sum(manifest.dropped.values())
     for each in manifest.erasures:
-        accounted += sum(each.rows_removed[which] for which in _from_gold(manifest)) - each.gold_rows_removed
-    in_gold = _number(connection, "SELECT count(*) FROM gold")
+        accounted += sum(each.rows_removed[which] for which in _list_gold_sets(manifest)) - each.gold_rows_removed
+    in_gold = _read_number(connection, "SELECT count(*) FROM gold")
     if accounted != in_gold:
         yield f"{in_gold} rows were pinned, {accounted} are exported or left out for a reason"
 
 
-def _sides(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterator[str]:
+def _check_sides(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterator[str]:
     def union(sets: Sequence[ExportSet], column: str) -> str:
         there = [which.value for which in sets if which in manifest.files]
         return " UNION ALL ".join(f"SELECT {column} FROM {name}" for name in there) or f"SELECT '' AS {column} LIMIT 0"
 
-    both = _number(
+    both = _read_number(
         connection,
         f"SELECT count(*) FROM (SELECT DISTINCT subject FROM ({union(_LEARNT, 'subject')}) WHERE subject IS NOT NULL "
         f"INTERSECT SELECT DISTINCT subject FROM ({union(_HELD_OUT, 'subject')}))",
@@ -142,25 +142,29 @@ def _sides(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterato
     if both:
         yield f"{both} held-out subjects are in the training rows"
     for which in manifest.files:
-        same = _number(connection, f"SELECT count(*) FROM {which.value} WHERE is_same")
+        same = _read_number(connection, f"SELECT count(*) FROM {which.value} WHERE is_same")
         if same:
             yield f"{same} pairs of {which.value} have the same chosen and rejected text"
 
 
-def _contents(connection: duckdb.DuckDBPyConnection, lake: Lake, gold: TableSpec, manifest: Manifest) -> Iterator[str]:
-    covered = condition(gold, pinned(lake, manifest.exclusions))
-    for which in _from_gold(manifest):
+def _check_contents(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, gold: TableSpec, manifest: Manifest
+) -> Iterator[str]:
+    covered = write_excluded_sql(gold, find_exclusions(lake, manifest.exclusions))
+    for which in _list_gold_sets(manifest):
         if "pair_id" in gold.schema.names:
-            there = f"SELECT {_text_hash('pair_id')} AS text_hash, {covered} AS is_excluded FROM gold"
+            there = f"SELECT {_write_text_hash_sql('pair_id')} AS text_hash, {covered} AS is_excluded FROM gold"
             by = "text_hash"
         else:
             there = f"SELECT prediction_id AS key, {covered} AS is_excluded FROM gold"
             by = "key"
         # A row that an exclusion covers may have a twin that it does not: only rows without one are wrong.
         known = f"SELECT {by}, bool_and(is_excluded) AS is_excluded FROM ({there}) GROUP BY 1"
-        unknown = _number(connection, f"SELECT count(*) FROM {which.value} ANTI JOIN ({known}) USING ({by})")
+        unknown = _read_number(connection, f"SELECT count(*) FROM {which.value} ANTI JOIN ({known}) USING ({by})")
         if unknown:
             yield f"{unknown} rows of {which.value} are not in the pinned days of {gold.name}"
-        out = _number(connection, f"SELECT count(*) FROM {which.value} JOIN ({known}) USING ({by}) WHERE is_excluded")
+        out = _read_number(
+            connection, f"SELECT count(*) FROM {which.value} JOIN ({known}) USING ({by}) WHERE is_excluded"
+        )
         if out:
             yield f"{out} rows of {which.value} are excluded"

@@ -1,4 +1,4 @@
-"""What-if questions: answers from the tables or a file what other rules would do, and writes no table.
+"""Answers what-if questions: the outcome of other rules, for rows of the tables or of a file.
 
-Imports `lake.versions` and what it imports.
+No table is ever written. Imports `lake.versions` and the rooms below it.
 """

@@ -1,7 +1,7 @@
-"""`flywheel curate`: a file of edits through the same gate as the lake's, without Dagster.
+"""Curates a file of edits through the same edit gate as the lake, without Dagster (`flywheel curate`).
 
 A line is {"prompt", "original_llm_output", "final_user_edit"} or {"prompt", "chosen", "rejected"}; the prompt may be a
-list of messages, other keys are ignored, `do_not_train` is honoured. What is kept is written as {"prompt", "chosen",
+list of messages, other keys are ignored, `do_not_train` is honoured. Kept lines are written as {"prompt", "chosen",
 "rejected"}. The file is read in chunks of bounded size; of the whole file only 16 bytes per kept line stay in memory.
 """
 
@@ -30,7 +30,7 @@ _LAST_LINE = 10**12
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of a file's lines; blank lines do not count."""
+    """Counts the kept and the dropped lines of a file; blank lines do not count."""
 
     kept: int
     dropped: dict[str, int]
@@ -49,7 +49,7 @@ class _Line(msgspec.Struct):
 
 
 class _UnreadableLineError(Exception):
-    """Why one line is no edit."""
+    """Says why one line is no edit."""
 
 
 _decoder = msgspec.json.Decoder(_Line)
@@ -57,7 +57,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
-    """Pass the edits in `path` through the gate and replace `out` by what is kept, in one atomic rename.
+    """Pass the edits in `path` through the edit gate and replace `out` by the kept ones, in one atomic rename.
 
     Of lines with the same normalized prompt and chosen text the first is kept. A line that cannot be read is counted
     as `malformed_event`; the others are not affected.
@@ -68,8 +68,8 @@ def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
     building = unfinished_path(out)
     try:
         with open(path, "rb") as lines, open(building, "wb") as file:
-            for chunk in _chunks(lines):
-                rows, complaints = _read(chunk)
+            for chunk in _read_chunks(lines):
+                rows, complaints = _decode_chunk(chunk)
                 dropped[Reason.MALFORMED_EVENT.value] += len(complaints)
                 malformed += complaints[: MOST_COMPLAINTS - len(malformed)]
                 curated = curate(pa.Table.from_pylist(rows, schema=JOINED_FEEDBACK), "file", rules)
@@ -86,8 +86,8 @@ def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
     return FileResult(kept, {reason: count for reason, count in sorted(dropped.items()) if count}, tuple(malformed))
 
 
-def _chunks(lines: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:
-    """Numbered lines, at most `CHUNK_LINES` or about `CHUNK_BYTES` together; None stands for one that is too long."""
+def _read_chunks(lines: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:
+    """Read numbered lines, at most `CHUNK_LINES` or about `CHUNK_BYTES` together; None stands for one too long."""
     chunk: list[tuple[int, bytes | None]] = []
     size = number = 0
     while line := lines.readline(LONGEST_LINE_BYTES):
@@ -107,17 +107,17 @@ def _chunks(lines: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:
         yield chunk
 
 
-def _read(chunk: list[tuple[int, bytes | None]]) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
+def _decode_chunk(chunk: list[tuple[int, bytes | None]]) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
     rows, complaints = [], []
     for number, line in chunk:
         try:
-            rows.append(_joined_row(number, line))
+            rows.append(_build_joined_row(number, line))
         except _UnreadableLineError as error:
             complaints.append((number, str(error)))
     return rows, complaints
 
 
-def _joined_row(number: int, line: bytes | None) -> dict[str, Any]:
+def _build_joined_row(number: int, line: bytes | None) -> dict[str, Any]:
     if line is None:
         raise _UnreadableLineError(f"longer than {LONGEST_LINE_BYTES // 2**20} MiB")
     try:
@@ -133,7 +133,7 @@ def _joined_row(number: int, line: bytes | None) -> dict[str, Any]:
     is_text = isinstance(edit.prompt, str)
     return {
         **_UNKNOWN,
-        # Descending ids: of equal duplicates the gate keeps the highest id, which makes it the first line.
+        # Descending ids: of equal duplicates the edit gate keeps the highest id, which makes it the first line.
         "feedback_event_id": f"{_LAST_LINE - number:013d}",
         "prediction_id": str(number),
         "subject": str(number),
@@ -145,7 +145,7 @@ def _joined_row(number: int, line: bytes | None) -> dict[str, Any]:
     }
 
 
-# What a line does not say. The lake's columns want a time; nothing here depends on it.
+# The columns that a line does not give. The lake's columns need a time; nothing here depends on it.
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _UNKNOWN = {
     "completed_date": _EPOCH.date(),
@@ -160,7 +160,7 @@ _UNKNOWN = {
 
 
 def _write_new(file: BinaryIO, kept: pa.Table, seen: set[bytes]) -> int:
-    """Write the rows whose content no earlier chunk had; returns how many."""
+    """Write the rows whose content no earlier chunk had; return their number."""
     written = 0
     columns = [kept[name].to_pylist() for name in ("prompt", "prompt_format", "chosen", "rejected", "content_hash")]
     for prompt, prompt_format, chosen, rejected, content_hash in zip(*columns, strict=True):

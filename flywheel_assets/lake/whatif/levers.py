@@ -1,7 +1,7 @@
-"""What a choice of thresholds and sampling rates would select from the last days, without materializing anything.
+"""Tries thresholds and sampling rates on the last days, without materializing anything.
 
-Read before a lever is moved: how many rows each sampling would train on and for how many they would stand, and how many
-alerts each threshold would raise and how many positives it would catch.
+For a person who thinks about moving a lever it counts the rows that each sampling would train on, and the rows they
+would stand for, and the alerts that each threshold would raise, and the positives it would catch.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ FLOORS = (0.002, 0.01, 0.05, 1.0)
 
 @dataclass(frozen=True)
 class ThresholdLever:
-    """What alerting from one score on would have raised."""
+    """Counts the alerts that one threshold would have raised."""
 
     threshold: float
     alerts: int
@@ -38,7 +38,7 @@ class ThresholdLever:
 
 @dataclass(frozen=True)
 class SamplingLever:
-    """What one sampling would train on."""
+    """Counts the rows that one sampling would train on."""
 
     surprise_factor: float
     floor: float
@@ -47,14 +47,14 @@ class SamplingLever:
     """Of all matured rows."""
     positive_share: float | None
     effective_rows: float
-    """(Σw)² / Σw²: what the weights leave of the rows as evidence."""
+    """(Σw)² / Σw²: the number of equal rows with the same evidence as the weighted ones."""
     fit_seconds: float | None
     """Extrapolated from the last training's rows and seconds; None before one."""
 
 
 @dataclass(frozen=True)
 class LeversReport:
-    """Both tables over the same matured days."""
+    """Holds both tables over the same matured days."""
 
     first_day: date
     last_day: date
@@ -79,14 +79,14 @@ def report_levers(
     Args:
         lake: the application's tables; only read.
         contract: declared features and label words.
-        rules: whose other levers (severity, amount, segments) stay as they are.
-        days: how many days of receipt, ending with the last matured one.
+        rules: their other levers (severity, amount, segments) stay as they are.
+        days: number of days of receipt, up to the last matured one.
         seconds_per_row: of the last training.
         thresholds: scores to alert from.
         surprise_factors: to combine with every floor.
         floors: smallest π; 1 keeps every row.
     """
-    closed = list(ledger.closed_days(lake, HARD_EXAMPLES.name))
+    closed = list(ledger.read_closed_days(lake, HARD_EXAMPLES.name))
     if not closed:
         return None
     last = closed[-1] - timedelta(days=rules.maturity_days)
@@ -97,7 +97,7 @@ def report_levers(
         replace(rules.sampling, surprise_factor=factor, floor=floor)
         for floor in floors
         for factor in surprise_factors
-        if floor < 1 or factor == max(surprise_factors)  # keeping everything is one choice
+        if floor < 1 or factor == max(surprise_factors)  # to keep every row is one choice
     ]
     measured = [
         "count(*)",
@@ -111,8 +111,8 @@ def report_levers(
         measured += [f"count(*) {drawn}", f"sum(1 / ({probability})) {drawn}", f"sum(1 / ({probability}) ** 2) {drawn}"]
     with lake.connect() as connection:
         narrow = ["prediction_id", "event_id", "received_at", "score", "amount", "segment", "action"]
-        lake.register(connection, RAW_SCORES, ledger.day_range(first, last), narrow)
-        lake.register(connection, JOINED_LABELS, ledger.day_range(first, closed[-1]))
+        lake.register(connection, RAW_SCORES, ledger.list_days(first, last), narrow)
+        lake.register(connection, JOINED_LABELS, ledger.list_days(first, closed[-1]))
         scored = (
             f"SELECT *, coalesce({write_severity_sql(rules.discrepancies)}, 0e0) AS severity, "
             f"{write_draw_sql(lake.application)} AS draw FROM ({write_matured_predictions_sql(contract, rules)})"

@@ -1,7 +1,7 @@
-"""What another policy would do to days that were curated already: nothing is written.
+"""Compares another policy with the stored outcomes of days that were curated already; writes nothing.
 
-A day's stored rows carry the policy version that judged them. Curating the same joined rows again, in memory, under the
-rules given says what an ordinary backfill would change, row by row, before anybody starts one.
+A day's stored rows carry the policy version that judged them. The same joined rows are curated again, in memory, under
+the given rules: this shows, row by row and before its start, the changes of an ordinary backfill.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ MOST_EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Move:
-    """Rows whose outcome would change in one way; an outcome is `kept` or a reason code."""
+    """Counts the rows whose outcome would change in one way; an outcome is `kept` or a reason code."""
 
     before: str
     after: str
@@ -37,7 +37,7 @@ class Move:
 
 @dataclass(frozen=True)
 class PolicyDiff:
-    """The stored outcomes of some days against those under other rules."""
+    """Compares the stored outcomes of some days with those under other rules."""
 
     days: int
     stored_versions: tuple[str, ...]
@@ -53,25 +53,25 @@ class PolicyDiff:
 
 
 def diff_policy(lake: Lake, days: Sequence[date], rules: GateRules) -> PolicyDiff:
-    """Compare what is stored for `days` with what `rules` make of the same joined rows.
+    """Compare the stored outcomes of `days` with those of `rules` on the same joined rows.
 
     Raises:
         MissingInputError: a day was never joined or never curated.
     """
-    ledger.require(lake, JOINED_FEEDBACK.name, days)
-    ledger.require(lake, CURATED_DPO_PAIRS.name, days)
+    ledger.require_entries(lake, JOINED_FEEDBACK.name, days)
+    ledger.require_entries(lake, CURATED_DPO_PAIRS.name, days)
     moved: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], list[str]] = {}
     versions: set[str] = set()
     rows = 0
     for day in sorted(days):
-        before, judged_by = _stored(lake, day)
-        after = _outcomes(curate(lake.read(JOINED_FEEDBACK, [day]), lake.application, rules))
+        before, judged_by = _read_stored_outcomes(lake, day)
+        after = _list_outcomes(curate(lake.read(JOINED_FEEDBACK, [day]), lake.application, rules))
         versions |= judged_by
         rows += len(after)
         for row in sorted(after):
             change = (before.get(row, "not curated"), after[row])
-            # A tripped day is the breaker's doing: its rows are compared by what the policy says of them.
+            # The breaker alone refused the rows of a tripped day: they count as kept by the policy.
             if change[0] != change[1] and change != (Reason.BREAKER_TRIPPED.value, KEPT):
                 moved[change] += 1
                 examples.setdefault(change, []).append(row)
@@ -87,21 +87,21 @@ def diff_policy(lake: Lake, days: Sequence[date], rules: GateRules) -> PolicyDif
     )
 
 
-def _stored(lake: Lake, day: date) -> tuple[dict[str, str], set[str]]:
+def _read_stored_outcomes(lake: Lake, day: date) -> tuple[dict[str, str], set[str]]:
     gold = lake.read(CURATED_DPO_PAIRS, [day], ["feedback_event_id", "held_reason", "policy_version"])
     gold = gold.filter(pc.is_null(gold["held_reason"]))
     refused = lake.read(QUARANTINE, [day], ["row_id", "stage", "reason", "policy_version"])
     refused = refused.filter(pc.equal(refused["stage"], pa.scalar(CURATION_STAGE)))
-    outcomes = _paired(gold["feedback_event_id"], KEPT) | dict(
+    outcomes = _map_ids(gold["feedback_event_id"], KEPT) | dict(
         zip(values_of(refused["row_id"]), values_of(refused["reason"]), strict=True)
     )
     return outcomes, {*values_of(gold["policy_version"]), *values_of(refused["policy_version"])}
 
 
-def _outcomes(curated: Curated) -> dict[str, str]:
+def _list_outcomes(curated: Curated) -> dict[str, str]:
     refused = zip(values_of(curated.refused["row_id"]), values_of(curated.refused["reason"]), strict=True)
-    return _paired(curated.kept["feedback_event_id"], KEPT) | dict(refused)
+    return _map_ids(curated.kept["feedback_event_id"], KEPT) | dict(refused)
 
 
-def _paired(ids: ChunkedArray, outcome: str) -> dict[str, str]:
+def _map_ids(ids: ChunkedArray, outcome: str) -> dict[str, str]:
     return dict.fromkeys(values_of(ids), outcome)

@@ -85,7 +85,7 @@ def test_a_reviewer_overrules_judgements_and_nothing_else(
 def test_a_reviewers_small_edit_waits_so_that_it_admits_the_same_edit_of_others() -> None:
     long = "".join(f"line {number} of the file\n" for number in range(40))
     small = {"output": long + "settings.fetch()", "final_text": long + "settings.read()"}
-    held = gate(make_joined(**small, source="reviewer"), make_joined(**small)).held
+    held = gate(make_joined(**small, source="reviewer"), make_joined(**small)).waiting
     assert held["source"].to_pylist() == ["reviewer", "app"]
     assert len(set(held["support_key"].to_pylist())) == 1
     assert mark_unsupported_rows(held).tolist() == [False, False]

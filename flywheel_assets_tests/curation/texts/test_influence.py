@@ -72,7 +72,7 @@ def test_higher_relative_caps_only_add_pairs() -> None:
 
 def gold_of(rows: list[dict[str, Any]]) -> pa.Table:
     curated = curate(table(JOINED_FEEDBACK, rows), APPLICATION, GateRules())
-    return pa.concat_tables([curated.kept, curated.held])
+    return pa.concat_tables([curated.kept, curated.waiting])
 
 
 def claimed(users: dict[str, int], crowd: int = 12, **overrides: Any) -> Resolution:

@@ -33,16 +33,16 @@ def resolved(*held: dict[str, Any]) -> Resolution:
 def test_a_small_edit_waits_in_quarantine_and_in_gold_with_its_delta() -> None:
     curated = gate(small_edit(), small_edit(prompt="another question about the same call"))
     assert (curated.kept.num_rows, curated.counts) == (0, {"trivial_edit": 2})
-    keys = curated.held["support_key"].to_pylist()
+    keys = curated.waiting["support_key"].to_pylist()
     assert keys[0] == keys[1] == hash_delta("ledger.get_table(x)", "ledger.read(x)")
-    assert curated.held["held_reason"].to_pylist() == ["trivial_edit"] * 2
+    assert curated.waiting["held_reason"].to_pylist() == ["trivial_edit"] * 2
     assert all(f"waits for {keys[0]}" in detail for detail in curated.refused["detail"].to_pylist())
 
 
 def test_a_small_edit_that_the_policy_refuses_does_not_wait() -> None:
     for vandalism in ("fuck_off", "get_table(); you_moron"):
         curated = gate(small_edit(final_text=small_edit()["output"].replace("get_table", vandalism)))
-        assert (curated.counts, curated.held.num_rows) == ({"toxic_language": 1}, 0)
+        assert (curated.counts, curated.waiting.num_rows) == ({"toxic_language": 1}, 0)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_changed_facts_wait_for_a_second_person_and_not_where_it_is_turned_off()
 
     curated = gate(row(user_id="ann"), row(user_id="bob"))
     assert curated.counts == {"unsupported_fact": 2}
-    assert resolve(curated.held, ResolutionRules(holdout_share=0.0)).train["admitted_as"].to_pylist() == [
+    assert resolve(curated.waiting, ResolutionRules(holdout_share=0.0)).train["admitted_as"].to_pylist() == [
         "confirmed_fact"
     ]
-    assert resolve(curated.held.slice(1), ResolutionRules(holdout_share=0.0)).dropped == {"unsupported_fact": 1}
+    assert resolve(curated.waiting.slice(1), ResolutionRules(holdout_share=0.0)).dropped == {"unsupported_fact": 1}
     assert gate(row(), policy=build_default_policy(factual_integrity=False)).kept.num_rows == 1

@@ -20,7 +20,7 @@ from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
-from flywheel_assets.lake.daily.ledger import closed_days, content_hash, day_range
+from flywheel_assets.lake.daily.ledger import hash_content, list_days, read_closed_days
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import (
     CURATED_DPO_PAIRS,
@@ -136,7 +136,7 @@ def ran(landed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]
 
 def contents(home: Path) -> dict[str, str]:
     lake = Stores(home=str(home)).lake("assistant")
-    return {spec.name: content_hash(lake.read(spec)) for spec in TABLES}
+    return {spec.name: hash_content(lake.read(spec)) for spec in TABLES}
 
 
 AFTER_ALL_DAYS = datetime(2026, 9, 10, tzinfo=UTC)
@@ -159,7 +159,7 @@ def test_a_range_gives_what_its_days_give_one_by_one_in_any_backfill(
     ran: Ran, home: Path, instance: dg.DagsterInstance
 ) -> None:
     single = driver_in(home, instance, AFTER_ALL_DAYS)
-    for day in day_range(FIRST, LAST):
+    for day in list_days(FIRST, LAST):
         assert single.materialize(day, day).succeeded
     assert single.materialize(FIRST + timedelta(days=1), FIRST + timedelta(days=2)).succeeded  # a backfill of the past
     assert contents(home) == contents(ran.home)
@@ -169,7 +169,7 @@ def test_a_month_in_one_run_makes_as_many_commits_as_a_day(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run per day of a backfill costs two CPU seconds of Dagster each, and a commit per day and table."""
-    days = day_range(FIRST, FIRST + timedelta(days=30))
+    days = list_days(FIRST, FIRST + timedelta(days=30))
     bench = Workbench(tmp_path, application="assistant")
     for day in days:
         at = {"received_at": datetime.combine(day, datetime.min.time(), UTC)}
@@ -190,7 +190,7 @@ def test_a_month_in_one_run_makes_as_many_commits_as_a_day(
     assert of_the_month == Counter(commits)
     lake = Stores(home=str(tmp_path)).lake("assistant")
     for spec in (RAW_PREDICTIONS, GROUND_TRUTH, JOINED_FEEDBACK, CURATED_DPO_PAIRS):
-        assert list(closed_days(lake, spec.name)) == days
+        assert list(read_closed_days(lake, spec.name)) == days
     assert lake.rows_per_day(CURATED_DPO_PAIRS) == dict.fromkeys(days, 1)
 
 
@@ -221,9 +221,9 @@ def test_an_open_day_is_provisional_until_it_is_materialized_closed(home: Path, 
     lake = Stores(home=str(home)).lake("assistant")
     in_the_evening = datetime(2026, 9, 4, 20, tzinfo=UTC)
     driver_in(home, instance, in_the_evening).materialize(FIRST, LAST)
-    assert max(closed_days(lake, CURATED_DPO_PAIRS.name)) == date(2026, 9, 3)
+    assert max(read_closed_days(lake, CURATED_DPO_PAIRS.name)) == date(2026, 9, 3)
     driver_in(home, instance, AFTER_ALL_DAYS).materialize(LAST, LAST)
-    assert max(closed_days(lake, CURATED_DPO_PAIRS.name)) == LAST
+    assert max(read_closed_days(lake, CURATED_DPO_PAIRS.name)) == LAST
 
 
 def test_an_application_with_a_bad_name_is_refused() -> None:

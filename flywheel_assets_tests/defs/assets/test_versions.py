@@ -15,8 +15,7 @@ from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, TRANSIENT
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Scores, Stratum
-from flywheel_assets.lake.versions.folders import VersionFolder
-from flywheel_assets.lake.versions.promotions import read_promotion
+from flywheel_assets.lake.versions.folders import VersionFolder, read_promotion
 from flywheel_assets.measures.texts import Interval
 from flywheel_assets.promotion.text_limits import Evidence, PromotionLimits
 from flywheel_assets_tests.models.tracked import client_of, empty_run

@@ -114,7 +114,7 @@ def test_a_tripped_day_is_told_once(raided: Workbench, hook: Webhook) -> None:
 
 def test_a_day_that_was_let_in_and_trips_again_is_news(raided: Workbench, hook: Webhook) -> None:
     first = tick(hook.url, raided.root)
-    breaker.reset(raided.lake, day(2), who="ada", reason="the launch", now=NOON)
+    breaker.reset_day(raided.lake, day(2), who="ada", reason="the launch", now=NOON)
     raided.curate([day(2)])
     second = tick(hook.url, raided.root, first.cursor)
     assert second.cursor == "[]"

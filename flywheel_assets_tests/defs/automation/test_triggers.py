@@ -31,8 +31,8 @@ from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions import net_new
+from flywheel_assets.lake.versions.folders import Promotion, record_promotion
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.lake.versions.promotions import Promotion, record_promotion
 from flywheel_assets.records import CURATED_DPO_PAIRS as GOLD_SCHEMA
 from flywheel_assets_tests.builders import DAY, make_gold, table
 
@@ -98,7 +98,7 @@ def write_gold(lake: Lake, day: date, pairs: int, *, is_closed: bool = True, fir
         file = lake.write_day(connection, CURATED_DPO_PAIRS, day, "SELECT * FROM rows")
     lake.replace_days(CURATED_DPO_PAIRS, [day], {day: file} if file else {}, {})
     entry = LedgerEntry(CURATED_DPO_PAIRS.name, day, is_closed, f"{day}-{pairs}", {}, pairs, pairs, {})
-    ledger.record(lake, [entry], RunStamp("test", "1", NOW))
+    ledger.record_entries(lake, [entry], RunStamp("test", "1", NOW))
 
 
 def tick(
@@ -202,8 +202,8 @@ def test_rows_are_read_at_most_once_per_content_and_not_at_all_below_the_thresho
 ) -> None:
     """A daily run moves the snapshots of gold and ledger six times; rows were counted again after each."""
     counted = []
-    count = net_new.pair_ids_to_train_now
-    monkeypatch.setattr(net_new, "pair_ids_to_train_now", lambda *given: (counted.append(1), count(*given))[1])
+    count = net_new.find_pair_ids_to_train
+    monkeypatch.setattr(net_new, "find_pair_ids_to_train", lambda *given: (counted.append(1), count(*given))[1])
     waiting = replace(APPLICATION, trigger=Trigger(min_new_pairs=5, min_new_partitions=3))
     write_gold(lake, DAY, 4)
     cursor = tick(stores, instance, application=waiting).cursor

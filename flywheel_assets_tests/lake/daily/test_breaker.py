@@ -6,7 +6,7 @@ import pytest
 
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.daily import breaker, ledger
-from flywheel_assets.lake.daily.accounting import audit_accounts
+from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import BREAKER_RESETS, CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.records import CURATION_STAGE
@@ -43,13 +43,13 @@ def kept_rows(bench: Workbench) -> list[int]:
 
 def test_nothing_of_a_tripped_day_is_in_gold_and_the_accounts_add_up(raided: Workbench) -> None:
     assert kept_rows(raided) == [CALM, CALM, 0, CALM]
-    entry = ledger.entries_of(raided.lake, CURATED_DPO_PAIRS.name)[day(2)]
+    entry = ledger.read_entries(raided.lake, CURATED_DPO_PAIRS.name)[day(2)]
     assert (entry.rows_in, entry.rows_kept, entry.rows_held) == (RAID, 0, 0)
     assert entry.rows_by_reason == {"breaker_tripped": RAID}
     assert audit_accounts(raided.lake, CURATED_DPO_PAIRS).discrepancies == ()
     refusals = raided.refusals(CURATION_STAGE)
     assert {(row["day"], row["detail"]) for row in refusals} == {(day(2), "burst 2.05 > 2")}
-    [found] = breaker.tripped_days(raided.lake)
+    [found] = breaker.find_tripped_days(raided.lake)
     assert found.day == day(2)
     assert set(found.figures.trips[0].examples) <= {row["row_id"] for row in refusals}
 
@@ -72,7 +72,7 @@ def test_rows_that_wait_leave_gold_with_their_day(bench: Workbench) -> None:
     bench.join(days)
     bench.curate(days)
     assert kept_rows(bench)[:2] == [CALM, 0]
-    assert ledger.entries_of(bench.lake, CURATED_DPO_PAIRS.name)[day(1)].rows_by_reason == {
+    assert ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name)[day(1)].rows_by_reason == {
         "breaker_tripped": RAID,
         "trivial_edit": 1,
     }
@@ -81,18 +81,22 @@ def test_rows_that_wait_leave_gold_with_their_day(bench: Workbench) -> None:
 
 def test_days_are_judged_alike_in_any_order_and_again(raided: Workbench) -> None:
     """The baseline is the joined rows of the days before: what was curated or withheld of them changes nothing."""
-    before = raided.rows(CURATED_DPO_PAIRS), raided.rows(QUARANTINE), breaker.judged_days(raided.lake)
+    before = raided.rows(CURATED_DPO_PAIRS), raided.rows(QUARANTINE), breaker.read_judged_days(raided.lake)
     for offset in (3, 2, 0, 1):
         raided.curate([day(offset)])
-    assert (raided.rows(CURATED_DPO_PAIRS), raided.rows(QUARANTINE), breaker.judged_days(raided.lake)) == before
+    assert (raided.rows(CURATED_DPO_PAIRS), raided.rows(QUARANTINE), breaker.read_judged_days(raided.lake)) == before
 
 
 def test_a_day_is_stale_when_an_earlier_day_has_changed(raided: Workbench) -> None:
     lookback = {JOINED_FEEDBACK.name: LIMITS.trailing_days}
-    assert ledger.stale_days(raided.lake, CURATED_DPO_PAIRS.name, lookback, day(0)) == {}
+    assert ledger.find_stale_days(raided.lake, CURATED_DPO_PAIRS.name, lookback, day(0)) == {}
     changed = ledger.LedgerEntry(JOINED_FEEDBACK.name, day(1), True, "changed", {}, 0, 0, {})
-    ledger.record(raided.lake, [changed], stamp())
-    assert list(ledger.stale_days(raided.lake, CURATED_DPO_PAIRS.name, lookback, day(0))) == [day(1), day(2), day(3)]
+    ledger.record_entries(raided.lake, [changed], stamp())
+    assert list(ledger.find_stale_days(raided.lake, CURATED_DPO_PAIRS.name, lookback, day(0))) == [
+        day(1),
+        day(2),
+        day(3),
+    ]
 
 
 def test_an_open_day_is_not_judged(bench: Workbench) -> None:
@@ -102,28 +106,28 @@ def test_an_open_day_is_not_judged(bench: Workbench) -> None:
     bench.ingest_both([day(0)], now=NOON.replace(hour=23))
     bench.join([day(0)])
     bench.curate([day(0)])
-    assert breaker.judged_days(bench.lake) == []
+    assert breaker.read_judged_days(bench.lake) == []
     assert kept_rows(bench)[0] == RAID
 
 
 def test_a_reset_lets_the_day_in_when_it_is_curated_again(raided: Workbench) -> None:
-    done = breaker.reset(raided.lake, day(2), who="ada", reason="the launch", now=NOON)
+    done = breaker.reset_day(raided.lake, day(2), who="ada", reason="the launch", now=NOON)
     assert kept_rows(raided)[2] == 0
     raided.curate([day(2)])
     assert kept_rows(raided) == [CALM, CALM, RAID, CALM]
-    assert breaker.tripped_days(raided.lake) == []
-    assert [(each.decided_by, each.reason, each.day) for each in breaker.resets(raided.lake)] == [
+    assert breaker.find_tripped_days(raided.lake) == []
+    assert [(each.decided_by, each.reason, each.day) for each in breaker.list_resets(raided.lake)] == [
         ("ada", "the launch", day(2))
     ]
-    assert done == breaker.resets(raided.lake)[0]
+    assert done == breaker.list_resets(raided.lake)[0]
     assert audit_accounts(raided.lake, CURATED_DPO_PAIRS).discrepancies == ()
 
 
 def test_a_reset_holds_for_the_rows_that_were_looked_at_and_no_others(raided: Workbench) -> None:
-    breaker.reset(raided.lake, day(2), who="ada", reason="the launch", now=NOON)
+    breaker.reset_day(raided.lake, day(2), who="ada", reason="the launch", now=NOON)
     raided.write(JOINED_FEEDBACK, day(2), [*raided.rows(JOINED_FEEDBACK, [day(2)])])
-    entry = ledger.entries_of(raided.lake, JOINED_FEEDBACK.name)[day(2)]
-    ledger.record(raided.lake, [replace(entry, content_hash="other rows")], stamp())
+    entry = ledger.read_entries(raided.lake, JOINED_FEEDBACK.name)[day(2)]
+    ledger.record_entries(raided.lake, [replace(entry, content_hash="other rows")], stamp())
     raided.curate([day(2)])
     assert kept_rows(raided)[2] == 0
 
@@ -131,12 +135,12 @@ def test_a_reset_holds_for_the_rows_that_were_looked_at_and_no_others(raided: Wo
 @pytest.mark.parametrize(("who", "reason"), [("", "the launch"), ("ada", " ")])
 def test_a_reset_that_nobody_could_audit_is_refused(raided: Workbench, who: str, reason: str) -> None:
     with pytest.raises(InvalidRuleError, match="needs who decides and why"):
-        breaker.reset(raided.lake, day(2), who=who, reason=reason, now=NOON)
+        breaker.reset_day(raided.lake, day(2), who=who, reason=reason, now=NOON)
     raided.curate([day(2)])
     assert kept_rows(raided)[2] == 0
 
 
 def test_a_day_that_did_not_trip_cannot_be_reset(raided: Workbench) -> None:
     with pytest.raises(UnknownNameError, match=f"tripped day '{day(1)}'.*{day(2)}"):
-        breaker.reset(raided.lake, day(1), who="ada", reason="just in case", now=NOON)
+        breaker.reset_day(raided.lake, day(1), who="ada", reason="just in case", now=NOON)
     assert raided.rows(BREAKER_RESETS) == []

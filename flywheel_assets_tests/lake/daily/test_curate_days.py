@@ -5,7 +5,7 @@ import pytest
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import audit_accounts, describe
+from flywheel_assets.lake.daily.ledger import audit_accounts, describe_discrepancies
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE
 from flywheel_assets.records import CURATION_STAGE
@@ -40,7 +40,7 @@ def run(bench: Workbench, *days: int) -> None:
 def test_every_row_is_kept_or_refused_for_a_reason(bench: Workbench) -> None:
     bench.land(EventKind.FEEDBACK, DAY, edits_of_every_fate())
     run(bench, 0)
-    entry = ledger.entries_of(bench.lake, CURATED_DPO_PAIRS.name)[DAY]
+    entry = ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name)[DAY]
     assert (entry.rows_in, entry.rows_kept, entry.balance) == (7, 2, 0)
     assert entry.rows_by_reason == {
         "duplicate": 1,
@@ -64,17 +64,17 @@ def test_curating_again_in_another_order_gives_the_same_tables(bench: Workbench)
         bench.land(EventKind.FEEDBACK, day(offset), fresh)
     run(bench, 0, 1, 2)
     before = bench.rows(CURATED_DPO_PAIRS), bench.rows(QUARANTINE)
-    accounts = ledger.entries_of(bench.lake, CURATED_DPO_PAIRS.name)
+    accounts = ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name)
     for offset in (2, 0, 1):
         bench.curate([day(offset)])
     assert (bench.rows(CURATED_DPO_PAIRS), bench.rows(QUARANTINE)) == before
-    assert ledger.entries_of(bench.lake, CURATED_DPO_PAIRS.name) == accounts
+    assert ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name) == accounts
     assert bench.lake.rows_per_day(CURATED_DPO_PAIRS) == {day(0): 2, day(1): 2, day(2): 2}
 
 
 def test_a_day_without_feedback_has_an_account_too(bench: Workbench) -> None:
     run(bench, 0)
-    entry = ledger.entries_of(bench.lake, CURATED_DPO_PAIRS.name)[DAY]
+    entry = ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name)[DAY]
     assert (entry.rows_in, entry.rows_kept, entry.is_closed) == (0, 0, True)
 
 
@@ -87,16 +87,16 @@ def test_gold_is_stale_when_joined_feedback_changed(bench: Workbench) -> None:
     bench.land(EventKind.FEEDBACK, DAY, [make_feedback()])
     run(bench, 0)
     lookback = {JOINED_FEEDBACK.name: bench.limits.trailing_days}
-    assert ledger.stale_days(bench.lake, CURATED_DPO_PAIRS.name, lookback, DAY) == {}
+    assert ledger.find_stale_days(bench.lake, CURATED_DPO_PAIRS.name, lookback, DAY) == {}
     bench.join([DAY])
-    assert ledger.stale_days(bench.lake, CURATED_DPO_PAIRS.name, lookback, DAY) == {}
+    assert ledger.find_stale_days(bench.lake, CURATED_DPO_PAIRS.name, lookback, DAY) == {}
     bench.write(JOINED_FEEDBACK, DAY, [])
-    ledger.record(
+    ledger.record_entries(
         bench.lake,
         [ledger.LedgerEntry(JOINED_FEEDBACK.name, DAY, True, "changed", {}, 0, 0, {})],
         ledger.RunStamp("run", "1", make_feedback()["received_at"]),
     )
-    assert ledger.stale_days(bench.lake, CURATED_DPO_PAIRS.name, lookback, DAY) == {DAY: [JOINED_FEEDBACK.name]}
+    assert ledger.find_stale_days(bench.lake, CURATED_DPO_PAIRS.name, lookback, DAY) == {DAY: [JOINED_FEEDBACK.name]}
 
 
 def test_the_audit_says_what_does_not_add_up(bench: Workbench) -> None:
@@ -105,15 +105,15 @@ def test_the_audit_says_what_does_not_add_up(bench: Workbench) -> None:
     bench.write(QUARANTINE, DAY, [], stage=CURATION_STAGE)
     bench.write(CURATED_DPO_PAIRS, DAY, [])
     found = audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies
-    assert describe(found) == (
+    assert describe_discrepancies(found) == (
         "2026-03-02: the ledger says 2 kept, the table holds 0; "
         "2026-03-02: the ledger says 5 refused, quarantine holds 0"
     )
-    assert describe(found, limit=1).endswith("table holds 0; and 1 more")
+    assert describe_discrepancies(found, limit=1).endswith("table holds 0; and 1 more")
 
 
 def test_an_unbalanced_account_is_found(bench: Workbench) -> None:
     entry = ledger.LedgerEntry(CURATED_DPO_PAIRS.name, DAY, True, "", {}, 3, 0, {"duplicate_event": 2})
-    ledger.record(bench.lake, [entry], ledger.RunStamp("run", "1", make_feedback()["received_at"]))
+    ledger.record_entries(bench.lake, [entry], ledger.RunStamp("run", "1", make_feedback()["received_at"]))
     [found] = audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies
     assert found.what == "3 in, 0 kept, 2 not kept"

@@ -18,13 +18,12 @@ from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.curate_days import curate_days
-from flywheel_assets.lake.daily.drift_days import report_drift
-from flywheel_assets.lake.daily.feedback_summaries import summarize_days
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days
+from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.daily.mine_days import mine_days
+from flywheel_assets.lake.daily.reports import report_drift, summarize_days
 from flywheel_assets.lake.erasure import erase as erasure_module
 from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
@@ -137,7 +136,7 @@ def roll_back(bench: Workbench) -> None:
 
 
 OPERATIONS: Mapping[str, Callable[[Workbench], None]] = {"erase": forget, "trim": trim, "roll back": roll_back}
-MOMENTS = {"read, not written": (Lake, "replace_days"), "written, not recorded": (ledger, "record")}
+MOMENTS = {"read, not written": (Lake, "replace_days"), "written, not recorded": (ledger, "record_entries")}
 
 
 def interleaved(
@@ -185,14 +184,14 @@ def everything_agrees(bench: Workbench, erased: str | None) -> None:
     for spec in TABLES:
         assert audit_accounts(bench.lake, spec).discrepancies == (), spec.name
     for spec in (JOINED_FEEDBACK, CURATED_DPO_PAIRS):
-        held = {on: ledger.content_hash(bench.lake.read(spec, [on])) for on in DAYS}
-        entries = ledger.entries_of(bench.lake, spec.name)
+        held = {on: ledger.hash_content(bench.lake.read(spec, [on])) for on in DAYS}
+        entries = ledger.read_entries(bench.lake, spec.name)
         assert {on: entry.content_hash for on, entry in entries.items()} == held, spec.name
     if erased is not None:
         keys = PersonKeys(erased, frozenset(), frozenset(), frozenset())
         assert [spec.name for spec in TABLES if find_rows(bench.lake, spec, keys)] == []
     lookback = place_of(bench).lookback_days[JOINED_FEEDBACK.name]
-    stale = ledger.stale_days(bench.lake, JOINED_FEEDBACK.name, lookback, DAYS[0])
+    stale = ledger.find_stale_days(bench.lake, JOINED_FEEDBACK.name, lookback, DAYS[0])
     fresh = [on for on in DAYS if on not in stale]
     before = bench.rows(JOINED_FEEDBACK, fresh)
     bench.join(fresh)
@@ -294,7 +293,7 @@ def test_what_lands_during_an_erasure_is_not_taken_for_ingested(
     forget(bench)
     ingest(bench)
     lookback = place_of(bench).lookback_days[JOINED_FEEDBACK.name]
-    assert list(ledger.stale_days(bench.lake, JOINED_FEEDBACK.name, lookback, DAYS[0])) == [OPEN_DAY]
+    assert list(ledger.find_stale_days(bench.lake, JOINED_FEEDBACK.name, lookback, DAYS[0])) == [OPEN_DAY]
     everything_agrees(bench, PERSON)
 
 
@@ -313,7 +312,7 @@ def test_an_erasure_finished_after_a_run_leaves_stale_what_is_stale(
     bench.ingest_both([OPEN_DAY], NOW)
     forget(bench)
     lookback = place_of(bench).lookback_days[JOINED_FEEDBACK.name]
-    assert list(ledger.stale_days(bench.lake, JOINED_FEEDBACK.name, lookback, DAYS[0])) == [OPEN_DAY]
+    assert list(ledger.find_stale_days(bench.lake, JOINED_FEEDBACK.name, lookback, DAYS[0])) == [OPEN_DAY]
     everything_agrees(bench, PERSON)
 
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError
-from flywheel_assets.lake.daily.accounting import audit_accounts
+from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, QUARANTINE, RAW_PREDICTIONS
 from flywheel_assets_tests.builders import DAY, NOON, day, make_feedback, make_prediction

@@ -8,8 +8,7 @@ import pytest
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import audit_accounts
-from flywheel_assets.lake.daily.ledger import day_range
+from flywheel_assets.lake.daily.ledger import audit_accounts, list_days
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets.records import make_stable_id
@@ -39,7 +38,7 @@ def test_a_match_belongs_to_the_day_of_the_later_of_the_two(bench: Workbench) ->
     bench.land(FEEDBACK, day(0), [same, before])
     bench.land(FEEDBACK, day(29), [late])
     bench.land(FEEDBACK, day(31), [too_late])
-    bench.ingest_both(day_range(day(0), day(61)))
+    bench.ingest_both(list_days(day(0), day(61)))
     entries = bench.join([day(offset) for offset in (0, 1, 28, 29, 31, 60, 61)])
     assert joined_on(bench) == [
         (day(0), same["event_id"]),
@@ -74,7 +73,7 @@ def test_a_range_gives_the_tables_and_accounts_of_its_days_one_by_one(
 ) -> None:
     """Range, single days backwards, and every day twice: the same rows, hashes and accounts."""
     window = JoinWindow(join_days=2, dedupe_days=1)
-    days = day_range(day(0), day(4))
+    days = list_days(day(0), day(4))
     predictions = [make_prediction() for _ in range(5)]
     thumbs = [make_thumb(prediction) for prediction in predictions]
     edits = [make_feedback() for _ in range(3)]
@@ -93,7 +92,7 @@ def test_a_range_gives_the_tables_and_accounts_of_its_days_one_by_one(
             bench.join(days)
         if order == "twice":
             bench.join(days[1:3])
-        found.append((bench.rows(JOINED_FEEDBACK), ledger.entries_of(bench.lake, JOINED_FEEDBACK.name)))
+        found.append((bench.rows(JOINED_FEEDBACK), ledger.read_entries(bench.lake, JOINED_FEEDBACK.name)))
         assert audit_accounts(bench.lake, JOINED_FEEDBACK).discrepancies == ()
     assert found[0] == found[1] == found[2]
     assert len(found[0][0]) > len(edits)
@@ -105,13 +104,13 @@ def test_a_range_may_end_with_edits_that_need_no_prediction(bench: Workbench) ->
     bench.land(FEEDBACK, day(0), [make_thumb(prediction)])
     bench.land(FEEDBACK, day(1), [make_feedback()])
     bench.land(FEEDBACK, day(2), [make_thumb(prediction)])
-    bench.ingest_both(day_range(day(0), day(2)))
-    entries = bench.join(day_range(day(0), day(2)))
+    bench.ingest_both(list_days(day(0), day(2)))
+    entries = bench.join(list_days(day(0), day(2)))
     assert [entry.rows_kept for entry in entries.values()] == [1, 1, 1]
 
 
 def test_a_missing_input_day_is_refused_with_the_way_out(bench: Workbench) -> None:
-    bench.ingest(PREDICTION, day_range(day(0), day(2)))
+    bench.ingest(PREDICTION, list_days(day(0), day(2)))
     bench.ingest(FEEDBACK, [day(0), day(2)])
     expected = (
         r"assistant/ground_truth was never materialized for 1 of 3 days, first 2026-03-03\. "
@@ -247,9 +246,9 @@ def test_days_made_from_input_that_changed_are_stale(bench: Workbench) -> None:
     lookback = dict.fromkeys((RAW_PREDICTIONS.name, GROUND_TRUTH.name), window.match_lookback_days)
 
     def stale() -> dict[date, list[str]]:
-        return ledger.stale_days(bench.lake, JOINED_FEEDBACK.name, lookback, bench.start)
+        return ledger.find_stale_days(bench.lake, JOINED_FEEDBACK.name, lookback, bench.start)
 
-    days = day_range(day(0), day(5))
+    days = list_days(day(0), day(5))
     bench.ingest_both(days, now=NOON)
     bench.join(days)
     assert stale() == {}
@@ -257,7 +256,7 @@ def test_days_made_from_input_that_changed_are_stale(bench: Workbench) -> None:
     assert stale() == {}
     bench.land(FEEDBACK, day(1), [make_feedback()])
     bench.ingest(FEEDBACK, [day(1)], now=NOON)
-    assert stale() == {on: [GROUND_TRUTH.name] for on in day_range(day(1), day(4))}
+    assert stale() == {on: [GROUND_TRUTH.name] for on in list_days(day(1), day(4))}
     bench.join(days[:3])
     assert stale() == {on: [GROUND_TRUTH.name] for on in (day(3), day(4))}
 
@@ -273,7 +272,7 @@ def test_a_crash_before_the_ledger_leaves_a_day_that_the_audit_names(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "record", crash)
+        patched.setattr(ledger, "record_entries", crash)
         with pytest.raises(KeyboardInterrupt):
             bench.join([DAY])
     [found] = audit_accounts(bench.lake, JOINED_FEEDBACK).discrepancies

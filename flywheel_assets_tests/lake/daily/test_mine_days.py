@@ -13,7 +13,7 @@ from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.curation.labels.score_contract import FeatureType
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.mine_days import DISPUTE_STAGE, mining_lookback_days
+from flywheel_assets.lake.daily.mine_days import DISPUTE_STAGE, compute_mining_lookback
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES, QUARANTINE
 from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score
@@ -46,7 +46,7 @@ def test_a_label_is_an_example_on_the_day_it_became_complete(bench: Workbench) -
     assert (row["is_positive"], row["labeling_source"], row["selection_reason"]) == (True, "chargeback", "positive")
     assert (row["discrepancy"], row["severity"]) == ("confident_miss", pytest.approx(0.9))
     # The prediction's own silence is accounted for by its label.
-    assert ledger.entries_of(bench.lake, HARD_EXAMPLES.name)[day(7)].rows_by_reason == {"labelled": 1}
+    assert ledger.read_entries(bench.lake, HARD_EXAMPLES.name)[day(7)].rows_by_reason == {"labelled": 1}
 
 
 def test_a_label_before_its_prediction_waits_for_it(bench: Workbench) -> None:
@@ -162,7 +162,7 @@ def test_a_feature_schema_that_changes_between_two_days_keeps_what_still_fits(be
     [refused] = bench.rows(QUARANTINE)
     assert refused["detail"] == "feature `country` is missing; valid: a text, or null for an unknown value"
     before = replace(CONTRACT, features={"amount": FeatureType.NUMBER, "night": FeatureType.BOOLEAN})
-    mine(bench, ledger.day_range(DAY, day(8)), contract=before)
+    mine(bench, ledger.list_days(DAY, day(8)), contract=before)
     assert {name for name, _ in examples(bench)} == {"old", "new"}
     assert bench.rows(QUARANTINE) == []
 
@@ -186,14 +186,14 @@ def test_a_missing_input_day_is_refused(bench: Workbench) -> None:
 
 def test_the_window_it_reads_is_the_window_it_declares(bench: Workbench) -> None:
     run(bench, [score(DAY, "late"), label(day(2), "late")], day(9))
-    lookback = mining_lookback_days(bench.window, RULES)
-    assert ledger.stale_days(bench.lake, HARD_EXAMPLES.name, lookback, DAY) == {}
+    lookback = compute_mining_lookback(bench.window, RULES)
+    assert ledger.find_stale_days(bench.lake, HARD_EXAMPLES.name, lookback, DAY) == {}
     for asset in lookback:
-        changed = replace(ledger.entries_of(bench.lake, asset)[day(5)], content_hash="another")
-        ledger.record(bench.lake, [changed], stamp())
-    stale = ledger.stale_days(bench.lake, HARD_EXAMPLES.name, lookback, DAY)
+        changed = replace(ledger.read_entries(bench.lake, asset)[day(5)], content_hash="another")
+        ledger.record_entries(bench.lake, [changed], stamp())
+    stale = ledger.find_stale_days(bench.lake, HARD_EXAMPLES.name, lookback, DAY)
     assert {on: set(names) for on, names in stale.items()} == {
-        on: set(lookback) for on in ledger.day_range(day(5), day(9))
+        on: set(lookback) for on in ledger.list_days(day(5), day(9))
     }
 
 

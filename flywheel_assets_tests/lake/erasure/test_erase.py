@@ -18,8 +18,8 @@ from flywheel_assets.curation.texts.duplicates import hash_supporter
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, OpenSegmentError, SettingsError
 from flywheel_assets.lake.daily import breaker, ledger
-from flywheel_assets.lake.daily.accounting import audit_accounts
-from flywheel_assets.lake.daily.erased_people import key_file
+from flywheel_assets.lake.daily.erased_people import locate_key_file
+from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.erasure import erase as erasure_module
 from flywheel_assets.lake.erasure import landing as erasable_landing
 from flywheel_assets.lake.erasure import rows as erased_rows
@@ -38,12 +38,12 @@ from flywheel_assets.lake.tables.specs import (
     RAW_PREDICTIONS,
 )
 from flywheel_assets.lake.tables.tags import list_tags
-from flywheel_assets.lake.versions.exclusions import ExclusionRule, every_exclusion, exclude
-from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, read_manifest
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude_rows, list_exclusions
+from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.lake.versions.publishing import publish
-from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.lake.versions.publishing import publish_export
+from flywheel_assets.lake.versions.verification import verify_versions
 from flywheel_assets_tests import everywhere
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, landing_of
@@ -116,9 +116,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.training.mkdir()
     (folder.training / "training.json").write_text("{}")
     folder.promotion.write_text("{}")
-    publish(folder, str(bench.root / "elsewhere"), bench.root / "scratch", lambda: None)
+    publish_export(folder, str(bench.root / "elsewhere"), bench.root / "scratch", lambda: None)
     shutil.rmtree(bench.root / "elsewhere")
-    exclude(bench.lake, ExclusionRule(user_id=PERSON), who="ada", reason=f"{PERSON} is a vandal", now=NOW)
+    exclude_rows(bench.lake, ExclusionRule(user_id=PERSON), who="ada", reason=f"{PERSON} is a vandal", now=NOW)
     bench.lake.catalog.engine.dispose()
     shutil.copytree(bench.root, bench.root.with_name("saved"))
     return bench.root
@@ -220,7 +220,7 @@ def test_nothing_of_the_person_is_left_on_disk_and_everything_of_others_is(
 def test_versions_say_what_changed_and_still_verify(after: Workbench, forgotten: Forgotten) -> None:
     """Trap 9: after a plain delete the rows are readable at every tag and on disk."""
     place, receipt = place_of(after), forgotten.receipt
-    found = verify(after.lake, place.versions, CURATED_DPO_PAIRS)
+    found = verify_versions(after.lake, place.versions, CURATED_DPO_PAIRS)
     assert (found.versions, found.differences) == (2, ())
     assert [version.tag for version in receipt.versions] == ["dpo_gold_v1", "dpo_gold_v2"]
     for version in receipt.versions:
@@ -254,7 +254,7 @@ def test_accounts_add_up_and_nothing_looks_stale(after: Workbench) -> None:
     for spec in TABLES:
         assert audit_accounts(after.lake, spec).discrepancies == (), spec.name
     for asset, lookback in place.lookback_days.items():
-        assert ledger.stale_days(after.lake, asset, lookback, place.start) == {}, asset
+        assert ledger.find_stale_days(after.lake, asset, lookback, place.start) == {}, asset
 
 
 def test_the_days_can_be_made_again_from_what_is_left(after: Workbench, forgotten: Forgotten) -> None:
@@ -282,7 +282,7 @@ def test_a_replay_does_not_bring_the_person_back_and_a_new_event_does(after: Wor
 
 
 def test_without_its_key_nothing_is_ingested(after: Workbench) -> None:
-    key_file(after.lake).unlink()
+    locate_key_file(after.lake).unlink()
     with pytest.raises(SettingsError, match="FLYWHEEL_ERASURE_KEY"):
         after.ingest(EventKind.FEEDBACK, DAYS)
 
@@ -295,7 +295,7 @@ def test_a_plan_counts_and_changes_nothing(bench: Workbench, place: Place) -> No
     assert set(plan.tagged_rows) == {"dpo_gold_v1", "dpo_gold_v2"}
     assert MARK not in repr(plan)
     assert rows_of_others(place) == before
-    assert not key_file(bench.lake).exists()
+    assert not locate_key_file(bench.lake).exists()
 
 
 def test_what_lands_while_an_erasure_waits_goes_too(bench: Workbench, place: Place) -> None:
@@ -318,7 +318,7 @@ def test_files_wait_out_their_grace(bench: Workbench, place: Place) -> None:
 
 def test_an_exclusion_of_the_person_names_nobody_afterwards(after: Workbench, forgotten: Forgotten) -> None:
     receipt = forgotten.receipt
-    (exclusion,) = every_exclusion(after.lake)
+    (exclusion,) = list_exclusions(after.lake)
     assert exclusion.rule.user_id == f"erased:{receipt.id}"
     assert exclusion.reason == f"erased:{receipt.id} is a vandal"
     assert receipt.outside["decisions"] == 2
@@ -340,7 +340,7 @@ KILL_POINTS = {
     "inside a closed day": (disk.os, "replace", 2),
     "between kinds of events": (erasable_landing, "erase_lines", 2),
     "before the accounts": (erasure_module, "settle_accounts", 1),
-    "inside the accounts": (ledger, "record", 1),
+    "inside the accounts": (ledger, "record_entries", 1),
     "before the sweep": (erasure_module, "sweep", 2),
     "before the receipt": (erasure_module, "write_once", 1),
 }
@@ -371,11 +371,11 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(
     receipt = forget(place)
     assert quoting(bench.root) == []
     assert rows_of_others(place) == before
-    assert verify(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
+    assert verify_versions(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
     for spec in TABLES:
         assert audit_accounts(bench.lake, spec).discrepancies == (), spec.name
     for asset, lookback in place.lookback_days.items():
-        assert ledger.stale_days(bench.lake, asset, lookback, place.start) == {}, asset
+        assert ledger.find_stale_days(bench.lake, asset, lookback, place.start) == {}, asset
     # What the first attempt did is in the receipt, too.
     assert [(version.tag, version.trained) for version in receipt.versions] == [
         ("dpo_gold_v1", True),
@@ -383,7 +383,7 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(
     ]
     assert receipt.versions[0].copies == [str(bench.root / "elsewhere")]
     for version in receipt.versions:
-        assert version.manifest_sha256_after == manifest_sha256(place.versions.folder(version.tag).export)
+        assert version.manifest_sha256_after == hash_manifest(place.versions.folder(version.tag).export)
         assert version.gold_rows_removed == version.exported_rows_removed == (8 if version.tag == "dpo_gold_v1" else 12)
     assert receipt.rows == ROWS
     assert list(receipt_path(place.versions, "x").parent.glob("unfinished-*")) == []
@@ -411,7 +411,7 @@ def test_what_a_killed_erasure_had_revised_hides_nobody_from_the_next(
     assert [version.exported_rows_removed for version in receipt.versions] == [8, 12]
     assert receipt.versions[0].trained
     assert quoting(bench.root) == []
-    assert verify(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
+    assert verify_versions(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
 
 
 def test_others_rows_no_longer_count_the_person_among_their_supporters(tmp_path: Path) -> None:
@@ -440,8 +440,8 @@ def test_others_rows_no_longer_count_the_person_among_their_supporters(tmp_path:
     [version] = receipt.versions
     tagged = bench.lake.read(CURATED_DPO_PAIRS, snapshot_id=version.snapshot_after)
     assert hash_supporter(PERSON) not in str(tagged["supporters"].to_pylist())
-    assert verify(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
-    assert ledger.stale_days(bench.lake, CURATED_DPO_PAIRS.name, {JOINED_FEEDBACK.name: 28}, bench.start) == {}
+    assert verify_versions(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
+    assert ledger.find_stale_days(bench.lake, CURATED_DPO_PAIRS.name, {JOINED_FEEDBACK.name: 28}, bench.start) == {}
     assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()
 
 
@@ -454,16 +454,16 @@ def test_what_the_breaker_showed_and_let_in_outlives_the_person_without_them(tmp
     bench.ingest_both([day(0)])
     bench.join([day(0)])
     bench.curate([day(0)])
-    assert breaker.tripped_days(bench.lake)[0].figures.trips[0].examples
-    breaker.reset(bench.lake, day(0), who="ada", reason=f"{PERSON} is our tester", now=NOW)
+    assert breaker.find_tripped_days(bench.lake)[0].figures.trips[0].examples
+    breaker.reset_day(bench.lake, day(0), who="ada", reason=f"{PERSON} is our tester", now=NOW)
     forget(place_of(bench))
-    [judged] = breaker.judged_days(bench.lake)
+    [judged] = breaker.read_judged_days(bench.lake)
     assert judged.figures.trips[0].examples == ()
-    [reset] = breaker.resets(bench.lake)
+    [reset] = breaker.list_resets(bench.lake)
     assert reset.reason.startswith("erased:")
-    assert reset.joined_hash == ledger.entries_of(bench.lake, JOINED_FEEDBACK.name)[day(0)].content_hash
+    assert reset.joined_hash == ledger.read_entries(bench.lake, JOINED_FEEDBACK.name)[day(0)].content_hash
     bench.curate([day(0)])
-    assert not breaker.judged_days(bench.lake)[0].is_tripped
+    assert not breaker.read_judged_days(bench.lake)[0].is_tripped
     assert bench.lake.rows_per_day(CURATED_DPO_PAIRS) == {day(0): 20}
 
 
@@ -499,7 +499,7 @@ def test_what_cannot_be_done_now_changes_nothing(bench: Workbench, place: Place)
     (open_folder / "now.jsonl").write_bytes(json.dumps({"user_id": PERSON, "event_id": "e"}).encode() + b"\n")
     with pytest.raises(OpenSegmentError, match=re.escape("now.jsonl")):
         forget(place)
-    assert not key_file(bench.lake).exists()
+    assert not locate_key_file(bench.lake).exists()
 
 
 def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(tmp_path: Path) -> None:
@@ -522,7 +522,7 @@ def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(tmp_path: Pa
         {},
     )
     erase(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=timedelta(0))
-    after = ledger.entries_of(bench.lake, CURATED_DPO_PAIRS.name)[day(0)]
+    after = ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name)[day(0)]
     assert (after.rows_kept, after.rows_held, after.rows_in) == (3, 0, 3)
     assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()
 

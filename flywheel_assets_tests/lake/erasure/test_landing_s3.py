@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from flywheel_assets.errors import LandingUnavailableError, OpenSegmentError
-from flywheel_assets.lake.daily.accounting import audit_accounts
 from flywheel_assets.lake.daily.ingest import ingest_days
+from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding, LandedErasure, erase_lines
 from flywheel_assets.lake.landing.disk import UNREADABLE_FOLDER, EventKind, LandingZone

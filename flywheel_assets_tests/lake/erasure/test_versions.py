@@ -20,9 +20,9 @@ from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.erasure.versions import ErasedVersion
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
 from flywheel_assets.lake.versions.example_versions import ExampleRules, cut_example_version
-from flywheel_assets.lake.versions.exports import ExportSet, manifest_sha256, read_manifest
+from flywheel_assets.lake.versions.exports import ExportSet, hash_manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.lake.versions.verification import verify_versions
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.labelled import CONTRACT, label, run, score
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -95,7 +95,7 @@ def test_the_receipt_names_the_version_whatever_the_erasure_was_killed_at(place:
     """Once the export was revised nothing was left to find: the next attempt passed the version by."""
     folder = place.versions.folder(VERSION)
     before = read_manifest(folder.export)
-    sha256_before = manifest_sha256(folder.export)
+    sha256_before = hash_manifest(folder.export)
     gold = place.lake.read(HARD_EXAMPLES, where=f"subject = '{PERSON}'")
     assert (len(HERS), gold.num_rows) == (3, 0)
     if kill is not None:
@@ -112,7 +112,7 @@ def test_the_receipt_names_the_version_whatever_the_erasure_was_killed_at(place:
             gold_rows_removed=0,
             exported_rows_removed=3,
             manifest_sha256_before=sha256_before,
-            manifest_sha256_after=manifest_sha256(folder.export),
+            manifest_sha256_after=hash_manifest(folder.export),
         )
     ]
     assert receipt.scored_rows == 3
@@ -124,7 +124,7 @@ def test_the_receipt_names_the_version_whatever_the_erasure_was_killed_at(place:
         "ground_truth": 0,
     }
     assert pq.read_table(folder.evaluation / "scores.parquet")["prediction_id"].to_pylist() == ["fraud-4"]
-    assert verify(place.lake, place.versions, HARD_EXAMPLES).differences == ()
+    assert verify_versions(place.lake, place.versions, HARD_EXAMPLES).differences == ()
 
 
 def test_what_two_attempts_take_out_of_one_version_adds_up() -> None:

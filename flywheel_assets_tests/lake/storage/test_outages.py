@@ -54,8 +54,8 @@ from flywheel_assets.lake.versions import exports
 from flywheel_assets.lake.versions.exports import verify_manifest
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.lake.versions.publishing import S3Folder, publish
-from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.lake.versions.publishing import S3Folder, publish_export
+from flywheel_assets.lake.versions.verification import verify_versions
 from flywheel_assets.settings import Settings
 from flywheel_assets.stores import Stores
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_prediction
@@ -127,7 +127,7 @@ class Site(Workbench):
             case "cut":
                 cut_pair_version(self.lake, self.versions, version, RULES, "1")
             case "export":
-                publish(self.versions.folder(version), self.copies, self.root / "scratch", lambda: self.client)
+                publish_export(self.versions.folder(version), self.copies, self.root / "scratch", lambda: self.client)
             case "erase":
                 plan = plan_erasure(self.place, f"user {number}")
                 now = LONG_AFTER + timedelta(hours=number)
@@ -175,7 +175,7 @@ class Site(Workbench):
 
     def assert_sound(self) -> None:
         """Versions verify, and once garbage was collected there is none."""
-        assert verify(self.lake, self.versions, GOLD).differences == ()
+        assert verify_versions(self.lake, self.versions, GOLD).differences == ()
         self.collect(self.kept())
         strays = list((self.root / "scratch").rglob("*.parquet"))
         strays += [path for path in (self.root / "versions").rglob("*") if path.name.startswith(".")]
@@ -275,7 +275,7 @@ def cut_site(s3: FailingS3, tmp_path_factory: pytest.TempPathFactory) -> Site:
 def copy(site: Site, to: str, client: Any) -> list[bool]:
     """Copies the version; returns of each file whether it is new."""
     folder = site.versions.folder("dpo_gold_v1")
-    return [file.is_new for file in publish(folder, to, site.root / "scratch", lambda: client)]
+    return [file.is_new for file in publish_export(folder, to, site.root / "scratch", lambda: client)]
 
 
 def test_an_s3_that_never_answers_is_told(

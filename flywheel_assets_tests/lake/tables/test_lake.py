@@ -14,7 +14,7 @@ from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 
 from flywheel_assets.errors import CommitContentionError, PartitionMismatchError
-from flywheel_assets.lake.daily.ledger import content_hash
+from flywheel_assets.lake.daily.ledger import hash_content
 from flywheel_assets.lake.tables import iceberg
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK, LEDGER, QUARANTINE, RAW_PREDICTIONS
@@ -145,7 +145,7 @@ def test_a_metadata_file_is_parsed_once_and_a_new_one_is_seen(
 
 def test_no_rows_are_hashed_without_a_statement_as_with_one() -> None:
     ((said,),) = duckdb.sql("SELECT md5(coalesce(string_agg(a, ''), '')) FROM (SELECT '' AS a) WHERE false").fetchall()
-    assert content_hash(CURATED_DPO_PAIRS.schema.empty_table()) == said
+    assert hash_content(CURATED_DPO_PAIRS.schema.empty_table()) == said
 
 
 def test_a_burst_of_commits_leaves_few_snapshots_and_every_tag(bench: Workbench, monkeypatch: Any) -> None:

@@ -22,7 +22,7 @@ from flywheel_assets.lake.upkeep.garbage import folder_of, list_needed_paths, sw
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.lake.versions.verification import verify_versions
 from flywheel_assets_tests import everywhere
 from flywheel_assets_tests.builders import APPLICATION, DAY, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench
@@ -278,7 +278,7 @@ def test_no_version_of_any_object_holds_the_person(world: Erased, tmp_path: Path
     assert receipt.file_versions >= len(left)
     assert receipt.out_of_reach == []
     assert world.bench.lake.read(CURATED_DPO_PAIRS)["subject"].to_pylist() == ["ada"]
-    assert verify(world.bench.lake, warehouse.versions, CURATED_DPO_PAIRS).differences == ()
+    assert verify_versions(world.bench.lake, warehouse.versions, CURATED_DPO_PAIRS).differences == ()
 
 
 @pytest.mark.slow

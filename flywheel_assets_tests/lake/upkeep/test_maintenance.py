@@ -10,7 +10,7 @@ import pytest
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.errors import LandingRetiredError, SettingsError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import audit_accounts
+from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables import specs
@@ -77,7 +77,7 @@ def test_predictions_out_of_the_window_are_trimmed_to_what_is_referenced_and_a_s
     done = upkeep(bench, MaintenanceRules(trimmed_share=0.0))
     assert done.predictions_trimmed == dict.fromkeys(DAYS, 18)
     assert bench.lake.rows_per_day(RAW_PREDICTIONS) == dict.fromkeys(DAYS, 2)
-    assert ledger.entries_of(bench.lake, RAW_PREDICTIONS.name)[DAYS[0]].rows_by_reason == {"trimmed": 18}
+    assert ledger.read_entries(bench.lake, RAW_PREDICTIONS.name)[DAYS[0]].rows_by_reason == {"trimmed": 18}
     assert audit_accounts(bench.lake, RAW_PREDICTIONS).discrepancies == ()
     before = bench.rows(JOINED_FEEDBACK)
     bench.join(DAYS)

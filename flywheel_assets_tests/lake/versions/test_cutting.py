@@ -13,11 +13,10 @@ from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.upkeep.garbage import expire_snapshots
 from flywheel_assets.lake.versions import cutting as versions_module
 from flywheel_assets.lake.versions import pair_versions
-from flywheel_assets.lake.versions.cutting import tagged_versions
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, read_rows
-from flywheel_assets.lake.versions.folders import Versions, version_number
-from flywheel_assets.lake.versions.pair_versions import cut_pair_version, trained_pair_ids
-from flywheel_assets.lake.versions.pins import Pin, held_versions, release_snapshots
+from flywheel_assets.lake.versions.folders import Pin, Versions, parse_version_number
+from flywheel_assets.lake.versions.pair_versions import cut_pair_version, read_trained_pair_ids
+from flywheel_assets.lake.versions.pins import list_kept_versions, list_tagged_versions, release_snapshots
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -52,8 +51,8 @@ def test_a_version_holds_the_closed_days_and_nothing_else(bench: Workbench, vers
     assert {(row.prompt, row.chosen, row.rejected) for row in rows} == {
         (f"prompt {DAY} {number}", f"chosen {DAY} {number} ", f"rejected {DAY} {number}") for number in range(3)
     }
-    assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
-    assert trained_pair_ids(versions.folder(VERSION)) == {row.pair_id for row in rows}
+    assert list_tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
+    assert read_trained_pair_ids(versions.folder(VERSION)) == {row.pair_id for row in rows}
 
 
 def test_every_row_is_exported_or_dropped_for_a_reason(bench: Workbench, versions: Versions) -> None:
@@ -120,10 +119,10 @@ def test_a_later_version_holds_what_came_since(bench: Workbench, versions: Versi
     cut(bench, versions)
     write_gold(bench, day(1), 4)
     assert cut(bench, versions, "dpo_gold_v2").files[ExportSet.TRAIN].rows == 7
-    assert set(tagged_versions(bench.lake, CURATED_DPO_PAIRS)) == {VERSION, "dpo_gold_v2"}
+    assert set(list_tagged_versions(bench.lake, CURATED_DPO_PAIRS)) == {VERSION, "dpo_gold_v2"}
 
 
-@pytest.mark.parametrize("step", ["tag", "resolve", "write_export"])
+@pytest.mark.parametrize("step", ["create_tag", "resolve", "write_export"])
 def test_a_cut_that_crashed_is_finished_with_what_was_pinned(
     bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -141,7 +140,7 @@ def test_a_cut_that_crashed_is_finished_with_what_was_pinned(
     write_gold(bench, day(1), 4)
     manifest = cut(bench, versions)
     assert (list(manifest.days), manifest.files[ExportSet.TRAIN].rows) == (["2026-03-02"], 3)
-    assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
+    assert list_tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
     assert [folder.version for folder in versions] == [VERSION]
 
 
@@ -153,11 +152,11 @@ def test_a_pin_outlives_expiry_until_its_version_is_exported(
     crash_before_the_tag(bench, versions, monkeypatch)
     write_gold(bench, day(1), 2)
     expire_snapshots(bench.lake, CURATED_DPO_PAIRS, datetime.now(UTC) + timedelta(days=1))
-    assert held_versions(bench.lake, [CURATED_DPO_PAIRS]) == {VERSION}
+    assert list_kept_versions(bench.lake, [CURATED_DPO_PAIRS]) == {VERSION}
     manifest = cut(bench, versions)
     assert list(manifest.days) == [day(0).isoformat()]
-    assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
-    assert held_versions(bench.lake, [CURATED_DPO_PAIRS]) == set()
+    assert list_tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
+    assert list_kept_versions(bench.lake, [CURATED_DPO_PAIRS]) == set()
 
 
 def test_a_pin_of_older_code_whose_snapshot_was_forgotten_is_taken_again(
@@ -170,12 +169,12 @@ def test_a_pin_of_older_code_whose_snapshot_was_forgotten_is_taken_again(
     expire_snapshots(bench.lake, CURATED_DPO_PAIRS, datetime.now(UTC) + timedelta(days=1))
     manifest = cut(bench, versions)
     assert list(manifest.days) == [day(0).isoformat(), day(1).isoformat()]
-    assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
+    assert list_tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: manifest.snapshot_id}
 
 
 def crash_before_the_tag(bench: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(versions_module, "tag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(versions_module, "create_tag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             cut(bench, versions)
 
@@ -188,7 +187,7 @@ def test_a_tag_on_another_snapshot_is_never_moved(bench: Workbench, versions: Ve
     write_gold(bench, day(1), 3)
     with pytest.raises(VersionConflictError, match=f"the tag {VERSION} points to snapshot {tagged.snapshot_id}"):
         cut(bench, versions)
-    assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: tagged.snapshot_id}
+    assert list_tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {VERSION: tagged.snapshot_id}
     assert not versions.folder(VERSION).export.exists()
 
 
@@ -211,7 +210,7 @@ def test_gold_without_a_closed_day_makes_no_version(bench: Workbench, versions: 
             cut(bench, versions)
         write_gold(bench, DAY, 3, is_closed=False)
     assert list(versions) == []
-    assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {}
+    assert list_tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {}
 
 
 def test_a_version_that_was_empty_can_be_cut_when_there_is_something(bench: Workbench, versions: Versions) -> None:
@@ -219,8 +218,8 @@ def test_a_version_that_was_empty_can_be_cut_when_there_is_something(bench: Work
     write_gold(bench, day(0), 1)
     with pytest.raises(EmptyVersionError, match="no training row in 1 closed days"):
         cut(bench, versions, rules=ResolutionRules(holdout_share=1.0))
-    assert tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {}
-    assert held_versions(bench.lake, [CURATED_DPO_PAIRS]) == set()
+    assert list_tagged_versions(bench.lake, CURATED_DPO_PAIRS) == {}
+    assert list_kept_versions(bench.lake, [CURATED_DPO_PAIRS]) == set()
     write_gold(bench, day(1), 3)
     assert cut(bench, versions).files[ExportSet.TRAIN].rows == 4
 
@@ -229,12 +228,12 @@ def test_versions_are_listed_in_the_order_of_their_numbers(versions: Versions) -
     for name in ("dpo_gold_v10", "dpo_gold_v9", "dpo_gold_v01", "other", "dpo_gold_v0", "dpo_gold_v1"):
         (versions.root / APPLICATION / name).mkdir(parents=True)
     assert [folder.version for folder in versions] == ["dpo_gold_v1", "dpo_gold_v9", "dpo_gold_v10"]
-    assert versions.last_trained() is None
+    assert versions.find_last_trained() is None
     for number in (1, 9):
         training = versions.folder(f"dpo_gold_v{number}").training
         training.mkdir()
         (training / "training.json").write_text("{}")
-    trained = versions.last_trained()
+    trained = versions.find_last_trained()
     assert trained is not None
     assert trained.version == "dpo_gold_v9"
     assert (trained.is_trained, trained.is_finished) == (True, False)
@@ -242,6 +241,6 @@ def test_versions_are_listed_in_the_order_of_their_numbers(versions: Versions) -
 
 @pytest.mark.parametrize("name", ["", "dpo_gold_v0", "dpo_gold_v01", "dpo_gold_v1/../x", "dpo_gold_v1\n", "v1"])
 def test_other_names_are_no_versions(versions: Versions, name: str) -> None:
-    assert version_number(name) == 0
+    assert parse_version_number(name) == 0
     with pytest.raises(UnknownNameError, match="known: <word>_gold_v<N>"):
         versions.folder(name)

@@ -20,12 +20,12 @@ from flywheel_assets.lake.versions.example_versions import (
     ExampleRules,
     count_new_examples,
     cut_example_version,
-    live_calibration,
+    measure_live_calibration,
 )
-from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude_rows
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.lake.versions.verification import verify_versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -101,7 +101,7 @@ def rows(versions: Versions, which: ExportSet, version: str = VERSION) -> dict[s
 
 
 def test_the_calendar_keeps_a_maturity_between_training_and_evaluation_and_another_to_the_cut() -> None:
-    assert EXAMPLES.calendar(LAST) == CALENDAR
+    assert EXAMPLES.plan_calendar(LAST) == CALENDAR
 
 
 def test_training_and_evaluation_rows_are_complete_on_both_sides(holders: Workbench) -> None:
@@ -220,7 +220,7 @@ def test_an_excluded_week_is_in_neither_file(bench: Workbench, versions: Version
     run(bench, events, LAST)
     for first, last in ((day(2), day(4)), (day(18), day(19))):
         rule = ExclusionRule(first_day=first, last_day=last)
-        exclude(bench.lake, rule, who="ada", reason="poisoned", now=datetime(2026, 9, 1, tzinfo=UTC))
+        exclude_rows(bench.lake, rule, who="ada", reason="poisoned", now=datetime(2026, 9, 1, tzinfo=UTC))
     manifest = cut(bench, versions)
     assert set(rows(versions, ExportSet.TRAIN)) == {f"n{offset}" for offset in (0, 1, 5, 6, 7, 8)}
     assert set(rows(versions, ExportSet.EVALUATION)) == {f"n{offset}" for offset in (16, 17, 20, 21, 22)}
@@ -255,14 +255,14 @@ def test_net_new_counts_what_the_last_trained_version_did_not_hold(hard: Workben
 def test_below_the_threshold_no_example_is_read(hard: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every change of the ledger had all examples of all days resolved again, for a count that accounts could bound."""
     bench, versions = hard, versions_of(hard)
-    monkeypatch.setattr(example_versions, "judged_examples_sql", lambda *_: pytest.fail("rows were read"))
-    monkeypatch.setattr(example_versions, "_known_values", lambda *_: pytest.fail("manifests were read"))
+    monkeypatch.setattr(example_versions, "write_judged_examples_sql", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr(example_versions, "_count_known_values", lambda *_: pytest.fail("manifests were read"))
     # Nothing of what a training would not take yet is counted: 14 rows are on days before the evaluation weeks.
     few = count_new_examples(bench.lake, versions, EXAMPLES, 100)
     assert (few.hard_examples, few.is_exact) == (few.rows, False)
     assert 3 <= few.rows < 30
     monkeypatch.undo()
-    monkeypatch.setattr(example_versions, "judged_examples_sql", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr(example_versions, "write_judged_examples_sql", lambda *_: pytest.fail("rows were read"))
     # The three labelled ones by the counts of values in manifests.
     known = count_new_examples(bench.lake, versions, EXAMPLES, 4)
     assert (known.hard_examples, known.is_exact) == (3, False)
@@ -290,7 +290,7 @@ def test_after_a_training_only_later_and_changed_days_bound_new_examples(
     mine(bench, more)
     exact = count_new_examples(bench.lake, versions, EXAMPLES)
     assert (exact.positives, exact.hard_examples, exact.age_days) == (2, 2, 4)
-    monkeypatch.setattr(example_versions, "judged_examples_sql", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr(example_versions, "write_judged_examples_sql", lambda *_: pytest.fail("rows were read"))
     bound = count_new_examples(bench.lake, versions, EXAMPLES, 5, pause_days=7)
     assert not bound.is_exact
     # Of six hard examples in the table those of the first days are known.
@@ -308,7 +308,7 @@ def test_live_calibration_stands_for_the_rows_that_were_not_sampled(bench: Workb
     events += [label(day(22), f"f{number}") for number in range(10)]
     events += [score(day(1), "older", score=1.0, model_version="before"), label(day(2), "older")]
     run(bench, events, LAST, rules.mining)
-    found = live_calibration(bench.lake, rules, 28)
+    found = measure_live_calibration(bench.lake, rules, 28)
     assert (found.model_version, found.positives) == ("static", 10)
     assert found.ratio == pytest.approx((800 * 0.02 + 10 * 0.4) / 10, rel=0.1)
 
@@ -322,13 +322,15 @@ def test_dates_are_days_of_receipt_not_of_the_clients_clock(bench: Workbench, ve
 
 def test_a_version_verifies_and_a_tampered_one_does_not(holders: Workbench) -> None:
     bench, versions = holders, versions_of(holders)
-    exclude(bench.lake, ExclusionRule(user_id="mallory"), who="ada", reason="r", now=datetime(2026, 11, 21, tzinfo=UTC))
+    exclude_rows(
+        bench.lake, ExclusionRule(user_id="mallory"), who="ada", reason="r", now=datetime(2026, 11, 21, tzinfo=UTC)
+    )
     manifest = cut(bench, versions)
     assert manifest.dropped["excluded"] > 0
-    assert verify(bench.lake, versions, HARD_EXAMPLES).differences == ()
+    assert verify_versions(bench.lake, versions, HARD_EXAMPLES).differences == ()
     file = versions.folder(VERSION).export / manifest.files[ExportSet.TRAIN].name
     file.write_bytes(file.read_bytes() + b" ")
-    assert "has sha256" in verify(bench.lake, versions, HARD_EXAMPLES).differences[0]
+    assert "has sha256" in verify_versions(bench.lake, versions, HARD_EXAMPLES).differences[0]
 
 
 def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(holders: Workbench) -> None:
@@ -345,5 +347,5 @@ def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(holders: Wo
     assert len(kept) + receipt.versions[0].exported_rows_removed == sum(file.rows for file in before.files.values())
     exported_days = [*range(9), *range(16, 23)]
     assert receipt.versions[0].exported_rows_removed == 2 * sum(offset % 3 == 0 for offset in exported_days)
-    assert verify(bench.lake, versions, HARD_EXAMPLES).differences == ()
+    assert verify_versions(bench.lake, versions, HARD_EXAMPLES).differences == ()
     assert bench.lake.read(HARD_EXAMPLES, where="subject = 'mallory'").num_rows == 0

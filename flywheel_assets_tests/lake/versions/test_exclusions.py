@@ -13,17 +13,17 @@ from flywheel_assets.lake.versions.exclusions import (
     DayOf,
     Exclusion,
     ExclusionRule,
-    condition,
-    every_exclusion,
-    exclude,
-    excluded_per_day,
-    in_force,
-    include,
-    pinned,
+    count_excluded_per_day,
+    end_exclusion,
+    exclude_rows,
+    find_exclusions,
+    list_exclusions,
+    list_exclusions_in_force,
+    write_excluded_sql,
 )
 from flywheel_assets.lake.versions.exports import ExportSet
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.net_new import count_net_new, lake_state
+from flywheel_assets.lake.versions.net_new import count_net_new, fingerprint_state
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
@@ -34,7 +34,7 @@ WEEK = ExclusionRule(first_day=day(0), last_day=day(6))
 
 
 def begin(bench: Workbench, rule: ExclusionRule = WEEK, now: datetime = NOW) -> Exclusion:
-    return exclude(bench.lake, rule, who="ada", reason="a client sent garbage", now=now)
+    return exclude_rows(bench.lake, rule, who="ada", reason="a client sent garbage", now=now)
 
 
 @pytest.mark.parametrize(
@@ -58,36 +58,36 @@ def test_one_field_decides_whether_a_row_is_covered(
 ) -> None:
     covered = {"subject": "mallory", "model_version": "v7"}
     bench.write(CURATED_DPO_PAIRS, DAY, [make_gold(**covered), make_gold(**{**covered, **changed})])
-    assert excluded_per_day(bench.lake, CURATED_DPO_PAIRS, [begin(bench, rule)]) == {DAY: 1}
+    assert count_excluded_per_day(bench.lake, CURATED_DPO_PAIRS, [begin(bench, rule)]) == {DAY: 1}
 
 
 def test_names_with_quotes_are_names(bench: Workbench) -> None:
     bench.write(CURATED_DPO_PAIRS, DAY, [make_gold(subject="o'hara' OR 'x' = 'x"), make_gold()])
     rule = ExclusionRule(user_id="o'hara' OR 'x' = 'x")
-    assert excluded_per_day(bench.lake, CURATED_DPO_PAIRS, [begin(bench, rule)]) == {DAY: 1}
+    assert count_excluded_per_day(bench.lake, CURATED_DPO_PAIRS, [begin(bench, rule)]) == {DAY: 1}
 
 
 def test_rows_of_several_exclusions_count_once_and_without_any_none(bench: Workbench) -> None:
     for offset in range(3):
         bench.write(CURATED_DPO_PAIRS, day(offset), [make_gold(completed_date=day(offset), subject="mallory")])
     both = [begin(bench), begin(bench, ExclusionRule(user_id="mallory"))]
-    assert excluded_per_day(bench.lake, CURATED_DPO_PAIRS, both) == {day(offset): 1 for offset in range(3)}
-    assert excluded_per_day(bench.lake, CURATED_DPO_PAIRS, []) == {}
-    assert condition(CURATED_DPO_PAIRS, []) == "false"
+    assert count_excluded_per_day(bench.lake, CURATED_DPO_PAIRS, both) == {day(offset): 1 for offset in range(3)}
+    assert count_excluded_per_day(bench.lake, CURATED_DPO_PAIRS, []) == {}
+    assert write_excluded_sql(CURATED_DPO_PAIRS, []) == "false"
 
 
 def test_an_ended_exclusion_is_remembered_and_no_longer_in_force(bench: Workbench) -> None:
     first, second = begin(bench), begin(bench, ExclusionRule(model_version="v7"), NOW + timedelta(hours=1))
-    assert [each.id for each in in_force(bench.lake)] == [first.id, second.id]
-    ended = include(bench.lake, first.id, who="grace", reason="it was the clock", now=NOW + timedelta(days=1))
+    assert [each.id for each in list_exclusions_in_force(bench.lake)] == [first.id, second.id]
+    ended = end_exclusion(bench.lake, first.id, who="grace", reason="it was the clock", now=NOW + timedelta(days=1))
     assert (ended.ended_by, ended.ended_reason) == ("grace", "it was the clock")
-    assert in_force(bench.lake) == [second]
-    assert [each.id for each in every_exclusion(bench.lake)] == [first.id, second.id]
-    assert [each.rule for each in pinned(bench.lake, [first.id])] == [WEEK]
+    assert list_exclusions_in_force(bench.lake) == [second]
+    assert [each.id for each in list_exclusions(bench.lake)] == [first.id, second.id]
+    assert [each.rule for each in find_exclusions(bench.lake, [first.id])] == [WEEK]
     with pytest.raises(UnknownNameError, match=f"unknown exclusion in force '{first.id}'; known: {second.id}"):
-        include(bench.lake, first.id, who="grace", reason="again", now=NOW)
+        end_exclusion(bench.lake, first.id, who="grace", reason="again", now=NOW)
     with pytest.raises(UnknownNameError, match="unknown exclusion 'nobody'"):
-        pinned(bench.lake, ["nobody"])
+        find_exclusions(bench.lake, ["nobody"])
 
 
 def test_deciding_the_same_twice_is_one_decision(bench: Workbench) -> None:
@@ -98,11 +98,11 @@ def test_deciding_the_same_twice_is_one_decision(bench: Workbench) -> None:
 
 def test_trap_14_decisions_outlive_the_snapshots_that_wrote_them(bench: Workbench) -> None:
     first = begin(bench)
-    include(bench.lake, first.id, who="grace", reason="no", now=NOW)
+    end_exclusion(bench.lake, first.id, who="grace", reason="no", now=NOW)
     table = bench.lake.table(EXCLUSIONS)
     table.maintenance.expire_snapshots().older_than(datetime(2100, 1, 1, tzinfo=UTC)).commit()
     assert len(bench.lake.table(EXCLUSIONS).snapshots()) == 1
-    (remembered,) = every_exclusion(bench.lake)
+    (remembered,) = list_exclusions(bench.lake)
     assert (remembered.decided_by, remembered.reason, remembered.ended_by) == ("ada", "a client sent garbage", "grace")
 
 
@@ -140,7 +140,7 @@ def test_trap_8_a_poisoned_week_stays_out_of_later_versions_and_in_the_table(ben
     rows = [{**row, "feedback_received_date": row["completed_date"]} for row in bench.rows(CURATED_DPO_PAIRS)]
     for offset in range(3):
         bench.write(CURATED_DPO_PAIRS, day(offset), [row for row in rows if row["completed_date"] == day(offset)])
-    state = lake_state(bench.lake, versions, CURATED_DPO_PAIRS)
+    state = fingerprint_state(bench.lake, versions, CURATED_DPO_PAIRS)
     assert count_net_new(bench.lake, versions, RULES, 1).pairs == 6
 
     manifest = cut_pair_version(bench.lake, versions, "dpo_gold_v2", RULES, "1")
@@ -149,8 +149,8 @@ def test_trap_8_a_poisoned_week_stays_out_of_later_versions_and_in_the_table(ben
     assert bench.lake.read(CURATED_DPO_PAIRS).num_rows == 9
     assert cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1") == before
 
-    include(bench.lake, exclusion.id, who="ada", reason="it was fine", now=NOW)
-    assert lake_state(bench.lake, versions, CURATED_DPO_PAIRS) != state
+    end_exclusion(bench.lake, exclusion.id, who="ada", reason="it was fine", now=NOW)
+    assert fingerprint_state(bench.lake, versions, CURATED_DPO_PAIRS) != state
     assert count_net_new(bench.lake, versions, RULES, 1).pairs == 9
     assert cut_pair_version(bench.lake, versions, "dpo_gold_v2", RULES, "1") == manifest
     assert cut_pair_version(bench.lake, versions, "dpo_gold_v3", RULES, "1").dropped == {}
@@ -170,6 +170,6 @@ def test_a_cut_that_crashed_keeps_the_exclusions_it_was_pinned_with(
         patched.setattr(versions_module, "write_export", crash)
         with pytest.raises(KeyboardInterrupt):
             cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
-    include(bench.lake, exclusion.id, who="ada", reason="too late for v1", now=NOW)
+    end_exclusion(bench.lake, exclusion.id, who="ada", reason="too late for v1", now=NOW)
     manifest = cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
     assert (manifest.files[ExportSet.TRAIN].rows, manifest.exclusions) == (3, {exclusion.id: "one user"})

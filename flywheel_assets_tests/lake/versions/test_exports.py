@@ -11,14 +11,14 @@ from flywheel_assets.lake.versions.exports import (
     ExportedRow,
     ExportSet,
     Manifest,
-    json_lines,
-    manifest_sha256,
+    build_json_lines_writer,
+    hash_manifest,
     read_manifest,
     read_rows,
     verify_manifest,
     write_export,
 )
-from flywheel_assets.lake.versions.promotions import Promotion, read_promotion, record_promotion
+from flywheel_assets.lake.versions.folders import Promotion, read_promotion, record_promotion
 
 STRANGE = '\x00 \u2028 שלום 👩🏽\u200d💻 \n\r\t "quotes" \\ \x7f'
 
@@ -57,7 +57,7 @@ def export(folder: Path, rows: dict[ExportSet, list[ExportedRow]] = ROWS, **chan
         "code_version": "1",
     }
     values.update(changes)
-    write_files = json_lines(values["version"], [(which, row) for which in rows for row in rows[which]])
+    write_files = build_json_lines_writer(values["version"], [(which, row) for which in rows for row in rows[which]])
     return write_export(folder, write_files=write_files, **values)
 
 
@@ -75,7 +75,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
         "dpo_gold_v1.regression.jsonl",
         "manifest.json",
     ]
-    assert verify_manifest(folder, manifest_sha256(folder)) == read_manifest(folder) == manifest
+    assert verify_manifest(folder, hash_manifest(folder)) == read_manifest(folder) == manifest
     assert manifest.snapshot_id == 2**62 + 1
     for which in manifest.files:
         assert read_rows(folder, manifest, which.value) == ROWS.get(which, [])
@@ -90,9 +90,9 @@ def test_a_manifest_holds_no_user_text(folder: Path) -> None:
 
 def test_the_same_export_again_is_a_success(folder: Path) -> None:
     first = export(folder)
-    digest = manifest_sha256(folder)
+    digest = hash_manifest(folder)
     assert export(folder) == first
-    assert manifest_sha256(folder) == digest
+    assert hash_manifest(folder) == digest
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_tampering_with_a_file_is_found(folder: Path, which: ExportSet, damage: 
 
 def test_another_manifest_than_the_expected_one_is_refused(folder: Path) -> None:
     export(folder)
-    digest = manifest_sha256(folder)
+    digest = hash_manifest(folder)
     path = folder / "manifest.json"
     path.write_bytes(path.read_bytes().replace(b'"user_cap": 2', b'"user_cap": 3'))
     verify_manifest(folder)

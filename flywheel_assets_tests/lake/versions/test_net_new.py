@@ -11,9 +11,9 @@ from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, TableSpec
 from flywheel_assets.lake.versions import net_new
-from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude_rows
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.net_new import NetNew, count_net_new, lake_content, lake_state
+from flywheel_assets.lake.versions.net_new import NetNew, count_net_new, fingerprint_content, fingerprint_state
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
 from flywheel_assets_tests.lake.gold import gold_row, write_gold
@@ -95,7 +95,7 @@ def without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("rows were read")
 
-    monkeypatch.setattr(net_new, "pair_ids_to_train_now", refuse)
+    monkeypatch.setattr(net_new, "find_pair_ids_to_train", refuse)
 
 
 def test_below_the_threshold_accounts_alone_are_asked(bench: Workbench, versions: Versions, without_rows: None) -> None:
@@ -127,7 +127,7 @@ def test_what_the_last_version_dropped_may_come_back(bench: Workbench, versions:
     bench.write(CURATED_DPO_PAIRS, DAY, [{**gold_row(DAY, number), "subject": "one"} for number in range(5)])
     write_gold(bench, day(1), 1)
     entry = LedgerEntry(CURATED_DPO_PAIRS.name, DAY, True, "five of one user", {}, 5, 5, {})
-    ledger.record(bench.lake, [entry], stamp())
+    ledger.record_entries(bench.lake, [entry], stamp())
     cut_pair_version(bench.lake, versions, "dpo_gold_v1", rules, "1")
     folder = versions.folder("dpo_gold_v1").training
     folder.mkdir()
@@ -136,7 +136,7 @@ def test_what_the_last_version_dropped_may_come_back(bench: Workbench, versions:
     # Under other rules, or when an exclusion has come or gone, every row is open again.
     with pytest.raises(AssertionError, match="rows were read"):
         count_net_new(bench.lake, versions, RULES, 5)
-    exclude(bench.lake, ExclusionRule(user_id="x"), who="ada", reason="r", now=stamp().now)
+    exclude_rows(bench.lake, ExclusionRule(user_id="x"), who="ada", reason="r", now=stamp().now)
     with pytest.raises(AssertionError, match="rows were read"):
         count_net_new(bench.lake, versions, rules, 5)
 
@@ -153,20 +153,20 @@ def test_the_bound_is_never_below_the_count(bench: Workbench, versions: Versions
 
 def test_the_content_moves_with_days_and_decisions_and_not_with_snapshots(bench: Workbench, versions: Versions) -> None:
     write_gold(bench, day(0), 3)
-    contents = [lake_content(bench.lake, versions, CURATED_DPO_PAIRS)]
-    state = lake_state(bench.lake, versions, CURATED_DPO_PAIRS)
+    contents = [fingerprint_content(bench.lake, versions, CURATED_DPO_PAIRS)]
+    state = fingerprint_state(bench.lake, versions, CURATED_DPO_PAIRS)
     write_gold(bench, day(0), 3)
     write_gold(bench, day(1), 3, is_closed=False)
-    assert lake_state(bench.lake, versions, CURATED_DPO_PAIRS) != state
-    assert lake_content(bench.lake, versions, CURATED_DPO_PAIRS) == contents[0]
+    assert fingerprint_state(bench.lake, versions, CURATED_DPO_PAIRS) != state
+    assert fingerprint_content(bench.lake, versions, CURATED_DPO_PAIRS) == contents[0]
     write_gold(bench, day(1), 3)
-    contents.append(lake_content(bench.lake, versions, CURATED_DPO_PAIRS))
+    contents.append(fingerprint_content(bench.lake, versions, CURATED_DPO_PAIRS))
     write_gold(bench, day(1), 3, text="other")
-    contents.append(lake_content(bench.lake, versions, CURATED_DPO_PAIRS))
-    exclude(bench.lake, ExclusionRule(user_id="x"), who="ada", reason="r", now=stamp().now)
-    contents.append(lake_content(bench.lake, versions, CURATED_DPO_PAIRS))
+    contents.append(fingerprint_content(bench.lake, versions, CURATED_DPO_PAIRS))
+    exclude_rows(bench.lake, ExclusionRule(user_id="x"), who="ada", reason="r", now=stamp().now)
+    contents.append(fingerprint_content(bench.lake, versions, CURATED_DPO_PAIRS))
     train(bench, versions)
-    contents.append(lake_content(bench.lake, versions, CURATED_DPO_PAIRS))
+    contents.append(fingerprint_content(bench.lake, versions, CURATED_DPO_PAIRS))
     assert len(set(contents)) == len(contents)
 
 
@@ -188,12 +188,12 @@ def test_counting_reads_no_text(bench: Workbench, versions: Versions, monkeypatc
 
 
 def test_the_state_changes_with_everything_the_count_depends_on(bench: Workbench, versions: Versions) -> None:
-    states = [lake_state(bench.lake, versions, CURATED_DPO_PAIRS)]
-    assert lake_state(bench.lake, versions, CURATED_DPO_PAIRS) == states[0]
+    states = [fingerprint_state(bench.lake, versions, CURATED_DPO_PAIRS)]
+    assert fingerprint_state(bench.lake, versions, CURATED_DPO_PAIRS) == states[0]
     write_gold(bench, day(0), 3, is_closed=False)
-    states.append(lake_state(bench.lake, versions, CURATED_DPO_PAIRS))
+    states.append(fingerprint_state(bench.lake, versions, CURATED_DPO_PAIRS))
     write_gold(bench, day(0), 3)
-    states.append(lake_state(bench.lake, versions, CURATED_DPO_PAIRS))
+    states.append(fingerprint_state(bench.lake, versions, CURATED_DPO_PAIRS))
     train(bench, versions)
-    states.append(lake_state(bench.lake, versions, CURATED_DPO_PAIRS))
+    states.append(fingerprint_state(bench.lake, versions, CURATED_DPO_PAIRS))
     assert len(set(states)) == len(states)

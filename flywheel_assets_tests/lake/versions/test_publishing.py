@@ -12,12 +12,12 @@ import pytest
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude_rows
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest, read_rows
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.lake.versions.publishing import LocalFolder, Published, copies_of, publish
-from flywheel_assets.lake.versions.summaries import SetDifference, compare, summarize, summary_of
+from flywheel_assets.lake.versions.publishing import LocalFolder, Published, list_copies, publish_export
+from flywheel_assets.lake.versions.summaries import SetDifference, compare_versions, find_summary, summarize_versions
 from flywheel_assets_tests.builders import APPLICATION, day
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench
@@ -33,7 +33,7 @@ def versions(bench: Workbench) -> Versions:
     write_gold(bench, day(0), 3)
     write_gold(bench, day(1), 1)
     cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
-    exclude(bench.lake, ExclusionRule(user_id=f"user {day(0)} 2"), who="ada", reason="r", now=LONG_AFTER)
+    exclude_rows(bench.lake, ExclusionRule(user_id=f"user {day(0)} 2"), who="ada", reason="r", now=LONG_AFTER)
     write_gold(bench, day(1), 1, text="again")
     write_gold(bench, day(2), 2)
     cut_pair_version(bench.lake, versions, "dpo_gold_v2", RULES, "2")
@@ -45,17 +45,17 @@ def no_s3() -> Any:
 
 
 def copy(bench: Workbench, folder: VersionFolder, to: str, client: Any = None) -> list[tuple[str, bool]]:
-    published = publish(folder, to, bench.root / "scratch", (lambda: client) if client else no_s3)
+    published = publish_export(folder, to, bench.root / "scratch", (lambda: client) if client else no_s3)
     return [(file.where.rsplit("/", 1)[-1], file.is_new) for file in published]
 
 
 def test_a_difference_names_rows_reasons_days_and_exclusions(versions: Versions) -> None:
-    found = compare(versions.folder("dpo_gold_v1"), versions.folder("dpo_gold_v2"))
+    found = compare_versions(versions.folder("dpo_gold_v1"), versions.folder("dpo_gold_v2"))
     assert found.sets["train"] == SetDifference(added=2, removed=1, changed=1, kept=2)
     assert found.dropped == {"excluded": (0, 1)}
     assert (found.days_added, found.days_removed, found.days_changed) == ([str(day(2))], [], [str(day(1))])
     assert list(found.exclusions_added.values()) == ["one user"]
-    back = compare(versions.folder("dpo_gold_v2"), versions.folder("dpo_gold_v1"))
+    back = compare_versions(versions.folder("dpo_gold_v2"), versions.folder("dpo_gold_v1"))
     assert back.sets["train"] == SetDifference(added=1, removed=2, changed=1, kept=2)
 
 
@@ -72,12 +72,12 @@ def test_a_summary_knows_what_became_of_a_version(bench: Workbench, versions: Ve
     }
     folder.promotion.write_text(json.dumps(decision))
     (versions.root / APPLICATION / "dpo_gold_v3").mkdir()
-    first, second, third = summarize(bench.lake, versions, CURATED_DPO_PAIRS)
+    first, second, third = summarize_versions(bench.lake, versions, CURATED_DPO_PAIRS)
     assert (first.trained, first.promoted, first.decision, first.rows["train"]) == ("abc", True, "Better.", 4)
     assert (second.trained, second.promoted, second.rows["train"]) == (None, None, 5)
     assert (third.snapshot_id, third.manifest) == (None, None)
     with pytest.raises(UnknownNameError, match="known: dpo_gold_v1, dpo_gold_v2, dpo_gold_v3"):
-        summary_of(bench.lake, versions, CURATED_DPO_PAIRS, "dpo_gold_v9")
+        find_summary(bench.lake, versions, CURATED_DPO_PAIRS, "dpo_gold_v9")
 
 
 def test_a_copy_has_every_row_in_both_formats(bench: Workbench, versions: Versions, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_names_are_never_used_twice_on_disk(bench: Workbench, versions: Versions
     first = copy(bench, folder, str(to))
     assert {is_new for _, is_new in first} == {True}
     assert {is_new for _, is_new in copy(bench, folder, str(to))} == {False}
-    assert copies_of(folder) == [str(to)]
+    assert list_copies(folder) == [str(to)]
     (to / "dpo_gold_v1.jsonl").write_text("somebody else's\n")
     with pytest.raises(VersionConflictError, match=r"dpo_gold_v1\.jsonl exists with other content"):
         copy(bench, folder, str(to))
@@ -138,7 +138,7 @@ def test_a_copy_that_was_not_finished_is_remembered(
         with pytest.raises(KeyboardInterrupt):
             copy(bench, folder, str(tmp_path / "to"))
     assert len(list((tmp_path / "to").iterdir())) == 1
-    assert copies_of(folder) == [str(tmp_path / "to")]
+    assert list_copies(folder) == [str(tmp_path / "to")]
 
 
 def test_a_damaged_export_is_not_copied(bench: Workbench, versions: Versions, tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import pytest
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.accounting import audit_accounts
-from flywheel_assets.lake.daily.ledger import LedgerEntry
+from flywheel_assets.lake.daily.ledger import LedgerEntry, audit_accounts
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, ROLLBACKS
 from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions import rollback as rollback_module
@@ -86,7 +85,7 @@ def test_the_table_the_ledger_and_the_accounts_agree_afterwards(history: Workben
     planned = roll_back(history, versions)
     assert history.lake.rows_per_day(GOLD) == {day(0): 3, day(1): 4}
     assert not any("poisoned" in text for text in texts(history))
-    entries = ledger.entries_of(history.lake, GOLD.name)
+    entries = ledger.read_entries(history.lake, GOLD.name)
     assert {each: entry.rows_kept for each, entry in entries.items()} == {day(0): 3, day(1): 4, day(2): 0, day(3): 0}
     assert entries[day(1)].content_hash == f"{day(1)} 4 "
     assert entries[day(2)].rows_by_reason == {"rolled_back": 5}
@@ -100,11 +99,11 @@ def test_rows_that_wait_for_others_count_as_held_again(history: Workbench, versi
     history.write(GOLD, day(4), [gold_row(day(4), 0), gold_row(day(4), 1) | waiting])
     refused = {"trivial_edit": 1, "policy": 2}
     entry = LedgerEntry(GOLD.name, day(4), True, "two", {}, 4, 1, refused, rows_held=1)
-    ledger.record(history.lake, [entry], stamp())
+    ledger.record_entries(history.lake, [entry], stamp())
     train(history, versions, "dpo_gold_v3")
     write_gold(history, day(4), 3, text="poisoned")
     roll_back(history, versions, "dpo_gold_v3")
-    restored = ledger.entries_of(history.lake, GOLD.name)[day(4)]
+    restored = ledger.read_entries(history.lake, GOLD.name)[day(4)]
     assert (restored.rows_kept, restored.rows_held, restored.balance) == (1, 1, 0)
     assert audit_accounts(history.lake, GOLD).discrepancies == ()
 
@@ -118,12 +117,12 @@ def test_the_trigger_counts_from_the_restored_state(history: Workbench, versions
 
 
 def test_a_rollback_can_be_taken_back(history: Workbench, versions: Versions) -> None:
-    before, entries = texts(history), ledger.entries_of(history.lake, GOLD.name)
+    before, entries = texts(history), ledger.read_entries(history.lake, GOLD.name)
     first = roll_back(history, versions)
     roll_back(history, versions, first.saved_head)
     assert texts(history) == before
     assert count_net_new(history.lake, versions, RULES, 1) == NetNew(7, 1, "dpo_gold_v2", is_exact=True)
-    assert {d: e.rows_kept for d, e in ledger.entries_of(history.lake, GOLD.name).items()} == {
+    assert {d: e.rows_kept for d, e in ledger.read_entries(history.lake, GOLD.name).items()} == {
         d: e.rows_kept for d, e in entries.items()
     }
     assert audit_accounts(history.lake, GOLD).discrepancies == ()
@@ -132,7 +131,7 @@ def test_a_rollback_can_be_taken_back(history: Workbench, versions: Versions) ->
 def test_rolling_forward_to_a_version_makes_it_count_again(history: Workbench, versions: Versions) -> None:
     roll_back(history, versions)
     assert roll_back(history, versions, "dpo_gold_v2").restored == ("dpo_gold_v2",)
-    trained = versions.last_trained()
+    trained = versions.find_last_trained()
     assert trained is not None
     assert trained.version == "dpo_gold_v2"
 

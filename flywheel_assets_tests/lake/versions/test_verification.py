@@ -8,19 +8,19 @@ import pytest
 
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude
+from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude_rows
 from flywheel_assets.lake.versions.exports import (
     ExportedFile,
     ExportedRow,
     ExportSet,
+    build_json_lines_writer,
     encode_manifest,
-    json_lines,
     read_manifest,
     read_rows,
 )
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets.lake.versions.verification import verify
+from flywheel_assets.lake.versions.verification import verify_versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -39,13 +39,13 @@ def versions(bench: Workbench) -> Versions:
     accepted = [make_gold(example_kind="accepted_output", subject=f"fan {number}") for number in range(40)]
     bench.write(GOLD, DAY, [*rows, *accepted])
     now = datetime(2026, 11, 21, tzinfo=UTC)
-    exclude(bench.lake, ExclusionRule(user_id=f"user {DAY} 0"), who="ada", reason="r", now=now)
+    exclude_rows(bench.lake, ExclusionRule(user_id=f"user {DAY} 0"), who="ada", reason="r", now=now)
     cut_pair_version(bench.lake, versions, VERSION, ResolutionRules(holdout_share=0.3), "1")
     return versions
 
 
 def differences(bench: Workbench, versions: Versions) -> str:
-    return "\n".join(verify(bench.lake, versions, GOLD).differences)
+    return "\n".join(verify_versions(bench.lake, versions, GOLD).differences)
 
 
 def rewrite(versions: Versions, change: Callable[[Rows], object]) -> None:
@@ -54,7 +54,7 @@ def rewrite(versions: Versions, change: Callable[[Rows], object]) -> None:
     manifest = read_manifest(folder)
     rows = {which: read_rows(folder, manifest, which) for which in manifest.files}
     change(rows)
-    files = json_lines(VERSION, [(which, row) for which in rows for row in rows[which]])(folder)
+    files = build_json_lines_writer(VERSION, [(which, row) for which in rows for row in rows[which]])(folder)
     (folder / "manifest.json").write_bytes(encode_manifest(msgspec.structs.replace(manifest, files=files)))
 
 
@@ -62,7 +62,7 @@ def test_a_version_as_it_was_cut_is_in_order(bench: Workbench, versions: Version
     manifest = read_manifest(versions.folder(VERSION).export)
     assert all(file.rows for file in manifest.files.values())
     assert manifest.dropped["excluded"] == 1
-    found = verify(bench.lake, versions, GOLD)
+    found = verify_versions(bench.lake, versions, GOLD)
     assert (found.versions, found.differences) == (1, ())
 
 

@@ -9,7 +9,7 @@ from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, QUARANTINE
-from flywheel_assets.lake.versions.small_edits import most_frequent_deltas, replacements
+from flywheel_assets.lake.versions.pair_versions import describe_replacements, find_most_frequent_deltas
 from flywheel_assets.lake.whatif.policy_diff import diff_policy
 from flywheel_assets_tests.builders import DAY, day, make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -58,6 +58,6 @@ def test_small_edits_lie_in_gold_held_and_the_most_frequent_are_known(bench: Wor
     bench.join(days)
     entries = bench.curate(days)
     assert [(entry.rows_kept, entry.rows_held, entry.balance) for entry in entries.values()] == [(0, 2, 0)] * 2
-    [found] = most_frequent_deltas(bench.lake)
+    [found] = find_most_frequent_deltas(bench.lake)
     assert (found.subjects, found.rows, found.days) == (3, 4, 2)
-    assert replacements(bench.lake, found.example) == "get_table → read"
+    assert describe_replacements(bench.lake, found.example) == "get_table → read"

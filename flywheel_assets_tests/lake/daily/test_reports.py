@@ -4,8 +4,8 @@ import pytest
 
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.feedback_summaries import summarize_days, summary_rows
 from flywheel_assets.lake.daily.ledger import LedgerEntry
+from flywheel_assets.lake.daily.reports import read_summaries, summarize_days
 from flywheel_assets.lake.tables.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
 from flywheel_assets_tests.builders import DAY, day, make_joined
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
@@ -13,7 +13,9 @@ from flywheel_assets_tests.lake.workbench import Workbench, stamp
 
 def joined(bench: Workbench, rows: list[dict[str, object]], on: object = DAY) -> None:
     bench.write(JOINED_FEEDBACK, on, rows)
-    ledger.record(bench.lake, [LedgerEntry(JOINED_FEEDBACK.name, on, True, "h", {}, len(rows), len(rows), {})], stamp())
+    ledger.record_entries(
+        bench.lake, [LedgerEntry(JOINED_FEEDBACK.name, on, True, "h", {}, len(rows), len(rows), {})], stamp()
+    )
 
 
 def said(signal: str, **fields: object) -> dict[str, object]:
@@ -39,7 +41,7 @@ def test_every_signal_has_its_column_and_every_model_version_its_row(bench: Work
         ],
     )
     summarize_days(bench.lake, [DAY], stamp())
-    unknown, base, second = summary_rows(bench.lake).to_pylist()
+    unknown, base, second = read_summaries(bench.lake).to_pylist()
     assert base == {
         "completed_date": DAY,
         "model_version": "base",
@@ -66,7 +68,7 @@ def test_a_day_is_replaced_and_a_silent_day_is_empty(bench: Workbench) -> None:
     for _ in range(2):
         summarize_days(bench.lake, [DAY, day(1)], stamp())
     assert bench.lake.rows_per_day(FEEDBACK_SUMMARY) == {DAY: 1}
-    assert set(ledger.entries_of(bench.lake, FEEDBACK_SUMMARY.name)) == {DAY, day(1)}
+    assert set(ledger.read_entries(bench.lake, FEEDBACK_SUMMARY.name)) == {DAY, day(1)}
 
 
 def test_a_day_that_was_never_joined_is_refused(bench: Workbench) -> None:

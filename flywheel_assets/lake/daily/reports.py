@@ -1,0 +1,157 @@
+"""Writes two daily reports for people who watch a model: feedback per model version, and drift.
+
+The feedback summary counts thumbs, ratings, copies, accepts, regenerations and edits. It is never used for training: a
+thumb has no text to learn from, and a model trained on approval learns to be approved of.
+
+The drift report compares `raw_predictions` of the week up to D with the champion's training rows, a row per field. It
+takes a whole week, because the days of a week differ: single days named `is_weekend` on every day there was, weeks
+nothing in 165 field-weeks. Drift does not see a new kind of fraud (PSI .009 while Σp/Σy fell to .36): the trigger
+looks at that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from flywheel_assets import records
+from flywheel_assets.curation.labels.sampling import write_draw_sql
+from flywheel_assets.curation.labels.score_contract import ScoreContract, unpack_features
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp, list_days
+from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, FEEDBACK_SUMMARY, JOINED_FEEDBACK, RAW_SCORES
+from flywheel_assets.measures.drift import DriftLimits, DriftReference, find_breaches, measure_drift
+
+WINDOW_DAYS = 7
+MAX_ROWS = 200_000
+"""Most predictions of a week that a report reads, the same ones each time: PSI's noise at this size is .0001."""
+
+_COLUMNS = ["completed_date", "model_version", "prediction_id", "signal", "output", "final_text", "value"]
+
+_SUMMARY = """
+    SELECT
+        completed_date,
+        coalesce(model_version, '') AS model_version,
+        count(*) AS events,
+        count(DISTINCT prediction_id) AS interactions,
+        count(*) FILTER (signal = 'edit') AS edits,
+        count(*) FILTER (signal = 'edit' AND final_text = output) AS edits_unchanged,
+        count(*) FILTER (signal = 'thumb' AND value > 0) AS thumbs_up,
+        count(*) FILTER (signal = 'thumb' AND value < 0) AS thumbs_down,
+        count(*) FILTER (signal = 'rating') AS ratings,
+        avg(value) FILTER (signal = 'rating') AS mean_rating,
+        count(*) FILTER (signal = 'copy') AS copies,
+        count(*) FILTER (signal = 'accept') AS accepts,
+        count(*) FILTER (signal = 'regenerate') AS regenerates,
+        count(*) FILTER (signal = 'comment') AS comments
+    FROM joined GROUP BY ALL
+"""
+
+
+@run_as_daily_step
+def summarize_days(lake: Lake, days: Sequence[date], stamp: RunStamp) -> dict[date, LedgerEntry]:
+    """Replace partitions `days` of the summary: one row per model version with feedback.
+
+    Raises:
+        MissingInputError: a day was never joined.
+    """
+    joined = ledger.require_entries(lake, JOINED_FEEDBACK.name, days)
+    files: dict[date, Path] = {}
+    entries: list[LedgerEntry] = []
+    planned = lake.plan_days(JOINED_FEEDBACK, days)
+    with lake.connect() as connection:
+        for day in sorted(days):
+            lake.register(connection, JOINED_FEEDBACK, [day], _COLUMNS, view="joined", planned=planned)
+            rows = connection.sql(_SUMMARY).to_arrow_table()
+            connection.register("summary", rows)
+            if file := lake.write_day(connection, FEEDBACK_SUMMARY, day, "SELECT * FROM summary"):
+                files[day] = file
+            entries.append(
+                LedgerEntry(
+                    asset=FEEDBACK_SUMMARY.name,
+                    day=day,
+                    is_closed=joined[day].is_closed,
+                    content_hash=ledger.hash_content(rows, connection),
+                    input_hashes={JOINED_FEEDBACK.name: ledger.hash_window(joined, [day])},
+                    rows_in=rows.num_rows,
+                    rows_kept=rows.num_rows,
+                    rows_by_reason={},
+                )
+            )
+    lake.replace_days(FEEDBACK_SUMMARY, days, files, stamp.properties)
+    ledger.record_entries(lake, entries, stamp)
+    return {entry.day: entry for entry in entries}
+
+
+def read_summaries(lake: Lake, days: Sequence[date] | None = None) -> pa.Table:
+    """Read the summary of some days, or of all, by day and model version."""
+    return lake.read(FEEDBACK_SUMMARY, days).sort_by([("completed_date", "ascending"), ("model_version", "ascending")])
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Describes the rows that the champion was trained on."""
+
+    version: str
+    fields: DriftReference
+
+
+def read_reference(version: str, file: Path) -> Reference:
+    """Read the reference that the trainer wrote."""
+    return Reference(version, msgspec.json.decode(file.read_bytes(), type=DriftReference))
+
+
+@run_as_daily_step
+def report_drift(
+    lake: Lake,
+    days: Sequence[date],
+    start: date,
+    contract: ScoreContract,
+    limits: DriftLimits,
+    reference: Reference | None,
+    stamp: RunStamp,
+) -> dict[date, list[dict[str, object]]]:
+    """Replace partitions `days` of the report and return its rows by day; without a champion there are none."""
+    reports: dict[date, list[dict[str, object]]] = {day: [] for day in days}
+    files: dict[date, Path] = {}
+    with lake.connect() as connection:
+        for day in sorted(days) if reference else []:
+            assert reference is not None
+            week = list_days(max(start, day - timedelta(days=WINDOW_DAYS - 1)), day)
+            lake.register(connection, RAW_SCORES, week, ["prediction_id", "features", "score"])
+            rows = connection.sql(
+                f"SELECT {contract.write_struct_sql()} AS features, score FROM raw_predictions "
+                f"WHERE {contract.write_problem_sql()} IS NULL ORDER BY {write_draw_sql('drift')} LIMIT {MAX_ROWS:d}"
+            ).to_arrow_table()
+            if not rows.num_rows:
+                continue
+            reports[day] = _build_drift_rows(day, rows, limits, reference)
+            connection.register("reported", pa.Table.from_pylist(reports[day], schema=records.DRIFT_REPORTS))
+            if file := lake.write_day(connection, DRIFT_REPORTS, day, "SELECT * FROM reported"):
+                files[day] = file
+    lake.replace_days(DRIFT_REPORTS, days, files, stamp.properties)
+    return reports
+
+
+def _build_drift_rows(day: date, rows: pa.Table, limits: DriftLimits, reference: Reference) -> list[dict[str, object]]:
+    drifts = measure_drift(reference.fields, unpack_features(rows).append_column("score", rows["score"]), limits)
+    breached = find_breaches(drifts, limits)
+    return [
+        {
+            "day": day,
+            "field": name,
+            "reference_version": reference.version,
+            "rows": drift.rows,
+            "missing_share": drift.missing_share,
+            "psi": drift.psi,
+            "wasserstein": drift.wasserstein,
+            "jensen_shannon": drift.jensen_shannon,
+            "breach": breached.get(name),
+        }
+        for name, drift in drifts.items()
+    ]
