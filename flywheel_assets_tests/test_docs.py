@@ -50,6 +50,13 @@ def test_every_room_has_its_line_in_the_readme() -> None:
         assert f"`{name}`" in README, f"the folder map lacks {name}"
 
 
+def test_every_command_is_named_in_the_line_of_its_room() -> None:
+    command = typer.main.get_command(cli.app)
+    assert isinstance(command, typer.core.TyperGroup)
+    [line] = re.findall(r"^\| `cli/` \|.*$", README, flags=re.MULTILINE)
+    assert set(command.commands) == set(re.findall(r"[a-z]+", line.split("…`: ")[1]))
+
+
 def test_every_reason_code_is_explained() -> None:
     pages = ("curation.md", "architecture.md", "hard_examples.md")
     explained = "".join((ROOT / "docs" / page).read_text() for page in pages)
