@@ -1,8 +1,10 @@
 """The README and the docs say what is there: commands, targets, rooms, links, and the example as written."""
 
+import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +20,11 @@ from flywheel_assets.records import Reason
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Decisions keep the names of their day: ADRs are not among the pages whose names must be those of the tree.
+CURRENT_PAGES = [page for page in PAGES if page.parent.name != "adr"]
+CODE = ("flywheel_assets", "flywheel_assets_tests", "benchmarks", "clients", "docs")
+ROOMS = sorted(path.name for path in (ROOT / "flywheel_assets").iterdir() if (path / "__init__.py").exists())
+MADE_BY_INIT = ("my_flywheel/", "tests/test_application.py")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -39,6 +46,41 @@ def test_flywheel_commands_that_are_named_exist(page: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def backticked(page: Path) -> Iterator[str]:
+    """Yield every piece of code in the page's prose and tables, without blocks of code."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    yield from re.findall(r"`([^`\n]+)`", prose)
+
+
+@pytest.fixture(scope="module")
+def modules() -> list[str]:
+    return [path.as_posix() for folder in CODE for path in (ROOT / folder).rglob("*.py")]
+
+
+@pytest.mark.parametrize("page", CURRENT_PAGES, ids=lambda page: page.name)
+def test_modules_that_are_named_exist(page: Path, modules: list[str]) -> None:
+    """A path names a file of the tree by its end: `rollback.py`, `lake/versions/rollback.py` and more of it."""
+    paths = {code for code in backticked(page) if re.fullmatch(r"[\w/-]+\.py", code)}
+    named = {path for path in paths if Path(path).name != "_name.py" and not path.startswith(MADE_BY_INIT)}
+    assert not [path for path in sorted(named) if not any(module.endswith(f"/{path}") for module in modules)]
+
+
+@pytest.mark.parametrize("page", CURRENT_PAGES, ids=lambda page: page.name)
+def test_dotted_names_of_the_product_resolve(page: Path) -> None:
+    """Full names, and names from a room on, as `capture.auth.access.require_scope`; also in blocks of code."""
+    text = page.read_text()
+    full = set(re.findall(r"\b(?<!['\"])flywheel_assets(?:\.\w+)+", text))
+    short = {code for code in backticked(page) if re.fullmatch(rf"(?:{'|'.join(ROOMS)})(?:\.\w+){{2,}}", code)}
+    for name in sorted(full | {f"flywheel_assets.{name}" for name in short}):
+        pkgutil.resolve_name(name)
+
+
+@pytest.mark.parametrize("page", CURRENT_PAGES, ids=lambda page: page.name)
+def test_benchmarks_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"python -m benchmarks\.([a-z_]+)", page.read_text())
+    assert not [name for name in named if not (ROOT / "benchmarks" / f"{name}.py").exists()]
 
 
 def test_every_room_has_its_line_in_the_readme() -> None:
