@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.automation.alerts import alert_sensors
-from flywheel_assets.defs.automation.maintenance import maintenance_job, maintenance_schedule
-from flywheel_assets.defs.automation.recovery import rollback_job
+from flywheel_assets.defs.automation.alerts import build_alert_sensors
+from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
+from flywheel_assets.defs.automation.recovery import build_rollback_job
 from flywheel_assets.defs.automation.training_rules import TrainingRule
-from flywheel_assets.defs.automation.triggers import daily_schedule, training_threshold_sensor
-from flywheel_assets.defs.checks import daily_checks, version_checks
+from flywheel_assets.defs.automation.triggers import build_daily_schedule, build_training_sensor
+from flywheel_assets.defs.checks import build_daily_checks, build_version_checks
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import DAILY_JOB, TURN_JOB
 from flywheel_assets.settings import settings
@@ -48,15 +48,15 @@ def assemble(
         dg.AssetSelection.assets(*versions),
         description="One turn of the wheel: cut a gold version, train, evaluate, decide.",
     )
-    upkeep_job = maintenance_job(application)
+    upkeep_job = build_maintenance_job(application)
     return dg.Definitions(
         assets=[*daily, *versions, *more_assets],
-        asset_checks=[*daily_checks(application), *version_checks(application), *more_checks],
-        jobs=[daily_job, turn_job, rollback_job(application), upkeep_job],
-        schedules=[daily_schedule(application, daily_job.name), maintenance_schedule(application, upkeep_job)],
+        asset_checks=[*build_daily_checks(application), *build_version_checks(application), *more_checks],
+        jobs=[daily_job, turn_job, build_rollback_job(application), upkeep_job],
+        schedules=[build_daily_schedule(application, daily_job.name), build_maintenance_schedule(application, upkeep_job)],
         sensors=[
-            training_threshold_sensor(application, rule, turn_job.name),
-            *alert_sensors(application, settings().alert_webhook),
+            build_training_sensor(application, rule, turn_job.name),
+            *build_alert_sensors(application, settings().alert_webhook),
         ],
         resources={
             "stores": stores or Stores(),

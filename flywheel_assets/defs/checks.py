@@ -6,7 +6,7 @@ from datetime import date
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.presentation import numbers_table
+from flywheel_assets.defs.presentation import build_numbers_table
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import audit_accounts, describe
@@ -15,22 +15,22 @@ from flywheel_assets.lake.tables.specs import GROUND_TRUTH, TableSpec
 from flywheel_assets.lake.versions.verification import verify
 
 
-def daily_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
+def build_daily_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
     """Build the checks of the four daily tables.
 
     Each covers all days, since a check in a range run has no partition.
     """
     tables = (application.tables.predictions, GROUND_TRUTH, application.tables.joined, application.tables.gold)
     return [
-        *(_rows_are_accounted_for(application.name, spec) for spec in tables),
+        *(_build_accounts_check(application.name, spec) for spec in tables),
         *(
-            _days_are_fresh(application.name, application.start_date, asset, lookback)
+            _build_freshness_check(application.name, application.start_date, asset, lookback)
             for asset, lookback in application.staleness_lookback_days.items()
         ),
     ]
 
 
-def _rows_are_accounted_for(application: str, spec: TableSpec) -> dg.AssetChecksDefinition:
+def _build_accounts_check(application: str, spec: TableSpec) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=[application, spec.name],
         name=f"{spec.name}_rows_are_accounted_for",
@@ -48,7 +48,7 @@ def _rows_are_accounted_for(application: str, spec: TableSpec) -> dg.AssetChecks
     return rows_are_accounted_for
 
 
-def _days_are_fresh(
+def _build_freshness_check(
     application: str, start: date, asset: str, lookback_days: Mapping[str, int]
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(
@@ -69,7 +69,7 @@ def _days_are_fresh(
     return days_are_fresh
 
 
-def breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
+def build_breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
     """Build the check of the batch breaker over all days."""
 
     @dg.asset_check(
@@ -89,13 +89,13 @@ def breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=not tripped,
             description=f"{len(tripped)} days kept out of gold: {shown}" if tripped else "every day is within bounds",
-            metadata={"tripped_days": len(tripped), "figures": numbers_table(header, rows)},
+            metadata={"tripped_days": len(tripped), "figures": build_numbers_table(header, rows)},
         )
 
     return no_day_tripped_the_breaker
 
 
-def version_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
+def build_version_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
     """Build the checks of the gold versions."""
 
     @dg.asset_check(

@@ -5,15 +5,15 @@ import dagster as dg
 from flywheel_assets.application import ClassificationApplication, PreferenceApplication
 from flywheel_assets.defs.assembly import assemble
 from flywheel_assets.defs.assets.classification import (
-    classifier_assets,
-    drift_check,
-    example_assets,
-    levers_report_asset,
+    build_classifier_assets,
+    build_drift_check,
+    build_example_assets,
+    build_levers_report_asset,
 )
-from flywheel_assets.defs.assets.feedback import feedback_assets
-from flywheel_assets.defs.assets.preference import adapter_assets, pair_assets
-from flywheel_assets.defs.automation.training_rules import example_rule, pair_rule
-from flywheel_assets.defs.checks import breaker_check
+from flywheel_assets.defs.assets.feedback import build_feedback_assets
+from flywheel_assets.defs.assets.preference import build_adapter_assets, build_pair_assets
+from flywheel_assets.defs.automation.training_rules import build_example_rule, build_pair_rule
+from flywheel_assets.defs.checks import build_breaker_check
 from flywheel_assets.defs.resources import Clock, Stores
 
 
@@ -29,12 +29,12 @@ def preference_flywheel(
     """
     return assemble(
         application,
-        daily=[*feedback_assets(application), *pair_assets(application)],
-        versions=adapter_assets(application),
-        rule=pair_rule(application),
+        daily=[*build_feedback_assets(application), *build_pair_assets(application)],
+        versions=build_adapter_assets(application),
+        rule=build_pair_rule(application),
         stores=stores,
         clock=clock,
-        more_checks=[breaker_check(application)],
+        more_checks=[build_breaker_check(application)],
     )
 
 
@@ -50,11 +50,11 @@ def classification_flywheel(
     """
     return assemble(
         application,
-        daily=[*feedback_assets(application), *example_assets(application)],
-        versions=classifier_assets(application),
-        rule=example_rule(application),
+        daily=[*build_feedback_assets(application), *build_example_assets(application)],
+        versions=build_classifier_assets(application),
+        rule=build_example_rule(application),
         stores=stores,
         clock=clock,
-        more_assets=[levers_report_asset(application)],
-        more_checks=[drift_check(application)],
+        more_assets=[build_levers_report_asset(application)],
+        more_checks=[build_drift_check(application)],
     )

@@ -14,12 +14,12 @@ RANGE_END_TAG = "dagster/asset_partition_range_end"
 ONE_RUN = dg.BackfillPolicy.single_run()
 
 
-def daily_partitions(start: date) -> dg.DailyPartitionsDefinition:
+def build_daily_partitions(start: date) -> dg.DailyPartitionsDefinition:
     """Return the UTC days from `start` to today: an open day may be materialized, its rows are provisional."""
     return dg.DailyPartitionsDefinition(start_date=start.isoformat(), timezone="UTC", end_offset=1)
 
 
-def version_partitions(application: str) -> dg.DynamicPartitionsDefinition:
+def build_version_partitions(application: str) -> dg.DynamicPartitionsDefinition:
     """Return one partition per gold version.
 
     The name carries the application because the whole instance shares it.
@@ -27,20 +27,20 @@ def version_partitions(application: str) -> dg.DynamicPartitionsDefinition:
     return dg.DynamicPartitionsDefinition(name=f"{application}_gold_versions")
 
 
-def join_window_mapping(window: JoinWindow) -> dg.TimeWindowPartitionMapping:
+def map_join_window(window: JoinWindow) -> dg.TimeWindowPartitionMapping:
     """Let day D of the join read days D − w − k … D.
 
     Redoing a raw day in the UI therefore redoes the days after it.
     """
-    return lookback_mapping(window.match_lookback_days)
+    return map_lookback(window.match_lookback_days)
 
 
-def lookback_mapping(days: int) -> dg.TimeWindowPartitionMapping:
+def map_lookback(days: int) -> dg.TimeWindowPartitionMapping:
     """Let day D read days D − `days` … D."""
     return dg.TimeWindowPartitionMapping(start_offset=-days, allow_nonexistent_upstream_partitions=True)
 
 
-def pinned_by_version() -> dg.SpecificPartitionsPartitionMapping:
+def map_no_days() -> dg.SpecificPartitionsPartitionMapping:
     """Let a version depend on no day: it pins its days itself.
 
     With any wider mapping one re-materialized day would retrain every version.
@@ -48,6 +48,6 @@ def pinned_by_version() -> dg.SpecificPartitionsPartitionMapping:
     return dg.SpecificPartitionsPartitionMapping([])
 
 
-def partition_days(context: dg.AssetExecutionContext) -> list[date]:
+def list_partition_days(context: dg.AssetExecutionContext) -> list[date]:
     """Return the days of this run, ascending; one day or a range."""
     return sorted(date.fromisoformat(key) for key in context.partition_keys)

@@ -41,10 +41,10 @@ def run_in_own_process(
     try:
         pipes.run(context=context, command=command, env=subprocess_environment())
     except dg.DagsterError as error:
-        raise _said_by_process(work_dir, module) from error
+        raise _read_error(work_dir, module) from error
 
 
-def _said_by_process(work_dir: Path, module: str) -> FlywheelError:
+def _read_error(work_dir: Path, module: str) -> FlywheelError:
     path = work_dir / ERROR_FILE
     if not path.exists():
         return ProcessDiedError(

@@ -9,8 +9,8 @@ import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.failures import RETRY_TRANSIENT
-from flywheel_assets.defs.partitions import ONE_RUN, daily_partitions
-from flywheel_assets.defs.presentation import column_schema, describe_entry
+from flywheel_assets.defs.partitions import ONE_RUN, build_daily_partitions
+from flywheel_assets.defs.presentation import build_column_schema, describe_entry
 from flywheel_assets.defs.resources import Clock
 from flywheel_assets.defs.tags import GROUP
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
@@ -42,7 +42,7 @@ def daily_asset(
 ) -> Callable[..., dg.AssetsDefinition]:
     """Make a decorator for an asset that replaces days of one table.
 
-    The asset's body calls `inputs_seen` before it reads and returns what `report_days` gives.
+    The asset's body calls `find_seen_inputs` before it reads and returns what `report_days` gives.
 
     Args:
         application: whose.
@@ -57,25 +57,25 @@ def daily_asset(
         group_name=GROUP.format(application.name, stage),
         owners=application.owners,
         tags=application.tags,
-        partitions_def=daily_partitions(application.start_date),
+        partitions_def=build_daily_partitions(application.start_date),
         backfill_policy=ONE_RUN,
         retry_policy=RETRY_TRANSIENT,
         freshness_policy=LATE_AFTER,
         code_version=code_version,
         kinds={"duckdb", "iceberg"},
-        metadata={"dagster/column_schema": column_schema(spec.schema)},
+        metadata={"dagster/column_schema": build_column_schema(spec.schema)},
         deps=[dg.AssetDep([application.name, name], partition_mapping=days) for name, days in (reads or {}).items()],
         **more,
     )
     return decorator
 
 
-def stamp_of(context: dg.AssetExecutionContext, clock: Clock, code_version: str) -> RunStamp:
+def make_stamp(context: dg.AssetExecutionContext, clock: Clock, code_version: str) -> RunStamp:
     """Return who writes, for snapshots and the ledger."""
     return RunStamp(context.run.run_id, code_version, clock.now())
 
 
-def inputs_seen(context: dg.AssetExecutionContext) -> dict[str, int | None]:
+def find_seen_inputs(context: dg.AssetExecutionContext) -> dict[str, int | None]:
     """Return the id of the newest materialization of each input asset; None: it has none.
 
     To be called before rows are read: what is materialized later counts as not seen, and marks the day as stale.
@@ -115,7 +115,7 @@ def report_days(
 
     Args:
         context: of the asset.
-        seen: what `inputs_seen` gave before rows were read.
+        seen: what `find_seen_inputs` gave before rows were read.
         reports: the days of this run.
 
     Returns:

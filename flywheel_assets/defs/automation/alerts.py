@@ -39,7 +39,7 @@ def post_alert(url: str, alert: Mapping[str, object]) -> None:
         raise AlertError(f"the alert webhook did not take an alert ({answer}); the next tick tries again")
 
 
-def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequence[dg.SensorDefinition]:
+def build_alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequence[dg.SensorDefinition]:
     """What alerts about one application; without a webhook both sensors only say that there is none."""
     status = dg.DefaultSensorStatus.RUNNING if webhook else dg.DefaultSensorStatus.STOPPED
 
@@ -51,7 +51,7 @@ def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequ
     def run_failure_alert(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
         if webhook is None:
             return dg.SkipReason(UNSET)
-        post_alert(webhook, failure_alert(application.name, context.dagster_run))
+        post_alert(webhook, build_failure_alert(application.name, context.dagster_run))
         return None
 
     @dg.sensor(
@@ -63,18 +63,18 @@ def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequ
     def breaker_alert(context: dg.SensorEvaluationContext, stores: Stores) -> dg.SensorResult | dg.SkipReason:
         if webhook is None:
             return dg.SkipReason(UNSET)
-        tripped = {_identity(each): each for each in tripped_days(stores.lake(application.name))}
+        tripped = {_identify_day(each): each for each in tripped_days(stores.lake(application.name))}
         known = set(json.loads(context.cursor or "[]"))
         news = [each for identity, each in tripped.items() if identity not in known]
         if news:
-            post_alert(webhook, breaker_news(application.name, news))
+            post_alert(webhook, build_breaker_alert(application.name, news))
         # What is no longer tripped is forgotten: should it trip again, that is news.
         return dg.SensorResult(skip_reason=f"{len(news)} new tripped days", cursor=json.dumps(sorted(tripped)))
 
     return [run_failure_alert, breaker_alert] if application.tables.is_text else [run_failure_alert]
 
 
-def failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
+def build_failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
     """Return what an alert says about a failed run."""
     first, last = run.tags.get(RANGE_START_TAG), run.tags.get(RANGE_END_TAG)
     partition = run.tags.get(PARTITION_TAG) or (f"{first} … {last}" if first else None)
@@ -91,7 +91,7 @@ def failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
     }
 
 
-def breaker_news(application: str, days: Sequence[JudgedDay]) -> dict[str, object]:
+def build_breaker_alert(application: str, days: Sequence[JudgedDay]) -> dict[str, object]:
     """Return what an alert says about days that tripped."""
     shown = "; ".join(f"{each.day}: {each.figures.describe()}" for each in days[:5])
     return {
@@ -102,7 +102,7 @@ def breaker_news(application: str, days: Sequence[JudgedDay]) -> dict[str, objec
     }
 
 
-def _identity(each: JudgedDay) -> str:
+def _identify_day(each: JudgedDay) -> str:
     return f"{_iso(each.day)}:{each.joined_hash}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.presentation import numbers_table, picture
+from flywheel_assets.defs.presentation import build_numbers_table, embed_picture
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, Upkeep, maintain, read_storage_history
@@ -29,7 +29,7 @@ def run_maintenance(application: FlywheelApplication, stores: AnyStores, stamp: 
     )
 
 
-def maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
+def build_maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
     """`<application>_maintenance`: trims, retires, expires, collects, and shows what it all weighs."""
 
     @dg.op(name="maintain", description="Keeps every tagged version; see docs/gold.md for what goes.")
@@ -47,10 +47,10 @@ def maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
                 "segments_removed": upkeep.segments_removed,
                 "kept_versions_deleted": upkeep.versions_deleted.deleted,
                 "kept_versions_refused": upkeep.versions_deleted.refused,
-                "storage": numbers_table(
-                    ["stage", "files before", "files after", "bytes before", "bytes after"], storage_rows(upkeep)
+                "storage": build_numbers_table(
+                    ["stage", "files before", "files after", "bytes before", "bytes after"], list_storage_rows(upkeep)
                 ),
-                "storage_over_time": _storage_plot(read_storage_history(stores.lake(application.name)), plot),
+                "storage_over_time": _plot_storage(read_storage_history(stores.lake(application.name)), plot),
             }
         )
 
@@ -65,7 +65,7 @@ def maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
     return maintenance
 
 
-def maintenance_schedule(application: FlywheelApplication, job: dg.JobDefinition) -> dg.ScheduleDefinition:
+def build_maintenance_schedule(application: FlywheelApplication, job: dg.JobDefinition) -> dg.ScheduleDefinition:
     """Sundays at 03:00 UTC, when the day's materialization is over."""
     return dg.ScheduleDefinition(
         name=f"{application.name}_weekly_maintenance",
@@ -76,7 +76,7 @@ def maintenance_schedule(application: FlywheelApplication, job: dg.JobDefinition
     )
 
 
-def storage_rows(upkeep: Upkeep) -> list[list[object]]:
+def list_storage_rows(upkeep: Upkeep) -> list[list[object]]:
     """Files and bytes by stage, before and after."""
     return [
         [stage, upkeep.before[stage].files, after.files, upkeep.before[stage].bytes, after.bytes]
@@ -84,7 +84,7 @@ def storage_rows(upkeep: Upkeep) -> list[list[object]]:
     ]
 
 
-def _storage_plot(history: dict[str, list[tuple[datetime, int]]], path: Path) -> dg.MarkdownMetadataValue:
+def _plot_storage(history: dict[str, list[tuple[datetime, int]]], path: Path) -> dg.MarkdownMetadataValue:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -102,4 +102,4 @@ def _storage_plot(history: dict[str, list[tuple[datetime, int]]], path: Path) ->
     axes.spines[["top", "right"]].set_visible(False)
     figure.autofmt_xdate()
     figure.savefig(path, dpi=110)
-    return picture(path, "storage by stage")
+    return embed_picture(path, "storage by stage")

@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.presentation import numbers_table
+from flywheel_assets.defs.presentation import build_numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.versions.rollback import DataPlan, plan_data_rollback, record_model_rollback, roll_back_data
@@ -28,7 +28,7 @@ class RollbackPlan:
     champion_before: str | None
     moves_champion: bool
 
-    def sentences(self) -> list[str]:
+    def list_changes(self) -> list[str]:
         """Exactly what would change, for people."""
         said = []
         if self.data is not None and self.data.changes_nothing:
@@ -102,7 +102,7 @@ def roll_back(
             "model_dir": str(model.model_dir),
         }
         announced = announce(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
-    return [*plan.sentences(), *announced]
+    return [*plan.list_changes(), *announced]
 
 
 class RollbackConfig(dg.Config):
@@ -116,7 +116,7 @@ class RollbackConfig(dg.Config):
     dry_run: bool = Field(default=True, description="Only say what would change. Set it to false to act.")
 
 
-def rollback_job(application: FlywheelApplication) -> dg.JobDefinition:
+def build_rollback_job(application: FlywheelApplication) -> dg.JobDefinition:
     """The same as `flywheel rollback`, from the UI's launchpad."""
 
     @dg.op(
@@ -125,7 +125,7 @@ def rollback_job(application: FlywheelApplication) -> dg.JobDefinition:
     )
     def roll_back_op(context: dg.OpExecutionContext, config: RollbackConfig, stores: Stores, clock: Clock) -> None:
         plan = plan_rollback(application, stores, config.to, data=config.data, models=config.models)
-        said = plan.sentences()
+        said = plan.list_changes()
         if not config.dry_run:
             said = roll_back(application, stores, plan, who=config.who, reason=config.reason, now=clock.now())
         days = plan.data.days if plan.data else {}
@@ -133,7 +133,7 @@ def rollback_job(application: FlywheelApplication) -> dg.JobDefinition:
             {
                 "state": "only planned: set dry_run to false to act" if config.dry_run else "done",
                 "changes": dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in said)),
-                "days": numbers_table(
+                "days": build_numbers_table(
                     ["day", "rows before", "rows after"],
                     [[str(day), each.rows_before, each.rows_after] for day, each in days.items()],
                 ),

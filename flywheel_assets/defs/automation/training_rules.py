@@ -47,13 +47,13 @@ class TrainingRule:
     assess: Callable[[Lake, Versions, datetime], Assessment]
 
 
-def rule_of(application: FlywheelApplication) -> TrainingRule:
+def build_rule(application: FlywheelApplication) -> TrainingRule:
     """Return the rule of an application of any kind."""
     match application:
         case PreferenceApplication():
-            return pair_rule(application)
+            return build_pair_rule(application)
         case ClassificationApplication():
-            return example_rule(application)
+            return build_example_rule(application)
         case _:
             raise UnknownNameError(
                 "kind of application",
@@ -62,7 +62,7 @@ def rule_of(application: FlywheelApplication) -> TrainingRule:
             )
 
 
-def pair_rule(application: PreferenceApplication) -> TrainingRule:
+def build_pair_rule(application: PreferenceApplication) -> TrainingRule:
     """Build the rule of a preference application: both thresholds must be reached."""
     trigger, rules = application.trigger, application.resolution
 
@@ -72,18 +72,18 @@ def pair_rule(application: PreferenceApplication) -> TrainingRule:
         count = count_net_new(lake, versions, rules, trigger.min_new_pairs)
         is_enough = count.pairs >= trigger.min_new_pairs and count.partitions >= trigger.min_new_partitions
         reason = f"{count.pairs} new pairs in {count.partitions} new partitions"
-        return Assessment({"new_pairs": reason} if is_enough else {}, _progress(application, count))
+        return Assessment({"new_pairs": reason} if is_enough else {}, _describe_progress(application, count))
 
     return TrainingRule(
         f"Requests one training run when {trigger.min_new_pairs:,} new pairs and {trigger.min_new_partitions:,} "
         "new closed gold partitions have come since the last successful training.",
         trigger,
-        _fingerprint_of(application.tables.gold, configured),
+        _build_fingerprint(application.tables.gold, configured),
         assess,
     )
 
 
-def example_rule(application: ClassificationApplication) -> TrainingRule:
+def build_example_rule(application: ClassificationApplication) -> TrainingRule:
     """Build the rule of a classification application: any of its reasons is enough."""
     trigger, rules = application.trigger, application.examples
 
@@ -123,12 +123,12 @@ def example_rule(application: ClassificationApplication) -> TrainingRule:
         f"{trigger.min_new_hard_examples:,} new hard examples have matured since the last successful training, when "
         "the served scores are no longer calibrated, or when the last training is too old.",
         trigger,
-        _fingerprint_of(application.tables.gold, configured),
+        _build_fingerprint(application.tables.gold, configured),
         assess,
     )
 
 
-def _fingerprint_of(gold: TableSpec, configured: list[Any]) -> Callable[[Level, Lake, Versions], str]:
+def _build_fingerprint(gold: TableSpec, configured: list[Any]) -> Callable[[Level, Lake, Versions], str]:
     def fingerprint(level: Level, lake: Lake, versions: Versions) -> str:
         of_lake = lake_state if level is Level.SNAPSHOTS else lake_content
         return records.make_stable_id(of_lake(lake, versions, gold), *configured)
@@ -136,7 +136,7 @@ def _fingerprint_of(gold: TableSpec, configured: list[Any]) -> Callable[[Level, 
     return fingerprint
 
 
-def _progress(application: PreferenceApplication, count: NetNew) -> str:
+def _describe_progress(application: PreferenceApplication, count: NetNew) -> str:
     trigger = application.trigger
     pairs = f"{count.pairs:,}" if count.is_exact else f"at most {count.pairs:,}"
     return (

@@ -10,7 +10,7 @@ import dagster as dg
 from flywheel_assets.application import FlywheelApplication, Retries
 from flywheel_assets.defs.automation.training_rules import Assessment, Level, TrainingRule
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
-from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
+from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, build_version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG, SENSOR
 from flywheel_assets.lake.daily import ledger
@@ -30,12 +30,12 @@ _UNFINISHED = [
 ]
 
 
-def last_closed_day(now: datetime) -> date:
+def find_last_closed_day(now: datetime) -> date:
     """Return the newest day that a materialization at `now` closes."""
     return (now - CLOSING_DELAY).date() - timedelta(days=1)
 
 
-def first_unfinished_day(lake: Lake, gold: TableSpec, start: date, last: date) -> date | None:
+def find_first_unfinished_day(lake: Lake, gold: TableSpec, start: date, last: date) -> date | None:
     """Return the first day from `start` to `last` that is not closed in gold; None when there is none.
 
     It is looked for from the application's first day on: every joined day reads the days before it, and an empty day of
@@ -45,7 +45,7 @@ def first_unfinished_day(lake: Lake, gold: TableSpec, start: date, last: date) -
     return next((day for day in ledger.day_range(start, last) if day not in closed), None)
 
 
-def daily_schedule(application: FlywheelApplication, job_name: str) -> dg.ScheduleDefinition:
+def build_daily_schedule(application: FlywheelApplication, job_name: str) -> dg.ScheduleDefinition:
     """Materialize what became final: runs at 00:30 UTC, a quarter of an hour after the day could close.
 
     On an ordinary day that is one day, after an outage every missed one, on a new installation all since `start`.
@@ -61,9 +61,9 @@ def daily_schedule(application: FlywheelApplication, job_name: str) -> dg.Schedu
     )
     def daily_feedback_schedule(context: dg.ScheduleEvaluationContext, stores: Stores) -> dg.RunRequest | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
-        last = last_closed_day(now)
+        last = find_last_closed_day(now)
         lake = stores.lake(application.name)
-        first = first_unfinished_day(lake, application.tables.gold, application.start_date, last)
+        first = find_first_unfinished_day(lake, application.tables.gold, application.start_date, last)
         if first is None:
             return dg.SkipReason(f"every day up to {last} is closed in gold")
         return dg.RunRequest(
@@ -90,13 +90,13 @@ class PendingVersion:
     last_run_id: str | None = None
 
 
-def next_version(lake: Lake, versions: Versions, partitions: Sequence[str], application: FlywheelApplication) -> str:
+def name_next_version(lake: Lake, versions: Versions, partitions: Sequence[str], application: FlywheelApplication) -> str:
     """Return the next free name: one more than the highest N in the lake, on disk or requested."""
     known = [*tagged_versions(lake, application.tables.gold), *(folder.version for folder in versions), *partitions]
     return f"{application.version_prefix}{max(map(version_number, known), default=0) + 1}"
 
 
-def pending_version(
+def find_pending_version(
     instance: dg.DagsterInstance, versions: Versions, partitions: Sequence[str], job_name: str
 ) -> PendingVersion | None:
     """Return the newest requested version that is not finished; None when every one is."""
@@ -128,7 +128,7 @@ def pending_version(
     )
 
 
-def why_not_retry(pending: PendingVersion, trigger: Retries, now: datetime) -> str | None:
+def explain_retry_refusal(pending: PendingVersion, trigger: Retries, now: datetime) -> str | None:
     """Return the reason why a pending version is not run again now; None: run it."""
     if pending.is_running:
         return f"{pending.version} is queued or running"
@@ -149,11 +149,11 @@ def why_not_retry(pending: PendingVersion, trigger: Retries, now: datetime) -> s
     return None
 
 
-def training_threshold_sensor(
+def build_training_sensor(
     application: FlywheelApplication, rule: TrainingRule, job_name: str
 ) -> dg.SensorDefinition:
     """Cut a version and train it when enough is new; the truth is in the lake, so that no tick can lose it."""
-    partitions_def = version_partitions(application.name)
+    partitions_def = build_version_partitions(application.name)
 
     @dg.sensor(
         name=SENSOR,
@@ -167,17 +167,17 @@ def training_threshold_sensor(
     ) -> dg.SensorResult | dg.SkipReason:
         lake, versions = stores.lake(application.name), stores.versions(application.name)
         partitions = context.instance.get_dynamic_partitions(str(partitions_def.name))
-        pending = pending_version(context.instance, versions, partitions, job_name)
+        pending = find_pending_version(context.instance, versions, partitions, job_name)
         if pending is not None:
-            if refusal := why_not_retry(pending, rule.retries, clock.now()):
+            if refusal := explain_retry_refusal(pending, rule.retries, clock.now()):
                 return dg.SkipReason(refusal)
-            return _request(application.name, pending.version, pending.last_run_id, {"retry": "retry"})
+            return _build_request(application.name, pending.version, pending.last_run_id, {"retry": "retry"})
 
         assessment, cursor = _assess_once_per_state(context.cursor, rule, lake, versions, clock.now())
         if not assessment.reasons:
             return dg.SensorResult(skip_reason=assessment.sentence, cursor=cursor)
-        version = next_version(lake, versions, partitions, application)
-        request = _request(application.name, version, None, assessment.reasons)
+        version = name_next_version(lake, versions, partitions, application)
+        request = _build_request(application.name, version, None, assessment.reasons)
         return dg.SensorResult(
             run_requests=request.run_requests,
             dynamic_partitions_requests=[partitions_def.build_add_request([version])],
@@ -187,7 +187,7 @@ def training_threshold_sensor(
     return training_threshold_sensor
 
 
-def _request(application: str, version: str, last_run_id: str | None, reasons: dict[str, str]) -> dg.SensorResult:
+def _build_request(application: str, version: str, last_run_id: str | None, reasons: dict[str, str]) -> dg.SensorResult:
     # A run key dedupes against failed runs too, so each attempt needs its own. It names the run that it follows: a
     # number of runs would come again, and the request be lost, once old runs are deleted.
     request = dg.RunRequest(
