@@ -32,8 +32,8 @@ from flywheel_assets.application import (
 from flywheel_assets.applications import fraud
 from flywheel_assets.defs.automation.training_rules import build_rule
 from flywheel_assets.defs.automation.triggers import build_training_sensor
+from flywheel_assets.defs.partitions import TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.tags import TURN_JOB
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables.lake import Lake

@@ -132,9 +132,8 @@ def retrain(
     yes: Yes = False,
 ) -> None:
     """Request a training at once, whatever the thresholds say: the trigger runs the next version at its next tick."""
-    from flywheel_assets.defs.automation.triggers import name_next_version, find_pending_version
-    from flywheel_assets.defs.partitions import build_version_partitions
-    from flywheel_assets.defs.tags import TURN_JOB
+    from flywheel_assets.defs.automation.triggers import find_pending_version, name_next_version
+    from flywheel_assets.defs.partitions import TURN_JOB, build_version_partitions
     from flywheel_assets.errors import VersionConflictError
 
     config = load_application(application)

@@ -1,4 +1,4 @@
-"""Check the assets: no row vanishes, no day is stale, a version is what its manifest says."""
+"""Checks the assets: no row vanishes, no day is stale, every version agrees with its manifest."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -34,7 +34,7 @@ def _build_accounts_check(application: str, spec: TableSpec) -> dg.AssetChecksDe
     @dg.asset_check(
         asset=[application, spec.name],
         name=f"{spec.name}_rows_are_accounted_for",
-        description="kept + dropped = input on every partition, by the ledger and by the tables themselves.",
+        description="On every partition kept and dropped rows add up to the input, in the ledger and in the tables.",
         blocking=True,
     )
     def rows_are_accounted_for(stores: Stores) -> dg.AssetCheckResult:
@@ -54,7 +54,7 @@ def _build_freshness_check(
     @dg.asset_check(
         asset=[application, asset],
         name=f"{asset}_days_are_fresh",
-        description="No day was made from inputs that have changed since; `flywheel stale` lists them.",
+        description="No input of a materialized day has changed since. `flywheel stale` lists the stale days.",
     )
     def days_are_fresh(stores: Stores) -> dg.AssetCheckResult:
         stale = ledger.stale_days(stores.lake(application), asset, lookback_days, start)
@@ -74,8 +74,8 @@ def build_breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefin
 
     @dg.asset_check(
         asset=[application.name, application.tables.gold.name],
-        # Not blocking: a tripped day has no rows in gold, and must not stop those that have.
-        description="No closed day is out of bounds as a whole; `flywheel breaker reset DAY` lets one in.",
+        # Not blocking: a tripped day has no rows in gold, and must not stop the days that have some.
+        description="Every closed day is within the limits. `flywheel breaker reset DAY` admits a tripped day.",
     )
     def no_day_tripped_the_breaker(stores: Stores) -> dg.AssetCheckResult:
         tripped = tripped_days(stores.lake(application.name))
@@ -100,8 +100,8 @@ def build_version_checks(application: FlywheelApplication) -> Sequence[dg.AssetC
 
     @dg.asset_check(
         asset=[application.name, "gold_snapshot"],
-        # Not blocking: trainer and evaluation verify what they read, and a damaged old version must not stop a new one.
-        description="Every version's manifest against its files, tag and rows; `flywheel verify` says the same.",
+        # Not blocking: trainer and evaluation verify their inputs, and a damaged old version must not stop a new one.
+        description="Every gold version's files, tag and rows agree with its manifest, as `flywheel verify` checks.",
     )
     def exports_match_their_manifests(stores: Stores) -> dg.AssetCheckResult:
         lake, versions = stores.lake(application.name), stores.versions(application.name)

@@ -1,4 +1,4 @@
-"""Every failure is permanent or transient, and Dagster obeys: only the transient is retried."""
+"""Classifies every failure as permanent or transient; Dagster retries only the transient."""
 
 import traceback
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ RETRY_TRANSIENT = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPO
 
 @contextmanager
 def classify_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
-    """Tag the run with what kind of failure ended it, for the trigger and for people, and forbid useless retries.
+    """Tag a failed run as permanent or transient, and forbid useless retries.
 
-    An exception that is not ours is a defect of the code, thus permanent, unless a disk, lock or database was busy. Its
-    message may quote a user's text, which must not get into Dagster's event log: only where it happened is told. A run
-    that was killed leaves no tag at all, which the trigger reads as transient.
+    The training trigger and people read the tag. An exception that is not ours is a defect of the code, thus permanent,
+    unless a disk, lock or database was busy. Its message may quote a user's text, which must not get into Dagster's
+    event log: the log names only the place of the error. A killed run has no tag; the trigger reads that as transient.
     """
     try:
         yield

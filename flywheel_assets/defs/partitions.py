@@ -1,10 +1,19 @@
-"""Partition the assets by day or by gold version, and map partitions of one to partitions of another."""
+"""Defines partitions by day and by gold version, their mappings, and the names that several definitions share."""
 
 from datetime import date
 
 import dagster as dg
 
 from flywheel_assets.curation.joining import JoinWindow
+
+PARTITION_TAG = "dagster/partition"
+REASON_TAG = "flywheel/reason"
+DAILY_JOB = "{}_daily"
+TURN_JOB = "{}_turn"
+GROUP = "{}_{}"
+"""Application and stage: the UI merges groups of equal name across code locations."""
+SENSOR = "training_threshold_sensor"
+
 
 # Range tags of a single run, as the UI's backfills set them.
 RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -15,12 +24,12 @@ ONE_RUN = dg.BackfillPolicy.single_run()
 
 
 def build_daily_partitions(start: date) -> dg.DailyPartitionsDefinition:
-    """Return the UTC days from `start` to today: an open day may be materialized, its rows are provisional."""
+    """Build the UTC days from `start` to today: an open day may be materialized, its rows are provisional."""
     return dg.DailyPartitionsDefinition(start_date=start.isoformat(), timezone="UTC", end_offset=1)
 
 
 def build_version_partitions(application: str) -> dg.DynamicPartitionsDefinition:
-    """Return one partition per gold version.
+    """Build one partition per gold version.
 
     The name carries the application because the whole instance shares it.
     """

@@ -1,4 +1,4 @@
-"""Show row counts, reasons, schemas, tables and small plots in the UI; never user text."""
+"""Shows row counts, reasons, schemas, tables and small plots in the UI; never user text."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from flywheel_assets.evaluation.requests import EvaluationReport, Scored, Stratu
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.records import read_description
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers.
+# Okabe and Ito's colours: colour-blind readers can tell them apart.
 _MODEL_COLOURS = {
     Scored.BASE: "#999999",
     Scored.SFT: "#56B4E9",
@@ -38,7 +38,7 @@ def build_column_schema(schema: pa.Schema) -> dg.TableSchema:
 
 
 def describe_entry(entry: LedgerEntry) -> dict[str, Any]:
-    """Show one day's account in the ledger: row counts, what was not kept and why."""
+    """Show one day's account in the ledger: row counts, and the rows not kept by reason."""
     return {
         "dagster/partition_row_count": entry.rows_kept + entry.rows_held,
         "rows_in": entry.rows_in,
@@ -51,7 +51,7 @@ def describe_entry(entry: LedgerEntry) -> dict[str, Any]:
 
 
 def build_reasons_table(rows_by_reason: Mapping[str, int]) -> dg.TableMetadataValue:
-    """Show dropped and quarantined rows by reason code, most first."""
+    """Build a table of dropped and quarantined rows by reason code, most first."""
     ordered = sorted(rows_by_reason.items(), key=lambda item: (-item[1], item[0]))
     return dg.MetadataValue.table(
         records=[dg.TableRecord({"reason": reason, "rows": rows}) for reason, rows in ordered],
@@ -60,7 +60,7 @@ def build_reasons_table(rows_by_reason: Mapping[str, int]) -> dg.TableMetadataVa
 
 
 def build_numbers_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.TableMetadataValue:
-    """Make a small table; the first column is text, floats are shown with three decimals."""
+    """Build a small table; the first column is text, floats are shown with three decimals."""
     shown = [
         {name: f"{cell:.3f}" if isinstance(cell, float) else str(cell) for name, cell in zip(header, row, strict=True)}
         for row in rows
@@ -72,13 +72,13 @@ def build_numbers_table(header: Sequence[str], rows: Sequence[Sequence[object]])
 
 
 def build_checks_table(checks: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
-    """Show a promotion's checks: each measured value against its limit."""
+    """Build a table of a promotion's checks: each measured value against its limit."""
     rows = [[check["name"], check["value"], check["limit"], "ok" if check["ok"] else "FAILED"] for check in checks]
     return build_numbers_table(["check", "value", "limit", "result"], rows)
 
 
 def build_scores_table(report: EvaluationReport) -> dg.TableMetadataValue:
-    """Show every model on every stratum; lower NED is better."""
+    """Build a table of every model on every stratum; lower NED is better."""
     rows: list[list[object]] = []
     for model, strata in report.scores.items():
         for stratum, each in strata.items():

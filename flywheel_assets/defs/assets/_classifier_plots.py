@@ -1,4 +1,4 @@
-"""What the UI shows of a classifier: curves of champion and challenger, calibration, weeks, drift, levers."""
+"""Plots a classifier for the UI: curves of champion and challenger, calibration, weeks, drift, levers."""
 
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
@@ -9,7 +9,7 @@ import dagster as dg
 import numpy as np
 
 from flywheel_assets.defs.presentation import build_numbers_table, embed_picture
-from flywheel_assets.evaluation.classifier_requests import CHALLENGER, INCUMBENT, ClassifierEvaluationReport
+from flywheel_assets.evaluation.requests import CHALLENGER, INCUMBENT, ClassifierEvaluationReport
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS
 from flywheel_assets.lake.whatif.levers import LeversReport
@@ -24,7 +24,7 @@ _DRIFT_DAYS = 60
 
 
 def build_classifier_scores_table(report: ClassifierEvaluationReport) -> dg.TableMetadataValue:
-    """Both models overall, by week and by segment."""
+    """Build a table of both models overall, by week and by segment."""
     rows: list[list[object]] = []
     for model, scores in report.scores.items():
         name = report.incumbent if model == INCUMBENT else model
@@ -37,7 +37,7 @@ def build_classifier_scores_table(report: ClassifierEvaluationReport) -> dg.Tabl
 
 
 def plot_precision_recall(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
-    """Precision over recall of both models."""
+    """Plot precision over recall of both models."""
 
     def draw(axes: "Axes") -> None:
         for model, scores in report.scores.items():
@@ -51,7 +51,7 @@ def plot_precision_recall(report: ClassifierEvaluationReport, path: Path) -> dg.
 
 
 def plot_calibration(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
-    """Predicted against observed shares of both models, on logarithmic axes: positives are rare."""
+    """Plot predicted against observed shares of both models, on logarithmic axes: positives are rare."""
 
     def draw(axes: "Axes") -> None:
         for model, scores in report.scores.items():
@@ -68,7 +68,7 @@ def plot_calibration(report: ClassifierEvaluationReport, path: Path) -> dg.Markd
 
 
 def plot_ap_by_week(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
-    """Average precision of both models, each week by itself."""
+    """Plot the average precision of both models, each week by itself."""
 
     def draw(axes: "Axes") -> None:
         for model, scores in report.scores.items():
@@ -82,7 +82,7 @@ def plot_ap_by_week(report: ClassifierEvaluationReport, path: Path) -> dg.Markdo
 
 
 def plot_drift(lake: Lake, last: date, limits: DriftLimits, path: Path) -> dg.MarkdownMetadataValue:
-    """PSI by day of the fields that moved most in the last weeks."""
+    """Plot the PSI by day of the fields that moved most in the last weeks."""
     days = [last - timedelta(days=offset) for offset in reversed(range(_DRIFT_DAYS))]
     rows = lake.read(DRIFT_REPORTS, days, ["day", "field", "psi"]).to_pylist()
     by_field: dict[str, dict[date, float]] = {}
@@ -103,9 +103,15 @@ def plot_drift(lake: Lake, last: date, limits: DriftLimits, path: Path) -> dg.Ma
 
 
 def build_levers_tables(report: LeversReport) -> Mapping[str, dg.TableMetadataValue]:
-    """Both tables of a levers report."""
+    """Build both tables of a levers report."""
     thresholds = [
-        [each.threshold, each.alerts, each.alerts_per_day, _fill_missing(each.positive_share), _fill_missing(each.caught)]
+        [
+            each.threshold,
+            each.alerts,
+            each.alerts_per_day,
+            _fill_missing(each.positive_share),
+            _fill_missing(each.caught),
+        ]
         for each in report.thresholds
     ]
     samplings = [

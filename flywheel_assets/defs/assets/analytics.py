@@ -1,4 +1,4 @@
-"""Show people's reactions to each model version in the UI; no model is ever trained on them."""
+"""Shows people's reactions to each model version in the UI; no model is ever trained on them."""
 
 from datetime import date, timedelta
 from io import BytesIO
@@ -7,10 +7,10 @@ import dagster as dg
 import pyarrow as pa
 
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.defs.assets.daily import DayReport, daily_asset, find_seen_inputs, report_days, make_stamp
+from flywheel_assets.defs.assets.daily import DayReport, daily_asset, find_seen_inputs, make_stamp, report_days
 from flywheel_assets.defs.failures import classify_failures
 from flywheel_assets.defs.partitions import list_partition_days
-from flywheel_assets.defs.presentation import embed_png, build_numbers_table
+from flywheel_assets.defs.presentation import build_numbers_table, embed_png
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.feedback_summaries import summarize_days, summary_rows
 from flywheel_assets.lake.daily.ledger import day_range
@@ -30,7 +30,10 @@ def build_feedback_summary_asset(application: PreferenceApplication) -> dg.Asset
 
     @daily_asset(application, FEEDBACK_SUMMARY, "analytics", SUMMARY_CODE_VERSION, reads={JOINED_FEEDBACK.name: None})
     def feedback_summary(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
-        """Thumbs, ratings, copies, accepts, regenerations and edits per model version on day D; never trained on."""
+        """Counts thumbs, ratings, copies, accepts, regenerations and edits per model version on day D.
+
+        No model is trained on them.
+        """
         with classify_failures(context):
             seen, lake, days = find_seen_inputs(context), stores.lake(application.name), list_partition_days(context)
             entries = summarize_days(lake, days, make_stamp(context, clock, SUMMARY_CODE_VERSION))

@@ -1,4 +1,4 @@
-"""The classification flywheel: `hard_examples` and `drift_report` by day, then one gold version, and what levers do."""
+"""Builds the assets of the classification flywheel: by day, by gold version, and the levers report."""
 
 from datetime import date
 from typing import Any
@@ -8,34 +8,47 @@ import pyarrow as pa
 
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.defs.assets._classifier_plots import (
+    build_classifier_scores_table,
+    build_levers_tables,
     plot_ap_by_week,
     plot_calibration,
-    build_classifier_scores_table,
     plot_drift,
-    build_levers_tables,
     plot_precision_recall,
 )
-from flywheel_assets.defs.assets.daily import DayReport, daily_asset, find_seen_inputs, report_days, report_entries, make_stamp
+from flywheel_assets.defs.assets.daily import (
+    DayReport,
+    daily_asset,
+    find_seen_inputs,
+    make_stamp,
+    report_days,
+    report_entries,
+)
 from flywheel_assets.defs.assets.versions import (
     Opponents,
     Verdict,
-    describe_dataset,
-    locate_evaluation_report,
     build_evaluation_asset,
     build_gold_snapshot_asset,
     build_promotion_asset,
+    describe_dataset,
+    locate_evaluation_report,
     locate_training_report,
     version_asset,
     was_trained_before_erasure,
 )
 from flywheel_assets.defs.failures import classify_failures
-from flywheel_assets.defs.partitions import map_join_window, map_lookback, list_partition_days
+from flywheel_assets.defs.partitions import (
+    GROUP,
+    PARTITION_TAG,
+    REASON_TAG,
+    list_partition_days,
+    map_join_window,
+    map_lookback,
+)
 from flywheel_assets.defs.piped import run_in_own_process
 from flywheel_assets.defs.presentation import build_numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.tags import GROUP, PARTITION_TAG, REASON_TAG
 from flywheel_assets.evaluation.classifier import read_evaluation
-from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
+from flywheel_assets.evaluation.requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
 from flywheel_assets.lake.daily.drift_days import WINDOW_DAYS, Reference, read_reference, report_drift
 from flywheel_assets.lake.daily.ledger import content_hash
 from flywheel_assets.lake.daily.mine_days import mine_days
@@ -86,7 +99,10 @@ def _build_hard_examples_asset(application: ClassificationApplication) -> dg.Ass
         },
     )
     def hard_examples(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
-        """Gold: labels that became complete on day D and silence that matured on it, each with its π; see the docs."""
+        """Gold: the labels that became complete on day D and the silence that matured on it, each with its π.
+
+        See docs/hard_examples.md.
+        """
         with classify_failures(context):
             seen = find_seen_inputs(context)
             entries = mine_days(
@@ -112,7 +128,10 @@ def _build_drift_report_asset(application: ClassificationApplication) -> dg.Asse
         reads={RAW_SCORES.name: map_lookback(WINDOW_DAYS - 1)},
     )
     def drift_report(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
-        """How far features and scores of the week up to D are from the champion's training rows; empty before one."""
+        """Compares features and scores of the week up to D with the champion's training rows.
+
+        Empty before the first champion.
+        """
         with classify_failures(context):
             seen, lake, days = find_seen_inputs(context), stores.lake(application.name), list_partition_days(context)
             reference = _read_champion_reference(application, stores)
@@ -120,15 +139,15 @@ def _build_drift_report_asset(application: ClassificationApplication) -> dg.Asse
             reports = report_drift(
                 lake, days, application.start_date, application.contract, application.drift, reference, stamp
             )
-            shown: dict[date, DayReport] = {}
+            day_reports: dict[date, DayReport] = {}
             for day, rows in reports.items():
                 metadata = _build_drift_metadata(rows)
                 if day == days[-1] and rows:
                     file = stores.scratch("plots", f"{application.name}_drift.png")
                     metadata["psi_by_day"] = plot_drift(lake, day, application.drift, file)
                 content = pa.Table.from_pylist(rows, schema=DRIFT_REPORTS.schema)
-                shown[day] = DayReport(content_hash(content), metadata)
-            return report_days(context, seen, shown)
+                day_reports[day] = DayReport(content_hash(content), metadata)
+            return report_days(context, seen, day_reports)
 
     return drift_report
 
@@ -145,7 +164,7 @@ def _build_trained_classifier_asset(application: ClassificationApplication) -> d
     def trained_classifier(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        """Boosted trees from scratch on the export's weighted rows, in a process of their own."""
+        """Trains boosted trees from scratch on the export's weighted rows, in a process of their own."""
         with classify_failures(context):
             folder = stores.versions(application.name).folder(context.partition_key)
             manifest = verify_manifest(folder.export)
@@ -207,7 +226,7 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
             }
         )
 
-    description = "Champion and challenger on every matured row of the weeks after the training; logged to MLflow."
+    description = "Scores champion and challenger on every matured row of the weeks after the training; logs to MLflow."
     return build_evaluation_asset(application, "classifier_evaluation", description, "trained_classifier", evaluate)
 
 
@@ -221,7 +240,10 @@ def _build_promotion_asset(application: ClassificationApplication) -> dg.AssetsD
 
 
 def build_levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
-    """Build `levers_report`: what other thresholds and sampling rates would select; in no job, a person asks for it."""
+    """Build `levers_report`: the rows that other thresholds and sampling rates would select.
+
+    It is in no job: a person starts it.
+    """
 
     @dg.asset(
         key_prefix=application.name,
@@ -230,8 +252,8 @@ def build_levers_report_asset(application: ClassificationApplication) -> dg.Asse
         tags=application.tags,
         kinds={"duckdb"},
         deps=[dg.AssetDep([application.name, HARD_EXAMPLES.name])],
-        description=f"What other thresholds and sampling rates would select from the last {LEVERS_DAYS} matured days; "
-        "the same as `flywheel levers`. Writes nothing.",
+        description=f"Shows what other thresholds and sampling rates would select from the last {LEVERS_DAYS} matured "
+        "days, as `flywheel levers` does. It writes nothing.",
     )
     def levers_report(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:
         with classify_failures(context):
@@ -275,7 +297,7 @@ def build_drift_check(application: ClassificationApplication) -> dg.AssetChecksD
         return dg.AssetCheckResult(
             passed=not breached,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{days[-1]}: {shown}" if breached else "nothing has drifted, or nothing is known yet",
+            description=f"{days[-1]}: {shown}" if breached else "nothing has drifted, or nothing can be compared",
             metadata={"fields": len(rows), "drifted": len(breached)},
         )
 
@@ -283,7 +305,10 @@ def build_drift_check(application: ClassificationApplication) -> dg.AssetChecksD
 
 
 def find_stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
-    """Return why this version was cut, by the tags of its runs; new examples where a person started it."""
+    """Find the reason why this version was cut, by its runs' tags.
+
+    New examples is the reason where a person started it.
+    """
     runs = context.instance.get_run_records(_select_runs_of_version(context), ascending=True)
     named = {
         tag.removeprefix(f"{REASON_TAG}.")
@@ -291,7 +316,7 @@ def find_stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
         for tag in record.dagster_run.tags
         if tag.startswith(f"{REASON_TAG}.")
     }
-    # A version that claims something new must show it; only one cut for nothing else may be merely not worse.
+    # A version cut for new examples must be better. Only a version cut for another reason may be merely not worse.
     order = (StatedReason.NEW_EXAMPLES, StatedReason.CALIBRATION, StatedReason.DRIFT, StatedReason.AGE)
     return next((reason for reason in order if reason.value in named), StatedReason.NEW_EXAMPLES)
 
@@ -314,11 +339,12 @@ def _build_drift_metadata(rows: list[dict[str, object]]) -> dict[str, Any]:
         return {"state": "no champion, or no predictions: nothing to compare"}
     header = ["field", "rows", "missing", "PSI", "Wasserstein", "Jensen–Shannon", "breach"]
     names = ("field", "rows", "missing_share", "psi", "wasserstein", "jensen_shannon", "breach")
+    cells = [["" if row[name] is None else row[name] for name in names] for row in rows]
     numbers = {f"psi/{row['field']}": row["psi"] for row in rows if row["psi"] is not None}
     return {
         "reference": rows[0]["reference_version"],
         "drifted": sum(row["breach"] is not None for row in rows),
-        "fields": build_numbers_table(header, [["" if row[name] is None else row[name] for name in names] for row in rows]),
+        "fields": build_numbers_table(header, cells),
         **numbers,
     }
 
@@ -332,7 +358,7 @@ def _log_to_mlflow(
     sha256 = manifest_sha256(folder.export)
     run_id = registry.log_run(
         folder.version,
-        params=read_training(folder.training).parameters(),
+        params=read_training(folder.training).to_parameters(),
         metrics=report.list_metrics(),
         datasets=[describe_dataset(application, folder)],
         files=[locate_training_report(folder), locate_evaluation_report(folder)],

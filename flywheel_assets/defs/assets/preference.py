@@ -1,19 +1,19 @@
-"""The assets of the preference flywheel: gold pairs by day, then a version from snapshot to promotion."""
+"""Builds the assets of the preference flywheel: gold pairs by day, then a gold version up to its promotion."""
 
 import dagster as dg
 import msgspec
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.defs.assets.analytics import build_feedback_summary_asset
-from flywheel_assets.defs.assets.daily import daily_asset, find_seen_inputs, report_entries, make_stamp
+from flywheel_assets.defs.assets.daily import daily_asset, find_seen_inputs, make_stamp, report_entries
 from flywheel_assets.defs.assets.versions import (
     Opponents,
     Verdict,
-    describe_dataset,
-    locate_evaluation_report,
     build_evaluation_asset,
     build_gold_snapshot_asset,
     build_promotion_asset,
+    describe_dataset,
+    locate_evaluation_report,
     locate_training_report,
     version_asset,
     was_trained_before_erasure,
@@ -21,7 +21,7 @@ from flywheel_assets.defs.assets.versions import (
 from flywheel_assets.defs.failures import classify_failures
 from flywheel_assets.defs.partitions import list_partition_days
 from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import plot_evaluation, build_scores_table
+from flywheel_assets.defs.presentation import build_scores_table, plot_evaluation
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest
 from flywheel_assets.lake.daily.curate_days import curate_days
@@ -60,7 +60,7 @@ def _build_curated_dpo_pairs_asset(application: PreferenceApplication) -> dg.Ass
     def curated_dpo_pairs(
         context: dg.AssetExecutionContext, stores: Stores, clock: Clock
     ) -> dg.MaterializeResult[None]:
-        """Gold: what passed edit bands, duplicates and policy on day D; the rest is in quarantine with its reason."""
+        """Gold: the pairs that passed the edit gate on day D; the rest is in quarantine with its reason."""
         with classify_failures(context):
             seen, stamp = find_seen_inputs(context), make_stamp(context, clock, CURATE_CODE_VERSION)
             lake, days, start = stores.lake(application.name), list_partition_days(context), application.start_date
@@ -82,7 +82,7 @@ def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.Asset
     def trained_adapter(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        """A fresh LoRA adapter from the pinned base, trained in its own process on everything in the export."""
+        """Trains a fresh LoRA adapter of the pinned base on the whole export, in a process of its own."""
         with classify_failures(context):
             folder = stores.versions(application.name).folder(context.partition_key)
             manifest = verify_manifest(folder.export)
@@ -149,7 +149,9 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
     description = (
         "Base, SFT baseline, champion and challenger on the same held-out rows; everything is logged to MLflow."
     )
-    return build_evaluation_asset(application, "adapter_evaluation", description, "trained_adapter", evaluate, pool="gpu")
+    return build_evaluation_asset(
+        application, "adapter_evaluation", description, "trained_adapter", evaluate, pool="gpu"
+    )
 
 
 def _build_promotion_asset(application: PreferenceApplication) -> dg.AssetsDefinition:

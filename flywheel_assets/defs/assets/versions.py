@@ -1,6 +1,7 @@
-"""The assets of one gold version that every kind of application shares: its snapshot and the promotion decision.
+"""Builds the assets of one gold version that every kind of application shares.
 
-What differs comes in as an argument: how a version is cut, and what an evaluation says about the challenger.
+These are the snapshot, the evaluation and the promotion. Each kind passes its own way of cutting a version, of scoring
+the models and of judging the scores.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,9 @@ import msgspec
 
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.failures import classify_failures
-from flywheel_assets.defs.partitions import map_no_days, build_version_partitions
+from flywheel_assets.defs.partitions import GROUP, build_version_partitions, map_no_days
 from flywheel_assets.defs.presentation import build_checks_table, build_reasons_table
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.defs.tags import GROUP
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, read_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
@@ -29,7 +29,7 @@ CutVersion = Callable[[Lake, Versions, str], Manifest]
 
 
 def version_asset(application: FlywheelApplication, upstream: str, **more: Any) -> Callable[..., dg.AssetsDefinition]:
-    """Make a decorator for one stage of a version: it says to `dg.asset` what all stages share."""
+    """Make a decorator for one stage of a gold version, with the settings that all stages share."""
     decorator: Callable[..., dg.AssetsDefinition] = dg.asset(
         key_prefix=application.name,
         group_name=GROUP.format(application.name, "version"),
@@ -41,7 +41,9 @@ def version_asset(application: FlywheelApplication, upstream: str, **more: Any) 
     return decorator
 
 
-def build_gold_snapshot_asset(application: FlywheelApplication, cut: CutVersion, code_version: str) -> dg.AssetsDefinition:
+def build_gold_snapshot_asset(
+    application: FlywheelApplication, cut: CutVersion, code_version: str
+) -> dg.AssetsDefinition:
     """Build `gold_snapshot`, which pins, tags, resolves and exports the gold table."""
     gold = application.tables.gold.name
 
@@ -84,10 +86,10 @@ class Opponents:
 
 
 def find_opponents(version: str, versions: Versions, registry: ModelRegistry) -> Opponents | str:
-    """Return the models to score for `version`, or the reason why there is nothing to score."""
+    """Find the models to score for `version`, or the reason why there is nothing to score."""
     folder = versions.folder(version)
     if folder.is_finished:
-        # Scored again against a later champion, the report would no longer be what the decision rests on.
+        # Against a later champion the report would no longer be the one that the decision used.
         return f"{version} was decided already"
     champion = registry.find_champion()
     serving = versions.folder(champion.gold_version) if champion else None
@@ -97,7 +99,7 @@ def find_opponents(version: str, versions: Versions, registry: ModelRegistry) ->
 
 
 Evaluate = Callable[[dg.AssetExecutionContext, Stores, dg.PipesSubprocessClient, Opponents], dg.MaterializeResult[None]]
-"""Scores both models and logs what came out; the result is what the UI shows."""
+"""Scores both models, logs the scores and returns what the UI shows."""
 
 
 def build_evaluation_asset(
@@ -142,7 +144,7 @@ class Verdict:
     scored_against: str | None
     """Gold version of the champion that was scored; None: there was none."""
     announcement: Mapping[str, object]
-    """What the serving side must know to load the model."""
+    """The facts that the serving side needs to load the model."""
 
 
 def build_promotion_asset(
@@ -151,18 +153,18 @@ def build_promotion_asset(
     incumbent: str,
     judge: Callable[[dg.AssetExecutionContext, Stores, VersionFolder], Verdict],
 ) -> dg.AssetsDefinition:
-    """Build `promotion`, which moves the alias and announces it to the serving side, or says why not.
+    """Build `promotion`: it moves the alias and announces it to the serving side, or gives the reason.
 
     Args:
-        application: whose.
+        application: the owner of the asset.
         upstream: the evaluation's asset.
-        incumbent: what serves before the first promotion, in words.
+        incumbent: the model before the first promotion, in words.
         judge: reads a version's evaluation and applies the application's limits.
     """
 
     @version_asset(application, upstream, kinds={"mlflow"})
     def promotion(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:
-        """The decision: the alias `champion` moves to the challenger, or one sentence says why not."""
+        """The promotion gate's decision: the alias `champion` moves to the challenger, or a sentence says why not."""
         with classify_failures(context):
             folder = stores.versions(application.name).folder(context.partition_key)
             if folder.is_finished:
@@ -193,7 +195,7 @@ def locate_training_report(folder: VersionFolder) -> Path:
 
 
 class _TrainedOn(msgspec.Struct):
-    """The part of either trainer's report that names its export."""
+    """The part of both trainers' reports that names the export."""
 
     manifest_sha256: str
 
@@ -201,8 +203,8 @@ class _TrainedOn(msgspec.Struct):
 def was_trained_before_erasure(folder: VersionFolder, manifest: Manifest) -> bool:
     """Return whether an erasure has rewritten the export since the training.
 
-    The trainer would take such a result for another version's. People decide about the model (the erasure's receipt
-    lists it); a repeated run leaves it as it is.
+    The trainer would take such a result for another version's. People decide about that model, which the erasure's
+    receipt lists; a repeated run leaves it as it is.
     """
     if not folder.is_trained:
         return False
@@ -219,7 +221,7 @@ def _confirm_interrupted_promotion(decision: Decision, folder: VersionFolder, re
     champion = registry.find_champion()
     if decision.promote or champion is None or champion.gold_version != folder.version:
         return decision
-    # An earlier run moved the alias and ended before it could announce and record that.
+    # An earlier run moved the alias and ended before it could announce and record the promotion.
     sentence = f"It serves since an earlier run of this version; by the limits of today: {decision.sentence}"
     return replace(decision, promote=True, sentence=sentence)
 

@@ -1,4 +1,4 @@
-"""The weekly maintenance as a job: figures by stage and a plot of storage over time."""
+"""Runs the weekly maintenance as a job: figures by stage and a plot of storage over time."""
 
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ MAINTENANCE_JOB = "{}_maintenance"
 
 
 def run_maintenance(application: FlywheelApplication, stores: AnyStores, stamp: RunStamp) -> Upkeep:
-    """Maintain one application; for the job and for the command line."""
+    """Maintain one application; the job and the command line call it."""
     return maintain(
         stores.lake(application.name),
         application.tables,
@@ -30,9 +30,12 @@ def run_maintenance(application: FlywheelApplication, stores: AnyStores, stamp: 
 
 
 def build_maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
-    """`<application>_maintenance`: trims, retires, expires, collects, and shows what it all weighs."""
+    """Build `<application>_maintenance`: it trims, retires, expires, collects, and shows the storage used."""
 
-    @dg.op(name="maintain", description="Keeps every tagged version; see docs/gold.md for what goes.")
+    @dg.op(
+        name="maintain",
+        description="Deletes files that nothing needs; keeps every gold version. See docs/gold.md.",
+    )
     def maintain_op(context: dg.OpExecutionContext, stores: Stores, clock: Clock) -> None:
         stamp = RunStamp(context.run_id, MAINTENANCE_CODE_VERSION, clock.now())
         upkeep = run_maintenance(application, stores, stamp)
@@ -56,7 +59,7 @@ def build_maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
 
     @dg.job(
         name=MAINTENANCE_JOB.format(application.name),
-        description="Weekly upkeep of tables, landing and files; figures and a plot are in its output's metadata.",
+        description="Maintains tables, landing and files every week; its output's metadata has figures and a plot.",
         executor_def=dg.in_process_executor,
     )
     def maintenance() -> None:
@@ -66,7 +69,7 @@ def build_maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
 
 
 def build_maintenance_schedule(application: FlywheelApplication, job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """Sundays at 03:00 UTC, when the day's materialization is over."""
+    """Build the schedule of Sundays at 03:00 UTC, after the day's materialization."""
     return dg.ScheduleDefinition(
         name=f"{application.name}_weekly_maintenance",
         job=job,
@@ -77,7 +80,7 @@ def build_maintenance_schedule(application: FlywheelApplication, job: dg.JobDefi
 
 
 def list_storage_rows(upkeep: Upkeep) -> list[list[object]]:
-    """Files and bytes by stage, before and after."""
+    """List files and bytes by stage, before and after."""
     return [
         [stage, upkeep.before[stage].files, after.files, upkeep.before[stage].bytes, after.bytes]
         for stage, after in upkeep.after.items()

@@ -1,4 +1,4 @@
-"""Decide when enough is new to train: the sensor and `flywheel turn` ask the same rule."""
+"""Decides when enough is new to train: the sensor and `flywheel turn` use the same rule."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,16 +19,16 @@ from flywheel_assets.promotion.classifier_limits import StatedReason
 
 @dataclass(frozen=True)
 class Assessment:
-    """The answer of a rule at one state of the lake: why to train now, or how far it is from that."""
+    """The answer of a rule at one state of the lake: reasons to train now, or the distance to the thresholds."""
 
     reasons: dict[str, str]
-    """Why a version is to be cut: name of the rule → its numbers; empty: not yet."""
+    """The reasons to cut a version: name of the rule → its numbers; empty: not yet."""
     sentence: str
-    """How far the thresholds are, in numbers."""
+    """The distance to the thresholds, in numbers."""
 
 
 class Level(Enum):
-    """How much of the lake a fingerprint reads; the value is its key in the sensor's cursor."""
+    """The part of the lake that a fingerprint reads; the value is its key in the sensor's cursor."""
 
     SNAPSHOTS = "state"
     """The tables' snapshot ids: cheap. It also changes when a day is written again with equal rows."""
@@ -43,12 +43,12 @@ class TrainingRule:
     description: str
     retries: Retries
     fingerprint: Callable[[Level, Lake, Versions], str]
-    """A hash of what `assess` reads: while it stays, the last assessment holds."""
+    """A hash of everything that `assess` reads: while it is the same, the last assessment is still right."""
     assess: Callable[[Lake, Versions, datetime], Assessment]
 
 
 def build_rule(application: FlywheelApplication) -> TrainingRule:
-    """Return the rule of an application of any kind."""
+    """Build the rule of an application of any kind."""
     match application:
         case PreferenceApplication():
             return build_pair_rule(application)

@@ -9,7 +9,7 @@ import pytest
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.cli.erasing import erasure_place
-from flywheel_assets.defs.assets.feedback import build_feedback_assets
+from flywheel_assets.defs.assets.daily import build_feedback_assets
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.erasure.erase import erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind

@@ -15,17 +15,16 @@ from flywheel_assets.defs.automation.training_rules import build_rule
 from flywheel_assets.defs.automation.triggers import (
     PendingVersion,
     build_daily_schedule,
-    find_first_unfinished_day,
-    find_last_closed_day,
-    name_next_version,
-    find_pending_version,
     build_training_sensor,
     explain_retry_refusal,
+    find_first_unfinished_day,
+    find_last_closed_day,
+    find_pending_version,
+    name_next_version,
 )
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED, TRANSIENT
-from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, build_version_partitions
+from flywheel_assets.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, build_version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.tags import PARTITION_TAG
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
