@@ -113,8 +113,8 @@ class VandalAccount:
         slipped = sum(self.in_gold.values())
         kinds = ", ".join(f"{count} {kind}" for kind, count in _sort_by_count(self.in_gold)) or "none"
         return (
-            f"Vandals made {self.edits} edits. The edit gate caught {self.edits - slipped} ({caught}); {slipped} became "
-            f"gold ({kinds}), and {self.in_last_training} of them were among the {self.last_training_pairs} pairs of "
+            f"Vandals made {self.edits} edits. The edit gate caught {self.edits - slipped} ({caught}); {slipped} "
+            f"became gold ({kinds}), and {self.in_last_training} of them were among the {self.last_training_pairs} pairs of "
             "the last training."
         )
 
