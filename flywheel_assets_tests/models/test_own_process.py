@@ -37,7 +37,7 @@ REPORT = ClassifierTrainingReport(
 
 def finished(folder: Path, request: ClassifierTrainingRequest = REQUEST) -> ClassifierTrainingReport | None:
     path = folder / "training.json"
-    return finished_report(path, ClassifierTrainingReport, request.digest(), remedy="Remove it to train again.")
+    return finished_report(path, ClassifierTrainingReport, request.compute_digest(), remedy="Remove it to train again.")
 
 
 def test_a_finished_training_is_found_by_the_same_request_from_another_home(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from flywheel_assets.promotion.classifier_limits import StatedReason
 
 @dataclass(frozen=True)
 class Assessment:
-    """The answer of a rule at one state of the lake: reasons to train now, or the distance to the thresholds."""
+    """A rule's answer at one state of the lake: reasons to train now, or the distance to its thresholds."""
 
     reasons: dict[str, str]
     """The reasons to cut a version: name of the rule → its numbers; empty: not yet."""

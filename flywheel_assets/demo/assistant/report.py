@@ -114,8 +114,8 @@ class VandalAccount:
         kinds = ", ".join(f"{count} {kind}" for kind, count in _sort_by_count(self.in_gold)) or "none"
         return (
             f"Vandals made {self.edits} edits. The edit gate caught {self.edits - slipped} ({caught}); {slipped} "
-            f"became gold ({kinds}), and {self.in_last_training} of them were among the {self.last_training_pairs} pairs of "
-            "the last training."
+            f"became gold ({kinds}), and {self.in_last_training} of them were among the "
+            f"{self.last_training_pairs} pairs of the last training."
         )
 
 
