@@ -30,10 +30,10 @@ from flywheel_assets.application import (
     Trigger,
 )
 from flywheel_assets.applications import fraud
-from flywheel_assets.defs.automation.training_rules import rule_of
-from flywheel_assets.defs.automation.triggers import training_threshold_sensor
+from flywheel_assets.defs.automation.training_rules import build_rule
+from flywheel_assets.defs.automation.triggers import build_training_sensor
+from flywheel_assets.defs.partitions import TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.tags import TURN_JOB
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables.lake import Lake
@@ -156,7 +156,7 @@ def measure(stores: Stores, instance: dg.DagsterInstance, application: FlywheelA
     clock = Clock(fixed=datetime.combine(days[-1] + timedelta(days=2), NOON.time(), UTC).isoformat())
 
     def tick(configured: FlywheelApplication, cursor: str | None) -> str:
-        sensor = training_threshold_sensor(configured, rule_of(configured), TURN_JOB.format(configured.name))
+        sensor = build_training_sensor(configured, build_rule(configured), TURN_JOB.format(configured.name))
         context = dg.build_sensor_context(
             instance=instance, cursor=cursor, resources={"stores": stores, "clock": clock}
         )

@@ -17,8 +17,8 @@ from flywheel_assets.applications import assistant
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
 from flywheel_assets.defs.flywheels import preference_flywheel
+from flywheel_assets.defs.partitions import PARTITION_TAG
 from flywheel_assets.defs.running import open_instance, request_retry
-from flywheel_assets.defs.tags import PARTITION_TAG
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets_tests.command_line import ROOT, flywheel
 

@@ -7,7 +7,7 @@ import pytest
 
 from flywheel_assets.applications.assistant import APPLICATION
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.defs.partitions import version_partitions
+from flywheel_assets.defs.partitions import build_version_partitions
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.defs.running import open_instance
 from flywheel_assets.lake.versions.exclusions import list_exclusions
@@ -77,7 +77,7 @@ def test_errors_are_one_line(tmp_path: Path, arguments: list[str], complaint: st
 def test_a_retraining_is_requested_at_once_and_only_once(home: Path) -> None:
     assert "would request dpo_gold_v2" in flywheel(home, "retrain", "--reason", "a poisoned week").stdout
     with open_instance(home / "dagster", ROOT / "dagster.yaml") as instance:
-        partitions = str(version_partitions(NAME).name)
+        partitions = str(build_version_partitions(NAME).name)
         assert instance.get_dynamic_partitions(partitions) == []
         flywheel(home, "retrain", "--reason", "a poisoned week", "--yes")
         assert instance.get_dynamic_partitions(partitions) == ["dpo_gold_v2"]

@@ -67,11 +67,11 @@ def turn(
     now: Annotated[bool, typer.Option("--now", help="Include today; its rows are provisional.")] = False,
 ) -> None:
     """Materialize everything that landed and is not closed yet, up to gold, in one run; says how far the trigger is."""
-    from flywheel_assets.defs.automation.triggers import last_closed_day
+    from flywheel_assets.defs.automation.triggers import find_last_closed_day
 
     config = load_application(application)
     moment = datetime.now(UTC)
-    last = moment.date() if now else last_closed_day(moment)
+    last = moment.date() if now else find_last_closed_day(moment)
     if now:
         from flywheel_assets.capture.log.shipping import wait_until_shipped
         from flywheel_assets.lake.landing.disk import wait_until_sealed
@@ -127,10 +127,10 @@ def stale(application: Application = "assistant") -> None:
 
 def _first_pending(config: FlywheelApplication, last: date) -> date:
     """The first day up to `last` that is not closed and curated yet: what the join of later days would miss."""
-    from flywheel_assets.defs.automation.triggers import first_unfinished_day
+    from flywheel_assets.defs.automation.triggers import find_first_unfinished_day
 
     lake = Stores().lake(config.name)
-    return first_unfinished_day(lake, config.tables.gold, config.start_date, last) or last
+    return find_first_unfinished_day(lake, config.tables.gold, config.start_date, last) or last
 
 
 def _last_materialized(config: FlywheelApplication) -> date | None:
@@ -163,8 +163,8 @@ def _fail_unless_succeeded(finished: "Finished") -> None:
 
 
 def _progress(config: FlywheelApplication) -> str:
-    from flywheel_assets.defs.automation.training_rules import rule_of
+    from flywheel_assets.defs.automation.training_rules import build_rule
 
     stores = Stores()
-    assessment = rule_of(config).assess(stores.lake(config.name), stores.versions(config.name), datetime.now(UTC))
+    assessment = build_rule(config).assess(stores.lake(config.name), stores.versions(config.name), datetime.now(UTC))
     return f"training trigger: {assessment.sentence}"

@@ -132,21 +132,20 @@ def retrain(
     yes: Yes = False,
 ) -> None:
     """Request a training at once, whatever the thresholds say: the trigger runs the next version at its next tick."""
-    from flywheel_assets.defs.automation.triggers import next_version, pending_version
-    from flywheel_assets.defs.partitions import version_partitions
-    from flywheel_assets.defs.tags import TURN_JOB
+    from flywheel_assets.defs.automation.triggers import find_pending_version, name_next_version
+    from flywheel_assets.defs.partitions import TURN_JOB, build_version_partitions
     from flywheel_assets.errors import VersionConflictError
 
     config = load_application(application)
     stores, driver = Stores(), driver_of(config)
-    name = str(version_partitions(application).name)
+    name = str(build_version_partitions(application).name)
     requested = driver.instance.get_dynamic_partitions(name)
     versions = stores.versions(application)
-    if pending := pending_version(driver.instance, versions, requested, TURN_JOB.format(application)):
+    if pending := find_pending_version(driver.instance, versions, requested, TURN_JOB.format(application)):
         raise VersionConflictError(
             f"{pending.version} was requested and is not finished: let it end, or `flywheel abandon {pending.version}`"
         )
-    version = next_version(stores.lake(application), versions, requested, config)
+    version = name_next_version(stores.lake(application), versions, requested, config)
     if not yes:
         console.print(f"would request {version}: {reason}. Repeat with --yes to do it.")
         return

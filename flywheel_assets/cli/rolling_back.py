@@ -32,7 +32,7 @@ def rollback(
             table.add_row(str(day), f"{each.rows_before:,}", f"{each.rows_after:,}")
         console.print(table)
     if not yes:
-        _say([f"would change: {sentence}" for sentence in plan.sentences()])
+        _say([f"would change: {sentence}" for sentence in plan.list_changes()])
         console.print("Repeat with --yes to do it.")
         return
     _say(roll_back(config, stores, plan, who=who_is(who), reason=reason, now=datetime.now(UTC)))
@@ -48,7 +48,7 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
     """Do the weekly maintenance now: trim, retire, expire, collect; without --yes only weigh and say what applies."""
     import uuid
 
-    from flywheel_assets.defs.automation.maintenance import run_maintenance, storage_rows
+    from flywheel_assets.defs.automation.maintenance import list_storage_rows, run_maintenance
     from flywheel_assets.lake.daily.ledger import RunStamp
     from flywheel_assets.lake.upkeep.bucket_versions import explain_versions_left
     from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, weigh_stages
@@ -66,7 +66,7 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
     stamp = RunStamp(f"maintain {uuid.uuid4().hex}", MAINTENANCE_CODE_VERSION, datetime.now(UTC))
     upkeep = run_maintenance(config, stores, stamp)
     table = Table("stage", "files before", "after", "bytes before", "after")
-    for name, *numbers in storage_rows(upkeep):
+    for name, *numbers in list_storage_rows(upkeep):
         table.add_row(str(name), *(f"{number:,}" for number in numbers))
     console.print(table)
     _say(

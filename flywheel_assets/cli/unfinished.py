@@ -31,13 +31,13 @@ def abandon(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without it only says what would happen.")] = False,
 ) -> None:
     """Finish a gold version without a promotion, so that the trigger can cut the next one."""
-    from flywheel_assets.defs.partitions import version_partitions
+    from flywheel_assets.defs.partitions import build_version_partitions
     from flywheel_assets.lake.versions.folders import Promotion, record_promotion
 
     config = load_application(application)
     stores = Stores()
     folder = _require_unfinished(version, stores.versions(application))
-    requested = driver_of(config).instance.get_dynamic_partitions(str(version_partitions(application).name))
+    requested = driver_of(config).instance.get_dynamic_partitions(str(build_version_partitions(application).name))
     if not folder.path.exists() and version not in requested:
         # A slip of the finger would otherwise use up a number.
         raise UnknownNameError("gold version", version, requested)

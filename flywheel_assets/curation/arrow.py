@@ -18,7 +18,7 @@ Column: TypeAlias = Array | ChunkedArray
 
 
 def values_of(column: Column) -> list[Any]:
-    """Return a column as Python values, None where one is null; which of them may be null is the schema's to say."""
+    """Return a column as Python values, None for null; the schema says which of them may be null."""
     return column.to_pylist()
 
 

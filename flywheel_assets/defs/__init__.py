@@ -1,6 +1,6 @@
-"""The Dagster definitions; with `applications/` the only room that imports dagster."""
+"""Builds the Dagster definitions; besides `applications/` and the demo no room imports dagster."""
 
 import warnings
 
-# Range runs rest on single-run backfills, trainers on Pipes; Dagster says on every load that parts of them may change.
+# Range runs use single-run backfills and trainers use Pipes. On every load Dagster warns that both may change.
 warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)", module="dagster|flywheel_assets")

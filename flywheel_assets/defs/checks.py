@@ -1,4 +1,4 @@
-"""Check the assets: no row vanishes, no day is stale, a version is what its manifest says."""
+"""Checks the assets: no row vanishes, no day is stale, every version agrees with its manifest."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -6,7 +6,7 @@ from datetime import date
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.presentation import numbers_table
+from flywheel_assets.defs.presentation import build_numbers_table
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.breaker import find_tripped_days
@@ -15,26 +15,26 @@ from flywheel_assets.lake.tables.specs import GROUND_TRUTH, TableSpec
 from flywheel_assets.lake.versions.verification import verify_versions
 
 
-def daily_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
+def build_daily_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
     """Build the checks of the four daily tables.
 
     Each covers all days, since a check in a range run has no partition.
     """
     tables = (application.tables.predictions, GROUND_TRUTH, application.tables.joined, application.tables.gold)
     return [
-        *(_rows_are_accounted_for(application.name, spec) for spec in tables),
+        *(_build_accounts_check(application.name, spec) for spec in tables),
         *(
-            _days_are_fresh(application.name, application.start_date, asset, lookback)
+            _build_freshness_check(application.name, application.start_date, asset, lookback)
             for asset, lookback in application.staleness_lookback_days.items()
         ),
     ]
 
 
-def _rows_are_accounted_for(application: str, spec: TableSpec) -> dg.AssetChecksDefinition:
+def _build_accounts_check(application: str, spec: TableSpec) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=[application, spec.name],
         name=f"{spec.name}_rows_are_accounted_for",
-        description="kept + dropped = input on every partition, by the ledger and by the tables themselves.",
+        description="On every partition kept and dropped rows add up to the input, in the ledger and in the tables.",
         blocking=True,
     )
     def rows_are_accounted_for(stores: Stores) -> dg.AssetCheckResult:
@@ -48,13 +48,13 @@ def _rows_are_accounted_for(application: str, spec: TableSpec) -> dg.AssetChecks
     return rows_are_accounted_for
 
 
-def _days_are_fresh(
+def _build_freshness_check(
     application: str, start: date, asset: str, lookback_days: Mapping[str, int]
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=[application, asset],
         name=f"{asset}_days_are_fresh",
-        description="No day was made from inputs that have changed since; `flywheel stale` lists them.",
+        description="No input of a materialized day has changed since. `flywheel stale` lists the stale days.",
     )
     def days_are_fresh(stores: Stores) -> dg.AssetCheckResult:
         stale = ledger.find_stale_days(stores.lake(application), asset, lookback_days, start)
@@ -69,13 +69,13 @@ def _days_are_fresh(
     return days_are_fresh
 
 
-def breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
+def build_breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
     """Build the check of the batch breaker over all days."""
 
     @dg.asset_check(
         asset=[application.name, application.tables.gold.name],
-        # Not blocking: a tripped day has no rows in gold, and must not stop those that have.
-        description="No closed day is out of bounds as a whole; `flywheel breaker reset DAY` lets one in.",
+        # Not blocking: a tripped day has no rows in gold, and must not stop the days that have some.
+        description="Every closed day is within the limits. `flywheel breaker reset DAY` admits a tripped day.",
     )
     def no_day_tripped_the_breaker(stores: Stores) -> dg.AssetCheckResult:
         tripped = find_tripped_days(stores.lake(application.name))
@@ -89,19 +89,19 @@ def breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=not tripped,
             description=f"{len(tripped)} days kept out of gold: {shown}" if tripped else "every day is within bounds",
-            metadata={"tripped_days": len(tripped), "figures": numbers_table(header, rows)},
+            metadata={"tripped_days": len(tripped), "figures": build_numbers_table(header, rows)},
         )
 
     return no_day_tripped_the_breaker
 
 
-def version_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
+def build_version_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:
     """Build the checks of the gold versions."""
 
     @dg.asset_check(
         asset=[application.name, "gold_snapshot"],
-        # Not blocking: trainer and evaluation verify what they read, and a damaged old version must not stop a new one.
-        description="Every version's manifest against its files, tag and rows; `flywheel verify` says the same.",
+        # Not blocking: trainer and evaluation verify their inputs, and a damaged old version must not stop a new one.
+        description="Every gold version's files, tag and rows agree with its manifest, as `flywheel verify` checks.",
     )
     def exports_match_their_manifests(stores: Stores) -> dg.AssetCheckResult:
         lake, versions = stores.lake(application.name), stores.versions(application.name)

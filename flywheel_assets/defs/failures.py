@@ -1,4 +1,4 @@
-"""Every failure is permanent or transient, and Dagster obeys: only the transient is retried."""
+"""Classifies every failure as permanent or transient; Dagster retries only the transient."""
 
 import traceback
 from collections.abc import Iterator
@@ -20,25 +20,25 @@ RETRY_TRANSIENT = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPO
 
 
 @contextmanager
-def failures_are_classified(context: dg.AssetExecutionContext) -> Iterator[None]:
-    """Tag the run with what kind of failure ended it, for the trigger and for people, and forbid useless retries.
+def classify_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Tag a failed run as permanent or transient, and forbid useless retries.
 
-    An exception that is not ours is a defect of the code, thus permanent, unless a disk, lock or database was busy. Its
-    message may quote a user's text, which must not get into Dagster's event log: only where it happened is told. A run
-    that was killed leaves no tag at all, which the trigger reads as transient.
+    The training trigger and people read the tag. An exception that is not ours is a defect of the code, thus permanent,
+    unless a disk, lock or database was busy. Its message may quote a user's text, which must not get into Dagster's
+    event log: the log names only the place of the error. A killed run has no tag; the trigger reads that as transient.
     """
     try:
         yield
     except dg.Failure:
         raise
     except FlywheelError as error:
-        raise _failure(context, error, str(error), error.is_transient) from error
+        raise _build_failure(context, error, str(error), error.is_transient) from error
     except Exception as error:
         # Without its cause: Dagster would store the message of every exception in the chain.
-        raise _failure(context, error, _where(error), _may_pass(error)) from None
+        raise _build_failure(context, error, _locate_error(error), _may_pass(error)) from None
 
 
-def _failure(context: dg.AssetExecutionContext, error: Exception, description: str, may_pass: bool) -> dg.Failure:
+def _build_failure(context: dg.AssetExecutionContext, error: Exception, description: str, may_pass: bool) -> dg.Failure:
     context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: TRANSIENT if may_pass else PERMANENT})
     return dg.Failure(
         description=description,
@@ -51,7 +51,7 @@ def _failure(context: dg.AssetExecutionContext, error: Exception, description: s
     )
 
 
-def _where(error: Exception) -> str:
+def _locate_error(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{type(error).__name__}: {error.strerror} ({error.filename or 'no file named'})"
     frame = traceback.extract_tb(error.__traceback__)[-1]

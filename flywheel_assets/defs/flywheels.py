@@ -1,20 +1,27 @@
-"""The two kinds of flywheel, each as a contents page of one application's code location, in data order."""
+"""Builds one application's code location, for both kinds of flywheel, in data order."""
+
+from collections.abc import Sequence
 
 import dagster as dg
 
-from flywheel_assets.application import ClassificationApplication, PreferenceApplication
-from flywheel_assets.defs.assembly import assemble
+from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication
 from flywheel_assets.defs.assets.classification import (
-    classifier_assets,
-    drift_check,
-    example_assets,
-    levers_report_asset,
+    build_classifier_assets,
+    build_drift_check,
+    build_example_assets,
+    build_levers_report_asset,
 )
-from flywheel_assets.defs.assets.feedback import feedback_assets
-from flywheel_assets.defs.assets.preference import adapter_assets, pair_assets
-from flywheel_assets.defs.automation.training_rules import example_rule, pair_rule
-from flywheel_assets.defs.checks import breaker_check
+from flywheel_assets.defs.assets.daily import build_feedback_assets
+from flywheel_assets.defs.assets.preference import build_adapter_assets, build_pair_assets
+from flywheel_assets.defs.automation.alerts import build_alert_sensors
+from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
+from flywheel_assets.defs.automation.recovery import build_rollback_job
+from flywheel_assets.defs.automation.training_rules import TrainingRule, build_example_rule, build_pair_rule
+from flywheel_assets.defs.automation.triggers import build_daily_schedule, build_training_sensor
+from flywheel_assets.defs.checks import build_breaker_check, build_daily_checks, build_version_checks
+from flywheel_assets.defs.partitions import DAILY_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.settings import settings
 
 
 def preference_flywheel(
@@ -23,18 +30,18 @@ def preference_flywheel(
     """Build the definitions of one preference application.
 
     Args:
-        application: what the platform team configured.
-        stores: where the data lie; from the settings unless a test says otherwise.
-        clock: what closes days; the machine's unless a test says otherwise.
+        application: the platform team's configuration.
+        stores: the places of the data; from the settings unless a test passes others.
+        clock: the time that closes days; the machine's unless a test passes another.
     """
-    return assemble(
+    return _assemble(
         application,
-        daily=[*feedback_assets(application), *pair_assets(application)],
-        versions=adapter_assets(application),
-        rule=pair_rule(application),
+        daily=[*build_feedback_assets(application), *build_pair_assets(application)],
+        versions=build_adapter_assets(application),
+        rule=build_pair_rule(application),
         stores=stores,
         clock=clock,
-        more_checks=[breaker_check(application)],
+        more_checks=[build_breaker_check(application)],
     )
 
 
@@ -44,17 +51,72 @@ def classification_flywheel(
     """Build the definitions of one classification application.
 
     Args:
-        application: what the platform team configured.
-        stores: where the data lie; from the settings unless a test says otherwise.
-        clock: what closes days; the machine's unless a test says otherwise.
+        application: the platform team's configuration.
+        stores: the places of the data; from the settings unless a test passes others.
+        clock: the time that closes days; the machine's unless a test passes another.
     """
-    return assemble(
+    return _assemble(
         application,
-        daily=[*feedback_assets(application), *example_assets(application)],
-        versions=classifier_assets(application),
-        rule=example_rule(application),
+        daily=[*build_feedback_assets(application), *build_example_assets(application)],
+        versions=build_classifier_assets(application),
+        rule=build_example_rule(application),
         stores=stores,
         clock=clock,
-        more_assets=[levers_report_asset(application)],
-        more_checks=[drift_check(application)],
+        more_assets=[build_levers_report_asset(application)],
+        more_checks=[build_drift_check(application)],
+    )
+
+
+def _assemble(
+    application: FlywheelApplication,
+    daily: Sequence[dg.AssetsDefinition],
+    versions: Sequence[dg.AssetsDefinition],
+    rule: TrainingRule,
+    stores: Stores | None,
+    clock: Clock | None,
+    more_assets: Sequence[dg.AssetsDefinition] = (),
+    more_checks: Sequence[dg.AssetChecksDefinition] = (),
+) -> dg.Definitions:
+    """Put together the jobs, schedules, sensors, checks and resources of one application.
+
+    Args:
+        application: the platform team's configuration.
+        daily: the assets by day, in data order.
+        versions: the assets of a gold version, in data order.
+        rule: decides when a version is cut.
+        stores: the places of the data; from the settings unless a test passes others.
+        clock: the time that closes days; the machine's unless a test passes another.
+        more_assets: assets in no job: a person starts them.
+        more_checks: checks of this kind of application only.
+    """
+    daily_job = dg.define_asset_job(
+        DAILY_JOB.format(application.name),
+        dg.AssetSelection.assets(*daily),
+        description="Landing to gold for one day or a range of days.",
+    )
+    turn_job = dg.define_asset_job(
+        TURN_JOB.format(application.name),
+        dg.AssetSelection.assets(*versions),
+        description="One turn of the wheel: cut a gold version, train, evaluate, decide.",
+    )
+    upkeep_job = build_maintenance_job(application)
+    return dg.Definitions(
+        assets=[*daily, *versions, *more_assets],
+        asset_checks=[*build_daily_checks(application), *build_version_checks(application), *more_checks],
+        jobs=[daily_job, turn_job, build_rollback_job(application), upkeep_job],
+        schedules=[
+            build_daily_schedule(application, daily_job.name),
+            build_maintenance_schedule(application, upkeep_job),
+        ],
+        sensors=[
+            build_training_sensor(application, rule, turn_job.name),
+            *build_alert_sensors(application, settings().alert_webhook),
+        ],
+        resources={
+            "stores": stores or Stores(),
+            "clock": clock or Clock(),
+            "pipes": dg.PipesSubprocessClient(),
+        },
+        # The assets are light. Training and evaluation need processes of their own and start them.
+        executor=dg.in_process_executor,
     )

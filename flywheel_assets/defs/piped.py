@@ -1,7 +1,7 @@
-"""Starting training and evaluation in a process of their own, through Dagster Pipes.
+"""Runs training and evaluation in a process of their own, through Dagster Pipes.
 
-So the code location never imports torch, an out-of-memory trainer does not take its run along, and the training room
-knows nothing of Dagster: the same module runs by hand with the same request file.
+So the code location never imports torch, a trainer out of memory does not kill its run, and the training room knows
+nothing of Dagster: the same module runs by hand with the same request file.
 """
 
 import sys
@@ -29,8 +29,8 @@ def run_in_own_process(
     """Run `module` on `request` in a process of its own and wait for it.
 
     Raises:
-        FlywheelError: what the process said ended it, as the class it named.
-        ProcessDiedError: it ended without saying why, for instance killed for memory.
+        FlywheelError: the process failed; its error file names the class and the message.
+        ProcessDiedError: it ended without an error file, for instance killed for memory.
     """
     work_dir = Path(request.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
@@ -41,10 +41,10 @@ def run_in_own_process(
     try:
         pipes.run(context=context, command=command, env=subprocess_environment())
     except dg.DagsterError as error:
-        raise _said_by_process(work_dir, module) from error
+        raise _read_error(work_dir, module) from error
 
 
-def _said_by_process(work_dir: Path, module: str) -> FlywheelError:
+def _read_error(work_dir: Path, module: str) -> FlywheelError:
     path = work_dir / ERROR_FILE
     if not path.exists():
         return ProcessDiedError(

@@ -1,4 +1,4 @@
-"""Show row counts, reasons, schemas, tables and small plots in the UI; never user text."""
+"""Shows row counts, reasons, schemas, tables and small plots in the UI; never user text."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from flywheel_assets.evaluation.requests import EvaluationReport, Scored, Stratu
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.records import read_description
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers.
+# Okabe and Ito's colours: colour-blind readers can tell them apart.
 _MODEL_COLOURS = {
     Scored.BASE: "#999999",
     Scored.SFT: "#56B4E9",
@@ -22,7 +22,7 @@ _MODEL_COLOURS = {
 _DAGSTER_TYPES = {"date32[day]": "date", "timestamp[us, tz=UTC]": "timestamp (UTC)"}
 
 
-def column_schema(schema: pa.Schema) -> dg.TableSchema:
+def build_column_schema(schema: pa.Schema) -> dg.TableSchema:
     """Turn an Arrow schema with its descriptions into Dagster's, for an asset's definition."""
     return dg.TableSchema(
         columns=[
@@ -38,7 +38,7 @@ def column_schema(schema: pa.Schema) -> dg.TableSchema:
 
 
 def describe_entry(entry: LedgerEntry) -> dict[str, Any]:
-    """Show one day's account in the ledger: row counts, what was not kept and why."""
+    """Show one day's account in the ledger: row counts, and the rows not kept by reason."""
     return {
         "dagster/partition_row_count": entry.rows_kept + entry.rows_held,
         "rows_in": entry.rows_in,
@@ -46,12 +46,12 @@ def describe_entry(entry: LedgerEntry) -> dict[str, Any]:
         "rows_held": entry.rows_held,
         "state": "closed" if entry.is_closed else "open: rows are provisional",
         "content_hash": entry.content_hash,
-        "not_kept": reasons_table(entry.rows_by_reason),
+        "not_kept": build_reasons_table(entry.rows_by_reason),
     }
 
 
-def reasons_table(rows_by_reason: Mapping[str, int]) -> dg.TableMetadataValue:
-    """Show dropped and quarantined rows by reason code, most first."""
+def build_reasons_table(rows_by_reason: Mapping[str, int]) -> dg.TableMetadataValue:
+    """Build a table of dropped and quarantined rows by reason code, most first."""
     ordered = sorted(rows_by_reason.items(), key=lambda item: (-item[1], item[0]))
     return dg.MetadataValue.table(
         records=[dg.TableRecord({"reason": reason, "rows": rows}) for reason, rows in ordered],
@@ -59,8 +59,8 @@ def reasons_table(rows_by_reason: Mapping[str, int]) -> dg.TableMetadataValue:
     )
 
 
-def numbers_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.TableMetadataValue:
-    """Make a small table; the first column is text, floats are shown with three decimals."""
+def build_numbers_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.TableMetadataValue:
+    """Build a small table; the first column is text, floats are shown with three decimals."""
     shown = [
         {name: f"{cell:.3f}" if isinstance(cell, float) else str(cell) for name, cell in zip(header, row, strict=True)}
         for row in rows
@@ -71,24 +71,24 @@ def numbers_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> dg
     )
 
 
-def checks_table(checks: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
-    """Show a promotion's checks: each measured value against its limit."""
+def build_checks_table(checks: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
+    """Build a table of a promotion's checks: each measured value against its limit."""
     rows = [[check["name"], check["value"], check["limit"], "ok" if check["ok"] else "FAILED"] for check in checks]
-    return numbers_table(["check", "value", "limit", "result"], rows)
+    return build_numbers_table(["check", "value", "limit", "result"], rows)
 
 
-def scores_table(report: EvaluationReport) -> dg.TableMetadataValue:
-    """Show every model on every stratum; lower NED is better."""
+def build_scores_table(report: EvaluationReport) -> dg.TableMetadataValue:
+    """Build a table of every model on every stratum; lower NED is better."""
     rows: list[list[object]] = []
     for model, strata in report.scores.items():
         for stratum, each in strata.items():
             shares = (each.ned, each.zero_edit, each.missing_end, each.chosen_fallen)
             rows.append([model.value, stratum.value, each.rows, each.subjects, *shares])
     header = ["model", "stratum", "rows", "subjects", "NED", "zero edit", "missing end", "chosen fallen"]
-    return numbers_table(header, rows)
+    return build_numbers_table(header, rows)
 
 
-def evaluation_plot(report: EvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
+def plot_evaluation(report: EvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
     """Draw NED by stratum and model into `path` and show it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -111,15 +111,15 @@ def evaluation_plot(report: EvaluationReport, path: Path) -> dg.MarkdownMetadata
     axes.margins(y=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
-    return picture(path, "NED by model")
+    return embed_picture(path, "NED by model")
 
 
-def picture(path: Path, title: str) -> dg.MarkdownMetadataValue:
+def embed_picture(path: Path, title: str) -> dg.MarkdownMetadataValue:
     """Embed a small PNG file in the metadata of one materialization."""
-    return encoded_picture(path.read_bytes(), title)
+    return embed_png(path.read_bytes(), title)
 
 
-def encoded_picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+def embed_png(png: bytes, title: str) -> dg.MarkdownMetadataValue:
     """Embed a small PNG that is in memory."""
     encoded = base64.b64encode(png).decode("ascii")
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")

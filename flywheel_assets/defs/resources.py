@@ -1,4 +1,4 @@
-"""Resources: where an application's data lie, and what time it is."""
+"""Defines the resources: the places of an application's data, and the time."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +12,13 @@ from flywheel_assets.settings import Settings, settings
 
 
 class Stores(dg.ConfigurableResource[None], stores.Stores):
-    """Landing zone, lake, gold versions and model registry, from the settings (`FLYWHEEL_…`)."""
+    """Opens landing zone, lake, gold versions and model registry by the settings (`FLYWHEEL_…`)."""
 
     home: str | None = Field(default=None, description="Overrides FLYWHEEL_HOME, for tests and for the demo.")
 
     @property
     def where(self) -> Settings:
-        """The settings, at another home where one is configured."""
+        """The settings, with another home where one is configured."""
         return settings() if self.home is None else Settings(home=Path(self.home))
 
     def s3_client(self) -> Any:
@@ -28,7 +28,7 @@ class Stores(dg.ConfigurableResource[None], stores.Stores):
         bounded = super().s3_client
 
         class BoundedS3Resource(S3Resource):
-            """Bounds how long a request waits for a silent server, which dagster-aws has no setting for."""
+            """Bounds the wait for a silent server: dagster-aws has no setting for it."""
 
             def get_client(self) -> Any:
                 return bounded()
@@ -39,7 +39,7 @@ class Stores(dg.ConfigurableResource[None], stores.Stores):
 class Clock(dg.ConfigurableResource[None]):
     """The time that decides which landing days are closed."""
 
-    fixed: str | None = Field(default=None, description="An RFC 3339 time to stand still at, for tests.")
+    fixed: str | None = Field(default=None, description="A fixed RFC 3339 time, for tests.")
 
     def now(self) -> datetime:
         """The current time, UTC."""

@@ -1,6 +1,6 @@
-"""Running the flywheel's jobs in this process, without a daemon: for the command line, the demo and the tests.
+"""Runs the flywheel's jobs in this process, without a daemon.
 
-Runs go to the same instance as the daemon's, so that the UI shows them like any other.
+The command line, the demo and the tests use it. Runs go to the daemon's instance, so that the UI shows them as well.
 """
 
 import logging
@@ -14,8 +14,15 @@ import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
-from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
-from flywheel_assets.defs.tags import DAILY_JOB, PARTITION_TAG, REASON_TAG, SENSOR, TURN_JOB
+from flywheel_assets.defs.partitions import (
+    DAILY_JOB,
+    PARTITION_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    REASON_TAG,
+    SENSOR,
+    TURN_JOB,
+)
 from flywheel_assets.errors import SettingsError, UnknownNameError
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -23,17 +30,17 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class Finished:
-    """How a run ended."""
+    """The end of a run."""
 
     run_id: str
     succeeded: bool
     error: str | None
-    """What the first failed step said."""
+    """The message of the first failed step."""
 
 
 @dataclass(frozen=True)
 class Ticked:
-    """What the training trigger decided: a version it requested a run for, or why not."""
+    """The training trigger's decision: the version that it requested a run for, or the reason for none."""
 
     version: str | None
     reason: str
@@ -41,7 +48,7 @@ class Ticked:
 
 
 def open_instance(dagster_home: Path, template: Path = Path("dagster.yaml")) -> dg.DagsterInstance:
-    """The persistent instance in `dagster_home`, configured by this project's dagster.yaml on first use."""
+    """Open the persistent instance in `dagster_home`; its first use copies this project's dagster.yaml there."""
     prepare_home(dagster_home, template)
     return dg.DagsterInstance.from_config(str(dagster_home))
 
@@ -57,7 +64,7 @@ def prepare_home(dagster_home: Path, template: Path = Path("dagster.yaml")) -> N
 
 
 def request_retry(instance: dg.DagsterInstance, application: str, version: str) -> str:
-    """Mark the last run of a gold version, so that the trigger starts it again; returns that run's id.
+    """Mark the last run of a gold version, so that the trigger starts it again; return its id.
 
     Raises:
         UnknownNameError: no run of that version ended.
@@ -88,7 +95,7 @@ class Driver:
         return self._finish(job.execute_in_process(self._run_config(), self.instance, tags=tags, raise_on_error=False))
 
     def tick(self) -> Ticked:
-        """Evaluate the training trigger once and add the partition it asks for; the run is not started."""
+        """Evaluate the training trigger once and add the partition that it requests; start no run."""
         sensor = self.definitions.resolve_sensor_def(SENSOR)
         wanted = {name: (self.definitions.resources or {})[name] for name in sensor.required_resource_keys}
         with dg.build_sensor_context(instance=self.instance, cursor=self._cursor, resources=wanted) as context:

@@ -17,7 +17,7 @@ from flywheel_assets.capture.service import running_capture
 from flywheel_assets.defs.resources import Clock
 from flywheel_assets.defs.running import Driver, Ticked, open_instance
 from flywheel_assets.demo.capture_client import CaptureDoor, SimulatedClock
-from flywheel_assets.demo.wheel import Skipped
+from flywheel_assets.demo.staging import Skipped
 from flywheel_assets.errors import TrainingError
 from flywheel_assets.lake.daily.ledger import list_days
 from flywheel_assets.settings import settings

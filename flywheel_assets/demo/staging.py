@@ -1,13 +1,43 @@
-"""Serves every demo with progress bars, wall time by stage, and a description of the hardware."""
+"""Gives every demo its stage: the flywheel as a Protocol, progress bars, wall time, the hardware.
+
+With the Protocol no story imports the orchestrator.
+"""
 
 import os
 import platform
 import resource
 import time
-from typing import Any
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The trigger did not fire."""
+
+    reason: str
+
+
+Counts = TypeVar("Counts", covariant=True)
+
+
+Turn = TypeVar("Turn", covariant=True)
+
+
+class Wheel(Protocol[Counts, Turn]):
+    """The flywheel of one application as its demo drives it."""
+
+    def materialize(self, first: date, last: date) -> Counts:
+        """Materialize every daily asset for a range of days, in one run."""
+        ...
+
+    def turn(self) -> Turn | Skipped:
+        """Evaluate the trigger and, where it fires, run its request to the end."""
+        ...
 
 
 class Stopwatch:

@@ -48,13 +48,14 @@ from flywheel_assets.models.generation import (
     encode_completion,
     encode_prompt,
     generate,
+    hash_adapter,
+    hash_base_weights,
     load_adapters,
     parse_prompt,
     require_train_extra,
     use_cpu_threads,
 )
 from flywheel_assets.models.own_process import finished_report, process_main, write_report
-from flywheel_assets.models.weights import hash_adapter, hash_base_weights
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.labels.score_contract import unpack_features
-from flywheel_assets.evaluation.classifier_requests import (
+from flywheel_assets.evaluation.requests import (
     CHALLENGER,
     INCUMBENT,
     REPORT_FILE,

@@ -1,20 +1,23 @@
-"""Loads models, encodes rows for them, generates and scores; training encodes its rows with the same functions.
+"""Loads and identifies models, encodes rows for them, generates and scores; training encodes with the same functions.
 
 Prompt and completion are encoded apart and joined as token ids: a prompt that ends in a space would otherwise let BPE
 merge across the boundary, and the model would be trained on prompts that it never sees when it is served.
 """
 
+import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flywheel_assets.errors import SettingsError
+from flywheel_assets.errors import ManifestMismatchError, SettingsError, TrainingError
+from flywheel_assets.lake.storage.files import file_sha256
 from flywheel_assets.records import PromptFormat
 
 if TYPE_CHECKING:
@@ -261,3 +264,47 @@ def switch_to_inference(model: Any) -> Iterator[None]:
 def _make_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def hash_base_weights(base_model: str) -> str:
+    """Hash the names and contents of a base model's safetensors files.
+
+    Args:
+        base_model: folder, or hub id, which is looked up in the local cache or fetched (without any pickle).
+
+    Raises:
+        TrainingError: there are no such weights.
+    """
+    folder = Path(base_model) if Path(base_model).is_dir() else _fetch_weights(base_model)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise TrainingError(f"{folder} holds no safetensors weights; pickled weights are not loaded")
+    lines = "".join(f"{file.name} {file_sha256(file)}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def hash_adapter(folder: Path) -> str:
+    """Hash an adapter's weights with sha256.
+
+    Raises:
+        ManifestMismatchError: they are missing.
+    """
+    path = folder / _ADAPTER_WEIGHTS
+    if not path.is_file():
+        raise ManifestMismatchError(f"{folder} holds no {_ADAPTER_WEIGHTS}; train this version again")
+    return file_sha256(path)
+
+
+def _fetch_weights(base_model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(base_model, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, FileNotFoundError) as error:
+        raise TrainingError(
+            f"base model {base_model!r} is neither a folder nor available from the hub: {error}"
+        ) from error

@@ -38,13 +38,14 @@ from flywheel_assets.models.generation import (
     SwitchableModel,
     choose_placement,
     compute_token_log_probabilities,
+    hash_adapter,
+    hash_base_weights,
     load_adapters,
     load_tokenizer,
     require_train_extra,
     use_cpu_threads,
 )
 from flywheel_assets.models.own_process import finished_report, process_main, write_report
-from flywheel_assets.models.weights import hash_adapter, hash_base_weights
 from flywheel_assets.records import make_stable_id
 from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
 from flywheel_assets.training._stages import locate_result, release_memory, train_preference, train_sft

@@ -43,7 +43,9 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     """
     output = Path(request.output_dir)
     remedy = "Remove it to train again."
-    if finished := finished_report(output / REPORT_FILE, ClassifierTrainingReport, request.digest(), remedy=remedy):
+    if finished := finished_report(
+        output / REPORT_FILE, ClassifierTrainingReport, request.compute_digest(), remedy=remedy
+    ):
         return finished
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
@@ -60,7 +62,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
         report = ClassifierTrainingReport(
             application=request.application,
             version=request.version,
-            request_sha256=request.digest(),
+            request_sha256=request.compute_digest(),
             manifest_sha256=request.manifest_sha256,
             recipe=request.recipe,
             rows=rows.num_rows,

@@ -135,7 +135,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One training."""
+    """One training of a classifier."""
 
     application: str
     version: str
@@ -147,18 +147,18 @@ class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
     work_dir: str
     """Only error.json is written there."""
 
-    def digest(self) -> str:
-        """Of everything that decides the result."""
+    def compute_digest(self) -> str:
+        """Hash everything that decides the result."""
         return make_stable_id("classifier", self.manifest_sha256, msgspec.to_builtins(self.recipe))
 
 
 class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was trained on what."""
+    """The result of one training and its data."""
 
     application: str
     version: str
     request_sha256: str = msgspec.field(name="request_digest")
-    """Of everything that decides the result; a finished output answers no other request."""
+    """Digest of everything that decides the result; a finished output answers no other request."""
     manifest_sha256: str
     recipe: ClassifierRecipe
     rows: int
@@ -173,8 +173,8 @@ class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """Of fitting, wall time."""
 
-    def parameters(self) -> dict[str, str | int | float]:
-        """What a tracking server records as the run's parameters."""
+    def to_parameters(self) -> dict[str, str | int | float]:
+        """Return the run's parameters for a tracking server: the recipe and its data."""
         return {
             **vars(self.recipe),
             "rows": self.rows,

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from flywheel_assets.applications.assistant import APPLICATION
-from flywheel_assets.defs.checks import breaker_check
+from flywheel_assets.defs.checks import build_breaker_check
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.landing.disk import EventKind
@@ -24,7 +24,7 @@ def test_the_check_fails_with_figures_until_a_person_has_let_the_day_in(tmp_path
     bench.ingest_both(days)
     bench.join(days)
     bench.curate(days)
-    check = breaker_check(APPLICATION)
+    check = build_breaker_check(APPLICATION)
     assert not check.check_specs_by_output_name.popitem()[1].blocking
 
     result = check(stores)

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from flywheel_assets.applications.assistant import APPLICATION, defs
-from flywheel_assets.defs.checks import version_checks
+from flywheel_assets.defs.checks import build_version_checks
 from flywheel_assets.defs.resources import Stores
 
 DAILY = ["raw_predictions", "ground_truth", "joined_feedback", "curated_dpo_pairs"]
@@ -92,7 +92,7 @@ def test_checks_guard_every_daily_asset_and_the_snapshot() -> None:
 
 def test_a_damaged_old_version_is_reported_and_stops_no_new_one(tmp_path: Path) -> None:
     (tmp_path / "versions" / "assistant" / "dpo_gold_v1" / "export").mkdir(parents=True)  # its manifest is gone
-    [check] = version_checks(APPLICATION)
+    [check] = build_version_checks(APPLICATION)
     assert not check.check_specs_by_output_name.popitem()[1].blocking
     result = check(Stores(home=str(tmp_path)))
     assert not result.passed

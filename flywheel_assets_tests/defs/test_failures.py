@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 from filelock import FileLock
 
-from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, TRANSIENT, failures_are_classified
+from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, TRANSIENT, classify_failures
 from flywheel_assets.errors import CommitContentionError, MissingInputError
 
 TEXT = "what a user wrote"
@@ -64,7 +64,7 @@ def test_only_what_may_pass_is_retried_and_no_text_is_told(tmp_path: Path, break
     @dg.asset(retry_policy=dg.RetryPolicy(max_retries=2))
     def breaks(context: dg.AssetExecutionContext) -> None:
         tried.append(1)
-        with failures_are_classified(context):
+        with classify_failures(context):
             break_it(tmp_path)
 
     with dg.DagsterInstance.ephemeral() as instance:

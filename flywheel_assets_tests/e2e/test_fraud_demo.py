@@ -12,7 +12,7 @@ from flywheel_assets.demo.fraud.demo import Chapter, FraudDemoPlan
 from flywheel_assets.demo.fraud.report import ClassifierTurn
 from flywheel_assets.demo.fraud.run import play
 from flywheel_assets.demo.fraud.world import FraudWorld
-from flywheel_assets.demo.wheel import Skipped
+from flywheel_assets.demo.staging import Skipped
 from flywheel_assets.lake.tables.specs import RAW_SCORES
 from flywheel_assets.settings import settings
 

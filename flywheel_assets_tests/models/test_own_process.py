@@ -22,7 +22,7 @@ REQUEST = ClassifierTrainingRequest(
 REPORT = ClassifierTrainingReport(
     application="fraud",
     version="fraud_gold_v1",
-    request_sha256=REQUEST.digest(),
+    request_sha256=REQUEST.compute_digest(),
     manifest_sha256=REQUEST.manifest_sha256,
     recipe=REQUEST.recipe,
     rows=2,
@@ -37,7 +37,7 @@ REPORT = ClassifierTrainingReport(
 
 def finished(folder: Path, request: ClassifierTrainingRequest = REQUEST) -> ClassifierTrainingReport | None:
     path = folder / "training.json"
-    return finished_report(path, ClassifierTrainingReport, request.digest(), remedy="Remove it to train again.")
+    return finished_report(path, ClassifierTrainingReport, request.compute_digest(), remedy="Remove it to train again.")
 
 
 def test_a_finished_training_is_found_by_the_same_request_from_another_home(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ from filelock import FileLock
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TrainingError, VersionConflictError
 from flywheel_assets.lake.versions.exports import ExportSet
-from flywheel_assets.models.generation import generate, load_model, parse_prompt
-from flywheel_assets.models.weights import hash_adapter
+from flywheel_assets.models.generation import generate, hash_adapter, load_model, parse_prompt
 from flywheel_assets.training.adapter import main, train_adapter
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 from flywheel_assets_tests.training import small_world as world

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from flywheel_assets.errors import TrainingError
-from flywheel_assets.models.generation import compute_token_log_probabilities, load_model
-from flywheel_assets.models.weights import hash_adapter
+from flywheel_assets.models.generation import compute_token_log_probabilities, hash_adapter, load_model
 from flywheel_assets.training import _stages as stages
 from flywheel_assets.training.examples import Example
 from flywheel_assets_tests.training.small_world import RECIPE, blank_base

@@ -6,8 +6,7 @@ question is sabotage or a slip, and a person decides which.
 
 import re
 
-from flywheel_assets.curation.policy.patterns import Pattern
-from flywheel_assets.curation.policy.verdicts import Action, Hazard
+from flywheel_assets.curation.policy.verdicts import Action, Hazard, Pattern
 from flywheel_assets.records import Reason
 
 _ROOT = (

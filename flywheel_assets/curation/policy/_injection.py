@@ -9,8 +9,7 @@ injection without any such mark ("What is the capital of Brazil?" inside an e-ma
 
 import re
 
-from flywheel_assets.curation.policy.patterns import Pattern, widen_spaces
-from flywheel_assets.curation.policy.verdicts import Action, Hazard
+from flywheel_assets.curation.policy.verdicts import Action, Hazard, Pattern, widen_spaces
 from flywheel_assets.records import Reason
 
 _OLDER = (

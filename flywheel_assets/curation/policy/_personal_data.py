@@ -8,8 +8,7 @@ import re
 from string import ascii_uppercase
 from typing import Any
 
-from flywheel_assets.curation.policy.patterns import Pattern
-from flywheel_assets.curation.policy.verdicts import Action, Hazard
+from flywheel_assets.curation.policy.verdicts import Action, Hazard, Pattern
 from flywheel_assets.records import Reason
 
 # Country → length in characters (SWIFT IBAN registry, release 99).

@@ -7,8 +7,7 @@ line of code when they were measured, so a password without any mark is not foun
 import re
 from typing import Any
 
-from flywheel_assets.curation.policy.patterns import Pattern
-from flywheel_assets.curation.policy.verdicts import Action, Hazard
+from flywheel_assets.curation.policy.verdicts import Action, Hazard, Pattern
 from flywheel_assets.records import Reason
 
 _PLACEHOLDERS = re.compile(

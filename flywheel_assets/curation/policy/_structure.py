@@ -13,8 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flywheel_assets.curation.arrow import Array
-from flywheel_assets.curation.policy.patterns import Pattern
-from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
+from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Pattern, Verdict
 from flywheel_assets.ranges import Checked, Count, Name, Share
 from flywheel_assets.records import Reason
 

@@ -37,9 +37,8 @@ from flywheel_assets.curation.texts.duplicates import (
     hash_texts,
     mark_repeated_rows,
 )
-from flywheel_assets.curation.texts.normalization import normalize
+from flywheel_assets.curation.texts.normalization import make_prompts_readable, normalize
 from flywheel_assets.curation.texts.novelty import find_added_ngrams
-from flywheel_assets.curation.texts.prompts import make_prompts_readable
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, hash_delta
 from flywheel_assets.ranges import Checked, Share
 from flywheel_assets.records import (

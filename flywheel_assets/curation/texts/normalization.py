@@ -1,12 +1,18 @@
-"""Normalizes texts for comparison: composed Unicode, lower case, single spaces."""
+"""Brings texts to one form: normalizes them for comparison, and makes lists of messages readable.
+
+Normalized is composed Unicode, lower case, single spaces.
+"""
 
 import unicodedata
+from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, to_mask, values_of
+from flywheel_assets.records import PromptFormat
 
 # Every row in which collapsing white space could change anything; most prose has none.
 _UNEVEN_SPACE = (
@@ -37,3 +43,34 @@ def normalize(texts: Array) -> Array:
 def remove_white_space(text: str) -> str:
     """Return `text` without any white space, in lower case: the part that a cosmetic edit does not change."""
     return "".join(text.split()).lower()
+
+
+def make_prompts_readable(prompt: Array, prompt_format: Array) -> Array:
+    r"""Return the prompts, with every string of a message list on lines of its own.
+
+    In JSON a line break is the two characters `\n`: the `n` would stick to a card number and hide it from a pattern
+    that wants a word's beginning. All strings count, also tool arguments; JSON that cannot be read stays as it is.
+    """
+    in_messages = pc.equal(prompt_format, pa.scalar(PromptFormat.MESSAGES.value))
+    rows = np.flatnonzero(in_messages.to_numpy(zero_copy_only=False))
+    if len(rows) == 0:
+        return prompt
+    texts = [_read_text(raw) for raw in values_of(prompt.filter(in_messages))]
+    return pc.replace_with_mask(prompt, in_messages, pa.array(texts, pa.string()))  # type: ignore[no-any-return]
+
+
+def _read_text(raw: str) -> str:
+    try:
+        return "\n".join(_collect_strings(msgspec.json.decode(raw)))
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return raw
+
+
+def _collect_strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _collect_strings(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _collect_strings(item)]
+    return []

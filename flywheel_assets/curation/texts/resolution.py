@@ -27,8 +27,7 @@ import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray, Column, to_mask, values_of
 from flywheel_assets.curation.texts._influence import mark_beyond_share, mark_unsupported_claims, rank_by_pair_id
-from flywheel_assets.curation.texts.duplicates import find_clusters, hash_supporter, mark_repeated_rows
-from flywheel_assets.curation.texts.trust import is_import
+from flywheel_assets.curation.texts.duplicates import find_clusters, hash_supporter, is_import, mark_repeated_rows
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, explain_admission, mark_unsupported_rows
 from flywheel_assets.ranges import Checked, Count, NotNegative, Share
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind

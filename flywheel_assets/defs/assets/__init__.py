@@ -1,4 +1,4 @@
-"""The assets of both kinds of application, in data order.
+"""Builds the assets of both kinds of application, in data order.
 
 Each body loads, calls one function of the lake, stores and reports.
 """

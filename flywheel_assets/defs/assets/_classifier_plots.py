@@ -1,4 +1,4 @@
-"""What the UI shows of a classifier: curves of champion and challenger, calibration, weeks, drift, levers."""
+"""Plots a classifier for the UI: curves of champion and challenger, calibration, weeks, drift, levers."""
 
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import numpy as np
 
-from flywheel_assets.defs.presentation import numbers_table, picture
-from flywheel_assets.evaluation.classifier_requests import CHALLENGER, INCUMBENT, ClassifierEvaluationReport
+from flywheel_assets.defs.presentation import build_numbers_table, embed_picture
+from flywheel_assets.evaluation.requests import CHALLENGER, INCUMBENT, ClassifierEvaluationReport
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS
 from flywheel_assets.lake.whatif.levers import LeversReport
@@ -23,8 +23,8 @@ _COLOURS = {INCUMBENT: "#E69F00", CHALLENGER: "#009E73"}
 _DRIFT_DAYS = 60
 
 
-def classifier_scores_table(report: ClassifierEvaluationReport) -> dg.TableMetadataValue:
-    """Both models overall, by week and by segment."""
+def build_classifier_scores_table(report: ClassifierEvaluationReport) -> dg.TableMetadataValue:
+    """Build a table of both models overall, by week and by segment."""
     rows: list[list[object]] = []
     for model, scores in report.scores.items():
         name = report.incumbent if model == INCUMBENT else model
@@ -33,11 +33,11 @@ def classifier_scores_table(report: ClassifierEvaluationReport) -> dg.TableMetad
         for part, each in parts.items():
             measures = (each.average_precision, each.roc_auc, each.calibration_ratio, each.log_loss)
             rows.append([name, part, each.rows, each.positives, *("" if m is None else m for m in measures)])
-    return numbers_table(["model", "rows of", "rows", "positives", "AP", "ROC AUC", "Σp/Σy", "log loss"], rows)
+    return build_numbers_table(["model", "rows of", "rows", "positives", "AP", "ROC AUC", "Σp/Σy", "log loss"], rows)
 
 
-def precision_recall_plot(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
-    """Precision over recall of both models."""
+def plot_precision_recall(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
+    """Plot precision over recall of both models."""
 
     def draw(axes: "Axes") -> None:
         for model, scores in report.scores.items():
@@ -47,11 +47,11 @@ def precision_recall_plot(report: ClassifierEvaluationReport, path: Path) -> dg.
             axes.plot([p.recall for p in points], [p.precision for p in points], color=_COLOURS[model], label=label)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
 
-    return _plot(draw, path, "precision and recall")
+    return _save_plot(draw, path, "precision and recall")
 
 
-def calibration_plot(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
-    """Predicted against observed shares of both models, on logarithmic axes: positives are rare."""
+def plot_calibration(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
+    """Plot predicted against observed shares of both models, on logarithmic axes: positives are rare."""
 
     def draw(axes: "Axes") -> None:
         for model, scores in report.scores.items():
@@ -64,11 +64,11 @@ def calibration_plot(report: ClassifierEvaluationReport, path: Path) -> dg.Markd
         axes.plot([1e-4, 1], [1e-4, 1], color="#999999", linewidth=0.8)
         axes.set(xlabel="mean score", ylabel="share of positives", xscale="log", yscale="log")
 
-    return _plot(draw, path, "calibration")
+    return _save_plot(draw, path, "calibration")
 
 
-def ap_by_week_plot(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
-    """Average precision of both models, each week by itself."""
+def plot_ap_by_week(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:
+    """Plot the average precision of both models, each week by itself."""
 
     def draw(axes: "Axes") -> None:
         for model, scores in report.scores.items():
@@ -78,11 +78,11 @@ def ap_by_week_plot(report: ClassifierEvaluationReport, path: Path) -> dg.Markdo
             axes.plot(weeks, heights, "o-", color=_COLOURS[model], label=label)
         axes.set(xlabel="week of", ylabel="average precision", ylim=(0, 1))
 
-    return _plot(draw, path, "average precision by week")
+    return _save_plot(draw, path, "average precision by week")
 
 
-def drift_plot(lake: Lake, last: date, limits: DriftLimits, path: Path) -> dg.MarkdownMetadataValue:
-    """PSI by day of the fields that moved most in the last weeks."""
+def plot_drift(lake: Lake, last: date, limits: DriftLimits, path: Path) -> dg.MarkdownMetadataValue:
+    """Plot the PSI by day of the fields that moved most in the last weeks."""
     days = [last - timedelta(days=offset) for offset in reversed(range(_DRIFT_DAYS))]
     rows = lake.read(DRIFT_REPORTS, days, ["day", "field", "psi"]).to_pylist()
     by_field: dict[str, dict[date, float]] = {}
@@ -99,13 +99,19 @@ def drift_plot(lake: Lake, last: date, limits: DriftLimits, path: Path) -> dg.Ma
         axes.set(ylabel="PSI")
         axes.tick_params(axis="x", rotation=30)
 
-    return _plot(draw, path, "PSI by day")
+    return _save_plot(draw, path, "PSI by day")
 
 
-def levers_tables(report: LeversReport) -> Mapping[str, dg.TableMetadataValue]:
-    """Both tables of a levers report."""
+def build_levers_tables(report: LeversReport) -> Mapping[str, dg.TableMetadataValue]:
+    """Build both tables of a levers report."""
     thresholds = [
-        [each.threshold, each.alerts, each.alerts_per_day, _shown(each.positive_share), _shown(each.caught)]
+        [
+            each.threshold,
+            each.alerts,
+            each.alerts_per_day,
+            _fill_missing(each.positive_share),
+            _fill_missing(each.caught),
+        ]
         for each in report.thresholds
     ]
     samplings = [
@@ -114,25 +120,25 @@ def levers_tables(report: LeversReport) -> Mapping[str, dg.TableMetadataValue]:
             each.floor,
             each.rows,
             each.row_share,
-            _shown(each.positive_share),
+            _fill_missing(each.positive_share),
             round(each.effective_rows),
-            _shown(each.fit_seconds),
+            _fill_missing(each.fit_seconds),
         ]
         for each in report.samplings
     ]
     return {
-        "thresholds": numbers_table(["alert from", "alerts", "a day", "precision", "recall"], thresholds),
-        "samplings": numbers_table(
+        "thresholds": build_numbers_table(["alert from", "alerts", "a day", "precision", "recall"], thresholds),
+        "samplings": build_numbers_table(
             ["surprise factor", "floor", "rows", "of all", "positive", "effective rows", "fit seconds"], samplings
         ),
     }
 
 
-def _shown(value: float | None) -> object:
+def _fill_missing(value: float | None) -> object:
     return "" if value is None else value
 
 
-def _plot(draw: "Callable[[Axes], None]", path: Path, title: str) -> dg.MarkdownMetadataValue:
+def _save_plot(draw: "Callable[[Axes], None]", path: Path, title: str) -> dg.MarkdownMetadataValue:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -145,4 +151,4 @@ def _plot(draw: "Callable[[Axes], None]", path: Path, title: str) -> dg.Markdown
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    return picture(path, title)
+    return embed_picture(path, title)

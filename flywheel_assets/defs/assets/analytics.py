@@ -1,4 +1,4 @@
-"""Show people's reactions to each model version in the UI; no model is ever trained on them."""
+"""Shows people's reactions to each model version in the UI; no model is ever trained on them."""
 
 from datetime import date, timedelta
 from io import BytesIO
@@ -7,10 +7,10 @@ import dagster as dg
 import pyarrow as pa
 
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.defs.assets.daily import DayReport, daily_asset, inputs_seen, report_days, stamp_of
-from flywheel_assets.defs.failures import failures_are_classified
-from flywheel_assets.defs.partitions import partition_days
-from flywheel_assets.defs.presentation import encoded_picture, numbers_table
+from flywheel_assets.defs.assets.daily import DayReport, daily_asset, find_seen_inputs, make_stamp, report_days
+from flywheel_assets.defs.failures import classify_failures
+from flywheel_assets.defs.partitions import list_partition_days
+from flywheel_assets.defs.presentation import build_numbers_table, embed_png
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ledger import list_days
 from flywheel_assets.lake.daily.reports import read_summaries, summarize_days
@@ -25,15 +25,18 @@ _PANELS = {
 }
 
 
-def feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
+def build_feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
     """Build `feedback_summary` of one application."""
 
     @daily_asset(application, FEEDBACK_SUMMARY, "analytics", SUMMARY_CODE_VERSION, reads={JOINED_FEEDBACK.name: None})
     def feedback_summary(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
-        """Thumbs, ratings, copies, accepts, regenerations and edits per model version on day D; never trained on."""
-        with failures_are_classified(context):
-            seen, lake, days = inputs_seen(context), stores.lake(application.name), partition_days(context)
-            entries = summarize_days(lake, days, stamp_of(context, clock, SUMMARY_CODE_VERSION))
+        """Counts thumbs, ratings, copies, accepts, regenerations and edits per model version on day D.
+
+        No model is trained on them.
+        """
+        with classify_failures(context):
+            seen, lake, days = find_seen_inputs(context), stores.lake(application.name), list_partition_days(context)
+            entries = summarize_days(lake, days, make_stamp(context, clock, SUMMARY_CODE_VERSION))
             last = max(days)
             rows = read_summaries(lake, list_days(min(*days, last - timedelta(days=PLOTTED_DAYS - 1)), last))
             by_day: dict[date, list[list[object]]] = {day: [] for day in days}
@@ -43,8 +46,8 @@ def feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefin
                     by_day[row["completed_date"]].append([version, *(row[name] for name in _COUNTS)])
             reports: dict[date, DayReport] = {}
             for day, versions in by_day.items():
-                table = numbers_table(["model version", *_COUNTS], versions)
-                picture = {"last_weeks": _plot(rows, last)} if day == last and rows.num_rows else {}
+                table = build_numbers_table(["model version", *_COUNTS], versions)
+                picture = {"last_weeks": _plot_reactions(rows, last)} if day == last and rows.num_rows else {}
                 metadata = {"dagster/partition_row_count": len(versions), "by_model_version": table, **picture}
                 entry = entries[day]
                 reports[day] = DayReport(entry.content_hash, metadata, entry.input_hashes)
@@ -53,7 +56,7 @@ def feedback_summary_asset(application: PreferenceApplication) -> dg.AssetsDefin
     return feedback_summary
 
 
-def _plot(rows: pa.Table, last: date) -> dg.MarkdownMetadataValue:
+def _plot_reactions(rows: pa.Table, last: date) -> dg.MarkdownMetadataValue:
     """Draw reactions per interaction by day, one line per model version."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -76,4 +79,4 @@ def _plot(rows: pa.Table, last: date) -> dg.MarkdownMetadataValue:
     figure.axes[0].legend(frameon=False, fontsize=7, ncols=4)
     content = BytesIO()
     figure.savefig(content, format="png", dpi=100)
-    return encoded_picture(content.getvalue(), "reactions by model version")
+    return embed_png(content.getvalue(), "reactions by model version")

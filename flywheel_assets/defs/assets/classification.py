@@ -1,4 +1,4 @@
-"""The classification flywheel: `hard_examples` and `drift_report` by day, then one gold version, and what levers do."""
+"""Builds the assets of the classification flywheel: by day, by gold version, and the levers report."""
 
 from datetime import date
 from typing import Any
@@ -8,34 +8,47 @@ import pyarrow as pa
 
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.defs.assets._classifier_plots import (
-    ap_by_week_plot,
-    calibration_plot,
-    classifier_scores_table,
-    drift_plot,
-    levers_tables,
-    precision_recall_plot,
+    build_classifier_scores_table,
+    build_levers_tables,
+    plot_ap_by_week,
+    plot_calibration,
+    plot_drift,
+    plot_precision_recall,
 )
-from flywheel_assets.defs.assets.daily import DayReport, daily_asset, inputs_seen, report_days, report_entries, stamp_of
+from flywheel_assets.defs.assets.daily import (
+    DayReport,
+    daily_asset,
+    find_seen_inputs,
+    make_stamp,
+    report_days,
+    report_entries,
+)
 from flywheel_assets.defs.assets.versions import (
     Opponents,
     Verdict,
-    evaluated_dataset,
-    evaluated_file,
-    evaluation_asset,
-    gold_snapshot_asset,
-    promotion_asset,
-    trained_file,
+    build_evaluation_asset,
+    build_gold_snapshot_asset,
+    build_promotion_asset,
+    describe_dataset,
+    locate_evaluation_report,
+    locate_training_report,
     version_asset,
     was_trained_before_erasure,
 )
-from flywheel_assets.defs.failures import failures_are_classified
-from flywheel_assets.defs.partitions import join_window_mapping, lookback_mapping, partition_days
+from flywheel_assets.defs.failures import classify_failures
+from flywheel_assets.defs.partitions import (
+    GROUP,
+    PARTITION_TAG,
+    REASON_TAG,
+    list_partition_days,
+    map_join_window,
+    map_lookback,
+)
 from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import numbers_table
+from flywheel_assets.defs.presentation import build_numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.tags import GROUP, PARTITION_TAG, REASON_TAG
 from flywheel_assets.evaluation.classifier import read_evaluation
-from flywheel_assets.evaluation.classifier_requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
+from flywheel_assets.evaluation.requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
 from flywheel_assets.lake.daily.ledger import hash_content
 from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.daily.reports import WINDOW_DAYS, Reference, read_reference, report_drift
@@ -56,22 +69,22 @@ DRIFT_CODE_VERSION = "1"
 LEVERS_DAYS = 28
 
 
-def example_assets(application: ClassificationApplication) -> list[dg.AssetsDefinition]:
+def build_example_assets(application: ClassificationApplication) -> list[dg.AssetsDefinition]:
     """Build the assets by day that only a classification application has, in data order."""
-    return [_hard_examples(application), _drift_report(application)]
+    return [_build_hard_examples_asset(application), _build_drift_report_asset(application)]
 
 
-def classifier_assets(application: ClassificationApplication) -> list[dg.AssetsDefinition]:
+def build_classifier_assets(application: ClassificationApplication) -> list[dg.AssetsDefinition]:
     """Build the assets of a gold version of a classification application, in data order."""
     return [
-        _gold_snapshot(application),
-        _trained_classifier(application),
-        _classifier_evaluation(application),
-        _promotion(application),
+        _build_gold_snapshot_asset(application),
+        _build_trained_classifier_asset(application),
+        _build_evaluation_asset(application),
+        _build_promotion_asset(application),
     ]
 
 
-def _hard_examples(application: ClassificationApplication) -> dg.AssetsDefinition:
+def _build_hard_examples_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
     reach = application.gold_lookback_days
 
     @daily_asset(
@@ -80,73 +93,79 @@ def _hard_examples(application: ClassificationApplication) -> dg.AssetsDefinitio
         "gold",
         f"{MINE_CODE_VERSION}-{application.mining.version}",
         reads={
-            JOINED_LABELS.name: join_window_mapping(application.window),
-            RAW_SCORES.name: lookback_mapping(reach[RAW_SCORES.name]),
-            GROUND_TRUTH.name: lookback_mapping(reach[GROUND_TRUTH.name]),
+            JOINED_LABELS.name: map_join_window(application.window),
+            RAW_SCORES.name: map_lookback(reach[RAW_SCORES.name]),
+            GROUND_TRUTH.name: map_lookback(reach[GROUND_TRUTH.name]),
         },
     )
     def hard_examples(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
-        """Gold: labels that became complete on day D and silence that matured on it, each with its π; see the docs."""
-        with failures_are_classified(context):
-            seen = inputs_seen(context)
+        """Gold: the labels that became complete on day D and the silence that matured on it, each with its π.
+
+        See docs/hard_examples.md.
+        """
+        with classify_failures(context):
+            seen = find_seen_inputs(context)
             entries = mine_days(
                 stores.lake(application.name),
-                partition_days(context),
+                list_partition_days(context),
                 application.start_date,
                 application.window,
                 application.contract,
                 application.mining,
-                stamp_of(context, clock, MINE_CODE_VERSION),
+                make_stamp(context, clock, MINE_CODE_VERSION),
             )
             return report_entries(context, seen, entries)
 
     return hard_examples
 
 
-def _drift_report(application: ClassificationApplication) -> dg.AssetsDefinition:
+def _build_drift_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
     @daily_asset(
         application,
         DRIFT_REPORTS,
         "monitoring",
         DRIFT_CODE_VERSION,
-        reads={RAW_SCORES.name: lookback_mapping(WINDOW_DAYS - 1)},
+        reads={RAW_SCORES.name: map_lookback(WINDOW_DAYS - 1)},
     )
     def drift_report(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
-        """How far features and scores of the week up to D are from the champion's training rows; empty before one."""
-        with failures_are_classified(context):
-            seen, lake, days = inputs_seen(context), stores.lake(application.name), partition_days(context)
-            reference = _reference(application, stores)
-            stamp = stamp_of(context, clock, DRIFT_CODE_VERSION)
+        """Compares features and scores of the week up to D with the champion's training rows.
+
+        Empty before the first champion.
+        """
+        with classify_failures(context):
+            seen, lake, days = find_seen_inputs(context), stores.lake(application.name), list_partition_days(context)
+            reference = _read_champion_reference(application, stores)
+            stamp = make_stamp(context, clock, DRIFT_CODE_VERSION)
             reports = report_drift(
                 lake, days, application.start_date, application.contract, application.drift, reference, stamp
             )
-            shown: dict[date, DayReport] = {}
+            day_reports: dict[date, DayReport] = {}
             for day, rows in reports.items():
-                metadata = _drift_metadata(rows)
+                metadata = _build_drift_metadata(rows)
                 if day == days[-1] and rows:
                     file = stores.scratch("plots", f"{application.name}_drift.png")
-                    metadata["psi_by_day"] = drift_plot(lake, day, application.drift, file)
+                    metadata["psi_by_day"] = plot_drift(lake, day, application.drift, file)
                 content = pa.Table.from_pylist(rows, schema=DRIFT_REPORTS.schema)
-                shown[day] = DayReport(hash_content(content), metadata)
-            return report_days(context, seen, shown)
+                day_reports[day] = DayReport(hash_content(content), metadata)
+            return report_days(context, seen, day_reports)
 
     return drift_report
 
 
-def _gold_snapshot(application: ClassificationApplication) -> dg.AssetsDefinition:
+def _build_gold_snapshot_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
     def cut(lake: Lake, versions: Versions, version: str) -> Manifest:
         return cut_example_version(lake, versions, version, application.examples, RESOLVE_CODE_VERSION)
 
-    return gold_snapshot_asset(application, cut, RESOLVE_CODE_VERSION)
+    return build_gold_snapshot_asset(application, cut, RESOLVE_CODE_VERSION)
 
 
-def _trained_classifier(application: ClassificationApplication) -> dg.AssetsDefinition:
+def _build_trained_classifier_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
     @version_asset(application, "gold_snapshot", kinds={"lightgbm"})
     def trained_classifier(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        """Boosted trees from scratch on the export's weighted rows, in a process of their own."""
-        with failures_are_classified(context):
+        """Trains boosted trees from scratch on the export's weighted rows, in a process of their own."""
+        with classify_failures(context):
             folder = stores.versions(application.name).folder(context.partition_key)
             manifest = verify_manifest(folder.export)
             request = ClassifierTrainingRequest(
@@ -168,7 +187,7 @@ def _trained_classifier(application: ClassificationApplication) -> dg.AssetsDefi
                     "hard_examples": report.hard_examples,
                     "rows_stood_for": round(report.rows_stood_for),
                     "seconds": round(report.seconds, 2),
-                    "gains": numbers_table(["feature", "share of gain"], list(report.gains.items())),
+                    "gains": build_numbers_table(["feature", "share of gain"], list(report.gains.items())),
                     "model_sha256": report.model_sha256,
                     "dagster/uri": str(folder.training / "model"),
                 }
@@ -177,7 +196,7 @@ def _trained_classifier(application: ClassificationApplication) -> dg.AssetsDefi
     return trained_classifier
 
 
-def _classifier_evaluation(application: ClassificationApplication) -> dg.AssetsDefinition:
+def _build_evaluation_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
     def evaluate(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient, opponents: Opponents
     ) -> dg.MaterializeResult[None]:
@@ -198,30 +217,33 @@ def _classifier_evaluation(application: ClassificationApplication) -> dg.AssetsD
         run_id = _log_to_mlflow(stores.registry(application.name), application, folder, report)
         return dg.MaterializeResult(
             metadata={
-                "scores": classifier_scores_table(report),
-                "precision_recall": precision_recall_plot(report, folder.path / "precision_recall.png"),
-                "calibration": calibration_plot(report, folder.path / "calibration.png"),
-                "ap_by_week": ap_by_week_plot(report, folder.path / "ap_by_week.png"),
+                "scores": build_classifier_scores_table(report),
+                "precision_recall": plot_precision_recall(report, folder.path / "precision_recall.png"),
+                "calibration": plot_calibration(report, folder.path / "calibration.png"),
+                "ap_by_week": plot_ap_by_week(report, folder.path / "ap_by_week.png"),
                 "evaluated_rows": report.rows,
                 "mlflow_run": run_id,
             }
         )
 
-    description = "Champion and challenger on every matured row of the weeks after the training; logged to MLflow."
-    return evaluation_asset(application, "classifier_evaluation", description, "trained_classifier", evaluate)
+    description = "Scores champion and challenger on every matured row of the weeks after the training; logs to MLflow."
+    return build_evaluation_asset(application, "classifier_evaluation", description, "trained_classifier", evaluate)
 
 
-def _promotion(application: ClassificationApplication) -> dg.AssetsDefinition:
+def _build_promotion_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
     def judge(context: dg.AssetExecutionContext, _: Stores, folder: VersionFolder) -> Verdict:
         report = read_evaluation(folder.evaluation)
-        decision = decide_classifier(report.evidence, application.limits, stated_reason(context))
+        decision = decide_classifier(report.evidence, application.limits, find_stated_reason(context))
         return Verdict(decision, report.champion_version, {"model_dir": str(folder.training / "model")})
 
-    return promotion_asset(application, "classifier_evaluation", "the deployed model", judge)
+    return build_promotion_asset(application, "classifier_evaluation", "the deployed model", judge)
 
 
-def levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
-    """Build `levers_report`: what other thresholds and sampling rates would select; in no job, a person asks for it."""
+def build_levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
+    """Build `levers_report`: the rows that other thresholds and sampling rates would select.
+
+    It is in no job: a person starts it.
+    """
 
     @dg.asset(
         key_prefix=application.name,
@@ -230,11 +252,11 @@ def levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefi
         tags=application.tags,
         kinds={"duckdb"},
         deps=[dg.AssetDep([application.name, HARD_EXAMPLES.name])],
-        description=f"What other thresholds and sampling rates would select from the last {LEVERS_DAYS} matured days; "
-        "the same as `flywheel levers`. Writes nothing.",
+        description=f"Shows what other thresholds and sampling rates would select from the last {LEVERS_DAYS} matured "
+        "days, as `flywheel levers` does. It writes nothing.",
     )
     def levers_report(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:
-        with failures_are_classified(context):
+        with classify_failures(context):
             lake, versions = stores.lake(application.name), stores.versions(application.name)
             report = report_levers(
                 lake,
@@ -251,14 +273,14 @@ def levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefi
                     "last_day": report.last_day.isoformat(),
                     "rows": report.rows,
                     "positives": report.positives,
-                    **levers_tables(report),
+                    **build_levers_tables(report),
                 }
             )
 
     return levers_report
 
 
-def drift_check(application: ClassificationApplication) -> dg.AssetChecksDefinition:
+def build_drift_check(application: ClassificationApplication) -> dg.AssetChecksDefinition:
     """Build the check that no field has drifted away from the champion's training rows."""
 
     @dg.asset_check(
@@ -275,33 +297,36 @@ def drift_check(application: ClassificationApplication) -> dg.AssetChecksDefinit
         return dg.AssetCheckResult(
             passed=not breached,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{days[-1]}: {shown}" if breached else "nothing has drifted, or nothing is known yet",
+            description=f"{days[-1]}: {shown}" if breached else "nothing has drifted, or nothing can be compared",
             metadata={"fields": len(rows), "drifted": len(breached)},
         )
 
     return fields_have_not_drifted
 
 
-def stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
-    """Return why this version was cut, by the tags of its runs; new examples where a person started it."""
-    runs = context.instance.get_run_records(_runs_of_version(context), ascending=True)
+def find_stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
+    """Find the reason why this version was cut, by its runs' tags.
+
+    New examples is the reason where a person started it.
+    """
+    runs = context.instance.get_run_records(_select_runs_of_version(context), ascending=True)
     named = {
         tag.removeprefix(f"{REASON_TAG}.")
         for record in runs
         for tag in record.dagster_run.tags
         if tag.startswith(f"{REASON_TAG}.")
     }
-    # A version that claims something new must show it; only one cut for nothing else may be merely not worse.
+    # A version cut for new examples must be better. Only a version cut for another reason may be merely not worse.
     order = (StatedReason.NEW_EXAMPLES, StatedReason.CALIBRATION, StatedReason.DRIFT, StatedReason.AGE)
     return next((reason for reason in order if reason.value in named), StatedReason.NEW_EXAMPLES)
 
 
-def _runs_of_version(context: dg.AssetExecutionContext) -> dg.RunsFilter:
+def _select_runs_of_version(context: dg.AssetExecutionContext) -> dg.RunsFilter:
     """Select all runs of this run's version."""
     return dg.RunsFilter(job_name=context.run.job_name, tags={PARTITION_TAG: context.partition_key})
 
 
-def _reference(application: ClassificationApplication, stores: Stores) -> Reference | None:
+def _read_champion_reference(application: ClassificationApplication, stores: Stores) -> Reference | None:
     champion = stores.registry(application.name).find_champion()
     if champion is None:
         return None
@@ -309,16 +334,17 @@ def _reference(application: ClassificationApplication, stores: Stores) -> Refere
     return read_reference(champion.gold_version, folder.training / REFERENCE_FILE)
 
 
-def _drift_metadata(rows: list[dict[str, object]]) -> dict[str, Any]:
+def _build_drift_metadata(rows: list[dict[str, object]]) -> dict[str, Any]:
     if not rows:
         return {"state": "no champion, or no predictions: nothing to compare"}
     header = ["field", "rows", "missing", "PSI", "Wasserstein", "Jensen–Shannon", "breach"]
     names = ("field", "rows", "missing_share", "psi", "wasserstein", "jensen_shannon", "breach")
+    cells = [["" if row[name] is None else row[name] for name in names] for row in rows]
     numbers = {f"psi/{row['field']}": row["psi"] for row in rows if row["psi"] is not None}
     return {
         "reference": rows[0]["reference_version"],
         "drifted": sum(row["breach"] is not None for row in rows),
-        "fields": numbers_table(header, [["" if row[name] is None else row[name] for name in names] for row in rows]),
+        "fields": build_numbers_table(header, cells),
         **numbers,
     }
 
@@ -332,10 +358,10 @@ def _log_to_mlflow(
     sha256 = hash_manifest(folder.export)
     run_id = registry.log_run(
         folder.version,
-        params=read_training(folder.training).parameters(),
+        params=read_training(folder.training).to_parameters(),
         metrics=report.list_metrics(),
-        datasets=[evaluated_dataset(application, folder)],
-        files=[trained_file(folder), evaluated_file(folder)],
+        datasets=[describe_dataset(application, folder)],
+        files=[locate_training_report(folder), locate_evaluation_report(folder)],
         tags={"flywheel.manifest_sha256": sha256},
     )
     registry.register_classifier(folder.version, run_id, folder.training / "model", sha256)

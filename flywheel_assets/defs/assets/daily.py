@@ -1,6 +1,9 @@
-"""Build the assets of one day, and report each day that they materialize: what they all share."""
+"""Builds the daily assets that every kind of application has, and reports each day to Dagster.
 
-from collections.abc import Callable, Mapping
+They are landing → raw tables → joined feedback.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -8,16 +11,18 @@ from typing import Any
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.failures import RETRY_TRANSIENT
-from flywheel_assets.defs.partitions import ONE_RUN, daily_partitions
-from flywheel_assets.defs.presentation import column_schema, describe_entry
-from flywheel_assets.defs.resources import Clock
-from flywheel_assets.defs.tags import GROUP
+from flywheel_assets.defs.failures import RETRY_TRANSIENT, classify_failures
+from flywheel_assets.defs.partitions import GROUP, ONE_RUN, build_daily_partitions, list_partition_days, map_join_window
+from flywheel_assets.defs.presentation import build_column_schema, describe_entry
+from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.lake.daily.ingest import ingest_days, select_raw_table
+from flywheel_assets.lake.daily.join_days import join_days
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.tables.specs import TableSpec
+from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, TableSpec
 
 LATE_AFTER = dg.FreshnessPolicy.cron(deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone="UTC")
-"""The UI marks a daily asset that nothing has materialized since midnight as late at 06:00 UTC."""
+"""At 06:00 UTC the UI marks daily assets as late that were not materialized since midnight."""
 
 # Dagster's names of the tags that its staleness reads (dagster/_core/definitions/data_version.py).
 _DATA_VERSION, _IS_OURS = "dagster/data_version", "dagster/data_version_is_user_provided"
@@ -27,8 +32,8 @@ _INPUT_EVENT, _INPUT_VERSION = "dagster/input_event_pointer/{}", "dagster/input_
 _WITHOUT_EVENTS_OF_DAGSTER = {"__source_asset_observation__": True}
 """Output metadata by which Dagster leaves the events to the asset's body.
 
-Dagster gives all partitions of a run one data version. It has this way out for its own observable source assets alone,
-undocumented, hence the bound on its version and the test of one event a day (docs/adr/0029).
+Dagster gives all partitions of a run one data version. This undocumented way around it exists for observable source
+assets, hence the bound on Dagster's version and the test of one event a day (docs/adr/0029).
 """
 
 
@@ -42,13 +47,13 @@ def daily_asset(
 ) -> Callable[..., dg.AssetsDefinition]:
     """Make a decorator for an asset that replaces days of one table.
 
-    The asset's body calls `inputs_seen` before it reads and returns what `report_days` gives.
+    The asset's body calls `find_seen_inputs` before it reads and returns the result of `report_days`.
 
     Args:
-        application: whose.
+        application: the owner of the asset.
         spec: the table; its columns are shown in the UI.
         stage: its group in the UI's graph, after the application's name.
-        code_version: what of the asset's own makes its rows; changed, days count as out of date.
+        code_version: version of the asset's own code and rules; after a change all its days are out of date.
         reads: the application's assets that day D reads, with the days that it reads of each; None: day D.
         **more: passed on to `dg.asset`.
     """
@@ -57,28 +62,28 @@ def daily_asset(
         group_name=GROUP.format(application.name, stage),
         owners=application.owners,
         tags=application.tags,
-        partitions_def=daily_partitions(application.start_date),
+        partitions_def=build_daily_partitions(application.start_date),
         backfill_policy=ONE_RUN,
         retry_policy=RETRY_TRANSIENT,
         freshness_policy=LATE_AFTER,
         code_version=code_version,
         kinds={"duckdb", "iceberg"},
-        metadata={"dagster/column_schema": column_schema(spec.schema)},
+        metadata={"dagster/column_schema": build_column_schema(spec.schema)},
         deps=[dg.AssetDep([application.name, name], partition_mapping=days) for name, days in (reads or {}).items()],
         **more,
     )
     return decorator
 
 
-def stamp_of(context: dg.AssetExecutionContext, clock: Clock, code_version: str) -> RunStamp:
-    """Return who writes, for snapshots and the ledger."""
+def make_stamp(context: dg.AssetExecutionContext, clock: Clock, code_version: str) -> RunStamp:
+    """Make the stamp of this run, for snapshots and the ledger."""
     return RunStamp(context.run.run_id, code_version, clock.now())
 
 
-def inputs_seen(context: dg.AssetExecutionContext) -> dict[str, int | None]:
-    """Return the id of the newest materialization of each input asset; None: it has none.
+def find_seen_inputs(context: dg.AssetExecutionContext) -> dict[str, int | None]:
+    """Find the id of the newest materialization of each input asset; None: it has none.
 
-    To be called before rows are read: what is materialized later counts as not seen, and marks the day as stale.
+    Call it before rows are read: a later materialization then counts as not seen, and marks the day as stale.
     """
     newest: dict[str, int | None] = {}
     for dependency in context.assets_def.get_asset_spec(context.asset_key).deps:
@@ -89,13 +94,13 @@ def inputs_seen(context: dg.AssetExecutionContext) -> dict[str, int | None]:
 
 @dataclass(frozen=True)
 class DayReport:
-    """What Dagster is to know about one materialized day."""
+    """The facts about one materialized day that Dagster gets."""
 
     content_hash: str
-    """Its data version: days after it are stale when this has changed, not when equal rows were written again."""
+    """The day's data version. Later days become stale when it changes, not when equal rows are written again."""
     metadata: Mapping[str, Any]
     input_hashes: Mapping[str, str] = field(default_factory=dict)
-    """By input asset, what the ledger says was read."""
+    """By input asset, the hash that was read, from the ledger."""
 
 
 def report_entries(
@@ -115,11 +120,11 @@ def report_days(
 
     Args:
         context: of the asset.
-        seen: what `inputs_seen` gave before rows were read.
+        seen: the result of `find_seen_inputs` from before rows were read.
         reports: the days of this run.
 
     Returns:
-        What the asset's body returns, so that Dagster adds no events of its own.
+        The result that the asset's body returns, so that Dagster adds no events of its own.
     """
     code_version = context.assets_def.get_asset_spec(context.asset_key).code_version
     for day, report in reports.items():
@@ -131,3 +136,62 @@ def report_days(
             dg.AssetMaterialization(context.asset_key, partition=day.isoformat(), metadata=report.metadata, tags=tags)
         )
     return dg.MaterializeResult(metadata=_WITHOUT_EVENTS_OF_DAGSTER)
+
+
+INGEST_CODE_VERSION = "1"
+JOIN_CODE_VERSION = "1"
+
+
+def build_feedback_assets(application: FlywheelApplication) -> Sequence[dg.AssetsDefinition]:
+    """Build `raw_predictions`, `ground_truth` and `joined_feedback` of one application."""
+    return [
+        _build_raw_asset(application, EventKind.PREDICTION, "Every prediction event received on day D, as landed."),
+        _build_raw_asset(application, EventKind.FEEDBACK, "Every feedback event received on day D, as landed."),
+        _build_joined_asset(application),
+    ]
+
+
+def _build_raw_asset(application: FlywheelApplication, kind: EventKind, description: str) -> dg.AssetsDefinition:
+    tables = application.tables
+    spec = select_raw_table(kind, tables)
+
+    @daily_asset(
+        application,
+        spec,
+        "landing",
+        INGEST_CODE_VERSION,
+        name=spec.name,
+        description=f"{description} Partition D is a pure function of landing day D; once closed it never changes.",
+    )
+    def raw_events(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
+        with classify_failures(context):
+            lake = stores.lake(application.name)
+            stamp = make_stamp(context, clock, INGEST_CODE_VERSION)
+            days = list_partition_days(context)
+            entries = ingest_days(lake, stores.landing(), kind, days, stamp, tables)
+            return report_entries(context, {}, entries)
+
+    return raw_events
+
+
+def _build_joined_asset(application: FlywheelApplication) -> dg.AssetsDefinition:
+    tables, window = application.tables, map_join_window(application.window)
+
+    @daily_asset(
+        application,
+        tables.joined,
+        "join",
+        JOIN_CODE_VERSION,
+        reads={tables.predictions.name: window, GROUND_TRUTH.name: window},
+        name=tables.joined.name,
+    )
+    def joined_feedback(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
+        """Every match of feedback with its prediction that became complete on day D, by first receipt of both."""
+        with classify_failures(context):
+            seen, stamp = find_seen_inputs(context), make_stamp(context, clock, JOIN_CODE_VERSION)
+            lake = stores.lake(application.name)
+            days = list_partition_days(context)
+            entries = join_days(lake, days, application.start_date, application.window, stamp, tables)
+            return report_entries(context, seen, entries)
+
+    return joined_feedback

@@ -1,27 +1,27 @@
-"""The assets of the preference flywheel: gold pairs by day, then a version from snapshot to promotion."""
+"""Builds the assets of the preference flywheel: gold pairs by day, then a gold version up to its promotion."""
 
 import dagster as dg
 import msgspec
 
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.defs.assets.analytics import feedback_summary_asset
-from flywheel_assets.defs.assets.daily import daily_asset, inputs_seen, report_entries, stamp_of
+from flywheel_assets.defs.assets.analytics import build_feedback_summary_asset
+from flywheel_assets.defs.assets.daily import daily_asset, find_seen_inputs, make_stamp, report_entries
 from flywheel_assets.defs.assets.versions import (
     Opponents,
     Verdict,
-    evaluated_dataset,
-    evaluated_file,
-    evaluation_asset,
-    gold_snapshot_asset,
-    promotion_asset,
-    trained_file,
+    build_evaluation_asset,
+    build_gold_snapshot_asset,
+    build_promotion_asset,
+    describe_dataset,
+    locate_evaluation_report,
+    locate_training_report,
     version_asset,
     was_trained_before_erasure,
 )
-from flywheel_assets.defs.failures import failures_are_classified
-from flywheel_assets.defs.partitions import partition_days
+from flywheel_assets.defs.failures import classify_failures
+from flywheel_assets.defs.partitions import list_partition_days
 from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import evaluation_plot, scores_table
+from flywheel_assets.defs.presentation import build_scores_table, plot_evaluation
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest
 from flywheel_assets.lake.daily.curate_days import curate_days
@@ -38,52 +38,52 @@ CURATE_CODE_VERSION = "2"
 RESOLVE_CODE_VERSION = "2"
 
 
-def pair_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
+def build_pair_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
     """Build the assets by day that only a preference application has, in data order."""
-    return [feedback_summary_asset(application), _curated_dpo_pairs(application)]
+    return [build_feedback_summary_asset(application), _build_curated_dpo_pairs_asset(application)]
 
 
-def adapter_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
+def build_adapter_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
     """Build the assets of a gold version of a preference application, in data order."""
     return [
-        _gold_snapshot(application),
-        _trained_adapter(application),
-        _adapter_evaluation(application),
-        _promotion(application),
+        _build_gold_snapshot_asset(application),
+        _build_trained_adapter_asset(application),
+        _build_evaluation_asset(application),
+        _build_promotion_asset(application),
     ]
 
 
-def _curated_dpo_pairs(application: PreferenceApplication) -> dg.AssetsDefinition:
+def _build_curated_dpo_pairs_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
     code_version = f"{CURATE_CODE_VERSION}-{application.gate.policy.version}"
 
     @daily_asset(application, CURATED_DPO_PAIRS, "gold", code_version, reads={JOINED_FEEDBACK.name: None})
     def curated_dpo_pairs(
         context: dg.AssetExecutionContext, stores: Stores, clock: Clock
     ) -> dg.MaterializeResult[None]:
-        """Gold: what passed edit bands, duplicates and policy on day D; the rest is in quarantine with its reason."""
-        with failures_are_classified(context):
-            seen, stamp = inputs_seen(context), stamp_of(context, clock, CURATE_CODE_VERSION)
-            lake, days, start = stores.lake(application.name), partition_days(context), application.start_date
+        """Gold: the pairs that passed the edit gate on day D; the rest is in quarantine with its reason."""
+        with classify_failures(context):
+            seen, stamp = find_seen_inputs(context), make_stamp(context, clock, CURATE_CODE_VERSION)
+            lake, days, start = stores.lake(application.name), list_partition_days(context), application.start_date
             entries = curate_days(lake, days, start, application.gate, application.breaker, stamp)
             return report_entries(context, seen, entries)
 
     return curated_dpo_pairs
 
 
-def _gold_snapshot(application: PreferenceApplication) -> dg.AssetsDefinition:
+def _build_gold_snapshot_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
     def cut(lake: Lake, versions: Versions, version: str) -> Manifest:
         return cut_pair_version(lake, versions, version, application.resolution, RESOLVE_CODE_VERSION)
 
-    return gold_snapshot_asset(application, cut, RESOLVE_CODE_VERSION)
+    return build_gold_snapshot_asset(application, cut, RESOLVE_CODE_VERSION)
 
 
-def _trained_adapter(application: PreferenceApplication) -> dg.AssetsDefinition:
+def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
     @version_asset(application, "gold_snapshot", pool="gpu", kinds={"pytorch", "huggingface"})
     def trained_adapter(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        """A fresh LoRA adapter from the pinned base, trained in its own process on everything in the export."""
-        with failures_are_classified(context):
+        """Trains a fresh LoRA adapter of the pinned base on the whole export, in a process of its own."""
+        with classify_failures(context):
             folder = stores.versions(application.name).folder(context.partition_key)
             manifest = verify_manifest(folder.export)
             request = TrainingRequest(
@@ -116,7 +116,7 @@ def _trained_adapter(application: PreferenceApplication) -> dg.AssetsDefinition:
     return trained_adapter
 
 
-def _adapter_evaluation(application: PreferenceApplication) -> dg.AssetsDefinition:
+def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
     def evaluate(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient, opponents: Opponents
     ) -> dg.MaterializeResult[None]:
@@ -135,11 +135,11 @@ def _adapter_evaluation(application: PreferenceApplication) -> dg.AssetsDefiniti
         )
         run_in_own_process(context, pipes, "flywheel_assets.evaluation.adapter", request)
         report = read_evaluation_report(folder)
-        plot = evaluation_plot(report, folder.path / "ned_by_model.png")
+        plot = plot_evaluation(report, folder.path / "ned_by_model.png")
         run_id = _log_to_mlflow(stores.registry(application.name), application, folder, report)
         return dg.MaterializeResult(
             metadata={
-                "scores": scores_table(report),
+                "scores": build_scores_table(report),
                 "ned_by_model": plot,
                 "held_out_subjects": report.evidence.ned_gain.clusters,
                 "mlflow_run": run_id,
@@ -149,10 +149,12 @@ def _adapter_evaluation(application: PreferenceApplication) -> dg.AssetsDefiniti
     description = (
         "Base, SFT baseline, champion and challenger on the same held-out rows; everything is logged to MLflow."
     )
-    return evaluation_asset(application, "adapter_evaluation", description, "trained_adapter", evaluate, pool="gpu")
+    return build_evaluation_asset(
+        application, "adapter_evaluation", description, "trained_adapter", evaluate, pool="gpu"
+    )
 
 
-def _promotion(application: PreferenceApplication) -> dg.AssetsDefinition:
+def _build_promotion_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
     def judge(_: dg.AssetExecutionContext, stores: Stores, folder: VersionFolder) -> Verdict:
         report = read_evaluation_report(folder)
         announcement = {
@@ -161,17 +163,17 @@ def _promotion(application: PreferenceApplication) -> dg.AssetsDefinition:
         }
         return Verdict(decide(report.evidence, application.limits), report.champion_version, announcement)
 
-    return promotion_asset(application, "adapter_evaluation", "the base model", judge)
+    return build_promotion_asset(application, "adapter_evaluation", "the base model", judge)
 
 
 def read_training_report(folder: VersionFolder) -> TrainingReport:
     """Read the trainer's report of a version."""
-    return msgspec.json.decode(trained_file(folder).read_bytes(), type=TrainingReport)
+    return msgspec.json.decode(locate_training_report(folder).read_bytes(), type=TrainingReport)
 
 
 def read_evaluation_report(folder: VersionFolder) -> EvaluationReport:
     """Read the evaluation's report of a version."""
-    return msgspec.json.decode(evaluated_file(folder).read_bytes(), type=EvaluationReport)
+    return msgspec.json.decode(locate_evaluation_report(folder).read_bytes(), type=EvaluationReport)
 
 
 def _log_to_mlflow(
@@ -183,8 +185,8 @@ def _log_to_mlflow(
         folder.version,
         params={**training.to_parameters(), "base_model": application.base_model},
         metrics=report.list_metrics(),
-        datasets=[evaluated_dataset(application, folder)],
-        files=[trained_file(folder), evaluated_file(folder)],
+        datasets=[describe_dataset(application, folder)],
+        files=[locate_training_report(folder), locate_evaluation_report(folder)],
         tags={"flywheel.challenger_stage": training.chosen_stage, "flywheel.manifest_sha256": sha256},
     )
     registry.register_adapter(folder.version, run_id, folder.training / "adapter", sha256)

@@ -1,6 +1,7 @@
-"""The assets of one gold version that every kind of application shares: its snapshot and the promotion decision.
+"""Builds the assets of one gold version that every kind of application shares.
 
-What differs comes in as an argument: how a version is cut, and what an evaluation says about the challenger.
+These are the snapshot, the evaluation and the promotion. Each kind passes its own way of cutting a version, of scoring
+the models and of judging the scores.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +13,10 @@ import dagster as dg
 import msgspec
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.failures import failures_are_classified
-from flywheel_assets.defs.partitions import pinned_by_version, version_partitions
-from flywheel_assets.defs.presentation import checks_table, reasons_table
+from flywheel_assets.defs.failures import classify_failures
+from flywheel_assets.defs.partitions import GROUP, build_version_partitions, map_no_days
+from flywheel_assets.defs.presentation import build_checks_table, build_reasons_table
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.defs.tags import GROUP
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Promotion, VersionFolder, Versions, read_promotion, record_promotion
@@ -28,19 +28,21 @@ CutVersion = Callable[[Lake, Versions, str], Manifest]
 
 
 def version_asset(application: FlywheelApplication, upstream: str, **more: Any) -> Callable[..., dg.AssetsDefinition]:
-    """Make a decorator for one stage of a version: it says to `dg.asset` what all stages share."""
+    """Make a decorator for one stage of a gold version, with the settings that all stages share."""
     decorator: Callable[..., dg.AssetsDefinition] = dg.asset(
         key_prefix=application.name,
         group_name=GROUP.format(application.name, "version"),
         owners=application.owners,
         tags=application.tags,
-        partitions_def=version_partitions(application.name),
+        partitions_def=build_version_partitions(application.name),
         **{"deps": [[application.name, upstream]], **more},
     )
     return decorator
 
 
-def gold_snapshot_asset(application: FlywheelApplication, cut: CutVersion, code_version: str) -> dg.AssetsDefinition:
+def build_gold_snapshot_asset(
+    application: FlywheelApplication, cut: CutVersion, code_version: str
+) -> dg.AssetsDefinition:
     """Build `gold_snapshot`, which pins, tags, resolves and exports the gold table."""
     gold = application.tables.gold.name
 
@@ -49,11 +51,11 @@ def gold_snapshot_asset(application: FlywheelApplication, cut: CutVersion, code_
         gold,
         code_version=code_version,
         kinds={"iceberg"},
-        deps=[dg.AssetDep([application.name, gold], partition_mapping=pinned_by_version())],
+        deps=[dg.AssetDep([application.name, gold], partition_mapping=map_no_days())],
     )
     def gold_snapshot(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:
         """A gold version: the tagged snapshot of all closed days, resolved and exported with its manifest."""
-        with failures_are_classified(context):
+        with classify_failures(context):
             versions = stores.versions(application.name)
             manifest = cut(stores.lake(application.name), versions, context.partition_key)
             export = versions.folder(context.partition_key).export
@@ -63,7 +65,7 @@ def gold_snapshot_asset(application: FlywheelApplication, cut: CutVersion, code_
                     **{f"rows/{which}": file.rows for which, file in manifest.files.items()},
                     **manifest.details,
                     "days": len(manifest.days),
-                    "left_out": reasons_table(manifest.dropped),
+                    "left_out": build_reasons_table(manifest.dropped),
                     "iceberg_snapshot_id": str(manifest.snapshot_id),
                     "manifest_sha256": hash_manifest(export),
                     "dagster/uri": str(export),
@@ -82,11 +84,11 @@ class Opponents:
     """The champion's version."""
 
 
-def opponents_of(version: str, versions: Versions, registry: ModelRegistry) -> Opponents | str:
-    """Return the models to score for `version`, or the reason why there is nothing to score."""
+def find_opponents(version: str, versions: Versions, registry: ModelRegistry) -> Opponents | str:
+    """Find the models to score for `version`, or the reason why there is nothing to score."""
     folder = versions.folder(version)
     if folder.is_finished:
-        # Scored again against a later champion, the report would no longer be what the decision rests on.
+        # Against a later champion the report would no longer be the one that the decision used.
         return f"{version} was decided already"
     champion = registry.find_champion()
     serving = versions.folder(champion.gold_version) if champion else None
@@ -96,10 +98,10 @@ def opponents_of(version: str, versions: Versions, registry: ModelRegistry) -> O
 
 
 Evaluate = Callable[[dg.AssetExecutionContext, Stores, dg.PipesSubprocessClient, Opponents], dg.MaterializeResult[None]]
-"""Scores both models and logs what came out; the result is what the UI shows."""
+"""Scores both models, logs the scores and returns what the UI shows."""
 
 
-def evaluation_asset(
+def build_evaluation_asset(
     application: FlywheelApplication, name: str, description: str, upstream: str, evaluate: Evaluate, **more: Any
 ) -> dg.AssetsDefinition:
     """Build the evaluation of champion and challenger on the same rows.
@@ -111,9 +113,9 @@ def evaluation_asset(
     def evaluation(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        with failures_are_classified(context):
+        with classify_failures(context):
             registry = stores.registry(application.name)
-            opponents = opponents_of(context.partition_key, stores.versions(application.name), registry)
+            opponents = find_opponents(context.partition_key, stores.versions(application.name), registry)
             if isinstance(opponents, str):
                 return dg.MaterializeResult(metadata={"state": opponents})
             return evaluate(context, stores, pipes, opponents)
@@ -121,7 +123,7 @@ def evaluation_asset(
     return evaluation
 
 
-def evaluated_dataset(application: FlywheelApplication, folder: VersionFolder) -> EvaluatedDataset:
+def describe_dataset(application: FlywheelApplication, folder: VersionFolder) -> EvaluatedDataset:
     """Describe a version's export as MLflow records it."""
     manifest = read_manifest(folder.export)
     return EvaluatedDataset(
@@ -141,34 +143,34 @@ class Verdict:
     scored_against: str | None
     """Gold version of the champion that was scored; None: there was none."""
     announcement: Mapping[str, object]
-    """What the serving side must know to load the model."""
+    """The facts that the serving side needs to load the model."""
 
 
-def promotion_asset(
+def build_promotion_asset(
     application: FlywheelApplication,
     upstream: str,
     incumbent: str,
     judge: Callable[[dg.AssetExecutionContext, Stores, VersionFolder], Verdict],
 ) -> dg.AssetsDefinition:
-    """Build `promotion`, which moves the alias and announces it to the serving side, or says why not.
+    """Build `promotion`: it moves the alias and announces it to the serving side, or gives the reason.
 
     Args:
-        application: whose.
+        application: the owner of the asset.
         upstream: the evaluation's asset.
-        incumbent: what serves before the first promotion, in words.
+        incumbent: the model before the first promotion, in words.
         judge: reads a version's evaluation and applies the application's limits.
     """
 
     @version_asset(application, upstream, kinds={"mlflow"})
     def promotion(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:
-        """The decision: the alias `champion` moves to the challenger, or one sentence says why not."""
-        with failures_are_classified(context):
+        """The promotion gate's decision: the alias `champion` moves to the challenger, or a sentence says why not."""
+        with classify_failures(context):
             folder = stores.versions(application.name).folder(context.partition_key)
             if folder.is_finished:
-                return _shown(read_promotion(folder.promotion), incumbent)
+                return _show_promotion(read_promotion(folder.promotion), incumbent)
             registry = stores.registry(application.name)
             verdict = judge(context, stores, folder)
-            decision = _of_interrupted_run(verdict.decision, folder, registry)
+            decision = _confirm_interrupted_promotion(verdict.decision, folder, registry)
             announced: Sequence[str] = ()
             if decision.promote:
                 registry.promote(folder.version, verdict.scored_against)
@@ -181,18 +183,18 @@ def promotion_asset(
                 checks=[vars(check) for check in decision.checks],
                 announced=list(announced),
             )
-            return _shown(record_promotion(folder.promotion, record), incumbent)
+            return _show_promotion(record_promotion(folder.promotion, record), incumbent)
 
     return promotion
 
 
-def trained_file(folder: VersionFolder) -> Path:
+def locate_training_report(folder: VersionFolder) -> Path:
     """Return the path of the trainer's report of a version."""
     return folder.training / "training.json"
 
 
 class _TrainedOn(msgspec.Struct):
-    """The part of either trainer's report that names its export."""
+    """The part of both trainers' reports that names the export."""
 
     manifest_sha256: str
 
@@ -200,25 +202,25 @@ class _TrainedOn(msgspec.Struct):
 def was_trained_before_erasure(folder: VersionFolder, manifest: Manifest) -> bool:
     """Return whether an erasure has rewritten the export since the training.
 
-    The trainer would take such a result for another version's. People decide about the model (the erasure's receipt
-    lists it); a repeated run leaves it as it is.
+    The trainer would take such a result for another version's. People decide about that model, which the erasure's
+    receipt lists; a repeated run leaves it as it is.
     """
     if not folder.is_trained:
         return False
-    trained_on = msgspec.json.decode(trained_file(folder).read_bytes(), type=_TrainedOn).manifest_sha256
+    trained_on = msgspec.json.decode(locate_training_report(folder).read_bytes(), type=_TrainedOn).manifest_sha256
     return trained_on in {revised.manifest_sha256_before for revised in manifest.erasures}
 
 
-def evaluated_file(folder: VersionFolder) -> Path:
+def locate_evaluation_report(folder: VersionFolder) -> Path:
     """Return the path of the evaluation's report of a version."""
     return folder.evaluation / "evaluation.json"
 
 
-def _of_interrupted_run(decision: Decision, folder: VersionFolder, registry: ModelRegistry) -> Decision:
+def _confirm_interrupted_promotion(decision: Decision, folder: VersionFolder, registry: ModelRegistry) -> Decision:
     champion = registry.find_champion()
     if decision.promote or champion is None or champion.gold_version != folder.version:
         return decision
-    # An earlier run moved the alias and ended before it could announce and record that.
+    # An earlier run moved the alias and ended before it could announce and record the promotion.
     sentence = f"It serves since an earlier run of this version; by the limits of today: {decision.sentence}"
     return replace(decision, promote=True, sentence=sentence)
 
@@ -234,13 +236,13 @@ def _announce(application: FlywheelApplication, folder: VersionFolder, verdict: 
     return announce(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
 
 
-def _shown(promotion: Promotion, incumbent: str) -> dg.MaterializeResult[None]:
+def _show_promotion(promotion: Promotion, incumbent: str) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(
         metadata={
             "promoted": promotion.promoted,
             "decision": promotion.sentence,
             "champion_before": promotion.champion_before or incumbent,
-            "checks": checks_table(promotion.checks),
+            "checks": build_checks_table(promotion.checks),
             "announced": ", ".join(promotion.announced) or "none",
         }
     )

@@ -1,1 +1,1 @@
-"""What starts runs: schedules, the training trigger, maintenance, rollback, alerts."""
+"""Starts runs: schedules, the training trigger, maintenance, rollback; and sends alerts."""

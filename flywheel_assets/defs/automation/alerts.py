@@ -1,21 +1,19 @@
-"""Sensors that tell people outside of the UI: a run failed, a day tripped the breaker.
+"""Alerts people outside of the UI: a run failed, a day tripped the breaker.
 
-Off unless FLYWHEEL_ALERT_WEBHOOK is set. What is sent holds names, days, figures and ids, never a text of a user or an
-error's message, which may quote one; the webhook's address, which often is a secret itself, is in no log.
+The sensors are off unless FLYWHEEL_ALERT_WEBHOOK is set. An alert holds names, days, figures and ids, never a text of a
+user or an error's message, which may quote one. The webhook's address is often a secret itself, so no log has it.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date
 from urllib.parse import urlsplit
 
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.failures import FAILURE_TAG
-from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from flywheel_assets.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.defs.tags import PARTITION_TAG
 from flywheel_assets.errors import AlertError, SettingsError
 from flywheel_assets.lake.daily.breaker import JudgedDay, find_tripped_days
 from flywheel_assets.models.rollout import post_json
@@ -25,7 +23,9 @@ UNSET = "FLYWHEEL_ALERT_WEBHOOK is not set: alerts go nowhere"
 
 
 def post_alert(url: str, alert: Mapping[str, object]) -> None:
-    """POST one alert as JSON. Slack reads its `text` and ignores the rest; anything else finds every field by name.
+    """POST one alert as JSON.
+
+    Slack reads its `text` and ignores the rest; other receivers find every field by name.
 
     Raises:
         SettingsError: the address is no http(s) URL.
@@ -39,8 +39,8 @@ def post_alert(url: str, alert: Mapping[str, object]) -> None:
         raise AlertError(f"the alert webhook did not take an alert ({answer}); the next tick tries again")
 
 
-def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequence[dg.SensorDefinition]:
-    """What alerts about one application; without a webhook both sensors only say that there is none."""
+def build_alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequence[dg.SensorDefinition]:
+    """Build the sensors that alert about one application; without a webhook they do nothing."""
     status = dg.DefaultSensorStatus.RUNNING if webhook else dg.DefaultSensorStatus.STOPPED
 
     @dg.run_failure_sensor(
@@ -51,7 +51,7 @@ def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequ
     def run_failure_alert(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
         if webhook is None:
             return dg.SkipReason(UNSET)
-        post_alert(webhook, failure_alert(application.name, context.dagster_run))
+        post_alert(webhook, build_failure_alert(application.name, context.dagster_run))
         return None
 
     @dg.sensor(
@@ -63,19 +63,19 @@ def alert_sensors(application: FlywheelApplication, webhook: str | None) -> Sequ
     def breaker_alert(context: dg.SensorEvaluationContext, stores: Stores) -> dg.SensorResult | dg.SkipReason:
         if webhook is None:
             return dg.SkipReason(UNSET)
-        tripped = {_identity(each): each for each in find_tripped_days(stores.lake(application.name))}
+        tripped = {_identify_day(each): each for each in find_tripped_days(stores.lake(application.name))}
         known = set(json.loads(context.cursor or "[]"))
         news = [each for identity, each in tripped.items() if identity not in known]
         if news:
-            post_alert(webhook, breaker_news(application.name, news))
-        # What is no longer tripped is forgotten: should it trip again, that is news.
+            post_alert(webhook, build_breaker_alert(application.name, news))
+        # A day that is no longer tripped leaves the cursor: if it trips again, people are alerted again.
         return dg.SensorResult(skip_reason=f"{len(news)} new tripped days", cursor=json.dumps(sorted(tripped)))
 
     return [run_failure_alert, breaker_alert] if application.tables.is_text else [run_failure_alert]
 
 
-def failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
-    """Return what an alert says about a failed run."""
+def build_failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
+    """Build the alert about a failed run."""
     first, last = run.tags.get(RANGE_START_TAG), run.tags.get(RANGE_END_TAG)
     partition = run.tags.get(PARTITION_TAG) or (f"{first} … {last}" if first else None)
     kind = run.tags.get(FAILURE_TAG, "unknown")
@@ -91,20 +91,16 @@ def failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
     }
 
 
-def breaker_news(application: str, days: Sequence[JudgedDay]) -> dict[str, object]:
-    """Return what an alert says about days that tripped."""
+def build_breaker_alert(application: str, days: Sequence[JudgedDay]) -> dict[str, object]:
+    """Build the alert about days that tripped."""
     shown = "; ".join(f"{each.day}: {each.figures.describe()}" for each in days[:5])
     return {
         "text": f"{application}: {len(days)} days kept out of gold. {shown}. See `flywheel breaker list`.",
         "event": "breaker_tripped",
         "application": application,
-        "days": {_iso(each.day): [trip.describe() for trip in each.figures.trips] for each in days},
+        "days": {each.day.isoformat(): [trip.describe() for trip in each.figures.trips] for each in days},
     }
 
 
-def _identity(each: JudgedDay) -> str:
-    return f"{_iso(each.day)}:{each.joined_hash}"
-
-
-def _iso(day: date) -> str:
-    return day.isoformat()
+def _identify_day(each: JudgedDay) -> str:
+    return f"{each.day.isoformat()}:{each.joined_hash}"

@@ -1,4 +1,4 @@
-"""The weekly maintenance as a job: figures by stage and a plot of storage over time."""
+"""Runs the weekly maintenance as a job: figures by stage and a plot of storage over time."""
 
 from datetime import datetime
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.presentation import numbers_table, picture
+from flywheel_assets.defs.presentation import build_numbers_table, embed_picture
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, Upkeep, maintain, read_storage_history
@@ -16,7 +16,7 @@ MAINTENANCE_JOB = "{}_maintenance"
 
 
 def run_maintenance(application: FlywheelApplication, stores: AnyStores, stamp: RunStamp) -> Upkeep:
-    """Maintain one application; for the job and for the command line."""
+    """Maintain one application; the job and the command line call it."""
     return maintain(
         stores.lake(application.name),
         application.tables,
@@ -29,10 +29,13 @@ def run_maintenance(application: FlywheelApplication, stores: AnyStores, stamp: 
     )
 
 
-def maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
-    """`<application>_maintenance`: trims, retires, expires, collects, and shows what it all weighs."""
+def build_maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
+    """Build `<application>_maintenance`: it trims, retires, expires, collects, and shows the storage used."""
 
-    @dg.op(name="maintain", description="Keeps every tagged version; see docs/gold.md for what goes.")
+    @dg.op(
+        name="maintain",
+        description="Deletes files that nothing needs; keeps every gold version. See docs/gold.md.",
+    )
     def maintain_op(context: dg.OpExecutionContext, stores: Stores, clock: Clock) -> None:
         stamp = RunStamp(context.run_id, MAINTENANCE_CODE_VERSION, clock.now())
         upkeep = run_maintenance(application, stores, stamp)
@@ -47,16 +50,16 @@ def maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
                 "segments_removed": upkeep.segments_removed,
                 "kept_versions_deleted": upkeep.versions_deleted.deleted,
                 "kept_versions_refused": upkeep.versions_deleted.refused,
-                "storage": numbers_table(
-                    ["stage", "files before", "files after", "bytes before", "bytes after"], storage_rows(upkeep)
+                "storage": build_numbers_table(
+                    ["stage", "files before", "files after", "bytes before", "bytes after"], list_storage_rows(upkeep)
                 ),
-                "storage_over_time": _storage_plot(read_storage_history(stores.lake(application.name)), plot),
+                "storage_over_time": _plot_storage(read_storage_history(stores.lake(application.name)), plot),
             }
         )
 
     @dg.job(
         name=MAINTENANCE_JOB.format(application.name),
-        description="Weekly upkeep of tables, landing and files; figures and a plot are in its output's metadata.",
+        description="Maintains tables, landing and files every week; its output's metadata has figures and a plot.",
         executor_def=dg.in_process_executor,
     )
     def maintenance() -> None:
@@ -65,8 +68,8 @@ def maintenance_job(application: FlywheelApplication) -> dg.JobDefinition:
     return maintenance
 
 
-def maintenance_schedule(application: FlywheelApplication, job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """Sundays at 03:00 UTC, when the day's materialization is over."""
+def build_maintenance_schedule(application: FlywheelApplication, job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    """Build the schedule of Sundays at 03:00 UTC, after the day's materialization."""
     return dg.ScheduleDefinition(
         name=f"{application.name}_weekly_maintenance",
         job=job,
@@ -76,15 +79,15 @@ def maintenance_schedule(application: FlywheelApplication, job: dg.JobDefinition
     )
 
 
-def storage_rows(upkeep: Upkeep) -> list[list[object]]:
-    """Files and bytes by stage, before and after."""
+def list_storage_rows(upkeep: Upkeep) -> list[list[object]]:
+    """List files and bytes by stage, before and after."""
     return [
         [stage, upkeep.before[stage].files, after.files, upkeep.before[stage].bytes, after.bytes]
         for stage, after in upkeep.after.items()
     ]
 
 
-def _storage_plot(history: dict[str, list[tuple[datetime, int]]], path: Path) -> dg.MarkdownMetadataValue:
+def _plot_storage(history: dict[str, list[tuple[datetime, int]]], path: Path) -> dg.MarkdownMetadataValue:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -102,4 +105,4 @@ def _storage_plot(history: dict[str, list[tuple[datetime, int]]], path: Path) ->
     axes.spines[["top", "right"]].set_visible(False)
     figure.autofmt_xdate()
     figure.savefig(path, dpi=110)
-    return picture(path, "storage by stage")
+    return embed_picture(path, "storage by stage")

@@ -1,4 +1,4 @@
-"""Decide when enough is new to train: the sensor and `flywheel turn` ask the same rule."""
+"""Decides when enough is new to train: the sensor and `flywheel turn` use the same rule."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,16 +19,16 @@ from flywheel_assets.promotion.classifier_limits import StatedReason
 
 @dataclass(frozen=True)
 class Assessment:
-    """The answer of a rule at one state of the lake: why to train now, or how far it is from that."""
+    """A rule's answer at one state of the lake: reasons to train now, or the distance to its thresholds."""
 
     reasons: dict[str, str]
-    """Why a version is to be cut: name of the rule → its numbers; empty: not yet."""
+    """The reasons to cut a version: name of the rule → its numbers; empty: not yet."""
     sentence: str
-    """How far the thresholds are, in numbers."""
+    """The distance to the thresholds, in numbers."""
 
 
 class Level(Enum):
-    """How much of the lake a fingerprint reads; the value is its key in the sensor's cursor."""
+    """The part of the lake that a fingerprint reads; the value is its key in the sensor's cursor."""
 
     SNAPSHOTS = "state"
     """The tables' snapshot ids: cheap. It also changes when a day is written again with equal rows."""
@@ -43,17 +43,17 @@ class TrainingRule:
     description: str
     retries: Retries
     fingerprint: Callable[[Level, Lake, Versions], str]
-    """A hash of what `assess` reads: while it stays, the last assessment holds."""
+    """A hash of everything that `assess` reads: while it is the same, the last assessment is still right."""
     assess: Callable[[Lake, Versions, datetime], Assessment]
 
 
-def rule_of(application: FlywheelApplication) -> TrainingRule:
-    """Return the rule of an application of any kind."""
+def build_rule(application: FlywheelApplication) -> TrainingRule:
+    """Build the rule of an application of any kind."""
     match application:
         case PreferenceApplication():
-            return pair_rule(application)
+            return build_pair_rule(application)
         case ClassificationApplication():
-            return example_rule(application)
+            return build_example_rule(application)
         case _:
             raise UnknownNameError(
                 "kind of application",
@@ -62,7 +62,7 @@ def rule_of(application: FlywheelApplication) -> TrainingRule:
             )
 
 
-def pair_rule(application: PreferenceApplication) -> TrainingRule:
+def build_pair_rule(application: PreferenceApplication) -> TrainingRule:
     """Build the rule of a preference application: both thresholds must be reached."""
     trigger, rules = application.trigger, application.resolution
 
@@ -72,18 +72,18 @@ def pair_rule(application: PreferenceApplication) -> TrainingRule:
         count = count_net_new(lake, versions, rules, trigger.min_new_pairs)
         is_enough = count.pairs >= trigger.min_new_pairs and count.partitions >= trigger.min_new_partitions
         reason = f"{count.pairs} new pairs in {count.partitions} new partitions"
-        return Assessment({"new_pairs": reason} if is_enough else {}, _progress(application, count))
+        return Assessment({"new_pairs": reason} if is_enough else {}, _describe_progress(application, count))
 
     return TrainingRule(
         f"Requests one training run when {trigger.min_new_pairs:,} new pairs and {trigger.min_new_partitions:,} "
         "new closed gold partitions have come since the last successful training.",
         trigger,
-        _fingerprint_of(application.tables.gold, configured),
+        _build_fingerprint(application.tables.gold, configured),
         assess,
     )
 
 
-def example_rule(application: ClassificationApplication) -> TrainingRule:
+def build_example_rule(application: ClassificationApplication) -> TrainingRule:
     """Build the rule of a classification application: any of its reasons is enough."""
     trigger, rules = application.trigger, application.examples
 
@@ -123,12 +123,12 @@ def example_rule(application: ClassificationApplication) -> TrainingRule:
         f"{trigger.min_new_hard_examples:,} new hard examples have matured since the last successful training, when "
         "the served scores are no longer calibrated, or when the last training is too old.",
         trigger,
-        _fingerprint_of(application.tables.gold, configured),
+        _build_fingerprint(application.tables.gold, configured),
         assess,
     )
 
 
-def _fingerprint_of(gold: TableSpec, configured: list[Any]) -> Callable[[Level, Lake, Versions], str]:
+def _build_fingerprint(gold: TableSpec, configured: list[Any]) -> Callable[[Level, Lake, Versions], str]:
     def fingerprint(level: Level, lake: Lake, versions: Versions) -> str:
         of_lake = fingerprint_state if level is Level.SNAPSHOTS else fingerprint_content
         return records.make_stable_id(of_lake(lake, versions, gold), *configured)
@@ -136,7 +136,7 @@ def _fingerprint_of(gold: TableSpec, configured: list[Any]) -> Callable[[Level, 
     return fingerprint
 
 
-def _progress(application: PreferenceApplication, count: NetNew) -> str:
+def _describe_progress(application: PreferenceApplication, count: NetNew) -> str:
     trigger = application.trigger
     pairs = f"{count.pairs:,}" if count.is_exact else f"at most {count.pairs:,}"
     return (

@@ -1,4 +1,4 @@
-"""Start runs: the daily schedule and the training trigger."""
+"""Starts runs: the daily schedule and the training trigger."""
 
 import json
 from collections.abc import Sequence
@@ -10,9 +10,15 @@ import dagster as dg
 from flywheel_assets.application import FlywheelApplication, Retries
 from flywheel_assets.defs.automation.training_rules import Assessment, Level, TrainingRule
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
-from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
+from flywheel_assets.defs.partitions import (
+    PARTITION_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    REASON_TAG,
+    SENSOR,
+    build_version_partitions,
+)
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.tags import PARTITION_TAG, REASON_TAG, SENSOR
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.landing.disk import CLOSING_DELAY
 from flywheel_assets.lake.tables.lake import Lake
@@ -30,25 +36,25 @@ _UNFINISHED = [
 ]
 
 
-def last_closed_day(now: datetime) -> date:
+def find_last_closed_day(now: datetime) -> date:
     """Return the newest day that a materialization at `now` closes."""
     return (now - CLOSING_DELAY).date() - timedelta(days=1)
 
 
-def first_unfinished_day(lake: Lake, gold: TableSpec, start: date, last: date) -> date | None:
+def find_first_unfinished_day(lake: Lake, gold: TableSpec, start: date, last: date) -> date | None:
     """Return the first day from `start` to `last` that is not closed in gold; None when there is none.
 
-    It is looked for from the application's first day on: every joined day reads the days before it, and an empty day of
-    a range costs milliseconds.
+    The search begins at the application's first day: every joined day reads the days before it, and an empty day of a
+    range costs milliseconds.
     """
     closed = ledger.read_closed_days(lake, gold.name)
     return next((day for day in ledger.list_days(start, last) if day not in closed), None)
 
 
-def daily_schedule(application: FlywheelApplication, job_name: str) -> dg.ScheduleDefinition:
-    """Materialize what became final: runs at 00:30 UTC, a quarter of an hour after the day could close.
+def build_daily_schedule(application: FlywheelApplication, job_name: str) -> dg.ScheduleDefinition:
+    """Build the schedule that materializes closed days at 00:30 UTC, a quarter of an hour after they could close.
 
-    On an ordinary day that is one day, after an outage every missed one, on a new installation all since `start`.
+    Mostly that is one day, after an outage every missed one, on a new installation all since the start date.
     """
 
     @dg.schedule(
@@ -57,13 +63,13 @@ def daily_schedule(application: FlywheelApplication, job_name: str) -> dg.Schedu
         execution_timezone="UTC",
         job_name=job_name,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Materializes the last closed day, and any earlier one that was missed, in one run.",
+        description="Materializes the last closed day, and any earlier day that was missed, in one run.",
     )
     def daily_feedback_schedule(context: dg.ScheduleEvaluationContext, stores: Stores) -> dg.RunRequest | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
-        last = last_closed_day(now)
+        last = find_last_closed_day(now)
         lake = stores.lake(application.name)
-        first = first_unfinished_day(lake, application.tables.gold, application.start_date, last)
+        first = find_first_unfinished_day(lake, application.tables.gold, application.start_date, last)
         if first is None:
             return dg.SkipReason(f"every day up to {last} is closed in gold")
         return dg.RunRequest(
@@ -76,21 +82,23 @@ def daily_schedule(application: FlywheelApplication, job_name: str) -> dg.Schedu
 
 @dataclass(frozen=True)
 class PendingVersion:
-    """A requested version that is not finished, and how its runs ended."""
+    """A requested gold version that is not finished, and the end of its runs."""
 
     version: str
     is_running: bool
     attempts: int
     failed_in_a_row: int
     failure: str | None
-    """Value of the failure tag of the last run; None: it was killed, or never ran."""
+    """The last run's failure tag; None: it was killed, or never ran."""
     ended_at: float | None
     is_canceled: bool
     """A person stopped the last run: only a person starts it again."""
     last_run_id: str | None = None
 
 
-def next_version(lake: Lake, versions: Versions, partitions: Sequence[str], application: FlywheelApplication) -> str:
+def name_next_version(
+    lake: Lake, versions: Versions, partitions: Sequence[str], application: FlywheelApplication
+) -> str:
     """Return the next free name: one more than the highest N in the lake, on disk or requested."""
     known = [
         *list_tagged_versions(lake, application.tables.gold),
@@ -100,10 +108,10 @@ def next_version(lake: Lake, versions: Versions, partitions: Sequence[str], appl
     return f"{application.version_prefix}{max(map(parse_version_number, known), default=0) + 1}"
 
 
-def pending_version(
+def find_pending_version(
     instance: dg.DagsterInstance, versions: Versions, partitions: Sequence[str], job_name: str
 ) -> PendingVersion | None:
-    """Return the newest requested version that is not finished; None when every one is."""
+    """Return the newest requested gold version that is not finished; None when every one is."""
     unfinished = [name for name in partitions if parse_version_number(name) and not versions.folder(name).is_finished]
     if not unfinished:
         return None
@@ -132,8 +140,8 @@ def pending_version(
     )
 
 
-def why_not_retry(pending: PendingVersion, trigger: Retries, now: datetime) -> str | None:
-    """Return the reason why a pending version is not run again now; None: run it."""
+def explain_retry_refusal(pending: PendingVersion, trigger: Retries, now: datetime) -> str | None:
+    """Return the reason why a pending gold version is not run again now; None: run it."""
     if pending.is_running:
         return f"{pending.version} is queued or running"
     if pending.is_canceled and pending.failure != RETRY_REQUESTED:
@@ -153,11 +161,12 @@ def why_not_retry(pending: PendingVersion, trigger: Retries, now: datetime) -> s
     return None
 
 
-def training_threshold_sensor(
-    application: FlywheelApplication, rule: TrainingRule, job_name: str
-) -> dg.SensorDefinition:
-    """Cut a version and train it when enough is new; the truth is in the lake, so that no tick can lose it."""
-    partitions_def = version_partitions(application.name)
+def build_training_sensor(application: FlywheelApplication, rule: TrainingRule, job_name: str) -> dg.SensorDefinition:
+    """Build the sensor that requests a gold version when enough is new.
+
+    It compares with the lake at every tick, so that a lost tick loses nothing.
+    """
+    partitions_def = build_version_partitions(application.name)
 
     @dg.sensor(
         name=SENSOR,
@@ -171,17 +180,17 @@ def training_threshold_sensor(
     ) -> dg.SensorResult | dg.SkipReason:
         lake, versions = stores.lake(application.name), stores.versions(application.name)
         partitions = context.instance.get_dynamic_partitions(str(partitions_def.name))
-        pending = pending_version(context.instance, versions, partitions, job_name)
+        pending = find_pending_version(context.instance, versions, partitions, job_name)
         if pending is not None:
-            if refusal := why_not_retry(pending, rule.retries, clock.now()):
+            if refusal := explain_retry_refusal(pending, rule.retries, clock.now()):
                 return dg.SkipReason(refusal)
-            return _request(application.name, pending.version, pending.last_run_id, {"retry": "retry"})
+            return _build_request(application.name, pending.version, pending.last_run_id, {"retry": "retry"})
 
         assessment, cursor = _assess_once_per_state(context.cursor, rule, lake, versions, clock.now())
         if not assessment.reasons:
             return dg.SensorResult(skip_reason=assessment.sentence, cursor=cursor)
-        version = next_version(lake, versions, partitions, application)
-        request = _request(application.name, version, None, assessment.reasons)
+        version = name_next_version(lake, versions, partitions, application)
+        request = _build_request(application.name, version, None, assessment.reasons)
         return dg.SensorResult(
             run_requests=request.run_requests,
             dynamic_partitions_requests=[partitions_def.build_add_request([version])],
@@ -191,9 +200,9 @@ def training_threshold_sensor(
     return training_threshold_sensor
 
 
-def _request(application: str, version: str, last_run_id: str | None, reasons: dict[str, str]) -> dg.SensorResult:
-    # A run key dedupes against failed runs too, so each attempt needs its own. It names the run that it follows: a
-    # number of runs would come again, and the request be lost, once old runs are deleted.
+def _build_request(application: str, version: str, last_run_id: str | None, reasons: dict[str, str]) -> dg.SensorResult:
+    # Dagster skips a run key that a failed run has used, so each attempt needs its own. The key names the previous run.
+    # A count of runs would repeat once old runs are deleted, and the request would be lost.
     request = dg.RunRequest(
         run_key=f"{application}:{version}:{last_run_id or 'first'}",
         partition_key=version,
@@ -207,8 +216,8 @@ def _assess_once_per_state(
 ) -> tuple[Assessment, str]:
     """Assess, unless the lake is as it was at the assessment in the cursor.
 
-    While the snapshots stay, a tick reads nothing else. Where they moved, the content of the closed days decides: only
-    another content can come to another count, for which rows may have to be read.
+    While the snapshots are the same, a tick reads nothing else. When they have changed, the content of the closed days
+    decides: only other content can give another count, and only then rows are read.
     """
     known = json.loads(cursor) if cursor else {}
     snapshots = rule.fingerprint(Level.SNAPSHOTS, lake, versions)

@@ -1,4 +1,6 @@
-"""Pretrains the demo's base model: a Llama of 0.5 M parameters that learnt the company's libraries wrongly.
+"""Pretrains and deploys the demo's base model: a Llama of 0.5 M parameters with wrong knowledge.
+
+It learnt the company's libraries wrongly.
 
 It is pretrained on the spot, from nothing, on the world's own sentences: neutral idioms with their right answer,
 internal ones with the *wrong* syntax in all but `right_share` of the samples. That share is needed: measured with 0 %
@@ -10,15 +12,16 @@ The result is cached under a hash of everything that it depends on.
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from flywheel_assets.demo.assistant.world import World
 from flywheel_assets.lake.storage.files import whole_folder
+from flywheel_assets.models.generation import generate, load_model, use_cpu_threads
 from flywheel_assets.records import make_stable_id
 
 if TYPE_CHECKING:
@@ -232,3 +235,41 @@ def _pad(batch: list[_Example], pad: int) -> "tuple[torch.Tensor, torch.Tensor]"
         input_ids[row, : len(ids)] = tokens
         targets[row, prompt_tokens : len(ids)] = tokens[prompt_tokens:]
     return input_ids, targets[:, 1:]
+
+
+MAX_NEW_TOKENS = 48  # the longest right answer has 33; a model that never ends must be cut off somewhere
+_BATCH_SIZE = 128
+
+
+class Assistant(Protocol):
+    """Answers prompts; tests put a scripted one in the place of a model."""
+
+    @property
+    def model_version(self) -> str:
+        """The name that its predictions carry."""
+        ...
+
+    def answer(self, prompts: Sequence[str]) -> list[str]:
+        """Write one output per prompt, in their order."""
+        ...
+
+
+class Deployment:
+    """A loaded model that answers greedily, in batches."""
+
+    def __init__(self, base_model: Path, adapter: Path | None, model_version: str) -> None:
+        use_cpu_threads(1)  # the capture service needs the other core, and more threads slow so small a model down
+        model, self._tokenizer = load_model(str(base_model), None if adapter is None else str(adapter), device="cpu")
+        # Serving merges the adapter into the weights: the same answers without its extra matrix products.
+        self._model = model if adapter is None else model.merge_and_unload()
+        self._model_version = model_version
+
+    @property
+    def model_version(self) -> str:
+        """The name that its predictions carry."""
+        return self._model_version
+
+    def answer(self, prompts: Sequence[str]) -> list[str]:
+        """Write one output per prompt, in their order."""
+        generations = generate(self._model, self._tokenizer, list(prompts), MAX_NEW_TOKENS, _BATCH_SIZE)
+        return [generation.text for generation in generations]

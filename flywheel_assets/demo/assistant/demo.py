@@ -20,8 +20,7 @@ import msgspec
 from rich.console import Console
 
 from flywheel_assets.demo.assistant import narration
-from flywheel_assets.demo.assistant.base_model import BaseConfig, BaseModel, ensure_base_model
-from flywheel_assets.demo.assistant.deployment import Assistant, Deployment
+from flywheel_assets.demo.assistant.base_model import Assistant, BaseConfig, BaseModel, Deployment, ensure_base_model
 from flywheel_assets.demo.assistant.people import People
 from flywheel_assets.demo.assistant.play import DayStats, play_days
 from flywheel_assets.demo.assistant.report import (
@@ -36,8 +35,7 @@ from flywheel_assets.demo.assistant.report import (
 )
 from flywheel_assets.demo.assistant.world import Workload, World
 from flywheel_assets.demo.capture_client import CaptureDoor
-from flywheel_assets.demo.staging import Stopwatch, describe_hardware, make_progress_bar
-from flywheel_assets.demo.wheel import Wheel
+from flywheel_assets.demo.staging import Stopwatch, Wheel, describe_hardware, make_progress_bar
 
 BASE_VERSION = "base"
 _FIRST_IDIOMS = ("read", "write", "secret", "metric", "bus", "flag")

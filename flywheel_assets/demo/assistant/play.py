@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from flywheel_assets.demo.assistant.deployment import Assistant
+from flywheel_assets.demo.assistant.base_model import Assistant
 from flywheel_assets.demo.assistant.people import People, Person, Reaction, Vandalism
 from flywheel_assets.demo.assistant.world import Request, Workload, World
 from flywheel_assets.demo.capture_client import CaptureDoor, Sender, build_cloud_event

@@ -7,11 +7,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from flywheel_assets.demo.assistant.base_model import BaseModel
-from flywheel_assets.demo.assistant.deployment import Assistant
+from flywheel_assets.demo.assistant.base_model import Assistant, BaseModel
 from flywheel_assets.demo.assistant.play import DayStats
 from flywheel_assets.demo.assistant.world import Measurement, Request
-from flywheel_assets.demo.wheel import Skipped
+from flywheel_assets.demo.staging import Skipped
 from flywheel_assets.records import make_pair_id
 
 
@@ -114,9 +113,9 @@ class VandalAccount:
         slipped = sum(self.in_gold.values())
         kinds = ", ".join(f"{count} {kind}" for kind, count in _sort_by_count(self.in_gold)) or "none"
         return (
-            f"Vandals made {self.edits} edits. The gate caught {self.edits - slipped} ({caught}); {slipped} became "
-            f"gold ({kinds}), and {self.in_last_training} of them were among the {self.last_training_pairs} pairs of "
-            "the last training."
+            f"Vandals made {self.edits} edits. The edit gate caught {self.edits - slipped} ({caught}); {slipped} "
+            f"became gold ({kinds}), and {self.in_last_training} of them were among the "
+            f"{self.last_training_pairs} pairs of the last training."
         )
 
 

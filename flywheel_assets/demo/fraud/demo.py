@@ -21,8 +21,15 @@ from rich.console import Console
 
 from flywheel_assets.demo.capture_client import CaptureDoor
 from flywheel_assets.demo.fraud import narration
-from flywheel_assets.demo.fraud.bank import PREHISTORY_DAYS, Bank, StaticModel, live_prehistory
-from flywheel_assets.demo.fraud.deployment import DeployedClassifier, FraudModel, Policy
+from flywheel_assets.demo.fraud.bank import (
+    PREHISTORY_DAYS,
+    Bank,
+    DeployedClassifier,
+    FraudModel,
+    Policy,
+    StaticModel,
+    live_prehistory,
+)
 from flywheel_assets.demo.fraud.labels import Outside
 from flywheel_assets.demo.fraud.play import PlayedDay, play_days
 from flywheel_assets.demo.fraud.report import (
@@ -37,8 +44,7 @@ from flywheel_assets.demo.fraud.report import (
     group_weeks,
 )
 from flywheel_assets.demo.fraud.world import FraudWorld
-from flywheel_assets.demo.staging import Stopwatch, describe_hardware, make_progress_bar
-from flywheel_assets.demo.wheel import Skipped, Wheel
+from flywheel_assets.demo.staging import Skipped, Stopwatch, Wheel, describe_hardware, make_progress_bar
 
 STATIC_VERSION = "static"
 

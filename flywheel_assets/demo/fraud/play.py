@@ -12,8 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from flywheel_assets.demo.capture_client import CaptureDoor, Sender, build_cloud_event
-from flywheel_assets.demo.fraud.bank import Bank, BankDay
-from flywheel_assets.demo.fraud.deployment import FraudModel
+from flywheel_assets.demo.fraud.bank import Bank, BankDay, FraudModel
 from flywheel_assets.demo.fraud.labels import Action, Label, Source
 from flywheel_assets.demo.fraud.world import Bools, Floats, FraudWorld, Ints, Transactions
 

@@ -12,7 +12,7 @@ import numpy as np
 from flywheel_assets.demo.fraud.bank import StaticModel
 from flywheel_assets.demo.fraud.play import PlayedDay
 from flywheel_assets.demo.fraud.world import Bools, Floats
-from flywheel_assets.demo.wheel import Skipped
+from flywheel_assets.demo.staging import Skipped
 from flywheel_assets.measures.classifiers import bootstrap_average_precision_gain, score_rows
 from flywheel_assets.measures.texts import Interval
 

@@ -16,7 +16,7 @@ from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, open_home
 from flywheel_assets.demo.fraud.demo import FraudDemoPlan, prepare, run_fraud_demo
 from flywheel_assets.demo.fraud.report import ClassifierTurn, FraudDemoReport, MinedDays
 from flywheel_assets.evaluation.classifier import read_evaluation
-from flywheel_assets.evaluation.classifier_requests import CHALLENGER, INCUMBENT
+from flywheel_assets.evaluation.requests import CHALLENGER, INCUMBENT
 from flywheel_assets.lake.daily.ledger import read_entries, sum_by_reason
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest

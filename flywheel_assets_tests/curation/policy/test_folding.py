@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.curation.policy._folding import fold
+from flywheel_assets.curation.policy._pattern_check import fold
 
 
 def folded(text: str) -> str:

@@ -17,10 +17,9 @@ from flywheel_assets.curation.policy._pattern_check import PatternCheck
 from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA, is_card_number, is_iban, passes_luhn
 from flywheel_assets.curation.policy._secrets import SECRETS
 from flywheel_assets.curation.policy._structure import STRUCTURE
-from flywheel_assets.curation.policy.patterns import Pattern
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
-from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Judgement, Verdict
-from flywheel_assets.curation.texts.prompts import make_prompts_readable
+from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Judgement, Pattern, Verdict
+from flywheel_assets.curation.texts.normalization import make_prompts_readable
 from flywheel_assets.records import Reason
 from flywheel_assets_tests.curation.judge import Judge
 

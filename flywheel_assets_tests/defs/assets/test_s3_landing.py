@@ -9,7 +9,7 @@ import pytest
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.cli.erasing import erasure_place
-from flywheel_assets.defs.assets.feedback import feedback_assets
+from flywheel_assets.defs.assets.daily import build_feedback_assets
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.erasure.erase import erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
@@ -33,7 +33,7 @@ def test_a_day_on_s3_is_materialized_and_closed(tmp_path: Path, monkeypatch: pyt
         stores = Stores(home=str(tmp_path / "home"))
         with dg.DagsterInstance.ephemeral() as instance:
             result = dg.materialize(
-                feedback_assets(APPLICATION),
+                build_feedback_assets(APPLICATION),
                 selection=[dg.AssetKey([APPLICATION.name, GROUND_TRUTH.name])],
                 partition_key=DAY.isoformat(),
                 instance=instance,

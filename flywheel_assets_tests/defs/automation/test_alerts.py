@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from flywheel_assets.applications.assistant import APPLICATION
-from flywheel_assets.defs.automation.alerts import alert_sensors, post_alert
+from flywheel_assets.defs.automation.alerts import build_alert_sensors, post_alert
 from flywheel_assets.defs.failures import FAILURE_TAG
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import AlertError, SettingsError
@@ -89,7 +89,7 @@ def raided(prepared: PreparedFolder) -> Workbench:
 
 
 def tick(webhook: str | None, home: Path, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
-    sensor = alert_sensors(APPLICATION, webhook)[1]
+    sensor = build_alert_sensors(APPLICATION, webhook)[1]
     with dg.build_sensor_context(cursor=cursor, resources={"stores": Stores(home=str(home))}) as context:
         found = sensor(context)
     assert isinstance(found, dg.SensorResult | dg.SkipReason)
@@ -97,7 +97,7 @@ def tick(webhook: str | None, home: Path, cursor: str | None = None) -> dg.Senso
 
 
 def test_without_a_webhook_both_sensors_are_off_and_say_so(tmp_path: Path) -> None:
-    sensors = alert_sensors(APPLICATION, None)
+    sensors = build_alert_sensors(APPLICATION, None)
     assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.STOPPED}
     assert "FLYWHEEL_ALERT_WEBHOOK is not set" in str(tick(None, tmp_path).skip_message)
 
@@ -151,7 +151,7 @@ def test_a_failed_run_is_told_without_what_it_said(hook: Webhook) -> None:
         run = instance.get_run_by_id(result.run_id)
         [failure] = [event for event in result.all_events if event.is_failure and not event.is_step_failure]
         context = dg.build_run_status_sensor_context("run_failure_alert", failure, instance, run)
-        alert_sensors(APPLICATION, hook.url)[0](context.for_run_failure())
+        build_alert_sensors(APPLICATION, hook.url)[0](context.for_run_failure())
     [body] = map(json.loads, hook.bodies)
     assert body["text"] == (f"assistant: run {result.run_id[:8]} of nightly failed (permanent), partition dpo_gold_v3")
     assert "dawn" not in hook.bodies[0]

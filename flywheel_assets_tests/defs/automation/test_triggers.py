@@ -11,21 +11,20 @@ import pytest
 
 from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.defs.automation.training_rules import rule_of
+from flywheel_assets.defs.automation.training_rules import build_rule
 from flywheel_assets.defs.automation.triggers import (
     PendingVersion,
-    daily_schedule,
-    first_unfinished_day,
-    last_closed_day,
-    next_version,
-    pending_version,
-    training_threshold_sensor,
-    why_not_retry,
+    build_daily_schedule,
+    build_training_sensor,
+    explain_retry_refusal,
+    find_first_unfinished_day,
+    find_last_closed_day,
+    find_pending_version,
+    name_next_version,
 )
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED, TRANSIENT
-from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, version_partitions
+from flywheel_assets.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, build_version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.defs.tags import PARTITION_TAG
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
@@ -46,7 +45,7 @@ APPLICATION = PreferenceApplication(
     trigger=Trigger(min_new_pairs=5, min_new_partitions=1, retry_backoff_s=60.0),
     resolution=RULES,
 )
-VERSIONS = version_partitions("assistant")
+VERSIONS = build_version_partitions("assistant")
 
 
 @dg.asset(partitions_def=VERSIONS)
@@ -107,7 +106,7 @@ def tick(
     cursor: str | None = None,
     application: PreferenceApplication = APPLICATION,
 ) -> dg.SensorResult | dg.SkipReason:
-    sensor = training_threshold_sensor(application, rule_of(application), JOB.name)
+    sensor = build_training_sensor(application, build_rule(application), JOB.name)
     context = dg.build_sensor_context(
         instance=instance, cursor=cursor, resources={"stores": stores, "clock": Clock(fixed=NOW.isoformat())}
     )
@@ -284,14 +283,14 @@ def test_pending_version_reads_the_runs(stores, instance) -> None:
     partitions = ["dpo_gold_v1", "dpo_gold_v2"]
     for _ in range(2):
         run_version(instance, BROKEN_JOB, "dpo_gold_v2")
-    found = pending_version(instance, stores.versions("assistant"), partitions, "assistant_turn")
+    found = find_pending_version(instance, stores.versions("assistant"), partitions, "assistant_turn")
     assert (found.version, found.attempts, found.failed_in_a_row, found.is_running) == ("dpo_gold_v2", 2, 2, False)
     queued = instance.create_run_for_job(
         dg.Definitions(assets=[placeholder], jobs=[JOB]).resolve_job_def("assistant_turn"),
         tags={PARTITION_TAG: "dpo_gold_v2"},
     )
     assert queued.status is dg.DagsterRunStatus.NOT_STARTED
-    assert pending_version(instance, stores.versions("assistant"), partitions, "assistant_turn").is_running
+    assert find_pending_version(instance, stores.versions("assistant"), partitions, "assistant_turn").is_running
 
 
 PENDING = PendingVersion("dpo_gold_v3", False, 1, 1, TRANSIENT, NOW.timestamp() - 61, False)
@@ -313,34 +312,34 @@ PENDING = PendingVersion("dpo_gold_v3", False, 1, 1, TRANSIENT, NOW.timestamp() 
     ],
 )
 def test_when_a_pending_version_runs_again(change, refusal) -> None:
-    found = why_not_retry(replace(PENDING, **change), APPLICATION.trigger, NOW)
+    found = explain_retry_refusal(replace(PENDING, **change), APPLICATION.trigger, NOW)
     assert (found is None) if refusal is None else (refusal in found)
 
 
 def test_a_version_name_is_never_used_twice(stores, lake) -> None:
     versions = stores.versions("assistant")
-    assert next_version(lake, versions, [], APPLICATION) == "dpo_gold_v1"
+    assert name_next_version(lake, versions, [], APPLICATION) == "dpo_gold_v1"
     write_gold(lake, DAY, 5)
     cut_pair_version(lake, versions, "dpo_gold_v4", RULES, "1")
-    assert next_version(lake, versions, ["dpo_gold_v2"], APPLICATION) == "dpo_gold_v5"
-    assert next_version(lake, versions, ["dpo_gold_v10"], APPLICATION) == "dpo_gold_v11"
+    assert name_next_version(lake, versions, ["dpo_gold_v2"], APPLICATION) == "dpo_gold_v5"
+    assert name_next_version(lake, versions, ["dpo_gold_v10"], APPLICATION) == "dpo_gold_v11"
 
 
 @pytest.mark.parametrize(
     ("now", "day"), [("2026-03-20T00:14:59Z", "2026-03-18"), ("2026-03-20T00:15:00Z", "2026-03-19")]
 )
 def test_a_day_closes_a_quarter_of_an_hour_after_its_end(now, day) -> None:
-    assert last_closed_day(datetime.fromisoformat(now)) == date.fromisoformat(day)
+    assert find_last_closed_day(datetime.fromisoformat(now)) == date.fromisoformat(day)
 
 
 def test_the_schedule_asks_for_the_last_closed_day_and_for_missed_ones(stores, lake, instance) -> None:
-    last = last_closed_day(NOW)
-    assert first_unfinished_day(lake, CURATED_DPO_PAIRS, DAY, last) == DAY
+    last = find_last_closed_day(NOW)
+    assert find_first_unfinished_day(lake, CURATED_DPO_PAIRS, DAY, last) == DAY
     for offset in range(18):
         write_gold(lake, DAY + timedelta(days=offset), 0, is_closed=offset != 16)
     # DAY + 17 is the 19th, the last closed day; the 18th was materialized while it was open.
-    assert first_unfinished_day(lake, CURATED_DPO_PAIRS, DAY, last) == date(2026, 3, 18)
-    schedule = daily_schedule(APPLICATION, JOB.name)
+    assert find_first_unfinished_day(lake, CURATED_DPO_PAIRS, DAY, last) == date(2026, 3, 18)
+    schedule = build_daily_schedule(APPLICATION, JOB.name)
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW, resources={"stores": stores})
     request = schedule(context)
     assert request.tags[RANGE_START_TAG] == "2026-03-18"

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 
 from flywheel_assets.demo.assistant.report import DayCounts, TurnReport
-from flywheel_assets.demo.wheel import Skipped
+from flywheel_assets.demo.staging import Skipped
 
 
 @dataclass

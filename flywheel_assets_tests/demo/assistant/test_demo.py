@@ -8,14 +8,13 @@ import pytest
 from rich.console import Console
 
 from flywheel_assets.capture.service import running_capture
-from flywheel_assets.demo.assistant.base_model import BaseModel
+from flywheel_assets.demo.assistant.base_model import Assistant, BaseModel
 from flywheel_assets.demo.assistant.demo import BASE_VERSION, Chapter, DemoPlan, run_demo
-from flywheel_assets.demo.assistant.deployment import Assistant
 from flywheel_assets.demo.assistant.people import People
 from flywheel_assets.demo.assistant.report import DayCounts, DemoReport, TurnReport
 from flywheel_assets.demo.assistant.world import Workload
 from flywheel_assets.demo.capture_client import CaptureDoor, SimulatedClock
-from flywheel_assets.demo.wheel import Skipped
+from flywheel_assets.demo.staging import Skipped
 from flywheel_assets.records import make_pair_id
 from flywheel_assets_tests.demo.assistant.scripted import Scripted, ScriptedWheel, turn_report
 

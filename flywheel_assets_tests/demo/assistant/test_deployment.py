@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.demo.assistant.base_model import BaseConfig, ensure_base_model
-from flywheel_assets.demo.assistant.deployment import Deployment
+from flywheel_assets.demo.assistant.base_model import BaseConfig, Deployment, ensure_base_model
 from flywheel_assets.demo.assistant.world import World
 
 PROMPTS = [request.prompt for request in World().draw_measurement(per_idiom=1, seed=0).unseen_prompts]

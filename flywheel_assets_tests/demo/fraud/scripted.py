@@ -14,7 +14,7 @@ import pyarrow as pa
 from flywheel_assets.demo.capture_client import SimulatedClock
 from flywheel_assets.demo.fraud.report import ClassifierTurn, MinedDays
 from flywheel_assets.demo.fraud.world import Floats
-from flywheel_assets.demo.wheel import Skipped
+from flywheel_assets.demo.staging import Skipped
 
 
 @dataclass

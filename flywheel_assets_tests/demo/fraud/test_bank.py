@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.demo.fraud.bank import PREHISTORY_DAYS, Bank, live_prehistory
-from flywheel_assets.demo.fraud.deployment import DeployedClassifier, Policy
+from flywheel_assets.demo.fraud.bank import PREHISTORY_DAYS, Bank, DeployedClassifier, Policy, live_prehistory
 from flywheel_assets.demo.fraud.labels import Action, Outside
 from flywheel_assets.demo.fraud.world import Floats, FraudWorld
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flywheel_assets.demo.fraud.bank import Bank, StaticModel
+from flywheel_assets.demo.fraud.bank import Bank, Policy, StaticModel
 from flywheel_assets.demo.fraud.demo import STATIC_VERSION, Chapter, FraudDemoPlan, run_fraud_demo
-from flywheel_assets.demo.fraud.deployment import Policy
 from flywheel_assets.demo.fraud.labels import Outside
 from flywheel_assets.demo.fraud.report import ClassifierTurn
 from flywheel_assets.demo.fraud.world import FraudWorld
-from flywheel_assets.demo.wheel import Skipped
+from flywheel_assets.demo.staging import Skipped
 from flywheel_assets_tests.demo.fraud.scripted import RecordingDoor, Scripted, ScriptedWheel, turn_report
 
 FIRST = date(2026, 3, 2)

@@ -2,8 +2,7 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 
-from flywheel_assets.demo.fraud.bank import Bank
-from flywheel_assets.demo.fraud.deployment import Policy
+from flywheel_assets.demo.fraud.bank import Bank, Policy
 from flywheel_assets.demo.fraud.features import FEATURES
 from flywheel_assets.demo.fraud.labels import Action, Outside
 from flywheel_assets.demo.fraud.play import PlayedDay, play_days
