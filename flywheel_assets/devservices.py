@@ -16,7 +16,7 @@ from rich.console import Console
 from flywheel_assets.defs.running import prepare_home
 from flywheel_assets.discovery import find_applications
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.settings import settings, subprocess_environment
+from flywheel_assets.settings import build_subprocess_environment, read_settings
 
 _STOP_DEADLINE_S = 20.0
 
@@ -40,27 +40,27 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
     if not workspace.exists():
         raise SettingsError(f"{workspace.absolute()} does not exist; run from the project's folder")
     _check_workspace(workspace)
-    where = settings()
-    dagster_home = where.resolved_dagster_home()
+    where = read_settings()
+    dagster_home = where.resolve_dagster_home()
     prepare_home(dagster_home)
-    environment = subprocess_environment(
-        DAGSTER_HOME=str(dagster_home), FLYWHEEL_HOME=str(where.resolved_home()), MLFLOW_DISABLE_TELEMETRY="true"
+    environment = build_subprocess_environment(
+        DAGSTER_HOME=str(dagster_home), FLYWHEEL_HOME=str(where.resolve_home()), MLFLOW_DISABLE_TELEMETRY="true"
     )
-    services = _services(webserver_port, mlflow_port)
+    services = _list_services(webserver_port, mlflow_port)
     # A closed terminal too: in sessions of their own the services would live on.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for service in services:
-            processes.append(_start(service, environment))
+            processes.append(_start_service(service, environment))
             console.print(f"[bold]{service.name:10}[/] {service.address}")
         console.print("stop with Ctrl-C")
         _wait_for_first_exit(services, processes)
     except KeyboardInterrupt:
         console.print("stopping …")
     finally:
-        stop(processes)
+        stop_processes(processes)
 
 
 def _check_workspace(workspace: Path) -> None:
@@ -80,10 +80,10 @@ def _check_workspace(workspace: Path) -> None:
             )
 
 
-def _services(webserver_port: int, mlflow_port: int) -> list[Service]:
-    where = settings()
+def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
+    where = read_settings()
     scripts = Path(sys.executable).parent
-    artifacts = where.resolved_home() / "mlartifacts"
+    artifacts = where.resolve_home() / "mlartifacts"
     services = [
         Service(
             "dagster",
@@ -99,7 +99,7 @@ def _services(webserver_port: int, mlflow_port: int) -> list[Service]:
             "mlflow",
             [
                 *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port)),
-                *("--backend-store-uri", where.resolved_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
+                *("--backend-store-uri", where.resolve_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
                 *("--workers", "1"),
             ],
             # MLflow 3.17 opens on its GenAI pages, which know nothing of runs.
@@ -113,7 +113,7 @@ def _services(webserver_port: int, mlflow_port: int) -> list[Service]:
     return services
 
 
-def _start(service: Service, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def _start_service(service: Service, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     # A group of its own, so that its children end with it: `dagster dev` alone outlived SIGINT by a minute.
     return subprocess.Popen(list(service.command), env=dict(environment), start_new_session=True)
 
@@ -127,7 +127,7 @@ def _wait_for_first_exit(services: Sequence[Service], processes: Sequence["subpr
         time.sleep(0.5)
 
 
-def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+def stop_processes(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     """End the process groups: politely, then after a deadline by force."""
     for process in processes:
         with suppress(ProcessLookupError):

@@ -17,7 +17,7 @@ from typing import Any
 from flywheel_assets import applications
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.errors import SettingsError, UnknownNameError
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 
 ENTRY_POINT_GROUP = "flywheel_assets.applications"
 
@@ -46,9 +46,9 @@ def find_applications() -> dict[str, Place]:
     Raises:
         SettingsError: two different modules claim one name, or an address is no module.
     """
-    named = [*_of_setting(settings().named_applications()), *_of_entry_points()]
+    named = [*_list_from_setting(read_settings().list_named_applications()), *_list_from_entry_points()]
     places: dict[str, Place] = {}
-    for place in named or _examples():
+    for place in named or _list_examples():
         other = places.setdefault(place.name, place)
         if other.module != place.module:
             raise SettingsError(
@@ -65,8 +65,8 @@ def load_application(name: str) -> FlywheelApplication:
         UnknownNameError: no application of that name is on offer.
         SettingsError: its module cannot be imported or holds no `APPLICATION` of that name.
     """
-    place = _place_of(name)
-    application = getattr(_imported(place, place.module), "APPLICATION", None)
+    place = _find_place(name)
+    application = getattr(_import_module(place, place.module), "APPLICATION", None)
     if not isinstance(application, FlywheelApplication):
         found = "nothing of that name" if application is None else f"a {type(application).__name__}"
         raise SettingsError(
@@ -88,10 +88,10 @@ def load_definitions(name: str) -> Any:
         UnknownNameError: no application of that name is on offer.
         SettingsError: neither its module nor the submodule `definitions` holds `defs`.
     """
-    place = _place_of(name)
-    module = _imported(place, place.module)
+    place = _find_place(name)
+    module = _import_module(place, place.module)
     if not hasattr(module, "defs") and hasattr(module, "__path__"):
-        module = _imported(place, f"{place.module}.definitions")
+        module = _import_module(place, f"{place.module}.definitions")
     definitions = getattr(module, "defs", None)
     # Not isinstance: this module loads without Dagster.
     if not hasattr(definitions, "resolve_job_def"):
@@ -102,7 +102,7 @@ def load_definitions(name: str) -> Any:
     return definitions
 
 
-def _place_of(name: str) -> Place:
+def _find_place(name: str) -> Place:
     places = find_applications()
     if name not in places:
         raise UnknownNameError(
@@ -115,14 +115,14 @@ def _place_of(name: str) -> Place:
     return places[name]
 
 
-def _examples() -> list[Place]:
+def _list_examples() -> list[Place]:
     return [
         Place(module.name, f"{applications.__name__}.{module.name}", "an example of this package")
         for module in iter_modules(applications.__path__)
     ]
 
 
-def _of_setting(modules: tuple[str, ...]) -> list[Place]:
+def _list_from_setting(modules: tuple[str, ...]) -> list[Place]:
     for module in modules:
         if not _MODULE.match(module):
             raise SettingsError(
@@ -133,14 +133,14 @@ def _of_setting(modules: tuple[str, ...]) -> list[Place]:
     return [Place(module.rpartition(".")[2], module, "FLYWHEEL_APPLICATIONS") for module in modules]
 
 
-def _of_entry_points() -> list[Place]:
+def _list_from_entry_points() -> list[Place]:
     return [
         Place(point.name, point.module, f"entry point of {point.dist.name if point.dist else 'a distribution'}")
         for point in entry_points(group=ENTRY_POINT_GROUP)
     ]
 
 
-def _imported(place: Place, module: str) -> ModuleType:
+def _import_module(place: Place, module: str) -> ModuleType:
     # As Dagster does for workspace.yaml: a project is found in its folder before it is installed. Last on the path,
     # so that a file of that folder shadows no installed package.
     folder = str(Path.cwd())
@@ -150,16 +150,16 @@ def _imported(place: Place, module: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise _unloadable(place, module, error) from error
+            raise _build_error(place, module, error) from error
         raise SettingsError(
             f"application {place.name!r} ({place.origin}) cannot be loaded: there is no module {error.name}; run in "
             f"the project's folder, or install it there with `pip install -e .`. {_NEXT_ACTION}"
         ) from error
     except Exception as error:
-        raise _unloadable(place, module, error) from error
+        raise _build_error(place, module, error) from error
 
 
-def _unloadable(place: Place, module: str, error: Exception) -> SettingsError:
+def _build_error(place: Place, module: str, error: Exception) -> SettingsError:
     return SettingsError(
         f"application {place.name!r} ({place.origin}) cannot be loaded: importing {module} failed with "
         f"{type(error).__name__}: {error}. Try `python -c 'import {module}'`. {_NEXT_ACTION}"

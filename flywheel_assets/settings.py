@@ -84,54 +84,54 @@ class Settings(BaseSettings):
         2_000, gt=0, description="Rate limit of a key that has none of its own, in events per second and process."
     )
 
-    def resolved_home(self) -> Path:
+    def resolve_home(self) -> Path:
         """The home as an absolute path."""
         return self.home.expanduser().resolve()
 
-    def named_applications(self) -> tuple[str, ...]:
+    def list_named_applications(self) -> tuple[str, ...]:
         """The modules that FLYWHEEL_APPLICATIONS names, in its order."""
         return tuple(module.strip() for module in self.applications.split(",") if module.strip())
 
-    def resolved_landing_dir(self) -> Path:
+    def resolve_landing_dir(self) -> Path:
         """The landing zone's root."""
-        return self.landing_dir or self.resolved_home() / "landing"
+        return self.landing_dir or self.resolve_home() / "landing"
 
-    def resolved_catalog_uri(self) -> str:
+    def resolve_catalog_uri(self) -> str:
         """SQLAlchemy URI of the Iceberg catalog; the timeout lets SQLite wait for its lock instead of failing."""
-        return self.catalog_uri or f"sqlite:///{self.resolved_home()}/catalog.db?timeout=60"
+        return self.catalog_uri or f"sqlite:///{self.resolve_home()}/catalog.db?timeout=60"
 
-    def resolved_warehouse(self) -> str:
+    def resolve_warehouse(self) -> str:
         """URI under which the tables' files lie."""
-        return self.warehouse or f"file://{self.resolved_home()}/warehouse"
+        return self.warehouse or f"file://{self.resolve_home()}/warehouse"
 
-    def resolved_versions_dir(self) -> Path:
+    def resolve_versions_dir(self) -> Path:
         """Where the exports of gold versions, their adapters and their reports lie."""
-        return self.versions_dir or self.resolved_home() / "versions"
+        return self.versions_dir or self.resolve_home() / "versions"
 
-    def resolved_models_dir(self) -> Path:
+    def resolve_models_dir(self) -> Path:
         """Where base models lie that an application addresses by name."""
-        return self.models_dir or self.resolved_home() / "models"
+        return self.models_dir or self.resolve_home() / "models"
 
-    def resolved_mlflow_uri(self) -> str:
+    def resolve_mlflow_uri(self) -> str:
         """MLflow's tracking and registry URI."""
-        return self.mlflow_uri or f"sqlite:///{self.resolved_home()}/mlflow.db"
+        return self.mlflow_uri or f"sqlite:///{self.resolve_home()}/mlflow.db"
 
-    def resolved_capture_keys_file(self) -> Path:
+    def resolve_capture_keys_file(self) -> Path:
         """The private file that holds capture's keys."""
-        return self.capture_keys_file or self.resolved_home() / "capture_keys.json"
+        return self.capture_keys_file or self.resolve_home() / "capture_keys.json"
 
-    def resolved_review_dir(self) -> Path:
+    def resolve_review_dir(self) -> Path:
         """Where the review pages keep their indexes of decisions, one file per application."""
-        return self.resolved_home() / "review"
+        return self.resolve_home() / "review"
 
-    def resolved_dagster_home(self) -> Path:
+    def resolve_dagster_home(self) -> Path:
         """Dagster's instance folder: DAGSTER_HOME where it is set, else beside everything else."""
         chosen = os.environ.get("DAGSTER_HOME")
-        return Path(chosen) if chosen else self.resolved_home() / "dagster"
+        return Path(chosen) if chosen else self.resolve_home() / "dagster"
 
 
 @cache
-def settings() -> Settings:
+def read_settings() -> Settings:
     """Read the process's settings, once.
 
     Raises:
@@ -148,7 +148,7 @@ def settings() -> Settings:
     raise SettingsError(f"{'; '.join(wrong)}. Correct the environment or .env.")
 
 
-def subprocess_environment(**extra: str) -> dict[str, str]:
+def build_subprocess_environment(**extra: str) -> dict[str, str]:
     """This process's environment for a child of ours: offline and without telemetry unless it says otherwise."""
     quiet = {
         "HF_HUB_OFFLINE": "1",

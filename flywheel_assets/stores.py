@@ -17,7 +17,7 @@ from flywheel_assets.lake.storage.s3 import s3_client
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.registry import ModelRegistry
-from flywheel_assets.settings import Settings, settings
+from flywheel_assets.settings import Settings, read_settings
 
 _ALIAS_TIMEOUT_S = 60.0
 
@@ -32,7 +32,7 @@ class Stores:
     @property
     def where(self) -> Settings:
         """The settings."""
-        return self._given or settings()
+        return self._given or read_settings()
 
     def landing(self) -> LandingPlace:
         """The landing zone of all applications: a folder, or a prefix of an S3 bucket."""
@@ -41,7 +41,7 @@ class Stores:
 
     def landing_folder(self) -> Path:
         """Landing on this machine's disk: the zone itself, or capture's way to S3."""
-        return self.where.resolved_landing_dir()
+        return self.where.resolve_landing_dir()
 
     def shipping(self) -> ObjectLanding | None:
         """Where this machine's sealed segments are brought; None where their folder is the landing zone itself.
@@ -61,8 +61,8 @@ class Stores:
         where = self.where
         return Lake(
             application,
-            where.resolved_catalog_uri(),
-            where.resolved_warehouse(),
+            where.resolve_catalog_uri(),
+            where.resolve_warehouse(),
             self.scratch(),
             where.erasure_key,
             {"s3.endpoint": where.s3_endpoint} if where.s3_endpoint else {},
@@ -70,20 +70,20 @@ class Stores:
 
     def versions(self, application: str) -> Versions:
         """The gold versions of one application."""
-        return Versions(self.where.resolved_versions_dir(), application)
+        return Versions(self.where.resolve_versions_dir(), application)
 
     def registry(self, application: str) -> ModelRegistry:
         """The MLflow experiment and registered model of one application."""
         where = self.where
         # Where the lake's commits are serialised the aliases are, too: machines that share the one share the other.
         lock = partial(
-            commit_lock, where.resolved_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
+            commit_lock, where.resolve_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
         )
-        return ModelRegistry(where.resolved_mlflow_uri(), application, where.resolved_home() / "mlartifacts", lock)
+        return ModelRegistry(where.resolve_mlflow_uri(), application, where.resolve_home() / "mlartifacts", lock)
 
     def base_model(self, name: str) -> str:
         """A base model as a local path where the models folder or the disk has it, else as the hub id it may be."""
-        local = self.where.resolved_models_dir() / name
+        local = self.where.resolve_models_dir() / name
         return str(local if local.exists() else name)
 
     def s3_client(self) -> Any:
@@ -92,8 +92,8 @@ class Stores:
 
     def review_index(self, application: str) -> Path:
         """Where this machine remembers what reviewers decided; see `review.decisions`."""
-        return self.where.resolved_review_dir() / f"{application}.jsonl"
+        return self.where.resolve_review_dir() / f"{application}.jsonl"
 
     def scratch(self, *parts: str) -> Path:
         """A folder for work in progress."""
-        return self.where.resolved_home().joinpath("scratch", *parts)
+        return self.where.resolve_home().joinpath("scratch", *parts)

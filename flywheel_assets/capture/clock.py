@@ -6,6 +6,6 @@ from datetime import UTC, datetime
 Clock = Callable[[], datetime]
 
 
-def system_clock() -> datetime:
+def read_clock() -> datetime:
     """The present, UTC."""
     return datetime.now(UTC)

@@ -26,7 +26,7 @@ class EventLog(Protocol):
     async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
         """Return when the rows are durable; raise `EventLogError` when nothing may be acknowledged."""
 
-    def not_ready(self) -> str | None:
+    def find_problem(self) -> str | None:
         """Why nothing can be made durable right now, in a sentence; None when all is well. Must not block."""
 
 

@@ -3,39 +3,31 @@
 import sys
 
 from flywheel_assets.cli import (
-    breaker,
     days,
-    erasing,
     exclusions,
     gold,
     init,
     keys,
-    levers,
-    policy,
-    rolling_back,
     serving,
     terminal,
-    unfinished,
+    upkeep,
+    whatif,
 )
 from flywheel_assets.cli.terminal import app, errors
 from flywheel_assets.errors import FlywheelError
 
 __all__ = [
     "app",
-    "breaker",
     "days",
-    "erasing",
     "exclusions",
     "gold",
     "init",
     "keys",
-    "levers",
     "main",
-    "policy",
-    "rolling_back",
     "serving",
     "terminal",
-    "unfinished",
+    "upkeep",
+    "whatif",
 ]
 
 

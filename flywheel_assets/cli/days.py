@@ -12,8 +12,8 @@ from flywheel_assets.cli.terminal import (
     Application,
     Day,
     app,
+    build_driver,
     console,
-    driver_of,
     errors,
     load_application,
     load_preference,
@@ -49,11 +49,11 @@ def import_(
 ) -> None:
     """Send existing telemetry through capture into today's landing; importing a file twice changes nothing."""
     from flywheel_assets.capture.importing import import_file
-    from flywheel_assets.capture.log.shipping import configured_shipper
+    from flywheel_assets.capture.log.shipping import open_shipper
 
     load_application(application)
     stores = Stores()
-    with configured_shipper(stores.where, stores.shipping()) or nullcontext():
+    with open_shipper(stores.where, stores.shipping()) or nullcontext():
         result = import_file(file, application, stores.landing_folder())
     console.print(f"{result.accepted:,} of {result.lines:,} lines accepted, {result.refused:,} refused")
     for complaint in result.errors[:10]:
@@ -86,9 +86,9 @@ def turn(
     if last < config.start_date:
         hint = "" if now else "; today's rows come with --now"
         raise typer.BadParameter(f"{application} starts on {config.start_date}, the last day to read is {last}{hint}")
-    first = _first_pending(config, last)
-    _run_range(driver_of(config), first, last)
-    console.print(_progress(config))
+    first = _find_first_pending(config, last)
+    _run_range(build_driver(config), first, last)
+    console.print(_describe_progress(config))
 
 
 @app.command()
@@ -103,9 +103,9 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
         raise typer.BadParameter(f"{first.date()} has no partition: {application} starts on {config.start_date}")
     if last.date() > today:
         raise typer.BadParameter(f"{last.date()} is in the future: today is {today} (UTC)")
-    begin = min(first.date(), _first_pending(config, first.date()))
-    end = min(last.date() + lookback, max(last.date(), _last_materialized(config) or last.date()), today)
-    _run_range(driver_of(config), begin, end)
+    begin = min(first.date(), _find_first_pending(config, first.date()))
+    end = min(last.date() + lookback, max(last.date(), _find_last_materialized(config) or last.date()), today)
+    _run_range(build_driver(config), begin, end)
 
 
 @app.command()
@@ -125,7 +125,7 @@ def stale(application: Application = "assistant") -> None:
     console.print("every day is fresh")
 
 
-def _first_pending(config: FlywheelApplication, last: date) -> date:
+def _find_first_pending(config: FlywheelApplication, last: date) -> date:
     """The first day up to `last` that is not closed and curated yet: what the join of later days would miss."""
     from flywheel_assets.defs.automation.triggers import first_unfinished_day
 
@@ -133,7 +133,7 @@ def _first_pending(config: FlywheelApplication, last: date) -> date:
     return first_unfinished_day(lake, config.tables.gold, config.start_date, last) or last
 
 
-def _last_materialized(config: FlywheelApplication) -> date | None:
+def _find_last_materialized(config: FlywheelApplication) -> date | None:
     from flywheel_assets.lake.daily.ledger import entries_of
 
     return max(entries_of(Stores().lake(config.name), config.tables.gold.name), default=None)
@@ -162,7 +162,7 @@ def _fail_unless_succeeded(finished: "Finished") -> None:
         raise typer.Exit(1)
 
 
-def _progress(config: FlywheelApplication) -> str:
+def _describe_progress(config: FlywheelApplication) -> str:
     from flywheel_assets.defs.automation.training_rules import rule_of
 
     stores = Stores()

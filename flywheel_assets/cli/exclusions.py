@@ -8,15 +8,17 @@ from rich.table import Table
 
 from flywheel_assets.cli.terminal import (
     Application,
+    Day,
     Reason,
     Who,
     Yes,
     app,
+    build_driver,
     console,
-    driver_of,
     load_application,
+    load_preference,
+    name_decider,
     print_days,
-    who_is,
 )
 from flywheel_assets.stores import Stores
 
@@ -50,20 +52,20 @@ def exclude(
     if by not in list(exclusions.DayOf):
         raise UnknownNameError("kind of day", by, list(exclusions.DayOf))
     rule = exclusions.ExclusionRule(
-        first_day=_day(from_),
-        last_day=_day(to),
+        first_day=_read_day(from_),
+        last_day=_read_day(to),
         by=exclusions.DayOf(by),
         user_id=user,
         model_version=model_version,
     )
     planned = exclusions.Exclusion(
-        id="planned", rule=rule, decided_at=datetime.now(UTC), decided_by=who_is(who), reason=reason
+        id="planned", rule=rule, decided_at=datetime.now(UTC), decided_by=name_decider(who), reason=reason
     )
     _print_effect("leaves out", config, exclusions.in_force(lake), planned)
     if not yes:
         console.print(f"would exclude {rule.describe()}: {reason}. Repeat with --yes to do it.")
         return
-    done = exclusions.exclude(lake, rule, who=who_is(who), reason=reason, now=planned.decided_at)
+    done = exclusions.exclude(lake, rule, who=name_decider(who), reason=reason, now=planned.decided_at)
     console.print(f"exclusion {done.id}: {rule.describe()}. The next version leaves these rows out.")
     console.print(f"a training without them, at once: [bold]flywheel retrain -a {application} --reason … --yes[/]")
 
@@ -90,7 +92,7 @@ def include(
     if not yes:
         console.print(f"would end {exclusion} ({current[exclusion].rule.describe()}). Repeat with --yes to do it.")
         return
-    exclusions.include(lake, exclusion, who=who_is(who), reason=reason, now=datetime.now(UTC))
+    exclusions.include(lake, exclusion, who=name_decider(who), reason=reason, now=datetime.now(UTC))
     console.print(f"{exclusion} is ended: {reason}")
 
 
@@ -121,7 +123,7 @@ def _print_effect(verb: str, config: "FlywheelApplication", others: "list[Exclus
     print_days(f"{one.rule.describe()} {verb}", changed)
 
 
-def _day(moment: datetime | None) -> date | None:
+def _read_day(moment: datetime | None) -> date | None:
     return moment.date() if moment else None
 
 
@@ -138,7 +140,7 @@ def retrain(
     from flywheel_assets.errors import VersionConflictError
 
     config = load_application(application)
-    stores, driver = Stores(), driver_of(config)
+    stores, driver = Stores(), build_driver(config)
     name = str(version_partitions(application).name)
     requested = driver.instance.get_dynamic_partitions(name)
     versions = stores.versions(application)
@@ -153,3 +155,61 @@ def retrain(
     # A requested version that has no run yet is what the trigger runs first.
     driver.instance.add_dynamic_partitions(name, [version])
     console.print(f"{version} is trained at the trigger's next tick: {reason}")
+
+
+breaker = typer.Typer(no_args_is_help=True, help="Days that the batch breaker keeps out of gold: list, reset.")
+app.add_typer(breaker, name="breaker")
+
+
+@breaker.command("list")
+def list_days(application: Application = "assistant") -> None:
+    """List every day that tripped, with the figures, and who let which one in."""
+    from flywheel_assets.lake.daily import breaker as days
+
+    load_preference(application)
+    lake = Stores().lake(application)
+    decided = {(each.day, each.joined_hash): each for each in days.resets(lake)}
+    table = Table("day", "rows", "out of bounds", "for instance", "state")
+    for each in days.judged_days(lake):
+        if not each.figures.trips:
+            continue
+        decision = decided.get((each.day, each.joined_hash))
+        if decision is None:
+            state = "kept out of gold"
+        else:
+            state = f"reset {decision.decided_at:%Y-%m-%d} by {decision.decided_by}: {decision.reason}"
+            state += "" if each.is_reset else "; not curated since"
+        examples = each.figures.trips[0].examples
+        table.add_row(
+            each.day.isoformat(), f"{each.figures.rows:,}", each.figures.describe(), "\n".join(examples[:2]), state
+        )
+    console.print(table if table.row_count else "no day tripped the breaker")
+
+
+@breaker.command()
+def reset(
+    day: Day,
+    reason: Reason,
+    application: Application = "assistant",
+    who: Who = None,
+    yes: Yes = False,
+) -> None:
+    """Let the rows of a tripped day into gold: an audited decision about the rows as they are now."""
+    from flywheel_assets.errors import UnknownNameError
+    from flywheel_assets.lake.daily import breaker as days
+
+    load_preference(application)
+    lake = Stores().lake(application)
+    tripped = {each.day: each for each in days.tripped_days(lake)}
+    if (found := tripped.get(day.date())) is None:
+        known = [each.isoformat() for each in tripped]
+        raise UnknownNameError(
+            "tripped day", f"{day:%Y-%m-%d}", known, "`flywheel breaker list` shows every day that tripped."
+        )
+    console.print(f"{found.day}: {found.figures.rows:,} joined rows, {found.figures.describe()}", highlight=False)
+    if not yes:
+        console.print(f"would let {found.day} in: {reason}. Repeat with --yes to do it.")
+        return
+    done = days.reset(lake, found.day, who=name_decider(who), reason=reason, now=datetime.now(UTC))
+    console.print(f"reset {done.id}: {done.reason}. Its rows enter gold when the day is curated again:")
+    console.print(f"`flywheel backfill {found.day} {found.day} --application {application}`", highlight=False)

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Application, app, console, load_application
+from flywheel_assets.cli.terminal import Application, app, build_driver, console, load_application
+from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
+    from flywheel_assets.lake.versions.folders import VersionFolder, Versions
     from flywheel_assets.lake.versions.summaries import VersionSummary
 
 gold = typer.Typer(no_args_is_help=True, help="Gold versions: list, show, diff, export.")
@@ -26,7 +28,7 @@ def list_versions(application: Application = "assistant") -> None:
 
     config, stores = load_application(application), Stores()
     lake = stores.lake(application)
-    champion = _champion(application)
+    champion = _find_champion(application)
     table = Table()
     for column in ("version", "snapshot", "rows", "days", "left out", "exclusions", "model", "decision"):
         table.add_column(column, overflow="fold")
@@ -40,7 +42,7 @@ def list_versions(application: Application = "assistant") -> None:
             f"{sum(manifest.dropped.values()):,}" if manifest else "",
             ", ".join(manifest.exclusions) if manifest else "",
             (each.trained or "not trained")[:12],
-            _decision(each, champion),
+            _describe_decision(each, champion),
         )
     console.print(table)
     for name in sorted(name for name in list_tags(lake, config.tables.gold) if name.startswith(SAVED_HEAD)):
@@ -60,7 +62,7 @@ def show(version: Version, application: Application = "assistant") -> None:
         "tag on": f"{application}.{config.tables.gold.name}",
         "snapshot": summary.snapshot_id or "not tagged",
         "model": summary.trained or "not trained",
-        "decision": _decision(summary, _champion(application)),
+        "decision": _describe_decision(summary, _find_champion(application)),
         "why": summary.decision or "",
     }
     if manifest := summary.manifest:
@@ -100,9 +102,9 @@ def diff(first: Version, second: Version, application: Application = "assistant"
     console.print(table)
     facts: dict[str, object] = {
         **{f"left out: {reason}": f"{old:,} → {new:,}" for reason, (old, new) in found.dropped.items()},
-        "days added": _days(found.days_added),
-        "days removed": _days(found.days_removed),
-        "days with other content": _days(found.days_changed),
+        "days added": _format_days(found.days_added),
+        "days removed": _format_days(found.days_removed),
+        "days with other content": _format_days(found.days_changed),
         **{f"exclusion {key} added": what for key, what in found.exclusions_added.items()},
         **{f"exclusion {key} gone": what for key, what in found.exclusions_removed.items()},
         **{f"rule {name}": f"{old} → {new}" for name, (old, new) in found.rules_changed.items()},
@@ -128,13 +130,13 @@ def export(
         console.print(f"{file.where}  {file.bytes:,} bytes, {state}", highlight=False, soft_wrap=True)
 
 
-def _champion(application: str) -> str | None:
+def _find_champion(application: str) -> str | None:
 
     champion = Stores().registry(application).find_champion()
     return champion.gold_version if champion else None
 
 
-def _decision(summary: "VersionSummary", champion: str | None) -> str:
+def _describe_decision(summary: "VersionSummary", champion: str | None) -> str:
     if summary.version == champion:
         return "champion now"
     return {None: "not decided", True: "was champion", False: "not promoted"}[summary.promoted]
@@ -150,7 +152,7 @@ def _print_facts(title: str, facts: "dict[str, object]") -> None:
     console.print(table)
 
 
-def _days(days: list[str]) -> str:
+def _format_days(days: list[str]) -> str:
     return f"{len(days)}: {days[0]} … {days[-1]}" if days else "none"
 
 
@@ -167,3 +169,53 @@ def verify(application: Application = "assistant") -> None:
         console.print(f"{len(found.differences)} differences in {found.versions} versions")
         raise typer.Exit(1)
     console.print(f"{found.versions} versions are what their manifests say")
+
+
+@app.command()
+def retry(version: str, application: Application = "assistant") -> None:
+    """Let the trigger run a failed or canceled gold version again, as the same version."""
+    from flywheel_assets.defs.running import request_retry
+
+    config = load_application(application)
+    _require_unfinished(version, Stores().versions(application))
+    run_id = request_retry(build_driver(config).instance, application, version)
+    console.print(f"{version} runs again at the trigger's next tick (the last run was {run_id})")
+
+
+@app.command()
+def abandon(
+    version: str,
+    reason: Annotated[str, typer.Option(help="Why; it becomes the version's decision.")],
+    application: Application = "assistant",
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it only says what would happen.")] = False,
+) -> None:
+    """Finish a gold version without a promotion, so that the trigger can cut the next one."""
+    from flywheel_assets.defs.partitions import version_partitions
+    from flywheel_assets.lake.versions.promotions import Promotion, record_promotion
+
+    config = load_application(application)
+    stores = Stores()
+    folder = _require_unfinished(version, stores.versions(application))
+    requested = build_driver(config).instance.get_dynamic_partitions(str(version_partitions(application).name))
+    if not folder.path.exists() and version not in requested:
+        # A slip of the finger would otherwise use up a number.
+        raise UnknownNameError("gold version", version, requested)
+    champion = stores.registry(application).find_champion()
+    if champion is not None and champion.gold_version == version:
+        raise VersionConflictError(f"{version} serves already; `flywheel retry {version}` records its promotion")
+    if not yes:
+        console.print(f"would finish {version} without a promotion: {reason}. Repeat with --yes to do it.")
+        return
+    decision = Promotion(
+        version=version, promoted=False, sentence=f"Abandoned: {reason}", champion_before=None, checks=[]
+    )
+    record_promotion(folder.promotion, decision)
+    console.print(f"{version} is finished, not promoted: {reason}")
+
+
+def _require_unfinished(version: str, versions: "Versions") -> "VersionFolder":
+    folder = versions.folder(version)
+    if folder.is_finished:
+        unfinished = [each.version for each in versions if not each.is_finished]
+        raise UnknownNameError("unfinished version", version, unfinished, "It was decided; see its promotion.")
+    return folder

@@ -53,7 +53,7 @@ def write_project(parent: Path, name: str, kind: Kind) -> Path:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 (it writes source files, from a name that was checked)
     )
-    for target, template in _files_of(name, kind).items():
+    for target, template in _list_files(name, kind).items():
         text = environment.from_string((templates / template).read_text(encoding="utf-8")).render(
             name=name, kind=kind.value, start=datetime.now(UTC).date()
         )
@@ -63,7 +63,7 @@ def write_project(parent: Path, name: str, kind: Kind) -> Path:
     return folder
 
 
-def _files_of(name: str, kind: Kind) -> dict[str, str]:
+def _list_files(name: str, kind: Kind) -> dict[str, str]:
     """The template of each file of a project, by the file's path."""
     return {
         "README.md": "README.md.jinja",

@@ -12,7 +12,7 @@ from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Key, KeyRequest
 from flywheel_assets.cli.terminal import app, console
 from flywheel_assets.discovery import find_applications
 from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke keys of the capture service.")
 app.add_typer(keys, name="keys")
@@ -39,7 +39,7 @@ def create(
     known = [*find_applications(), EVERY_APPLICATION]
     if application not in known:
         raise UnknownNameError("application", application, known)
-    path = settings().resolved_capture_keys_file()
+    path = read_settings().resolve_capture_keys_file()
     request = KeyRequest(application, holder, scope, origin, webhook, events_per_s)
     created = capture_keys.create_key(path, request, datetime.now(UTC))
     console.print(created.secret, markup=False, highlight=False, soft_wrap=True)
@@ -51,7 +51,7 @@ def create(
 @keys.command("list")
 def list_() -> None:
     """List every key, without its secret."""
-    content = capture_keys.read_keys(settings().resolved_capture_keys_file())
+    content = capture_keys.read_keys(read_settings().resolve_capture_keys_file())
     table = Table(Column("key id", no_wrap=True), "application", "holder", "may", "from", "created", "revoked")
     for record in content.records:
         scopes, origins = (record.scopes, record.origins) if isinstance(record, Key) else ([Scope.WRITE], [])
@@ -70,5 +70,5 @@ def list_() -> None:
 @keys.command()
 def revoke(key_id: Annotated[str, typer.Argument(help="As `flywheel keys list` shows it.")]) -> None:
     """Make a key worthless for good; running services notice within a second."""
-    record = capture_keys.revoke_key(settings().resolved_capture_keys_file(), key_id, datetime.now(UTC))
+    record = capture_keys.revoke_key(read_settings().resolve_capture_keys_file(), key_id, datetime.now(UTC))
     console.print(f"key {record.key_id} of {record.holder!r} for {record.application} is revoked", markup=False)

@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.capture.doctor import Finding, Verdict, examine
+from flywheel_assets.capture.doctor import Finding, Verdict, examine_service
 from flywheel_assets.cli.terminal import app, console
 from flywheel_assets.discovery import find_applications, load_application
 from flywheel_assets.errors import SettingsError, UnknownNameError
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def capture() -> None:
     """Run the capture service and the review pages until interrupted; its log is JSON lines on standard error."""
     from functools import partial
 
-    from flywheel_assets.capture.operations.logs import log_json_lines
+    from flywheel_assets.capture.operations.telemetry import log_json_lines
     from flywheel_assets.capture.service import serve
     from flywheel_assets.review.pages import build_review_pages
 
@@ -38,19 +38,19 @@ def capture() -> None:
     loaded = [load_application(name) for name in find_applications()]
     contracts = {application.name: application.score_contract for application in loaded}
     stores = Stores()
-    reviewed = [reviewed_rows(application, stores) for application in loaded]
+    reviewed = [open_reviewed_rows(application, stores) for application in loaded]
     serve(
         stores.where,
         contracts,
         on_ready=lambda url: console.print(
             f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
         ),
-        pages=partial(build_review_pages, reviewed=reviewed, index_dir=stores.where.resolved_review_dir()),
+        pages=partial(build_review_pages, reviewed=reviewed, index_dir=stores.where.resolve_review_dir()),
         ship_to=stores.shipping(),
     )
 
 
-def reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Reviewed":
+def open_reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Reviewed":
     """What people review of one application, where the settings say that it lies."""
     from flywheel_assets.review.queue import Reviewed
 
@@ -94,7 +94,7 @@ _COLOURS = {Verdict.FINE: "green", Verdict.LOOK: "yellow", Verdict.BROKEN: "bold
 @app.command()
 def doctor() -> None:
     """Check applications, keys, address, disk, limits and queue of capture; exit code 1 when something is broken."""
-    findings = _findings()
+    findings = _check_everything()
     table = Table("", "what", "found", "what to do")
     for finding in findings:
         colour = _COLOURS[finding.verdict]
@@ -105,14 +105,14 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _findings() -> list[Finding]:
+def _check_everything() -> list[Finding]:
     try:
-        return [*_applications(), *examine(settings())]
+        return [*_check_applications(), *examine_service(read_settings())]
     except SettingsError as error:
         return [Finding("settings", Verdict.BROKEN, str(error))]
 
 
-def _applications() -> list[Finding]:
+def _check_applications() -> list[Finding]:
     """One finding per application on offer: capture starts only where every one of them loads."""
     try:
         places = find_applications()
@@ -140,16 +140,16 @@ def drain(
     A message is deleted or committed only after its events are on disk: killing this at any point loses nothing.
     Several may run side by side.
     """
-    from flywheel_assets.capture.brokers.broker import broker_address
-    from flywheel_assets.capture.brokers.drain import drain as run
-    from flywheel_assets.capture.brokers.opening import open_consumer
+    from flywheel_assets.capture.brokers import open_consumer
+    from flywheel_assets.capture.brokers.broker import read_broker_address
+    from flywheel_assets.capture.brokers.drain import drain_broker as run
     from flywheel_assets.capture.log.segments import SegmentLog
-    from flywheel_assets.capture.log.shipping import configured_shipper
-    from flywheel_assets.capture.operations.logs import log_json_lines
-    from flywheel_assets.capture.service import segment_limits
+    from flywheel_assets.capture.log.shipping import open_shipper
+    from flywheel_assets.capture.operations.telemetry import log_json_lines
+    from flywheel_assets.capture.service import build_segment_limits
 
     stores = Stores()
-    address = broker_address(stores.where)
+    address = read_broker_address(stores.where)
     if address is None:
         raise SettingsError(
             "FLYWHEEL_QUEUE is 'local': capture writes the landing zone itself and there is nothing to drain; "
@@ -161,8 +161,8 @@ def drain(
         signal.signal(ending, lambda *_: stop.set())
     root = stores.landing_folder()
     console.print(f"draining {address} into {root}", style="bold", highlight=False, soft_wrap=True)
-    shipper = configured_shipper(stores.where, stores.shipping())
-    with shipper or nullcontext(), SegmentLog(root, segment_limits(stores.where)) as segment_log:
+    shipper = open_shipper(stores.where, stores.shipping())
+    with shipper or nullcontext(), SegmentLog(root, build_segment_limits(stores.where)) as segment_log:
         counts = run(lambda: open_consumer(address), segment_log, root, stop, until_empty=until_empty)
     console.print(
         f"drained {counts.rows} events in {counts.messages} messages; unreadable messages: {counts.unreadable}",

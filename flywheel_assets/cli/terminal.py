@@ -13,7 +13,7 @@ from flywheel_assets.application import ClassificationApplication, FlywheelAppli
 from flywheel_assets.discovery import find_applications, load_definitions
 from flywheel_assets.discovery import load_application as load_application  # the commands take it from here
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 
 if TYPE_CHECKING:
     from flywheel_assets.defs.running import Driver
@@ -71,11 +71,11 @@ def load_classification(name: str) -> ClassificationApplication:
     return application
 
 
-def driver_of(config: FlywheelApplication) -> "Driver":
+def build_driver(config: FlywheelApplication) -> "Driver":
     """What materializes this application's assets in this process, on the configured Dagster instance."""
     from flywheel_assets.defs.running import Driver, open_instance
 
-    return Driver(config, load_definitions(config.name), open_instance(settings().resolved_dagster_home()))
+    return Driver(config, load_definitions(config.name), open_instance(read_settings().resolve_dagster_home()))
 
 
 def print_reasons(title: str, kept: int, dropped: dict[str, int]) -> None:
@@ -101,6 +101,6 @@ def print_days(title: str, rows_per_day: Mapping[date, int]) -> None:
         console.print(table)
 
 
-def who_is(given: str | None) -> str:
+def name_decider(given: str | None) -> str:
     """Who decides, for the audit tables."""
     return given or getpass.getuser()

@@ -13,7 +13,7 @@ from flywheel_assets.defs.automation.triggers import daily_schedule, training_th
 from flywheel_assets.defs.checks import daily_checks, version_checks
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.tags import DAILY_JOB, TURN_JOB
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 
 
 def assemble(
@@ -56,7 +56,7 @@ def assemble(
         schedules=[daily_schedule(application, daily_job.name), maintenance_schedule(application, upkeep_job)],
         sensors=[
             training_threshold_sensor(application, rule, turn_job.name),
-            *alert_sensors(application, settings().alert_webhook),
+            *alert_sensors(application, read_settings().alert_webhook),
         ],
         resources={
             "stores": stores or Stores(),

@@ -51,7 +51,7 @@ class Failure(msgspec.Struct, frozen=True):
     message: str
 
 
-def process_main(request_type: type[_R], run: Callable[[_R], object]) -> Callable[[Sequence[str]], int]:
+def build_main(request_type: type[_R], run: Callable[[_R], object]) -> Callable[[Sequence[str]], int]:
     """Return the `main` of a process's module; see `run_process`."""
     return partial(run_process, request_type=request_type, run=run)
 
@@ -66,13 +66,13 @@ def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[
         return _USAGE_EXIT
     work_dir: Path | None = None
     try:
-        request = _decoded(Path(arguments[0]), request_type)
+        request = _decode_file(Path(arguments[0]), request_type)
         work_dir = Path(request.work_dir)
         work_dir.mkdir(parents=True, exist_ok=True)
         (work_dir / ERROR_FILE).unlink(missing_ok=True)
         run(request)
     except Exception as error:
-        failure = Failure(type(error).__name__, is_transient(error), _said(error))
+        failure = Failure(type(error).__name__, is_transient(error), _describe_safely(error))
         encoded = msgspec.json.encode(failure)
         if work_dir is not None and work_dir.is_dir():
             replace_file(work_dir / ERROR_FILE, encoded)
@@ -81,7 +81,7 @@ def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[
     return 0
 
 
-def finished_report(
+def find_finished_report(
     report_file: Path, report_type: type[_Reported], request_sha256: str, *, remedy: str
 ) -> _Reported | None:
     """Return the report of a result folder that answers this request already; None where there is no folder.
@@ -130,7 +130,7 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
-def _said(error: Exception) -> str:
+def _describe_safely(error: Exception) -> str:
     """What an error may say to a log: our own words, or the system's; of a library's error only where it happened."""
     if isinstance(error, FlywheelError):
         return str(error)
@@ -142,7 +142,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {Path(frame.filename).name}"
 
 
-def _decoded(path: Path, request_type: type[_R]) -> _R:
+def _decode_file(path: Path, request_type: type[_R]) -> _R:
     try:
         return msgspec.json.decode(path.read_bytes(), type=request_type)
     except FileNotFoundError as error:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from flywheel_assets.errors import RolloutError
 
 
-def announce(
+def announce_champion(
     event: Mapping[str, object], *, command: Sequence[str], webhook: str | None, timeout_s: float
 ) -> tuple[str, ...]:
     """Run the command and call the webhook, where configured; returns one sentence per step that was done.
@@ -71,7 +71,7 @@ def post_json(webhook: str, body: Mapping[str, object], timeout_s: float) -> Pos
     """
     import httpx  # 40 ms that loading a code location must not pay
 
-    host = _host(webhook)
+    host = _read_host(webhook)
     try:
         answer = httpx.post(webhook, json=dict(body), timeout=timeout_s, follow_redirects=False)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -79,7 +79,7 @@ def post_json(webhook: str, body: Mapping[str, object], timeout_s: float) -> Pos
     return Posted(host, answer.status_code)
 
 
-def _host(address: str) -> str:
+def _read_host(address: str) -> str:
     try:
         return urlsplit(address).hostname or "an address without a host"
     except ValueError:

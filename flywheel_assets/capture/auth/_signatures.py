@@ -47,22 +47,22 @@ class SignedHeaders:
         webhook_id = headers.get(ID_HEADER, "")
         # A dot separates the signed fields: with one in the id, a recorded request could be cut differently.
         if not _ID.fullmatch(webhook_id):
-            raise _unauthorized(f"{ID_HEADER} must have 1 to 256 visible ASCII characters and no dot")
+            raise _build_refusal(f"{ID_HEADER} must have 1 to 256 visible ASCII characters and no dot")
         timestamp = headers.get(TIME_HEADER, "")
         if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12):
-            raise _unauthorized(f"{TIME_HEADER} must be the time of sending in whole seconds since 1970")
+            raise _build_refusal(f"{TIME_HEADER} must be the time of sending in whole seconds since 1970")
         off_s = abs(now.timestamp() - int(timestamp))
         if off_s > TOLERANCE_S:
-            raise _unauthorized(
+            raise _build_refusal(
                 f"{TIME_HEADER} is {off_s:.0f} s away from this server's clock; valid: up to {TOLERANCE_S} s. Sign "
                 "every attempt anew"
             )
-        signatures = tuple(_decoded_signatures(headers.get(SIGNATURE_HEADER, "")))
+        signatures = tuple(_decode_signatures(headers.get(SIGNATURE_HEADER, "")))
         if not signatures:
-            raise _unauthorized(f"{SIGNATURE_HEADER} holds no `v1,<base64>`")
+            raise _build_refusal(f"{SIGNATURE_HEADER} holds no `v1,<base64>`")
         return cls(webhook_id, timestamp, signatures)
 
-    def signer(self, body: bytes, secrets: Iterable[WebhookSecret]) -> WebhookSecret:
+    def find_signer(self, body: bytes, secrets: Iterable[WebhookSecret]) -> WebhookSecret:
         """The secret that signed this body.
 
         Raises:
@@ -70,10 +70,12 @@ class SignedHeaders:
         """
         signed = b".".join((self.webhook_id.encode(), self.timestamp.encode(), body))
         for secret in secrets:
-            expected = hmac.digest(secret_bytes(secret.secret), signed, hashlib.sha256)
+            expected = hmac.digest(decode_secret(secret.secret), signed, hashlib.sha256)
             if any(hmac.compare_digest(expected, signature) for signature in self.signatures):
                 return secret
-        raise _unauthorized(f"no secret of this application gives the {SIGNATURE_HEADER}; sign the bytes that you send")
+        raise _build_refusal(
+            f"no secret of this application gives the {SIGNATURE_HEADER}; sign the bytes that you send"
+        )
 
 
 class ReplayMemory:
@@ -90,7 +92,7 @@ class ReplayMemory:
         while len(self._expires) > self._capacity or self._oldest_expires() <= now_s:
             self._expires.popitem(last=False)
 
-    def holds(self, application: str, webhook_id: str, now_s: float) -> bool:
+    def has_seen(self, application: str, webhook_id: str, now_s: float) -> bool:
         """Whether the id was acknowledged a short time ago."""
         return self._expires.get((application, webhook_id), now_s) > now_s
 
@@ -101,18 +103,18 @@ class ReplayMemory:
         return next(iter(self._expires.values()))
 
 
-def sign(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
+def sign_request(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
     """The `webhook-signature` of a request, as its sender makes it."""
     signed = b".".join((webhook_id.encode(), str(timestamp).encode(), body))
-    return f"v1,{b64encode(hmac.digest(secret_bytes(secret), signed, hashlib.sha256)).decode()}"
+    return f"v1,{b64encode(hmac.digest(decode_secret(secret), signed, hashlib.sha256)).decode()}"
 
 
-def secret_bytes(secret: str) -> bytes:
+def decode_secret(secret: str) -> bytes:
     """The key of the HMAC that a `whsec_…` text stands for."""
     return b64decode(secret.removeprefix(WEBHOOK_PREFIX))
 
 
-def _decoded_signatures(header: str) -> Iterable[bytes]:
+def _decode_signatures(header: str) -> Iterable[bytes]:
     for part in header.split(" ")[:_MOST_SIGNATURES]:
         version, _, text = part.partition(",")
         if version == "v1":
@@ -122,5 +124,5 @@ def _decoded_signatures(header: str) -> Iterable[bytes]:
                 continue
 
 
-def _unauthorized(error: str) -> RefusedError:
+def _build_refusal(error: str) -> RefusedError:
     return RefusedError(Refusal.UNAUTHORIZED, error)

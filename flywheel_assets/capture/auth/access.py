@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from flywheel_assets.capture.auth._signatures import SIGNATURE_HEADER, ReplayMemory, SignedHeaders
 from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Key, KeyStore, Scope
-from flywheel_assets.capture.clock import Clock, system_clock
+from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.http.answers import Refusal, RefusedError
 from flywheel_assets.capture.http.bodies import is_compressed
 
@@ -46,7 +46,7 @@ class Rates:
 
     def check(self, key_id: str, events_per_s: float) -> None:
         """Raise `RefusedError` (429, with the seconds to wait) when the key has used up its rate."""
-        bucket = self._filled(key_id, events_per_s)
+        bucket = self._fill_bucket(key_id, events_per_s)
         if bucket.left <= 0:
             raise RefusedError(
                 Refusal.RATE_LIMITED,
@@ -60,7 +60,7 @@ class Rates:
         if bucket is not None:
             bucket.left -= events
 
-    def _filled(self, key_id: str, events_per_s: float) -> _Bucket:
+    def _fill_bucket(self, key_id: str, events_per_s: float) -> _Bucket:
         now = self._monotonic()
         bucket = self._buckets.get(key_id)
         if bucket is None or bucket.events_per_s != events_per_s:
@@ -90,7 +90,7 @@ class Access:
         self,
         keys: KeyStore | None = None,
         events_per_s: float = EVENTS_PER_S,
-        clock: Clock = system_clock,
+        clock: Clock = read_clock,
         rates: Rates | None = None,
     ) -> None:
         """Without `keys` everybody is let in."""
@@ -123,8 +123,8 @@ class Access:
                 )
             return Caller(application)
         if SIGNATURE_HEADER in request.headers and scope is Scope.WRITE:
-            return self._signed_caller(request, application)
-        key = self._key_of(request)
+            return self._read_signed_caller(request, application)
+        key = self._find_key(request)
         self._check_key(key, application, scope)
         _check_origin(key, request, origin)
         self._rates.check(key.key_id, key.events_per_s or self._events_per_s)
@@ -140,11 +140,11 @@ class Access:
             return Caller(application)
         key = self._keys.find(presented)
         if key is None:
-            raise _unknown_key()
+            raise _build_refusal()
         self._check_key(key, application, scope)
         return Caller(application, key.key_id)
 
-    def verify(self, caller: Caller, body: bytes) -> Caller:
+    def verify_body(self, caller: Caller, body: bytes) -> Caller:
         """The caller of a signed request, once its body is there; any other caller unchanged.
 
         Raises:
@@ -152,26 +152,28 @@ class Access:
         """
         if caller.signed is None or self._keys is None:
             return caller
-        signer = caller.signed.signer(body, self._keys.webhook_secrets(caller.application))
+        signer = caller.signed.find_signer(body, self._keys.list_webhook_secrets(caller.application))
         self._rates.check(signer.key_id, signer.events_per_s or self._events_per_s)
         return replace(caller, key_id=signer.key_id)
 
     def is_repeat(self, caller: Caller) -> bool:
         """Whether this signed request was acknowledged before."""
         signed = caller.signed
-        return signed is not None and self._replays.holds(caller.application, signed.webhook_id, self._now_s())
+        return signed is not None and self._replays.has_seen(
+            caller.application, signed.webhook_id, self._read_clock_s()
+        )
 
-    def acknowledged(self, caller: Caller) -> None:
+    def remember(self, caller: Caller) -> None:
         """Remember a signed request whose events are durable."""
         if caller.signed is not None:
-            self._replays.remember(caller.application, caller.signed.webhook_id, self._now_s())
+            self._replays.remember(caller.application, caller.signed.webhook_id, self._read_clock_s())
 
     def charge(self, caller: Caller, events: int) -> None:
         """Count what a caller sent against its rate."""
         if caller.key_id is not None:
             self._rates.charge(caller.key_id, events)
 
-    def cors_headers(self, request: Request, application: str) -> dict[str, str]:
+    def build_cors_headers(self, request: Request, application: str) -> dict[str, str]:
         """What lets a page of an allowed origin read the answer; nothing for every other page."""
         origin = request.headers.get("origin")
         if origin is None or not self._may_read(origin, application):
@@ -184,13 +186,13 @@ class Access:
             "Vary": "Origin",
         }
 
-    def preflight_headers(self, request: Request, application: str) -> dict[str, str]:
+    def build_preflight_headers(self, request: Request, application: str) -> dict[str, str]:
         """The answer to a browser that asks whether a page may send; it sends no key: any browser key's origin will do.
 
         Raises:
             RefusedError: no page of this origin may.
         """
-        headers = self.cors_headers(request, application)
+        headers = self.build_cors_headers(request, application)
         if not headers:
             origin = request.headers.get("origin", "")
             raise RefusedError(Refusal.FORBIDDEN, f"no browser key allows pages of {origin[:200]!r}")
@@ -201,23 +203,23 @@ class Access:
         }
 
     def _may_read(self, origin: str, application: str) -> bool:
-        return _is_loopback_origin(origin) if self._keys is None else origin in self._keys.origins(application)
+        return _is_loopback_origin(origin) if self._keys is None else origin in self._keys.list_origins(application)
 
-    def _signed_caller(self, request: Request, application: str) -> Caller:
+    def _read_signed_caller(self, request: Request, application: str) -> Caller:
         assert self._keys is not None
         if is_compressed(request):
             raise RefusedError(
                 Refusal.CONTENT_TYPE, "a signed body must come uncompressed: the signature is over its bytes"
             )
         signed = SignedHeaders.read(request.headers, self._clock())
-        if not self._keys.webhook_secrets(application):
+        if not self._keys.list_webhook_secrets(application):
             raise RefusedError(
                 Refusal.UNAUTHORIZED,
                 "signed webhooks need a secret: `flywheel keys create --webhook` makes one for an application",
             )
         return Caller(application, signed=signed)
 
-    def _key_of(self, request: Request) -> Key:
+    def _find_key(self, request: Request) -> Key:
         assert self._keys is not None
         scheme, _, presented = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -227,11 +229,11 @@ class Access:
             key = self._keys.find(request.query_params.get("key", ""))
             key = key if key is not None and key.is_for_browsers else None
         if key is None:
-            raise _unknown_key()
+            raise _build_refusal()
         return key
 
     def _check_key(self, key: Key, application: str, scope: Scope) -> None:
-        if not key.opens(application):
+        if not key.is_for(application):
             place = "the whole service" if application == EVERY_APPLICATION else repr(application[:80])
             raise RefusedError(Refusal.FORBIDDEN, f"key {key.key_id} is for {key.application!r}, not for {place}")
         if scope not in key.scopes:
@@ -239,7 +241,7 @@ class Access:
                 Refusal.FORBIDDEN, f"key {key.key_id} has the scopes {', '.join(key.scopes)}; needed: {scope}"
             )
 
-    def _now_s(self) -> float:
+    def _read_clock_s(self) -> float:
         return self._clock().timestamp()
 
 
@@ -269,7 +271,7 @@ def _check_origin(key: Key, request: Request, origin: str | None) -> None:
         )
 
 
-def _unknown_key() -> RefusedError:
+def _build_refusal() -> RefusedError:
     # One sentence for missing, mistyped and revoked keys: which of them it was is nobody's business.
     return RefusedError(
         Refusal.UNAUTHORIZED, "no valid key: send `Authorization: Bearer <key>`; `flywheel keys create` makes one"

@@ -74,7 +74,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         """Whether everybody can read it in a page."""
         return bool(self.origins)
 
-    def opens(self, application: str) -> bool:
+    def is_for(self, application: str) -> bool:
         """Whether it is a key of this application."""
         return self.application in (application, EVERY_APPLICATION)
 
@@ -137,8 +137,8 @@ def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
     Raises:
         SettingsError: the request contradicts itself, or the holder has two active keys already.
     """
-    _check(request)
-    with _changing(path):
+    _check_request(request)
+    with _lock_for_change(path):
         held = read_keys(path)
         active = [record for record in held.records if _is_same_holder(record, request) and record.revoked_at is None]
         if len(active) >= MOST_ACTIVE:
@@ -153,7 +153,7 @@ def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
             webhook = WebhookSecret(
                 key_id, request.application, request.holder, secret, now.astimezone(UTC), None, request.events_per_s
             )
-            _write(path, KeyFile(held.keys, [*held.webhook_secrets, webhook]))
+            _write_keys(path, KeyFile(held.keys, [*held.webhook_secrets, webhook]))
         else:
             prefix = "flwpub" if request.origins else "flw"
             secret = f"{prefix}_{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
@@ -162,12 +162,12 @@ def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
                 application=request.application,
                 holder=request.holder,
                 scopes=sorted(set(request.scopes)),
-                sha256=_digest(secret),
+                sha256=_hash_secret(secret),
                 created_at=now.astimezone(UTC),
                 origins=[origin.lower() for origin in request.origins],
                 events_per_s=request.events_per_s,
             )
-            _write(path, KeyFile([*held.keys, key], held.webhook_secrets))
+            _write_keys(path, KeyFile([*held.keys, key], held.webhook_secrets))
     return CreatedKey(key_id, secret)
 
 
@@ -178,7 +178,7 @@ def revoke_key(path: Path, key_id: str, now: datetime) -> Key | WebhookSecret:
         UnknownNameError: there is no such key.
     """
     moment = now.astimezone(UTC)
-    with _changing(path):
+    with _lock_for_change(path):
         held = read_keys(path)
         records = {record.key_id: record for record in held.records}
         if key_id not in records:
@@ -191,7 +191,7 @@ def revoke_key(path: Path, key_id: str, now: datetime) -> Key | WebhookSecret:
         else:
             revoked = msgspec.structs.replace(record, revoked_at=moment)
         changed = [revoked if each.key_id == key_id else each for each in held.records]
-        _write(
+        _write_keys(
             path,
             KeyFile(
                 [each for each in changed if isinstance(each, Key)],
@@ -239,7 +239,7 @@ class KeyStore:
         self._path = path
         self._monotonic = monotonic
         self._next_look = monotonic() + _RELOAD_S
-        self._state = _state(path)
+        self._state = _read_state(path)
         self._use(read_keys(path))
 
     @property
@@ -253,16 +253,16 @@ class KeyStore:
         self._refresh()
         match = _KEY.fullmatch(presented)
         key = self._active.get(match[1]) if match else None
-        if key is None or not hmac.compare_digest(_digest(presented), key.sha256):
+        if key is None or not hmac.compare_digest(_hash_secret(presented), key.sha256):
             return None
         return key
 
-    def webhook_secrets(self, application: str) -> list[WebhookSecret]:
+    def list_webhook_secrets(self, application: str) -> list[WebhookSecret]:
         """The active secrets that may have signed a webhook for this application."""
         self._refresh()
         return self._webhooks.get(application, [])
 
-    def origins(self, application: str) -> frozenset[str]:
+    def list_origins(self, application: str) -> frozenset[str]:
         """Where browser keys of this application may be used."""
         self._refresh()
         return self._origins.get(application, frozenset()) | self._origins.get(EVERY_APPLICATION, frozenset())
@@ -272,7 +272,7 @@ class KeyStore:
         if now < self._next_look:
             return
         self._next_look = now + _RELOAD_S
-        state = _state(self._path)
+        state = _read_state(self._path)
         if state == self._state:
             return
         try:
@@ -297,7 +297,7 @@ class KeyStore:
             self._origins[key.application] = known.union(key.origins)
 
 
-def _check(request: KeyRequest) -> None:
+def _check_request(request: KeyRequest) -> None:
     if not request.scopes:
         raise SettingsError(f"a key needs a scope; valid: {', '.join(Scope)}")
     if request.events_per_s is not None and request.events_per_s <= 0:
@@ -333,11 +333,11 @@ def _is_same_holder(record: Key | WebhookSecret, request: KeyRequest) -> bool:
     )
 
 
-def _digest(secret: str) -> str:
+def _hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _state(path: Path) -> tuple[int, int, int, int] | None:
+def _read_state(path: Path) -> tuple[int, int, int, int] | None:
     try:
         found = path.stat()
     except OSError:
@@ -345,13 +345,13 @@ def _state(path: Path) -> tuple[int, int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode
 
 
-def _changing(path: Path) -> FileLock:
+def _lock_for_change(path: Path) -> FileLock:
     """Two commands at once must not lose each other's key."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_name(f"{path.name}.lock"), timeout=10)
 
 
-def _write(path: Path, content: KeyFile) -> None:
+def _write_keys(path: Path, content: KeyFile) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)  # never readable by others
     with open(descriptor, "wb") as file:

@@ -5,7 +5,12 @@ import binascii
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from flywheel_assets.capture.brokers.broker import BrokerAddress, Received, missing_package, number_option
+from flywheel_assets.capture.brokers.broker import (
+    BrokerAddress,
+    Received,
+    build_missing_package_error,
+    read_number_option,
+)
 from flywheel_assets.errors import BrokerUnavailableError, SettingsError
 
 _MOST_ENTRIES = 10
@@ -30,7 +35,7 @@ class _Queue:
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
         except ImportError:
-            raise missing_package(address, "boto3") from None
+            raise build_missing_package_error(address, "boto3") from None
         self.address = address
         self._unanswered = BotoCoreError
         self._refused = ClientError
@@ -47,18 +52,18 @@ class _Queue:
                 "sqs", region_name=region, endpoint_url=endpoint, config=config
             )
         except self._misconfigured as error:
-            raise self._settings_error(str(error)) from None
+            raise self._build_settings_error(str(error)) from None
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """One request about this queue."""
         try:
             answer: dict[str, Any] = getattr(self._client, operation)(QueueUrl=self.url, **parameters)
         except self._misconfigured as error:
-            raise self._settings_error(str(error)) from None
+            raise self._build_settings_error(str(error)) from None
         except self._refused as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in _PERMANENT:
-                raise self._settings_error(code) from None
+                raise self._build_settings_error(code) from None
             raise BrokerUnavailableError(f"{self.address} answered {code}") from None
         except self._unanswered as error:
             raise BrokerUnavailableError(f"{self.address} does not answer ({type(error).__name__})") from None
@@ -67,7 +72,7 @@ class _Queue:
     def close(self) -> None:
         self._client.close()
 
-    def _settings_error(self, problem: str) -> SettingsError:
+    def _build_settings_error(self, problem: str) -> SettingsError:
         return SettingsError(
             f"SQS refuses {self.address}: {problem}. Check FLYWHEEL_QUEUE, the queue, the region (`?region=…` or "
             "AWS_DEFAULT_REGION) and the credentials, which are found as every AWS client finds them"
@@ -100,7 +105,7 @@ class SqsProducer:
         """Send in batches; a batch's failure says nothing about the others."""
         problems: list[str | None] = [None] * len(messages)
         bodies = [base64.b64encode(message).decode("ascii") for message in messages]
-        for numbers in self._batches(bodies):
+        for numbers in self._split_batches(bodies):
             entries = [{"Id": str(number), "MessageBody": bodies[number]} for number in numbers]
             try:
                 answer = self._queue.call("send_message_batch", Entries=entries)
@@ -122,7 +127,7 @@ class SqsProducer:
         """Give connections back."""
         self._queue.close()
 
-    def _batches(self, bodies: Sequence[str]) -> Iterator[list[int]]:
+    def _split_batches(self, bodies: Sequence[str]) -> Iterator[list[int]]:
         numbers: list[int] = []
         size = 0
         for number, body in enumerate(bodies):
@@ -141,7 +146,7 @@ class SqsConsumer:
 
     def __init__(self, address: BrokerAddress) -> None:
         self._queue = _Queue(address, read_timeout_s=_LONGEST_POLL_S + 10.0)
-        self._visibility_s = number_option(address.options, "visibility_s", _VISIBILITY_S, 1)
+        self._visibility_s = read_number_option(address.options, "visibility_s", _VISIBILITY_S, 1)
 
     def receive(self, wait_s: float) -> list[Received]:
         """Up to a hundred messages: a long poll for the first ten, then what is there.
@@ -184,10 +189,10 @@ class SqsConsumer:
             WaitTimeSeconds=round(wait_s),
             VisibilityTimeout=self._visibility_s,
         )
-        return [Received(_decoded(found["Body"]), found["ReceiptHandle"]) for found in answer.get("Messages", [])]
+        return [Received(_decode_body(found["Body"]), found["ReceiptHandle"]) for found in answer.get("Messages", [])]
 
 
-def _decoded(body: str) -> bytes:
+def _decode_body(body: str) -> bytes:
     """The message of a body; what is no base64 stays as it is and will turn out to be unreadable."""
     try:
         return base64.b64decode(body, validate=True)

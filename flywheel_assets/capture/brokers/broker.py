@@ -117,7 +117,7 @@ class Consumer(Protocol):
         """Give connections back; what is not settled comes again to somebody."""
 
 
-def broker_address(settings: Settings) -> BrokerAddress | None:
+def read_broker_address(settings: Settings) -> BrokerAddress | None:
     """Where `FLYWHEEL_QUEUE` says that events go first; None for `local`.
 
     Raises:
@@ -139,11 +139,11 @@ def broker_address(settings: Settings) -> BrokerAddress | None:
     if unknown:
         known = ", ".join(sorted(_OPTIONS[kind]))
         raise SettingsError(f"FLYWHEEL_QUEUE has the option {unknown[0]!r}; options of {kind}: {known}")
-    properties = _properties(settings, kind)
-    return BrokerAddress(kind, parts.netloc, path, _message_bytes(options, kind), options, properties)
+    properties = _read_properties(settings, kind)
+    return BrokerAddress(kind, parts.netloc, path, _read_message_bytes(options, kind), options, properties)
 
 
-def missing_package(address: BrokerAddress, package: str) -> SettingsError:
+def build_missing_package_error(address: BrokerAddress, package: str) -> SettingsError:
     """What to do when the broker's package is not installed."""
     return SettingsError(
         f"FLYWHEEL_QUEUE is {address}, which needs the package {package}: install this project with its extra "
@@ -151,7 +151,7 @@ def missing_package(address: BrokerAddress, package: str) -> SettingsError:
     )
 
 
-def number_option(options: Mapping[str, str], name: str, default: int, smallest: int) -> int:
+def read_number_option(options: Mapping[str, str], name: str, default: int, smallest: int) -> int:
     """A whole number of the URL's query.
 
     Raises:
@@ -165,11 +165,11 @@ def number_option(options: Mapping[str, str], name: str, default: int, smallest:
     return int(given)
 
 
-def _message_bytes(options: Mapping[str, str], kind: BrokerKind) -> int:
-    return number_option(options, "message_bytes", _MESSAGE_BYTES[kind], _SMALLEST_MESSAGE_BYTES)
+def _read_message_bytes(options: Mapping[str, str], kind: BrokerKind) -> int:
+    return read_number_option(options, "message_bytes", _MESSAGE_BYTES[kind], _SMALLEST_MESSAGE_BYTES)
 
 
-def _properties(settings: Settings, kind: BrokerKind) -> dict[str, Any]:
+def _read_properties(settings: Settings, kind: BrokerKind) -> dict[str, Any]:
     path = settings.queue_properties_file
     if path is None:
         return {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Event
 
 from flywheel_assets.capture.brokers.broker import Consumer, Received
-from flywheel_assets.capture.brokers.messages import UnreadableMessageError, unpack
+from flywheel_assets.capture.brokers.messages import UnreadableMessageError, unpack_message
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.errors import BrokerUnavailableError, EventLogError, LogWriteError
@@ -41,7 +41,7 @@ class DrainCounts:
     """Times that broker or disk failed and the drain began anew."""
 
 
-def drain(
+def drain_broker(
     open_consumer: Callable[[], Consumer],
     segment_log: SegmentLog,
     landing_root: Path,
@@ -71,7 +71,7 @@ def drain(
             while not stop.is_set():
                 messages = consumer.receive(wait_s)
                 if messages:
-                    rows, unreadable = _land(messages, segment_log, landing_root)
+                    rows, unreadable = _land_messages(messages, segment_log, landing_root)
                     consumer.settle(messages)
                     counts = replace(
                         counts,
@@ -92,18 +92,18 @@ def drain(
     return counts
 
 
-def _land(messages: Sequence[Received], segment_log: SegmentLog, landing_root: Path) -> tuple[int, int]:
+def _land_messages(messages: Sequence[Received], segment_log: SegmentLog, landing_root: Path) -> tuple[int, int]:
     """Make the messages durable; returns how many rows they held, and how many messages could not be read."""
     rows: dict[str, list[LandedRow]] = {}
     unreadable = 0
     for message in messages:
         try:
-            content = unpack(message.body)
+            content = unpack_message(message.body)
         except UnreadableMessageError as error:
             unreadable += 1
             name = f"{hashlib.sha256(message.body).hexdigest()}.message"
             log.warning("a message is unreadable (%s) and kept as %s", error, name)
-            _keep(landing_root / UNREADABLE_FOLDER / name, message.body)
+            _keep_unreadable(landing_root / UNREADABLE_FOLDER / name, message.body)
         else:
             rows.setdefault(content.application, []).extend(content.rows)
     for application, of_application in rows.items():
@@ -113,7 +113,7 @@ def _land(messages: Sequence[Received], segment_log: SegmentLog, landing_root: P
     return sum(map(len, rows.values())), unreadable
 
 
-def _keep(path: Path, body: bytes) -> None:
+def _keep_unreadable(path: Path, body: bytes) -> None:
     try:
         write_once(path, body)
     except OSError as error:

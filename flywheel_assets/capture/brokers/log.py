@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from flywheel_assets.capture.brokers.broker import Producer
-from flywheel_assets.capture.brokers.messages import pack, raw_bytes_of, split_rows
+from flywheel_assets.capture.brokers.messages import compute_raw_bytes, pack_rows, split_rows
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.backlog import Backlog
 from flywheel_assets.errors import BrokerUnavailableError, LogWriteError, SettingsError
@@ -64,7 +64,7 @@ class BrokerLog:
             limits: of the queue.
         """
         self._open_producer = open_producer
-        self._row_bytes = raw_bytes_of(payload_bytes)
+        self._row_bytes = compute_raw_bytes(payload_bytes)
         self._limits = limits or BrokerLimits()
         self._work = threading.Condition()
         self._queue = Backlog[_Waiting]("broker", self._limits.queue_events, self._limits.queue_bytes)
@@ -92,7 +92,7 @@ class BrokerLog:
         """
         producer = self._open_producer()
         try:
-            self._problem = self._problem_of(producer)
+            self._problem = self._find_problem(producer)
         except SettingsError:
             producer.close()
             raise
@@ -135,7 +135,7 @@ class BrokerLog:
             self._work.notify_all()
         return waiting.written
 
-    def not_ready(self) -> str | None:
+    def find_problem(self) -> str | None:
         """Why nothing can be made durable right now; None when all is well. The sender finds out when it is over."""
         if not self._is_open or self._thread is None or not self._thread.is_alive():
             return "the event log is closed"
@@ -145,7 +145,7 @@ class BrokerLog:
 
     def _run(self, producer: Producer) -> None:
         while True:
-            group, is_last = self._next_group()
+            group, is_last = self._take_group()
             if group:
                 self._send(producer, group)
             if is_last:
@@ -154,7 +154,7 @@ class BrokerLog:
                 self._ask_again(producer)
         producer.close()
 
-    def _next_group(self) -> tuple[list[_Waiting], bool]:
+    def _take_group(self) -> tuple[list[_Waiting], bool]:
         with self._work:
             if self._is_open and not self._queue:
                 self._work.wait(None if self._problem is None else self._limits.check_s)
@@ -188,7 +188,7 @@ class BrokerLog:
             owner_of_row = [number for number in numbers for _ in group[number].rows]
             packed = 0
             for run in split_rows(rows, self._row_bytes):
-                messages.append(pack(application, run))
+                messages.append(pack_rows(application, run))
                 owners.append(set(owner_of_row[packed : packed + len(run)]))
                 packed += len(run)
         problems: dict[int, str] = {}
@@ -199,7 +199,7 @@ class BrokerLog:
 
     def _ask_again(self, producer: Producer) -> None:
         try:
-            problem = self._problem_of(producer)
+            problem = self._find_problem(producer)
         except SettingsError as error:
             problem = str(error)
         if problem is None:
@@ -207,7 +207,7 @@ class BrokerLog:
         with self._work:
             self._problem = problem
 
-    def _problem_of(self, producer: Producer) -> str | None:
+    def _find_problem(self, producer: Producer) -> str | None:
         try:
             producer.check()
         except BrokerUnavailableError as error:

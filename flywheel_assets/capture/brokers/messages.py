@@ -45,19 +45,19 @@ class UnpackedMessage:
     rows: tuple[LandedRow, ...]
 
 
-def raw_bytes_of(message_bytes: int) -> int:
+def compute_raw_bytes(message_bytes: int) -> int:
     """How many bytes of rows always fit into a message of this size, however badly they compress."""
     # zlib stores what it cannot compress in blocks of 16 KiB with five bytes each.
     return message_bytes - message_bytes // 2048 - _OVERHEAD_BYTES
 
 
-def largest_event_bytes(message_bytes: int) -> int:
+def compute_largest_event_bytes(message_bytes: int) -> int:
     """The largest element of a request whose rows are sure to fit into messages of this size, each row in one.
 
     A conversation is stored as JSON in a text, which doubles its quotation marks and backslashes; a kilobyte is for
     the columns that capture adds.
     """
-    return (raw_bytes_of(message_bytes) - 1024) // 2
+    return (compute_raw_bytes(message_bytes) - 1024) // 2
 
 
 def split_rows(rows: Sequence[LandedRow], largest_bytes: int) -> Iterator[list[LandedRow]]:
@@ -74,7 +74,7 @@ def split_rows(rows: Sequence[LandedRow], largest_bytes: int) -> Iterator[list[L
         yield run
 
 
-def pack(application: str, rows: Iterable[LandedRow]) -> bytes:
+def pack_rows(application: str, rows: Iterable[LandedRow]) -> bytes:
     """The message of these rows."""
     lines: dict[EventKind, list[msgspec.Raw]] = {kind: [] for kind in EventKind}
     for row in rows:
@@ -83,7 +83,7 @@ def pack(application: str, rows: Iterable[LandedRow]) -> bytes:
     return zlib.compress(_encoder.encode(content), 1)
 
 
-def unpack(message: bytes) -> UnpackedMessage:
+def unpack_message(message: bytes) -> UnpackedMessage:
     """The rows of a message, as they were packed.
 
     Raises:

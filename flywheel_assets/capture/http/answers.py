@@ -82,7 +82,7 @@ class RefusedError(Exception):
         self.error = error
         self.retry_after_s = retry_after_s
 
-    def response(self) -> Response:
+    def build_response(self) -> Response:
         """The answer; 401 says how to authenticate, 429 and 503 when to come back (whole seconds, at least one)."""
         status = _STATUS[self.reason]
         headers = {}
@@ -90,21 +90,21 @@ class RefusedError(Exception):
             headers["WWW-Authenticate"] = 'Bearer realm="flywheel capture"'
         if status in (429, 503):
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
-        return json_response(status, Problem(self.error), headers)
+        return build_json_response(status, Problem(self.error), headers)
 
 
-def json_response(status: int, body: msgspec.Struct, headers: dict[str, str] | None = None) -> Response:
+def build_json_response(status: int, body: msgspec.Struct, headers: dict[str, str] | None = None) -> Response:
     """A struct as the body of an answer."""
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
 
 
-async def http_problem(_: Request, error: Exception) -> Response:
+async def answer_http_error(_: Request, error: Exception) -> Response:
     """Starlette's own refusals (404, 405) in the shape of ours."""
     assert isinstance(error, HTTPException)
-    return json_response(error.status_code, Problem(error.detail), dict(error.headers or {}))
+    return build_json_response(error.status_code, Problem(error.detail), dict(error.headers or {}))
 
 
-async def refused(_: Request, error: Exception) -> Response:
+async def answer_refusal(_: Request, error: Exception) -> Response:
     """The answer of a route that lets its refusals pass."""
     assert isinstance(error, RefusedError)
-    return error.response()
+    return error.build_response()

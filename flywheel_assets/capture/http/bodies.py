@@ -1,9 +1,12 @@
 """Reads request bodies within bounds: of one body, inflated or not, of its time, and of all bodies together."""
 
 import asyncio
+import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from flywheel_assets.capture.http.answers import Refusal, RefusedError
@@ -22,7 +25,7 @@ class MemoryBudget:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
 
-    def share(self) -> "Share":
+    def open_share(self) -> "Share":
         """One request's part of the budget, for a `with` block that gives it back."""
         return Share(self)
 
@@ -74,16 +77,16 @@ class BodyReader:
         # Counted while it streams: Content-Length may lie or be absent.
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > self.limit_bytes:
-            raise self._too_large()
+            raise self._build_too_large()
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await (self._inflate(request, share) if is_gzip else self._plain(request, share))
+                return await (self._inflate(request, share) if is_gzip else self._read_plain(request, share))
         except TimeoutError:
             raise RefusedError(Refusal.TIMEOUT, f"the body did not arrive within {self.timeout_s:g} s") from None
         except ClientDisconnect:
             raise RefusedError(Refusal.DISCONNECTED, "the client went away before the body was complete") from None
 
-    async def _plain(self, request: Request, share: Share) -> bytes:
+    async def _read_plain(self, request: Request, share: Share) -> bytes:
         body = bytearray()
         async for chunk in request.stream():
             if chunk:  # the end of the stream is an empty one
@@ -109,11 +112,11 @@ class BodyReader:
 
     def _append(self, body: bytearray, chunk: bytes, share: Share) -> None:
         if len(body) + len(chunk) > self.limit_bytes:
-            raise self._too_large()
+            raise self._build_too_large()
         share.take(len(chunk))
         body += chunk
 
-    def _too_large(self) -> RefusedError:
+    def _build_too_large(self) -> RefusedError:
         return RefusedError(
             Refusal.TOO_LARGE, f"the request is larger than {self.limit_bytes} bytes; send fewer events at a time"
         )
@@ -132,3 +135,67 @@ def _is_gzip(request: Request) -> bool:
             Refusal.CONTENT_TYPE, f"content-encoding is {encoding[:80]!r}; valid: identity, or gzip once"
         )
     return encoding == "gzip"
+
+
+# One JSON token that matters for finding commas of the outermost array. Possessive quantifiers: linear time.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
+_WHITESPACE = b" \t\r\n"
+
+
+class FramingError(ValueError):
+    """The body as a whole is not what its content type says; the message is safe to send to the client."""
+
+
+def split_array(body: bytes) -> list[bytes]:
+    """The elements of a JSON array, each as its own bytes.
+
+    Raises:
+        FramingError: the body is not one array with balanced brackets and closed strings.
+    """
+    try:
+        return [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # msgspec validates what it skips: one lone surrogate or bad byte would refuse the whole batch.
+        return _scan_array(body.strip(_WHITESPACE))
+
+
+def split_lines(body: bytes) -> list[bytes]:
+    """The lines of an NDJSON body; blank ones carry no event."""
+    return [line for line in body.split(b"\n") if not line.isspace() and line]
+
+
+def starts_with_array(body: bytes) -> bool:
+    """Whether the first character that matters opens an array."""
+    return body[:64].lstrip(_WHITESPACE)[:1] == b"["
+
+
+def _scan_array(body: bytes) -> list[bytes]:
+    if not body.startswith(b"["):
+        raise FramingError("expected a JSON array of events")
+    if not body[1:-1].strip(_WHITESPACE) and body.endswith(b"]"):
+        return []
+    return list(_scan_elements(body))
+
+
+def _scan_elements(body: bytes) -> Iterator[bytes]:
+    depth = 0
+    start = 1
+    for token in _TOKEN.finditer(body):
+        match token[0]:
+            case b"[" | b"{":
+                depth += 1
+            case b"]" | b"}":
+                depth -= 1
+                if depth == 0:
+                    if token.end() != len(body):
+                        raise FramingError(f"unexpected text after the array's end (byte {token.end()})")
+                    yield body[start : token.start()].strip(_WHITESPACE)
+                    return
+            case b"," if depth == 1:
+                yield body[start : token.start()].strip(_WHITESPACE)
+                start = token.end()
+            case b'"':
+                break  # a whole string is one token: this quotation mark has no partner
+            case _:
+                pass
+    raise FramingError("the array of events never ends: a bracket or a quotation mark is missing")

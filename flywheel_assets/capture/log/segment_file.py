@@ -87,7 +87,7 @@ class OpenSegment:
         os.close(self.descriptor)
 
 
-def leftover_segments(root: Path) -> list[tuple[LandingZone, Path]]:
+def find_open_segments(root: Path) -> list[tuple[LandingZone, Path]]:
     """Every open segment under the landing root, of living and dead writers alike."""
     found = []
     for path in sorted(root.glob("*/*/_open/*.jsonl")):
@@ -97,7 +97,7 @@ def leftover_segments(root: Path) -> list[tuple[LandingZone, Path]]:
     return found
 
 
-def recover(zone: LandingZone, path: Path, day: date, own: OpenSegment | None = None) -> bool:
+def recover_segment(zone: LandingZone, path: Path, day: date, own: OpenSegment | None = None) -> bool:
     """Publish the segment of a dead writer under `day` without its torn tail.
 
     Args:
@@ -118,7 +118,7 @@ def recover(zone: LandingZone, path: Path, day: date, own: OpenSegment | None = 
         if (own is None and not _lock(descriptor)) or not _is_still_at(path, descriptor):
             return False
         size = os.fstat(descriptor).st_size
-        keep = _end_of_last_line(descriptor, size if own is None else min(size, own.durable_bytes))
+        keep = _find_end_of_last_line(descriptor, size if own is None else min(size, own.durable_bytes))
         if keep == 0:
             path.unlink()
             return True
@@ -157,7 +157,7 @@ def _is_still_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _end_of_last_line(descriptor: int, size: int) -> int:
+def _find_end_of_last_line(descriptor: int, size: int) -> int:
     """Bytes up to and including the last newline before `size`; 0 when there is none."""
     end = size
     while end > 0:

@@ -27,10 +27,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-from flywheel_assets.capture.clock import Clock, system_clock
+from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.backlog import Backlog
-from flywheel_assets.capture.log.segment_file import OpenSegment, leftover_segments, recover
+from flywheel_assets.capture.log.segment_file import OpenSegment, find_open_segments, recover_segment
 from flywheel_assets.errors import EventLogError, LogWriteError
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 
@@ -56,24 +56,24 @@ class SegmentLimits:
 class LogObserver(Protocol):
     """Who is told what happens to the disk; called from the writer thread, must not raise."""
 
-    def synced(self, seconds: float, size_bytes: int) -> None:
+    def note_sync(self, seconds: float, size_bytes: int) -> None:
         """One file's part of a group is on disk."""
 
-    def write_failed(self, step: str) -> None:
+    def note_write_failure(self, step: str) -> None:
         """A file refused its part of a group."""
 
-    def sealed(self) -> None:
+    def note_seal(self) -> None:
         """A segment was published."""
 
 
 class _Unobserved:
-    def synced(self, seconds: float, size_bytes: int) -> None:
+    def note_sync(self, seconds: float, size_bytes: int) -> None:
         pass
 
-    def write_failed(self, step: str) -> None:
+    def note_write_failure(self, step: str) -> None:
         pass
 
-    def sealed(self) -> None:
+    def note_seal(self) -> None:
         pass
 
 
@@ -142,7 +142,7 @@ class SegmentLog:
         self,
         root: Path,
         limits: SegmentLimits | None = None,
-        clock: Clock = system_clock,
+        clock: Clock = read_clock,
         observer: LogObserver | None = None,
     ) -> None:
         self._root = root
@@ -237,7 +237,7 @@ class SegmentLog:
         """Segments that could not be published yet; tried again every few seconds."""
         return len(self._set_aside)
 
-    def not_ready(self) -> str | None:
+    def find_problem(self) -> str | None:
         """Why nothing can be made durable right now; None when all is well.
 
         A failure counts for some seconds only: whoever stops sending here because of it would never learn that the
@@ -247,7 +247,7 @@ class SegmentLog:
             return "the event log is closed"
         if self._failed_at is not None and time.monotonic() - self._failed_at < _RETRY_S:
             return "the disk refused events a moment ago"
-        return self._lack_of_space()
+        return self._find_lack_of_space()
 
     def seal(self) -> None:
         """Publish everything that was acknowledged so far; returns when readers can see it."""
@@ -263,7 +263,7 @@ class SegmentLog:
 
     def _run(self) -> None:
         while True:
-            group, seal_requests, is_last = self._next_work()
+            group, seal_requests, is_last = self._take_work()
             if group:
                 self._commit(group)
             self._seal_due(everything=is_last or bool(seal_requests))
@@ -274,16 +274,16 @@ class SegmentLog:
             if is_last:
                 return
 
-    def _next_work(self) -> tuple[list[_Waiting], list["Future[None]"], bool]:
+    def _take_work(self) -> tuple[list[_Waiting], list["Future[None]"], bool]:
         with self._work:
             if not self._queue and not self._seal_requests and self._is_open:
                 has_timers = bool(self._tracked or self._set_aside)
-                self._work.wait(self._tick_s() if has_timers else _SWEEP_S)
+                self._work.wait(self._compute_tick_s() if has_timers else _SWEEP_S)
             group = self._queue.take(_GROUP_BYTES)
             seal_requests, self._seal_requests = self._seal_requests, []
             return group, seal_requests, not self._is_open and not self._queue
 
-    def _tick_s(self) -> float:
+    def _compute_tick_s(self) -> float:
         return min(1.0, max(0.02, self._limits.segment_age_s / 4))
 
     def _commit(self, group: list[_Waiting]) -> None:
@@ -309,16 +309,16 @@ class SegmentLog:
         for waiting in group:
             for key, chunk in waiting.lines.items():
                 lines.setdefault(key, []).extend(chunk)
-        lack = self._lack_of_space()
+        lack = self._find_lack_of_space()
         if lack is not None:
             self._note_failure("space")
             return dict.fromkeys(lines, LogWriteError(f"{lack}; nothing was acknowledged"))
         failures: dict[_Key, EventLogError] = {}
         for key, chunk in lines.items():
             try:
-                self._segment_for(key).append(chunk)
+                self._open_segment_for(key).append(chunk)
             except OSError as error:
-                failures[key] = self._failure(key, error, "write")
+                failures[key] = self._handle_failure(key, error, "write")
         for key in lines:
             if key in failures:
                 continue
@@ -326,12 +326,12 @@ class SegmentLog:
             try:
                 size_bytes = self._tracked[key].segment.sync()
             except OSError as error:
-                failures[key] = self._failure(key, error, "fsync")
+                failures[key] = self._handle_failure(key, error, "fsync")
             else:
-                self._observer.synced(time.monotonic() - began, size_bytes)
+                self._observer.note_sync(time.monotonic() - began, size_bytes)
         return failures
 
-    def _lack_of_space(self) -> str | None:
+    def _find_lack_of_space(self) -> str | None:
         least = self._limits.min_free_bytes
         try:
             free = shutil.disk_usage(self._root).free if least else 0
@@ -341,12 +341,12 @@ class SegmentLog:
 
     def _note_failure(self, step: str) -> None:
         self._failed_at = time.monotonic()
-        self._observer.write_failed(step)
+        self._observer.note_write_failure(step)
 
-    def _segment_for(self, key: _Key) -> OpenSegment:
+    def _open_segment_for(self, key: _Key) -> OpenSegment:
         now = self._clock()
         tracked = self._tracked.get(key)
-        if tracked is not None and _utc_day(tracked.opened_at) != _utc_day(now):
+        if tracked is not None and _find_utc_day(tracked.opened_at) != _find_utc_day(now):
             self._seal(key)
             tracked = self._tracked.get(key)
         if tracked is None:
@@ -357,7 +357,7 @@ class SegmentLog:
             tracked = self._tracked[key] = _Tracked(segment, now, time.monotonic())
         return tracked.segment
 
-    def _failure(self, key: _Key, error: OSError, step: str) -> EventLogError:
+    def _handle_failure(self, key: _Key, error: OSError, step: str) -> EventLogError:
         """After a failed write the segment goes on at its durable end; after a failed fsync never.
 
         The kernel marks the pages of a failed fsync clean: a second fsync on that descriptor would report success for
@@ -396,31 +396,31 @@ class SegmentLog:
         return (
             tracked.segment.durable_bytes >= self._limits.segment_bytes
             or age_s >= self._limits.segment_age_s
-            or _utc_day(now) != _utc_day(tracked.opened_at)
+            or _find_utc_day(now) != _find_utc_day(tracked.opened_at)
         )
 
     def _seal(self, key: _Key) -> None:
         segment = self._tracked[key].segment
         try:
-            segment.publish(self._today())
+            segment.publish(self._read_day())
         except OSError as error:
             log.error("could not publish segment %s, will retry: %s", segment.path.name, error.strerror)
             self._put_aside(key)
         else:
             del self._tracked[key]
-            self._observer.sealed()
+            self._observer.note_seal()
 
     def _recover_set_aside(self) -> None:
         waiting, self._set_aside = self._set_aside, []
         for segment in waiting:
             try:
-                recover(segment.zone, segment.path, self._today(), segment)
+                recover_segment(segment.zone, segment.path, self._read_day(), segment)
             except OSError as error:
                 log.error("could not publish segment %s, will retry: %s", segment.path.name, error.strerror)
                 self._set_aside.append(segment)
             else:
                 segment.close()
-                self._observer.sealed()
+                self._observer.note_seal()
         self._retry_after = time.monotonic() + _RETRY_S
 
     def _sweep(self) -> None:
@@ -432,17 +432,17 @@ class SegmentLog:
     def _recover_leftovers(self) -> None:
         """Publish what dead writers left, of this process's past or of others beside it."""
         self._sweep_after = time.monotonic() + _SWEEP_S
-        for zone, path in leftover_segments(self._root):
+        for zone, path in find_open_segments(self._root):
             try:
-                if recover(zone, path, self._today()):
-                    self._observer.sealed()
+                if recover_segment(zone, path, self._read_day()):
+                    self._observer.note_seal()
             except OSError as error:
                 # One unreadable file, or a disk that is full now, must not keep the service from taking events.
                 log.error("could not recover segment %s, will retry: %s", path.name, error.strerror)
 
-    def _today(self) -> date:
-        return _utc_day(self._clock())
+    def _read_day(self) -> date:
+        return _find_utc_day(self._clock())
 
 
-def _utc_day(moment: datetime) -> date:
+def _find_utc_day(moment: datetime) -> date:
     return moment.astimezone(UTC).date()

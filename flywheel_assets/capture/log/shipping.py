@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from flywheel_assets.capture.clock import Clock, system_clock
+from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.errors import LandingUnavailableError, SettingsError
@@ -28,9 +28,7 @@ _LOOK_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 
 
-def configured_shipper(
-    settings: Settings, ship_to: ObjectLanding | None, clock: Clock = system_clock
-) -> "Shipper | None":
+def open_shipper(settings: Settings, ship_to: ObjectLanding | None, clock: Clock = read_clock) -> "Shipper | None":
     """A shipper where `FLYWHEEL_LANDING_S3` is set; None where segments are sealed where Dagster reads them.
 
     Args:
@@ -42,7 +40,7 @@ def configured_shipper(
         SettingsError: the folder has been read from, or `ship_to` is missing: segments would stay here unseen.
     """
     if ship_to is not None:
-        return Shipper(settings.resolved_landing_dir(), ship_to, clock)
+        return Shipper(settings.resolve_landing_dir(), ship_to, clock)
     if settings.landing_s3 is not None:
         raise SettingsError("FLYWHEEL_LANDING_S3 is set, but nothing ships: pass ship_to=Stores(settings).shipping()")
     return None
@@ -51,7 +49,7 @@ def configured_shipper(
 def wait_until_shipped(settings: Settings, application: str, timeout_s: float) -> bool:
     """Wait until this machine holds no sealed segment of `application` that must go to S3; False when it took long."""
     deadline = time.monotonic() + timeout_s
-    folder = settings.resolved_landing_dir() / application
+    folder = settings.resolve_landing_dir() / application
     while settings.landing_s3 is not None and any(folder.glob("*/received_date=*/*.jsonl")):
         if time.monotonic() > deadline:
             return False
@@ -62,9 +60,7 @@ def wait_until_shipped(settings: Settings, application: str, timeout_s: float) -
 class Shipper:
     """Ships what lies in `root` and what will, until stopped; several processes may ship from one folder."""
 
-    def __init__(
-        self, root: Path, landing: ObjectLanding, clock: Clock = system_clock, look_s: float = _LOOK_S
-    ) -> None:
+    def __init__(self, root: Path, landing: ObjectLanding, clock: Clock = read_clock, look_s: float = _LOOK_S) -> None:
         """Does not connect.
 
         Raises:
@@ -105,7 +101,7 @@ class Shipper:
         """Why segments stay here right now; events are taken as long as the disk has room."""
         return self._problem
 
-    def unshipped(self) -> list[Path]:
+    def list_unshipped(self) -> list[Path]:
         """Sealed segments that S3 does not have yet, oldest names first."""
         return sorted(self._root.glob("*/*/received_date=*/*.jsonl"), key=lambda path: path.name)
 
@@ -116,7 +112,7 @@ class Shipper:
             LandingUnavailableError: S3 does not answer; the segments stay.
             SettingsError: there is no such bucket, or we may not write to it; the segments stay.
         """
-        return sum(self._ship(path) for path in self.unshipped())
+        return sum(self._ship(path) for path in self.list_unshipped())
 
     def _ship(self, path: Path) -> bool:
         application, kind = path.parts[-4], path.parts[-3]
@@ -184,6 +180,6 @@ class ShippedLog:
         """
         await self._segment_log.append(application, rows)
 
-    def not_ready(self) -> str | None:
+    def find_problem(self) -> str | None:
         """Why nothing can be made durable. S3 is no reason: the disk takes events until it is full."""
-        return self._segment_log.not_ready()
+        return self._segment_log.find_problem()

@@ -5,8 +5,16 @@ takes a lock for each step, which for single events was a tenth of a request. Wh
 segments) is rarer and uses the library's own.
 """
 
+import json
+import logging
+import sys
+import time
+import traceback
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -14,7 +22,6 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from flywheel_assets.capture.http.answers import Refusal
-from flywheel_assets.capture.operations.logs import RefusalLog
 
 EXPOSITION_TYPE = CONTENT_TYPE_LATEST
 _REMEMBERED_EVENTS = 32_768
@@ -40,10 +47,10 @@ class _Requests(Collector):
             ("accepted", "Events that were acknowledged.", self.accepted),
             ("duplicates", f"Acknowledged events whose id was among the last {_REMEMBERED_EVENTS}.", self.duplicates),
         ):
-            yield _counter(name, description, "application", by_application)
-        yield _counter("refused_requests", "Requests refused as a whole.", "reason", self.refused_requests)
+            yield _build_counter(name, description, "application", by_application)
+        yield _build_counter("refused_requests", "Requests refused as a whole.", "reason", self.refused_requests)
         events = {str(Refusal.INVALID_EVENT): self.refused_events}
-        yield _counter("refused_events", "Events refused one by one.", "reason", events)
+        yield _build_counter("refused_events", "Events refused one by one.", "reason", events)
         yield CounterMetricFamily("flywheel_capture_received_bytes", "Bytes of bodies, inflated.", self.bytes)
 
 
@@ -74,12 +81,12 @@ class Telemetry:
         """Report a number that changes by itself, asked for at every scrape."""
         Gauge(f"flywheel_capture_{name}", description, registry=self._registry).set_function(value)
 
-    def received(self, application: str, events: int, size_bytes: int) -> None:
+    def note_received(self, application: str, events: int, size_bytes: int) -> None:
         """A readable request of a caller who may send."""
         self._requests.received[application] += events
         self._requests.bytes += size_bytes
 
-    def accepted(self, application: str, event_ids: list[str]) -> None:
+    def note_accepted(self, application: str, event_ids: list[str]) -> None:
         """Events that are durable and about to be acknowledged."""
         repeated = 0
         for event_id in event_ids:
@@ -93,39 +100,95 @@ class Telemetry:
         if repeated:
             self._requests.duplicates[application] += repeated
 
-    def repeated(self, application: str, events: int) -> None:
+    def note_repeated(self, application: str, events: int) -> None:
         """Events of a webhook that was acknowledged before."""
         self._requests.duplicates[application] += events
 
-    def refused_events(self, events: int) -> None:
+    def note_refused_events(self, events: int) -> None:
         """Events that are wrong in themselves."""
         self._requests.refused_events += events
 
-    def refused_request(self, reason: Refusal) -> None:
+    def note_refused_request(self, reason: Refusal) -> None:
         """A request that was answered with an error as a whole."""
         self._requests.refused_requests[reason] += 1
         self.refusals.note(reason)
 
-    def synced(self, seconds: float, size_bytes: int) -> None:
+    def note_sync(self, seconds: float, size_bytes: int) -> None:
         """One group reached the disk."""
         self._fsync.observe(seconds)
         self._written.inc(size_bytes)
 
-    def write_failed(self, step: str) -> None:
+    def note_write_failure(self, step: str) -> None:
         """The disk refused a group."""
         self._write_failures.labels(step).inc()
 
-    def sealed(self) -> None:
+    def note_seal(self) -> None:
         """A segment can be read."""
         self._sealed.inc()
 
-    def exposition(self) -> bytes:
+    def render(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-def _counter(name: str, description: str, label: str, tally: dict[str, int]) -> CounterMetricFamily:
+def _build_counter(name: str, description: str, label: str, tally: dict[str, int]) -> CounterMetricFamily:
     family = CounterMetricFamily(f"flywheel_capture_{name}", description, labels=[label])
     for value, count in list(tally.items()):
         family.add_metric([str(value)], count)
     return family
+
+
+log = logging.getLogger(__name__)
+
+_SUMMARY_S = 10.0
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as one line; `extra={"fields": {…}}` adds fields to it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its newline."""
+        entry: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry |= getattr(record, "fields", {})
+        if record.exc_info and record.exc_info[0] is not None:
+            entry["error"] = record.exc_info[0].__name__
+            entry["raised_at"] = _list_places(record.exc_info[2])
+        return json.dumps(entry, ensure_ascii=True, default=str)
+
+
+def log_json_lines(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
+    """Make every logger of this process write JSON lines to `stream`."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+
+
+class RefusalLog:
+    """One line every ten seconds about refused requests: whoever sends nonsense must not be able to fill the log."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._next_line = 0.0
+        self._counts: Tally[str] = Tally()
+
+    def note(self, reason: str) -> None:
+        """Count a refusal, and write the line when it is time."""
+        self._counts[reason] += 1
+        if self._monotonic() >= self._next_line:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was counted since the last line."""
+        if self._counts:
+            log.warning("requests refused", extra={"fields": {"refused": dict(self._counts)}})
+            self._counts.clear()
+            self._next_line = self._monotonic() + _SUMMARY_S
+
+
+def _list_places(raised: TracebackType | None) -> list[str]:
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(raised)]

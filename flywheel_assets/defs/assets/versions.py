@@ -22,7 +22,7 @@ from flywheel_assets.lake.versions.exports import Manifest, manifest_sha256, rea
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 from flywheel_assets.lake.versions.promotions import Promotion, read_promotion, record_promotion
 from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry
-from flywheel_assets.models.rollout import announce
+from flywheel_assets.models.rollout import announce_champion
 from flywheel_assets.promotion.text_limits import Decision
 
 CutVersion = Callable[[Lake, Versions, str], Manifest]
@@ -232,7 +232,7 @@ def _announce(application: FlywheelApplication, folder: VersionFolder, verdict: 
         "replaces": verdict.scored_against,
         **verdict.announcement,
     }
-    return announce(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
+    return announce_champion(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
 
 
 def _shown(promotion: Promotion, incumbent: str) -> dg.MaterializeResult[None]:

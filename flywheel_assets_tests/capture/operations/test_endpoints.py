@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from flywheel_assets.capture.endpoints import ENDPOINTS, CaptureLimits
 from flywheel_assets.capture.log.segments import SegmentLimits
-from flywheel_assets.capture.operations.logs import JsonLines, RefusalLog, log_json_lines
+from flywheel_assets.capture.operations.telemetry import JsonLines, RefusalLog, log_json_lines
 from flywheel_assets.capture.service import create_app, running_capture
 from flywheel_assets.errors import LogWriteError
 from flywheel_assets.settings import Settings

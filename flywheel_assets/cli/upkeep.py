@@ -1,4 +1,4 @@
-"""The command that forgets a person."""
+"""Commands that take something back: the gold table, the champion."""
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -6,12 +6,82 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_application, who_is
+from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_application, name_decider
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication
     from flywheel_assets.lake.erasure.erase import ErasurePlan, Place, Receipt
+
+
+@app.command()
+def rollback(
+    to: Annotated[str, typer.Option(help="A gold version, or before_rollback_<id> to take a rollback back.")],
+    reason: Reason,
+    data: Annotated[bool, typer.Option("--data", help="Only the gold table.")] = False,
+    models: Annotated[bool, typer.Option("--models", help="Only the champion.")] = False,
+    application: Application = "assistant",
+    who: Who = None,
+    yes: Yes = False,
+) -> None:
+    """Roll the gold table and the champion back to a version; with --data or --models only one of them."""
+    from flywheel_assets.defs.automation.recovery import plan_rollback, roll_back
+
+    config, stores = load_application(application), Stores()
+    both = data == models
+    plan = plan_rollback(config, stores, to, data=data or both, models=models or both)
+    if plan.data is not None and plan.data.days:
+        table = Table("day", "rows before", "rows after")
+        for day, each in plan.data.days.items():
+            table.add_row(str(day), f"{each.rows_before:,}", f"{each.rows_after:,}")
+        console.print(table)
+    if not yes:
+        _print_sentences([f"would change: {sentence}" for sentence in plan.sentences()])
+        console.print("Repeat with --yes to do it.")
+        return
+    _print_sentences(roll_back(config, stores, plan, who=name_decider(who), reason=reason, now=datetime.now(UTC)))
+
+
+def _print_sentences(sentences: list[str]) -> None:
+    for sentence in sentences:
+        console.print(sentence, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def maintain(application: Application = "assistant", yes: Yes = False) -> None:
+    """Do the weekly maintenance now: trim, retire, expire, collect; without --yes only weigh and say what applies."""
+    import uuid
+
+    from flywheel_assets.defs.automation.maintenance import run_maintenance, storage_rows
+    from flywheel_assets.lake.daily.ledger import RunStamp
+    from flywheel_assets.lake.upkeep.bucket_versions import explain_versions_left
+    from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, weigh_stages
+
+    config, stores = load_application(application), Stores()
+    if not yes:
+        table = Table("stage", "files", "bytes")
+        lake, versions = stores.lake(application), stores.versions(application)
+        weighed = weigh_stages(lake, config.tables, versions, stores.landing())
+        for stage, stored in weighed.items():
+            table.add_row(stage, f"{stored.files:,}", f"{stored.bytes:,}")
+        console.print(table)
+        _print_sentences([f"would apply: {config.maintenance}. Repeat with --yes to do it."])
+        return
+    stamp = RunStamp(f"maintain {uuid.uuid4().hex}", MAINTENANCE_CODE_VERSION, datetime.now(UTC))
+    upkeep = run_maintenance(config, stores, stamp)
+    table = Table("stage", "files before", "after", "bytes before", "after")
+    for name, *numbers in storage_rows(upkeep):
+        table.add_row(str(name), *(f"{number:,}" for number in numbers))
+    console.print(table)
+    _print_sentences(
+        [
+            f"{upkeep.snapshots_expired} snapshots expired, {upkeep.files_deleted.files} files deleted, "
+            f"{upkeep.files_waiting.files} wait for their grace period",
+            f"{sum(upkeep.predictions_trimmed.values())} predictions trimmed",
+            f"{upkeep.segments_removed} landed segments removed",
+            *explain_versions_left(stores.lake(application).warehouse, upkeep.versions_deleted),
+        ]
+    )
 
 
 @app.command()
@@ -29,7 +99,7 @@ def erase(
     from flywheel_assets.lake.landing.disk import wait_until_sealed
 
     stores = Stores()
-    place = erasure_place(load_application(application), stores)
+    place = build_erasure_place(load_application(application), stores)
     if yes:
         with console.status("waiting for capture to seal its open segments, and to ship them where landing is on S3"):
             wait_until_sealed(place.landing.folder, application, stores.where.capture_segment_age_s + 15)
@@ -43,12 +113,12 @@ def erase(
     now = datetime.now(UTC)
     with console.status("erasing, once daily steps and cuts that are at work have ended"):
         grace = timedelta(hours=grace_hours)
-        receipt = erasure.erase(place, plan, who=who_is(who), reason=reason, now=now, grace=grace)
+        receipt = erasure.erase(place, plan, who=name_decider(who), reason=reason, now=now, grace=grace)
     _print_receipt(receipt, stores.registry(application).find_champion())
     console.print(f"receipt: {erasure.receipt_path(place.versions, receipt.id)}", highlight=False, soft_wrap=True)
 
 
-def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Place":
+def build_erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Place":
     """Everywhere that one application keeps data of people, by the settings of this machine."""
     from flywheel_assets.application import PreferenceApplication
     from flywheel_assets.curation.policy.policy import forget_texts

@@ -1,12 +1,14 @@
 """What another choice of thresholds and sampling rates would select, without materializing anything."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Application, app, console, load_classification
+from flywheel_assets.cli.terminal import Application, Day, app, console, load_classification, load_preference
 from flywheel_assets.stores import Stores
 
 
@@ -48,20 +50,20 @@ def levers(
         style="bold",
         highlight=False,
     )
-    _print(
+    _print_table(
         ["alert from", "alerts", "a day", "precision", "recall"],
         [
             [
                 f"{each.threshold:g}",
                 f"{each.alerts:,}",
                 f"{each.alerts_per_day:.1f}",
-                _share(each.positive_share),
-                _share(each.caught),
+                _format_share(each.positive_share),
+                _format_share(each.caught),
             ]
             for each in report.thresholds
         ],
     )
-    _print(
+    _print_table(
         ["surprise factor", "floor", "training rows", "of all", "positive", "effective rows", "fit s"],
         [
             [
@@ -69,7 +71,7 @@ def levers(
                 f"{each.floor:g}",
                 f"{each.rows:,}",
                 f"{each.row_share:.1%}",
-                _share(each.positive_share),
+                _format_share(each.positive_share),
                 f"{each.effective_rows:,.0f}",
                 "–" if each.fit_seconds is None else f"{each.fit_seconds:.1f}",
             ]
@@ -78,7 +80,7 @@ def levers(
     )
 
 
-def _print(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table()
     for name in header:
         table.add_column(name, justify="right")
@@ -87,5 +89,50 @@ def _print(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(table)
 
 
-def _share(value: float | None) -> str:
+def _format_share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
+
+
+policy = typer.Typer(no_args_is_help=True, help="Ask what the policy does, without materializing anything.")
+app.add_typer(policy, name="policy")
+
+
+@policy.command()
+def diff(first: Day, last: Day, application: Application = "assistant") -> None:
+    """Curate days again in memory under today's policy; count the rows whose outcome would change, by reason."""
+    from flywheel_assets.lake.whatif.policy_diff import diff_policy
+
+    if first > last:
+        raise typer.BadParameter(f"{first.date()} is later than {last.date()}: give the first day first")
+    config = load_preference(application)
+    days = [first.date() + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    with console.status(f"curating {len(days)} days in memory"):
+        found = diff_policy(Stores().lake(application), days, config.gate)
+    console.print(
+        f"stored under {', '.join(found.stored_versions) or 'nothing'}; the policy is now {found.new_version}"
+    )
+    console.print(f"{found.moved:,} of {found.rows:,} rows of {found.days} days would change")
+    if not found.moves:
+        return
+    table = Table("before", "after", "rows", "for instance")
+    for move in found.moves:
+        table.add_row(move.before, move.after, f"{move.rows:,}", move.examples[0])
+    console.print(table)
+    console.print(f"`flywheel backfill {days[0]} {days[-1]} --application {application}` makes it so", highlight=False)
+
+
+@policy.command()
+def deltas(
+    application: Application = "assistant", limit: int = typer.Option(20, min=1, help="Most rows shown.")
+) -> None:
+    """The small edits that most people make, with what they replace; those of three people join the next version."""
+    from flywheel_assets.lake.versions.small_edits import most_frequent_deltas, replacements
+
+    load_preference(application)
+    lake = Stores().lake(application)
+    table = Table("subjects", "rows", "days", "replaces")
+    for each in most_frequent_deltas(lake, limit=limit):
+        table.add_row(
+            str(each.subjects), str(each.rows), str(each.days), escape(replacements(lake, each.example)[:120])
+        )
+    console.print(table if table.row_count else "no small edit waits")
