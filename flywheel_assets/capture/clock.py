@@ -1,4 +1,4 @@
-"""The clock of the capture service, so that a test can set the time."""
+"""Defines the clock of the capture service, so that a test can set the time."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,5 +7,5 @@ Clock = Callable[[], datetime]
 
 
 def read_clock() -> datetime:
-    """The present, UTC."""
+    """Return the present time in UTC."""
     return datetime.now(UTC)

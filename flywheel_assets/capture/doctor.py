@@ -1,4 +1,4 @@
-"""Checks whether the capture service could do its work here, without starting it or changing anything that lasts."""
+"""Checks whether capture could work here, without starting it and without lasting changes."""
 
 import os
 import secrets
@@ -23,18 +23,18 @@ _OLD_SEGMENT_S = 300.0
 
 
 class Verdict(StrEnum):
-    """How a check ended."""
+    """Names the result of a check."""
 
     FINE = "fine"
     LOOK = "look"
-    """It works; somebody should know."""
+    """It works, but a person should look at it."""
     BROKEN = "broken"
-    """The service would not start, or would lose its purpose."""
+    """The service would not start, or could not do its work."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found, and what to do about it."""
+    """Holds the result of one check, and the remedy."""
 
     subject: str
     verdict: Verdict
@@ -43,7 +43,7 @@ class Finding:
 
 
 def examine_service(settings: Settings, now: datetime | None = None) -> list[Finding]:
-    """Every finding, in the order in which the service would meet them."""
+    """Run every check, in the order in which the service would meet the problems."""
     moment = now or datetime.now(UTC)
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("keys", lambda: _check_keys(settings, moment)),
@@ -171,7 +171,7 @@ def _is_old(path: Path) -> bool:
 
 
 def _find_write_problem(folder: Path) -> str | None:
-    # Tried, not asked: permissions say little about read-only and full disks.
+    # The check writes a file: permissions say little about read-only and full disks.
     probe = folder / f".doctor-{secrets.token_hex(4)}"
     try:
         descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

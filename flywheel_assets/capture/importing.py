@@ -1,11 +1,11 @@
-"""Existing telemetry from a file, through the same decoding and the same event log as everything that comes over HTTP.
+"""Imports existing telemetry from a file, through the same decoding and event log as HTTP.
 
 - `.jsonl`, `.ndjson`: per line an edit (`prompt`, `original_llm_output`, `final_user_edit`), a pair (`prompt`,
   `chosen`, `rejected`, where chosen is the user's text), each with the optional fields of an edit, or a CloudEvent.
 - `.tsv`: a header row that names such columns, then one edit or pair per line. Cells are taken literally: quotation
   marks have no meaning, because real texts are full of them. An empty optional cell is absent; an empty text is kept.
 
-Everything lands with the source `import:<file name>`, whatever a line claims. Ids are the given ones or hashes of the
+Every row gets the source `import:<file name>`, even where a line names another. Ids are the given ones or hashes of the
 content, so importing a file twice lands duplicates that the lake drops. A bad line costs only itself.
 """
 
@@ -47,7 +47,7 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A preference pair as data sets have it; another spelling of an edit."""
+    """Describes a preference pair as data sets spell it; it is another spelling of an edit."""
 
     prompt: Prompt
     chosen: str
@@ -60,7 +60,7 @@ class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     occurred_at: Time | None = None
 
     def to_edit(self) -> Edit:
-        """The same as an edit: the rejected text was the model's, the chosen one the user's."""
+        """Convert to an edit: the rejected text was the model's, the chosen one the user's."""
         return Edit(
             prompt=self.prompt,
             original_llm_output=self.rejected,
@@ -75,7 +75,7 @@ class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """The fields that tell a line's format."""
+    """Lists the fields from which a line's format is recognised."""
 
     specversion: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     chosen: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -90,7 +90,7 @@ _cloud_event_decoder: msgspec.json.Decoder[CloudEvent] = msgspec.json.Decoder(Cl
 
 @dataclass(frozen=True)
 class LineError:
-    """Why one line was refused; lines count from 1 and include the header."""
+    """Explains why one line was refused; lines count from 1 and include the header."""
 
     line: int
     error: str
@@ -98,7 +98,7 @@ class LineError:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What became of a file: lines = accepted + refused; the first `LISTED_ERRORS` refusals are listed."""
+    """Counts the lines of a file: lines = accepted + refused. It lists the first `LISTED_ERRORS` refusals."""
 
     lines: int
     accepted: int
@@ -120,7 +120,7 @@ class _Tally:
 
 @dataclass
 class _Batches:
-    """Rows on their way into the log: bounded in number and in bytes, however large the file is."""
+    """Sends rows to the log in batches, bounded in number and in bytes, however large the file is."""
 
     event_log: SegmentLog
     application: str
@@ -158,7 +158,7 @@ def import_file(
     """Land every good line of a JSONL or TSV file; when this returns they are published.
 
     Args:
-        path: the file; its suffix tells the format, its name becomes the source.
+        path: the file; its suffix names the format, its name becomes the source.
         application: whose events these are; a known name, the caller has checked it.
         landing_root: the landing zone.
         clock: when the events are received, and the default of when they occurred.
@@ -195,7 +195,7 @@ def import_file(
 
 
 def decode_line(line: bytes, reception: Reception, source: str) -> DecodedEvent:
-    """One JSON line in any of the accepted formats.
+    """Decode one JSON line in any of the accepted formats.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message says what is wrong.
@@ -211,7 +211,7 @@ def decode_line(line: bytes, reception: Reception, source: str) -> DecodedEvent:
 
 
 def _number_lines(file: BinaryIO, event_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """Every line that is not blank, with its number and without its end; None for one that is too long."""
+    """List every line that is not blank, with its number, without its end. A line that is too long is None."""
     number = 0
     while line := file.readline(event_bytes + 1):
         number += 1
@@ -228,7 +228,7 @@ def _number_lines(file: BinaryIO, event_bytes: int) -> Iterator[tuple[int, bytes
 
 
 def _build_tsv_reader(path: Path, lines: Iterator[tuple[int, bytes | None]]) -> Callable[[bytes], bytes]:
-    """Reads the header; returns what turns a row into the JSON object that it stands for."""
+    """Read the header; return a function that converts a row into its JSON object."""
     _, header = next(lines, (0, b""))
     columns = (header or b"").decode("utf-8", "replace").split("\t")
     given = set(columns)

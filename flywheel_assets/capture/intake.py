@@ -1,4 +1,4 @@
-"""The endpoints: a request's body becomes durable events and an answer per event.
+"""Makes the events of a request durable, and answers for each of them.
 
 | answer | when | what a client does |
 |---|---|---|
@@ -54,7 +54,7 @@ _DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one woul
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What a body turned out to hold; `results` has one entry per element, in order."""
+    """Holds the content of a body; `results` has one entry per element, in order."""
 
     results: list[EventResult]
     event_ids: list[str]
@@ -63,11 +63,11 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class Intake:
-    """What every endpoint does, and what they share."""
+    """Does the work of every endpoint, with what they share."""
 
     event_log: EventLog
     applications: Mapping[str, ScoreContract | None]
-    """Who may send; with what it declares, where it is a classifier."""
+    """The applications that may send; a classifier comes with its declared fields."""
     limits: CaptureLimits
     clock: Clock
     access: Access
@@ -77,11 +77,11 @@ class Intake:
     decoder: Executor
 
     def build_receiver(self, endpoint: Endpoint) -> "Receiver":
-        """Answers the requests of one endpoint."""
+        """Build the receiver of one endpoint's requests."""
         return Receiver(self, endpoint)
 
     async def answer_request(self, request: Request, endpoint: Endpoint) -> Response:
-        """One request from its arrival to its answer."""
+        """Answer one request."""
         application: str = request.path_params["application"]
         try:
             if request.method == "OPTIONS":
@@ -93,7 +93,7 @@ class Intake:
                 body = await self.reader.read(request, share)
                 caller = self.access.verify_body(caller, body)
                 answer = await self._acknowledge(caller, await self._decode(body, media_type, caller, endpoint))
-            # 202 too where nothing was new: a repeat is a success.
+            # The status is 202 as well where nothing was new: a repeat is a success.
             is_success = any(result.status is not EventStatus.REFUSED for result in answer.results)
             response = build_json_response(202 if is_success else 400, answer)
         except RefusedError as refusal:
@@ -178,7 +178,7 @@ class Intake:
 
 @dataclass(frozen=True)
 class Receiver:
-    """One endpoint as an ASGI application: a layer of Starlette's less than a function would have."""
+    """Serves one endpoint as an ASGI application: one layer of Starlette's less than a function would have."""
 
     intake: Intake
     endpoint: Endpoint
@@ -190,16 +190,16 @@ class Receiver:
 
 
 class _Request(Request):
-    """A request whose headers are looked up, not searched for, half a dozen times each."""
+    """Looks headers up instead of searching for them, half a dozen times for each request."""
 
     def __init__(self, scope: ASGIScope, receive: Receive) -> None:
         super().__init__(scope, receive)
-        # Of a header that comes twice the first one counts, as with Starlette's own.
+        # Where a header comes twice the first one counts, as in Starlette's own class.
         self._by_name = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
     @property
     def headers(self) -> Mapping[str, str]:  # type: ignore[override]
-        """Every header by its name in lower case."""
+        """Return every header by its name in lower case."""
         return self._by_name
 
 

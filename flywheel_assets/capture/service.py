@@ -1,13 +1,13 @@
-"""The capture service: takes events over HTTP and answers only after they are durable.
+"""Serves capture: takes events over HTTP and answers only after they are durable.
 
-How one edit walks through: `POST /v1/assistant/edits` → `access.Access` decides whether its sender may →
-`bodies.BodyReader` reads it up to its cap → `framing` cuts it into elements → `events.decode_edit` turns each into a
+The way of one edit: `POST /v1/assistant/edits` → `access.Access` decides whether its sender may →
+`bodies.BodyReader` reads it up to its cap → `bodies` cuts it into elements → `texts.decode_edit` turns each into a
 prediction row and a feedback row, or into an error of its own → `EventLog.append` queues the rows; the writer thread of
 `segments.SegmentLog` writes and fsyncs them together with whatever else waits → the future resolves → 202 with one
 result per element. Some seconds later the segment is sealed and renamed into
 `landing/assistant/feedback/received_date=…/`, where the lake finds it.
 
-Whatever makes events durable stands behind the `EventLog` protocol.
+The log behind the `EventLog` protocol makes events durable: this machine's disk, or a broker.
 """
 
 import asyncio
@@ -67,16 +67,16 @@ def create_app(
     telemetry: Telemetry | None = None,
     pages: Pages | None = None,
 ) -> Starlette:
-    """The ASGI application; it starts the event log with the server and stops it after the last request.
+    """Build the ASGI application. It starts the event log with the server and stops it after the last request.
 
     Args:
         event_log: makes events durable.
-        applications: names of the applications that may send; of classifiers with what they declare.
+        applications: names of the applications that may send; classifiers with their declared fields.
         limits: how much one request may bring.
         clock: what time it is, UTC.
-        access: who may send; without it everybody may.
-        telemetry: what is counted; give the one that `event_log` was given.
-        pages: what else is served here, for instance `review.pages.review_pages`.
+        access: decides who may send; without it every sender may.
+        telemetry: the counters; give the same object as to `event_log`.
+        pages: more routes to serve here, for instance those of `review.pages.build_review_pages`.
     """
     limits = limits or CaptureLimits()
     access = access or Access(clock=clock)
@@ -131,7 +131,7 @@ def create_app(
 
 
 class _Capture(Starlette):
-    """Starlette, with a short way for what is posted: its layers would be a sixth of what a single event costs."""
+    """Extends Starlette with a short way for posts: its layers would cost a sixth of a single event."""
 
     def __init__(self, receivers: Mapping[str, Receiver], **options: Any) -> None:
         super().__init__(**options)
@@ -150,13 +150,13 @@ class _Capture(Starlette):
 
 @dataclass(frozen=True)
 class RunningCapture:
-    """A capture service in a thread of this process."""
+    """Holds a capture service that runs in a thread of this process."""
 
     url: str
     event_log: SegmentLog
 
     def seal(self) -> None:
-        """Publish what was acknowledged so far, for instance before an injected clock goes on to the next day."""
+        """Publish all acknowledged events, for instance before an injected clock moves to the next day."""
         self.event_log.seal()
 
 
@@ -174,10 +174,10 @@ def serve(
 
     Args:
         settings: where to listen, the landing zone, the keys and the limits.
-        applications: names of the applications that may send; of classifiers with what they declare.
+        applications: names of the applications that may send; classifiers with their declared fields.
         clock: what time it is, UTC.
         on_ready: called with the service's URL when it listens.
-        pages: what else is served here.
+        pages: more routes to serve here.
         ship_to: the landing zone on S3, as `Stores(settings).shipping()` opens it.
 
     Raises:
@@ -208,7 +208,7 @@ def serve(
 
 
 def open_access(settings: Settings, clock: Clock = read_clock) -> Access:
-    """Who may send, by the settings: whoever has a key, or everybody where there is none and only loopback is served.
+    """Open the access that the settings describe: by keys, or for everybody on loopback where there is no key.
 
     Raises:
         SettingsError: there is no key and the address reaches beyond this machine, or the keys cannot be read.
@@ -251,7 +251,7 @@ def _open_broker_log(address: BrokerAddress, settings: Settings, telemetry: Tele
 
 
 def build_segment_limits(settings: Settings) -> SegmentLimits:
-    """When segments are sealed, and how much may wait for the disk."""
+    """Build the limits of segments from the settings: when they are sealed, and how much may wait."""
     return SegmentLimits(
         segment_bytes=settings.capture_segment_bytes,
         segment_age_s=settings.capture_segment_age_s,
@@ -270,7 +270,9 @@ def running_capture(
     access: Access | None = None,
     pages: Pages | None = None,
 ) -> Iterator[RunningCapture]:
-    """The real service on a free loopback port, in a thread; leaving the block answers, seals and stops it.
+    """Run the real service on a free loopback port, in a thread; stop it at the end of the block.
+
+    Leaving the block answers open requests and seals the segments first.
 
     Raises:
         CaptureUnavailableError: it did not start.
@@ -297,7 +299,7 @@ def _build_server(app: Starlette) -> uvicorn.Server:
             http=BoundedConnection,
             ws="none",
             lifespan="on",
-            # Access logs would cost as much as the request; the process decides where its logs go.
+            # Access logs would cost as much as the request. The process decides where its logs go.
             access_log=False,
             log_config=None,
             server_header=False,
@@ -316,7 +318,7 @@ def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> Non
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A socket that takes connections at this address.
+    """Open a socket that takes connections at this address.
 
     Raises:
         SettingsError: it is not an address of this machine, or the port is taken.

@@ -1,10 +1,10 @@
-"""Standard Webhooks 1.0: a server proves that a request is its own by signing id, time and the raw body.
+"""Verifies signed webhooks (Standard Webhooks 1.0): the sender signs id, time and raw body.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 
-The signature is checked over the bytes as they came, before anything parses them. Whoever records a request can send
-it again only within `TOLERANCE_S`, and then its id is remembered: a repeat is answered as the success it was, and
-nothing is written twice. (The memory is one process's. Where another process takes the repeat, the events come twice
+The signature is checked over the bytes as they came, before anything parses them. A recorded request can be sent
+again only within `TOLERANCE_S`, and for that long its id is remembered: a repeat gets the same success, and nothing is
+written twice. (The memory is one process's. Where another process takes the repeat, the events come twice
 and the assets drop the second: event ids are made by the client or from the content.)
 """
 
@@ -26,12 +26,12 @@ TOLERANCE_S = 300
 REMEMBERED_S = 2 * TOLERANCE_S
 
 _ID = re.compile(r"[!-\-/-~]{1,256}")
-_MOST_SIGNATURES = 8  # one for each secret of a rotation, and room for other versions
+_MOST_SIGNATURES = 8  # one for each secret of a rotation, and room for other signature versions
 
 
 @dataclass(frozen=True)
 class SignedHeaders:
-    """The three headers of a signed request; their time was inside the tolerance."""
+    """Holds the three headers of a signed request, whose time was inside the tolerance."""
 
     webhook_id: str
     timestamp: str
@@ -39,7 +39,7 @@ class SignedHeaders:
 
     @classmethod
     def read(cls, headers: Mapping[str, str], now: datetime) -> "SignedHeaders":
-        """Whatever can be checked before the body is there.
+        """Check everything that can be checked before the body is there.
 
         Raises:
             RefusedError: a header is missing or malformed, or the time is too far from ours.
@@ -63,7 +63,7 @@ class SignedHeaders:
         return cls(webhook_id, timestamp, signatures)
 
     def find_signer(self, body: bytes, secrets: Iterable[WebhookSecret]) -> WebhookSecret:
-        """The secret that signed this body.
+        """Return the secret that signed this body.
 
         Raises:
             RefusedError: none of them did.
@@ -79,21 +79,21 @@ class SignedHeaders:
 
 
 class ReplayMemory:
-    """The ids that were acknowledged, each for `REMEMBERED_S` and at most `capacity` of them, the newest."""
+    """Remembers acknowledged ids, each for `REMEMBERED_S`, and of them the newest `capacity`."""
 
     def __init__(self, capacity: int = 100_000) -> None:
         self._capacity = capacity
         self._expires: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def remember(self, application: str, webhook_id: str, now_s: float) -> None:
-        """Keep an id after its request was acknowledged, never before: a failed attempt must be possible again."""
+        """Keep an id. Call it only after the request was acknowledged: a failed attempt must be possible again."""
         self._expires.pop((application, webhook_id), None)
         self._expires[application, webhook_id] = now_s + REMEMBERED_S
         while len(self._expires) > self._capacity or self._oldest_expires() <= now_s:
             self._expires.popitem(last=False)
 
     def has_seen(self, application: str, webhook_id: str, now_s: float) -> bool:
-        """Whether the id was acknowledged a short time ago."""
+        """Return whether the id was acknowledged a short time ago."""
         return self._expires.get((application, webhook_id), now_s) > now_s
 
     def __len__(self) -> int:
@@ -104,13 +104,13 @@ class ReplayMemory:
 
 
 def sign_request(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
-    """The `webhook-signature` of a request, as its sender makes it."""
+    """Compute the `webhook-signature` of a request, as its sender does."""
     signed = b".".join((webhook_id.encode(), str(timestamp).encode(), body))
     return f"v1,{b64encode(hmac.digest(decode_secret(secret), signed, hashlib.sha256)).decode()}"
 
 
 def decode_secret(secret: str) -> bytes:
-    """The key of the HMAC that a `whsec_…` text stands for."""
+    """Decode the HMAC key from a `whsec_…` text."""
     return b64decode(secret.removeprefix(WEBHOOK_PREFIX))
 
 

@@ -1,7 +1,7 @@
-"""Decides who may do what: keys, webhook signatures, pages of allowed origins, and rates.
+"""Decides who may do what, by keys, webhook signatures, page origins and rates.
 
-Without any key the service is *open*: whoever reaches it may use it, which is why `service` then listens on loopback
-only. Pages from elsewhere that a browser on this machine shows are not let in even then.
+Without any key the service is *open*: every sender that reaches it may use it. That is why `service` then listens on
+loopback only. A page from another host is refused even then, when a browser on this machine shows it.
 
 A key comes as `Authorization: Bearer …`. A browser key, which is no secret, may also come as `?key=…`, because
 `navigator.sendBeacon` cannot set headers.
@@ -22,7 +22,7 @@ from flywheel_assets.capture.http.answers import Refusal, RefusedError
 from flywheel_assets.capture.http.bodies import is_compressed
 
 BURST_S = 10.0
-"""A key that was quiet may send this many seconds' worth at once."""
+"""A key that sent nothing for a while may send this many seconds' worth of events at once."""
 
 
 @dataclass
@@ -34,10 +34,10 @@ class _Bucket:
 
 
 class Rates:
-    """A token bucket per key; of one process, so N processes together let N times as much pass.
+    """Limits the rate of each key by a token bucket. Each process counts alone: N processes allow N times the rate.
 
-    How many events a request holds is known only when it was read. So a request passes while anything is left, and
-    what it then turns out to hold may leave the bucket in debt: the next one waits until that is paid off.
+    The service knows how many events a request holds only after reading it. So a request passes while anything is
+    left, and its events may leave the bucket in debt: the next request waits until that debt is paid off.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -55,7 +55,7 @@ class Rates:
             )
 
     def charge(self, key_id: str, events: int) -> None:
-        """Count what a request held."""
+        """Count the events of a request."""
         bucket = self._buckets.get(key_id)
         if bucket is not None:
             bucket.left -= events
@@ -76,7 +76,7 @@ _PREFLIGHT_S = "600"
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sends a request. `signed` is set until the body's signature was verified, and kept to remember its id."""
+    """Names the sender of a request. `signed` is set until the body is verified, and kept to remember its id."""
 
     application: str
     key_id: str | None = None
@@ -84,7 +84,7 @@ class Caller:
 
 
 class Access:
-    """The decisions of one service; used from its event loop."""
+    """Decides for one service; it is used from that service's event loop."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Access:
         clock: Clock = read_clock,
         rates: Rates | None = None,
     ) -> None:
-        """Without `keys` everybody is let in."""
+        """Admit everybody where no `keys` are given."""
         self._keys = keys
         self._events_per_s = events_per_s
         self._clock = clock
@@ -102,11 +102,11 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Whether no key is needed."""
+        """Return whether no key is needed."""
         return self._keys is None
 
     def admit(self, request: Request, application: str, scope: Scope) -> Caller:
-        """Who sends this request, before its body is read; a signed one is only known after `verify`.
+        """Return the sender of a request, before its body is read. `verify_body` then finds the sender of a signed one.
 
         Raises:
             RefusedError: 401 without a valid key, 403 where the key, its scope or the page's origin is the wrong
@@ -131,7 +131,7 @@ class Access:
         return Caller(application, key.key_id)
 
     def check_key(self, presented: str, application: str, scope: Scope) -> Caller:
-        """Who holds this key, for a route that gets keys otherwise than as a header, for instance from a login form.
+        """Return the holder of a key that did not come as a header, for instance from a login form.
 
         Raises:
             RefusedError: 401 or 403.
@@ -145,10 +145,10 @@ class Access:
         return Caller(application, key.key_id)
 
     def verify_body(self, caller: Caller, body: bytes) -> Caller:
-        """The caller of a signed request, once its body is there; any other caller unchanged.
+        """Return the sender of a signed request, once its body is there; any other caller is returned unchanged.
 
         Raises:
-            RefusedError: 401 where nobody we know signed it, 429 where that secret's rate is used up.
+            RefusedError: 401 where no known secret signed it, 429 where that secret's rate is used up.
         """
         if caller.signed is None or self._keys is None:
             return caller
@@ -157,7 +157,7 @@ class Access:
         return replace(caller, key_id=signer.key_id)
 
     def is_repeat(self, caller: Caller) -> bool:
-        """Whether this signed request was acknowledged before."""
+        """Return whether this signed request was acknowledged before."""
         signed = caller.signed
         return signed is not None and self._replays.has_seen(
             caller.application, signed.webhook_id, self._read_clock_s()
@@ -169,12 +169,12 @@ class Access:
             self._replays.remember(caller.application, caller.signed.webhook_id, self._read_clock_s())
 
     def charge(self, caller: Caller, events: int) -> None:
-        """Count what a caller sent against its rate."""
+        """Count a caller's events against its rate."""
         if caller.key_id is not None:
             self._rates.charge(caller.key_id, events)
 
     def build_cors_headers(self, request: Request, application: str) -> dict[str, str]:
-        """What lets a page of an allowed origin read the answer; nothing for every other page."""
+        """Build the headers that let a page of an allowed origin read the answer; none for other pages."""
         origin = request.headers.get("origin")
         if origin is None or not self._may_read(origin, application):
             return {}
@@ -187,10 +187,12 @@ class Access:
         }
 
     def build_preflight_headers(self, request: Request, application: str) -> dict[str, str]:
-        """The answer to a browser that asks whether a page may send; it sends no key: any browser key's origin will do.
+        """Build the answer to a browser that asks whether a page may send.
+
+        The browser sends no key yet, so the origin of any browser key will do.
 
         Raises:
-            RefusedError: no page of this origin may.
+            RefusedError: no page of this origin may send.
         """
         headers = self.build_cors_headers(request, application)
         if not headers:
@@ -225,7 +227,7 @@ class Access:
         if scheme.lower() == "bearer":
             key = self._keys.find(presented.strip())
         else:
-            # Addresses end up in the logs of proxies: nothing secret is read from them.
+            # Proxies log addresses: so no secret is read from them.
             key = self._keys.find(request.query_params.get("key", ""))
             key = key if key is not None and key.is_for_browsers else None
         if key is None:
@@ -246,9 +248,10 @@ class Access:
 
 
 def require_scope(request: Request, application: str, scope: Scope) -> Caller:
-    """For any route of the service: who sends this request, if they may; the service answers the `RefusedError`.
+    """Return the sender of this request if it may do this; any route may call it.
 
-    `application` is its name, or `keys.EVERY_APPLICATION` for what belongs to none of them.
+    The service answers the `RefusedError`. `application` is a name, or `keys.EVERY_APPLICATION` for what belongs to no
+    application.
     """
     access = request.app.state.access
     assert isinstance(access, Access)
@@ -272,7 +275,7 @@ def _check_origin(key: Key, request: Request, origin: str | None) -> None:
 
 
 def _build_refusal() -> RefusedError:
-    # One sentence for missing, mistyped and revoked keys: which of them it was is nobody's business.
+    # Missing, mistyped and revoked keys get the same sentence: a guesser must not learn which of them it was.
     return RefusedError(
         Refusal.UNAUTHORIZED, "no valid key: send `Authorization: Bearer <key>`; `flywheel keys create` makes one"
     )
@@ -283,7 +286,7 @@ def _is_loopback_origin(origin: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this name or address can only mean this machine."""
+    """Return whether this name or address can only mean this machine."""
     if host == "localhost":
         return True
     try:

@@ -1,10 +1,10 @@
-"""Who may use the service: keys per application with scopes, and secrets that sign webhooks, in one private file.
+"""Stores the keys of applications and the secrets of webhooks in one private file.
 
 A key is `flw_<key id>_<secret>`, or `flwpub_…` for one that a web page shows to everybody. The secret is 32 random
-bytes, so that one round of SHA-256 protects it at rest as well as a slow hash would: nobody guesses 2**256, and a slow
-hash on every request would be a way to overload the service. Only the hash and the key id, which is no secret, are
-kept. A webhook secret must be known to verify an HMAC: it lies in the file as it is, which is why only its owner may
-read that file.
+bytes, so that one round of SHA-256 protects it at rest as well as a slow hash would: 2**256 values cannot be tried, and
+a slow hash on every request would be a way to overload the service. The file holds only the hash and the key id, which
+is no secret. A webhook secret must be known to verify an HMAC, so it lies in the file as it is: that is why only the
+file's owner may read it.
 
 Rotation: at most two keys of one holder are active. Create the second, give it to the holder, revoke the first.
 Running services look at the file once a second.
@@ -43,7 +43,7 @@ _RELOAD_S = 1.0
 
 
 class Scope(StrEnum):
-    """What a key may do; none includes another."""
+    """Names what a key may do; no scope includes another."""
 
     WRITE = "write"
     """Send events."""
@@ -54,12 +54,12 @@ class Scope(StrEnum):
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One key as it is kept: everything but its secret."""
+    """Describes one key as it is stored: everything but its secret."""
 
     key_id: str
     application: str
     holder: str
-    """Who uses it, in words: a service, a web page, a person."""
+    """The user of the key, in words: a service, a web page, a person."""
     scopes: list[Scope]
     sha256: str
     created_at: datetime
@@ -67,20 +67,20 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     origins: list[str] = []
     """A browser key works from pages of these origins, and only from there. Empty: a key for servers."""
     events_per_s: float | None = None
-    """This key's rate limit; None: the service's default."""
+    """Rate limit of this key; None: the service's default."""
 
     @property
     def is_for_browsers(self) -> bool:
-        """Whether everybody can read it in a page."""
+        """Return whether the key is shown in a page, where everybody can read it."""
         return bool(self.origins)
 
     def is_for(self, application: str) -> bool:
-        """Whether it is a key of this application."""
+        """Return whether it is a key of this application."""
         return self.application in (application, EVERY_APPLICATION)
 
 
 class WebhookSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One secret that another server signs its webhooks with (Standard Webhooks); it grants `write`."""
+    """Holds one secret with which another server signs its webhooks (Standard Webhooks); it grants `write`."""
 
     key_id: str
     application: str
@@ -95,25 +95,28 @@ class WebhookSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
 
 class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of the file."""
+    """Describes the content of the file."""
 
     keys: list[Key] = []
     webhook_secrets: list[WebhookSecret] = []
 
     @property
     def records(self) -> list[Key | WebhookSecret]:
-        """Both kinds."""
+        """List keys and webhook secrets together."""
         return [*self.keys, *self.webhook_secrets]
 
     @property
     def was_ever_used(self) -> bool:
-        """Whether there is any record, revoked ones too: revoking the last key does not open the doors."""
+        """Return whether there is any record, revoked ones included.
+
+        Revoking the last key does not open the service.
+        """
         return bool(self.records)
 
 
 @dataclass(frozen=True)
 class CreatedKey:
-    """A new key, the only time that its secret is seen."""
+    """Holds a new key; its secret can be seen only here."""
 
     key_id: str
     secret: str = field(repr=False)
@@ -121,7 +124,7 @@ class CreatedKey:
 
 @dataclass(frozen=True)
 class KeyRequest:
-    """What a new key is to be."""
+    """Describes the key to create."""
 
     application: str
     holder: str
@@ -132,7 +135,7 @@ class KeyRequest:
 
 
 def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
-    """Add a key to the file, and the file where there is none.
+    """Add a key to the file; create the file where there is none.
 
     Raises:
         SettingsError: the request contradicts itself, or the holder has two active keys already.
@@ -172,7 +175,7 @@ def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
 
 
 def revoke_key(path: Path, key_id: str, now: datetime) -> Key | WebhookSecret:
-    """Make a key worthless for good; its record stays, without a webhook's secret. Revoking twice changes nothing.
+    """Revoke a key for good; revoking twice changes nothing. Its record stays, without a webhook's secret.
 
     Raises:
         UnknownNameError: there is no such key.
@@ -202,7 +205,7 @@ def revoke_key(path: Path, key_id: str, now: datetime) -> Key | WebhookSecret:
 
 
 def read_keys(path: Path) -> KeyFile:
-    """The file's records; none where there is no file.
+    """Read the file's records; none where there is no file.
 
     Raises:
         SettingsError: it cannot be read, others than its owner can read it, or it is not such a file.
@@ -228,7 +231,7 @@ def read_keys(path: Path) -> KeyFile:
 
 
 class KeyStore:
-    """The keys as they are now: the file is read again when it has changed; used from one event loop."""
+    """Gives the current keys. It reads the file again when it has changed; used from one event loop."""
 
     def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Read the file.
@@ -244,12 +247,12 @@ class KeyStore:
 
     @property
     def content(self) -> KeyFile:
-        """Every record."""
+        """Return every record."""
         self._refresh()
         return self._content
 
     def find(self, presented: str) -> Key | None:
-        """The active key with this secret; None for every other text, at the cost of one hash at most."""
+        """Return the active key with this secret; None for every other text. It costs one hash at most."""
         self._refresh()
         match = _KEY.fullmatch(presented)
         key = self._active.get(match[1]) if match else None
@@ -258,12 +261,12 @@ class KeyStore:
         return key
 
     def list_webhook_secrets(self, application: str) -> list[WebhookSecret]:
-        """The active secrets that may have signed a webhook for this application."""
+        """List the active secrets that may have signed a webhook for this application."""
         self._refresh()
         return self._webhooks.get(application, [])
 
     def list_origins(self, application: str) -> frozenset[str]:
-        """Where browser keys of this application may be used."""
+        """List the origins of the pages that may use browser keys of this application."""
         self._refresh()
         return self._origins.get(application, frozenset()) | self._origins.get(EVERY_APPLICATION, frozenset())
 
@@ -280,7 +283,7 @@ class KeyStore:
                 raise SettingsError(f"{self._path} is gone: restore it, or stop the service")
             self._use(read_keys(self._path))
         except SettingsError as error:
-            # Refusing everybody because of a slip in a file would lose events; the keys of a moment ago were good.
+            # A mistake in the file must not refuse every sender: that would lose events. The last keys were good.
             log.error("the keys stay as they were: %s", error)
         self._state = state
 
@@ -346,7 +349,7 @@ def _read_state(path: Path) -> tuple[int, int, int, int] | None:
 
 
 def _lock_for_change(path: Path) -> FileLock:
-    """Two commands at once must not lose each other's key."""
+    """Lock the file, so that two commands at once do not lose each other's key."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_name(f"{path.name}.lock"), timeout=10)
 

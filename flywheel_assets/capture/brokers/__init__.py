@@ -1,10 +1,14 @@
-"""The same through a queue: SQS or Kafka between capture and the landing zone."""
+"""Carries events through SQS or Kafka between capture and the landing zone.
+
+It imports `capture/events` for the rows and `capture/log` for the segments; the packages of the brokers are imported
+where one is opened.
+"""
 
 from flywheel_assets.capture.brokers.broker import BrokerAddress, BrokerKind, Consumer, Producer
 
 
 def open_producer(address: BrokerAddress) -> Producer:
-    """A producer for this address; does not connect.
+    """Make a producer for this address, without connecting.
 
     Raises:
         SettingsError: the broker's package is not installed.
@@ -19,7 +23,7 @@ def open_producer(address: BrokerAddress) -> Producer:
 
 
 def open_consumer(address: BrokerAddress) -> Consumer:
-    """A consumer for this address; does not connect.
+    """Make a consumer for this address, without connecting.
 
     Raises:
         SettingsError: the broker's package is not installed.

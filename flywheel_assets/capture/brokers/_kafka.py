@@ -1,4 +1,7 @@
-"""Kafka through librdkafka: acknowledged by all in-sync replicas, committed only after the landing zone has it."""
+"""Sends to and reads from Kafka through librdkafka.
+
+All in-sync replicas acknowledge a message; its offset is committed only after the landing zone has it.
+"""
 
 import time
 from collections.abc import Sequence
@@ -12,14 +15,14 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 5.0
 _DELIVERY_MS = 8_000
-"""A message that no broker acknowledged within this time has failed; its request is answered with 503."""
+"""A message without a broker's acknowledgement after this time has failed; its request is answered with 503."""
 _MOST_RECEIVED = 100
 _JOIN_S = 15.0
 _DEFAULT_GROUP = "flywheel-drain"
 
 
 class KafkaProducer:
-    """Sends messages; order does not matter and the lake removes duplicates, so none of Kafka's transactions."""
+    """Sends messages without Kafka's transactions: order does not matter, and the lake removes duplicates."""
 
     def __init__(self, address: BrokerAddress) -> None:
         self._address = address
@@ -34,7 +37,7 @@ class KafkaProducer:
         self._producer: Producer | None = None
 
     def check(self) -> None:
-        """Whether the topic is there.
+        """Check that the topic is there.
 
         Raises:
             BrokerUnavailableError: no broker answers.
@@ -70,12 +73,12 @@ class KafkaProducer:
                 problems[number] = f"{self._address}: too many messages wait"
         producer.flush(_DELIVERY_MS / 1000 + 2.0)
         if any(problems):
-            # What is still queued in this producer would be sent some day, though it was not acknowledged.
+            # This producer would send the messages that still wait in it some day, though they were not acknowledged.
             self._give_up()
         return problems
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
         self._give_up()
 
     def _connect(self) -> "Producer":
@@ -91,7 +94,7 @@ class KafkaProducer:
 
 
 class KafkaConsumer:
-    """Receives messages of the partitions that this member of the group has, and commits once they are settled."""
+    """Receives messages of this group member's partitions, and commits them once they are settled."""
 
     def __init__(self, address: BrokerAddress) -> None:
         self._address = address
@@ -112,7 +115,7 @@ class KafkaConsumer:
         self._consumer.subscribe([address.path], on_assign=self._note_assignment)
 
     def receive(self, wait_s: float) -> list[Received]:
-        """Up to a hundred messages.
+        """Receive up to a hundred messages.
 
         Raises:
             BrokerUnavailableError: the group or a partition cannot be read right now.
@@ -120,7 +123,7 @@ class KafkaConsumer:
         """
         first = self._consumer.poll(wait_s)
         if first is None and not self._has_partitions:
-            # A group takes some seconds to form: until then nothing says that there is nothing.
+            # A group takes some seconds to form: until then an empty answer does not mean that the topic is empty.
             first = self._wait_for_partitions() or self._consumer.poll(wait_s)
         if first is None:
             return []

@@ -1,4 +1,7 @@
-"""SQS: ten messages per request, bodies in base64 because SQS takes only characters that XML may hold."""
+"""Sends to and reads from SQS, ten messages per request.
+
+Bodies are in base64, because SQS accepts only characters that XML may hold.
+"""
 
 import base64
 import binascii
@@ -16,7 +19,7 @@ from flywheel_assets.errors import BrokerUnavailableError, SettingsError
 _MOST_ENTRIES = 10
 _MOST_RECEIVED = 100
 _VISIBILITY_S = 120
-"""For this long nobody else gets a message that a consumer has; writing it to disk takes milliseconds."""
+"""For this long SQS gives a received message to no other consumer; writing it to disk takes milliseconds."""
 _LONGEST_POLL_S = 10.0
 _PERMANENT = frozenset(
     {
@@ -27,7 +30,7 @@ _PERMANENT = frozenset(
 
 
 class _Queue:
-    """One queue, and its failures in our words."""
+    """Calls one queue, and translates its failures to our errors."""
 
     def __init__(self, address: BrokerAddress, read_timeout_s: float) -> None:
         try:
@@ -55,7 +58,7 @@ class _Queue:
             raise self._build_settings_error(str(error)) from None
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        """One request about this queue."""
+        """Make one request about this queue."""
         try:
             answer: dict[str, Any] = getattr(self._client, operation)(QueueUrl=self.url, **parameters)
         except self._misconfigured as error:
@@ -80,14 +83,14 @@ class _Queue:
 
 
 class SqsProducer:
-    """Sends messages; a standard queue, as order does not matter and the lake removes duplicates."""
+    """Sends messages to a standard queue: order does not matter, and the lake removes duplicates."""
 
     def __init__(self, address: BrokerAddress) -> None:
         self._queue = _Queue(address, read_timeout_s=5.0)
         self._message_bytes = address.message_bytes
 
     def check(self) -> None:
-        """Whether the queue is there and takes messages as large as ours.
+        """Check that the queue is there and accepts messages as large as ours.
 
         Raises:
             BrokerUnavailableError: SQS does not answer.
@@ -102,7 +105,7 @@ class SqsProducer:
             )
 
     def publish(self, messages: Sequence[bytes]) -> list[str | None]:
-        """Send in batches; a batch's failure says nothing about the others."""
+        """Send in batches; the failure of one batch says nothing about the others."""
         problems: list[str | None] = [None] * len(messages)
         bodies = [base64.b64encode(message).decode("ascii") for message in messages]
         for numbers in self._split_batches(bodies):
@@ -124,7 +127,7 @@ class SqsProducer:
         return problems
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
         self._queue.close()
 
     def _split_batches(self, bodies: Sequence[str]) -> Iterator[list[int]]:
@@ -149,7 +152,7 @@ class SqsConsumer:
         self._visibility_s = read_number_option(address.options, "visibility_s", _VISIBILITY_S, 1)
 
     def receive(self, wait_s: float) -> list[Received]:
-        """Up to a hundred messages: a long poll for the first ten, then what is there.
+        """Receive up to a hundred messages: a long poll for the first ten, then the rest that is there.
 
         Raises:
             BrokerUnavailableError: SQS does not answer.
@@ -179,7 +182,7 @@ class SqsConsumer:
             raise BrokerUnavailableError(f"{self._queue.address} did not delete {kept} messages; they come again")
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
         self._queue.close()
 
     def _receive_some(self, wait_s: float) -> list[Received]:
@@ -193,7 +196,7 @@ class SqsConsumer:
 
 
 def _decode_body(body: str) -> bytes:
-    """The message of a body; what is no base64 stays as it is and will turn out to be unreadable."""
+    """Decode the message of a body. A body that is no base64 stays as it is, and will turn out to be unreadable."""
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""The event log on a broker: an event is acknowledged once the broker has acknowledged it.
+"""Keeps events on a broker: an event is acknowledged once the broker has acknowledged it.
 
 Requests put their rows into a bounded queue. One sender thread takes everything that waits, packs it into as few
 messages as it can, publishes them, and only then resolves the requests' futures. While the broker fails, nothing is
@@ -25,7 +25,7 @@ _GROUP_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class BrokerLimits:
-    """How much may wait for the broker, and how often one that fails is asked again."""
+    """Limits the events that wait for the broker, and sets how often a failing broker is asked again."""
 
     queue_events: int = 20_000
     queue_bytes: int = 256 * 2**20
@@ -34,7 +34,7 @@ class BrokerLimits:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """The rows of one request on their way to the broker."""
+    """Holds the rows of one request on their way to the broker."""
 
     application: str
     rows: Sequence[LandedRow]
@@ -43,7 +43,7 @@ class _Waiting:
 
     @property
     def events(self) -> int:
-        """How many rows."""
+        """Return the number of rows."""
         return len(self.rows)
 
 
@@ -56,7 +56,7 @@ class BrokerLog:
         payload_bytes: int,
         limits: BrokerLimits | None = None,
     ) -> None:
-        """Does not connect.
+        """Prepare the log without connecting.
 
         Args:
             open_producer: makes the producer that the sender thread uses.
@@ -81,11 +81,11 @@ class BrokerLog:
 
     @property
     def queued_events(self) -> int:
-        """Events that wait for the broker."""
+        """Return the number of events that wait for the broker."""
         return self._queue.events
 
     def start(self) -> None:
-        """Take events; a broker that does not answer yet is asked again until it does.
+        """Take events. A broker that does not answer yet is asked again until it does.
 
         Raises:
             SettingsError: there is no such broker, queue or topic, or we may not use it.
@@ -101,7 +101,7 @@ class BrokerLog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send what waits, and take nothing more."""
+        """Send the waiting events, and take nothing more."""
         with self._work:
             self._is_open = False
             self._work.notify_all()
@@ -136,7 +136,10 @@ class BrokerLog:
         return waiting.written
 
     def find_problem(self) -> str | None:
-        """Why nothing can be made durable right now; None when all is well. The sender finds out when it is over."""
+        """Return why nothing can be made durable right now; None when all is well.
+
+        The sender notices when the problem is over.
+        """
         if not self._is_open or self._thread is None or not self._thread.is_alive():
             return "the event log is closed"
         return self._problem
@@ -165,7 +168,7 @@ class BrokerLog:
         try:
             problems = self._publish(producer, group)
         except Exception as error:
-            # The thread must outlive a surprise: its requests fail instead of waiting forever.
+            # The thread must survive unexpected errors: its requests fail instead of waiting for ever.
             log.exception("publishing failed")
             problems = dict.fromkeys(range(len(group)), f"{type(error).__name__} in the sender")
         if problems:
@@ -177,7 +180,7 @@ class BrokerLog:
                 waiting.written.set_result(None)
 
     def _publish(self, producer: Producer, group: list[_Waiting]) -> dict[int, str]:
-        """What went wrong, by the number of the request in its group."""
+        """Publish a group; return the problems, by the number of the request in its group."""
         senders: dict[str, list[int]] = {}
         for number, waiting in enumerate(group):
             senders.setdefault(waiting.application, []).append(number)
@@ -216,7 +219,7 @@ class BrokerLog:
         return None
 
     def _fail(self, problem: str) -> None:
-        """Refuse what waits and whatever comes, until the broker answers again: each try may take its whole timeout."""
+        """Refuse waiting and new requests until the broker answers again: each try may take its whole timeout."""
         log.error("%s", problem)
         with self._work:
             self._problem = problem

@@ -1,8 +1,8 @@
-"""Events of classification applications: scored predictions and late labels, as CloudEvents or in the team's own JSON.
+"""Decodes events of classifiers: scored predictions and late labels, as CloudEvents or in the team's own JSON.
 
 `/events` takes CloudEvents like any application's, with `features` and `score` where a text has `prompt` and `output`.
 `/predictions` and `/labels` take the JSON that the team has already, whose fields the application's `FieldMapping`
-names; what it does not name is not stored. Such a prediction's key is its event's id; a label has the hash of its whole
+names; other fields are not stored. Such a prediction's key is its event's id; a label has the hash of its whole
 document, so that sending it again changes nothing and another label for the same prediction is another event.
 """
 
@@ -45,7 +45,7 @@ _TIME = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class ScoreLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One landed line with the columns of `records.SCORED_EVENT`; null columns are left out."""
+    """Describes one landed line with the columns of `records.SCORED_EVENT`; null columns are left out."""
 
     event_id: str
     received_at: str
@@ -72,7 +72,7 @@ _features_encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def decode_event(element: bytes, reception: Reception) -> DecodedEvent:
-    """One CloudEvent, as the application's kind reads it.
+    """Decode one CloudEvent, as the application's kind reads it.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message says what is wrong.
@@ -100,7 +100,7 @@ def decode_event(element: bytes, reception: Reception) -> DecodedEvent:
 
 
 def decode_text_edit(element: bytes, reception: Reception) -> DecodedEvent:
-    """One edit; a classifier's predictions are no texts.
+    """Decode one edit; a classifier's predictions are no texts.
 
     Raises:
         InvalidEventError: it cannot be accepted, or the application is a classifier.
@@ -114,7 +114,7 @@ def decode_text_edit(element: bytes, reception: Reception) -> DecodedEvent:
 
 
 def decode_prediction(element: bytes, reception: Reception) -> DecodedEvent:
-    """One scored prediction in the team's own JSON.
+    """Decode one scored prediction in the team's own JSON.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message names the field as the team calls it.
@@ -140,7 +140,7 @@ def decode_prediction(element: bytes, reception: Reception) -> DecodedEvent:
 
 
 def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
-    """One label in the team's own JSON.
+    """Decode one label in the team's own JSON.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message names the field as the team calls it.
@@ -168,13 +168,13 @@ def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
 
 
 class _Document:
-    """A team's own JSON object, read by dotted paths."""
+    """Reads a team's own JSON object by dotted paths."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
 
     def read_optional(self, path: str, kind: Any) -> Any:
-        """The value at a path as `kind`; None where it is absent or null."""
+        """Return the value at a path as `kind`; None where it is absent or null."""
         value: Any = self.values
         for name in path.split("."):
             value = value.get(name) if isinstance(value, dict) else None
@@ -186,7 +186,7 @@ class _Document:
             raise InvalidEventError(shorten_message(f"`{path}`: {error}")) from None
 
     def read_required(self, path: str, kind: Any) -> Any:
-        """The value at a path as `kind`; an error where it is absent or null."""
+        """Return the value at a path as `kind`; raise where it is absent or null."""
         value = self.read_optional(path, kind)
         if value is None:
             raise InvalidEventError(f"`{path}` is missing; the application's field mapping says that it is there")
@@ -194,7 +194,7 @@ class _Document:
 
 
 def _open_document(element: bytes, reception: Reception) -> tuple[_Document, FieldMapping]:
-    """A team's own JSON object and the names of its fields."""
+    """Decode a team's own JSON object, and return it with the names of its fields."""
     names = _require_contract(reception).mapping
     values: dict[str, Any] = decode_strictly(element, _document_decoder)
     return _Document(values), names

@@ -1,4 +1,4 @@
-r"""One element of a request becomes landed lines, or an error that says what is wrong with it.
+"""Turns one element of a request into landed lines, or into an error that explains the problem.
 
 A CloudEvent becomes one line, an edit two: the prediction and the feedback it stands for.
 
@@ -36,7 +36,7 @@ CLOCK_TOLERANCE = timedelta(days=1)
 
 
 class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One landed line with the columns of `records.PREDICTION_EVENT`; null columns are left out."""
+    """Describes one landed line with the columns of `records.PREDICTION_EVENT`; null columns are left out."""
 
     event_id: str
     received_at: str
@@ -53,7 +53,7 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One landed line with the columns of `records.FEEDBACK_EVENT`; null columns are left out."""
+    """Describes one landed line with the columns of `records.FEEDBACK_EVENT`; null columns are left out."""
 
     event_id: str
     received_at: str
@@ -78,14 +78,14 @@ class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LandedRow(msgspec.Struct, frozen=True):
-    """One event as it will lie in the landing zone: a JSON line including its newline."""
+    """Holds one event as it will lie in the landing zone: a JSON line including its newline."""
 
     kind: EventKind
     line: bytes
 
 
 class DecodedEvent(msgspec.Struct, frozen=True):
-    """One accepted element of a request: the id that the answer names, and the rows it becomes.
+    """Holds one accepted element of a request: the id that the answer names, and its rows.
 
     `event_id` is the dedupe key of the first row.
     """
@@ -97,15 +97,15 @@ class DecodedEvent(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """Under which circumstances events arrive: everything about a row that is not in the element itself."""
+    """Holds what the element itself does not say: application, time of receipt, contract."""
 
     application: str
     received_at: datetime
     contract: ScoreContract | None = None
-    """What a classification application declares; None: its predictions are texts."""
+    """The declared fields of a classification application; None: its predictions are texts."""
 
     def check_time(self, claimed: datetime | None, field: str) -> str:
-        """The client's time if it is sane, else an error; the time of receipt if it gave none."""
+        """Return the client's time if it is plausible, the time of receipt if there is none; else raise."""
         if claimed is None:
             return format_time(self.received_at)
         latest = self.received_at + CLOCK_TOLERANCE
@@ -119,7 +119,7 @@ class Reception:
 
 @dataclass(frozen=True)
 class _Signalled:
-    """Which of the fields that depend on the signal it needs, and which it may carry beside them."""
+    """Lists the signal-dependent fields that a signal needs, and those that it may also carry."""
 
     required: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
@@ -143,7 +143,7 @@ _line_encoder = msgspec.json.Encoder()
 
 
 def decode_cloud_event(element: bytes, reception: Reception) -> DecodedEvent:
-    """One CloudEvent that came over HTTP.
+    """Decode one CloudEvent that came over HTTP.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message says what is wrong.
@@ -154,20 +154,20 @@ def decode_cloud_event(element: bytes, reception: Reception) -> DecodedEvent:
 
 
 def check_sender(source: str) -> None:
-    """Whether a client may call itself so.
+    """Check that a client may use this source.
 
     Raises:
-        InvalidEventError: the source is given by this project.
+        InvalidEventError: the source is reserved for this project.
     """
     if source == REVIEWER_SOURCE or source.startswith(IMPORT_PREFIX):
         raise InvalidEventError(
-            f"source {source[:80]!r} is reserved: {REVIEWER_SOURCE!r} and sources that begin with "
-            f"{IMPORT_PREFIX!r} are given by this project; send the name of your own service"
+            f"source {source[:80]!r} is reserved: only this project uses {REVIEWER_SOURCE!r} and sources that begin "
+            f"with {IMPORT_PREFIX!r}; send the name of your own service"
         )
 
 
 def land_cloud_event(event: CloudEvent, reception: Reception, source: str, client_id: str) -> DecodedEvent:
-    """The row of a decoded CloudEvent under the source and client id that make its dedupe key."""
+    """Build the row of a decoded CloudEvent, under the source and client id that make its dedupe key."""
     check_envelope(event)
     occurred_at = reception.check_time(event.time, "time")
     key = records.make_event_id(reception.application, source, client_id)
@@ -177,7 +177,7 @@ def land_cloud_event(event: CloudEvent, reception: Reception, source: str, clien
 
 
 def check_envelope(event: CloudEvent | ScoredCloudEvent) -> None:
-    """Whether the envelope is one that is read here.
+    """Check that capture can read this envelope.
 
     Raises:
         InvalidEventError: another version, or data that are no JSON object.
@@ -191,7 +191,7 @@ def check_envelope(event: CloudEvent | ScoredCloudEvent) -> None:
 
 
 def decode_edit(element: bytes, reception: Reception) -> DecodedEvent:
-    """One edit that came over HTTP.
+    """Decode one edit that came over HTTP.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message says what is wrong.
@@ -201,7 +201,7 @@ def decode_edit(element: bytes, reception: Reception) -> DecodedEvent:
 
 
 def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
-    """The prediction and the feedback that one edit stands for.
+    """Build the prediction row and the feedback row of one edit.
 
     An id given by the client over HTTP is the prediction's id too, so that other feedback may refer to it. In a file it
     is often no more than a row number: the file's name makes it unique, or two files would supersede each other.
@@ -248,7 +248,7 @@ def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
 
 
 def encode_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:
-    """A prompt as it is stored, unrendered: its text, or its messages as one canonical JSON array."""
+    """Return a prompt as it is stored: its text, or its messages as one canonical JSON array."""
     if isinstance(prompt, str):
         return prompt, PromptFormat.TEXT
     return _line_encoder.encode(prompt).decode(), PromptFormat.MESSAGES
@@ -256,12 +256,12 @@ def encode_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:
 
 @lru_cache(maxsize=16)  # the events of a batch are received at one moment
 def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, as every landed line has it."""
+    """Format a time as landed lines do: RFC 3339 in UTC with microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def check_signal(data: FeedbackData) -> None:
-    """Whether the feedback carries what its signal needs and nothing that its signal gives no meaning to.
+    """Check that feedback carries all fields that its signal needs, and none without a meaning for it.
 
     Raises:
         InvalidEventError: a field is missing, superfluous or out of its range.
@@ -336,7 +336,7 @@ def _build_feedback_row(
 
 
 def encode_row(kind: EventKind, line: msgspec.Struct) -> LandedRow:
-    """One line of a segment."""
+    """Encode one line of a segment."""
     return LandedRow(kind, _line_encoder.encode(line) + b"\n")
 
 

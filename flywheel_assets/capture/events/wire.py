@@ -1,4 +1,4 @@
-"""What clients may send: the two wire formats, both strict about unknown fields and types.
+"""Defines the JSON that clients may send, decodes it strictly, and explains what is wrong with it.
 
 - **CloudEvents 1.0 JSON** of type `flywheel.prediction` or `flywheel.feedback`. Extension attributes of the envelope
   (tracing and the like) are allowed by that standard: they are accepted and not stored. `subject` is the user id where
@@ -18,13 +18,13 @@ from flywheel_assets.records import Signal
 
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
-# Checked by `events`, in words; said here for the OpenAPI document.
+# `texts.check_envelope` checks both, with a sentence; the patterns here are for the OpenAPI document.
 SpecVersion = Annotated[str, msgspec.Meta(extra_json_schema={"const": "1.0"})]
 JsonType = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"^(application|text)/([\w.-]+\+)?json$"})]
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One turn of a prompt that is a conversation."""
+    """Holds one turn of a prompt that is a conversation."""
 
     role: str
     content: str
@@ -34,7 +34,7 @@ Prompt = str | Annotated[list[Message], msgspec.Meta(min_length=1)]
 
 
 class PredictionData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`data` of a `flywheel.prediction`."""
+    """Describes `data` of a `flywheel.prediction`."""
 
     prompt: Prompt
     output: str
@@ -46,7 +46,7 @@ class PredictionData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`data` of a classification application's `flywheel.prediction`; `features` as they were at the decision."""
+    """Describes `data` of a classifier's `flywheel.prediction`; `features` are the values at the decision."""
 
     features: dict[str, float | str | bool | None]
     score: Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -62,7 +62,7 @@ class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`data` of a `flywheel.feedback`; `events.check_signal` knows what each signal needs and may carry."""
+    """Describes `data` of a `flywheel.feedback`; `texts.check_signal` knows what each signal needs and may carry."""
 
     prediction_id: Identifier
     signal: Signal
@@ -82,7 +82,7 @@ class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
-    """CloudEvents attributes that both types share."""
+    """Holds the CloudEvents attributes that both types share."""
 
     specversion: SpecVersion
     id: Identifier
@@ -94,25 +94,25 @@ class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
 
 
 class PredictionCloudEvent(_Envelope, frozen=True, tag="flywheel.prediction", kw_only=True):
-    """One served model output."""
+    """Describes one served model output."""
 
     data: PredictionData
 
 
 class ScoredCloudEvent(_Envelope, frozen=True, tag="flywheel.prediction", kw_only=True):
-    """One decision of a classifier."""
+    """Describes one decision of a classifier."""
 
     data: ScoreData
 
 
 class FeedbackCloudEvent(_Envelope, frozen=True, tag="flywheel.feedback", kw_only=True):
-    """One human or system signal about one prediction."""
+    """Describes one signal about one prediction, from a person or a system."""
 
     data: FeedbackData
 
 
 class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What `/edits` takes: the smallest thing from which a preference pair can be made."""
+    """Describes the body of `/edits`: the smallest input from which a preference pair can be made."""
 
     prompt: Prompt
     original_llm_output: str
@@ -129,7 +129,7 @@ CloudEvent = PredictionCloudEvent | FeedbackCloudEvent
 
 
 def format_label(label: str | bool) -> str:
-    """A label as it is stored: JSON's booleans by their names."""
+    """Return a label as it is stored: JSON's booleans become `true` and `false`."""
     return str(label).lower() if isinstance(label, bool) else label
 
 
@@ -151,7 +151,7 @@ _id_decoder = msgspec.json.Decoder(_ClaimedId)
 
 
 def decode_strictly(element: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """The element as the decoder's type.
+    """Decode an element as the decoder's type.
 
     Raises:
         InvalidEventError: it is not JSON, not text, or not of that type; the message names the field.
@@ -172,7 +172,7 @@ def decode_strictly(element: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def read_claimed_id(element: bytes) -> str | None:
-    """The id of a refused element, where it can be read, so that the answer names it."""
+    """Read the id of a refused element, where it can be read, so that the answer names it."""
     try:
         return _id_decoder.decode(element).id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -180,7 +180,7 @@ def read_claimed_id(element: bytes) -> str | None:
 
 
 def shorten_message(message: str) -> str:
-    """An error message of bounded length."""
+    """Return an error message of bounded length."""
     return message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}…"
 
 
@@ -202,7 +202,7 @@ def _describe_malformed(element: bytes, error: msgspec.DecodeError) -> str:
 
 
 def find_lone_surrogate(element: bytes) -> str | None:
-    r"""The first `\uD800`–`\uDFFF` escape that has no partner, as it is written."""
+    r"""Find the first `\uD800`–`\uDFFF` escape without a partner, and return it as it is written."""
     high: re.Match[bytes] | None = None
     for escape in _ESCAPE.finditer(element):
         code = int(escape[1], 16) if escape[1] else 0

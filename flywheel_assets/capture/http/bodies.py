@@ -1,4 +1,8 @@
-"""Reads request bodies within bounds: of one body, inflated or not, of its time, and of all bodies together."""
+"""Reads request bodies within bounds, and cuts them into elements.
+
+The bounds are the size of one body, inflated or not, its time, and the memory of all bodies together. Cutting judges no
+element, so that one bad element cannot spoil the others.
+"""
 
 import asyncio
 import re
@@ -13,25 +17,25 @@ from flywheel_assets.capture.http.answers import Refusal, RefusedError
 
 BODY_TIMEOUT_S = 60.0
 
-_GZIP_WINDOW_BITS = 31  # gzip framing only: zlib's own format and raw deflate are not what the header says
+_GZIP_WINDOW_BITS = 31  # gzip framing only: the header does not mean zlib's own format or raw deflate
 _INFLATED_AT_ONCE_BYTES = 256 * 2**10
-_REQUEST_OVERHEAD_BYTES = 16 * 2**10  # what a request costs before its first byte: connection, task, headers
+_REQUEST_OVERHEAD_BYTES = 16 * 2**10  # the cost of a request before its first byte: connection, task, headers
 
 
 class MemoryBudget:
-    """Bytes that the bodies of all requests of this process may hold together; used from one event loop."""
+    """Bounds the bytes that the bodies of all requests of this process hold together; used from one event loop."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
 
     def open_share(self) -> "Share":
-        """One request's part of the budget, for a `with` block that gives it back."""
+        """Open one request's part of the budget; its `with` block gives the bytes back."""
         return Share(self)
 
 
 class Share:
-    """What one request holds of the budget; entering it raises `RefusedError` when the budget is used up."""
+    """Counts the bytes that one request holds. Entering it raises `RefusedError` when the budget is used up."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -48,7 +52,7 @@ class Share:
         """Count more bytes of this request.
 
         Raises:
-            RefusedError: together with what other requests hold it would be too much.
+            RefusedError: all requests together would hold too much.
         """
         budget = self._budget
         if budget.held_bytes + size_bytes > budget.limit_bytes:
@@ -61,17 +65,17 @@ class Share:
 
 @dataclass(frozen=True)
 class BodyReader:
-    """How every body is read."""
+    """Reads bodies up to a size and a time."""
 
     limit_bytes: int
     timeout_s: float = BODY_TIMEOUT_S
 
     async def read(self, request: Request, share: Share) -> bytes:
-        """The whole body, inflated where it came as gzip.
+        """Read the whole body, inflated where it came as gzip.
 
         Raises:
             RefusedError: it is larger than the limit, is not the gzip it claims to be, takes too long, its sender
-                went away, or there is no room for it beside the others.
+                went away, or the other bodies leave no room for it.
         """
         is_gzip = _is_gzip(request)
         # Counted while it streams: Content-Length may lie or be absent.
@@ -103,7 +107,7 @@ class BodyReader:
                     chunk = gzip.unconsumed_tail
                     if gzip.unused_data:
                         raise RefusedError(Refusal.MALFORMED_BODY, "unexpected bytes after the end of the gzip body")
-                    await asyncio.sleep(0)  # 64 KB may become 64 MB: other requests come in between
+                    await asyncio.sleep(0)  # 64 KB may become 64 MB: this lets other requests run in between
         except zlib.error:
             raise RefusedError(Refusal.MALFORMED_BODY, "content-encoding is gzip, but the body is not") from None
         if not gzip.eof:
@@ -123,7 +127,7 @@ class BodyReader:
 
 
 def is_compressed(request: Request) -> bool:
-    """Whether the body's bytes on the wire differ from what was meant."""
+    """Return whether the body's bytes on the wire differ from its content."""
     return request.headers.get("content-encoding", "identity").strip().lower() != "identity"
 
 
@@ -143,11 +147,11 @@ _WHITESPACE = b" \t\r\n"
 
 
 class FramingError(ValueError):
-    """The body as a whole is not what its content type says; the message is safe to send to the client."""
+    """Reports a body that does not match its content type; the message is safe to send to the client."""
 
 
 def split_array(body: bytes) -> list[bytes]:
-    """The elements of a JSON array, each as its own bytes.
+    """Split a JSON array into its elements, each as its own bytes.
 
     Raises:
         FramingError: the body is not one array with balanced brackets and closed strings.
@@ -160,12 +164,12 @@ def split_array(body: bytes) -> list[bytes]:
 
 
 def split_lines(body: bytes) -> list[bytes]:
-    """The lines of an NDJSON body; blank ones carry no event."""
+    """Split an NDJSON body into its lines; blank lines carry no event."""
     return [line for line in body.split(b"\n") if not line.isspace() and line]
 
 
 def starts_with_array(body: bytes) -> bool:
-    """Whether the first character that matters opens an array."""
+    """Return whether the first character that matters opens an array."""
     return body[:64].lstrip(_WHITESPACE)[:1] == b"["
 
 

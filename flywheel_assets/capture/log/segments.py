@@ -1,12 +1,12 @@
-"""The event log on local disk: group-committed segments, sealed by size, age and day.
+"""Keeps events on local disk in group-committed segments, sealed by size, age and day.
 
 Requests put their lines into a bounded queue. One writer thread takes everything that waits, appends it to one open
 segment per application and kind of event, syncs every file it touched, and only then resolves the requests' futures:
-whoever gets an answer knows that the bytes are on disk. One fsync serves many requests, so throughput grows with load.
+an answer means that the bytes are on disk. One fsync serves many requests, so throughput grows with load.
 
 A sealed segment is published in the landing zone under the UTC day of the injected clock. The age of a segment is
-counted on that clock *and* on the machine's monotonic one, whichever says more: a clock that stands still or was set
-back cannot keep acknowledged events out of sight.
+counted on that clock *and* on the machine's monotonic one, and the larger age counts: a clock that stands still or was
+set back cannot keep acknowledged events out of sight.
 
 Any number of processes may write into one landing root of one machine: each segment belongs to the process that holds
 its lock, and every process looks once a minute for segments whose writer died.
@@ -43,7 +43,7 @@ _SWEEP_S = 60.0
 
 @dataclass(frozen=True)
 class SegmentLimits:
-    """When segments are sealed, and how much may wait for the disk."""
+    """Sets when segments are sealed, and how much may wait for the disk."""
 
     segment_bytes: int = 64 * 2**20
     segment_age_s: float = 10.0
@@ -54,16 +54,16 @@ class SegmentLimits:
 
 
 class LogObserver(Protocol):
-    """Who is told what happens to the disk; called from the writer thread, must not raise."""
+    """Learns what happens to the disk; called from the writer thread, must not raise."""
 
     def note_sync(self, seconds: float, size_bytes: int) -> None:
-        """One file's part of a group is on disk."""
+        """Note that one file's part of a group is on disk."""
 
     def note_write_failure(self, step: str) -> None:
-        """A file refused its part of a group."""
+        """Note that a file refused its part of a group."""
 
     def note_seal(self) -> None:
-        """A segment was published."""
+        """Note that a segment was published."""
 
 
 class _Unobserved:
@@ -79,7 +79,7 @@ class _Unobserved:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """The rows of one request on their way to the disk, by the segment that they belong to."""
+    """Holds the rows of one request on their way to the disk, by the segment that they belong to."""
 
     lines: dict["_Key", list[bytes]]
     events: int
@@ -88,7 +88,7 @@ class _Waiting:
 
 
 class _LoopFuture:
-    """An event loop's future that the writer thread settles.
+    """Wraps an event loop's future that the writer thread settles.
 
     A `concurrent.futures.Future` that is wrapped for the loop does the same with two locks and four callbacks, a
     tenth of what a single event costs.
@@ -99,19 +99,19 @@ class _LoopFuture:
         self.future: asyncio.Future[None] = self._loop.create_future()
 
     def set_running_or_notify_cancel(self) -> bool:
-        """Whether somebody still waits."""
+        """Return whether a caller still waits."""
         return not self.future.cancelled()
 
     def set_result(self, _: None) -> None:
-        """The rows are on disk."""
+        """Report that the rows are on disk."""
         self._settle(None)
 
     def set_exception(self, failure: BaseException) -> None:
-        """They are not."""
+        """Report that the rows are not on disk."""
         self._settle(failure)
 
     def _settle(self, failure: BaseException | None) -> None:
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop was closed: no caller waits any more
             self._loop.call_soon_threadsafe(self._settle_in_loop, failure)
 
     def _settle_in_loop(self, failure: BaseException | None) -> None:
@@ -125,7 +125,7 @@ class _LoopFuture:
 
 @dataclass
 class _Tracked:
-    """An open segment and when it was opened, on both clocks."""
+    """Holds an open segment and the times when it was opened, on both clocks."""
 
     segment: OpenSegment
     opened_at: datetime
@@ -136,7 +136,7 @@ _Key = tuple[str, EventKind]
 
 
 class SegmentLog:
-    """Appends events durably; one instance per process and landing root, used from any thread or event loop."""
+    """Appends events durably. Use one instance per process and landing root, from any thread or event loop."""
 
     def __init__(
         self,
@@ -149,12 +149,12 @@ class SegmentLog:
         self._limits = limits or SegmentLimits()
         self._clock = clock
         self._observer = observer or _Unobserved()
-        self._writer_name = secrets.token_hex(4)  # random: names stay unique without telling host or process
+        self._writer_name = secrets.token_hex(4)  # random: names stay unique without naming host or process
         self._segments_made = 0
         self._tracked: dict[_Key, _Tracked] = {}
         # Segments that could not be written or published any more, to be recovered up to what was durable. They stay
         # open for their locks alone: another process does not know how much of them is durable, and would publish
-        # what was never acknowledged.
+        # events that were never acknowledged.
         self._set_aside: list[OpenSegment] = []
         self._retry_after = 0.0
         self._sweep_after = 0.0
@@ -173,7 +173,7 @@ class SegmentLog:
         self.stop()
 
     def start(self) -> None:
-        """Recover what dead writers left, then take events."""
+        """Recover the segments of dead writers, then take events."""
         self._root.mkdir(parents=True, exist_ok=True)
         self._recover_leftovers()
         self._is_open = True
@@ -181,7 +181,7 @@ class SegmentLog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what waits, seal and publish every segment, and take nothing more."""
+        """Write the waiting events, seal and publish every segment, and take nothing more."""
         with self._work:
             self._is_open = False
             self._work.notify()
@@ -189,7 +189,7 @@ class SegmentLog:
             self._thread.join()
             self._thread = None
         for segment in self._set_aside:
-            segment.close()  # whoever starts next recovers it
+            segment.close()  # the next process that starts recovers it
         self._set_aside.clear()
 
     async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
@@ -229,19 +229,19 @@ class SegmentLog:
 
     @property
     def queued_events(self) -> int:
-        """Events that wait for the disk."""
+        """Return the number of events that wait for the disk."""
         return self._queue.events
 
     @property
     def unpublished_segments(self) -> int:
-        """Segments that could not be published yet; tried again every few seconds."""
+        """Return the number of segments that could not be published yet; the log tries again every few seconds."""
         return len(self._set_aside)
 
     def find_problem(self) -> str | None:
-        """Why nothing can be made durable right now; None when all is well.
+        """Return why nothing can be made durable right now; None when all is well.
 
-        A failure counts for some seconds only: whoever stops sending here because of it would never learn that the
-        disk is well again.
+        A failure counts for some seconds only: a load balancer that stops sending here because of it would otherwise
+        never learn that the disk works again.
         """
         if not self._is_open or self._thread is None or not self._thread.is_alive():
             return "the event log is closed"
@@ -250,7 +250,7 @@ class SegmentLog:
         return self._find_lack_of_space()
 
     def seal(self) -> None:
-        """Publish everything that was acknowledged so far; returns when readers can see it."""
+        """Publish all acknowledged events; return when readers can see them."""
         request: Future[None] = Future()
         with self._work:
             if not self._is_open:
@@ -290,7 +290,7 @@ class SegmentLog:
         try:
             failures = self._write_and_sync(group)
         except Exception as error:
-            # The thread must outlive a surprise (a clock that raises): its requests fail instead of waiting forever.
+            # The thread must survive unexpected errors (a clock that raises): its requests fail, they do not wait.
             log.exception("group commit failed")
             self._note_failure("writer")
             surprise = LogWriteError(f"{type(error).__name__} in the writer")
@@ -358,10 +358,10 @@ class SegmentLog:
         return tracked.segment
 
     def _handle_failure(self, key: _Key, error: OSError, step: str) -> EventLogError:
-        """After a failed write the segment goes on at its durable end; after a failed fsync never.
+        """Continue the segment at its durable end after a failed write; never after a failed fsync.
 
         The kernel marks the pages of a failed fsync clean: a second fsync on that descriptor would report success for
-        bytes that never reached the disk. What was durable before is published through a new descriptor.
+        bytes that never reached the disk. The durable bytes before it are published through a new descriptor.
         """
         log.error("%s failed for %s/%s: %s", step, *key, error.strerror)
         self._note_failure(step)
@@ -430,7 +430,7 @@ class SegmentLog:
             log.exception("looking for segments of dead writers failed")
 
     def _recover_leftovers(self) -> None:
-        """Publish what dead writers left, of this process's past or of others beside it."""
+        """Publish the segments of dead writers: earlier runs of this process, or other processes on this machine."""
         self._sweep_after = time.monotonic() + _SWEEP_S
         for zone, path in find_open_segments(self._root):
             try:

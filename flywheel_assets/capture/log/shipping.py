@@ -1,6 +1,6 @@
-"""Brings sealed segments from this machine's disk to the landing zone on S3.
+"""Ships sealed segments from this machine's disk to the landing zone on S3.
 
-Capture and the drain seal segments on the local disk as ever; there they are durable. This thread uploads each under
+Capture and the drain seal segments on the local disk; there they are durable. This thread uploads each under
 the UTC day of the upload and removes the file only when S3 has it. Killed in between it uploads again: under the same
 name on the same day that changes nothing, on the next day the lake keeps the first receipt of every event.
 """
@@ -29,15 +29,16 @@ _LONGEST_PAUSE_S = 30.0
 
 
 def open_shipper(settings: Settings, ship_to: ObjectLanding | None, clock: Clock = read_clock) -> "Shipper | None":
-    """A shipper where `FLYWHEEL_LANDING_S3` is set; None where segments are sealed where Dagster reads them.
+    """Open a shipper where `FLYWHEEL_LANDING_S3` is set; None where segments are sealed where Dagster reads them.
 
     Args:
         settings: name the folder that segments are sealed in.
-        ship_to: what `Stores(settings).shipping()` opens.
-        clock: what time it is, UTC.
+        ship_to: the landing zone that `Stores(settings).shipping()` opens.
+        clock: returns the time, UTC.
 
     Raises:
-        SettingsError: the folder has been read from, or `ship_to` is missing: segments would stay here unseen.
+        SettingsError: Dagster has read from the folder already, or `ship_to` is missing. Segments would stay here
+            unseen.
     """
     if ship_to is not None:
         return Shipper(settings.resolve_landing_dir(), ship_to, clock)
@@ -47,7 +48,7 @@ def open_shipper(settings: Settings, ship_to: ObjectLanding | None, clock: Clock
 
 
 def wait_until_shipped(settings: Settings, application: str, timeout_s: float) -> bool:
-    """Wait until this machine holds no sealed segment of `application` that must go to S3; False when it took long."""
+    """Wait until this machine holds no sealed segment of `application` that must go to S3; False after the timeout."""
     deadline = time.monotonic() + timeout_s
     folder = settings.resolve_landing_dir() / application
     while settings.landing_s3 is not None and any(folder.glob("*/received_date=*/*.jsonl")):
@@ -58,10 +59,10 @@ def wait_until_shipped(settings: Settings, application: str, timeout_s: float) -
 
 
 class Shipper:
-    """Ships what lies in `root` and what will, until stopped; several processes may ship from one folder."""
+    """Ships the present and future segments of `root` until stopped; several processes may share a folder."""
 
     def __init__(self, root: Path, landing: ObjectLanding, clock: Clock = read_clock, look_s: float = _LOOK_S) -> None:
-        """Does not connect.
+        """Prepare the shipper without connecting.
 
         Raises:
             SettingsError: the folder has been a landing zone of its own: its days were read from there already.
@@ -92,21 +93,21 @@ class Shipper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ship what there is, once more, and end; what S3 does not take stays for the next start."""
+        """Ship once more, then end; segments that S3 does not take stay for the next start."""
         self._stop.set()
         self._thread.join()
 
     @property
     def problem(self) -> str | None:
-        """Why segments stay here right now; events are taken as long as the disk has room."""
+        """Return why segments stay here right now; events are taken as long as the disk has room."""
         return self._problem
 
     def list_unshipped(self) -> list[Path]:
-        """Sealed segments that S3 does not have yet, oldest names first."""
+        """List sealed segments that S3 does not have yet, oldest names first."""
         return sorted(self._root.glob("*/*/received_date=*/*.jsonl"), key=lambda path: path.name)
 
     def ship(self) -> int:
-        """Upload every sealed segment; returns how many.
+        """Upload every sealed segment; return their number.
 
         Raises:
             LandingUnavailableError: S3 does not answer; the segments stay.
@@ -143,7 +144,7 @@ class Shipper:
                 self.ship()
                 self._problem, failures = None, 0
             except (LandingUnavailableError, SettingsError, OSError) as error:
-                # A wrong setting can be mended without a restart, for instance a bucket's policy: segments wait.
+                # A wrong setting can be corrected without a restart, for instance a bucket's policy: segments wait.
                 self._problem = str(error)
                 log.warning("sealed segments stay on this disk: %s", error)
                 failures = min(failures + 1, 10)
@@ -156,19 +157,19 @@ class Shipper:
 
 
 class ShippedLog:
-    """A segment log and its shipper as one event log: stopping ships what stopping sealed."""
+    """Combines a segment log and its shipper to one event log: stopping also ships the last segments."""
 
     def __init__(self, segment_log: SegmentLog, shipper: Shipper) -> None:
         self._segment_log = segment_log
         self._shipper = shipper
 
     def start(self) -> None:
-        """Recover what dead writers left, then take and ship events."""
+        """Recover the segments of dead writers, then take and ship events."""
         self._segment_log.start()
         self._shipper.start()
 
     def stop(self) -> None:
-        """Write, seal and ship what waits."""
+        """Write, seal and ship everything that waits."""
         self._segment_log.stop()
         self._shipper.stop()
 
@@ -181,5 +182,5 @@ class ShippedLog:
         await self._segment_log.append(application, rows)
 
     def find_problem(self) -> str | None:
-        """Why nothing can be made durable. S3 is no reason: the disk takes events until it is full."""
+        """Return why nothing can be made durable. S3 is no reason: the disk takes events until it is full."""
         return self._segment_log.find_problem()

@@ -1,4 +1,9 @@
-"""What operators ask the service: does it live, can it take events, what did it count, what can it read."""
+"""Answers operators and clients: health, readiness, metrics, the OpenAPI document, `flywheel.js`.
+
+The OpenAPI 3.1 document is built from the types that decode the requests, so that it cannot differ from them. Rules
+that a schema cannot express (the fields that a signal needs, the tolerance of a clock) are refused with 400 and a
+sentence.
+"""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -25,7 +30,7 @@ class _Status(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Operations:
-    """The handlers of `/healthz`, `/readyz`, `/metrics` and `/openapi.json`."""
+    """Handles `/healthz`, `/readyz`, `/metrics` and `/openapi.json`."""
 
     event_log: EventLog
     telemetry: Telemetry
@@ -40,30 +45,30 @@ class Operations:
         endpoints: Sequence[Endpoint],
         applications: Sequence[str],
     ) -> "Operations":
-        """With the document of these endpoints; it names the applications only where nobody needs a key."""
+        """Build the handlers with these endpoints' document. It names the applications only where no key is needed."""
         described: dict[str, Any] = build_document(
             endpoints, applications if access.is_open else (), version("flywheel_assets")
         )
         return cls(event_log, telemetry, msgspec.json.encode(described))
 
     async def answer_healthz(self, _: Request) -> Response:
-        """The process lives and its event loop turns."""
+        """Answer 200: the process lives and its event loop turns."""
         return build_json_response(200, _Status("ok"))
 
     async def answer_readyz(self, _: Request) -> Response:
-        """Events can be made durable; a load balancer sends them elsewhere while they cannot."""
+        """Answer 200 while events can be made durable, else 503, so that a load balancer sends them elsewhere."""
         problem = self.event_log.find_problem()
         if problem is None:
             return build_json_response(200, _Status("ready"))
         return build_json_response(503, Problem(problem), {"Retry-After": str(RETRY_AFTER_S)})
 
     async def answer_metrics(self, request: Request) -> Response:
-        """Counters, which tell how much every application sends: for admins."""
+        """Answer with the counters. They show how much every application sends, so they are for admins."""
         require_scope(request, EVERY_APPLICATION, Scope.ADMIN)
         return Response(self.telemetry.render(), headers={"content-type": EXPOSITION_TYPE})
 
     async def answer_openapi(self, _: Request) -> Response:
-        """The OpenAPI document."""
+        """Answer with the OpenAPI document."""
         return Response(self.document, media_type="application/json")
 
 
@@ -72,13 +77,13 @@ _CACHED_S = 3600
 
 @cache
 def _read_script() -> tuple[bytes, str]:
-    """The file and its entity tag."""
+    """Read the file and compute its entity tag."""
     content = files("flywheel_assets.capture").joinpath("browser", "flywheel.js").read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 async def answer_browser_script(request: Request) -> Response:
-    """Any page may load it: a page's right to send is decided where it sends."""
+    """Answer with `flywheel.js`. Any page may load it: a page's right to send is decided where it sends."""
     content, tag = _read_script()
     headers = {
         "ETag": tag,
@@ -106,7 +111,7 @@ _RETRYABLE = ("429", "503")
 
 
 def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], version: str) -> dict[str, Any]:
-    """The document as JSON values; `applications` may be empty where their names are nobody's business."""
+    """Build the document as JSON values; `applications` is empty where their names must stay private."""
     named = list(applications)
     types = [*(kind for endpoint in endpoints for kind in endpoint.elements), Answer, Problem]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
@@ -131,7 +136,7 @@ def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], v
     return {
         "openapi": "3.1.0",
         "info": {"title": "flywheel capture", "version": version},
-        # Empty: also open, for a service on loopback without keys. A webhook's signature is in headers of its own.
+        # The empty entry stands for a service on loopback without keys. A webhook's signature has its own headers.
         "security": [{"key": []}, {"browserKey": []}, {}],
         "paths": paths | _describe_operations(problem),
         "components": {

@@ -1,8 +1,12 @@
-"""What the service counts, for Prometheus; labels are names of ours, never texts of a request.
+"""Counts for Prometheus and writes the log; neither holds any text of a request.
 
-Counters are plain numbers of the event loop's thread, written out when somebody asks: a `Counter` of the client library
-takes a lock for each step, which for single events was a tenth of a request. What the writer thread tells (fsyncs,
-segments) is rarer and uses the library's own.
+Counters are plain numbers of the event loop's thread, and a scrape writes them out: a `Counter` of the client library
+takes a lock for each step, which cost a tenth of a single-event request. Numbers of the writer thread (fsyncs,
+segments) are rarer and use the library's own.
+
+The log has one JSON object per line. A message of ours names keys, segments and reasons. Of an exception only its type
+and place are kept: its message may quote the text on which it failed. `json` escapes every character that is not ASCII,
+so that no line break, terminal code or lone surrogate can forge a line or break a reader.
 """
 
 import json
@@ -30,7 +34,7 @@ _FSYNC_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 
 
 class _Requests(Collector):
-    """What the event loop counts."""
+    """Holds the counters of the event loop."""
 
     def __init__(self) -> None:
         self.received: Tally[str] = Tally()
@@ -41,7 +45,7 @@ class _Requests(Collector):
         self.bytes = 0
 
     def collect(self) -> Iterable[Metric]:
-        """Every number as Prometheus wants it."""
+        """Return every number as Prometheus wants it."""
         for name, description, by_application in (
             ("received", "Events that arrived in requests.", self.received),
             ("accepted", "Events that were acknowledged.", self.accepted),
@@ -55,7 +59,7 @@ class _Requests(Collector):
 
 
 class Telemetry:
-    """The counters of one service in this process."""
+    """Holds the counters of one service in this process."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
@@ -78,16 +82,16 @@ class Telemetry:
         self.refusals = RefusalLog()
 
     def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """Report a number that changes by itself, asked for at every scrape."""
+        """Report a number that changes by itself; every scrape asks for it."""
         Gauge(f"flywheel_capture_{name}", description, registry=self._registry).set_function(value)
 
     def note_received(self, application: str, events: int, size_bytes: int) -> None:
-        """A readable request of a caller who may send."""
+        """Count a readable request of a caller who may send."""
         self._requests.received[application] += events
         self._requests.bytes += size_bytes
 
     def note_accepted(self, application: str, event_ids: list[str]) -> None:
-        """Events that are durable and about to be acknowledged."""
+        """Count events that are durable and about to be acknowledged."""
         repeated = 0
         for event_id in event_ids:
             if event_id in self._recent or event_id in self._earlier:
@@ -101,33 +105,33 @@ class Telemetry:
             self._requests.duplicates[application] += repeated
 
     def note_repeated(self, application: str, events: int) -> None:
-        """Events of a webhook that was acknowledged before."""
+        """Count events of a webhook that was acknowledged before."""
         self._requests.duplicates[application] += events
 
     def note_refused_events(self, events: int) -> None:
-        """Events that are wrong in themselves."""
+        """Count events that are wrong in themselves."""
         self._requests.refused_events += events
 
     def note_refused_request(self, reason: Refusal) -> None:
-        """A request that was answered with an error as a whole."""
+        """Count a request that was answered with an error as a whole."""
         self._requests.refused_requests[reason] += 1
         self.refusals.note(reason)
 
     def note_sync(self, seconds: float, size_bytes: int) -> None:
-        """One group reached the disk."""
+        """Count one group that reached the disk."""
         self._fsync.observe(seconds)
         self._written.inc(size_bytes)
 
     def note_write_failure(self, step: str) -> None:
-        """The disk refused a group."""
+        """Count a group that the disk refused."""
         self._write_failures.labels(step).inc()
 
     def note_seal(self) -> None:
-        """A segment can be read."""
+        """Count a segment that can be read now."""
         self._sealed.inc()
 
     def render(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return everything in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -147,7 +151,7 @@ class JsonLines(logging.Formatter):
     """Formats a record as one line; `extra={"fields": {…}}` adds fields to it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its newline."""
+        """Return the line, without its newline."""
         entry: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -169,7 +173,7 @@ def log_json_lines(stream: TextIO = sys.stderr, level: int = logging.INFO) -> No
 
 
 class RefusalLog:
-    """One line every ten seconds about refused requests: whoever sends nonsense must not be able to fill the log."""
+    """Writes one line every ten seconds about refused requests, so that bad requests cannot fill the log."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -183,7 +187,7 @@ class RefusalLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was counted since the last line."""
+        """Write the counts since the last line."""
         if self._counts:
             log.warning("requests refused", extra={"fields": {"refused": dict(self._counts)}})
             self._counts.clear()
