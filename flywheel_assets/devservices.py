@@ -1,4 +1,4 @@
-"""The services of one developer's machine: Dagster, capture and MLflow's UI, started and stopped together."""
+"""Starts and stops the services of one developer's machine together: Dagster, capture, MLflow's UI."""
 
 import os
 import re
@@ -23,7 +23,7 @@ _STOP_DEADLINE_S = 20.0
 
 @dataclass(frozen=True)
 class Service:
-    """One process group and where a person finds it."""
+    """Describes one process group and its address for people."""
 
     name: str
     command: Sequence[str]
@@ -31,7 +31,9 @@ class Service:
 
 
 def run_services(webserver_port: int, mlflow_port: int, console: Console) -> None:
-    """Start everything on loopback, print the addresses, and stop it all on SIGINT, SIGTERM or when one service dies.
+    """Start everything on loopback and print the addresses.
+
+    It stops everything on SIGINT, SIGTERM, SIGHUP or when one service dies.
 
     Raises:
         SettingsError: there is no workspace.yaml here, it lacks an application, or a service ended by itself.
@@ -47,7 +49,7 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
         DAGSTER_HOME=str(dagster_home), FLYWHEEL_HOME=str(where.resolve_home()), MLFLOW_DISABLE_TELEMETRY="true"
     )
     services = _list_services(webserver_port, mlflow_port)
-    # A closed terminal too: in sessions of their own the services would live on.
+    # A closed terminal must stop them too: the services have sessions of their own and would live on.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     processes: list[subprocess.Popen[bytes]] = []
@@ -64,7 +66,7 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
 
 
 def _check_workspace(workspace: Path) -> None:
-    """Refuse a workspace.yaml that has no code location for an application that capture takes events for.
+    """Refuse a workspace.yaml without a code location for an application that capture takes events for.
 
     It is not added silently: next to a location that serves it under another name every sensor would run twice.
     """
@@ -102,7 +104,7 @@ def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
                 *("--backend-store-uri", where.resolve_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
                 *("--workers", "1"),
             ],
-            # MLflow 3.17 opens on its GenAI pages, which know nothing of runs.
+            # MLflow 3.17 opens on its GenAI pages, which do not list runs.
             f"http://127.0.0.1:{mlflow_port}/#/experiments?workflowType=machine_learning",
         ),
     ]
@@ -114,7 +116,8 @@ def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
 
 
 def _start_service(service: Service, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    # A group of its own, so that its children end with it: `dagster dev` alone outlived SIGINT by a minute.
+    # Each service has a process group of its own, so that its children end with it: `dagster dev` alone outlived SIGINT
+    # by a minute.
     return subprocess.Popen(list(service.command), env=dict(environment), start_new_session=True)
 
 
@@ -128,7 +131,7 @@ def _wait_for_first_exit(services: Sequence[Service], processes: Sequence["subpr
 
 
 def stop_processes(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """End the process groups: politely, then after a deadline by force."""
+    """End the process groups: first by SIGTERM, after a deadline by SIGKILL."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Finds the applications that this installation offers: by name, without importing them, and loads one when asked.
+"""Finds the applications of this installation by name, without importing them, and loads one when asked.
 
 A team's own applications replace the examples of this package: a capture service must not accept events for
 `assistant` and `fraud` because a package happens to hold them.
@@ -27,21 +27,21 @@ _NEXT_ACTION = "`flywheel doctor` shows every application and its module."
 
 @dataclass(frozen=True)
 class Place:
-    """One application that this installation offers, and the module that holds its configuration."""
+    """Names one application of this installation, and the module that holds its configuration."""
 
     name: str
-    """Of the application; `APPLICATION.name` in the module must be the same."""
+    """Name of the application; `APPLICATION.name` in the module must be the same."""
     module: str
     """Holds `APPLICATION`, and `defs` in itself or in its submodule `definitions`."""
     origin: str
-    """Says for messages who named the module."""
+    """Says in messages where the module was named."""
 
 
 def find_applications() -> dict[str, Place]:
     """Return the applications on offer by name, in alphabetical order, without importing them.
 
-    Those of FLYWHEEL_APPLICATIONS and of the entry points together; the examples of this package only where neither
-    names one.
+    They come from FLYWHEEL_APPLICATIONS and the entry points together; the examples of this package count only where
+    neither names one.
 
     Raises:
         SettingsError: two different modules claim one name, or an address is no module.
@@ -93,7 +93,7 @@ def load_definitions(name: str) -> Any:
     if not hasattr(module, "defs") and hasattr(module, "__path__"):
         module = _import_module(place, f"{place.module}.definitions")
     definitions = getattr(module, "defs", None)
-    # Not isinstance: this module loads without Dagster.
+    # `isinstance` is not used, because this module loads without Dagster.
     if not hasattr(definitions, "resolve_job_def"):
         raise SettingsError(
             f"{module.__name__} ({place.origin}) must hold defs, Dagster definitions; write "
@@ -141,8 +141,8 @@ def _list_from_entry_points() -> list[Place]:
 
 
 def _import_module(place: Place, module: str) -> ModuleType:
-    # As Dagster does for workspace.yaml: a project is found in its folder before it is installed. Last on the path,
-    # so that a file of that folder shadows no installed package.
+    # A project is found in its folder before it is installed, as Dagster does for workspace.yaml. The folder is last on
+    # the path, so that its files shadow no installed package.
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)

@@ -1,9 +1,9 @@
-"""Ranges of what a team configures, written as types, and the one error for a value outside of its range.
+"""Declares the ranges of a team's configuration as types, with one error for a value outside.
 
 A rules class inherits `Checked` and annotates its fields with the types below, or with `Annotated` and any of
-`annotated_types`' Gt, Ge, Lt, Le and MinLen: the range stands where the field stands, and mypy, the check and a reader
-see the same. Rejected: pydantic's dataclasses, which build a schema per class when a code location is loaded, convert
-what is wrong ("3" becomes 3), and raise an error of their own (ADR 30).
+`annotated_types`' Gt, Ge, Lt, Le and MinLen. The range stands where the field stands, and mypy, the check and a reader
+see the same. Rejected: pydantic's dataclasses. They build a schema per class when a code location is loaded, convert
+wrong values ("3" becomes 3), and raise an error of their own (ADR 30).
 """
 
 import math
@@ -39,10 +39,10 @@ _KINDS: dict[type, str] = {int: "a whole number", float: "a finite number", str:
 
 
 class Checked:
-    """Base of a frozen dataclass whose values are held to the ranges of their annotations.
+    """Checks the values of a frozen dataclass against the ranges of its annotations.
 
-    Numbers, texts, booleans, None, literals, and the members of tuples and mappings of these are checked; what else a
-    field holds is mypy's to know.
+    It checks numbers, texts, booleans, None, literals, and the members of tuples and mappings of these. Mypy checks
+    every other kind of field.
     """
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Checked:
         """Raise `build_range_error` where fields contradict each other; every value alone is in its range."""
 
     def build_range_error(self, name: str, value: object, valid: str) -> SettingsError:
-        """Say which field of which type holds what, what is valid, and what to do."""
+        """Build the error that names the field, its value, the valid values and the next action."""
         kind = type(self).__name__
         return SettingsError(f"{kind}.{name} is {value!r}; need {valid}. {_describe_next_action(type(self), name)}")
 
@@ -75,11 +75,11 @@ def _read_hints(kind: type) -> dict[str, Any]:
 
 
 def _find_misfits(where: str, value: Any, hint: Any) -> Iterator[tuple[str, object, str]]:
-    """Each place in a value that its annotation does not allow, with what is there and what is valid."""
+    """Find each place in a value that its annotation does not allow, with its value and the valid values."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     found = [list(_find_misfits_of_one(where, value, option)) for option in options]
     if all(found):
-        # Of "a range or None" the range is what was meant.
+        # For "a range or None" the message names the range.
         place, inner, valid = found[0][0]
         is_optional = type(None) in options and place == where
         yield place, inner, f"{valid}, or None" if is_optional else valid

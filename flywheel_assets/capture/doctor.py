@@ -80,7 +80,7 @@ def _check_keys(settings: Settings, now: datetime) -> list[Finding]:
         findings.append(Finding("keys", Verdict.LOOK, "there is none: everybody on this machine may send"))
     elif not active:
         findings.append(
-            Finding("keys", Verdict.BROKEN, "every key is revoked: nobody may send", "`flywheel keys create`")
+            Finding("keys", Verdict.BROKEN, "every key is revoked: no sender is accepted", "`flywheel keys create`")
         )
     else:
         findings.append(Finding("keys", Verdict.FINE, f"{len(active)} active, {len(records) - len(active)} revoked"))
@@ -113,7 +113,7 @@ def _check_address(settings: Settings) -> Finding:
         "address",
         Verdict.LOOK,
         f"{host}:{port} is free, and other machines may reach it without encryption",
-        "put a proxy that speaks TLS in front, and let nobody else reach this port",
+        "put a proxy with TLS in front, and let only the proxy reach this port",
     )
 
 
@@ -143,11 +143,11 @@ def _check_landing(settings: Settings) -> list[Finding]:
                 "landing",
                 Verdict.BROKEN,
                 f"{room}: below the reserve of {least / 2**20:,.0f} MiB, every request is answered with 503",
-                "free some, or lower FLYWHEEL_CAPTURE_MIN_FREE_BYTES",
+                "free some space, or lower FLYWHEEL_CAPTURE_MIN_FREE_BYTES",
             )
         )
     elif usage.free < 10 * max(least, settings.capture_segment_bytes):
-        findings.append(Finding("landing", Verdict.LOOK, f"{room}; that is soon used up"))
+        findings.append(Finding("landing", Verdict.LOOK, f"{room}; that will soon be used up"))
     else:
         findings.append(Finding("landing", Verdict.FINE, room))
     old = [path for _, path in find_open_segments(root) if _is_old(path)]

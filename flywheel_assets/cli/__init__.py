@@ -1,4 +1,7 @@
-"""`flywheel`: everything a person does without the UI. One module per group of commands."""
+"""Provides `flywheel`, the command line for everything that a person does without the UI.
+
+Each module holds one group of commands; it may import every room, and imports heavy ones inside the commands.
+"""
 
 import sys
 
@@ -32,7 +35,7 @@ __all__ = [
 
 
 def main() -> None:
-    """Run the command; our own errors are one line, not a traceback."""
+    """Run the command; an error of ours is printed as one line, without a traceback."""
     try:
         app()
     except FlywheelError as error:

@@ -1,4 +1,4 @@
-"""Commands over landed days: bring telemetry in, materialize, say what is stale; and the gate over a plain file."""
+"""Commands over landed days: import telemetry, materialize, find stale days; and the gate over a file."""
 
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 @app.command()
 def curate(
-    pairs: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON lines, see the README.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Gets one {prompt, chosen, rejected} line per kept pair.")],
+    pairs: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A file of JSON lines; the README shows its fields.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The file to write: one {prompt, chosen, rejected} line per kept pair.")
+    ],
     application: Annotated[str | None, typer.Option("--application", "-a", help="Use this application's gate.")] = None,
 ) -> None:
-    """Pass a file of edits through the gate, without Dagster, and count what was dropped by reason."""
+    """Pass a file of edits through the gate, without Dagster, and count the dropped ones by reason."""
     from flywheel_assets.curation.texts.gate import GateRules
     from flywheel_assets.lake.whatif.curate_file import curate_file
 
@@ -44,10 +48,15 @@ def curate(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help=".jsonl, or .tsv with a header.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A .jsonl file, or a .tsv file with a header.")
+    ],
     application: Application,
 ) -> None:
-    """Send existing telemetry through capture into today's landing; importing a file twice changes nothing."""
+    """Send existing telemetry from a file through capture into today's landing.
+
+    Importing a file twice changes nothing.
+    """
     from flywheel_assets.capture.importing import import_file
     from flywheel_assets.capture.log.shipping import open_shipper
 
@@ -64,9 +73,12 @@ def import_(
 @app.command()
 def turn(
     application: Application = "assistant",
-    now: Annotated[bool, typer.Option("--now", help="Include today; its rows are provisional.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Include today, whose rows are provisional.")] = False,
 ) -> None:
-    """Materialize everything that landed and is not closed yet, up to gold, in one run; says how far the trigger is."""
+    """Materialize every landed day that is not closed yet, up to gold, in one run.
+
+    At the end it prints how far the training trigger is.
+    """
     from flywheel_assets.defs.automation.triggers import last_closed_day
 
     config = load_application(application)
@@ -93,7 +105,10 @@ def turn(
 
 @app.command()
 def backfill(first: Day, last: Day, application: Application = "assistant") -> None:
-    """Materialize a range again in one run, with the missing days before it and the days after it that read it."""
+    """Materialize a range of days again in one run.
+
+    The missing days before it are included, and the days after it that read it.
+    """
     config = load_application(application)
     lookback = timedelta(days=config.window.match_lookback_days)
     today = datetime.now(UTC).date()
@@ -110,7 +125,10 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
 
 @app.command()
 def stale(application: Application = "assistant") -> None:
-    """List the days that were made from inputs that have changed since; exit code 1 when there are any."""
+    """List the days whose inputs have changed since they were made.
+
+    The exit code is 1 when there are any.
+    """
     from flywheel_assets.lake.daily.ledger import stale_days
 
     config = load_application(application)
@@ -126,7 +144,10 @@ def stale(application: Application = "assistant") -> None:
 
 
 def _find_first_pending(config: FlywheelApplication, last: date) -> date:
-    """The first day up to `last` that is not closed and curated yet: what the join of later days would miss."""
+    """Find the first day up to `last` that is not closed and curated yet.
+
+    The join of later days would miss it.
+    """
     from flywheel_assets.defs.automation.triggers import first_unfinished_day
 
     lake = Stores().lake(config.name)

@@ -1,4 +1,7 @@
-"""Commands that keep rows out of later gold versions, and let them in again; the rows themselves are not touched."""
+"""Commands that keep rows out of gold and let them in again: exclusions and the batch breaker.
+
+No command changes the rows themselves.
+"""
 
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -31,19 +34,24 @@ if TYPE_CHECKING:
 def exclude(
     reason: Reason,
     from_: Annotated[
-        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First excluded UTC day.")
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first UTC day to exclude, YYYY-MM-DD.")
     ] = None,
     to: Annotated[
-        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last excluded UTC day, included.")
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last UTC day to exclude, YYYY-MM-DD.")
     ] = None,
-    by: Annotated[str, typer.Option(help="Which day counts: received | occurred.")] = "received",
-    user: Annotated[str | None, typer.Option(help="Only rows of this user.")] = None,
-    model_version: Annotated[str | None, typer.Option(help="Only outputs of this model version.")] = None,
+    by: Annotated[
+        str, typer.Option(help="The kind of day that --from and --to mean: received or occurred.")
+    ] = "received",
+    user: Annotated[str | None, typer.Option(help="Exclude only rows of this user.")] = None,
+    model_version: Annotated[str | None, typer.Option(help="Exclude only outputs of this model version.")] = None,
     application: Application = "assistant",
     who: Who = None,
     yes: Yes = False,
 ) -> None:
-    """Keep days, a user or a model's outputs out of every later gold version; conditions given together all apply."""
+    """Keep days, a user or a model's outputs out of every later gold version.
+
+    A row is excluded when it meets all conditions that are given.
+    """
     from flywheel_assets.errors import UnknownNameError
     from flywheel_assets.lake.versions import exclusions
 
@@ -63,16 +71,16 @@ def exclude(
     )
     _print_effect("leaves out", config, exclusions.in_force(lake), planned)
     if not yes:
-        console.print(f"would exclude {rule.describe()}: {reason}. Repeat with --yes to do it.")
+        console.print(f"would exclude {rule.describe()}: {reason}. To do it, repeat the command with --yes.")
         return
     done = exclusions.exclude(lake, rule, who=name_decider(who), reason=reason, now=planned.decided_at)
     console.print(f"exclusion {done.id}: {rule.describe()}. The next version leaves these rows out.")
-    console.print(f"a training without them, at once: [bold]flywheel retrain -a {application} --reason … --yes[/]")
+    console.print(f"to train without them at once: [bold]flywheel retrain -a {application} --reason … --yes[/]")
 
 
 @app.command()
 def include(
-    exclusion: Annotated[str, typer.Argument(help="Its id; `flywheel exclusions` lists them.")],
+    exclusion: Annotated[str, typer.Argument(help="The exclusion's id; `flywheel exclusions` lists all ids.")],
     reason: Reason,
     application: Application = "assistant",
     who: Who = None,
@@ -86,7 +94,7 @@ def include(
     lake = Stores().lake(application)
     current = {each.id: each for each in exclusions.in_force(lake)}
     if exclusion not in current:
-        raise UnknownNameError("exclusion in force", exclusion, current, "`flywheel exclusions` lists all of them.")
+        raise UnknownNameError("exclusion in force", exclusion, current, "`flywheel exclusions` lists every exclusion.")
     others = [each for each in current.values() if each.id != exclusion]
     _print_effect("lets in again", config, others, current[exclusion])
     if not yes:
@@ -98,7 +106,7 @@ def include(
 
 @app.command("exclusions")
 def list_exclusions(application: Application = "assistant") -> None:
-    """List every exclusion there ever was: what, who, when, why, and whether it is in force."""
+    """List every exclusion, also ended ones: its rows, who decided when and why, and its state."""
     from flywheel_assets.lake.versions.exclusions import every_exclusion
 
     load_application(application)
@@ -113,7 +121,7 @@ def list_exclusions(application: Application = "assistant") -> None:
 
 
 def _print_effect(verb: str, config: "FlywheelApplication", others: "list[Exclusion]", one: "Exclusion") -> None:
-    """The rows that one exclusion makes the difference for, by day."""
+    """Print by day the rows that this one exclusion changes."""
     from flywheel_assets.lake.versions.exclusions import excluded_per_day
 
     lake, gold = Stores().lake(config.name), config.tables.gold
@@ -133,7 +141,10 @@ def retrain(
     application: Application = "assistant",
     yes: Yes = False,
 ) -> None:
-    """Request a training at once, whatever the thresholds say: the trigger runs the next version at its next tick."""
+    """Request a training at once, without waiting for the thresholds.
+
+    The trigger runs the next version at its next tick.
+    """
     from flywheel_assets.defs.automation.triggers import next_version, pending_version
     from flywheel_assets.defs.partitions import version_partitions
     from flywheel_assets.defs.tags import TURN_JOB
@@ -146,24 +157,27 @@ def retrain(
     versions = stores.versions(application)
     if pending := pending_version(driver.instance, versions, requested, TURN_JOB.format(application)):
         raise VersionConflictError(
-            f"{pending.version} was requested and is not finished: let it end, or `flywheel abandon {pending.version}`"
+            f"{pending.version} was requested and is not finished: wait for its end, or run `flywheel abandon "
+            f"{pending.version}`"
         )
     version = next_version(stores.lake(application), versions, requested, config)
     if not yes:
         console.print(f"would request {version}: {reason}. Repeat with --yes to do it.")
         return
-    # A requested version that has no run yet is what the trigger runs first.
+    # The trigger first runs a requested version that has no run yet.
     driver.instance.add_dynamic_partitions(name, [version])
     console.print(f"{version} is trained at the trigger's next tick: {reason}")
 
 
-breaker = typer.Typer(no_args_is_help=True, help="Days that the batch breaker keeps out of gold: list, reset.")
+breaker = typer.Typer(
+    no_args_is_help=True, help="List the days that the batch breaker keeps out of gold, or let one in."
+)
 app.add_typer(breaker, name="breaker")
 
 
 @breaker.command("list")
 def list_days(application: Application = "assistant") -> None:
-    """List every day that tripped, with the figures, and who let which one in."""
+    """List every tripped day with its figures, and who let which day in."""
     from flywheel_assets.lake.daily import breaker as days
 
     load_preference(application)
@@ -194,7 +208,7 @@ def reset(
     who: Who = None,
     yes: Yes = False,
 ) -> None:
-    """Let the rows of a tripped day into gold: an audited decision about the rows as they are now."""
+    """Let the rows of a tripped day into gold, as an audited decision about its present rows."""
     from flywheel_assets.errors import UnknownNameError
     from flywheel_assets.lake.daily import breaker as days
 
@@ -204,7 +218,7 @@ def reset(
     if (found := tripped.get(day.date())) is None:
         known = [each.isoformat() for each in tripped]
         raise UnknownNameError(
-            "tripped day", f"{day:%Y-%m-%d}", known, "`flywheel breaker list` shows every day that tripped."
+            "tripped day", f"{day:%Y-%m-%d}", known, "`flywheel breaker list` lists every day that tripped."
         )
     console.print(f"{found.day}: {found.figures.rows:,} joined rows, {found.figures.describe()}", highlight=False)
     if not yes:

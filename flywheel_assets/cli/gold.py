@@ -1,4 +1,4 @@
-"""`flywheel gold …`: what the versions hold, how they differ, and copies of them for others."""
+"""Commands over gold versions: list, show, compare, copy and verify them; retry or abandon one."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from flywheel_assets.lake.versions.folders import VersionFolder, Versions
     from flywheel_assets.lake.versions.summaries import VersionSummary
 
-gold = typer.Typer(no_args_is_help=True, help="Gold versions: list, show, diff, export.")
+gold = typer.Typer(no_args_is_help=True, help="List, show, compare and export gold versions.")
 app.add_typer(gold, name="gold")
 
-Version = Annotated[str, typer.Argument(help="A gold version; `flywheel gold list` shows them.")]
+Version = Annotated[str, typer.Argument(help="A gold version; `flywheel gold list` lists them.")]
 
 
 @gold.command("list")
 def list_versions(application: Application = "assistant") -> None:
-    """List every version: rows, days, what was trained from it, and whether it serves."""
+    """List every version: its rows and days, its model, and whether that model serves."""
     from flywheel_assets.lake.tables.tags import list_tags
     from flywheel_assets.lake.versions.rollback import SAVED_HEAD
     from flywheel_assets.lake.versions.summaries import summarize
@@ -51,7 +51,7 @@ def list_versions(application: Application = "assistant") -> None:
 
 @gold.command()
 def show(version: Version, application: Application = "assistant") -> None:
-    """Everything about one version: tag, rows, reasons, days, exclusions, sha256 of every file, code, model."""
+    """Show everything about one version: tag, rows, reasons, days, exclusions, files, code and model."""
     from flywheel_assets.lake.versions.publishing import copies_of
     from flywheel_assets.lake.versions.summaries import summary_of
 
@@ -88,7 +88,7 @@ def show(version: Version, application: Application = "assistant") -> None:
 
 @gold.command()
 def diff(first: Version, second: Version, application: Application = "assistant") -> None:
-    """What changed from one version to another: rows by set, reasons, days, exclusions, rules."""
+    """Compare two versions: rows by set, reasons, days, exclusions and rules."""
     from flywheel_assets.lake.versions.summaries import compare, require_exported, summary_of
 
     config, stores = load_application(application), Stores()
@@ -115,10 +115,10 @@ def diff(first: Version, second: Version, application: Application = "assistant"
 @gold.command()
 def export(
     version: Version,
-    to: Annotated[str, typer.Option(help="A folder, or s3://bucket/prefix.")],
+    to: Annotated[str, typer.Option(help="The target: a folder, or s3://bucket/prefix.")],
     application: Application = "assistant",
 ) -> None:
-    """Copy a version as JSON lines and Parquet, under names that are never overwritten."""
+    """Copy a version as JSON lines and Parquet. Files that exist already are never overwritten."""
     from flywheel_assets.lake.versions.publishing import publish
     from flywheel_assets.lake.versions.summaries import require_exported, summary_of
 
@@ -126,7 +126,7 @@ def export(
     versions = stores.versions(application)
     require_exported(summary_of(stores.lake(application), versions, config.tables.gold, version))
     for file in publish(versions.folder(version), to, stores.scratch("publishing"), stores.s3_client):
-        state = "new" if file.is_new else "was there"
+        state = "new" if file.is_new else "existed already"
         console.print(f"{file.where}  {file.bytes:,} bytes, {state}", highlight=False, soft_wrap=True)
 
 
@@ -158,7 +158,10 @@ def _format_days(days: list[str]) -> str:
 
 @app.command()
 def verify(application: Application = "assistant") -> None:
-    """Check every version's manifest against files, tag, pin and rows; exit code 1 with the first differences."""
+    """Check that files, tag, pin and rows of every version agree with its manifest.
+
+    The exit code is 1, and the first differences are printed, when they do not agree.
+    """
     from flywheel_assets.lake.versions import verification
 
     config, stores = load_application(application), Stores()
@@ -168,7 +171,7 @@ def verify(application: Application = "assistant") -> None:
     if found.differences:
         console.print(f"{len(found.differences)} differences in {found.versions} versions")
         raise typer.Exit(1)
-    console.print(f"{found.versions} versions are what their manifests say")
+    console.print(f"{found.versions} versions agree with their manifests")
 
 
 @app.command()
@@ -185,9 +188,11 @@ def retry(version: str, application: Application = "assistant") -> None:
 @app.command()
 def abandon(
     version: str,
-    reason: Annotated[str, typer.Option(help="Why; it becomes the version's decision.")],
+    reason: Annotated[str, typer.Option(help="The reason; it becomes the version's decision.")],
     application: Application = "assistant",
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it only says what would happen.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without this option the command only prints what would happen.")
+    ] = False,
 ) -> None:
     """Finish a gold version without a promotion, so that the trigger can cut the next one."""
     from flywheel_assets.defs.partitions import version_partitions
@@ -198,13 +203,13 @@ def abandon(
     folder = _require_unfinished(version, stores.versions(application))
     requested = build_driver(config).instance.get_dynamic_partitions(str(version_partitions(application).name))
     if not folder.path.exists() and version not in requested:
-        # A slip of the finger would otherwise use up a number.
+        # A mistyped version would otherwise use up a number.
         raise UnknownNameError("gold version", version, requested)
     champion = stores.registry(application).find_champion()
     if champion is not None and champion.gold_version == version:
         raise VersionConflictError(f"{version} serves already; `flywheel retry {version}` records its promotion")
     if not yes:
-        console.print(f"would finish {version} without a promotion: {reason}. Repeat with --yes to do it.")
+        console.print(f"would finish {version} without a promotion: {reason}. To do it, repeat the command with --yes.")
         return
     decision = Promotion(
         version=version, promoted=False, sentence=f"Abandoned: {reason}", champion_before=None, checks=[]
@@ -217,5 +222,5 @@ def _require_unfinished(version: str, versions: "Versions") -> "VersionFolder":
     folder = versions.folder(version)
     if folder.is_finished:
         unfinished = [each.version for each in versions if not each.is_finished]
-        raise UnknownNameError("unfinished version", version, unfinished, "It was decided; see its promotion.")
+        raise UnknownNameError("unfinished version", version, unfinished, "It was decided already; see its promotion.")
     return folder

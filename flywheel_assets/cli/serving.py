@@ -1,4 +1,4 @@
-"""Commands that run until interrupted, and the demo."""
+"""Commands that run until interrupted, the demo, and the check before a start."""
 
 import os
 import signal
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @app.command()
 def capture() -> None:
-    """Run the capture service and the review pages until interrupted; its log is JSON lines on standard error."""
+    """Run the capture service and the review pages until interrupted.
+
+    Its log is JSON lines on standard error.
+    """
     from functools import partial
 
     from flywheel_assets.capture.operations.telemetry import log_json_lines
@@ -34,7 +37,7 @@ def capture() -> None:
     from flywheel_assets.review.pages import build_review_pages
 
     log_json_lines()
-    # Loaded for what they declare about their events; it costs a second, and no event is accepted unseen.
+    # Capture needs the event fields that each application declares. Loading them all takes a second.
     loaded = [load_application(name) for name in find_applications()]
     contracts = {application.name: application.score_contract for application in loaded}
     stores = Stores()
@@ -51,7 +54,7 @@ def capture() -> None:
 
 
 def open_reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Reviewed":
-    """What people review of one application, where the settings say that it lies."""
+    """Open the rows of one application that people review, where the settings say that they lie."""
     from flywheel_assets.review.queue import Reviewed
 
     return Reviewed(stores.lake(application.name), application.window.join_days, application.score_contract)
@@ -59,10 +62,10 @@ def open_reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Rev
 
 @app.command()
 def dev(
-    webserver_port: Annotated[int, typer.Option(help="Dagster's UI.")] = 3000,
-    mlflow_port: Annotated[int, typer.Option(help="MLflow's UI.")] = 5000,
+    webserver_port: Annotated[int, typer.Option(help="The port of Dagster's UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="The port of MLflow's UI.")] = 5000,
 ) -> None:
-    """Run Dagster's webserver and daemon, the capture service and MLflow's UI on loopback until interrupted."""
+    """Run Dagster, the capture service and MLflow's UI on loopback until interrupted."""
     from flywheel_assets.devservices import run_services
 
     run_services(webserver_port, mlflow_port, console)
@@ -74,16 +77,19 @@ _STORIES = ("assistant", "fraud")
 @app.command()
 def demo(
     application: Annotated[
-        str, typer.Option("--application", "-a", help="Which story: assistant or fraud.")
+        str, typer.Option("--application", "-a", help="The story: assistant or fraud.")
     ] = "assistant",
-    seed: Annotated[int, typer.Option(help="Of the simulated world.")] = 0,
+    seed: Annotated[int, typer.Option(help="The random seed of the simulated world.")] = 0,
 ) -> None:
-    """Play a story against the real flywheel: engineers correct a coding assistant, or a new card fraud appears."""
+    """Play a story against the real flywheel.
+
+    assistant: engineers correct a coding assistant; fraud: a new card fraud appears.
+    """
     if application not in _STORIES:
         raise UnknownNameError("demo", application, _STORIES)
     import_module(f"flywheel_assets.demo.{application}.run").run(seed=seed, console=console)
     # Everything is written and closed. With torch and Dagster's definitions in one process, DuckDB 2.0's bindings fill
-    # the screen with "leaked" at the interpreter's shutdown, right below the demo's result; so there is none.
+    # the screen with "leaked" at the interpreter's shutdown, right below the demo's result; so the shutdown is skipped.
     sys.stdout.flush()
     os._exit(0)
 
@@ -93,7 +99,10 @@ _COLOURS = {Verdict.FINE: "green", Verdict.LOOK: "yellow", Verdict.BROKEN: "bold
 
 @app.command()
 def doctor() -> None:
-    """Check applications, keys, address, disk, limits and queue of capture; exit code 1 when something is broken."""
+    """Check the applications, and capture's keys, address, disk, limits and queue.
+
+    The exit code is 1 when something is broken.
+    """
     findings = _check_everything()
     table = Table("", "what", "found", "what to do")
     for finding in findings:
@@ -113,7 +122,7 @@ def _check_everything() -> list[Finding]:
 
 
 def _check_applications() -> list[Finding]:
-    """One finding per application on offer: capture starts only where every one of them loads."""
+    """Report one finding per application: capture starts only where every one of them loads."""
     try:
         places = find_applications()
     except SettingsError as error:
@@ -132,13 +141,13 @@ def _check_applications() -> list[Finding]:
 @app.command()
 def drain(
     until_empty: Annotated[
-        bool, typer.Option("--until-empty", help="End when the broker has nothing for some seconds.")
+        bool, typer.Option("--until-empty", help="End when the broker had no message for some seconds.")
     ] = False,
 ) -> None:
     """Move events from the broker of FLYWHEEL_QUEUE into the landing zone until interrupted.
 
-    A message is deleted or committed only after its events are on disk: killing this at any point loses nothing.
-    Several may run side by side.
+    A message is deleted or committed only after its events are on disk: killing this command loses nothing.
+    Several drains may run at the same time.
     """
     from flywheel_assets.capture.brokers import open_consumer
     from flywheel_assets.capture.brokers.broker import read_broker_address

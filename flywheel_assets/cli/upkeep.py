@@ -1,4 +1,4 @@
-"""Commands that take something back: the gold table, the champion."""
+"""Commands that take back or delete: roll back, do the weekly maintenance, erase a person."""
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 
 @app.command()
 def rollback(
-    to: Annotated[str, typer.Option(help="A gold version, or before_rollback_<id> to take a rollback back.")],
+    to: Annotated[str, typer.Option(help="The gold version, or before_rollback_<id> to undo a rollback.")],
     reason: Reason,
-    data: Annotated[bool, typer.Option("--data", help="Only the gold table.")] = False,
-    models: Annotated[bool, typer.Option("--models", help="Only the champion.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="Roll back only the gold table.")] = False,
+    models: Annotated[bool, typer.Option("--models", help="Roll back only the champion.")] = False,
     application: Application = "assistant",
     who: Who = None,
     yes: Yes = False,
 ) -> None:
-    """Roll the gold table and the champion back to a version; with --data or --models only one of them."""
+    """Roll the gold table and the champion back to a version.
+
+    With --data or --models only one of them is rolled back.
+    """
     from flywheel_assets.defs.automation.recovery import plan_rollback, roll_back
 
     config, stores = load_application(application), Stores()
@@ -37,7 +40,7 @@ def rollback(
         console.print(table)
     if not yes:
         _print_sentences([f"would change: {sentence}" for sentence in plan.sentences()])
-        console.print("Repeat with --yes to do it.")
+        console.print("To do it, repeat the command with --yes.")
         return
     _print_sentences(roll_back(config, stores, plan, who=name_decider(who), reason=reason, now=datetime.now(UTC)))
 
@@ -49,7 +52,10 @@ def _print_sentences(sentences: list[str]) -> None:
 
 @app.command()
 def maintain(application: Application = "assistant", yes: Yes = False) -> None:
-    """Do the weekly maintenance now: trim, retire, expire, collect; without --yes only weigh and say what applies."""
+    """Do the weekly maintenance now: trim predictions, expire snapshots, delete unused files.
+
+    Without --yes it only measures the stored bytes and prints the rules that apply.
+    """
     import uuid
 
     from flywheel_assets.defs.automation.maintenance import run_maintenance, storage_rows
@@ -65,7 +71,7 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
         for stage, stored in weighed.items():
             table.add_row(stage, f"{stored.files:,}", f"{stored.bytes:,}")
         console.print(table)
-        _print_sentences([f"would apply: {config.maintenance}. Repeat with --yes to do it."])
+        _print_sentences([f"would apply: {config.maintenance}. To do it, repeat the command with --yes."])
         return
     stamp = RunStamp(f"maintain {uuid.uuid4().hex}", MAINTENANCE_CODE_VERSION, datetime.now(UTC))
     upkeep = run_maintenance(config, stores, stamp)
@@ -86,14 +92,16 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
 
 @app.command()
 def erase(
-    user: Annotated[str, typer.Option(help="The person's user id.")],
+    user: Annotated[str, typer.Option(help="The user id of the person.")],
     reason: Reason,
-    grace_hours: Annotated[float, typer.Option(min=0, help="How long unreachable files stay for readers.")] = 24,
+    grace_hours: Annotated[
+        float, typer.Option(min=0, help="Hours for which unreachable files stay, for running readers.")
+    ] = 24,
     application: Application = "assistant",
     who: Who = None,
     yes: Yes = False,
 ) -> None:
-    """Forget a person: rows in landing, tables, every version and export, then on disk; leaves a receipt."""
+    """Erase a person from landing, tables, every version and export, then from the disk. It leaves a receipt."""
     from flywheel_assets.capture.log.shipping import wait_until_shipped
     from flywheel_assets.lake.erasure import erase as erasure
     from flywheel_assets.lake.landing.disk import wait_until_sealed
@@ -103,12 +111,12 @@ def erase(
     if yes:
         with console.status("waiting for capture to seal its open segments, and to ship them where landing is on S3"):
             wait_until_sealed(place.landing.folder, application, stores.where.capture_segment_age_s + 15)
-            # What is not shipped by then is erased where it waits.
+            # Segments that are not shipped by then are erased where they wait.
             wait_until_shipped(stores.where, application, timeout_s=15)
     plan = erasure.plan_erasure(place, user)
     if not yes:
         _print_plan(plan)
-        console.print("Repeat with --yes to erase them; nothing brings them back.")
+        console.print("To erase them, repeat the command with --yes; nothing can bring them back.")
         return
     now = datetime.now(UTC)
     with console.status("erasing, once daily steps and cuts that are at work have ended"):
@@ -119,7 +127,7 @@ def erase(
 
 
 def build_erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Place":
-    """Everywhere that one application keeps data of people, by the settings of this machine."""
+    """List every place where one application keeps data of people, by the settings of this machine."""
     from flywheel_assets.application import PreferenceApplication
     from flywheel_assets.curation.policy.policy import forget_texts
     from flywheel_assets.curation.texts.gate import select_judged_texts
@@ -155,7 +163,7 @@ def build_erasure_place(application: "FlywheelApplication", stores: "Stores") ->
 
 
 def _print_plan(plan: "ErasurePlan") -> None:
-    table = Table("where", "rows that would go")
+    table = Table("where", "rows to erase")
     table.add_row("landing", f"{plan.landed_lines:,}")
     for name, rows in [*plan.rows.items(), *plan.tagged_rows.items()]:
         table.add_row(name, f"{rows:,}")
@@ -164,7 +172,7 @@ def _print_plan(plan: "ErasurePlan") -> None:
 
 def _print_receipt(receipt: "Receipt", champion: object) -> None:
     serving = getattr(champion, "gold_version", None)
-    table = Table("where", "rows gone")
+    table = Table("where", "rows erased")
     table.add_row("landing", f"{sum(receipt.landed_lines.values()):,} in {receipt.landed_segments} segments")
     for name, rows in receipt.rows.items():
         table.add_row(name, f"{rows:,}")
@@ -174,16 +182,16 @@ def _print_receipt(receipt: "Receipt", champion: object) -> None:
     for version in receipt.versions:
         if version.trained:
             serves = ", and it serves" if version.tag == serving else ""
-            console.print(f"the model of {version.tag} was trained on rows that are gone{serves}", style="yellow")
+            console.print(f"the model of {version.tag} was trained on erased rows{serves}", style="yellow")
         if version.training_dropped:
-            console.print(f"the training of {version.tag} was not scored yet and is gone: its next run makes another")
+            console.print(f"the training of {version.tag} was not scored yet and is deleted: its next run trains again")
         for copy in version.copies:
             console.print(f"a copy of {version.tag} went to {copy}: erase it there", style="yellow", soft_wrap=True)
     if kept := receipt.object_versions + receipt.file_versions:
-        console.print(f"{kept:,} versions that a bucket kept of deleted objects: gone for good")
+        console.print(f"{kept:,} versions of deleted objects, which a bucket had kept, are deleted for good")
     for store, entries in receipt.outside.items():
         if entries:
-            console.print(f"{store}: {entries:,} gone")
+            console.print(f"{store}: {entries:,} erased")
     for sentence in receipt.out_of_reach:
         console.print(f"out of reach: {sentence}", style="yellow", soft_wrap=True)
     if receipt.files_waiting:

@@ -1,4 +1,4 @@
-"""What another choice of thresholds and sampling rates would select, without materializing anything."""
+"""Commands that try another choice without materializing anything: levers, policy, frequent small edits."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,14 +15,20 @@ from flywheel_assets.stores import Stores
 @app.command()
 def levers(
     application: Application = "fraud",
-    days: Annotated[int, typer.Option(min=1, help="Matured days of predictions to try the levers on.")] = 28,
+    days: Annotated[int, typer.Option(min=1, help="The number of matured days of predictions to try.")] = 28,
     thresholds: Annotated[
-        list[float] | None, typer.Option("--threshold", help="Alert from this score; repeat.")
+        list[float] | None, typer.Option("--threshold", help="Alert from this score on; repeat the option for more.")
     ] = None,
-    factors: Annotated[list[float] | None, typer.Option("--surprise-factor", help="π = this × score; repeat.")] = None,
-    floors: Annotated[list[float] | None, typer.Option("--floor", help="Smallest π; repeat.")] = None,
+    factors: Annotated[
+        list[float] | None,
+        typer.Option("--surprise-factor", help="Sampling probability = this × score; repeat the option for more."),
+    ] = None,
+    floors: Annotated[
+        list[float] | None,
+        typer.Option("--floor", help="The smallest sampling probability; repeat the option for more."),
+    ] = None,
 ) -> None:
-    """Try thresholds and sampling rates on the last matured days: alerts, rows to train on, and what they cost."""
+    """Try thresholds and sampling rates on the last matured days: alerts, training rows, and their cost."""
     from flywheel_assets.lake.whatif.levers import FLOORS, SURPRISE_FACTORS, THRESHOLDS, report_levers
     from flywheel_assets.training.classifier import compute_seconds_per_row
 
@@ -40,7 +46,7 @@ def levers(
     )
     if report is None:
         console.print(
-            f"nothing has matured yet: {application} takes silence for a negative after "
+            f"nothing has matured yet: for {application}, a missing label is a negative after "
             f"{config.mining.maturity_days} days, see `flywheel turn --application {application}`"
         )
         return
@@ -93,13 +99,16 @@ def _format_share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-policy = typer.Typer(no_args_is_help=True, help="Ask what the policy does, without materializing anything.")
+policy = typer.Typer(no_args_is_help=True, help="Try the policy on stored days, without materializing anything.")
 app.add_typer(policy, name="policy")
 
 
 @policy.command()
 def diff(first: Day, last: Day, application: Application = "assistant") -> None:
-    """Curate days again in memory under today's policy; count the rows whose outcome would change, by reason."""
+    """Curate days again in memory under today's policy, and count the rows whose outcome would change.
+
+    The counts are by reason; nothing is stored.
+    """
     from flywheel_assets.lake.whatif.policy_diff import diff_policy
 
     if first > last:
@@ -123,9 +132,13 @@ def diff(first: Day, last: Day, application: Application = "assistant") -> None:
 
 @policy.command()
 def deltas(
-    application: Application = "assistant", limit: int = typer.Option(20, min=1, help="Most rows shown.")
+    application: Application = "assistant",
+    limit: int = typer.Option(20, min=1, help="The largest number of rows to print."),
 ) -> None:
-    """The small edits that most people make, with what they replace; those of three people join the next version."""
+    """List the small edits that most people make, and the text that they replace.
+
+    An edit that three people made joins the next version.
+    """
     from flywheel_assets.lake.versions.small_edits import most_frequent_deltas, replacements
 
     load_preference(application)

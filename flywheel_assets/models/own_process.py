@@ -1,4 +1,6 @@
-"""The protocol of training and evaluation processes: a request file in, a result folder with a report or an error out.
+"""Defines the protocol of training and evaluation processes.
+
+A process reads a request file and writes a result folder with a report, or an error.
 
 The result folder appears whole; its report says which request it answers, so that the same request again returns it.
 
@@ -44,7 +46,7 @@ _Decoded = TypeVar("_Decoded")
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a process ended without its result."""
+    """Reports why a process ended without its result."""
 
     error: str
     is_transient: bool
@@ -57,7 +59,7 @@ def build_main(request_type: type[_R], run: Callable[[_R], object]) -> Callable[
 
 
 def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[[_R], object]) -> int:
-    """Decode the request file that is the only argument, run it, and give back the process's exit code.
+    """Decode the request file that is the only argument, run it, and return the exit code.
 
     0 = done (or done already), 1 = permanent error, 75 = transient (EX_TEMPFAIL), 2 = not called with one argument.
     """
@@ -90,7 +92,7 @@ def find_finished_report(
         report_file: in the result folder.
         report_type: what the file holds.
         request_sha256: digest of everything that decides the result.
-        remedy: what a person does who wants another result.
+        remedy: the action of a person who wants another result.
 
     Raises:
         VersionConflictError: the folder holds no such report, or the answer to another request.
@@ -121,7 +123,7 @@ def write_report(report_file: Path, report: msgspec.Struct) -> None:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed later: a full disk, or memory that another process holds."""
+    """Return whether the same request may succeed later: a full disk, or memory that another process holds."""
     if isinstance(error, FlywheelError):
         return isinstance(error, TransientError)
     if isinstance(error, OSError):
@@ -131,7 +133,11 @@ def is_transient(error: Exception) -> bool:
 
 
 def _describe_safely(error: Exception) -> str:
-    """What an error may say to a log: our own words, or the system's; of a library's error only where it happened."""
+    """Describe an error for a log without a library's words.
+
+    Our own messages and the system's are safe. Of a library's error only the place is reported: its message may quote a
+    user's text.
+    """
     if isinstance(error, FlywheelError):
         return str(error)
     # A library's message may quote a user's text, so its traceback is printed without it.

@@ -1,4 +1,4 @@
-"""Telling others: the serving side about a new champion, and a webhook anything."""
+"""Announces a new champion to the serving side, and posts JSON to webhooks."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from flywheel_assets.errors import RolloutError
 def announce_champion(
     event: Mapping[str, object], *, command: Sequence[str], webhook: str | None, timeout_s: float
 ) -> tuple[str, ...]:
-    """Run the command and call the webhook, where configured; returns one sentence per step that was done.
+    """Run the command and call the webhook, where configured; return one sentence per finished step.
 
     Args:
         event: application, gold version, adapter folder, base model, the champion it replaces.
@@ -50,11 +50,14 @@ def announce_champion(
 
 @dataclass(frozen=True)
 class Posted:
-    """What became of a POST, without the webhook's address: path, query and user part often are its password."""
+    """Holds the result of a POST without the webhook's address.
+
+    Path, query and user part of the address often are its password.
+    """
 
     host: str
     status: int | None = None
-    """What the webhook answered; None: it did not."""
+    """Status of the webhook's answer; None: there was no answer."""
     error: str | None = None
     """Class of the error that ended the request."""
 
@@ -69,7 +72,7 @@ def post_json(webhook: str, body: Mapping[str, object], timeout_s: float) -> Pos
 
     Nothing is raised for what the webhook or the network does: an error's text and frames may hold the address.
     """
-    import httpx  # 40 ms that loading a code location must not pay
+    import httpx  # the import takes 40 ms, and a code location must load without it
 
     host = _read_host(webhook)
     try:

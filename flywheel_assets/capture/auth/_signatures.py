@@ -55,7 +55,7 @@ class SignedHeaders:
         if off_s > TOLERANCE_S:
             raise _build_refusal(
                 f"{TIME_HEADER} is {off_s:.0f} s away from this server's clock; valid: up to {TOLERANCE_S} s. Sign "
-                "every attempt anew"
+                "every attempt again"
             )
         signatures = tuple(_decode_signatures(headers.get(SIGNATURE_HEADER, "")))
         if not signatures:

@@ -135,7 +135,10 @@ def recover_segment(zone: LandingZone, path: Path, day: date, own: OpenSegment |
 
 
 def make_folder_durable(folder: Path) -> None:
-    """Create the folder and its parents so that they survive a power cut: each new name is synced in its parent."""
+    """Create the folder and its parents so that they survive a power cut.
+
+    Each new name is synced in its parent.
+    """
     if folder.is_dir():
         return
     make_folder_durable(folder.parent)

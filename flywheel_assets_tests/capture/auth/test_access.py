@@ -255,7 +255,7 @@ def test_an_old_recording_is_refused(guarded: Guarded) -> None:
     guarded.clock.now += timedelta(seconds=TOLERANCE_S + 1)
     answer = guarded.http.post(EDITS, content=body, headers=recorded.headers)
     assert answer.status_code == 401
-    assert "Sign every attempt anew" in answer.json()["error"]
+    assert "Sign every attempt again" in answer.json()["error"]
     assert len(guarded.log.rows) == 2
 
 
