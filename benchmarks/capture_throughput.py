@@ -70,14 +70,14 @@ def serve_fastapi(home: Path, with_pydantic: bool) -> None:
     from fastapi import FastAPI
 
     from flywheel_assets.capture.log.segments import SegmentLog
-    from flywheel_assets.capture.service import listening_socket
+    from flywheel_assets.capture.service import open_socket
 
     event_log = SegmentLog(home / "landing")
     event_log.start()
     app = FastAPI()
     (_add_pydantic_routes if with_pydantic else _add_msgspec_routes)(app, event_log)
     config = uvicorn.Config(app, loop="uvloop", http="httptools", ws="none", access_log=False, log_config=None)
-    with listening_socket("127.0.0.1", 0) as listener:
+    with open_socket("127.0.0.1", 0) as listener:
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -87,7 +87,7 @@ def _add_msgspec_routes(app: Any, event_log: Any) -> None:
     from fastapi import Request, Response
 
     from flywheel_assets.capture.events.texts import DecodedEvent, Reception, decode_cloud_event
-    from flywheel_assets.capture.http.framing import split_array
+    from flywheel_assets.capture.http.bodies import split_array
 
     async def acknowledge(application: str, events: list[DecodedEvent]) -> Response:
         await event_log.append(application, [row for event in events for row in event.rows])

@@ -145,15 +145,15 @@ class FlywheelApplication(Checked, ABC):
 
     def _check_together(self) -> None:
         if not APPLICATION_NAME.match(self.name):
-            raise self.wrong("name", self.name, f"a name that matches {APPLICATION_NAME.pattern}")
+            raise self.build_range_error("name", self.name, f"a name that matches {APPLICATION_NAME.pattern}")
         for owner in self.owners:
             if not _OWNER.match(owner):
-                raise self.wrong(
+                raise self.build_range_error(
                     "owners", owner, 'an e-mail address or a team, as in ("team:payments", "ada@example.com")'
                 )
         for key, value in self.tags.items():
             if not (_TAG_KEY.match(key) and _TAG_VALUE.match(value)):
-                raise self.wrong(
+                raise self.build_range_error(
                     "tags",
                     {key: value},
                     "at most 63 letters, digits, '_', '-' and '.' each, as in {'domain': 'payments'}",

@@ -1,4 +1,4 @@
-"""The services of one developer's machine: Dagster, capture and MLflow's UI, started and stopped together."""
+"""Starts and stops the services of one developer's machine together: Dagster, capture, MLflow's UI."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from rich.console import Console
 from flywheel_assets.defs.running import prepare_home
 from flywheel_assets.discovery import find_applications
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.settings import settings, subprocess_environment
+from flywheel_assets.settings import build_subprocess_environment, read_settings
 
 _STOP_DEADLINE_S = 20.0
 
 
 @dataclass(frozen=True)
 class Service:
-    """One process group and where a person finds it."""
+    """Describes one process group and its address for people."""
 
     name: str
     command: Sequence[str]
@@ -31,7 +31,9 @@ class Service:
 
 
 def run_services(webserver_port: int, mlflow_port: int, console: Console) -> None:
-    """Start everything on loopback, print the addresses, and stop it all on SIGINT, SIGTERM or when one service dies.
+    """Start everything on loopback and print the addresses.
+
+    It stops everything on SIGINT, SIGTERM, SIGHUP or when one service dies.
 
     Raises:
         SettingsError: there is no workspace.yaml here, it lacks an application, or a service ended by itself.
@@ -40,31 +42,31 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
     if not workspace.exists():
         raise SettingsError(f"{workspace.absolute()} does not exist; run from the project's folder")
     _check_workspace(workspace)
-    where = settings()
-    dagster_home = where.resolved_dagster_home()
+    where = read_settings()
+    dagster_home = where.resolve_dagster_home()
     prepare_home(dagster_home)
-    environment = subprocess_environment(
-        DAGSTER_HOME=str(dagster_home), FLYWHEEL_HOME=str(where.resolved_home()), MLFLOW_DISABLE_TELEMETRY="true"
+    environment = build_subprocess_environment(
+        DAGSTER_HOME=str(dagster_home), FLYWHEEL_HOME=str(where.resolve_home()), MLFLOW_DISABLE_TELEMETRY="true"
     )
-    services = _services(webserver_port, mlflow_port)
-    # A closed terminal too: in sessions of their own the services would live on.
+    services = _list_services(webserver_port, mlflow_port)
+    # A closed terminal must stop them too: the services have sessions of their own and would live on.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for service in services:
-            processes.append(_start(service, environment))
+            processes.append(_start_service(service, environment))
             console.print(f"[bold]{service.name:10}[/] {service.address}")
         console.print("stop with Ctrl-C")
         _wait_for_first_exit(services, processes)
     except KeyboardInterrupt:
         console.print("stopping …")
     finally:
-        stop(processes)
+        stop_processes(processes)
 
 
 def _check_workspace(workspace: Path) -> None:
-    """Refuse a workspace.yaml that has no code location for an application that capture takes events for.
+    """Refuse a workspace.yaml without a code location for an application that capture takes events for.
 
     It is not added silently: next to a location that serves it under another name every sensor would run twice.
     """
@@ -80,10 +82,10 @@ def _check_workspace(workspace: Path) -> None:
             )
 
 
-def _services(webserver_port: int, mlflow_port: int) -> list[Service]:
-    where = settings()
+def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
+    where = read_settings()
     scripts = Path(sys.executable).parent
-    artifacts = where.resolved_home() / "mlartifacts"
+    artifacts = where.resolve_home() / "mlartifacts"
     services = [
         Service(
             "dagster",
@@ -99,10 +101,10 @@ def _services(webserver_port: int, mlflow_port: int) -> list[Service]:
             "mlflow",
             [
                 *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port)),
-                *("--backend-store-uri", where.resolved_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
+                *("--backend-store-uri", where.resolve_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
                 *("--workers", "1"),
             ],
-            # MLflow 3.17 opens on its GenAI pages, which know nothing of runs.
+            # MLflow 3.17 opens on its GenAI pages, which do not list runs.
             f"http://127.0.0.1:{mlflow_port}/#/experiments?workflowType=machine_learning",
         ),
     ]
@@ -113,8 +115,9 @@ def _services(webserver_port: int, mlflow_port: int) -> list[Service]:
     return services
 
 
-def _start(service: Service, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    # A group of its own, so that its children end with it: `dagster dev` alone outlived SIGINT by a minute.
+def _start_service(service: Service, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    # Each service has a process group of its own, so that its children end with it: `dagster dev` alone outlived SIGINT
+    # by a minute.
     return subprocess.Popen(list(service.command), env=dict(environment), start_new_session=True)
 
 
@@ -127,8 +130,8 @@ def _wait_for_first_exit(services: Sequence[Service], processes: Sequence["subpr
         time.sleep(0.5)
 
 
-def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """End the process groups: politely, then after a deadline by force."""
+def stop_processes(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """End the process groups: first by SIGTERM, after a deadline by SIGKILL."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)

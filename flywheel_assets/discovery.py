@@ -1,4 +1,4 @@
-"""Finds the applications that this installation offers: by name, without importing them, and loads one when asked.
+"""Finds the applications of this installation by name, without importing them, and loads one when asked.
 
 A team's own applications replace the examples of this package: a capture service must not accept events for
 `assistant` and `fraud` because a package happens to hold them.
@@ -17,7 +17,7 @@ from typing import Any
 from flywheel_assets import applications
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.errors import SettingsError, UnknownNameError
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 
 ENTRY_POINT_GROUP = "flywheel_assets.applications"
 
@@ -27,28 +27,28 @@ _NEXT_ACTION = "`flywheel doctor` shows every application and its module."
 
 @dataclass(frozen=True)
 class Place:
-    """One application that this installation offers, and the module that holds its configuration."""
+    """Names one application of this installation, and the module that holds its configuration."""
 
     name: str
-    """Of the application; `APPLICATION.name` in the module must be the same."""
+    """Name of the application; `APPLICATION.name` in the module must be the same."""
     module: str
     """Holds `APPLICATION`, and `defs` in itself or in its submodule `definitions`."""
     origin: str
-    """Says for messages who named the module."""
+    """Says in messages where the module was named."""
 
 
 def find_applications() -> dict[str, Place]:
     """Return the applications on offer by name, in alphabetical order, without importing them.
 
-    Those of FLYWHEEL_APPLICATIONS and of the entry points together; the examples of this package only where neither
-    names one.
+    They come from FLYWHEEL_APPLICATIONS and the entry points together; the examples of this package count only where
+    neither names one.
 
     Raises:
         SettingsError: two different modules claim one name, or an address is no module.
     """
-    named = [*_of_setting(settings().named_applications()), *_of_entry_points()]
+    named = [*_list_from_setting(read_settings().list_named_applications()), *_list_from_entry_points()]
     places: dict[str, Place] = {}
-    for place in named or _examples():
+    for place in named or _list_examples():
         other = places.setdefault(place.name, place)
         if other.module != place.module:
             raise SettingsError(
@@ -65,8 +65,8 @@ def load_application(name: str) -> FlywheelApplication:
         UnknownNameError: no application of that name is on offer.
         SettingsError: its module cannot be imported or holds no `APPLICATION` of that name.
     """
-    place = _place_of(name)
-    application = getattr(_imported(place, place.module), "APPLICATION", None)
+    place = _find_place(name)
+    application = getattr(_import_module(place, place.module), "APPLICATION", None)
     if not isinstance(application, FlywheelApplication):
         found = "nothing of that name" if application is None else f"a {type(application).__name__}"
         raise SettingsError(
@@ -88,12 +88,12 @@ def load_definitions(name: str) -> Any:
         UnknownNameError: no application of that name is on offer.
         SettingsError: neither its module nor the submodule `definitions` holds `defs`.
     """
-    place = _place_of(name)
-    module = _imported(place, place.module)
+    place = _find_place(name)
+    module = _import_module(place, place.module)
     if not hasattr(module, "defs") and hasattr(module, "__path__"):
-        module = _imported(place, f"{place.module}.definitions")
+        module = _import_module(place, f"{place.module}.definitions")
     definitions = getattr(module, "defs", None)
-    # Not isinstance: this module loads without Dagster.
+    # `isinstance` is not used, because this module loads without Dagster.
     if not hasattr(definitions, "resolve_job_def"):
         raise SettingsError(
             f"{module.__name__} ({place.origin}) must hold defs, Dagster definitions; write "
@@ -102,7 +102,7 @@ def load_definitions(name: str) -> Any:
     return definitions
 
 
-def _place_of(name: str) -> Place:
+def _find_place(name: str) -> Place:
     places = find_applications()
     if name not in places:
         raise UnknownNameError(
@@ -115,14 +115,14 @@ def _place_of(name: str) -> Place:
     return places[name]
 
 
-def _examples() -> list[Place]:
+def _list_examples() -> list[Place]:
     return [
         Place(module.name, f"{applications.__name__}.{module.name}", "an example of this package")
         for module in iter_modules(applications.__path__)
     ]
 
 
-def _of_setting(modules: tuple[str, ...]) -> list[Place]:
+def _list_from_setting(modules: tuple[str, ...]) -> list[Place]:
     for module in modules:
         if not _MODULE.match(module):
             raise SettingsError(
@@ -133,16 +133,16 @@ def _of_setting(modules: tuple[str, ...]) -> list[Place]:
     return [Place(module.rpartition(".")[2], module, "FLYWHEEL_APPLICATIONS") for module in modules]
 
 
-def _of_entry_points() -> list[Place]:
+def _list_from_entry_points() -> list[Place]:
     return [
         Place(point.name, point.module, f"entry point of {point.dist.name if point.dist else 'a distribution'}")
         for point in entry_points(group=ENTRY_POINT_GROUP)
     ]
 
 
-def _imported(place: Place, module: str) -> ModuleType:
-    # As Dagster does for workspace.yaml: a project is found in its folder before it is installed. Last on the path,
-    # so that a file of that folder shadows no installed package.
+def _import_module(place: Place, module: str) -> ModuleType:
+    # A project is found in its folder before it is installed, as Dagster does for workspace.yaml. The folder is last on
+    # the path, so that its files shadow no installed package.
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)
@@ -150,16 +150,16 @@ def _imported(place: Place, module: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise _unloadable(place, module, error) from error
+            raise _build_error(place, module, error) from error
         raise SettingsError(
             f"application {place.name!r} ({place.origin}) cannot be loaded: there is no module {error.name}; run in "
             f"the project's folder, or install it there with `pip install -e .`. {_NEXT_ACTION}"
         ) from error
     except Exception as error:
-        raise _unloadable(place, module, error) from error
+        raise _build_error(place, module, error) from error
 
 
-def _unloadable(place: Place, module: str, error: Exception) -> SettingsError:
+def _build_error(place: Place, module: str, error: Exception) -> SettingsError:
     return SettingsError(
         f"application {place.name!r} ({place.origin}) cannot be loaded: importing {module} failed with "
         f"{type(error).__name__}: {error}. Try `python -c 'import {module}'`. {_NEXT_ACTION}"

@@ -1,9 +1,9 @@
-"""Ranges of what a team configures, written as types, and the one error for a value outside of its range.
+"""Declares the ranges of a team's configuration as types, with one error for a value outside.
 
 A rules class inherits `Checked` and annotates its fields with the types below, or with `Annotated` and any of
-`annotated_types`' Gt, Ge, Lt, Le and MinLen: the range stands where the field stands, and mypy, the check and a reader
-see the same. Rejected: pydantic's dataclasses, which build a schema per class when a code location is loaded, convert
-what is wrong ("3" becomes 3), and raise an error of their own (ADR 30).
+`annotated_types`' Gt, Ge, Lt, Le and MinLen. The range stands where the field stands, and mypy, the check and a reader
+see the same. Rejected: pydantic's dataclasses. They build a schema per class when a code location is loaded, convert
+wrong values ("3" becomes 3), and raise an error of their own (ADR 30).
 """
 
 import math
@@ -39,29 +39,29 @@ _KINDS: dict[type, str] = {int: "a whole number", float: "a finite number", str:
 
 
 class Checked:
-    """Base of a frozen dataclass whose values are held to the ranges of their annotations.
+    """Checks the values of a frozen dataclass against the ranges of its annotations.
 
-    Numbers, texts, booleans, None, literals, and the members of tuples and mappings of these are checked; what else a
-    field holds is mypy's to know.
+    It checks numbers, texts, booleans, None, literals, and the members of tuples and mappings of these. Mypy checks
+    every other kind of field.
     """
 
     def __post_init__(self) -> None:
         kind: type = type(self)
-        for name, hint in _hints(kind).items():
-            for where, value, valid in _misfits(name, getattr(self, name), hint):
-                raise self.wrong(where, value, valid)
+        for name, hint in _read_hints(kind).items():
+            for where, value, valid in _find_misfits(name, getattr(self, name), hint):
+                raise self.build_range_error(where, value, valid)
         self._check_together()
 
     def _check_together(self) -> None:
-        """Raise what `wrong` makes of fields that contradict each other; every value alone is in its range."""
+        """Raise `build_range_error` where fields contradict each other; every value alone is in its range."""
 
-    def wrong(self, name: str, value: object, valid: str) -> SettingsError:
-        """Say which field of which type holds what, what is valid, and what to do."""
+    def build_range_error(self, name: str, value: object, valid: str) -> SettingsError:
+        """Build the error that names the field, its value, the valid values and the next action."""
         kind = type(self).__name__
-        return SettingsError(f"{kind}.{name} is {value!r}; need {valid}. {_next_action(type(self), name)}")
+        return SettingsError(f"{kind}.{name} is {value!r}; need {valid}. {_describe_next_action(type(self), name)}")
 
 
-def _next_action(kind: type, name: str) -> str:
+def _describe_next_action(kind: type, name: str) -> str:
     known = {each.name: each.default for each in fields(kind)}
     default = known.get(name, MISSING)
     action = f"Correct it where {kind.__name__} is made"
@@ -69,32 +69,32 @@ def _next_action(kind: type, name: str) -> str:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _read_hints(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {each.name: hints[each.name] for each in fields(kind)}
 
 
-def _misfits(where: str, value: Any, hint: Any) -> Iterator[tuple[str, object, str]]:
-    """Each place in a value that its annotation does not allow, with what is there and what is valid."""
+def _find_misfits(where: str, value: Any, hint: Any) -> Iterator[tuple[str, object, str]]:
+    """Find each place in a value that its annotation does not allow, with its value and the valid values."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    found = [list(_misfits_of_one(where, value, option)) for option in options]
+    found = [list(_find_misfits_of_one(where, value, option)) for option in options]
     if all(found):
-        # Of "a range or None" the range is what was meant.
+        # For "a range or None" the message names the range.
         place, inner, valid = found[0][0]
         is_optional = type(None) in options and place == where
         yield place, inner, f"{valid}, or None" if is_optional else valid
 
 
-def _misfits_of_one(where: str, value: Any, hint: Any) -> Iterator[tuple[str, object, str]]:
+def _find_misfits_of_one(where: str, value: Any, hint: Any) -> Iterator[tuple[str, object, str]]:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         inner, bounds = arguments[0], hint.__metadata__
-        misfits = list(_misfits(where, value, inner))
+        misfits = list(_find_misfits(where, value, inner))
         if misfits:
             place, found, valid = misfits[0]
-            yield place, found, f"{valid}, {_range(bounds)}" if place == where else valid
-        elif not all(_holds(value, bound) for bound in bounds):
-            yield where, value, _range(bounds)
+            yield place, found, f"{valid}, {_describe_range(bounds)}" if place == where else valid
+        elif not all(_is_within(value, bound) for bound in bounds):
+            yield where, value, _describe_range(bounds)
     elif hint is type(None):
         if value is not None:
             yield where, value, "None"
@@ -102,24 +102,24 @@ def _misfits_of_one(where: str, value: Any, hint: Any) -> Iterator[tuple[str, ob
         if value not in arguments:
             yield where, value, "one of " + ", ".join(map(repr, arguments))
     elif hint in _KINDS:
-        if not _is_a(value, hint):
+        if not _is_instance(value, hint):
             yield where, value, _KINDS[hint]
     elif origin is tuple:
-        yield from _misfits_of_members(where, value, arguments)
+        yield from _find_misfits_of_members(where, value, arguments)
     elif origin in (Mapping, dict) and isinstance(value, Mapping):
         for key, member in value.items():
-            yield from _misfits(f"{where}[{key!r}]", member, arguments[1])
+            yield from _find_misfits(f"{where}[{key!r}]", member, arguments[1])
 
 
-def _misfits_of_members(where: str, value: Any, hints: tuple[Any, ...]) -> Iterator[tuple[str, object, str]]:
+def _find_misfits_of_members(where: str, value: Any, hints: tuple[Any, ...]) -> Iterator[tuple[str, object, str]]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         yield where, value, "a tuple"
     elif hints[-1] is Ellipsis:
         for number, member in enumerate(value):
-            yield from _misfits(f"{where}[{number}]", member, hints[0])
+            yield from _find_misfits(f"{where}[{number}]", member, hints[0])
 
 
-def _is_a(value: object, kind: type) -> bool:
+def _is_instance(value: object, kind: type) -> bool:
     if kind in (int, float) and isinstance(value, bool):
         return False
     if kind is int:
@@ -130,7 +130,7 @@ def _is_a(value: object, kind: type) -> bool:
     return isinstance(value, kind)
 
 
-def _holds(value: Any, bound: object) -> bool:
+def _is_within(value: Any, bound: object) -> bool:
     match bound:
         case Gt(least):
             return bool(value > least)
@@ -145,16 +145,16 @@ def _holds(value: Any, bound: object) -> bool:
     raise TypeError(f"{bound!r} is no bound that is checked here; use Gt, Ge, Lt, Le or MinLen")
 
 
-def _range(bounds: tuple[object, ...]) -> str:
+def _describe_range(bounds: tuple[object, ...]) -> str:
     match bounds:
         case (Ge(least), Le(most)):
             return f"{least} to {most}"
         case (MinLen(1),):
             return "at least one member or character"
     words = {Gt: "more than", Ge: "at least", Lt: "less than", Le: "at most", MinLen: "a length of at least"}
-    return ", ".join(f"{words[type(bound)]} {_number_of(bound)}" for bound in bounds)
+    return ", ".join(f"{words[type(bound)]} {_read_number(bound)}" for bound in bounds)
 
 
-def _number_of(bound: Any) -> object:
+def _read_number(bound: Any) -> object:
     [number] = (getattr(bound, each.name) for each in fields(bound))
     return number

@@ -1,4 +1,4 @@
-"""Every setting, from the environment (`FLYWHEEL_…`) or `.env`: the only reader of the environment."""
+"""Reads every setting from the environment (`FLYWHEEL_…`) or `.env`; no other module reads the environment."""
 
 import os
 from functools import cache
@@ -11,23 +11,25 @@ from flywheel_assets.errors import SettingsError
 
 
 class Settings(BaseSettings):
-    """Where things are and how the services listen; the defaults run everything on one machine."""
+    """Holds every setting; the defaults run everything on one machine."""
 
     model_config = SettingsConfigDict(env_prefix="FLYWHEEL_", env_file=".env", extra="ignore", frozen=True)
 
-    home: Path = Field(Path(".flywheel"), description="Folder of everything that lasts, unless set one by one below.")
+    home: Path = Field(
+        Path(".flywheel"), description="Folder of all lasting data; the settings below can move each part."
+    )
     applications: str = Field(
         "",
         description="Modules of a team's own applications, package.module,…; the last word is the application's name. "
-        "Default: those of installed entry points, else this package's examples.",
+        "Default: the modules of installed entry points, else this package's examples.",
     )
     landing_dir: Path | None = Field(None, description="Landing zone. Default: <home>/landing.")
     landing_s3: str | None = Field(
         None,
-        description="s3://BUCKET/PREFIX: where sealed segments are brought and Dagster reads them; the landing folder "
-        "is then only the way there. Default: the landing folder itself.",
+        description="s3://BUCKET/PREFIX: capture ships sealed segments there, and Dagster reads them there; the "
+        "landing folder is then only a waiting room. Default: the landing folder itself.",
     )
-    # Addresses may hold passwords: whoever prints the settings does not print them.
+    # Addresses may hold passwords: printing the settings leaves them out.
     catalog_uri: str | None = Field(
         None, repr=False, description="Iceberg SQL catalog. Default: sqlite:///<home>/catalog.db."
     )
@@ -42,13 +44,13 @@ class Settings(BaseSettings):
     erasure_key: str | None = Field(
         None,
         repr=False,
-        description="Secret of the hashes that erasures leave. Default: a file in <home>, made by the first one.",
+        description="Secret of the hashes that erasures leave. Default: a file in <home> that the first erasure makes.",
     )
     s3_endpoint: str | None = Field(
         None, description="URL of an S3 server other than AWS; keys and region come from the standard AWS settings."
     )
 
-    # Whoever has a webhook's address can post to it: it is a secret.
+    # The address of a webhook is a secret: everybody who has it can post to it.
     alert_webhook: str | None = Field(
         None,
         repr=False,
@@ -73,7 +75,7 @@ class Settings(BaseSettings):
     )
     queue: str = Field(
         "local",
-        description="Where an acknowledged event goes first: local (this disk), sqs://HOST/ACCOUNT/QUEUE or "
+        description="The first place of an acknowledged event: local (this disk), sqs://HOST/ACCOUNT/QUEUE or "
         "kafka://HOST:PORT/TOPIC; from a broker `flywheel drain` moves events into the landing zone.",
     )
     queue_properties_file: Path | None = Field(
@@ -84,54 +86,57 @@ class Settings(BaseSettings):
         2_000, gt=0, description="Rate limit of a key that has none of its own, in events per second and process."
     )
 
-    def resolved_home(self) -> Path:
-        """The home as an absolute path."""
+    def resolve_home(self) -> Path:
+        """Return the home as an absolute path."""
         return self.home.expanduser().resolve()
 
-    def named_applications(self) -> tuple[str, ...]:
-        """The modules that FLYWHEEL_APPLICATIONS names, in its order."""
+    def list_named_applications(self) -> tuple[str, ...]:
+        """List the modules that FLYWHEEL_APPLICATIONS names, in its order."""
         return tuple(module.strip() for module in self.applications.split(",") if module.strip())
 
-    def resolved_landing_dir(self) -> Path:
-        """The landing zone's root."""
-        return self.landing_dir or self.resolved_home() / "landing"
+    def resolve_landing_dir(self) -> Path:
+        """Return the landing zone's root."""
+        return self.landing_dir or self.resolve_home() / "landing"
 
-    def resolved_catalog_uri(self) -> str:
-        """SQLAlchemy URI of the Iceberg catalog; the timeout lets SQLite wait for its lock instead of failing."""
-        return self.catalog_uri or f"sqlite:///{self.resolved_home()}/catalog.db?timeout=60"
+    def resolve_catalog_uri(self) -> str:
+        """Return the SQLAlchemy URI of the Iceberg catalog.
 
-    def resolved_warehouse(self) -> str:
-        """URI under which the tables' files lie."""
-        return self.warehouse or f"file://{self.resolved_home()}/warehouse"
+        The timeout lets SQLite wait for its lock instead of failing.
+        """
+        return self.catalog_uri or f"sqlite:///{self.resolve_home()}/catalog.db?timeout=60"
 
-    def resolved_versions_dir(self) -> Path:
-        """Where the exports of gold versions, their adapters and their reports lie."""
-        return self.versions_dir or self.resolved_home() / "versions"
+    def resolve_warehouse(self) -> str:
+        """Return the URI under which the tables' files lie."""
+        return self.warehouse or f"file://{self.resolve_home()}/warehouse"
 
-    def resolved_models_dir(self) -> Path:
-        """Where base models lie that an application addresses by name."""
-        return self.models_dir or self.resolved_home() / "models"
+    def resolve_versions_dir(self) -> Path:
+        """Return the folder of gold versions: exports, adapters and reports."""
+        return self.versions_dir or self.resolve_home() / "versions"
 
-    def resolved_mlflow_uri(self) -> str:
-        """MLflow's tracking and registry URI."""
-        return self.mlflow_uri or f"sqlite:///{self.resolved_home()}/mlflow.db"
+    def resolve_models_dir(self) -> Path:
+        """Return the folder of the base models that an application addresses by name."""
+        return self.models_dir or self.resolve_home() / "models"
 
-    def resolved_capture_keys_file(self) -> Path:
-        """The private file that holds capture's keys."""
-        return self.capture_keys_file or self.resolved_home() / "capture_keys.json"
+    def resolve_mlflow_uri(self) -> str:
+        """Return MLflow's tracking and registry URI."""
+        return self.mlflow_uri or f"sqlite:///{self.resolve_home()}/mlflow.db"
 
-    def resolved_review_dir(self) -> Path:
-        """Where the review pages keep their indexes of decisions, one file per application."""
-        return self.resolved_home() / "review"
+    def resolve_capture_keys_file(self) -> Path:
+        """Return the private file that holds capture's keys."""
+        return self.capture_keys_file or self.resolve_home() / "capture_keys.json"
 
-    def resolved_dagster_home(self) -> Path:
-        """Dagster's instance folder: DAGSTER_HOME where it is set, else beside everything else."""
+    def resolve_review_dir(self) -> Path:
+        """Return the folder of the review pages' indexes of decisions, one file per application."""
+        return self.resolve_home() / "review"
+
+    def resolve_dagster_home(self) -> Path:
+        """Return Dagster's instance folder: DAGSTER_HOME where it is set, else a folder in the home."""
         chosen = os.environ.get("DAGSTER_HOME")
-        return Path(chosen) if chosen else self.resolved_home() / "dagster"
+        return Path(chosen) if chosen else self.resolve_home() / "dagster"
 
 
 @cache
-def settings() -> Settings:
+def read_settings() -> Settings:
     """Read the process's settings, once.
 
     Raises:
@@ -140,7 +145,7 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        # Not the values: a setting may hold a password. For the same reason pydantic's error is not its cause.
+        # The message leaves out the values: a setting may hold a password. So pydantic's error is not its cause either.
         wrong = [
             f"FLYWHEEL_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}"
             for each in error.errors(include_input=False, include_url=False)
@@ -148,8 +153,8 @@ def settings() -> Settings:
     raise SettingsError(f"{'; '.join(wrong)}. Correct the environment or .env.")
 
 
-def subprocess_environment(**extra: str) -> dict[str, str]:
-    """This process's environment for a child of ours: offline and without telemetry unless it says otherwise."""
+def build_subprocess_environment(**extra: str) -> dict[str, str]:
+    """Copy this process's environment for a child of ours: offline and without telemetry by default."""
     quiet = {
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -1,8 +1,8 @@
 """Opens every store that the settings name: lake, versions, landing zone, registry, S3, folders.
 
-The only module that turns `FLYWHEEL_…` into them. A room that builds one by hand forgets a setting sooner or later: the
-review pages once opened the lake without `FLYWHEEL_S3_ENDPOINT`, and asked AWS for tables that lay on a MinIO.
-Nothing is connected to before it is used, and no heavy library is imported.
+No other module turns `FLYWHEEL_…` into stores. A room that builds one by hand forgets a setting sooner or later: the
+review pages once opened the lake without `FLYWHEEL_S3_ENDPOINT`, and asked AWS for tables that lay on a MinIO. A store
+connects at its first use, and opening it imports no heavy library.
 """
 
 from functools import partial
@@ -17,13 +17,13 @@ from flywheel_assets.lake.storage.s3 import s3_client
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.registry import ModelRegistry
-from flywheel_assets.settings import Settings, settings
+from flywheel_assets.settings import Settings, read_settings
 
 _ALIAS_TIMEOUT_S = 60.0
 
 
 class Stores:
-    """Landing zone, lake, gold versions and model registry, by one set of settings."""
+    """Opens landing zone, lake, gold versions and model registry by one set of settings."""
 
     def __init__(self, given: Settings | None = None) -> None:
         """Take `given`, or the settings of the process."""
@@ -31,20 +31,22 @@ class Stores:
 
     @property
     def where(self) -> Settings:
-        """The settings."""
-        return self._given or settings()
+        """Return the settings."""
+        return self._given or read_settings()
 
     def landing(self) -> LandingPlace:
-        """The landing zone of all applications: a folder, or a prefix of an S3 bucket."""
+        """Open the landing zone of all applications: a folder, or a prefix of an S3 bucket."""
         uri = self.where.landing_s3
         return DiskLanding(self.landing_folder()) if uri is None else ObjectLanding.at(uri, self.s3_client())
 
     def landing_folder(self) -> Path:
-        """Landing on this machine's disk: the zone itself, or capture's way to S3."""
-        return self.where.resolved_landing_dir()
+        """Return the landing folder on this machine's disk: the zone itself, or capture's way to S3."""
+        return self.where.resolve_landing_dir()
 
     def shipping(self) -> ObjectLanding | None:
-        """Where this machine's sealed segments are brought; None where their folder is the landing zone itself.
+        """Open the S3 landing zone that this machine ships sealed segments to.
+
+        None: the segments' folder is the landing zone itself.
 
         Raises:
             SettingsError: `FLYWHEEL_LANDING_S3` cannot be understood, or boto3 is not installed.
@@ -52,48 +54,48 @@ class Stores:
         uri = self.where.landing_s3
         if uri is None:
             return None
-        # Shorter than others wait, so that a service that stops while S3 is silent does not hang: the segments are
-        # safe on this disk.
+        # These timeouts are shorter than elsewhere, so that a service that stops while S3 is silent does not hang: the
+        # segments are safe on this disk.
         return ObjectLanding.at(uri, s3_client(self.where.s3_endpoint, connect_s=3.0, attempts=2))
 
     def lake(self, application: str) -> Lake:
-        """The Iceberg tables of one application."""
+        """Open the Iceberg tables of one application."""
         where = self.where
         return Lake(
             application,
-            where.resolved_catalog_uri(),
-            where.resolved_warehouse(),
+            where.resolve_catalog_uri(),
+            where.resolve_warehouse(),
             self.scratch(),
             where.erasure_key,
             {"s3.endpoint": where.s3_endpoint} if where.s3_endpoint else {},
         )
 
     def versions(self, application: str) -> Versions:
-        """The gold versions of one application."""
-        return Versions(self.where.resolved_versions_dir(), application)
+        """Open the gold versions of one application."""
+        return Versions(self.where.resolve_versions_dir(), application)
 
     def registry(self, application: str) -> ModelRegistry:
-        """The MLflow experiment and registered model of one application."""
+        """Open the MLflow experiment and registered model of one application."""
         where = self.where
-        # Where the lake's commits are serialised the aliases are, too: machines that share the one share the other.
+        # One lock serialises the lake's commits and the aliases: machines that share the one share the other.
         lock = partial(
-            commit_lock, where.resolved_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
+            commit_lock, where.resolve_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
         )
-        return ModelRegistry(where.resolved_mlflow_uri(), application, where.resolved_home() / "mlartifacts", lock)
+        return ModelRegistry(where.resolve_mlflow_uri(), application, where.resolve_home() / "mlartifacts", lock)
 
     def base_model(self, name: str) -> str:
-        """A base model as a local path where the models folder or the disk has it, else as the hub id it may be."""
-        local = self.where.resolved_models_dir() / name
+        """Return a base model's local path where it exists, else its name as a hub id."""
+        local = self.where.resolve_models_dir() / name
         return str(local if local.exists() else name)
 
     def s3_client(self) -> Any:
-        """boto3's client, by the standard AWS settings and `FLYWHEEL_S3_ENDPOINT`."""
+        """Open boto3's client, by the standard AWS settings and `FLYWHEEL_S3_ENDPOINT`."""
         return s3_client(self.where.s3_endpoint)
 
     def review_index(self, application: str) -> Path:
-        """Where this machine remembers what reviewers decided; see `review.decisions`."""
-        return self.where.resolved_review_dir() / f"{application}.jsonl"
+        """Return the file in which this machine remembers reviewers' decisions; see `review.decisions`."""
+        return self.where.resolve_review_dir() / f"{application}.jsonl"
 
     def scratch(self, *parts: str) -> Path:
-        """A folder for work in progress."""
-        return self.where.resolved_home().joinpath("scratch", *parts)
+        """Return a folder for work in progress."""
+        return self.where.resolve_home().joinpath("scratch", *parts)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets import cli
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 
 ROOT = Path(__file__).parent.parent
 _WIDTH = 200
@@ -37,11 +37,11 @@ def flywheel(home: Path, *arguments: str) -> Finished:
         for console in (cli.terminal.console, cli.terminal.errors):
             # They were made when the module was imported, as wide as the terminal was then.
             patched.setattr(console, "width", _WIDTH)
-        settings.cache_clear()
+        read_settings.cache_clear()
         try:
             cli.main()
         except SystemExit as ended:
             returncode = ended.code if isinstance(ended.code, int) else 1
         finally:
-            settings.cache_clear()
+            read_settings.cache_clear()
     return Finished(returncode, stdout.getvalue(), stderr.getvalue())

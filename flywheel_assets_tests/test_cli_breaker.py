@@ -9,7 +9,7 @@ from flywheel_assets.cli import app
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 from flywheel_assets_tests.builders import day, make_feedback
 from flywheel_assets_tests.lake.raid import LIMITS, RAID
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -18,7 +18,7 @@ from flywheel_assets_tests.lake.workbench import Workbench
 @pytest.fixture
 def raided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
-    settings.cache_clear()
+    read_settings.cache_clear()
     bench = Workbench(tmp_path, limits=LIMITS)
     bench.lake = Stores().lake("assistant")
     for offset, rows in enumerate((5, 5, RAID)):

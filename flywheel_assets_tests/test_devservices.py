@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets import devservices
-from flywheel_assets.devservices import Service, stop
+from flywheel_assets.devservices import Service, stop_processes
 from flywheel_assets.errors import SettingsError
 
 _SLEEP = "[sys.executable, '-c', 'import time; time.sleep(60)']"
@@ -34,7 +34,7 @@ def test_a_service_ends_with_its_children(monkeypatch: pytest.MonkeyPatch) -> No
     stubborn = start(f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {_CHILD}; time.sleep(60)")
     assert stubborn.stdout is not None
     child = int(stubborn.stdout.readline())
-    stop([stubborn])
+    stop_processes([stubborn])
     stubborn.wait(5)
     deadline = time.monotonic() + 5
     while is_alive(child) and time.monotonic() < deadline:

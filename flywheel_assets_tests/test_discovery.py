@@ -10,7 +10,7 @@ from flywheel_assets.cli.init import Kind, write_project
 from flywheel_assets.devservices import _check_workspace
 from flywheel_assets.discovery import Place, find_applications, load_application, load_definitions
 from flywheel_assets.errors import SettingsError, UnknownNameError
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 from flywheel_assets_tests.command_line import ROOT, flywheel
 
 APPLICATION = """
@@ -32,10 +32,10 @@ def offer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Offer]:
 
     def offer(*modules: str) -> None:
         monkeypatch.setenv("FLYWHEEL_APPLICATIONS", ",".join(modules))
-        settings.cache_clear()
+        read_settings.cache_clear()
 
     yield offer
-    settings.cache_clear()
+    read_settings.cache_clear()
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]

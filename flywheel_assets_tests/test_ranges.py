@@ -24,7 +24,7 @@ from flywheel_assets.ranges import (
     Share,
     ShareBelowOne,
 )
-from flywheel_assets.settings import Settings, settings
+from flywheel_assets.settings import Settings, read_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +130,12 @@ def test_every_rules_class_of_an_application_is_checked() -> None:
 def test_a_setting_out_of_its_range_is_the_same_error_and_tells_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYWHEEL_CAPTURE_PORT", "70000")
     monkeypatch.setenv("FLYWHEEL_CAPTURE_EVENT_BYTES", "secret")
-    settings.cache_clear()
+    read_settings.cache_clear()
     try:
         with pytest.raises(SettingsError, match=r"FLYWHEEL_CAPTURE_PORT: .*; FLYWHEEL_CAPTURE_EVENT_BYTES: ") as error:
-            settings()
+            read_settings()
     finally:
-        settings.cache_clear()
+        read_settings.cache_clear()
     assert "secret" not in str(error.value)
     assert error.value.__cause__ is None
     assert error.value.__context__ is None

@@ -7,7 +7,7 @@ import pytest
 
 import flywheel_assets
 from flywheel_assets.applications.assistant import APPLICATION
-from flywheel_assets.cli.serving import reviewed_rows
+from flywheel_assets.cli.serving import open_reviewed_rows
 from flywheel_assets.defs import resources
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.review.decisions import DecisionIndex
@@ -41,7 +41,7 @@ def test_reviews_of_a_warehouse_on_an_s3_server_read_its_rows(tmp_path: Path) ->
         bench = Workbench(tmp_path / "bench")
         bench.lake = Stores(where).lake(APPLICATION.name)
         fill(bench, make_feedback(event_id="waits", final_text=REWRITTEN))
-        reviewed = reviewed_rows(APPLICATION, Stores(where))
+        reviewed = open_reviewed_rows(APPLICATION, Stores(where))
         queue = ReviewQueue(reviewed, DecisionIndex(Stores(where).review_index(APPLICATION.name)))
         assert [item.row_id for item in queue.list_waiting(TOMORROW.date())] == ["waits"]
     assert reviewed.lake.erasure_key == "of all machines"

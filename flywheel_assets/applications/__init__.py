@@ -1,4 +1,4 @@
-"""The two examples, one short file each; they are on offer while a team has no application of its own.
+"""Holds the two examples, one short file each; a team's own applications replace them.
 
 Imports `config` for the types and `defs.flywheels` for the Dagster definitions.
 """

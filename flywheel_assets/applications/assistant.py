@@ -1,4 +1,7 @@
-"""The preference flywheel of an internal assistant: an example; `flywheel init` writes a project of your own."""
+"""Configures the preference flywheel of an internal assistant, as an example.
+
+`flywheel init` writes a project of your own.
+"""
 
 from datetime import date
 
@@ -16,7 +19,7 @@ APPLICATION = PreferenceApplication(
     gate=GateRules(policy=build_default_policy(factual_integrity=False)),
     # One training per 5,000 new pairs is right for a company-wide assistant; lower it for a small team.
     trigger=Trigger(min_new_pairs=5_000, min_new_partitions=1),
-    # Of one person at most 100 pairs enter a version, and every tenth person is held out for evaluation.
+    # At most 100 pairs of one person enter a version, and every tenth person is held out for evaluation.
     resolution=ResolutionRules(per_user_cap=100, holdout_share=0.10),
 )
 

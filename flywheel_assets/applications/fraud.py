@@ -1,4 +1,7 @@
-"""The classification flywheel of a card-fraud model: an example; `flywheel init --kind classification` writes yours."""
+"""Configures the classification flywheel of a card-fraud model, as an example.
+
+`flywheel init --kind classification` writes a project of your own.
+"""
 
 from datetime import date
 
@@ -21,7 +24,7 @@ APPLICATION = ClassificationApplication(
     # First day for which events may land; the first partition of every daily asset.
     start_date=date(2026, 3, 1),
     contract=ScoreContract(
-        # What the model reads, as it is logged at the decision. An event that lacks one is refused, and says which.
+        # The model reads these features, logged at the decision. An event that lacks one is refused with the name.
         features={
             "amount": NUMBER,
             "is_weekend": BOOLEAN,
@@ -31,7 +34,7 @@ APPLICATION = ClassificationApplication(
             **{f"terminal_payments_{days}d": NUMBER for days in (1, 7, 30)},
             **{f"terminal_risk_{days}d": NUMBER for days in (1, 7, 30)},
         },
-        # Where the service's own JSON has what is needed, for POST /v1/fraud/predictions and /v1/fraud/labels.
+        # These are the places in the service's own JSON, for POST /v1/fraud/predictions and /v1/fraud/labels.
         mapping=FieldMapping(
             key="transaction_id",
             score="prediction.fraud_probability",
@@ -41,7 +44,7 @@ APPLICATION = ClassificationApplication(
             entity="card_id",
         ),
     ),
-    # Nobody disputes a payment after a week: silence is then a negative. Real disputes take 60 to 120 days.
+    # A payment without a dispute after a week is a negative here. Real disputes take 60 to 120 days.
     mining=MiningRules(maturity_days=7, sampling=SamplingRules(surprise_factor=10.0, floor=0.01)),
     # Above this score a payment is blocked; a challenger may not change the number of alerts by more than the limits.
     threshold=0.5,

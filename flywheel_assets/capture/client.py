@@ -1,4 +1,4 @@
-"""The old import path of the Python client, which is the distribution `flywheel-client` in `clients/python` now."""
+"""Keeps the old import path of the Python client, which is now `flywheel-client` in `clients/python`."""
 
 try:
     from flywheel_client import ClientCounts, DeliveryLimits, FlywheelClient, Interaction

@@ -1,4 +1,4 @@
-"""The clock of the capture service, so that a test can set the time."""
+"""Defines the clock of the capture service, so that a test can set the time."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -6,6 +6,6 @@ from datetime import UTC, datetime
 Clock = Callable[[], datetime]
 
 
-def system_clock() -> datetime:
-    """The present, UTC."""
+def read_clock() -> datetime:
+    """Return the present time in UTC."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Checks whether the capture service could do its work here, without starting it or changing anything that lasts."""
+"""Checks whether capture could work here, without starting it and without lasting changes."""
 
 import os
 import secrets
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from flywheel_assets.capture.auth.access import is_loopback
 from flywheel_assets.capture.auth.keys import MOST_ACTIVE, Key, read_keys
-from flywheel_assets.capture.brokers.broker import broker_address
-from flywheel_assets.capture.log.segment_file import leftover_segments
-from flywheel_assets.capture.service import listening_socket
+from flywheel_assets.capture.brokers.broker import read_broker_address
+from flywheel_assets.capture.log.segment_file import find_open_segments
+from flywheel_assets.capture.service import open_socket
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.settings import Settings
 
@@ -23,18 +23,18 @@ _OLD_SEGMENT_S = 300.0
 
 
 class Verdict(StrEnum):
-    """How a check ended."""
+    """Names the result of a check."""
 
     FINE = "fine"
     LOOK = "look"
-    """It works; somebody should know."""
+    """It works, but a person should look at it."""
     BROKEN = "broken"
-    """The service would not start, or would lose its purpose."""
+    """The service would not start, or could not do its work."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found, and what to do about it."""
+    """Holds the result of one check, and the remedy."""
 
     subject: str
     verdict: Verdict
@@ -42,15 +42,15 @@ class Finding:
     remedy: str = ""
 
 
-def examine(settings: Settings, now: datetime | None = None) -> list[Finding]:
-    """Every finding, in the order in which the service would meet them."""
+def examine_service(settings: Settings, now: datetime | None = None) -> list[Finding]:
+    """Run every check, in the order in which the service would meet the problems."""
     moment = now or datetime.now(UTC)
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
-        ("keys", lambda: _keys(settings, moment)),
-        ("address", lambda: [_address(settings)]),
-        ("landing", lambda: _landing(settings)),
-        ("limits", lambda: _limits(settings)),
-        ("queue", lambda: [_queue(settings)]),
+        ("keys", lambda: _check_keys(settings, moment)),
+        ("address", lambda: [_check_address(settings)]),
+        ("landing", lambda: _check_landing(settings)),
+        ("limits", lambda: _check_limits(settings)),
+        ("queue", lambda: [_check_queue(settings)]),
     ]
     findings = []
     for subject, check in checks:
@@ -61,8 +61,8 @@ def examine(settings: Settings, now: datetime | None = None) -> list[Finding]:
     return findings
 
 
-def _keys(settings: Settings, now: datetime) -> list[Finding]:
-    path = settings.resolved_capture_keys_file()
+def _check_keys(settings: Settings, now: datetime) -> list[Finding]:
+    path = settings.resolve_capture_keys_file()
     records = read_keys(path).records
     active = [record for record in records if record.revoked_at is None]
     findings = []
@@ -80,7 +80,7 @@ def _keys(settings: Settings, now: datetime) -> list[Finding]:
         findings.append(Finding("keys", Verdict.LOOK, "there is none: everybody on this machine may send"))
     elif not active:
         findings.append(
-            Finding("keys", Verdict.BROKEN, "every key is revoked: nobody may send", "`flywheel keys create`")
+            Finding("keys", Verdict.BROKEN, "every key is revoked: no sender is accepted", "`flywheel keys create`")
         )
     else:
         findings.append(Finding("keys", Verdict.FINE, f"{len(active)} active, {len(records) - len(active)} revoked"))
@@ -99,12 +99,12 @@ def _keys(settings: Settings, now: datetime) -> list[Finding]:
     return findings
 
 
-def _address(settings: Settings) -> Finding:
+def _check_address(settings: Settings) -> Finding:
     host, port = settings.capture_host, settings.capture_port
     try:
-        listening_socket(host, port).close()
+        open_socket(host, port).close()
     except SettingsError as error:
-        if _answers(host, port):
+        if _is_answered(host, port):
             return Finding("address", Verdict.FINE, f"something listens on {host}:{port} already: capture?")
         return Finding("address", Verdict.BROKEN, str(error))
     if is_loopback(host):
@@ -113,11 +113,11 @@ def _address(settings: Settings) -> Finding:
         "address",
         Verdict.LOOK,
         f"{host}:{port} is free, and other machines may reach it without encryption",
-        "put a proxy that speaks TLS in front, and let nobody else reach this port",
+        "put a proxy with TLS in front, and let only the proxy reach this port",
     )
 
 
-def _answers(host: str, port: int) -> bool:
+def _is_answered(host: str, port: int) -> bool:
     try:
         socket.create_connection((host, port), timeout=2).close()
     except OSError:
@@ -125,10 +125,10 @@ def _answers(host: str, port: int) -> bool:
     return True
 
 
-def _landing(settings: Settings) -> list[Finding]:
-    root = settings.resolved_landing_dir()
+def _check_landing(settings: Settings) -> list[Finding]:
+    root = settings.resolve_landing_dir()
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
-    problem = _why_not_writable(existing)
+    problem = _find_write_problem(existing)
     if problem is not None:
         return [
             Finding("landing", Verdict.BROKEN, f"cannot write in {existing}: {problem}", "set FLYWHEEL_LANDING_DIR")
@@ -143,14 +143,14 @@ def _landing(settings: Settings) -> list[Finding]:
                 "landing",
                 Verdict.BROKEN,
                 f"{room}: below the reserve of {least / 2**20:,.0f} MiB, every request is answered with 503",
-                "free some, or lower FLYWHEEL_CAPTURE_MIN_FREE_BYTES",
+                "free some space, or lower FLYWHEEL_CAPTURE_MIN_FREE_BYTES",
             )
         )
     elif usage.free < 10 * max(least, settings.capture_segment_bytes):
-        findings.append(Finding("landing", Verdict.LOOK, f"{room}; that is soon used up"))
+        findings.append(Finding("landing", Verdict.LOOK, f"{room}; that will soon be used up"))
     else:
         findings.append(Finding("landing", Verdict.FINE, room))
-    old = [path for _, path in leftover_segments(root) if _is_old(path)]
+    old = [path for _, path in find_open_segments(root) if _is_old(path)]
     if old:
         findings.append(
             Finding(
@@ -170,8 +170,8 @@ def _is_old(path: Path) -> bool:
         return False
 
 
-def _why_not_writable(folder: Path) -> str | None:
-    # Tried, not asked: permissions say little about read-only and full disks.
+def _find_write_problem(folder: Path) -> str | None:
+    # The check writes a file: permissions say little about read-only and full disks.
     probe = folder / f".doctor-{secrets.token_hex(4)}"
     try:
         descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -188,7 +188,7 @@ def _why_not_writable(folder: Path) -> str | None:
     return None
 
 
-def _limits(settings: Settings) -> list[Finding]:
+def _check_limits(settings: Settings) -> list[Finding]:
     event, request, together = (
         settings.capture_event_bytes,
         settings.capture_request_bytes,
@@ -217,8 +217,8 @@ def _limits(settings: Settings) -> list[Finding]:
     return findings or [Finding("limits", Verdict.FINE, "they fit each other")]
 
 
-def _queue(settings: Settings) -> Finding:
-    address = broker_address(settings)
+def _check_queue(settings: Settings) -> Finding:
+    address = read_broker_address(settings)
     if address is None:
         return Finding("queue", Verdict.FINE, "events go to the landing zone at once")
     return Finding(

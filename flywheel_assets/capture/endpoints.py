@@ -1,4 +1,4 @@
-"""The endpoints that take events, their media types and their limits, and the protocol of what makes events durable."""
+"""Lists the endpoints that take events, with media types and limits, and defines `EventLog`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ PLAIN_TYPE = "application/json"
 
 
 class EventLog(Protocol):
-    """Whatever makes events durable."""
+    """Makes events durable."""
 
     def start(self) -> None:
-        """Get ready to append; may block."""
+        """Prepare to append; may block."""
 
     def stop(self) -> None:
-        """Hand over everything that was acknowledged; may block."""
+        """Write everything that was acknowledged; may block."""
 
     async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
         """Return when the rows are durable; raise `EventLogError` when nothing may be acknowledged."""
 
-    def not_ready(self) -> str | None:
-        """Why nothing can be made durable right now, in a sentence; None when all is well. Must not block."""
+    def find_problem(self) -> str | None:
+        """Return, as a sentence, why nothing can be made durable right now; None when all is well. Must not block."""
 
 
 @dataclass(frozen=True)
 class CaptureLimits:
-    """How much one request may bring, and all requests in progress together."""
+    """Limits the size of one request, and of all requests in progress together."""
 
     event_bytes: int = 4 * 2**20
     request_bytes: int = 32 * 2**20
@@ -42,7 +42,7 @@ class CaptureLimits:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One thing that can be sent: under which name, in which forms, and how an element of it becomes rows."""
+    """Describes one endpoint: its name, its media types, and how an element becomes rows."""
 
     name: str
     """`POST /v1/{application}/<name>`."""

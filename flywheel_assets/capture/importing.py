@@ -1,11 +1,11 @@
-"""Existing telemetry from a file, through the same decoding and the same event log as everything that comes over HTTP.
+"""Imports existing telemetry from a file, through the same decoding and event log as HTTP.
 
 - `.jsonl`, `.ndjson`: per line an edit (`prompt`, `original_llm_output`, `final_user_edit`), a pair (`prompt`,
   `chosen`, `rejected`, where chosen is the user's text), each with the optional fields of an edit, or a CloudEvent.
 - `.tsv`: a header row that names such columns, then one edit or pair per line. Cells are taken literally: quotation
   marks have no meaning, because real texts are full of them. An empty optional cell is absent; an empty text is kept.
 
-Everything lands with the source `import:<file name>`, whatever a line claims. Ids are the given ones or hashes of the
+Every row gets the source `import:<file name>`, even where a line names another. Ids are the given ones or hashes of the
 content, so importing a file twice lands duplicates that the lake drops. A bad line costs only itself.
 """
 
@@ -20,16 +20,15 @@ from typing import BinaryIO
 import msgspec
 
 from flywheel_assets import records
-from flywheel_assets.capture.clock import Clock, system_clock
-from flywheel_assets.capture.events.decoding import decoded
+from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.events.texts import (
     DecodedEvent,
     LandedRow,
     Reception,
-    landed_cloud_event,
-    landed_edit,
+    land_cloud_event,
+    land_edit,
 )
-from flywheel_assets.capture.events.wire import CloudEvent, Edit, Identifier, Prompt, Time
+from flywheel_assets.capture.events.wire import CloudEvent, Edit, Identifier, Prompt, Time, decode_strictly
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import InvalidEventError, UnknownNameError
 from flywheel_assets.records import IMPORT_PREFIX
@@ -48,7 +47,7 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A preference pair as data sets have it; another spelling of an edit."""
+    """Describes a preference pair as data sets spell it; it is another spelling of an edit."""
 
     prompt: Prompt
     chosen: str
@@ -60,8 +59,8 @@ class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     do_not_train: bool = False
     occurred_at: Time | None = None
 
-    def as_edit(self) -> Edit:
-        """The same as an edit: the rejected text was the model's, the chosen one the user's."""
+    def to_edit(self) -> Edit:
+        """Convert to an edit: the rejected text was the model's, the chosen one the user's."""
         return Edit(
             prompt=self.prompt,
             original_llm_output=self.rejected,
@@ -76,7 +75,7 @@ class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """The fields that tell a line's format."""
+    """Lists the fields from which a line's format is recognised."""
 
     specversion: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     chosen: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -91,7 +90,7 @@ _cloud_event_decoder: msgspec.json.Decoder[CloudEvent] = msgspec.json.Decoder(Cl
 
 @dataclass(frozen=True)
 class LineError:
-    """Why one line was refused; lines count from 1 and include the header."""
+    """Explains why one line was refused; lines count from 1 and include the header."""
 
     line: int
     error: str
@@ -99,7 +98,7 @@ class LineError:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What became of a file: lines = accepted + refused; the first `LISTED_ERRORS` refusals are listed."""
+    """Counts the lines of a file: lines = accepted + refused. It lists the first `LISTED_ERRORS` refusals."""
 
     lines: int
     accepted: int
@@ -121,7 +120,7 @@ class _Tally:
 
 @dataclass
 class _Batches:
-    """Rows on their way into the log: bounded in number and in bytes, however large the file is."""
+    """Sends rows to the log in batches, bounded in number and in bytes, however large the file is."""
 
     event_log: SegmentLog
     application: str
@@ -152,14 +151,14 @@ def import_file(
     path: Path,
     application: str,
     landing_root: Path,
-    clock: Clock = system_clock,
+    clock: Clock = read_clock,
     segment_limits: SegmentLimits | None = None,
     event_bytes: int = EVENT_BYTES,
 ) -> ImportResult:
     """Land every good line of a JSONL or TSV file; when this returns they are published.
 
     Args:
-        path: the file; its suffix tells the format, its name becomes the source.
+        path: the file; its suffix names the format, its name becomes the source.
         application: whose events these are; a known name, the caller has checked it.
         landing_root: the landing zone.
         clock: when the events are received, and the default of when they occurred.
@@ -177,15 +176,15 @@ def import_file(
     source = f"{IMPORT_PREFIX}{os.fsencode(path.name).decode(errors='replace')}"
     tally = _Tally()
     with open(path, "rb") as file:
-        lines = _numbered_lines(file, event_bytes)
-        as_json = _tsv_reader(path, lines) if suffix == ".tsv" else bytes
+        lines = _number_lines(file, event_bytes)
+        convert_row = _build_tsv_reader(path, lines) if suffix == ".tsv" else bytes
         with SegmentLog(landing_root, segment_limits, clock) as event_log:
             batches = _Batches(event_log, application)
             for number, line in lines:
                 try:
                     if line is None:
                         raise InvalidEventError(f"the line is longer than {event_bytes} bytes")
-                    event = decode_line(as_json(line), Reception(application, clock()), source)
+                    event = decode_line(convert_row(line), Reception(application, clock()), source)
                 except InvalidEventError as error:
                     tally.refuse(number, str(error))
                 else:
@@ -196,23 +195,23 @@ def import_file(
 
 
 def decode_line(line: bytes, reception: Reception, source: str) -> DecodedEvent:
-    """One JSON line in any of the accepted formats.
+    """Decode one JSON line in any of the accepted formats.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message says what is wrong.
     """
-    shape = decoded(line, _shape_decoder)
+    shape = decode_strictly(line, _shape_decoder)
     if shape.specversion is not msgspec.UNSET:
-        event = decoded(line, _cloud_event_decoder)
+        event = decode_strictly(line, _cloud_event_decoder)
         # Under one imported source, ids of different original sources must stay apart.
-        return landed_cloud_event(event, reception, source, records.make_stable_id(event.source, event.id))
+        return land_cloud_event(event, reception, source, records.make_stable_id(event.source, event.id))
     if shape.chosen is not msgspec.UNSET or shape.rejected is not msgspec.UNSET:
-        return landed_edit(decoded(line, _pair_decoder).as_edit(), reception, source)
-    return landed_edit(decoded(line, _edit_decoder), reception, source)
+        return land_edit(decode_strictly(line, _pair_decoder).to_edit(), reception, source)
+    return land_edit(decode_strictly(line, _edit_decoder), reception, source)
 
 
-def _numbered_lines(file: BinaryIO, event_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """Every line that is not blank, with its number and without its end; None for one that is too long."""
+def _number_lines(file: BinaryIO, event_bytes: int) -> Iterator[tuple[int, bytes | None]]:
+    """List every line that is not blank, with its number, without its end. A line that is too long is None."""
     number = 0
     while line := file.readline(event_bytes + 1):
         number += 1
@@ -228,8 +227,8 @@ def _numbered_lines(file: BinaryIO, event_bytes: int) -> Iterator[tuple[int, byt
             yield number, content
 
 
-def _tsv_reader(path: Path, lines: Iterator[tuple[int, bytes | None]]) -> Callable[[bytes], bytes]:
-    """Reads the header; returns what turns a row into the JSON object that it stands for."""
+def _build_tsv_reader(path: Path, lines: Iterator[tuple[int, bytes | None]]) -> Callable[[bytes], bytes]:
+    """Read the header; return a function that converts a row into its JSON object."""
     _, header = next(lines, (0, b""))
     columns = (header or b"").decode("utf-8", "replace").split("\t")
     given = set(columns)
@@ -242,21 +241,21 @@ def _tsv_reader(path: Path, lines: Iterator[tuple[int, bytes | None]]) -> Callab
             f"and optionally {', '.join(_OPTIONAL_COLUMNS)}, separated by tabs"
         )
 
-    def as_json(line: bytes) -> bytes:
-        cells = _text(line).split("\t")
+    def convert_row(line: bytes) -> bytes:
+        cells = _decode_text(line).split("\t")
         if len(cells) != len(columns):
             raise InvalidEventError(f"the line has {len(cells)} cells; the header names {len(columns)}")
         row: dict[str, str | bool] = {
             column: cell for column, cell in zip(columns, cells, strict=True) if cell or column in texts
         }
         if "do_not_train" in row:
-            row["do_not_train"] = _truth(str(row["do_not_train"]))
+            row["do_not_train"] = _parse_truth(str(row["do_not_train"]))
         return msgspec.json.encode(row)
 
-    return as_json
+    return convert_row
 
 
-def _text(line: bytes) -> str:
+def _decode_text(line: bytes) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
@@ -265,7 +264,7 @@ def _text(line: bytes) -> str:
         ) from None
 
 
-def _truth(cell: str) -> bool:
+def _parse_truth(cell: str) -> bool:
     try:
         return _TRUTH[cell.strip().lower()]
     except KeyError:

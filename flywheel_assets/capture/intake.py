@@ -1,4 +1,4 @@
-"""The endpoints: a request's body becomes durable events and an answer per event.
+"""Makes the events of a request durable, and answers for each of them.
 
 | answer | when | what a client does |
 |---|---|---|
@@ -27,11 +27,24 @@ from flywheel_assets.capture.auth.access import Access, Caller
 from flywheel_assets.capture.auth.keys import Scope
 from flywheel_assets.capture.clock import Clock
 from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, CaptureLimits, Endpoint, EventLog
-from flywheel_assets.capture.events.decoding import claimed_id
 from flywheel_assets.capture.events.texts import LandedRow, Reception
-from flywheel_assets.capture.http import framing
-from flywheel_assets.capture.http.answers import Answer, EventResult, EventStatus, Refusal, RefusedError, json_response
-from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
+from flywheel_assets.capture.events.wire import read_claimed_id
+from flywheel_assets.capture.http.answers import (
+    Answer,
+    EventResult,
+    EventStatus,
+    Refusal,
+    RefusedError,
+    build_json_response,
+)
+from flywheel_assets.capture.http.bodies import (
+    BodyReader,
+    FramingError,
+    MemoryBudget,
+    split_array,
+    split_lines,
+    starts_with_array,
+)
 from flywheel_assets.capture.operations.telemetry import Telemetry
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import EventLogError, InvalidEventError
@@ -41,7 +54,7 @@ _DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one woul
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What a body turned out to hold; `results` has one entry per element, in order."""
+    """Holds the content of a body; `results` has one entry per element, in order."""
 
     results: list[EventResult]
     event_ids: list[str]
@@ -50,11 +63,11 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class Intake:
-    """What every endpoint does, and what they share."""
+    """Does the work of every endpoint, with what they share."""
 
     event_log: EventLog
     applications: Mapping[str, ScoreContract | None]
-    """Who may send; with what it declares, where it is a classifier."""
+    """The applications that may send; a classifier comes with its declared fields."""
     limits: CaptureLimits
     clock: Clock
     access: Access
@@ -63,30 +76,30 @@ class Intake:
     reader: BodyReader
     decoder: Executor
 
-    def handler(self, endpoint: Endpoint) -> "Receiver":
-        """Answers the requests of one endpoint."""
+    def build_receiver(self, endpoint: Endpoint) -> "Receiver":
+        """Build the receiver of one endpoint's requests."""
         return Receiver(self, endpoint)
 
-    async def take(self, request: Request, endpoint: Endpoint) -> Response:
-        """One request from its arrival to its answer."""
+    async def answer_request(self, request: Request, endpoint: Endpoint) -> Response:
+        """Answer one request."""
         application: str = request.path_params["application"]
         try:
             if request.method == "OPTIONS":
-                return Response(None, 204, self.access.preflight_headers(request, application))
-            with self.budget.share() as share:
+                return Response(None, 204, self.access.build_preflight_headers(request, application))
+            with self.budget.open_share() as share:
                 caller = self.access.admit(request, application, Scope.WRITE)
                 self._check_application(application)
-                media_type = _media_type(request, endpoint.content_types)
+                media_type = _read_media_type(request, endpoint.content_types)
                 body = await self.reader.read(request, share)
-                caller = self.access.verify(caller, body)
+                caller = self.access.verify_body(caller, body)
                 answer = await self._acknowledge(caller, await self._decode(body, media_type, caller, endpoint))
-            # 202 too where nothing was new: a repeat is a success.
+            # The status is 202 as well where nothing was new: a repeat is a success.
             is_success = any(result.status is not EventStatus.REFUSED for result in answer.results)
-            response = json_response(202 if is_success else 400, answer)
+            response = build_json_response(202 if is_success else 400, answer)
         except RefusedError as refusal:
-            self.telemetry.refused_request(refusal.reason)
-            response = refusal.response()
-        cors_headers = self.access.cors_headers(request, application)
+            self.telemetry.note_refused_request(refusal.reason)
+            response = refusal.build_response()
+        cors_headers = self.access.build_cors_headers(request, application)
         if cors_headers:
             response.headers.update(cors_headers)
         return response
@@ -103,36 +116,36 @@ class Intake:
         else:
             loop = asyncio.get_running_loop()
             decoded = await loop.run_in_executor(self.decoder, self._decode_body, body, media_type, reception, endpoint)
-        self.telemetry.received(caller.application, len(decoded.results), len(body))
-        self.telemetry.refused_events(len(decoded.results) - len(decoded.event_ids))
+        self.telemetry.note_received(caller.application, len(decoded.results), len(body))
+        self.telemetry.note_refused_events(len(decoded.results) - len(decoded.event_ids))
         self.access.charge(caller, len(decoded.results))
         return decoded
 
     async def _acknowledge(self, caller: Caller, decoded: _Decoded) -> Answer:
         if self.access.is_repeat(caller):
-            self.telemetry.repeated(caller.application, len(decoded.event_ids))
-            return Answer(0, [_as_duplicate(result) for result in decoded.results])
+            self.telemetry.note_repeated(caller.application, len(decoded.event_ids))
+            return Answer(0, [_mark_duplicate(result) for result in decoded.results])
         if decoded.rows:
             try:
                 await self.event_log.append(caller.application, decoded.rows)
             except EventLogError as error:
                 raise RefusedError(Refusal.NOT_DURABLE, str(error)) from None
-            self.telemetry.accepted(caller.application, decoded.event_ids)
-            self.access.acknowledged(caller)
+            self.telemetry.note_accepted(caller.application, decoded.event_ids)
+            self.access.remember(caller)
         return Answer(len(decoded.event_ids), decoded.results)
 
     def _decode_body(self, body: bytes, media_type: str, reception: Reception, endpoint: Endpoint) -> _Decoded:
-        return self._decode_all(self._elements(body, media_type), reception, endpoint)
+        return self._decode_all(self._split_elements(body, media_type), reception, endpoint)
 
-    def _elements(self, body: bytes, media_type: str) -> list[bytes]:
+    def _split_elements(self, body: bytes, media_type: str) -> list[bytes]:
         try:
             if media_type == LINES_TYPE:
-                elements = framing.split_lines(body)
-            elif media_type == BATCH_TYPE or (media_type == PLAIN_TYPE and framing.starts_with_array(body)):
-                elements = framing.split_array(body)
+                elements = split_lines(body)
+            elif media_type == BATCH_TYPE or (media_type == PLAIN_TYPE and starts_with_array(body)):
+                elements = split_array(body)
             else:
                 elements = [body] if body.strip() else []
-        except framing.FramingError as error:
+        except FramingError as error:
             raise RefusedError(Refusal.MALFORMED_BODY, str(error)) from None
         if not elements:
             raise RefusedError(Refusal.MALFORMED_BODY, "the request holds no event")
@@ -148,16 +161,16 @@ class Intake:
         rows: list[LandedRow] = []
         for element in elements:
             try:
-                event = endpoint.decode(self._sized(element), reception)
+                event = endpoint.decode(self._check_size(element), reception)
             except InvalidEventError as error:
-                results.append(EventResult(claimed_id(element), EventStatus.REFUSED, str(error)))
+                results.append(EventResult(read_claimed_id(element), EventStatus.REFUSED, str(error)))
             else:
                 results.append(EventResult(event.client_id, EventStatus.ACCEPTED))
                 event_ids.append(event.event_id)
                 rows.extend(event.rows)
         return _Decoded(results, event_ids, rows)
 
-    def _sized(self, element: bytes) -> bytes:
+    def _check_size(self, element: bytes) -> bytes:
         if len(element) > self.limits.event_bytes:
             raise InvalidEventError(f"the event has {len(element)} bytes; valid: at most {self.limits.event_bytes}")
         return element
@@ -165,36 +178,36 @@ class Intake:
 
 @dataclass(frozen=True)
 class Receiver:
-    """One endpoint as an ASGI application: a layer of Starlette's less than a function would have."""
+    """Serves one endpoint as an ASGI application: one layer of Starlette's less than a function would have."""
 
     intake: Intake
     endpoint: Endpoint
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        response = await self.intake.take(_Request(scope, receive), self.endpoint)
+        response = await self.intake.answer_request(_Request(scope, receive), self.endpoint)
         await response(scope, receive, send)
 
 
 class _Request(Request):
-    """A request whose headers are looked up, not searched for, half a dozen times each."""
+    """Looks headers up instead of searching for them, half a dozen times for each request."""
 
     def __init__(self, scope: ASGIScope, receive: Receive) -> None:
         super().__init__(scope, receive)
-        # Of a header that comes twice the first one counts, as with Starlette's own.
+        # Where a header comes twice the first one counts, as in Starlette's own class.
         self._by_name = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
     @property
     def headers(self) -> Mapping[str, str]:  # type: ignore[override]
-        """Every header by its name in lower case."""
+        """Return every header by its name in lower case."""
         return self._by_name
 
 
-def _as_duplicate(result: EventResult) -> EventResult:
+def _mark_duplicate(result: EventResult) -> EventResult:
     return result if result.status is EventStatus.REFUSED else EventResult(result.id, EventStatus.DUPLICATE)
 
 
-def _media_type(request: Request, valid: Sequence[str]) -> str:
+def _read_media_type(request: Request, valid: Sequence[str]) -> str:
     given = request.headers.get("content-type", "")
     media_type, _, parameters = given.partition(";")
     charset = parameters.replace(" ", "").replace('"', "").lower()

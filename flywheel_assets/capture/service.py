@@ -1,13 +1,13 @@
-"""The capture service: takes events over HTTP and answers only after they are durable.
+"""Serves capture: takes events over HTTP and answers only after they are durable.
 
-How one edit walks through: `POST /v1/assistant/edits` → `access.Access` decides whether its sender may →
-`bodies.BodyReader` reads it up to its cap → `framing` cuts it into elements → `events.decode_edit` turns each into a
+The way of one edit: `POST /v1/assistant/edits` → `access.Access` decides whether its sender may →
+`bodies.BodyReader` reads it up to its cap → `bodies` cuts it into elements → `texts.decode_edit` turns each into a
 prediction row and a feedback row, or into an error of its own → `EventLog.append` queues the rows; the writer thread of
 `segments.SegmentLog` writes and fsyncs them together with whatever else waits → the future resolves → 202 with one
 result per element. Some seconds later the segment is sealed and renamed into
 `landing/assistant/feedback/received_date=…/`, where the lake finds it.
 
-Whatever makes events durable stands behind the `EventLog` protocol.
+The log behind the `EventLog` protocol makes events durable: this machine's disk, or a broker.
 """
 
 import asyncio
@@ -30,19 +30,19 @@ from starlette.types import Receive, Scope, Send
 
 from flywheel_assets.capture.auth.access import Access, is_loopback
 from flywheel_assets.capture.auth.keys import KeyStore
-from flywheel_assets.capture.brokers.broker import BrokerAddress, broker_address
+from flywheel_assets.capture.brokers import open_producer
+from flywheel_assets.capture.brokers.broker import BrokerAddress, read_broker_address
 from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
-from flywheel_assets.capture.brokers.messages import largest_event_bytes
-from flywheel_assets.capture.brokers.opening import open_producer
-from flywheel_assets.capture.clock import Clock, system_clock
+from flywheel_assets.capture.brokers.messages import compute_largest_event_bytes
+from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.endpoints import ENDPOINTS, CaptureLimits, EventLog
-from flywheel_assets.capture.http.answers import RefusedError, http_problem, refused
+from flywheel_assets.capture.http.answers import RefusedError, answer_http_error, answer_refusal
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.capture.http.connection import BoundedConnection
 from flywheel_assets.capture.intake import Intake, Receiver
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
-from flywheel_assets.capture.log.shipping import ShippedLog, configured_shipper
-from flywheel_assets.capture.operations.endpoints import Operations, browser_script
+from flywheel_assets.capture.log.shipping import ShippedLog, open_shipper
+from flywheel_assets.capture.operations.endpoints import Operations, answer_browser_script
 from flywheel_assets.capture.operations.telemetry import Telemetry
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import CaptureUnavailableError, SettingsError
@@ -62,21 +62,21 @@ def create_app(
     event_log: EventLog,
     applications: Applications,
     limits: CaptureLimits | None = None,
-    clock: Clock = system_clock,
+    clock: Clock = read_clock,
     access: Access | None = None,
     telemetry: Telemetry | None = None,
     pages: Pages | None = None,
 ) -> Starlette:
-    """The ASGI application; it starts the event log with the server and stops it after the last request.
+    """Build the ASGI application. It starts the event log with the server and stops it after the last request.
 
     Args:
         event_log: makes events durable.
-        applications: names of the applications that may send; of classifiers with what they declare.
+        applications: names of the applications that may send; classifiers with their declared fields.
         limits: how much one request may bring.
         clock: what time it is, UTC.
-        access: who may send; without it everybody may.
-        telemetry: what is counted; give the one that `event_log` was given.
-        pages: what else is served here, for instance `review.pages.review_pages`.
+        access: decides who may send; without it every sender may.
+        telemetry: the counters; give the same object as to `event_log`.
+        pages: more routes to serve here, for instance those of `review.pages.build_review_pages`.
     """
     limits = limits or CaptureLimits()
     access = access or Access(clock=clock)
@@ -96,7 +96,7 @@ def create_app(
         reader=BodyReader(limits.request_bytes),
         decoder=decoder,
     )
-    operations = Operations.of(event_log, telemetry, access, ENDPOINTS, list(applications))
+    operations = Operations.build(event_log, telemetry, access, ENDPOINTS, list(applications))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -108,7 +108,7 @@ def create_app(
             decoder.shutdown()
             telemetry.refusals.flush()
 
-    receivers = {endpoint.name: intake.handler(endpoint) for endpoint in ENDPOINTS}
+    receivers = {endpoint.name: intake.build_receiver(endpoint) for endpoint in ENDPOINTS}
     app = _Capture(
         receivers,
         routes=[
@@ -116,22 +116,22 @@ def create_app(
                 Route(f"/v1/{{application}}/{name}", receiver, methods=["POST", "OPTIONS"])
                 for name, receiver in receivers.items()
             ),
-            Route("/flywheel.js", browser_script, methods=["GET"]),
-            Route("/healthz", operations.healthz, methods=["GET"]),
-            Route("/readyz", operations.readyz, methods=["GET"]),
-            Route("/metrics", operations.metrics, methods=["GET"]),
-            Route("/openapi.json", operations.openapi, methods=["GET"]),
+            Route("/flywheel.js", answer_browser_script, methods=["GET"]),
+            Route("/healthz", operations.answer_healthz, methods=["GET"]),
+            Route("/readyz", operations.answer_readyz, methods=["GET"]),
+            Route("/metrics", operations.answer_metrics, methods=["GET"]),
+            Route("/openapi.json", operations.answer_openapi, methods=["GET"]),
             *(pages(event_log, access) if pages else ()),
         ],
         lifespan=lifespan,
-        exception_handlers={HTTPException: http_problem, RefusedError: refused},
+        exception_handlers={HTTPException: answer_http_error, RefusedError: answer_refusal},
     )
     app.state.access = access  # `access.require_scope` finds it here
     return app
 
 
 class _Capture(Starlette):
-    """Starlette, with a short way for what is posted: its layers would be a sixth of what a single event costs."""
+    """Extends Starlette with a short way for posts: its layers would cost a sixth of a single event."""
 
     def __init__(self, receivers: Mapping[str, Receiver], **options: Any) -> None:
         super().__init__(**options)
@@ -150,20 +150,20 @@ class _Capture(Starlette):
 
 @dataclass(frozen=True)
 class RunningCapture:
-    """A capture service in a thread of this process."""
+    """Holds a capture service that runs in a thread of this process."""
 
     url: str
     event_log: SegmentLog
 
     def seal(self) -> None:
-        """Publish what was acknowledged so far, for instance before an injected clock goes on to the next day."""
+        """Publish all acknowledged events, for instance before an injected clock moves to the next day."""
         self.event_log.seal()
 
 
 def serve(
     settings: Settings,
     applications: Applications,
-    clock: Clock = system_clock,
+    clock: Clock = read_clock,
     on_ready: Callable[[str], None] | None = None,
     pages: Pages | None = None,
     ship_to: ObjectLanding | None = None,
@@ -174,46 +174,46 @@ def serve(
 
     Args:
         settings: where to listen, the landing zone, the keys and the limits.
-        applications: names of the applications that may send; of classifiers with what they declare.
+        applications: names of the applications that may send; classifiers with their declared fields.
         clock: what time it is, UTC.
         on_ready: called with the service's URL when it listens.
-        pages: what else is served here.
+        pages: more routes to serve here.
         ship_to: the landing zone on S3, as `Stores(settings).shipping()` opens it.
 
     Raises:
         SettingsError: the address reaches beyond this machine and there is no key, the keys cannot be read, or the
             address cannot be listened on, or the queue cannot be used; or landing is on S3 and `ship_to` is missing.
     """
-    access = configured_access(settings, clock)
+    access = open_access(settings, clock)
     telemetry = Telemetry()
-    address = broker_address(settings)
+    address = read_broker_address(settings)
     event_bytes = settings.capture_event_bytes
     event_log: EventLog
     if address is None:
-        event_log = _local_log(settings, ship_to, clock, telemetry)
+        event_log = _open_local_log(settings, ship_to, clock, telemetry)
     else:
-        event_log = _broker_log(address, settings, telemetry)
-        event_bytes = min(event_bytes, largest_event_bytes(address.payload_bytes))
+        event_log = _open_broker_log(address, settings, telemetry)
+        event_bytes = min(event_bytes, compute_largest_event_bytes(address.payload_bytes))
     limits = CaptureLimits(
         event_bytes=event_bytes,
         request_bytes=settings.capture_request_bytes,
         batch_events=settings.capture_batch_events,
         in_progress_bytes=settings.capture_in_progress_bytes,
     )
-    with listening_socket(settings.capture_host, settings.capture_port) as listener:
+    with open_socket(settings.capture_host, settings.capture_port) as listener:
         if on_ready is not None:
-            on_ready(_url(listener))
+            on_ready(_build_url(listener))
         service = create_app(event_log, applications, limits, clock, access, telemetry, pages)
-        _server(service).run(sockets=[listener])
+        _build_server(service).run(sockets=[listener])
 
 
-def configured_access(settings: Settings, clock: Clock = system_clock) -> Access:
-    """Who may send, by the settings: whoever has a key, or everybody where there is none and only loopback is served.
+def open_access(settings: Settings, clock: Clock = read_clock) -> Access:
+    """Open the access that the settings describe: by keys, or for everybody on loopback where there is no key.
 
     Raises:
         SettingsError: there is no key and the address reaches beyond this machine, or the keys cannot be read.
     """
-    path = settings.resolved_capture_keys_file()
+    path = settings.resolve_capture_keys_file()
     keys = KeyStore(path)
     if keys.content.was_ever_used:
         return Access(keys, settings.capture_events_per_s, clock)
@@ -226,32 +226,32 @@ def configured_access(settings: Settings, clock: Clock = system_clock) -> Access
     return Access(clock=clock)
 
 
-def _local_log(
+def _open_local_log(
     settings: Settings, ship_to: ObjectLanding | None, clock: Clock, telemetry: Telemetry
 ) -> SegmentLog | ShippedLog:
-    segment_log = SegmentLog(settings.resolved_landing_dir(), segment_limits(settings), clock, telemetry)
+    segment_log = SegmentLog(settings.resolve_landing_dir(), build_segment_limits(settings), clock, telemetry)
     telemetry.watch("queued_events", "Events that wait for the disk.", lambda: segment_log.queued_events)
     telemetry.watch(
         "unpublished_segments", "Segments that could not be published yet.", lambda: segment_log.unpublished_segments
     )
-    shipper = configured_shipper(settings, ship_to, clock)
+    shipper = open_shipper(settings, ship_to, clock)
     if shipper is None:
         return segment_log
     telemetry.watch(
-        "unshipped_segments", "Sealed segments that S3 does not have yet.", lambda: len(shipper.unshipped())
+        "unshipped_segments", "Sealed segments that S3 does not have yet.", lambda: len(shipper.list_unshipped())
     )
     return ShippedLog(segment_log, shipper)
 
 
-def _broker_log(address: BrokerAddress, settings: Settings, telemetry: Telemetry) -> BrokerLog:
+def _open_broker_log(address: BrokerAddress, settings: Settings, telemetry: Telemetry) -> BrokerLog:
     limits = BrokerLimits(queue_events=settings.capture_queue_events)
     broker_log = BrokerLog(partial(open_producer, address), address.payload_bytes, limits)
     telemetry.watch("queued_events", "Events that wait for the broker.", lambda: broker_log.queued_events)
     return broker_log
 
 
-def segment_limits(settings: Settings) -> SegmentLimits:
-    """When segments are sealed, and how much may wait for the disk."""
+def build_segment_limits(settings: Settings) -> SegmentLimits:
+    """Build the limits of segments from the settings: when they are sealed, and how much may wait."""
     return SegmentLimits(
         segment_bytes=settings.capture_segment_bytes,
         segment_age_s=settings.capture_segment_age_s,
@@ -264,32 +264,34 @@ def segment_limits(settings: Settings) -> SegmentLimits:
 def running_capture(
     landing_root: Path,
     applications: Applications,
-    clock: Clock = system_clock,
+    clock: Clock = read_clock,
     limits: CaptureLimits | None = None,
     segment_limits: SegmentLimits | None = None,
     access: Access | None = None,
     pages: Pages | None = None,
 ) -> Iterator[RunningCapture]:
-    """The real service on a free loopback port, in a thread; leaving the block answers, seals and stops it.
+    """Run the real service on a free loopback port, in a thread; stop it at the end of the block.
+
+    Leaving the block answers open requests and seals the segments first.
 
     Raises:
         CaptureUnavailableError: it did not start.
     """
     telemetry = Telemetry()
     event_log = SegmentLog(landing_root, segment_limits, clock, telemetry)
-    server = _server(create_app(event_log, applications, limits, clock, access, telemetry, pages))
-    with listening_socket("127.0.0.1", 0) as listener:
+    server = _build_server(create_app(event_log, applications, limits, clock, access, telemetry, pages))
+    with open_socket("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="capture", daemon=True)
         thread.start()
         try:
             _wait_until_started(server, thread)
-            yield RunningCapture(_url(listener), event_log)
+            yield RunningCapture(_build_url(listener), event_log)
         finally:
             server.should_exit = True
             thread.join()
 
 
-def _server(app: Starlette) -> uvicorn.Server:
+def _build_server(app: Starlette) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -297,7 +299,7 @@ def _server(app: Starlette) -> uvicorn.Server:
             http=BoundedConnection,
             ws="none",
             lifespan="on",
-            # Access logs would cost as much as the request; the process decides where its logs go.
+            # Access logs would cost as much as the request. The process decides where its logs go.
             access_log=False,
             log_config=None,
             server_header=False,
@@ -315,8 +317,8 @@ def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> Non
             raise CaptureUnavailableError("the capture service did not start; its log says why")
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that takes connections at this address.
+def open_socket(host: str, port: int) -> socket.socket:
+    """Open a socket that takes connections at this address.
 
     Raises:
         SettingsError: it is not an address of this machine, or the port is taken.
@@ -341,6 +343,6 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _build_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

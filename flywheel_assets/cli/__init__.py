@@ -1,46 +1,41 @@
-"""`flywheel`: everything a person does without the UI. One module per group of commands."""
+"""Provides `flywheel`, the command line for everything that a person does without the UI.
+
+Each module holds one group of commands; it may import every room, and imports heavy ones inside the commands.
+"""
 
 import sys
 
 from flywheel_assets.cli import (
-    breaker,
     days,
-    erasing,
     exclusions,
     gold,
     init,
     keys,
-    levers,
-    policy,
-    rolling_back,
     serving,
     terminal,
-    unfinished,
+    upkeep,
+    whatif,
 )
 from flywheel_assets.cli.terminal import app, errors
 from flywheel_assets.errors import FlywheelError
 
 __all__ = [
     "app",
-    "breaker",
     "days",
-    "erasing",
     "exclusions",
     "gold",
     "init",
     "keys",
-    "levers",
     "main",
-    "policy",
-    "rolling_back",
     "serving",
     "terminal",
-    "unfinished",
+    "upkeep",
+    "whatif",
 ]
 
 
 def main() -> None:
-    """Run the command; our own errors are one line, not a traceback."""
+    """Run the command; an error of ours is printed as one line, without a traceback."""
     try:
         app()
     except FlywheelError as error:

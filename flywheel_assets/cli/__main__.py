@@ -1,4 +1,4 @@
-"""`python -m flywheel_assets.cli`."""
+"""Runs `python -m flywheel_assets.cli`."""
 
 from flywheel_assets.cli import main
 

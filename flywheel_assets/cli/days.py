@@ -1,4 +1,4 @@
-"""Commands over landed days: bring telemetry in, materialize, say what is stale; and the gate over a plain file."""
+"""Commands over landed days: import telemetry, materialize, find stale days; and the gate over a file."""
 
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
@@ -12,8 +12,8 @@ from flywheel_assets.cli.terminal import (
     Application,
     Day,
     app,
+    build_driver,
     console,
-    driver_of,
     errors,
     load_application,
     load_preference,
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 @app.command()
 def curate(
-    pairs: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON lines, see the README.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Gets one {prompt, chosen, rejected} line per kept pair.")],
+    pairs: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A file of JSON lines; the README shows its fields.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The file to write: one {prompt, chosen, rejected} line per kept pair.")
+    ],
     application: Annotated[str | None, typer.Option("--application", "-a", help="Use this application's gate.")] = None,
 ) -> None:
-    """Pass a file of edits through the gate, without Dagster, and count what was dropped by reason."""
+    """Pass a file of edits through the gate, without Dagster, and count the dropped ones by reason."""
     from flywheel_assets.curation.texts.gate import GateRules
     from flywheel_assets.lake.whatif.curate_file import curate_file
 
@@ -44,16 +48,21 @@ def curate(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help=".jsonl, or .tsv with a header.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A .jsonl file, or a .tsv file with a header.")
+    ],
     application: Application,
 ) -> None:
-    """Send existing telemetry through capture into today's landing; importing a file twice changes nothing."""
+    """Send existing telemetry from a file through capture into today's landing.
+
+    Importing a file twice changes nothing.
+    """
     from flywheel_assets.capture.importing import import_file
-    from flywheel_assets.capture.log.shipping import configured_shipper
+    from flywheel_assets.capture.log.shipping import open_shipper
 
     load_application(application)
     stores = Stores()
-    with configured_shipper(stores.where, stores.shipping()) or nullcontext():
+    with open_shipper(stores.where, stores.shipping()) or nullcontext():
         result = import_file(file, application, stores.landing_folder())
     console.print(f"{result.accepted:,} of {result.lines:,} lines accepted, {result.refused:,} refused")
     for complaint in result.errors[:10]:
@@ -64,9 +73,12 @@ def import_(
 @app.command()
 def turn(
     application: Application = "assistant",
-    now: Annotated[bool, typer.Option("--now", help="Include today; its rows are provisional.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Include today, whose rows are provisional.")] = False,
 ) -> None:
-    """Materialize everything that landed and is not closed yet, up to gold, in one run; says how far the trigger is."""
+    """Materialize every landed day that is not closed yet, up to gold, in one run.
+
+    At the end it prints how far the training trigger is.
+    """
     from flywheel_assets.defs.automation.triggers import find_last_closed_day
 
     config = load_application(application)
@@ -86,14 +98,17 @@ def turn(
     if last < config.start_date:
         hint = "" if now else "; today's rows come with --now"
         raise typer.BadParameter(f"{application} starts on {config.start_date}, the last day to read is {last}{hint}")
-    first = _first_pending(config, last)
-    _run_range(driver_of(config), first, last)
-    console.print(_progress(config))
+    first = _find_first_pending(config, last)
+    _run_range(build_driver(config), first, last)
+    console.print(_describe_progress(config))
 
 
 @app.command()
 def backfill(first: Day, last: Day, application: Application = "assistant") -> None:
-    """Materialize a range again in one run, with the missing days before it and the days after it that read it."""
+    """Materialize a range of days again in one run.
+
+    The missing days before it are included, and the days after it that read it.
+    """
     config = load_application(application)
     lookback = timedelta(days=config.window.match_lookback_days)
     today = datetime.now(UTC).date()
@@ -103,14 +118,17 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
         raise typer.BadParameter(f"{first.date()} has no partition: {application} starts on {config.start_date}")
     if last.date() > today:
         raise typer.BadParameter(f"{last.date()} is in the future: today is {today} (UTC)")
-    begin = min(first.date(), _first_pending(config, first.date()))
-    end = min(last.date() + lookback, max(last.date(), _last_materialized(config) or last.date()), today)
-    _run_range(driver_of(config), begin, end)
+    begin = min(first.date(), _find_first_pending(config, first.date()))
+    end = min(last.date() + lookback, max(last.date(), _find_last_materialized(config) or last.date()), today)
+    _run_range(build_driver(config), begin, end)
 
 
 @app.command()
 def stale(application: Application = "assistant") -> None:
-    """List the days that were made from inputs that have changed since; exit code 1 when there are any."""
+    """List the days whose inputs have changed since they were made.
+
+    The exit code is 1 when there are any.
+    """
     from flywheel_assets.lake.daily.ledger import find_stale_days
 
     config = load_application(application)
@@ -125,15 +143,18 @@ def stale(application: Application = "assistant") -> None:
     console.print("every day is fresh")
 
 
-def _first_pending(config: FlywheelApplication, last: date) -> date:
-    """The first day up to `last` that is not closed and curated yet: what the join of later days would miss."""
+def _find_first_pending(config: FlywheelApplication, last: date) -> date:
+    """Find the first day up to `last` that is not closed and curated yet.
+
+    The join of later days would miss it.
+    """
     from flywheel_assets.defs.automation.triggers import find_first_unfinished_day
 
     lake = Stores().lake(config.name)
     return find_first_unfinished_day(lake, config.tables.gold, config.start_date, last) or last
 
 
-def _last_materialized(config: FlywheelApplication) -> date | None:
+def _find_last_materialized(config: FlywheelApplication) -> date | None:
     from flywheel_assets.lake.daily.ledger import read_entries
 
     return max(read_entries(Stores().lake(config.name), config.tables.gold.name), default=None)
@@ -162,7 +183,7 @@ def _fail_unless_succeeded(finished: "Finished") -> None:
         raise typer.Exit(1)
 
 
-def _progress(config: FlywheelApplication) -> str:
+def _describe_progress(config: FlywheelApplication) -> str:
     from flywheel_assets.defs.automation.training_rules import build_rule
 
     stores = Stores()

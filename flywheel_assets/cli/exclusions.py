@@ -1,4 +1,7 @@
-"""Commands that keep rows out of later gold versions, and let them in again; the rows themselves are not touched."""
+"""Commands that keep rows out of gold and let them in again: exclusions and the batch breaker.
+
+No command changes the rows themselves.
+"""
 
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -8,15 +11,17 @@ from rich.table import Table
 
 from flywheel_assets.cli.terminal import (
     Application,
+    Day,
     Reason,
     Who,
     Yes,
     app,
+    build_driver,
     console,
-    driver_of,
     load_application,
+    load_preference,
+    name_decider,
     print_days,
-    who_is,
 )
 from flywheel_assets.stores import Stores
 
@@ -29,19 +34,24 @@ if TYPE_CHECKING:
 def exclude(
     reason: Reason,
     from_: Annotated[
-        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First excluded UTC day.")
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first UTC day to exclude, YYYY-MM-DD.")
     ] = None,
     to: Annotated[
-        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last excluded UTC day, included.")
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last UTC day to exclude, YYYY-MM-DD.")
     ] = None,
-    by: Annotated[str, typer.Option(help="Which day counts: received | occurred.")] = "received",
-    user: Annotated[str | None, typer.Option(help="Only rows of this user.")] = None,
-    model_version: Annotated[str | None, typer.Option(help="Only outputs of this model version.")] = None,
+    by: Annotated[
+        str, typer.Option(help="The kind of day that --from and --to mean: received or occurred.")
+    ] = "received",
+    user: Annotated[str | None, typer.Option(help="Exclude only rows of this user.")] = None,
+    model_version: Annotated[str | None, typer.Option(help="Exclude only outputs of this model version.")] = None,
     application: Application = "assistant",
     who: Who = None,
     yes: Yes = False,
 ) -> None:
-    """Keep days, a user or a model's outputs out of every later gold version; conditions given together all apply."""
+    """Keep days, a user or a model's outputs out of every later gold version.
+
+    A row is excluded when it meets all conditions that are given.
+    """
     from flywheel_assets.errors import UnknownNameError
     from flywheel_assets.lake.versions import exclusions
 
@@ -50,27 +60,27 @@ def exclude(
     if by not in list(exclusions.DayOf):
         raise UnknownNameError("kind of day", by, list(exclusions.DayOf))
     rule = exclusions.ExclusionRule(
-        first_day=_day(from_),
-        last_day=_day(to),
+        first_day=_read_day(from_),
+        last_day=_read_day(to),
         by=exclusions.DayOf(by),
         user_id=user,
         model_version=model_version,
     )
     planned = exclusions.Exclusion(
-        id="planned", rule=rule, decided_at=datetime.now(UTC), decided_by=who_is(who), reason=reason
+        id="planned", rule=rule, decided_at=datetime.now(UTC), decided_by=name_decider(who), reason=reason
     )
     _print_effect("leaves out", config, exclusions.list_exclusions_in_force(lake), planned)
     if not yes:
-        console.print(f"would exclude {rule.describe()}: {reason}. Repeat with --yes to do it.")
+        console.print(f"would exclude {rule.describe()}: {reason}. To do it, repeat the command with --yes.")
         return
-    done = exclusions.exclude_rows(lake, rule, who=who_is(who), reason=reason, now=planned.decided_at)
+    done = exclusions.exclude_rows(lake, rule, who=name_decider(who), reason=reason, now=planned.decided_at)
     console.print(f"exclusion {done.id}: {rule.describe()}. The next version leaves these rows out.")
-    console.print(f"a training without them, at once: [bold]flywheel retrain -a {application} --reason … --yes[/]")
+    console.print(f"to train without them at once: [bold]flywheel retrain -a {application} --reason … --yes[/]")
 
 
 @app.command()
 def include(
-    exclusion: Annotated[str, typer.Argument(help="Its id; `flywheel exclusions` lists them.")],
+    exclusion: Annotated[str, typer.Argument(help="The exclusion's id; `flywheel exclusions` lists all ids.")],
     reason: Reason,
     application: Application = "assistant",
     who: Who = None,
@@ -84,19 +94,19 @@ def include(
     lake = Stores().lake(application)
     current = {each.id: each for each in exclusions.list_exclusions_in_force(lake)}
     if exclusion not in current:
-        raise UnknownNameError("exclusion in force", exclusion, current, "`flywheel exclusions` lists all of them.")
+        raise UnknownNameError("exclusion in force", exclusion, current, "`flywheel exclusions` lists every exclusion.")
     others = [each for each in current.values() if each.id != exclusion]
     _print_effect("lets in again", config, others, current[exclusion])
     if not yes:
         console.print(f"would end {exclusion} ({current[exclusion].rule.describe()}). Repeat with --yes to do it.")
         return
-    exclusions.end_exclusion(lake, exclusion, who=who_is(who), reason=reason, now=datetime.now(UTC))
+    exclusions.end_exclusion(lake, exclusion, who=name_decider(who), reason=reason, now=datetime.now(UTC))
     console.print(f"{exclusion} is ended: {reason}")
 
 
 @app.command("exclusions")
 def list_exclusions(application: Application = "assistant") -> None:
-    """List every exclusion there ever was: what, who, when, why, and whether it is in force."""
+    """List every exclusion, also ended ones: its rows, who decided when and why, and its state."""
     from flywheel_assets.lake.versions.exclusions import list_exclusions
 
     load_application(application)
@@ -111,7 +121,7 @@ def list_exclusions(application: Application = "assistant") -> None:
 
 
 def _print_effect(verb: str, config: "FlywheelApplication", others: "list[Exclusion]", one: "Exclusion") -> None:
-    """The rows that one exclusion makes the difference for, by day."""
+    """Print by day the rows that this one exclusion changes."""
     from flywheel_assets.lake.versions.exclusions import count_excluded_per_day
 
     lake, gold = Stores().lake(config.name), config.tables.gold
@@ -121,7 +131,7 @@ def _print_effect(verb: str, config: "FlywheelApplication", others: "list[Exclus
     print_days(f"{one.rule.describe()} {verb}", changed)
 
 
-def _day(moment: datetime | None) -> date | None:
+def _read_day(moment: datetime | None) -> date | None:
     return moment.date() if moment else None
 
 
@@ -131,24 +141,88 @@ def retrain(
     application: Application = "assistant",
     yes: Yes = False,
 ) -> None:
-    """Request a training at once, whatever the thresholds say: the trigger runs the next version at its next tick."""
+    """Request a training at once, without waiting for the thresholds.
+
+    The trigger runs the next version at its next tick.
+    """
     from flywheel_assets.defs.automation.triggers import find_pending_version, name_next_version
     from flywheel_assets.defs.partitions import TURN_JOB, build_version_partitions
     from flywheel_assets.errors import VersionConflictError
 
     config = load_application(application)
-    stores, driver = Stores(), driver_of(config)
+    stores, driver = Stores(), build_driver(config)
     name = str(build_version_partitions(application).name)
     requested = driver.instance.get_dynamic_partitions(name)
     versions = stores.versions(application)
     if pending := find_pending_version(driver.instance, versions, requested, TURN_JOB.format(application)):
         raise VersionConflictError(
-            f"{pending.version} was requested and is not finished: let it end, or `flywheel abandon {pending.version}`"
+            f"{pending.version} was requested and is not finished: wait for its end, or run `flywheel abandon "
+            f"{pending.version}`"
         )
     version = name_next_version(stores.lake(application), versions, requested, config)
     if not yes:
         console.print(f"would request {version}: {reason}. Repeat with --yes to do it.")
         return
-    # A requested version that has no run yet is what the trigger runs first.
+    # The trigger first runs a requested version that has no run yet.
     driver.instance.add_dynamic_partitions(name, [version])
     console.print(f"{version} is trained at the trigger's next tick: {reason}")
+
+
+breaker = typer.Typer(
+    no_args_is_help=True, help="List the days that the batch breaker keeps out of gold, or let one in."
+)
+app.add_typer(breaker, name="breaker")
+
+
+@breaker.command("list")
+def list_days(application: Application = "assistant") -> None:
+    """List every tripped day with its figures, and who let which day in."""
+    from flywheel_assets.lake.daily import breaker as days
+
+    load_preference(application)
+    lake = Stores().lake(application)
+    decided = {(each.day, each.joined_hash): each for each in days.list_resets(lake)}
+    table = Table("day", "rows", "out of bounds", "for instance", "state")
+    for each in days.read_judged_days(lake):
+        if not each.figures.trips:
+            continue
+        decision = decided.get((each.day, each.joined_hash))
+        if decision is None:
+            state = "kept out of gold"
+        else:
+            state = f"reset {decision.decided_at:%Y-%m-%d} by {decision.decided_by}: {decision.reason}"
+            state += "" if each.is_reset else "; not curated since"
+        examples = each.figures.trips[0].examples
+        table.add_row(
+            each.day.isoformat(), f"{each.figures.rows:,}", each.figures.describe(), "\n".join(examples[:2]), state
+        )
+    console.print(table if table.row_count else "no day tripped the breaker")
+
+
+@breaker.command()
+def reset(
+    day: Day,
+    reason: Reason,
+    application: Application = "assistant",
+    who: Who = None,
+    yes: Yes = False,
+) -> None:
+    """Let the rows of a tripped day into gold, as an audited decision about its present rows."""
+    from flywheel_assets.errors import UnknownNameError
+    from flywheel_assets.lake.daily import breaker as days
+
+    load_preference(application)
+    lake = Stores().lake(application)
+    tripped = {each.day: each for each in days.find_tripped_days(lake)}
+    if (found := tripped.get(day.date())) is None:
+        known = [each.isoformat() for each in tripped]
+        raise UnknownNameError(
+            "tripped day", f"{day:%Y-%m-%d}", known, "`flywheel breaker list` lists every day that tripped."
+        )
+    console.print(f"{found.day}: {found.figures.rows:,} joined rows, {found.figures.describe()}", highlight=False)
+    if not yes:
+        console.print(f"would let {found.day} in: {reason}. Repeat with --yes to do it.")
+        return
+    done = days.reset_day(lake, found.day, who=name_decider(who), reason=reason, now=datetime.now(UTC))
+    console.print(f"reset {done.id}: {done.reason}. Its rows enter gold when the day is curated again:")
+    console.print(f"`flywheel backfill {found.day} {found.day} --application {application}`", highlight=False)

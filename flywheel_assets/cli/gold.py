@@ -1,32 +1,34 @@
-"""`flywheel gold …`: what the versions hold, how they differ, and copies of them for others."""
+"""Commands over gold versions: list, show, compare, copy and verify them; retry or abandon one."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Application, app, console, load_application
+from flywheel_assets.cli.terminal import Application, app, build_driver, console, load_application
+from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
+    from flywheel_assets.lake.versions.folders import VersionFolder, Versions
     from flywheel_assets.lake.versions.summaries import VersionSummary
 
-gold = typer.Typer(no_args_is_help=True, help="Gold versions: list, show, diff, export.")
+gold = typer.Typer(no_args_is_help=True, help="List, show, compare and export gold versions.")
 app.add_typer(gold, name="gold")
 
-Version = Annotated[str, typer.Argument(help="A gold version; `flywheel gold list` shows them.")]
+Version = Annotated[str, typer.Argument(help="A gold version; `flywheel gold list` lists them.")]
 
 
 @gold.command("list")
 def list_versions(application: Application = "assistant") -> None:
-    """List every version: rows, days, what was trained from it, and whether it serves."""
+    """List every version: its rows and days, its model, and whether that model serves."""
     from flywheel_assets.lake.tables.tags import list_tags
     from flywheel_assets.lake.versions.rollback import SAVED_HEAD
     from flywheel_assets.lake.versions.summaries import summarize_versions
 
     config, stores = load_application(application), Stores()
     lake = stores.lake(application)
-    champion = _champion(application)
+    champion = _find_champion(application)
     table = Table()
     for column in ("version", "snapshot", "rows", "days", "left out", "exclusions", "model", "decision"):
         table.add_column(column, overflow="fold")
@@ -40,7 +42,7 @@ def list_versions(application: Application = "assistant") -> None:
             f"{sum(manifest.dropped.values()):,}" if manifest else "",
             ", ".join(manifest.exclusions) if manifest else "",
             (each.trained or "not trained")[:12],
-            _decision(each, champion),
+            _describe_decision(each, champion),
         )
     console.print(table)
     for name in sorted(name for name in list_tags(lake, config.tables.gold) if name.startswith(SAVED_HEAD)):
@@ -49,7 +51,7 @@ def list_versions(application: Application = "assistant") -> None:
 
 @gold.command()
 def show(version: Version, application: Application = "assistant") -> None:
-    """Everything about one version: tag, rows, reasons, days, exclusions, sha256 of every file, code, model."""
+    """Show everything about one version: tag, rows, reasons, days, exclusions, files, code and model."""
     from flywheel_assets.lake.versions.publishing import list_copies
     from flywheel_assets.lake.versions.summaries import find_summary
 
@@ -60,7 +62,7 @@ def show(version: Version, application: Application = "assistant") -> None:
         "tag on": f"{application}.{config.tables.gold.name}",
         "snapshot": summary.snapshot_id or "not tagged",
         "model": summary.trained or "not trained",
-        "decision": _decision(summary, _champion(application)),
+        "decision": _describe_decision(summary, _find_champion(application)),
         "why": summary.decision or "",
     }
     if manifest := summary.manifest:
@@ -86,7 +88,7 @@ def show(version: Version, application: Application = "assistant") -> None:
 
 @gold.command()
 def diff(first: Version, second: Version, application: Application = "assistant") -> None:
-    """What changed from one version to another: rows by set, reasons, days, exclusions, rules."""
+    """Compare two versions: rows by set, reasons, days, exclusions and rules."""
     from flywheel_assets.lake.versions.summaries import compare_versions, find_summary, require_manifest
 
     config, stores = load_application(application), Stores()
@@ -100,9 +102,9 @@ def diff(first: Version, second: Version, application: Application = "assistant"
     console.print(table)
     facts: dict[str, object] = {
         **{f"left out: {reason}": f"{old:,} → {new:,}" for reason, (old, new) in found.dropped.items()},
-        "days added": _days(found.days_added),
-        "days removed": _days(found.days_removed),
-        "days with other content": _days(found.days_changed),
+        "days added": _format_days(found.days_added),
+        "days removed": _format_days(found.days_removed),
+        "days with other content": _format_days(found.days_changed),
         **{f"exclusion {key} added": what for key, what in found.exclusions_added.items()},
         **{f"exclusion {key} gone": what for key, what in found.exclusions_removed.items()},
         **{f"rule {name}": f"{old} → {new}" for name, (old, new) in found.rules_changed.items()},
@@ -113,10 +115,10 @@ def diff(first: Version, second: Version, application: Application = "assistant"
 @gold.command()
 def export(
     version: Version,
-    to: Annotated[str, typer.Option(help="A folder, or s3://bucket/prefix.")],
+    to: Annotated[str, typer.Option(help="The target: a folder, or s3://bucket/prefix.")],
     application: Application = "assistant",
 ) -> None:
-    """Copy a version as JSON lines and Parquet, under names that are never overwritten."""
+    """Copy a version as JSON lines and Parquet. Files that exist already are never overwritten."""
     from flywheel_assets.lake.versions.publishing import publish_export
     from flywheel_assets.lake.versions.summaries import find_summary, require_manifest
 
@@ -124,17 +126,17 @@ def export(
     versions = stores.versions(application)
     require_manifest(find_summary(stores.lake(application), versions, config.tables.gold, version))
     for file in publish_export(versions.folder(version), to, stores.scratch("publishing"), stores.s3_client):
-        state = "new" if file.is_new else "was there"
+        state = "new" if file.is_new else "existed already"
         console.print(f"{file.where}  {file.bytes:,} bytes, {state}", highlight=False, soft_wrap=True)
 
 
-def _champion(application: str) -> str | None:
+def _find_champion(application: str) -> str | None:
 
     champion = Stores().registry(application).find_champion()
     return champion.gold_version if champion else None
 
 
-def _decision(summary: "VersionSummary", champion: str | None) -> str:
+def _describe_decision(summary: "VersionSummary", champion: str | None) -> str:
     if summary.version == champion:
         return "champion now"
     return {None: "not decided", True: "was champion", False: "not promoted"}[summary.promoted]
@@ -150,13 +152,16 @@ def _print_facts(title: str, facts: "dict[str, object]") -> None:
     console.print(table)
 
 
-def _days(days: list[str]) -> str:
+def _format_days(days: list[str]) -> str:
     return f"{len(days)}: {days[0]} … {days[-1]}" if days else "none"
 
 
 @app.command()
 def verify(application: Application = "assistant") -> None:
-    """Check every version's manifest against files, tag, pin and rows; exit code 1 with the first differences."""
+    """Check that files, tag, pin and rows of every version agree with its manifest.
+
+    The exit code is 1, and the first differences are printed, when they do not agree.
+    """
     from flywheel_assets.lake.versions import verification
 
     config, stores = load_application(application), Stores()
@@ -166,4 +171,56 @@ def verify(application: Application = "assistant") -> None:
     if found.differences:
         console.print(f"{len(found.differences)} differences in {found.versions} versions")
         raise typer.Exit(1)
-    console.print(f"{found.versions} versions are what their manifests say")
+    console.print(f"{found.versions} versions agree with their manifests")
+
+
+@app.command()
+def retry(version: str, application: Application = "assistant") -> None:
+    """Let the trigger run a failed or canceled gold version again, as the same version."""
+    from flywheel_assets.defs.running import request_retry
+
+    config = load_application(application)
+    _require_unfinished(version, Stores().versions(application))
+    run_id = request_retry(build_driver(config).instance, application, version)
+    console.print(f"{version} runs again at the trigger's next tick (the last run was {run_id})")
+
+
+@app.command()
+def abandon(
+    version: str,
+    reason: Annotated[str, typer.Option(help="The reason; it becomes the version's decision.")],
+    application: Application = "assistant",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without this option the command only prints what would happen.")
+    ] = False,
+) -> None:
+    """Finish a gold version without a promotion, so that the trigger can cut the next one."""
+    from flywheel_assets.defs.partitions import build_version_partitions
+    from flywheel_assets.lake.versions.folders import Promotion, record_promotion
+
+    config = load_application(application)
+    stores = Stores()
+    folder = _require_unfinished(version, stores.versions(application))
+    requested = build_driver(config).instance.get_dynamic_partitions(str(build_version_partitions(application).name))
+    if not folder.path.exists() and version not in requested:
+        # A mistyped version would otherwise use up a number.
+        raise UnknownNameError("gold version", version, requested)
+    champion = stores.registry(application).find_champion()
+    if champion is not None and champion.gold_version == version:
+        raise VersionConflictError(f"{version} serves already; `flywheel retry {version}` records its promotion")
+    if not yes:
+        console.print(f"would finish {version} without a promotion: {reason}. To do it, repeat the command with --yes.")
+        return
+    decision = Promotion(
+        version=version, promoted=False, sentence=f"Abandoned: {reason}", champion_before=None, checks=[]
+    )
+    record_promotion(folder.promotion, decision)
+    console.print(f"{version} is finished, not promoted: {reason}")
+
+
+def _require_unfinished(version: str, versions: "Versions") -> "VersionFolder":
+    folder = versions.folder(version)
+    if folder.is_finished:
+        unfinished = [each.version for each in versions if not each.is_finished]
+        raise UnknownNameError("unfinished version", version, unfinished, "It was decided already; see its promotion.")
+    return folder

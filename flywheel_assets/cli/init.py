@@ -1,4 +1,4 @@
-"""`flywheel init`: writes a small project of its own around one application, outside this package."""
+"""Writes a small project around one application of a team, outside this package: `flywheel init`."""
 
 import keyword
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from flywheel_assets.errors import SettingsError
 
 
 class Kind(StrEnum):
-    """The two kinds of flywheel."""
+    """Names the two kinds of flywheel."""
 
     PREFERENCE = "preference"
     CLASSIFICATION = "classification"
@@ -24,12 +24,17 @@ class Kind(StrEnum):
 
 @app.command()
 def init(
-    name: Annotated[str, typer.Argument(help="Of the folder, its Python package and the application: my_flywheel.")],
+    name: Annotated[
+        str, typer.Argument(help="Names the folder, its Python package and the application, for instance my_flywheel.")
+    ],
     kind: Annotated[
-        Kind, typer.Option("--kind", help="preference: texts and edits. classification: scores and labels.")
+        Kind,
+        typer.Option(
+            "--kind", help="The kind of data. preference: texts and edits; classification: scores and labels."
+        ),
     ] = Kind.PREFERENCE,
 ) -> None:
-    """Write a project for one application of your own into a new folder, ready for `flywheel dev` and `pytest`."""
+    """Write a new project with one application of your own, ready for `flywheel dev` and `pytest`."""
     write_project(Path.cwd(), name, kind)
     console.print(f"wrote {name}/; edit the lines marked EDIT in {name}/{name}/application.py", soft_wrap=True)
     console.print(f"next: [bold]cd {name} && pytest && flywheel dev[/]", soft_wrap=True)
@@ -53,7 +58,7 @@ def write_project(parent: Path, name: str, kind: Kind) -> Path:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 (it writes source files, from a name that was checked)
     )
-    for target, template in _files_of(name, kind).items():
+    for target, template in _list_files(name, kind).items():
         text = environment.from_string((templates / template).read_text(encoding="utf-8")).render(
             name=name, kind=kind.value, start=datetime.now(UTC).date()
         )
@@ -63,8 +68,8 @@ def write_project(parent: Path, name: str, kind: Kind) -> Path:
     return folder
 
 
-def _files_of(name: str, kind: Kind) -> dict[str, str]:
-    """The template of each file of a project, by the file's path."""
+def _list_files(name: str, kind: Kind) -> dict[str, str]:
+    """List the template of each file of a project, by the file's path."""
     return {
         "README.md": "README.md.jinja",
         "pyproject.toml": "pyproject.toml.jinja",
@@ -86,8 +91,8 @@ def _check_name(name: str) -> None:
             "first a letter, at most 40 in all, no Python keyword; for instance `flywheel init my_flywheel`"
         )
     spec = find_spec(name)
-    # A folder of that name in the current folder is a namespace without an origin, and no obstacle.
+    # A folder of that name in the current folder is a namespace package without an origin; it may stay.
     if name == "tests" or (spec is not None and spec.origin is not None):
         raise SettingsError(
-            f"a Python package called {name!r} is there already, and one would hide the other; choose another name"
+            f"a Python package called {name!r} exists already, and one would hide the other; choose another name"
         )

@@ -1,4 +1,4 @@
-"""Keys of the capture service: who may send events, review, or read metrics."""
+"""Commands over the keys of the capture service, which allow to send, to review or to read metrics."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -12,7 +12,7 @@ from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Key, KeyRequest
 from flywheel_assets.cli.terminal import app, console
 from flywheel_assets.discovery import find_applications
 from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke keys of the capture service.")
 app.add_typer(keys, name="keys")
@@ -20,38 +20,43 @@ app.add_typer(keys, name="keys")
 
 @keys.command()
 def create(
-    application: Annotated[str, typer.Argument(help="Which application, or '*' for every one.")],
-    holder: Annotated[str, typer.Option("--holder", help="Who uses it: a service, a web page, a person.")],
+    application: Annotated[str, typer.Argument(help="The application, or '*' for all applications.")],
+    holder: Annotated[str, typer.Option("--holder", help="The user of the key: a service, a web page or a person.")],
     scope: Annotated[
-        list[Scope], typer.Option("--scope", help="write: send events. review: the review pages. admin: /metrics.")
+        list[Scope],
+        typer.Option("--scope", help="The permission. write: send events; review: the review pages; admin: /metrics."),
     ] = [Scope.WRITE],  # noqa: B006 (typer copies it)
     origin: Annotated[
-        list[str], typer.Option("--origin", help="Makes a browser key, for pages of this origin; may be repeated.")
+        list[str],
+        typer.Option("--origin", help="Make a browser key for pages of this origin; repeat the option for more."),
     ] = [],  # noqa: B006
     webhook: Annotated[
-        bool, typer.Option("--webhook", help="A secret that another server signs its webhooks with.")
+        bool, typer.Option("--webhook", help="Make a secret with which another server signs its webhooks.")
     ] = False,
     events_per_s: Annotated[
-        float | None, typer.Option(help="Its rate limit. Default: FLYWHEEL_CAPTURE_EVENTS_PER_S.")
+        float | None, typer.Option(help="The key's rate limit. Default: FLYWHEEL_CAPTURE_EVENTS_PER_S.")
     ] = None,
 ) -> None:
-    """Create a key and print it, once. A holder may have two active ones, for rotation."""
+    """Create a key and print its secret this one time.
+
+    A holder may have two active keys, for rotation.
+    """
     known = [*find_applications(), EVERY_APPLICATION]
     if application not in known:
         raise UnknownNameError("application", application, known)
-    path = settings().resolved_capture_keys_file()
+    path = read_settings().resolve_capture_keys_file()
     request = KeyRequest(application, holder, scope, origin, webhook, events_per_s)
     created = capture_keys.create_key(path, request, datetime.now(UTC))
     console.print(created.secret, markup=False, highlight=False, soft_wrap=True)
-    # On the other stream, so that `$(flywheel keys create …)` is the key and nothing else.
-    note = "the only time you see it" if not origin else "everybody who sees the page can read it: it can only write"
+    # This goes to standard error, so that `$(flywheel keys create …)` is the key and nothing else.
+    note = "it is shown only now" if not origin else "everybody who sees the page can read it: it can only write"
     typer.echo(f"key {created.key_id} for {application}, held by {holder!r}; {note}", err=True)
 
 
 @keys.command("list")
 def list_() -> None:
     """List every key, without its secret."""
-    content = capture_keys.read_keys(settings().resolved_capture_keys_file())
+    content = capture_keys.read_keys(read_settings().resolve_capture_keys_file())
     table = Table(Column("key id", no_wrap=True), "application", "holder", "may", "from", "created", "revoked")
     for record in content.records:
         scopes, origins = (record.scopes, record.origins) if isinstance(record, Key) else ([Scope.WRITE], [])
@@ -68,7 +73,7 @@ def list_() -> None:
 
 
 @keys.command()
-def revoke(key_id: Annotated[str, typer.Argument(help="As `flywheel keys list` shows it.")]) -> None:
-    """Make a key worthless for good; running services notice within a second."""
-    record = capture_keys.revoke_key(settings().resolved_capture_keys_file(), key_id, datetime.now(UTC))
+def revoke(key_id: Annotated[str, typer.Argument(help="The key's id; `flywheel keys list` lists them.")]) -> None:
+    """Revoke a key for good; running services notice it within a second."""
+    record = capture_keys.revoke_key(read_settings().resolve_capture_keys_file(), key_id, datetime.now(UTC))
     console.print(f"key {record.key_id} of {record.holder!r} for {record.application} is revoked", markup=False)

@@ -1,4 +1,4 @@
-"""Commands that run until interrupted, and the demo."""
+"""Commands that run until interrupted, the demo, and the check before a start."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.capture.doctor import Finding, Verdict, examine
+from flywheel_assets.capture.doctor import Finding, Verdict, examine_service
 from flywheel_assets.cli.terminal import app, console
 from flywheel_assets.discovery import find_applications, load_application
 from flywheel_assets.errors import SettingsError, UnknownNameError
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
@@ -26,32 +26,35 @@ if TYPE_CHECKING:
 
 @app.command()
 def capture() -> None:
-    """Run the capture service and the review pages until interrupted; its log is JSON lines on standard error."""
+    """Run the capture service and the review pages until interrupted.
+
+    Its log is JSON lines on standard error.
+    """
     from functools import partial
 
-    from flywheel_assets.capture.operations.logs import log_json_lines
+    from flywheel_assets.capture.operations.telemetry import log_json_lines
     from flywheel_assets.capture.service import serve
     from flywheel_assets.review.pages import build_review_pages
 
     log_json_lines()
-    # Loaded for what they declare about their events; it costs a second, and no event is accepted unseen.
+    # Capture needs the event fields that each application declares. Loading them all takes a second.
     loaded = [load_application(name) for name in find_applications()]
     contracts = {application.name: application.score_contract for application in loaded}
     stores = Stores()
-    reviewed = [reviewed_rows(application, stores) for application in loaded]
+    reviewed = [open_reviewed_rows(application, stores) for application in loaded]
     serve(
         stores.where,
         contracts,
         on_ready=lambda url: console.print(
             f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
         ),
-        pages=partial(build_review_pages, reviewed=reviewed, index_dir=stores.where.resolved_review_dir()),
+        pages=partial(build_review_pages, reviewed=reviewed, index_dir=stores.where.resolve_review_dir()),
         ship_to=stores.shipping(),
     )
 
 
-def reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Reviewed":
-    """What people review of one application, where the settings say that it lies."""
+def open_reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Reviewed":
+    """Open the rows of one application that people review, where the settings say that they lie."""
     from flywheel_assets.review.queue import Reviewed
 
     return Reviewed(stores.lake(application.name), application.window.join_days, application.score_contract)
@@ -59,10 +62,10 @@ def reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Reviewed
 
 @app.command()
 def dev(
-    webserver_port: Annotated[int, typer.Option(help="Dagster's UI.")] = 3000,
-    mlflow_port: Annotated[int, typer.Option(help="MLflow's UI.")] = 5000,
+    webserver_port: Annotated[int, typer.Option(help="The port of Dagster's UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="The port of MLflow's UI.")] = 5000,
 ) -> None:
-    """Run Dagster's webserver and daemon, the capture service and MLflow's UI on loopback until interrupted."""
+    """Run Dagster, the capture service and MLflow's UI on loopback until interrupted."""
     from flywheel_assets.devservices import run_services
 
     run_services(webserver_port, mlflow_port, console)
@@ -74,16 +77,19 @@ _STORIES = ("assistant", "fraud")
 @app.command()
 def demo(
     application: Annotated[
-        str, typer.Option("--application", "-a", help="Which story: assistant or fraud.")
+        str, typer.Option("--application", "-a", help="The story: assistant or fraud.")
     ] = "assistant",
-    seed: Annotated[int, typer.Option(help="Of the simulated world.")] = 0,
+    seed: Annotated[int, typer.Option(help="The random seed of the simulated world.")] = 0,
 ) -> None:
-    """Play a story against the real flywheel: engineers correct a coding assistant, or a new card fraud appears."""
+    """Play a story against the real flywheel.
+
+    assistant: engineers correct a coding assistant; fraud: a new card fraud appears.
+    """
     if application not in _STORIES:
         raise UnknownNameError("demo", application, _STORIES)
     import_module(f"flywheel_assets.demo.{application}.run").run(seed=seed, console=console)
     # Everything is written and closed. With torch and Dagster's definitions in one process, DuckDB 2.0's bindings fill
-    # the screen with "leaked" at the interpreter's shutdown, right below the demo's result; so there is none.
+    # the screen with "leaked" at the interpreter's shutdown, right below the demo's result; so the shutdown is skipped.
     sys.stdout.flush()
     os._exit(0)
 
@@ -93,8 +99,11 @@ _COLOURS = {Verdict.FINE: "green", Verdict.LOOK: "yellow", Verdict.BROKEN: "bold
 
 @app.command()
 def doctor() -> None:
-    """Check applications, keys, address, disk, limits and queue of capture; exit code 1 when something is broken."""
-    findings = _findings()
+    """Check the applications, and capture's keys, address, disk, limits and queue.
+
+    The exit code is 1 when something is broken.
+    """
+    findings = _check_everything()
     table = Table("", "what", "found", "what to do")
     for finding in findings:
         colour = _COLOURS[finding.verdict]
@@ -105,15 +114,15 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _findings() -> list[Finding]:
+def _check_everything() -> list[Finding]:
     try:
-        return [*_applications(), *examine(settings())]
+        return [*_check_applications(), *examine_service(read_settings())]
     except SettingsError as error:
         return [Finding("settings", Verdict.BROKEN, str(error))]
 
 
-def _applications() -> list[Finding]:
-    """One finding per application on offer: capture starts only where every one of them loads."""
+def _check_applications() -> list[Finding]:
+    """Report one finding per application: capture starts only where every one of them loads."""
     try:
         places = find_applications()
     except SettingsError as error:
@@ -132,24 +141,24 @@ def _applications() -> list[Finding]:
 @app.command()
 def drain(
     until_empty: Annotated[
-        bool, typer.Option("--until-empty", help="End when the broker has nothing for some seconds.")
+        bool, typer.Option("--until-empty", help="End when the broker had no message for some seconds.")
     ] = False,
 ) -> None:
     """Move events from the broker of FLYWHEEL_QUEUE into the landing zone until interrupted.
 
-    A message is deleted or committed only after its events are on disk: killing this at any point loses nothing.
-    Several may run side by side.
+    A message is deleted or committed only after its events are on disk: killing this command loses nothing.
+    Several drains may run at the same time.
     """
-    from flywheel_assets.capture.brokers.broker import broker_address
-    from flywheel_assets.capture.brokers.drain import drain as run
-    from flywheel_assets.capture.brokers.opening import open_consumer
+    from flywheel_assets.capture.brokers import open_consumer
+    from flywheel_assets.capture.brokers.broker import read_broker_address
+    from flywheel_assets.capture.brokers.drain import drain_broker as run
     from flywheel_assets.capture.log.segments import SegmentLog
-    from flywheel_assets.capture.log.shipping import configured_shipper
-    from flywheel_assets.capture.operations.logs import log_json_lines
-    from flywheel_assets.capture.service import segment_limits
+    from flywheel_assets.capture.log.shipping import open_shipper
+    from flywheel_assets.capture.operations.telemetry import log_json_lines
+    from flywheel_assets.capture.service import build_segment_limits
 
     stores = Stores()
-    address = broker_address(stores.where)
+    address = read_broker_address(stores.where)
     if address is None:
         raise SettingsError(
             "FLYWHEEL_QUEUE is 'local': capture writes the landing zone itself and there is nothing to drain; "
@@ -161,8 +170,8 @@ def drain(
         signal.signal(ending, lambda *_: stop.set())
     root = stores.landing_folder()
     console.print(f"draining {address} into {root}", style="bold", highlight=False, soft_wrap=True)
-    shipper = configured_shipper(stores.where, stores.shipping())
-    with shipper or nullcontext(), SegmentLog(root, segment_limits(stores.where)) as segment_log:
+    shipper = open_shipper(stores.where, stores.shipping())
+    with shipper or nullcontext(), SegmentLog(root, build_segment_limits(stores.where)) as segment_log:
         counts = run(lambda: open_consumer(address), segment_log, root, stop, until_empty=until_empty)
     console.print(
         f"drained {counts.rows} events in {counts.messages} messages; unreadable messages: {counts.unreadable}",

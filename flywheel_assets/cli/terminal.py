@@ -1,4 +1,4 @@
-"""What every command shares: the Typer application, its options, its output, and how an application is loaded."""
+"""Shares the Typer application, the options, the output and the loading of applications among all commands."""
 
 import getpass
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from flywheel_assets.application import ClassificationApplication, FlywheelAppli
 from flywheel_assets.discovery import find_applications, load_definitions
 from flywheel_assets.discovery import load_application as load_application  # the commands take it from here
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 
 if TYPE_CHECKING:
     from flywheel_assets.defs.running import Driver
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="`flywheel`: everything a person does without the UI.",
+    help="Run and look after a data flywheel from the command line.",
     pretty_exceptions_enable=False,
 )
 console = Console()
@@ -29,14 +29,17 @@ errors = Console(stderr=True)
 
 
 def _choose_application(context: typer.Context, option: typer.CallbackParam, given: str) -> str:
-    """Take the only application there is where none was named; several without the command's default need a choice."""
+    """Take the only application where none was named.
+
+    Where there are several, and the command's default is not among them, a choice is needed.
+    """
     source = context.get_parameter_source(option.name or "")
     offered = find_applications()
     if source is None or source.name != "DEFAULT" or given in offered:
         return given
     if len(offered) == 1:
         return next(iter(offered))
-    raise typer.BadParameter(f"there are several: {', '.join(offered)}; choose one")
+    raise typer.BadParameter(f"there are several applications: {', '.join(offered)}; choose one with --application")
 
 
 Application = Annotated[
@@ -44,42 +47,52 @@ Application = Annotated[
     typer.Option(
         "--application",
         "-a",
-        help="Which application. Default: the only one there is; among the package's examples the fitting one.",
+        help="The application's name. Default: the only one that is installed, or the example that fits the command.",
         callback=_choose_application,
         show_default=False,
     ),
 ]
-Day = Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="UTC day, YYYY-MM-DD.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept for the audit.")]
-Who = Annotated[str | None, typer.Option("--who", help="Who decides; the login name unless given.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it only says what would change.")]
+Day = Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="A UTC day, YYYY-MM-DD.")]
+Reason = Annotated[str, typer.Option("--reason", help="The reason; it is stored for audits.")]
+Who = Annotated[str | None, typer.Option("--who", help="The person who decides. Default: the login name.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Do it. Without this option the command only prints what would change.")
+]
 
 
 def load_preference(name: str) -> PreferenceApplication:
-    """The configuration of an application whose predictions are texts; any other is an error that says so."""
+    """Load the configuration of an application whose predictions are texts; raise for any other."""
     application = load_application(name)
     if not isinstance(application, PreferenceApplication):
-        raise SettingsError(f"{name} is no preference application: this command works on texts")
+        raise SettingsError(
+            f"{name} is no preference application: this command works on texts. Choose another one with --application"
+        )
     return application
 
 
 def load_classification(name: str) -> ClassificationApplication:
-    """The configuration of an application whose predictions are scores; any other is an error that says so."""
+    """Load the configuration of an application whose predictions are scores; raise for any other."""
     application = load_application(name)
     if not isinstance(application, ClassificationApplication):
-        raise SettingsError(f"{name} is no classification application: this command works on scores and labels")
+        raise SettingsError(
+            f"{name} is no classification application: this command works on scores and labels. Choose another one "
+            "with --application"
+        )
     return application
 
 
-def driver_of(config: FlywheelApplication) -> "Driver":
-    """What materializes this application's assets in this process, on the configured Dagster instance."""
+def build_driver(config: FlywheelApplication) -> "Driver":
+    """Build the driver that materializes this application's assets in this process.
+
+    It works on the configured Dagster instance.
+    """
     from flywheel_assets.defs.running import Driver, open_instance
 
-    return Driver(config, load_definitions(config.name), open_instance(settings().resolved_dagster_home()))
+    return Driver(config, load_definitions(config.name), open_instance(read_settings().resolve_dagster_home()))
 
 
 def print_reasons(title: str, kept: int, dropped: dict[str, int]) -> None:
-    """A table of the rows kept and the rows dropped by reason, the most frequent first."""
+    """Print a table of the kept rows, and of the dropped rows by reason, the most frequent first."""
     console.print(title, style="bold", highlight=False)
     table = Table()
     table.add_column("outcome")
@@ -91,7 +104,7 @@ def print_reasons(title: str, kept: int, dropped: dict[str, int]) -> None:
 
 
 def print_days(title: str, rows_per_day: Mapping[date, int]) -> None:
-    """How many rows of which days."""
+    """Print the number of rows by day."""
     total = sum(rows_per_day.values())
     console.print(f"{title} {total:,} rows of {len(rows_per_day):,} days", style="bold", highlight=False)
     if rows_per_day:
@@ -101,6 +114,6 @@ def print_days(title: str, rows_per_day: Mapping[date, int]) -> None:
         console.print(table)
 
 
-def who_is(given: str | None) -> str:
-    """Who decides, for the audit tables."""
+def name_decider(given: str | None) -> str:
+    """Return the name of the person who decides, for the audit tables."""
     return given or getpass.getuser()

@@ -21,7 +21,6 @@ from flywheel_assets.defs.automation.triggers import build_daily_schedule, build
 from flywheel_assets.defs.checks import build_breaker_check, build_daily_checks, build_version_checks
 from flywheel_assets.defs.partitions import DAILY_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.settings import settings
 
 
 def preference_flywheel(
@@ -110,7 +109,7 @@ def _assemble(
         ],
         sensors=[
             build_training_sensor(application, rule, turn_job.name),
-            *build_alert_sensors(application, settings().alert_webhook),
+            *build_alert_sensors(application, read_read_settings().alert_webhook),
         ],
         resources={
             "stores": stores or Stores(),

@@ -15,7 +15,7 @@ from flywheel_assets import errors
 from flywheel_assets.errors import FlywheelError, ProcessDiedError
 from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.models.own_process import ERROR_FILE, Failure
-from flywheel_assets.settings import subprocess_environment
+from flywheel_assets.settings import build_subprocess_environment
 
 
 class _Request(Protocol):
@@ -39,7 +39,7 @@ def run_in_own_process(
     replace_file(request_file, msgspec.json.encode(request))
     command = [sys.executable, "-m", "flywheel_assets.defs.piped_entry", module, str(request_file)]
     try:
-        pipes.run(context=context, command=command, env=subprocess_environment())
+        pipes.run(context=context, command=command, env=build_subprocess_environment())
     except dg.DagsterError as error:
         raise _read_error(work_dir, module) from error
 

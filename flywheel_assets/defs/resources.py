@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from flywheel_assets import stores
-from flywheel_assets.settings import Settings, settings
+from flywheel_assets.settings import Settings, read_settings
 
 
 class Stores(dg.ConfigurableResource[None], stores.Stores):
@@ -19,7 +19,7 @@ class Stores(dg.ConfigurableResource[None], stores.Stores):
     @property
     def where(self) -> Settings:
         """The settings, with another home where one is configured."""
-        return settings() if self.home is None else Settings(home=Path(self.home))
+        return read_settings() if self.home is None else Settings(home=Path(self.home))
 
     def s3_client(self) -> Any:
         """Open S3 by dagster-aws's resource, as a team's other assets do, with bounded waits."""

@@ -20,7 +20,7 @@ from flywheel_assets.demo.capture_client import CaptureDoor, SimulatedClock
 from flywheel_assets.demo.staging import Skipped
 from flywheel_assets.errors import TrainingError
 from flywheel_assets.lake.daily.ledger import list_days
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 
 Counts = TypeVar("Counts")
 Turn = TypeVar("Turn")
@@ -76,12 +76,12 @@ def open_home(application: FlywheelApplication, first_day: date) -> Iterator[tup
 
     Its clock shows the first day, 00:30 UTC.
     """
-    where = settings()
+    where = read_settings()
     clock = SimulatedClock(datetime.combine(first_day, _OPENS))
     contracts = {application.name: application.score_contract}
     with (
-        open_instance(where.resolved_dagster_home()) as instance,
-        running_capture(where.resolved_landing_dir(), contracts, clock=clock) as capture,
+        open_instance(where.resolve_dagster_home()) as instance,
+        running_capture(where.resolve_landing_dir(), contracts, clock=clock) as capture,
     ):
         yield instance, CaptureDoor(capture.url, capture.seal, clock, application.name)
 

@@ -55,7 +55,7 @@ from flywheel_assets.models.generation import (
     require_train_extra,
     use_cpu_threads,
 )
-from flywheel_assets.models.own_process import finished_report, process_main, write_report
+from flywheel_assets.models.own_process import build_main, find_finished_report, write_report
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
 
@@ -86,7 +86,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     rows = _read_rows(request)
     output = Path(request.output_dir)
     remedy = "Remove it to evaluate again."
-    if finished := finished_report(output / REPORT_FILE, EvaluationReport, identity, remedy=remedy):
+    if finished := find_finished_report(output / REPORT_FILE, EvaluationReport, identity, remedy=remedy):
         _verify_rows(output, finished)
         # Both: a champion of another version with equal weights would never pass the registry's compare-and-swap.
         asked = (request.champion_version, digests.get(Scored.CHAMPION))
@@ -208,7 +208,7 @@ def _score_model(
     return table, hash_phrases((row.prompt for _, row in rows), texts)
 
 
-main = process_main(EvaluationRequest, evaluate_adapter)
+main = build_main(EvaluationRequest, evaluate_adapter)
 """Runs the request file that is the only argument; returns the exit code."""
 
 

@@ -39,7 +39,7 @@ from flywheel_assets.measures.classifiers import (
     score_rows,
 )
 from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, load_classifier
-from flywheel_assets.models.own_process import process_main, read_report, write_report
+from flywheel_assets.models.own_process import build_main, read_report, write_report
 from flywheel_assets.promotion.classifier_limits import measure_evidence
 
 Floats = npt.NDArray[np.float64]
@@ -139,7 +139,7 @@ def _name_weeks(rows: pa.Table, manifest: Manifest) -> list[str]:
     return [(first + timedelta(days=7 * week)).isoformat() for week in values_of(rows["week"])]
 
 
-main = process_main(ClassifierEvaluationRequest, evaluate_classifier)
+main = build_main(ClassifierEvaluationRequest, evaluate_classifier)
 """Runs the request file that is the only argument; returns the exit code."""
 
 

@@ -1,4 +1,6 @@
-"""The protocol of training and evaluation processes: a request file in, a result folder with a report or an error out.
+"""Defines the protocol of training and evaluation processes.
+
+A process reads a request file and writes a result folder with a report, or an error.
 
 The result folder appears whole; its report says which request it answers, so that the same request again returns it.
 
@@ -44,20 +46,20 @@ _Decoded = TypeVar("_Decoded")
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a process ended without its result."""
+    """Reports why a process ended without its result."""
 
     error: str
     is_transient: bool
     message: str
 
 
-def process_main(request_type: type[_R], run: Callable[[_R], object]) -> Callable[[Sequence[str]], int]:
+def build_main(request_type: type[_R], run: Callable[[_R], object]) -> Callable[[Sequence[str]], int]:
     """Return the `main` of a process's module; see `run_process`."""
     return partial(run_process, request_type=request_type, run=run)
 
 
 def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[[_R], object]) -> int:
-    """Decode the request file that is the only argument, run it, and give back the process's exit code.
+    """Decode the request file that is the only argument, run it, and return the exit code.
 
     0 = done (or done already), 1 = permanent error, 75 = transient (EX_TEMPFAIL), 2 = not called with one argument.
     """
@@ -66,13 +68,13 @@ def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[
         return _USAGE_EXIT
     work_dir: Path | None = None
     try:
-        request = _decoded(Path(arguments[0]), request_type)
+        request = _decode_file(Path(arguments[0]), request_type)
         work_dir = Path(request.work_dir)
         work_dir.mkdir(parents=True, exist_ok=True)
         (work_dir / ERROR_FILE).unlink(missing_ok=True)
         run(request)
     except Exception as error:
-        failure = Failure(type(error).__name__, is_transient(error), _said(error))
+        failure = Failure(type(error).__name__, is_transient(error), _describe_safely(error))
         encoded = msgspec.json.encode(failure)
         if work_dir is not None and work_dir.is_dir():
             replace_file(work_dir / ERROR_FILE, encoded)
@@ -81,7 +83,7 @@ def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[
     return 0
 
 
-def finished_report(
+def find_finished_report(
     report_file: Path, report_type: type[_Reported], request_sha256: str, *, remedy: str
 ) -> _Reported | None:
     """Return the report of a result folder that answers this request already; None where there is no folder.
@@ -90,7 +92,7 @@ def finished_report(
         report_file: in the result folder.
         report_type: what the file holds.
         request_sha256: digest of everything that decides the result.
-        remedy: what a person does who wants another result.
+        remedy: the action of a person who wants another result.
 
     Raises:
         VersionConflictError: the folder holds no such report, or the answer to another request.
@@ -121,7 +123,7 @@ def write_report(report_file: Path, report: msgspec.Struct) -> None:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed later: a full disk, or memory that another process holds."""
+    """Return whether the same request may succeed later: a full disk, or memory that another process holds."""
     if isinstance(error, FlywheelError):
         return isinstance(error, TransientError)
     if isinstance(error, OSError):
@@ -130,8 +132,12 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
-def _said(error: Exception) -> str:
-    """What an error may say to a log: our own words, or the system's; of a library's error only where it happened."""
+def _describe_safely(error: Exception) -> str:
+    """Describe an error for a log without a library's words.
+
+    Our own messages and the system's are safe. Of a library's error only the place is reported: its message may quote a
+    user's text.
+    """
     if isinstance(error, FlywheelError):
         return str(error)
     # A library's message may quote a user's text, so its traceback is printed without it.
@@ -142,7 +148,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {Path(frame.filename).name}"
 
 
-def _decoded(path: Path, request_type: type[_R]) -> _R:
+def _decode_file(path: Path, request_type: type[_R]) -> _R:
     try:
         return msgspec.json.decode(path.read_bytes(), type=request_type)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Telling others: the serving side about a new champion, and a webhook anything."""
+"""Announces a new champion to the serving side, and posts JSON to webhooks."""
 
 import json
 import subprocess
@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from flywheel_assets.errors import RolloutError
 
 
-def announce(
+def announce_champion(
     event: Mapping[str, object], *, command: Sequence[str], webhook: str | None, timeout_s: float
 ) -> tuple[str, ...]:
-    """Run the command and call the webhook, where configured; returns one sentence per step that was done.
+    """Run the command and call the webhook, where configured; return one sentence per finished step.
 
     Args:
         event: application, gold version, adapter folder, base model, the champion it replaces.
@@ -50,11 +50,14 @@ def announce(
 
 @dataclass(frozen=True)
 class Posted:
-    """What became of a POST, without the webhook's address: path, query and user part often are its password."""
+    """Holds the result of a POST without the webhook's address.
+
+    Path, query and user part of the address often are its password.
+    """
 
     host: str
     status: int | None = None
-    """What the webhook answered; None: it did not."""
+    """Status of the webhook's answer; None: there was no answer."""
     error: str | None = None
     """Class of the error that ended the request."""
 
@@ -69,9 +72,9 @@ def post_json(webhook: str, body: Mapping[str, object], timeout_s: float) -> Pos
 
     Nothing is raised for what the webhook or the network does: an error's text and frames may hold the address.
     """
-    import httpx  # 40 ms that loading a code location must not pay
+    import httpx  # the import takes 40 ms, and a code location must load without it
 
-    host = _host(webhook)
+    host = _read_host(webhook)
     try:
         answer = httpx.post(webhook, json=dict(body), timeout=timeout_s, follow_redirects=False)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -79,7 +82,7 @@ def post_json(webhook: str, body: Mapping[str, object], timeout_s: float) -> Pos
     return Posted(host, answer.status_code)
 
 
-def _host(address: str) -> str:
+def _read_host(address: str) -> str:
     try:
         return urlsplit(address).hostname or "an address without a host"
     except ValueError:

@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets import records
-from flywheel_assets.capture.events.texts import FeedbackLine, LandedRow, landed, timestamp
+from flywheel_assets.capture.events.texts import FeedbackLine, LandedRow, encode_row, format_time
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.files import sync_folder
 from flywheel_assets.records import REVIEWER_SOURCE, PromptFormat, Signal
@@ -71,8 +71,8 @@ def build_event(application: str, decision: Decision, row: dict[str, Any], answe
     client_id = records.make_stable_id("decision", decision.row_id, decision.verb, answer, decision.by)
     common = FeedbackLine(
         event_id=records.make_event_id(application, REVIEWER_SOURCE, client_id),
-        received_at=timestamp(decision.at),
-        occurred_at=timestamp(decision.at),
+        received_at=format_time(decision.at),
+        occurred_at=format_time(decision.at),
         source=REVIEWER_SOURCE,
         prediction_id=decision.prediction_id,
         signal=Signal.COMMENT,
@@ -98,7 +98,7 @@ def build_event(application: str, decision: Decision, row: dict[str, Any], answe
             original_output=row["output"],
             final_text=answer,
         )
-    return landed(EventKind.FEEDBACK, line)
+    return encode_row(EventKind.FEEDBACK, line)
 
 
 def read_decision(comment: str | None) -> Decision | None:

@@ -27,7 +27,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from flywheel_assets.capture.auth.access import Access
-from flywheel_assets.capture.clock import Clock, system_clock
+from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.endpoints import EventLog
 from flywheel_assets.capture.http.answers import RefusedError
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
@@ -74,7 +74,7 @@ def build_review_pages(
     access: Access,
     reviewed: Sequence[Reviewed],
     index_dir: Path,
-    clock: Clock = system_clock,
+    clock: Clock = read_clock,
 ) -> list[BaseRoute]:
     """Build the routes under `/review`, which the capture service serves with its own.
 
@@ -152,7 +152,7 @@ class _Pages:
             except PageRefusal as refusal:
                 response = _render_page("message", refusal.status, message=refusal.message)
             except RefusedError as refusal:
-                response = _render_page("message", refusal.response().status_code, message=refusal.error)
+                response = _render_page("message", refusal.build_response().status_code, message=refusal.error)
             for name, value in _HEADERS.items():
                 response.headers.setdefault(name, value)
             return response
@@ -321,7 +321,7 @@ class _Pages:
 
     async def _read_form(self, request: Request) -> dict[str, str]:
         """Read the fields of a form; several of one name are joined by spaces."""
-        with self._budget.share() as share:
+        with self._budget.open_share() as share:
             body = await self._reader.read(request, share)
         try:
             fields = parse_qs(

@@ -122,13 +122,13 @@ class JudgeCheck(Checked):
     def _check_together(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise self.wrong("url", self.url, "an http(s) URL with a host")
+            raise self.build_range_error("url", self.url, "an http(s) URL with a host")
         if parts.hostname not in self.allowed_hosts:
             hosts = ", ".join(sorted(self.allowed_hosts))
             valid = f"a host that is allowed: {hosts}. User text goes there: add it to allowed_hosts if that is meant"
-            raise self.wrong("url", self.url, valid)
+            raise self.build_range_error("url", self.url, valid)
         if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-            raise self.wrong("url", self.url, "https: it would send user text unencrypted")
+            raise self.build_range_error("url", self.url, "https: it would send user text unencrypted")
 
     @property
     def version(self) -> str:

@@ -56,7 +56,7 @@ class ClassifierCheck(Checked):
         unknown = sorted(set(self.harmful.values()) - set(Hazard))
         if unknown or not self.harmful:
             valid = f"harmful labels that stand for any of {', '.join(Hazard)}, not for {unknown or 'nothing'}"
-            raise self.wrong("harmful", dict(self.harmful), valid)
+            raise self.build_range_error("harmful", dict(self.harmful), valid)
 
     @property
     def version(self) -> str:

@@ -45,7 +45,7 @@ from flywheel_assets.models.generation import (
     require_train_extra,
     use_cpu_threads,
 )
-from flywheel_assets.models.own_process import finished_report, process_main, write_report
+from flywheel_assets.models.own_process import build_main, find_finished_report, write_report
 from flywheel_assets.records import make_stable_id
 from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
 from flywheel_assets.training._stages import locate_result, release_memory, train_preference, train_sft
@@ -103,7 +103,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     identity = _compute_identity(request, base_sha256)
     output = Path(request.output_dir)
     remedy = "Cut a new version to train differently."
-    if finished := finished_report(output / REPORT_FILE, TrainingReport, identity, remedy=remedy):
+    if finished := find_finished_report(output / REPORT_FILE, TrainingReport, identity, remedy=remedy):
         _verify_weights(output, finished)
         return finished
     _claim(work, identity)
@@ -259,7 +259,7 @@ def _copy_adapter(result: Path, target: Path) -> None:
         shutil.copyfile(result / name, target / name)
 
 
-main = process_main(TrainingRequest, train_adapter)
+main = build_main(TrainingRequest, train_adapter)
 """Runs the request file that is the only argument; returns the exit code."""
 
 

@@ -23,7 +23,7 @@ from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
 from flywheel_assets.measures.drift import build_drift_reference
 from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, fit_classifier
-from flywheel_assets.models.own_process import finished_report, process_main, read_report, write_report
+from flywheel_assets.models.own_process import build_main, find_finished_report, read_report, write_report
 from flywheel_assets.training.requests import (
     REFERENCE_FILE,
     REPORT_FILE,
@@ -43,7 +43,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     """
     output = Path(request.output_dir)
     remedy = "Remove it to train again."
-    if finished := finished_report(
+    if finished := find_finished_report(
         output / REPORT_FILE, ClassifierTrainingReport, request.compute_digest(), remedy=remedy
     ):
         return finished
@@ -90,7 +90,7 @@ def compute_seconds_per_row(trained: VersionFolder | None) -> float | None:
     return report.seconds / report.rows
 
 
-main = process_main(ClassifierTrainingRequest, train_classifier)
+main = build_main(ClassifierTrainingRequest, train_classifier)
 """Runs the request file that is the only argument; returns the exit code."""
 
 

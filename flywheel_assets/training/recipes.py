@@ -77,4 +77,6 @@ class AdapterRecipe(Checked):
 
     def _check_together(self) -> None:
         if not self.loss_types or len(self.loss_types) != len(self.loss_weights):
-            raise self.wrong("loss_weights", self.loss_weights, f"one weight for each loss of {self.loss_types}")
+            raise self.build_range_error(
+                "loss_weights", self.loss_weights, f"one weight for each loss of {self.loss_types}"
+            )

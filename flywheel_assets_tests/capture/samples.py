@@ -49,7 +49,7 @@ class MemoryLog:
     def stop(self) -> None:
         self.calls.append("stop")
 
-    def not_ready(self) -> str | None:
+    def find_problem(self) -> str | None:
         return None if self.refusal is None else str(self.refusal)
 
     async def append(self, application: str, rows: Sequence[LandedRow]) -> None:

@@ -10,25 +10,25 @@ from typer.testing import CliRunner
 from flywheel_assets import cli
 from flywheel_assets.capture import doctor
 from flywheel_assets.capture.auth.keys import KeyRequest, create_key, revoke_key
-from flywheel_assets.capture.doctor import Finding, Verdict, examine
-from flywheel_assets.settings import Settings, settings
+from flywheel_assets.capture.doctor import Finding, Verdict, examine_service
+from flywheel_assets.settings import Settings, read_settings
 from flywheel_assets_tests.capture.samples import NOON
 
 
 def found(subject: str, home: Path, **changed: Any) -> list[Finding]:
     configured = Settings(home=home, **{"capture_port": 0} | changed)
-    return [finding for finding in examine(configured, NOON) if finding.subject == subject]
+    return [finding for finding in examine_service(configured, NOON) if finding.subject == subject]
 
 
 def test_a_new_installation_is_fine_and_said_to_be_open(tmp_path: Path) -> None:
-    findings = examine(Settings(home=tmp_path, capture_port=0))
+    findings = examine_service(Settings(home=tmp_path, capture_port=0))
     assert [finding.subject for finding in findings] == ["keys", "address", "landing", "limits", "queue"]
     assert [finding.verdict for finding in findings] == ["look", "fine", "fine", "fine", "fine"]
     assert list(tmp_path.iterdir()) == [], "looking changes nothing"
 
 
 def test_keys(tmp_path: Path) -> None:
-    path = Settings(home=tmp_path).resolved_capture_keys_file()
+    path = Settings(home=tmp_path).resolve_capture_keys_file()
     (finding,) = found("keys", tmp_path, capture_host="0.0.0.0")
     assert finding.verdict is Verdict.BROKEN
     assert "`flywheel keys create`" in finding.remedy
@@ -45,7 +45,7 @@ def test_keys(tmp_path: Path) -> None:
 
 
 def test_address(tmp_path: Path) -> None:
-    create_key(Settings(home=tmp_path).resolved_capture_keys_file(), KeyRequest("assistant", "backend"), NOON)
+    create_key(Settings(home=tmp_path).resolve_capture_keys_file(), KeyRequest("assistant", "backend"), NOON)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -102,11 +102,11 @@ def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], code: int, says: str
 ) -> None:
     monkeypatch.setattr(cli.serving.console, "width", 1000)
-    settings.cache_clear()
+    read_settings.cache_clear()
     try:
         run = CliRunner().invoke(cli.app, ["doctor"], env={"FLYWHEEL_HOME": str(tmp_path), **environment})
     finally:
-        settings.cache_clear()
+        read_settings.cache_clear()
     assert run.exit_code == code, run.output
     assert says in run.output
     assert "PASSWORD" not in run.output

@@ -22,7 +22,7 @@ import pytest
 
 from flywheel_assets.application import FlywheelApplication, PreferenceApplication, Trigger
 from flywheel_assets.capture.service import running_capture
-from flywheel_assets.cli.erasing import erasure_place
+from flywheel_assets.cli.upkeep import build_erasure_place
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules, _mark_held_out
@@ -188,7 +188,7 @@ def review(stores: Stores, mark: str, user: str) -> None:
 
 
 def forget(application: FlywheelApplication, stores: Stores, user: str, now: datetime) -> Receipt:
-    place = erasure_place(application, stores)
+    place = build_erasure_place(application, stores)
     return erase(place, plan_erasure(place, user), who="ada", reason="asked", now=now, grace=timedelta(0))
 
 

@@ -14,7 +14,7 @@ from flywheel_assets.demo.fraud.run import play
 from flywheel_assets.demo.fraud.world import FraudWorld
 from flywheel_assets.demo.staging import Skipped
 from flywheel_assets.lake.tables.specs import RAW_SCORES
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 
 PLAN = FraudDemoPlan(
     first_day=date(2026, 3, 1),
@@ -28,9 +28,9 @@ PLAN = FraudDemoPlan(
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    settings.cache_clear()
+    read_settings.cache_clear()
     yield tmp_path
-    settings.cache_clear()
+    read_settings.cache_clear()
 
 
 @pytest.mark.slow

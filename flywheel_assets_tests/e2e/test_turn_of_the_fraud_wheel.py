@@ -14,7 +14,7 @@ from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, DRIFT_REPORTS
 from flywheel_assets.lake.versions.folders import read_promotion
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 from flywheel_assets_tests.e2e.fraud_traffic import APPLICATION, FIRST, LAST, NOW, land_traffic
 from flywheel_assets_tests.lake.workbench import Workbench
 
@@ -86,12 +86,12 @@ def test_the_levers_are_tried_without_writing(home: Path, instance: dg.DagsterIn
 def test_the_command_shows_the_same_levers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(home))
     monkeypatch.setattr(cli.levers.console, "width", 200)
-    settings.cache_clear()
+    read_settings.cache_clear()
     try:
         run = CliRunner().invoke(cli.app, ["levers", "--days", "7", "--floor", "1", "--threshold", "0.1"])
         refused = CliRunner().invoke(cli.app, ["levers", "--application", "assistant"])
     finally:
-        settings.cache_clear()
+        read_settings.cache_clear()
     assert run.exit_code == 0, run.output
     assert "700 matured predictions" in run.output
     assert "100.0%" in run.output

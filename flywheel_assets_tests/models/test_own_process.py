@@ -7,7 +7,7 @@ import pytest
 
 from flywheel_assets.errors import VersionConflictError
 from flywheel_assets.models.boosting import ClassifierRecipe
-from flywheel_assets.models.own_process import finished_report, read_report, write_report
+from flywheel_assets.models.own_process import find_finished_report, read_report, write_report
 from flywheel_assets.training.requests import ClassifierTrainingReport, ClassifierTrainingRequest
 
 REQUEST = ClassifierTrainingRequest(
@@ -37,7 +37,9 @@ REPORT = ClassifierTrainingReport(
 
 def finished(folder: Path, request: ClassifierTrainingRequest = REQUEST) -> ClassifierTrainingReport | None:
     path = folder / "training.json"
-    return finished_report(path, ClassifierTrainingReport, request.compute_digest(), remedy="Remove it to train again.")
+    return find_finished_report(
+        path, ClassifierTrainingReport, request.compute_digest(), remedy="Remove it to train again."
+    )
 
 
 def test_a_finished_training_is_found_by_the_same_request_from_another_home(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.errors import RolloutError
-from flywheel_assets.models.rollout import announce
+from flywheel_assets.models.rollout import announce_champion
 
 EVENT = {"application": "assistant", "version": "dpo_gold_v1", "champion_before": None, "adapter": "/näme"}
 
@@ -57,7 +57,7 @@ def url(receiver: Receiver) -> str:
 
 
 def tell(command: tuple[str, ...] = (), webhook: str | None = None, timeout_s: float = 10.0) -> tuple[str, ...]:
-    return announce(EVENT, command=command, webhook=webhook, timeout_s=timeout_s)
+    return announce_champion(EVENT, command=command, webhook=webhook, timeout_s=timeout_s)
 
 
 def python(code: str, *arguments: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The Python client of a flywheel: `FlywheelClient` sends what your model said and what people did about it."""
+"""Provides the Python client of a flywheel: `FlywheelClient` sends a model's outputs and people's reactions to them."""
 
 from flywheel_client.client import HIGH_RATING, ClientCounts, FlywheelClient, Interaction, Prompt, SignalName
 from flywheel_client.delivery import Answer, DeliveryCounts, DeliveryLimits, Event, Transport

@@ -1,17 +1,17 @@
-"""The Python client: what a product's own code calls to tell capture what its model said and what people did about it.
+"""Sends a model's outputs, and people's reactions to them, from a product's own code to capture.
 
     client = FlywheelClient("http://127.0.0.1:8700", "assistant")
     with client.interaction(prompt, output, user_id="ada") as interaction:
         interaction.edited(final_text)
 
 It never raises into the product (only the constructor does, for an unusable URL), never waits for the network, and
-counts what it drops. What happens in a background thread stands in `delivery`.
+counts the events that it drops. The module `delivery` holds the work of the background thread.
 
 **Stratified logging.** An interaction is held until it ends; only then is it known what it is worth.
 
 | how it ended | what is sent |
 |---|---|
-| edited | always: one edit with prompt, original and final text; thumbs, ratings and comments beside it |
+| edited | always: one edit with prompt, original and final text, and thumbs, ratings and comments |
 | not edited; regenerate, thumb down, low rating or comment | always: the prediction and the signals |
 | not edited; only copied, accepted, thumb up, highly rated | the same at 1 %: a hash of the prediction id decides |
 | only read | nothing |
@@ -55,7 +55,7 @@ M = TypeVar("M", bound=Callable[..., None])
 
 @dataclass(frozen=True)
 class ClientCounts:
-    """What became of the interactions and events so far."""
+    """Counts interactions and events by their result so far."""
 
     delivery: DeliveryCounts
     interactions_sent: int = 0
@@ -68,7 +68,7 @@ class ClientCounts:
 
 @dataclass(frozen=True)
 class _Context:
-    """What every event of one interaction says besides its signal."""
+    """Holds the fields that every event of one interaction carries besides its signal."""
 
     model_version: str | None = None
     user_id: str | None = None
@@ -93,7 +93,7 @@ def _never_raises(method: M) -> M:
 
 
 class FlywheelClient:
-    """One per process and application; safe to use from any thread, and in forked workers."""
+    """Sends the events of one process and application; safe to use from any thread, and in forked workers."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class FlywheelClient:
         limits: DeliveryLimits | None = None,
         transport: Transport | None = None,
     ) -> None:
-        """Connects only when there is something to send.
+        """Prepare the client; it connects only when there is something to send.
 
         Args:
             url: of the capture service.
@@ -142,7 +142,7 @@ class FlywheelClient:
         thread_id: str | None = None,
         do_not_train: bool = False,
     ) -> Interaction:
-        """Hold what happens to one output until the interaction ends; use it in a `with`, or call its `end`."""
+        """Hold the events of one output until the interaction ends. Use it in a `with`, or call its `end`."""
         context = _Context(model_version, user_id, thread_id, do_not_train)
         return Interaction(self, prediction_id or _new_id(), prompt, output, context)
 
@@ -158,7 +158,7 @@ class FlywheelClient:
         thread_id: str | None = None,
         do_not_train: bool = False,
     ) -> None:
-        """Send one prediction now, whatever becomes of it: for servers that log everything they serve."""
+        """Send one prediction now, for servers that log every output they serve."""
         context = _Context(model_version, user_id, thread_id, do_not_train)
         self._send(_prediction(self._source, prediction_id, prompt, output, context, _now()))
 
@@ -185,12 +185,12 @@ class FlywheelClient:
             score: the model's probability of the positive class, from 0 to 1.
             prediction_id: what its label will name, however late.
             model_version: which model decided.
-            user_id: whom it was about.
+            user_id: the person that it was about.
             thread_id: the session.
             do_not_train: consent withheld.
-            amount: what was at stake.
+            amount: the amount at stake.
             segment: which of the application's segments it belongs to.
-            action: what was done about it.
+            action: the action that followed.
             allow_propensity: with which probability it was let through, where that was drawn.
         """
         context = _Context(model_version, user_id, thread_id, do_not_train)
@@ -216,7 +216,7 @@ class FlywheelClient:
 
         Args:
             prediction_id: the prediction it is about.
-            signal: what kind of feedback it is.
+            signal: the kind of feedback.
             fields: what the signal carries: `final_text`, `value`, `label`, `comment`, `prompt`, `original_output`.
             event_id: the same id is the same event, for callers that may report it twice; made up where absent.
             model_version: which model served it.
@@ -244,7 +244,7 @@ class FlywheelClient:
         Args:
             prediction_id: the prediction it is about.
             label: one of the application's classes.
-            labeling_source: who says so; the application knows whom to believe.
+            labeling_source: names who labelled it; the application ranks its sources.
             known_at: since when it is known, with a time zone; now where absent.
             event_id: the same id is the same event, for callers that may report it twice; made up where absent.
             user_id: who labelled it.
@@ -258,12 +258,12 @@ class FlywheelClient:
         return self._delivery.flush(timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Deliver what waits, for at most this long; called at exit as well."""
+        """Deliver the waiting events for at most this long; this is called at exit as well."""
         self._delivery.close(timeout_s)
         atexit.unregister(self.close)
 
     def counts(self) -> ClientCounts:
-        """What was delivered, what waits and what was dropped, and why."""
+        """Return the counts of delivered, waiting and dropped events, the dropped ones by reason."""
         with self._lock:
             return ClientCounts(self._delivery.counts(), **self._tally, failures=self._failures)
 
@@ -299,7 +299,7 @@ class _Signalled:
 
     @property
     def objects(self) -> bool:
-        """Whether it says that something is wrong with the output."""
+        """Return whether the signals say that something is wrong with the output."""
         value = self.fields.get("value")
         return (
             self.signal in ("regenerate", "comment")
@@ -309,9 +309,9 @@ class _Signalled:
 
 
 class Interaction:
-    """One output and what a person does with it, held until it ends; `prediction_id` may be handed on.
+    """Holds one output and a person's reactions to it until it ends; `prediction_id` may be passed on.
 
-    Every method may be called from any thread, and none raises. What is reported after the end is ignored.
+    Every method may be called from any thread, and none raises. Reports after the end are ignored.
     """
 
     def __init__(
@@ -319,7 +319,7 @@ class Interaction:
     ) -> None:
         self.prediction_id = prediction_id
         self._client = client
-        # A conversation goes on while its interaction is held. What is no prompt at all is refused when it is sent.
+        # A conversation goes on while its interaction is held. Capture refuses a value that is no prompt.
         self._prompt = list(prompt) if isinstance(prompt, list) else prompt
         self._output = output
         self._context = context
@@ -331,43 +331,43 @@ class Interaction:
         self._is_over = False
 
     def edited(self, final_text: str) -> None:
-        """The text as it is now; call it as often as it changes, the last one counts."""
+        """Report the present text. Call it as often as the text changes; the last call counts."""
         self._final_text = final_text
         self._edited_at = _now()
 
     def copied(self) -> None:
-        """The person copied the text."""
+        """Report that the person copied the text."""
         self._signal("copy")
 
     def accepted(self) -> None:
-        """The person took the text: sent, inserted, merged it."""
+        """Report that the person took the text: sent, inserted or merged it."""
         self._signal("accept")
 
     def regenerated(self) -> None:
-        """The person asked for another output; that one is an interaction of its own."""
+        """Report that the person asked for another output, which is an interaction of its own."""
         self._signal("regenerate")
 
     def thumbs_up(self) -> None:
-        """The person liked it."""
+        """Report that the person liked the output."""
         self._signal("thumb", value=1.0)
 
     def thumbs_down(self) -> None:
-        """The person did not like it."""
+        """Report that the person did not like the output."""
         self._signal("thumb", value=-1.0)
 
     @_never_raises
     def rated(self, rating: float) -> None:
-        """The person gave it this much, from 0 to 1; anything else is ignored and counted as a failure."""
+        """Report a rating from 0 to 1; anything else is ignored and counted as a failure."""
         if not 0.0 <= rating <= 1.0:
             raise ValueError(f"a rating of {rating}; valid: 0 to 1")
         self._signal("rating", value=float(rating))
 
     def commented(self, comment: str) -> None:
-        """The person said something about it; stored, never trained on."""
+        """Report a comment of the person. It is stored, and never trained on."""
         self._signal("comment", comment=comment)
 
     def end(self) -> None:
-        """Send what the interaction was worth; only the first call does anything."""
+        """Send the interaction's events; only the first call does anything."""
         with self._lock:
             if self._is_over:
                 return
@@ -391,7 +391,7 @@ class Interaction:
         self._client._failed(call, error)
 
     def _outcome(self, source: str, positive_share: float) -> tuple[list[Event], str]:
-        """The events that the interaction is worth, and what it is counted as."""
+        """Return the events that the interaction is worth, and the name of its counter."""
         signals = list(self._signals.values())
         is_edited = self._final_text != self._output
         probability = 1.0

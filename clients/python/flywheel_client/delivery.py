@@ -1,4 +1,4 @@
-"""How a client's events reach capture: a bounded buffer, one background thread, batches, retries with full jitter.
+"""Delivers events to capture: a bounded buffer, one background thread, batches, retries with full jitter.
 
 The caller only appends to a list under a lock that is never held over encoding or input and output. What cannot be
 delivered is counted under the reason, never raised. Delivering twice is harmless: every event carries its own id.
@@ -36,7 +36,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class DeliveryLimits:
-    """How much may wait, how much goes in one request, and how long things may take."""
+    """Limits the waiting events, the size of a request, and the times."""
 
     buffer_events: int = 10_000
     buffer_characters: int = 32 * 2**20
@@ -53,7 +53,7 @@ class DeliveryLimits:
 
 @dataclass(frozen=True)
 class DeliveryCounts:
-    """What became of the events that were offered; all but `accepted`, `waiting` and `retries` are drops."""
+    """Counts the offered events by result; all but `accepted`, `waiting` and `retries` are drops."""
 
     accepted: int = 0
     waiting: int = 0
@@ -69,13 +69,13 @@ class DeliveryCounts:
 
     @property
     def dropped(self) -> int:
-        """Events that will never arrive."""
+        """Return the number of events that will never arrive."""
         return self.buffer_full + self.refused + self.invalid + self.closed
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What capture said to one request."""
+    """Holds capture's answer to one request."""
 
     status: int
     body: bytes = b""
@@ -83,20 +83,20 @@ class Answer:
 
 
 class Transport(Protocol):
-    """Whatever carries one request to capture."""
+    """Carries one request to capture."""
 
     def post(self, body: bytes) -> Answer:
         """Send one batch; raise `OSError` when there is no answer."""
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
 
 
 class HttpTransport:
-    """One kept-alive HTTP connection, used by one thread; it follows no redirects and reads no proxy settings."""
+    """Keeps one HTTP connection alive, for one thread; it follows no redirects and reads no proxy settings."""
 
     def __init__(self, url: str, application: str, key: str | None = None, timeout_s: float = 10.0) -> None:
-        """Does not connect.
+        """Prepare the transport without connecting.
 
         Raises:
             ValueError: `url` is no http(s) URL.
@@ -138,7 +138,7 @@ class HttpTransport:
             raise OSError(str(error) or type(error).__name__) from error
 
     def close(self) -> None:
-        """Give the connection back; the next `post` opens a new one."""
+        """Close the connection; the next `post` opens a new one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -165,7 +165,7 @@ class HttpTransport:
 
 
 class Delivery:
-    """The buffer and the thread that empties it; safe to use from any thread, and again in a forked child."""
+    """Holds the buffer, and the thread that empties it; safe to use from any thread, and again in a forked child."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class Delivery:
         self._jitter = jitter or _full_jitter
         self._last_warning = float("-inf")
         self._start_empty()
-        # A forked worker shares neither the thread nor, safely, the lock; what waits is the parent's to deliver.
+        # A forked worker shares neither the thread nor, safely, the lock; the parent delivers the waiting events.
         if hasattr(os, "register_at_fork"):  # Windows has no fork
             os.register_at_fork(after_in_child=_restart(weakref.ref(self)))
 
@@ -194,7 +194,7 @@ class Delivery:
         self._is_abandoned = False
 
     def offer(self, event: Event, characters: int) -> bool:
-        """Take the event, or drop and count it; returns at once.
+        """Take the event, or drop and count it; return at once.
 
         Args:
             event: a CloudEvent whose `data` holds JSON values; must not change afterwards.
@@ -228,7 +228,7 @@ class Delivery:
             return is_empty
 
     def close(self, timeout_s: float) -> None:
-        """Deliver what waits for at most this long, count the rest as dropped, and take nothing more."""
+        """Deliver the waiting events for at most this long, count the rest as dropped, and take nothing more."""
         with self._work:
             if self._closing_at is None:
                 self._closing_at = time.monotonic() + timeout_s
@@ -246,7 +246,7 @@ class Delivery:
                 log.warning("flywheel: %d events could not be delivered before the client was closed", left)
 
     def counts(self) -> DeliveryCounts:
-        """What became of the events so far."""
+        """Return the counts of the events so far."""
         with self._work:
             return replace(self._counts, waiting=len(self._buffer) + self._in_flight)
 
@@ -257,20 +257,20 @@ class Delivery:
             try:
                 self._deliver(batch)
             except Exception as error:
-                # The thread must outlive a surprise; without user text: the message may quote an event.
+                # The thread must survive unexpected errors. The log leaves out the message, which may quote an event.
                 self._settle(len(batch), invalid=len(batch))
                 self._warn("a batch was dropped: %s", type(error).__name__)
         self._transport.close()
 
     def _next_batch(self) -> list[bytes]:
-        """Encoded events of the next request; empty when the client is closed and nothing waits."""
+        """Return the encoded events of the next request; empty when the client is closed and nothing waits."""
         while True:
             events = self._take()
             if not events:
                 return []
             batch = []
             for event in events:
-                # Lets go of the interpreter's lock: encoding a whole batch would hold the product up for its 5 ms.
+                # This releases the interpreter's lock: encoding a whole batch would delay the product by 5 ms.
                 time.sleep(0)
                 try:
                     line = json.dumps(event, separators=(",", ":"), allow_nan=False).encode("ascii")
@@ -392,7 +392,7 @@ def _full_jitter(most_s: float) -> float:
 
 
 def _refused(answer: Answer, events: int) -> list[str]:
-    """One sentence per event of the request that capture will never take."""
+    """List one sentence per event of the request that capture will never take."""
     body = _json_object(answer.body)
     results = body.get("results")
     if isinstance(results, list):
@@ -412,7 +412,7 @@ def _json_object(body: bytes) -> Mapping[str, Any]:
 
 
 def _seconds(retry_after: str) -> float:
-    """A `Retry-After` header as seconds from now; 0 when it says nothing that can be read."""
+    """Read a `Retry-After` header as seconds from now; 0 when it cannot be read."""
     from email.utils import parsedate_to_datetime
 
     value = retry_after.strip()

@@ -1,1 +1,4 @@
-"""Who may send: keys, scopes, webhook signatures and rates. Knows no event."""
+"""Decides who may send: keys, scopes, webhook signatures and rates.
+
+It imports `capture/http` for its refusals, and knows no event.
+"""

@@ -1,10 +1,10 @@
-"""Standard Webhooks 1.0: a server proves that a request is its own by signing id, time and the raw body.
+"""Verifies signed webhooks (Standard Webhooks 1.0): the sender signs id, time and raw body.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 
-The signature is checked over the bytes as they came, before anything parses them. Whoever records a request can send
-it again only within `TOLERANCE_S`, and then its id is remembered: a repeat is answered as the success it was, and
-nothing is written twice. (The memory is one process's. Where another process takes the repeat, the events come twice
+The signature is checked over the bytes as they came, before anything parses them. A recorded request can be sent
+again only within `TOLERANCE_S`, and for that long its id is remembered: a repeat gets the same success, and nothing is
+written twice. (The memory is one process's. Where another process takes the repeat, the events come twice
 and the assets drop the second: event ids are made by the client or from the content.)
 """
 
@@ -26,12 +26,12 @@ TOLERANCE_S = 300
 REMEMBERED_S = 2 * TOLERANCE_S
 
 _ID = re.compile(r"[!-\-/-~]{1,256}")
-_MOST_SIGNATURES = 8  # one for each secret of a rotation, and room for other versions
+_MOST_SIGNATURES = 8  # one for each secret of a rotation, and room for other signature versions
 
 
 @dataclass(frozen=True)
 class SignedHeaders:
-    """The three headers of a signed request; their time was inside the tolerance."""
+    """Holds the three headers of a signed request, whose time was inside the tolerance."""
 
     webhook_id: str
     timestamp: str
@@ -39,7 +39,7 @@ class SignedHeaders:
 
     @classmethod
     def read(cls, headers: Mapping[str, str], now: datetime) -> "SignedHeaders":
-        """Whatever can be checked before the body is there.
+        """Check everything that can be checked before the body is there.
 
         Raises:
             RefusedError: a header is missing or malformed, or the time is too far from ours.
@@ -47,51 +47,53 @@ class SignedHeaders:
         webhook_id = headers.get(ID_HEADER, "")
         # A dot separates the signed fields: with one in the id, a recorded request could be cut differently.
         if not _ID.fullmatch(webhook_id):
-            raise _unauthorized(f"{ID_HEADER} must have 1 to 256 visible ASCII characters and no dot")
+            raise _build_refusal(f"{ID_HEADER} must have 1 to 256 visible ASCII characters and no dot")
         timestamp = headers.get(TIME_HEADER, "")
         if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12):
-            raise _unauthorized(f"{TIME_HEADER} must be the time of sending in whole seconds since 1970")
+            raise _build_refusal(f"{TIME_HEADER} must be the time of sending in whole seconds since 1970")
         off_s = abs(now.timestamp() - int(timestamp))
         if off_s > TOLERANCE_S:
-            raise _unauthorized(
+            raise _build_refusal(
                 f"{TIME_HEADER} is {off_s:.0f} s away from this server's clock; valid: up to {TOLERANCE_S} s. Sign "
-                "every attempt anew"
+                "every attempt again"
             )
-        signatures = tuple(_decoded_signatures(headers.get(SIGNATURE_HEADER, "")))
+        signatures = tuple(_decode_signatures(headers.get(SIGNATURE_HEADER, "")))
         if not signatures:
-            raise _unauthorized(f"{SIGNATURE_HEADER} holds no `v1,<base64>`")
+            raise _build_refusal(f"{SIGNATURE_HEADER} holds no `v1,<base64>`")
         return cls(webhook_id, timestamp, signatures)
 
-    def signer(self, body: bytes, secrets: Iterable[WebhookSecret]) -> WebhookSecret:
-        """The secret that signed this body.
+    def find_signer(self, body: bytes, secrets: Iterable[WebhookSecret]) -> WebhookSecret:
+        """Return the secret that signed this body.
 
         Raises:
             RefusedError: none of them did.
         """
         signed = b".".join((self.webhook_id.encode(), self.timestamp.encode(), body))
         for secret in secrets:
-            expected = hmac.digest(secret_bytes(secret.secret), signed, hashlib.sha256)
+            expected = hmac.digest(decode_secret(secret.secret), signed, hashlib.sha256)
             if any(hmac.compare_digest(expected, signature) for signature in self.signatures):
                 return secret
-        raise _unauthorized(f"no secret of this application gives the {SIGNATURE_HEADER}; sign the bytes that you send")
+        raise _build_refusal(
+            f"no secret of this application gives the {SIGNATURE_HEADER}; sign the bytes that you send"
+        )
 
 
 class ReplayMemory:
-    """The ids that were acknowledged, each for `REMEMBERED_S` and at most `capacity` of them, the newest."""
+    """Remembers acknowledged ids, each for `REMEMBERED_S`, and of them the newest `capacity`."""
 
     def __init__(self, capacity: int = 100_000) -> None:
         self._capacity = capacity
         self._expires: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def remember(self, application: str, webhook_id: str, now_s: float) -> None:
-        """Keep an id after its request was acknowledged, never before: a failed attempt must be possible again."""
+        """Keep an id. Call it only after the request was acknowledged: a failed attempt must be possible again."""
         self._expires.pop((application, webhook_id), None)
         self._expires[application, webhook_id] = now_s + REMEMBERED_S
         while len(self._expires) > self._capacity or self._oldest_expires() <= now_s:
             self._expires.popitem(last=False)
 
-    def holds(self, application: str, webhook_id: str, now_s: float) -> bool:
-        """Whether the id was acknowledged a short time ago."""
+    def has_seen(self, application: str, webhook_id: str, now_s: float) -> bool:
+        """Return whether the id was acknowledged a short time ago."""
         return self._expires.get((application, webhook_id), now_s) > now_s
 
     def __len__(self) -> int:
@@ -101,18 +103,18 @@ class ReplayMemory:
         return next(iter(self._expires.values()))
 
 
-def sign(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
-    """The `webhook-signature` of a request, as its sender makes it."""
+def sign_request(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
+    """Compute the `webhook-signature` of a request, as its sender does."""
     signed = b".".join((webhook_id.encode(), str(timestamp).encode(), body))
-    return f"v1,{b64encode(hmac.digest(secret_bytes(secret), signed, hashlib.sha256)).decode()}"
+    return f"v1,{b64encode(hmac.digest(decode_secret(secret), signed, hashlib.sha256)).decode()}"
 
 
-def secret_bytes(secret: str) -> bytes:
-    """The key of the HMAC that a `whsec_…` text stands for."""
+def decode_secret(secret: str) -> bytes:
+    """Decode the HMAC key from a `whsec_…` text."""
     return b64decode(secret.removeprefix(WEBHOOK_PREFIX))
 
 
-def _decoded_signatures(header: str) -> Iterable[bytes]:
+def _decode_signatures(header: str) -> Iterable[bytes]:
     for part in header.split(" ")[:_MOST_SIGNATURES]:
         version, _, text = part.partition(",")
         if version == "v1":
@@ -122,5 +124,5 @@ def _decoded_signatures(header: str) -> Iterable[bytes]:
                 continue
 
 
-def _unauthorized(error: str) -> RefusedError:
+def _build_refusal(error: str) -> RefusedError:
     return RefusedError(Refusal.UNAUTHORIZED, error)

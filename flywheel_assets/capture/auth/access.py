@@ -1,7 +1,7 @@
-"""Decides who may do what: keys, webhook signatures, pages of allowed origins, and rates.
+"""Decides who may do what, by keys, webhook signatures, page origins and rates.
 
-Without any key the service is *open*: whoever reaches it may use it, which is why `service` then listens on loopback
-only. Pages from elsewhere that a browser on this machine shows are not let in even then.
+Without any key the service is *open*: every sender that reaches it may use it. That is why `service` then listens on
+loopback only. A page from another host is refused even then, when a browser on this machine shows it.
 
 A key comes as `Authorization: Bearer …`. A browser key, which is no secret, may also come as `?key=…`, because
 `navigator.sendBeacon` cannot set headers.
@@ -17,12 +17,12 @@ from starlette.requests import Request
 
 from flywheel_assets.capture.auth._signatures import SIGNATURE_HEADER, ReplayMemory, SignedHeaders
 from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Key, KeyStore, Scope
-from flywheel_assets.capture.clock import Clock, system_clock
+from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.http.answers import Refusal, RefusedError
 from flywheel_assets.capture.http.bodies import is_compressed
 
 BURST_S = 10.0
-"""A key that was quiet may send this many seconds' worth at once."""
+"""A key that sent nothing for a while may send this many seconds' worth of events at once."""
 
 
 @dataclass
@@ -34,10 +34,10 @@ class _Bucket:
 
 
 class Rates:
-    """A token bucket per key; of one process, so N processes together let N times as much pass.
+    """Limits the rate of each key by a token bucket. Each process counts alone: N processes allow N times the rate.
 
-    How many events a request holds is known only when it was read. So a request passes while anything is left, and
-    what it then turns out to hold may leave the bucket in debt: the next one waits until that is paid off.
+    The service knows how many events a request holds only after reading it. So a request passes while anything is
+    left, and its events may leave the bucket in debt: the next request waits until that debt is paid off.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -46,7 +46,7 @@ class Rates:
 
     def check(self, key_id: str, events_per_s: float) -> None:
         """Raise `RefusedError` (429, with the seconds to wait) when the key has used up its rate."""
-        bucket = self._filled(key_id, events_per_s)
+        bucket = self._fill_bucket(key_id, events_per_s)
         if bucket.left <= 0:
             raise RefusedError(
                 Refusal.RATE_LIMITED,
@@ -55,12 +55,12 @@ class Rates:
             )
 
     def charge(self, key_id: str, events: int) -> None:
-        """Count what a request held."""
+        """Count the events of a request."""
         bucket = self._buckets.get(key_id)
         if bucket is not None:
             bucket.left -= events
 
-    def _filled(self, key_id: str, events_per_s: float) -> _Bucket:
+    def _fill_bucket(self, key_id: str, events_per_s: float) -> _Bucket:
         now = self._monotonic()
         bucket = self._buckets.get(key_id)
         if bucket is None or bucket.events_per_s != events_per_s:
@@ -76,7 +76,7 @@ _PREFLIGHT_S = "600"
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sends a request. `signed` is set until the body's signature was verified, and kept to remember its id."""
+    """Names the sender of a request. `signed` is set until the body is verified, and kept to remember its id."""
 
     application: str
     key_id: str | None = None
@@ -84,16 +84,16 @@ class Caller:
 
 
 class Access:
-    """The decisions of one service; used from its event loop."""
+    """Decides for one service; it is used from that service's event loop."""
 
     def __init__(
         self,
         keys: KeyStore | None = None,
         events_per_s: float = EVENTS_PER_S,
-        clock: Clock = system_clock,
+        clock: Clock = read_clock,
         rates: Rates | None = None,
     ) -> None:
-        """Without `keys` everybody is let in."""
+        """Admit everybody where no `keys` are given."""
         self._keys = keys
         self._events_per_s = events_per_s
         self._clock = clock
@@ -102,11 +102,11 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Whether no key is needed."""
+        """Return whether no key is needed."""
         return self._keys is None
 
     def admit(self, request: Request, application: str, scope: Scope) -> Caller:
-        """Who sends this request, before its body is read; a signed one is only known after `verify`.
+        """Return the sender of a request, before its body is read. `verify_body` then finds the sender of a signed one.
 
         Raises:
             RefusedError: 401 without a valid key, 403 where the key, its scope or the page's origin is the wrong
@@ -123,15 +123,15 @@ class Access:
                 )
             return Caller(application)
         if SIGNATURE_HEADER in request.headers and scope is Scope.WRITE:
-            return self._signed_caller(request, application)
-        key = self._key_of(request)
+            return self._read_signed_caller(request, application)
+        key = self._find_key(request)
         self._check_key(key, application, scope)
         _check_origin(key, request, origin)
         self._rates.check(key.key_id, key.events_per_s or self._events_per_s)
         return Caller(application, key.key_id)
 
     def check_key(self, presented: str, application: str, scope: Scope) -> Caller:
-        """Who holds this key, for a route that gets keys otherwise than as a header, for instance from a login form.
+        """Return the holder of a key that did not come as a header, for instance from a login form.
 
         Raises:
             RefusedError: 401 or 403.
@@ -140,39 +140,41 @@ class Access:
             return Caller(application)
         key = self._keys.find(presented)
         if key is None:
-            raise _unknown_key()
+            raise _build_refusal()
         self._check_key(key, application, scope)
         return Caller(application, key.key_id)
 
-    def verify(self, caller: Caller, body: bytes) -> Caller:
-        """The caller of a signed request, once its body is there; any other caller unchanged.
+    def verify_body(self, caller: Caller, body: bytes) -> Caller:
+        """Return the sender of a signed request, once its body is there; any other caller is returned unchanged.
 
         Raises:
-            RefusedError: 401 where nobody we know signed it, 429 where that secret's rate is used up.
+            RefusedError: 401 where no known secret signed it, 429 where that secret's rate is used up.
         """
         if caller.signed is None or self._keys is None:
             return caller
-        signer = caller.signed.signer(body, self._keys.webhook_secrets(caller.application))
+        signer = caller.signed.find_signer(body, self._keys.list_webhook_secrets(caller.application))
         self._rates.check(signer.key_id, signer.events_per_s or self._events_per_s)
         return replace(caller, key_id=signer.key_id)
 
     def is_repeat(self, caller: Caller) -> bool:
-        """Whether this signed request was acknowledged before."""
+        """Return whether this signed request was acknowledged before."""
         signed = caller.signed
-        return signed is not None and self._replays.holds(caller.application, signed.webhook_id, self._now_s())
+        return signed is not None and self._replays.has_seen(
+            caller.application, signed.webhook_id, self._read_clock_s()
+        )
 
-    def acknowledged(self, caller: Caller) -> None:
+    def remember(self, caller: Caller) -> None:
         """Remember a signed request whose events are durable."""
         if caller.signed is not None:
-            self._replays.remember(caller.application, caller.signed.webhook_id, self._now_s())
+            self._replays.remember(caller.application, caller.signed.webhook_id, self._read_clock_s())
 
     def charge(self, caller: Caller, events: int) -> None:
-        """Count what a caller sent against its rate."""
+        """Count a caller's events against its rate."""
         if caller.key_id is not None:
             self._rates.charge(caller.key_id, events)
 
-    def cors_headers(self, request: Request, application: str) -> dict[str, str]:
-        """What lets a page of an allowed origin read the answer; nothing for every other page."""
+    def build_cors_headers(self, request: Request, application: str) -> dict[str, str]:
+        """Build the headers that let a page of an allowed origin read the answer; none for other pages."""
         origin = request.headers.get("origin")
         if origin is None or not self._may_read(origin, application):
             return {}
@@ -184,13 +186,15 @@ class Access:
             "Vary": "Origin",
         }
 
-    def preflight_headers(self, request: Request, application: str) -> dict[str, str]:
-        """The answer to a browser that asks whether a page may send; it sends no key: any browser key's origin will do.
+    def build_preflight_headers(self, request: Request, application: str) -> dict[str, str]:
+        """Build the answer to a browser that asks whether a page may send.
+
+        The browser sends no key yet, so the origin of any browser key will do.
 
         Raises:
-            RefusedError: no page of this origin may.
+            RefusedError: no page of this origin may send.
         """
-        headers = self.cors_headers(request, application)
+        headers = self.build_cors_headers(request, application)
         if not headers:
             origin = request.headers.get("origin", "")
             raise RefusedError(Refusal.FORBIDDEN, f"no browser key allows pages of {origin[:200]!r}")
@@ -201,37 +205,37 @@ class Access:
         }
 
     def _may_read(self, origin: str, application: str) -> bool:
-        return _is_loopback_origin(origin) if self._keys is None else origin in self._keys.origins(application)
+        return _is_loopback_origin(origin) if self._keys is None else origin in self._keys.list_origins(application)
 
-    def _signed_caller(self, request: Request, application: str) -> Caller:
+    def _read_signed_caller(self, request: Request, application: str) -> Caller:
         assert self._keys is not None
         if is_compressed(request):
             raise RefusedError(
                 Refusal.CONTENT_TYPE, "a signed body must come uncompressed: the signature is over its bytes"
             )
         signed = SignedHeaders.read(request.headers, self._clock())
-        if not self._keys.webhook_secrets(application):
+        if not self._keys.list_webhook_secrets(application):
             raise RefusedError(
                 Refusal.UNAUTHORIZED,
                 "signed webhooks need a secret: `flywheel keys create --webhook` makes one for an application",
             )
         return Caller(application, signed=signed)
 
-    def _key_of(self, request: Request) -> Key:
+    def _find_key(self, request: Request) -> Key:
         assert self._keys is not None
         scheme, _, presented = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             key = self._keys.find(presented.strip())
         else:
-            # Addresses end up in the logs of proxies: nothing secret is read from them.
+            # Proxies log addresses: so no secret is read from them.
             key = self._keys.find(request.query_params.get("key", ""))
             key = key if key is not None and key.is_for_browsers else None
         if key is None:
-            raise _unknown_key()
+            raise _build_refusal()
         return key
 
     def _check_key(self, key: Key, application: str, scope: Scope) -> None:
-        if not key.opens(application):
+        if not key.is_for(application):
             place = "the whole service" if application == EVERY_APPLICATION else repr(application[:80])
             raise RefusedError(Refusal.FORBIDDEN, f"key {key.key_id} is for {key.application!r}, not for {place}")
         if scope not in key.scopes:
@@ -239,14 +243,15 @@ class Access:
                 Refusal.FORBIDDEN, f"key {key.key_id} has the scopes {', '.join(key.scopes)}; needed: {scope}"
             )
 
-    def _now_s(self) -> float:
+    def _read_clock_s(self) -> float:
         return self._clock().timestamp()
 
 
 def require_scope(request: Request, application: str, scope: Scope) -> Caller:
-    """For any route of the service: who sends this request, if they may; the service answers the `RefusedError`.
+    """Return the sender of this request if it may do this; any route may call it.
 
-    `application` is its name, or `keys.EVERY_APPLICATION` for what belongs to none of them.
+    The service answers the `RefusedError`. `application` is a name, or `keys.EVERY_APPLICATION` for what belongs to no
+    application.
     """
     access = request.app.state.access
     assert isinstance(access, Access)
@@ -269,8 +274,8 @@ def _check_origin(key: Key, request: Request, origin: str | None) -> None:
         )
 
 
-def _unknown_key() -> RefusedError:
-    # One sentence for missing, mistyped and revoked keys: which of them it was is nobody's business.
+def _build_refusal() -> RefusedError:
+    # Missing, mistyped and revoked keys get the same sentence: a guesser must not learn which of them it was.
     return RefusedError(
         Refusal.UNAUTHORIZED, "no valid key: send `Authorization: Bearer <key>`; `flywheel keys create` makes one"
     )
@@ -281,7 +286,7 @@ def _is_loopback_origin(origin: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this name or address can only mean this machine."""
+    """Return whether this name or address can only mean this machine."""
     if host == "localhost":
         return True
     try:

@@ -1,10 +1,10 @@
-"""Who may use the service: keys per application with scopes, and secrets that sign webhooks, in one private file.
+"""Stores the keys of applications and the secrets of webhooks in one private file.
 
 A key is `flw_<key id>_<secret>`, or `flwpub_…` for one that a web page shows to everybody. The secret is 32 random
-bytes, so that one round of SHA-256 protects it at rest as well as a slow hash would: nobody guesses 2**256, and a slow
-hash on every request would be a way to overload the service. Only the hash and the key id, which is no secret, are
-kept. A webhook secret must be known to verify an HMAC: it lies in the file as it is, which is why only its owner may
-read that file.
+bytes, so that one round of SHA-256 protects it at rest as well as a slow hash would: 2**256 values cannot be tried, and
+a slow hash on every request would be a way to overload the service. The file holds only the hash and the key id, which
+is no secret. A webhook secret must be known to verify an HMAC, so it lies in the file as it is: that is why only the
+file's owner may read it.
 
 Rotation: at most two keys of one holder are active. Create the second, give it to the holder, revoke the first.
 Running services look at the file once a second.
@@ -43,7 +43,7 @@ _RELOAD_S = 1.0
 
 
 class Scope(StrEnum):
-    """What a key may do; none includes another."""
+    """Names what a key may do; no scope includes another."""
 
     WRITE = "write"
     """Send events."""
@@ -54,12 +54,12 @@ class Scope(StrEnum):
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One key as it is kept: everything but its secret."""
+    """Describes one key as it is stored: everything but its secret."""
 
     key_id: str
     application: str
     holder: str
-    """Who uses it, in words: a service, a web page, a person."""
+    """The user of the key, in words: a service, a web page, a person."""
     scopes: list[Scope]
     sha256: str
     created_at: datetime
@@ -67,20 +67,20 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     origins: list[str] = []
     """A browser key works from pages of these origins, and only from there. Empty: a key for servers."""
     events_per_s: float | None = None
-    """This key's rate limit; None: the service's default."""
+    """Rate limit of this key; None: the service's default."""
 
     @property
     def is_for_browsers(self) -> bool:
-        """Whether everybody can read it in a page."""
+        """Return whether the key is shown in a page, where everybody can read it."""
         return bool(self.origins)
 
-    def opens(self, application: str) -> bool:
-        """Whether it is a key of this application."""
+    def is_for(self, application: str) -> bool:
+        """Return whether it is a key of this application."""
         return self.application in (application, EVERY_APPLICATION)
 
 
 class WebhookSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One secret that another server signs its webhooks with (Standard Webhooks); it grants `write`."""
+    """Holds one secret with which another server signs its webhooks (Standard Webhooks); it grants `write`."""
 
     key_id: str
     application: str
@@ -95,25 +95,28 @@ class WebhookSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
 
 class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of the file."""
+    """Describes the content of the file."""
 
     keys: list[Key] = []
     webhook_secrets: list[WebhookSecret] = []
 
     @property
     def records(self) -> list[Key | WebhookSecret]:
-        """Both kinds."""
+        """List keys and webhook secrets together."""
         return [*self.keys, *self.webhook_secrets]
 
     @property
     def was_ever_used(self) -> bool:
-        """Whether there is any record, revoked ones too: revoking the last key does not open the doors."""
+        """Return whether there is any record, revoked ones included.
+
+        Revoking the last key does not open the service.
+        """
         return bool(self.records)
 
 
 @dataclass(frozen=True)
 class CreatedKey:
-    """A new key, the only time that its secret is seen."""
+    """Holds a new key; its secret can be seen only here."""
 
     key_id: str
     secret: str = field(repr=False)
@@ -121,7 +124,7 @@ class CreatedKey:
 
 @dataclass(frozen=True)
 class KeyRequest:
-    """What a new key is to be."""
+    """Describes the key to create."""
 
     application: str
     holder: str
@@ -132,13 +135,13 @@ class KeyRequest:
 
 
 def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
-    """Add a key to the file, and the file where there is none.
+    """Add a key to the file; create the file where there is none.
 
     Raises:
         SettingsError: the request contradicts itself, or the holder has two active keys already.
     """
-    _check(request)
-    with _changing(path):
+    _check_request(request)
+    with _lock_for_change(path):
         held = read_keys(path)
         active = [record for record in held.records if _is_same_holder(record, request) and record.revoked_at is None]
         if len(active) >= MOST_ACTIVE:
@@ -153,7 +156,7 @@ def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
             webhook = WebhookSecret(
                 key_id, request.application, request.holder, secret, now.astimezone(UTC), None, request.events_per_s
             )
-            _write(path, KeyFile(held.keys, [*held.webhook_secrets, webhook]))
+            _write_keys(path, KeyFile(held.keys, [*held.webhook_secrets, webhook]))
         else:
             prefix = "flwpub" if request.origins else "flw"
             secret = f"{prefix}_{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
@@ -162,23 +165,23 @@ def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
                 application=request.application,
                 holder=request.holder,
                 scopes=sorted(set(request.scopes)),
-                sha256=_digest(secret),
+                sha256=_hash_secret(secret),
                 created_at=now.astimezone(UTC),
                 origins=[origin.lower() for origin in request.origins],
                 events_per_s=request.events_per_s,
             )
-            _write(path, KeyFile([*held.keys, key], held.webhook_secrets))
+            _write_keys(path, KeyFile([*held.keys, key], held.webhook_secrets))
     return CreatedKey(key_id, secret)
 
 
 def revoke_key(path: Path, key_id: str, now: datetime) -> Key | WebhookSecret:
-    """Make a key worthless for good; its record stays, without a webhook's secret. Revoking twice changes nothing.
+    """Revoke a key for good; revoking twice changes nothing. Its record stays, without a webhook's secret.
 
     Raises:
         UnknownNameError: there is no such key.
     """
     moment = now.astimezone(UTC)
-    with _changing(path):
+    with _lock_for_change(path):
         held = read_keys(path)
         records = {record.key_id: record for record in held.records}
         if key_id not in records:
@@ -191,7 +194,7 @@ def revoke_key(path: Path, key_id: str, now: datetime) -> Key | WebhookSecret:
         else:
             revoked = msgspec.structs.replace(record, revoked_at=moment)
         changed = [revoked if each.key_id == key_id else each for each in held.records]
-        _write(
+        _write_keys(
             path,
             KeyFile(
                 [each for each in changed if isinstance(each, Key)],
@@ -202,7 +205,7 @@ def revoke_key(path: Path, key_id: str, now: datetime) -> Key | WebhookSecret:
 
 
 def read_keys(path: Path) -> KeyFile:
-    """The file's records; none where there is no file.
+    """Read the file's records; none where there is no file.
 
     Raises:
         SettingsError: it cannot be read, others than its owner can read it, or it is not such a file.
@@ -228,7 +231,7 @@ def read_keys(path: Path) -> KeyFile:
 
 
 class KeyStore:
-    """The keys as they are now: the file is read again when it has changed; used from one event loop."""
+    """Gives the current keys. It reads the file again when it has changed; used from one event loop."""
 
     def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Read the file.
@@ -239,31 +242,31 @@ class KeyStore:
         self._path = path
         self._monotonic = monotonic
         self._next_look = monotonic() + _RELOAD_S
-        self._state = _state(path)
+        self._state = _read_state(path)
         self._use(read_keys(path))
 
     @property
     def content(self) -> KeyFile:
-        """Every record."""
+        """Return every record."""
         self._refresh()
         return self._content
 
     def find(self, presented: str) -> Key | None:
-        """The active key with this secret; None for every other text, at the cost of one hash at most."""
+        """Return the active key with this secret; None for every other text. It costs one hash at most."""
         self._refresh()
         match = _KEY.fullmatch(presented)
         key = self._active.get(match[1]) if match else None
-        if key is None or not hmac.compare_digest(_digest(presented), key.sha256):
+        if key is None or not hmac.compare_digest(_hash_secret(presented), key.sha256):
             return None
         return key
 
-    def webhook_secrets(self, application: str) -> list[WebhookSecret]:
-        """The active secrets that may have signed a webhook for this application."""
+    def list_webhook_secrets(self, application: str) -> list[WebhookSecret]:
+        """List the active secrets that may have signed a webhook for this application."""
         self._refresh()
         return self._webhooks.get(application, [])
 
-    def origins(self, application: str) -> frozenset[str]:
-        """Where browser keys of this application may be used."""
+    def list_origins(self, application: str) -> frozenset[str]:
+        """List the origins of the pages that may use browser keys of this application."""
         self._refresh()
         return self._origins.get(application, frozenset()) | self._origins.get(EVERY_APPLICATION, frozenset())
 
@@ -272,7 +275,7 @@ class KeyStore:
         if now < self._next_look:
             return
         self._next_look = now + _RELOAD_S
-        state = _state(self._path)
+        state = _read_state(self._path)
         if state == self._state:
             return
         try:
@@ -280,7 +283,7 @@ class KeyStore:
                 raise SettingsError(f"{self._path} is gone: restore it, or stop the service")
             self._use(read_keys(self._path))
         except SettingsError as error:
-            # Refusing everybody because of a slip in a file would lose events; the keys of a moment ago were good.
+            # A mistake in the file must not refuse every sender: that would lose events. The last keys were good.
             log.error("the keys stay as they were: %s", error)
         self._state = state
 
@@ -297,7 +300,7 @@ class KeyStore:
             self._origins[key.application] = known.union(key.origins)
 
 
-def _check(request: KeyRequest) -> None:
+def _check_request(request: KeyRequest) -> None:
     if not request.scopes:
         raise SettingsError(f"a key needs a scope; valid: {', '.join(Scope)}")
     if request.events_per_s is not None and request.events_per_s <= 0:
@@ -333,11 +336,11 @@ def _is_same_holder(record: Key | WebhookSecret, request: KeyRequest) -> bool:
     )
 
 
-def _digest(secret: str) -> str:
+def _hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _state(path: Path) -> tuple[int, int, int, int] | None:
+def _read_state(path: Path) -> tuple[int, int, int, int] | None:
     try:
         found = path.stat()
     except OSError:
@@ -345,13 +348,13 @@ def _state(path: Path) -> tuple[int, int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode
 
 
-def _changing(path: Path) -> FileLock:
-    """Two commands at once must not lose each other's key."""
+def _lock_for_change(path: Path) -> FileLock:
+    """Lock the file, so that two commands at once do not lose each other's key."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_name(f"{path.name}.lock"), timeout=10)
 
 
-def _write(path: Path, content: KeyFile) -> None:
+def _write_keys(path: Path, content: KeyFile) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)  # never readable by others
     with open(descriptor, "wb") as file:

@@ -1,10 +1,13 @@
-"""Kafka through librdkafka: acknowledged by all in-sync replicas, committed only after the landing zone has it."""
+"""Sends to and reads from Kafka through librdkafka.
+
+All in-sync replicas acknowledge a message; its offset is committed only after the landing zone has it.
+"""
 
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flywheel_assets.capture.brokers.broker import BrokerAddress, Received, missing_package
+from flywheel_assets.capture.brokers.broker import BrokerAddress, Received, build_missing_package_error
 from flywheel_assets.errors import BrokerUnavailableError, SettingsError
 
 if TYPE_CHECKING:
@@ -12,14 +15,14 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 5.0
 _DELIVERY_MS = 8_000
-"""A message that no broker acknowledged within this time has failed; its request is answered with 503."""
+"""A message without a broker's acknowledgement after this time has failed; its request is answered with 503."""
 _MOST_RECEIVED = 100
 _JOIN_S = 15.0
 _DEFAULT_GROUP = "flywheel-drain"
 
 
 class KafkaProducer:
-    """Sends messages; order does not matter and the lake removes duplicates, so none of Kafka's transactions."""
+    """Sends messages without Kafka's transactions: order does not matter, and the lake removes duplicates."""
 
     def __init__(self, address: BrokerAddress) -> None:
         self._address = address
@@ -29,58 +32,58 @@ class KafkaProducer:
             "socket.timeout.ms": 5_000,
             "linger.ms": 0,  # requests are grouped before they come here
             "message.max.bytes": address.message_bytes,
-            **_common(address),
+            **_build_common_properties(address),
         }
         self._producer: Producer | None = None
 
     def check(self) -> None:
-        """Whether the topic is there.
+        """Check that the topic is there.
 
         Raises:
             BrokerUnavailableError: no broker answers.
             SettingsError: there is no such topic, we may not use it, or a property is wrong.
         """
-        producer = self._connected()
+        producer = self._connect()
         from confluent_kafka import KafkaException
 
         try:
             topics = producer.list_topics(self._address.path, timeout=_ANSWER_S).topics
         except KafkaException as error:
             self._give_up()
-            raise _our_error(self._address, error.args[0]) from None
+            raise _translate_error(self._address, error.args[0]) from None
         problem = topics[self._address.path].error
         if problem is not None:
-            raise _our_error(self._address, problem)
+            raise _translate_error(self._address, problem)
 
     def publish(self, messages: Sequence[bytes]) -> list[str | None]:
         """Send everything, then wait for every answer."""
-        producer = self._connected()
+        producer = self._connect()
         problems: list[str | None] = [f"{self._address} does not answer"] * len(messages)
 
-        def heard_of(number: int) -> Any:
-            def hear(error: "KafkaError | None", _: object) -> None:
+        def build_listener(number: int) -> Any:
+            def listen(error: "KafkaError | None", _: object) -> None:
                 problems[number] = None if error is None else f"{self._address}: {error.str()}"
 
-            return hear
+            return listen
 
         for number, message in enumerate(messages):
             try:
-                producer.produce(self._address.path, message, on_delivery=heard_of(number))
+                producer.produce(self._address.path, message, on_delivery=build_listener(number))
             except BufferError:
                 problems[number] = f"{self._address}: too many messages wait"
         producer.flush(_DELIVERY_MS / 1000 + 2.0)
         if any(problems):
-            # What is still queued in this producer would be sent some day, though it was not acknowledged.
+            # This producer would send the messages that still wait in it some day, though they were not acknowledged.
             self._give_up()
         return problems
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
         self._give_up()
 
-    def _connected(self) -> "Producer":
+    def _connect(self) -> "Producer":
         if self._producer is None:
-            self._producer = _make(self._address, "Producer", self._properties)
+            self._producer = _build_client(self._address, "Producer", self._properties)
         return self._producer
 
     def _give_up(self) -> None:
@@ -91,11 +94,11 @@ class KafkaProducer:
 
 
 class KafkaConsumer:
-    """Receives messages of the partitions that this member of the group has, and commits once they are settled."""
+    """Receives messages of this group member's partitions, and commits them once they are settled."""
 
     def __init__(self, address: BrokerAddress) -> None:
         self._address = address
-        self._consumer: Consumer = _make(
+        self._consumer: Consumer = _build_client(
             address,
             "Consumer",
             {
@@ -105,14 +108,14 @@ class KafkaConsumer:
                 # librdkafka's 45 s keep a partition idle that long after its consumer was killed.
                 "session.timeout.ms": 6_000,
                 "heartbeat.interval.ms": 2_000,
-                **_common(address),
+                **_build_common_properties(address),
             },
         )
         self._has_partitions = False
-        self._consumer.subscribe([address.path], on_assign=self._assigned)
+        self._consumer.subscribe([address.path], on_assign=self._note_assignment)
 
     def receive(self, wait_s: float) -> list[Received]:
-        """Up to a hundred messages.
+        """Receive up to a hundred messages.
 
         Raises:
             BrokerUnavailableError: the group or a partition cannot be read right now.
@@ -120,7 +123,7 @@ class KafkaConsumer:
         """
         first = self._consumer.poll(wait_s)
         if first is None and not self._has_partitions:
-            # A group takes some seconds to form: until then nothing says that there is nothing.
+            # A group takes some seconds to form: until then an empty answer does not mean that the topic is empty.
             first = self._wait_for_partitions() or self._consumer.poll(wait_s)
         if first is None:
             return []
@@ -129,11 +132,11 @@ class KafkaConsumer:
         for message in [first, *self._consumer.consume(_MOST_RECEIVED - 1, timeout=0)]:
             error = message.error()
             if error is not None:
-                raise _our_error(self._address, error)
+                raise _translate_error(self._address, error)
             received.append(Received(message.value() or b"", message))
         return received
 
-    def _assigned(self, *_: object) -> None:
+    def _note_assignment(self, *_: object) -> None:
         self._has_partitions = True
 
     def _wait_for_partitions(self) -> "Message | None":
@@ -168,7 +171,7 @@ class KafkaConsumer:
         self._consumer.close()
 
 
-def _common(address: BrokerAddress) -> dict[str, Any]:
+def _build_common_properties(address: BrokerAddress) -> dict[str, Any]:
     return {
         "bootstrap.servers": address.hosts,
         "log_level": 2,  # failures are reported as errors of ours
@@ -177,18 +180,18 @@ def _common(address: BrokerAddress) -> dict[str, Any]:
     }
 
 
-def _make(address: BrokerAddress, kind: str, properties: dict[str, Any]) -> Any:
+def _build_client(address: BrokerAddress, kind: str, properties: dict[str, Any]) -> Any:
     try:
         import confluent_kafka
     except ImportError:
-        raise missing_package(address, "confluent-kafka") from None
+        raise build_missing_package_error(address, "confluent-kafka") from None
     try:
         return getattr(confluent_kafka, kind)(properties)
     except (confluent_kafka.KafkaException, ValueError, TypeError) as error:
         raise SettingsError(f"Kafka properties for {address}: {error}; see FLYWHEEL_QUEUE_PROPERTIES_FILE") from None
 
 
-def _our_error(address: BrokerAddress, error: "KafkaError") -> BrokerUnavailableError | SettingsError:
+def _translate_error(address: BrokerAddress, error: "KafkaError") -> BrokerUnavailableError | SettingsError:
     from confluent_kafka import KafkaError
 
     permanent = (

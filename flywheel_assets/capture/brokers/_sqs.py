@@ -1,17 +1,25 @@
-"""SQS: ten messages per request, bodies in base64 because SQS takes only characters that XML may hold."""
+"""Sends to and reads from SQS, ten messages per request.
+
+Bodies are in base64, because SQS accepts only characters that XML may hold.
+"""
 
 import base64
 import binascii
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from flywheel_assets.capture.brokers.broker import BrokerAddress, Received, missing_package, number_option
+from flywheel_assets.capture.brokers.broker import (
+    BrokerAddress,
+    Received,
+    build_missing_package_error,
+    read_number_option,
+)
 from flywheel_assets.errors import BrokerUnavailableError, SettingsError
 
 _MOST_ENTRIES = 10
 _MOST_RECEIVED = 100
 _VISIBILITY_S = 120
-"""For this long nobody else gets a message that a consumer has; writing it to disk takes milliseconds."""
+"""For this long SQS gives a received message to no other consumer; writing it to disk takes milliseconds."""
 _LONGEST_POLL_S = 10.0
 _PERMANENT = frozenset(
     {
@@ -22,7 +30,7 @@ _PERMANENT = frozenset(
 
 
 class _Queue:
-    """One queue, and its failures in our words."""
+    """Calls one queue, and translates its failures to our errors."""
 
     def __init__(self, address: BrokerAddress, read_timeout_s: float) -> None:
         try:
@@ -30,7 +38,7 @@ class _Queue:
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
         except ImportError:
-            raise missing_package(address, "boto3") from None
+            raise build_missing_package_error(address, "boto3") from None
         self.address = address
         self._unanswered = BotoCoreError
         self._refused = ClientError
@@ -47,18 +55,18 @@ class _Queue:
                 "sqs", region_name=region, endpoint_url=endpoint, config=config
             )
         except self._misconfigured as error:
-            raise self._settings_error(str(error)) from None
+            raise self._build_settings_error(str(error)) from None
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        """One request about this queue."""
+        """Make one request about this queue."""
         try:
             answer: dict[str, Any] = getattr(self._client, operation)(QueueUrl=self.url, **parameters)
         except self._misconfigured as error:
-            raise self._settings_error(str(error)) from None
+            raise self._build_settings_error(str(error)) from None
         except self._refused as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in _PERMANENT:
-                raise self._settings_error(code) from None
+                raise self._build_settings_error(code) from None
             raise BrokerUnavailableError(f"{self.address} answered {code}") from None
         except self._unanswered as error:
             raise BrokerUnavailableError(f"{self.address} does not answer ({type(error).__name__})") from None
@@ -67,7 +75,7 @@ class _Queue:
     def close(self) -> None:
         self._client.close()
 
-    def _settings_error(self, problem: str) -> SettingsError:
+    def _build_settings_error(self, problem: str) -> SettingsError:
         return SettingsError(
             f"SQS refuses {self.address}: {problem}. Check FLYWHEEL_QUEUE, the queue, the region (`?region=…` or "
             "AWS_DEFAULT_REGION) and the credentials, which are found as every AWS client finds them"
@@ -75,14 +83,14 @@ class _Queue:
 
 
 class SqsProducer:
-    """Sends messages; a standard queue, as order does not matter and the lake removes duplicates."""
+    """Sends messages to a standard queue: order does not matter, and the lake removes duplicates."""
 
     def __init__(self, address: BrokerAddress) -> None:
         self._queue = _Queue(address, read_timeout_s=5.0)
         self._message_bytes = address.message_bytes
 
     def check(self) -> None:
-        """Whether the queue is there and takes messages as large as ours.
+        """Check that the queue is there and accepts messages as large as ours.
 
         Raises:
             BrokerUnavailableError: SQS does not answer.
@@ -97,10 +105,10 @@ class SqsProducer:
             )
 
     def publish(self, messages: Sequence[bytes]) -> list[str | None]:
-        """Send in batches; a batch's failure says nothing about the others."""
+        """Send in batches; the failure of one batch says nothing about the others."""
         problems: list[str | None] = [None] * len(messages)
         bodies = [base64.b64encode(message).decode("ascii") for message in messages]
-        for numbers in self._batches(bodies):
+        for numbers in self._split_batches(bodies):
             entries = [{"Id": str(number), "MessageBody": bodies[number]} for number in numbers]
             try:
                 answer = self._queue.call("send_message_batch", Entries=entries)
@@ -119,10 +127,10 @@ class SqsProducer:
         return problems
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
         self._queue.close()
 
-    def _batches(self, bodies: Sequence[str]) -> Iterator[list[int]]:
+    def _split_batches(self, bodies: Sequence[str]) -> Iterator[list[int]]:
         numbers: list[int] = []
         size = 0
         for number, body in enumerate(bodies):
@@ -141,10 +149,10 @@ class SqsConsumer:
 
     def __init__(self, address: BrokerAddress) -> None:
         self._queue = _Queue(address, read_timeout_s=_LONGEST_POLL_S + 10.0)
-        self._visibility_s = number_option(address.options, "visibility_s", _VISIBILITY_S, 1)
+        self._visibility_s = read_number_option(address.options, "visibility_s", _VISIBILITY_S, 1)
 
     def receive(self, wait_s: float) -> list[Received]:
-        """Up to a hundred messages: a long poll for the first ten, then what is there.
+        """Receive up to a hundred messages: a long poll for the first ten, then the rest that is there.
 
         Raises:
             BrokerUnavailableError: SQS does not answer.
@@ -174,7 +182,7 @@ class SqsConsumer:
             raise BrokerUnavailableError(f"{self._queue.address} did not delete {kept} messages; they come again")
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
         self._queue.close()
 
     def _receive_some(self, wait_s: float) -> list[Received]:
@@ -184,11 +192,11 @@ class SqsConsumer:
             WaitTimeSeconds=round(wait_s),
             VisibilityTimeout=self._visibility_s,
         )
-        return [Received(_decoded(found["Body"]), found["ReceiptHandle"]) for found in answer.get("Messages", [])]
+        return [Received(_decode_body(found["Body"]), found["ReceiptHandle"]) for found in answer.get("Messages", [])]
 
 
-def _decoded(body: str) -> bytes:
-    """The message of a body; what is no base64 stays as it is and will turn out to be unreadable."""
+def _decode_body(body: str) -> bytes:
+    """Decode the message of a body. A body that is no base64 stays as it is, and will turn out to be unreadable."""
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""What capture and the drain need of a broker, and which one `FLYWHEEL_QUEUE` names.
+"""Defines the producer and consumer of a broker, and reads `FLYWHEEL_QUEUE`.
 
 | `FLYWHEEL_QUEUE` | where an acknowledged event goes first |
 |---|---|
@@ -7,7 +7,7 @@
 | `kafka://broker-1:9092,broker-2:9092/events` | a Kafka topic |
 
 Options are the URL's query. Both: `message_bytes`, the largest message that the queue or topic takes. SQS: `region`,
-where the host does not say it; `tls=false`; `visibility_s` (120), after which others get what a dead drain had.
+where the host does not say it; `tls=false`; `visibility_s` (120), after which other drains get a dead drain's messages.
 Kafka: `group` (flywheel-drain), the drains that share the work.
 """
 
@@ -28,7 +28,7 @@ _SMALLEST_MESSAGE_BYTES = 16 * 1024
 
 
 class BrokerKind(StrEnum):
-    """The brokers there are; also the scheme of their URLs and the extra that installs their package."""
+    """Names the supported brokers: the scheme of the URL, and the extra that installs the package."""
 
     SQS = "sqs"
     KAFKA = "kafka"
@@ -46,7 +46,7 @@ _MESSAGE_BYTES = {
 
 @dataclass(frozen=True)
 class BrokerAddress:
-    """Where a queue or topic is; holds no secret and may be shown."""
+    """Addresses a queue or a topic; it holds no secret and may be shown."""
 
     kind: BrokerKind
     hosts: str
@@ -58,7 +58,7 @@ class BrokerAddress:
 
     @property
     def payload_bytes(self) -> int:
-        """The largest message of ours: SQS carries base64, Kafka adds a little of its own."""
+        """Return the largest message of ours. SQS carries base64, and Kafka adds a few bytes of its own."""
         return self.message_bytes // 4 * 3 if self.kind is BrokerKind.SQS else self.message_bytes - 1024
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class BrokerAddress:
 
 @dataclass(frozen=True)
 class Received:
-    """One message that is not settled yet; `receipt` is the broker's business."""
+    """Holds one message that is not settled yet; only the broker's module reads `receipt`."""
 
     body: bytes
     receipt: Any
@@ -85,21 +85,21 @@ class Producer(Protocol):
         """
 
     def publish(self, messages: Sequence[bytes]) -> list[str | None]:
-        """Return when the broker has every message for good, or will not.
+        """Return when the broker has every message for good, or has refused it.
 
         Returns:
-            Per message what went wrong; None where nothing did.
+            One entry per message: the problem, or None where there was none.
         """
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
 
 
 class Consumer(Protocol):
-    """Takes messages from a broker; used by one thread. Messages that are never settled come again."""
+    """Takes messages from a broker; used by one thread. A message that is not settled comes again."""
 
     def receive(self, wait_s: float) -> list[Received]:
-        """What there is, after waiting at most about this long for a first message.
+        """Receive the waiting messages, after at most about this long for the first one.
 
         Raises:
             BrokerUnavailableError: the broker does not answer.
@@ -107,18 +107,20 @@ class Consumer(Protocol):
         """
 
     def settle(self, messages: Sequence[Received]) -> None:
-        """These messages, everything that `receive` gave last, are safe elsewhere: the broker may forget them.
+        """Let the broker forget these messages, because they are safe elsewhere.
+
+        They are all messages that `receive` returned last.
 
         Raises:
             BrokerUnavailableError: it may not have heard; they may come again.
         """
 
     def close(self) -> None:
-        """Give connections back; what is not settled comes again to somebody."""
+        """Close the connections; a message that is not settled comes again to another consumer."""
 
 
-def broker_address(settings: Settings) -> BrokerAddress | None:
-    """Where `FLYWHEEL_QUEUE` says that events go first; None for `local`.
+def read_broker_address(settings: Settings) -> BrokerAddress | None:
+    """Read the broker's address from `FLYWHEEL_QUEUE`; None for `local`.
 
     Raises:
         SettingsError: it cannot be understood, or the properties file cannot be read.
@@ -139,20 +141,20 @@ def broker_address(settings: Settings) -> BrokerAddress | None:
     if unknown:
         known = ", ".join(sorted(_OPTIONS[kind]))
         raise SettingsError(f"FLYWHEEL_QUEUE has the option {unknown[0]!r}; options of {kind}: {known}")
-    properties = _properties(settings, kind)
-    return BrokerAddress(kind, parts.netloc, path, _message_bytes(options, kind), options, properties)
+    properties = _read_properties(settings, kind)
+    return BrokerAddress(kind, parts.netloc, path, _read_message_bytes(options, kind), options, properties)
 
 
-def missing_package(address: BrokerAddress, package: str) -> SettingsError:
-    """What to do when the broker's package is not installed."""
+def build_missing_package_error(address: BrokerAddress, package: str) -> SettingsError:
+    """Build the error that says how to install the broker's package."""
     return SettingsError(
         f"FLYWHEEL_QUEUE is {address}, which needs the package {package}: install this project with its extra "
         f"`{address.kind}`, for instance `pip install -e '.[{address.kind}]'`"
     )
 
 
-def number_option(options: Mapping[str, str], name: str, default: int, smallest: int) -> int:
-    """A whole number of the URL's query.
+def read_number_option(options: Mapping[str, str], name: str, default: int, smallest: int) -> int:
+    """Read a whole number from the URL's query.
 
     Raises:
         SettingsError: it is none, or too small.
@@ -165,11 +167,11 @@ def number_option(options: Mapping[str, str], name: str, default: int, smallest:
     return int(given)
 
 
-def _message_bytes(options: Mapping[str, str], kind: BrokerKind) -> int:
-    return number_option(options, "message_bytes", _MESSAGE_BYTES[kind], _SMALLEST_MESSAGE_BYTES)
+def _read_message_bytes(options: Mapping[str, str], kind: BrokerKind) -> int:
+    return read_number_option(options, "message_bytes", _MESSAGE_BYTES[kind], _SMALLEST_MESSAGE_BYTES)
 
 
-def _properties(settings: Settings, kind: BrokerKind) -> dict[str, Any]:
+def _read_properties(settings: Settings, kind: BrokerKind) -> dict[str, Any]:
     path = settings.queue_properties_file
     if path is None:
         return {}

@@ -1,11 +1,11 @@
-"""Moves messages from a broker into landing segments; may be killed at any point without loss.
+"""Moves messages from a broker into landing segments; it may be killed at any point without loss.
 
 A message is settled (deleted from SQS, committed in Kafka) only after its rows are on disk in a segment. A drain that
 dies between the two leaves a message that comes again, and rows that land twice: the lake keeps the first receipt of an
 event id. The open segment of a dead drain is published by the next process that starts on the landing zone.
 
-A message that nobody here can read is kept as it is in `<landing>/_unreadable/`, named by its hash, and then settled:
-it would come again for ever, and in Kafka nothing behind it would.
+A message that this project cannot read is kept as it is in `<landing>/_unreadable/`, named by its hash, and then
+settled: otherwise it would come again for ever, and Kafka would deliver nothing behind it.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Event
 
 from flywheel_assets.capture.brokers.broker import Consumer, Received
-from flywheel_assets.capture.brokers.messages import UnreadableMessageError, unpack
+from flywheel_assets.capture.brokers.messages import UnreadableMessageError, unpack_message
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.errors import BrokerUnavailableError, EventLogError, LogWriteError
@@ -32,16 +32,16 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True)
 class DrainCounts:
-    """What one drain has done."""
+    """Counts the work of one drain."""
 
     messages: int = 0
     rows: int = 0
     unreadable: int = 0
     interruptions: int = 0
-    """Times that broker or disk failed and the drain began anew."""
+    """Times that broker or disk failed and the drain started again."""
 
 
-def drain(
+def drain_broker(
     open_consumer: Callable[[], Consumer],
     segment_log: SegmentLog,
     landing_root: Path,
@@ -50,10 +50,10 @@ def drain(
     until_empty: bool = False,
     wait_s: float = _WAIT_S,
 ) -> DrainCounts:
-    """Move messages until told to stop; a broker or disk that fails for now is tried again, for ever.
+    """Move messages until `stop` is set. A broker or disk that fails for now is tried again, for ever.
 
     Args:
-        open_consumer: connects anew; what the last consumer had not settled must come again.
+        open_consumer: connects again; messages that the last consumer had not settled must come again.
         segment_log: started, on `landing_root`.
         landing_root: the landing zone.
         stop: set it to end after the batch in work.
@@ -71,7 +71,7 @@ def drain(
             while not stop.is_set():
                 messages = consumer.receive(wait_s)
                 if messages:
-                    rows, unreadable = _land(messages, segment_log, landing_root)
+                    rows, unreadable = _land_messages(messages, segment_log, landing_root)
                     consumer.settle(messages)
                     counts = replace(
                         counts,
@@ -92,18 +92,18 @@ def drain(
     return counts
 
 
-def _land(messages: Sequence[Received], segment_log: SegmentLog, landing_root: Path) -> tuple[int, int]:
-    """Make the messages durable; returns how many rows they held, and how many messages could not be read."""
+def _land_messages(messages: Sequence[Received], segment_log: SegmentLog, landing_root: Path) -> tuple[int, int]:
+    """Make the messages durable; return the number of rows and the number of unreadable messages."""
     rows: dict[str, list[LandedRow]] = {}
     unreadable = 0
     for message in messages:
         try:
-            content = unpack(message.body)
+            content = unpack_message(message.body)
         except UnreadableMessageError as error:
             unreadable += 1
             name = f"{hashlib.sha256(message.body).hexdigest()}.message"
             log.warning("a message is unreadable (%s) and kept as %s", error, name)
-            _keep(landing_root / UNREADABLE_FOLDER / name, message.body)
+            _keep_unreadable(landing_root / UNREADABLE_FOLDER / name, message.body)
         else:
             rows.setdefault(content.application, []).extend(content.rows)
     for application, of_application in rows.items():
@@ -113,7 +113,7 @@ def _land(messages: Sequence[Received], segment_log: SegmentLog, landing_root: P
     return sum(map(len, rows.values())), unreadable
 
 
-def _keep(path: Path, body: bytes) -> None:
+def _keep_unreadable(path: Path, body: bytes) -> None:
     try:
         write_once(path, body)
     except OSError as error:

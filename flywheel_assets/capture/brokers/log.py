@@ -1,4 +1,4 @@
-"""The event log on a broker: an event is acknowledged once the broker has acknowledged it.
+"""Keeps events on a broker: an event is acknowledged once the broker has acknowledged it.
 
 Requests put their rows into a bounded queue. One sender thread takes everything that waits, packs it into as few
 messages as it can, publishes them, and only then resolves the requests' futures. While the broker fails, nothing is
@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from flywheel_assets.capture.brokers.broker import Producer
-from flywheel_assets.capture.brokers.messages import pack, raw_bytes_of, split_rows
+from flywheel_assets.capture.brokers.messages import compute_raw_bytes, pack_rows, split_rows
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.backlog import Backlog
 from flywheel_assets.errors import BrokerUnavailableError, LogWriteError, SettingsError
@@ -25,7 +25,7 @@ _GROUP_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class BrokerLimits:
-    """How much may wait for the broker, and how often one that fails is asked again."""
+    """Limits the events that wait for the broker, and sets how often a failing broker is asked again."""
 
     queue_events: int = 20_000
     queue_bytes: int = 256 * 2**20
@@ -34,7 +34,7 @@ class BrokerLimits:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """The rows of one request on their way to the broker."""
+    """Holds the rows of one request on their way to the broker."""
 
     application: str
     rows: Sequence[LandedRow]
@@ -43,7 +43,7 @@ class _Waiting:
 
     @property
     def events(self) -> int:
-        """How many rows."""
+        """Return the number of rows."""
         return len(self.rows)
 
 
@@ -56,7 +56,7 @@ class BrokerLog:
         payload_bytes: int,
         limits: BrokerLimits | None = None,
     ) -> None:
-        """Does not connect.
+        """Prepare the log without connecting.
 
         Args:
             open_producer: makes the producer that the sender thread uses.
@@ -64,7 +64,7 @@ class BrokerLog:
             limits: of the queue.
         """
         self._open_producer = open_producer
-        self._row_bytes = raw_bytes_of(payload_bytes)
+        self._row_bytes = compute_raw_bytes(payload_bytes)
         self._limits = limits or BrokerLimits()
         self._work = threading.Condition()
         self._queue = Backlog[_Waiting]("broker", self._limits.queue_events, self._limits.queue_bytes)
@@ -81,18 +81,18 @@ class BrokerLog:
 
     @property
     def queued_events(self) -> int:
-        """Events that wait for the broker."""
+        """Return the number of events that wait for the broker."""
         return self._queue.events
 
     def start(self) -> None:
-        """Take events; a broker that does not answer yet is asked again until it does.
+        """Take events. A broker that does not answer yet is asked again until it does.
 
         Raises:
             SettingsError: there is no such broker, queue or topic, or we may not use it.
         """
         producer = self._open_producer()
         try:
-            self._problem = self._problem_of(producer)
+            self._problem = self._find_problem(producer)
         except SettingsError:
             producer.close()
             raise
@@ -101,7 +101,7 @@ class BrokerLog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send what waits, and take nothing more."""
+        """Send the waiting events, and take nothing more."""
         with self._work:
             self._is_open = False
             self._work.notify_all()
@@ -135,8 +135,11 @@ class BrokerLog:
             self._work.notify_all()
         return waiting.written
 
-    def not_ready(self) -> str | None:
-        """Why nothing can be made durable right now; None when all is well. The sender finds out when it is over."""
+    def find_problem(self) -> str | None:
+        """Return why nothing can be made durable right now; None when all is well.
+
+        The sender notices when the problem is over.
+        """
         if not self._is_open or self._thread is None or not self._thread.is_alive():
             return "the event log is closed"
         return self._problem
@@ -145,7 +148,7 @@ class BrokerLog:
 
     def _run(self, producer: Producer) -> None:
         while True:
-            group, is_last = self._next_group()
+            group, is_last = self._take_group()
             if group:
                 self._send(producer, group)
             if is_last:
@@ -154,7 +157,7 @@ class BrokerLog:
                 self._ask_again(producer)
         producer.close()
 
-    def _next_group(self) -> tuple[list[_Waiting], bool]:
+    def _take_group(self) -> tuple[list[_Waiting], bool]:
         with self._work:
             if self._is_open and not self._queue:
                 self._work.wait(None if self._problem is None else self._limits.check_s)
@@ -165,7 +168,7 @@ class BrokerLog:
         try:
             problems = self._publish(producer, group)
         except Exception as error:
-            # The thread must outlive a surprise: its requests fail instead of waiting forever.
+            # The thread must survive unexpected errors: its requests fail instead of waiting for ever.
             log.exception("publishing failed")
             problems = dict.fromkeys(range(len(group)), f"{type(error).__name__} in the sender")
         if problems:
@@ -177,7 +180,7 @@ class BrokerLog:
                 waiting.written.set_result(None)
 
     def _publish(self, producer: Producer, group: list[_Waiting]) -> dict[int, str]:
-        """What went wrong, by the number of the request in its group."""
+        """Publish a group; return the problems, by the number of the request in its group."""
         senders: dict[str, list[int]] = {}
         for number, waiting in enumerate(group):
             senders.setdefault(waiting.application, []).append(number)
@@ -188,7 +191,7 @@ class BrokerLog:
             owner_of_row = [number for number in numbers for _ in group[number].rows]
             packed = 0
             for run in split_rows(rows, self._row_bytes):
-                messages.append(pack(application, run))
+                messages.append(pack_rows(application, run))
                 owners.append(set(owner_of_row[packed : packed + len(run)]))
                 packed += len(run)
         problems: dict[int, str] = {}
@@ -199,7 +202,7 @@ class BrokerLog:
 
     def _ask_again(self, producer: Producer) -> None:
         try:
-            problem = self._problem_of(producer)
+            problem = self._find_problem(producer)
         except SettingsError as error:
             problem = str(error)
         if problem is None:
@@ -207,7 +210,7 @@ class BrokerLog:
         with self._work:
             self._problem = problem
 
-    def _problem_of(self, producer: Producer) -> str | None:
+    def _find_problem(self, producer: Producer) -> str | None:
         try:
             producer.check()
         except BrokerUnavailableError as error:
@@ -216,7 +219,7 @@ class BrokerLog:
         return None
 
     def _fail(self, problem: str) -> None:
-        """Refuse what waits and whatever comes, until the broker answers again: each try may take its whole timeout."""
+        """Refuse waiting and new requests until the broker answers again: each try may take its whole timeout."""
         log.error("%s", problem)
         with self._work:
             self._problem = problem

@@ -1,4 +1,4 @@
-"""How landed rows travel in messages: many rows of one application, compressed, their lines byte for byte.
+"""Packs landed rows into messages: many rows of one application, compressed, byte for byte.
 
 One message is zlib over `{"version": 1, "application": …, "prediction": […], "feedback": […]}`. SQS charges and limits
 by message, so that small rows share one; a row is never split.
@@ -23,7 +23,7 @@ _APPLICATION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 
 
 class UnreadableMessageError(ValueError):
-    """Not a message of this project; the text says why, without quoting it."""
+    """Reports a message that is not one of this project; the text says why, without quoting it."""
 
 
 class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -39,29 +39,29 @@ _decoder = msgspec.json.Decoder(_Content)
 
 @dataclass(frozen=True)
 class UnpackedMessage:
-    """What one message holds."""
+    """Holds the content of one message."""
 
     application: str
     rows: tuple[LandedRow, ...]
 
 
-def raw_bytes_of(message_bytes: int) -> int:
-    """How many bytes of rows always fit into a message of this size, however badly they compress."""
+def compute_raw_bytes(message_bytes: int) -> int:
+    """Compute how many bytes of rows always fit into a message of this size, however badly they compress."""
     # zlib stores what it cannot compress in blocks of 16 KiB with five bytes each.
     return message_bytes - message_bytes // 2048 - _OVERHEAD_BYTES
 
 
-def largest_event_bytes(message_bytes: int) -> int:
-    """The largest element of a request whose rows are sure to fit into messages of this size, each row in one.
+def compute_largest_event_bytes(message_bytes: int) -> int:
+    """Compute the largest element whose rows surely fit into messages of this size, one row in each.
 
     A conversation is stored as JSON in a text, which doubles its quotation marks and backslashes; a kilobyte is for
     the columns that capture adds.
     """
-    return (raw_bytes_of(message_bytes) - 1024) // 2
+    return (compute_raw_bytes(message_bytes) - 1024) // 2
 
 
 def split_rows(rows: Sequence[LandedRow], largest_bytes: int) -> Iterator[list[LandedRow]]:
-    """Runs of rows that fit into one message each; a row that alone is larger is a run of its own."""
+    """Split rows into runs that fit into one message each; a larger row is a run of its own."""
     run: list[LandedRow] = []
     size = 0
     for row in rows:
@@ -74,8 +74,8 @@ def split_rows(rows: Sequence[LandedRow], largest_bytes: int) -> Iterator[list[L
         yield run
 
 
-def pack(application: str, rows: Iterable[LandedRow]) -> bytes:
-    """The message of these rows."""
+def pack_rows(application: str, rows: Iterable[LandedRow]) -> bytes:
+    """Pack rows into one message."""
     lines: dict[EventKind, list[msgspec.Raw]] = {kind: [] for kind in EventKind}
     for row in rows:
         lines[row.kind].append(msgspec.Raw(row.line.rstrip(b"\n")))
@@ -83,8 +83,8 @@ def pack(application: str, rows: Iterable[LandedRow]) -> bytes:
     return zlib.compress(_encoder.encode(content), 1)
 
 
-def unpack(message: bytes) -> UnpackedMessage:
-    """The rows of a message, as they were packed.
+def unpack_message(message: bytes) -> UnpackedMessage:
+    """Return the rows of a message, as they were packed.
 
     Raises:
         UnreadableMessageError: it is none of ours.

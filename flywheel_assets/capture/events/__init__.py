@@ -1,1 +1,4 @@
-"""Bytes to landed lines: decodes events, edits, scores and labels, or refuses them with a reason."""
+"""Decodes events, edits, scores and labels into landed lines, or refuses them with a reason.
+
+It imports records and the score contract of curation, and knows no HTTP.
+"""

@@ -1,8 +1,8 @@
-"""Events of classification applications: scored predictions and late labels, as CloudEvents or in the team's own JSON.
+"""Decodes events of classifiers: scored predictions and late labels, as CloudEvents or in the team's own JSON.
 
 `/events` takes CloudEvents like any application's, with `features` and `score` where a text has `prompt` and `output`.
 `/predictions` and `/labels` take the JSON that the team has already, whose fields the application's `FieldMapping`
-names; what it does not name is not stored. Such a prediction's key is its event's id; a label has the hash of its whole
+names; other fields are not stored. Such a prediction's key is its event's id; a label has the hash of its whole
 document, so that sending it again changes nothing and another label for the same prediction is another event.
 """
 
@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import msgspec
 
 from flywheel_assets import records
-from flywheel_assets.capture.events.decoding import decoded, shortened
 from flywheel_assets.capture.events.texts import (
     DecodedEvent,
     FeedbackLine,
@@ -22,11 +21,19 @@ from flywheel_assets.capture.events.texts import (
     check_sender,
     decode_cloud_event,
     decode_edit,
-    landed,
-    landed_cloud_event,
-    timestamp,
+    encode_row,
+    format_time,
+    land_cloud_event,
 )
-from flywheel_assets.capture.events.wire import FeedbackCloudEvent, Identifier, ScoreData, ScoredCloudEvent, label_word
+from flywheel_assets.capture.events.wire import (
+    FeedbackCloudEvent,
+    Identifier,
+    ScoreData,
+    ScoredCloudEvent,
+    decode_strictly,
+    format_label,
+    shorten_message,
+)
 from flywheel_assets.curation.labels.score_contract import FieldMapping, ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.lake.landing.disk import EventKind
@@ -38,7 +45,7 @@ _TIME = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class ScoreLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One landed line with the columns of `records.SCORED_EVENT`; null columns are left out."""
+    """Describes one landed line with the columns of `records.SCORED_EVENT`; null columns are left out."""
 
     event_id: str
     received_at: str
@@ -65,35 +72,35 @@ _features_encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def decode_event(element: bytes, reception: Reception) -> DecodedEvent:
-    """One CloudEvent, as the application's kind reads it.
+    """Decode one CloudEvent, as the application's kind reads it.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message says what is wrong.
     """
     if reception.contract is None:
         return decode_cloud_event(element, reception)
-    event = decoded(element, _event_decoder)
+    event = decode_strictly(element, _event_decoder)
     check_sender(event.source)
     if isinstance(event, FeedbackCloudEvent):
         _check_feedback(event, reception.contract)
-        return landed_cloud_event(event, reception, event.source, event.id)
+        return land_cloud_event(event, reception, event.source, event.id)
     check_envelope(event)
     key = records.make_event_id(reception.application, event.source, event.id)
     data = event.data
-    line = _score_line(
+    line = _build_score_line(
         msgspec.structs.replace(
             data, prediction_id=data.prediction_id or event.id, user_id=data.user_id or event.subject
         ),
         reception,
         event.source,
         key,
-        reception.occurred_at(event.time, "time"),
+        reception.check_time(event.time, "time"),
     )
-    return DecodedEvent(event.id, key, (landed(EventKind.PREDICTION, line),))
+    return DecodedEvent(event.id, key, (encode_row(EventKind.PREDICTION, line),))
 
 
 def decode_text_edit(element: bytes, reception: Reception) -> DecodedEvent:
-    """One edit; a classifier's predictions are no texts.
+    """Decode one edit; a classifier's predictions are no texts.
 
     Raises:
         InvalidEventError: it cannot be accepted, or the application is a classifier.
@@ -107,67 +114,67 @@ def decode_text_edit(element: bytes, reception: Reception) -> DecodedEvent:
 
 
 def decode_prediction(element: bytes, reception: Reception) -> DecodedEvent:
-    """One scored prediction in the team's own JSON.
+    """Decode one scored prediction in the team's own JSON.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message names the field as the team calls it.
     """
-    document, names = _opened(element, reception)
-    prediction_id = document.required(names.key, Identifier)
+    document, names = _open_document(element, reception)
+    prediction_id = document.read_required(names.key, Identifier)
     data = ScoreData(
         prediction_id=prediction_id,
-        score=document.required(names.score, Annotated[float, msgspec.Meta(ge=0, le=1)]),
-        features=document.required(names.features, dict[str, float | str | bool | None]),
-        model_version=document.optional(names.model_version, Identifier),
-        user_id=document.optional(names.entity, Identifier),
-        amount=document.optional(names.amount, float),
-        segment=document.optional(names.segment, Identifier),
-        action=document.optional(names.action, Identifier),
-        allow_propensity=document.optional(names.allow_propensity, Annotated[float, msgspec.Meta(gt=0, le=1)]),
-        do_not_train=bool(document.optional(names.do_not_train, bool)),
+        score=document.read_required(names.score, Annotated[float, msgspec.Meta(ge=0, le=1)]),
+        features=document.read_required(names.features, dict[str, float | str | bool | None]),
+        model_version=document.read_optional(names.model_version, Identifier),
+        user_id=document.read_optional(names.entity, Identifier),
+        amount=document.read_optional(names.amount, float),
+        segment=document.read_optional(names.segment, Identifier),
+        action=document.read_optional(names.action, Identifier),
+        allow_propensity=document.read_optional(names.allow_propensity, Annotated[float, msgspec.Meta(gt=0, le=1)]),
+        do_not_train=bool(document.read_optional(names.do_not_train, bool)),
     )
-    occurred_at = reception.occurred_at(document.optional(names.prediction_time, _TIME), names.prediction_time)
+    occurred_at = reception.check_time(document.read_optional(names.prediction_time, _TIME), names.prediction_time)
     key = records.make_event_id(reception.application, PREDICTIONS_SOURCE, prediction_id)
-    line = _score_line(data, reception, PREDICTIONS_SOURCE, key, occurred_at)
-    return DecodedEvent(prediction_id, key, (landed(EventKind.PREDICTION, line),))
+    line = _build_score_line(data, reception, PREDICTIONS_SOURCE, key, occurred_at)
+    return DecodedEvent(prediction_id, key, (encode_row(EventKind.PREDICTION, line),))
 
 
 def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
-    """One label in the team's own JSON.
+    """Decode one label in the team's own JSON.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message names the field as the team calls it.
     """
-    document, names = _opened(element, reception)
-    prediction_id = document.required(names.key, Identifier)
-    label = label_word(document.required(names.label, bool | Identifier))
-    _check_label(label, _contract(reception), names.label)
-    known_at = document.optional(names.known_at, _TIME)
+    document, names = _open_document(element, reception)
+    prediction_id = document.read_required(names.key, Identifier)
+    label = format_label(document.read_required(names.label, bool | Identifier))
+    _check_label(label, _require_contract(reception), names.label)
+    known_at = document.read_optional(names.known_at, _TIME)
     key = records.make_event_id(reception.application, LABELS_SOURCE, records.make_stable_id(document.values))
     line = FeedbackLine(
         event_id=key,
-        received_at=timestamp(reception.received_at),
-        occurred_at=reception.occurred_at(document.optional(names.label_time, _TIME), names.label_time),
+        received_at=format_time(reception.received_at),
+        occurred_at=reception.check_time(document.read_optional(names.label_time, _TIME), names.label_time),
         source=LABELS_SOURCE,
         prediction_id=prediction_id,
         signal=Signal.LABEL,
-        do_not_train=bool(document.optional(names.do_not_train, bool)),
+        do_not_train=bool(document.read_optional(names.do_not_train, bool)),
         sampling_probability=1.0,
         label=label,
-        labeling_source=document.optional(names.labeling_source, Identifier),
-        known_at=None if known_at is None else reception.occurred_at(known_at, names.known_at),
+        labeling_source=document.read_optional(names.labeling_source, Identifier),
+        known_at=None if known_at is None else reception.check_time(known_at, names.known_at),
     )
-    return DecodedEvent(prediction_id, key, (landed(EventKind.FEEDBACK, line),))
+    return DecodedEvent(prediction_id, key, (encode_row(EventKind.FEEDBACK, line),))
 
 
 class _Document:
-    """A team's own JSON object, read by dotted paths."""
+    """Reads a team's own JSON object by dotted paths."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
 
-    def optional(self, path: str, kind: Any) -> Any:
-        """The value at a path as `kind`; None where it is absent or null."""
+    def read_optional(self, path: str, kind: Any) -> Any:
+        """Return the value at a path as `kind`; None where it is absent or null."""
         value: Any = self.values
         for name in path.split("."):
             value = value.get(name) if isinstance(value, dict) else None
@@ -176,24 +183,24 @@ class _Document:
         try:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            raise InvalidEventError(shortened(f"`{path}`: {error}")) from None
+            raise InvalidEventError(shorten_message(f"`{path}`: {error}")) from None
 
-    def required(self, path: str, kind: Any) -> Any:
-        """The value at a path as `kind`; an error where it is absent or null."""
-        value = self.optional(path, kind)
+    def read_required(self, path: str, kind: Any) -> Any:
+        """Return the value at a path as `kind`; raise where it is absent or null."""
+        value = self.read_optional(path, kind)
         if value is None:
             raise InvalidEventError(f"`{path}` is missing; the application's field mapping says that it is there")
         return value
 
 
-def _opened(element: bytes, reception: Reception) -> tuple[_Document, FieldMapping]:
-    """A team's own JSON object and the names of its fields."""
-    names = _contract(reception).mapping
-    values: dict[str, Any] = decoded(element, _document_decoder)
+def _open_document(element: bytes, reception: Reception) -> tuple[_Document, FieldMapping]:
+    """Decode a team's own JSON object, and return it with the names of its fields."""
+    names = _require_contract(reception).mapping
+    values: dict[str, Any] = decode_strictly(element, _document_decoder)
     return _Document(values), names
 
 
-def _contract(reception: Reception) -> ScoreContract:
+def _require_contract(reception: Reception) -> ScoreContract:
     if reception.contract is None:
         raise InvalidEventError(
             f"{reception.application} is no classification application: send CloudEvents to "
@@ -202,13 +209,13 @@ def _contract(reception: Reception) -> ScoreContract:
     return reception.contract
 
 
-def _score_line(data: ScoreData, reception: Reception, source: str, key: str, occurred_at: str) -> ScoreLine:
+def _build_score_line(data: ScoreData, reception: Reception, source: str, key: str, occurred_at: str) -> ScoreLine:
     assert reception.contract is not None
     if problem := reception.contract.find_problem(data.features):
         raise InvalidEventError(problem)
     return ScoreLine(
         event_id=key,
-        received_at=timestamp(reception.received_at),
+        received_at=format_time(reception.received_at),
         occurred_at=occurred_at,
         source=source,
         prediction_id=str(data.prediction_id),
@@ -229,7 +236,7 @@ def _check_feedback(event: FeedbackCloudEvent, contract: ScoreContract) -> None:
     if event.data.signal is Signal.EDIT:
         raise InvalidEventError("signal 'edit' is about a text, and this application's predictions are scores")
     if event.data.signal is Signal.LABEL and event.data.label is not None:
-        _check_label(label_word(event.data.label), contract, "label")
+        _check_label(format_label(event.data.label), contract, "label")
 
 
 def _check_label(label: str, contract: ScoreContract, field: str) -> None:

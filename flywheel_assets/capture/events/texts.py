@@ -1,4 +1,4 @@
-r"""One element of a request becomes landed lines, or an error that says what is wrong with it.
+"""Turns one element of a request into landed lines, or into an error that explains the problem.
 
 A CloudEvent becomes one line, an edit two: the prediction and the feedback it stands for.
 
@@ -14,7 +14,6 @@ from functools import lru_cache
 import msgspec
 
 from flywheel_assets import records
-from flywheel_assets.capture.events.decoding import decoded
 from flywheel_assets.capture.events.wire import (
     CloudEvent,
     Edit,
@@ -23,7 +22,8 @@ from flywheel_assets.capture.events.wire import (
     PredictionCloudEvent,
     Prompt,
     ScoredCloudEvent,
-    label_word,
+    decode_strictly,
+    format_label,
 )
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
@@ -36,7 +36,7 @@ CLOCK_TOLERANCE = timedelta(days=1)
 
 
 class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One landed line with the columns of `records.PREDICTION_EVENT`; null columns are left out."""
+    """Describes one landed line with the columns of `records.PREDICTION_EVENT`; null columns are left out."""
 
     event_id: str
     received_at: str
@@ -53,7 +53,7 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One landed line with the columns of `records.FEEDBACK_EVENT`; null columns are left out."""
+    """Describes one landed line with the columns of `records.FEEDBACK_EVENT`; null columns are left out."""
 
     event_id: str
     received_at: str
@@ -78,14 +78,14 @@ class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LandedRow(msgspec.Struct, frozen=True):
-    """One event as it will lie in the landing zone: a JSON line including its newline."""
+    """Holds one event as it will lie in the landing zone: a JSON line including its newline."""
 
     kind: EventKind
     line: bytes
 
 
 class DecodedEvent(msgspec.Struct, frozen=True):
-    """One accepted element of a request: the id that the answer names, and the rows it becomes.
+    """Holds one accepted element of a request: the id that the answer names, and its rows.
 
     `event_id` is the dedupe key of the first row.
     """
@@ -97,29 +97,29 @@ class DecodedEvent(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """Under which circumstances events arrive: everything about a row that is not in the element itself."""
+    """Holds what the element itself does not say: application, time of receipt, contract."""
 
     application: str
     received_at: datetime
     contract: ScoreContract | None = None
-    """What a classification application declares; None: its predictions are texts."""
+    """The declared fields of a classification application; None: its predictions are texts."""
 
-    def occurred_at(self, claimed: datetime | None, field: str) -> str:
-        """The client's time if it is sane, else an error; the time of receipt if it gave none."""
+    def check_time(self, claimed: datetime | None, field: str) -> str:
+        """Return the client's time if it is plausible, the time of receipt if there is none; else raise."""
         if claimed is None:
-            return timestamp(self.received_at)
+            return format_time(self.received_at)
         latest = self.received_at + CLOCK_TOLERANCE
         if not EARLIEST_TIME <= claimed <= latest:
             raise InvalidEventError(
-                f"{field} is {claimed.isoformat()}; valid: from {timestamp(EARLIEST_TIME)} to a day from now, "
-                f"{timestamp(latest)}"
+                f"{field} is {claimed.isoformat()}; valid: from {format_time(EARLIEST_TIME)} to a day from now, "
+                f"{format_time(latest)}"
             )
-        return timestamp(claimed)
+        return format_time(claimed)
 
 
 @dataclass(frozen=True)
 class _Signalled:
-    """Which of the fields that depend on the signal it needs, and which it may carry beside them."""
+    """Lists the signal-dependent fields that a signal needs, and those that it may also carry."""
 
     required: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
@@ -143,41 +143,41 @@ _line_encoder = msgspec.json.Encoder()
 
 
 def decode_cloud_event(element: bytes, reception: Reception) -> DecodedEvent:
-    """One CloudEvent that came over HTTP.
+    """Decode one CloudEvent that came over HTTP.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message says what is wrong.
     """
-    event = decoded(element, _cloud_event_decoder)
+    event = decode_strictly(element, _cloud_event_decoder)
     check_sender(event.source)
-    return landed_cloud_event(event, reception, event.source, event.id)
+    return land_cloud_event(event, reception, event.source, event.id)
 
 
 def check_sender(source: str) -> None:
-    """Whether a client may call itself so.
+    """Check that a client may use this source.
 
     Raises:
-        InvalidEventError: the source is given by this project.
+        InvalidEventError: the source is reserved for this project.
     """
     if source == REVIEWER_SOURCE or source.startswith(IMPORT_PREFIX):
         raise InvalidEventError(
-            f"source {source[:80]!r} is reserved: {REVIEWER_SOURCE!r} and sources that begin with "
-            f"{IMPORT_PREFIX!r} are given by this project; send the name of your own service"
+            f"source {source[:80]!r} is reserved: only this project uses {REVIEWER_SOURCE!r} and sources that begin "
+            f"with {IMPORT_PREFIX!r}; send the name of your own service"
         )
 
 
-def landed_cloud_event(event: CloudEvent, reception: Reception, source: str, client_id: str) -> DecodedEvent:
-    """The row of a decoded CloudEvent under the source and client id that make its dedupe key."""
+def land_cloud_event(event: CloudEvent, reception: Reception, source: str, client_id: str) -> DecodedEvent:
+    """Build the row of a decoded CloudEvent, under the source and client id that make its dedupe key."""
     check_envelope(event)
-    occurred_at = reception.occurred_at(event.time, "time")
+    occurred_at = reception.check_time(event.time, "time")
     key = records.make_event_id(reception.application, source, client_id)
     if isinstance(event, PredictionCloudEvent):
-        return DecodedEvent(event.id, key, (_prediction_row(event, reception, source, key, occurred_at),))
-    return DecodedEvent(event.id, key, (_feedback_row(event, reception, source, key, occurred_at),))
+        return DecodedEvent(event.id, key, (_build_prediction_row(event, reception, source, key, occurred_at),))
+    return DecodedEvent(event.id, key, (_build_feedback_row(event, reception, source, key, occurred_at),))
 
 
 def check_envelope(event: CloudEvent | ScoredCloudEvent) -> None:
-    """Whether the envelope is one that is read here.
+    """Check that capture can read this envelope.
 
     Raises:
         InvalidEventError: another version, or data that are no JSON object.
@@ -191,27 +191,27 @@ def check_envelope(event: CloudEvent | ScoredCloudEvent) -> None:
 
 
 def decode_edit(element: bytes, reception: Reception) -> DecodedEvent:
-    """One edit that came over HTTP.
+    """Decode one edit that came over HTTP.
 
     Raises:
         InvalidEventError: it cannot be accepted; the message says what is wrong.
     """
-    edit = decoded(element, _edit_decoder)
-    return landed_edit(edit, reception, EDITS_SOURCE)
+    edit = decode_strictly(element, _edit_decoder)
+    return land_edit(edit, reception, EDITS_SOURCE)
 
 
-def landed_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
-    """The prediction and the feedback that one edit stands for.
+def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
+    """Build the prediction row and the feedback row of one edit.
 
     An id given by the client over HTTP is the prediction's id too, so that other feedback may refer to it. In a file it
     is often no more than a row number: the file's name makes it unique, or two files would supersede each other.
     """
-    occurred_at = reception.occurred_at(edit.occurred_at, "occurred_at")
+    occurred_at = reception.check_time(edit.occurred_at, "occurred_at")
     client_id = edit.id or records.make_stable_id("edit", reception.application, msgspec.to_builtins(edit))
     is_row_number = edit.id is not None and source.startswith(IMPORT_PREFIX)
     prediction_id = records.make_stable_id("imported", source, client_id) if is_row_number else client_id
-    prompt, prompt_format = stored_prompt(edit.prompt)
-    received_at = timestamp(reception.received_at)
+    prompt, prompt_format = encode_prompt(edit.prompt)
+    received_at = format_time(reception.received_at)
     prediction = PredictionLine(
         event_id=records.make_event_id(reception.application, source, f"{client_id}/prediction"),
         received_at=received_at,
@@ -243,25 +243,25 @@ def landed_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
         original_output=edit.original_llm_output,
         final_text=edit.final_user_edit,
     )
-    rows = (landed(EventKind.PREDICTION, prediction), landed(EventKind.FEEDBACK, feedback))
+    rows = (encode_row(EventKind.PREDICTION, prediction), encode_row(EventKind.FEEDBACK, feedback))
     return DecodedEvent(client_id, prediction.event_id, rows)
 
 
-def stored_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:
-    """A prompt as it is stored, unrendered: its text, or its messages as one canonical JSON array."""
+def encode_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:
+    """Return a prompt as it is stored: its text, or its messages as one canonical JSON array."""
     if isinstance(prompt, str):
         return prompt, PromptFormat.TEXT
     return _line_encoder.encode(prompt).decode(), PromptFormat.MESSAGES
 
 
 @lru_cache(maxsize=16)  # the events of a batch are received at one moment
-def timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, as every landed line has it."""
+def format_time(moment: datetime) -> str:
+    """Format a time as landed lines do: RFC 3339 in UTC with microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def check_signal(data: FeedbackData) -> None:
-    """Whether the feedback carries what its signal needs and nothing that its signal gives no meaning to.
+    """Check that feedback carries all fields that its signal needs, and none without a meaning for it.
 
     Raises:
         InvalidEventError: a field is missing, superfluous or out of its range.
@@ -282,14 +282,14 @@ def check_signal(data: FeedbackData) -> None:
         raise InvalidEventError(f"`value` of a rating is {data.value}; valid: 0 to 1")
 
 
-def _prediction_row(
+def _build_prediction_row(
     event: PredictionCloudEvent, reception: Reception, source: str, key: str, occurred_at: str
 ) -> LandedRow:
     data = event.data
-    prompt, prompt_format = stored_prompt(data.prompt)
+    prompt, prompt_format = encode_prompt(data.prompt)
     line = PredictionLine(
         event_id=key,
-        received_at=timestamp(reception.received_at),
+        received_at=format_time(reception.received_at),
         occurred_at=occurred_at,
         source=source,
         prediction_id=data.prediction_id or event.id,
@@ -301,18 +301,18 @@ def _prediction_row(
         user_id=data.user_id or event.subject,
         thread_id=data.thread_id,
     )
-    return landed(EventKind.PREDICTION, line)
+    return encode_row(EventKind.PREDICTION, line)
 
 
-def _feedback_row(
+def _build_feedback_row(
     event: FeedbackCloudEvent, reception: Reception, source: str, key: str, occurred_at: str
 ) -> LandedRow:
     data = event.data
     check_signal(data)
-    prompt, prompt_format = (None, None) if data.prompt is None else stored_prompt(data.prompt)
+    prompt, prompt_format = (None, None) if data.prompt is None else encode_prompt(data.prompt)
     line = FeedbackLine(
         event_id=key,
-        received_at=timestamp(reception.received_at),
+        received_at=format_time(reception.received_at),
         occurred_at=occurred_at,
         source=source,
         prediction_id=data.prediction_id,
@@ -327,16 +327,16 @@ def _feedback_row(
         original_output=data.original_output,
         final_text=data.final_text,
         value=data.value,
-        label=None if data.label is None else label_word(data.label),
+        label=None if data.label is None else format_label(data.label),
         labeling_source=data.labeling_source,
-        known_at=None if data.known_at is None else reception.occurred_at(data.known_at, "known_at"),
+        known_at=None if data.known_at is None else reception.check_time(data.known_at, "known_at"),
         comment=data.comment,
     )
-    return landed(EventKind.FEEDBACK, line)
+    return encode_row(EventKind.FEEDBACK, line)
 
 
-def landed(kind: EventKind, line: msgspec.Struct) -> LandedRow:
-    """One line of a segment."""
+def encode_row(kind: EventKind, line: msgspec.Struct) -> LandedRow:
+    """Encode one line of a segment."""
     return LandedRow(kind, _line_encoder.encode(line) + b"\n")
 
 

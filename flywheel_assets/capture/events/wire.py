@@ -1,4 +1,4 @@
-"""What clients may send: the two wire formats, both strict about unknown fields and types.
+"""Defines the JSON that clients may send, decodes it strictly, and explains what is wrong with it.
 
 - **CloudEvents 1.0 JSON** of type `flywheel.prediction` or `flywheel.feedback`. Extension attributes of the envelope
   (tracing and the like) are allowed by that standard: they are accepted and not stored. `subject` is the user id where
@@ -7,22 +7,24 @@
   gets the hash of the application and all its fields.
 """
 
+import re
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
+from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.records import Signal
 
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
-# Checked by `events`, in words; said here for the OpenAPI document.
+# `texts.check_envelope` checks both, with a sentence; the patterns here are for the OpenAPI document.
 SpecVersion = Annotated[str, msgspec.Meta(extra_json_schema={"const": "1.0"})]
 JsonType = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"^(application|text)/([\w.-]+\+)?json$"})]
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One turn of a prompt that is a conversation."""
+    """Holds one turn of a prompt that is a conversation."""
 
     role: str
     content: str
@@ -32,7 +34,7 @@ Prompt = str | Annotated[list[Message], msgspec.Meta(min_length=1)]
 
 
 class PredictionData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`data` of a `flywheel.prediction`."""
+    """Describes `data` of a `flywheel.prediction`."""
 
     prompt: Prompt
     output: str
@@ -44,7 +46,7 @@ class PredictionData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`data` of a classification application's `flywheel.prediction`; `features` as they were at the decision."""
+    """Describes `data` of a classifier's `flywheel.prediction`; `features` are the values at the decision."""
 
     features: dict[str, float | str | bool | None]
     score: Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -60,7 +62,7 @@ class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`data` of a `flywheel.feedback`; `events.check_signal` knows what each signal needs and may carry."""
+    """Describes `data` of a `flywheel.feedback`; `texts.check_signal` knows what each signal needs and may carry."""
 
     prediction_id: Identifier
     signal: Signal
@@ -80,7 +82,7 @@ class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
-    """CloudEvents attributes that both types share."""
+    """Holds the CloudEvents attributes that both types share."""
 
     specversion: SpecVersion
     id: Identifier
@@ -92,25 +94,25 @@ class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
 
 
 class PredictionCloudEvent(_Envelope, frozen=True, tag="flywheel.prediction", kw_only=True):
-    """One served model output."""
+    """Describes one served model output."""
 
     data: PredictionData
 
 
 class ScoredCloudEvent(_Envelope, frozen=True, tag="flywheel.prediction", kw_only=True):
-    """One decision of a classifier."""
+    """Describes one decision of a classifier."""
 
     data: ScoreData
 
 
 class FeedbackCloudEvent(_Envelope, frozen=True, tag="flywheel.feedback", kw_only=True):
-    """One human or system signal about one prediction."""
+    """Describes one signal about one prediction, from a person or a system."""
 
     data: FeedbackData
 
 
 class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What `/edits` takes: the smallest thing from which a preference pair can be made."""
+    """Describes the body of `/edits`: the smallest input from which a preference pair can be made."""
 
     prompt: Prompt
     original_llm_output: str
@@ -126,6 +128,88 @@ class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 CloudEvent = PredictionCloudEvent | FeedbackCloudEvent
 
 
-def label_word(label: str | bool) -> str:
-    """A label as it is stored: JSON's booleans by their names."""
+def format_label(label: str | bool) -> str:
+    """Return a label as it is stored: JSON's booleans become `true` and `false`."""
     return str(label).lower() if isinstance(label, bool) else label
+
+
+T = TypeVar("T")
+
+_LONGEST_MESSAGE = 500  # a field name in a message is the client's: it may be as long as an event
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+_VALID_VALUES = {
+    "$.type": ", ".join(str(event.__struct_config__.tag) for event in (PredictionCloudEvent, FeedbackCloudEvent)),
+    "$.data.signal": ", ".join(signal.value for signal in Signal),
+}
+
+
+class _ClaimedId(msgspec.Struct, frozen=True):
+    id: Identifier | None = None
+
+
+_id_decoder = msgspec.json.Decoder(_ClaimedId)
+
+
+def decode_strictly(element: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode an element as the decoder's type.
+
+    Raises:
+        InvalidEventError: it is not JSON, not text, or not of that type; the message names the field.
+    """
+    try:
+        return decoder.decode(element)
+    except msgspec.ValidationError as error:
+        raise InvalidEventError(_describe_invalid(str(error))) from None
+    except msgspec.DecodeError as error:
+        raise InvalidEventError(_describe_malformed(element, error)) from None
+    except UnicodeDecodeError as error:
+        position = error.start
+        raise InvalidEventError(
+            f"not valid UTF-8: byte 0x{error.object[position]:02x} at position {position} of a text; send UTF-8"
+        ) from None
+    except RecursionError:
+        raise InvalidEventError("nested too deeply to be an event") from None
+
+
+def read_claimed_id(element: bytes) -> str | None:
+    """Read the id of a refused element, where it can be read, so that the answer names it."""
+    try:
+        return _id_decoder.decode(element).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def shorten_message(message: str) -> str:
+    """Return an error message of bounded length."""
+    return message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}…"
+
+
+def _describe_invalid(message: str) -> str:
+    for path, valid in _VALID_VALUES.items():
+        if message.startswith("Invalid") and message.endswith(f"`{path}`"):
+            received, _, place = message.rpartition(" - at ")
+            return f"{shorten_message(received)} - at {place}; valid: {valid}"
+    return shorten_message(message)
+
+
+def _describe_malformed(element: bytes, error: msgspec.DecodeError) -> str:
+    surrogate = find_lone_surrogate(element)
+    if surrogate is not None:
+        return f"holds the lone surrogate {surrogate}, which is not text; send the character itself in UTF-8"
+    if not element.strip():
+        return "not JSON: nothing between two commas"
+    return shorten_message(f"not JSON: {error}")
+
+
+def find_lone_surrogate(element: bytes) -> str | None:
+    r"""Find the first `\uD800`–`\uDFFF` escape without a partner, and return it as it is written."""
+    high: re.Match[bytes] | None = None
+    for escape in _ESCAPE.finditer(element):
+        code = int(escape[1], 16) if escape[1] else 0
+        pairs = high is not None and high.end() == escape.start() and 0xDC00 <= code <= 0xDFFF
+        if high is not None and not pairs:
+            return high[0].decode()
+        if 0xDC00 <= code <= 0xDFFF and not pairs:
+            return escape[0].decode()
+        high = escape if 0xD800 <= code <= 0xDBFF else None
+    return high[0].decode() if high is not None else None

@@ -1,4 +1,4 @@
-"""What the service answers: one shape per outcome, and why a request is refused as a whole."""
+"""Defines the service's answers: one shape per outcome, and the reasons for a refusal."""
 
 import math
 from enum import StrEnum
@@ -12,7 +12,7 @@ RETRY_AFTER_S = 2
 
 
 class EventStatus(StrEnum):
-    """What became of one element of a request."""
+    """Names the outcome for one element of a request."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
@@ -21,7 +21,7 @@ class EventStatus(StrEnum):
 
 
 class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one element: its id where it could be read, and why it was refused."""
+    """Holds the outcome for one element: its id where it could be read, and the reason of a refusal."""
 
     id: str | None
     status: EventStatus
@@ -29,20 +29,20 @@ class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The body of 202, and of 400 where every event was refused."""
+    """Holds the body of 202, and of 400 where every event was refused."""
 
     accepted: int
     results: list[EventResult]
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """The body of every other answer."""
+    """Holds the body of every other answer."""
 
     error: str
 
 
 class Refusal(StrEnum):
-    """Why a request, or one event of it, was refused: the `reason` label of the metrics."""
+    """Names the reason of a refusal, of a request or one event: the `reason` label of the metrics."""
 
     INVALID_EVENT = "invalid_event"
     MALFORMED_BODY = "malformed_body"
@@ -74,7 +74,7 @@ _STATUS = {
 
 
 class RefusedError(Exception):
-    """The request as a whole is answered with the reason's status; the message goes to the client."""
+    """Refuses a request as a whole with the reason's status; the client receives the message."""
 
     def __init__(self, reason: Refusal, error: str, retry_after_s: float = RETRY_AFTER_S) -> None:
         super().__init__(error)
@@ -82,29 +82,32 @@ class RefusedError(Exception):
         self.error = error
         self.retry_after_s = retry_after_s
 
-    def response(self) -> Response:
-        """The answer; 401 says how to authenticate, 429 and 503 when to come back (whole seconds, at least one)."""
+    def build_response(self) -> Response:
+        """Build the answer.
+
+        401 says how to authenticate; 429 and 503 say when to come back, in whole seconds, at least one.
+        """
         status = _STATUS[self.reason]
         headers = {}
         if status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="flywheel capture"'
         if status in (429, 503):
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
-        return json_response(status, Problem(self.error), headers)
+        return build_json_response(status, Problem(self.error), headers)
 
 
-def json_response(status: int, body: msgspec.Struct, headers: dict[str, str] | None = None) -> Response:
-    """A struct as the body of an answer."""
+def build_json_response(status: int, body: msgspec.Struct, headers: dict[str, str] | None = None) -> Response:
+    """Build an answer whose body is a struct."""
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
 
 
-async def http_problem(_: Request, error: Exception) -> Response:
-    """Starlette's own refusals (404, 405) in the shape of ours."""
+async def answer_http_error(_: Request, error: Exception) -> Response:
+    """Answer Starlette's own refusals (404, 405) in the shape of ours."""
     assert isinstance(error, HTTPException)
-    return json_response(error.status_code, Problem(error.detail), dict(error.headers or {}))
+    return build_json_response(error.status_code, Problem(error.detail), dict(error.headers or {}))
 
 
-async def refused(_: Request, error: Exception) -> Response:
-    """The answer of a route that lets its refusals pass."""
+async def answer_refusal(_: Request, error: Exception) -> Response:
+    """Answer the refusal that a route raised."""
     assert isinstance(error, RefusedError)
-    return error.response()
+    return error.build_response()

@@ -1,34 +1,41 @@
-"""Reads request bodies within bounds: of one body, inflated or not, of its time, and of all bodies together."""
+"""Reads request bodies within bounds, and cuts them into elements.
+
+The bounds are the size of one body, inflated or not, its time, and the memory of all bodies together. Cutting judges no
+element, so that one bad element cannot spoil the others.
+"""
 
 import asyncio
+import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from flywheel_assets.capture.http.answers import Refusal, RefusedError
 
 BODY_TIMEOUT_S = 60.0
 
-_GZIP_WINDOW_BITS = 31  # gzip framing only: zlib's own format and raw deflate are not what the header says
+_GZIP_WINDOW_BITS = 31  # gzip framing only: the header does not mean zlib's own format or raw deflate
 _INFLATED_AT_ONCE_BYTES = 256 * 2**10
-_REQUEST_OVERHEAD_BYTES = 16 * 2**10  # what a request costs before its first byte: connection, task, headers
+_REQUEST_OVERHEAD_BYTES = 16 * 2**10  # the cost of a request before its first byte: connection, task, headers
 
 
 class MemoryBudget:
-    """Bytes that the bodies of all requests of this process may hold together; used from one event loop."""
+    """Bounds the bytes that the bodies of all requests of this process hold together; used from one event loop."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
 
-    def share(self) -> "Share":
-        """One request's part of the budget, for a `with` block that gives it back."""
+    def open_share(self) -> "Share":
+        """Open one request's part of the budget; its `with` block gives the bytes back."""
         return Share(self)
 
 
 class Share:
-    """What one request holds of the budget; entering it raises `RefusedError` when the budget is used up."""
+    """Counts the bytes that one request holds. Entering it raises `RefusedError` when the budget is used up."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -45,7 +52,7 @@ class Share:
         """Count more bytes of this request.
 
         Raises:
-            RefusedError: together with what other requests hold it would be too much.
+            RefusedError: all requests together would hold too much.
         """
         budget = self._budget
         if budget.held_bytes + size_bytes > budget.limit_bytes:
@@ -58,32 +65,32 @@ class Share:
 
 @dataclass(frozen=True)
 class BodyReader:
-    """How every body is read."""
+    """Reads bodies up to a size and a time."""
 
     limit_bytes: int
     timeout_s: float = BODY_TIMEOUT_S
 
     async def read(self, request: Request, share: Share) -> bytes:
-        """The whole body, inflated where it came as gzip.
+        """Read the whole body, inflated where it came as gzip.
 
         Raises:
             RefusedError: it is larger than the limit, is not the gzip it claims to be, takes too long, its sender
-                went away, or there is no room for it beside the others.
+                went away, or the other bodies leave no room for it.
         """
         is_gzip = _is_gzip(request)
         # Counted while it streams: Content-Length may lie or be absent.
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > self.limit_bytes:
-            raise self._too_large()
+            raise self._build_too_large()
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await (self._inflate(request, share) if is_gzip else self._plain(request, share))
+                return await (self._inflate(request, share) if is_gzip else self._read_plain(request, share))
         except TimeoutError:
             raise RefusedError(Refusal.TIMEOUT, f"the body did not arrive within {self.timeout_s:g} s") from None
         except ClientDisconnect:
             raise RefusedError(Refusal.DISCONNECTED, "the client went away before the body was complete") from None
 
-    async def _plain(self, request: Request, share: Share) -> bytes:
+    async def _read_plain(self, request: Request, share: Share) -> bytes:
         body = bytearray()
         async for chunk in request.stream():
             if chunk:  # the end of the stream is an empty one
@@ -100,7 +107,7 @@ class BodyReader:
                     chunk = gzip.unconsumed_tail
                     if gzip.unused_data:
                         raise RefusedError(Refusal.MALFORMED_BODY, "unexpected bytes after the end of the gzip body")
-                    await asyncio.sleep(0)  # 64 KB may become 64 MB: other requests come in between
+                    await asyncio.sleep(0)  # 64 KB may become 64 MB: this lets other requests run in between
         except zlib.error:
             raise RefusedError(Refusal.MALFORMED_BODY, "content-encoding is gzip, but the body is not") from None
         if not gzip.eof:
@@ -109,18 +116,18 @@ class BodyReader:
 
     def _append(self, body: bytearray, chunk: bytes, share: Share) -> None:
         if len(body) + len(chunk) > self.limit_bytes:
-            raise self._too_large()
+            raise self._build_too_large()
         share.take(len(chunk))
         body += chunk
 
-    def _too_large(self) -> RefusedError:
+    def _build_too_large(self) -> RefusedError:
         return RefusedError(
             Refusal.TOO_LARGE, f"the request is larger than {self.limit_bytes} bytes; send fewer events at a time"
         )
 
 
 def is_compressed(request: Request) -> bool:
-    """Whether the body's bytes on the wire differ from what was meant."""
+    """Return whether the body's bytes on the wire differ from its content."""
     return request.headers.get("content-encoding", "identity").strip().lower() != "identity"
 
 
@@ -132,3 +139,67 @@ def _is_gzip(request: Request) -> bool:
             Refusal.CONTENT_TYPE, f"content-encoding is {encoding[:80]!r}; valid: identity, or gzip once"
         )
     return encoding == "gzip"
+
+
+# One JSON token that matters for finding commas of the outermost array. Possessive quantifiers: linear time.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
+_WHITESPACE = b" \t\r\n"
+
+
+class FramingError(ValueError):
+    """Reports a body that does not match its content type; the message is safe to send to the client."""
+
+
+def split_array(body: bytes) -> list[bytes]:
+    """Split a JSON array into its elements, each as its own bytes.
+
+    Raises:
+        FramingError: the body is not one array with balanced brackets and closed strings.
+    """
+    try:
+        return [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # msgspec validates what it skips: one lone surrogate or bad byte would refuse the whole batch.
+        return _scan_array(body.strip(_WHITESPACE))
+
+
+def split_lines(body: bytes) -> list[bytes]:
+    """Split an NDJSON body into its lines; blank lines carry no event."""
+    return [line for line in body.split(b"\n") if not line.isspace() and line]
+
+
+def starts_with_array(body: bytes) -> bool:
+    """Return whether the first character that matters opens an array."""
+    return body[:64].lstrip(_WHITESPACE)[:1] == b"["
+
+
+def _scan_array(body: bytes) -> list[bytes]:
+    if not body.startswith(b"["):
+        raise FramingError("expected a JSON array of events")
+    if not body[1:-1].strip(_WHITESPACE) and body.endswith(b"]"):
+        return []
+    return list(_scan_elements(body))
+
+
+def _scan_elements(body: bytes) -> Iterator[bytes]:
+    depth = 0
+    start = 1
+    for token in _TOKEN.finditer(body):
+        match token[0]:
+            case b"[" | b"{":
+                depth += 1
+            case b"]" | b"}":
+                depth -= 1
+                if depth == 0:
+                    if token.end() != len(body):
+                        raise FramingError(f"unexpected text after the array's end (byte {token.end()})")
+                    yield body[start : token.start()].strip(_WHITESPACE)
+                    return
+            case b"," if depth == 1:
+                yield body[start : token.start()].strip(_WHITESPACE)
+                start = token.end()
+            case b'"':
+                break  # a whole string is one token: this quotation mark has no partner
+            case _:
+                pass
+    raise FramingError("the array of events never ends: a bracket or a quotation mark is missing")

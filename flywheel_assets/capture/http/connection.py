@@ -1,4 +1,4 @@
-"""Bounds what a connection may cost before its request is complete enough for the service to see it.
+"""Bounds the cost of a connection until its request reaches the service.
 
 uvicorn reads headers without any limit of size or time. A proxy in front has such limits; the service keeps its own, so
 that a client on the same network cannot hold its memory or its connections for nothing.
@@ -14,7 +14,7 @@ HEAD_TIMEOUT_S = 20.0
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """One connection whose request line and headers must come within a size and a time."""
+    """Bounds the size and the time of a connection's request line and headers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -23,17 +23,17 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock: a connection that never says anything ends too."""
+        """Start the clock: a connection that never sends anything ends too."""
         super().connection_made(transport)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave no timer behind."""
+        """Stop the timer."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes before the headers are complete."""
+        """Count the bytes that come before the headers are complete."""
         if self._is_reading_head:
             self._head_bytes += len(data)
         super().data_received(data)
@@ -45,13 +45,13 @@ class BoundedConnection(HttpToolsProtocol):
                 self._start_timer()
 
     def on_headers_complete(self) -> None:
-        """From here on the service itself bounds the request."""
+        """Stop the timer; from here on the service itself bounds the request."""
         self._is_reading_head = False
         self._stop_timer()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Whatever comes next is the head of another request."""
+        """Start to count the head of the next request."""
         self._is_reading_head = True
         self._head_bytes = 0
         super().on_message_complete()

@@ -1,1 +1,4 @@
-"""Makes events durable: segments on disk, and their way to S3."""
+"""Makes events durable: writes segments on disk, and ships them to S3.
+
+It imports `capture/events` for the rows and the lake's landing and storage, and knows no HTTP.
+"""

@@ -1,4 +1,4 @@
-"""What waits for a disk or a broker: requests in order, bounded by events and by bytes, taken in groups."""
+"""Queues requests for a disk or a broker, bounded by events and bytes, taken in groups."""
 
 from collections import deque
 from math import inf
@@ -8,22 +8,22 @@ from flywheel_assets.errors import QueueFullError
 
 
 class Settled(Protocol):
-    """The part of a future that a backlog asks."""
+    """Describes the part of a future that a backlog uses."""
 
     def set_running_or_notify_cancel(self) -> bool:
-        """Whether somebody still waits; nobody can cancel any more after that."""
+        """Return whether a caller still waits; it cannot cancel any more after that."""
 
 
 class Waiting(Protocol):
-    """The rows of one request."""
+    """Describes the rows of one request."""
 
     @property
     def events(self) -> int:
-        """How many rows."""
+        """Return the number of rows."""
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of their lines."""
+        """Return the bytes of their lines."""
 
     @property
     def written(self) -> Settled:
@@ -34,13 +34,16 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Backlog(Generic[W]):
-    """A bounded queue of requests. Whoever calls holds the lock that its thread waits on; only counts need none."""
+    """Holds a bounded queue of requests.
+
+    The caller holds the lock that its thread waits on; reading counts needs none.
+    """
 
     def __init__(self, awaited: str, most_events: int, most_bytes: int) -> None:
-        """Empty.
+        """Start empty.
 
         Args:
-            awaited: what the requests wait for, for the error's text.
+            awaited: names the disk or the broker in the error's text.
             most_events: rows of all requests together.
             most_bytes: of their lines.
         """
@@ -52,7 +55,7 @@ class Backlog(Generic[W]):
         self.size_bytes = 0
 
     def __len__(self) -> int:
-        """Requests that wait."""
+        """Return the number of requests that wait."""
         return len(self._requests)
 
     def put(self, request: W) -> None:
@@ -71,7 +74,7 @@ class Backlog(Generic[W]):
         self.events, self.size_bytes = events, size_bytes
 
     def take(self, group_bytes: float = inf) -> list[W]:
-        """The oldest requests that somebody still waits for, until they hold `group_bytes`; the last may exceed it."""
+        """Take the oldest requests that a caller still waits for, up to `group_bytes`; the last may exceed it."""
         group: list[W] = []
         taken = 0
         while self._requests and taken < group_bytes:

@@ -1,4 +1,4 @@
-"""One segment on disk: created under a lock, appended, synced, and published; or recovered after its writer died.
+"""Creates, appends, syncs and publishes one segment on disk; recovers it after its writer died.
 
 A writer holds an exclusive `flock` on its open segment for as long as it lives, so recovery in another process takes
 exactly the segments whose writer is gone: the kernel drops the lock even after SIGKILL.
@@ -23,7 +23,7 @@ _TAIL_BYTES = 64 * 1024
 
 @dataclass
 class OpenSegment:
-    """A segment being written by this process; `durable_bytes` of it survive a power cut."""
+    """Holds a segment that this process writes; `durable_bytes` of it survive a power cut."""
 
     zone: LandingZone
     path: Path
@@ -32,7 +32,7 @@ class OpenSegment:
 
     @classmethod
     def create(cls, zone: LandingZone, writer: str, number: int, now: datetime) -> "OpenSegment":
-        """A new, locked, empty segment whose name sorts by time and that no other process uses."""
+        """Create a locked, empty segment. Its name sorts by time, and no other process uses it."""
         make_folder_durable(zone.open_folder)
         name = f"{now.astimezone(UTC):%Y%m%dT%H%M%S%f}Z-{writer}-{number:06d}.jsonl"
         path = zone.open_folder / name
@@ -40,7 +40,7 @@ class OpenSegment:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o640)
             if _lock(descriptor) and os.fstat(descriptor).st_nlink > 0:
                 break
-            # Another process recovered, and removed, the empty file in the instant before the lock was ours.
+            # Another process recovered, and removed, the empty file just before this process got the lock.
             os.close(descriptor)
             path = path.with_stem(f"{path.stem}-{secrets.token_hex(2)}")
         try:
@@ -52,7 +52,7 @@ class OpenSegment:
         return cls(zone, path, descriptor)
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Hand the lines to the operating system; not durable before `sync`.
+        """Hand the lines to the operating system; they are not durable before `sync`.
 
         Raises:
             OSError: nothing of `lines` is in the file any more. `os.write` may take a part before a full disk is
@@ -67,7 +67,7 @@ class OpenSegment:
             raise
 
     def sync(self) -> int:
-        """Return when everything appended is on disk: how many bytes that were. After an error never write again."""
+        """Return when everything appended is on disk, with the number of bytes. After an error never write again."""
         os.fdatasync(self.descriptor)
         before, self.durable_bytes = self.durable_bytes, os.fstat(self.descriptor).st_size
         return self.durable_bytes - before
@@ -83,12 +83,12 @@ class OpenSegment:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptor and its lock back."""
+        """Close the descriptor, which releases its lock."""
         os.close(self.descriptor)
 
 
-def leftover_segments(root: Path) -> list[tuple[LandingZone, Path]]:
-    """Every open segment under the landing root, of living and dead writers alike."""
+def find_open_segments(root: Path) -> list[tuple[LandingZone, Path]]:
+    """List every open segment under the landing root, of living and dead writers alike."""
     found = []
     for path in sorted(root.glob("*/*/_open/*.jsonl")):
         application, kind = path.parts[-4], path.parts[-3]
@@ -97,18 +97,19 @@ def leftover_segments(root: Path) -> list[tuple[LandingZone, Path]]:
     return found
 
 
-def recover(zone: LandingZone, path: Path, day: date, own: OpenSegment | None = None) -> bool:
+def recover_segment(zone: LandingZone, path: Path, day: date, own: OpenSegment | None = None) -> bool:
     """Publish the segment of a dead writer under `day` without its torn tail.
 
     Args:
         zone: where the segment lies.
         path: the open segment.
         day: the UTC day of publication.
-        own: a segment of this process that failed. Its lock is held, and what lies behind its durable bytes was never
+        own: a segment of this process that failed. Its lock is held, and the bytes after its durable ones were never
             acknowledged; its descriptor is not written through any more.
 
     Returns:
-        Whether this call took the segment out of the open folder. False: its writer lives, or somebody else took it.
+        True when this call took the segment out of the open folder; False when its writer lives or another process
+        took it.
     """
     try:
         descriptor = os.open(path, os.O_RDWR)
@@ -118,7 +119,7 @@ def recover(zone: LandingZone, path: Path, day: date, own: OpenSegment | None = 
         if (own is None and not _lock(descriptor)) or not _is_still_at(path, descriptor):
             return False
         size = os.fstat(descriptor).st_size
-        keep = _end_of_last_line(descriptor, size if own is None else min(size, own.durable_bytes))
+        keep = _find_end_of_last_line(descriptor, size if own is None else min(size, own.durable_bytes))
         if keep == 0:
             path.unlink()
             return True
@@ -134,7 +135,10 @@ def recover(zone: LandingZone, path: Path, day: date, own: OpenSegment | None = 
 
 
 def make_folder_durable(folder: Path) -> None:
-    """Create the folder and its parents so that they survive a power cut: each new name is synced in its parent."""
+    """Create the folder and its parents so that they survive a power cut.
+
+    Each new name is synced in its parent.
+    """
     if folder.is_dir():
         return
     make_folder_durable(folder.parent)
@@ -157,8 +161,8 @@ def _is_still_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _end_of_last_line(descriptor: int, size: int) -> int:
-    """Bytes up to and including the last newline before `size`; 0 when there is none."""
+def _find_end_of_last_line(descriptor: int, size: int) -> int:
+    """Return the bytes up to and including the last newline before `size`; 0 when there is none."""
     end = size
     while end > 0:
         start = max(0, end - _TAIL_BYTES)

@@ -1,12 +1,12 @@
-"""The event log on local disk: group-committed segments, sealed by size, age and day.
+"""Keeps events on local disk in group-committed segments, sealed by size, age and day.
 
 Requests put their lines into a bounded queue. One writer thread takes everything that waits, appends it to one open
 segment per application and kind of event, syncs every file it touched, and only then resolves the requests' futures:
-whoever gets an answer knows that the bytes are on disk. One fsync serves many requests, so throughput grows with load.
+an answer means that the bytes are on disk. One fsync serves many requests, so throughput grows with load.
 
 A sealed segment is published in the landing zone under the UTC day of the injected clock. The age of a segment is
-counted on that clock *and* on the machine's monotonic one, whichever says more: a clock that stands still or was set
-back cannot keep acknowledged events out of sight.
+counted on that clock *and* on the machine's monotonic one, and the larger age counts: a clock that stands still or was
+set back cannot keep acknowledged events out of sight.
 
 Any number of processes may write into one landing root of one machine: each segment belongs to the process that holds
 its lock, and every process looks once a minute for segments whose writer died.
@@ -27,10 +27,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-from flywheel_assets.capture.clock import Clock, system_clock
+from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.backlog import Backlog
-from flywheel_assets.capture.log.segment_file import OpenSegment, leftover_segments, recover
+from flywheel_assets.capture.log.segment_file import OpenSegment, find_open_segments, recover_segment
 from flywheel_assets.errors import EventLogError, LogWriteError
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 
@@ -43,7 +43,7 @@ _SWEEP_S = 60.0
 
 @dataclass(frozen=True)
 class SegmentLimits:
-    """When segments are sealed, and how much may wait for the disk."""
+    """Sets when segments are sealed, and how much may wait for the disk."""
 
     segment_bytes: int = 64 * 2**20
     segment_age_s: float = 10.0
@@ -54,32 +54,32 @@ class SegmentLimits:
 
 
 class LogObserver(Protocol):
-    """Who is told what happens to the disk; called from the writer thread, must not raise."""
+    """Learns what happens to the disk; called from the writer thread, must not raise."""
 
-    def synced(self, seconds: float, size_bytes: int) -> None:
-        """One file's part of a group is on disk."""
+    def note_sync(self, seconds: float, size_bytes: int) -> None:
+        """Note that one file's part of a group is on disk."""
 
-    def write_failed(self, step: str) -> None:
-        """A file refused its part of a group."""
+    def note_write_failure(self, step: str) -> None:
+        """Note that a file refused its part of a group."""
 
-    def sealed(self) -> None:
-        """A segment was published."""
+    def note_seal(self) -> None:
+        """Note that a segment was published."""
 
 
 class _Unobserved:
-    def synced(self, seconds: float, size_bytes: int) -> None:
+    def note_sync(self, seconds: float, size_bytes: int) -> None:
         pass
 
-    def write_failed(self, step: str) -> None:
+    def note_write_failure(self, step: str) -> None:
         pass
 
-    def sealed(self) -> None:
+    def note_seal(self) -> None:
         pass
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """The rows of one request on their way to the disk, by the segment that they belong to."""
+    """Holds the rows of one request on their way to the disk, by the segment that they belong to."""
 
     lines: dict["_Key", list[bytes]]
     events: int
@@ -88,7 +88,7 @@ class _Waiting:
 
 
 class _LoopFuture:
-    """An event loop's future that the writer thread settles.
+    """Wraps an event loop's future that the writer thread settles.
 
     A `concurrent.futures.Future` that is wrapped for the loop does the same with two locks and four callbacks, a
     tenth of what a single event costs.
@@ -99,19 +99,19 @@ class _LoopFuture:
         self.future: asyncio.Future[None] = self._loop.create_future()
 
     def set_running_or_notify_cancel(self) -> bool:
-        """Whether somebody still waits."""
+        """Return whether a caller still waits."""
         return not self.future.cancelled()
 
     def set_result(self, _: None) -> None:
-        """The rows are on disk."""
+        """Report that the rows are on disk."""
         self._settle(None)
 
     def set_exception(self, failure: BaseException) -> None:
-        """They are not."""
+        """Report that the rows are not on disk."""
         self._settle(failure)
 
     def _settle(self, failure: BaseException | None) -> None:
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop was closed: no caller waits any more
             self._loop.call_soon_threadsafe(self._settle_in_loop, failure)
 
     def _settle_in_loop(self, failure: BaseException | None) -> None:
@@ -125,7 +125,7 @@ class _LoopFuture:
 
 @dataclass
 class _Tracked:
-    """An open segment and when it was opened, on both clocks."""
+    """Holds an open segment and the times when it was opened, on both clocks."""
 
     segment: OpenSegment
     opened_at: datetime
@@ -136,25 +136,25 @@ _Key = tuple[str, EventKind]
 
 
 class SegmentLog:
-    """Appends events durably; one instance per process and landing root, used from any thread or event loop."""
+    """Appends events durably. Use one instance per process and landing root, from any thread or event loop."""
 
     def __init__(
         self,
         root: Path,
         limits: SegmentLimits | None = None,
-        clock: Clock = system_clock,
+        clock: Clock = read_clock,
         observer: LogObserver | None = None,
     ) -> None:
         self._root = root
         self._limits = limits or SegmentLimits()
         self._clock = clock
         self._observer = observer or _Unobserved()
-        self._writer_name = secrets.token_hex(4)  # random: names stay unique without telling host or process
+        self._writer_name = secrets.token_hex(4)  # random: names stay unique without naming host or process
         self._segments_made = 0
         self._tracked: dict[_Key, _Tracked] = {}
         # Segments that could not be written or published any more, to be recovered up to what was durable. They stay
         # open for their locks alone: another process does not know how much of them is durable, and would publish
-        # what was never acknowledged.
+        # events that were never acknowledged.
         self._set_aside: list[OpenSegment] = []
         self._retry_after = 0.0
         self._sweep_after = 0.0
@@ -173,7 +173,7 @@ class SegmentLog:
         self.stop()
 
     def start(self) -> None:
-        """Recover what dead writers left, then take events."""
+        """Recover the segments of dead writers, then take events."""
         self._root.mkdir(parents=True, exist_ok=True)
         self._recover_leftovers()
         self._is_open = True
@@ -181,7 +181,7 @@ class SegmentLog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what waits, seal and publish every segment, and take nothing more."""
+        """Write the waiting events, seal and publish every segment, and take nothing more."""
         with self._work:
             self._is_open = False
             self._work.notify()
@@ -189,7 +189,7 @@ class SegmentLog:
             self._thread.join()
             self._thread = None
         for segment in self._set_aside:
-            segment.close()  # whoever starts next recovers it
+            segment.close()  # the next process that starts recovers it
         self._set_aside.clear()
 
     async def append(self, application: str, rows: Sequence[LandedRow]) -> None:
@@ -229,28 +229,28 @@ class SegmentLog:
 
     @property
     def queued_events(self) -> int:
-        """Events that wait for the disk."""
+        """Return the number of events that wait for the disk."""
         return self._queue.events
 
     @property
     def unpublished_segments(self) -> int:
-        """Segments that could not be published yet; tried again every few seconds."""
+        """Return the number of segments that could not be published yet; the log tries again every few seconds."""
         return len(self._set_aside)
 
-    def not_ready(self) -> str | None:
-        """Why nothing can be made durable right now; None when all is well.
+    def find_problem(self) -> str | None:
+        """Return why nothing can be made durable right now; None when all is well.
 
-        A failure counts for some seconds only: whoever stops sending here because of it would never learn that the
-        disk is well again.
+        A failure counts for some seconds only: a load balancer that stops sending here because of it would otherwise
+        never learn that the disk works again.
         """
         if not self._is_open or self._thread is None or not self._thread.is_alive():
             return "the event log is closed"
         if self._failed_at is not None and time.monotonic() - self._failed_at < _RETRY_S:
             return "the disk refused events a moment ago"
-        return self._lack_of_space()
+        return self._find_lack_of_space()
 
     def seal(self) -> None:
-        """Publish everything that was acknowledged so far; returns when readers can see it."""
+        """Publish all acknowledged events; return when readers can see them."""
         request: Future[None] = Future()
         with self._work:
             if not self._is_open:
@@ -263,7 +263,7 @@ class SegmentLog:
 
     def _run(self) -> None:
         while True:
-            group, seal_requests, is_last = self._next_work()
+            group, seal_requests, is_last = self._take_work()
             if group:
                 self._commit(group)
             self._seal_due(everything=is_last or bool(seal_requests))
@@ -274,23 +274,23 @@ class SegmentLog:
             if is_last:
                 return
 
-    def _next_work(self) -> tuple[list[_Waiting], list["Future[None]"], bool]:
+    def _take_work(self) -> tuple[list[_Waiting], list["Future[None]"], bool]:
         with self._work:
             if not self._queue and not self._seal_requests and self._is_open:
                 has_timers = bool(self._tracked or self._set_aside)
-                self._work.wait(self._tick_s() if has_timers else _SWEEP_S)
+                self._work.wait(self._compute_tick_s() if has_timers else _SWEEP_S)
             group = self._queue.take(_GROUP_BYTES)
             seal_requests, self._seal_requests = self._seal_requests, []
             return group, seal_requests, not self._is_open and not self._queue
 
-    def _tick_s(self) -> float:
+    def _compute_tick_s(self) -> float:
         return min(1.0, max(0.02, self._limits.segment_age_s / 4))
 
     def _commit(self, group: list[_Waiting]) -> None:
         try:
             failures = self._write_and_sync(group)
         except Exception as error:
-            # The thread must outlive a surprise (a clock that raises): its requests fail instead of waiting forever.
+            # The thread must survive unexpected errors (a clock that raises): its requests fail, they do not wait.
             log.exception("group commit failed")
             self._note_failure("writer")
             surprise = LogWriteError(f"{type(error).__name__} in the writer")
@@ -309,16 +309,16 @@ class SegmentLog:
         for waiting in group:
             for key, chunk in waiting.lines.items():
                 lines.setdefault(key, []).extend(chunk)
-        lack = self._lack_of_space()
+        lack = self._find_lack_of_space()
         if lack is not None:
             self._note_failure("space")
             return dict.fromkeys(lines, LogWriteError(f"{lack}; nothing was acknowledged"))
         failures: dict[_Key, EventLogError] = {}
         for key, chunk in lines.items():
             try:
-                self._segment_for(key).append(chunk)
+                self._open_segment_for(key).append(chunk)
             except OSError as error:
-                failures[key] = self._failure(key, error, "write")
+                failures[key] = self._handle_failure(key, error, "write")
         for key in lines:
             if key in failures:
                 continue
@@ -326,12 +326,12 @@ class SegmentLog:
             try:
                 size_bytes = self._tracked[key].segment.sync()
             except OSError as error:
-                failures[key] = self._failure(key, error, "fsync")
+                failures[key] = self._handle_failure(key, error, "fsync")
             else:
-                self._observer.synced(time.monotonic() - began, size_bytes)
+                self._observer.note_sync(time.monotonic() - began, size_bytes)
         return failures
 
-    def _lack_of_space(self) -> str | None:
+    def _find_lack_of_space(self) -> str | None:
         least = self._limits.min_free_bytes
         try:
             free = shutil.disk_usage(self._root).free if least else 0
@@ -341,12 +341,12 @@ class SegmentLog:
 
     def _note_failure(self, step: str) -> None:
         self._failed_at = time.monotonic()
-        self._observer.write_failed(step)
+        self._observer.note_write_failure(step)
 
-    def _segment_for(self, key: _Key) -> OpenSegment:
+    def _open_segment_for(self, key: _Key) -> OpenSegment:
         now = self._clock()
         tracked = self._tracked.get(key)
-        if tracked is not None and _utc_day(tracked.opened_at) != _utc_day(now):
+        if tracked is not None and _find_utc_day(tracked.opened_at) != _find_utc_day(now):
             self._seal(key)
             tracked = self._tracked.get(key)
         if tracked is None:
@@ -357,11 +357,11 @@ class SegmentLog:
             tracked = self._tracked[key] = _Tracked(segment, now, time.monotonic())
         return tracked.segment
 
-    def _failure(self, key: _Key, error: OSError, step: str) -> EventLogError:
-        """After a failed write the segment goes on at its durable end; after a failed fsync never.
+    def _handle_failure(self, key: _Key, error: OSError, step: str) -> EventLogError:
+        """Continue the segment at its durable end after a failed write; never after a failed fsync.
 
         The kernel marks the pages of a failed fsync clean: a second fsync on that descriptor would report success for
-        bytes that never reached the disk. What was durable before is published through a new descriptor.
+        bytes that never reached the disk. The durable bytes before it are published through a new descriptor.
         """
         log.error("%s failed for %s/%s: %s", step, *key, error.strerror)
         self._note_failure(step)
@@ -396,31 +396,31 @@ class SegmentLog:
         return (
             tracked.segment.durable_bytes >= self._limits.segment_bytes
             or age_s >= self._limits.segment_age_s
-            or _utc_day(now) != _utc_day(tracked.opened_at)
+            or _find_utc_day(now) != _find_utc_day(tracked.opened_at)
         )
 
     def _seal(self, key: _Key) -> None:
         segment = self._tracked[key].segment
         try:
-            segment.publish(self._today())
+            segment.publish(self._read_day())
         except OSError as error:
             log.error("could not publish segment %s, will retry: %s", segment.path.name, error.strerror)
             self._put_aside(key)
         else:
             del self._tracked[key]
-            self._observer.sealed()
+            self._observer.note_seal()
 
     def _recover_set_aside(self) -> None:
         waiting, self._set_aside = self._set_aside, []
         for segment in waiting:
             try:
-                recover(segment.zone, segment.path, self._today(), segment)
+                recover_segment(segment.zone, segment.path, self._read_day(), segment)
             except OSError as error:
                 log.error("could not publish segment %s, will retry: %s", segment.path.name, error.strerror)
                 self._set_aside.append(segment)
             else:
                 segment.close()
-                self._observer.sealed()
+                self._observer.note_seal()
         self._retry_after = time.monotonic() + _RETRY_S
 
     def _sweep(self) -> None:
@@ -430,19 +430,19 @@ class SegmentLog:
             log.exception("looking for segments of dead writers failed")
 
     def _recover_leftovers(self) -> None:
-        """Publish what dead writers left, of this process's past or of others beside it."""
+        """Publish the segments of dead writers: earlier runs of this process, or other processes on this machine."""
         self._sweep_after = time.monotonic() + _SWEEP_S
-        for zone, path in leftover_segments(self._root):
+        for zone, path in find_open_segments(self._root):
             try:
-                if recover(zone, path, self._today()):
-                    self._observer.sealed()
+                if recover_segment(zone, path, self._read_day()):
+                    self._observer.note_seal()
             except OSError as error:
                 # One unreadable file, or a disk that is full now, must not keep the service from taking events.
                 log.error("could not recover segment %s, will retry: %s", path.name, error.strerror)
 
-    def _today(self) -> date:
-        return _utc_day(self._clock())
+    def _read_day(self) -> date:
+        return _find_utc_day(self._clock())
 
 
-def _utc_day(moment: datetime) -> date:
+def _find_utc_day(moment: datetime) -> date:
     return moment.astimezone(UTC).date()

@@ -1,6 +1,6 @@
-"""Brings sealed segments from this machine's disk to the landing zone on S3.
+"""Ships sealed segments from this machine's disk to the landing zone on S3.
 
-Capture and the drain seal segments on the local disk as ever; there they are durable. This thread uploads each under
+Capture and the drain seal segments on the local disk; there they are durable. This thread uploads each under
 the UTC day of the upload and removes the file only when S3 has it. Killed in between it uploads again: under the same
 name on the same day that changes nothing, on the next day the lake keeps the first receipt of every event.
 """
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from flywheel_assets.capture.clock import Clock, system_clock
+from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.errors import LandingUnavailableError, SettingsError
@@ -28,30 +28,29 @@ _LOOK_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 
 
-def configured_shipper(
-    settings: Settings, ship_to: ObjectLanding | None, clock: Clock = system_clock
-) -> "Shipper | None":
-    """A shipper where `FLYWHEEL_LANDING_S3` is set; None where segments are sealed where Dagster reads them.
+def open_shipper(settings: Settings, ship_to: ObjectLanding | None, clock: Clock = read_clock) -> "Shipper | None":
+    """Open a shipper where `FLYWHEEL_LANDING_S3` is set; None where segments are sealed where Dagster reads them.
 
     Args:
         settings: name the folder that segments are sealed in.
-        ship_to: what `Stores(settings).shipping()` opens.
-        clock: what time it is, UTC.
+        ship_to: the landing zone that `Stores(settings).shipping()` opens.
+        clock: returns the time, UTC.
 
     Raises:
-        SettingsError: the folder has been read from, or `ship_to` is missing: segments would stay here unseen.
+        SettingsError: Dagster has read from the folder already, or `ship_to` is missing. Segments would stay here
+            unseen.
     """
     if ship_to is not None:
-        return Shipper(settings.resolved_landing_dir(), ship_to, clock)
+        return Shipper(settings.resolve_landing_dir(), ship_to, clock)
     if settings.landing_s3 is not None:
         raise SettingsError("FLYWHEEL_LANDING_S3 is set, but nothing ships: pass ship_to=Stores(settings).shipping()")
     return None
 
 
 def wait_until_shipped(settings: Settings, application: str, timeout_s: float) -> bool:
-    """Wait until this machine holds no sealed segment of `application` that must go to S3; False when it took long."""
+    """Wait until this machine holds no sealed segment of `application` that must go to S3; False after the timeout."""
     deadline = time.monotonic() + timeout_s
-    folder = settings.resolved_landing_dir() / application
+    folder = settings.resolve_landing_dir() / application
     while settings.landing_s3 is not None and any(folder.glob("*/received_date=*/*.jsonl")):
         if time.monotonic() > deadline:
             return False
@@ -60,12 +59,10 @@ def wait_until_shipped(settings: Settings, application: str, timeout_s: float) -
 
 
 class Shipper:
-    """Ships what lies in `root` and what will, until stopped; several processes may ship from one folder."""
+    """Ships the present and future segments of `root` until stopped; several processes may share a folder."""
 
-    def __init__(
-        self, root: Path, landing: ObjectLanding, clock: Clock = system_clock, look_s: float = _LOOK_S
-    ) -> None:
-        """Does not connect.
+    def __init__(self, root: Path, landing: ObjectLanding, clock: Clock = read_clock, look_s: float = _LOOK_S) -> None:
+        """Prepare the shipper without connecting.
 
         Raises:
             SettingsError: the folder has been a landing zone of its own: its days were read from there already.
@@ -96,27 +93,27 @@ class Shipper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ship what there is, once more, and end; what S3 does not take stays for the next start."""
+        """Ship once more, then end; segments that S3 does not take stay for the next start."""
         self._stop.set()
         self._thread.join()
 
     @property
     def problem(self) -> str | None:
-        """Why segments stay here right now; events are taken as long as the disk has room."""
+        """Return why segments stay here right now; events are taken as long as the disk has room."""
         return self._problem
 
-    def unshipped(self) -> list[Path]:
-        """Sealed segments that S3 does not have yet, oldest names first."""
+    def list_unshipped(self) -> list[Path]:
+        """List sealed segments that S3 does not have yet, oldest names first."""
         return sorted(self._root.glob("*/*/received_date=*/*.jsonl"), key=lambda path: path.name)
 
     def ship(self) -> int:
-        """Upload every sealed segment; returns how many.
+        """Upload every sealed segment; return their number.
 
         Raises:
             LandingUnavailableError: S3 does not answer; the segments stay.
             SettingsError: there is no such bucket, or we may not write to it; the segments stay.
         """
-        return sum(self._ship(path) for path in self.unshipped())
+        return sum(self._ship(path) for path in self.list_unshipped())
 
     def _ship(self, path: Path) -> bool:
         application, kind = path.parts[-4], path.parts[-3]
@@ -147,7 +144,7 @@ class Shipper:
                 self.ship()
                 self._problem, failures = None, 0
             except (LandingUnavailableError, SettingsError, OSError) as error:
-                # A wrong setting can be mended without a restart, for instance a bucket's policy: segments wait.
+                # A wrong setting can be corrected without a restart, for instance a bucket's policy: segments wait.
                 self._problem = str(error)
                 log.warning("sealed segments stay on this disk: %s", error)
                 failures = min(failures + 1, 10)
@@ -160,19 +157,19 @@ class Shipper:
 
 
 class ShippedLog:
-    """A segment log and its shipper as one event log: stopping ships what stopping sealed."""
+    """Combines a segment log and its shipper to one event log: stopping also ships the last segments."""
 
     def __init__(self, segment_log: SegmentLog, shipper: Shipper) -> None:
         self._segment_log = segment_log
         self._shipper = shipper
 
     def start(self) -> None:
-        """Recover what dead writers left, then take and ship events."""
+        """Recover the segments of dead writers, then take and ship events."""
         self._segment_log.start()
         self._shipper.start()
 
     def stop(self) -> None:
-        """Write, seal and ship what waits."""
+        """Write, seal and ship everything that waits."""
         self._segment_log.stop()
         self._shipper.stop()
 
@@ -184,6 +181,6 @@ class ShippedLog:
         """
         await self._segment_log.append(application, rows)
 
-    def not_ready(self) -> str | None:
-        """Why nothing can be made durable. S3 is no reason: the disk takes events until it is full."""
-        return self._segment_log.not_ready()
+    def find_problem(self) -> str | None:
+        """Return why nothing can be made durable. S3 is no reason: the disk takes events until it is full."""
+        return self._segment_log.find_problem()

@@ -1,7 +1,12 @@
-"""What operators ask the service: does it live, can it take events, what did it count, what can it read."""
+"""Answers operators and clients: health, readiness, metrics, the OpenAPI document, `flywheel.js`.
+
+The OpenAPI 3.1 document is built from the types that decode the requests, so that it cannot differ from them. Rules
+that a schema cannot express (the fields that a signal needs, the tolerance of a clock) are refused with 400 and a
+sentence.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -14,9 +19,8 @@ from starlette.responses import Response
 
 from flywheel_assets.capture.auth.access import Access, require_scope
 from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Scope
-from flywheel_assets.capture.endpoints import Endpoint, EventLog
-from flywheel_assets.capture.http.answers import RETRY_AFTER_S, Problem, json_response
-from flywheel_assets.capture.operations import _openapi as openapi
+from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, Endpoint, EventLog
+from flywheel_assets.capture.http.answers import RETRY_AFTER_S, Answer, Problem, build_json_response
 from flywheel_assets.capture.operations.telemetry import EXPOSITION_TYPE, Telemetry
 
 
@@ -26,14 +30,14 @@ class _Status(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Operations:
-    """The handlers of `/healthz`, `/readyz`, `/metrics` and `/openapi.json`."""
+    """Handles `/healthz`, `/readyz`, `/metrics` and `/openapi.json`."""
 
     event_log: EventLog
     telemetry: Telemetry
     document: bytes
 
     @classmethod
-    def of(
+    def build(
         cls,
         event_log: EventLog,
         telemetry: Telemetry,
@@ -41,30 +45,30 @@ class Operations:
         endpoints: Sequence[Endpoint],
         applications: Sequence[str],
     ) -> "Operations":
-        """With the document of these endpoints; it names the applications only where nobody needs a key."""
-        described: dict[str, Any] = openapi.document(
+        """Build the handlers with these endpoints' document. It names the applications only where no key is needed."""
+        described: dict[str, Any] = build_document(
             endpoints, applications if access.is_open else (), version("flywheel_assets")
         )
         return cls(event_log, telemetry, msgspec.json.encode(described))
 
-    async def healthz(self, _: Request) -> Response:
-        """The process lives and its event loop turns."""
-        return json_response(200, _Status("ok"))
+    async def answer_healthz(self, _: Request) -> Response:
+        """Answer 200: the process lives and its event loop turns."""
+        return build_json_response(200, _Status("ok"))
 
-    async def readyz(self, _: Request) -> Response:
-        """Events can be made durable; a load balancer sends them elsewhere while they cannot."""
-        problem = self.event_log.not_ready()
+    async def answer_readyz(self, _: Request) -> Response:
+        """Answer 200 while events can be made durable, else 503, so that a load balancer sends them elsewhere."""
+        problem = self.event_log.find_problem()
         if problem is None:
-            return json_response(200, _Status("ready"))
-        return json_response(503, Problem(problem), {"Retry-After": str(RETRY_AFTER_S)})
+            return build_json_response(200, _Status("ready"))
+        return build_json_response(503, Problem(problem), {"Retry-After": str(RETRY_AFTER_S)})
 
-    async def metrics(self, request: Request) -> Response:
-        """Counters, which tell how much every application sends: for admins."""
+    async def answer_metrics(self, request: Request) -> Response:
+        """Answer with the counters. They show how much every application sends, so they are for admins."""
         require_scope(request, EVERY_APPLICATION, Scope.ADMIN)
-        return Response(self.telemetry.exposition(), headers={"content-type": EXPOSITION_TYPE})
+        return Response(self.telemetry.render(), headers={"content-type": EXPOSITION_TYPE})
 
-    async def openapi(self, _: Request) -> Response:
-        """The OpenAPI document."""
+    async def answer_openapi(self, _: Request) -> Response:
+        """Answer with the OpenAPI document."""
         return Response(self.document, media_type="application/json")
 
 
@@ -72,15 +76,15 @@ _CACHED_S = 3600
 
 
 @cache
-def _script() -> tuple[bytes, str]:
-    """The file and its entity tag."""
+def _read_script() -> tuple[bytes, str]:
+    """Read the file and compute its entity tag."""
     content = files("flywheel_assets.capture").joinpath("browser", "flywheel.js").read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
-async def browser_script(request: Request) -> Response:
-    """Any page may load it: a page's right to send is decided where it sends."""
-    content, tag = _script()
+async def answer_browser_script(request: Request) -> Response:
+    """Answer with `flywheel.js`. Any page may load it: a page's right to send is decided where it sends."""
+    content, tag = _read_script()
     headers = {
         "ETag": tag,
         "Cache-Control": f"public, max-age={_CACHED_S}",
@@ -91,3 +95,126 @@ async def browser_script(request: Request) -> Response:
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type="text/javascript")
+
+
+_PROBLEMS = {
+    "401": "No valid key or signature.",
+    "403": "The key is for something else, or the page's origin is not allowed.",
+    "404": "Unknown application.",
+    "408": "The body did not arrive in time.",
+    "413": "The request is too large, or holds too many events.",
+    "415": "The content type or encoding is not read here.",
+    "429": "The key has used up its rate.",
+    "503": "Queue, disk or memory is full: nothing was acknowledged.",
+}
+_RETRYABLE = ("429", "503")
+
+
+def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], version: str) -> dict[str, Any]:
+    """Build the document as JSON values; `applications` is empty where their names must stay private."""
+    named = list(applications)
+    types = [*(kind for endpoint in endpoints for kind in endpoint.elements), Answer, Problem]
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    answer, problem = schemas[-2], schemas[-1]
+    remaining = iter(schemas)
+    application: dict[str, Any] = {"type": "string"}
+    if named:
+        application["enum"] = sorted(named)
+    paths: dict[str, Any] = {}
+    for endpoint in endpoints:
+        kinds = [next(remaining) for _ in endpoint.elements]
+        element = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+        paths[f"/v1/{{application}}/{endpoint.name}"] = {
+            "parameters": [{"name": "application", "in": "path", "required": True, "schema": application}],
+            "post": {
+                "operationId": endpoint.name,
+                "summary": endpoint.summary,
+                "requestBody": {"required": True, "content": _describe_contents(endpoint, element)},
+                "responses": _describe_responses(answer, problem),
+            },
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "flywheel capture", "version": version},
+        # The empty entry stands for a service on loopback without keys. A webhook's signature has its own headers.
+        "security": [{"key": []}, {"browserKey": []}, {}],
+        "paths": paths | _describe_operations(problem),
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "browserKey": {"type": "apiKey", "in": "query", "name": "key"},
+            },
+        },
+    }
+
+
+def _describe_contents(endpoint: Endpoint, element: dict[str, Any]) -> dict[str, Any]:
+    several = {"type": "array", "items": element, "minItems": 1}
+    schema_of = {
+        BATCH_TYPE: several,
+        PLAIN_TYPE: {"anyOf": [element, several]},
+        LINES_TYPE: {"type": "string", "description": "One event per line."},
+    }
+    return {media_type: {"schema": schema_of.get(media_type, element)} for media_type in endpoint.content_types}
+
+
+def _describe_responses(answer: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]:
+    responses = {
+        "202": _describe_json(
+            "At least one event is on disk, or was before; `results` has one entry per event.", answer
+        ),
+        "400": _describe_json(
+            "Every event was refused, or the body is not what it says it is.", {"anyOf": [answer, problem]}
+        ),
+    }
+    for status, description in _PROBLEMS.items():
+        responses[status] = _describe_json(description, problem)
+        if status in _RETRYABLE:
+            responses[status]["headers"] = {
+                "Retry-After": {
+                    "required": True,
+                    "description": "Seconds.",
+                    "schema": {"type": "integer", "minimum": 1},
+                }
+            }
+    return responses
+
+
+def _describe_operations(problem: dict[str, Any]) -> dict[str, Any]:
+    status = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
+    text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    return {
+        "/healthz": {
+            "get": {
+                "summary": "Whether the process lives.",
+                "security": [{}],
+                "responses": {"200": _describe_json("It does.", status)},
+            }
+        },
+        "/readyz": {
+            "get": {
+                "summary": "Whether events can be made durable right now.",
+                "security": [{}],
+                "responses": {
+                    "200": _describe_json("They can.", status),
+                    "503": _describe_json("They cannot; says why.", problem),
+                },
+            }
+        },
+        "/metrics": {
+            "get": {
+                "summary": "Counters for Prometheus; needs a key of every application with the scope admin.",
+                "responses": {
+                    "200": {"description": "Prometheus' text format.", **text},
+                    "401": _describe_json(_PROBLEMS["401"], problem),
+                    "403": _describe_json(_PROBLEMS["403"], problem),
+                    "429": _describe_json(_PROBLEMS["429"], problem),
+                },
+            }
+        },
+    }
+
+
+def _describe_json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}

@@ -40,13 +40,13 @@ class DiscrepancyRules(Checked):
     def _check_together(self) -> None:
         if not self.uncertain_low < self.uncertain_high:
             valid = f"less than uncertain_high, here {self.uncertain_high!r}: the uncertain band is empty"
-            raise self.wrong("uncertain_low", self.uncertain_low, valid)
+            raise self.build_range_error("uncertain_low", self.uncertain_low, valid)
         if not self.confident_miss_below <= self.uncertain_low:
             valid = f"0 to uncertain_low, here {self.uncertain_low!r}: a score in the band is not confident"
-            raise self.wrong("confident_miss_below", self.confident_miss_below, valid)
+            raise self.build_range_error("confident_miss_below", self.confident_miss_below, valid)
         if not self.uncertain_high <= self.confident_false_alarm_above:
             valid = f"uncertain_high, here {self.uncertain_high!r}, to 1: a score in the band is not confident"
-            raise self.wrong("confident_false_alarm_above", self.confident_false_alarm_above, valid)
+            raise self.build_range_error("confident_false_alarm_above", self.confident_false_alarm_above, valid)
 
 
 def write_discrepancy_sql(rules: DiscrepancyRules, score: str = "score", is_positive: str = "is_positive") -> str:

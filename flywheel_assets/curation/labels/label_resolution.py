@@ -31,9 +31,11 @@ class LabelRules(Checked):
         named = [source for tier in self.trusted_tiers for source in tier]
         if repeated := {source for source in named if named.count(source) > 1}:
             valid = f"each source in one tier; {', '.join(sorted(repeated))} is there more than once"
-            raise self.wrong("trusted_tiers", self.trusted_tiers, valid)
+            raise self.build_range_error("trusted_tiers", self.trusted_tiers, valid)
         if SILENCE in named:
-            raise self.wrong("trusted_tiers", self.trusted_tiers, f"no {SILENCE!r}, which is the absence of a source")
+            raise self.build_range_error(
+                "trusted_tiers", self.trusted_tiers, f"no {SILENCE!r}, which is the absence of a source"
+            )
 
     def write_tier_sql(self, source: str = "labeling_source") -> str:
         """Write the rank of a source as a DuckDB expression of type INTEGER; smaller is more trusted."""

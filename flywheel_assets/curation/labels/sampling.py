@@ -63,7 +63,7 @@ class SamplingRules(Checked):
 
     def _check_together(self) -> None:
         if self.large_amount is None and self.large_amount_factor != 1:
-            raise self.wrong(
+            raise self.build_range_error(
                 "large_amount_factor",
                 self.large_amount_factor,
                 "1 while large_amount is None; name the amount from which it applies",

@@ -73,9 +73,11 @@ class ScoreContract(Checked):
 
     def _check_together(self) -> None:
         if not self.features:
-            raise self.wrong("features", self.features, "at least one feature: declare what the model reads")
+            raise self.build_range_error(
+                "features", self.features, "at least one feature: declare what the model reads"
+            )
         if self.positive_label == self.negative_label:
-            raise self.wrong("negative_label", self.negative_label, "another word than positive_label")
+            raise self.build_range_error("negative_label", self.negative_label, "another word than positive_label")
 
     def write_blocked_sql(self, action: str = "action") -> str:
         """Write, as a DuckDB BOOLEAN that is never null, whether an action keeps the outcome from being seen."""

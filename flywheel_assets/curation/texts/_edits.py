@@ -36,7 +36,7 @@ class EditBands(Checked):
     def _check_together(self) -> None:
         if not self.rewrite_below < self.trivial_above:
             valid = f"less than trivial_above, here {self.trivial_above!r}: no similarity is between them"
-            raise self.wrong("rewrite_below", self.rewrite_below, valid)
+            raise self.build_range_error("rewrite_below", self.rewrite_below, valid)
 
 
 @dataclass(frozen=True)

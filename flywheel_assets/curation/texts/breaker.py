@@ -74,7 +74,7 @@ class BreakerLimits(Checked):
     def _check_together(self) -> None:
         if self.min_trailing_days > self.trailing_days:
             never = f"{self.min_trailing_days} of {self.trailing_days} trailing days can never be there"
-            raise self.wrong("min_trailing_days", self.min_trailing_days, f"at most trailing_days: {never}")
+            raise self.build_range_error("min_trailing_days", self.min_trailing_days, f"at most trailing_days: {never}")
 
 
 @dataclass(frozen=True)

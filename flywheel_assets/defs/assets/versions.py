@@ -21,7 +21,7 @@ from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Promotion, VersionFolder, Versions, read_promotion, record_promotion
 from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry
-from flywheel_assets.models.rollout import announce
+from flywheel_assets.models.rollout import announce_champion
 from flywheel_assets.promotion.text_limits import Decision
 
 CutVersion = Callable[[Lake, Versions, str], Manifest]
@@ -233,7 +233,7 @@ def _announce(application: FlywheelApplication, folder: VersionFolder, verdict: 
         "replaces": verdict.scored_against,
         **verdict.announcement,
     }
-    return announce(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
+    return announce_champion(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
 
 
 def _show_promotion(promotion: Promotion, incumbent: str) -> dg.MaterializeResult[None]:

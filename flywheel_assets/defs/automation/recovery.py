@@ -15,7 +15,7 @@ from flywheel_assets.defs.presentation import build_numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.versions.rollback import DataPlan, plan_data_rollback, record_model_rollback, roll_back_data
-from flywheel_assets.models.rollout import announce
+from flywheel_assets.models.rollout import announce_champion
 from flywheel_assets.stores import Stores as AnyStores
 
 ROLLBACK_JOB = "{}_rollback"
@@ -106,7 +106,7 @@ def roll_back(
             "adapter_dir": str(model.model_dir),
             "model_dir": str(model.model_dir),
         }
-        announced = announce(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
+        announced = announce_champion(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
     return [*plan.list_changes(), *announced]
 
 

@@ -24,7 +24,7 @@ from flywheel_assets.lake.versions.folders import read_promotion
 from flywheel_assets.lake.versions.pair_versions import read_trained_pair_ids
 from flywheel_assets.models.generation import require_train_extra
 from flywheel_assets.records import CURATION_STAGE
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 from flywheel_assets.training.recipes import AdapterRecipe
 
@@ -56,11 +56,11 @@ def run(seed: int, console: Console) -> DemoReport:
         SettingsError: the extra `train` is not installed.
     """
     require_train_extra("the demo")
-    where = settings()
-    home = where.resolved_home()
+    where = read_settings()
+    home = where.resolve_home()
     clear(home)
     plan = DemoPlan(first_day=APPLICATION.start_date, seed=seed)
-    base = prepare_base(plan, where.resolved_models_dir(), console)
+    base = prepare_base(plan, where.resolve_models_dir(), console)
 
     def configured(turns: int, clock: Clock) -> tuple[PreferenceApplication, dg.Definitions]:
         application = configure_demo(str(base.path), turns)

@@ -22,7 +22,7 @@ from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
 from flywheel_assets.lake.versions.folders import read_promotion
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
-from flywheel_assets.settings import settings
+from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 from flywheel_assets.training.classifier import read_training
 
@@ -68,7 +68,7 @@ def play(plan: FraudDemoPlan, console: Console) -> FraudDemoReport:
     Raises:
         TrainingError: a run failed; its logs are in the demo's Dagster instance.
     """
-    home = settings().resolved_home()
+    home = read_settings().resolve_home()
     clear(home)
     application = configure_demo(plan)
     bank, static = prepare(plan, home / "demo" / "static", console)

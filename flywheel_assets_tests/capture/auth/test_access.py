@@ -12,11 +12,11 @@ import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from flywheel_assets.capture.auth._signatures import TOLERANCE_S, sign
+from flywheel_assets.capture.auth._signatures import TOLERANCE_S, sign_request
 from flywheel_assets.capture.auth.access import BURST_S, Access, Rates, require_scope
 from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, KeyRequest, KeyStore, Scope, create_key
 from flywheel_assets.capture.http.answers import RefusedError
-from flywheel_assets.capture.service import configured_access, create_app
+from flywheel_assets.capture.service import create_app, open_access
 from flywheel_assets.errors import LogWriteError, SettingsError
 from flywheel_assets.settings import Settings
 from flywheel_assets_tests.capture.samples import JSON, NOON, Clock, MemoryLog, Seconds, edit
@@ -45,7 +45,7 @@ class Guarded:
         headers = {
             "webhook-id": webhook_id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(self.keys["hook"], webhook_id, timestamp, body),
+            "webhook-signature": sign_request(self.keys["hook"], webhook_id, timestamp, body),
         }
         return self.http.post(EDITS, content=body, headers=JSON | headers | changed)
 
@@ -255,7 +255,7 @@ def test_an_old_recording_is_refused(guarded: Guarded) -> None:
     guarded.clock.now += timedelta(seconds=TOLERANCE_S + 1)
     answer = guarded.http.post(EDITS, content=body, headers=recorded.headers)
     assert answer.status_code == 401
-    assert "Sign every attempt anew" in answer.json()["error"]
+    assert "Sign every attempt again" in answer.json()["error"]
     assert len(guarded.log.rows) == 2
 
 
@@ -300,7 +300,7 @@ def test_a_quiet_key_saves_no_more_than_its_burst() -> None:
 
 def test_webhooks_are_limited_by_their_secret(guarded: Guarded) -> None:
     access: Access = guarded.http.app.state.access  # type: ignore[attr-defined]
-    (secret,) = access._keys.webhook_secrets("assistant")  # type: ignore[union-attr]
+    (secret,) = access._keys.list_webhook_secrets("assistant")  # type: ignore[union-attr]
     access._rates.check(secret.key_id, 2_000.0)
     access._rates.charge(secret.key_id, 30_000)
     assert guarded.webhook(json.dumps(edit()).encode()).status_code == 429
@@ -312,20 +312,20 @@ def test_webhooks_are_limited_by_their_secret(guarded: Guarded) -> None:
 def test_without_a_key_on_loopback_the_service_says_that_it_is_open(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert configured_access(Settings(home=tmp_path)).is_open
+    assert open_access(Settings(home=tmp_path)).is_open
     assert "everybody on this machine may send" in caplog.text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_with_a_key_nobody_gets_in_without_one_wherever_it_listens(tmp_path: Path, host: str) -> None:
     settings = Settings(home=tmp_path, capture_host=host)
-    create_key(settings.resolved_capture_keys_file(), KeyRequest("copilot", "x"), NOON)
-    assert not configured_access(settings).is_open
+    create_key(settings.resolve_capture_keys_file(), KeyRequest("copilot", "x"), NOON)
+    assert not open_access(settings).is_open
 
 
 def test_elsewhere_it_refuses_to_start_and_says_how_to_get_a_key(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="`flywheel keys create`, or listen on 127"):
-        configured_access(Settings(home=tmp_path, capture_host="0.0.0.0"))
+        open_access(Settings(home=tmp_path, capture_host="0.0.0.0"))
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.chmod(0o666), lambda path: path.write_text("{")])
@@ -333,11 +333,11 @@ def test_it_does_not_start_open_because_the_keys_cannot_be_read(
     tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
     settings = Settings(home=tmp_path)
-    path = settings.resolved_capture_keys_file()
+    path = settings.resolve_capture_keys_file()
     create_key(path, KeyRequest("assistant", "x"), NOON)
     damage(path)
     with pytest.raises(SettingsError):
-        configured_access(settings)
+        open_access(settings)
 
 
 def _metrics(guarded: Guarded) -> str:

@@ -121,7 +121,7 @@ def test_a_revoked_webhook_secret_is_forgotten(path: Path) -> None:
     assert created.secret in path.read_text()
     revoked = revoke_key(path, created.key_id, NOON)
     assert created.secret not in path.read_text()
-    assert KeyStore(path).webhook_secrets("assistant") == []
+    assert KeyStore(path).list_webhook_secrets("assistant") == []
     assert revoke_key(path, created.key_id, NOON) == revoked
 
 
@@ -183,9 +183,9 @@ def test_origins_are_those_of_active_browser_keys(path: Path) -> None:
     web = create_key(path, WEB, NOON)
     create_key(path, KeyRequest("*", "everywhere", origins=["http://localhost:3000"]), NOON)
     create_key(path, KeyRequest("copilot", "web", origins=["https://copilot.example"]), NOON)
-    assert KeyStore(path).origins("assistant") == {"https://app.example", "http://localhost:3000"}
+    assert KeyStore(path).list_origins("assistant") == {"https://app.example", "http://localhost:3000"}
     revoke_key(path, web.key_id, NOON)
-    assert KeyStore(path).origins("assistant") == {"http://localhost:3000"}
+    assert KeyStore(path).list_origins("assistant") == {"http://localhost:3000"}
 
 
 def test_the_command_line_creates_lists_and_revokes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,13 +197,13 @@ def test_the_command_line_creates_lists_and_revokes(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(cli.terminal.console, "width", 200)
 
     def flywheel(*arguments: str) -> Any:
-        from flywheel_assets.settings import settings
+        from flywheel_assets.settings import read_settings
 
-        settings.cache_clear()
+        read_settings.cache_clear()
         try:
             return CliRunner().invoke(cli.app, ["keys", *arguments], env=environment)
         finally:
-            settings.cache_clear()
+            read_settings.cache_clear()
 
     created = flywheel("create", "assistant", "--holder", "[bold]web", "--origin", "https://app.example")
     secret = created.stdout.strip()

@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flywheel_assets.capture.brokers.broker import BrokerAddress, broker_address
-from flywheel_assets.capture.brokers.drain import DrainCounts, drain
+from flywheel_assets.capture.brokers import open_consumer, open_producer
+from flywheel_assets.capture.brokers.broker import BrokerAddress, read_broker_address
+from flywheel_assets.capture.brokers.drain import DrainCounts, drain_broker
 from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
-from flywheel_assets.capture.brokers.opening import open_consumer, open_producer
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.errors import LogWriteError, SettingsError
@@ -55,7 +55,7 @@ class Queue:
         properties = home / "properties.json" if broker.properties else None
         if properties is not None:
             properties.write_text(json.dumps(broker.properties))
-        address = broker_address(Settings(queue=self.url, queue_properties_file=properties))
+        address = read_broker_address(Settings(queue=self.url, queue_properties_file=properties))
         assert address is not None
         self.address: BrokerAddress = address
 
@@ -66,7 +66,7 @@ class Queue:
     def drain(self, segment_log: SegmentLog | None = None, wait_s: float = 1.0) -> DrainCounts:
         """What there is, until there is no more."""
         with SegmentLog(self.root) as own_log:
-            return drain(
+            return drain_broker(
                 lambda: open_consumer(self.address),
                 segment_log or own_log,
                 self.root,
@@ -101,7 +101,7 @@ def test_what_was_acknowledged_lands_byte_for_byte(queue: Queue) -> None:
     with queue.log() as log:
         log.submit("assistant", lines).result(20)
         log.submit("copilot", [row("c")]).result(20)
-        assert log.not_ready() is None
+        assert log.find_problem() is None
     counts = queue.drain()
     assert (counts.rows, counts.unreadable, counts.interruptions) == (3, 0, 0)
     for kind, line in (("feedback", lines[0]), ("prediction", lines[1])):
@@ -124,9 +124,9 @@ def test_a_large_request_is_split_and_small_ones_share_messages(queue: Queue) ->
 
 
 def test_the_largest_row_fits_and_was_not_compressible(queue: Queue) -> None:
-    from flywheel_assets.capture.brokers.messages import raw_bytes_of
+    from flywheel_assets.capture.brokers.messages import compute_raw_bytes
 
-    largest = raw_bytes_of(queue.address.payload_bytes)
+    largest = compute_raw_bytes(queue.address.payload_bytes)
     noise = os.urandom(largest)
     line = bytes(33 + byte % 90 for byte in noise).replace(b"\\", b"/").replace(b'"', b"'")
     body = b'{"event_id":"big","text":"' + line[: largest - 40] + b'"}\n'
@@ -233,9 +233,9 @@ def _durable(root: Path, field: str = "prediction_id") -> set[str]:
 
 
 def test_a_queue_that_does_not_exist_stops_capture_and_drain_at_their_start(queue: Queue) -> None:
-    address = broker_address(Settings(queue=queue.url.replace(queue.name, "nowhere")))
+    address = read_broker_address(Settings(queue=queue.url.replace(queue.name, "nowhere")))
     assert address is not None
     with pytest.raises(SettingsError, match="nowhere"):
         BrokerLog(lambda: open_producer(address), address.payload_bytes).start()
     with SegmentLog(queue.root) as log, pytest.raises(SettingsError, match="nowhere"):
-        drain(lambda: open_consumer(address), log, queue.root, threading.Event(), wait_s=10.0)
+        drain_broker(lambda: open_consumer(address), log, queue.root, threading.Event(), wait_s=10.0)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from flywheel_assets.capture.brokers.broker import broker_address
+from flywheel_assets.capture.brokers import open_consumer, open_producer
+from flywheel_assets.capture.brokers.broker import read_broker_address
 from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
-from flywheel_assets.capture.brokers.messages import unpack
-from flywheel_assets.capture.brokers.opening import open_consumer, open_producer
+from flywheel_assets.capture.brokers.messages import unpack_message
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.capture.service import create_app, serve
 from flywheel_assets.errors import BrokerUnavailableError, LogWriteError, QueueFullError, SettingsError
@@ -58,7 +58,7 @@ class Broker:
         self.is_closed = True
 
     def texts(self) -> list[bytes]:
-        return [row.line.strip() for message in self.messages for row in unpack(message).rows]
+        return [row.line.strip() for message in self.messages for row in unpack_message(message).rows]
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def test_requests_that_wait_together_share_messages() -> None:
 def test_only_requests_of_a_refused_message_fail() -> None:
     """Equal rows of two requests once told the second's failure to the first only."""
     broker = Broker()
-    broker.refuses = lambda message: any(b"bad" in row.line for row in unpack(message).rows)
+    broker.refuses = lambda message: any(b"bad" in row.line for row in unpack_message(message).rows)
     broker.may_answer.clear()
     with log_on(broker) as log:
         log.submit("assistant", [row("first")])
@@ -109,11 +109,11 @@ def test_a_failing_broker_is_not_waited_for_and_asked_until_it_answers() -> None
         broker.is_down = True
         with pytest.raises(LogWriteError, match="away; nothing was acknowledged"):
             log.submit("assistant", [row("during")]).result(20)
-        assert log.not_ready() == "the broker is away"
+        assert log.find_problem() == "the broker is away"
         with pytest.raises(LogWriteError, match="away"):
             log.submit("assistant", [row("refused at once")])
         broker.is_down = False
-        eventually(lambda: log.not_ready() is None, "recovery")
+        eventually(lambda: log.find_problem() is None, "recovery")
         log.submit("assistant", [row("after")]).result(20)
     assert broker.texts() == [b'"before"', b'"after"']
 
@@ -158,7 +158,7 @@ def test_a_surprise_fails_its_requests_and_the_sender_lives_on() -> None:
         with pytest.raises(LogWriteError, match="ZeroDivisionError"):
             log.submit("assistant", [row("a")]).result(20)
         broker.refuses = lambda message: False
-        eventually(lambda: log.not_ready() is None, "recovery")
+        eventually(lambda: log.find_problem() is None, "recovery")
         log.submit("assistant", [row("b")]).result(20)
 
 
@@ -172,7 +172,7 @@ def test_stopping_sends_what_waits_and_takes_nothing_more() -> None:
     assert broker.texts() == [b'"a"']
     with pytest.raises(LogWriteError, match="closed"):
         asyncio.run(log.append("assistant", [row("b")]))
-    assert log.not_ready() == "the event log is closed"
+    assert log.find_problem() == "the event log is closed"
 
 
 def test_capture_starts_while_the_broker_is_away_and_says_so() -> None:
@@ -198,11 +198,11 @@ def test_capture_starts_while_the_broker_is_away_and_says_so() -> None:
     ],
 )
 def test_addresses_are_read(queue: str, shown: str) -> None:
-    assert str(broker_address(Settings(queue=queue))) == shown
+    assert str(read_broker_address(Settings(queue=queue))) == shown
 
 
 def test_local_is_no_broker() -> None:
-    assert broker_address(Settings()) is None
+    assert read_broker_address(Settings()) is None
 
 
 @pytest.mark.parametrize(
@@ -224,24 +224,24 @@ def test_local_is_no_broker() -> None:
 )
 def test_an_address_that_means_nothing_is_refused_without_its_secrets(queue: str) -> None:
     with pytest.raises(SettingsError, match="FLYWHEEL_QUEUE") as refusal:
-        broker_address(Settings(queue=queue))
+        read_broker_address(Settings(queue=queue))
     assert "secret" not in str(refusal.value)
 
 
 def test_kafka_properties_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "kafka.json"
     file.write_text('{"sasl.password": "secret", "retries": 3}')
-    address = broker_address(Settings(queue="kafka://host/t", queue_properties_file=file))
+    address = read_broker_address(Settings(queue="kafka://host/t", queue_properties_file=file))
     assert address is not None
     assert address.properties == {"sasl.password": "secret", "retries": 3}
     for content in ("[]", "{", '{"a": {}}'):
         file.write_text(content)
         with pytest.raises(SettingsError, match=r"kafka\.json must hold one JSON object"):
-            broker_address(Settings(queue="kafka://host/t", queue_properties_file=file))
+            read_broker_address(Settings(queue="kafka://host/t", queue_properties_file=file))
     with pytest.raises(SettingsError, match="No such file"):
-        broker_address(Settings(queue="kafka://host/t", queue_properties_file=tmp_path / "nothing"))
+        read_broker_address(Settings(queue="kafka://host/t", queue_properties_file=tmp_path / "nothing"))
     with pytest.raises(SettingsError, match="for Kafka"):
-        broker_address(Settings(queue="sqs://host/1/q", queue_properties_file=file))
+        read_broker_address(Settings(queue="sqs://host/1/q", queue_properties_file=file))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_missing_package_is_named_with_its_extra(
     queue: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    address = broker_address(Settings(queue=queue))
+    address = read_broker_address(Settings(queue=queue))
     assert address is not None
     with pytest.raises(SettingsError, match=rf"extra `{extra}`"):
         open_consumer(address)

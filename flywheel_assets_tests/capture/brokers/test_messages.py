@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from flywheel_assets.capture.brokers import messages
 from flywheel_assets.capture.brokers.messages import (
     UnreadableMessageError,
-    largest_event_bytes,
-    pack,
-    raw_bytes_of,
+    compute_largest_event_bytes,
+    compute_raw_bytes,
+    pack_rows,
     split_rows,
-    unpack,
+    unpack_message,
 )
 from flywheel_assets.capture.events.texts import LandedRow, Reception, decode_edit
 from flywheel_assets.lake.landing.disk import EventKind
@@ -29,7 +29,7 @@ rows = st.builds(
 
 @given(st.lists(rows, max_size=8))
 def test_rows_come_out_as_they_went_in(given_rows: list[LandedRow]) -> None:
-    content = unpack(pack("assistant", given_rows))
+    content = unpack_message(pack_rows("assistant", given_rows))
     assert content.application == "assistant"
     for kind in EventKind:
         assert [row for row in content.rows if row.kind is kind] == [row for row in given_rows if row.kind is kind]
@@ -45,19 +45,19 @@ def test_runs_hold_every_row_once_and_in_order(given_rows: list[LandedRow], larg
 @pytest.mark.parametrize("message_bytes", [16 * 1024, 192 * 1024, 1_000_000])
 def test_what_does_not_compress_still_fits(message_bytes: int) -> None:
     line = base64.b85encode(os.urandom(message_bytes)).replace(b'"', b"'").replace(b"\\", b"/")
-    row = LandedRow(EventKind.FEEDBACK, b'{"a":"' + line[: raw_bytes_of(message_bytes) - 9] + b'"}\n')
-    assert len(row.line) == raw_bytes_of(message_bytes)
-    assert len(pack("a" * 100, [row])) <= message_bytes
+    row = LandedRow(EventKind.FEEDBACK, b'{"a":"' + line[: compute_raw_bytes(message_bytes) - 9] + b'"}\n')
+    assert len(row.line) == compute_raw_bytes(message_bytes)
+    assert len(pack_rows("a" * 100, [row])) <= message_bytes
 
 
 def test_the_largest_event_makes_rows_that_fit_even_where_every_character_must_be_escaped() -> None:
     """A conversation is a JSON text in a JSON line: its quotation marks are escaped twice."""
     message_bytes = 192 * 1024
     frame = '{"prompt":[{"role":"user","content":"CONTENT"}],"original_llm_output":"","final_user_edit":"x"}'
-    quotes = '\\"' * ((largest_event_bytes(message_bytes) - len(frame) + len("CONTENT")) // 2)
+    quotes = '\\"' * ((compute_largest_event_bytes(message_bytes) - len(frame) + len("CONTENT")) // 2)
     element = frame.replace("CONTENT", quotes).encode()
     event = decode_edit(element, Reception("assistant", NOON))
-    assert max(len(row.line) for row in event.rows) <= raw_bytes_of(message_bytes)
+    assert max(len(row.line) for row in event.rows) <= compute_raw_bytes(message_bytes)
 
 
 def packed(**content: object) -> bytes:
@@ -69,7 +69,7 @@ def packed(**content: object) -> bytes:
     [
         (b"", "cut off"),
         (b"hello", "not compressed"),
-        (pack("assistant", [LandedRow(EventKind.FEEDBACK, b"{}\n")])[:-3], "cut off"),
+        (pack_rows("assistant", [LandedRow(EventKind.FEEDBACK, b"{}\n")])[:-3], "cut off"),
         (zlib.compress(b"[1"), "not the JSON"),
         (zlib.compress(b"[" * 100_000), "not the JSON"),
         (packed(version=2, application="assistant"), "version 2"),
@@ -82,10 +82,10 @@ def packed(**content: object) -> bytes:
 )
 def test_what_is_none_of_ours_is_refused_with_a_reason(message: bytes, problem: str) -> None:
     with pytest.raises(UnreadableMessageError, match=problem):
-        unpack(message)
+        unpack_message(message)
 
 
 def test_a_bomb_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "_LARGEST_INFLATED_BYTES", 10_000)
     with pytest.raises(UnreadableMessageError, match="larger"):
-        unpack(zlib.compress(b" " * 100_000))
+        unpack_message(zlib.compress(b" " * 100_000))

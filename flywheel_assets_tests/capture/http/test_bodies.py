@@ -147,13 +147,13 @@ def test_a_body_that_trickles_in_is_given_up() -> None:
             await asyncio.sleep(0.01)
 
     async def read() -> bytes:
-        with MemoryBudget(2**20).share() as share:
+        with MemoryBudget(2**20).open_share() as share:
             return await BodyReader(2**20, timeout_s=0.1).read(_request(trickle()), share)
 
     with pytest.raises(RefusedError) as refused:
         asyncio.run(read())
     assert refused.value.reason is Refusal.TIMEOUT
-    assert refused.value.response().status_code == 408
+    assert refused.value.build_response().status_code == 408
 
 
 def test_a_share_of_the_memory_is_given_back_whatever_happens() -> None:
@@ -164,7 +164,7 @@ def test_a_share_of_the_memory_is_given_back_whatever_happens() -> None:
             yield b"x" * 10_000
 
     async def read() -> bytes:
-        with budget.share() as share:
+        with budget.open_share() as share:
             return await BodyReader(2**20).read(_request(chunks()), share)
 
     with pytest.raises(RefusedError) as refused:

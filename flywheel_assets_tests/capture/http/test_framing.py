@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel_assets.capture.http.framing import FramingError, split_array, split_lines, starts_with_array
+from flywheel_assets.capture.http.bodies import FramingError, split_array, split_lines, starts_with_array
 
 SURROGATE = b'{"a":"\\ud800"}'
 

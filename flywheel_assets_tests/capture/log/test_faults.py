@@ -17,7 +17,7 @@ import pytest
 
 from flywheel_assets.capture.endpoints import CaptureLimits
 from flywheel_assets.capture.events.texts import Reception, decode_edit
-from flywheel_assets.capture.log.segment_file import recover
+from flywheel_assets.capture.log.segment_file import recover_segment
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.errors import LogWriteError
@@ -162,20 +162,20 @@ def test_nobody_else_takes_a_segment_whose_fsync_failed(tmp_path: Path, monkeypa
 def test_a_failure_makes_the_log_unready_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch)
     event_log = SegmentLog(tmp_path, UNSEALED)
-    assert event_log.not_ready() == "the event log is closed"
+    assert event_log.find_problem() == "the event log is closed"
     with event_log:
-        assert event_log.not_ready() is None
+        assert event_log.find_problem() is None
         disk.failing_syncs = 1
         with pytest.raises(LogWriteError):
             event_log.submit("assistant", rows(1)).result(WAIT_S)
-        assert event_log.not_ready() == "the disk refused events a moment ago"
+        assert event_log.find_problem() == "the disk refused events a moment ago"
         event_log.submit("assistant", rows(2)).result(WAIT_S)
-        assert event_log.not_ready() is None
+        assert event_log.find_problem() is None
 
 
 def test_too_little_room_is_said_before_the_disk_is_full(tmp_path: Path) -> None:
     with SegmentLog(tmp_path, SegmentLimits(min_free_bytes=2**60)) as event_log:
-        assert "bytes are free" in str(event_log.not_ready())
+        assert "bytes are free" in str(event_log.find_problem())
         with pytest.raises(LogWriteError, match=f"at least {2**60} must be; nothing was acknowledged"):
             event_log.submit("assistant", rows(1)).result(WAIT_S)
     assert open_segments(tmp_path) == []
@@ -194,7 +194,7 @@ def test_a_flipped_bit_in_the_last_record_harms_no_other_record(in_memory: Path)
             zone.open_folder.mkdir(parents=True)
             damaged = whole[:position] + bytes([whole[position] ^ (1 << bit)]) + whole[position + 1 :]
             (zone.open_folder / f"{position}-{bit}.jsonl").write_bytes(damaged)
-            assert recover(zone, zone.open_folder / f"{position}-{bit}.jsonl", NOON.date())
+            assert recover_segment(zone, zone.open_folder / f"{position}-{bit}.jsonl", NOON.date())
             (path,) = zone.day_folder(NOON.date()).iterdir()
             published.append(path)
             assert path.read_bytes() == (damaged if damaged.endswith(b"\n") else whole[:start])
@@ -214,7 +214,7 @@ def test_a_tail_torn_at_any_byte_costs_only_itself(in_memory: Path) -> None:
         zone = LandingZone(in_memory / str(length), *ZONE_PARTS)
         zone.open_folder.mkdir(parents=True)
         (zone.open_folder / "a.jsonl").write_bytes(whole[:length])
-        assert recover(zone, zone.open_folder / "a.jsonl", NOON.date())
+        assert recover_segment(zone, zone.open_folder / "a.jsonl", NOON.date())
         (path,) = zone.day_folder(NOON.date()).iterdir()
         assert path.read_bytes() == (whole if length == len(whole) else lines[0])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.capture.log.segment_file import recover
+from flywheel_assets.capture.log.segment_file import recover_segment
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import LogWriteError, QueueFullError
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
@@ -338,7 +338,7 @@ def test_recovery_lets_go_of_a_segment_that_its_writer_publishes_meanwhile(
         lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", seal_first)
-    assert recover(LandingZone(tmp_path, "assistant", EventKind.PREDICTION), path, NOON.date()) is False
+    assert recover_segment(LandingZone(tmp_path, "assistant", EventKind.PREDICTION), path, NOON.date()) is False
     assert numbers(tmp_path) == [1]
 
 

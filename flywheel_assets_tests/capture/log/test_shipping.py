@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from flywheel_assets.capture.log.segments import SegmentLog
-from flywheel_assets.capture.log.shipping import Shipper, configured_shipper, wait_until_shipped
+from flywheel_assets.capture.log.shipping import Shipper, open_shipper, wait_until_shipped
 from flywheel_assets.errors import LandingUnavailableError, SettingsError
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
@@ -89,7 +89,7 @@ def test_shipping_again_after_a_kill_before_the_removal_changes_nothing(
     with pytest.raises(KeyboardInterrupt):
         shipper.ship()
     monkeypatch.undo()
-    assert shipper.unshipped()
+    assert shipper.list_unshipped()
     assert shipper.ship() == 1
     assert list(shipped(landing)) == ["received_date=2026-03-02/a"]
 
@@ -120,9 +120,9 @@ def test_what_s3_does_not_take_stays_and_is_shipped_later(
     monkeypatch.setattr(ObjectLandingZone, "publish", away)
     with Shipper(tmp_path, landing, Clock(), look_s=0.02) as shipper:
         eventually(lambda: shipper.problem == "S3 does not answer", "the failure")
-        assert shipper.unshipped()
+        assert shipper.list_unshipped()
         monkeypatch.undo()
-        eventually(lambda: not shipper.unshipped(), "the shipping")
+        eventually(lambda: not shipper.list_unshipped(), "the shipping")
         eventually(lambda: shipper.problem is None, "the end of the problem")
     assert list(shipped(landing)) == ["received_date=2026-03-02/a"]
 
@@ -136,7 +136,7 @@ def test_a_folder_that_was_a_landing_zone_itself_is_refused(tmp_path: Path, land
 
 def test_without_the_setting_nothing_is_shipped(tmp_path: Path) -> None:
     assert Stores(Settings(home=tmp_path)).shipping() is None
-    assert configured_shipper(Settings(home=tmp_path), None) is None
+    assert open_shipper(Settings(home=tmp_path), None) is None
     seal(tmp_path / "landing", "a")
     assert wait_until_shipped(Settings(home=tmp_path), "assistant", 0.0)
     assert not wait_until_shipped(Settings(home=tmp_path, landing_s3="s3://b/c"), "assistant", 0.0)
@@ -144,7 +144,7 @@ def test_without_the_setting_nothing_is_shipped(tmp_path: Path) -> None:
 
 def test_a_setting_that_nobody_opened_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nothing ships"):
-        configured_shipper(Settings(home=tmp_path, landing_s3="s3://b/c"), None)
+        open_shipper(Settings(home=tmp_path, landing_s3="s3://b/c"), None)
 
 
 @pytest.mark.parametrize("kill_signal", [signal.SIGTERM, signal.SIGKILL])

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from flywheel_assets.capture.endpoints import ENDPOINTS, CaptureLimits
 from flywheel_assets.capture.log.segments import SegmentLimits
-from flywheel_assets.capture.operations.logs import JsonLines, RefusalLog, log_json_lines
+from flywheel_assets.capture.operations.telemetry import JsonLines, RefusalLog, log_json_lines
 from flywheel_assets.capture.service import create_app, running_capture
 from flywheel_assets.errors import LogWriteError
 from flywheel_assets.settings import Settings
@@ -77,7 +77,7 @@ def test_the_configured_service_reports_its_queue(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "create_app", remember)
-        patch.setattr(service, "_server", lambda _: type("Server", (), {"run": lambda self, sockets: None})())
+        patch.setattr(service, "_build_server", lambda _: type("Server", (), {"run": lambda self, sockets: None})())
         service.serve(Settings(home=tmp_path, capture_port=0), ["assistant"])
     with TestClient(apps[0]) as http:
         found = metrics(http.get("/metrics").text)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.cli.erasing import erasure_place
+from flywheel_assets.cli.upkeep import build_erasure_place
 from flywheel_assets.defs.assets.daily import build_feedback_assets
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.erasure.erase import erase, plan_erasure
@@ -49,7 +49,7 @@ def test_a_day_on_s3_is_materialized_and_closed(tmp_path: Path, monkeypatch: pyt
         gone.write_bytes(msgspec.json.encode(make_feedback(user_id="mallory")) + b"\n")
         zone = landing.zone(APPLICATION.name, EventKind.FEEDBACK)
         zone.publish(gone, date(2026, 9, 2))
-        place = erasure_place(APPLICATION, stores)
+        place = build_erasure_place(APPLICATION, stores)
         plan = plan_erasure(place, "mallory")
         assert plan.landed_lines == 2
         now = datetime(2026, 9, 2, 12, tzinfo=UTC)

@@ -1,0 +1,198 @@
+"""Commands that take back or delete: roll back, do the weekly maintenance, erase a person."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_application, name_decider
+from flywheel_assets.stores import Stores
+
+if TYPE_CHECKING:
+    from flywheel_assets.application import FlywheelApplication
+    from flywheel_assets.lake.erasure.erase import ErasurePlan, Place, Receipt
+
+
+@app.command()
+def rollback(
+    to: Annotated[str, typer.Option(help="The gold version, or before_rollback_<id> to undo a rollback.")],
+    reason: Reason,
+    data: Annotated[bool, typer.Option("--data", help="Roll back only the gold table.")] = False,
+    models: Annotated[bool, typer.Option("--models", help="Roll back only the champion.")] = False,
+    application: Application = "assistant",
+    who: Who = None,
+    yes: Yes = False,
+) -> None:
+    """Roll the gold table and the champion back to a version.
+
+    With --data or --models only one of them is rolled back.
+    """
+    from flywheel_assets.defs.automation.recovery import plan_rollback, roll_back
+
+    config, stores = load_application(application), Stores()
+    both = data == models
+    plan = plan_rollback(config, stores, to, data=data or both, models=models or both)
+    if plan.data is not None and plan.data.days:
+        table = Table("day", "rows before", "rows after")
+        for day, each in plan.data.days.items():
+            table.add_row(str(day), f"{each.rows_before:,}", f"{each.rows_after:,}")
+        console.print(table)
+    if not yes:
+        _print_sentences([f"would change: {sentence}" for sentence in plan.list_changes()])
+        console.print("To do it, repeat the command with --yes.")
+        return
+    _print_sentences(roll_back(config, stores, plan, who=name_decider(who), reason=reason, now=datetime.now(UTC)))
+
+
+def _print_sentences(sentences: list[str]) -> None:
+    for sentence in sentences:
+        console.print(sentence, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def maintain(application: Application = "assistant", yes: Yes = False) -> None:
+    """Do the weekly maintenance now: trim predictions, expire snapshots, delete unused files.
+
+    Without --yes it only measures the stored bytes and prints the rules that apply.
+    """
+    import uuid
+
+    from flywheel_assets.defs.automation.maintenance import list_storage_rows, run_maintenance
+    from flywheel_assets.lake.daily.ledger import RunStamp
+    from flywheel_assets.lake.upkeep.bucket_versions import explain_versions_left
+    from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, weigh_stages
+
+    config, stores = load_application(application), Stores()
+    if not yes:
+        table = Table("stage", "files", "bytes")
+        lake, versions = stores.lake(application), stores.versions(application)
+        weighed = weigh_stages(lake, config.tables, versions, stores.landing())
+        for stage, stored in weighed.items():
+            table.add_row(stage, f"{stored.files:,}", f"{stored.bytes:,}")
+        console.print(table)
+        _print_sentences([f"would apply: {config.maintenance}. To do it, repeat the command with --yes."])
+        return
+    stamp = RunStamp(f"maintain {uuid.uuid4().hex}", MAINTENANCE_CODE_VERSION, datetime.now(UTC))
+    upkeep = run_maintenance(config, stores, stamp)
+    table = Table("stage", "files before", "after", "bytes before", "after")
+    for name, *numbers in list_storage_rows(upkeep):
+        table.add_row(str(name), *(f"{number:,}" for number in numbers))
+    console.print(table)
+    _print_sentences(
+        [
+            f"{upkeep.snapshots_expired} snapshots expired, {upkeep.files_deleted.files} files deleted, "
+            f"{upkeep.files_waiting.files} wait for their grace period",
+            f"{sum(upkeep.predictions_trimmed.values())} predictions trimmed",
+            f"{upkeep.segments_removed} landed segments removed",
+            *explain_versions_left(stores.lake(application).warehouse, upkeep.versions_deleted),
+        ]
+    )
+
+
+@app.command()
+def erase(
+    user: Annotated[str, typer.Option(help="The user id of the person.")],
+    reason: Reason,
+    grace_hours: Annotated[
+        float, typer.Option(min=0, help="Hours for which unreachable files stay, for running readers.")
+    ] = 24,
+    application: Application = "assistant",
+    who: Who = None,
+    yes: Yes = False,
+) -> None:
+    """Erase a person from landing, tables, every version and export, then from the disk. It leaves a receipt."""
+    from flywheel_assets.capture.log.shipping import wait_until_shipped
+    from flywheel_assets.lake.erasure import erase as erasure
+    from flywheel_assets.lake.landing.disk import wait_until_sealed
+
+    stores = Stores()
+    place = build_erasure_place(load_application(application), stores)
+    if yes:
+        with console.status("waiting for capture to seal its open segments, and to ship them where landing is on S3"):
+            wait_until_sealed(place.landing.folder, application, stores.where.capture_segment_age_s + 15)
+            # Segments that are not shipped by then are erased where they wait.
+            wait_until_shipped(stores.where, application, timeout_s=15)
+    plan = erasure.plan_erasure(place, user)
+    if not yes:
+        _print_plan(plan)
+        console.print("To erase them, repeat the command with --yes; nothing can bring them back.")
+        return
+    now = datetime.now(UTC)
+    with console.status("erasing, once daily steps and cuts that are at work have ended"):
+        grace = timedelta(hours=grace_hours)
+        receipt = erasure.erase(place, plan, who=name_decider(who), reason=reason, now=now, grace=grace)
+    _print_receipt(receipt, stores.registry(application).find_champion())
+    console.print(f"receipt: {erasure.receipt_path(place.versions, receipt.id)}", highlight=False, soft_wrap=True)
+
+
+def build_erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Place":
+    """List every place where one application keeps data of people, by the settings of this machine."""
+    from flywheel_assets.application import PreferenceApplication
+    from flywheel_assets.curation.policy.policy import forget_texts
+    from flywheel_assets.curation.texts.gate import select_judged_texts
+    from flywheel_assets.lake.erasure.erase import ForgetOutside, Place
+    from flywheel_assets.lake.erasure.landing import ErasableLanding
+    from flywheel_assets.review.decisions import DecisionIndex
+
+    name, lake, landing = application.name, stores.lake(application.name), stores.landing()
+    index = DecisionIndex(stores.review_index(name))
+    outside: dict[str, ForgetOutside] = {
+        "reviews": lambda person, _: index.forget(
+            lambda decision: decision.row_id in person.event_ids or decision.prediction_id in person.prediction_ids
+        )
+    }
+    if isinstance(application, PreferenceApplication):
+        policy = application.gate.policy
+        outside["verdicts"] = lambda _, joined: forget_texts(policy, select_judged_texts(joined))
+    return Place(
+        lake=lake,
+        tables=application.tables,
+        versions=stores.versions(name),
+        landing=ErasableLanding(
+            application=name,
+            folder=stores.landing_folder(),
+            scratch=stores.scratch("landing"),
+            elsewhere=landing if landing.folder(name) is None else None,
+        ),
+        start=application.start_date,
+        lookback_days=application.staleness_lookback_days,
+        outside=outside,
+        s3_client=stores.s3_client,
+    )
+
+
+def _print_plan(plan: "ErasurePlan") -> None:
+    table = Table("where", "rows to erase")
+    table.add_row("landing", f"{plan.landed_lines:,}")
+    for name, rows in [*plan.rows.items(), *plan.tagged_rows.items()]:
+        table.add_row(name, f"{rows:,}")
+    console.print(table)
+
+
+def _print_receipt(receipt: "Receipt", champion: object) -> None:
+    serving = getattr(champion, "gold_version", None)
+    table = Table("where", "rows erased")
+    table.add_row("landing", f"{sum(receipt.landed_lines.values()):,} in {receipt.landed_segments} segments")
+    for name, rows in receipt.rows.items():
+        table.add_row(name, f"{rows:,}")
+    for version in receipt.versions:
+        table.add_row(version.tag, f"{version.gold_rows_removed:,}, of the export {version.exported_rows_removed:,}")
+    console.print(table)
+    for version in receipt.versions:
+        if version.trained:
+            serves = ", and it serves" if version.tag == serving else ""
+            console.print(f"the model of {version.tag} was trained on erased rows{serves}", style="yellow")
+        if version.training_dropped:
+            console.print(f"the training of {version.tag} was not scored yet and is deleted: its next run trains again")
+        for copy in version.copies:
+            console.print(f"a copy of {version.tag} went to {copy}: erase it there", style="yellow", soft_wrap=True)
+    if kept := receipt.object_versions + receipt.file_versions:
+        console.print(f"{kept:,} versions of deleted objects, which a bucket had kept, are deleted for good")
+    for store, entries in receipt.outside.items():
+        if entries:
+            console.print(f"{store}: {entries:,} erased")
+    for sentence in receipt.out_of_reach:
+        console.print(f"out of reach: {sentence}", style="yellow", soft_wrap=True)
+    if receipt.files_waiting:
+        console.print(f"{receipt.files_waiting} files are deleted after {receipt.files_gone_at:%Y-%m-%d %H:%M} UTC")
