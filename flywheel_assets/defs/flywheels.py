@@ -109,7 +109,7 @@ def _assemble(
         ],
         sensors=[
             build_training_sensor(application, rule, turn_job.name),
-            *build_alert_sensors(application, read_read_settings().alert_webhook),
+            *build_alert_sensors(application, read_settings().alert_webhook),
         ],
         resources={
             "stores": stores or Stores(),
