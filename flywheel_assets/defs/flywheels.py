@@ -21,6 +21,7 @@ from flywheel_assets.defs.automation.triggers import build_daily_schedule, build
 from flywheel_assets.defs.checks import build_breaker_check, build_daily_checks, build_version_checks
 from flywheel_assets.defs.partitions import DAILY_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
+from flywheel_assets.settings import read_settings
 
 
 def preference_flywheel(
