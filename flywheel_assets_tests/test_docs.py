@@ -119,3 +119,8 @@ def test_the_curl_examples_are_accepted_as_written(tmp_path: Path) -> None:
 def test_the_picture_of_the_rooms_is_current() -> None:
     """Run `python docs/draw_rooms.py` after a room was added, moved or described otherwise."""
     assert subprocess.run([sys.executable, ROOT / "docs" / "draw_rooms.py", "--check"], check=False).returncode == 0
+
+
+def test_every_decision_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "adr" / "README.md").read_text()
+    assert [path.name for path in sorted((ROOT / "docs" / "adr").glob("0*.md")) if f"({path.name})" not in index] == []
