@@ -50,7 +50,7 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
 
     from flywheel_assets.defs.automation.maintenance import run_maintenance, storage_rows
     from flywheel_assets.lake.daily.ledger import RunStamp
-    from flywheel_assets.lake.upkeep.bucket_versions import explain_versions_left
+    from flywheel_assets.lake.upkeep.garbage import explain_versions_left
     from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, weigh_stages
 
     config, stores = load_application(application), Stores()

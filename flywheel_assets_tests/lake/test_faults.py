@@ -21,7 +21,7 @@ from flywheel_assets.errors import CommitContentionError, DiskFullError, Unknown
 from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.duckdb_engine import connect
-from flywheel_assets.lake.storage.failed_steps import translate_disk_full
+from flywheel_assets.lake.storage.failures import translate_disk_full
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,

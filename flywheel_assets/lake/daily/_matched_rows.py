@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray, values_of
-from flywheel_assets.lake.storage.outages import translate_outages
+from flywheel_assets.lake.storage.failures import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, PlannedFile, TableSpec, nullable
 from flywheel_assets.records import identify_score_subject, identify_subject

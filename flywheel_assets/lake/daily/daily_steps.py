@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from flywheel_assets.lake.storage.failed_steps import clean_up_on_failure
+from flywheel_assets.lake.storage.failures import clean_up_on_failure
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.lake import Lake

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_assets.lake.storage.failed_steps import remember_built
+from flywheel_assets.lake.storage.failures import remember_built
 from flywheel_assets.lake.tables.specs import TableSpec
 
 _SELDOM_REPEATED = {"event_id", "prediction_id", "features"}

@@ -1,22 +1,33 @@
 """The ledger after an erasure: rows add up, nothing looks stale, and what people decided about a day still holds."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import NOT_QUARANTINED, STAGE_OF
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.erasure.rows import Partition
+from flywheel_assets.lake.erasure.person import Partition, PersonKeys
+from flywheel_assets.lake.erasure.versions import ErasedVersion
+from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     BREAKER_DAYS,
     BREAKER_RESETS,
+    ERASURES,
+    EXCLUSIONS,
     GROUND_TRUTH,
     QUARANTINE,
+    ROLLBACKS,
     ApplicationTables,
     TableSpec,
 )
@@ -148,3 +159,127 @@ def _rename_judged_days(lake: Lake, renamed: Mapping[tuple[date, str], str], sta
             rows = lake.read(spec)
             if not rename(rows).equals(rows):
                 lake.replace_all(spec, rename, stamp.properties())
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """How things stood before the attempts, and what all of them have done."""
+
+    in_step: dict[str, list[date]] = {}
+    """Per raw table the days whose ledger entry was that of what had landed when one of the attempts began."""
+    touched: dict[str, list[Partition]] = {}
+    """Per table the partitions that were, or are about to be, rewritten."""
+    rows: dict[str, dict[str, int]] = {}
+    """Per table and partition the most rows of the person that were found there."""
+    scores: dict[str, int] = {}
+    """Rows taken out of each file of scores, by the sha256 that it had."""
+    versions: dict[str, ErasedVersion] = {}
+    """By tag."""
+    counts: dict[str, dict[str, int]] = {}
+    """What went from other places, by kind of place and place."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The progress on disk; every change of it is durable before the call returns."""
+
+    path: Path
+    progress: Progress
+
+    @classmethod
+    def at(cls, path: Path, in_step: Mapping[str, Iterable[date]]) -> "Journal":
+        """Go on from an attempt that was killed, or begin; runs may have ingested days since."""
+        progress = msgspec.json.decode(path.read_bytes(), type=Progress) if path.exists() else Progress()
+        for table, days in in_step.items():
+            progress.in_step[table] = sorted({*progress.in_step.get(table, []), *days})
+        journal = cls(path, progress)
+        journal._save()
+        return journal
+
+    def touch(self, table: str, rows: Mapping[Partition, int]) -> None:
+        """Note partitions, and how many of their rows go, before they change."""
+        progress = self.progress
+        progress.touched[table] = list(dict.fromkeys([*progress.touched.get(table, []), *rows]))
+        noted = progress.rows.setdefault(table, {})
+        for (day, stage), number in rows.items():
+            # A second attempt finds fewer, unless another run has written some of them again.
+            name = f"{day} {stage or ''}".strip()
+            noted[name] = max(noted.get(name, 0), number)
+        self._save()
+
+    def note_version(self, version: ErasedVersion) -> None:
+        """Note a version before it changes."""
+        self.progress.versions[version.tag] = version.after(self.progress.versions.get(version.tag))
+        self._save()
+
+    def note_scores(self, sha256: str, rows: int) -> None:
+        """Note how many rows a file of scores is about to lose."""
+        self.progress.scores[sha256] = rows
+        self._save()
+
+    def count_rows(self, table: str) -> int:
+        """Return how many rows were erased from a table."""
+        return sum(self.progress.rows.get(table, {}).values())
+
+    def count(self, kind: str, place: str, number: int) -> None:
+        """Add to what went from a place, when it is gone."""
+        counts = Counter(self.progress.counts.get(kind, {}))
+        counts[place] += number
+        self.progress.counts[kind] = dict(counts)
+        self._save()
+
+    def close(self) -> None:
+        """Delete the journal: the receipt is written."""
+        self.path.unlink(missing_ok=True)
+
+    def _save(self) -> None:
+        replace_file(self.path, msgspec.json.encode(self.progress))
+
+
+def forget_in_decisions(lake: Lake, person: PersonKeys, erasure: str, stamp: RunStamp) -> int:
+    """Rewrite the decisions that name the person; return how many rows did.
+
+    A rule about this user gets an alias instead of the user id, and covers no row: all are gone. Reasons stay,
+    without the user id. The breaker's examples of rows that are gone are dropped.
+    """
+    alias = f"erased:{erasure}"
+    # Not within a longer word: the user "a" is in every reason.
+    named = re.compile(rf"(?<!\w){re.escape(person.user_id)}(?!\w)")
+
+    def reworded(reason: str | None) -> str | None:
+        return reason if reason is None else named.sub(alias, reason)
+
+    def renamed(user: str | None) -> str | None:
+        return alias if user == person.user_id else user
+
+    def without_examples(trips: str) -> str:
+        found = json.loads(trips)
+        for trip in found:
+            trip["examples"] = [event for event in trip["examples"] if event not in person.event_ids]
+        return json.dumps(found)
+
+    changes: tuple[tuple[TableSpec, str, Callable[[Any], Any]], ...] = (
+        (EXCLUSIONS, "user_id", renamed),
+        (EXCLUSIONS, "reason", reworded),
+        (ROLLBACKS, "reason", reworded),
+        (BREAKER_RESETS, "reason", reworded),
+        (ERASURES, "reason", reworded),
+        (BREAKER_DAYS, "trips", without_examples),
+    )
+    return sum(_changed(lake, spec, column, change, stamp) for spec, column, change in changes)
+
+
+def _changed(lake: Lake, spec: TableSpec, column: str, change: Callable[[Any], Any], stamp: RunStamp) -> int:
+    if not lake.has_table(spec):
+        return 0
+
+    def rewrite(rows: pa.Table) -> pa.Table:
+        position = rows.schema.get_field_index(column)
+        values = pa.array([change(value) for value in rows[column].to_pylist()], pa.string())
+        return rows.set_column(position, rows.schema.field(position), values)
+
+    before = lake.read(spec)
+    pairs = zip(before[column].to_pylist(), rewrite(before)[column].to_pylist(), strict=True)
+    differing = sum(bool(old != new) for old, new in pairs)
+    if differing:
+        lake.replace_all(spec, rewrite, stamp.properties())
+    return differing

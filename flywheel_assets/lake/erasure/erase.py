@@ -1,6 +1,6 @@
 """Forgetting one person: every row, at every tag, in every export, in landing, and then on disk.
 
-What belongs to the person is found by keys (`lake.erasure.person_keys`). The order of the steps is such that a run
+What belongs to the person is found by keys (`lake.erasure.person`). The order of the steps is such that a run
 that was killed
 can be given again: first the keyed hashes that refuse replays, then from what is derived back to what it was derived
 from, so that as long as anything is left to erase, the events that lead there are left too.
@@ -9,11 +9,11 @@ from, so that as long as anything is left to erase, the events that lead there a
 2. the tagged snapshots of gold: a branch from the tag, the days rewritten there, the exports written as a new revision
    with the scores by row of its evaluation, the tag moved, the branch dropped (`lake.erasure.versions`);
 3. decisions that name the person, stores outside of the lake, messages that could not be read;
-4. the heads of all tables, derived ones first (`lake.erasure.rows`);
+4. the heads of all tables, derived ones first (`lake.erasure.person`);
 5. landing segments and their `_CLOSED.json` (`lake.erasure.landing`);
 6. the ledger, set to what is left (`lake.erasure._accounts`);
 7. expiry of every snapshot that is no head and no tag, the garbage collection, and what killed processes left behind,
-   all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.upkeep.bucket_versions`).
+   all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.upkeep.garbage`).
 
 What cannot be reached is listed in the receipt: models that were trained on the rows, copies of exports that went
 elsewhere, and what may still be on its way to landing. The receipt names no person.
@@ -32,22 +32,28 @@ import pyarrow as pa
 from flywheel_assets.errors import InvalidRuleError
 from flywheel_assets.lake.daily.erased_people import erasure_key, keyed_hash
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.erasure._accounts import LandedHashes, Lookback, days_in_step, settle_accounts
-from flywheel_assets.lake.erasure._journal import Journal
+from flywheel_assets.lake.erasure._accounts import (
+    Journal,
+    LandedHashes,
+    Lookback,
+    days_in_step,
+    forget_in_decisions,
+    settle_accounts,
+)
 from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.erasure.person_keys import PersonKeys, find_person_keys
-from flywheel_assets.lake.erasure.rows import (
+from flywheel_assets.lake.erasure.person import (
     Partition,
+    PersonKeys,
     count_rows,
     erase_head,
+    find_person_keys,
     find_rows,
-    forget_in_decisions,
     read_rows,
 )
 from flywheel_assets.lake.erasure.versions import ErasedVersion, erase_versions
 from flywheel_assets.lake.landing.disk import EventKind, refuse_while_closing
 from flywheel_assets.lake.storage.commits import assert_locks_held, commit_lock
-from flywheel_assets.lake.storage.failed_steps import translate_disk_full
+from flywheel_assets.lake.storage.failures import translate_disk_full
 from flywheel_assets.lake.storage.files import write_once
 from flywheel_assets.lake.tables.decisions import decision_id, list_decisions, record_decision
 from flywheel_assets.lake.tables.lake import Lake
@@ -60,13 +66,16 @@ from flywheel_assets.lake.tables.specs import (
     every_table,
 )
 from flywheel_assets.lake.tables.tags import list_tags
-from flywheel_assets.lake.upkeep.bucket_versions import (
+from flywheel_assets.lake.upkeep.garbage import (
     DeletedVersions,
     S3Client,
     delete_bucket_versions,
+    expire_snapshots,
     explain_versions_left,
+    find_unfinished_work,
+    remove_unfinished,
+    sweep,
 )
-from flywheel_assets.lake.upkeep.garbage import expire_snapshots, find_unfinished_work, remove_unfinished, sweep
 from flywheel_assets.lake.versions.cutting import release_unfinished_cuts
 from flywheel_assets.lake.versions.folders import Versions
 

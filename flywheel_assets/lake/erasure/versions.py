@@ -22,8 +22,7 @@ from flywheel_assets.lake.erasure._revisions import (
     erase_scored_rows,
     prepare_revision,
 )
-from flywheel_assets.lake.erasure.person_keys import PersonKeys
-from flywheel_assets.lake.erasure.rows import Partition, count_rows, find_rows, write_kept_rows
+from flywheel_assets.lake.erasure.person import Partition, PersonKeys, count_rows, find_rows, write_kept_rows
 from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.lake.tables.lake import Lake, translate_swept_files
 from flywheel_assets.lake.tables.specs import TableSpec

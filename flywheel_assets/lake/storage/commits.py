@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from flywheel_assets.errors import CommitContentionError, FlywheelError, LockLostError
-from flywheel_assets.lake.storage.outages import translate_outages
+from flywheel_assets.lake.storage.failures import translate_outages
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.lake.storage.failed_steps import remember_built
+from flywheel_assets.lake.storage.failures import remember_built
 
 MEMORY_LIMIT = "2GB"
 """Of all connections of one process to one spill folder together."""

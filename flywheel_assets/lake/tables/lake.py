@@ -27,8 +27,7 @@ from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
 from flywheel_assets.lake.storage.commits import COMMIT_KEY, commit_lock, retry_commit, was_committed
 from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
-from flywheel_assets.lake.storage.failed_steps import translate_disk_full
-from flywheel_assets.lake.storage.outages import translate_outages
+from flywheel_assets.lake.storage.failures import translate_disk_full, translate_outages
 from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, column_list, nullable
 
 if TYPE_CHECKING:

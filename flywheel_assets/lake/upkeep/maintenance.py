@@ -17,7 +17,7 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.protocol import LandingPlace
-from flywheel_assets.lake.storage.failed_steps import clean_up_on_failure
+from flywheel_assets.lake.storage.failures import clean_up_on_failure
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     ERASURES,
@@ -26,9 +26,11 @@ from flywheel_assets.lake.tables.specs import (
     ApplicationTables,
     every_table,
 )
-from flywheel_assets.lake.upkeep.bucket_versions import DeletedVersions, S3Client, delete_bucket_versions
 from flywheel_assets.lake.upkeep.garbage import (
+    DeletedVersions,
+    S3Client,
     Stored,
+    delete_bucket_versions,
     expire_snapshots,
     find_unfinished_work,
     remove_unfinished,

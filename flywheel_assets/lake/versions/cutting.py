@@ -23,7 +23,7 @@ import msgspec
 
 from flywheel_assets.errors import EmptyVersionError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.storage.failed_steps import clean_up_on_failure, translate_disk_full
+from flywheel_assets.lake.storage.failures import clean_up_on_failure, translate_disk_full
 from flywheel_assets.lake.storage.files import replace_file, write_once
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import ApplicationTables, TableSpec

@@ -23,8 +23,8 @@ from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.storage.duckdb_engine import write_parquet
+from flywheel_assets.lake.storage.failures import translate_outages
 from flywheel_assets.lake.storage.files import file_sha256
-from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions.cutting import cut_version

@@ -18,7 +18,7 @@ import msgspec
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import VersionConflictError
 from flywheel_assets.lake.storage.duckdb_engine import connect
-from flywheel_assets.lake.storage.failed_steps import translate_disk_full
+from flywheel_assets.lake.storage.failures import translate_disk_full
 from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, unfinished_path
 from flywheel_assets.lake.storage.s3 import Bucket
 from flywheel_assets.lake.versions.exports import MANIFEST_FILE, ExportedFile, ExportedRow, verify_manifest

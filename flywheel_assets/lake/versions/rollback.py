@@ -19,8 +19,8 @@ from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.accounting import STAGE_OF
 from flywheel_assets.lake.daily.ledger import RunStamp
+from flywheel_assets.lake.storage.failures import translate_outages
 from flywheel_assets.lake.storage.files import write_once
-from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.decisions import decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec

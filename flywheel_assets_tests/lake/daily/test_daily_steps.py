@@ -28,8 +28,7 @@ from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.erasure import erase as erasure_module
 from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.erasure.person_keys import PersonKeys
-from flywheel_assets.lake.erasure.rows import find_rows
+from flywheel_assets.lake.erasure.person import PersonKeys, find_rows
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.storage.commits import commit_lock
 from flywheel_assets.lake.tables import lake as tables

@@ -24,10 +24,10 @@ from flywheel_assets.lake.erasure import erase as erasure_module
 from flywheel_assets.lake.erasure import landing as erasable_landing
 from flywheel_assets.lake.erasure import rows as erased_rows
 from flywheel_assets.lake.erasure import versions as erased_versions
-from flywheel_assets.lake.erasure._journal import Journal
+from flywheel_assets.lake.erasure._accounts import Journal
 from flywheel_assets.lake.erasure._revisions import PreparedRevision
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure, receipt_path
-from flywheel_assets.lake.erasure.person_keys import PersonKeys
+from flywheel_assets.lake.erasure.person import PersonKeys
 from flywheel_assets.lake.landing import disk
 from flywheel_assets.lake.landing.disk import EventKind, read_closing
 from flywheel_assets.lake.tables.specs import (

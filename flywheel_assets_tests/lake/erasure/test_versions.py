@@ -13,7 +13,7 @@ from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.lake.erasure import _revisions as export_revisions
 from flywheel_assets.lake.erasure import versions as erased_versions
-from flywheel_assets.lake.erasure._journal import Journal
+from flywheel_assets.lake.erasure._accounts import Journal
 from flywheel_assets.lake.erasure._revisions import PreparedRevision
 from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding

@@ -32,10 +32,10 @@ from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding, erase_lines
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
-from flywheel_assets.lake.storage import outages
+from flywheel_assets.lake.storage import failures
 from flywheel_assets.lake.storage import s3 as s3_storage
 from flywheel_assets.lake.storage.commits import assert_locks_held, bound_waits, commit_lock
-from flywheel_assets.lake.storage.failed_steps import is_disk_full
+from flywheel_assets.lake.storage.failures import is_disk_full
 from flywheel_assets.lake.storage.files import write_synced
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
@@ -627,6 +627,6 @@ def test_causes_that_come_in_a_circle_are_walked_once() -> None:
     """An error that is raised again while its own consequence is handled is among its causes."""
     first, second = OSError("first"), OSError("AWS Error SLOW_DOWN during PutObject operation: later")
     first.__cause__, second.__cause__ = second, first
-    assert isinstance(outages.find_outage(first), StorageUnavailableError)
+    assert isinstance(failures.find_outage(first), StorageUnavailableError)
     assert not is_disk_full(first)
-    assert outages.find_outage(ValueError("AWS Error SLOW_DOWN during PutObject operation")) is None
+    assert failures.find_outage(ValueError("AWS Error SLOW_DOWN during PutObject operation")) is None

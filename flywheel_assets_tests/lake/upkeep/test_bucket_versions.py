@@ -17,8 +17,14 @@ from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.storage import s3
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, PREFERENCE_TABLES, RAW_PREDICTIONS
-from flywheel_assets.lake.upkeep.bucket_versions import DeletedVersions, delete_bucket_versions, explain_versions_left
-from flywheel_assets.lake.upkeep.garbage import folder_of, list_needed_paths, sweep
+from flywheel_assets.lake.upkeep.garbage import (
+    DeletedVersions,
+    delete_bucket_versions,
+    explain_versions_left,
+    folder_of,
+    list_needed_paths,
+    sweep,
+)
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version

@@ -10,6 +10,8 @@ anonymous rest of a signed conversation, another user's feedback on this person'
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 
 import duckdb
 import msgspec
@@ -17,10 +19,16 @@ import pyarrow as pa
 
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.curation.texts.duplicates import hash_supporter
+from flywheel_assets.errors import PartitionChangedError
+from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure.landing import ErasableLanding, list_written_forms
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, TableSpec
+from flywheel_assets.lake.tables.specs import (
+    GROUND_TRUTH,
+    ApplicationTables,
+    TableSpec,
+)
 
 _ROWS_AT_ONCE = 100_000
 _SEEN = pa.schema(
@@ -209,3 +217,105 @@ def _landed_keys(landing: ErasableLanding, kind: EventKind) -> Iterator[pa.Table
 def _as_seen(rows: Iterable[LandedKeys], is_prediction: bool) -> pa.Table:
     kept = [(is_prediction, each.event_id, each.prediction_id, each.user_id, each.thread_id) for each in rows]
     return pa.Table.from_pylist([dict(zip(_SEEN.names, row, strict=True)) for row in kept], schema=_SEEN)
+
+
+Partition = tuple[date, str | None]
+"""A day, and a stage where the table has stages."""
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one partition holds of a person."""
+
+    rows: int
+    mentions: int
+    """Rows of others that count the person among their supporters."""
+
+
+def find_rows(
+    lake: Lake, spec: TableSpec, person: PersonKeys, snapshot_id: int | None = None
+) -> dict[Partition, Found]:
+    """Find the partitions that hold rows of the person, in the head or in another snapshot."""
+    if not lake.has_table(spec):
+        return {}
+    own, mention = person.condition(spec), person.mention(spec)
+    with lake.connect() as connection:
+        person.register(connection)
+        lake.register(connection, spec, None, view="whole", snapshot_id=snapshot_id)
+        found = connection.execute(
+            f"SELECT {spec.day_column}, {spec.stage_column or 'NULL'}, count(*) FILTER ({own}), "
+            f"count(*) FILTER (NOT {own} AND {mention}) FROM whole WHERE {own} OR {mention} GROUP BY 1, 2"
+        ).fetchall()
+    return {(day, stage): Found(rows, mentions) for day, stage, rows, mentions in found}
+
+
+def read_rows(lake: Lake, spec: TableSpec, person: PersonKeys) -> pa.Table:
+    """Read the person's rows in the head."""
+    with lake.connect() as connection:
+        person.register(connection)
+        lake.register(connection, spec, None, view="whole")
+        return connection.sql(f"SELECT * FROM whole WHERE {person.condition(spec)}").to_arrow_table()  # type: ignore[no-any-return]
+
+
+def count_rows(found: dict[Partition, Found]) -> int:
+    """Count the person's rows in all partitions."""
+    return sum(each.rows for each in found.values())
+
+
+def write_kept_rows(
+    lake: Lake, spec: TableSpec, person: PersonKeys, partition: Partition, snapshot_id: int | None = None
+) -> Path | None:
+    """Write one partition without the person to a local file; return None where nothing stays."""
+    day, stage = partition
+    with lake.connect() as connection:
+        person.register(connection)
+        lake.register(connection, spec, [day], view="whole", snapshot_id=snapshot_id)
+        of_stage = f"{spec.stage_column} = {quote(stage)} AND " if stage is not None else ""
+        query = f"SELECT {person.kept_columns(spec)} FROM whole WHERE {of_stage}NOT {person.condition(spec)}"
+        return lake.write_day(connection, spec, day, query)
+
+
+def erase_head(
+    lake: Lake,
+    spec: TableSpec,
+    person: PersonKeys,
+    stamp: RunStamp,
+    on_touched: Callable[[TableSpec, dict[Partition, int]], None],
+) -> int:
+    """Rewrite the head's partitions that hold something of the person; returns how many rows went.
+
+    Args:
+        lake: the application's tables.
+        spec: the table.
+        person: keys of what the person left.
+        stamp: who writes.
+        on_touched: gets the partitions, and how many rows each is about to lose, before they change, so that the
+            next run finishes a killed one.
+
+    Raises:
+        PartitionChangedError: other writers wrote the person's rows again each time.
+    """
+    removed = 0
+    # Daily steps wait. Rows that a writer without our lock adds meanwhile stay, and are looked at again.
+    for _ in range(_ATTEMPTS):
+        found = find_rows(lake, spec, person)
+        if not found:
+            break
+        on_touched(spec, {partition: each.rows for partition, each in found.items()})
+        for stage in sorted({stage for _, stage in found}, key=str):
+            days = sorted(day for day, of in found if of == stage)
+            seen = lake.files_of(spec, days, stage)
+            files = {day: write_kept_rows(lake, spec, person, (day, stage)) for day in days}
+            kept = {day: file for day, file in files.items() if file is not None}
+            try:
+                lake.replace_days(spec, days, kept, stamp.properties(), stage, seen)
+            except PartitionChangedError:
+                for file in kept.values():
+                    file.unlink()
+                continue
+            removed += sum(found[day, stage].rows for day in days)
+    else:
+        if find_rows(lake, spec, person):
+            raise PartitionChangedError(f"{spec.name}: a run keeps writing rows to erase; let it end, then repeat")
+    return removed

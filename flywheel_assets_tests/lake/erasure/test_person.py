@@ -8,8 +8,7 @@ import pytest
 
 from flywheel_assets.errors import PartitionChangedError
 from flywheel_assets.lake.erasure import rows as erased_rows
-from flywheel_assets.lake.erasure.person_keys import PersonKeys
-from flywheel_assets.lake.erasure.rows import erase_head, find_rows
+from flywheel_assets.lake.erasure.person import PersonKeys, erase_head, find_rows
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, QUARANTINE
 from flywheel_assets_tests.builders import DAY, make_feedback
