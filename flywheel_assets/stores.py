@@ -12,8 +12,8 @@ from typing import Any
 from flywheel_assets.lake.landing.disk import DiskLanding
 from flywheel_assets.lake.landing.protocol import LandingPlace
 from flywheel_assets.lake.landing.s3 import ObjectLanding
-from flywheel_assets.lake.storage.commits import commit_lock
-from flywheel_assets.lake.storage.s3 import s3_client
+from flywheel_assets.lake.storage.commits import hold_lock
+from flywheel_assets.lake.storage.s3 import make_s3_client
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.registry import ModelRegistry
@@ -37,7 +37,7 @@ class Stores:
     def landing(self) -> LandingPlace:
         """The landing zone of all applications: a folder, or a prefix of an S3 bucket."""
         uri = self.where.landing_s3
-        return DiskLanding(self.landing_folder()) if uri is None else ObjectLanding.at(uri, self.s3_client())
+        return DiskLanding(self.landing_folder()) if uri is None else ObjectLanding.from_uri(uri, self.s3_client())
 
     def landing_folder(self) -> Path:
         """Landing on this machine's disk: the zone itself, or capture's way to S3."""
@@ -54,7 +54,7 @@ class Stores:
             return None
         # Shorter than others wait, so that a service that stops while S3 is silent does not hang: the segments are
         # safe on this disk.
-        return ObjectLanding.at(uri, s3_client(self.where.s3_endpoint, connect_s=3.0, attempts=2))
+        return ObjectLanding.from_uri(uri, make_s3_client(self.where.s3_endpoint, connect_s=3.0, attempts=2))
 
     def lake(self, application: str) -> Lake:
         """The Iceberg tables of one application."""
@@ -77,7 +77,7 @@ class Stores:
         where = self.where
         # Where the lake's commits are serialised the aliases are, too: machines that share the one share the other.
         lock = partial(
-            commit_lock, where.resolved_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
+            hold_lock, where.resolved_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
         )
         return ModelRegistry(where.resolved_mlflow_uri(), application, where.resolved_home() / "mlartifacts", lock)
 
@@ -88,7 +88,7 @@ class Stores:
 
     def s3_client(self) -> Any:
         """boto3's client, by the standard AWS settings and `FLYWHEEL_S3_ENDPOINT`."""
-        return s3_client(self.where.s3_endpoint)
+        return make_s3_client(self.where.s3_endpoint)
 
     def review_index(self, application: str) -> Path:
         """Where this machine remembers what reviewers decided; see `review.decisions`."""

@@ -43,9 +43,9 @@ def erase(
     now = datetime.now(UTC)
     with console.status("erasing, once daily steps and cuts that are at work have ended"):
         grace = timedelta(hours=grace_hours)
-        receipt = erasure.erase(place, plan, who=who_is(who), reason=reason, now=now, grace=grace)
+        receipt = erasure.erase_person(place, plan, who=who_is(who), reason=reason, now=now, grace=grace)
     _print_receipt(receipt, stores.registry(application).find_champion())
-    console.print(f"receipt: {erasure.receipt_path(place.versions, receipt.id)}", highlight=False, soft_wrap=True)
+    console.print(f"receipt: {erasure.build_receipt_path(place.versions, receipt.id)}", highlight=False, soft_wrap=True)
 
 
 def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Place":
@@ -75,7 +75,7 @@ def erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Plac
             application=name,
             folder=stores.landing_folder(),
             scratch=stores.scratch("landing"),
-            elsewhere=landing if landing.folder(name) is None else None,
+            elsewhere=landing if landing.find_folder(name) is None else None,
         ),
         start=application.start_date,
         lookback_days=application.staleness_lookback_days,

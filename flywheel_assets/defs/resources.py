@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from flywheel_assets import stores
-from flywheel_assets.lake.storage.s3 import s3_client
+from flywheel_assets.lake.storage.s3 import make_s3_client
 from flywheel_assets.settings import Settings, settings
 
 
@@ -30,7 +30,7 @@ class Stores(dg.ConfigurableResource[None], stores.Stores):
             """dagster-aws has no setting for how long a request waits for a silent server."""
 
             def get_client(self) -> Any:
-                return s3_client(self.endpoint_url)
+                return make_s3_client(self.endpoint_url)
 
         return BoundedS3Resource(endpoint_url=self.where.s3_endpoint).get_client()
 

@@ -33,7 +33,7 @@ def daily_step(
     @clean_up_on_failure
     @wraps(step)
     def beside_others(lake: "Lake", /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
-        with lake.in_daily_step():
+        with lake.share_daily_steps():
             return step(lake, *arguments, **keywords)
 
     return beside_others

@@ -61,7 +61,7 @@ def ingest_days(
         DiskFullError: no space is left; run again, it replaces what was written.
     """
     spec = raw_table(kind, tables)
-    zone, folder = landing.zone(lake.application, kind), landing.folder(lake.application)
+    zone, folder = landing.open_zone(lake.application, kind), landing.find_folder(lake.application)
     with translate_disk_full(*([folder] if folder else []), *lake.places):
         # Before today is listed, and for all days: the schedule reads a closed and curated day never again.
         zone.republish_late(stamp.now)
@@ -93,7 +93,7 @@ def _ingest_day(
         entry = LedgerEntry(spec.name, landed.day, landed.is_closed, landed.content_hash, {}, 0, 0, {})
         return _Ingested(entry, None, None)
 
-    path = lake.new_file(spec, landed.day)
+    path = lake.make_file_path(spec, landed.day)
     with zone.fetch(landed, lake.scratch / "landing") as segments, LandedFile(path, spec, landed.day) as file:
         lines = read_lines(segments, file)
     connection.execute(
@@ -107,7 +107,7 @@ def _ingest_day(
         erased_rows = erased.numbers(connection, "landed", "number")
     repeated = _repeated(connection, erased_rows)
     left_out = np.array([*erased_rows, *repeated], np.int64)
-    kept = without_rows(path, left_out, spec, landed.day, lake.new_file(spec, landed.day))
+    kept = without_rows(path, left_out, spec, landed.day, lake.make_file_path(spec, landed.day))
     rows_kept = pq.read_metadata(kept).num_rows
     if not rows_kept:
         kept.unlink()

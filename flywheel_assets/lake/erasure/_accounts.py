@@ -38,7 +38,7 @@ LandedHashes = Mapping[str, Mapping[date, str]]
 """Per raw table the content hash of every landed day."""
 
 
-def days_in_step(lake: Lake, landed: LandedHashes) -> dict[str, set[date]]:
+def find_days_in_step(lake: Lake, landed: LandedHashes) -> dict[str, set[date]]:
     """Find, per raw table, the closed days that were made from what lies in landing now.
 
     To an open day capture may add before the erasure is over: its entry would name segments that are not ingested yet.
@@ -88,7 +88,7 @@ def settle_accounts(
         rewritten = {day for day, _ in touched.get(spec.name, [])}
         days = rewritten | {day for day, of in touched.get(QUARANTINE.name, []) if of == stage}
         for day in sorted(days & set(entries)):
-            entries[day] = _recount(lake, spec, entries[day])
+            entries[day] = _recount_rows(lake, spec, entries[day])
             if spec.name not in landed and day in rewritten:
                 entries[day] = replace(entries[day], content_hash=ledger.content_hash(lake.read(spec, [day])))
         for day in in_step.get(spec.name, []):
@@ -96,8 +96,8 @@ def settle_accounts(
                 entries[day] = replace(entries[day], content_hash=landed[spec.name].get(day, entries[day].content_hash))
     for asset, inputs in lookback.items():
         for day, entry in after[asset].items():
-            if _windows(before, inputs, start, day).items() <= entry.input_hashes.items():
-                now = {**entry.input_hashes, **_windows(after, inputs, start, day)}
+            if _hash_windows(before, inputs, start, day).items() <= entry.input_hashes.items():
+                now = {**entry.input_hashes, **_hash_windows(after, inputs, start, day)}
                 after[asset][day] = replace(entry, input_hashes=now)
     joined = tables.joined.name
     _rename_judged_days(
@@ -110,7 +110,7 @@ def settle_accounts(
         ledger.record(lake, changed, stamp)
 
 
-def _windows(
+def _hash_windows(
     entries: Mapping[str, Mapping[date, LedgerEntry]], inputs: Mapping[str, int], start: date, day: date
 ) -> dict[str, str]:
     """Return the input hashes of a day that was made from these entries."""
@@ -120,7 +120,7 @@ def _windows(
     }
 
 
-def _recount(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
+def _recount_rows(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
     """Return the entry with the rows that the table and quarantine hold now."""
     columns = [spec.day_column or "", *(["held_reason"] if "held_reason" in spec.schema.names else [])]
     rows = lake.read(spec, [entry.day], columns)
@@ -186,7 +186,7 @@ class Journal:
     progress: Progress
 
     @classmethod
-    def at(cls, path: Path, in_step: Mapping[str, Iterable[date]]) -> "Journal":
+    def open(cls, path: Path, in_step: Mapping[str, Iterable[date]]) -> "Journal":
         """Go on from an attempt that was killed, or begin; runs may have ingested days since."""
         progress = msgspec.json.decode(path.read_bytes(), type=Progress) if path.exists() else Progress()
         for table, days in in_step.items():
@@ -208,7 +208,7 @@ class Journal:
 
     def note_version(self, version: ErasedVersion) -> None:
         """Note a version before it changes."""
-        self.progress.versions[version.tag] = version.after(self.progress.versions.get(version.tag))
+        self.progress.versions[version.tag] = version.merge_earlier(self.progress.versions.get(version.tag))
         self._save()
 
     def note_scores(self, sha256: str, rows: int) -> None:
@@ -265,10 +265,10 @@ def forget_in_decisions(lake: Lake, person: PersonKeys, erasure: str, stamp: Run
         (ERASURES, "reason", reworded),
         (BREAKER_DAYS, "trips", without_examples),
     )
-    return sum(_changed(lake, spec, column, change, stamp) for spec, column, change in changes)
+    return sum(_rewrite_column(lake, spec, column, change, stamp) for spec, column, change in changes)
 
 
-def _changed(lake: Lake, spec: TableSpec, column: str, change: Callable[[Any], Any], stamp: RunStamp) -> int:
+def _rewrite_column(lake: Lake, spec: TableSpec, column: str, change: Callable[[Any], Any], stamp: RunStamp) -> int:
     if not lake.has_table(spec):
         return 0
 

@@ -30,7 +30,7 @@ from time import sleep as time_sleep
 import msgspec
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError, OpenSegmentError
-from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, write_once
+from flywheel_assets.lake.storage.files import hash_file, replace_file, sync_folder, write_once
 
 CLOSING_DELAY = timedelta(minutes=15)
 CLOSED_FILE = "_CLOSED.json"
@@ -103,11 +103,11 @@ class DiskLanding:
         """Return the folder, for messages."""
         return str(self.root)
 
-    def zone(self, application: str, kind: EventKind) -> "LandingZone":
+    def open_zone(self, application: str, kind: EventKind) -> "LandingZone":
         """Return the part of one application and kind of event."""
         return LandingZone(self.root, application, kind)
 
-    def folder(self, application: str) -> Path:
+    def find_folder(self, application: str) -> Path:
         """Return the folder that holds an application's events."""
         return self.root / application
 
@@ -130,13 +130,13 @@ class LandingZone:
         """Return the folder of unsealed segments; it is on the same file system, so that a rename is atomic."""
         return self.folder / "_open"
 
-    def day_folder(self, day: date) -> Path:
+    def find_day_folder(self, day: date) -> Path:
         """Return the folder of the sealed segments of one received day."""
         return self.folder / f"received_date={day.isoformat()}"
 
     def publish(self, open_segment: Path, day: date) -> Path:
         """Make a complete, fsynced segment visible under `day` by one atomic rename; return its final path."""
-        folder = self.day_folder(day)
+        folder = self.find_day_folder(day)
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
@@ -145,7 +145,7 @@ class LandingZone:
         sync_folder(folder)
         return final
 
-    def days(self) -> list[date]:
+    def list_days(self) -> list[date]:
         """Return every received day that has a folder, ascending."""
         if not self.folder.is_dir():
             return []
@@ -159,8 +159,8 @@ class LandingZone:
             ClosedDayError: a listed segment's size changed since the closing.
             LandingRetiredError: listed segments are gone; the day's table partition must be left untouched.
         """
-        folder = self.day_folder(day)
-        is_over = now >= closing_time(day)
+        folder = self.find_day_folder(day)
+        is_over = now >= compute_closing_time(day)
         # A closing holds also where this reader's clock is behind the one that closed the day.
         if is_over or (folder / CLOSED_FILE).exists():
             closing = self._close(day, now)
@@ -180,8 +180,8 @@ class LandingZone:
         read again. Costs one listing per day folder.
         """
         moved: list[Path] = []
-        for day in self.days():
-            folder = self.day_folder(day)
+        for day in self.list_days():
+            folder = self.find_day_folder(day)
             closed_file = folder / CLOSED_FILE
             if closed_file.exists():
                 moved += self._republish_late_segments(folder, read_closing(closed_file), now)
@@ -192,30 +192,30 @@ class LandingZone:
         """Give the day's segments, which are files of this machine already."""
         yield landed.paths
 
-    def copies(self, scratch: Path) -> Iterator[Path]:
+    def read_copies(self, scratch: Path) -> Iterator[Path]:
         """Yield every sealed segment, oldest day first."""
-        for day in self.days():
-            yield from sorted(self.day_folder(day).glob("*.jsonl"))
+        for day in self.list_days():
+            yield from sorted(self.find_day_folder(day).glob("*.jsonl"))
 
-    def rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_DayRewrite", None, None]:
+    def open_rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_DayRewrite", None, None]:
         """Yield every day as one unit to replace, after finishing what a killed erasure has left there."""
-        for day in self.days():
-            _finish(self.day_folder(day), is_whole=False)
-            yield _DayRewrite(day, self.day_folder(day))
+        for day in self.list_days():
+            _finish_rewrite(self.find_day_folder(day), is_whole=False)
+            yield _DayRewrite(day, self.find_day_folder(day))
 
     def delete_old_versions(self, is_gone: IsGone) -> Removal:
         """Delete nothing: a disk keeps no versions."""
         return Removal()
 
     def _close(self, day: date, now: datetime) -> Closing:
-        folder = self.day_folder(day)
+        folder = self.find_day_folder(day)
         folder.mkdir(parents=True, exist_ok=True)
         closed_file = folder / CLOSED_FILE
         if closed_file.exists():
             closing = read_closing(closed_file)
             self._verify(folder, closing, day)
         else:
-            write_once(closed_file, msgspec.json.encode(Closing(closed_at=now, segments=_segments(folder))))
+            write_once(closed_file, msgspec.json.encode(Closing(closed_at=now, segments=_list_segments(folder))))
             # Another reader may have closed the day at the same moment: its list is the one that holds.
             closing = read_closing(closed_file)
         self._republish_late_segments(folder, closing, now)
@@ -253,10 +253,10 @@ class Spool(LandingZone):
     read one.
     """
 
-    def rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_SpooledRewrite", None, None]:
+    def open_rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_SpooledRewrite", None, None]:
         """Yield every segment as a unit of its own, locked until the next is asked for."""
-        for day in self.days():
-            folder = self.day_folder(day)
+        for day in self.list_days():
+            folder = self.find_day_folder(day)
             for path in sorted(folder.glob("*.jsonl")):
                 try:
                     descriptor = os.open(path, os.O_RDONLY)
@@ -283,14 +283,14 @@ class _DayRewrite:
     def is_open(self) -> bool:
         return not (self.folder / CLOSED_FILE).exists()
 
-    def segments(self) -> Iterator[tuple[str, Path, Path]]:
+    def list_segments(self) -> Iterator[tuple[str, Path, Path]]:
         for path in sorted(self.folder.glob("*.jsonl")):
             yield path.name, path, path.with_name(path.name + _BUILDING)
 
     def replace(self, kept: Mapping[str, Path], erasure: str) -> Removal:
         if kept:
-            _seal(self.folder, set(kept), erasure)
-            _finish(self.folder, is_whole=True)
+            _describe_in_closing(self.folder, set(kept), erasure)
+            _finish_rewrite(self.folder, is_whole=True)
         return Removal()
 
 
@@ -304,7 +304,7 @@ class _SpooledRewrite(_DayRewrite):
     def is_open(self) -> bool:
         return False
 
-    def segments(self) -> Iterator[tuple[str, Path, Path]]:
+    def list_segments(self) -> Iterator[tuple[str, Path, Path]]:
         yield self.path.name, self.path, self.path.with_name(self.path.name + _BUILDING)
 
     def replace(self, kept: Mapping[str, Path], erasure: str) -> Removal:
@@ -316,7 +316,7 @@ class _SpooledRewrite(_DayRewrite):
         return Removal()
 
 
-def _finish(folder: Path, *, is_whole: bool) -> None:
+def _finish_rewrite(folder: Path, *, is_whole: bool) -> None:
     """Give rewritten segments of a day their final names; remove those that are incomplete or not described."""
     building = sorted(folder.glob(f"*{_BUILDING}"))
     if not building:
@@ -328,27 +328,29 @@ def _finish(folder: Path, *, is_whole: bool) -> None:
         expected = listed.get(final.name)
         # Of an open day, or late for a closed one, nothing says what it should hold: after a crash such a segment is
         # rewritten from the old one.
-        if is_whole if expected is None else expected == file_sha256(path):
+        if is_whole if expected is None else expected == hash_file(path):
             os.replace(path, final)
         else:
             path.unlink()
     sync_folder(folder)
 
 
-def _seal(folder: Path, names: set[str], erasure: str) -> None:
+def _describe_in_closing(folder: Path, names: set[str], erasure: str) -> None:
     """Describe the rewritten segments in the closing of a closed day."""
     closed = folder / CLOSED_FILE
     if not closed.exists():
         return
     closing = read_closing(closed)
-    segments = [_describe(folder, segment) if segment.name in names else segment for segment in closing.segments]
+    segments = [
+        _describe_segment(folder, segment) if segment.name in names else segment for segment in closing.segments
+    ]
     updated = Closing(closing.closed_at, segments, [*closing.erasures, erasure])
     replace_file(closed, msgspec.json.encode(updated))
 
 
-def _describe(folder: Path, segment: Segment) -> Segment:
+def _describe_segment(folder: Path, segment: Segment) -> Segment:
     path = folder / f"{segment.name}{_BUILDING}"
-    return Segment(segment.name, path.stat().st_size, file_sha256(path))
+    return Segment(segment.name, path.stat().st_size, hash_file(path))
 
 
 def wait_until_sealed(
@@ -369,16 +371,16 @@ def read_closing(closed_file: Path) -> Closing:
     return msgspec.json.decode(closed_file.read_bytes(), type=Closing)
 
 
-def _segments(folder: Path) -> list[Segment]:
+def _list_segments(folder: Path) -> list[Segment]:
     """List the sealed files of an open day; one that vanishes was moved by a reader who closed the day."""
     segments = []
     for path in sorted(folder.glob("*.jsonl")):
         with suppress(FileNotFoundError):
-            segments.append(Segment(path.name, path.stat().st_size, file_sha256(path)))
+            segments.append(Segment(path.name, path.stat().st_size, hash_file(path)))
     return segments
 
 
-def closing_time(day: date) -> datetime:
+def compute_closing_time(day: date) -> datetime:
     """Return the time from which on the first reader closes the day."""
     return datetime.combine(day + timedelta(days=1), time(), UTC) + CLOSING_DELAY
 
@@ -389,7 +391,7 @@ def refuse_while_closing(day: date, now: datetime) -> None:
     Raises:
         OpenSegmentError: it is that time; says when it is over.
     """
-    closes = closing_time(day)
+    closes = compute_closing_time(day)
     if closes - _ABOUT_TO_CLOSE <= now < closes:
         raise OpenSegmentError(f"landing day {day} is about to close: repeat after {closes:%H:%M} UTC")
 

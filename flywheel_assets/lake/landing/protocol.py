@@ -25,7 +25,7 @@ class Rewrite(Protocol):
     def is_open(self) -> bool:
         """Return whether a reader may still close the day, with whatever lies there then."""
 
-    def segments(self) -> Iterator[tuple[str, Path, Path]]:
+    def list_segments(self) -> Iterator[tuple[str, Path, Path]]:
         """Yield each segment's name, a file with its lines, and where the lines that stay are to be written.
 
         Both files may be used until the next is asked for; a target that is left there stays for `replace`.
@@ -41,7 +41,7 @@ class Rewrite(Protocol):
 class Landing(Protocol):
     """The landed events of one application and kind."""
 
-    def days(self) -> list[date]:
+    def list_days(self) -> list[date]:
         """Return every received day that holds something, ascending."""
 
     def read(self, day: date, now: datetime) -> LandedDay:
@@ -59,10 +59,10 @@ class Landing(Protocol):
     def fetch(self, landed: LandedDay, scratch: Path) -> AbstractContextManager[Sequence[Path]]:
         """Give verified files of this machine with a day's segments, in order, for as long as the block runs."""
 
-    def copies(self, scratch: Path) -> Iterator[Path]:
+    def read_copies(self, scratch: Path) -> Iterator[Path]:
         """Yield every sealed segment, and kept versions of deleted ones, as a file until the next is asked for."""
 
-    def rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator[Rewrite, None, None]:
+    def open_rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator[Rewrite, None, None]:
         """Yield the units in which every sealed segment can be replaced."""
 
     def delete_old_versions(self, is_gone: IsGone) -> Removal:
@@ -76,8 +76,8 @@ class LandingPlace(Protocol):
     def name(self) -> str:
         """Return the folder or the bucket, for messages."""
 
-    def zone(self, application: str, kind: EventKind) -> Landing:
+    def open_zone(self, application: str, kind: EventKind) -> Landing:
         """Return the part of one application and kind of event."""
 
-    def folder(self, application: str) -> Path | None:
+    def find_folder(self, application: str) -> Path | None:
         """Return the folder of this machine that holds an application's events; None: they lie elsewhere."""

@@ -9,7 +9,7 @@ A commit may have happened although it was reported as failed. Each therefore ca
 summary, and an attempt that finds its key among main's ancestors is over.
 
 An advisory lock ends with its connection, which Postgres may lose while its holder works on. A writer that is about
-to make something visible therefore asks `assert_locks_held` first. See docs/adr/0022.
+to make something visible therefore asks `verify_locks` first. See docs/adr/0022.
 
 What several tables and the ledger must agree on is no single commit. The same locks, shared by some and taken alone by
 others, keep those apart: see `lake.daily.daily_steps`.
@@ -57,7 +57,7 @@ _Result = TypeVar("_Result")
 
 
 @contextmanager
-def commit_lock(
+def hold_lock(
     catalog_uri: str, folder: Path, name: str, timeout_s: float, *, is_shared: bool = False
 ) -> Iterator[None]:
     """Hold the lock `name`, which every writer of the catalog sees; it ends with its process.
@@ -74,22 +74,22 @@ def commit_lock(
         CatalogUnavailableError: Postgres does not answer.
     """
     if catalog_uri.startswith("postgresql"):
-        with _advisory_lock(catalog_uri, name, timeout_s, is_shared):
+        with _hold_advisory_lock(catalog_uri, name, timeout_s, is_shared):
             yield
         return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.lock"
-    with _shared_file_lock(path, name, timeout_s) if is_shared else _file_lock(path, name, timeout_s):
+    with _share_file_lock(path, name, timeout_s) if is_shared else _hold_file_lock(path, name, timeout_s):
         yield
 
 
 @contextmanager
-def _file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
+def _hold_file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
     lock = FileLock(path, poll_interval=_POLL_S)
     try:
         lock.acquire(timeout=timeout_s)
     except Timeout as error:
-        raise _busy(name, timeout_s) from error
+        raise _build_contention_error(name, timeout_s) from error
     try:
         yield
     finally:
@@ -97,7 +97,7 @@ def _file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
 
 
 @contextmanager
-def _shared_file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
+def _share_file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
     """Hold the file lock shared: an flock of the file that `FileLock` locks; filelock offers no shared kind."""
     deadline = time.monotonic() + timeout_s
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
@@ -108,21 +108,21 @@ def _shared_file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
-                    raise _busy(name, timeout_s) from error
+                    raise _build_contention_error(name, timeout_s) from error
             time.sleep(_POLL_S)
         yield
     finally:
         os.close(descriptor)
 
 
-def assert_locks_held() -> None:
+def verify_locks() -> None:
     """Make sure that all locks around this call are still held, before something becomes visible under them.
 
     Raises:
         LockLostError: the connection of one of the locks around this call is gone; others may be at work already.
     """
     for lock in _held.get():
-        lock.assert_held()
+        lock.verify()
 
 
 class _AdvisoryLock:
@@ -144,10 +144,10 @@ class _AdvisoryLock:
             self._connection.execute(text(f"SELECT pg_advisory_lock{self._kind}(:number)"), self._number)
         except OperationalError as error:
             if "lock timeout" in str(error):
-                raise _busy(self._name, timeout_s) from error
+                raise _build_contention_error(self._name, timeout_s) from error
             raise
 
-    def assert_held(self) -> None:
+    def verify(self) -> None:
         from sqlalchemy import text
         from sqlalchemy.exc import DBAPIError
 
@@ -168,11 +168,11 @@ class _AdvisoryLock:
 
 
 @contextmanager
-def _advisory_lock(catalog_uri: str, name: str, timeout_s: float, is_shared: bool) -> Iterator[None]:
+def _hold_advisory_lock(catalog_uri: str, name: str, timeout_s: float, is_shared: bool) -> Iterator[None]:
     with ExitStack() as stack:
         with translate_outages():
             # Held by the connection, not by a transaction: the catalog's own transactions come and go meanwhile.
-            lock = _AdvisoryLock(name, stack.enter_context(_lock_engine(catalog_uri).connect()), is_shared)
+            lock = _AdvisoryLock(name, stack.enter_context(_open_lock_engine(catalog_uri).connect()), is_shared)
             lock.acquire(timeout_s)
         stack.callback(lock.release)
         _held.set((*_held.get(), lock))
@@ -192,7 +192,7 @@ def bound_waits(catalog_uri: str) -> str:
 
 
 @cache
-def _lock_engine(catalog_uri: str) -> "Engine":
+def _open_lock_engine(catalog_uri: str) -> "Engine":
     """Make connections for locks alone, never pooled: a lock ends with its connection at the latest."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
@@ -200,7 +200,7 @@ def _lock_engine(catalog_uri: str) -> "Engine":
     return create_engine(bound_waits(catalog_uri), poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
 
-def _busy(name: str, timeout_s: float) -> CommitContentionError:
+def _build_contention_error(name: str, timeout_s: float) -> CommitContentionError:
     return CommitContentionError(f"{name} was locked by another writer for {timeout_s:g} s; it is safe to run again")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.lake.storage.failures import remember_built
+from flywheel_assets.lake.storage.failures import remember_file
 
 MEMORY_LIMIT = "2GB"
 """Of all connections of one process to one spill folder together."""
@@ -22,24 +22,24 @@ def connect(spill_folder: Path | None = None, keeps_order: bool = False) -> duck
             every statement that writes a file orders it.
     """
     # A database starts in 15 ms of CPU, a connection to one that runs in 0.1: the assets of one day take some 55.
-    key = _key(spill_folder, keeps_order)
+    key = _build_key(spill_folder, keeps_order)
     try:
-        connection = _database(*key).cursor()
+        connection = _open_database(*key).cursor()
         connection.execute("SELECT 1").fetchall()
     except duckdb.Error:
         # An error that DuckDB calls fatal leaves the database unusable; it held nothing but the failed work.
-        _database.cache_clear()
-        connection = _database(*key).cursor()
+        _open_database.cache_clear()
+        connection = _open_database(*key).cursor()
     return connection
 
 
-def _key(spill_folder: Path | None, keeps_order: bool = False) -> tuple[Path | None, bool, int]:
+def _build_key(spill_folder: Path | None, keeps_order: bool = False) -> tuple[Path | None, bool, int]:
     # The process is part of it: the threads of a database do not come along into a forked one.
     return spill_folder, keeps_order, os.getpid()
 
 
 @lru_cache(maxsize=8)
-def _database(spill_folder: Path | None, keeps_order: bool, _process: int) -> duckdb.DuckDBPyConnection:
+def _open_database(spill_folder: Path | None, keeps_order: bool, _process: int) -> duckdb.DuckDBPyConnection:
     database = duckdb.connect()
     # GLOBAL: a plain SET of the time zone holds for this one connection.
     database.execute("SET GLOBAL timezone = 'UTC'")
@@ -55,7 +55,7 @@ def _database(spill_folder: Path | None, keeps_order: bool, _process: int) -> du
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path, row_group_rows: int) -> int:
     """Run `query` into one zstd Parquet file and return its row count; no file is left behind for zero rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    remember_built(path)
+    remember_file(path)
     written = connection.execute(
         f"COPY ({query}) TO {quote(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_rows:d})"
     ).fetchone()

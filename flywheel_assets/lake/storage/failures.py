@@ -63,10 +63,13 @@ def translate_outages() -> Iterator[None]:
 
 def find_outage(error: BaseException) -> FlywheelError | None:
     """Return the error of ours for an outage that caused a library's error; None where there was none."""
-    return next((ours for each in causes(error) if (ours := _database_outage(each) or _storage_outage(each))), None)
+    return next(
+        (ours for each in list_causes(error) if (ours := _find_database_outage(each) or _find_storage_outage(each))),
+        None,
+    )
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def list_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes, one after the other; each once, as they may form a circle."""
     known: set[int] = set()
     each: BaseException | None = error
@@ -76,7 +79,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         each = each.__cause__ or each.__context__
 
 
-def _database_outage(error: BaseException) -> FlywheelError | None:
+def _find_database_outage(error: BaseException) -> FlywheelError | None:
     reported = getattr(error, "orig", None)
     if type(reported).__module__.split(".")[0] not in _DRIVERS:
         return None
@@ -91,7 +94,7 @@ def _database_outage(error: BaseException) -> FlywheelError | None:
     return CatalogUnavailableError(f"the catalog's Postgres does not answer: {words}. {_REPEAT}")
 
 
-def _storage_outage(error: BaseException) -> FlywheelError | None:
+def _find_storage_outage(error: BaseException) -> FlywheelError | None:
     found = _AWS.search(str(error)) if isinstance(error, OSError) else None
     if found is None:
         return None
@@ -125,7 +128,7 @@ _ALMOST_FULL_BYTES = 64 * 2**20
 _built: ContextVar[list[Path] | None] = ContextVar("built", default=None)
 
 
-def remember_built(path: Path) -> None:
+def remember_file(path: Path) -> None:
     """Note a local file under construction, for the step at work to remove if it fails."""
     built = _built.get()
     if built is not None:
@@ -172,14 +175,14 @@ def translate_disk_full(*places: Path) -> Iterator[None]:
         if not is_disk_full(error):
             raise
         raise DiskFullError(
-            f"no space left at {_fullest(places)}. Nothing that was committed is lost and nothing half-written "
-            "is visible: make room there, then run it again."
+            f"no space left at {_name_full_places(places)}. Nothing that was committed is lost and nothing "
+            "half-written is visible: make room there, then run it again."
         ) from error
 
 
 def is_disk_full(error: BaseException) -> bool:
     """Return whether a full disk or a used-up quota caused an error of any library that writes."""
-    for each in causes(error):
+    for each in list_causes(error):
         if isinstance(each, OSError) and each.errno in _FULL_ERRNOS:
             return True
         if type(each).__module__.split(".")[0] in _THEIR_SPEAKERS and any(word in str(each) for word in _FULL_WORDS):
@@ -187,7 +190,7 @@ def is_disk_full(error: BaseException) -> bool:
     return False
 
 
-def _fullest(places: tuple[Path, ...]) -> str:
+def _name_full_places(places: tuple[Path, ...]) -> str:
     there = {place: next(each for each in (place, *place.parents) if each.exists()) for place in places}
     free = {place: shutil.disk_usage(there[place]).free for place in places}
     full = [place for place in places if free[place] < _ALMOST_FULL_BYTES] or [min(places, key=lambda each: free[each])]

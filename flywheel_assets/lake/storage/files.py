@@ -21,7 +21,7 @@ def write_synced(path: Path, content: bytes) -> None:
 def write_once(path: Path, content: bytes) -> bool:
     """Create `path` with `content`, whole or not at all; return False when it existed, and leave it as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unfinished_path(path)
+    temporary = make_hidden_path(path)
     try:
         write_synced(temporary, content)
         os.link(temporary, path)
@@ -37,7 +37,7 @@ def write_once(path: Path, content: bytes) -> bool:
 def replace_file(path: Path, content: bytes) -> None:
     """Put `content` at `path` by one atomic rename, whatever was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unfinished_path(path)
+    temporary = make_hidden_path(path)
     try:
         write_synced(temporary, content)
         os.replace(temporary, path)
@@ -47,7 +47,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def whole_folder(
+def write_folder(
     final: Path, *, replaces: bool = False, before_rename: Callable[[], None] = lambda: None
 ) -> Iterator[Path]:
     """Give a folder to write into that becomes `final` by one rename, and vanishes when the block fails.
@@ -62,7 +62,7 @@ def whole_folder(
     Raises:
         FileExistsError: `final` exists and does not give way, perhaps since this block began; it is as it was.
     """
-    building, retired = unfinished_path(final), unfinished_path(final)
+    building, retired = make_hidden_path(final), make_hidden_path(final)
     building.mkdir(parents=True)
     try:
         yield building
@@ -70,7 +70,7 @@ def whole_folder(
             _sync(path)
         _sync(building)
         before_rename()
-        while not _renamed(building, final):
+        while not _try_rename(building, final):
             if not replaces:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
             with suppress(FileNotFoundError):  # another writer has taken it away
@@ -81,7 +81,7 @@ def whole_folder(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def unfinished_path(path: Path) -> Path:
+def make_hidden_path(path: Path) -> Path:
     """Return a hidden name, `.<name>.<16 hex>` in the same folder, for what becomes `path` when it is whole.
 
     It is random: two containers that share a disk may have equal process ids, and two threads have the same one.
@@ -90,7 +90,7 @@ def unfinished_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
-def _renamed(building: Path, final: Path) -> bool:
+def _try_rename(building: Path, final: Path) -> bool:
     try:
         os.rename(building, final)
     except OSError as error:
@@ -114,7 +114,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def file_sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, read in chunks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,7 +25,7 @@ _AT_ONCE = 1000
 """Versions that S3 deletes at one request."""
 
 
-def s3_client(endpoint: str | None, connect_s: float = _CONNECT_S, attempts: int = _ATTEMPTS) -> Any:
+def make_s3_client(endpoint: str | None, connect_s: float = _CONNECT_S, attempts: int = _ATTEMPTS) -> Any:
     """Make boto3's client from the standard AWS settings, with bounded waits.
 
     boto3's own 60 s times five attempts would hold up a run for five minutes with each request.
@@ -110,12 +110,12 @@ class Bucket:
         except KeyError:
             return None
 
-    def metadata(self, key: str) -> dict[str, str]:
+    def read_metadata(self, key: str) -> dict[str, str]:
         """Return what was stored with an object as its metadata."""
         found: dict[str, str] = self._ask("head_object", Key=key)["Metadata"]
         return found
 
-    def pages(self, operation: str, **parameters: Any) -> list[dict[str, Any]]:
+    def list_pages(self, operation: str, **parameters: Any) -> list[dict[str, Any]]:
         """Return every page of a listing, such as `list_objects_v2`."""
         return self._translate(
             lambda: list(self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters))
@@ -125,11 +125,11 @@ class Bucket:
         """Return whether the bucket keeps versions, or has kept some before it was suspended."""
         return "Status" in self._ask("get_bucket_versioning")
 
-    def versions(self, prefix: str) -> list[ObjectVersion]:
+    def list_versions(self, prefix: str) -> list[ObjectVersion]:
         """Return the kept versions under a prefix, newest first of each key, and the markers of deletion."""
         return [
             ObjectVersion(each["Key"], each["VersionId"], each["IsLatest"], is_marker)
-            for page in self.pages("list_object_versions", Prefix=prefix)
+            for page in self.list_pages("list_object_versions", Prefix=prefix)
             for name, is_marker in (("Versions", False), ("DeleteMarkers", True))
             for each in page.get(name, [])
         ]

@@ -14,7 +14,7 @@ from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 
 
-def decision_id(lake: Lake, kind: str, *identity: object) -> str:
+def make_decision_id(lake: Lake, kind: str, *identity: object) -> str:
     """Return the id of a decision: 8 hex characters, equal for equal kind, application and `identity`."""
     return records.make_stable_id(kind, lake.application, *identity)[:8]
 
@@ -27,7 +27,7 @@ def record_decision(
     Args:
         lake: the application's tables.
         spec: the decision table.
-        decision: what `decision_id` returned.
+        decision: what `make_decision_id` returned.
         who: decides.
         reason: why.
         now: when.

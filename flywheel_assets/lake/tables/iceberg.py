@@ -60,7 +60,7 @@ from sqlalchemy.exc import OperationalError
 
 from flywheel_assets import records
 from flywheel_assets.errors import CatalogUnavailableError, StorageUnavailableError
-from flywheel_assets.lake.storage.commits import assert_locks_held, bound_waits
+from flywheel_assets.lake.storage.commits import bound_waits, verify_locks
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.specs import TableSpec
@@ -140,7 +140,7 @@ class StrictCatalog(SqlCatalog):
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
         """See `SqlCatalog.commit_table`."""
-        assert_locks_held()
+        verify_locks()
         unchanged = _Unchanged(uuid=table.metadata.table_uuid, before=table.metadata.metadata_log[-1:])
         return super().commit_table(table, (*requirements, unchanged), updates)
 
@@ -178,7 +178,7 @@ def open_catalog(uri: str, warehouse: str, namespace: str, storage: Mapping[str,
     return catalog
 
 
-def load_or_create(catalog: SqlCatalog, namespace: str, spec: "TableSpec") -> Table:
+def load_or_create_table(catalog: SqlCatalog, namespace: str, spec: "TableSpec") -> Table:
     """Load the table with its current metadata; create it on first use."""
     identifier = (namespace, spec.name)
     try:
@@ -186,7 +186,10 @@ def load_or_create(catalog: SqlCatalog, namespace: str, spec: "TableSpec") -> Ta
     except NoSuchTableError:
         try:
             return catalog.create_table(
-                identifier, _iceberg_schema(spec), partition_spec=_partition_spec(spec), properties=_properties(spec)
+                identifier,
+                _build_schema(spec),
+                partition_spec=_build_partition_spec(spec),
+                properties=_build_properties(spec),
             )
         except TableAlreadyExistsError:
             return catalog.load_table(identifier)
@@ -242,7 +245,7 @@ def forget_old_snapshots(table: Table) -> None:
         table.maintenance.expire_snapshots().older_than(oldest_kept).commit()
 
 
-def covering(
+def build_filter(
     day_column: str, runs: Sequence[tuple[date, date]], stage_column: str | None = None, stage: str | None = None
 ) -> BooleanExpression:
     """Return the row filter of whole partitions: runs of days, of one stage.
@@ -260,17 +263,17 @@ def covering(
     return where if stage_column is None else And(where, EqualTo(term=stage_column, value=stage))
 
 
-def day_of(file: DataFile) -> date:
+def read_partition_day(file: DataFile) -> date:
     """Return the partition day of a data file of a table whose first partition column is a day."""
     return _EPOCH + timedelta(days=int(file.partition[0]))
 
 
-def _properties(spec: "TableSpec") -> dict[str, str]:
+def _build_properties(spec: "TableSpec") -> dict[str, str]:
     bounded = {f"write.metadata.metrics.column.{name}": "full" for name in (spec.day_column, spec.stage_column) if name}
     return {**_TABLE_PROPERTIES, **bounded}
 
 
-def _iceberg_schema(spec: "TableSpec") -> Schema:
+def _build_schema(spec: "TableSpec") -> Schema:
     fields = [
         NestedField(
             field_id=position,
@@ -284,7 +287,7 @@ def _iceberg_schema(spec: "TableSpec") -> Schema:
     return Schema(*fields)
 
 
-def _partition_spec(spec: "TableSpec") -> PartitionSpec:
+def _build_partition_spec(spec: "TableSpec") -> PartitionSpec:
     # Identity on a date column: pyiceberg's day transform needs pyiceberg-core.
     columns = [column for column in (spec.day_column, spec.stage_column) if column]
     ids = {column.name: position for position, column in enumerate(spec.schema, start=1)}

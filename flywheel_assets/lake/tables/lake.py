@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
-from flywheel_assets.lake.storage.commits import COMMIT_KEY, commit_lock, retry_commit, was_committed
+from flywheel_assets.lake.storage.commits import COMMIT_KEY, hold_lock, retry_commit, was_committed
 from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
 from flywheel_assets.lake.storage.failures import translate_disk_full, translate_outages
-from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, column_list, nullable
+from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, list_columns, make_nullable
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -70,16 +70,16 @@ class Lake:
             return open_catalog(self.catalog_uri, self.warehouse, self.application, self.storage)
 
     @translate_outages()
-    def table(self, spec: TableSpec) -> "Table":
+    def load_table(self, spec: TableSpec) -> "Table":
         """Load the table's current metadata, creating the table on first use.
 
         Raises:
             CatalogUnavailableError: the catalog's Postgres does not answer; so all that reads or writes a table.
             StorageUnavailableError: the warehouse's S3 does not answer; so all that reads or writes a table.
         """
-        from flywheel_assets.lake.tables.iceberg import load_or_create
+        from flywheel_assets.lake.tables.iceberg import load_or_create_table
 
-        return load_or_create(self.catalog, self.application, spec)
+        return load_or_create_table(self.catalog, self.application, spec)
 
     @translate_outages()
     def has_table(self, spec: TableSpec) -> bool:
@@ -102,14 +102,16 @@ class Lake:
         """
         from flywheel_assets.lake.tables.iceberg import RETRYABLE
 
-        return retry_commit(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
+        return retry_commit(
+            lambda: self._commit_once(spec, change, key), RETRYABLE, self._build_full_name(spec), _DEADLINE_S
+        )
 
     def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None) -> "Table":
         from flywheel_assets.lake.tables.iceberg import forget_old_snapshots
 
         # A catalog on a full disk answers like a busy one: retried, it would hide the cause for two minutes.
-        with self.locked(spec), translate_disk_full(*self.places), translate_outages():
-            table = self.table(spec)
+        with self.lock_table(spec), translate_disk_full(*self.places), translate_outages():
+            table = self.load_table(spec)
             if key is not None and was_committed(table, key):
                 return table
             forget_old_snapshots(table)
@@ -121,18 +123,18 @@ class Lake:
                 change(table)
             return table
 
-    def locked(self, spec: TableSpec) -> AbstractContextManager[None]:
+    def lock_table(self, spec: TableSpec) -> AbstractContextManager[None]:
         """Hold the table's commit lock; every change of the table happens while it is held."""
-        return self._lock(self._full_name(spec), _LOCK_TIMEOUT_S)
+        return self._lock(self._build_full_name(spec), _LOCK_TIMEOUT_S)
 
-    def cutting(self) -> AbstractContextManager[None]:
+    def lock_versions(self) -> AbstractContextManager[None]:
         """Hold the lock of version cuts, rewrites and rollbacks: one at a time for each application."""
         return self._lock(f"{self.application}.versions", _LOCK_TIMEOUT_S)
 
     @contextmanager
-    def in_daily_step(self) -> Iterator[None]:
+    def share_daily_steps(self) -> Iterator[None]:
         """Hold the daily steps' lock, shared with other steps; see `lake.daily.daily_steps`."""
-        door, steps = self._daily_steps(is_shared=True)
+        door, steps = self._build_step_locks(is_shared=True)
         with ExitStack() as held:
             # A writer that waits to be alone keeps the door: steps that overlap would never let it in.
             with door:
@@ -140,31 +142,36 @@ class Lake:
             yield
 
     @contextmanager
-    def between_daily_steps(self) -> Iterator[None]:
+    def pause_daily_steps(self) -> Iterator[None]:
         """Hold the daily steps' lock alone, to rewrite days that daily steps have written, with their accounts."""
-        door, steps = self._daily_steps(is_shared=False)
+        door, steps = self._build_step_locks(is_shared=False)
         with door, steps:
             yield
 
-    def _daily_steps(self, *, is_shared: bool) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    def _build_step_locks(
+        self, *, is_shared: bool
+    ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         name = f"{self.application}.daily_steps"
         return self._lock(f"{name}.door", _STEPS_TIMEOUT_S), self._lock(name, _STEPS_TIMEOUT_S, is_shared=is_shared)
 
     @property
     def places(self) -> list[Path]:
         """Return the folders of this machine that are written to."""
-        return [self.scratch, *(path for path in (_local_path(self.warehouse), self._catalog_file) if path is not None)]
+        return [
+            self.scratch,
+            *(path for path in (_find_local_path(self.warehouse), self._catalog_file) if path is not None),
+        ]
 
     @property
     def _catalog_file(self) -> Path | None:
         is_sqlite = self.catalog_uri.startswith("sqlite:///")
         return Path(self.catalog_uri.removeprefix("sqlite:///").split("?")[0]) if is_sqlite else None
 
-    def _full_name(self, spec: TableSpec) -> str:
+    def _build_full_name(self, spec: TableSpec) -> str:
         return f"{self.application}.{spec.name}"
 
     def _lock(self, name: str, timeout_s: float, *, is_shared: bool = False) -> AbstractContextManager[None]:
-        return commit_lock(self.catalog_uri, self.scratch / "locks", name, timeout_s, is_shared=is_shared)
+        return hold_lock(self.catalog_uri, self.scratch / "locks", name, timeout_s, is_shared=is_shared)
 
     def replace_days(
         self,
@@ -183,7 +190,7 @@ class Lake:
             files: local Parquet files, one a day at most; they are moved or uploaded to the table's location.
             properties: recorded in the snapshot's summary.
             stage: which stage's rows to replace.
-            seen: what `files_of` returned before the rows were read that `files` are made of: a rewrite must not take
+            seen: what `list_files` returned before the rows were read that `files` are made of: a rewrite must not take
                 back what another writer has written since.
 
         Raises:
@@ -193,9 +200,9 @@ class Lake:
         """
         for day, path in files.items():
             _assert_rows_belong(path, spec, day, stage)
-        where = _partition_filter(spec, days, stage)
+        where = _filter_partitions(spec, days, stage)
 
-        if not files and self.table(spec).current_snapshot() is None:
+        if not files and self.load_table(spec).current_snapshot() is None:
             return
 
         from flywheel_assets.lake.tables.iceberg import swap_files
@@ -207,7 +214,7 @@ class Lake:
         stamped = {**properties, COMMIT_KEY: key}
 
         def swap(table: "Table") -> None:
-            if seen is not None and _files_in(table, where) != seen:
+            if seen is not None and _list_files(table, where) != seen:
                 raise PartitionChangedError(f"{spec.name}: {min(days)} … {max(days)} changed meanwhile")
             placed.extend(self.place(table, path) for path in in_order[len(placed) :])
             with translate_swept_files(spec):
@@ -224,7 +231,7 @@ class Lake:
         key = uuid.uuid4().hex
 
         def rewrite(table: "Table") -> None:
-            rows = merge(table.scan().to_arrow().cast(nullable(spec.schema))).cast(nullable(spec.schema))
+            rows = merge(table.scan().to_arrow().cast(make_nullable(spec.schema))).cast(make_nullable(spec.schema))
             with TransactionOnce(table) as transaction:
                 transaction.overwrite(rows, snapshot_properties={**properties, COMMIT_KEY: key})
 
@@ -236,14 +243,14 @@ class Lake:
 
         def add(table: "Table") -> None:
             with TransactionOnce(table) as transaction:
-                transaction.append(rows.cast(nullable(spec.schema)), {**properties, COMMIT_KEY: key})
+                transaction.append(rows.cast(make_nullable(spec.schema)), {**properties, COMMIT_KEY: key})
 
         self.commit(spec, add, key)
 
     def place(self, table: "Table", path: Path) -> str:
         """Bring a finished local file under its final, unique name in the table's location."""
         target = f"{table.location()}/data/{path.stem}-{uuid.uuid4().hex}.parquet"
-        local = _local_path(target)
+        local = _find_local_path(target)
         if local is not None:
             local.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, local)
@@ -254,15 +261,15 @@ class Lake:
         return target
 
     @translate_outages()
-    def files_of(self, spec: TableSpec, days: Sequence[date], stage: str | None = None) -> frozenset[str]:
+    def list_files(self, spec: TableSpec, days: Sequence[date], stage: str | None = None) -> frozenset[str]:
         """Return the data files of partitions as they are now, for `replace_days`."""
-        return _files_in(self.table(spec), _partition_filter(spec, days, stage))
+        return _list_files(self.load_table(spec), _filter_partitions(spec, days, stage))
 
-    def partition_filter(self, spec: TableSpec, days: Sequence[date]) -> "BooleanExpression":
+    def filter_partitions(self, spec: TableSpec, days: Sequence[date]) -> "BooleanExpression":
         """Return Iceberg's row filter for whole partitions."""
-        return _partition_filter(spec, days)
+        return _filter_partitions(spec, days)
 
-    def new_file(self, spec: TableSpec, day: date) -> Path:
+    def make_file_path(self, spec: TableSpec, day: date) -> Path:
         """Return a fresh local path for one partition's file under construction."""
         return self.scratch / "building" / f"{spec.name}-{day.isoformat()}-{uuid.uuid4().hex}.parquet"
 
@@ -273,8 +280,8 @@ class Lake:
 
     def write_day(self, connection: duckdb.DuckDBPyConnection, spec: TableSpec, day: date, query: str) -> Path | None:
         """Run `query` (all columns of `spec`, one day) into a new local file; None where it gives no rows."""
-        path = self.new_file(spec, day)
-        ordered = f"SELECT {column_list(spec.schema)} FROM ({query}) ORDER BY {', '.join(spec.order_by)}"
+        path = self.make_file_path(spec, day)
+        ordered = f"SELECT {list_columns(spec.schema)} FROM ({query}) ORDER BY {', '.join(spec.order_by)}"
         rows = write_parquet(connection, ordered, path, spec.row_group_rows)
         return path if rows else None
 
@@ -318,21 +325,21 @@ class Lake:
         # Of an earlier call: `register` replaces only what `register` made.
         connection.execute(f"DROP VIEW IF EXISTS {view}")
         if planned is not None and wanted is not None:
-            local = _local_paths(file.uri for day in wanted for file in planned.get(day, ()))
+            local = _find_local_paths(file.uri for day in wanted for file in planned.get(day, ()))
             if local is not None:
-                _view(connection, spec, view, names, local)
+                _create_view(connection, spec, view, names, local)
                 return
-        table = self.table(spec)
+        table = self.load_table(spec)
         if (snapshot_id is None and table.current_snapshot() is None) or wanted == []:
             connection.register(view, spec.schema.empty_table().select(names))
             return
         from flywheel_assets.lake.tables.iceberg import EVERY_ROW
 
-        where = EVERY_ROW if wanted is None else _partition_filter(spec, wanted)
+        where = EVERY_ROW if wanted is None else _filter_partitions(spec, wanted)
         scan = table.scan(row_filter=where, selected_fields=tuple(names), snapshot_id=snapshot_id)
-        local = _local_paths(task.file.file_path for task in scan.plan_files())
+        local = _find_local_paths(task.file.file_path for task in scan.plan_files())
         if local is not None:
-            _view(connection, spec, view, names, local)
+            _create_view(connection, spec, view, names, local)
         else:
             connection.register(view, scan.to_arrow())
 
@@ -342,13 +349,13 @@ class Lake:
 
         A range that reads its days one by one spent more on loading and planning the table than on their rows.
         """
-        from flywheel_assets.lake.tables.iceberg import day_of
+        from flywheel_assets.lake.tables.iceberg import read_partition_day
 
-        table = self.table(spec)
+        table = self.load_table(spec)
         planned: dict[date, list[PlannedFile]] = {}
-        for task in table.scan(row_filter=_partition_filter(spec, days)).plan_files() if days else ():
+        for task in table.scan(row_filter=_filter_partitions(spec, days)).plan_files() if days else ():
             file = PlannedFile(task.file.file_path, task.file.file_size_in_bytes)
-            planned.setdefault(day_of(task.file), []).append(file)
+            planned.setdefault(read_partition_day(task.file), []).append(file)
         return planned
 
     @translate_outages()
@@ -368,7 +375,7 @@ class Lake:
         reads.
         """
         if connection is None:
-            if snapshot_id is None and self.table(spec).current_snapshot() is None:
+            if snapshot_id is None and self.load_table(spec).current_snapshot() is None:
                 # A connection costs 15 ms of CPU, and the trigger asks for exclusions at every change.
                 return spec.schema.empty_table().select(list(columns or spec.schema.names))
             with self.connect() as own:
@@ -376,12 +383,12 @@ class Lake:
         self.register(connection, spec, days, columns, view="wanted", snapshot_id=snapshot_id, planned=planned)
         rows: pa.Table = connection.sql(f"SELECT * FROM wanted WHERE {where}").to_arrow_table()
         names = list(columns or spec.schema.names)
-        return rows.select(names).cast(nullable(pa.schema([spec.schema.field(name) for name in names])))
+        return rows.select(names).cast(make_nullable(pa.schema([spec.schema.field(name) for name in names])))
 
     @translate_outages()
-    def rows_per_day(self, spec: TableSpec, stage: str | None = None) -> dict[date, int]:
+    def count_rows_per_day(self, spec: TableSpec, stage: str | None = None) -> dict[date, int]:
         """Count the rows of every non-empty partition (of `stage`, or of all stages), from metadata alone."""
-        table = self.table(spec)
+        table = self.load_table(spec)
         if table.current_snapshot() is None:
             return {}
         counts: dict[date, int] = {}
@@ -408,7 +415,7 @@ def translate_swept_files(spec: TableSpec) -> Iterator[None]:
         ) from error
 
 
-def _view(
+def _create_view(
     connection: duckdb.DuckDBPyConnection, spec: TableSpec, view: str, names: Sequence[str], paths: Sequence[Path]
 ) -> None:
     if not paths:
@@ -418,18 +425,18 @@ def _view(
     connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(names)} FROM read_parquet([{files}])")
 
 
-def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> "BooleanExpression":
+def _filter_partitions(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> "BooleanExpression":
     """Filter the partitions `days` as a few ranges: beyond 200 literals an IN no longer drops files by metadata."""
-    from flywheel_assets.lake.tables.iceberg import covering
+    from flywheel_assets.lake.tables.iceberg import build_filter
 
-    return covering(str(spec.day_column), _runs(days), None if stage is None else spec.stage_column, stage)
+    return build_filter(str(spec.day_column), _group_days(days), None if stage is None else spec.stage_column, stage)
 
 
-def _files_in(table: "Table", where: "BooleanExpression") -> frozenset[str]:
+def _list_files(table: "Table", where: "BooleanExpression") -> frozenset[str]:
     return frozenset(task.file.file_path for task in table.scan(row_filter=where).plan_files())
 
 
-def _runs(days: Iterable[date]) -> list[tuple[date, date]]:
+def _group_days(days: Iterable[date]) -> list[tuple[date, date]]:
     """Group consecutive days as (first, last)."""
     runs: list[tuple[date, date]] = []
     for day in sorted(set(days)):
@@ -463,18 +470,18 @@ def _assert_rows_belong(path: Path, spec: TableSpec, day: date, stage: str | Non
 _FILE_URI = re.compile(r"^file:(//)?(?=/)")
 
 
-def _local_paths(uris: Iterable[str]) -> list[Path] | None:
+def _find_local_paths(uris: Iterable[str]) -> list[Path] | None:
     """Return the files' paths on this machine; None if one lies elsewhere."""
     found = []
     for uri in uris:
-        path = _local_path(uri)
+        path = _find_local_path(uri)
         if path is None:
             return None
         found.append(path)
     return found
 
 
-def _local_path(uri: str) -> Path | None:
+def _find_local_path(uri: str) -> Path | None:
     if "://" not in uri or uri.startswith("file:"):
         return Path(_FILE_URI.sub("", uri))
     return None

@@ -93,18 +93,18 @@ PREFERENCE_TABLES = ApplicationTables(RAW_PREDICTIONS, JOINED_FEEDBACK, CURATED_
 CLASSIFICATION_TABLES = ApplicationTables(RAW_SCORES, JOINED_LABELS, HARD_EXAMPLES, is_text=False)
 
 
-def column_list(schema: pa.Schema) -> str:
+def list_columns(schema: pa.Schema) -> str:
     """Return a schema's columns for a SELECT."""
     return ", ".join(schema.names)
 
 
-def nullable(schema: pa.Schema) -> pa.Schema:
+def make_nullable(schema: pa.Schema) -> pa.Schema:
     """Return the same columns, nullable, as DuckDB and Iceberg exchange them."""
     # Parquet written by DuckDB has optional columns only, and Iceberg refuses those for a required field.
     return pa.schema([column.with_nullable(True).remove_metadata() for column in schema])
 
 
-def every_table(tables: ApplicationTables) -> list[TableSpec]:
+def list_tables(tables: ApplicationTables) -> list[TableSpec]:
     """Return every table that one application may have."""
     daily = [tables.predictions, GROUND_TRUTH, tables.joined, tables.gold, QUARANTINE, LEDGER]
     reports = [FEEDBACK_SUMMARY, BREAKER_DAYS] if tables.is_text else [DRIFT_REPORTS]

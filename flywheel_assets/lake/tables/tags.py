@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def list_tags(lake: Lake, spec: TableSpec) -> dict[str, int]:
     """Return every tag of a table with its snapshot id."""
-    references = lake.table(spec).metadata.refs
+    references = lake.load_table(spec).metadata.refs
     return {name: each.snapshot_id for name, each in references.items() if each.snapshot_ref_type == "tag"}
 
 

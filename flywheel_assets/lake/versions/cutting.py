@@ -102,7 +102,7 @@ def cut_version(
         CommitContentionError: another version is being cut, and was for two minutes.
         DiskFullError: no space is left.
     """
-    with lake.cutting(), translate_disk_full(versions.root, *lake.places):
+    with lake.lock_versions(), translate_disk_full(versions.root, *lake.places):
         return _cut(lake, versions.folder(version), gold, resolve, rules, code_version, also_read)
 
 
@@ -223,7 +223,7 @@ def release_ended_cuts(lake: Lake, versions: Versions, tables: ApplicationTables
 
     if ended():
         # Asked again: a cut holds before it pins.
-        with lake.cutting():
+        with lake.lock_versions():
             for version in ended():
                 release_snapshots(lake, version, specs)
 

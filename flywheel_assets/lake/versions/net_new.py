@@ -57,7 +57,7 @@ def lake_content(lake: Lake, versions: Versions, gold: TableSpec) -> str:
 
 
 def _head(lake: Lake, spec: TableSpec) -> str:
-    snapshot = lake.table(spec).current_snapshot()
+    snapshot = lake.load_table(spec).current_snapshot()
     return str(snapshot.snapshot_id) if snapshot else "empty"
 
 

@@ -98,7 +98,7 @@ def hold_pinned(lake: Lake, pin: Pin, gold: TableSpec, others: Iterable[TableSpe
 def is_lost(lake: Lake, pin: Pin, gold: TableSpec, others: Iterable[TableSpec]) -> bool:
     """Whether a snapshot that the pin names has expired; of older code, which held nothing."""
     return any(
-        lake.table(spec).metadata.snapshot_by_id(snapshot_id) is None
+        lake.load_table(spec).metadata.snapshot_by_id(snapshot_id) is None
         for spec, snapshot_id in _snapshots(pin, gold, others)
     )
 
@@ -112,7 +112,7 @@ def release_snapshots(lake: Lake, version: str, specs: Iterable[TableSpec]) -> N
             table.manage_snapshots().remove_branch(name).commit()
 
     for spec in specs:
-        if lake.has_table(spec) and name in lake.table(spec).metadata.refs:
+        if lake.has_table(spec) and name in lake.load_table(spec).metadata.refs:
             lake.commit(spec, release)
 
 
@@ -122,7 +122,7 @@ def held_versions(lake: Lake, specs: Iterable[TableSpec]) -> set[str]:
         name.removeprefix(_HOLD)
         for spec in specs
         if lake.has_table(spec)
-        for name in lake.table(spec).metadata.refs
+        for name in lake.load_table(spec).metadata.refs
         if name.startswith(_HOLD)
     }
 
