@@ -1,8 +1,12 @@
-"""Translates outages of the catalog's Postgres and of the warehouse's S3 into two errors of ours.
+"""Translates outages and full disks into errors of ours, and deletes the temporary files of failed steps.
 
-Every library reports it in words of its own: SQLAlchemy by the class of an error, Arrow in the text of an `OSError`;
-for boto3 see `lake.storage.s3`. All of them become two of our errors, which say that repeating is safe, because it
-is: a commit is found by its key, an export appears under its name whole or not at all, and what was half done is swept.
+Libraries report outages in different ways: SQLAlchemy by the class of an error, Arrow in the text of an `OSError`; for
+boto3 see `lake.storage.s3`. All outages become `CatalogUnavailableError` or `StorageUnavailableError`, which say that
+repeating is safe. It is: a commit is found by its key, an export appears under its name whole or not at all, and
+unfinished files are swept. ENOSPC from any library becomes `DiskFullError`.
+
+A step builds its days as local files before it touches a table. A failed step removes them again: on a full disk every
+attempt would otherwise leave less room than the one before. A killed step cannot: see `lake.upkeep.garbage`.
 """
 
 import errno
@@ -25,7 +29,7 @@ from flywheel_assets.errors import (
 
 _REPEAT = "What was committed stays, and nothing half-written is visible: it is safe to run again."
 _DRIVERS = {"psycopg", "psycopg2"}
-# By SQLSTATE: connection exceptions, the server shuts down or starts, too many clients, a standby that took over.
+# SQLSTATEs of: connection exceptions, a server that shuts down or starts, too many clients, a standby that took over.
 _OUTAGE_STATES = ("08", "57P0", "53300", "25006")
 _REFUSED = re.compile(r"authentication failed|no pg_hba\.conf entry|(role|database) \"[^\"]*\" does not exist")
 # Arrow says "AWS Error SLOW_DOWN during PutObject operation: …" or "AWS Error UNKNOWN (HTTP status 403) during …".
@@ -43,12 +47,12 @@ _HTTP_PERMANENT = {"301", "400", "401", "403", "404"}
 
 @contextmanager
 def translate_outages() -> Iterator[None]:
-    """Turn what libraries say of a catalog or a warehouse that does not answer into errors of ours; also a decorator.
+    """Translate libraries' errors about a silent catalog or warehouse into errors of ours; also a decorator.
 
     Raises:
         CatalogUnavailableError: the catalog's Postgres went away, or cannot be reached.
         StorageUnavailableError: the S3 of the warehouse does not answer, or refuses for now.
-        SettingsError: either refuses us for good: rights, credentials, a bucket or database that is not there.
+        SettingsError: one of the two refuses us for good: rights, credentials, a missing bucket or database.
     """
     try:
         yield
@@ -84,7 +88,7 @@ def _find_database_outage(error: BaseException) -> FlywheelError | None:
     if type(reported).__module__.split(".")[0] not in _DRIVERS:
         return None
     state = getattr(reported, "sqlstate", None) or getattr(reported, "pgcode", None)
-    # A connection that breaks tells no state.
+    # A connection that breaks reports no state.
     is_broken = state is None and type(reported).__name__ in {"OperationalError", "InterfaceError", "ConnectionTimeout"}
     if not (is_broken or getattr(error, "connection_invalidated", False) or (state or "").startswith(_OUTAGE_STATES)):
         return None
@@ -105,7 +109,7 @@ def _find_storage_outage(error: BaseException) -> FlywheelError | None:
 
 
 class HasPlaces(Protocol):
-    """A lake, as far as its steps' failures are concerned."""
+    """The part of a lake that the failure of a step needs."""
 
     @property
     def places(self) -> list[Path]:
@@ -117,19 +121,19 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
-# DuckDB quotes the C library, unless it spills: then it speaks of its limit, which is what was free. SQLite has words
-# of its own, Postgres passes on what its server reports.
+# DuckDB quotes the C library, unless it spills: then it names its limit, which equals the free space. SQLite has words
+# of its own, Postgres passes on its server's message.
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "max_temp_directory_size", "database or disk is full")
 _THEIR_SPEAKERS = {"duckdb", "_duckdb", "sqlalchemy", "sqlite3", "psycopg"}
-"""Packages of errors that those words are looked for in: anywhere else they may be a user's."""
+"""Only errors of these packages are searched for those words: in other errors the words may be a user's."""
 _ALMOST_FULL_BYTES = 64 * 2**20
-"""What is named as full when an error does not say which: SQLite and DuckDB give up before the last byte."""
+"""A disk with less room counts as full when an error names none: SQLite and DuckDB give up before the last byte."""
 
 _built: ContextVar[list[Path] | None] = ContextVar("built", default=None)
 
 
 def remember_file(path: Path) -> None:
-    """Note a local file under construction, for the step at work to remove if it fails."""
+    """Note a local file under construction; the running step removes it if it fails."""
     built = _built.get()
     if built is not None:
         built.append(path)
@@ -138,10 +142,10 @@ def remember_file(path: Path) -> None:
 def clean_up_on_failure(
     step: Callable[Concatenate[_Lake, _Arguments], _Result],
 ) -> Callable[Concatenate[_Lake, _Arguments], _Result]:
-    """Decorate a step of the lake: on failure its files are deleted, and outages and full disks are translated."""
+    """Decorate a step of the lake: delete its files on failure, and translate outages and full disks."""
 
     @wraps(step)
-    def whole(lake: _Lake, /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
+    def wrapper(lake: _Lake, /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
         built: list[Path] = []
         outer = _built.set(built)
         try:
@@ -154,7 +158,7 @@ def clean_up_on_failure(
         finally:
             _built.reset(outer)
 
-    return whole
+    return wrapper
 
 
 @contextmanager
@@ -162,7 +166,7 @@ def translate_disk_full(*places: Path) -> Iterator[None]:
     """Turn any library's error about a full disk into a `DiskFullError` that names the place.
 
     Args:
-        places: where the block may write; those with hardly any room left are named.
+        places: folders that the block may write to; the error names those with hardly any room left.
 
     Raises:
         DiskFullError: there was no space left.
@@ -181,7 +185,7 @@ def translate_disk_full(*places: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether a full disk or a used-up quota caused an error of any library that writes."""
+    """Return whether a full disk or a used-up quota caused a library's error."""
     for each in list_causes(error):
         if isinstance(each, OSError) and each.errno in _FULL_ERRNOS:
             return True
@@ -194,6 +198,6 @@ def _name_full_places(places: tuple[Path, ...]) -> str:
     there = {place: next(each for each in (place, *place.parents) if each.exists()) for place in places}
     free = {place: shutil.disk_usage(there[place]).free for place in places}
     full = [place for place in places if free[place] < _ALMOST_FULL_BYTES] or [min(places, key=lambda each: free[each])]
-    # Several folders of one disk are one thing to mend.
+    # Several folders of one disk need one repair: the first of them is named.
     disks = {there[place].stat().st_dev: place for place in reversed(full)}
     return " and ".join(f"{place} ({free[place] // 1024} KiB free)" for place in reversed(disks.values()))

@@ -187,8 +187,8 @@ def test_failures_are_ours_and_say_whether_to_try_again(server: S3Server, spool:
         nowhere.read(DAY, END)
     config = Config(retries={"total_max_attempts": 1})
     silent = boto3.session.Session().client("s3", endpoint_url="http://127.0.0.1:1", config=config)
+    unreachable = ObjectLanding.from_uri(f"s3://{server.bucket}", silent)
     with pytest.raises(LandingUnavailableError, match="does not answer"):
-        unreachable = ObjectLanding.from_uri(f"s3://{server.bucket}", silent)
         publish(unreachable.open_zone(APPLICATION, EventKind.FEEDBACK), spool, "a")
 
 
