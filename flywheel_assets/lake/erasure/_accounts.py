@@ -1,4 +1,12 @@
-"""The ledger after an erasure: rows add up, nothing looks stale, and what people decided about a day still holds."""
+"""Keeps the books of an erasure: its journal, and then the ledger and the decisions of people.
+
+A repeated erasure continues from the journal. It contains names of tables, days and counts only. Rows of tables,
+versions and scores are noted before they change, so that a repeated note counts them once: after a kill between note
+and change they are found again, after a later kill they are not, and the receipt is the same. The journal lies with the
+receipts, as `unfinished-<keyed hash of the user id>.json`, until the receipt is written.
+
+Afterwards the ledger's rows add up, nothing looks stale, and the decisions of people about a day are still valid.
+"""
 
 import json
 import re
@@ -33,15 +41,16 @@ from flywheel_assets.lake.tables.specs import (
 )
 
 Lookback = Mapping[str, Mapping[str, int]]
-"""Per derived table its inputs, with how many days before D its partition D reads."""
+"""For each derived table its inputs, each with the number of days before D that partition D reads."""
 LandedHashes = Mapping[str, Mapping[date, str]]
-"""Per raw table the content hash of every landed day."""
+"""For each raw table the content hash of every landed day."""
 
 
 def find_days_in_step(lake: Lake, landed: LandedHashes) -> dict[str, set[date]]:
-    """Find, per raw table, the closed days that were made from what lies in landing now.
+    """Find, for each raw table, the closed days whose rows came from the current landed segments.
 
-    To an open day capture may add before the erasure is over: its entry would name segments that are not ingested yet.
+    Open days are left out: capture may add to them during the erasure, and the entry would name segments that are not
+    ingested yet.
     """
     return {
         table: {
@@ -63,20 +72,20 @@ def settle_accounts(
     start: date,
     stamp: RunStamp,
 ) -> None:
-    """Set the ledger entries of every touched day to what is left, in one commit.
+    """Set the ledger entries of every touched day to the remaining rows, in one commit.
 
-    What was stale before stays so. That is asked of the entries as they are now, not as the erasure found them: one
-    that was killed may be finished days later, when runs have written some of them again.
+    A stale day stays stale. The current entries decide that, not those that the erasure found: a killed erasure may be
+    finished days later, when runs have written some entries again.
 
     Args:
         lake: the application's tables.
         tables: which of them its daily assets fill.
         touched: partitions that were rewritten, by table.
-        in_step: days whose entry was that of what had landed, by raw table.
-        landed: content hashes of the landed days as they are now.
-        lookback: of the derived tables.
+        in_step: by raw table, the days whose entry agreed with the landed segments.
+        landed: current content hashes of the landed days.
+        lookback: inputs of the derived tables.
         start: the application's first day.
-        stamp: who writes.
+        stamp: the run that writes.
     """
     specs = [tables.predictions, GROUND_TRUTH, tables.joined, tables.gold]
     assets = [*(spec.name for spec in specs), *(name for name in lookback if name not in STAGE_OF)]
@@ -113,7 +122,7 @@ def settle_accounts(
 def _hash_windows(
     entries: Mapping[str, Mapping[date, LedgerEntry]], inputs: Mapping[str, int], start: date, day: date
 ) -> dict[str, str]:
-    """Return the input hashes of a day that was made from these entries."""
+    """Compute the input hashes of a day that was made from these entries."""
     return {
         name: ledger.window_hash(entries[name], ledger.day_range(max(start, day - timedelta(days=days_before)), day))
         for name, days_before in inputs.items()
@@ -121,7 +130,7 @@ def _hash_windows(
 
 
 def _recount_rows(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
-    """Return the entry with the rows that the table and quarantine hold now."""
+    """Count the rows of table and quarantine again; return the entry with the new counts."""
     columns = [spec.day_column or "", *(["held_reason"] if "held_reason" in spec.schema.names else [])]
     rows = lake.read(spec, [entry.day], columns)
     held = rows.num_rows - rows["held_reason"].null_count if len(columns) > 1 else 0
@@ -144,7 +153,7 @@ def _recount_rows(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntr
 def _rename_judged_days(lake: Lake, renamed: Mapping[tuple[date, str], str], stamp: RunStamp) -> None:
     """Give judged days and resets the new hash of their joined rows.
 
-    A person let a day in by the hash of its rows; the rows that are left are still those rows.
+    A person admitted a day by the hash of its rows; the remaining rows are still those rows.
     """
 
     def rename(rows: pa.Table) -> pa.Table:
@@ -162,32 +171,35 @@ def _rename_judged_days(lake: Lake, renamed: Mapping[tuple[date, str], str], sta
 
 
 class Progress(msgspec.Struct, kw_only=True):
-    """How things stood before the attempts, and what all of them have done."""
+    """The state before the attempts of an erasure, and the work of all of them."""
 
     in_step: dict[str, list[date]] = {}
-    """Per raw table the days whose ledger entry was that of what had landed when one of the attempts began."""
+    """By raw table, the days whose ledger entry agreed with landing when one of the attempts began."""
     touched: dict[str, list[Partition]] = {}
-    """Per table the partitions that were, or are about to be, rewritten."""
+    """By table, the partitions that were rewritten or are about to be."""
     rows: dict[str, dict[str, int]] = {}
-    """Per table and partition the most rows of the person that were found there."""
+    """By table and partition, the largest number of the person's rows that was found there."""
     scores: dict[str, int] = {}
-    """Rows taken out of each file of scores, by the sha256 that it had."""
+    """Rows removed from each file of scores, by the file's earlier sha256."""
     versions: dict[str, ErasedVersion] = {}
-    """By tag."""
+    """The changed versions, by tag."""
     counts: dict[str, dict[str, int]] = {}
-    """What went from other places, by kind of place and place."""
+    """Entries deleted from other places, by kind of place and place."""
 
 
 @dataclass(frozen=True)
 class Journal:
-    """The progress on disk; every change of it is durable before the call returns."""
+    """The progress on disk; every change is durable before the call returns."""
 
     path: Path
     progress: Progress
 
     @classmethod
     def open(cls, path: Path, in_step: Mapping[str, Iterable[date]]) -> "Journal":
-        """Go on from an attempt that was killed, or begin; runs may have ingested days since."""
+        """Open the journal of a killed attempt, or a new one, and add the days in step.
+
+        Runs may have ingested days since the killed attempt.
+        """
         progress = msgspec.json.decode(path.read_bytes(), type=Progress) if path.exists() else Progress()
         for table, days in in_step.items():
             progress.in_step[table] = sorted({*progress.in_step.get(table, []), *days})
@@ -196,7 +208,7 @@ class Journal:
         return journal
 
     def touch(self, table: str, rows: Mapping[Partition, int]) -> None:
-        """Note partitions, and how many of their rows go, before they change."""
+        """Note partitions, and how many of their rows are deleted, before they change."""
         progress = self.progress
         progress.touched[table] = list(dict.fromkeys([*progress.touched.get(table, []), *rows]))
         noted = progress.rows.setdefault(table, {})
@@ -217,18 +229,18 @@ class Journal:
         self._save()
 
     def count_rows(self, table: str) -> int:
-        """Return how many rows were erased from a table."""
+        """Count the rows that were erased from a table."""
         return sum(self.progress.rows.get(table, {}).values())
 
     def count(self, kind: str, place: str, number: int) -> None:
-        """Add to what went from a place, when it is gone."""
+        """Add to the number of entries deleted from a place, after their deletion."""
         counts = Counter(self.progress.counts.get(kind, {}))
         counts[place] += number
         self.progress.counts[kind] = dict(counts)
         self._save()
 
     def close(self) -> None:
-        """Delete the journal: the receipt is written."""
+        """Delete the journal, once the receipt is written."""
         self.path.unlink(missing_ok=True)
 
     def _save(self) -> None:
@@ -236,34 +248,34 @@ class Journal:
 
 
 def forget_in_decisions(lake: Lake, person: PersonKeys, erasure: str, stamp: RunStamp) -> int:
-    """Rewrite the decisions that name the person; return how many rows did.
+    """Rewrite the decisions that name the person; return how many rows named them.
 
-    A rule about this user gets an alias instead of the user id, and covers no row: all are gone. Reasons stay,
-    without the user id. The breaker's examples of rows that are gone are dropped.
+    A rule about this user gets an alias instead of the user id; it covers no row, since all are erased. Reasons stay,
+    without the user id. The breaker's examples of erased rows are dropped.
     """
     alias = f"erased:{erasure}"
-    # Not within a longer word: the user "a" is in every reason.
+    # A longer word that contains the id does not count: the user "a" would be in every reason.
     named = re.compile(rf"(?<!\w){re.escape(person.user_id)}(?!\w)")
 
-    def reworded(reason: str | None) -> str | None:
+    def reword(reason: str | None) -> str | None:
         return reason if reason is None else named.sub(alias, reason)
 
-    def renamed(user: str | None) -> str | None:
+    def rename_user(user: str | None) -> str | None:
         return alias if user == person.user_id else user
 
-    def without_examples(trips: str) -> str:
+    def drop_examples(trips: str) -> str:
         found = json.loads(trips)
         for trip in found:
             trip["examples"] = [event for event in trip["examples"] if event not in person.event_ids]
         return json.dumps(found)
 
     changes: tuple[tuple[TableSpec, str, Callable[[Any], Any]], ...] = (
-        (EXCLUSIONS, "user_id", renamed),
-        (EXCLUSIONS, "reason", reworded),
-        (ROLLBACKS, "reason", reworded),
-        (BREAKER_RESETS, "reason", reworded),
-        (ERASURES, "reason", reworded),
-        (BREAKER_DAYS, "trips", without_examples),
+        (EXCLUSIONS, "user_id", rename_user),
+        (EXCLUSIONS, "reason", reword),
+        (ROLLBACKS, "reason", reword),
+        (BREAKER_RESETS, "reason", reword),
+        (ERASURES, "reason", reword),
+        (BREAKER_DAYS, "trips", drop_examples),
     )
     return sum(_rewrite_column(lake, spec, column, change, stamp) for spec, column, change in changes)
 

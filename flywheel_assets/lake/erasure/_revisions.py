@@ -2,9 +2,9 @@
 
     export/      dpo_gold_v6.jsonl …       becomes    export.r2/   dpo_gold_v6.r2.jsonl …
 
-The new revision is prepared under a hidden name, so that an erasure can note what it is about to change; then it
-appears by one rename, and the old one is deleted. Names tell revisions apart wherever copies went, and the manifest
-keeps the sha256 of its predecessor: what was trained from it stays known.
+The new revision is prepared under a hidden name, so that an erasure can note its changes first. Then it appears by one
+rename, and the old revision is deleted. The file names distinguish revisions in every place that has copies. The
+manifest keeps the sha256 of its predecessor, so that a model trained from that one can still be found.
 """
 
 import os
@@ -40,7 +40,7 @@ _REVISION = re.compile(r"(\.r\d+)?(?=\.)")
 
 @dataclass(frozen=True)
 class PreparedRevision:
-    """The next revision of an export, complete and on disk, under a hidden name."""
+    """The next revision of an export, complete on disk under a hidden name."""
 
     revised: Revised
     manifest_sha256: str
@@ -49,10 +49,10 @@ class PreparedRevision:
     replaced: Path
 
     def publish(self) -> None:
-        """Make it visible by one rename, and delete the revision before.
+        """Publish the revision by one rename, and delete the one before.
 
         Raises:
-            LockLostError: a lock that the caller holds is gone; nothing has appeared.
+            LockLostError: a lock of the caller is lost; nothing has appeared.
         """
         verify_locks()
         os.rename(self.building, self.final)
@@ -68,8 +68,8 @@ def prepare_revision(
     Args:
         lake: for its DuckDB connections.
         folder: the version.
-        keys: `pair_id` or `prediction_id` of the examples that go.
-        snapshot_id: where the version's tag will point.
+        keys: `pair_id` or `prediction_id` of the examples to delete.
+        snapshot_id: the snapshot that the version's tag will point to.
         gold_rows_removed: rows that the pinned days of gold lose.
         erasure: id of the erasure.
     """
@@ -112,7 +112,7 @@ def count_exported_rows(lake: Lake, folder: VersionFolder, keys: set[str]) -> in
 
 
 def drop_older_revisions(folder: VersionFolder) -> None:
-    """Delete revisions before the newest: a crash may have come between its rename and their deletion."""
+    """Delete revisions before the newest, which a crash after its rename may have left."""
     newest = folder.export
     for path in folder.path.glob("export*"):
         if path != newest and path.is_dir():
@@ -122,14 +122,14 @@ def drop_older_revisions(folder: VersionFolder) -> None:
 def erase_scored_rows(
     lake: Lake, folder: VersionFolder, keys: set[str], user_id: str, on_changing: Callable[[str, int], None]
 ) -> None:
-    """Take a person's rows out of the per-row scores of a version, and reseal the reports on them.
+    """Remove a person's rows from a version's per-row scores, and reseal the reports on them.
 
     Args:
         lake: for its DuckDB connections.
         folder: the version.
-        keys: `pair_id` or `prediction_id` of the examples that go.
+        keys: `pair_id` or `prediction_id` of the examples to delete.
         user_id: the person.
-        on_changing: gets the sha256 of each file and how many rows it is about to lose.
+        on_changing: called with each file's sha256 and the number of rows that it is about to lose.
     """
     for place in (folder.evaluation, folder.training):
         for left in place.glob(".*.parquet.*"):
@@ -147,7 +147,7 @@ def erase_scored_rows(
                 continue
             sha256 = hash_file(path)
             on_changing(sha256, before - after)
-            # The reports first: a crash in between leaves a file that they name, which is put in place by the next run.
+            # The reports change first: after a crash in between they name the hidden file, and the next run puts it in place.
             for report in place.glob("*.json"):
                 replace_file(report, report.read_bytes().replace(sha256.encode(), hash_file(building).encode()))
             os.replace(building, path)
@@ -155,9 +155,9 @@ def erase_scored_rows(
 
 
 def _finish_or_delete(left: Path) -> None:
-    """Put a file of scores that a killed run has written in place where a report seals it already; else it goes.
+    """Put a killed run's file of scores in place if a report seals it already; otherwise delete it.
 
-    No reader looks at it, and it may hold rows of any person.
+    No reader opens it, and it may contain rows of any person.
     """
     sha256 = hash_file(left).encode()
     if any(sha256 in report.read_bytes() for report in left.parent.glob("*.json")):

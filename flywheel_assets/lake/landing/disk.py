@@ -5,9 +5,9 @@
     <root>/<application>/<kind>/_open/<segment>.jsonl                      being written by a capture process
 
 A segment becomes visible by one atomic rename. The first reader that comes later than `CLOSING_DELAY` after the day's
-end *closes* it: from then on the day is exactly the files that `_CLOSED.json` lists. A later segment is moved to the day
-on which it was found, by a reader of the closed day or by the sweep before every ingest. So nothing acknowledged is lost
-and no closed day changes.
+end *closes* it: from then on the day is exactly the files that `_CLOSED.json` lists. A later segment is moved to the
+day on which it was found, by a reader of the closed day or by the sweep before every ingest. So nothing acknowledged
+is lost and no closed day changes.
 
 Only an erasure replaces segments. It writes their new content to `<segment>.jsonl.erasing`, which no reader opens; then
 it replaces the closing; then each file takes its final name. If it is killed in between, every reader refuses the day,
@@ -122,12 +122,12 @@ class LandingZone:
 
     @property
     def folder(self) -> Path:
-        """The folder of the day folders and the open segments."""
+        """Return the folder of the day folders and the open segments."""
         return self.root / self.application / self.kind
 
     @property
     def open_folder(self) -> Path:
-        """The folder of unsealed segments; it is on the same file system, so that a rename is atomic."""
+        """Return the folder of unsealed segments; it is on the same file system, so that a rename is atomic."""
         return self.folder / "_open"
 
     def find_day_folder(self, day: date) -> Path:

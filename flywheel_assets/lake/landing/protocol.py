@@ -19,11 +19,11 @@ class Rewrite(Protocol):
 
     @property
     def day(self) -> date:
-        """The received day."""
+        """Return the received day."""
 
     @property
     def is_open(self) -> bool:
-        """Whether a reader may still close the day, with the segments that lie there then."""
+        """Return whether a reader may still close the day, with the segments that lie there then."""
 
     def list_segments(self) -> Iterator[tuple[str, Path, Path]]:
         """Yield each segment's name, a file with its lines, and a target path for the lines that stay.
@@ -74,7 +74,7 @@ class LandingPlace(Protocol):
 
     @property
     def name(self) -> str:
-        """The folder or the bucket, for messages."""
+        """Return the folder or the bucket, for messages."""
 
     def open_zone(self, application: str, kind: EventKind) -> Landing:
         """Open the part of one application and kind of event."""

@@ -4,8 +4,8 @@
     s3://<bucket>/<prefix>/<application>/<kind>/received_date=YYYY-MM-DD/_CLOSED.json
 
 Every object is created by a PUT with `IfNoneMatch`, whole or not at all. With the hash in a segment's name a day can be
-closed from its listing alone, and a reader can verify that it has the published content. A closing is the only object of
-its name: of two readers that close a day at the same moment S3 refuses one, which then reads the other's list.
+closed from its listing alone, and a reader can verify that it has the published content. A closing is the only object
+of its name: of two readers that close a day at the same moment S3 refuses one, which then reads the other's list.
 
 Only an erasure replaces segments. A rewritten one is a new object. Of a closed day:
 
@@ -15,12 +15,12 @@ Only an erasure replaces segments. A rewritten one is a new object. Of a closed 
 3. `_CLOSED.json` lists the new ones instead of the old ones, and names the erasure;
 4. the old ones are deleted, and `erasing` is emptied.
 
-A `_CLOSED.json` is replaced only if it still is the one that was seen. After a kill at any point the day can be read, and
-the next erasure continues from the current list. Of an open day the new object is created, then the old one is deleted;
-a day that closes in between lists both, and the lake keeps the first receipt of every event.
+A `_CLOSED.json` is replaced only if it still is the one that was seen. After a kill at any point the day can be read,
+and the next erasure continues from the current list. Of an open day the new object is created, then the old one is
+deleted; a day that closes in between lists both, and the lake keeps the first receipt of every event.
 
-A bucket with versioning keeps deleted content. There objects are deleted version by version, and versions of objects that
-were deleted before (late segments, retention) are searched as well. Versions that S3 refuses to delete are counted.
+A bucket with versioning keeps deleted content. There objects are deleted version by version, and versions of objects
+that were deleted before (late segments, retention) are searched as well. Versions that S3 refuses to delete are counted.
 """
 
 import re
@@ -87,7 +87,7 @@ class ObjectLanding:
 
     @property
     def name(self) -> str:
-        """The bucket, for messages."""
+        """Return the bucket, for messages."""
         return f"s3://{self.bucket}"
 
     def find_folder(self, application: str) -> None:
@@ -115,7 +115,7 @@ class ObjectLandingZone:
 
     @cached_property
     def store(self) -> Bucket:
-        """The bucket, with the errors of the landing zone."""
+        """Return the bucket, with the errors of the landing zone."""
         check = "FLYWHEEL_LANDING_S3 and the rights"
         landing = self.landing
         return Bucket(landing.client, landing.bucket, self.build_uri(self.folder), check, LandingUnavailableError)

@@ -58,7 +58,7 @@ class Lake:
 
     @cached_property
     def catalog(self) -> "SqlCatalog":
-        """The catalog; the first use opens it and creates its namespace."""
+        """Open the catalog and create its namespace, at the first use."""
         from flywheel_assets.lake.tables.iceberg import open_catalog
 
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ class Lake:
 
     @property
     def places(self) -> list[Path]:
-        """The folders of this machine that steps write to."""
+        """Return the folders of this machine that steps write to."""
         return [
             self.scratch,
             *(path for path in (_find_local_path(self.warehouse), self._catalog_file) if path is not None),

@@ -159,7 +159,7 @@ def test_what_happened_to_a_closed_days_objects_is_told(zone: ObjectLandingZone,
 
     client = zone.landing.client
     client.put_object(Bucket=zone.landing.bucket, Key=key(first), Body=b'{"n":2}\n')  # of the same size
-    with pytest.raises(ClosedDayError, match="does not hold what its name says"), zone.fetch(landed, spool):
+    with pytest.raises(ClosedDayError, match="does not match the hash in its name"), zone.fetch(landed, spool):
         pass
     client.put_object(Bucket=zone.landing.bucket, Key=key(first), Body=b"{}\n")
     with pytest.raises(ClosedDayError, match="has 3 bytes, its closing recorded 8"):

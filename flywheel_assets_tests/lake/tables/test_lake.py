@@ -68,7 +68,7 @@ def test_clearing_a_table_that_never_had_a_row_commits_nothing(bench: Workbench)
 def test_rows_of_another_day_are_refused(bench: Workbench) -> None:
     bench.write(RAW_PREDICTIONS, DAY, predictions(1))
     mixed = [*predictions(1), *predictions(1, day(1))]
-    with pytest.raises(PartitionMismatchError, match=r"received_date = 2026-03-02 hold 2026-03-02 … 2026-03-03"):
+    with pytest.raises(PartitionMismatchError, match=r"received_date = 2026-03-02 contain 2026-03-02 … 2026-03-03"):
         bench.write(RAW_PREDICTIONS, DAY, mixed)
     assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {DAY: 1}
 
