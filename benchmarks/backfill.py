@@ -113,7 +113,7 @@ def main() -> None:
         peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         lake = Stores(home=str(one)).lake(APPLICATION.name)
         in_ledger = len(ledger.read_closed_days(lake, CURATED_DPO_PAIRS.name))
-        in_gold = lake.rows_per_day(CURATED_DPO_PAIRS)
+        in_gold = lake.count_rows_per_day(CURATED_DPO_PAIRS)
         print(
             f"one run: {count} partitions, {range_run.wall_s:.0f} s ({range_run.cpu_s:.0f} s CPU), "
             f"{len(range_run.commits)} commits to {len(set(range_run.commits))} tables, "

@@ -69,7 +69,7 @@ def build(root: Path, predictions: int, behind: int) -> None:
             is_whole = DAY - day <= timedelta(days=behind)
             prompt, output = ("prompt", "output") if is_whole else ("'short'", "'short'")
             rows = connection.sql(f"SELECT {_prediction_columns(day, prompt, output)} FROM read_parquet('{base}')")
-            with LandedFile(lake.new_file(RAW_PREDICTIONS, day), RAW_PREDICTIONS, day) as scores:
+            with LandedFile(lake.make_file_path(RAW_PREDICTIONS, day), RAW_PREDICTIONS, day) as scores:
                 for batch in rows.to_arrow_reader(8192):
                     scores.write(batch.select(scores.event.names).cast(scores.event))
             lake.replace_days(RAW_PREDICTIONS, [day], {day: scores.path}, {})
@@ -164,7 +164,7 @@ def _land(
 ) -> None:
     """The day's segments. Edits are about predictions that the edits of earlier days were not about."""
     predicted, carried, bare = (
-        LandingZone(root / name, lake.application, kind).day_folder(DAY)
+        LandingZone(root / name, lake.application, kind).find_day_folder(DAY)
         for name, kind in (
             (LANDING, EventKind.PREDICTION),
             (LANDING, EventKind.FEEDBACK),
@@ -233,7 +233,7 @@ def pandas_notebook(root: Path) -> int:
     from rapidfuzz.distance import Levenshtein
 
     def landed(kind: EventKind) -> pd.DataFrame:
-        folder = LandingZone(root / LANDING, "assistant", kind).day_folder(DAY)
+        folder = LandingZone(root / LANDING, "assistant", kind).find_day_folder(DAY)
         return pd.concat([pd.read_json(file, lines=True) for file in sorted(folder.glob("*.jsonl"))])
 
     predictions = landed(EventKind.PREDICTION).drop_duplicates("event_id")

@@ -30,7 +30,7 @@ from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables import iceberg
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
-from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep_table
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.net_new import count_net_new
 from flywheel_assets_tests.builders import APPLICATION, DAY, make_gold, table
@@ -77,7 +77,7 @@ class Timed:
 
 def day_file(lake: Lake, day: date) -> Path:
     """One pair of one day, ready to be swapped in."""
-    file = lake.new_file(GOLD, day)
+    file = lake.make_file_path(GOLD, day)
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table(GOLD.schema, [make_gold(completed_date=day)]), file)
     return file
@@ -97,22 +97,22 @@ def grow(root: Path, commits: int, *, upkeep: bool) -> Iterator[tuple[int, Took,
             lake.replace_days(GOLD, [day], {day: file}, {})
         if upkeep and number % EVERY == 0:
             expire_snapshots(lake, GOLD, datetime.now(UTC))
-            sweep(lake, GOLD, timedelta(0), datetime.now(UTC))
+            sweep_table(lake, GOLD, timedelta(0), datetime.now(UTC))
         if number in MARKS or number == commits:
             plans: list[tuple[float, float]] = []
             counts: list[tuple[float, float]] = []
             for _ in range(10):
                 with Timed(plans):
-                    list(lake.table(GOLD).scan(row_filter=f"completed_date = '{day}'").plan_files())
+                    list(lake.load_table(GOLD).scan(row_filter=f"completed_date = '{day}'").plan_files())
                 with Timed(counts):
                     assert count_net_new(lake, versions, ResolutionRules(holdout_share=0.0), 1).pairs == DAYS
-            yield number, Took.of(times), Took.of(plans), Took.of(counts), len(lake.table(GOLD).snapshots())
+            yield number, Took.of(times), Took.of(plans), Took.of(counts), len(lake.load_table(GOLD).snapshots())
 
 
 def write(root: Path, process: int, ready: Barrier) -> None:
     """One process's twelve days."""
     lake = Workbench(root).lake
-    lake.table(GOLD)
+    lake.load_table(GOLD)
     ready.wait()
     for number in range(DAYS_EACH):
         day = DAY + timedelta(days=1000 * process + number)
@@ -122,7 +122,7 @@ def write(root: Path, process: int, ready: Barrier) -> None:
 def race(root: Path) -> str:
     """What all processes at once managed."""
     spawn = multiprocessing.get_context("spawn")
-    Workbench(root).lake.table(GOLD)
+    Workbench(root).lake.load_table(GOLD)
     ready = spawn.Barrier(PROCESSES + 1)
     started = time.perf_counter()
     writers = [spawn.Process(target=write, args=(root, number, ready)) for number in range(PROCESSES)]
@@ -133,7 +133,7 @@ def race(root: Path) -> str:
     for writer in writers:
         writer.join()
     seconds, starting = time.perf_counter() - begin, begin - started
-    written, wanted = len(Workbench(root).lake.rows_per_day(GOLD)), PROCESSES * DAYS_EACH
+    written, wanted = len(Workbench(root).lake.count_rows_per_day(GOLD)), PROCESSES * DAYS_EACH
     return (
         f"{PROCESSES} processes x {DAYS_EACH} partitions: {written} of {wanted}, {wanted / seconds:.1f} commits/s, row "
         f"files included; {wanted / (seconds + starting):.1f} with the {starting:.1f} s until all processes stood ready"

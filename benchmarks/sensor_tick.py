@@ -93,7 +93,7 @@ def fill(lake: Lake, application: FlywheelApplication, days: list[date]) -> None
     """Days of gold, with their entries in the ledger."""
     gold, files = application.tables.gold, {}
     for day in days:
-        files[day] = lake.new_file(gold, day)
+        files[day] = lake.make_file_path(gold, day)
         files[day].parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table(gold.schema, [row(application, day, each) for each in range(ROWS_PER_DAY)]), files[day])
     lake.replace_days(gold, days, files, {})

@@ -12,8 +12,8 @@ from typing import Any
 from flywheel_assets.lake.landing.disk import DiskLanding
 from flywheel_assets.lake.landing.protocol import LandingPlace
 from flywheel_assets.lake.landing.s3 import ObjectLanding
-from flywheel_assets.lake.storage.commits import commit_lock
-from flywheel_assets.lake.storage.s3 import s3_client
+from flywheel_assets.lake.storage.commits import hold_lock
+from flywheel_assets.lake.storage.s3 import make_s3_client
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.registry import ModelRegistry
@@ -37,7 +37,7 @@ class Stores:
     def landing(self) -> LandingPlace:
         """Open the landing zone of all applications: a folder, or a prefix of an S3 bucket."""
         uri = self.where.landing_s3
-        return DiskLanding(self.landing_folder()) if uri is None else ObjectLanding.at(uri, self.s3_client())
+        return DiskLanding(self.landing_folder()) if uri is None else ObjectLanding.from_uri(uri, self.s3_client())
 
     def landing_folder(self) -> Path:
         """Return the landing folder on this machine's disk: the zone itself, or capture's way to S3."""
@@ -56,7 +56,7 @@ class Stores:
             return None
         # These timeouts are shorter than elsewhere, so that a service that stops while S3 is silent does not hang: the
         # segments are safe on this disk.
-        return ObjectLanding.at(uri, s3_client(self.where.s3_endpoint, connect_s=3.0, attempts=2))
+        return ObjectLanding.from_uri(uri, make_s3_client(self.where.s3_endpoint, connect_s=3.0, attempts=2))
 
     def lake(self, application: str) -> Lake:
         """Open the Iceberg tables of one application."""
@@ -79,7 +79,7 @@ class Stores:
         where = self.where
         # One lock serialises the lake's commits and the aliases: machines that share the one share the other.
         lock = partial(
-            commit_lock, where.resolve_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
+            hold_lock, where.resolve_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
         )
         return ModelRegistry(where.resolve_mlflow_uri(), application, where.resolve_home() / "mlartifacts", lock)
 
@@ -90,7 +90,7 @@ class Stores:
 
     def s3_client(self) -> Any:
         """Open boto3's client, by the standard AWS settings and `FLYWHEEL_S3_ENDPOINT`."""
-        return s3_client(self.where.s3_endpoint)
+        return make_s3_client(self.where.s3_endpoint)
 
     def review_index(self, application: str) -> Path:
         """Return the file in which this machine remembers reviewers' decisions; see `review.decisions`."""

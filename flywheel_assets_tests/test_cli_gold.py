@@ -125,9 +125,9 @@ def test_the_data_are_rolled_back_only_with_yes(home: Path) -> None:
     lake, gold = Stores(home=str(home)).lake(NAME), APPLICATION.tables.gold
     said = flywheel(home, "rollback", "--to", "dpo_gold_v1", "--data", "--reason", "poison").stdout
     assert "1 days change, with 5 rows before and 0 after" in said
-    assert lake.rows_per_day(gold) == {day(0): 3, day(1): 4, day(2): 5}
+    assert lake.count_rows_per_day(gold) == {day(0): 3, day(1): 4, day(2): 5}
     flywheel(home, "rollback", "--to", "dpo_gold_v1", "--data", "--reason", "poison", "--yes")
-    assert lake.rows_per_day(gold) == {day(0): 3, day(1): 4}
+    assert lake.count_rows_per_day(gold) == {day(0): 3, day(1): 4}
     refused = flywheel(home, "rollback", "--to", "dpo_gold_v1", "--models", "--reason", "r")
     assert "unknown version with a registered model 'dpo_gold_v1'; known: none yet" in refused.stderr
 
@@ -138,10 +138,10 @@ def test_a_person_is_counted_first_and_erased_with_yes(home: Path) -> None:
     assert re.search(r"curated_dpo_pairs\W+1\b", said), said
     assert re.search(r"dpo_gold_v1\W+1\b", said), said
     lake, gold = Stores(home=str(home)).lake(NAME), APPLICATION.tables.gold
-    assert lake.rows_per_day(gold)[day(0)] == 3
+    assert lake.count_rows_per_day(gold)[day(0)] == 3
     done = flywheel(home, "erase", "--user", person, "--reason", "their request", "--grace-hours", "0", "--yes")
     assert re.search(r"dpo_gold_v1\W+1, of the export 1\b", done.stdout), done.stderr
-    assert lake.rows_per_day(gold)[day(0)] == 2
+    assert lake.count_rows_per_day(gold)[day(0)] == 2
     assert "1 versions are what their manifests say" in flywheel(home, "verify").stdout
     (receipt,) = (home / "versions" / NAME / "erasures").glob("*.json")
     assert person not in receipt.read_text()

@@ -20,11 +20,11 @@ from flywheel_assets_tests.review.rows import REWRITTEN, TOMORROW, fill
 from flywheel_assets_tests.s3_server import s3_server
 
 ROOT = Path(flywheel_assets.__file__).parent
-OPENED = ("Lake", "Versions", "ModelRegistry", "ObjectLanding", "s3_client", "boto3")
+OPENED = ("Lake", "Versions", "ModelRegistry", "ObjectLanding", "make_s3_client", "boto3")
 BESIDES = {
     # Each speaks to S3 or SQS for a room that is given its address: none reads a setting.
     "boto3": ("lake/storage/", "lake/landing/", "capture/brokers/_sqs.py"),
-    "s3_client": ("lake/",),
+    "make_s3_client": ("lake/",),
     "ObjectLanding": ("lake/landing/",),
 }
 
@@ -77,7 +77,7 @@ def test_nothing_else_opens_a_store() -> None:
 
 
 def _opened_in(path: Path) -> set[str]:
-    """Names of `OPENED` that a module calls, for instance as `ObjectLanding.at(…)`, or imports as a package."""
+    """Names of `OPENED` that a module calls, for instance as `ObjectLanding.from_uri(…)`, or imports as a package."""
     used = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):

@@ -60,7 +60,7 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
 
     from flywheel_assets.defs.automation.maintenance import list_storage_rows, run_maintenance
     from flywheel_assets.lake.daily.ledger import RunStamp
-    from flywheel_assets.lake.upkeep.bucket_versions import explain_versions_left
+    from flywheel_assets.lake.upkeep.garbage import explain_versions_left
     from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, weigh_stages
 
     config, stores = load_application(application), Stores()
@@ -121,9 +121,9 @@ def erase(
     now = datetime.now(UTC)
     with console.status("erasing, once daily steps and cuts that are at work have ended"):
         grace = timedelta(hours=grace_hours)
-        receipt = erasure.erase(place, plan, who=name_decider(who), reason=reason, now=now, grace=grace)
+        receipt = erasure.erase_person(place, plan, who=name_decider(who), reason=reason, now=now, grace=grace)
     _print_receipt(receipt, stores.registry(application).find_champion())
-    console.print(f"receipt: {erasure.receipt_path(place.versions, receipt.id)}", highlight=False, soft_wrap=True)
+    console.print(f"receipt: {erasure.build_receipt_path(place.versions, receipt.id)}", highlight=False, soft_wrap=True)
 
 
 def build_erasure_place(application: "FlywheelApplication", stores: "Stores") -> "Place":
@@ -153,7 +153,7 @@ def build_erasure_place(application: "FlywheelApplication", stores: "Stores") ->
             application=name,
             folder=stores.landing_folder(),
             scratch=stores.scratch("landing"),
-            elsewhere=landing if landing.folder(name) is None else None,
+            elsewhere=landing if landing.find_folder(name) is None else None,
         ),
         start=application.start_date,
         lookback_days=application.staleness_lookback_days,

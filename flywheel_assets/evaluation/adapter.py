@@ -38,7 +38,7 @@ from flywheel_assets.evaluation.requests import (
     Scored,
     Stratum,
 )
-from flywheel_assets.lake.storage.files import file_sha256, whole_folder
+from flywheel_assets.lake.storage.files import hash_file, write_folder
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_manifest, read_rows, verify_manifest
 from flywheel_assets.measures.texts import Floats
 from flywheel_assets.models.generation import (
@@ -110,7 +110,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
         _list_taught_texts(request),
         request.canary_least_rows,
     )
-    with whole_folder(output, replaces=True) as building:
+    with write_folder(output, replaces=True) as building:
         pq.write_table(join_models(tables), building / ROWS_FILE)
         report = EvaluationReport(
             request_sha256=identity,
@@ -120,7 +120,7 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
             base_weights_sha256=base_sha256,
             challenger_sha256=digests[Scored.CHALLENGER],
             sft_sha256=digests[Scored.SFT],
-            rows_sha256=file_sha256(building / ROWS_FILE),
+            rows_sha256=hash_file(building / ROWS_FILE),
             rows_left_out=len(rows) - len(kept),
             scores=compute_scores_by_stratum(tables, incumbent, request.fall_tolerance_nats),
             evidence=compute_evidence(tables, incumbent, request.fall_tolerance_nats, request.bootstrap_draws, canary),
@@ -140,7 +140,7 @@ def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dic
 
 def _verify_rows(output: Path, report: EvaluationReport) -> None:
     rows = output / ROWS_FILE
-    if not rows.is_file() or file_sha256(rows) != report.rows_sha256:
+    if not rows.is_file() or hash_file(rows) != report.rows_sha256:
         raise ManifestMismatchError(f"{rows} is not what {REPORT_FILE} recorded. Remove {output} to evaluate again.")
 
 

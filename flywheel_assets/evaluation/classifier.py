@@ -28,7 +28,7 @@ from flywheel_assets.evaluation.requests import (
     ClassifierEvaluationRequest,
     ModelScores,
 )
-from flywheel_assets.lake.storage.files import file_sha256, whole_folder
+from flywheel_assets.lake.storage.files import hash_file, write_folder
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.measures.classifiers import (
     compute_precision_recall_points,
@@ -53,7 +53,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         TrainingError: a model cannot be read, or the rows lack one of its features.
     """
     output, challenger_dir = Path(request.output_dir), Path(request.challenger_dir)
-    challenger_sha256 = file_sha256(challenger_dir / MODEL_FOLDER / MODEL_FILE)
+    challenger_sha256 = hash_file(challenger_dir / MODEL_FOLDER / MODEL_FILE)
     if output.exists():
         report = read_evaluation(output)
         if (report.request_sha256, report.challenger_sha256) == (request.compute_digest(), challenger_sha256):
@@ -77,7 +77,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         manifest_sha256=request.manifest_sha256,
         challenger_sha256=challenger_sha256,
         champion_version=request.champion_version,
-        champion_sha256=file_sha256(champion_dir / MODEL_FOLDER / MODEL_FILE) if champion_dir else None,
+        champion_sha256=hash_file(champion_dir / MODEL_FOLDER / MODEL_FILE) if champion_dir else None,
         incumbent=name,
         rows=rows.num_rows,
         scores={
@@ -98,7 +98,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         ),
         seconds=time.perf_counter() - started,
     )
-    with whole_folder(output, replaces=True) as building:
+    with write_folder(output, replaces=True) as building:
         write_report(building / REPORT_FILE, report)
     return report
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flywheel_assets.errors import ManifestMismatchError, SettingsError, TrainingError
-from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.records import PromptFormat
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def hash_base_weights(base_model: str) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise TrainingError(f"{folder} holds no safetensors weights; pickled weights are not loaded")
-    lines = "".join(f"{file.name} {file_sha256(file)}\n" for file in files)
+    lines = "".join(f"{file.name} {hash_file(file)}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -295,7 +295,7 @@ def hash_adapter(folder: Path) -> str:
     path = folder / _ADAPTER_WEIGHTS
     if not path.is_file():
         raise ManifestMismatchError(f"{folder} holds no {_ADAPTER_WEIGHTS}; train this version again")
-    return file_sha256(path)
+    return hash_file(path)
 
 
 def _fetch_weights(base_model: str) -> Path:

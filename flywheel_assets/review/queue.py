@@ -184,7 +184,7 @@ class ReviewQueue:
         if not all(lake.has_table(spec) for spec in specs):
             self._looked_at = now
             return
-        heads = [lake.table(spec).current_snapshot() for spec in specs]
+        heads = [lake.load_table(spec).current_snapshot() for spec in specs]
         snapshots = tuple(None if head is None else head.snapshot_id for head in heads)
         if snapshots != self._snapshots:
             self._items = self._read_items()

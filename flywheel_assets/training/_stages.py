@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets.errors import TrainingError
-from flywheel_assets.lake.storage.files import whole_folder
+from flywheel_assets.lake.storage.files import write_folder
 from flywheel_assets.models.generation import (
     choose_placement,
     compute_token_log_probabilities,
@@ -217,7 +217,7 @@ def _run_trainer(trainer: Any, folder: Path) -> StageReport:
         loss=output.training_loss,
         seconds=time.monotonic() - started,
     )
-    with whole_folder(locate_result(folder)) as building:
+    with write_folder(locate_result(folder)) as building:
         # Only "default": a trainer that was given an adapter also holds a frozen copy of it.
         trainer.model.save_pretrained(building, selected_adapters=["default"], save_embedding_layers=False)
         (building / "README.md").unlink(missing_ok=True)

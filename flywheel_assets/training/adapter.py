@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TransientError
-from flywheel_assets.lake.storage.files import replace_file, whole_folder
+from flywheel_assets.lake.storage.files import replace_file, write_folder
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, read_rows, verify_manifest
 from flywheel_assets.models.generation import (
     SwitchableModel,
@@ -143,7 +143,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         device=choose_placement(request.recipe.device)[0],
         libraries={name: version(name) for name in _LIBRARIES},
     )
-    with whole_folder(output) as building:
+    with write_folder(output) as building:
         _copy_adapter(adapters["challenger"], building / "adapter")
         _copy_adapter(adapters[SFT], building / "sft_adapter")
         pq.write_table(deltas, building / DELTAS_FILE)

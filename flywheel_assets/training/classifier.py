@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_assets.curation.labels.score_contract import unpack_features
-from flywheel_assets.lake.storage.files import file_sha256, whole_folder
+from flywheel_assets.lake.storage.files import hash_file, write_folder
 from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
 from flywheel_assets.measures.drift import build_drift_reference
@@ -54,7 +54,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     started = time.perf_counter()
     classifier = fit_classifier(features, rows["is_positive"].to_numpy(zero_copy_only=False), weights, request.recipe)
     seconds = time.perf_counter() - started
-    with whole_folder(output) as building:
+    with write_folder(output) as building:
         classifier.save(building / MODEL_FOLDER)
         # Of the model's own scores: the served ones come from the model that it replaces.
         seen = features.append_column(SCORE, pa.array(classifier.predict(features)))
@@ -70,7 +70,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
             hard_examples=rows.num_rows - rows["discrepancy"].null_count,
             rows_stood_for=float(weights.sum()),
             gains=dict(classifier.compute_gains()),
-            model_sha256=file_sha256(building / MODEL_FOLDER / MODEL_FILE),
+            model_sha256=hash_file(building / MODEL_FOLDER / MODEL_FILE),
             seconds=seconds,
         )
         write_report(building / REPORT_FILE, report)

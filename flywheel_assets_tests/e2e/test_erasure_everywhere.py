@@ -31,7 +31,7 @@ from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, open_instance
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import audit_accounts
-from flywheel_assets.lake.erasure.erase import Receipt, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Receipt, erase_person, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, QUARANTINE
 from flywheel_assets.lake.versions.verification import verify_versions
@@ -189,7 +189,7 @@ def review(stores: Stores, mark: str, user: str) -> None:
 
 def forget(application: FlywheelApplication, stores: Stores, user: str, now: datetime) -> Receipt:
     place = build_erasure_place(application, stores)
-    return erase(place, plan_erasure(place, user), who="ada", reason="asked", now=now, grace=timedelta(0))
+    return erase_person(place, plan_erasure(place, user), who="ada", reason="asked", now=now, grace=timedelta(0))
 
 
 def assert_sound(application: FlywheelApplication, stores: Stores) -> None:

@@ -48,7 +48,7 @@ def test_eight_weeks_of_payments_become_a_judged_classifier(home: Path) -> None:
     for chapter in report.chapters:
         assert chapter.predictions_acknowledged == chapter.scores.payments
         assert chapter.mined.rows == chapter.mined.kept + sum(chapter.mined.dropped.values())
-    kept = Stores().lake("fraud").rows_per_day(RAW_SCORES)
+    kept = Stores().lake("fraud").count_rows_per_day(RAW_SCORES)
     assert sum(kept.values()) == sum(chapter.scores.payments for chapter in report.chapters)
     assert (new.turn.champion is not None) == new.turn.promoted
     assert (home / "demo" / "demo-fraud.png").stat().st_size > 10_000

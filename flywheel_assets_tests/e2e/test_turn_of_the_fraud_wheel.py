@@ -39,7 +39,7 @@ def test_landed_days_to_a_promoted_classifier(home: Path, instance: dg.DagsterIn
     daily = wheel.materialize(FIRST, LAST)
     assert daily.succeeded, daily.error
     lake = stores.lake("fraud")
-    assert lake.rows_per_day(DRIFT_REPORTS) == {}  # nobody to compare with yet
+    assert lake.count_rows_per_day(DRIFT_REPORTS) == {}  # nobody to compare with yet
 
     ticked = wheel.tick()
     assert ticked.version == "fraud_gold_v1", ticked.reason

@@ -25,4 +25,4 @@ def server() -> Iterator[S3Server]:
 @pytest.fixture
 def landing(server: S3Server) -> ObjectLanding:
     """A landing root of its own, in a bucket that keeps no versions."""
-    return ObjectLanding.at(f"s3://{server.bucket}/landing-{next(_numbers)}/", server.client)
+    return ObjectLanding.from_uri(f"s3://{server.bucket}/landing-{next(_numbers)}/", server.client)

@@ -28,14 +28,14 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, PREFERENCE_TABLES, every_table
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, PREFERENCE_TABLES, list_tables
 from flywheel_assets.lake.tables.tags import create_tag
 from flywheel_assets.lake.upkeep.garbage import (
     expire_snapshots,
     find_unfinished_work,
     list_needed_paths,
     remove_unfinished,
-    sweep,
+    sweep_table,
 )
 from flywheel_assets.lake.versions import cutting as versions_module
 from flywheel_assets.lake.versions import exports as exports_module
@@ -133,9 +133,9 @@ class Wheel:
         """Expire what is no head and no tag, delete what nothing reaches; returns how many files went."""
         bench = self.benches[application]
         deleted = 0
-        for spec in every_table(bench.tables):
+        for spec in list_tables(bench.tables):
             expire_snapshots(bench.lake, spec, AFTER_ALL)
-            deleted += sweep(bench.lake, spec, timedelta(0), AFTER_ALL).deleted.files
+            deleted += sweep_table(bench.lake, spec, timedelta(0), AFTER_ALL).deleted.files
         return deleted + remove_unfinished(
             find_unfinished_work(bench.lake.scratch, self.versions[application]), AFTER_ALL
         )
@@ -144,7 +144,7 @@ class Wheel:
         """Everything that must not depend on how often the work was killed, row by row; the ledger is among it."""
         found: dict[str, Any] = {}
         for name, bench in self.benches.items():
-            for spec in every_table(bench.tables):
+            for spec in list_tables(bench.tables):
                 if bench.lake.has_table(spec):
                     found[f"{name}.{spec.name}"] = bench.rows(spec)
             for folder in self.versions[name]:
@@ -169,9 +169,9 @@ class Wheel:
         found = list((self.root / "scratch").rglob("*.parquet"))
         found += [path for path in (self.root / "versions").rglob("*") if path.name.startswith(".")]
         for bench in self.benches.values():
-            for spec in every_table(bench.tables):
+            for spec in list_tables(bench.tables):
                 if bench.lake.has_table(spec):
-                    table = bench.lake.table(spec)
+                    table = bench.lake.load_table(spec)
                     folder = Path(table.location().removeprefix("file://"))
                     needed = list_needed_paths(table)
                     found += [path for path in folder.rglob("*") if path.is_file() and str(path) not in needed]
@@ -303,7 +303,7 @@ def write_and_tag(root: Path, on: date, rounds: int, told: Connection) -> None:
     for number in range(rounds):
         text = f"text {number} of {on}"
         write_day(lake, gold, on, [make_gold(completed_date=on, chosen=text)])
-        head = lake.table(gold).current_snapshot()
+        head = lake.load_table(gold).current_snapshot()
         assert head is not None
         name = f"of_{on}_{number}".replace("-", "_")
         try:
@@ -320,5 +320,5 @@ def collect_until(root: Path, over: Event, told: Connection) -> None:
     deleted = 0
     while not over.is_set():
         expire_snapshots(lake, PREFERENCE_TABLES.gold, AFTER_ALL)
-        deleted += sweep(lake, PREFERENCE_TABLES.gold, timedelta(0), AFTER_ALL).deleted.files
+        deleted += sweep_table(lake, PREFERENCE_TABLES.gold, timedelta(0), AFTER_ALL).deleted.files
     told.send(deleted)

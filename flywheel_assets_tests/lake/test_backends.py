@@ -18,12 +18,12 @@ import yaml
 from flywheel_assets import stores
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, VersionConflictError
-from flywheel_assets.lake.storage.commits import commit_lock
+from flywheel_assets.lake.storage.commits import hold_lock
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.tables.tags import list_tags
-from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep_table
 from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude_rows
 from flywheel_assets.lake.versions.exports import ExportSet
 from flywheel_assets.lake.versions.folders import Versions
@@ -98,7 +98,7 @@ def test_days_versions_exclusions_expiry_and_verification(lake: Lake, tmp_path: 
     write_gold_days(lake, {day(0): 3, day(1): 4})
     first = cut_pair_version(lake, versions, "dpo_gold_v1", RULES, "1")
     write_gold_days(lake, {day(1): 2, day(2): 5}, text="again")
-    assert lake.rows_per_day(GOLD) == {day(0): 3, day(1): 2, day(2): 5}
+    assert lake.count_rows_per_day(GOLD) == {day(0): 3, day(1): 2, day(2): 5}
     assert list_tags(lake, GOLD) == {"dpo_gold_v1": first.snapshot_id}
     assert lake.read(GOLD, [day(1)], snapshot_id=first.snapshot_id).num_rows == 4
 
@@ -110,7 +110,7 @@ def test_days_versions_exclusions_expiry_and_verification(lake: Lake, tmp_path: 
 
     far = datetime(2100, 1, 1, tzinfo=UTC)
     assert expire_snapshots(lake, GOLD, far) > 0
-    assert sweep(lake, GOLD, timedelta(0), far).deleted.files > 0
+    assert sweep_table(lake, GOLD, timedelta(0), far).deleted.files > 0
     assert lake.read(GOLD, [day(1)], snapshot_id=first.snapshot_id).num_rows == 4
     found = verify_versions(lake, versions, GOLD)
     assert (found.versions, found.differences) == (2, ())
@@ -126,33 +126,33 @@ def test_writers_of_different_days_lose_nothing(lake: Lake) -> None:
         writer.start()
     for writer in writers:
         writer.join(120)
-    assert lake.rows_per_day(GOLD) == {day(first + offset): 2 for first in (0, 10) for offset in range(3)}
+    assert lake.count_rows_per_day(GOLD) == {day(first + offset): 2 for first in (0, 10) for offset in range(3)}
 
 
 def test_a_lock_that_stays_taken_is_a_transient_error(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gold_days(lake, {day(0): 1})
     with as_another_process(lake) as other, monkeypatch.context() as patched:
-        assert other.table(GOLD).current_snapshot() is not None
+        assert other.load_table(GOLD).current_snapshot() is not None
         patched.setattr(tables, "_LOCK_TIMEOUT_S", 0.2)
-        with other.locked(GOLD), pytest.raises(CommitContentionError, match="safe to run again"):
+        with other.lock_table(GOLD), pytest.raises(CommitContentionError, match="safe to run again"):
             write_gold_days(lake, {day(0): 2})
     write_gold_days(lake, {day(0): 2})
-    assert lake.rows_per_day(GOLD) == {day(0): 2}
+    assert lake.count_rows_per_day(GOLD) == {day(0): 2}
 
 
 def test_daily_steps_share_what_others_hold_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_STEPS_TIMEOUT_S", 0.2)
     with as_another_process(lake) as other:
-        with lake.in_daily_step():
-            with other.in_daily_step():
+        with lake.share_daily_steps():
+            with other.share_daily_steps():
                 pass
-            with pytest.raises(CommitContentionError, match="safe to run again"), other.between_daily_steps():
+            with pytest.raises(CommitContentionError, match="safe to run again"), other.pause_daily_steps():
                 pytest.fail("alone beside a step")
-        with lake.between_daily_steps():
-            for others_wait in (other.in_daily_step, other.between_daily_steps):
+        with lake.pause_daily_steps():
+            for others_wait in (other.share_daily_steps, other.pause_daily_steps):
                 with pytest.raises(CommitContentionError, match="safe to run again"), others_wait():
                     pytest.fail("beside one who is alone")
-        with other.between_daily_steps():
+        with other.pause_daily_steps():
             pass
 
 
@@ -182,7 +182,7 @@ def test_dagster_and_mlflow_keep_their_state_on_postgres(
         with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
             instance.add_dynamic_partitions("assistant_gold_versions", ["dpo_gold_v1"])
             assert instance.get_dynamic_partitions("assistant_gold_versions") == ["dpo_gold_v1"]
-    lock = partial(commit_lock, postgres_uri, tmp_path / "locks", "assistant.models", 10.0)
+    lock = partial(hold_lock, postgres_uri, tmp_path / "locks", "assistant.models", 10.0)
     registry = ModelRegistry(mlflow_uri, APPLICATION, tmp_path / "artifacts", lock)
     assert registry.find_champion() is None
     (tmp_path / "adapter").mkdir()

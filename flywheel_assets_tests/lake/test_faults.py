@@ -18,10 +18,10 @@ import pytest
 
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import CommitContentionError, DiskFullError, UnknownNameError
-from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Place, erase_person, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.duckdb_engine import connect
-from flywheel_assets.lake.storage.failed_steps import translate_disk_full
+from flywheel_assets.lake.storage.failures import translate_disk_full
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
@@ -29,10 +29,10 @@ from flywheel_assets.lake.tables.specs import (
     JOINED_LABELS,
     PREFERENCE_TABLES,
     RAW_SCORES,
-    every_table,
+    list_tables,
 )
 from flywheel_assets.lake.tables.tags import list_tags
-from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep
+from flywheel_assets.lake.upkeep.garbage import expire_snapshots, sweep_table
 from flywheel_assets.lake.versions.exports import ExportSet, read_rows
 from flywheel_assets.lake.versions.folders import Versions, encode_pin, read_pin
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
@@ -68,7 +68,7 @@ FIRST_FRAUD_CUT = plan(0, 0, 1)[-1]
 def assert_sound(wheel: Wheel) -> None:
     """Every version verifies, nothing is held for a cut, and once garbage was collected there is none."""
     for name, bench in wheel.benches.items():
-        assert list_kept_versions(bench.lake, every_table(bench.tables)) == set()
+        assert list_kept_versions(bench.lake, list_tables(bench.tables)) == set()
         assert verify_versions(bench.lake, wheel.versions[name], bench.tables.gold).differences == ()
         wheel.collect(name)
     assert wheel.strays() == []
@@ -225,7 +225,7 @@ def test_a_pin_of_older_code_says_from_then_on_what_is_read(fraud: Wheel) -> Non
     lake, folder = wheel.benches[FRAUD].lake, wheel.versions[FRAUD].folder(cut.version)
     pin = read_pin(folder)
     folder.pin.write_bytes(encode_pin(msgspec.structs.replace(pin, also_read={})))
-    release_snapshots(lake, cut.version, every_table(CLASSIFICATION_TABLES))
+    release_snapshots(lake, cut.version, list_tables(CLASSIFICATION_TABLES))
     kill_at("resolved, not tagged", wheel, cut)
     assert read_pin(folder) == pin, "the heads are what it read before"
     change_evaluation_rows(wheel)
@@ -237,7 +237,7 @@ def test_a_pin_of_older_code_says_from_then_on_what_is_read(fraud: Wheel) -> Non
 def test_a_pin_whose_rows_are_gone_says_so(fraud: Wheel) -> None:
     wheel, cut = fraud, FIRST_FRAUD_CUT
     kill_at("tagged", wheel, cut)
-    release_snapshots(wheel.benches[FRAUD].lake, cut.version, every_table(CLASSIFICATION_TABLES))
+    release_snapshots(wheel.benches[FRAUD].lake, cut.version, list_tables(CLASSIFICATION_TABLES))
     change_evaluation_rows(wheel)
     with pytest.raises(UnknownNameError, match=r"unknown snapshot of raw_predictions .* `flywheel abandon"):
         wheel.run(cut)
@@ -251,7 +251,7 @@ def test_the_upkeep_lets_go_of_what_ended_cuts_held(fraud: Wheel, point: str, is
     wheel, cut = fraud, FIRST_FRAUD_CUT
     kill_at(point, wheel, cut)
     lake, versions = wheel.benches[FRAUD].lake, wheel.versions[FRAUD]
-    specs = every_table(CLASSIFICATION_TABLES)
+    specs = list_tables(CLASSIFICATION_TABLES)
     assert list_kept_versions(lake, specs) == {cut.version}
     release_ended_cuts(lake, versions, CLASSIFICATION_TABLES)
     assert list_kept_versions(lake, specs) == (set() if is_over else {cut.version})
@@ -353,7 +353,10 @@ def test_a_cut_says_that_another_one_takes_long(bench: Workbench, monkeypatch: p
     write_gold(bench, day(0), 3)
     monkeypatch.setattr(tables, "_LOCK_TIMEOUT_S", 0.1)
     versions = Versions(bench.root / "versions", APPLICATION)
-    with bench.open_lake().cutting(), pytest.raises(CommitContentionError, match=r"assistant\.versions was locked"):
+    with (
+        bench.open_lake().lock_versions(),
+        pytest.raises(CommitContentionError, match=r"assistant\.versions was locked"),
+    ):
         cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
     assert list(versions) == []
 
@@ -366,7 +369,7 @@ def test_a_tag_keeps_its_snapshot_whatever_expires_meanwhile(tmp_path: Path, rou
     """
     wheel = Wheel(tmp_path)
     lake = wheel.benches[ASSISTANT].lake
-    lake.table(GOLD)
+    lake.load_table(GOLD)
     over = forked.Event()
     swept, sweeper = forked.Pipe(duplex=False)
     collector = killable.start(killable.collect_until, tmp_path, over, sweeper)
@@ -502,7 +505,7 @@ def test_a_pin_keeps_its_snapshot_while_gold_is_maintained(bench: Workbench) -> 
     versions = interrupted_cut(bench, "pinned")
     write_gold(bench, day(1), 30)
     expire_snapshots(bench.lake, GOLD, AFTER_ALL)
-    sweep(bench.lake, GOLD, timedelta(0), AFTER_ALL)
+    sweep_table(bench.lake, GOLD, timedelta(0), AFTER_ALL)
     manifest = cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
     assert manifest.files[ExportSet.TRAIN].rows == 30
     assert list_tags(bench.lake, GOLD) == {"dpo_gold_v1": manifest.snapshot_id}
@@ -518,7 +521,7 @@ def test_an_erasure_between_tag_and_export_leaves_a_version_that_can_be_cut(assi
     bench = wheel.benches[ASSISTANT]
     versions = interrupted_cut(bench, "tagged")
     place = place_of(bench, versions)
-    erase(place, plan_erasure(place, "user 1"), who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
+    erase_person(place, plan_erasure(place, "user 1"), who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
     manifest = cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1")
     export = versions.folder("dpo_gold_v1").export
     exported = [row for which in manifest.files for row in read_rows(export, manifest, which)]
@@ -535,7 +538,7 @@ def test_an_erasure_reaches_the_snapshots_that_a_killed_cut_held(fraud: Wheel, p
     person = f"card {day(4)} 1"
     place = Place(bench.lake, CLASSIFICATION_TABLES, versions, landing_of(bench), bench.start, {})
     assert quoting(wheel.root / "warehouse", person)
-    erase(place, plan_erasure(place, person), who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
+    erase_person(place, plan_erasure(place, person), who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
     assert quoting(wheel.root / "warehouse", person) == []
     wheel.run(cut)
     assert quoting(wheel.root, person) == []
@@ -547,9 +550,11 @@ def test_an_erasure_and_a_cut_take_turns(bench: Workbench, monkeypatch: pytest.M
     monkeypatch.setattr(tables, "_LOCK_TIMEOUT_S", 0.1)
     place = place_of(bench, Versions(bench.root / "versions", ASSISTANT))
     plan_of_user = plan_erasure(place, "user 1")
-    with bench.open_lake().cutting(), pytest.raises(CommitContentionError, match="versions was locked"):
-        erase(place, plan_of_user, who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
-    assert erase(place, plan_of_user, who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0)).versions == []
+    with bench.open_lake().lock_versions(), pytest.raises(CommitContentionError, match="versions was locked"):
+        erase_person(place, plan_of_user, who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
+    assert (
+        erase_person(place, plan_of_user, who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0)).versions == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -563,5 +568,5 @@ def test_an_erasure_reaches_what_a_killed_process_had_begun(assistant: Wheel, po
     kill_at(point, wheel, cut if point in CUT_POINTS else curate)
     assert [path for path in wheel.strays() if "warehouse" not in path.parts]
     place = place_of(bench, Versions(bench.root / "versions", ASSISTANT))
-    erase(place, plan_erasure(place, "user 1"), who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
+    erase_person(place, plan_erasure(place, "user 1"), who="ada", reason="asked", now=AFTER_ALL, grace=timedelta(0))
     assert wheel.strays() == []

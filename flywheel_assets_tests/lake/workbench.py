@@ -113,7 +113,7 @@ def write_day(
 
 def head(lake: Lake, spec: TableSpec = CURATED_DPO_PAIRS) -> int:
     """The number of the snapshot that readers of a table see."""
-    snapshot = lake.table(spec).current_snapshot()
+    snapshot = lake.load_table(spec).current_snapshot()
     assert snapshot is not None
     return snapshot.snapshot_id
 

@@ -78,7 +78,7 @@ class OpenSegment:
             self.path.unlink()
         else:
             os.fsync(self.descriptor)
-            make_folder_durable(self.zone.day_folder(day))
+            make_folder_durable(self.zone.find_day_folder(day))
             self.zone.publish(self.path, day)
         self.close()
 
@@ -126,7 +126,7 @@ def recover_segment(zone: LandingZone, path: Path, day: date, own: OpenSegment |
         if keep < size:
             os.ftruncate(descriptor, keep)
         os.fsync(descriptor)
-        make_folder_durable(zone.day_folder(day))
+        make_folder_durable(zone.find_day_folder(day))
         zone.publish(path, day)
         log.info("recovered segment %s: kept %d bytes, cut %d", path.name, keep, size - keep)
         return True

@@ -130,7 +130,7 @@ class Shipper:
                 return False  # another process ships it
             if not path.exists():
                 return False  # another process has shipped it
-            self._landing.zone(application, EventKind(kind)).publish(path, self._clock().date())
+            self._landing.open_zone(application, EventKind(kind)).publish(path, self._clock().date())
             path.unlink()
         finally:
             os.close(descriptor)

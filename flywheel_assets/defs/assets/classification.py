@@ -290,7 +290,7 @@ def build_drift_check(application: ClassificationApplication) -> dg.AssetChecksD
     )
     def fields_have_not_drifted(stores: Stores) -> dg.AssetCheckResult:
         lake = stores.lake(application.name)
-        days = sorted(lake.rows_per_day(DRIFT_REPORTS))
+        days = sorted(lake.count_rows_per_day(DRIFT_REPORTS))
         rows = lake.read(DRIFT_REPORTS, days[-1:]).to_pylist() if days else []
         breached = {row["field"]: row["breach"] for row in rows if row["breach"]}
         shown = "; ".join(f"{field}: {breach}" for field, breach in list(breached.items())[:5])

@@ -9,7 +9,12 @@ from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.presentation import build_numbers_table, embed_picture
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, Upkeep, maintain, read_storage_history
+from flywheel_assets.lake.upkeep.maintenance import (
+    MAINTENANCE_CODE_VERSION,
+    Upkeep,
+    maintain_tables,
+    read_storage_history,
+)
 from flywheel_assets.stores import Stores as AnyStores
 
 MAINTENANCE_JOB = "{}_maintenance"
@@ -17,7 +22,7 @@ MAINTENANCE_JOB = "{}_maintenance"
 
 def run_maintenance(application: FlywheelApplication, stores: AnyStores, stamp: RunStamp) -> Upkeep:
     """Maintain one application; the job and the command line call it."""
-    return maintain(
+    return maintain_tables(
         stores.lake(application.name),
         application.tables,
         stores.versions(application.name),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from flywheel_assets.demo.assistant.world import World
-from flywheel_assets.lake.storage.files import whole_folder
+from flywheel_assets.lake.storage.files import write_folder
 from flywheel_assets.models.generation import generate, load_model, use_cpu_threads
 from flywheel_assets.records import make_stable_id
 
@@ -100,7 +100,7 @@ def ensure_base_model(
     folder = cache_dir / compute_cache_key(world, config)
     was_cached = (folder / _CARD).exists()
     if not was_cached:
-        with whole_folder(folder, replaces=True) as building:
+        with write_folder(folder, replaces=True) as building:
             _pretrain(world, config, building, on_step)
     card = msgspec.json.decode((folder / _CARD).read_bytes(), type=_Card)
     return BaseModel(folder, card.parameters, was_cached, time.monotonic() - started, card.loss)

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray, values_of
-from flywheel_assets.lake.storage.outages import translate_outages
+from flywheel_assets.lake.storage.failures import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, PlannedFile, TableSpec, nullable
+from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, PlannedFile, TableSpec, make_nullable
 from flywheel_assets.records import identify_score_subject, identify_subject
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _fetch_receipts(
     planned: Mapping[date, Sequence[PlannedFile]],
 ) -> pa.Table:
     """Fetch all receipts of the wanted predictions, with nulls for texts that all of their feedback carries."""
-    schema = nullable(spec.schema)
+    schema = make_nullable(spec.schema)
     found = [schema.empty_table()]
     for unread in ((), _TEXTS):
         asked = wanted.filter(pc.equal(wanted["is_carried"], pa.scalar(bool(unread))))
@@ -117,7 +117,7 @@ def _fetch_receipts(
         if by_file:
             found += [
                 rows.select(schema.names).cast(schema)
-                for rows in look_up_rows(lake.table(spec).io, "prediction_id", by_file)
+                for rows in look_up_rows(lake.load_table(spec).io, "prediction_id", by_file)
             ]
         whole = [[day] for day in large if day not in sparse] + [[day for day in ids if day not in large]]
         columns = [name for name in schema.names if name not in unread]

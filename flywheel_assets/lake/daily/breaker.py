@@ -16,7 +16,7 @@ from flywheel_assets import records
 from flywheel_assets.curation.texts.breaker import BreakerLimits, DayFigures, Trip
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
-from flywheel_assets.lake.tables.decisions import decision_id, list_decisions, record_decision
+from flywheel_assets.lake.tables.decisions import list_decisions, make_decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import BREAKER_DAYS, BREAKER_RESETS
 
@@ -128,7 +128,7 @@ def reset_day(lake: Lake, day: date, *, who: str, reason: str, now: datetime) ->
     if day.isoformat() not in tripped:
         raise UnknownNameError("tripped day", day.isoformat(), tripped, "`flywheel breaker list` shows all of them.")
     found = tripped[day.isoformat()]
-    decision = decision_id(lake, "breaker reset", day.isoformat(), found.joined_hash)
+    decision = make_decision_id(lake, "breaker reset", day.isoformat(), found.joined_hash)
     facts = {"day": day, "joined_hash": found.joined_hash}
     record_decision(lake, BREAKER_RESETS, decision, who=who, reason=reason, now=now, **facts)
     return next(each for each in list_resets(lake) if each.id == decision)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from flywheel_assets.lake.storage.failed_steps import clean_up_on_failure
+from flywheel_assets.lake.storage.failures import clean_up_on_failure
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.lake import Lake
@@ -33,7 +33,7 @@ def run_as_daily_step(
     @clean_up_on_failure
     @wraps(step)
     def run_locked(lake: "Lake", /, *arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
-        with lake.in_daily_step():
+        with lake.share_daily_steps():
             return step(lake, *arguments, **keywords)
 
     return run_locked

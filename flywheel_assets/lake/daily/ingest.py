@@ -24,7 +24,7 @@ from flywheel_assets.lake.daily.landed_files import LandedFile, RefusedLine, rea
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind, LandedDay
 from flywheel_assets.lake.landing.protocol import Landing, LandingPlace
-from flywheel_assets.lake.storage.failed_steps import translate_disk_full
+from flywheel_assets.lake.storage.failures import translate_disk_full
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec
 from flywheel_assets.records import Reason
@@ -60,7 +60,7 @@ def ingest_days(
         DiskFullError: no space is left; run again, it replaces what was written.
     """
     spec = select_raw_table(kind, tables)
-    zone, folder = landing.zone(lake.application, kind), landing.folder(lake.application)
+    zone, folder = landing.open_zone(lake.application, kind), landing.find_folder(lake.application)
     with translate_disk_full(*([folder] if folder else []), *lake.places):
         # Before today is listed, and for all days: the schedule never reads a closed and curated day again.
         zone.republish_late(stamp.now)
@@ -92,7 +92,7 @@ def _ingest_day(
         entry = LedgerEntry(spec.name, landed.day, landed.is_closed, landed.content_hash, {}, 0, 0, {})
         return _Ingested(entry, None, None)
 
-    path = lake.new_file(spec, landed.day)
+    path = lake.make_file_path(spec, landed.day)
     with zone.fetch(landed, lake.scratch / "landing") as segments, LandedFile(path, spec, landed.day) as file:
         lines = read_lines(segments, file)
     connection.execute(
@@ -106,7 +106,7 @@ def _ingest_day(
         erased_rows = erased.find_numbers(connection, "landed", "number")
     repeated = _find_repeated_rows(connection, erased_rows)
     left_out = np.array([*erased_rows, *repeated], np.int64)
-    kept = remove_rows(path, left_out, spec, landed.day, lake.new_file(spec, landed.day))
+    kept = remove_rows(path, left_out, spec, landed.day, lake.make_file_path(spec, landed.day))
     rows_kept = pq.read_metadata(kept).num_rows
     if not rows_kept:
         kept.unlink()

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets import records
-from flywheel_assets.lake.storage.failed_steps import remember_built
+from flywheel_assets.lake.storage.failures import remember_file
 from flywheel_assets.lake.tables.specs import TableSpec
 
 _SELDOM_REPEATED = {"event_id", "prediction_id", "features"}
@@ -48,7 +48,7 @@ class LandedFile:
 
     def __init__(self, path: Path, spec: TableSpec, day: date) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remember_built(path)
+        remember_file(path)
         self.path = path
         self.rows = 0
         self.event = pa.schema([column for column in spec.schema if column.name != spec.day_column])

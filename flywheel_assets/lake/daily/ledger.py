@@ -288,8 +288,8 @@ class Accounts:
 def audit_accounts(lake: Lake, spec: TableSpec) -> Accounts:
     """Compare each day's ledger entry with the rows in its partition and in quarantine, and with itself."""
     entries = read_entries(lake, spec.name)
-    kept = lake.rows_per_day(spec)
-    refused = lake.rows_per_day(QUARANTINE, STAGE_OF[spec.name])
+    kept = lake.count_rows_per_day(spec)
+    refused = lake.count_rows_per_day(QUARANTINE, STAGE_OF[spec.name])
     found: list[Discrepancy] = []
     for day, entry in entries.items():
         quarantined = sum(rows for reason, rows in entry.rows_by_reason.items() if reason not in NOT_QUARANTINED)

@@ -24,7 +24,7 @@ from flywheel_assets.lake.tables.specs import (
     JOINED_LABELS,
     QUARANTINE,
     RAW_SCORES,
-    column_list,
+    list_columns,
 )
 from flywheel_assets.records import Reason, Signal
 
@@ -183,7 +183,9 @@ def _quote_day(day: date) -> str:
 
 
 def _write_kept_sql(rules: MiningRules) -> str:
-    kept = column_list(records.HARD_EXAMPLES).replace("sampling_version", f"{quote(rules.version)} AS sampling_version")
+    kept = list_columns(records.HARD_EXAMPLES).replace(
+        "sampling_version", f"{quote(rules.version)} AS sampling_version"
+    )
     return (
         f"SELECT {kept} FROM examined_labels WHERE reason IS NULL "
         f"UNION ALL SELECT {kept} FROM examined_silence WHERE reason IS NULL"

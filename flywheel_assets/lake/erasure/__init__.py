@@ -1,4 +1,4 @@
-"""Erasure: deletes one person's rows and texts everywhere, and writes a receipt.
+"""Erases one person's rows and texts everywhere in the lake, and writes a receipt.
 
-Imports every other room of the lake except `lake.whatif`.
+A killed erasure can be repeated, and then finishes. May import every other room of the lake except `lake.whatif`.
 """

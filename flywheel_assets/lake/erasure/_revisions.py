@@ -2,9 +2,9 @@
 
     export/      dpo_gold_v6.jsonl …       becomes    export.r2/   dpo_gold_v6.r2.jsonl …
 
-The new revision is prepared under a hidden name, so that an erasure can note what it is about to change; then it
-appears by one rename, and the old one is deleted. Names tell revisions apart wherever copies went, and the manifest
-keeps the sha256 of its predecessor: what was trained from it stays known.
+The new revision is prepared under a hidden name, so that an erasure can note its changes first. Then it appears by one
+rename, and the old revision is deleted. The file names distinguish revisions in every place that has copies. The
+manifest keeps the sha256 of its predecessor, so that a model trained from that one can still be found.
 """
 
 import os
@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.lake.storage.commits import assert_locks_held
-from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, unfinished_path, write_synced
+from flywheel_assets.lake.storage.commits import verify_locks
+from flywheel_assets.lake.storage.files import hash_file, make_hidden_path, replace_file, sync_folder, write_synced
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.exports import (
     MANIFEST_FILE,
@@ -40,7 +40,7 @@ _REVISION = re.compile(r"(\.r\d+)?(?=\.)")
 
 @dataclass(frozen=True)
 class PreparedRevision:
-    """The next revision of an export, complete and on disk, under a hidden name."""
+    """The next revision of an export, complete on disk under a hidden name."""
 
     revised: Revised
     manifest_sha256: str
@@ -49,12 +49,12 @@ class PreparedRevision:
     replaced: Path
 
     def publish(self) -> None:
-        """Make it visible by one rename, and delete the revision before.
+        """Publish the revision by one rename, and delete the one before.
 
         Raises:
-            LockLostError: a lock that the caller holds is gone; nothing has appeared.
+            LockLostError: a lock of the caller is lost; nothing has appeared.
         """
-        assert_locks_held()
+        verify_locks()
         os.rename(self.building, self.final)
         sync_folder(self.final.parent)
         shutil.rmtree(self.replaced)
@@ -68,8 +68,8 @@ def prepare_revision(
     Args:
         lake: for its DuckDB connections.
         folder: the version.
-        keys: `pair_id` or `prediction_id` of the examples that go.
-        snapshot_id: where the version's tag will point.
+        keys: `pair_id` or `prediction_id` of the examples to delete.
+        snapshot_id: the snapshot that the version's tag will point to.
         gold_rows_removed: rows that the pinned days of gold lose.
         erasure: id of the erasure.
     """
@@ -77,14 +77,14 @@ def prepare_revision(
     old = read_manifest(old_folder)
     revision = old.revision + 1
     final = folder.path / f"export.r{revision}"
-    building = unfinished_path(final)
+    building = make_hidden_path(final)
     building.mkdir(parents=True)
     files: dict[ExportSet, ExportedFile] = {}
     for which, file in old.files.items():
         name = _REVISION.sub(f".r{revision}", file.name, count=1)
-        rows = _without(lake, old_folder / file.name, building / name, keys)
+        rows = _write_without_keys(lake, old_folder / file.name, building / name, keys)
         size = (building / name).stat().st_size
-        files[which] = ExportedFile(name=name, rows=rows, bytes=size, sha256=file_sha256(building / name))
+        files[which] = ExportedFile(name=name, rows=rows, bytes=size, sha256=hash_file(building / name))
     revised = Revised(
         erasure=erasure,
         manifest_sha256_before=hash_manifest(old_folder),
@@ -114,7 +114,7 @@ def count_exported_rows(lake: Lake, folder: VersionFolder, keys: set[str]) -> in
 
 
 def drop_older_revisions(folder: VersionFolder) -> None:
-    """Delete revisions before the newest: a crash may have come between its rename and their deletion."""
+    """Delete revisions before the newest, which a crash after its rename may have left."""
     newest = folder.export
     for path in folder.path.glob("export*"):
         if path != newest and path.is_dir():
@@ -124,53 +124,54 @@ def drop_older_revisions(folder: VersionFolder) -> None:
 def erase_scored_rows(
     lake: Lake, folder: VersionFolder, keys: set[str], user_id: str, on_changing: Callable[[str, int], None]
 ) -> None:
-    """Take a person's rows out of the per-row scores of a version, and reseal the reports on them.
+    """Remove a person's rows from a version's per-row scores, and reseal the reports on them.
 
     Args:
         lake: for its DuckDB connections.
         folder: the version.
-        keys: `pair_id` or `prediction_id` of the examples that go.
+        keys: `pair_id` or `prediction_id` of the examples to delete.
         user_id: the person.
-        on_changing: gets the sha256 of each file and how many rows it is about to lose.
+        on_changing: called with each file's sha256 and the number of rows that it is about to lose.
     """
     for place in (folder.evaluation, folder.training):
         for left in place.glob(".*.parquet.*"):
-            _finish_or_forget(left)
+            _finish_or_delete(left)
         for path in sorted(place.glob("*.parquet")):
             names = set(pq.read_schema(path).names)
             column = next((name for name in ("pair_id", "prediction_id") if name in names), None)
             if column is None and "subject" not in names:
                 continue
-            building = unfinished_path(path)
-            after = _filtered(lake, path, building, column, keys, user_id if "subject" in names else None)
+            building = make_hidden_path(path)
+            after = _write_kept_parquet(lake, path, building, column, keys, user_id if "subject" in names else None)
             before = pq.read_metadata(path).num_rows
             if after == before:
                 building.unlink()
                 continue
-            sha256 = file_sha256(path)
+            sha256 = hash_file(path)
             on_changing(sha256, before - after)
-            # The reports first: a crash in between leaves a file that they name, which is put in place by the next run.
+            # The reports change first: after a crash in between they name the hidden file, and the next run puts it
+            # in place.
             for report in place.glob("*.json"):
-                replace_file(report, report.read_bytes().replace(sha256.encode(), file_sha256(building).encode()))
+                replace_file(report, report.read_bytes().replace(sha256.encode(), hash_file(building).encode()))
             os.replace(building, path)
             sync_folder(place)
 
 
-def _finish_or_forget(left: Path) -> None:
-    """Put a file of scores that a killed run has written in place where a report seals it already; else it goes.
+def _finish_or_delete(left: Path) -> None:
+    """Put a killed run's file of scores in place if a report seals it already; otherwise delete it.
 
-    No reader looks at it, and it may hold rows of any person.
+    No reader opens it, and it may contain rows of any person.
     """
-    sha256 = file_sha256(left).encode()
+    sha256 = hash_file(left).encode()
     if any(sha256 in report.read_bytes() for report in left.parent.glob("*.json")):
         os.replace(left, left.with_name(left.name.removeprefix(".").rpartition(".")[0]))
     else:
         left.unlink()
 
 
-def _without(lake: Lake, path: Path, target: Path, keys: set[str]) -> int:
+def _write_without_keys(lake: Lake, path: Path, target: Path, keys: set[str]) -> int:
     if path.suffix == ".parquet":
-        return _filtered(lake, path, target, "prediction_id", keys, None)
+        return _write_kept_parquet(lake, path, target, "prediction_id", keys, None)
     decoder = msgspec.json.Decoder(_Key)
     rows = 0
     with open(path, "rb") as lines, open(target, "wb") as kept:
@@ -187,7 +188,9 @@ class _Key(msgspec.Struct):
     pair_id: str
 
 
-def _filtered(lake: Lake, path: Path, target: Path, column: str | None, keys: set[str], subject: str | None) -> int:
+def _write_kept_parquet(
+    lake: Lake, path: Path, target: Path, column: str | None, keys: set[str], subject: str | None
+) -> int:
     conditions = []
     with lake.connect(keeps_order=True) as connection:
         connection.register("gone", pa.table({"key": pa.array(sorted(keys), pa.string())}))

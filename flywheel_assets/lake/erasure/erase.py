@@ -1,6 +1,6 @@
 """Forgetting one person: every row, at every tag, in every export, in landing, and then on disk.
 
-What belongs to the person is found by keys (`lake.erasure.person_keys`). The order of the steps is such that a run
+What belongs to the person is found by keys (`lake.erasure.person`). The order of the steps is such that a run
 that was killed
 can be given again: first the keyed hashes that refuse replays, then from what is derived back to what it was derived
 from, so that as long as anything is left to erase, the events that lead there are left too.
@@ -9,11 +9,11 @@ from, so that as long as anything is left to erase, the events that lead there a
 2. the tagged snapshots of gold: a branch from the tag, the days rewritten there, the exports written as a new revision
    with the scores by row of its evaluation, the tag moved, the branch dropped (`lake.erasure.versions`);
 3. decisions that name the person, stores outside of the lake, messages that could not be read;
-4. the heads of all tables, derived ones first (`lake.erasure.rows`);
+4. the heads of all tables, derived ones first (`lake.erasure.person`);
 5. landing segments and their `_CLOSED.json` (`lake.erasure.landing`);
 6. the ledger, set to what is left (`lake.erasure._accounts`);
 7. expiry of every snapshot that is no head and no tag, the garbage collection, and what killed processes left behind,
-   all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.upkeep.bucket_versions`).
+   all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.upkeep.garbage`).
 
 What cannot be reached is listed in the receipt: models that were trained on the rows, copies of exports that went
 elsewhere, and what may still be on its way to landing. The receipt names no person.
@@ -32,24 +32,30 @@ import pyarrow as pa
 from flywheel_assets.errors import InvalidRuleError
 from flywheel_assets.lake.daily.erased_people import hash_with_key, load_erasure_key
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.erasure._accounts import LandedHashes, Lookback, days_in_step, settle_accounts
-from flywheel_assets.lake.erasure._journal import Journal
-from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.erasure.person_keys import PersonKeys, find_person_keys
-from flywheel_assets.lake.erasure.rows import (
-    Partition,
-    count_rows,
-    erase_head,
-    find_rows,
+from flywheel_assets.lake.erasure._accounts import (
+    Journal,
+    LandedHashes,
+    Lookback,
+    find_days_in_step,
     forget_in_decisions,
+    settle_accounts,
+)
+from flywheel_assets.lake.erasure.landing import ErasableLanding
+from flywheel_assets.lake.erasure.person import (
+    Partition,
+    PersonKeys,
+    count_rows,
+    erase_head_rows,
+    find_person_keys,
+    find_rows,
     read_rows,
 )
 from flywheel_assets.lake.erasure.versions import ErasedVersion, erase_versions
 from flywheel_assets.lake.landing.disk import EventKind, refuse_while_closing
-from flywheel_assets.lake.storage.commits import assert_locks_held, commit_lock
-from flywheel_assets.lake.storage.failed_steps import translate_disk_full
+from flywheel_assets.lake.storage.commits import hold_lock, verify_locks
+from flywheel_assets.lake.storage.failures import translate_disk_full
 from flywheel_assets.lake.storage.files import write_once
-from flywheel_assets.lake.tables.decisions import decision_id, list_decisions, record_decision
+from flywheel_assets.lake.tables.decisions import list_decisions, make_decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     ERASURES,
@@ -57,16 +63,19 @@ from flywheel_assets.lake.tables.specs import (
     QUARANTINE,
     ApplicationTables,
     TableSpec,
-    every_table,
+    list_tables,
 )
 from flywheel_assets.lake.tables.tags import list_tags
-from flywheel_assets.lake.upkeep.bucket_versions import (
+from flywheel_assets.lake.upkeep.garbage import (
     DeletedVersions,
     S3Client,
     delete_bucket_versions,
+    expire_snapshots,
     explain_versions_left,
+    find_unfinished_work,
+    remove_unfinished,
+    sweep_table,
 )
-from flywheel_assets.lake.upkeep.garbage import expire_snapshots, find_unfinished_work, remove_unfinished, sweep
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pins import release_unfinished_cuts
 
@@ -145,17 +154,17 @@ def plan_erasure(place: Place, user_id: str) -> ErasurePlan:
     if not user_id:
         raise InvalidRuleError("an erasure needs a user id")
     lake = place.lake
-    person = find_person_keys(lake, place.tables, place.landing, user_id, _earlier(lake, user_id))
-    landed = sum(sum(map(person.covers_line, place.landing.lines(kind))) for kind in EventKind)
+    person = find_person_keys(lake, place.tables, place.landing, user_id, _find_earlier_events(lake, user_id))
+    landed = sum(sum(map(person.covers_line, place.landing.read_lines(kind))) for kind in EventKind)
     gold = place.tables.gold
     tagged = {
         name: count_rows(find_rows(lake, gold, person, snapshot)) for name, snapshot in list_tags(lake, gold).items()
     }
-    rows = {spec.name: count_rows(find_rows(lake, spec, person)) for spec in _with_people(place.tables)}
+    rows = {spec.name: count_rows(find_rows(lake, spec, person)) for spec in _list_tables_of_people(place.tables)}
     return ErasurePlan(person, landed, rows, {name: number for name, number in tagged.items() if number})
 
 
-def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: datetime, grace: timedelta) -> Receipt:
+def erase_person(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: datetime, grace: timedelta) -> Receipt:
     """Erase one person; a repetition after a crash finishes it.
 
     Args:
@@ -185,22 +194,24 @@ def erase(place: Place, plan: ErasurePlan, *, who: str, reason: str, now: dateti
         return now + timedelta(seconds=time.monotonic() - began)
 
     # One at a time: two that rewrite the same days would each take the other's work for leftovers.
-    alone = commit_lock(lake.catalog_uri, lake.scratch / "locks", f"{lake.application}.erasure", _LOCK_TIMEOUT_S)
+    alone = hold_lock(lake.catalog_uri, lake.scratch / "locks", f"{lake.application}.erasure", _LOCK_TIMEOUT_S)
     # And no daily step or cut at the same time: they would write, export and tag what was read before.
     with (
         alone,
-        lake.between_daily_steps(),
-        lake.cutting(),
+        lake.pause_daily_steps(),
+        lake.lock_versions(),
         translate_disk_full(place.landing.folder, place.versions.root, *lake.places),
     ):
         # Asked now, not before waiting: a day may be about to close meanwhile, and more of the person may have come.
-        person = find_person_keys(lake, place.tables, place.landing, person.user_id, _earlier(lake, person.user_id))
+        person = find_person_keys(
+            lake, place.tables, place.landing, person.user_id, _find_earlier_events(lake, person.user_id)
+        )
         place.landing.refuse_open_segments(person.covers_line)
         refuse_while_closing(clock().date() - timedelta(days=1), clock())
-        return _erase(place, person, who, reason, now, clock, grace)
+        return _erase_everywhere(place, person, who, reason, now, clock, grace)
 
 
-def _erase(
+def _erase_everywhere(
     place: Place,
     person: PersonKeys,
     who: str,
@@ -210,12 +221,12 @@ def _erase(
     grace: timedelta,
 ) -> Receipt:
     lake, tables = place.lake, place.tables
-    erasure = decision_id(lake, "erasure", now.isoformat(), who)
-    key = _remember(lake, person, erasure, who, reason, now)
+    erasure = make_decision_id(lake, "erasure", now.isoformat(), who)
+    key = _record_erasure(lake, person, erasure, who, reason, now)
     stamp = RunStamp(f"erasure {erasure}", ERASURE_CODE_VERSION, now)
-    journal = Journal.at(
-        receipt_path(place.versions, erasure).with_name(f"unfinished-{key}.json"),
-        days_in_step(lake, _landed_hashes(place, now)),
+    journal = Journal.open(
+        build_receipt_path(place.versions, erasure).with_name(f"unfinished-{key}.json"),
+        find_days_in_step(lake, _hash_landed_days(place, now)),
     )
 
     release_unfinished_cuts(lake, place.versions, tables)
@@ -229,8 +240,8 @@ def _erase(
     def touch(spec: TableSpec, rows: dict[Partition, int]) -> None:
         journal.touch(spec.name, rows)
 
-    for spec in _with_people(tables):
-        erase_head(lake, spec, person, stamp, touch)
+    for spec in _list_tables_of_people(tables):
+        erase_head_rows(lake, spec, person, stamp, touch)
     versions_left = 0
     for kind in EventKind:
         landed = place.landing.erase(kind, person.covers_line, erasure, clock)
@@ -244,19 +255,19 @@ def _erase(
         tables,
         progress.touched,
         progress.in_step,
-        _landed_hashes(place, now),
+        _hash_landed_days(place, now),
         place.lookback_days,
         place.start,
         stamp,
     )
 
-    deleted, waiting = _collect(place, grace, now)
+    deleted, waiting = _delete_garbage(place, grace, now)
     forgotten = (
-        delete_bucket_versions(lake, every_table(tables), place.s3_client) if place.s3_client else DeletedVersions()
+        delete_bucket_versions(lake, list_tables(tables), place.s3_client) if place.s3_client else DeletedVersions()
     )
     journal.count("collected", "file versions", forgotten.deleted)
     # A version that was cut during this erasure may hold what it has taken out: no receipt may say otherwise.
-    assert_locks_held()
+    verify_locks()
     receipt = Receipt(
         id=erasure,
         application=lake.application,
@@ -266,7 +277,7 @@ def _erase(
         landed_lines=progress.counts["landed_lines"],
         landed_segments=progress.counts["landed"]["segments"],
         object_versions=progress.counts["landed"]["object versions"],
-        rows={spec.name: journal.count_rows(spec.name) for spec in _with_people(tables)},
+        rows={spec.name: journal.count_rows(spec.name) for spec in _list_tables_of_people(tables)},
         versions=[progress.versions[tag] for tag in sorted(progress.versions)],
         scored_rows=sum(progress.scores.values()),
         outside=progress.counts["outside"],
@@ -274,24 +285,27 @@ def _erase(
         file_versions=progress.counts["collected"]["file versions"],
         files_waiting=waiting,
         files_gone_at=now + grace,
-        out_of_reach=[*explain_versions_left(lake.warehouse, forgotten), *place.landing.out_of_reach(versions_left)],
+        out_of_reach=[
+            *explain_versions_left(lake.warehouse, forgotten),
+            *place.landing.explain_out_of_reach(versions_left),
+        ],
     )
-    write_once(receipt_path(place.versions, erasure), msgspec.json.format(msgspec.json.encode(receipt)))
+    write_once(build_receipt_path(place.versions, erasure), msgspec.json.format(msgspec.json.encode(receipt)))
     journal.close()
     return receipt
 
 
-def receipt_path(versions: Versions, erasure: str) -> Path:
+def build_receipt_path(versions: Versions, erasure: str) -> Path:
     """Return the path of an erasure's receipt."""
     return versions.root / versions.application / "erasures" / f"{erasure}.json"
 
 
-def _with_people(tables: ApplicationTables) -> list[TableSpec]:
+def _list_tables_of_people(tables: ApplicationTables) -> list[TableSpec]:
     """Return the tables with rows of people, derived ones first."""
     return [QUARANTINE, tables.gold, tables.joined, tables.predictions, GROUND_TRUTH]
 
 
-def _earlier(lake: Lake, user_id: str) -> Callable[[str], bool]:
+def _find_earlier_events(lake: Lake, user_id: str) -> Callable[[str], bool]:
     """Return a test for event ids that an earlier erasure of the same person covered."""
     if not lake.has_table(ERASURES) or not (rows := list_decisions(lake, ERASURES)):
         return lambda _: False
@@ -301,7 +315,7 @@ def _earlier(lake: Lake, user_id: str) -> Callable[[str], bool]:
     return lambda event_id: bool(events) and hash_with_key(key, "event", event_id) in events
 
 
-def _remember(lake: Lake, person: PersonKeys, erasure: str, who: str, reason: str, now: datetime) -> str:
+def _record_erasure(lake: Lake, person: PersonKeys, erasure: str, who: str, reason: str, now: datetime) -> str:
     """Record the decision, so that ingest refuses the person's events; return the hash of the user id."""
     key = load_erasure_key(lake, make=True)
     person_hash = hash_with_key(key, "user", person.user_id)
@@ -311,20 +325,20 @@ def _remember(lake: Lake, person: PersonKeys, erasure: str, who: str, reason: st
     return person_hash
 
 
-def _landed_hashes(place: Place, now: datetime) -> LandedHashes:
+def _hash_landed_days(place: Place, now: datetime) -> LandedHashes:
     return {
-        place.tables.predictions.name: place.landing.hashes(EventKind.PREDICTION, now),
-        GROUND_TRUTH.name: place.landing.hashes(EventKind.FEEDBACK, now),
+        place.tables.predictions.name: place.landing.hash_days(EventKind.PREDICTION, now),
+        GROUND_TRUTH.name: place.landing.hash_days(EventKind.FEEDBACK, now),
     }
 
 
-def _collect(place: Place, grace: timedelta, now: datetime) -> tuple[int, int]:
+def _delete_garbage(place: Place, grace: timedelta, now: datetime) -> tuple[int, int]:
     """Delete files that were unreachable for `grace`; return the numbers of files deleted and waiting."""
     lake = place.lake
     deleted = waiting = 0
-    for spec in every_table(place.tables):
+    for spec in list_tables(place.tables):
         expire_snapshots(lake, spec, _EVERY_SNAPSHOT)
-        swept = sweep(lake, spec, grace, now)
+        swept = sweep_table(lake, spec, grace, now)
         deleted, waiting = deleted + swept.deleted.files, waiting + swept.waiting.files
     deleted += remove_unfinished(find_unfinished_work(lake.scratch, place.versions), now - grace)
     return deleted, waiting + len(find_unfinished_work(lake.scratch, place.versions))

@@ -79,12 +79,12 @@ def erase_lines(
     lines_per_day: dict[date, int] = {}
     segments, removal = 0, Removal()
     # Closed at once when it fails: a unit may hold the lock of a spooled segment.
-    with closing(zone.rewrites(clock, scratch)) as rewrites:
+    with closing(zone.open_rewrites(clock, scratch)) as rewrites:
         for rewrite in rewrites:
             kept: dict[str, Path] = {}
             lines = 0
-            for name, segment, target in rewrite.segments():
-                if gone := _write_kept(segment, target, is_gone):
+            for name, segment, target in rewrite.list_segments():
+                if gone := _write_kept_lines(segment, target, is_gone):
                     kept[name] = target
                     lines += gone
                 else:
@@ -98,7 +98,7 @@ def erase_lines(
     return LandedErasure(lines_per_day, segments, removal + zone.delete_old_versions(is_gone))
 
 
-def _write_kept(segment: Path, target: Path, is_gone: IsGone) -> int:
+def _write_kept_lines(segment: Path, target: Path, is_gone: IsGone) -> int:
     """Write the lines of a segment that stay to `target`, durably; return how many do not."""
     gone = 0
     with open(segment, "rb") as lines, open(target, "wb") as kept:
@@ -123,10 +123,10 @@ class ErasableLanding:
     """For local copies of what lies on S3."""
     elsewhere: LandingPlace | None = None
 
-    def lines(self, kind: EventKind) -> Iterator[bytes]:
+    def read_lines(self, kind: EventKind) -> Iterator[bytes]:
         """Yield every sealed line of a kind."""
-        for zone in self._zones(kind):
-            for path in zone.copies(self.scratch):
+        for zone in self._list_zones(kind):
+            for path in zone.read_copies(self.scratch):
                 try:
                     with open(path, "rb") as lines:
                         yield from lines
@@ -159,14 +159,14 @@ class ErasableLanding:
             OpenSegmentError: an open day is about to close.
             LandingError: S3 does not answer, or holds something else than it should.
         """
-        done = [erase_lines(zone, is_gone, erasure, clock, self.scratch) for zone in self._zones(kind)]
+        done = [erase_lines(zone, is_gone, erasure, clock, self.scratch) for zone in self._list_zones(kind)]
         return sum(done, LandedErasure({}, 0))
 
-    def hashes(self, kind: EventKind, now: datetime) -> dict[date, str]:
+    def hash_days(self, kind: EventKind, now: datetime) -> dict[date, str]:
         """Return the content hash of every landed day; days whose segments retention removed have none."""
-        zone = self._zones(kind)[-1]
+        zone = self._list_zones(kind)[-1]
         found = {}
-        for day in zone.days():
+        for day in zone.list_days():
             try:
                 found[day] = zone.read(day, now).content_hash
             except LandingError:
@@ -176,14 +176,14 @@ class ErasableLanding:
     def erase_unreadable(self, user_id: str) -> int:
         """Delete messages that quote the user id, as they are or inflated; return how many."""
         removed = 0
-        for path in self._unreadable():
+        for path in self._list_unreadable():
             body = path.read_bytes()
             if any(form.encode() in text for form in list_written_forms(user_id) for text in (body, _inflate(body))):
                 path.unlink()
                 removed += 1
         return removed
 
-    def out_of_reach(self, versions_left: int) -> list[str]:
+    def explain_out_of_reach(self, versions_left: int) -> list[str]:
         """Return sentences for the receipt about what may still hold the person's events, without naming them."""
         said = []
         if self.elsewhere is not None:
@@ -196,20 +196,20 @@ class ErasableLanding:
                 f"{versions_left} old versions of objects in {self.elsewhere.name} that S3 did not let us delete: "
                 "delete them with an account that may, or let a lifecycle rule for noncurrent versions do it"
             )
-        if unreadable := len(self._unreadable()):
+        if unreadable := len(self._list_unreadable()):
             said.append(
                 f"{unreadable} messages in {self.folder / UNREADABLE_FOLDER} that cannot be read, and that do not "
                 "show the user id: look at them, and delete what is not needed"
             )
         return said
 
-    def _zones(self, kind: EventKind) -> list[Landing]:
+    def _list_zones(self, kind: EventKind) -> list[Landing]:
         """Return where to search, in this order: what is shipped meanwhile is found in the last, which is read from."""
         if self.elsewhere is None:
             return [LandingZone(self.folder, self.application, kind)]
-        return [Spool(self.folder, self.application, kind), self.elsewhere.zone(self.application, kind)]
+        return [Spool(self.folder, self.application, kind), self.elsewhere.open_zone(self.application, kind)]
 
-    def _unreadable(self) -> list[Path]:
+    def _list_unreadable(self) -> list[Path]:
         return sorted((self.folder / UNREADABLE_FOLDER).glob("*.message"))
 
 

@@ -22,8 +22,7 @@ from flywheel_assets.lake.erasure._revisions import (
     erase_scored_rows,
     prepare_revision,
 )
-from flywheel_assets.lake.erasure.person_keys import PersonKeys
-from flywheel_assets.lake.erasure.rows import Partition, count_rows, find_rows, write_kept_rows
+from flywheel_assets.lake.erasure.person import Partition, PersonKeys, count_rows, find_rows, write_kept_rows
 from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.lake.tables.lake import Lake, translate_swept_files
 from flywheel_assets.lake.tables.specs import TableSpec
@@ -53,7 +52,7 @@ class ErasedVersion(msgspec.Struct, frozen=True, kw_only=True):
     copies: list[str] = []
     """Destinations of its exports; only their owners can erase those."""
 
-    def after(self, known: "ErasedVersion | None") -> "ErasedVersion":
+    def merge_earlier(self, known: "ErasedVersion | None") -> "ErasedVersion":
         """Merge with what an earlier attempt noted, whether that attempt came to change the version or not."""
         if known is None:
             return self
@@ -107,7 +106,7 @@ def erase_versions(
         if exported is not None:
             drop_older_revisions(exported)
         before = _finish_killed_move(lake, gold, name, exported)
-        keys = _keys(lake, gold, person, before)
+        keys = _find_example_keys(lake, gold, person, before)
         found = find_rows(lake, gold, person, before)
         exported_rows = 0
         if exported is not None:
@@ -123,7 +122,7 @@ def erase_versions(
             pin = read_pin(exported)
             pinned = sum(each.rows for (day, _), each in found.items() if day.isoformat() in pin.days)
             revision = prepare_revision(lake, exported, keys, after, pinned, erasure)
-            version = _with_export(version, exported, revision)
+            version = _add_export(version, exported, revision)
             on_changing(version)
             if version.training_dropped:
                 _drop_training(exported)
@@ -141,8 +140,8 @@ def erase_versions(
 
 def _finish_killed_move(lake: Lake, gold: TableSpec, name: str, exported: VersionFolder | None) -> int:
     """Return the snapshot of a tag; finish moving the tag first where a killed erasure had published its revision."""
-    references = lake.table(gold).metadata.refs
-    before, branch = references[name].snapshot_id, references.get(_branch(name))
+    references = lake.load_table(gold).metadata.refs
+    before, branch = references[name].snapshot_id, references.get(_name_branch(name))
     if branch is None:
         return before
     is_revised = exported is not None and read_manifest(exported.export).snapshot_id == branch.snapshot_id
@@ -155,7 +154,7 @@ def _finish_killed_move(lake: Lake, gold: TableSpec, name: str, exported: Versio
     return branch.snapshot_id
 
 
-def _with_export(version: ErasedVersion, folder: VersionFolder, revision: PreparedRevision) -> ErasedVersion:
+def _add_export(version: ErasedVersion, folder: VersionFolder, revision: PreparedRevision) -> ErasedVersion:
     """Add what the prepared revision will change, and what happens to a model that was trained on erased rows."""
     removed = revision.revised.rows_removed
     trained = folder.is_trained and any(removed.get(which, 0) for which in (ExportSet.TRAIN, ExportSet.ACCEPTED))
@@ -191,19 +190,21 @@ def _move_pin(folder: VersionFolder, snapshot_id: int) -> None:
     replace_file(folder.pin, encode_pin(moved))
 
 
-def _keys(lake: Lake, gold: TableSpec, person: PersonKeys, snapshot_id: int) -> set[str]:
+def _find_example_keys(lake: Lake, gold: TableSpec, person: PersonKeys, snapshot_id: int) -> set[str]:
     """Find the keys of the person's examples in one snapshot of gold."""
     key = "pair_id" if "pair_id" in gold.schema.names else "prediction_id"
     with lake.connect() as connection:
         person.register(connection)
         lake.register(connection, gold, None, view="whole", snapshot_id=snapshot_id)
-        found = connection.execute(f"SELECT DISTINCT {key} FROM whole WHERE {person.condition(gold)}").fetchall()
+        found = connection.execute(
+            f"SELECT DISTINCT {key} FROM whole WHERE {person.write_condition_sql(gold)}"
+        ).fetchall()
     examples = {each for (each,) in found}
     # A classification version is judged on rows that no example table holds: all predictions of later weeks.
     return examples if key == "pair_id" else examples | person.prediction_ids
 
 
-def _branch(tag: str) -> str:
+def _name_branch(tag: str) -> str:
     return f"erasing_{tag}"
 
 
@@ -219,7 +220,7 @@ def _rewrite_snapshot(
     """Write the tagged snapshot without the person's rows, on a branch; return the new snapshot's id."""
     from flywheel_assets.lake.tables.iceberg import swap_files
 
-    branch = _branch(name)
+    branch = _name_branch(name)
     files = {day: write_kept_rows(lake, spec, person, (day, stage), snapshot_id) for day, stage in partitions}
     placed: list[str] = []
 
@@ -229,7 +230,7 @@ def _rewrite_snapshot(
         table.manage_snapshots().create_branch(snapshot_id, branch).commit()
         placed.extend(lake.place(table, path) for path in [path for path in files.values() if path][len(placed) :])
         with translate_swept_files(spec):
-            swap_files(table, lake.partition_filter(spec, list(files)), placed, stamp.properties, branch)
+            swap_files(table, lake.filter_partitions(spec, list(files)), placed, stamp.properties, branch)
 
     return lake.commit(spec, rewrite).metadata.refs[branch].snapshot_id
 
@@ -239,7 +240,7 @@ def _move_tag(lake: Lake, spec: TableSpec, name: str, snapshot_id: int) -> None:
         if table.metadata.refs[name].snapshot_id != snapshot_id:
             # The one place that means to move a tag: a frozen version has changed, and its manifest says so.
             table.manage_snapshots().create_tag(snapshot_id, name).commit()
-        if _branch(name) in table.metadata.refs:
-            table.manage_snapshots().remove_branch(_branch(name)).commit()
+        if _name_branch(name) in table.metadata.refs:
+            table.manage_snapshots().remove_branch(_name_branch(name)).commit()
 
     lake.commit(spec, move)

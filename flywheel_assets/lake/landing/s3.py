@@ -1,26 +1,27 @@
-"""The landing zone on S3: the same days and closings as on a disk, where nothing can be renamed or locked.
+"""Keeps landed events on S3, with the same days and closings as a disk but without renames or locks.
 
     s3://<bucket>/<prefix>/<application>/<kind>/received_date=YYYY-MM-DD/<segment>.<sha256>.jsonl
     s3://<bucket>/<prefix>/<application>/<kind>/received_date=YYYY-MM-DD/_CLOSED.json
 
-Every object is created by a PUT with `IfNoneMatch`, whole or not at all. The hash in a segment's name lets a day be
-closed from its listing alone, and shows a reader that it has what was published. A closing is the one object of its
-name: of two readers who close a day at the same moment one is refused and reads the other's list.
+Every object is created by a PUT with `IfNoneMatch`, whole or not at all. With the hash in a segment's name a day can be
+closed from its listing alone, and a reader can verify that it has the published content. A closing is the only object
+of its name: of two readers that close a day at the same moment S3 refuses one, which then reads the other's list.
 
 Only an erasure replaces segments. A rewritten one is a new object. Of a closed day:
 
-1. `_CLOSED.json` names old and new objects as `erasing`: what is not listed there as a segment is no part of the day,
-   and no reader takes it for late;
+1. `_CLOSED.json` names old and new objects as `erasing`: such an object is part of the day only if it is listed as a
+   segment, too, and no reader takes it for late;
 2. the new objects are created;
 3. `_CLOSED.json` lists the new ones instead of the old ones, and names the erasure;
 4. the old ones are deleted, and `erasing` is emptied.
 
-Each `_CLOSED.json` replaces the one that was seen, or nothing. Killed anywhere, the day can be read, and the next
-erasure goes on from the list that holds. Of an open day the new object is created, then the old one deleted; a day that
-closes in between lists both, and the lake keeps the first receipt of every event.
+A `_CLOSED.json` is replaced only if it still is the one that was seen. After a kill at any point the day can be read,
+and the next erasure continues from the current list. Of an open day the new object is created, then the old one is
+deleted; a day that closes in between lists both, and the lake keeps the first receipt of every event.
 
-A bucket that keeps versions keeps what is deleted. There objects are deleted version by version, and those that were
-deleted before by others (late segments, retention) are searched as well. What S3 refuses to delete is counted.
+A bucket with versioning keeps deleted content. There objects are deleted version by version, and versions of objects
+that were deleted before (late segments, retention) are searched as well. Versions that S3 refuses to delete are
+counted.
 """
 
 import re
@@ -46,21 +47,21 @@ from flywheel_assets.lake.landing.disk import (
     LandedDay,
     Removal,
     Segment,
-    closing_time,
+    compute_closing_time,
     digest_content,
 )
-from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.storage.s3 import Bucket, ObjectVersion, ReplacedError
 
 _AT_ONCE = 8
-"""Downloads."""
+"""Downloads at the same time."""
 _MOST_CLOSINGS = 10
 _SEGMENT = re.compile(r"([^/]+)\.([0-9a-f]{64})\.jsonl")
 _DAY = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})/$")
 
 
-def stem_of(name: str) -> str | None:
-    """Return the name that a segment had on the disk it came from; None where the key is no segment's."""
+def read_stem(name: str) -> str | None:
+    """Read a segment's original name on disk from its key; return None where the key is no segment's."""
     match = _SEGMENT.fullmatch(name.rpartition("/")[2])
     return match[1] if match else None
 
@@ -74,11 +75,11 @@ class ObjectLanding:
     prefix: str
 
     @classmethod
-    def at(cls, uri: str, client: Any) -> "ObjectLanding":
-        """Return the landing zone at `s3://bucket/prefix`.
+    def from_uri(cls, uri: str, client: Any) -> "ObjectLanding":
+        """Make the landing zone at `s3://bucket/prefix`.
 
         Raises:
-            SettingsError: it is no such URI.
+            SettingsError: `uri` has another form.
         """
         match = re.fullmatch(r"s3://([^/?#]+)(?:/([^?#]*))?", uri)
         if match is None:
@@ -90,11 +91,11 @@ class ObjectLanding:
         """Return the bucket, for messages."""
         return f"s3://{self.bucket}"
 
-    def folder(self, application: str) -> None:
-        """Return None: no folder of this machine holds the events."""
+    def find_folder(self, application: str) -> None:
+        """Return None: the events are not on this machine."""
 
-    def zone(self, application: str, kind: EventKind) -> "ObjectLandingZone":
-        """Return the part of one application and kind of event."""
+    def open_zone(self, application: str, kind: EventKind) -> "ObjectLandingZone":
+        """Open the part of one application and kind of event."""
         return ObjectLandingZone(self, "/".join(filter(None, (self.prefix, application, kind))))
 
 
@@ -108,7 +109,7 @@ class SealedDay:
 
 @dataclass(frozen=True)
 class ObjectLandingZone:
-    """The landing prefix of one application and kind of event; what `LandingZone` is on a disk."""
+    """The landing prefix of one application and kind of event, as `LandingZone` on a disk."""
 
     landing: ObjectLanding
     folder: str
@@ -118,43 +119,47 @@ class ObjectLandingZone:
         """Return the bucket, with the errors of the landing zone."""
         check = "FLYWHEEL_LANDING_S3 and the rights"
         landing = self.landing
-        return Bucket(landing.client, landing.bucket, self.uri(self.folder), check, LandingUnavailableError)
+        return Bucket(landing.client, landing.bucket, self.build_uri(self.folder), check, LandingUnavailableError)
 
     def publish(self, segment: Path, day: date) -> str:
-        """Make a complete local segment visible under `day`; return its name there. A repetition is harmless.
+        """Publish a complete local segment under `day`; return its name there. A repetition is harmless.
 
         Raises:
-            LandingUnavailableError: S3 does not answer; whether the segment is there is not known.
+            LandingUnavailableError: S3 does not answer; it is unknown whether the segment is there.
             SettingsError: there is no such bucket, or we may not write to it.
         """
-        name = f"{segment.name.removesuffix('.jsonl')}.{file_sha256(segment)}.jsonl"
+        name = f"{segment.name.removesuffix('.jsonl')}.{hash_file(segment)}.jsonl"
         with open(segment, "rb") as body:
-            # Taken means that an earlier attempt arrived whose answer was lost: the hash is in the name.
-            self._create(self.key(day, name), body)
+            # If the name is taken, an earlier attempt has arrived and its answer was lost: the hash is in the name.
+            self._create(self.build_key(day, name), body)
         return name
 
-    def days(self) -> list[date]:
-        """Return every received day that has a segment or a closing, ascending."""
-        pages = self.store.pages("list_objects_v2", Prefix=f"{self.folder}/", Delimiter="/")
+    def list_days(self) -> list[date]:
+        """List every received day that has a segment or a closing, ascending."""
+        pages = self.store.list_pages("list_objects_v2", Prefix=f"{self.folder}/", Delimiter="/")
         prefixes = [found["Prefix"] for page in pages for found in page.get("CommonPrefixes", [])]
         matches = (_DAY.search(prefix) for prefix in prefixes)
         return sorted(date.fromisoformat(match[1]) for match in matches if match)
 
     def read(self, day: date, now: datetime) -> LandedDay:
-        """List one day, closing it first when its time has come; see `fetch` for its content.
+        """Read the list of one day's segments; close the day first when its time has come.
+
+        `fetch` reads the content.
 
         Raises:
             ClosedDayError: a listed segment's size changed since the closing.
-            LandingRetiredError: listed segments are gone; the day's table partition must be left untouched.
+            LandingRetiredError: listed segments are missing; the day's table partition must be left untouched.
             LandingUnavailableError: S3 does not answer.
         """
         closing, segments = self._list_day(day)
-        if closing is None and now < closing_time(day):
+        if closing is None and now < compute_closing_time(day):
             names = tuple(Path(segment.name) for segment in segments)
             return LandedDay(day, names, False, digest_content([(each.name, each.bytes) for each in segments]))
         if closing is None:
-            self._create(self.key(day, CLOSED_FILE), msgspec.json.encode(Closing(closed_at=now, segments=segments)))
-            # Another reader may have closed the day at the same moment: its list is the one that holds.
+            self._create(
+                self.build_key(day, CLOSED_FILE), msgspec.json.encode(Closing(closed_at=now, segments=segments))
+            )
+            # Another reader may have closed the day at the same moment: then its list counts.
             closing, segments = self._list_day(day)
             assert closing is not None
         self._verify(day, closing, segments)
@@ -167,22 +172,25 @@ class ObjectLandingZone:
         )
 
     def republish_late(self, now: datetime) -> list[str]:
-        """Move every segment that is late for its closed day to today; return their names. Lists each day once."""
+        """Move every segment that is late for its closed day to today; return the names.
+
+        Lists each day once.
+        """
         moved: list[str] = []
-        for day in self.days():
-            segments = self.segments(day)
-            closing = self._closing(day) if segments else None
+        for day in self.list_days():
+            segments = self.list_segments(day)
+            closing = self._read_closing(day) if segments else None
             if closing is not None:
                 moved += self._republish_late_segments(day, closing, segments, now)
         return moved
 
     @contextmanager
     def fetch(self, landed: LandedDay, scratch: Path) -> Iterator[list[Path]]:
-        """Give verified local copies of a day's segments, in order, for as long as the block runs.
+        """Fetch verified local copies of a day's segments, in order; they exist while the block runs.
 
         Raises:
-            ClosedDayError: an object does not hold what its name says.
-            LandingRetiredError: an object is gone.
+            ClosedDayError: an object's content does not match its name.
+            LandingRetiredError: an object is missing.
             LandingUnavailableError: S3 does not answer, or an erasure has replaced an object since the day was listed.
         """
 
@@ -190,10 +198,10 @@ class ObjectLandingZone:
             try:
                 return self.download(landed.day, name, Path(folder) / name)
             except LandingRetiredError:
-                closing = self._closing(landed.day)
+                closing = self._read_closing(landed.day)
                 if landed.is_closed and closing is not None and name in {each.name for each in closing.segments}:
                     raise
-                where = self.uri(self.key(landed.day, name))
+                where = self.build_uri(self.build_key(landed.day, name))
                 raise LandingUnavailableError(f"{where} was rewritten since the day was listed; run it again") from None
 
         scratch.mkdir(parents=True, exist_ok=True)
@@ -202,71 +210,74 @@ class ObjectLandingZone:
             yield list(threads.map(fetch, names))
 
     def download(self, day: date, name: str, target: Path) -> Path:
-        """Write one segment to `target`, verified.
+        """Download one segment to `target` and verify it.
 
         Raises:
-            ClosedDayError: the object does not hold what its name says.
-            LandingRetiredError: the object is gone.
+            ClosedDayError: the object's content does not match its name.
+            LandingRetiredError: the object is missing.
             LandingUnavailableError: S3 does not answer.
         """
-        key = self.key(day, name)
-        content = self._content(key)
+        key = self.build_key(day, name)
+        content = self._read_content(key)
         if content is None:
-            raise LandingRetiredError(f"{self.uri(key)} is gone since the day was listed; restore it")
+            raise LandingRetiredError(f"{self.build_uri(key)} was deleted since the day was listed; restore it")
         target.write_bytes(content)
         match = _SEGMENT.fullmatch(name)
-        if match is None or file_sha256(target) != match[2]:
-            raise ClosedDayError(f"{self.uri(key)} does not hold what its name says: restore the object")
+        if match is None or hash_file(target) != match[2]:
+            raise ClosedDayError(f"{self.build_uri(key)} does not match the hash in its name: restore the object")
         return target
 
-    def copies(self, scratch: Path) -> Iterator[Path]:
-        """Yield every segment, oldest day first, then versions of deleted ones; each until the next is asked for.
+    def read_copies(self, scratch: Path) -> Iterator[Path]:
+        """Read every segment, oldest day first, then versions of deleted ones.
+
+        Each file exists until the caller asks for the next.
 
         Raises:
-            ClosedDayError: an object does not hold what its name says.
+            ClosedDayError: an object's content does not match its name.
             LandingUnavailableError: S3 does not answer.
         """
-        with _work_folder(scratch) as work:
-            for day in self.days():
-                for _, path in self._downloads(day, [segment.name for segment in self.segments(day)], work):
+        with _make_work_folder(scratch) as work:
+            for day in self.list_days():
+                names = [segment.name for segment in self.list_segments(day)]
+                for _, path in self._download_segments(day, names, work):
                     yield path
-            for version in self._old_versions():
+            for version in self._list_old_versions():
                 path = work / "version.jsonl"
-                path.write_bytes(self._version_content(version))
+                path.write_bytes(self._read_version(version))
                 yield path
 
-    def rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_DayRewrite", None, None]:
-        """Yield every day as one unit to replace, closed first when its time has come.
+    def open_rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_DayRewrite", None, None]:
+        """Yield every day as one unit to replace; close the day first when its time has come.
 
         Raises:
-            ClosedDayError: an object does not hold what its name says.
+            ClosedDayError: an object's content does not match its name.
             LandingUnavailableError: S3 does not answer, or another writer changed a closing.
             SettingsError: we may not read, write or delete there.
         """
         keeps_versions = self.store.keeps_versions()
-        # Today comes last, and whether it was there or not: readers move late segments of other days to it.
-        for day in sorted({*self.days(), clock().date()}):
+        # Today comes last, also if it had no folder: readers move late segments of other days to it.
+        for day in sorted({*self.list_days(), clock().date()}):
             sealed = self.find_closing(day)
-            if sealed is None and clock() >= closing_time(day):
+            if sealed is None and clock() >= compute_closing_time(day):
                 self.read(day, clock())
                 sealed = self.find_closing(day)
-            with _work_folder(scratch) as work:
+            with _make_work_folder(scratch) as work:
                 yield _DayRewrite(self, day, sealed, work, keeps_versions)
 
     def delete_old_versions(self, is_gone: IsGone) -> Removal:
-        """Delete kept versions of deleted segments that hold a line to erase."""
+        """Delete kept versions of deleted segments that contain a line to erase."""
         done = Removal()
-        for version in self._old_versions():
-            if any(map(is_gone, BytesIO(self._version_content(version)))):
+        for version in self._list_old_versions():
+            if any(map(is_gone, BytesIO(self._read_version(version)))):
                 done += self._delete_version(version)
         return done
 
     def remove(self, day: date, name: str, *, keeps_versions: bool) -> Removal:
-        """Delete an object, and every version of it where the bucket keeps them."""
-        key, done = self.key(day, name), Removal()
+        """Delete an object, and all its versions where the bucket keeps versions."""
+        key, done = self.build_key(day, name), Removal()
         if keeps_versions:
-            # The oldest first: deleting the newest would bring the one before it back.
-            for version in reversed(self.store.versions(key)):
+            # The oldest is deleted first: deleting the newest would bring back the one before it.
+            for version in reversed(self.store.list_versions(key)):
                 if version.key == key and not version.is_marker:
                     done += self._delete_version(version)
             if not done.refused:
@@ -278,25 +289,27 @@ class ObjectLandingZone:
         try:
             self.store.delete(version.key, version.id)
         except SettingsError:
-            # No right to delete versions, or a lock on them: the receipt tells who can.
+            # We lack the right to delete versions, or they are locked; the receipt says who can delete them.
             return Removal(refused=frozenset({(version.key, version.id)}))
         return Removal(1)
 
-    def _old_versions(self) -> Iterator[ObjectVersion]:
-        """Yield versions of segments that no longer are their objects' content."""
+    def _list_old_versions(self) -> Iterator[ObjectVersion]:
+        """Yield versions of segments that are no longer their objects' current content."""
         if self.store.keeps_versions():
-            for version in self.store.versions(f"{self.folder}/"):
-                if not version.is_latest and not version.is_marker and stem_of(version.key):
+            for version in self.store.list_versions(f"{self.folder}/"):
+                if not version.is_latest and not version.is_marker and read_stem(version.key):
                     yield version
 
-    def _version_content(self, version: ObjectVersion) -> bytes:
+    def _read_version(self, version: ObjectVersion) -> bytes:
         found = self.store.read(version.key, version.id)
         if found is None:
-            raise LandingUnavailableError(f"a version of {self.uri(version.key)} is gone; repeat the command")
+            raise LandingUnavailableError(
+                f"a version of {self.build_uri(version.key)} was deleted meanwhile; repeat the command"
+            )
         return found[0]
 
-    def _downloads(self, day: date, names: list[str], work: Path) -> Iterator[tuple[str, Path]]:
-        """Yield name and local copy of segments; one that others moved to today, or replaced, is left out."""
+    def _download_segments(self, day: date, names: list[str], work: Path) -> Iterator[tuple[str, Path]]:
+        """Yield name and local copy of segments; leave out those that others moved to today or replaced."""
 
         def fetch(name: str) -> Path | None:
             try:
@@ -311,51 +324,53 @@ class ObjectLandingZone:
             for name, path in zip(some, found, strict=True):
                 if path is not None:
                     yield name, path
-                    # Kept, they would be a copy of the bucket on this disk.
+                    # Without this, a copy of the whole bucket would lie on this disk.
                     path.unlink()
 
     def _list_day(self, day: date) -> tuple[Closing | None, list[Segment]]:
-        """Return the day's closing and the segments that lay there while it was this one.
+        """List the day's closing together with the segments that existed while it was valid.
 
         Raises:
-            LandingUnavailableError: others replaced it again and again.
+            LandingUnavailableError: others replaced the closing again and again.
         """
         for _ in range(_MOST_CLOSINGS):
-            closing, segments = self._closing(day), self.segments(day)
+            closing, segments = self._read_closing(day), self.list_segments(day)
             there, listed = (
                 {each.name for each in segments},
                 {each.name for each in closing.segments} if closing else set(),
             )
-            if closing is None or there == listed or self._closing(day) == closing:
+            if closing is None or there == listed or self._read_closing(day) == closing:
                 return closing, segments
-            # An erasure came between the two: by the older list its new objects are late, and its old ones missing.
-        raise LandingUnavailableError(f"{self.uri(self.key(day, ''))} is being rewritten; repeat the command")
+            # An erasure came in between: by the older list its new objects would be late and its old ones missing.
+        raise LandingUnavailableError(
+            f"{self.build_uri(self.build_key(day, ''))} is being rewritten; repeat the command"
+        )
 
-    def _closing(self, day: date) -> Closing | None:
+    def _read_closing(self, day: date) -> Closing | None:
         sealed = self.find_closing(day)
         return None if sealed is None else sealed.closing
 
     def find_closing(self, day: date) -> "SealedDay | None":
-        """Return the day's closing with its ETag; None while the day is open."""
-        found = self.store.read(self.key(day, CLOSED_FILE))
+        """Find the day's closing with its ETag; return None while the day is open."""
+        found = self.store.read(self.build_key(day, CLOSED_FILE))
         return None if found is None else SealedDay(msgspec.json.decode(found[0], type=Closing), found[1])
 
     def replace_closing(self, day: date, closing: Closing, seen: str) -> str:
         """Replace the closing with the ETag `seen`; return the new one's ETag.
 
         Raises:
-            LandingUnavailableError: it is not the one that was seen.
+            LandingUnavailableError: the closing is no longer the one that was seen.
         """
-        key = self.key(day, CLOSED_FILE)
+        key = self.build_key(day, CLOSED_FILE)
         try:
             return self.store.replace(key, msgspec.json.encode(closing), seen)
         except ReplacedError:
-            raise LandingUnavailableError(f"{self.uri(key)} was changed meanwhile; repeat the command") from None
+            raise LandingUnavailableError(f"{self.build_uri(key)} was changed meanwhile; repeat the command") from None
 
-    def segments(self, day: date) -> list[Segment]:
-        """List the segments that lie under a day now, in name order, whether its closing lists them or not."""
+    def list_segments(self, day: date) -> list[Segment]:
+        """List the current segments of a day in name order, whether its closing lists them or not."""
         found = []
-        for page in self.store.pages("list_objects_v2", Prefix=self.key(day, "")):
+        for page in self.store.list_pages("list_objects_v2", Prefix=self.build_key(day, "")):
             for each in page.get("Contents", []):
                 name = each["Key"].rpartition("/")[2]
                 match = _SEGMENT.fullmatch(name)
@@ -365,11 +380,11 @@ class ObjectLandingZone:
 
     def _verify(self, day: date, closing: Closing, segments: list[Segment]) -> None:
         there = {segment.name: segment for segment in segments}
-        where = self.uri(self.key(day, ""))
+        where = self.build_uri(self.build_key(day, ""))
         missing = [segment.name for segment in closing.segments if segment.name not in there]
         if missing:
             raise LandingRetiredError(
-                f"{where}: {len(missing)} of {len(closing.segments)} segments of the closed day {day} are gone "
+                f"{where}: {len(missing)} of {len(closing.segments)} segments of the closed day {day} are missing "
                 f"(first: {missing[0]}). The table keeps its rows; restore the objects to read the day again."
             )
         for segment in closing.segments:
@@ -383,32 +398,33 @@ class ObjectLandingZone:
         self, day: date, closing: Closing, segments: list[Segment], now: datetime
     ) -> list[str]:
         if now.date() <= day:
-            # A reader whose clock is behind the one that closed the day would copy a segment onto itself and then
-            # delete it: a reader that knows the time moves it.
+            # This reader's clock is behind the clock of the reader that closed the day. It would copy a segment onto
+            # itself and then delete it; a reader with the right time moves the segment.
             return []
         listed = {segment.name for segment in closing.segments} | set(closing.erasing)
         late = [segment.name for segment in segments if segment.name not in listed]
         for name in late:
-            # Copied first: a reader that dies in between leaves it in both places, and the lake keeps one receipt.
-            content = self._content(self.key(day, name))
+            # The copy comes first: a reader that dies in between leaves the segment in both places, and the lake keeps
+            # one receipt.
+            content = self._read_content(self.build_key(day, name))
             if content is not None:
-                self._create(self.key(now.date(), name), content)
-                self.store.delete(self.key(day, name))
+                self._create(self.build_key(now.date(), name), content)
+                self.store.delete(self.build_key(day, name))
         return late
 
     def _create(self, key: str, body: Any) -> bool:
         return self.store.create(key, body)
 
-    def _content(self, key: str) -> bytes | None:
+    def _read_content(self, key: str) -> bytes | None:
         found = self.store.read(key)
         return None if found is None else found[0]
 
-    def key(self, day: date, name: str) -> str:
-        """Return an object's key in the bucket."""
+    def build_key(self, day: date, name: str) -> str:
+        """Build an object's key in the bucket."""
         return f"{self.folder}/received_date={day.isoformat()}/{name}"
 
-    def uri(self, key: str) -> str:
-        """Return the `s3://` URI of a key, for messages."""
+    def build_uri(self, key: str) -> str:
+        """Build the `s3://` URI of a key, for messages."""
         return f"s3://{self.landing.bucket}/{key}"
 
 
@@ -434,14 +450,14 @@ class _DayRewrite:
     def _unfinished(self) -> set[str]:
         return set(self.sealed.closing.erasing) - self._listed if self.sealed else set()
 
-    def segments(self) -> Iterator[tuple[str, Path, Path]]:
+    def list_segments(self) -> Iterator[tuple[str, Path, Path]]:
         unfinished = self._unfinished
-        names = [segment.name for segment in self.zone.segments(self.day) if segment.name not in unfinished]
-        for name, copy in self.zone._downloads(self.day, names, self.work):
-            # Under its first name, from which its new one is made.
+        names = [segment.name for segment in self.zone.list_segments(self.day) if segment.name not in unfinished]
+        for name, copy in self.zone._download_segments(self.day, names, self.work):
+            # The target has the segment's original name: the new object's name is made from it.
             folder = self.work / f"{name}.kept"
             folder.mkdir()
-            yield name, copy, folder / f"{stem_of(name)}.jsonl"
+            yield name, copy, folder / f"{read_stem(name)}.jsonl"
 
     def replace(self, kept: Mapping[str, Path], erasure: str) -> Removal:
         rewritten = {name: path if path.stat().st_size else None for name, path in kept.items()}
@@ -459,7 +475,7 @@ class _DayRewrite:
         if self.sealed is None or not (rewritten or unfinished):
             return Removal()
         zone, day, closing, etag = self.zone, self.day, self.sealed.closing, self.sealed.etag
-        described = {name: _describe(path) if path else None for name, path in rewritten.items()}
+        described = {name: _describe_segment(path) if path else None for name, path in rewritten.items()}
         replacements = [described.get(segment.name, segment) for segment in closing.segments]
         segments = sorted((each for each in replacements if each is not None), key=lambda segment: segment.name)
         kept = {segment.name for segment in segments}
@@ -483,12 +499,12 @@ class _DayRewrite:
 
 
 @contextmanager
-def _work_folder(scratch: Path) -> Iterator[Path]:
+def _make_work_folder(scratch: Path) -> Iterator[Path]:
     scratch.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=scratch, prefix="erasing-") as folder:
         yield Path(folder)
 
 
-def _describe(path: Path) -> Segment:
-    sha256 = file_sha256(path)
+def _describe_segment(path: Path) -> Segment:
+    sha256 = hash_file(path)
     return Segment(f"{path.stem}.{sha256}.jsonl", path.stat().st_size, sha256)

@@ -1,1 +1,4 @@
-"""Durable files, table locks, DuckDB connections and error translation. Knows no table; imports `errors` only."""
+"""Writes durable files, locks tables, opens DuckDB and S3, and translates the errors of all of them.
+
+Visible means complete; written means on disk. Knows no table. May import `curation.sql_literals` and `errors`.
+"""

@@ -1,18 +1,19 @@
 """Commits a table change under the table's lock, exactly once, with retries until a deadline.
 
 Commits of one table are serialised. pyiceberg retries lost commits itself, but only four times with hardly any jitter:
-of 8 × 12 commits to different partitions it lost 13, behind a lock none. Who holds the lock depends on the catalog: a
+of 8 × 12 commits to different partitions it lost 13, behind a lock none. The kind of lock depends on the catalog: a
 file lock while it is SQLite on this machine, a Postgres advisory lock when several machines share a Postgres catalog.
-A lock makes contention rare; what makes it harmless is that a commit compares the metadata that it was made from.
+The lock makes contention rare. A comparison makes it harmless: a commit succeeds only on the metadata that it was made
+from.
 
 A commit may have happened although it was reported as failed. Each therefore carries a *commit key* in its snapshot's
-summary, and an attempt that finds its key among main's ancestors is over.
+summary. An attempt that finds its key among main's ancestors ends there.
 
-An advisory lock ends with its connection, which Postgres may lose while its holder works on. A writer that is about
-to make something visible therefore asks `assert_locks_held` first. See docs/adr/0022.
+An advisory lock ends with its connection, which Postgres may lose while the writer works on. A writer therefore calls
+`verify_locks` before it makes something visible. See docs/adr/0022.
 
-What several tables and the ledger must agree on is no single commit. The same locks, shared by some and taken alone by
-others, keep those apart: see `lake.daily.daily_steps`.
+Steps that change several tables and the ledger need more than one commit. The same locks keep such steps apart: some
+steps share a lock, others take it alone. See `lake.daily.daily_steps`.
 """
 
 import fcntl
@@ -31,7 +32,7 @@ from filelock import FileLock, Timeout
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from flywheel_assets.errors import CommitContentionError, FlywheelError, LockLostError
-from flywheel_assets.lake.storage.outages import translate_outages
+from flywheel_assets.lake.storage.failures import translate_outages
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -47,49 +48,49 @@ _WAITS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-"""For how long libpq waits for a Postgres that it cannot reach (s) or that no longer confirms what it was sent (ms)."""
+"""Bounds of libpq's waits: for a Postgres that it cannot reach (s), and for one that confirms nothing any more (ms)."""
 _KEPT_ALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
-"""By which Postgres finds out, in a minute instead of two hours, that the machine of a lock's holder has vanished."""
-_held: ContextVar[tuple["_AdvisoryLock", ...]] = ContextVar("held", default=())
-# Asked for every 10 ms, not every 50: with eight writers the longest wait was 4.9 s instead of 11.8.
+"""With these Postgres notices in one minute, not in two hours, that the machine of a lock's owner has vanished."""
+_own_locks: ContextVar[tuple["_AdvisoryLock", ...]] = ContextVar("own_locks", default=())
+# A writer asks for a lock every 10 ms, not every 50: with eight writers the longest wait was 4.9 s instead of 11.8.
 _POLL_S = 0.01
 _Result = TypeVar("_Result")
 
 
 @contextmanager
-def commit_lock(
+def hold_lock(
     catalog_uri: str, folder: Path, name: str, timeout_s: float, *, is_shared: bool = False
 ) -> Iterator[None]:
-    """Hold the lock `name`, which every writer of the catalog sees; it ends with its process.
+    """Lock `name` for all writers of the catalog while the block runs; the lock ends with its process.
 
     Args:
         catalog_uri: SQLAlchemy URI of the catalog; with Postgres the lock is there, else a file in `folder`.
         folder: where file locks lie.
         name: what is locked, for instance `assistant.curated_dpo_pairs`.
-        timeout_s: how long to wait for another holder.
-        is_shared: others who share it may hold it, too; no other writer holds it alone meanwhile.
+        timeout_s: how long to wait for another writer.
+        is_shared: several writers may share the lock at the same time; none of them has it alone meanwhile.
 
     Raises:
-        CommitContentionError: another writer held it for all of `timeout_s`.
+        CommitContentionError: another writer had it for all of `timeout_s`.
         CatalogUnavailableError: Postgres does not answer.
     """
     if catalog_uri.startswith("postgresql"):
-        with _advisory_lock(catalog_uri, name, timeout_s, is_shared):
+        with _hold_advisory_lock(catalog_uri, name, timeout_s, is_shared):
             yield
         return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.lock"
-    with _shared_file_lock(path, name, timeout_s) if is_shared else _file_lock(path, name, timeout_s):
+    with _share_file_lock(path, name, timeout_s) if is_shared else _hold_file_lock(path, name, timeout_s):
         yield
 
 
 @contextmanager
-def _file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
+def _hold_file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
     lock = FileLock(path, poll_interval=_POLL_S)
     try:
         lock.acquire(timeout=timeout_s)
     except Timeout as error:
-        raise _busy(name, timeout_s) from error
+        raise _build_contention_error(name, timeout_s) from error
     try:
         yield
     finally:
@@ -97,8 +98,8 @@ def _file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
 
 
 @contextmanager
-def _shared_file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
-    """Hold the file lock shared: an flock of the file that `FileLock` locks; filelock offers no shared kind."""
+def _share_file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]:
+    """Share the file lock, by an flock of the file that `FileLock` locks; filelock offers no shared kind."""
     deadline = time.monotonic() + timeout_s
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     try:
@@ -108,21 +109,21 @@ def _shared_file_lock(path: Path, name: str, timeout_s: float) -> Iterator[None]
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
-                    raise _busy(name, timeout_s) from error
+                    raise _build_contention_error(name, timeout_s) from error
             time.sleep(_POLL_S)
         yield
     finally:
         os.close(descriptor)
 
 
-def assert_locks_held() -> None:
-    """Make sure that all locks around this call are still held, before something becomes visible under them.
+def verify_locks() -> None:
+    """Check that all locks around this call still exist, before something becomes visible under them.
 
     Raises:
         LockLostError: the connection of one of the locks around this call is gone; others may be at work already.
     """
-    for lock in _held.get():
-        lock.assert_held()
+    for lock in _own_locks.get():
+        lock.verify()
 
 
 class _AdvisoryLock:
@@ -144,10 +145,10 @@ class _AdvisoryLock:
             self._connection.execute(text(f"SELECT pg_advisory_lock{self._kind}(:number)"), self._number)
         except OperationalError as error:
             if "lock timeout" in str(error):
-                raise _busy(self._name, timeout_s) from error
+                raise _build_contention_error(self._name, timeout_s) from error
             raise
 
-    def assert_held(self) -> None:
+    def verify(self) -> None:
         from sqlalchemy import text
         from sqlalchemy.exc import DBAPIError
 
@@ -163,26 +164,26 @@ class _AdvisoryLock:
         try:
             self._connection.execute(text(f"SELECT pg_advisory_unlock{self._kind}(:number)"), self._number)
         except SQLAlchemyError as error:
-            # The lock has ended with the connection. Raised, this would hide how the work under it went.
+            # The lock has ended with the connection. Raising this error would hide an error of the work under the lock.
             log.warning("the lock %s was lost before it was released (%s)", self._name, type(error).__name__)
 
 
 @contextmanager
-def _advisory_lock(catalog_uri: str, name: str, timeout_s: float, is_shared: bool) -> Iterator[None]:
+def _hold_advisory_lock(catalog_uri: str, name: str, timeout_s: float, is_shared: bool) -> Iterator[None]:
     with ExitStack() as stack:
         with translate_outages():
-            # Held by the connection, not by a transaction: the catalog's own transactions come and go meanwhile.
-            lock = _AdvisoryLock(name, stack.enter_context(_lock_engine(catalog_uri).connect()), is_shared)
+            # The connection keeps the lock, not a transaction: the catalog's own transactions begin and end meanwhile.
+            lock = _AdvisoryLock(name, stack.enter_context(_open_lock_engine(catalog_uri).connect()), is_shared)
             lock.acquire(timeout_s)
         stack.callback(lock.release)
-        _held.set((*_held.get(), lock))
-        # Not by the token of `set`: locks need not end in the order in which they began.
-        stack.callback(lambda: _held.set(tuple(each for each in _held.get() if each is not lock)))
+        _own_locks.set((*_own_locks.get(), lock))
+        # The token of `set` cannot be used here: locks need not end in the order in which they began.
+        stack.callback(lambda: _own_locks.set(tuple(each for each in _own_locks.get() if each is not lock)))
         yield
 
 
 def bound_waits(catalog_uri: str) -> str:
-    """Add to a catalog's URI bounds on the wait for a silent Postgres; bounds that it has stay."""
+    """Add bounds on the wait for a silent Postgres to a catalog's URI; bounds that it already has stay."""
     from sqlalchemy.engine import make_url
 
     url = make_url(catalog_uri)
@@ -192,36 +193,36 @@ def bound_waits(catalog_uri: str) -> str:
 
 
 @cache
-def _lock_engine(catalog_uri: str) -> "Engine":
-    """Make connections for locks alone, never pooled: a lock ends with its connection at the latest."""
+def _open_lock_engine(catalog_uri: str) -> "Engine":
+    """Open an engine for locks alone, without a pool: a lock ends with its connection at the latest."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
     return create_engine(bound_waits(catalog_uri), poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
 
-def _busy(name: str, timeout_s: float) -> CommitContentionError:
+def _build_contention_error(name: str, timeout_s: float) -> CommitContentionError:
     return CommitContentionError(f"{name} was locked by another writer for {timeout_s:g} s; it is safe to run again")
 
 
 def retry_commit(
     attempt: Callable[[], _Result], retryable: tuple[type[Exception], ...], name: str, deadline_s: float
 ) -> _Result:
-    """Call `attempt` until it succeeds, with exponential backoff and full jitter between failures of `retryable` kinds.
+    """Call `attempt` until it succeeds, with exponential backoff and full jitter after `retryable` failures.
 
-    A lost lock of this `name` is retryable, too: each attempt takes it again. One around all attempts stays lost.
+    A lost lock of this `name` is retryable, too: each attempt takes it again. A lock around all attempts stays lost.
 
     Raises:
         CommitContentionError: it still failed when `deadline_s` had passed.
-        FlywheelError: the same, where the last failure was one of ours already.
+        FlywheelError: `attempt` still failed then, and the last failure was an error of ours already.
     """
 
-    def may_pass(error: BaseException) -> bool:
+    def is_retryable(error: BaseException) -> bool:
         return isinstance(error, retryable) or (isinstance(error, LockLostError) and error.name == name)
 
     attempts = Retrying(
-        retry=retry_if_exception(may_pass),
-        # Full jitter: a wait between 0 and the exponential. Writers that collided once would collide again without.
+        retry=retry_if_exception(is_retryable),
+        # Full jitter waits between 0 and the exponential. Without it, writers that collided once collide again.
         wait=wait_random_exponential(multiplier=0.05, max=3.0),
         stop=stop_after_delay(deadline_s),
     )
@@ -233,7 +234,7 @@ def retry_commit(
             raise CommitContentionError(
                 f"{name}: no commit within {deadline_s:g} s, last {type(last).__name__}; it is safe to run again"
             ) from error
-    # Not from within the handler: the error would be among its own causes.
+    # Raised inside the handler, the error would be among its own causes.
     raise last
 
 

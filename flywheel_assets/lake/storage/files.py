@@ -1,4 +1,4 @@
-"""Durable files: what is visible is complete, and what was reported written survives a power cut."""
+"""Writes durable files: a visible file is complete, and a file reported as written survives a power cut."""
 
 import errno
 import hashlib
@@ -19,9 +19,9 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def write_once(path: Path, content: bytes) -> bool:
-    """Create `path` with `content`, whole or not at all; return False when it existed, and leave it as it was."""
+    """Create `path` with `content`, whole or not at all; return False and change nothing where it exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unfinished_path(path)
+    temporary = make_hidden_path(path)
     try:
         write_synced(temporary, content)
         os.link(temporary, path)
@@ -35,9 +35,9 @@ def write_once(path: Path, content: bytes) -> bool:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path` by one atomic rename, whatever was there before."""
+    """Put `content` at `path` by one atomic rename; a file of that name is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unfinished_path(path)
+    temporary = make_hidden_path(path)
     try:
         write_synced(temporary, content)
         os.replace(temporary, path)
@@ -47,22 +47,22 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def whole_folder(
+def write_folder(
     final: Path, *, replaces: bool = False, before_rename: Callable[[], None] = lambda: None
 ) -> Iterator[Path]:
-    """Give a folder to write into that becomes `final` by one rename, and vanishes when the block fails.
+    """Yield a hidden folder; it becomes `final` by one rename, or is deleted when the block fails.
 
     Everything in it is on disk before it appears.
 
     Args:
         final: does not exist yet, unless it is to be replaced; the folders above it are made.
-        replaces: whether an existing `final` gives way; between its two renames a reader finds no folder.
+        replaces: whether an existing `final` is replaced; between the two renames a reader finds no folder.
         before_rename: raises where the folder must not appear, for instance because a lock was lost.
 
     Raises:
-        FileExistsError: `final` exists and does not give way, perhaps since this block began; it is as it was.
+        FileExistsError: `final` exists, perhaps only since this block began, and `replaces` is off; it is unchanged.
     """
-    building, retired = unfinished_path(final), unfinished_path(final)
+    building, retired = make_hidden_path(final), make_hidden_path(final)
     building.mkdir(parents=True)
     try:
         yield building
@@ -70,7 +70,7 @@ def whole_folder(
             _sync(path)
         _sync(building)
         before_rename()
-        while not _renamed(building, final):
+        while not _try_rename(building, final):
             if not replaces:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
             with suppress(FileNotFoundError):  # another writer has taken it away
@@ -81,20 +81,20 @@ def whole_folder(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def unfinished_path(path: Path) -> Path:
-    """Return a hidden name, `.<name>.<16 hex>` in the same folder, for what becomes `path` when it is whole.
+def make_hidden_path(path: Path) -> Path:
+    """Return a hidden path, `.<name>.<16 hex>` in the same folder, for a file that becomes `path` when complete.
 
-    It is random: two containers that share a disk may have equal process ids, and two threads have the same one.
+    The name is random: two containers that share a disk may have equal process ids, and two threads have the same one.
     `lake.upkeep.garbage` removes hidden folders that a killed process left in a version's folder.
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
-def _renamed(building: Path, final: Path) -> bool:
+def _try_rename(building: Path, final: Path) -> bool:
     try:
         os.rename(building, final)
     except OSError as error:
-        # Asked only now: asked before the rename, another writer may come in between.
+        # The check comes after the rename: after a check before it, another writer could still come in between.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         return False
@@ -114,7 +114,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def file_sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the sha256 of a file's bytes, read in chunks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

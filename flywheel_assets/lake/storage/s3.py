@@ -1,7 +1,7 @@
-"""S3: one client, and the few requests on which landing, copies of versions and erasures rest.
+"""Makes the S3 client, and sends the few requests that landing, copies of versions and erasures need.
 
-Nothing on S3 can be renamed or locked. What is created appears whole or not at all, once (`If-None-Match`), and what
-is replaced is replaced only if it is what was seen (`If-Match`). AWS knows both since 2024, MinIO and moto as well.
+Nothing on S3 can be renamed or locked. An object is created whole, and once (`If-None-Match`). An object is replaced
+only if it still is the one that was seen (`If-Match`). AWS knows both since 2024; MinIO and moto know them as well.
 
 Every refusal becomes one of two errors of ours: `S3RefusedError`, which an operator must mend, or a
 `StorageUnavailableError`, after which repeating is safe. Both carry S3's code.
@@ -22,13 +22,13 @@ _PERMANENT = frozenset(
 _TAKEN = frozenset({"PreconditionFailed", "412"})
 _ABSENT = frozenset({"NoSuchKey", "404"})
 _AT_ONCE = 1000
-"""Versions that S3 deletes at one request."""
+"""S3 deletes at most so many versions at one request."""
 
 
-def s3_client(endpoint: str | None, connect_s: float = _CONNECT_S, attempts: int = _ATTEMPTS) -> Any:
+def make_s3_client(endpoint: str | None, connect_s: float = _CONNECT_S, attempts: int = _ATTEMPTS) -> Any:
     """Make boto3's client from the standard AWS settings, with bounded waits.
 
-    boto3's own 60 s times five attempts would hold up a run for five minutes with each request.
+    boto3's own 60 s times five attempts would delay a run by five minutes with each request.
 
     Args:
         endpoint: URL of an S3 server other than AWS.
@@ -54,7 +54,7 @@ class ReplacedError(Exception):
 
 @dataclass(frozen=True)
 class ObjectVersion:
-    """One version that a bucket keeps of an object; a marker of deletion holds nothing."""
+    """One version that a bucket keeps of an object; a deletion marker has no content."""
 
     key: str
     id: str
@@ -64,22 +64,22 @@ class ObjectVersion:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket.
+    """One bucket, with its requests and their errors.
 
     Every method raises `S3RefusedError` where S3 refuses for good, and `unavailable` where it does not answer.
     """
 
     client: Any
-    """boto3's."""
+    """boto3's S3 client."""
     name: str
     place: str
     """The part of the bucket that messages name."""
     check: str
-    """What an operator looks at when S3 refuses for good."""
+    """Named in the error when S3 refuses for good: the thing that an operator should look at."""
     unavailable: type[StorageUnavailableError] = StorageUnavailableError
 
     def create(self, key: str, body: Any, metadata: dict[str, str] | None = None) -> bool:
-        """Create an object; return False where one of its name is there already."""
+        """Create an object; return False where an object of its name exists already."""
         more = {"Metadata": metadata} if metadata else {}
         try:
             self._ask("put_object", _TAKEN, Key=key, Body=body, IfNoneMatch="*", **more)
@@ -96,7 +96,7 @@ class Bucket:
         try:
             return str(self._ask("put_object", _TAKEN, Key=key, Body=body, IfMatch=seen)["ETag"])
         except KeyError:
-            # The client asks again where an answer was lost, and is then refused because of its own first request.
+            # The client repeats a request whose answer was lost, and S3 then refuses it because of that first request.
             found = self.read(key)
             if found is not None and found[0] == body:
                 return found[1]
@@ -110,13 +110,13 @@ class Bucket:
         except KeyError:
             return None
 
-    def metadata(self, key: str) -> dict[str, str]:
-        """Return what was stored with an object as its metadata."""
+    def read_metadata(self, key: str) -> dict[str, str]:
+        """Return the metadata that was stored with an object."""
         found: dict[str, str] = self._ask("head_object", Key=key)["Metadata"]
         return found
 
-    def pages(self, operation: str, **parameters: Any) -> list[dict[str, Any]]:
-        """Return every page of a listing, such as `list_objects_v2`."""
+    def list_pages(self, operation: str, **parameters: Any) -> list[dict[str, Any]]:
+        """List every page of an operation such as `list_objects_v2`."""
         return self._translate(
             lambda: list(self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters))
         )
@@ -125,11 +125,11 @@ class Bucket:
         """Return whether the bucket keeps versions, or has kept some before it was suspended."""
         return "Status" in self._ask("get_bucket_versioning")
 
-    def versions(self, prefix: str) -> list[ObjectVersion]:
-        """Return the kept versions under a prefix, newest first of each key, and the markers of deletion."""
+    def list_versions(self, prefix: str) -> list[ObjectVersion]:
+        """List the kept versions and deletion markers under a prefix, newest first for each key."""
         return [
             ObjectVersion(each["Key"], each["VersionId"], each["IsLatest"], is_marker)
-            for page in self.pages("list_object_versions", Prefix=prefix)
+            for page in self.list_pages("list_object_versions", Prefix=prefix)
             for name, is_marker in (("Versions", False), ("DeleteMarkers", True))
             for each in page.get(name, [])
         ]
@@ -139,7 +139,7 @@ class Bucket:
         self._ask("delete_object", Key=key, **({"VersionId": version} if version else {}))
 
     def delete_versions(self, versions: Sequence[ObjectVersion]) -> Iterator[tuple[str, str]]:
-        """Delete versions for good, in no certain order; yield key and S3's code for each that it refuses."""
+        """Delete versions for good, in no certain order; yield key and S3's code for each refusal."""
         for start in range(0, len(versions), _AT_ONCE):
             objects = [{"Key": each.key, "VersionId": each.id} for each in versions[start : start + _AT_ONCE]]
             answer = self._ask("delete_objects", Delete={"Objects": objects, "Quiet": True})

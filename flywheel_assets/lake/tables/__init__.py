@@ -1,4 +1,5 @@
-"""The Iceberg tables: what each holds, and how its partitions are replaced, read and tagged.
+"""Declares the Iceberg tables, and replaces, reads and tags their partitions.
 
-Imports `lake.storage`.
+A partition is replaced as a whole, in one commit, under the table's lock. May import `lake.storage`, `curation`,
+`records` and `errors`.
 """

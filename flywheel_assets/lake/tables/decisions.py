@@ -1,7 +1,7 @@
-"""Append-only tables of people's decisions: exclusions, rollbacks, breaker resets and erasures.
+"""Records people's decisions in append-only tables: exclusions, rollbacks, breaker resets and erasures.
 
-Every row has an id of 8 characters, when and who decided, and why. The id is derived from what was decided and is the
-key of the commit: a decision that is recorded again after a crash is found there, not written twice.
+Every row has an id of 8 characters, the time, the person who decided, and the reason. The id is derived from the
+decision and is the key of the commit: a decision that is recorded again after a crash is found, not written twice.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 
 
-def decision_id(lake: Lake, kind: str, *identity: object) -> str:
+def make_decision_id(lake: Lake, kind: str, *identity: object) -> str:
     """Return the id of a decision: 8 hex characters, equal for equal kind, application and `identity`."""
     return records.make_stable_id(kind, lake.application, *identity)[:8]
 
@@ -27,11 +27,11 @@ def record_decision(
     Args:
         lake: the application's tables.
         spec: the decision table.
-        decision: what `decision_id` returned.
-        who: decides.
+        decision: the id from `make_decision_id`.
+        who: the person who decides.
         reason: why.
         now: when.
-        facts: the columns of this table; those that are left out are null.
+        facts: the other columns of this table; columns without a value are null.
     """
     row = {"id": decision, "decided_at": now, "decided_by": who, "reason": reason, **facts}
     rows = pa.Table.from_pylist([dict.fromkeys(spec.schema.names) | row], schema=spec.schema)
@@ -39,5 +39,5 @@ def record_decision(
 
 
 def list_decisions(lake: Lake, spec: TableSpec) -> list[dict[str, Any]]:
-    """Return every row of a decision table, oldest first."""
+    """List every row of a decision table, oldest first."""
     return sorted(lake.read(spec).to_pylist(), key=lambda row: (row["decided_at"], row["id"]))

@@ -1,7 +1,7 @@
-"""What only pyiceberg knows: opening the catalog, creating a table, which errors a commit may be tried again after.
+"""Opens the pyiceberg catalog, creates tables, and names the errors after which a commit may be repeated.
 
-Here is, too, what keeps a commit from growing with history and with days: a transaction that copies the metadata once
-per change, a bound on retained snapshots, and manifests of some hundred files. See docs/adr/0018.
+Three things keep a commit from growing with history and with days: a transaction that copies the metadata once per
+change, a bound on retained snapshots, and manifests of some hundred files. See docs/adr/0018.
 
 `lake.tables.lake` imports this module when a table is first touched: pyiceberg and SQLAlchemy cost 0.4 s, which
 loading a code location must not pay.
@@ -60,7 +60,7 @@ from sqlalchemy.exc import OperationalError
 
 from flywheel_assets import records
 from flywheel_assets.errors import CatalogUnavailableError, StorageUnavailableError
-from flywheel_assets.lake.storage.commits import assert_locks_held, bound_waits
+from flywheel_assets.lake.storage.commits import bound_waits, verify_locks
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.specs import TableSpec
@@ -75,14 +75,14 @@ RETRYABLE = (
 )
 EVERY_ROW: BooleanExpression = AlwaysTrue()
 MOST_SNAPSHOTS = 96
-"""Untagged snapshots of a table: with more, the next commit forgets all but the newest `KEPT_SNAPSHOTS`."""
+"""Limit of untagged snapshots of a table: above it the next commit forgets all but the newest `KEPT_SNAPSHOTS`."""
 KEPT_SNAPSHOTS = 48
 FILES_PER_MANIFEST = 100
-"""At most so many are added by one manifest; replacing one day rewrites the manifest that it is in."""
+"""One manifest adds at most so many files; replacing one day rewrites the manifest that lists the day."""
 _EPOCH = date(1970, 1, 1)
 
 _TABLE_PROPERTIES = {
-    # Off by default in pyiceberg: 500 commits then take 1.2 s to plan, merged 23 ms.
+    # pyiceberg merges no manifests by default: 500 commits then take 1.2 s to plan, merged 23 ms.
     "commit.manifest-merge.enabled": "true",
     # The defaults wait for 100 manifests and then make one of up to 8 MB: ten years of days in one manifest, which
     # every replaced day rewrites in 1 to 1.5 s. A manifest of one file is 8 KB (the schema), each further file 0.4 KB.
@@ -92,12 +92,12 @@ _TABLE_PROPERTIES = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "10",
     "write.parquet.compression-codec": "zstd",
-    # One retry, ours: pyiceberg's own would run out inside it, and drops what shares the transaction.
+    # Only our own retry is used: pyiceberg's would run out inside it, and drops the other changes of the transaction.
     "commit.retry.num-retries": "0",
-    # The default, stated: with `snapshot` two first writers of one day doubled it.
+    # This is the default. It is stated because with `snapshot` two first writers of one day doubled the day.
     "write.delete.isolation-level": "serializable",
     "write.update.isolation-level": "serializable",
-    # Bounds would copy the first 16 characters of users' texts and ids into manifests.
+    # Column bounds would copy the first 16 characters of users' texts and ids into manifests.
     "write.metadata.metrics.default": "counts",
 }
 _ICEBERG_TYPES: dict[pa.DataType, IcebergType] = {
@@ -111,11 +111,11 @@ _ICEBERG_TYPES: dict[pa.DataType, IcebergType] = {
 
 
 _WAITS = {"s3.connect-timeout": "5", "s3.request-timeout": "20"}
-"""For how long Arrow waits for a silent S3, in seconds; it asks three times. Its own 3 s are too few for a busy one."""
+"""Seconds that Arrow waits for a silent S3; it asks three times. Its own 3 s are too few for a busy one."""
 
 
 class _Unchanged(AssertTableUUID):
-    """The table is the same, and its metadata are those that the changes were made from.
+    """Requires that the table still has the metadata that the changes were made from.
 
     Metadata files have unique names, and each lists those before it.
     """
@@ -130,25 +130,25 @@ class _Unchanged(AssertTableUUID):
 
 
 class StrictCatalog(SqlCatalog):
-    """A catalog in which a commit succeeds only on the metadata that it was made from, and while its locks are held.
+    """A catalog that commits only on the metadata a change was made from, while its locks exist.
 
-    pyiceberg applies changes to whatever it finds, unless a head has moved that it looks at: without the lock, which
-    Postgres may lose, an expiry takes a tag with it that was set a moment before.
+    pyiceberg applies changes to the metadata that it finds, unless a head that it checks has moved. Without the lock,
+    which Postgres may lose, an expiry would delete a tag that was set a moment before.
     """
 
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
         """See `SqlCatalog.commit_table`."""
-        assert_locks_held()
+        verify_locks()
         unchanged = _Unchanged(uuid=table.metadata.table_uuid, before=table.metadata.metadata_log[-1:])
         return super().commit_table(table, (*requirements, unchanged), updates)
 
 
 class ParsedOnceCatalog(StrictCatalog):
-    """A catalog that parses a metadata file once: it is never changed, and a new one has a new name.
+    """A catalog that parses each metadata file once: a file never changes, and a new one has a new name.
 
-    A step looks at its tables dozens of times and commits to each once; parsing took half of every look.
+    A step loads its tables dozens of times and commits to each once; parsing took half of the time of every load.
     """
 
     def __init__(self, name: str, **properties: str) -> None:
@@ -163,14 +163,14 @@ class ParsedOnceCatalog(StrictCatalog):
             table = super()._convert_orm_to_iceberg(orm_table)
             self._parsed[identifier] = (table.metadata_location, table.metadata)
             return table
-        # As with `TransactionOnce`, nothing writes to the shared metadata: a refresh or a commit replaces it.
+        # As in `TransactionOnce`, nothing writes to the shared metadata: a refresh or a commit replaces it.
         io = self._load_file_io(known[1].properties, location)
         return Table((*self.identifier_to_tuple(identifier[0]), identifier[1]), known[1], location, io, self)
 
 
 def open_catalog(uri: str, warehouse: str, namespace: str, storage: Mapping[str, str]) -> SqlCatalog:
-    """Open the SQL catalog, and create `namespace` where it is new."""
-    # Connections are asked whether they live before they are used: pooled ones outlast a restart of Postgres.
+    """Open the SQL catalog, and create `namespace` where it does not exist."""
+    # A connection is checked before it is used: pooled ones outlast a restart of Postgres.
     properties = {"uri": bound_waits(uri), "pool_pre_ping": "true", "warehouse": warehouse, **_WAITS, **storage}
     catalog = ParsedOnceCatalog("flywheel", **properties)
     with suppress(NamespaceAlreadyExistsError):
@@ -178,7 +178,7 @@ def open_catalog(uri: str, warehouse: str, namespace: str, storage: Mapping[str,
     return catalog
 
 
-def load_or_create(catalog: SqlCatalog, namespace: str, spec: "TableSpec") -> Table:
+def load_or_create_table(catalog: SqlCatalog, namespace: str, spec: "TableSpec") -> Table:
     """Load the table with its current metadata; create it on first use."""
     identifier = (namespace, spec.name)
     try:
@@ -186,18 +186,21 @@ def load_or_create(catalog: SqlCatalog, namespace: str, spec: "TableSpec") -> Ta
     except NoSuchTableError:
         try:
             return catalog.create_table(
-                identifier, _iceberg_schema(spec), partition_spec=_partition_spec(spec), properties=_properties(spec)
+                identifier,
+                _build_schema(spec),
+                partition_spec=_build_partition_spec(spec),
+                properties=_build_properties(spec),
             )
         except TableAlreadyExistsError:
             return catalog.load_table(identifier)
 
 
 class TransactionOnce(Transaction):
-    """A transaction that builds the metadata it stands at once per change.
+    """A transaction that builds its current metadata once per change.
 
-    pyiceberg's own copies all of it, every retained snapshot included, whenever it is looked at: 42 times a partition
-    replace, which took 232 ms of CPU with 80 snapshots and 1,037 with 320; this one takes 89 and 219. Nothing writes to
-    what it hands out: every update makes a copy.
+    pyiceberg's own copies all metadata, every retained snapshot included, at every access: 42 times in a partition
+    replace, which took 232 ms of CPU with 80 snapshots and 1,037 with 320; this one takes 89 and 219. The shared copy
+    is safe: nothing writes to it, since every update makes a copy.
     """
 
     _known: tuple[TableMetadata, tuple[TableUpdate, ...], TableMetadata] | None = None
@@ -218,9 +221,9 @@ def swap_files(
     properties: Mapping[str, str],
     branch: str = MAIN_BRANCH,
 ) -> None:
-    """Replace the partitions that `where` covers by data files that lie in the table's folder, in one commit.
+    """Replace the partitions that `where` covers by data files in the table's folder, in one commit.
 
-    Files that follow each other share a manifest.
+    Neighbours in `placed` share a manifest.
     """
     stamped = dict(properties)
     with TransactionOnce(table) as transaction:
@@ -231,9 +234,10 @@ def swap_files(
 
 
 def forget_old_snapshots(table: Table) -> None:
-    """Keep a burst of commits from slowing down all that follow; the upkeep's expiry comes once a week.
+    """Forget old snapshots after a burst of commits, which would slow down all later ones.
 
-    Heads and tags stay. Files stay, too, until the upkeep finds nothing that reaches them.
+    The upkeep's own expiry comes only once a week. Heads and tags stay. Files stay, too, until the upkeep finds that
+    nothing reaches them.
     """
     named = {reference.snapshot_id for reference in table.metadata.refs.values()}
     times = sorted(each.timestamp_ms for each in table.metadata.snapshots if each.snapshot_id not in named)
@@ -242,12 +246,12 @@ def forget_old_snapshots(table: Table) -> None:
         table.maintenance.expire_snapshots().older_than(oldest_kept).commit()
 
 
-def covering(
+def build_filter(
     day_column: str, runs: Sequence[tuple[date, date]], stage_column: str | None = None, stage: str | None = None
 ) -> BooleanExpression:
-    """Return the row filter of whole partitions: runs of days, of one stage.
+    """Build the row filter of whole partitions: runs of days, of one stage.
 
-    Built from expressions: pyiceberg's parser takes 3 ms for the same as text.
+    The filter is built from expressions: pyiceberg's parser takes 3 ms for the same filter as text.
     """
     days = [
         And(
@@ -260,17 +264,17 @@ def covering(
     return where if stage_column is None else And(where, EqualTo(term=stage_column, value=stage))
 
 
-def day_of(file: DataFile) -> date:
-    """Return the partition day of a data file of a table whose first partition column is a day."""
+def read_partition_day(file: DataFile) -> date:
+    """Read the partition day of a data file; the table's first partition column must be a day."""
     return _EPOCH + timedelta(days=int(file.partition[0]))
 
 
-def _properties(spec: "TableSpec") -> dict[str, str]:
+def _build_properties(spec: "TableSpec") -> dict[str, str]:
     bounded = {f"write.metadata.metrics.column.{name}": "full" for name in (spec.day_column, spec.stage_column) if name}
     return {**_TABLE_PROPERTIES, **bounded}
 
 
-def _iceberg_schema(spec: "TableSpec") -> Schema:
+def _build_schema(spec: "TableSpec") -> Schema:
     fields = [
         NestedField(
             field_id=position,
@@ -284,8 +288,8 @@ def _iceberg_schema(spec: "TableSpec") -> Schema:
     return Schema(*fields)
 
 
-def _partition_spec(spec: "TableSpec") -> PartitionSpec:
-    # Identity on a date column: pyiceberg's day transform needs pyiceberg-core.
+def _build_partition_spec(spec: "TableSpec") -> PartitionSpec:
+    # The identity of a date column is used, since pyiceberg's day transform needs pyiceberg-core.
     columns = [column for column in (spec.day_column, spec.stage_column) if column]
     ids = {column.name: position for position, column in enumerate(spec.schema, start=1)}
     return PartitionSpec(

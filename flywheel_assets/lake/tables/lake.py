@@ -1,9 +1,9 @@
-"""The Iceberg tables of one application: creation, partition replace, reading.
+"""Creates the Iceberg tables of one application, replaces their partitions, and reads them.
 
 Every daily asset *replaces* its partitions, also with zero rows, in one commit: materializing twice gives the same
 table. Rows arrive as Parquet files written by DuckDB and are swapped in by `delete` + `add_files` in one transaction:
-1 M rows of 2 KB take 13 s and 0.6 GB that way, `overwrite(pa.Table)` took 89 s and 6 GB. How a commit is serialised and
-retried: see `lake.storage.commits`.
+1 M rows of 2 KB take 13 s and 0.6 GB that way, `overwrite(pa.Table)` took 89 s and 6 GB. See `lake.storage.commits` for
+how a commit is serialised and retried.
 """
 
 import logging
@@ -25,11 +25,10 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import CommitContentionError, PartitionChangedError, PartitionMismatchError
-from flywheel_assets.lake.storage.commits import COMMIT_KEY, commit_lock, retry_commit, was_committed
+from flywheel_assets.lake.storage.commits import COMMIT_KEY, hold_lock, retry_commit, was_committed
 from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
-from flywheel_assets.lake.storage.failed_steps import translate_disk_full
-from flywheel_assets.lake.storage.outages import translate_outages
-from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, column_list, nullable
+from flywheel_assets.lake.storage.failures import translate_disk_full, translate_outages
+from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, list_columns, make_nullable
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 _DEADLINE_S = 120.0
 _LOCK_TIMEOUT_S = 120.0
 _STEPS_TIMEOUT_S = 600.0
-"""A daily step takes a minute for a million rows, a range of days or an erasure several."""
+"""A daily step takes a minute for a million rows; a range of days or an erasure takes several."""
 
 
 @dataclass(frozen=True)
@@ -52,35 +51,37 @@ class Lake:
     scratch: Path = field(repr=False)
     """Local folder for locks, files under construction and DuckDB's spill."""
     erasure_key: str | None = field(default=None, repr=False)
-    """Secret of the keyed hashes that erasures leave; None: a file next to `scratch`, made by the first erasure."""
+    """Secret of the keyed hashes that erasures leave; None: a file next to `scratch` that the first erasure makes."""
 
     storage: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Where files lie that are not on this machine, in pyiceberg's words, for instance `s3.endpoint`."""
+    """Settings of a storage that is not this machine, by pyiceberg's names, for instance `s3.endpoint`."""
 
     @cached_property
     def catalog(self) -> "SqlCatalog":
-        """Open the catalog, and create its namespace on first use."""
+        """Open the catalog and create its namespace, at the first use."""
         from flywheel_assets.lake.tables.iceberg import open_catalog
 
         self.scratch.mkdir(parents=True, exist_ok=True)
         if self._catalog_file is not None:
             self._catalog_file.parent.mkdir(parents=True, exist_ok=True)
-        # pyiceberg logs every commit's retries itself; ours are the ones that count.
+        # pyiceberg logs the retries of every commit; only our own retries matter.
         logging.getLogger("pyiceberg").setLevel(logging.ERROR)
         with self._lock(f"{self.application}.catalog", _LOCK_TIMEOUT_S), translate_outages():
             return open_catalog(self.catalog_uri, self.warehouse, self.application, self.storage)
 
     @translate_outages()
-    def table(self, spec: TableSpec) -> "Table":
-        """Load the table's current metadata, creating the table on first use.
+    def load_table(self, spec: TableSpec) -> "Table":
+        """Load the table with its current metadata; create it on first use.
+
+        Every method that reads or writes a table raises these two errors.
 
         Raises:
-            CatalogUnavailableError: the catalog's Postgres does not answer; so all that reads or writes a table.
-            StorageUnavailableError: the warehouse's S3 does not answer; so all that reads or writes a table.
+            CatalogUnavailableError: the catalog's Postgres does not answer.
+            StorageUnavailableError: the warehouse's S3 does not answer.
         """
-        from flywheel_assets.lake.tables.iceberg import load_or_create
+        from flywheel_assets.lake.tables.iceberg import load_or_create_table
 
-        return load_or_create(self.catalog, self.application, spec)
+        return load_or_create_table(self.catalog, self.application, spec)
 
     @translate_outages()
     def has_table(self, spec: TableSpec) -> bool:
@@ -88,84 +89,91 @@ class Lake:
         return self.catalog.table_exists((self.application, spec.name))
 
     def commit(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None = None) -> "Table":
-        """Apply `change` to the freshly loaded table under its lock, retrying contention; returns the table after it.
+        """Apply `change` to the freshly loaded table under its lock, with retries; return the changed table.
 
         Args:
             spec: the table.
-            change: must leave the table as it was, or changed as a whole; it may be called several times.
-            key: what `change` stamps into its snapshots as `COMMIT_KEY`; where it is found nothing is done again.
+            change: changes the table as a whole or not at all; it may be called several times.
+            key: the `COMMIT_KEY` that `change` stamps into its snapshots; where it is found nothing is repeated.
 
         Raises:
             CommitContentionError: the lock or the catalog stayed busy past the deadline.
             CatalogUnavailableError: the catalog's Postgres did not answer until the deadline.
             StorageUnavailableError: the warehouse's S3 did not answer until the deadline.
-            LockLostError: a lock that the caller holds is gone, or the table's own was lost until the deadline.
+            LockLostError: a lock of the caller is lost, or the table's own was lost until the deadline.
         """
         from flywheel_assets.lake.tables.iceberg import RETRYABLE
 
-        return retry_commit(lambda: self._commit_once(spec, change, key), RETRYABLE, self._full_name(spec), _DEADLINE_S)
+        return retry_commit(
+            lambda: self._commit_once(spec, change, key), RETRYABLE, self._build_full_name(spec), _DEADLINE_S
+        )
 
     def _commit_once(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None) -> "Table":
         from flywheel_assets.lake.tables.iceberg import forget_old_snapshots
 
-        # A catalog on a full disk answers like a busy one: retried, it would hide the cause for two minutes.
-        with self.locked(spec), translate_disk_full(*self.places), translate_outages():
-            table = self.table(spec)
+        # A catalog on a full disk answers like a busy one: retries would hide the cause for two minutes.
+        with self.lock_table(spec), translate_disk_full(*self.places), translate_outages():
+            table = self.load_table(spec)
             if key is not None and was_committed(table, key):
                 return table
             forget_old_snapshots(table)
             with warnings.catch_warnings():
-                # Clearing a day that was empty already is ordinary here.
+                # Clearing an empty day is ordinary here.
                 warnings.filterwarnings("ignore", message="Delete operation did not match any records")
-                # What stays because S3 went away just then is found by the sweep.
+                # The sweep finds files that stay because S3 stopped answering just then.
                 warnings.filterwarnings("ignore", message="Failed to delete old metadata after commit")
                 change(table)
             return table
 
-    def locked(self, spec: TableSpec) -> AbstractContextManager[None]:
-        """Hold the table's commit lock; every change of the table happens while it is held."""
-        return self._lock(self._full_name(spec), _LOCK_TIMEOUT_S)
+    def lock_table(self, spec: TableSpec) -> AbstractContextManager[None]:
+        """Lock the table for a commit; every change of the table happens under this lock."""
+        return self._lock(self._build_full_name(spec), _LOCK_TIMEOUT_S)
 
-    def cutting(self) -> AbstractContextManager[None]:
-        """Hold the lock of version cuts, rewrites and rollbacks: one at a time for each application."""
+    def lock_versions(self) -> AbstractContextManager[None]:
+        """Lock the versions: one cut, rewrite or rollback at a time for each application."""
         return self._lock(f"{self.application}.versions", _LOCK_TIMEOUT_S)
 
     @contextmanager
-    def in_daily_step(self) -> Iterator[None]:
-        """Hold the daily steps' lock, shared with other steps; see `lake.daily.daily_steps`."""
-        door, steps = self._daily_steps(is_shared=True)
-        with ExitStack() as held:
-            # A writer that waits to be alone keeps the door: steps that overlap would never let it in.
+    def share_daily_steps(self) -> Iterator[None]:
+        """Share the daily steps' lock with other steps; see `lake.daily.daily_steps`."""
+        door, steps = self._build_step_locks(is_shared=True)
+        with ExitStack() as stack:
+            # A writer that waits to be alone keeps the door locked: otherwise overlapping steps would never let it in.
             with door:
-                held.enter_context(steps)
+                stack.enter_context(steps)
             yield
 
     @contextmanager
-    def between_daily_steps(self) -> Iterator[None]:
-        """Hold the daily steps' lock alone, to rewrite days that daily steps have written, with their accounts."""
-        door, steps = self._daily_steps(is_shared=False)
+    def pause_daily_steps(self) -> Iterator[None]:
+        """Take the daily steps' lock alone, to rewrite days of daily steps and their accounts."""
+        door, steps = self._build_step_locks(is_shared=False)
         with door, steps:
             yield
 
-    def _daily_steps(self, *, is_shared: bool) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    def _build_step_locks(
+        self, *, is_shared: bool
+    ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         name = f"{self.application}.daily_steps"
         return self._lock(f"{name}.door", _STEPS_TIMEOUT_S), self._lock(name, _STEPS_TIMEOUT_S, is_shared=is_shared)
 
     @property
     def places(self) -> list[Path]:
-        """Return the folders of this machine that are written to."""
-        return [self.scratch, *(path for path in (_local_path(self.warehouse), self._catalog_file) if path is not None)]
+        """Return the folders of this machine that steps write to."""
+        return [
+            self.scratch,
+            *(path for path in (_find_local_path(self.warehouse), self._catalog_file) if path is not None),
+        ]
 
     @property
     def _catalog_file(self) -> Path | None:
         is_sqlite = self.catalog_uri.startswith("sqlite:///")
         return Path(self.catalog_uri.removeprefix("sqlite:///").split("?")[0]) if is_sqlite else None
 
-    def _full_name(self, spec: TableSpec) -> str:
+    def _build_full_name(self, spec: TableSpec) -> str:
         return f"{self.application}.{spec.name}"
 
     def _lock(self, name: str, timeout_s: float, *, is_shared: bool = False) -> AbstractContextManager[None]:
-        return commit_lock(self.catalog_uri, self.scratch / "locks", name, timeout_s, is_shared=is_shared)
+        return hold_lock(self.catalog_uri, self.scratch / "locks", name, timeout_s, is_shared=is_shared)
 
     def replace_days(
         self,
@@ -176,39 +184,39 @@ class Lake:
         stage: str | None = None,
         seen: frozenset[str] | None = None,
     ) -> None:
-        """Replace the partitions `days` (of `stage`, where the table has stages) by `files`, in one commit.
+        """Replace the partitions `days` (of `stage`, if the table has stages) by `files`, in one commit.
 
         Args:
             spec: the table.
             days: every partition to replace; a day without a file becomes empty.
-            files: local Parquet files, one a day at most; they are moved or uploaded to the table's location.
+            files: local Parquet files, at most one a day; they are moved or uploaded to the table's location.
             properties: recorded in the snapshot's summary.
             stage: which stage's rows to replace.
-            seen: what `files_of` returned before the rows were read that `files` are made of: a rewrite must not take
-                back what another writer has written since.
+            seen: the result of `list_files` from before the rows for `files` were read: a rewrite must not undo what
+                another writer has written since.
 
         Raises:
-            PartitionMismatchError: a file holds rows of another day than the one it is given for.
+            PartitionMismatchError: a file contains rows of another day than its own.
             PartitionChangedError: the partitions are no longer those that were seen; nothing was changed.
             CommitContentionError: see `commit`.
         """
         for day, path in files.items():
             _assert_rows_belong(path, spec, day, stage)
-        where = _partition_filter(spec, days, stage)
+        where = _filter_partitions(spec, days, stage)
 
-        if not files and self.table(spec).current_snapshot() is None:
+        if not files and self.load_table(spec).current_snapshot() is None:
             return
 
         from flywheel_assets.lake.tables.iceberg import swap_files
 
-        # Neighbours in time share a manifest: a scan of some days then opens few of them.
+        # Neighbours in time share a manifest: a scan of some days then opens few manifests.
         in_order = [files[day] for day in sorted(files)]
         placed: list[str] = []
         key = uuid.uuid4().hex
         stamped = {**properties, COMMIT_KEY: key}
 
         def swap(table: "Table") -> None:
-            if seen is not None and _files_in(table, where) != seen:
+            if seen is not None and _list_files(table, where) != seen:
                 raise PartitionChangedError(f"{spec.name}: {min(days)} … {max(days)} changed meanwhile")
             placed.extend(self.place(table, path) for path in in_order[len(placed) :])
             with translate_swept_files(spec):
@@ -225,26 +233,26 @@ class Lake:
         key = uuid.uuid4().hex
 
         def rewrite(table: "Table") -> None:
-            rows = merge(table.scan().to_arrow().cast(nullable(spec.schema))).cast(nullable(spec.schema))
+            rows = merge(table.scan().to_arrow().cast(make_nullable(spec.schema))).cast(make_nullable(spec.schema))
             with TransactionOnce(table) as transaction:
                 transaction.overwrite(rows, snapshot_properties={**properties, COMMIT_KEY: key})
 
         self.commit(spec, rewrite, key)
 
     def append(self, spec: TableSpec, rows: pa.Table, key: str, properties: Mapping[str, str]) -> None:
-        """Add rows to an audit table, once per `key`: a repeated call after a crash finds them there."""
+        """Append rows to an audit table, once per `key`: a call repeated after a crash finds the rows there."""
         from flywheel_assets.lake.tables.iceberg import TransactionOnce
 
         def add(table: "Table") -> None:
             with TransactionOnce(table) as transaction:
-                transaction.append(rows.cast(nullable(spec.schema)), {**properties, COMMIT_KEY: key})
+                transaction.append(rows.cast(make_nullable(spec.schema)), {**properties, COMMIT_KEY: key})
 
         self.commit(spec, add, key)
 
     def place(self, table: "Table", path: Path) -> str:
-        """Bring a finished local file under its final, unique name in the table's location."""
+        """Move a finished local file to the table's location under its final, unique name; return its URI."""
         target = f"{table.location()}/data/{path.stem}-{uuid.uuid4().hex}.parquet"
-        local = _local_path(target)
+        local = _find_local_path(target)
         if local is not None:
             local.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, local)
@@ -255,16 +263,16 @@ class Lake:
         return target
 
     @translate_outages()
-    def files_of(self, spec: TableSpec, days: Sequence[date], stage: str | None = None) -> frozenset[str]:
-        """Return the data files of partitions as they are now, for `replace_days`."""
-        return _files_in(self.table(spec), _partition_filter(spec, days, stage))
+    def list_files(self, spec: TableSpec, days: Sequence[date], stage: str | None = None) -> frozenset[str]:
+        """List the current data files of partitions, for `replace_days`."""
+        return _list_files(self.load_table(spec), _filter_partitions(spec, days, stage))
 
-    def partition_filter(self, spec: TableSpec, days: Sequence[date]) -> "BooleanExpression":
-        """Return Iceberg's row filter for whole partitions."""
-        return _partition_filter(spec, days)
+    def filter_partitions(self, spec: TableSpec, days: Sequence[date]) -> "BooleanExpression":
+        """Build Iceberg's row filter for whole partitions."""
+        return _filter_partitions(spec, days)
 
-    def new_file(self, spec: TableSpec, day: date) -> Path:
-        """Return a fresh local path for one partition's file under construction."""
+    def make_file_path(self, spec: TableSpec, day: date) -> Path:
+        """Make a new local path for one partition's file under construction."""
         return self.scratch / "building" / f"{spec.name}-{day.isoformat()}-{uuid.uuid4().hex}.parquet"
 
     def connect(self, keeps_order: bool = False) -> duckdb.DuckDBPyConnection:
@@ -273,16 +281,16 @@ class Lake:
         return connect(self.scratch / "spill", keeps_order)
 
     def write_day(self, connection: duckdb.DuckDBPyConnection, spec: TableSpec, day: date, query: str) -> Path | None:
-        """Run `query` (all columns of `spec`, one day) into a new local file; None where it gives no rows."""
-        path = self.new_file(spec, day)
-        ordered = f"SELECT {column_list(spec.schema)} FROM ({query}) ORDER BY {', '.join(spec.order_by)}"
+        """Write the rows of `query` (all columns of `spec`, one day) to a new local file; None for no rows."""
+        path = self.make_file_path(spec, day)
+        ordered = f"SELECT {list_columns(spec.schema)} FROM ({query}) ORDER BY {', '.join(spec.order_by)}"
         rows = write_parquet(connection, ordered, path, spec.row_group_rows)
         return path if rows else None
 
     def write_rows(
         self, connection: duckdb.DuckDBPyConnection, spec: TableSpec, day: date, rows: pa.Table
     ) -> Path | None:
-        """Write rows in memory as `write_day` does; no rows cost no statement, which takes 2 ms of CPU."""
+        """Write rows in memory as `write_day` does; without rows it runs no statement, which takes 2 ms of CPU."""
         if not rows.num_rows:
             return None
         connection.register("rows_of_a_day", rows)
@@ -299,9 +307,9 @@ class Lake:
         snapshot_id: int | None = None,
         planned: Mapping[date, Sequence[PlannedFile]] | None = None,
     ) -> None:
-        """Make partitions of a table a view of `connection`, read lazily.
+        """Register partitions of a table as a lazy view of `connection`.
 
-        On local disk DuckDB reads the Parquet files itself, about twice as fast as through Arrow; that is right only
+        On local disk DuckDB reads the Parquet files itself, about twice as fast as through Arrow. This is correct only
         because partition replace leaves neither delete files nor rewritten rows.
 
         Args:
@@ -311,45 +319,45 @@ class Lake:
             columns: which columns; None: all.
             view: its name; None: the table's.
             snapshot_id: as of which snapshot; None: the head.
-            planned: what `plan_days` said about (at least) `days`, so that the table need not be asked again.
+            planned: the result of `plan_days` for (at least) `days`, so that the table need not be loaded again.
         """
         view = view or spec.name
         wanted = None if days is None else list(days)
         names = list(columns or spec.schema.names)
-        # Of an earlier call: `register` replaces only what `register` made.
+        # An earlier call may have made a view: DuckDB's `register` replaces only what `register` made.
         connection.execute(f"DROP VIEW IF EXISTS {view}")
         if planned is not None and wanted is not None:
-            local = _local_paths(file.uri for day in wanted for file in planned.get(day, ()))
+            local = _find_local_paths(file.uri for day in wanted for file in planned.get(day, ()))
             if local is not None:
-                _view(connection, spec, view, names, local)
+                _create_view(connection, spec, view, names, local)
                 return
-        table = self.table(spec)
+        table = self.load_table(spec)
         if (snapshot_id is None and table.current_snapshot() is None) or wanted == []:
             connection.register(view, spec.schema.empty_table().select(names))
             return
         from flywheel_assets.lake.tables.iceberg import EVERY_ROW
 
-        where = EVERY_ROW if wanted is None else _partition_filter(spec, wanted)
+        where = EVERY_ROW if wanted is None else _filter_partitions(spec, wanted)
         scan = table.scan(row_filter=where, selected_fields=tuple(names), snapshot_id=snapshot_id)
-        local = _local_paths(task.file.file_path for task in scan.plan_files())
+        local = _find_local_paths(task.file.file_path for task in scan.plan_files())
         if local is not None:
-            _view(connection, spec, view, names, local)
+            _create_view(connection, spec, view, names, local)
         else:
             connection.register(view, scan.to_arrow())
 
     @translate_outages()
     def plan_days(self, spec: TableSpec, days: Sequence[date]) -> dict[date, list[PlannedFile]]:
-        """Return the files of each of the days, for `register`.
+        """Plan the files of each day, for `register`.
 
-        A range that reads its days one by one spent more on loading and planning the table than on their rows.
+        A range that reads its days one by one spent more time on loading and planning the table than on rows.
         """
-        from flywheel_assets.lake.tables.iceberg import day_of
+        from flywheel_assets.lake.tables.iceberg import read_partition_day
 
-        table = self.table(spec)
+        table = self.load_table(spec)
         planned: dict[date, list[PlannedFile]] = {}
-        for task in table.scan(row_filter=_partition_filter(spec, days)).plan_files() if days else ():
+        for task in table.scan(row_filter=_filter_partitions(spec, days)).plan_files() if days else ():
             file = PlannedFile(task.file.file_path, task.file.file_size_in_bytes)
-            planned.setdefault(day_of(task.file), []).append(file)
+            planned.setdefault(read_partition_day(task.file), []).append(file)
         return planned
 
     @translate_outages()
@@ -363,13 +371,13 @@ class Lake:
         planned: Mapping[date, Sequence[PlannedFile]] | None = None,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> pa.Table:
-        """Read partitions of a table as Arrow, in the schema's column order; `days=None` reads all of it.
+        """Read partitions of a table as Arrow, in the schema's column order; `days=None` reads all.
 
-        `where` is SQL over the columns that are read, `planned` as for `register`; without a `connection` a new one
-        reads.
+        `where` is SQL over the columns that are read; `planned` is as for `register`. Without a `connection` the method
+        opens one.
         """
         if connection is None:
-            if snapshot_id is None and self.table(spec).current_snapshot() is None:
+            if snapshot_id is None and self.load_table(spec).current_snapshot() is None:
                 # A connection costs 15 ms of CPU, and the trigger asks for exclusions at every change.
                 return spec.schema.empty_table().select(list(columns or spec.schema.names))
             with self.connect() as own:
@@ -377,12 +385,12 @@ class Lake:
         self.register(connection, spec, days, columns, view="wanted", snapshot_id=snapshot_id, planned=planned)
         rows: pa.Table = connection.sql(f"SELECT * FROM wanted WHERE {where}").to_arrow_table()
         names = list(columns or spec.schema.names)
-        return rows.select(names).cast(nullable(pa.schema([spec.schema.field(name) for name in names])))
+        return rows.select(names).cast(make_nullable(pa.schema([spec.schema.field(name) for name in names])))
 
     @translate_outages()
-    def rows_per_day(self, spec: TableSpec, stage: str | None = None) -> dict[date, int]:
-        """Count the rows of every non-empty partition (of `stage`, or of all stages), from metadata alone."""
-        table = self.table(spec)
+    def count_rows_per_day(self, spec: TableSpec, stage: str | None = None) -> dict[date, int]:
+        """Count the rows of every non-empty partition (of `stage`, or of all), from metadata alone."""
+        table = self.load_table(spec)
         if table.current_snapshot() is None:
             return {}
         counts: dict[date, int] = {}
@@ -396,7 +404,9 @@ class Lake:
 
 @contextmanager
 def translate_swept_files(spec: TableSpec) -> Iterator[None]:
-    """Translate the loss of placed files: between two attempts no lock is held, and a sweep may take them.
+    """Translate the loss of placed files into `CommitContentionError`.
+
+    Between two attempts of a commit the table is not locked, and a sweep may delete the files.
 
     Raises:
         CommitContentionError: a placed file is gone; the step that built it must run again.
@@ -409,7 +419,7 @@ def translate_swept_files(spec: TableSpec) -> Iterator[None]:
         ) from error
 
 
-def _view(
+def _create_view(
     connection: duckdb.DuckDBPyConnection, spec: TableSpec, view: str, names: Sequence[str], paths: Sequence[Path]
 ) -> None:
     if not paths:
@@ -419,18 +429,18 @@ def _view(
     connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(names)} FROM read_parquet([{files}])")
 
 
-def _partition_filter(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> "BooleanExpression":
-    """Filter the partitions `days` as a few ranges: beyond 200 literals an IN no longer drops files by metadata."""
-    from flywheel_assets.lake.tables.iceberg import covering
+def _filter_partitions(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> "BooleanExpression":
+    """Filter the partitions `days` as few ranges: above 200 literals an IN drops no files by metadata."""
+    from flywheel_assets.lake.tables.iceberg import build_filter
 
-    return covering(str(spec.day_column), _runs(days), None if stage is None else spec.stage_column, stage)
+    return build_filter(str(spec.day_column), _group_days(days), None if stage is None else spec.stage_column, stage)
 
 
-def _files_in(table: "Table", where: "BooleanExpression") -> frozenset[str]:
+def _list_files(table: "Table", where: "BooleanExpression") -> frozenset[str]:
     return frozenset(task.file.file_path for task in table.scan(row_filter=where).plan_files())
 
 
-def _runs(days: Iterable[date]) -> list[tuple[date, date]]:
+def _group_days(days: Iterable[date]) -> list[tuple[date, date]]:
     """Group consecutive days as (first, last)."""
     runs: list[tuple[date, date]] = []
     for day in sorted(set(days)):
@@ -442,7 +452,7 @@ def _runs(days: Iterable[date]) -> list[tuple[date, date]]:
 
 
 def _assert_rows_belong(path: Path, spec: TableSpec, day: date, stage: str | None) -> None:
-    """Check that a file's partition columns hold exactly the partition that it is written for."""
+    """Check that a file's partition columns contain exactly the partition that it is written for."""
     expected: dict[str, Any] = {str(spec.day_column): day}
     if stage is not None:
         expected[str(spec.stage_column)] = stage
@@ -458,24 +468,24 @@ def _assert_rows_belong(path: Path, spec: TableSpec, day: date, stage: str | Non
                 or bounds.null_count
             ):
                 found = "no bounds" if bounds is None else f"{bounds.min} … {bounds.max}, {bounds.null_count} nulls"
-                raise PartitionMismatchError(f"{spec.name}: rows written for {name} = {value} hold {found}")
+                raise PartitionMismatchError(f"{spec.name}: rows written for {name} = {value} contain {found}")
 
 
 _FILE_URI = re.compile(r"^file:(//)?(?=/)")
 
 
-def _local_paths(uris: Iterable[str]) -> list[Path] | None:
-    """Return the files' paths on this machine; None if one lies elsewhere."""
+def _find_local_paths(uris: Iterable[str]) -> list[Path] | None:
+    """Find the files' paths on this machine; return None if one is not on it."""
     found = []
     for uri in uris:
-        path = _local_path(uri)
+        path = _find_local_path(uri)
         if path is None:
             return None
         found.append(path)
     return found
 
 
-def _local_path(uri: str) -> Path | None:
+def _find_local_path(uri: str) -> Path | None:
     if "://" not in uri or uri.startswith("file:"):
         return Path(_FILE_URI.sub("", uri))
     return None

@@ -1,4 +1,4 @@
-"""Declares each table of an application: columns, partitions, order of rows, and what kind of application fills it."""
+"""Declares every table: its columns, partitions, order of rows, and the kind of application that fills it."""
 
 from dataclasses import dataclass, replace
 
@@ -9,9 +9,9 @@ from flywheel_assets import records
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One table: its columns, the columns it is partitioned by, and the order of rows within a file.
+    """One table: its columns, partition columns, and the order of rows within a file.
 
-    Files of raw tables are written by `lake.daily.landed_files`, in landed order, unless a query rewrites them.
+    `lake.daily.landed_files` writes the files of raw tables in landed order; a query that rewrites them sorts.
     """
 
     name: str
@@ -22,7 +22,7 @@ class TableSpec:
     row_group_rows: int = 50_000
 
 
-# Small row groups let a join that looks for some texts read few others, and slow its reading of all ids: see
+# With small row groups a join that needs some texts reads few others, but it reads all ids more slowly: see
 # docs/experiments.md for 256 to 2,048 rows.
 RAW_PREDICTIONS = TableSpec(
     "raw_predictions",
@@ -58,20 +58,20 @@ LEDGER = TableSpec("ledger", records.LEDGER, order_by=("asset", "day"))
 BREAKER_DAYS = TableSpec("breaker_days", records.BREAKER_DAYS, order_by=("day",))
 
 
-# Decisions of people, append-only: a snapshot's summary would be gone with the snapshot.
+# Decisions of people are append-only tables: a snapshot's summary would vanish with the snapshot.
 EXCLUSIONS = TableSpec("exclusions", records.EXCLUSIONS, order_by=("decided_at", "id"))
 BREAKER_RESETS = TableSpec("breaker_resets", records.BREAKER_RESETS, order_by=("decided_at", "id"))
 ROLLBACKS = TableSpec("rollbacks", records.ROLLBACKS, order_by=("decided_at", "id"))
 ERASURES = TableSpec("erasures", records.ERASURES, order_by=("decided_at", "id"))
 
 
-# What everything weighed after each maintenance.
+# Files and bytes of every stage after each maintenance.
 STORAGE = TableSpec("storage", records.STORAGE, order_by=("measured_at", "stage"))
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A data file that a partition consists of."""
+    """One data file of a partition."""
 
     uri: str
     bytes: int
@@ -79,33 +79,33 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class ApplicationTables:
-    """The tables that the daily assets of one kind of application fill, apart from `ground_truth`, which all share."""
+    """The tables that the daily assets of one kind of application fill, besides the shared `ground_truth`."""
 
     predictions: TableSpec
     joined: TableSpec
     gold: TableSpec
-    """What versions are tags on."""
+    """Versions are tags on this table."""
     is_text: bool
-    """Predictions are texts, which an edit may carry with it; else they are scores of features."""
+    """Predictions are texts, which an edit may repeat; otherwise they are scores of features."""
 
 
 PREFERENCE_TABLES = ApplicationTables(RAW_PREDICTIONS, JOINED_FEEDBACK, CURATED_DPO_PAIRS, is_text=True)
 CLASSIFICATION_TABLES = ApplicationTables(RAW_SCORES, JOINED_LABELS, HARD_EXAMPLES, is_text=False)
 
 
-def column_list(schema: pa.Schema) -> str:
-    """Return a schema's columns for a SELECT."""
+def list_columns(schema: pa.Schema) -> str:
+    """List a schema's columns for a SELECT."""
     return ", ".join(schema.names)
 
 
-def nullable(schema: pa.Schema) -> pa.Schema:
-    """Return the same columns, nullable, as DuckDB and Iceberg exchange them."""
+def make_nullable(schema: pa.Schema) -> pa.Schema:
+    """Make every column nullable and drop its metadata, as DuckDB and Iceberg exchange them."""
     # Parquet written by DuckDB has optional columns only, and Iceberg refuses those for a required field.
     return pa.schema([column.with_nullable(True).remove_metadata() for column in schema])
 
 
-def every_table(tables: ApplicationTables) -> list[TableSpec]:
-    """Return every table that one application may have."""
+def list_tables(tables: ApplicationTables) -> list[TableSpec]:
+    """List every table that one application may have."""
     daily = [tables.predictions, GROUND_TRUTH, tables.joined, tables.gold, QUARANTINE, LEDGER]
     reports = [FEEDBACK_SUMMARY, BREAKER_DAYS] if tables.is_text else [DRIFT_REPORTS]
     return [*daily, *reports, EXCLUSIONS, BREAKER_RESETS, ROLLBACKS, ERASURES, STORAGE]

@@ -1,8 +1,9 @@
-"""Tags on a table: what keeps a version's rows readable for ever.
+"""Creates and lists tags on a table; a tag keeps a version's rows readable for ever.
 
-Each change of a reference is a commit of its own. Sharing a transaction with rows, a tag is silently lost when that
-transaction is retried; sharing one with a move of `main`, rows of a concurrent writer are. All happen under the table's
-commit lock, as expiry does: an expiry that had read the table before a tag appeared would take the tag with it.
+Each change of a tag or of the head is a commit of its own. A tag that shares a transaction with rows is silently lost
+when that transaction is retried. A tag that shares one with a move of `main` loses rows of a concurrent writer. All
+changes happen under the table's commit lock, as expiry does: an expiry that had read the table before a tag appeared
+would delete the tag.
 """
 
 from collections.abc import Callable
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def list_tags(lake: Lake, spec: TableSpec) -> dict[str, int]:
-    """Return every tag of a table with its snapshot id."""
-    references = lake.table(spec).metadata.refs
+    """List every tag of a table with its snapshot id."""
+    references = lake.load_table(spec).metadata.refs
     return {name: each.snapshot_id for name, each in references.items() if each.snapshot_ref_type == "tag"}
 
 
 def create_tag(lake: Lake, spec: TableSpec, name: str, snapshot_id: int) -> None:
-    """Tag a snapshot, once: the same tag again is a success.
+    """Tag a snapshot, once; repeating the same tag succeeds.
 
     Raises:
         VersionConflictError: the tag points to another snapshot; pyiceberg would silently move it.
@@ -49,13 +50,13 @@ def create_tag(lake: Lake, spec: TableSpec, name: str, snapshot_id: int) -> None
 def set_head(
     lake: Lake, spec: TableSpec, to_tag: str, expected_head: int, before: "Callable[[Table], None] | None" = None
 ) -> None:
-    """Point the table at a tagged snapshot, if its head is still the expected one; once done, a success again.
+    """Point the table at a tagged snapshot, if its head is still the expected one; repeating it succeeds.
 
-    `before` is what must have happened before the head moves, under the same hold of the commit lock. It must bear
-    being repeated, and is left out once the head stands there.
+    `before` runs before the head moves, under the same commit lock. It must be repeatable, and does not run once the
+    head stands at the tag.
 
     Raises:
-        VersionConflictError: another writer has committed since the head was looked at; nothing was changed.
+        VersionConflictError: another writer has committed since the head was read; nothing was changed.
         UnknownNameError: there is no such tag.
     """
 
@@ -69,11 +70,11 @@ def set_head(
         if head != expected_head:
             raise VersionConflictError(
                 f"{spec.name} stands at snapshot {head}, it was planned from {expected_head}: another "
-                "writer has committed since. Look again what would change, then repeat."
+                "writer has committed since. Check again what would change, then repeat."
             )
         if before is not None:
             before(table)
-        # By tag: `rollback_to_snapshot` would need it among main's ancestors, and expiry cuts that chain.
+        # The tag is used: `rollback_to_snapshot` needs the snapshot among main's ancestors, and expiry cuts that chain.
         table.manage_snapshots().set_current_snapshot(ref_name=to_tag).commit()
 
     lake.commit(spec, move)

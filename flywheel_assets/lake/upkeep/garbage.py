@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from flywheel_assets.lake.storage.commits import assert_locks_held
+from flywheel_assets.lake.storage.commits import verify_locks
+from flywheel_assets.lake.storage.failures import translate_outages
 from flywheel_assets.lake.storage.files import replace_file
-from flywheel_assets.lake.storage.outages import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.versions.folders import Versions
@@ -26,6 +26,12 @@ from flywheel_assets.lake.versions.folders import Versions
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
     from pyiceberg.table import Table
+
+from collections.abc import Callable
+from typing import Any
+
+from flywheel_assets.errors import S3RefusedError, StorageUnavailableError
+from flywheel_assets.lake.storage.s3 import Bucket
 
 _SCRATCH = ("building", "spill", "landing", "publishing")
 """Below the scratch folder; others hold no rows, or belong to a version's training."""
@@ -71,7 +77,7 @@ def expire_snapshots(lake: Lake, spec: TableSpec, older_than: datetime) -> int:
     return expired
 
 
-def sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
+def sweep_table(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
     """Delete what has been unreachable for `grace`; what is found unreachable for the first time waits for that long.
 
     Under the commit lock, which a writer holds from its first file in the table's folder to its commit: without a grace
@@ -84,37 +90,37 @@ def sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept
     """
     if not lake.has_table(spec):
         return Swept(Stored(0, 0), Stored(0, 0), Stored(0, 0))
-    with lake.locked(spec), translate_outages():
-        return _sweep(lake, spec, grace, now)
+    with lake.lock_table(spec), translate_outages():
+        return _sweep_locked_table(lake, spec, grace, now)
 
 
-def _sweep(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
-    listed = {info.path: info for info in _files_of(lake.table(spec))}
-    table = lake.table(spec)
+def _sweep_locked_table(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
+    listed = {info.path: info for info in _list_files(lake.load_table(spec))}
+    table = lake.load_table(spec)
     needed = list_needed_paths(table)
     journal = lake.scratch / "garbage" / f"{lake.application}.{spec.name}.json"
     known = msgspec.json.decode(journal.read_bytes(), type=dict[str, datetime]) if journal.exists() else {}
     since = {path: known.get(path, now) for path in listed if path not in needed}
     due = [path for path, first_seen in since.items() if first_seen + grace <= now]
     waiting = since.keys() - set(due)
-    filesystem, _ = _place_of(table)
+    filesystem, _ = _find_file_system(table)
     # What was unreachable while no writer was at work stays so. Of a lock that was lost before, that is not known.
-    assert_locks_held()
+    verify_locks()
     for path in due:
         with suppress(FileNotFoundError):  # a sweep whose lock was lost has gone on at the same time
             filesystem.delete_file(path)
     replace_file(journal, msgspec.json.encode({path: since[path] for path in sorted(waiting)}))
     return Swept(
-        deleted=_total(listed[path] for path in due),
-        waiting=_total(listed[path] for path in waiting),
-        kept=_total(info for path, info in listed.items() if path in needed),
+        deleted=_sum_sizes(listed[path] for path in due),
+        waiting=_sum_sizes(listed[path] for path in waiting),
+        kept=_sum_sizes(info for path, info in listed.items() if path in needed),
     )
 
 
 @translate_outages()
 def weigh_table(lake: Lake, spec: TableSpec) -> Stored:
     """Weigh everything that lies in a table's folder, reachable or not."""
-    return _total(_files_of(lake.table(spec))) if lake.has_table(spec) else Stored(0, 0)
+    return _sum_sizes(_list_files(lake.load_table(spec))) if lake.has_table(spec) else Stored(0, 0)
 
 
 def weigh_folder(folder: Path) -> Stored:
@@ -131,15 +137,15 @@ def weigh_folder(folder: Path) -> Stored:
 
 def list_needed_paths(table: "Table") -> set[str]:
     """Return the files that a retained snapshot or the table itself needs, as paths of its file system."""
-    return {_path(uri) for uri in _reachable(table)}
+    return {_parse_path(uri) for uri in _list_reachable_files(table)}
 
 
-def folder_of(table: "Table") -> str:
+def find_table_folder(table: "Table") -> str:
     """Return the folder of a table's files, within its file system."""
-    return _path(table.location())
+    return _parse_path(table.location())
 
 
-def _reachable(table: "Table") -> Iterator[str]:
+def _list_reachable_files(table: "Table") -> Iterator[str]:
     metadata = table.metadata
     yield table.metadata_location
     yield from (entry.metadata_file for entry in metadata.metadata_log)
@@ -154,15 +160,15 @@ def _reachable(table: "Table") -> Iterator[str]:
         yield from (entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
 
 
-def _files_of(table: "Table") -> "list[FileInfo]":
+def _list_files(table: "Table") -> "list[FileInfo]":
     from pyarrow.fs import FileSelector, FileType
 
-    filesystem, root = _place_of(table)
+    filesystem, root = _find_file_system(table)
     found = filesystem.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
     return [info for info in found if info.type == FileType.File]
 
 
-def _place_of(table: "Table") -> "tuple[FileSystem, str]":
+def _find_file_system(table: "Table") -> "tuple[FileSystem, str]":
     """Return the pyarrow file system of a table's files, and the table's folder there."""
     from pyiceberg.io.pyarrow import PyArrowFileIO
 
@@ -171,13 +177,13 @@ def _place_of(table: "Table") -> "tuple[FileSystem, str]":
     return table.io.fs_by_scheme(scheme, host), path
 
 
-def _path(uri: str) -> str:
+def _parse_path(uri: str) -> str:
     from pyiceberg.io.pyarrow import PyArrowFileIO
 
     return str(PyArrowFileIO.parse_location(uri)[2])
 
 
-def _total(infos: "Iterable[FileInfo]") -> Stored:
+def _sum_sizes(infos: "Iterable[FileInfo]") -> Stored:
     sizes = [info.size for info in infos]
     return Stored(len(sizes), sum(sizes))
 
@@ -189,9 +195,9 @@ def find_unfinished_work(scratch: Path, versions: Versions) -> list[Path]:
     """
     found: list[Path] = []
     for name in _SCRATCH:
-        found.extend(_entries(scratch / name))
+        found.extend(_list_entries(scratch / name))
     for folder in versions:
-        found.extend(path for path in _entries(folder.path) if path.name.startswith(".") and path.is_dir())
+        found.extend(path for path in _list_entries(folder.path) if path.name.startswith(".") and path.is_dir())
     return sorted(found)
 
 
@@ -200,7 +206,7 @@ def remove_unfinished(paths: Iterable[Path], before: datetime) -> int:
     removed = 0
     for path in paths:
         files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-        if _last_written([path, *files]) >= before.timestamp():
+        if _find_last_write([path, *files]) >= before.timestamp():
             continue
         removed += len(files)
         if path.is_file():
@@ -210,11 +216,11 @@ def remove_unfinished(paths: Iterable[Path], before: datetime) -> int:
     return removed
 
 
-def _entries(folder: Path) -> Iterator[Path]:
+def _list_entries(folder: Path) -> Iterator[Path]:
     return folder.iterdir() if folder.is_dir() else iter(())
 
 
-def _last_written(paths: Iterable[Path]) -> float:
+def _find_last_write(paths: Iterable[Path]) -> float:
     times = [0.0]
     for path in paths:
         try:
@@ -222,3 +228,86 @@ def _last_written(paths: Iterable[Path]) -> float:
         except FileNotFoundError:
             continue
     return max(times)
+
+
+S3Client = Callable[[], Any]
+"""Makes boto3's client for S3; asked only where the warehouse lies there."""
+
+
+@dataclass(frozen=True)
+class DeletedVersions:
+    """What was done about the kept versions of deleted files."""
+
+    deleted: int = 0
+    refused: int = 0
+    """Versions that S3 did not let us delete."""
+    problems: frozenset[str] = frozenset()
+    """S3's codes for why not, or for why the versions could not be listed."""
+
+    def __add__(self, other: "DeletedVersions") -> "DeletedVersions":
+        return DeletedVersions(
+            self.deleted + other.deleted, self.refused + other.refused, self.problems | other.problems
+        )
+
+
+@translate_outages()
+def delete_bucket_versions(lake: Lake, specs: Iterable[TableSpec], s3_client: S3Client) -> DeletedVersions:
+    """Delete for good what a bucket keeps of deleted files of these tables; what its S3 says against it is returned.
+
+    Args:
+        lake: the application's tables; on a disk there is nothing to do.
+        specs: which of them.
+        s3_client: whose account needs `s3:GetBucketVersioning`, `s3:ListBucketVersions`, `s3:DeleteObjectVersion`.
+
+    Raises:
+        CatalogUnavailableError: the catalog does not answer.
+        StorageUnavailableError: manifests, which tell what is needed, cannot be read for now.
+    """
+    if not lake.warehouse.startswith("s3://"):
+        return DeletedVersions()
+    name = lake.warehouse.removeprefix("s3://").partition("/")[0]
+    done = DeletedVersions()
+    try:
+        bucket = Bucket(s3_client(), name, lake.warehouse, "the rights to delete versions")
+        if bucket.keeps_versions():
+            for spec in specs:
+                if lake.has_table(spec):
+                    done += _delete_table_versions(lake, spec, bucket)
+    except (S3RefusedError, StorageUnavailableError) as error:
+        # Without a code the tables themselves could not be read.
+        if error.code is None:
+            raise
+        done += DeletedVersions(problems=frozenset({error.code}))
+    return done
+
+
+def explain_versions_left(warehouse: str, forgotten: DeletedVersions) -> list[str]:
+    """Return a sentence for a receipt where versions are left, or could not be listed; else nothing."""
+    if not forgotten.problems:
+        return []
+    what = (
+        f"S3 did not let us delete {forgotten.refused} old versions of deleted files"
+        if forgotten.refused
+        else "whether old versions of deleted files are left is not known"
+    )
+    return [
+        f"{what} under {warehouse} ({', '.join(sorted(forgotten.problems))}): give the command again with an account "
+        "that may, or let a lifecycle rule for noncurrent versions delete them"
+    ]
+
+
+def _delete_table_versions(lake: Lake, spec: TableSpec, bucket: Bucket) -> DeletedVersions:
+    table = lake.load_table(spec)
+    found = bucket.list_versions(f"{find_table_folder(table).removeprefix(f'{bucket.name}/')}/")
+    deleted = {each.key for each in found if each.is_marker and each.is_latest}
+    if not deleted:
+        return DeletedVersions()
+    # Deleted by mistake, by another account, a needed file can still be brought back.
+    needed = list_needed_paths(table)
+    found = [each for each in found if each.key in deleted and f"{bucket.name}/{each.key}" not in needed]
+    versions = [each for each in found if not each.is_marker]
+    refused = list(bucket.delete_versions(versions))
+    kept = {key for key, _ in refused}
+    markers = [each for each in found if each.is_marker and each.key not in kept]
+    problems = frozenset(code for _, code in [*refused, *bucket.delete_versions(markers)])
+    return DeletedVersions(len(versions) - len(refused), len(refused), problems)

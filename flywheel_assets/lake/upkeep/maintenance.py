@@ -17,22 +17,24 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.protocol import LandingPlace
-from flywheel_assets.lake.storage.failed_steps import clean_up_on_failure
+from flywheel_assets.lake.storage.failures import clean_up_on_failure
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     ERASURES,
     GROUND_TRUTH,
     STORAGE,
     ApplicationTables,
-    every_table,
+    list_tables,
 )
-from flywheel_assets.lake.upkeep.bucket_versions import DeletedVersions, S3Client, delete_bucket_versions
 from flywheel_assets.lake.upkeep.garbage import (
+    DeletedVersions,
+    S3Client,
     Stored,
+    delete_bucket_versions,
     expire_snapshots,
     find_unfinished_work,
     remove_unfinished,
-    sweep,
+    sweep_table,
     weigh_folder,
     weigh_table,
 )
@@ -76,7 +78,7 @@ class Upkeep:
 
 
 @clean_up_on_failure
-def maintain(
+def maintain_tables(
     lake: Lake,
     tables: ApplicationTables,
     versions: Versions,
@@ -115,16 +117,16 @@ def maintain(
     remove_unfinished(find_unfinished_work(lake.scratch, versions), now - _UNFINISHED_AFTER)
     release_ended_cuts(lake, versions, tables)
     expired, deleted, waiting = 0, Stored(0, 0), Stored(0, 0)
-    for spec in every_table(tables):
+    for spec in list_tables(tables):
         expired += expire_snapshots(lake, spec, now - timedelta(days=rules.snapshots_kept_days))
-        swept = sweep(lake, spec, timedelta(hours=rules.grace_hours), now)
+        swept = sweep_table(lake, spec, timedelta(hours=rules.grace_hours), now)
         deleted, waiting = deleted + swept.deleted, waiting + swept.waiting
     forgotten = DeletedVersions()
-    if s3_client is not None and lake.has_table(ERASURES) and lake.table(ERASURES).current_snapshot() is not None:
+    if s3_client is not None and lake.has_table(ERASURES) and lake.load_table(ERASURES).current_snapshot() is not None:
         # An erasure cannot do it to files in their grace period. Without one, versions are an operator's safety net.
-        forgotten = delete_bucket_versions(lake, every_table(tables), s3_client)
+        forgotten = delete_bucket_versions(lake, list_tables(tables), s3_client)
     after = weigh_stages(lake, tables, versions, landing)
-    _record(lake, after, stamp)
+    _record_sizes(lake, after, stamp)
     return Upkeep(before, after, expired, deleted, waiting, trimmed, removed, forgotten)
 
 
@@ -141,9 +143,9 @@ def find_last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWin
 def weigh_stages(lake: Lake, tables: ApplicationTables, versions: Versions, landing: LandingPlace) -> dict[str, Stored]:
     """Count files and bytes by stage, in data order; a landing zone that is no folder is left out."""
     stages = {}
-    if (folder := landing.folder(lake.application)) is not None:
+    if (folder := landing.find_folder(lake.application)) is not None:
         stages["landing"] = weigh_folder(folder)
-    stages |= {spec.name: weigh_table(lake, spec) for spec in every_table(tables)}
+    stages |= {spec.name: weigh_table(lake, spec) for spec in list_tables(tables)}
     stages["versions"] = weigh_folder(versions.root / versions.application)
     return stages
 
@@ -170,13 +172,13 @@ def trim_predictions(
         CommitContentionError: a daily step or an erasure was at work for ten minutes; it is safe to run again.
     """
     # Asked before, too: a writer that waits to be alone lets no other step begin.
-    if not tables.is_text or not _due_to_trim(lake, tables, last):
+    if not tables.is_text or not _find_days_to_trim(lake, tables, last):
         return {}
-    with lake.between_daily_steps():
-        return _trim(lake, tables, last, share, stamp)
+    with lake.pause_daily_steps():
+        return _trim_days(lake, tables, last, share, stamp)
 
 
-def _due_to_trim(lake: Lake, tables: ApplicationTables, last: date) -> dict[date, LedgerEntry]:
+def _find_days_to_trim(lake: Lake, tables: ApplicationTables, last: date) -> dict[date, LedgerEntry]:
     return {
         day: each
         for day, each in ledger.read_entries(lake, tables.predictions.name).items()
@@ -184,14 +186,14 @@ def _due_to_trim(lake: Lake, tables: ApplicationTables, last: date) -> dict[date
     }
 
 
-def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp: RunStamp) -> dict[date, int]:
+def _trim_days(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp: RunStamp) -> dict[date, int]:
     spec = tables.predictions
     dropped: dict[date, int] = {}
     changed = []
     with lake.connect() as connection:
         lake.register(connection, tables.joined, None, ["prediction_id", "prediction_received_date"], view="joined")
-        for day, entry in _due_to_trim(lake, tables, last).items():
-            seen = lake.files_of(spec, [day])
+        for day, entry in _find_days_to_trim(lake, tables, last).items():
+            seen = lake.list_files(spec, [day])
             lake.register(connection, spec, [day], view="landed")
             file = lake.write_day(
                 connection,
@@ -209,7 +211,7 @@ def _trim(lake: Lake, tables: ApplicationTables, last: date, share: float, stamp
                 if file:
                     file.unlink()
                 continue
-            kept = lake.rows_per_day(spec).get(day, 0)
+            kept = lake.count_rows_per_day(spec).get(day, 0)
             dropped[day] = entry.rows_kept - kept
             reasons = {**entry.rows_by_reason, Reason.TRIMMED.value: dropped[day]}
             changed.append(replace(entry, rows_kept=kept, rows_by_reason=reasons))
@@ -227,23 +229,23 @@ def retire_segments(lake: Lake, tables: ApplicationTables, landing: LandingPlace
     Raises:
         CommitContentionError: a daily step, which may be reading them, or an erasure was at work for ten minutes.
     """
-    if landing.folder(lake.application) is None or not _due_to_retire(lake, tables, landing, last, now):
+    if landing.find_folder(lake.application) is None or not _find_segments_to_retire(lake, tables, landing, last, now):
         return 0
-    with lake.between_daily_steps():
-        due = _due_to_retire(lake, tables, landing, last, now)
+    with lake.pause_daily_steps():
+        due = _find_segments_to_retire(lake, tables, landing, last, now)
         for path in due:
             path.unlink()
     return len(due)
 
 
-def _due_to_retire(
+def _find_segments_to_retire(
     lake: Lake, tables: ApplicationTables, landing: LandingPlace, last: date, now: datetime
 ) -> list[Path]:
     due: list[Path] = []
     for kind, spec in ((EventKind.PREDICTION, tables.predictions), (EventKind.FEEDBACK, GROUND_TRUTH)):
-        zone = landing.zone(lake.application, kind)
+        zone = landing.open_zone(lake.application, kind)
         entries = ledger.read_entries(lake, spec.name)
-        for day in zone.days():
+        for day in zone.list_days():
             entry = entries.get(day)
             if day > last or entry is None or not entry.is_closed:
                 continue
@@ -257,7 +259,7 @@ def _due_to_retire(
     return due
 
 
-def _record(lake: Lake, stages: dict[str, Stored], stamp: RunStamp) -> None:
+def _record_sizes(lake: Lake, stages: dict[str, Stored], stamp: RunStamp) -> None:
     rows = [
         {"measured_at": stamp.now, "stage": stage, "files": stored.files, "bytes": stored.bytes}
         for stage, stored in stages.items()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flywheel_assets.errors import EmptyVersionError, VersionConflictError
-from flywheel_assets.lake.storage.failed_steps import clean_up_on_failure, translate_disk_full
+from flywheel_assets.lake.storage.failures import clean_up_on_failure, translate_disk_full
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import create_tag
@@ -85,7 +85,7 @@ def cut_version(
         CommitContentionError: another version is being cut, and was for two minutes.
         DiskFullError: no space is left.
     """
-    with lake.cutting(), translate_disk_full(versions.root, *lake.places):
+    with lake.lock_versions(), translate_disk_full(versions.root, *lake.places):
         return _cut(lake, versions.folder(version), gold, resolve, rules, code_version, also_read)
 
 

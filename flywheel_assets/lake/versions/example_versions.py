@@ -23,8 +23,8 @@ from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.storage.duckdb_engine import write_parquet
-from flywheel_assets.lake.storage.files import file_sha256
-from flywheel_assets.lake.storage.outages import translate_outages
+from flywheel_assets.lake.storage.failures import translate_outages
+from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions.cutting import cut_version
@@ -191,9 +191,9 @@ def _bound_new_examples(
 @translate_outages()
 def _count_known_values(lake: Lake, days: Sequence[date], columns: Sequence[str]) -> list[int]:
     """Count the rows of the days with a value in each of the columns, by the counts in Iceberg's manifests."""
-    table = lake.table(HARD_EXAMPLES)
+    table = lake.load_table(HARD_EXAMPLES)
     ids = [table.schema().find_field(column).field_id for column in columns]
-    where = lake.partition_filter(HARD_EXAMPLES, days)
+    where = lake.filter_partitions(HARD_EXAMPLES, days)
     files = [task.file for task in table.scan(row_filter=where).plan_files()]
     return [sum(file.record_count - (file.null_value_counts or {}).get(each, 0) for file in files) for each in ids]
 
@@ -303,7 +303,7 @@ class _ResolvedExamples:
             self.connection.execute(f"COPY ({query}) TO {quote(str(path))} (FORMAT parquet)")
         with open(path, "rb") as written:
             os.fsync(written.fileno())
-        return ExportedFile(name=path.name, rows=rows, bytes=path.stat().st_size, sha256=file_sha256(path))
+        return ExportedFile(name=path.name, rows=rows, bytes=path.stat().st_size, sha256=hash_file(path))
 
 
 def _register_examples(

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
-from flywheel_assets.lake.tables.decisions import decision_id, list_decisions, record_decision
+from flywheel_assets.lake.tables.decisions import list_decisions, make_decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import EXCLUSIONS, TableSpec
 
@@ -82,7 +82,7 @@ class Exclusion:
 
 def exclude_rows(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: datetime) -> Exclusion:
     """Put a rule in force for every version that is pinned from now on."""
-    decision = decision_id(lake, "exclusion", rule.describe(), rule.user_id, who, reason, now.isoformat())
+    decision = make_decision_id(lake, "exclusion", rule.describe(), rule.user_id, who, reason, now.isoformat())
     record_decision(
         lake,
         EXCLUSIONS,
@@ -108,7 +108,7 @@ def end_exclusion(lake: Lake, exclusion_id: str, *, who: str, reason: str, now: 
     current = {exclusion.id: exclusion for exclusion in list_exclusions_in_force(lake)}
     if exclusion_id not in current:
         raise UnknownNameError("exclusion in force", exclusion_id, current, "`flywheel exclusions` lists all of them.")
-    end = decision_id(lake, "inclusion", exclusion_id)
+    end = make_decision_id(lake, "inclusion", exclusion_id)
     record_decision(lake, EXCLUSIONS, end, who=who, reason=reason, now=now, ends=exclusion_id)
     return next(exclusion for exclusion in list_exclusions(lake) if exclusion.id == exclusion_id)
 

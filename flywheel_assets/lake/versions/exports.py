@@ -26,8 +26,8 @@ from typing import Any, Self
 import msgspec
 
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
-from flywheel_assets.lake.storage.commits import assert_locks_held
-from flywheel_assets.lake.storage.files import file_sha256, whole_folder, write_synced
+from flywheel_assets.lake.storage.commits import verify_locks
+from flywheel_assets.lake.storage.files import hash_file, write_folder, write_synced
 
 MANIFEST_FILE = "manifest.json"
 
@@ -141,7 +141,7 @@ def verify_manifest(folder: Path, sha256: str | None = None) -> Manifest:
         raise ManifestMismatchError(f"{folder / MANIFEST_FILE} has sha256 {found}, expected {sha256}")
     for file in manifest.files.values():
         path = folder / file.name
-        found = file_sha256(path) if path.exists() else "nothing: it is missing"
+        found = hash_file(path) if path.exists() else "nothing: it is missing"
         if found != file.sha256:
             raise ManifestMismatchError(
                 f"{path} has sha256 {found}, its manifest says {file.sha256}. Restore the file, or cut a new version."
@@ -190,7 +190,7 @@ def write_export(
     """
     try:
         # Without the lock an erasure may have begun, and this export would hold the rows that it removes.
-        with whole_folder(folder, before_rename=assert_locks_held) as building:
+        with write_folder(folder, before_rename=verify_locks) as building:
             manifest = Manifest(
                 version=version,
                 application=application,

@@ -63,7 +63,7 @@ def fingerprint_content(lake: Lake, versions: Versions, gold: TableSpec) -> str:
 
 
 def _read_head(lake: Lake, spec: TableSpec) -> str:
-    snapshot = lake.table(spec).current_snapshot()
+    snapshot = lake.load_table(spec).current_snapshot()
     return str(snapshot.snapshot_id) if snapshot else "empty"
 
 

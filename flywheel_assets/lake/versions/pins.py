@@ -94,7 +94,7 @@ def _forget_lost_pin(lake: Lake, folder: VersionFolder, gold: TableSpec, also_re
     if not folder.pin.exists() or folder.export.exists() or folder.version in list_tagged_versions(lake, gold):
         return
     if any(
-        lake.table(spec).metadata.snapshot_by_id(snapshot_id) is None
+        lake.load_table(spec).metadata.snapshot_by_id(snapshot_id) is None
         for spec, snapshot_id in _list_snapshots(read_pin(folder), gold, also_read)
     ):
         folder.pin.unlink()
@@ -166,7 +166,7 @@ def release_snapshots(lake: Lake, version: str, specs: Iterable[TableSpec]) -> N
             table.manage_snapshots().remove_branch(name).commit()
 
     for spec in specs:
-        if lake.has_table(spec) and name in lake.table(spec).metadata.refs:
+        if lake.has_table(spec) and name in lake.load_table(spec).metadata.refs:
             lake.commit(spec, release)
 
 
@@ -176,7 +176,7 @@ def list_kept_versions(lake: Lake, specs: Iterable[TableSpec]) -> set[str]:
         name.removeprefix(_CUTTING)
         for spec in specs
         if lake.has_table(spec)
-        for name in lake.table(spec).metadata.refs
+        for name in lake.load_table(spec).metadata.refs
         if name.startswith(_CUTTING)
     }
 
@@ -195,7 +195,7 @@ def release_ended_cuts(lake: Lake, versions: Versions, tables: ApplicationTables
 
     if list_ended():
         # Listed again under the lock: a cut keeps its snapshots before it pins.
-        with lake.cutting():
+        with lake.lock_versions():
             for version in list_ended():
                 release_snapshots(lake, version, specs)
 

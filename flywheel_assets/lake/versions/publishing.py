@@ -18,8 +18,8 @@ import msgspec
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.errors import VersionConflictError
 from flywheel_assets.lake.storage.duckdb_engine import connect
-from flywheel_assets.lake.storage.failed_steps import translate_disk_full
-from flywheel_assets.lake.storage.files import file_sha256, replace_file, sync_folder, unfinished_path
+from flywheel_assets.lake.storage.failures import translate_disk_full
+from flywheel_assets.lake.storage.files import hash_file, make_hidden_path, replace_file, sync_folder
 from flywheel_assets.lake.storage.s3 import Bucket
 from flywheel_assets.lake.versions.exports import MANIFEST_FILE, ExportedFile, ExportedRow, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
@@ -120,7 +120,7 @@ class LocalFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         target = self.path / name
         size = path.stat().st_size
-        building = unfinished_path(target)
+        building = make_hidden_path(target)
         try:
             with open(path, "rb") as source, open(building, "wb") as copy:
                 for block in _read_blocks(source):
@@ -129,7 +129,7 @@ class LocalFolder:
                 os.fsync(copy.fileno())
             os.link(building, target)
         except FileExistsError:
-            if not is_derived and file_sha256(target) != file_sha256(path):
+            if not is_derived and hash_file(target) != hash_file(path):
                 raise _build_conflict_error(str(target)) from None
             return Published(str(target), size, is_new=False)
         finally:
@@ -149,14 +149,14 @@ class S3Folder:
         """See `Destination.put`."""
         bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
         key = f"{prefix.strip('/')}/{name}".lstrip("/")
-        where, sha256 = f"s3://{bucket}/{key}", file_sha256(path)
+        where, sha256 = f"s3://{bucket}/{key}", hash_file(path)
         store = Bucket(self.client, bucket, where, "the name of the bucket and the rights")
         size = path.stat().st_size
         with open(path, "rb") as body:
             if store.create(key, body, {"flywheel-sha256": sha256}):
                 return Published(where, size, is_new=True)
         # Created by another export, by an earlier one, or by our own request, repeated after its answer was lost.
-        if not is_derived and store.metadata(key).get("flywheel-sha256") != sha256:
+        if not is_derived and store.read_metadata(key).get("flywheel-sha256") != sha256:
             raise _build_conflict_error(where)
         return Published(where, size, is_new=False)
 

@@ -18,9 +18,9 @@ import msgspec
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import STAGE_OF, RunStamp
+from flywheel_assets.lake.storage.failures import translate_outages
 from flywheel_assets.lake.storage.files import write_once
-from flywheel_assets.lake.storage.outages import translate_outages
-from flywheel_assets.lake.tables.decisions import decision_id, record_decision
+from flywheel_assets.lake.tables.decisions import make_decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec
 from flywheel_assets.lake.tables.tags import list_tags, set_head
@@ -86,7 +86,7 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
     known = list_tags(lake, gold)
     if to not in known:
         raise UnknownNameError("tag", to, known, "`flywheel gold list` shows what each of them holds.")
-    head = lake.table(gold).current_snapshot()
+    head = lake.load_table(gold).current_snapshot()
     assert head is not None  # a tag points to a snapshot, so there is one
     undone = [] if to.startswith(SAVED_HEAD) else [each for each in versions if _is_later(each.version, to)]
     unfinished = [each.version for each in undone if not each.is_finished]
@@ -97,7 +97,7 @@ def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str)
         )
     before, after = _list_files_per_day(lake, gold, head.snapshot_id), _list_files_per_day(lake, gold, known[to])
     return DataPlan(
-        id=decision_id(lake, "rollback", to, head.snapshot_id),
+        id=make_decision_id(lake, "rollback", to, head.snapshot_id),
         to=to,
         head=head.snapshot_id,
         target=known[to],
@@ -125,7 +125,7 @@ def roll_back_data(
         CommitContentionError: a version was being cut for two minutes, or a daily step or an erasure was at work for
             ten.
     """
-    with lake.between_daily_steps(), lake.cutting():
+    with lake.pause_daily_steps(), lake.lock_versions():
         _refuse_outdated_plan(lake, versions, gold, plan)
         _roll_back(lake, versions, gold, plan, who, reason, now)
 
@@ -168,7 +168,7 @@ def record_model_rollback(
     lake: Lake, *, to: str, champion_before: str | None, who: str, reason: str, now: datetime
 ) -> None:
     """Write a rollback of the champion alone into the audit table, once."""
-    decision = decision_id(lake, "model rollback", to, champion_before, now.isoformat())
+    decision = make_decision_id(lake, "model rollback", to, champion_before, now.isoformat())
     facts = {"what": "models", "to_version": to, "champion_before": champion_before}
     record_decision(lake, ROLLBACKS, decision, who=who, reason=reason, now=now, **facts)
 
@@ -188,11 +188,11 @@ def _is_restored(folder: VersionFolder, to: str) -> bool:
 @translate_outages()
 def _list_files_per_day(lake: Lake, gold: TableSpec, snapshot_id: int) -> dict[date, dict[str, int]]:
     """List the data files of each day, with their rows, in one snapshot."""
-    from flywheel_assets.lake.tables.iceberg import day_of
+    from flywheel_assets.lake.tables.iceberg import read_partition_day
 
     found: dict[date, dict[str, int]] = {}
-    for task in lake.table(gold).scan(snapshot_id=snapshot_id).plan_files():
-        found.setdefault(day_of(task.file), {})[task.file.file_path] = task.file.record_count
+    for task in lake.load_table(gold).scan(snapshot_id=snapshot_id).plan_files():
+        found.setdefault(read_partition_day(task.file), {})[task.file.file_path] = task.file.record_count
     return found
 
 

@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from flywheel_assets.curation.texts.gate import GateRules, curate
-from flywheel_assets.lake.storage.files import sync_folder, unfinished_path
+from flywheel_assets.lake.storage.files import make_hidden_path, sync_folder
 from flywheel_assets.records import JOINED_FEEDBACK, PromptFormat, Reason, Signal, SubjectKind
 
 CHUNK_LINES = 16_384
@@ -65,7 +65,7 @@ def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
     kept, dropped, malformed = 0, Counter[str](), list[tuple[int, str]]()
     seen: set[bytes] = set()
     out.parent.mkdir(parents=True, exist_ok=True)
-    building = unfinished_path(out)
+    building = make_hidden_path(out)
     try:
         with open(path, "rb") as lines, open(building, "wb") as file:
             for chunk in _read_chunks(lines):

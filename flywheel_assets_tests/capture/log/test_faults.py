@@ -195,7 +195,7 @@ def test_a_flipped_bit_in_the_last_record_harms_no_other_record(in_memory: Path)
             damaged = whole[:position] + bytes([whole[position] ^ (1 << bit)]) + whole[position + 1 :]
             (zone.open_folder / f"{position}-{bit}.jsonl").write_bytes(damaged)
             assert recover_segment(zone, zone.open_folder / f"{position}-{bit}.jsonl", NOON.date())
-            (path,) = zone.day_folder(NOON.date()).iterdir()
+            (path,) = zone.find_day_folder(NOON.date()).iterdir()
             published.append(path)
             assert path.read_bytes() == (damaged if damaged.endswith(b"\n") else whole[:start])
     with LandedFile(in_memory / "read.parquet", GROUND_TRUTH, NOON.date()) as file:
@@ -215,7 +215,7 @@ def test_a_tail_torn_at_any_byte_costs_only_itself(in_memory: Path) -> None:
         zone.open_folder.mkdir(parents=True)
         (zone.open_folder / "a.jsonl").write_bytes(whole[:length])
         assert recover_segment(zone, zone.open_folder / "a.jsonl", NOON.date())
-        (path,) = zone.day_folder(NOON.date()).iterdir()
+        (path,) = zone.find_day_folder(NOON.date()).iterdir()
         assert path.read_bytes() == (whole if length == len(whole) else lines[0])
 
 

@@ -113,12 +113,12 @@ class Capture(RuleBasedStateMachine):
     def read_every_day(self, kind: EventKind) -> None:
         zone = LandingZone(self.root, "assistant", kind)
         zone.republish_late(self.clock.now)
-        for day in zone.days():
+        for day in zone.list_days():
             self._note_closing(zone, day)
 
     def _note_closing(self, zone: LandingZone, day: date) -> None:
         if zone.read(day, self.clock.now).is_closed:
-            file = zone.day_folder(day) / CLOSED_FILE
+            file = zone.find_day_folder(day) / CLOSED_FILE
             self.closed.setdefault(file, file.read_bytes())
 
     @invariant()

@@ -41,7 +41,7 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def landing(server: S3Server) -> ObjectLanding:
-    return ObjectLanding.at(f"s3://{server.bucket}/landing", server.client)
+    return ObjectLanding.from_uri(f"s3://{server.bucket}/landing", server.client)
 
 
 def seal(root: Path, name: str, content: bytes = b'{"n":1}\n') -> Path:

@@ -145,7 +145,7 @@ AFTER_ALL_DAYS = datetime(2026, 9, 10, tzinfo=UTC)
 def test_from_http_to_gold_and_again(ran: Ran) -> None:
     assert ran.result.success
     lake = Stores(home=str(ran.home)).lake("assistant")
-    gold = lake.rows_per_day(CURATED_DPO_PAIRS)
+    gold = lake.count_rows_per_day(CURATED_DPO_PAIRS)
     assert gold == {FIRST: 10, FIRST + timedelta(days=1): 2}  # 10 edits; then edit 20 and the thumb that had waited
     refused = {(row["reason"]) for row in lake.read(QUARANTINE).to_pylist()}
     assert refused == {"no_consent", "secret", "no_prediction_in_window"}
@@ -191,7 +191,7 @@ def test_a_month_in_one_run_makes_as_many_commits_as_a_day(
     lake = Stores(home=str(tmp_path)).lake("assistant")
     for spec in (RAW_PREDICTIONS, GROUND_TRUTH, JOINED_FEEDBACK, CURATED_DPO_PAIRS):
         assert list(read_closed_days(lake, spec.name)) == days
-    assert lake.rows_per_day(CURATED_DPO_PAIRS) == dict.fromkeys(days, 1)
+    assert lake.count_rows_per_day(CURATED_DPO_PAIRS) == dict.fromkeys(days, 1)
 
 
 def test_every_partition_of_a_range_run_gets_its_own_numbers(ran: Ran) -> None:

@@ -11,7 +11,7 @@ from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.cli.upkeep import build_erasure_place
 from flywheel_assets.defs.assets.daily import build_feedback_assets
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.lake.erasure.erase import erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import erase_person, plan_erasure
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH
@@ -28,8 +28,8 @@ def test_a_day_on_s3_is_materialized_and_closed(tmp_path: Path, monkeypatch: pyt
     with s3_server() as server:
         monkeypatch.setenv("FLYWHEEL_LANDING_S3", f"s3://{server.bucket}/landing")
         monkeypatch.setenv("FLYWHEEL_S3_ENDPOINT", server.endpoint)
-        landing = ObjectLanding.at(f"s3://{server.bucket}/landing", server.client)
-        landing.zone(APPLICATION.name, EventKind.FEEDBACK).publish(segment, DAY)
+        landing = ObjectLanding.from_uri(f"s3://{server.bucket}/landing", server.client)
+        landing.open_zone(APPLICATION.name, EventKind.FEEDBACK).publish(segment, DAY)
         stores = Stores(home=str(tmp_path / "home"))
         with dg.DagsterInstance.ephemeral() as instance:
             result = dg.materialize(
@@ -47,16 +47,16 @@ def test_a_day_on_s3_is_materialized_and_closed(tmp_path: Path, monkeypatch: pyt
         (spooled / "waits.jsonl").write_bytes(msgspec.json.encode(make_feedback(user_id="mallory")) + b"\n")
         gone = tmp_path / "gone.jsonl"
         gone.write_bytes(msgspec.json.encode(make_feedback(user_id="mallory")) + b"\n")
-        zone = landing.zone(APPLICATION.name, EventKind.FEEDBACK)
+        zone = landing.open_zone(APPLICATION.name, EventKind.FEEDBACK)
         zone.publish(gone, date(2026, 9, 2))
         place = build_erasure_place(APPLICATION, stores)
         plan = plan_erasure(place, "mallory")
         assert plan.landed_lines == 2
         now = datetime(2026, 9, 2, 12, tzinfo=UTC)
-        receipt = erase(place, plan, who="ada", reason="asked", now=now, grace=timedelta(0))
+        receipt = erase_person(place, plan, who="ada", reason="asked", now=now, grace=timedelta(0))
         assert not list(spooled.iterdir())
-        assert zone.segments(date(2026, 9, 2)) == []
-        assert len(zone.segments(DAY)) == 1
+        assert zone.list_segments(date(2026, 9, 2)) == []
+        assert len(zone.list_segments(DAY)) == 1
     assert receipt.landed_lines == {"prediction": 0, "feedback": 2}
     assert any("other capture machines" in sentence for sentence in receipt.out_of_reach)
     rows = stores.lake(APPLICATION.name).read(GROUND_TRUTH, [DAY]).to_pylist()

@@ -51,7 +51,7 @@ def launch(
 
 def state(stores: Stores) -> tuple[str | None, int]:
     champion = stores.registry("assistant").find_champion()
-    rows = stores.lake("assistant").rows_per_day(CURATED_DPO_PAIRS)
+    rows = stores.lake("assistant").count_rows_per_day(CURATED_DPO_PAIRS)
     return champion.gold_version if champion else None, sum(rows.values())
 
 

@@ -34,7 +34,7 @@ def play(assistant: Scripted, door: CaptureDoor, days: Sequence[date] = DAYS, se
 
 
 def landed(root: Path, kind: EventKind, day: date) -> list[dict[str, str]]:
-    files = sorted(LandingZone(root, "assistant", kind).day_folder(day).glob("*.jsonl"))
+    files = sorted(LandingZone(root, "assistant", kind).find_day_folder(day).glob("*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
@@ -51,7 +51,7 @@ def test_what_was_acknowledged_lies_under_its_own_day(tmp_path: Path, door: Capt
         assert {line["model_version"] for line in predictions} == {"scripted"}
     for kind in EventKind:
         zone = LandingZone(tmp_path, "assistant", kind)
-        assert zone.days() == list(DAYS)
+        assert zone.list_days() == list(DAYS)
         assert not list(zone.open_folder.glob("*.jsonl"))
 
 

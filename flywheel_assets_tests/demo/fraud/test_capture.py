@@ -57,5 +57,5 @@ def test_what_was_acknowledged_lies_under_its_own_day(tmp_path: Path) -> None:
 
 
 def landed(root: Path, kind: EventKind, day: date) -> list[dict[str, str]]:
-    files = sorted(LandingZone(root, "fraud", kind).day_folder(day).glob("*.jsonl"))
+    files = sorted(LandingZone(root, "fraud", kind).find_day_folder(day).glob("*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]

@@ -37,7 +37,7 @@ def raided(prepared: PreparedFolder) -> Workbench:
 
 
 def kept_rows(bench: Workbench) -> list[int]:
-    counts = bench.lake.rows_per_day(CURATED_DPO_PAIRS)
+    counts = bench.lake.count_rows_per_day(CURATED_DPO_PAIRS)
     return [counts.get(day(offset), 0) for offset in range(4)]
 
 

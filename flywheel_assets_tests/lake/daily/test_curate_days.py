@@ -69,7 +69,7 @@ def test_curating_again_in_another_order_gives_the_same_tables(bench: Workbench)
         bench.curate([day(offset)])
     assert (bench.rows(CURATED_DPO_PAIRS), bench.rows(QUARANTINE)) == before
     assert ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name) == accounts
-    assert bench.lake.rows_per_day(CURATED_DPO_PAIRS) == {day(0): 2, day(1): 2, day(2): 2}
+    assert bench.lake.count_rows_per_day(CURATED_DPO_PAIRS) == {day(0): 2, day(1): 2, day(2): 2}
 
 
 def test_a_day_without_feedback_has_an_account_too(bench: Workbench) -> None:

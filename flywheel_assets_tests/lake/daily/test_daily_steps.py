@@ -25,12 +25,11 @@ from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.daily.reports import report_drift, summarize_days
 from flywheel_assets.lake.erasure import erase as erasure_module
-from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Place, erase_person, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
-from flywheel_assets.lake.erasure.person_keys import PersonKeys
-from flywheel_assets.lake.erasure.rows import find_rows
+from flywheel_assets.lake.erasure.person import PersonKeys, find_rows
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
-from flywheel_assets.lake.storage.commits import commit_lock
+from flywheel_assets.lake.storage.commits import hold_lock
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
@@ -122,7 +121,7 @@ def place_of(bench: Workbench) -> Place:
 
 def forget(bench: Workbench, person: str = PERSON) -> None:
     place = place_of(bench)
-    erase(place, plan_erasure(place, person), who="ada", reason="asked", now=NOW, grace=timedelta(0))
+    erase_person(place, plan_erasure(place, person), who="ada", reason="asked", now=NOW, grace=timedelta(0))
 
 
 def trim(bench: Workbench) -> None:
@@ -225,7 +224,7 @@ def test_one_of_them_that_begins_beside_a_step_comes_after_it(
 
 @pytest.mark.parametrize("step", [ingest_days, join_days, curate_days, mine_days, summarize_days, report_drift])
 def test_every_daily_step_waits(bench: Workbench, step: Callable[..., object]) -> None:
-    with bench.open_lake().between_daily_steps(), pytest.raises(CommitContentionError, match="daily_steps"):
+    with bench.open_lake().pause_daily_steps(), pytest.raises(CommitContentionError, match="daily_steps"):
         step(bench.lake)
 
 
@@ -237,7 +236,7 @@ def retire(bench: Workbench) -> None:
 def test_everything_that_rewrites_days_waits_for_steps(
     bench: Workbench, operation: Callable[[Workbench], None]
 ) -> None:
-    with bench.open_lake().in_daily_step():
+    with bench.open_lake().share_daily_steps():
         with pytest.raises(CommitContentionError, match=r"daily_steps was locked .* safe to run again"):
             operation(bench)
         ingest(bench)  # steps do not wait for each other
@@ -250,28 +249,28 @@ def test_steps_that_overlap_let_in_who_waits_to_be_alone(bench: Workbench, monke
     was_alone = threading.Event()
 
     def wait_to_be_alone() -> None:
-        with patient.between_daily_steps():
+        with patient.pause_daily_steps():
             was_alone.set()
 
     waiting = threading.Thread(target=wait_to_be_alone)
-    with bench.lake.in_daily_step():
+    with bench.lake.share_daily_steps():
         monkeypatch.setattr(tables, "_STEPS_TIMEOUT_S", 60.0)
         waiting.start()
         while not is_held(bench, "daily_steps.door"):
             assert waiting.is_alive()
         monkeypatch.setattr(tables, "_STEPS_TIMEOUT_S", 0.1)
-        with pytest.raises(CommitContentionError, match="door was locked"), late.in_daily_step():
+        with pytest.raises(CommitContentionError, match="door was locked"), late.share_daily_steps():
             pytest.fail("let in before the one who waits")
         assert not was_alone.is_set()
     waiting.join()
     assert was_alone.is_set()
-    with late.in_daily_step():
+    with late.share_daily_steps():
         pass
 
 
 def is_held(bench: Workbench, name: str) -> bool:
     try:
-        with commit_lock(bench.lake.catalog_uri, bench.lake.scratch / "locks", f"{APPLICATION}.{name}", 0.0):
+        with hold_lock(bench.lake.catalog_uri, bench.lake.scratch / "locks", f"{APPLICATION}.{name}", 0.0):
             return False
     except CommitContentionError:
         return True

@@ -78,7 +78,7 @@ def test_a_range_with_empty_days_leaves_a_ledger_entry_for_each(bench: Workbench
     entries = bench.ingest(PREDICTION, [day(2), day(0), day(1)])
     assert {on: entry.rows_kept for on, entry in entries.items()} == {day(0): 0, day(1): 2, day(2): 0}
     assert all(entry.is_closed for entry in entries.values())
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == {day(1): 2}
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {day(1): 2}
 
 
 def test_kinds_do_not_touch_each_others_quarantine(bench: Workbench) -> None:
@@ -192,7 +192,7 @@ def test_the_same_id_on_two_days_is_kept_on_both(bench: Workbench) -> None:
     for on in (day(0), day(1)):
         bench.land(PREDICTION, on, [row])
     bench.ingest(PREDICTION, [day(0), day(1)])
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == {day(0): 1, day(1): 1}
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {day(0): 1, day(1): 1}
 
 
 @pytest.mark.parametrize("damage", ["retired", "altered"])

@@ -67,7 +67,7 @@ def test_a_day_is_replaced_and_a_silent_day_is_empty(bench: Workbench) -> None:
     joined(bench, [], on=day(1))
     for _ in range(2):
         summarize_days(bench.lake, [DAY, day(1)], stamp())
-    assert bench.lake.rows_per_day(FEEDBACK_SUMMARY) == {DAY: 1}
+    assert bench.lake.count_rows_per_day(FEEDBACK_SUMMARY) == {DAY: 1}
     assert set(ledger.read_entries(bench.lake, FEEDBACK_SUMMARY.name)) == {DAY, day(1)}
 
 

@@ -22,12 +22,12 @@ from flywheel_assets.lake.daily.erased_people import locate_key_file
 from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.erasure import erase as erasure_module
 from flywheel_assets.lake.erasure import landing as erasable_landing
-from flywheel_assets.lake.erasure import rows as erased_rows
+from flywheel_assets.lake.erasure import person as erased_rows
 from flywheel_assets.lake.erasure import versions as erased_versions
-from flywheel_assets.lake.erasure._journal import Journal
+from flywheel_assets.lake.erasure._accounts import Journal
 from flywheel_assets.lake.erasure._revisions import PreparedRevision
-from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure, receipt_path
-from flywheel_assets.lake.erasure.person_keys import PersonKeys
+from flywheel_assets.lake.erasure.erase import Place, Receipt, build_receipt_path, erase_person, plan_erasure
+from flywheel_assets.lake.erasure.person import PersonKeys
 from flywheel_assets.lake.landing import disk
 from flywheel_assets.lake.landing.disk import EventKind, read_closing
 from flywheel_assets.lake.tables.specs import (
@@ -158,7 +158,7 @@ def place_of(bench: Workbench, **changes: Any) -> Place:
 
 
 def forget(place: Place, grace: timedelta = timedelta(0)) -> Receipt:
-    return erase(place, plan_erasure(place, PERSON), who="ada", reason="their request", now=NOW, grace=grace)
+    return erase_person(place, plan_erasure(place, PERSON), who="ada", reason="their request", now=NOW, grace=grace)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def forgotten(world: Path) -> Forgotten:
         place = place_of(bench)
         quoted, others = len(quoting(world)), rows_of_others(place)
         manifests = {name: read_manifest(place.versions.folder(name).export) for name in ("dpo_gold_v1", "dpo_gold_v2")}
-        segment = next(bench.zone(EventKind.FEEDBACK).day_folder(day(0)).glob("f0.jsonl")).read_bytes()
+        segment = next(bench.zone(EventKind.FEEDBACK).find_day_folder(day(0)).glob("f0.jsonl")).read_bytes()
         receipt = forget(place)
     shutil.copytree(world, world.with_name("erased"))
     return Forgotten(receipt, quoted, others, manifests, segment)
@@ -214,7 +214,7 @@ def test_nothing_of_the_person_is_left_on_disk_and_everything_of_others_is(
     assert receipt.rows == ROWS
     assert receipt.landed_lines == {"prediction": 12, "feedback": 15}
     assert receipt.landed_segments == 6
-    assert json.loads(receipt_path(place.versions, receipt.id).read_bytes())["reason"] == "their request"
+    assert json.loads(build_receipt_path(place.versions, receipt.id).read_bytes())["reason"] == "their request"
 
 
 def test_versions_say_what_changed_and_still_verify(after: Workbench, forgotten: Forgotten) -> None:
@@ -235,7 +235,9 @@ def test_versions_say_what_changed_and_still_verify(after: Workbench, forgotten:
         assert cut_pair_version(after.lake, place.versions, version.tag, RULES, "2") == manifest
     assert [version.trained for version in receipt.versions] == [True, False]
     assert receipt.versions[0].copies == [str(after.root / "elsewhere")]
-    assert {"erasing_dpo_gold_v1", "erasing_dpo_gold_v2"}.isdisjoint(after.lake.table(CURATED_DPO_PAIRS).metadata.refs)
+    assert {"erasing_dpo_gold_v1", "erasing_dpo_gold_v2"}.isdisjoint(
+        after.lake.load_table(CURATED_DPO_PAIRS).metadata.refs
+    )
 
 
 def test_a_model_that_nobody_has_scored_is_trained_again(place: Place) -> None:
@@ -262,7 +264,7 @@ def test_the_days_can_be_made_again_from_what_is_left(after: Workbench, forgotte
     after.join(DAYS)
     after.curate(DAYS)
     assert rows_of_others(place_of(after)) == forgotten.rows_of_others
-    closing = read_closing(after.zone(EventKind.FEEDBACK).day_folder(day(0)) / "_CLOSED.json")
+    closing = read_closing(after.zone(EventKind.FEEDBACK).find_day_folder(day(0)) / "_CLOSED.json")
     assert len(closing.erasures) == 1
 
 
@@ -303,7 +305,7 @@ def test_what_lands_while_an_erasure_waits_goes_too(bench: Workbench, place: Pla
     plan = plan_erasure(place, PERSON)
     bench.land(EventKind.PREDICTION, DAYS[2], [served(50, user_id=PERSON)], "late p")
     bench.land(EventKind.FEEDBACK, DAYS[2], [edit(50, user_id=None)], "late f")
-    receipt = erase(place, plan, who="ada", reason="their request", now=NOW, grace=timedelta(0))
+    receipt = erase_person(place, plan, who="ada", reason="their request", now=NOW, grace=timedelta(0))
     assert sum(receipt.landed_lines.values()) == plan.landed_lines + 2
     assert quoting(bench.root) == []
 
@@ -333,15 +335,15 @@ KILL_POINTS = {
     "before a pin moves": (erased_versions, "_move_pin", 2),
     "before a tag moves": (erased_versions, "_move_tag", 2),
     "before decisions": (erasure_module, "forget_in_decisions", 1),
-    "before a table": (erasure_module, "erase_head", 2),
+    "before a table": (erasure_module, "erase_head_rows", 2),
     "a table was rewritten": (erased_rows, "find_rows", 2),
-    "between two tables": (erasure_module, "erase_head", 4),
-    "before landing": (disk, "_seal", 1),
+    "between two tables": (erasure_module, "erase_head_rows", 4),
+    "before landing": (disk, "_describe_in_closing", 1),
     "inside a closed day": (disk.os, "replace", 2),
     "between kinds of events": (erasable_landing, "erase_lines", 2),
     "before the accounts": (erasure_module, "settle_accounts", 1),
     "inside the accounts": (ledger, "record_entries", 1),
-    "before the sweep": (erasure_module, "sweep", 2),
+    "before the sweep": (erasure_module, "sweep_table", 2),
     "before the receipt": (erasure_module, "write_once", 1),
 }
 
@@ -386,7 +388,7 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(
         assert version.manifest_sha256_after == hash_manifest(place.versions.folder(version.tag).export)
         assert version.gold_rows_removed == version.exported_rows_removed == (8 if version.tag == "dpo_gold_v1" else 12)
     assert receipt.rows == ROWS
-    assert list(receipt_path(place.versions, "x").parent.glob("unfinished-*")) == []
+    assert list(build_receipt_path(place.versions, "x").parent.glob("unfinished-*")) == []
 
 
 @pytest.mark.parametrize("step", ["_move_pin", "_move_tag"])
@@ -399,7 +401,7 @@ def test_what_a_killed_erasure_had_revised_hides_nobody_from_the_next(
         with pytest.raises(KeyboardInterrupt):
             forget(place)
     other = "user-101"
-    receipt = erase(place, plan_erasure(place, other), who="ada", reason="asked", now=NOW, grace=timedelta(0))
+    receipt = erase_person(place, plan_erasure(place, other), who="ada", reason="asked", now=NOW, grace=timedelta(0))
     assert [(each.tag, each.exported_rows_removed) for each in receipt.versions] == [
         ("dpo_gold_v1", 1),
         ("dpo_gold_v2", 1),
@@ -464,7 +466,7 @@ def test_what_the_breaker_showed_and_let_in_outlives_the_person_without_them(tmp
     assert reset.joined_hash == ledger.read_entries(bench.lake, JOINED_FEEDBACK.name)[day(0)].content_hash
     bench.curate([day(0)])
     assert not breaker.read_judged_days(bench.lake)[0].is_tripped
-    assert bench.lake.rows_per_day(CURATED_DPO_PAIRS) == {day(0): 20}
+    assert bench.lake.count_rows_per_day(CURATED_DPO_PAIRS) == {day(0): 20}
 
 
 def test_what_killed_processes_left_goes_after_the_grace_period(bench: Workbench, place: Place) -> None:
@@ -491,7 +493,7 @@ def test_what_killed_processes_left_goes_after_the_grace_period(bench: Workbench
 def test_what_cannot_be_done_now_changes_nothing(bench: Workbench, place: Place) -> None:
     plan = plan_erasure(place, PERSON)
     with pytest.raises(InvalidRuleError, match="names the person"):
-        erase(place, plan, who="ada", reason=f"{PERSON} asked", now=NOW, grace=timedelta(0))
+        erase_person(place, plan, who="ada", reason=f"{PERSON} asked", now=NOW, grace=timedelta(0))
     with pytest.raises(InvalidRuleError, match="needs a user id"):
         plan_erasure(place, "")
     open_folder = bench.zone(EventKind.FEEDBACK).open_folder
@@ -521,7 +523,7 @@ def test_a_small_edit_that_waits_in_gold_is_erased_with_its_account(tmp_path: Pa
         bench.start,
         {},
     )
-    erase(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=timedelta(0))
+    erase_person(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=timedelta(0))
     after = ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name)[day(0)]
     assert (after.rows_kept, after.rows_held, after.rows_in) == (3, 0, 3)
     assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()

@@ -49,7 +49,7 @@ def test_a_segment_that_is_sealed_while_open_ones_are_looked_at_stops_nothing(
     landing = ErasableLanding(APPLICATION, tmp_path, tmp_path / "scratch")
     zone.open_folder.mkdir(parents=True)
     # Listed, and gone when it is opened: what a listing that was overtaken by a rename looks like.
-    (zone.open_folder / "a.jsonl").symlink_to(zone.day_folder(DAY) / "a.jsonl.moved")
+    (zone.open_folder / "a.jsonl").symlink_to(zone.find_day_folder(DAY) / "a.jsonl.moved")
     landing.refuse_open_segments(is_gone)
     (zone.open_folder / "b.jsonl").write_text("mallory\n")
     with pytest.raises(OpenSegmentError, match=r"b\.jsonl"):

@@ -17,11 +17,11 @@ import pytest
 from flywheel_assets.errors import LandingUnavailableError, OpenSegmentError
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.ledger import audit_accounts
-from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Place, Receipt, erase_person, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding, LandedErasure, erase_lines
 from flywheel_assets.lake.landing.disk import UNREADABLE_FOLDER, EventKind, LandingZone
 from flywheel_assets.lake.landing.s3 import ObjectLanding, ObjectLandingZone
-from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_feedback, make_prediction
@@ -39,7 +39,7 @@ def versioned(server: S3Server) -> ObjectLanding:
     bucket = next(_buckets)
     server.client.create_bucket(Bucket=bucket)
     server.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    return ObjectLanding.at(f"s3://{bucket}/landing", server.client)
+    return ObjectLanding.from_uri(f"s3://{bucket}/landing", server.client)
 
 
 def line(person: bool, number: int) -> bytes:
@@ -92,10 +92,10 @@ def lines_read(zone: ObjectLandingZone, tmp_path: Path, on: int = 0) -> list[byt
 def test_a_reader_between_closing_and_listing_neither_moves_nor_misses_what_is_rewritten(
     landing: ObjectLanding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_closing: int
 ) -> None:
-    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = landing.open_zone(APPLICATION, EventKind.FEEDBACK)
     name = publish(zone, tmp_path / "spool", "a", "op")
     zone.read(DAY, NOW)
-    list_now, replace_now = ObjectLandingZone.segments, ObjectLandingZone.replace_closing
+    list_now, replace_now = ObjectLandingZone.list_segments, ObjectLandingZone.replace_closing
     closings = itertools.count()
 
     def replace_or_die(self: ObjectLandingZone, *arguments: Any) -> str:
@@ -104,22 +104,22 @@ def test_a_reader_between_closing_and_listing_neither_moves_nor_misses_what_is_r
         return replace_now(self, *arguments)
 
     def list_later(self: ObjectLandingZone, of: Any) -> Any:
-        monkeypatch.setattr(ObjectLandingZone, "segments", list_now)
+        monkeypatch.setattr(ObjectLandingZone, "list_segments", list_now)
         with suppress(KeyboardInterrupt):
             run(zone, tmp_path)
         return list_now(self, of)
 
     monkeypatch.setattr(ObjectLandingZone, "replace_closing", replace_or_die)
-    monkeypatch.setattr(ObjectLandingZone, "segments", list_later)
+    monkeypatch.setattr(ObjectLandingZone, "list_segments", list_later)
     landed = zone.read(DAY, NOW)
-    assert zone.days() == [DAY]
+    assert zone.list_days() == [DAY]
     assert [path.name == name for path in landed.paths] == [last_closing == 1]
 
 
 def test_a_day_that_is_rewritten_between_listing_and_download_is_read_by_the_next_run(
     landing: ObjectLanding, tmp_path: Path
 ) -> None:
-    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = landing.open_zone(APPLICATION, EventKind.FEEDBACK)
     publish(zone, tmp_path / "spool", "a", "op")
     landed = zone.read(DAY, NOW)
     run(zone, tmp_path)
@@ -129,7 +129,7 @@ def test_a_day_that_is_rewritten_between_listing_and_download_is_read_by_the_nex
 
 
 def test_of_segments_that_stay_as_they_are_no_copy_is_kept(landing: ObjectLanding, tmp_path: Path) -> None:
-    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = landing.open_zone(APPLICATION, EventKind.FEEDBACK)
     for number in range(20):
         publish(zone, tmp_path / "spool", f"s{number}", "oo")
     most = 0
@@ -144,7 +144,7 @@ def test_of_segments_that_stay_as_they_are_no_copy_is_kept(landing: ObjectLandin
 
 
 def test_a_segment_that_lies_in_two_days_is_rewritten_in_both(landing: ObjectLanding, tmp_path: Path) -> None:
-    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = landing.open_zone(APPLICATION, EventKind.FEEDBACK)
     for on in (0, 1):
         publish(zone, tmp_path / "spool", "a", "op", on)
     assert run(zone, tmp_path).lines_per_day == {day(0): 1, day(1): 1}
@@ -152,7 +152,7 @@ def test_a_segment_that_lies_in_two_days_is_rewritten_in_both(landing: ObjectLan
 
 
 def test_a_closed_days_segments_are_replaced_and_its_closing_says_so(landing: ObjectLanding, tmp_path: Path) -> None:
-    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = landing.open_zone(APPLICATION, EventKind.FEEDBACK)
     for name, persons in (("a", "opo"), ("b", "oo"), ("c", "pp")):
         publish(zone, tmp_path / "spool", name, persons)
     before = zone.read(DAY, NOW)
@@ -174,7 +174,7 @@ def test_a_closed_days_segments_are_replaced_and_its_closing_says_so(landing: Ob
 
 
 def test_an_open_day_is_rewritten_and_goes_on(landing: ObjectLanding, tmp_path: Path) -> None:
-    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = landing.open_zone(APPLICATION, EventKind.FEEDBACK)
     publish(zone, tmp_path / "spool", "a", "op")
     at_noon = datetime.combine(DAY, time(12), UTC)
     run(zone, tmp_path, lambda: at_noon)
@@ -187,7 +187,7 @@ def test_an_open_day_is_rewritten_and_goes_on(landing: ObjectLanding, tmp_path: 
 
 def test_nothing_is_rewritten_while_its_day_closes(landing: ObjectLanding, tmp_path: Path) -> None:
     """A reader that lists old and new and then closes would list an object that is gone a moment later."""
-    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = landing.open_zone(APPLICATION, EventKind.FEEDBACK)
     publish(zone, tmp_path / "spool", "a", "op")
     before = objects(landing)
     closing = datetime.combine(DAY + timedelta(days=1), time(0, 14), UTC)
@@ -197,7 +197,7 @@ def test_nothing_is_rewritten_while_its_day_closes(landing: ObjectLanding, tmp_p
 
 
 def test_a_late_segment_is_rewritten_where_it_lies(landing: ObjectLanding, tmp_path: Path) -> None:
-    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = landing.open_zone(APPLICATION, EventKind.FEEDBACK)
     publish(zone, tmp_path / "spool", "a", "op")
     zone.read(DAY, NOW)
     publish(zone, tmp_path / "spool", "late", "opp")
@@ -239,7 +239,7 @@ def test_killed_before_any_request_the_day_is_whole_and_the_next_run_finishes(
     versioned: ObjectLanding, tmp_path: Path
 ) -> None:
     """Between any two requests readers find each line of others once, no reader moves what is being replaced."""
-    plain = versioned.zone(APPLICATION, EventKind.FEEDBACK)
+    plain = versioned.open_zone(APPLICATION, EventKind.FEEDBACK)
 
     def prepared(on: int) -> None:
         for name, persons in (("a", "opo"), ("b", "oo"), ("c", "pp")):
@@ -249,13 +249,15 @@ def test_killed_before_any_request_the_day_is_whole_and_the_next_run_finishes(
 
     prepared(0)
     counting = FailsAt(versioned.client, 0)
-    run(ObjectLanding(counting, versioned.bucket, versioned.prefix).zone(APPLICATION, EventKind.FEEDBACK), tmp_path)
+    run(
+        ObjectLanding(counting, versioned.bucket, versioned.prefix).open_zone(APPLICATION, EventKind.FEEDBACK), tmp_path
+    )
     assert counting.changes >= 8
     for at in range(1, counting.changes + 1):
         prepared(at)
         dying = ObjectLanding(FailsAt(versioned.client, at), versioned.bucket, versioned.prefix)
         with pytest.raises(Killed):
-            run(dying.zone(APPLICATION, EventKind.FEEDBACK), tmp_path)
+            run(dying.open_zone(APPLICATION, EventKind.FEEDBACK), tmp_path)
         landed = plain.read(day(at), NOW + timedelta(days=at))
         with plain.fetch(landed, tmp_path / "read") as paths:
             content = b"".join(path.read_bytes() for path in paths)
@@ -271,7 +273,7 @@ def test_killed_before_any_request_the_day_is_whole_and_the_next_run_finishes(
 def test_a_closing_that_somebody_else_replaced_is_left_alone(
     landing: ObjectLanding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    zone = landing.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = landing.open_zone(APPLICATION, EventKind.FEEDBACK)
     publish(zone, tmp_path / "spool", "a", "op")
     zone.read(DAY, NOW)
     replace_closing = ObjectLandingZone.replace_closing
@@ -289,14 +291,14 @@ def test_a_closing_that_somebody_else_replaced_is_left_alone(
 
 
 def test_versions_of_objects_that_others_deleted_go_too(versioned: ObjectLanding, tmp_path: Path) -> None:
-    zone = versioned.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = versioned.open_zone(APPLICATION, EventKind.FEEDBACK)
     publish(zone, tmp_path / "spool", "a", "oo")
     zone.read(DAY, NOW)
     publish(zone, tmp_path / "spool", "late", "op")
     publish(zone, tmp_path / "spool", "harmless", "o")
     zone.republish_late(NOW)  # copied to today and deleted here: the bucket keeps what was deleted
     assert len(quoting(versioned)) == 2
-    copies = list(map(Path.read_bytes, zone.copies(tmp_path / "work")))
+    copies = list(map(Path.read_bytes, zone.read_copies(tmp_path / "work")))
     assert sum(MARK.encode() in copy for copy in copies) == 2, "the keys of deleted versions are searched as well"
     done = run(zone, tmp_path)
     assert quoting(versioned) == []
@@ -319,13 +321,13 @@ def test_versions_that_s3_does_not_let_us_delete_are_told(versioned: ObjectLandi
 
             return refuse if name == "delete_object" else real
 
-    publish(versioned.zone(APPLICATION, EventKind.FEEDBACK), tmp_path / "spool", "a", "op")
+    publish(versioned.open_zone(APPLICATION, EventKind.FEEDBACK), tmp_path / "spool", "a", "op")
     guarded = ObjectLanding(NoRight(versioned.client, 0), versioned.bucket, versioned.prefix)
-    zone = guarded.zone(APPLICATION, EventKind.FEEDBACK)
+    zone = guarded.open_zone(APPLICATION, EventKind.FEEDBACK)
     done = run(zone, tmp_path)
     assert (done.object_versions, done.versions_left) == (0, 1)
     assert len(lines_read(zone, tmp_path)) == 1
-    said = ErasableLanding(APPLICATION, tmp_path / "spool", tmp_path / "work", guarded).out_of_reach(1)
+    said = ErasableLanding(APPLICATION, tmp_path / "spool", tmp_path / "work", guarded).explain_out_of_reach(1)
     assert any("1 old versions" in sentence and versioned.bucket in sentence for sentence in said)
 
 
@@ -345,12 +347,12 @@ def place_of(bench: Workbench, landing: ObjectLanding) -> Place:
 
 
 def forget(place: Place) -> Receipt:
-    return erase(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=timedelta(0))
+    return erase_person(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=timedelta(0))
 
 
 def ship(bench: Workbench, landing: ObjectLanding, kind: EventKind, rows: list[dict[str, Any]], name: str) -> None:
     path = bench.land(kind, DAY, rows, name)
-    landing.zone(APPLICATION, kind).publish(path, DAY)
+    landing.open_zone(APPLICATION, kind).publish(path, DAY)
     path.unlink()
 
 
@@ -402,7 +404,7 @@ def test_a_person_goes_from_s3_spool_and_tables_and_a_replay_is_refused(
     # From another machine's disk, a day later: under its own name, as a shipper repeats it.
     later = NOW + timedelta(days=1)
     path = bench.land(EventKind.PREDICTION, later.date(), predictions, "replay")
-    versioned.zone(APPLICATION, EventKind.PREDICTION).publish(path, later.date())
+    versioned.open_zone(APPLICATION, EventKind.PREDICTION).publish(path, later.date())
     path.unlink()
     [entry] = ingest_days(bench.lake, versioned, EventKind.PREDICTION, [later.date()], stamp(later)).values()
     assert entry.rows_by_reason["erased"] == 1
@@ -412,7 +414,7 @@ def test_a_person_goes_from_s3_spool_and_tables_and_a_replay_is_refused(
     place = place_of(bench, versioned)
     again = plan_erasure(place, PERSON)
     assert again.landed_lines == 1
-    erase(place, again, who="ada", reason="asked", now=later + timedelta(hours=1), grace=timedelta(0))
+    erase_person(place, again, who="ada", reason="asked", now=later + timedelta(hours=1), grace=timedelta(0))
     assert quoting(versioned) == []
 
 
@@ -424,19 +426,19 @@ def test_a_segment_is_not_rewritten_while_it_is_being_shipped(landing: ObjectLan
     plan = plan_erasure(place, PERSON)
     descriptor = os.open(path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    before = file_sha256(path)
+    before = hash_file(path)
     erasing = threading.Thread(
         target=lambda: place.landing.erase(EventKind.FEEDBACK, plan.person.covers_line, "erasure1", clock)
     )
     erasing.start()
     erasing.join(0.5)
     assert erasing.is_alive()
-    assert file_sha256(path) == before
-    landing.zone(APPLICATION, EventKind.FEEDBACK).publish(path, DAY)
+    assert hash_file(path) == before
+    landing.open_zone(APPLICATION, EventKind.FEEDBACK).publish(path, DAY)
     path.unlink()
     os.close(descriptor)
     erasing.join(60)
     assert not erasing.is_alive()
-    assert not list(LandingZone(bench.landing, APPLICATION, EventKind.FEEDBACK).day_folder(DAY).iterdir())
+    assert not list(LandingZone(bench.landing, APPLICATION, EventKind.FEEDBACK).find_day_folder(DAY).iterdir())
     # Shipped meanwhile, it is found on S3, which is searched after the disk.
     assert quoting(landing) == []

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel_assets.lake.erasure._revisions import erase_scored_rows
-from flywheel_assets.lake.storage.files import file_sha256
+from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -23,7 +23,7 @@ def test_scores_that_a_killed_erasure_was_writing_go_with_the_next(tmp_path: Pat
     pq.write_table(pa.table({"pair_id": ["a", "b", "c"]}), scores)
     (folder.evaluation / ".deltas.parquet.4711").write_bytes(scores.read_bytes())
     told: list[tuple[str, int]] = []
-    before = file_sha256(scores)
+    before = hash_file(scores)
     erase_scored_rows(Workbench(tmp_path).lake, folder, {"b"}, "mallory", lambda *each: told.append(each))
     assert told == [(before, 1)]
     assert pq.read_table(scores)["pair_id"].to_pylist() == ["a", "c"]
@@ -39,7 +39,7 @@ def test_a_report_seals_its_scores_after_a_kill_at_any_step(
     folder.evaluation.mkdir(parents=True)
     scores, report = folder.evaluation / "deltas.parquet", folder.evaluation / "evaluation.json"
     pq.write_table(pa.table({"pair_id": ["a", "b", "c"]}), scores)
-    before = file_sha256(scores)
+    before = hash_file(scores)
     report.write_text(f'{{"sha256": "{before}"}}')
     replaces = itertools.count(1)
     real = os.replace
@@ -60,6 +60,6 @@ def test_a_report_seals_its_scores_after_a_kill_at_any_step(
             erase()
     erase()
     assert pq.read_table(scores)["pair_id"].to_pylist() == ["a", "c"]
-    assert report.read_text() == f'{{"sha256": "{file_sha256(scores)}"}}'
+    assert report.read_text() == f'{{"sha256": "{hash_file(scores)}"}}'
     assert told == {before: 1}
     assert sorted(folder.evaluation.iterdir()) == [scores, report]

@@ -13,9 +13,9 @@ from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.lake.erasure import _revisions as export_revisions
 from flywheel_assets.lake.erasure import versions as erased_versions
-from flywheel_assets.lake.erasure._journal import Journal
+from flywheel_assets.lake.erasure._accounts import Journal
 from flywheel_assets.lake.erasure._revisions import PreparedRevision
-from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Place, Receipt, erase_person, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.erasure.versions import ErasedVersion
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
@@ -56,7 +56,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def forget(place: Place) -> Receipt:
-    return erase(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=timedelta(0))
+    return erase_person(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=timedelta(0))
 
 
 KILLS: dict[str, tuple[Any, str]] = {
@@ -148,7 +148,7 @@ def test_what_two_attempts_take_out_of_one_version_adds_up() -> None:
         manifest_sha256_before="b",
         manifest_sha256_after="c",
     )
-    assert again.after(first) == ErasedVersion(
+    assert again.merge_earlier(first) == ErasedVersion(
         tag=VERSION,
         snapshot_before=1,
         snapshot_after=5,
@@ -158,5 +158,5 @@ def test_what_two_attempts_take_out_of_one_version_adds_up() -> None:
         manifest_sha256_after="c",
         training_dropped=True,
     )
-    assert first.after(first).exported_rows_removed == 4, "noted, but never visible"
-    assert again.after(None) == again
+    assert first.merge_earlier(first).exported_rows_removed == 4, "noted, but never visible"
+    assert again.merge_earlier(None) == again

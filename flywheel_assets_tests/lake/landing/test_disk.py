@@ -47,7 +47,7 @@ def test_a_day_closes_fifteen_minutes_after_its_end(zone: LandingZone, after_end
     publish(zone, "a")
     landed = zone.read(DAY, END + after_end)
     assert (landed.is_closed, names(landed)) == (is_closed, ["a"])
-    assert (zone.day_folder(DAY) / CLOSED_FILE).exists() is is_closed
+    assert (zone.find_day_folder(DAY) / CLOSED_FILE).exists() is is_closed
 
 
 def test_an_open_day_takes_segments_and_its_hash_changes(zone: LandingZone) -> None:
@@ -107,15 +107,15 @@ def test_what_is_being_written_is_not_read(zone: LandingZone) -> None:
     (zone.open_folder / "open.jsonl").write_text("{}\n")
     publish(zone, "a")
     assert names(zone.read(DAY, CLOSED)) == ["a"]
-    assert zone.days() == [DAY]
+    assert zone.list_days() == [DAY]
 
 
 def test_days_are_listed_in_order(zone: LandingZone) -> None:
-    assert zone.days() == []
+    assert zone.list_days() == []
     for offset in (3, -40, 0):
         publish(zone, "a", on=offset)
     (zone.folder / "lost+found").mkdir()
-    assert zone.days() == [day(-40), day(0), day(3)]
+    assert zone.list_days() == [day(-40), day(0), day(3)]
 
 
 def test_closers_at_the_same_moment_agree(zone: LandingZone) -> None:
@@ -159,9 +159,9 @@ def test_a_segment_that_another_reader_moved_does_not_fail_this_one(
         zone.read(DAY, CLOSED)
         publish(zone, "b", content)
         zone.read(DAY, CLOSED)
-        return files.file_sha256(path)
+        return files.hash_file(path)
 
-    monkeypatch.setattr(landing, "file_sha256", overtaken)
+    monkeypatch.setattr(landing, "hash_file", overtaken)
     assert names(zone.read(DAY, CLOSED)) == ["a"]
     assert names(zone.read(CLOSED.date(), CLOSED)) == ["b"]
 

@@ -22,7 +22,7 @@ CLOSED = END + timedelta(hours=1)
 
 @pytest.fixture
 def zone(landing: ObjectLanding) -> ObjectLandingZone:
-    return landing.zone(APPLICATION, EventKind.FEEDBACK)
+    return landing.open_zone(APPLICATION, EventKind.FEEDBACK)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_day_closes_fifteen_minutes_after_its_end(
     landed = zone.read(DAY, END + after_end)
     assert (landed.is_closed, names(landed)) == (is_closed, ["a", "b"])
     assert any(key.endswith(CLOSED_FILE) for key in _keys(zone)) is is_closed
-    assert zone.days() == [DAY]
+    assert zone.list_days() == [DAY]
 
 
 def test_an_open_day_takes_segments_and_a_closed_one_never_changes(zone: ObjectLandingZone, spool: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_closing_by_another_reader_with_more_segments_holds(
 ) -> None:
     """The list that a reader had made before the other closed the day once looked as if segments were gone."""
     publish(zone, spool, "a")
-    segments = ObjectLandingZone.segments
+    segments = ObjectLandingZone.list_segments
 
     def list_too_early(self: ObjectLandingZone, of: Any) -> Any:
         found = segments(self, of)
@@ -141,7 +141,7 @@ def test_a_closing_by_another_reader_with_more_segments_holds(
         assert names(zone.read(DAY, CLOSED)) == ["a", "b"]
         return found
 
-    monkeypatch.setattr(ObjectLandingZone, "segments", list_too_early)
+    monkeypatch.setattr(ObjectLandingZone, "list_segments", list_too_early)
     assert names(zone.read(DAY, CLOSED)) == ["a", "b"]
 
 
@@ -159,7 +159,7 @@ def test_what_happened_to_a_closed_days_objects_is_told(zone: ObjectLandingZone,
 
     client = zone.landing.client
     client.put_object(Bucket=zone.landing.bucket, Key=key(first), Body=b'{"n":2}\n')  # of the same size
-    with pytest.raises(ClosedDayError, match="does not hold what its name says"), zone.fetch(landed, spool):
+    with pytest.raises(ClosedDayError, match="does not match the hash in its name"), zone.fetch(landed, spool):
         pass
     client.put_object(Bucket=zone.landing.bucket, Key=key(first), Body=b"{}\n")
     with pytest.raises(ClosedDayError, match="has 3 bytes, its closing recorded 8"):
@@ -182,19 +182,20 @@ def test_failures_are_ours_and_say_whether_to_try_again(server: S3Server, spool:
     import boto3
     from botocore.config import Config
 
-    nowhere = ObjectLanding.at("s3://no-such-bucket/x", server.client).zone(APPLICATION, EventKind.FEEDBACK)
+    nowhere = ObjectLanding.from_uri("s3://no-such-bucket/x", server.client).open_zone(APPLICATION, EventKind.FEEDBACK)
     with pytest.raises(SettingsError, match="NoSuchBucket"):
         nowhere.read(DAY, END)
     config = Config(retries={"total_max_attempts": 1})
     silent = boto3.session.Session().client("s3", endpoint_url="http://127.0.0.1:1", config=config)
+    unreachable = ObjectLanding.from_uri(f"s3://{server.bucket}", silent)
     with pytest.raises(LandingUnavailableError, match="does not answer"):
-        publish(ObjectLanding.at(f"s3://{server.bucket}", silent).zone(APPLICATION, EventKind.FEEDBACK), spool, "a")
+        publish(unreachable.open_zone(APPLICATION, EventKind.FEEDBACK), spool, "a")
 
 
 @pytest.mark.parametrize("uri", ["", "bucket/prefix", "s3://", "gs://bucket", "s3://bucket?x=1"])
 def test_an_unusable_uri_is_refused(uri: str) -> None:
     with pytest.raises(SettingsError, match="FLYWHEEL_LANDING_S3"):
-        ObjectLanding.at(uri, None)
+        ObjectLanding.from_uri(uri, None)
 
 
 def test_the_table_is_the_same_as_from_a_disk(landing: ObjectLanding, tmp_path: Path, spool: Path) -> None:
@@ -203,7 +204,7 @@ def test_the_table_is_the_same_as_from_a_disk(landing: ObjectLanding, tmp_path: 
     disk, s3 = Workbench(tmp_path / "disk"), Workbench(tmp_path / "s3")
     for number, content in enumerate(contents):
         path = disk.land(EventKind.FEEDBACK, DAY, content, f"segment-{number}")
-        publish(landing.zone(APPLICATION, EventKind.FEEDBACK), spool, f"segment-{number}", path.read_bytes())
+        publish(landing.open_zone(APPLICATION, EventKind.FEEDBACK), spool, f"segment-{number}", path.read_bytes())
     from_disk = disk.ingest(EventKind.FEEDBACK, [DAY])
     from_s3 = ingest_days(s3.lake, landing, EventKind.FEEDBACK, [DAY], stamp())
     assert s3.rows(GROUND_TRUTH) == disk.rows(GROUND_TRUTH) != []

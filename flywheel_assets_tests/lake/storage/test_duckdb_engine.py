@@ -42,7 +42,7 @@ def test_what_one_connection_leaves_is_gone_with_it(tmp_path: Path) -> None:
 def test_a_database_that_died_is_replaced(tmp_path: Path) -> None:
     with engine.connect(tmp_path) as connection:
         connection.sql("SELECT 1").fetchall()
-    engine._database(*engine._key(tmp_path)).close()
+    engine._open_database(*engine._build_key(tmp_path)).close()
     with engine.connect(tmp_path) as connection:
         assert connection.sql("SELECT 1").fetchall() == [(1,)]
 

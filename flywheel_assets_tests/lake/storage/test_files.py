@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.lake.storage.files import replace_file, whole_folder
+from flywheel_assets.lake.storage.files import replace_file, write_folder
 from flywheel_assets.lake.upkeep.garbage import find_unfinished_work
 from flywheel_assets.lake.versions.folders import Versions
 
@@ -24,7 +24,7 @@ def write(
     raises: type[BaseException] | None = None,
     before_rename: Callable[[], None] = lambda: None,
 ) -> None:
-    with whole_folder(final, before_rename=before_rename) as building:
+    with write_folder(final, before_rename=before_rename) as building:
         (building / "report.json").write_text(text)
         meanwhile()
         if raises:
@@ -34,7 +34,7 @@ def write(
 def test_containers_with_equal_process_ids_do_not_write_into_one_folder(tmp_path: Path) -> None:
     """Named by process id, the second emptied the first one's folder, which then appeared with half of each."""
     final = tmp_path / "training"
-    with whole_folder(final) as first:
+    with write_folder(final) as first:
         (first / "model.txt").write_text("first")
         with pytest.raises(KeyboardInterrupt):
             write(final, "second", raises=KeyboardInterrupt)
@@ -53,11 +53,11 @@ def test_of_two_writers_the_one_that_is_late_leaves_the_other_ones_folder_as_it_
 
 def test_of_two_that_replace_the_last_one_stays_whole(tmp_path: Path) -> None:
     final = tmp_path / "evaluation"
-    with whole_folder(final, replaces=True) as first:
+    with write_folder(final, replaces=True) as first:
         (first / "first.json").write_text("1")
-    with whole_folder(final, replaces=True) as late:
+    with write_folder(final, replaces=True) as late:
         (late / "late.json").write_text("2")
-        with whole_folder(final, replaces=True) as early:
+        with write_folder(final, replaces=True) as early:
             (early / "early.json").write_text("3")
     assert [path.name for path in final.iterdir()] == ["late.json"]
     assert list(tmp_path.iterdir()) == [final]
@@ -75,7 +75,7 @@ def test_what_a_check_before_the_rename_forbids_does_not_appear(tmp_path: Path) 
 def test_what_a_killed_writer_left_is_recognised_as_unfinished(tmp_path: Path) -> None:
     versions = Versions(tmp_path, "assistant")
     training = versions.folder("dpo_gold_v1").training
-    left = whole_folder(training)
+    left = write_folder(training)
     building = left.__enter__()
     replace_file(training.with_name("pin.json"), b"{}")
     assert find_unfinished_work(tmp_path / "scratch", versions) == [building]

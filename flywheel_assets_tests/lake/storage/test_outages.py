@@ -28,27 +28,27 @@ from flywheel_assets.errors import (
     VersionConflictError,
 )
 from flywheel_assets.lake.daily.ingest import ingest_days
-from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Place, erase_person, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding, erase_lines
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.landing.s3 import ObjectLanding
-from flywheel_assets.lake.storage import outages
+from flywheel_assets.lake.storage import failures
 from flywheel_assets.lake.storage import s3 as s3_storage
-from flywheel_assets.lake.storage.commits import assert_locks_held, bound_waits, commit_lock
-from flywheel_assets.lake.storage.failed_steps import is_disk_full
+from flywheel_assets.lake.storage.commits import bound_waits, hold_lock, verify_locks
+from flywheel_assets.lake.storage.failures import is_disk_full
 from flywheel_assets.lake.storage.files import write_synced
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, LEDGER, TableSpec, every_table
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, LEDGER, TableSpec, list_tables
 from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.upkeep import garbage
 from flywheel_assets.lake.upkeep.garbage import (
-    _files_of,
+    _list_files,
     expire_snapshots,
     find_unfinished_work,
     list_needed_paths,
     remove_unfinished,
-    sweep,
+    sweep_table,
 )
 from flywheel_assets.lake.versions import exports
 from flywheel_assets.lake.versions.exports import verify_manifest
@@ -84,7 +84,7 @@ class Site(Workbench):
     def __post_init__(self) -> None:
         self.bucket = self.s3.new_bucket() if self.s3 else ""
         self.client = self.s3.client() if self.s3 else None
-        self.objects = ObjectLanding.at(f"s3://{self.bucket}/landing", self.client) if self.s3 else None
+        self.objects = ObjectLanding.from_uri(f"s3://{self.bucket}/landing", self.client) if self.s3 else None
         super().__post_init__()
         self.copies = f"s3://{self.bucket}/copies" if self.s3 else f"{self.root}/copies"
         self.versions = Versions(self.root / "versions", APPLICATION)
@@ -107,7 +107,7 @@ class Site(Workbench):
         for offset, kind in itertools.product(range(days), EventKind):
             path = self.land(kind, day(offset), edits(offset)[list(EventKind).index(kind)], f"{kind}-{offset}")
             if self.objects is not None:
-                self.objects.zone(APPLICATION, kind).publish(path, day(offset))
+                self.objects.open_zone(APPLICATION, kind).publish(path, day(offset))
                 path.unlink()
 
     def do(self, action: str, number: int) -> None:
@@ -131,18 +131,18 @@ class Site(Workbench):
             case "erase":
                 plan = plan_erasure(self.place, f"user {number}")
                 now = LONG_AFTER + timedelta(hours=number)
-                erase(self.place, plan, who="ada", reason="asked", now=now, grace=timedelta(0))
+                erase_person(self.place, plan, who="ada", reason="asked", now=now, grace=timedelta(0))
             case _:
-                self.collect([GOLD, LEDGER] if action == "collect gold" else every_table(self.tables))
+                self.collect([GOLD, LEDGER] if action == "collect gold" else list_tables(self.tables))
 
     def collect(self, specs: Iterable[TableSpec]) -> None:
         for spec in specs:
             expire_snapshots(self.lake, spec, AFTER_ALL)
-            sweep(self.lake, spec, timedelta(0), AFTER_ALL)
+            sweep_table(self.lake, spec, timedelta(0), AFTER_ALL)
         remove_unfinished(find_unfinished_work(self.lake.scratch, self.versions), AFTER_ALL)
 
     def kept(self) -> list[TableSpec]:
-        return [spec for spec in every_table(self.tables) if self.lake.has_table(spec)]
+        return [spec for spec in list_tables(self.tables) if self.lake.has_table(spec)]
 
     def state(self) -> dict[str, Any]:
         """Everything that must not depend on outages: rows, accounts, versions with their sha256, landing, copies."""
@@ -181,8 +181,8 @@ class Site(Workbench):
         strays += [path for path in (self.root / "versions").rglob("*") if path.name.startswith(".")]
         assert strays == []
         for spec in self.kept():
-            table = self.lake.table(spec)
-            assert {info.path for info in _files_of(table)} == list_needed_paths(table)
+            table = self.lake.load_table(spec)
+            assert {info.path for info in _list_files(table)} == list_needed_paths(table)
 
 
 @cache
@@ -252,15 +252,15 @@ def test_an_operation_that_s3_left_in_the_middle_is_made_whole_by_the_next(
 
 def test_a_commit_outlives_an_s3_that_refuses_connections_for_a_while(tmp_path: Path, s3: FailingS3) -> None:
     site = Site(tmp_path, s3=s3)
-    site.lake.table(GOLD)
+    site.lake.load_table(GOLD)
     refusal = ExitStack()
     refusal.enter_context(s3.refusing())
     back = threading.Timer(0.5, refusal.close)
     back.start()
     write_day(site.lake, GOLD, day(0), [gold_row(day(0), 0)])
     back.join()
-    assert site.lake.rows_per_day(GOLD) == {day(0): 1}
-    assert len(site.lake.table(GOLD).metadata.snapshots) == 1
+    assert site.lake.count_rows_per_day(GOLD) == {day(0): 1}
+    assert len(site.lake.load_table(GOLD).metadata.snapshots) == 1
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_an_s3_that_never_answers_is_told(
     storage = {**s3.storage(), "s3.request-timeout": "1"}
     uri = f"sqlite:///{tmp_path}/catalog.db"
     lake = Lake(APPLICATION, uri, f"s3://{cut_site.bucket}/hasty", tmp_path / "scratch", "key", storage)
-    lake.table(GOLD)
+    lake.load_table(GOLD)
     to = f"s3://{cut_site.bucket}/silent"
     with s3.failing(Outage(Fault.SILENCE)) as outage:
         with pytest.raises(StorageUnavailableError, match="NETWORK_CONNECTION during"):
@@ -326,8 +326,8 @@ def test_a_closing_whose_answer_was_lost_is_our_own(tmp_path: Path, s3: FailingS
     """A closing is created once, and replaced only if it is the one that was seen: asked again, both are refused."""
     site = Site(tmp_path, s3=s3, is_warehouse_local=True)
     site.bring(1)
-    patient = ObjectLanding.at(f"s3://{site.bucket}/landing", s3.client(attempts=2))
-    zone = patient.zone(APPLICATION, EventKind.FEEDBACK)
+    patient = ObjectLanding.from_uri(f"s3://{site.bucket}/landing", s3.client(attempts=2))
+    zone = patient.open_zone(APPLICATION, EventKind.FEEDBACK)
     with s3.failing(Outage(Fault.LOST_ANSWER, of=r"PUT .*_CLOSED\.json", times=1)):
         assert zone.read(day(0), LONG_AFTER).is_closed
     for lost in range(3):
@@ -338,7 +338,7 @@ def test_a_closing_whose_answer_was_lost_is_our_own(tmp_path: Path, s3: FailingS
     sealed = zone.find_closing(day(0))
     assert sealed is not None
     assert sealed.closing.erasing == []
-    assert [each.name for each in sealed.closing.segments] == [each.name for each in zone.segments(day(0))]
+    assert [each.name for each in sealed.closing.segments] == [each.name for each in zone.list_segments(day(0))]
     [left] = [
         text for key, text in site.objects_under("landing").items() if "/feedback/" in key and "_CLOSED" not in key
     ]
@@ -365,17 +365,17 @@ def test_files_that_were_swept_between_two_attempts_are_not_committed(
     monkeypatch.setattr(Table, "_do_commit", lose)
     with pytest.raises(CommitContentionError, match="swept while their commit was tried again"):
         write_day(bench.lake, GOLD, day(0), [gold_row(day(0), 0)])
-    assert bench.lake.rows_per_day(GOLD) == {}
+    assert bench.lake.count_rows_per_day(GOLD) == {}
 
 
 def test_an_expiry_without_its_lock_takes_no_tag(bench: Workbench) -> None:
     """Trap 3 where the lock does not help: Postgres may lose it. pyiceberg alone forgets snapshot and tag."""
     write_gold_days(bench.lake, {day(0): 1})
-    head = bench.lake.table(GOLD).metadata.current_snapshot_id
+    head = bench.lake.load_table(GOLD).metadata.current_snapshot_id
     write_gold_days(bench.lake, {day(1): 1})
     assert head is not None
-    stale = bench.lake.table(GOLD)
-    bench.open_lake().table(GOLD).manage_snapshots().create_tag(head, "dpo_gold_v1").commit()
+    stale = bench.lake.load_table(GOLD)
+    bench.open_lake().load_table(GOLD).manage_snapshots().create_tag(head, "dpo_gold_v1").commit()
     with pytest.raises(CommitFailedException, match="has changed since it was loaded"):
         stale.maintenance.expire_snapshots().older_than(AFTER_ALL).commit()
     assert expire_snapshots(bench.lake, GOLD, AFTER_ALL) == 0
@@ -435,7 +435,7 @@ def test_a_commit_of_which_nobody_knows_happens_once(behind: Site, wire: Wire, t
 
 
 def snapshots(site: Site) -> dict[str, int]:
-    return {spec.name: len(site.lake.table(spec).metadata.snapshots) for spec in site.kept()}
+    return {spec.name: len(site.lake.load_table(spec).metadata.snapshots) for spec in site.kept()}
 
 
 def test_a_restart_of_postgres_in_the_middle_of_a_commit_is_outlived(
@@ -457,11 +457,11 @@ def test_a_restart_of_postgres_in_the_middle_of_a_commit_is_outlived(
         patched.setattr(MetastoreCatalog, "_write_metadata", staticmethod(stop))
         behind.do("write gold", 1)
     starting[0].join()
-    assert behind.lake.rows_per_day(GOLD) == {day(0): 30, day(1): 30}
+    assert behind.lake.count_rows_per_day(GOLD) == {day(0): 30, day(1): 30}
     postgres.stop()
     postgres.start()
     # Pooled connections are from before.
-    assert behind.lake.rows_per_day(GOLD) == {day(0): 30, day(1): 30}
+    assert behind.lake.count_rows_per_day(GOLD) == {day(0): 30, day(1): 30}
     behind.do("cut", 0)
     behind.assert_sound()
 
@@ -527,7 +527,7 @@ def test_a_commit_whose_lock_was_lost_takes_it_again(
 
     monkeypatch.setattr(Lake, "place", lose)
     behind.do("write gold", 1)
-    assert behind.lake.files_of(GOLD, [day(1)]) == frozenset(placed), "placed once, committed by the second attempt"
+    assert behind.lake.list_files(GOLD, [day(1)]) == frozenset(placed), "placed once, committed by the second attempt"
     behind.assert_sound()
 
 
@@ -566,16 +566,16 @@ def test_a_sweep_whose_lock_was_lost_deletes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(garbage, "list_needed_paths", lose)
         with pytest.raises(LockLostError):
-            sweep(behind.lake, GOLD, timedelta(0), AFTER_ALL)
+            sweep_table(behind.lake, GOLD, timedelta(0), AFTER_ALL)
     assert sorted(behind.root.rglob("*.parquet")) == before
-    assert sweep(behind.lake, GOLD, timedelta(0), AFTER_ALL).deleted.files > 0
+    assert sweep_table(behind.lake, GOLD, timedelta(0), AFTER_ALL).deleted.files > 0
     behind.assert_sound()
 
 
 def test_a_daily_step_whose_lock_was_lost_writes_nothing(behind: Site, postgres: PostgresServer) -> None:
     """Between its first read and its commit an erasure may have been there."""
     behind.do("write gold", 0)
-    with behind.lake.in_daily_step():
+    with behind.lake.share_daily_steps():
         behind.do("write gold", 0)
         lose_locks(postgres)
         with pytest.raises(LockLostError, match=r"let go of the lock assistant\.daily_steps .* safe to run again"):
@@ -588,7 +588,7 @@ def test_a_lost_lock_is_free_at_once_and_hides_nothing(
     behind: Site, postgres: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What the work under it raised is what is told, not that the lock could not be released."""
-    lock = partial(commit_lock, behind.catalog, tmp_path, "assistant.models", 5.0)
+    lock = partial(hold_lock, behind.catalog, tmp_path, "assistant.models", 5.0)
 
     def work() -> None:
         with lock():
@@ -601,7 +601,7 @@ def test_a_lost_lock_is_free_at_once_and_hides_nothing(
         work()
     assert "assistant.models was lost before it was released" in caplog.text
     with lock():
-        assert_locks_held()
+        verify_locks()
 
 
 def test_a_postgres_that_never_answers_is_told(wire: Wire, tmp_path: Path) -> None:
@@ -627,6 +627,6 @@ def test_causes_that_come_in_a_circle_are_walked_once() -> None:
     """An error that is raised again while its own consequence is handled is among its causes."""
     first, second = OSError("first"), OSError("AWS Error SLOW_DOWN during PutObject operation: later")
     first.__cause__, second.__cause__ = second, first
-    assert isinstance(outages.find_outage(first), StorageUnavailableError)
+    assert isinstance(failures.find_outage(first), StorageUnavailableError)
     assert not is_disk_full(first)
-    assert outages.find_outage(ValueError("AWS Error SLOW_DOWN during PutObject operation")) is None
+    assert failures.find_outage(ValueError("AWS Error SLOW_DOWN during PutObject operation")) is None

@@ -38,12 +38,12 @@ def test_versions_are_listed_and_deleted_for_good(server: S3Server) -> None:
     assert bucket.keeps_versions()
     bucket.create("a", b"1")
     bucket.delete("a")
-    assert [(each.key, each.is_latest, each.is_marker) for each in bucket.versions("a")] == [
+    assert [(each.key, each.is_latest, each.is_marker) for each in bucket.list_versions("a")] == [
         ("a", False, False),
         ("a", True, True),
     ]
-    assert list(bucket.delete_versions(bucket.versions("a"))) == []
-    assert bucket.versions("a") == []
+    assert list(bucket.delete_versions(bucket.list_versions("a"))) == []
+    assert bucket.list_versions("a") == []
 
 
 def test_a_refusal_is_permanent_or_transient_and_keeps_s3s_code(server: S3Server) -> None:
@@ -64,7 +64,7 @@ def test_a_refusal_is_permanent_or_transient_and_keeps_s3s_code(server: S3Server
         (EndpointConnectionError(endpoint_url="http://x"), "EndpointConnectionError"),
     ):
         with pytest.raises(StorageUnavailableError, match=code) as silent:
-            bucket_of(server, Refuses(error)).pages("list_objects_v2", Prefix="a")
+            bucket_of(server, Refuses(error)).list_pages("list_objects_v2", Prefix="a")
         assert (silent.value.code, silent.value.is_transient) == (code, True)
     with pytest.raises(S3RefusedError, match="credentials are found"):
         bucket_of(server, Refuses(NoCredentialsError())).delete("a")

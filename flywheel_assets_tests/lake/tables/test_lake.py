@@ -37,7 +37,7 @@ def test_replacing_twice_gives_the_same_table(bench: Workbench) -> None:
     before = bench.rows(RAW_PREDICTIONS)
     bench.write(RAW_PREDICTIONS, DAY, rows)
     assert bench.rows(RAW_PREDICTIONS) == before
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == {DAY: 3}
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {DAY: 3}
 
 
 def test_rows_come_back_as_they_were(bench: Workbench) -> None:
@@ -53,24 +53,24 @@ def test_other_days_stay_and_zero_rows_clear_a_day(bench: Workbench) -> None:
     for offset in range(3):
         bench.write(RAW_PREDICTIONS, day(offset), predictions(offset + 1, day(offset)))
     bench.write(RAW_PREDICTIONS, day(1), [])
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == {day(0): 1, day(2): 3}
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {day(0): 1, day(2): 3}
     bench.write(RAW_PREDICTIONS, day(1), [])
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == {day(0): 1, day(2): 3}
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {day(0): 1, day(2): 3}
 
 
 def test_clearing_a_table_that_never_had_a_row_commits_nothing(bench: Workbench) -> None:
     bench.write(RAW_PREDICTIONS, DAY, [])
-    assert bench.lake.table(RAW_PREDICTIONS).current_snapshot() is None
+    assert bench.lake.load_table(RAW_PREDICTIONS).current_snapshot() is None
     assert bench.lake.read(RAW_PREDICTIONS).num_rows == 0
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == {}
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {}
 
 
 def test_rows_of_another_day_are_refused(bench: Workbench) -> None:
     bench.write(RAW_PREDICTIONS, DAY, predictions(1))
     mixed = [*predictions(1), *predictions(1, day(1))]
-    with pytest.raises(PartitionMismatchError, match=r"received_date = 2026-03-02 hold 2026-03-02 … 2026-03-03"):
+    with pytest.raises(PartitionMismatchError, match=r"received_date = 2026-03-02 contain 2026-03-02 … 2026-03-03"):
         bench.write(RAW_PREDICTIONS, DAY, mixed)
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == {DAY: 1}
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {DAY: 1}
 
 
 def test_rows_of_another_stage_are_refused(bench: Workbench) -> None:
@@ -92,10 +92,10 @@ def test_stages_of_the_quarantine_do_not_touch_each_other(bench: Workbench) -> N
         (day(1), "ground_truth 1"),
         (day(1), "ground_truth 2"),
     ]
-    assert bench.lake.rows_per_day(QUARANTINE) == {day(0): 3, day(1): 4}
-    assert bench.lake.rows_per_day(QUARANTINE, "curation") == {day(0): 1, day(1): 2}
+    assert bench.lake.count_rows_per_day(QUARANTINE) == {day(0): 3, day(1): 4}
+    assert bench.lake.count_rows_per_day(QUARANTINE, "curation") == {day(0): 1, day(1): 2}
     bench.write(QUARANTINE, DAY, [], stage="curation")
-    assert bench.lake.rows_per_day(QUARANTINE, "curation") == {day(1): 2}
+    assert bench.lake.count_rows_per_day(QUARANTINE, "curation") == {day(1): 2}
 
 
 def test_a_long_range_is_one_commit(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,8 +118,8 @@ def test_a_long_range_is_one_commit(bench: Workbench, monkeypatch: pytest.Monkey
     bench.lake.replace_days(CURATED_DPO_PAIRS, days, files, {"flywheel.run-id": "range"})
     assert len(commits) == 1
     expected = dict.fromkeys({*days, day(-1), day(17), day(260)} - empty, 1)
-    assert bench.lake.rows_per_day(CURATED_DPO_PAIRS) == expected
-    after = bench.lake.table(CURATED_DPO_PAIRS)
+    assert bench.lake.count_rows_per_day(CURATED_DPO_PAIRS) == expected
+    after = bench.lake.load_table(CURATED_DPO_PAIRS)
     head = after.current_snapshot()
     assert head is not None
     manifests = head.manifests(after.io)
@@ -137,10 +137,10 @@ def test_a_metadata_file_is_parsed_once_and_a_new_one_is_seen(
     another = bench.open_lake()
     monkeypatch.setattr(FromInputFile, "table_metadata", lambda file: (parsed.append(file.location), parse(file))[1])
     for _ in range(3):
-        assert another.rows_per_day(CURATED_DPO_PAIRS) == {day(0): 1}
+        assert another.count_rows_per_day(CURATED_DPO_PAIRS) == {day(0): 1}
     assert len(parsed) == 1
     bench.write(CURATED_DPO_PAIRS, day(1), [make_gold(completed_date=day(1))])
-    assert another.rows_per_day(CURATED_DPO_PAIRS) == {day(0): 1, day(1): 1}
+    assert another.count_rows_per_day(CURATED_DPO_PAIRS) == {day(0): 1, day(1): 1}
 
 
 def test_no_rows_are_hashed_without_a_statement_as_with_one() -> None:
@@ -153,13 +153,13 @@ def test_a_burst_of_commits_leaves_few_snapshots_and_every_tag(bench: Workbench,
     monkeypatch.setattr(iceberg, "MOST_SNAPSHOTS", 12)
     monkeypatch.setattr(iceberg, "KEPT_SNAPSHOTS", 6)
     bench.write(CURATED_DPO_PAIRS, DAY, [make_gold(chosen="first")])
-    first = bench.lake.table(CURATED_DPO_PAIRS).current_snapshot()
+    first = bench.lake.load_table(CURATED_DPO_PAIRS).current_snapshot()
     assert first is not None
     create_tag(bench.lake, CURATED_DPO_PAIRS, "dpo_gold_v1", first.snapshot_id)
     found = []
     for number in range(20):
         bench.write(CURATED_DPO_PAIRS, DAY, [make_gold(chosen=str(number))])
-        found.append(len(bench.lake.table(CURATED_DPO_PAIRS).snapshots()))
+        found.append(len(bench.lake.load_table(CURATED_DPO_PAIRS).snapshots()))
     # The newest change's DELETE and APPEND, the head before it and the tag come on top.
     assert max(found) <= 12 + 4
     assert min(found[10:]) >= 6
@@ -183,7 +183,7 @@ def test_small_manifests_are_merged_up_to_a_size(bench: Workbench) -> None:
     """One manifest of ten years was rewritten for every day that was replaced: 1 to 1.5 s."""
     for offset in range(12):
         bench.write(CURATED_DPO_PAIRS, day(offset), [make_gold(completed_date=day(offset))])
-    table = bench.lake.table(CURATED_DPO_PAIRS)
+    table = bench.lake.load_table(CURATED_DPO_PAIRS)
     head = table.current_snapshot()
     assert head is not None
     assert len(head.manifests(table.io)) <= 5
@@ -195,7 +195,7 @@ def test_small_manifests_are_merged_up_to_a_size(bench: Workbench) -> None:
 
 def test_a_snapshot_is_read_as_it_was(bench: Workbench) -> None:
     bench.write(CURATED_DPO_PAIRS, DAY, [make_gold(chosen="first")])
-    pinned = bench.lake.table(CURATED_DPO_PAIRS).current_snapshot()
+    pinned = bench.lake.load_table(CURATED_DPO_PAIRS).current_snapshot()
     assert pinned is not None
     bench.write(CURATED_DPO_PAIRS, DAY, [make_gold(chosen="second")])
     bench.write(CURATED_DPO_PAIRS, day(1), [make_gold(completed_date=day(1), chosen="third")])
@@ -224,7 +224,7 @@ def test_a_view_can_be_pointed_at_other_days(bench: Workbench) -> None:
 
 def test_who_wrote_is_in_the_snapshot(bench: Workbench) -> None:
     bench.write(CURATED_DPO_PAIRS, DAY, [make_gold()])
-    snapshot = bench.lake.table(CURATED_DPO_PAIRS).current_snapshot()
+    snapshot = bench.lake.load_table(CURATED_DPO_PAIRS).current_snapshot()
     assert snapshot is not None
     assert snapshot.summary is not None
     assert (snapshot.summary["flywheel.run-id"], snapshot.summary["total-records"]) == ("run", "1")
@@ -249,7 +249,7 @@ def test_a_crash_before_the_commit_leaves_the_table_as_it_was(
             bench.write(RAW_PREDICTIONS, DAY, predictions(5))
     assert bench.rows(RAW_PREDICTIONS) == before
     bench.write(RAW_PREDICTIONS, DAY, predictions(5))
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == {DAY: 5}
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {DAY: 5}
 
 
 def test_a_lost_commit_is_tried_again_on_the_new_state(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +264,7 @@ def test_a_lost_commit_is_tried_again_on_the_new_state(bench: Workbench, monkeyp
             overtaken.append(True)
             monkeypatch.setattr(Table, "_do_commit", commit)
             with monkeypatch.context() as patched:
-                patched.setattr(tables.Lake, "locked", lambda *_: FileLock(bench.root / "another.lock"))
+                patched.setattr(tables.Lake, "lock_table", lambda *_: FileLock(bench.root / "another.lock"))
                 write_day(other, RAW_PREDICTIONS, day(1), predictions(2, day(1)))
             raise CommitFailedException("overtaken")
         commit(self, *arguments, **keywords)
@@ -272,15 +272,15 @@ def test_a_lost_commit_is_tried_again_on_the_new_state(bench: Workbench, monkeyp
     monkeypatch.setattr(Table, "_do_commit", overtaken_once)
     bench.write(RAW_PREDICTIONS, DAY, predictions(3))
     assert overtaken
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == {day(0): 3, day(1): 2}
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {day(0): 3, day(1): 2}
 
 
 def test_a_lock_that_stays_taken_is_a_transient_error(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.write(RAW_PREDICTIONS, DAY, predictions(1))
     monkeypatch.setattr(tables, "_LOCK_TIMEOUT_S", 0.05)
-    with bench.open_lake().locked(RAW_PREDICTIONS), pytest.raises(CommitContentionError, match="safe to run again"):
+    with bench.open_lake().lock_table(RAW_PREDICTIONS), pytest.raises(CommitContentionError, match="safe to run again"):
         bench.write(RAW_PREDICTIONS, DAY, predictions(2))
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == {DAY: 1}
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == {DAY: 1}
 
 
 def write_many(root: Path, days: list[date]) -> None:
@@ -298,7 +298,7 @@ def test_two_processes_write_different_days_of_a_table_that_does_not_exist_yet(t
     for writer in writers:
         writer.join(60)
     assert [writer.exitcode for writer in writers] == [0, 0]
-    assert Workbench(tmp_path).lake.rows_per_day(CURATED_DPO_PAIRS) == dict.fromkeys(first + second, 1)
+    assert Workbench(tmp_path).lake.count_rows_per_day(CURATED_DPO_PAIRS) == dict.fromkeys(first + second, 1)
 
 
 def test_a_small_table_is_rewritten_under_its_lock(bench: Workbench) -> None:
@@ -340,5 +340,5 @@ def test_a_warehouse_in_a_folder_with_odd_characters(tmp_path: Path) -> None:
 
 
 def test_columns_are_documented_in_the_table(bench: Workbench) -> None:
-    schema = bench.lake.table(JOINED_FEEDBACK).schema()
+    schema = bench.lake.load_table(JOINED_FEEDBACK).schema()
     assert all(column.doc for column in schema.fields)

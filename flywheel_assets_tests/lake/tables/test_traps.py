@@ -61,7 +61,7 @@ def test_trap_2_moving_the_head_loses_no_concurrent_commit(bench: Workbench) -> 
     bench.write(GOLD, day(2), gold(day(2)))
     with pytest.raises(VersionConflictError, match="another writer has committed since"):
         set_head(bench.lake, GOLD, "dpo_gold_v1", planned_from)
-    assert bench.lake.rows_per_day(GOLD) == {day(0): 1, day(1): 1, day(2): 1}
+    assert bench.lake.count_rows_per_day(GOLD) == {day(0): 1, day(1): 1, day(2): 1}
 
 
 def test_trap_4_an_existing_tag_is_not_moved(bench: Workbench) -> None:
@@ -95,15 +95,15 @@ def test_trap_10_two_first_writers_of_one_day_do_not_double_it(
         if not overtaken:
             overtaken.append(True)
             with monkeypatch.context() as patched:
-                patched.setattr(tables.Lake, "locked", lambda *_: threading.Lock())
+                patched.setattr(tables.Lake, "lock_table", lambda *_: threading.Lock())
                 write_day(other, GOLD, DAY, gold(DAY, 2))
         commit(self, *arguments, **keywords)
 
     monkeypatch.setattr(Table, "_do_commit", overtaken_once)
     bench.write(GOLD, DAY, gold(DAY, 3))
     assert overtaken
-    assert bench.lake.rows_per_day(GOLD) == {DAY: 3, day(9): 1}
-    properties = bench.lake.table(GOLD).properties
+    assert bench.lake.count_rows_per_day(GOLD) == {DAY: 3, day(9): 1}
+    properties = bench.lake.load_table(GOLD).properties
     assert properties["write.delete.isolation-level"] == "serializable"
 
 
@@ -113,7 +113,9 @@ def test_trap_12_stages_are_short_enough_to_be_dropped_by_metadata(bench: Workbe
         row = {"day": DAY, "stage": stage, "row_id": "a", "reason": "policy"}
         bench.write(QUARANTINE, DAY, [row], stage)
         bench.write(QUARANTINE, DAY, [row], stage)
-        operations = [each.summary.operation.value for each in bench.lake.table(QUARANTINE).snapshots() if each.summary]
+        operations = [
+            each.summary.operation.value for each in bench.lake.load_table(QUARANTINE).snapshots() if each.summary
+        ]
         assert "overwrite" not in operations, f"{stage}: files were rewritten, not dropped"
 
 
@@ -121,7 +123,7 @@ def test_trap_13_a_half_replaced_day_is_never_the_head(bench: Workbench) -> None
     """Each replace leaves a snapshot in which the day is missing: history shows it, no reader of the head meets it."""
     for _ in range(3):
         bench.write(GOLD, DAY, gold(DAY))
-    table = bench.lake.table(GOLD)
+    table = bench.lake.load_table(GOLD)
     halves = [each for each in table.snapshots() if each.summary and each.summary["total-records"] == "0"]
     assert len(halves) == 2
     assert head(bench.lake) not in {half.snapshot_id for half in halves}
@@ -148,7 +150,7 @@ def test_a_commit_that_happened_in_spite_of_an_error_is_not_made_again(
 def test_user_texts_do_not_get_into_manifests(bench: Workbench) -> None:
     """Bounds of text columns are the first 16 characters of what somebody wrote."""
     bench.write(GOLD, DAY, [make_gold(prompt="Aaron Aardvark asks", chosen="Zoe Zyzzyva answers")])
-    (file,) = bench.lake.table(GOLD).inspect.files().to_pylist()
+    (file,) = bench.lake.load_table(GOLD).inspect.files().to_pylist()
     bounded = {name for name, metrics in file["readable_metrics"].items() if metrics["lower_bound"] is not None}
     assert bounded == {"completed_date"}
 

@@ -11,15 +11,21 @@ import pytest
 
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily.ledger import RunStamp
-from flywheel_assets.lake.erasure.erase import Place, Receipt, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Place, Receipt, erase_person, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.storage import s3
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, PREFERENCE_TABLES, RAW_PREDICTIONS
-from flywheel_assets.lake.upkeep.bucket_versions import DeletedVersions, delete_bucket_versions, explain_versions_left
-from flywheel_assets.lake.upkeep.garbage import folder_of, list_needed_paths, sweep
-from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain
+from flywheel_assets.lake.upkeep.garbage import (
+    DeletedVersions,
+    delete_bucket_versions,
+    explain_versions_left,
+    find_table_folder,
+    list_needed_paths,
+    sweep_table,
+)
+from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain_tables
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.lake.versions.verification import verify_versions
@@ -55,7 +61,7 @@ class Warehouse:
         return delete_bucket_versions(self.lake, [RAW_PREDICTIONS], lambda: client or self.client)
 
     def maintain(self) -> Upkeep:
-        return maintain(
+        return maintain_tables(
             self.lake,
             PREFERENCE_TABLES,
             self.versions,
@@ -105,10 +111,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory, server: S3Server) -> Iterat
 def swept(shared: Warehouse) -> Warehouse:
     """A data file and a manifest that nothing reached were swept."""
     shared.forget()
-    folder = folder_of(shared.lake.table(RAW_PREDICTIONS)).removeprefix(f"{shared.bucket}/")
+    folder = find_table_folder(shared.lake.load_table(RAW_PREDICTIONS)).removeprefix(f"{shared.bucket}/")
     for name in ("data/one.parquet", "metadata/two.avro"):
         shared.client.put_object(Bucket=shared.bucket, Key=f"{folder}/{name}", Body=MARK.encode())
-    assert sweep(shared.lake, RAW_PREDICTIONS, timedelta(0), FAR).deleted.files == 2
+    assert sweep_table(shared.lake, RAW_PREDICTIONS, timedelta(0), FAR).deleted.files == 2
     assert len(shared.kept()) == 2
     return shared
 
@@ -185,7 +191,9 @@ def test_a_bucket_that_nobody_lets_us_look_into_is_told(swept: Warehouse, reques
 
 def test_what_is_needed_and_what_is_not_ours_is_left_alone(swept: Warehouse) -> None:
     """A needed file that somebody deletes by mistake can be brought back; other folders are other people's."""
-    needed = next(path for path in list_needed_paths(swept.lake.table(RAW_PREDICTIONS)) if path.endswith(".parquet"))
+    needed = next(
+        path for path in list_needed_paths(swept.lake.load_table(RAW_PREDICTIONS)) if path.endswith(".parquet")
+    )
     key = needed.removeprefix(f"{swept.bucket}/")
     folder = key.partition("/data/")[0]
     sibling = f"{folder}_of_others/data/x.parquet"
@@ -253,7 +261,7 @@ class Erased:
             {},
             s3_client=lambda: client or self.warehouse.client,
         )
-        return erase(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=grace)
+        return erase_person(place, plan_erasure(place, PERSON), who="ada", reason="asked", now=NOW, grace=grace)
 
 
 @pytest.fixture

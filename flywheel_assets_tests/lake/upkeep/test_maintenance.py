@@ -24,10 +24,10 @@ from flywheel_assets.lake.tables.specs import (
     RAW_PREDICTIONS,
     ApplicationTables,
     TableSpec,
-    every_table,
+    list_tables,
 )
 from flywheel_assets.lake.tables.tags import create_tag
-from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain, read_storage_history
+from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, Upkeep, maintain_tables, read_storage_history
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION, day, make_feedback, make_gold, make_prediction
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, head, stamp
@@ -61,7 +61,7 @@ def upkeep(
     versions = Versions(bench.root / "versions", APPLICATION)
     # Snapshots carry the machine's time: a run in the far future finds all of them old.
     when = replace(stamp(LONG_AFTER + timedelta(days=36_500 + len(run))), run_id=run)
-    return maintain(bench.lake, tables, versions, DiskLanding(bench.landing), WINDOW, rules, when)
+    return maintain_tables(bench.lake, tables, versions, DiskLanding(bench.landing), WINDOW, rules, when)
 
 
 def test_by_default_no_row_and_no_landed_file_goes(bench: Workbench) -> None:
@@ -69,14 +69,14 @@ def test_by_default_no_row_and_no_landed_file_goes(bench: Workbench) -> None:
     assert (done.predictions_trimmed, done.segments_removed) == ({}, 0)
     assert done.snapshots_expired > 0
     assert done.files_deleted.files > 0
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == dict.fromkeys(DAYS, 20)
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == dict.fromkeys(DAYS, 20)
     assert done.before["landing"] == done.after["landing"]
 
 
 def test_predictions_out_of_the_window_are_trimmed_to_what_is_referenced_and_a_share(bench: Workbench) -> None:
     done = upkeep(bench, MaintenanceRules(trimmed_share=0.0))
     assert done.predictions_trimmed == dict.fromkeys(DAYS, 18)
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS) == dict.fromkeys(DAYS, 2)
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS) == dict.fromkeys(DAYS, 2)
     assert ledger.read_entries(bench.lake, RAW_PREDICTIONS.name)[DAYS[0]].rows_by_reason == {"trimmed": 18}
     assert audit_accounts(bench.lake, RAW_PREDICTIONS).discrepancies == ()
     before = bench.rows(JOINED_FEEDBACK)
@@ -99,7 +99,7 @@ def test_a_day_that_is_written_while_it_is_trimmed_is_trimmed_the_next_time(
 
     monkeypatch.setattr(Lake, "write_day", write_and_wait)
     assert upkeep(bench, MaintenanceRules(trimmed_share=0.0)).predictions_trimmed == dict.fromkeys(DAYS[1:], 18)
-    assert bench.lake.rows_per_day(RAW_PREDICTIONS)[DAYS[0]] == 20
+    assert bench.lake.count_rows_per_day(RAW_PREDICTIONS)[DAYS[0]] == 20
     assert audit_accounts(bench.lake, RAW_PREDICTIONS).discrepancies == ()
     again = upkeep(bench, MaintenanceRules(trimmed_share=0.0), run="again")
     assert again.predictions_trimmed == {DAYS[0]: 18}
@@ -107,7 +107,7 @@ def test_a_day_that_is_written_while_it_is_trimmed_is_trimmed_the_next_time(
 
 def test_a_share_stays_by_hash(bench: Workbench) -> None:
     upkeep(bench, MaintenanceRules(trimmed_share=0.5))
-    kept = sum(bench.lake.rows_per_day(RAW_PREDICTIONS).values())
+    kept = sum(bench.lake.count_rows_per_day(RAW_PREDICTIONS).values())
     assert 6 < kept < 60
     assert audit_accounts(bench.lake, RAW_PREDICTIONS).discrepancies == ()
 
@@ -117,7 +117,7 @@ def test_nothing_within_the_join_window_is_trimmed(bench: Workbench) -> None:
     rules, wide = MaintenanceRules(trimmed_share=0.0, landing_kept_days=0), JoinWindow(join_days=5, dedupe_days=0)
     versions = Versions(bench.root / "versions", APPLICATION)
     when = stamp(LONG_AFTER + timedelta(days=36_500))
-    done = maintain(bench.lake, PREFERENCE_TABLES, versions, DiskLanding(bench.landing), wide, rules, when)
+    done = maintain_tables(bench.lake, PREFERENCE_TABLES, versions, DiskLanding(bench.landing), wide, rules, when)
     # Joined up to day 10, whose successor looks back to day 1.
     assert (list(done.predictions_trimmed), done.segments_removed) == ([DAYS[0]], 2)
 
@@ -131,11 +131,11 @@ def test_landed_files_go_when_the_tables_hold_them(bench: Workbench) -> None:
     late = bench.land(EventKind.FEEDBACK, day(12), [make_feedback()], "never materialized")
     assert upkeep(bench, MaintenanceRules(landing_kept_days=30)).segments_removed == 6
     assert late.exists()
-    closed = bench.zone(EventKind.FEEDBACK).day_folder(DAYS[0]) / "_CLOSED.json"
+    closed = bench.zone(EventKind.FEEDBACK).find_day_folder(DAYS[0]) / "_CLOSED.json"
     assert closed.exists()
     with pytest.raises(LandingRetiredError):
         bench.ingest(EventKind.FEEDBACK, DAYS)
-    assert bench.lake.rows_per_day(GROUND_TRUTH) == dict.fromkeys(DAYS, 2)
+    assert bench.lake.count_rows_per_day(GROUND_TRUTH) == dict.fromkeys(DAYS, 2)
 
 
 def test_upkeep_without_anything_to_trim_or_retire_waits_for_no_daily_step(
@@ -145,7 +145,7 @@ def test_upkeep_without_anything_to_trim_or_retire_waits_for_no_daily_step(
     rules = MaintenanceRules(trimmed_share=0.0, landing_kept_days=30)
     assert upkeep(bench, rules).segments_removed == 6
     monkeypatch.setattr(tables, "_STEPS_TIMEOUT_S", 0.1)
-    with bench.open_lake().in_daily_step():
+    with bench.open_lake().share_daily_steps():
         assert upkeep(bench, rules, run="again").segments_removed == 0
 
 
@@ -162,7 +162,7 @@ def test_tagged_versions_stay_readable(bench: Workbench) -> None:
 def test_no_table_is_forgotten() -> None:
     """`breaker_days`, rewritten by every daily run, kept all its snapshots and files for ever."""
     declared = {each.name for each in vars(specs).values() if isinstance(each, TableSpec)}
-    kept_up = {spec.name for kind in (PREFERENCE_TABLES, CLASSIFICATION_TABLES) for spec in every_table(kind)}
+    kept_up = {spec.name for kind in (PREFERENCE_TABLES, CLASSIFICATION_TABLES) for spec in list_tables(kind)}
     assert kept_up == declared
 
 

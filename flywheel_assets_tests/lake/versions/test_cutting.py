@@ -181,9 +181,9 @@ def crash_before_the_tag(bench: Workbench, versions: Versions, monkeypatch: pyte
 
 def test_a_tag_on_another_snapshot_is_never_moved(bench: Workbench, versions: Versions) -> None:
     write_gold(bench, day(0), 3)
-    tagged = bench.lake.table(CURATED_DPO_PAIRS).current_snapshot()
+    tagged = bench.lake.load_table(CURATED_DPO_PAIRS).current_snapshot()
     assert tagged is not None
-    bench.lake.table(CURATED_DPO_PAIRS).manage_snapshots().create_tag(tagged.snapshot_id, VERSION).commit()
+    bench.lake.load_table(CURATED_DPO_PAIRS).manage_snapshots().create_tag(tagged.snapshot_id, VERSION).commit()
     write_gold(bench, day(1), 3)
     with pytest.raises(VersionConflictError, match=f"the tag {VERSION} points to snapshot {tagged.snapshot_id}"):
         cut(bench, versions)

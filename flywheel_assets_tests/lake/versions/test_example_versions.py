@@ -12,7 +12,7 @@ import pytest
 from flywheel_assets.curation.labels.example_resolution import Calendar
 from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.errors import EmptyVersionError
-from flywheel_assets.lake.erasure.erase import Place, erase, plan_erasure
+from flywheel_assets.lake.erasure.erase import Place, erase_person, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
 from flywheel_assets.lake.versions import example_versions
@@ -340,7 +340,7 @@ def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(holders: Wo
     landing = ErasableLanding(bench.application, bench.landing, bench.root / "scratch" / "landing")
     place = Place(bench.lake, CLASSIFICATION_TABLES, versions, landing, bench.start, {})
     now = datetime(2027, 1, 1, tzinfo=UTC)
-    receipt = erase(place, plan_erasure(place, "mallory"), who="ada", reason="r", now=now, grace=timedelta(0))
+    receipt = erase_person(place, plan_erasure(place, "mallory"), who="ada", reason="r", now=now, grace=timedelta(0))
     hers = {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(0, 30, 3)}
     kept = {**rows(versions, ExportSet.TRAIN), **rows(versions, ExportSet.EVALUATION)}
     assert not hers & set(kept)

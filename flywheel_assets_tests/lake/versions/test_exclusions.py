@@ -99,9 +99,9 @@ def test_deciding_the_same_twice_is_one_decision(bench: Workbench) -> None:
 def test_trap_14_decisions_outlive_the_snapshots_that_wrote_them(bench: Workbench) -> None:
     first = begin(bench)
     end_exclusion(bench.lake, first.id, who="grace", reason="no", now=NOW)
-    table = bench.lake.table(EXCLUSIONS)
+    table = bench.lake.load_table(EXCLUSIONS)
     table.maintenance.expire_snapshots().older_than(datetime(2100, 1, 1, tzinfo=UTC)).commit()
-    assert len(bench.lake.table(EXCLUSIONS).snapshots()) == 1
+    assert len(bench.lake.load_table(EXCLUSIONS).snapshots()) == 1
     (remembered,) = list_exclusions(bench.lake)
     assert (remembered.decided_by, remembered.reason, remembered.ended_by) == ("ada", "a client sent garbage", "grace")
 

@@ -97,7 +97,7 @@ def test_polars_reads_the_tagged_rows_of_a_version(
 ) -> None:
     monkeypatch.setenv("POLARS_ICEBERG_PLANNER", "pyiceberg")
     polars = pytest.importorskip("polars")
-    table = bench.lake.table(CURATED_DPO_PAIRS)
+    table = bench.lake.load_table(CURATED_DPO_PAIRS)
     manifest = read_manifest(versions.folder("dpo_gold_v1").export)
     frame = polars.scan_iceberg(table, snapshot_id=table.metadata.refs["dpo_gold_v1"].snapshot_id).collect()
     rows = read_rows(versions.folder("dpo_gold_v1").export, manifest, ExportSet.TRAIN)

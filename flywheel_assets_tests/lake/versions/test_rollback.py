@@ -83,7 +83,7 @@ def test_a_plan_says_exactly_what_would_change_and_changes_nothing(history: Work
 
 def test_the_table_the_ledger_and_the_accounts_agree_afterwards(history: Workbench, versions: Versions) -> None:
     planned = roll_back(history, versions)
-    assert history.lake.rows_per_day(GOLD) == {day(0): 3, day(1): 4}
+    assert history.lake.count_rows_per_day(GOLD) == {day(0): 3, day(1): 4}
     assert not any("poisoned" in text for text in texts(history))
     entries = ledger.read_entries(history.lake, GOLD.name)
     assert {each: entry.rows_kept for each, entry in entries.items()} == {day(0): 3, day(1): 4, day(2): 0, day(3): 0}
@@ -147,9 +147,9 @@ def test_a_rollback_that_was_killed_is_repeated(
         patched.setattr(rollback_module, step, crash)
         with pytest.raises(KeyboardInterrupt):
             roll_back(history, versions)
-    assert history.lake.rows_per_day(GOLD) == {day(0): 3, day(1): 6, day(2): 5, day(3): 7}
+    assert history.lake.count_rows_per_day(GOLD) == {day(0): 3, day(1): 6, day(2): 5, day(3): 7}
     roll_back(history, versions)
-    assert history.lake.rows_per_day(GOLD) == {day(0): 3, day(1): 4}
+    assert history.lake.count_rows_per_day(GOLD) == {day(0): 3, day(1): 4}
     assert audit_accounts(history.lake, GOLD).discrepancies == ()
     assert history.lake.read(ROLLBACKS).num_rows == 1
 
@@ -159,7 +159,7 @@ def test_trap_2_a_commit_since_the_plan_stops_it(history: Workbench, versions: V
     write_gold(history, day(4), 2)
     with pytest.raises(VersionConflictError, match="another writer has committed since"):
         roll_back_data(history.lake, versions, GOLD, planned, who="ada", reason="r", now=NOW)
-    assert history.lake.rows_per_day(GOLD)[day(4)] == 2
+    assert history.lake.count_rows_per_day(GOLD)[day(4)] == 2
     assert history.lake.read(ROLLBACKS).num_rows == 0
 
 
@@ -179,15 +179,15 @@ def test_beside_a_cut_or_an_erasure_no_head_gets_a_tag(
     history: Workbench, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flywheel_assets.lake.tables.lake._LOCK_TIMEOUT_S", 0.1)
-    with history.lake.cutting(), pytest.raises(CommitContentionError, match="versions was locked"):
+    with history.lake.lock_versions(), pytest.raises(CommitContentionError, match="versions was locked"):
         roll_back(history, versions)
     assert set(list_tags(history.lake, GOLD)) == {"dpo_gold_v1", "dpo_gold_v2"}
 
 
 def test_trap_7_expiry_has_cut_the_chain_and_the_tag_is_still_a_target(history: Workbench, versions: Versions) -> None:
-    history.lake.table(GOLD).maintenance.expire_snapshots().older_than(datetime(2100, 1, 1, tzinfo=UTC)).commit()
+    history.lake.load_table(GOLD).maintenance.expire_snapshots().older_than(datetime(2100, 1, 1, tzinfo=UTC)).commit()
     roll_back(history, versions)
-    assert history.lake.rows_per_day(GOLD) == {day(0): 3, day(1): 4}
+    assert history.lake.count_rows_per_day(GOLD) == {day(0): 3, day(1): 4}
 
 
 def test_who_and_why_are_in_the_audit_table(history: Workbench, versions: Versions) -> None:

@@ -136,14 +136,14 @@ def test_a_miscounted_manifest_is_found(bench: Workbench, versions: Versions) ->
 
 
 def test_a_tag_that_is_gone_or_moved_is_found(bench: Workbench, versions: Versions) -> None:
-    tagged = bench.lake.table(GOLD).metadata.refs[VERSION].snapshot_id
+    tagged = bench.lake.load_table(GOLD).metadata.refs[VERSION].snapshot_id
     write_gold(bench, DAY, 2, text="later")
-    table = bench.lake.table(GOLD)
+    table = bench.lake.load_table(GOLD)
     head = table.current_snapshot()
     assert head is not None
     table.manage_snapshots().create_tag(head.snapshot_id, VERSION).commit()
     assert f"its tag points to snapshot {head.snapshot_id}, its manifest says {tagged}" in differences(bench, versions)
-    bench.lake.table(GOLD).manage_snapshots().remove_tag(VERSION).commit()
+    bench.lake.load_table(GOLD).manage_snapshots().remove_tag(VERSION).commit()
     assert "its tag is gone" in differences(bench, versions)
 
 

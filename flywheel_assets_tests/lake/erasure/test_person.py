@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from flywheel_assets.errors import PartitionChangedError
-from flywheel_assets.lake.erasure import rows as erased_rows
-from flywheel_assets.lake.erasure.person_keys import PersonKeys
-from flywheel_assets.lake.erasure.rows import erase_head, find_rows
+from flywheel_assets.lake.erasure import person as erased_rows
+from flywheel_assets.lake.erasure.person import PersonKeys, erase_head_rows, find_rows
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, QUARANTINE
 from flywheel_assets_tests.builders import DAY, make_feedback
@@ -40,7 +39,7 @@ def beside(monkeypatch: pytest.MonkeyPatch, write: Callable[[], object]) -> None
 
 
 def erase(bench: Workbench) -> int:
-    return erase_head(bench.lake, GROUND_TRUTH, PERSON, stamp(), lambda *_: None)
+    return erase_head_rows(bench.lake, GROUND_TRUTH, PERSON, stamp(), lambda *_: None)
 
 
 def users(bench: Workbench) -> list[str]:
@@ -78,5 +77,5 @@ def test_a_quarantined_line_goes_however_it_writes_the_name(tmp_path: Path, writ
     bench.land(EventKind.FEEDBACK, DAY, [line.encode() for line in lines])
     bench.ingest(EventKind.FEEDBACK, [DAY])
     person = PersonKeys("müller", frozenset(), frozenset(), frozenset())
-    assert erase_head(bench.lake, QUARANTINE, person, stamp(), lambda *_: None) == 1
+    assert erase_head_rows(bench.lake, QUARANTINE, person, stamp(), lambda *_: None) == 1
     assert [row["payload"] for row in bench.rows(QUARANTINE)] == [lines[1]]

@@ -10,6 +10,8 @@ anonymous rest of a signed conversation, another user's feedback on this person'
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 
 import duckdb
 import msgspec
@@ -17,10 +19,16 @@ import pyarrow as pa
 
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.curation.texts.duplicates import hash_supporter
+from flywheel_assets.errors import PartitionChangedError
+from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure.landing import ErasableLanding, list_written_forms
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, TableSpec
+from flywheel_assets.lake.tables.specs import (
+    GROUND_TRUTH,
+    ApplicationTables,
+    TableSpec,
+)
 
 _ROWS_AT_ONCE = 100_000
 _SEEN = pa.schema(
@@ -60,7 +68,7 @@ class PersonKeys:
         try:
             keys = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return any(name.encode() in line for name in self._names())
+            return any(name.encode() in line for name in self._list_quoted_names())
         return (
             keys.user_id == self.user_id
             or keys.event_id in self.event_ids
@@ -77,7 +85,7 @@ class PersonKeys:
         ):
             connection.register(name, pa.table({"id": pa.array(sorted(ids), pa.string())}))
 
-    def condition(self, spec: TableSpec) -> str:
+    def write_condition_sql(self, spec: TableSpec) -> str:
         """Return SQL that is true for the person's rows, by the key columns of the table; it is never null."""
         names, user = spec.schema.names, quote(self.user_id)
         found = [
@@ -98,29 +106,31 @@ class PersonKeys:
         elif "subject" in names:
             found.append(f"subject = {user}")
         if "payload" in names:
-            found += [f"contains(payload, {quote(name)})" for name in self._names()]
+            found += [f"contains(payload, {quote(name)})" for name in self._list_quoted_names()]
         return f"coalesce({' OR '.join(found)}, false)" if found else "false"
 
-    def _names(self) -> list[str]:
+    def _list_quoted_names(self) -> list[str]:
         """Return the user id as a JSON string, in every way in which one may be written."""
         return sorted(f'"{form}"' for form in list_written_forms(self.user_id))
 
-    def mention(self, spec: TableSpec) -> str:
+    def write_mention_sql(self, spec: TableSpec) -> str:
         """Return SQL that is true for other users' rows that count the person as a supporter; it is never null."""
         if "supporters" not in spec.schema.names:
             return "false"
-        return f"coalesce(list_has_any(string_split(supporters, ','), {self._voices()}), false)"
+        return f"coalesce(list_has_any(string_split(supporters, ','), {self._write_voices_sql()}), false)"
 
-    def kept_columns(self, spec: TableSpec) -> str:
+    def write_kept_columns_sql(self, spec: TableSpec) -> str:
         """Return SQL of a kept row's columns, without the person among the supporters."""
         if "supporters" not in spec.schema.names:
             return "*"
         # As the gate writes it: null where only the row's own subject is left.
-        others = f"list_filter(string_split(supporters, ','), lambda voice: voice NOT IN {self._voices('()')})"
+        others = (
+            f"list_filter(string_split(supporters, ','), lambda voice: voice NOT IN {self._write_voices_sql('()')})"
+        )
         cleaned = f"CASE WHEN len({others}) > 1 THEN array_to_string({others}, ',') END"
-        return f"* REPLACE (CASE WHEN {self.mention(spec)} THEN {cleaned} ELSE supporters END AS supporters)"
+        return f"* REPLACE (CASE WHEN {self.write_mention_sql(spec)} THEN {cleaned} ELSE supporters END AS supporters)"
 
-    def _voices(self, brackets: str = "[]") -> str:
+    def _write_voices_sql(self, brackets: str = "[]") -> str:
         voices = ", ".join(quote(hash_supporter(each)) for each in sorted({self.user_id, *self.thread_ids}))
         return f"{brackets[0]}{voices}{brackets[1]}"
 
@@ -145,7 +155,7 @@ def find_person_keys(
         connection.register("none", _SEEN.empty_table())
         connection.execute("CREATE TEMP TABLE seen AS FROM none")
         for kind in EventKind:
-            for batch in _landed_keys(landing, kind):
+            for batch in _read_landed_keys(landing, kind):
                 connection.register("batch", batch)
                 connection.execute("INSERT INTO seen FROM batch")
         sources = (
@@ -163,10 +173,10 @@ def find_person_keys(
         earlier = [event for (event,) in connection.execute("SELECT DISTINCT event_id FROM seen").fetchall()]
         again = pa.table({"id": pa.array([event for event in earlier if was_erased(event)], pa.string())})
         connection.register("again", again)
-        return _closed(connection, user_id)
+        return _collect_keys(connection, user_id)
 
 
-def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> PersonKeys:
+def _collect_keys(connection: duckdb.DuckDBPyConnection, user_id: str) -> PersonKeys:
     """Apply the rule at the top of this module to the table `seen`."""
     user = quote(user_id)
     is_other = f"coalesce(user_id, '') NOT IN ('', {user})"
@@ -192,20 +202,123 @@ def _closed(connection: duckdb.DuckDBPyConnection, user_id: str) -> PersonKeys:
     return PersonKeys(user_id, events, predictions, threads)
 
 
-def _landed_keys(landing: ErasableLanding, kind: EventKind) -> Iterator[pa.Table]:
+def _read_landed_keys(landing: ErasableLanding, kind: EventKind) -> Iterator[pa.Table]:
     is_prediction = kind is EventKind.PREDICTION
     rows: list[LandedKeys] = []
-    for line in landing.lines(kind):
+    for line in landing.read_lines(kind):
         try:
             rows.append(_decoder.decode(line))
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         if len(rows) == _ROWS_AT_ONCE:
-            yield _as_seen(rows, is_prediction)
+            yield _build_seen_rows(rows, is_prediction)
             rows = []
-    yield _as_seen(rows, is_prediction)
+    yield _build_seen_rows(rows, is_prediction)
 
 
-def _as_seen(rows: Iterable[LandedKeys], is_prediction: bool) -> pa.Table:
+def _build_seen_rows(rows: Iterable[LandedKeys], is_prediction: bool) -> pa.Table:
     kept = [(is_prediction, each.event_id, each.prediction_id, each.user_id, each.thread_id) for each in rows]
     return pa.Table.from_pylist([dict(zip(_SEEN.names, row, strict=True)) for row in kept], schema=_SEEN)
+
+
+Partition = tuple[date, str | None]
+"""A day, and a stage where the table has stages."""
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one partition holds of a person."""
+
+    rows: int
+    mentions: int
+    """Rows of others that count the person among their supporters."""
+
+
+def find_rows(
+    lake: Lake, spec: TableSpec, person: PersonKeys, snapshot_id: int | None = None
+) -> dict[Partition, Found]:
+    """Find the partitions that hold rows of the person, in the head or in another snapshot."""
+    if not lake.has_table(spec):
+        return {}
+    own, mention = person.write_condition_sql(spec), person.write_mention_sql(spec)
+    with lake.connect() as connection:
+        person.register(connection)
+        lake.register(connection, spec, None, view="whole", snapshot_id=snapshot_id)
+        found = connection.execute(
+            f"SELECT {spec.day_column}, {spec.stage_column or 'NULL'}, count(*) FILTER ({own}), "
+            f"count(*) FILTER (NOT {own} AND {mention}) FROM whole WHERE {own} OR {mention} GROUP BY 1, 2"
+        ).fetchall()
+    return {(day, stage): Found(rows, mentions) for day, stage, rows, mentions in found}
+
+
+def read_rows(lake: Lake, spec: TableSpec, person: PersonKeys) -> pa.Table:
+    """Read the person's rows in the head."""
+    with lake.connect() as connection:
+        person.register(connection)
+        lake.register(connection, spec, None, view="whole")
+        return connection.sql(f"SELECT * FROM whole WHERE {person.write_condition_sql(spec)}").to_arrow_table()  # type: ignore[no-any-return]
+
+
+def count_rows(found: dict[Partition, Found]) -> int:
+    """Count the person's rows in all partitions."""
+    return sum(each.rows for each in found.values())
+
+
+def write_kept_rows(
+    lake: Lake, spec: TableSpec, person: PersonKeys, partition: Partition, snapshot_id: int | None = None
+) -> Path | None:
+    """Write one partition without the person to a local file; return None where nothing stays."""
+    day, stage = partition
+    with lake.connect() as connection:
+        person.register(connection)
+        lake.register(connection, spec, [day], view="whole", snapshot_id=snapshot_id)
+        of_stage = f"{spec.stage_column} = {quote(stage)} AND " if stage is not None else ""
+        columns, own = person.write_kept_columns_sql(spec), person.write_condition_sql(spec)
+        query = f"SELECT {columns} FROM whole WHERE {of_stage}NOT {own}"
+        return lake.write_day(connection, spec, day, query)
+
+
+def erase_head_rows(
+    lake: Lake,
+    spec: TableSpec,
+    person: PersonKeys,
+    stamp: RunStamp,
+    on_touched: Callable[[TableSpec, dict[Partition, int]], None],
+) -> int:
+    """Rewrite the head's partitions that hold something of the person; returns how many rows went.
+
+    Args:
+        lake: the application's tables.
+        spec: the table.
+        person: keys of what the person left.
+        stamp: who writes.
+        on_touched: gets the partitions, and how many rows each is about to lose, before they change, so that the
+            next run finishes a killed one.
+
+    Raises:
+        PartitionChangedError: other writers wrote the person's rows again each time.
+    """
+    removed = 0
+    # Daily steps wait. Rows that a writer without our lock adds meanwhile stay, and are looked at again.
+    for _ in range(_ATTEMPTS):
+        found = find_rows(lake, spec, person)
+        if not found:
+            break
+        on_touched(spec, {partition: each.rows for partition, each in found.items()})
+        for stage in sorted({stage for _, stage in found}, key=str):
+            days = sorted(day for day, of in found if of == stage)
+            seen = lake.list_files(spec, days, stage)
+            files = {day: write_kept_rows(lake, spec, person, (day, stage)) for day in days}
+            kept = {day: file for day, file in files.items() if file is not None}
+            try:
+                lake.replace_days(spec, days, kept, stamp.properties, stage, seen)
+            except PartitionChangedError:
+                for file in kept.values():
+                    file.unlink()
+                continue
+            removed += sum(found[day, stage].rows for day in days)
+    else:
+        if find_rows(lake, spec, person):
+            raise PartitionChangedError(f"{spec.name}: a run keeps writing rows to erase; let it end, then repeat")
+    return removed
