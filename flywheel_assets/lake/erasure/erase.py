@@ -91,7 +91,7 @@ returns how many entries went."""
 
 @dataclass(frozen=True)
 class Place:
-    """Where one application's data lie, and how its days depend on each other."""
+    """The places of one application's data, and the dependencies between its days."""
 
     lake: Lake
     tables: ApplicationTables
@@ -118,7 +118,7 @@ class ErasurePlan:
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What one erasure did, attempts that were killed included, without personal data."""
+    """The account of one erasure, killed attempts included, without personal data."""
 
     id: str
     application: str

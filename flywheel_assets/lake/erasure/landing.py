@@ -214,7 +214,7 @@ class ErasableLanding:
 
 
 def list_written_forms(user_id: str) -> set[str]:
-    """Return how the id may stand in what cannot be read: as it is, or escaped for JSON, digits in either case."""
+    """Return every written form of the id: as it is, or escaped for JSON, digits in either case."""
     escaped = json.dumps(user_id)[1:-1]
     raised = re.sub(r"(?<=\\u)[0-9a-f]{4}", lambda digits: digits[0].upper(), escaped)
     return {user_id, json.dumps(user_id, ensure_ascii=False)[1:-1], escaped, raised}

@@ -64,7 +64,10 @@ class PersonKeys:
     thread_ids: frozenset[str]
 
     def covers_line(self, line: bytes) -> bool:
-        """Return whether a landed line is the person's; a line that is no event counts when it quotes the user id."""
+        """Return whether a landed line is the person's.
+
+        A line that is no event counts when it quotes the user id.
+        """
         try:
             keys = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -228,7 +231,7 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Found:
-    """What one partition holds of a person."""
+    """The rows and mentions of a person in one partition."""
 
     rows: int
     mentions: int

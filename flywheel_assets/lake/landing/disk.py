@@ -372,7 +372,10 @@ def read_closing(closed_file: Path) -> Closing:
 
 
 def _list_segments(folder: Path) -> list[Segment]:
-    """List the sealed files of an open day; a file that vanishes was moved by a reader who closed the day."""
+    """List the sealed files of an open day.
+
+    A file that vanishes meanwhile was moved by a reader who closed the day.
+    """
     segments = []
     for path in sorted(folder.glob("*.jsonl")):
         with suppress(FileNotFoundError):

@@ -443,12 +443,12 @@ class _DayRewrite:
         return self.sealed is None
 
     @property
-    def _listed(self) -> set[str]:
+    def _closed_names(self) -> set[str]:
         return {segment.name for segment in self.sealed.closing.segments} if self.sealed else set()
 
     @property
     def _unfinished(self) -> set[str]:
-        return set(self.sealed.closing.erasing) - self._listed if self.sealed else set()
+        return set(self.sealed.closing.erasing) - self._closed_names if self.sealed else set()
 
     def list_segments(self) -> Iterator[tuple[str, Path, Path]]:
         unfinished = self._unfinished
@@ -461,8 +461,8 @@ class _DayRewrite:
 
     def replace(self, kept: Mapping[str, Path], erasure: str) -> Removal:
         rewritten = {name: path if path.stat().st_size else None for name, path in kept.items()}
-        listed = self._listed
-        done = self._replace_listed({name: path for name, path in rewritten.items() if name in listed}, erasure)
+        listed = self._closed_names
+        done = self._replace_closed({name: path for name, path in rewritten.items() if name in listed}, erasure)
         for name, path in rewritten.items():
             if name not in listed:
                 if path is not None:
@@ -470,7 +470,7 @@ class _DayRewrite:
                 done += self._remove(name)
         return done
 
-    def _replace_listed(self, rewritten: Mapping[str, Path | None], erasure: str) -> Removal:
+    def _replace_closed(self, rewritten: Mapping[str, Path | None], erasure: str) -> Removal:
         unfinished = self._unfinished
         if self.sealed is None or not (rewritten or unfinished):
             return Removal()

@@ -50,7 +50,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Swept:
-    """What one sweep of a table's folder did."""
+    """The result of one sweep of a table's folder."""
 
     deleted: Stored
     waiting: Stored
@@ -236,7 +236,7 @@ S3Client = Callable[[], Any]
 
 @dataclass(frozen=True)
 class DeletedVersions:
-    """What was done about the kept versions of deleted files."""
+    """The result for the object versions that a bucket keeps of deleted files."""
 
     deleted: int = 0
     refused: int = 0
@@ -252,7 +252,9 @@ class DeletedVersions:
 
 @translate_outages()
 def delete_bucket_versions(lake: Lake, specs: Iterable[TableSpec], s3_client: S3Client) -> DeletedVersions:
-    """Delete for good what a bucket keeps of deleted files of these tables; what its S3 says against it is returned.
+    """Delete for good the object versions that a bucket keeps of deleted files of these tables.
+
+    The result says what S3 refused.
 
     Args:
         lake: the application's tables; on a disk there is nothing to do.

@@ -49,7 +49,7 @@ _UNFINISHED_AFTER = timedelta(days=1)
 
 @dataclass(frozen=True, kw_only=True)
 class MaintenanceRules(Checked):
-    """What the weekly upkeep of one application may remove."""
+    """Limits of what the weekly upkeep of one application may remove."""
 
     snapshots_kept_days: Count = 7
     """Younger snapshots stay, as do heads and tags; of a burst only the newest do (`iceberg.forget_old_snapshots`)."""
@@ -63,7 +63,7 @@ class MaintenanceRules(Checked):
 
 @dataclass(frozen=True)
 class Upkeep:
-    """What one maintenance did; `before` and `after` are files and bytes by stage."""
+    """The result of one maintenance; `before` and `after` are files and bytes by stage."""
 
     before: dict[str, Stored]
     after: dict[str, Stored]
