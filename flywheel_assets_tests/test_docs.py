@@ -124,3 +124,10 @@ def test_the_picture_of_the_rooms_is_current() -> None:
 def test_every_decision_is_in_the_index() -> None:
     index = (ROOT / "docs" / "adr" / "README.md").read_text()
     assert [path.name for path in sorted((ROOT / "docs" / "adr").glob("0*.md")) if f"({path.name})" not in index] == []
+
+
+def test_the_table_of_command_modules_names_every_command() -> None:
+    command = typer.main.get_command(cli.app)
+    assert isinstance(command, typer.core.TyperGroup)
+    rows = [row.split("|")[2] for row in (cli.__doc__ or "").splitlines() if row.startswith("| `")]
+    assert set(re.findall(r"[a-z]+", " ".join(rows))) == set(command.commands)

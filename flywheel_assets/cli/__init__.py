@@ -1,6 +1,16 @@
 """Provides `flywheel`, the command line for everything that a person does without the UI.
 
-Each module holds one group of commands; it may import every room, and imports heavy ones inside the commands.
+| module | commands |
+|---|---|
+| `serving` | capture, drain, doctor, dev, demo |
+| `days` | curate, import, turn, backfill, stale |
+| `gold` | gold, verify, retry, abandon |
+| `exclusions` | exclude, include, exclusions, retrain, breaker |
+| `upkeep` | maintain, rollback, erase |
+| `whatif` | levers, policy |
+| `keys`, `init` | keys; init |
+
+A module may import every room, and imports heavy ones inside the commands.
 """
 
 import sys

@@ -1,1 +1,4 @@
-"""Measures models and data: edit distance, classifier metrics, drift. Pure."""
+"""Measures models and data: edit distances, classifier metrics, drift.
+
+Pure: no files, no clock. May import `ranges`, `records` and `errors`.
+"""

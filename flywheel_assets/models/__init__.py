@@ -1,5 +1,5 @@
-"""Wraps model libraries and the model server for training, evaluation and the demo.
+"""Wraps what needs a model library or MLflow: generation, weights, boosting, processes, the registry, the rollout.
 
-Generation, weights, processes of their own, boosting, the registry and the rollout. Model libraries are imported inside
-functions; of ours it imports `promotion`, `measures`, `lake.storage`, `records` and `errors`.
+Model libraries are imported inside functions. May import `promotion`, `measures`, `lake.storage`, `records` and
+`errors`.
 """

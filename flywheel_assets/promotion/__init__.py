@@ -1,1 +1,4 @@
-"""The promotion gate: decides from measures and limits, for text models and for classifiers. Pure."""
+"""Decides about a promotion from measures and limits: the promotion gate, for texts and for classifiers.
+
+Pure: no files, no clock. May import `measures`, `ranges` and `errors`.
+"""

@@ -1,1 +1,4 @@
-"""Checks texts with a model: a local classifier in its own process, or a judge behind an HTTP endpoint."""
+"""Asks models about texts, as checks of the content policy: a local classifier, or a judge behind HTTP.
+
+A check that gets no answer quarantines its rows. May import `curation` and `models`.
+"""

@@ -1,7 +1,7 @@
 """Carries events through SQS or Kafka between capture and the landing zone.
 
 It imports `capture/events` for the rows and `capture/log` for the segments; the packages of the brokers are imported
-where one is opened.
+where one is opened. A new broker starts at `BrokerKind` in `broker.py`.
 """
 
 from flywheel_assets.capture.brokers.broker import BrokerAddress, BrokerKind, Consumer, Producer
@@ -13,13 +13,15 @@ def open_producer(address: BrokerAddress) -> Producer:
     Raises:
         SettingsError: the broker's package is not installed.
     """
-    if address.kind is BrokerKind.SQS:
-        from flywheel_assets.capture.brokers._sqs import SqsProducer
+    match address.kind:
+        case BrokerKind.SQS:
+            from flywheel_assets.capture.brokers._sqs import SqsProducer
 
-        return SqsProducer(address)
-    from flywheel_assets.capture.brokers._kafka import KafkaProducer
+            return SqsProducer(address)
+        case BrokerKind.KAFKA:
+            from flywheel_assets.capture.brokers._kafka import KafkaProducer
 
-    return KafkaProducer(address)
+            return KafkaProducer(address)
 
 
 def open_consumer(address: BrokerAddress) -> Consumer:
@@ -28,10 +30,12 @@ def open_consumer(address: BrokerAddress) -> Consumer:
     Raises:
         SettingsError: the broker's package is not installed.
     """
-    if address.kind is BrokerKind.SQS:
-        from flywheel_assets.capture.brokers._sqs import SqsConsumer
+    match address.kind:
+        case BrokerKind.SQS:
+            from flywheel_assets.capture.brokers._sqs import SqsConsumer
 
-        return SqsConsumer(address)
-    from flywheel_assets.capture.brokers._kafka import KafkaConsumer
+            return SqsConsumer(address)
+        case BrokerKind.KAFKA:
+            from flywheel_assets.capture.brokers._kafka import KafkaConsumer
 
-    return KafkaConsumer(address)
+            return KafkaConsumer(address)

@@ -1,4 +1,4 @@
-"""Replaces the parts of Starlette and uvicorn that cost too much for single events: the HTTP transport.
+"""Moves bytes over HTTP: bodies, answers and connections, for posts of single events at low cost.
 
 It imports Starlette, uvicorn and msgspec, nothing of this project, and knows no event.
 

@@ -1,4 +1,5 @@
-"""Judges texts by the content policy: personal data, secrets, injection, language.
+"""Judges texts by the content policy, one module per hazard: personal data, secrets, injection, language, facts.
 
-Pure: no files, no clock.
+A new check starts in the module of its hazard; `policy.py` says which checks run. Pure: no files, no clock. May import
+`curation.arrow`, `ranges`, `records` and `errors`.
 """

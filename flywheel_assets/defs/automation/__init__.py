@@ -1,1 +1,4 @@
-"""Starts runs: schedules, the training trigger, maintenance, rollback; and sends alerts."""
+"""Starts runs and reports them: schedule, training trigger, weekly maintenance, rollback, alerts.
+
+May import the modules of `defs` that build no asset and no flywheel.
+"""

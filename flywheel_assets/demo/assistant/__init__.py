@@ -1,1 +1,4 @@
-"""Engineers correct a coding assistant that learnt their libraries wrongly."""
+"""Plays the first story: engineers correct a coding assistant that learnt their libraries wrongly.
+
+Only `run.py` imports Dagster.
+"""

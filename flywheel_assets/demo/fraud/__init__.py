@@ -1,1 +1,4 @@
-"""Tells the second story: a new card fraud appears, and labels come late."""
+"""Plays the second story: a new card fraud appears, and labels come late.
+
+Only `run.py` imports Dagster.
+"""

@@ -1,5 +1,5 @@
-"""Daily steps: each computes one partition from its inputs and records it in the ledger.
+"""Computes one day's partition of a table from its inputs, and records the day in the ledger.
 
 A partition is replaced, never appended to; a repeated step writes the same rows, and kept + dropped = input.
-Imports `lake.tables`, `lake.landing`, `lake.storage` and pure rooms such as `curation`.
+May import `lake.tables`, `lake.landing`, `lake.storage` and pure rooms such as `curation`.
 """

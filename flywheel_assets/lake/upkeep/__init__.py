@@ -1,4 +1,4 @@
-"""Upkeep: expires snapshots, sweeps files that nothing names, trims old predictions.
+"""Expires snapshots, sweeps files that nothing names, and trims old predictions.
 
-Imports `lake.versions` and what it imports.
+May import `lake.versions` and the rooms below it.
 """

@@ -30,8 +30,8 @@ from flywheel_client import DeliveryLimits, FlywheelClient
 _names = (f"events-{number}" for number in itertools.count())
 SERVICE = (
     "from flywheel_assets.capture.service import serve\n"
-    "from flywheel_assets.settings import settings\n"
-    "serve(settings(), ['assistant'], on_ready=lambda url: print(url, flush=True))\n"
+    "from flywheel_assets.settings import read_settings\n"
+    "serve(read_settings(), ['assistant'], on_ready=lambda url: print(url, flush=True))\n"
 )
 
 
