@@ -33,8 +33,8 @@ def running_service() -> Iterator[str]:
     """Capture in a process of its own; gives its address."""
     code = (
         "from flywheel_assets.capture.service import serve\n"
-        "from flywheel_assets.settings import settings\n"
-        "serve(settings(), ['assistant'], on_ready=lambda url: print(url, flush=True))\n"
+        "from flywheel_assets.settings import read_settings\n"
+        "serve(read_settings(), ['assistant'], on_ready=lambda url: print(url, flush=True))\n"
     )
     with tempfile.TemporaryDirectory() as home:
         environment = os.environ | {"FLYWHEEL_HOME": home, "FLYWHEEL_CAPTURE_PORT": "0"}
