@@ -42,7 +42,7 @@ def test_an_exclusion_from_dry_run_to_its_end(home: Path) -> None:
     week = ("exclude", "--from", "2026-03-02", "--to", "2026-03-02", "--by", "occurred", "--reason", "garbage")
     said = flywheel(home, *week)
     assert "leaves out 12 rows of 3 days" in said.stdout, said.stderr
-    assert "Repeat with --yes" in said.stdout
+    assert "repeat the command with --yes" in said.stdout
     lake = Stores(home=str(home)).lake(NAME)
     assert list_exclusions(lake) == []
 
@@ -142,7 +142,7 @@ def test_a_person_is_counted_first_and_erased_with_yes(home: Path) -> None:
     done = flywheel(home, "erase", "--user", person, "--reason", "their request", "--grace-hours", "0", "--yes")
     assert re.search(r"dpo_gold_v1\W+1, of the export 1\b", done.stdout), done.stderr
     assert lake.count_rows_per_day(gold)[day(0)] == 2
-    assert "1 versions are what their manifests say" in flywheel(home, "verify").stdout
+    assert "1 versions agree with their manifests" in flywheel(home, "verify").stdout
     (receipt,) = (home / "versions" / NAME / "erasures").glob("*.json")
     assert person not in receipt.read_text()
     assert "revision" in flywheel(home, "gold", "show", "dpo_gold_v1").stdout

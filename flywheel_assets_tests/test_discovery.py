@@ -153,7 +153,7 @@ def test_a_command_takes_the_only_application_there_is(offer: Offer, tmp_path: P
     offer("support", "refunds")
     several = flywheel(tmp_path / "home", "gold", "list")
     assert several.returncode == 2
-    assert "there are several: refunds, support; choose one" in several.stderr
+    assert "there are several applications: refunds, support; choose one" in several.stderr
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ def test_an_installed_project_is_found_from_every_folder(tmp_path: Path) -> None
         ("MyFlywheel", "valid: lower-case letters"),
         ("class", "no Python keyword"),
         ("../other", "valid: lower-case letters"),
-        ("json", "a Python package called 'json' is there already"),
-        ("tests", "a Python package called 'tests' is there already"),
+        ("json", "a Python package called 'json' exists already"),
+        ("tests", "a Python package called 'tests' exists already"),
     ],
 )
 def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, name: str, complaint: str) -> None:

@@ -98,7 +98,9 @@ def include(
     others = [each for each in current.values() if each.id != exclusion]
     _print_effect("lets in again", config, others, current[exclusion])
     if not yes:
-        console.print(f"would end {exclusion} ({current[exclusion].rule.describe()}). Repeat with --yes to do it.")
+        console.print(
+            f"would end {exclusion} ({current[exclusion].rule.describe()}). To do it, repeat the command with --yes."
+        )
         return
     exclusions.end_exclusion(lake, exclusion, who=name_decider(who), reason=reason, now=datetime.now(UTC))
     console.print(f"{exclusion} is ended: {reason}")
@@ -161,7 +163,7 @@ def retrain(
         )
     version = name_next_version(stores.lake(application), versions, requested, config)
     if not yes:
-        console.print(f"would request {version}: {reason}. Repeat with --yes to do it.")
+        console.print(f"would request {version}: {reason}. To do it, repeat the command with --yes.")
         return
     # The trigger first runs a requested version that has no run yet.
     driver.instance.add_dynamic_partitions(name, [version])
@@ -221,7 +223,7 @@ def reset(
         )
     console.print(f"{found.day}: {found.figures.rows:,} joined rows, {found.figures.describe()}", highlight=False)
     if not yes:
-        console.print(f"would let {found.day} in: {reason}. Repeat with --yes to do it.")
+        console.print(f"would let {found.day} in: {reason}. To do it, repeat the command with --yes.")
         return
     done = days.reset_day(lake, found.day, who=name_decider(who), reason=reason, now=datetime.now(UTC))
     console.print(f"reset {done.id}: {done.reason}. Its rows enter gold when the day is curated again:")

@@ -53,7 +53,7 @@ def test_address(tmp_path: Path) -> None:
         taken.listen()
         (listening,) = found("address", tmp_path, capture_port=port)
     assert (refusing.verdict, listening.verdict) == (Verdict.BROKEN, Verdict.FINE)
-    assert "proxy that speaks TLS" in found("address", tmp_path, capture_host="0.0.0.0")[0].remedy
+    assert "a proxy with TLS" in found("address", tmp_path, capture_host="0.0.0.0")[0].remedy
     assert found("address", tmp_path, capture_host="not an address")[0].verdict is Verdict.BROKEN
 
 

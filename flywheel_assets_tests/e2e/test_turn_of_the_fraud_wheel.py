@@ -85,7 +85,7 @@ def test_the_levers_are_tried_without_writing(home: Path, instance: dg.DagsterIn
 
 def test_the_command_shows_the_same_levers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(home))
-    monkeypatch.setattr(cli.levers.console, "width", 200)
+    monkeypatch.setattr(cli.whatif.console, "width", 200)
     read_settings.cache_clear()
     try:
         run = CliRunner().invoke(cli.app, ["levers", "--days", "7", "--floor", "1", "--threshold", "0.1"])

@@ -62,7 +62,7 @@ def forget(place: Place) -> Receipt:
 KILLS: dict[str, tuple[Any, str]] = {
     "scores noted": (export_revisions.os, "replace"),
     "revision not prepared": (erased_versions, "prepare_revision"),
-    "version not noted": (Journal, "changing"),
+    "version not noted": (Journal, "note_version"),
     "version noted": (erased_versions, "_drop_work"),
     "work dropped": (PreparedRevision, "publish"),
     "revision visible, the one before not deleted": (export_revisions.shutil, "rmtree"),
