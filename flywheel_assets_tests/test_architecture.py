@@ -25,6 +25,18 @@ def test_loading_imports_nothing_heavy(module: str) -> None:
     assert json.loads(loaded.stdout) == []
 
 
+@pytest.mark.parametrize("name", ["assistant", "fraud"])
+def test_loading_a_code_location_warns_of_nothing(name: str) -> None:
+    """A rewritten docstring of `defs` had lost the filter below it, and every command printed Dagster's beta warnings."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import flywheel_assets.applications.{name}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Warning" not in loaded.stderr
+
+
 def test_the_command_line_starts_without_dagster() -> None:
     code = "import sys, flywheel_assets.cli; print('dagster' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
