@@ -27,7 +27,7 @@ def test_loading_imports_nothing_heavy(module: str) -> None:
 
 @pytest.mark.parametrize("name", ["assistant", "fraud"])
 def test_loading_a_code_location_warns_of_nothing(name: str) -> None:
-    """A rewritten docstring of `defs` had lost the filter below it, and every command printed Dagster's beta warnings."""
+    """A rewritten docstring of `defs` had lost the filter below it: every command printed Dagster's beta warnings."""
     loaded = subprocess.run(
         [sys.executable, "-c", f"import flywheel_assets.applications.{name}"],
         capture_output=True,
