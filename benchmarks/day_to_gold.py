@@ -30,10 +30,10 @@ from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.curation.texts.gate import GateRules
 from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily._landed_files import LandedFile
 from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days
-from flywheel_assets.lake.daily.landed_files import LandedFile
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind, LandingZone
 from flywheel_assets.lake.tables.lake import Lake

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication
+from flywheel_assets.defs._checks import build_breaker_check, build_daily_checks, build_version_checks
 from flywheel_assets.defs.assets.classification import (
     build_classifier_assets,
     build_drift_check,
@@ -18,7 +19,6 @@ from flywheel_assets.defs.automation.maintenance import build_maintenance_job, b
 from flywheel_assets.defs.automation.recovery import build_rollback_job
 from flywheel_assets.defs.automation.training_rules import TrainingRule, build_example_rule, build_pair_rule
 from flywheel_assets.defs.automation.triggers import build_daily_schedule, build_training_sensor
-from flywheel_assets.defs.checks import build_breaker_check, build_daily_checks, build_version_checks
 from flywheel_assets.defs.partitions import DAILY_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.settings import read_settings

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from flywheel_assets.applications.assistant import APPLICATION
-from flywheel_assets.defs.checks import build_breaker_check
+from flywheel_assets.defs._checks import build_breaker_check
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.landing.disk import EventKind

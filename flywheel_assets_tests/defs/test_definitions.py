@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from flywheel_assets.applications.assistant import APPLICATION, defs
-from flywheel_assets.defs.checks import build_version_checks
+from flywheel_assets.defs._checks import build_version_checks
 from flywheel_assets.defs.resources import Stores
 
 DAILY = ["raw_predictions", "ground_truth", "joined_feedback", "curated_dpo_pairs"]

@@ -4,7 +4,7 @@ import dagster as dg
 import msgspec
 
 from flywheel_assets.application import PreferenceApplication
-from flywheel_assets.defs.assets.analytics import build_feedback_summary_asset
+from flywheel_assets.defs.assets._analytics import build_feedback_summary_asset
 from flywheel_assets.defs.assets.daily import daily_asset, find_seen_inputs, make_stamp, report_entries
 from flywheel_assets.defs.assets.versions import (
     Opponents,

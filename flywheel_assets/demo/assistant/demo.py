@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from flywheel_assets.demo.assistant import narration
+from flywheel_assets.demo.assistant import _narration as narration
 from flywheel_assets.demo.assistant.base_model import Assistant, BaseConfig, BaseModel, Deployment, ensure_base_model
 from flywheel_assets.demo.assistant.people import People
 from flywheel_assets.demo.assistant.play import DayStats, play_days

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from flywheel_assets.demo.fraud.features import FeatureStore
+from flywheel_assets.demo.fraud._features import FeatureStore
 from flywheel_assets.demo.fraud.labels import Action, Label, Outside
 from flywheel_assets.demo.fraud.world import Floats, FraudWorld, Transactions
 from flywheel_assets.models.boosting import fit_classifier, load_classifier

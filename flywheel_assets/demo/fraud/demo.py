@@ -20,7 +20,7 @@ import msgspec
 from rich.console import Console
 
 from flywheel_assets.demo.capture_client import CaptureDoor
-from flywheel_assets.demo.fraud import narration
+from flywheel_assets.demo.fraud import _narration as narration
 from flywheel_assets.demo.fraud.bank import (
     PREHISTORY_DAYS,
     Bank,

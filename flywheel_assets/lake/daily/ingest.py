@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from flywheel_assets import records
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily._landed_files import LandedFile, RefusedLine, read_lines, remove_rows
 from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
 from flywheel_assets.lake.daily.erased_people import ErasedPeople, read_erased_people
-from flywheel_assets.lake.daily.landed_files import LandedFile, RefusedLine, read_lines, remove_rows
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind, LandedDay
 from flywheel_assets.lake.landing.protocol import Landing, LandingPlace

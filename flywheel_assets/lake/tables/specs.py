@@ -11,7 +11,7 @@ from flywheel_assets import records
 class TableSpec:
     """One table: its columns, partition columns, and the order of rows within a file.
 
-    `lake.daily.landed_files` writes the files of raw tables in landed order; a query that rewrites them sorts.
+    `lake.daily._landed_files` writes the files of raw tables in landed order; a query that rewrites them sorts.
     """
 
     name: str

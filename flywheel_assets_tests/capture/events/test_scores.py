@@ -14,7 +14,7 @@ from flywheel_assets.capture.events.texts import DecodedEvent, Reception
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.lake.daily.landed_files import LandedFile, read_lines
+from flywheel_assets.lake.daily._landed_files import LandedFile, read_lines
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, RAW_SCORES
 from flywheel_assets_tests.builders import NOON
 

@@ -21,7 +21,7 @@ from flywheel_assets.capture.log.segment_file import recover_segment
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.errors import LogWriteError
-from flywheel_assets.lake.daily.landed_files import LandedFile, read_lines
+from flywheel_assets.lake.daily._landed_files import LandedFile, read_lines
 from flywheel_assets.lake.landing.disk import EventKind, LandingZone
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH
 from flywheel_assets_tests.capture.log.disk import UNSEALED, WAIT_S, Disk, eventually, numbers, rows

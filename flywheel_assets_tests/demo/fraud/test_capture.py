@@ -9,8 +9,8 @@ import pyarrow as pa
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
 from flywheel_assets.demo.capture_client import CaptureDoor, SimulatedClock
+from flywheel_assets.demo.fraud._features import FEATURES
 from flywheel_assets.demo.fraud.bank import Bank, Policy
-from flywheel_assets.demo.fraud.features import FEATURES
 from flywheel_assets.demo.fraud.labels import Outside
 from flywheel_assets.demo.fraud.play import play_days
 from flywheel_assets.demo.fraud.world import FraudWorld

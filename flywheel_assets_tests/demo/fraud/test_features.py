@@ -3,7 +3,7 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from flywheel_assets.demo.fraud.features import FEATURES, LABEL_DELAY_DAYS, WINDOWS_DAYS, FeatureStore
+from flywheel_assets.demo.fraud._features import FEATURES, LABEL_DELAY_DAYS, WINDOWS_DAYS, FeatureStore
 from flywheel_assets.demo.fraud.world import SECONDS_PER_DAY, FraudWorld, Transactions
 
 FIRST = date(2026, 3, 2)

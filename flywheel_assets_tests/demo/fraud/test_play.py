@@ -2,8 +2,8 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 
+from flywheel_assets.demo.fraud._features import FEATURES
 from flywheel_assets.demo.fraud.bank import Bank, Policy
-from flywheel_assets.demo.fraud.features import FEATURES
 from flywheel_assets.demo.fraud.labels import Action, Outside
 from flywheel_assets.demo.fraud.play import PlayedDay, play_days
 from flywheel_assets.demo.fraud.world import FraudWorld

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel_assets.lake.daily.landed_files import LandedFile, ReadLines, read_lines, remove_rows
+from flywheel_assets.lake.daily._landed_files import LandedFile, ReadLines, read_lines, remove_rows
 from flywheel_assets.lake.tables.specs import RAW_PREDICTIONS
 from flywheel_assets_tests.builders import DAY, make_prediction
 from flywheel_assets_tests.lake.landed import BLANK, MALFORMED, encoded, without
