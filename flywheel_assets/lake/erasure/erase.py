@@ -1,22 +1,21 @@
 """Forgetting one person: every row, at every tag, in every export, in landing, and then on disk.
 
-What belongs to the person is found by keys (`lake.erasure.person`). The order of the steps is such that a run
-that was killed
-can be given again: first the keyed hashes that refuse replays, then from what is derived back to what it was derived
-from, so that as long as anything is left to erase, the events that lead there are left too.
+Keys find the data of the person (`lake.erasure.person`). The order of the steps allows a killed run to be repeated:
+first the keyed hashes that refuse replays, then derived data, then the data that they were derived from. So as long as
+anything is left to erase, the events that lead to it are left, too.
 
-1. the decision and the keyed hashes, in the table `erasures`; what cuts that were killed still hold is let go;
+1. the decision and the keyed hashes, in the table `erasures`; the pins of killed cuts are released;
 2. the tagged snapshots of gold: a branch from the tag, the days rewritten there, the exports written as a new revision
    with the scores by row of its evaluation, the tag moved, the branch dropped (`lake.erasure.versions`);
 3. decisions that name the person, stores outside of the lake, messages that could not be read;
 4. the heads of all tables, derived ones first (`lake.erasure.person`);
 5. landing segments and their `_CLOSED.json` (`lake.erasure.landing`);
-6. the ledger, set to what is left (`lake.erasure._accounts`);
+6. the ledger, set to the remaining rows (`lake.erasure._accounts`);
 7. expiry of every snapshot that is no head and no tag, the garbage collection, and what killed processes left behind,
    all of which wait for their grace period; then what a bucket keeps of deleted files (`lake.upkeep.garbage`).
 
-What cannot be reached is listed in the receipt: models that were trained on the rows, copies of exports that went
-elsewhere, and what may still be on its way to landing. The receipt names no person.
+What cannot be reached is listed in the receipt: models that were trained on the rows, copies of exports in other
+places, and events that may still be on their way to landing. The receipt names no person.
 """
 
 import json
@@ -86,7 +85,7 @@ _LOCK_TIMEOUT_S = 600.0
 
 ForgetOutside = Callable[[PersonKeys, pa.Table], int]
 """Takes a person out of a store that the lake does not know, given their keys and their rows of the joined table;
-returns how many entries went."""
+returns how many entries were deleted."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def erase_person(place: Place, plan: ErasurePlan, *, who: str, reason: str, now:
 
     Args:
         place: where the application's data lie.
-        plan: what `plan_erasure` found; what has come since goes, too.
+        plan: what `plan_erasure` found; data that have come since are deleted, too.
         who: decides.
         reason: why; must not name the person.
         now: events of the person received before are refused from now on.

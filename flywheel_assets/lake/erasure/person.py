@@ -1,4 +1,4 @@
-"""Finds the keys of everything that one person left, in landing and in the tables.
+"""Finds the keys of everything that one person left, and counts and erases the rows that they cover.
 
 A person's own events carry the user id. Around them lie events that do not: the prediction behind a signed edit, the
 anonymous rest of a signed conversation, another user's feedback on this person's text. Those are the person's, too:
@@ -6,6 +6,8 @@ anonymous rest of a signed conversation, another user's feedback on this person'
 - predictions of the person's events, unless the prediction was served to another user;
 - conversations in which no other user is known: their anonymous events, and the predictions of those;
 - all feedback on these predictions, from any user, since it carries the person's text.
+
+Rows of other users change in one way: the person's hash is removed from the `supporters` column.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -289,7 +291,7 @@ def erase_head_rows(
     stamp: RunStamp,
     on_touched: Callable[[TableSpec, dict[Partition, int]], None],
 ) -> int:
-    """Rewrite the head's partitions that hold something of the person; returns how many rows went.
+    """Rewrite the head's partitions that contain data of the person; return how many rows were deleted.
 
     Args:
         lake: the application's tables.

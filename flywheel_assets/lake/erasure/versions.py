@@ -1,9 +1,10 @@
 """Tagged versions without a person: the snapshot, the exports cut from it, the scores by row, and work in progress.
 
-Per tag: the snapshot is rewritten on a branch, the next revision of the export is prepared, what is about to change is
-noted for the receipt, work in progress goes, the revision becomes visible, the tag moves. A run that was killed before
-the revision was visible finds the person's rows in the export and does it all again; killed after it, the next
-erasure moves the tag. A version whose tag holds nothing of the person is revised in the same way, but for the tag.
+For each tag the snapshot is rewritten on a branch, the next revision of the export is prepared, the coming changes are
+noted for the receipt, work in progress is deleted, the revision becomes visible, and the tag moves. A run that was
+killed before the revision was visible finds the person's rows in the export and repeats everything. If it was killed
+later, the next erasure moves the tag. A version whose tag contains nothing of the person is revised in the same way,
+but its tag stays.
 """
 
 import os

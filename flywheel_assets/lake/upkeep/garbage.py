@@ -4,6 +4,17 @@ Reachable is what any retained snapshot needs: its manifest list, manifests and 
 with the log of its predecessors, and statistics files. Everything else in the table's folder is garbage: of expired
 snapshots, of lost commits, of crashed writers. It is deleted once it was found unreachable a *grace period* ago, so
 that a reader that planned its scan before the expiry still finds its files.
+
+On S3 a delete only adds a marker; a bucket with versioning keeps the content. `delete_bucket_versions` deletes these
+versions for good, table by table. An erasure calls it, and so does the weekly upkeep from the first erasure on. It
+takes every key in the table's folder whose newest version is a marker and that no snapshot needs. Files in their grace
+period have no marker yet, so they stay; nothing reads a file by the id of a version, so the others need no wait. The
+bucket itself shows the remaining work: after a kill at any point the next call continues, also with keys that others
+deleted.
+
+The versions are deleted first and the marker last: without the marker the newest version would be the file again.
+Versions that S3 refuses to delete (no right to delete versions, Object Lock) stay below their marker, and the receipt
+says so.
 """
 
 import shutil
