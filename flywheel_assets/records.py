@@ -28,6 +28,9 @@ class Signal(StrEnum):
     REGENERATE = "regenerate"
     LABEL = "label"
     COMMENT = "comment"
+    CHOICE = "choice"  # this answer rather than another one
+    DEMONSTRATION = "demonstration"  # the right answer, where no model wrote one
+    RETRACT = "retract"  # takes an earlier statement back
 
 
 SILENCE = "silence"
@@ -66,8 +69,26 @@ class PromptFormat(StrEnum):
 class ExampleKind(StrEnum):
     """The kind of example in a gold row."""
 
-    PREFERENCE_PAIR = "preference_pair"
+    PREFERENCE_PAIR = "preference_pair"  # an edit: chosen = the person's text, rejected = the model's
+    COMPARISON = "comparison"  # chosen and rejected are both answers of models, of which a person chose one
     ACCEPTED_OUTPUT = "accepted_output"  # chosen = the model's own output, rejected is null
+    DEMONSTRATION = "demonstration"  # chosen = a person's text, rejected is null: no model wrote one
+    OBJECTION = "objection"  # rejected = an output that a reviewer confirmed as wrong, chosen is empty
+    STATEMENT = "statement"  # no example: texts are empty; what the person says still counts for the verdict
+
+
+class Stance(StrEnum):
+    """Names what one statement says about its prediction; `curation.texts.statements` reduces them to a verdict."""
+
+    CHANGES = "changes"  # a text of one's own that the gate admits, or that waits
+    CHANGES_REFUSED = "changes_refused"  # a text of one's own that the gate refuses
+    RESTORES = "restores"  # the model's text, unchanged or again
+    APPROVES = "approves"
+    OBJECTS = "objects"
+    REGENERATES = "regenerates"
+    REMARKS = "remarks"  # a comment
+    CHOOSES = "chooses"
+    RETRACTS = "retracts"
 
 
 class Reason(StrEnum):
@@ -105,6 +126,18 @@ class Reason(StrEnum):
     CHECK_UNAVAILABLE = "check_unavailable"
     POLICY = "policy"
     BREAKER_TRIPPED = "breaker_tripped"
+    REASONING_ONLY = "reasoning_only"
+    REMARK = "remark"
+    CANNED_TEXT = "canned_text"
+    WRONG_LANGUAGE = "wrong_language"
+    UNSCREENED_LANGUAGE = "unscreened_language"
+    # gold → a version, by the application's own tokenizer
+    TEMPLATE_REFUSED = "template_refused"
+    TEMPLATE_MISMATCH = "template_mismatch"
+    CONTROL_TOKEN = "control_token"  # noqa: S105
+    UNFINISHED_TURN = "unfinished_turn"
+    UNSUPPORTED_CONTENT = "unsupported_content"
+    TOO_MANY_TOKENS = "too_many_tokens"
     # joined labels and silent predictions → hard examples
     INVALID_FEATURES = "invalid_features"
     UNKNOWN_LABEL = "unknown_label"
@@ -116,7 +149,11 @@ class Reason(StrEnum):
     ROLLED_BACK = "rolled_back"
     EXCLUDED = "excluded"
     LATER_THAN_TRAINING = "later_than_training"
+    STATEMENT = "statement"
     SUPERSEDED = "superseded"
+    WITHDRAWN = "withdrawn"
+    OUTVOTED = "outvoted"
+    AWAITING_CHOICE = "awaiting_choice"
     UNSUPPORTED_CLAIM = "unsupported_claim"
     USER_CAP = "user_cap"
     ANONYMOUS_CAP = "anonymous_cap"
@@ -194,13 +231,27 @@ _IDENTITY = [
     _define_column("do_not_train", pa.bool_(), "consent withheld: never in a version"),
 ]
 _RECEIPT = [
-    _define_column("event_id", pa.string(), "hash(application, source, client id): the dedupe key"),
+    _define_column(
+        "event_id", pa.string(), "hash of application, source, client id and, for feedback, content: the dedupe key"
+    ),
     _define_column("received_at", TIMESTAMP, "when capture received the event"),
     _define_column("occurred_at", TIMESTAMP, "when it happened, from the client"),
     _define_column("source", pa.string(), "who sent the event (CloudEvents source)"),
 ]
 
+_TOOLS = [_define_column("tools", pa.string(), "functions the model could call, as a JSON array", nullable=True)]
+_MESSAGE = "{} as an assistant message in JSON, where its text does not say everything"
+_STATEMENT = [
+    _define_column(
+        "statement_id", pa.string(), "hash(application, source, client id): equal for its revisions", nullable=True
+    ),
+    _define_column("revision", pa.int64(), "of the statement, counted by the client", nullable=True),
+    _define_column("sibling_id", pa.string(), "the other answer to the same prompt", nullable=True),
+    _define_column("retracts", pa.string(), "statement_id of the statement that is taken back", nullable=True),
+]
+
 # One landed line each; the raw tables add the partition column in front.
+# New columns come last: a table that exists gets them under the next field ids.
 PREDICTION_EVENT = pa.schema(
     [
         *_RECEIPT,
@@ -210,6 +261,8 @@ PREDICTION_EVENT = pa.schema(
         _define_column("prompt", pa.string(), "what the model was asked: text, or messages as a JSON array"),
         _define_column("prompt_format", pa.string(), "text | messages"),
         _define_column("output", pa.string(), "what the model answered"),
+        *_TOOLS,
+        _define_column("output_message", pa.string(), _MESSAGE.format("the output"), nullable=True),
     ]
 )
 _LABEL = [
@@ -243,7 +296,11 @@ FEEDBACK_EVENT = pa.schema(
     [
         *_RECEIPT,
         _define_column("prediction_id", pa.string(), "the served output this is about"),
-        _define_column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
+        _define_column(
+            "signal",
+            pa.string(),
+            "edit, thumb, rating, copy, accept, regenerate, label, comment, choice, demonstration or retract",
+        ),
         _define_column("model_version", pa.string(), "which model served it, as the client knew it", nullable=True),
         *_IDENTITY,
         _define_column(
@@ -258,6 +315,10 @@ FEEDBACK_EVENT = pa.schema(
         *_LABEL,
         _define_column("comment", pa.string(), "free text, never trained on", nullable=True),
         _define_column("sampling_probability", pa.float64(), "with which the client kept this event"),
+        *_STATEMENT,
+        *_TOOLS,
+        _define_column("original_message", pa.string(), _MESSAGE.format("the original output"), nullable=True),
+        _define_column("final_message", pa.string(), _MESSAGE.format("the final text"), nullable=True),
     ]
 )
 
@@ -284,7 +345,11 @@ _MATCH = [
     _define_column("feedback_received_at", TIMESTAMP, "when capture received the feedback"),
     _define_column("occurred_at", TIMESTAMP, "when the feedback happened"),
     _define_column("predicted_at", TIMESTAMP, "when the prediction happened", nullable=True),
-    _define_column("signal", pa.string(), "edit, thumb, rating, copy, accept, regenerate, label or comment"),
+    _define_column(
+        "signal",
+        pa.string(),
+        "edit, thumb, rating, copy, accept, regenerate, label, comment, choice, demonstration or retract",
+    ),
     _define_column("source", pa.string(), "who sent the feedback"),
     _define_column("model_version", pa.string(), "which model served the output", nullable=True),
     _define_column("subject", pa.string(), "whose feedback it is"),
@@ -303,6 +368,10 @@ JOINED_FEEDBACK = pa.schema(
         _define_column("label", pa.string(), "the true class, for label signals", nullable=True),
         _define_column("comment", pa.string(), "free text, never trained on", nullable=True),
         _define_column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
+        *_STATEMENT,
+        *_TOOLS,
+        _define_column("output_message", pa.string(), _MESSAGE.format("the output"), nullable=True),
+        _define_column("final_message", pa.string(), _MESSAGE.format("the final text"), nullable=True),
     ]
 )
 JOINED_LABELS = pa.schema(
@@ -320,7 +389,11 @@ CURATED_DPO_PAIRS = pa.schema(
     [
         _COMPLETED_DATE,
         _define_column("pair_id", pa.string(), "hash(application, prediction id); the key once a version is resolved"),
-        _define_column("example_kind", pa.string(), "preference_pair | accepted_output"),
+        _define_column(
+            "example_kind",
+            pa.string(),
+            "preference_pair | comparison | accepted_output | demonstration | objection | statement",
+        ),
         _define_column("feedback_event_id", pa.string(), "the feedback that admitted it"),
         _define_column("prediction_id", pa.string(), "the served output"),
         _define_column("feedback_received_date", pa.date32(), "first receipt of the feedback"),
@@ -343,20 +416,16 @@ CURATED_DPO_PAIRS = pa.schema(
             "1 − Levenshtein / longer length, in characters; null for an accepted output",
             nullable=True,
         ),
-        _define_column("prompt_hash", pa.string(), "hash of the normalized prompt"),
-        _define_column("content_hash", pa.string(), "hash of the normalized prompt and chosen text"),
+        _define_column("prompt_hash", pa.string(), "hash of the normalized prompt without the operator's text"),
+        _define_column(
+            "content_hash", pa.string(), "hash of the normalized prompt, without the operator's text, and chosen text"
+        ),
         _define_column("policy_version", pa.string(), "the policy that passed it"),
         _define_column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
         _define_column(
             "signature",
             pa.string(),
-            "MinHash of prompt and chosen text, 128 bytes in hex; null: too short, only equal texts are duplicates",
-            nullable=True,
-        ),
-        _define_column(
-            "supporters",
-            pa.string(),
-            "hashes of all subjects who sent nearly this row on this day, by commas; null: only its own subject",
+            "MinHash of the chosen text, 128 bytes in hex; null: too short, only equal texts are duplicates",
             nullable=True,
         ),
         _define_column(
@@ -367,6 +436,24 @@ CURATED_DPO_PAIRS = pa.schema(
             "added_ngrams",
             pa.string(),
             "8 hex characters for each pair of neighbouring words that the edit adds, at most 64; null: none",
+            nullable=True,
+        ),
+        _define_column("stance", pa.string(), "what the statement says about the output"),
+        *_STATEMENT,
+        _define_column("thread_id", pa.string(), "the conversation or session", nullable=True),
+        _define_column("refused_reason", pa.string(), "why a statement gives no example", nullable=True),
+        _define_column("admitted_by", pa.string(), "what makes a small change substantial", nullable=True),
+        *_TOOLS,
+        _define_column("chosen_message", pa.string(), _MESSAGE.format("the chosen text"), nullable=True),
+        _define_column("rejected_message", pa.string(), _MESSAGE.format("the rejected text"), nullable=True),
+        _define_column("request_hash", pa.string(), "hash of the normalized request: the last turn of the user"),
+        _define_column(
+            "request_signature", pa.string(), "MinHash of the request, as `signature`; null: too short", nullable=True
+        ),
+        _define_column(
+            "anchors",
+            pa.string(),
+            "hash of the numbers, negations, opinions and code in the chosen text: near duplicates agree in them",
             nullable=True,
         ),
     ]

@@ -139,6 +139,7 @@ def make_joined(**overrides: Any) -> dict[str, Any]:
     }
     known = {**row, **overrides}
     subject, kind = records.identify_subject(known["user_id"], known["thread_id"], known["prompt"])
+    row["statement_id"] = known["feedback_event_id"]
     return _with({**row, "subject": subject, "subject_kind": str(kind)}, overrides, records.JOINED_FEEDBACK)
 
 
@@ -171,13 +172,15 @@ def make_gold(**overrides: Any) -> dict[str, Any]:
         "policy_version": "policy",
         "sampling_probability": 1.0,
         "signature": None,
-        "supporters": None,
         "held_reason": None,
         "support_key": None,
         "added_ngrams": None,
     }
     known = {**row, **overrides}
     derived = {
+        "stance": "approves" if is_accepted else "changes",
+        "statement_id": known["feedback_event_id"],
+        "request_hash": records.make_stable_id("request", known["prompt"]),
         "pair_id": records.make_pair_id(APPLICATION, known["prediction_id"]),
         "prompt_hash": records.make_stable_id(known["prompt"]),
         "content_hash": records.make_stable_id(known["prompt"], known["chosen"]),
@@ -198,5 +201,7 @@ def day(offset_days: int = 0) -> date:
 def _with(row: Mapping[str, Any], overrides: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
     unknown = set(overrides) - set(schema.names)
     assert not unknown, f"no such column: {sorted(unknown)}; valid: {schema.names}"
+    absent = {field.name: None for field in schema if field.nullable}
+    row = {**absent, **row}
     assert set(row) == set(schema.names), f"the builder and its schema differ: {set(row) ^ set(schema.names)}"
     return {**row, **overrides}

@@ -50,6 +50,8 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True):
     model_version: str | None = None
     user_id: str | None = None
     thread_id: str | None = None
+    tools: str | None = None
+    output_message: str | None = None
 
 
 class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -75,6 +77,13 @@ class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True):
     labeling_source: str | None = None
     known_at: str | None = None
     comment: str | None = None
+    statement_id: str | None = None
+    revision: int | None = None
+    sibling_id: str | None = None
+    retracts: str | None = None
+    tools: str | None = None
+    original_message: str | None = None
+    final_message: str | None = None
 
 
 class LandedRow(msgspec.Struct, frozen=True):

@@ -32,10 +32,7 @@ from flywheel_assets.curation.texts._edits import EditBands as EditBands  # `con
 from flywheel_assets.curation.texts._edits import classify_edits
 from flywheel_assets.curation.texts.duplicates import (
     compute_signatures,
-    find_clusters,
-    hash_supporter,
     hash_texts,
-    mark_repeated_rows,
 )
 from flywheel_assets.curation.texts.normalization import make_prompts_readable, normalize
 from flywheel_assets.curation.texts.novelty import find_added_ngrams
@@ -128,28 +125,7 @@ def withhold(curated: Curated, reason: Reason, detail: str, version: str) -> Cur
 
 
 def _remove_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.Table]:
-    """Keep the best row of every cluster with all its supporters; return the others as refused rows."""
-    kinds = admitted["example_kind"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    cluster = find_clusters(admitted["content_hash"], admitted["signature"], kinds)
-    repeated = mark_repeated_rows(admitted.append_column("cluster", pa.array(cluster)), ["cluster"])
-    if not repeated.any():
-        return admitted, QUARANTINE.empty_table()
-    labels = cluster.tolist()
-    best = {labels[row]: row for row in np.flatnonzero(~repeated).tolist()}
-    contents, subjects = values_of(admitted["content_hash"]), values_of(admitted["subject"])
-    reasons: list[str] = []
-    supporters: dict[int, set[str]] = {}
-    for row in np.flatnonzero(repeated).tolist():
-        winner = best[labels[row]]
-        reasons.append((Reason.DUPLICATE if contents[row] == contents[winner] else Reason.NEAR_DUPLICATE).value)
-        voices = supporters.setdefault(winner, {hash_supporter(subjects[winner])})
-        voices.add(hash_supporter(subjects[row]))
-    column = np.full(admitted.num_rows, None, dtype=object)
-    for winner, voices in supporters.items():
-        column[winner] = ",".join(sorted(voices)) if len(voices) > 1 else None
-    position = admitted.schema.get_field_index("supporters")
-    kept = admitted.set_column(position, CURATED_DPO_PAIRS.field(position), pa.array(column, pa.string()))
-    return kept.filter(pa.array(~repeated)), _refuse(admitted.filter(pa.array(repeated)), reasons, version)
+    return admitted, QUARANTINE.empty_table()
 
 
 @dataclass(frozen=True)
@@ -280,10 +256,17 @@ def _build_examples(
         "content_hash": content_hash,
         "policy_version": absent.fill_null(version),
         "signature": compute_signatures(prompt, normalized_chosen),
-        "supporters": absent,
         "held_reason": absent,
         "support_key": absent,
         "added_ngrams": find_added_ngrams(prompt, rejected, normalized_chosen),
+        "stance": absent.fill_null("changes"),
+        "refused_reason": absent,
+        "admitted_by": absent,
+        "chosen_message": absent,
+        "rejected_message": absent,
+        "request_hash": prompt_hash,
+        "request_signature": absent,
+        "anchors": absent,
     }
     columns = [computed[name] if name in computed else rows[name] for name in CURATED_DPO_PAIRS.names]
     return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray, Column, to_mask, values_of
 from flywheel_assets.curation.texts._influence import mark_beyond_share, mark_unsupported_claims, rank_by_pair_id
-from flywheel_assets.curation.texts.duplicates import find_clusters, hash_supporter, is_import, mark_repeated_rows
+from flywheel_assets.curation.texts.duplicates import find_clusters, is_import, mark_repeated_rows
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, explain_admission, mark_unsupported_rows
 from flywheel_assets.ranges import Checked, Count, NotNegative, Share
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind
@@ -62,7 +62,6 @@ _KEYS = [
     "feedback_event_id",
     "prediction_id",
     "signature",
-    "supporters",
     "held_reason",
     "support_key",
     "prompt_hash",
@@ -208,13 +207,11 @@ def _count_support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> Arr
     """Count the distinct subjects that sent a row of each row's cluster, on any day."""
     counts = np.ones(len(keys), dtype=np.int64)
     several = np.isin(keys["cluster"].to_numpy(), keys["cluster"].to_numpy()[repeated])
-    rows = np.flatnonzero(several | to_mask(pc.is_valid(keys["supporters"])))
-    few = keys.select(["cluster", "subject", "supporters"]).take(rows).to_pylist()
+    rows = np.flatnonzero(several)
+    few = keys.select(["cluster", "subject"]).take(rows).to_pylist()
     people: dict[int, set[str]] = {}
     for row in few:
-        said = people.setdefault(row["cluster"], set())
-        said.add(hash_supporter(row["subject"]))
-        said.update((row["supporters"] or hash_supporter(row["subject"])).split(","))
+        people.setdefault(row["cluster"], set()).add(row["subject"])
     counts[rows] = [len(people[row["cluster"]]) for row in few]
     return pa.array(counts)
 

@@ -29,13 +29,17 @@ from flywheel_assets.lake.storage.failures import remember_file
 from flywheel_assets.lake.tables.specs import TableSpec
 
 _SELDOM_REPEATED = {"event_id", "prediction_id", "features"}
-_TEXTS = {"prompt", "output", "original_output", "final_text", "comment"}
+_TEXTS = {
+    *("prompt", "output", "original_output", "final_text", "comment"),
+    *("tools", "output_message", "original_message", "final_message"),
+}
 """Their bounds would be beginnings of users' texts, and no query asks for them."""
 _ROWS_AT_ONCE = 8192
 _BYTES_AT_ONCE = 32 * 2**20
 _TYPES: dict[pa.DataType, Any] = {
     pa.string(): str,
     pa.float64(): float,
+    pa.int64(): int,
     pa.bool_(): bool,
     records.TIMESTAMP: Annotated[datetime, msgspec.Meta(tz=True)],
 }

@@ -66,7 +66,7 @@ _LARGE_BYTES = 4 * 2**20
 """A smaller day has few row groups; to find the right ones does not make it cheaper to read."""
 _FEW_ROWS = 2000
 """More rows of a day are in nearly all of its row groups."""
-_TEXTS = ("prompt", "prompt_format", "output")
+_TEXTS = ("prompt", "prompt_format", "output", "tools", "output_message")
 
 
 def fetch_matched_rows(
@@ -177,7 +177,11 @@ _TEXT_COLUMNS = """
        coalesce(f.prompt, p.prompt) AS prompt,
        coalesce(f.prompt_format, p.prompt_format) AS prompt_format,
        coalesce(f.original_output, p.output, '') AS output,
-       f.final_text"""
+       f.final_text,
+       coalesce(f.statement_id, f.event_id) AS statement_id, f.revision, f.sibling_id, f.retracts,
+       CASE WHEN f.prompt IS NULL THEN p.tools ELSE f.tools END AS tools,
+       CASE WHEN f.original_output IS NULL THEN p.output_message ELSE f.original_message END AS output_message,
+       f.final_message"""
 _SCORE_COLUMNS = """
        f.labeling_source, f.known_at,
        p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity"""
