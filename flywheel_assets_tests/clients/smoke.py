@@ -29,12 +29,6 @@ def main(folder: str) -> None:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def do_DELETE(self) -> None:
-            arrived.append({"type": self.path, "data": {}})
-            self.send_response(202)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
         def log_message(self, *_: object) -> None:
             pass
 

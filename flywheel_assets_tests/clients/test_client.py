@@ -28,10 +28,6 @@ class Recording:
         self.events += json.loads(body)
         return Answer(202)
 
-    def delete(self, feedback_id: str, source: str) -> Answer:
-        self.events.append({"deleted": feedback_id, "source": source})
-        return Answer(202)
-
     def close(self) -> None:
         pass
 
@@ -428,8 +424,8 @@ def test_a_retraction_names_an_output_or_one_statement_and_keeps_its_place() -> 
 
     thumb, own, other, output = sent(use)
     assert thumb["data"]["revision"] == 2
-    assert own == {"deleted": "f-1", "source": "desk"}
-    assert other == {"deleted": "f-2", "source": "crm"}
+    assert (own["source"], own["data"]) == ("desk", {"signal": "retract", "retracts": "f-1"})
+    assert (other["source"], other["data"]) == ("crm", {"signal": "retract", "retracts": "f-2"})
     assert output["data"] == {"prediction_id": "p", "signal": "retract", "user_id": "ada"}
 
 

@@ -26,14 +26,8 @@ class Script:
         self.may_answer.set()
 
     def post(self, body: bytes) -> Answer:
-        return self.answer(json.loads(body))
-
-    def delete(self, feedback_id: str, source: str) -> Answer:
-        return self.answer([{"id": f"{source} {feedback_id}"}])
-
-    def answer(self, batch: list[dict[str, Any]]) -> Answer:
         self.may_answer.wait(20)
-        self.batches.append(batch)
+        self.batches.append(json.loads(body))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, OSError):
             raise answer
@@ -62,28 +56,6 @@ def test_events_arrive_in_order_and_share_requests() -> None:
     assert list(chain.from_iterable(sent_ids(script))) == [str(number) for number in range(9)]
     assert [len(batch) for batch in script.batches] == [4, 4, 1]
     assert delivery.counts().accepted == 9
-
-
-def test_a_withdrawal_leaves_alone_and_after_what_it_withdraws() -> None:
-    script = Script([Answer(503), Answer(202)])
-    delivery = Delivery(script, DeliveryLimits(linger_s=60.0, batch_events=6, first_pause_s=0.001))
-    for number in range(2):
-        delivery.offer(event(number), 10)
-    delivery.withdraw("0", "desk")
-    delivery.withdraw("1", "desk")
-    for number in range(2, 4):
-        delivery.offer(event(number), 10)
-    assert delivery.flush(20)
-    assert sent_ids(script) == [["0", "1"], ["0", "1"], ["desk 0"], ["desk 1"], ["2", "3"]]
-    assert delivery.counts().accepted == 6
-
-
-@pytest.mark.parametrize(("status", "refused"), [(202, 0), (204, 0), (404, 1)])
-def test_a_withdrawal_is_counted_by_its_answer(status: int, refused: int) -> None:
-    delivery = Delivery(Script([Answer(status, b'{"error":"no"}')]), QUICK)
-    delivery.withdraw("0", "desk")
-    assert delivery.flush(20)
-    assert (delivery.counts().accepted, delivery.counts().refused) == (1 - refused, refused)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_every_call_works_on_every_python_that_can_be_had(minor: int) -> None:
             *("flywheel.prediction", "rating"),
             *("flywheel.prediction", "label"),
             *("edit", "edit", "flywheel.prediction", "thumb", "regenerate", "choice", "demonstration", "retract"),
-            *("/v1/assistant/feedback/f%2F1?source=python-client", "copy"),
+            *("retract", "copy"),
         ],
         "is_flushed": True,
         "child_status": 0,

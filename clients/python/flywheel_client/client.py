@@ -388,15 +388,19 @@ class FlywheelClient:
             prediction_id: the output; what the person said about it so far is taken back.
             feedback_id: the id of one statement (`event_id` of a call, `edit_id` of a session), instead.
             source: of that statement; this client's own where absent.
-            user_id: who takes it back, with `prediction_id`.
-            thread_id: the conversation, with `prediction_id`, where no user is known.
+            user_id: who takes it back; with `prediction_id` only what this person said is.
+            thread_id: the conversation, where no user is known.
         """
         if (prediction_id is None) == (feedback_id is None):
             raise ValueError("retract takes either prediction_id or feedback_id")
+        context = Context(None, user_id, thread_id)
         if feedback_id is not None:
-            self._delivery.withdraw(feedback_id, source or self._source)
+            fields = {"retracts": feedback_id}
+            # A statement is known by its id and its source.
+            event = build_feedback(source or self._source, make_id(), None, "retract", context, read_clock(), fields)
+            self._send(event)
         else:
-            self._state(prediction_id, "retract", Context(None, user_id, thread_id), {}, None)
+            self._state(prediction_id, "retract", context, {}, None)
 
     @never_raises
     def label(

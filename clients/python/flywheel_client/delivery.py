@@ -35,14 +35,6 @@ Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Withdrawal:
-    """Names one statement that is taken back: the id and the source of its event."""
-
-    feedback_id: str
-    source: str
-
-
-@dataclass(frozen=True)
 class DeliveryLimits:
     """Limits the waiting events, the size of a request, and the times."""
 
@@ -96,9 +88,6 @@ class Transport(Protocol):
     def post(self, body: bytes) -> Answer:
         """Send one batch; raise `OSError` when there is no answer."""
 
-    def delete(self, feedback_id: str, source: str) -> Answer:
-        """Take one statement back; raise `OSError` when there is no answer."""
-
     def close(self) -> None:
         """Close the connection."""
 
@@ -119,8 +108,8 @@ class HttpTransport:
             )
         self._is_tls = parts.scheme == "https"
         self._host, self._port = parts.hostname, parts.port
-        self._path = f"{parts.path.rstrip('/')}/v1/{quote(application, safe='')}"
-        self._headers = {"User-Agent": "flywheel-client/1"}
+        self._path = f"{parts.path.rstrip('/')}/v1/{quote(application, safe='')}/events"
+        self._headers = {"Content-Type": "application/cloudevents-batch+json", "User-Agent": "flywheel-client/1"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         self._timeout_s = timeout_s
@@ -132,31 +121,18 @@ class HttpTransport:
         Raises:
             OSError: no answer; the connection is given up.
         """
-        return self._request("POST", "/events", body, {"Content-Type": "application/cloudevents-batch+json"})
-
-    def delete(self, feedback_id: str, source: str) -> Answer:
-        """Take one statement back.
-
-        Raises:
-            OSError: no answer; the connection is given up.
-        """
-        return self._request(
-            "DELETE", f"/feedback/{quote(feedback_id, safe='')}?source={quote(source, safe='')}", None, {}
-        )
-
-    def _request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         from http.client import HTTPException
 
         was_used = self._connection is not None
         try:
-            return self._exchange(method, path, body, headers)
+            return self._exchange(body)
         except (OSError, HTTPException) as error:
             self.close()
             # A server may close an idle connection at any time; that says nothing about a new one.
             if not was_used:
                 raise OSError(str(error) or type(error).__name__) from error
         try:
-            return self._exchange(method, path, body, headers)
+            return self._exchange(body)
         except (OSError, HTTPException) as error:
             self.close()
             raise OSError(str(error) or type(error).__name__) from error
@@ -167,10 +143,10 @@ class HttpTransport:
             self._connection.close()
             self._connection = None
 
-    def _exchange(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+    def _exchange(self, body: bytes) -> Answer:
         if self._connection is None:
             self._connection = self._connect()
-        self._connection.request(method, self._path + path, body, {**self._headers, **headers})
+        self._connection.request("POST", self._path, body, self._headers)
         response = self._connection.getresponse()
         content = response.read(_ANSWER_BYTES)
         if not response.isclosed():
@@ -208,7 +184,7 @@ class Delivery:
 
     def _start_empty(self) -> None:
         self._work = threading.Condition()
-        self._buffer: deque[tuple[Event | Withdrawal, int]] = deque()
+        self._buffer: deque[tuple[Event, int]] = deque()
         self._buffered_characters = 0
         self._in_flight = 0
         self._counts = DeliveryCounts()
@@ -224,13 +200,6 @@ class Delivery:
             event: a CloudEvent whose `data` holds JSON values; must not change afterwards.
             characters: roughly how much text it holds.
         """
-        return self._queue(event, characters)
-
-    def withdraw(self, feedback_id: str, source: str) -> bool:
-        """Take the withdrawal of one statement, which leaves after the events before it; return at once."""
-        return self._queue(Withdrawal(feedback_id, source), len(feedback_id) + len(source))
-
-    def _queue(self, event: Event | Withdrawal, characters: int) -> bool:
         limits = self._limits
         with self._work:
             if self._closing_at is not None:
@@ -289,21 +258,18 @@ class Delivery:
                 self._deliver(batch)
             except Exception as error:
                 # The thread must survive unexpected errors. The log leaves out the message, which may quote an event.
-                number = _count(batch)
-                self._settle(number, invalid=number)
+                self._settle(len(batch), invalid=len(batch))
                 self._warn("a batch was dropped: %s", type(error).__name__)
         self._transport.close()
 
-    def _next_batch(self) -> list[bytes] | Withdrawal | None:
-        """Return the next request: encoded events or one withdrawal; None: it is closed and nothing waits."""
+    def _next_batch(self) -> list[bytes]:
+        """Return the encoded events of the next request; empty when the client is closed and nothing waits."""
         while True:
             events = self._take()
             if not events:
-                return None
+                return []
             batch = []
             for event in events:
-                if isinstance(event, Withdrawal):
-                    return event
                 # This releases the interpreter's lock: encoding a whole batch would delay the product by 5 ms.
                 time.sleep(0)
                 try:
@@ -320,7 +286,7 @@ class Delivery:
             if batch:
                 return batch
 
-    def _take(self) -> list[Event | Withdrawal]:
+    def _take(self) -> list[Event]:
         limits = self._limits
         with self._work:
             self._work.wait_for(lambda: self._buffer or self._closing_at is not None)
@@ -328,15 +294,13 @@ class Delivery:
                 lambda: len(self._buffer) >= limits.batch_events or self._is_hurried or self._closing_at is not None,
                 limits.linger_s,
             )
-            taken: list[Event | Withdrawal] = []
+            taken: list[Event] = []
             if self._is_out_of_time():
                 return taken  # `close` counts the buffer and what is still in flight
             characters_taken = 0
             while self._buffer and len(taken) < limits.batch_events:
                 event, characters = self._buffer[0]
-                # A withdrawal is a request of its own.
-                is_alone = isinstance(event, Withdrawal) or (taken and isinstance(taken[-1], Withdrawal))
-                if taken and (is_alone or characters_taken + characters > limits.batch_bytes):
+                if taken and characters_taken + characters > limits.batch_bytes:
                     break
                 self._buffer.popleft()
                 self._buffered_characters -= characters
@@ -345,7 +309,7 @@ class Delivery:
             self._in_flight = len(taken)
             return taken
 
-    def _deliver(self, batch: Sequence[bytes] | Withdrawal) -> None:
+    def _deliver(self, batch: Sequence[bytes]) -> None:
         attempt = 0
         while True:
             answer = self._post(batch)
@@ -365,12 +329,9 @@ class Delivery:
                 if self._is_out_of_time():
                     return  # `close` counts what is in flight
 
-    def _post(self, batch: Sequence[bytes] | Withdrawal) -> Answer | None:
+    def _post(self, batch: Sequence[bytes]) -> Answer | None:
         try:
-            if isinstance(batch, Withdrawal):
-                answer = self._transport.delete(batch.feedback_id, batch.source)
-            else:
-                answer = self._transport.post(b"[" + b",".join(batch) + b"]")
+            answer = self._transport.post(b"[" + b",".join(batch) + b"]")
         except OSError as error:
             self._warn("capture does not answer (%s); events wait and are sent again", error)
             return None
@@ -378,15 +339,14 @@ class Delivery:
             self._warn("capture answered %d; events wait and are sent again", answer.status)
         return answer
 
-    def _conclude(self, batch: Sequence[bytes] | Withdrawal, answer: Answer) -> None:
-        number = _count(batch)
-        if answer.status == 413 and not isinstance(batch, Withdrawal) and number > 1:
-            middle = number // 2
+    def _conclude(self, batch: Sequence[bytes], answer: Answer) -> None:
+        if answer.status == 413 and len(batch) > 1:
+            middle = len(batch) // 2
             self._deliver(batch[:middle])
             self._deliver(batch[middle:])
             return
-        refused = _refused(answer, number)
-        self._settle(number, accepted=number - len(refused), refused=len(refused))
+        refused = _refused(answer, len(batch))
+        self._settle(len(batch), accepted=len(batch) - len(refused), refused=len(refused))
         if refused:
             self._warn("capture refused %d events (status %d): %s", len(refused), answer.status, refused[0])
 
@@ -413,10 +373,6 @@ class Delivery:
         if now - self._last_warning >= _SECONDS_BETWEEN_WARNINGS:
             self._last_warning = now
             log.warning("flywheel: " + message, *details)
-
-
-def _count(batch: Sequence[bytes] | Withdrawal) -> int:
-    return 1 if isinstance(batch, Withdrawal) else len(batch)
 
 
 def _restart(reference: weakref.ref[Delivery]) -> Callable[[], None]:

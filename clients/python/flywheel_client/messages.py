@@ -2,7 +2,8 @@
 
 A prompt is text, or messages; an answer is text, or one assistant message. A message is a mapping, or an object with
 `model_dump` (those of the OpenAI package and of pydantic are). Content may be text, null, or parts. Kept are `role`,
-`content`, `name`, `tool_calls`, `tool_call_id` and `reasoning_content`; capture stores no other field.
+`content`, `name`, `tool_calls`, `tool_call_id` and `reasoning_content`, and `function_call`, the older form of a call;
+capture stores no other field.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Text = Union[str, Message]
 Tools = Sequence[Union[Mapping[str, Any], Dumpable]]
 """The functions that the model could call, as JSON schemas, in the form that the model's API takes."""
 
-_FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content")
+_FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "function_call")
 
 
 def dump_prompt(prompt: Prompt) -> Any:
