@@ -1,15 +1,17 @@
 """What people meant, from their events to the rows of a version.
 
 `SITUATIONS` is the rule book: the events of each situation, day by day, and the rows that a version holds of it. All of
-them go over HTTP into one capture service, land, and are joined, curated and cut together, once with nobody held out
-and once with nearly everybody; each has its own people, predictions and texts.
+them go over HTTP into one capture service, land, and are joined, curated and cut together, once with no one held out
+and once with nearly all; each has its own people, predictions and texts. What people mean does not depend on the day on
+which an event arrives: the same events on one day, or each on a day of its own, give the same rows.
 """
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -592,23 +594,24 @@ def _localize(place: str, step: Post, number: int) -> Post:
     return Post(step.path, body, step.refused)
 
 
-def _send(client: httpx.Client, situation: Situation, day_number: int, clock: Clock) -> None:
-    for number, step in enumerate(situation.days[day_number]):
+def _send(client: httpx.Client, name: str, steps: Sequence[Step], day_number: int, clock: Clock) -> None:
+    """Send one situation's events of one day, each in a request of its own."""
+    for number, step in enumerate(steps):
         clock.now += timedelta(seconds=1)
         if isinstance(step, Delete):
-            name = quote(f"{situation.name}/{step.feedback_id}", safe="")
-            answer = client.delete(f"/feedback/{name}", params={"source": step.source})
-            assert answer.status_code == httpx.codes.ACCEPTED, (situation.name, answer.text)
+            feedback_id = quote(f"{name}/{step.feedback_id}", safe="")
+            answer = client.delete(f"/feedback/{feedback_id}", params={"source": step.source})
+            assert answer.status_code == httpx.codes.ACCEPTED, (name, answer.text)
             continue
-        own = _localize(situation.name, step, 100 * day_number + number)
+        own = _localize(name, step, 100 * day_number + number)
         content = json.dumps([own.body]).encode("ascii")
         answer = client.post(f"/{step.path}", content=content, headers=BATCH if step.path == "events" else JSON)
         if step.refused:
-            assert answer.status_code == httpx.codes.BAD_REQUEST, (situation.name, answer.text)
-            assert step.refused in answer.text, (situation.name, answer.text)
+            assert answer.status_code == httpx.codes.BAD_REQUEST, (name, answer.text)
+            assert step.refused in answer.text, (name, answer.text)
         else:
-            assert answer.status_code == httpx.codes.ACCEPTED, (situation.name, answer.text)
-            assert answer.json()["accepted"] == 1, (situation.name, answer.text)
+            assert answer.status_code == httpx.codes.ACCEPTED, (name, answer.text)
+            assert answer.json()["accepted"] == 1, (name, answer.text)
 
 
 def _prompts(situation: Situation) -> set[str]:
@@ -625,12 +628,25 @@ Rows = Mapping[str, Sequence[tuple[str, str, str | None]]]
 """By set of the export: prompt, chosen, rejected."""
 
 
-@pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Rows]:
+Spread = Callable[[Sequence[Sequence[Step]]], Sequence[Sequence[Step]]]
+SPREADS: Mapping[str, Spread] = {
+    "days as written": lambda days: days,
+    "all on one day": lambda days: [[step for steps in days for step in steps]],
+    "each on its own day": lambda days: [[step] for steps in days for step in steps],
+}
+
+
+@pytest.fixture(scope="module", params=SPREADS)
+def versions(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Rows]:
     """All situations in one capture service and one lake; two versions of the same gold."""
-    bench = Workbench(tmp_path_factory.mktemp("meant"), limits=BreakerLimits(min_rows=1_000_000))
+    return _cut_versions(tmp_path_factory.mktemp("meant"), SPREADS[request.param])
+
+
+def _cut_versions(root: Path, spread: Spread) -> Mapping[str, Rows]:
+    bench = Workbench(root, limits=BreakerLimits(min_rows=1_000_000))
     clock = Clock(NOON)
-    length = max(len(situation.days) for situation in SITUATIONS)
+    spread_steps = {situation.name: spread(situation.days) for situation in SITUATIONS}
+    length = max(map(len, spread_steps.values()))
     with (
         running_capture(bench.landing, [APPLICATION], clock) as capture,
         httpx.Client(base_url=f"{capture.url}/v1/{APPLICATION}", timeout=60) as client,
@@ -639,9 +655,9 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Rows]:
         client.post("/edits", json=ANCHOR).raise_for_status()
         for number in range(length):
             clock.now = NOON + timedelta(days=number)
-            for situation in SITUATIONS:
-                if number < len(situation.days):
-                    _send(client, situation, number, clock)
+            for name, steps in spread_steps.items():
+                if number < len(steps):
+                    _send(client, name, steps[number], number, clock)
             capture.seal()
     days = [day(number) for number in range(length)]
     assert days[0] == DAY
