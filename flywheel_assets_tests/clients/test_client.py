@@ -211,7 +211,8 @@ def test_everything_lands(tmp_path: Path) -> None:
     predictions, feedback = landed(tmp_path, "prediction"), landed(tmp_path, "feedback")
     assert [(row["output"], row["do_not_train"]) for row in predictions] == [("Thus.", False), ("That.", True)]
     assert [row["signal"] for row in feedback] == ["thumb", "edit", "label", "label"]
-    assert feedback[2]["event_id"] == feedback[3]["event_id"]
+    # Reported twice, at two times: one statement.
+    assert feedback[2]["statement_id"] == feedback[3]["statement_id"]
     edited = feedback[1]
     assert json.loads(edited["prompt"]) == messages
     assert (edited["final_text"], edited["user_id"], edited["thread_id"]) == ("Like this.", "ada", "t-1")

@@ -420,7 +420,7 @@ class FlywheelClient:
             label: one of the application's classes.
             labeling_source: names who labelled it; the application ranks its sources.
             known_at: since when it is known, with a time zone; now where absent.
-            event_id: the same id is the same event, for callers that may report it twice; made up where absent.
+            event_id: the same id is the same statement, for callers that may report it twice; made up where absent.
             user_id: who labelled it.
         """
         given = {"label": label, "labeling_source": labeling_source, "known_at": known_at and known_at.isoformat()}
