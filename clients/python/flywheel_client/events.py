@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -22,7 +22,8 @@ class Context:
 
     def fields(self) -> dict[str, Any]:
         """Return the fields that say something."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        # `asdict` copies every value, and takes a third of the time that an interaction costs.
+        return {name: value for name, value in vars(self).items() if value not in (None, False)}
 
 
 def build_prediction(

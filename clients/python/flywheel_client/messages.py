@@ -71,24 +71,28 @@ def count_characters(value: Any) -> int:
     """Count roughly how much text a JSON value holds."""
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, Mapping):
-        return sum(len(str(name)) + count_characters(each) for name, each in value.items())
+    # A `dict` is no faster to read than another mapping, and a hundred times as fast to recognise.
+    if isinstance(value, (dict, Mapping)):
+        return sum(map(count_characters, value.values())) + 10 * len(value)
     if isinstance(value, (list, tuple)):
         return sum(map(count_characters, value))
     return 8
 
 
 def _dump_message(message: Any) -> Any:
-    message = _dump(message)
     if not isinstance(message, dict):
-        return message
-    return {name: message[name] for name in _FIELDS if message.get(name) is not None}
+        message = _dump(message)
+        if not isinstance(message, dict):
+            return message
+    return {name: _dump(message[name]) for name in _FIELDS if message.get(name) is not None}
 
 
 def _dump(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
     if hasattr(value, "model_dump"):
         value = value.model_dump()
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):
         return {str(name): _dump(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_dump(each) for each in value]
