@@ -219,6 +219,42 @@ def test_everything_lands(tmp_path: Path) -> None:
     assert edited["source"] == "desk"
 
 
+def test_what_people_mean_lands(tmp_path: Path) -> None:
+    """Every call that revises, compares, shows or takes back, against the real service."""
+    answer = Turn(role="assistant", content="On.", tool_calls=[CALL], reasoning_content="They ask.")
+    with running_capture(tmp_path, ["assistant"]) as capture:
+        with FlywheelClient(capture.url, "assistant", source="desk") as client:
+            client.prediction(TURNS, answer, prediction_id="p", tools=TOOLS, thread_id="t")
+            session = client.edit_session(
+                TURNS, answer, prediction_id="p", tools=TOOLS, user_id="ada", edit_id="p/draft"
+            )
+            session.save("It is")
+            session.save("It is on.")
+            first, second = Output("p", answer), Output("q", "All on.")
+            client.regenerate(first, second, prompt=TURNS, user_id="ada")
+            client.choose(second, first, prompt=TURNS, user_id="ada")
+            client.demonstrate("How?", "Just so.", user_id="ada")
+            client.feedback(None, "thumb", {"value": -1.0, "final_text": "Off."}, thread_id="t")
+            client.retract(prediction_id="p", user_id="ada")
+            client.retract(feedback_id="p/draft")
+            assert client.flush(20)
+        counts = client.counts()
+    assert (counts.delivery.accepted, counts.delivery.dropped, counts.failures) == (9, 0, 0), counts
+    [prediction], rows = landed(tmp_path, "prediction"), landed(tmp_path, "feedback")
+    assert json.loads(prediction["tools"]) == TOOLS
+    assert json.loads(prediction["output_message"])["reasoning_content"] == "They ask."
+    first_save, second_save, regenerate, choice, demonstration, thumb, all_of_p, one = rows
+    assert first_save["statement_id"] == second_save["statement_id"] == one["retracts"]
+    assert first_save["event_id"] != second_save["event_id"]
+    assert [row["revision"] for row in (first_save, second_save)] == [1, 2]
+    assert json.loads(second_save["final_message"])["content"] == "It is on."
+    assert (regenerate["prediction_id"], regenerate["sibling_id"], regenerate["final_text"]) == ("p", "q", "All on.")
+    assert (choice["prediction_id"], choice["sibling_id"], choice["final_text"]) == ("q", "p", "All on.")
+    assert (demonstration["signal"], demonstration["final_text"]) == ("demonstration", "Just so.")
+    assert (thumb["prediction_id"], thumb["thread_id"], thumb["final_text"]) == ("p", "t", "Off.")
+    assert (all_of_p["signal"], all_of_p["prediction_id"], all_of_p["user_id"]) == ("retract", "p", "ada")
+
+
 def test_decisions_of_a_classifier_and_their_late_labels_land(tmp_path: Path) -> None:
     contract = ScoreContract(features={"distance": FeatureType.NUMBER, "country": FeatureType.TEXT})
     with running_capture(tmp_path, {"fraud": contract}) as capture:

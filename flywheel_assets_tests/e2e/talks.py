@@ -266,4 +266,58 @@ TALKS = [
         "Join a small club and ask people about themselves.",
         "Wait at home for years.",
     ),
+    Talk(
+        "What colour is a ripe plum?",
+        "A ripe plum is bright yellow.",
+        "A ripe plum is dark blue or purple.",
+        "A ripe plum is as grey as a stone.",
+    ),
+    Talk(
+        "Thank the fire brigade",
+        "You were quick.",
+        "Dear firefighters, thank you for coming so quickly last night!",
+        "Thanks, and goodbye.",
+    ),
+    Talk(
+        "How do I tune a guitar?",
+        "Turn all pegs until they stop.",
+        "Tune each string to its note with a fork or an app.",
+        "Ask a drummer to hit it.",
+    ),
+    Talk(
+        "Why do onions make us cry?",
+        "Onions are sad vegetables.",
+        "Cut onions set free a gas that stings the eyes.",
+        "The knife is too cold.",
+    ),
+    Talk(
+        "Describe a hedgehog",
+        "A hedgehog is a bird with a beak.",
+        "A hedgehog is a small animal with spines.",
+        "It looks like a long fish.",
+    ),
+    Talk(
+        "What does a judge do?",
+        "A judge paints the walls of a court.",
+        "A judge hears both sides and decides a case.",
+        "A judge drives the prisoners home.",
+    ),
+    Talk(
+        "Announce the school concert",
+        "Concert, Friday.",
+        "Our school choir sings on Friday evening. Everyone is welcome!",
+        "There will be noise in the hall.",
+    ),
+    Talk(
+        "How is cheese made?",
+        "Cheese grows on the bark of trees.",
+        "Cheese is made of milk that curdles and ripens.",
+        "One digs it out of caves.",
+    ),
+    Talk(
+        "What is a haiku?",
+        "A haiku is an opera in five acts.",
+        "A haiku is a Japanese poem of three short lines.",
+        "It is a kind of raw fish.",
+    ),
 ]

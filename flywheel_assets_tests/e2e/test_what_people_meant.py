@@ -257,11 +257,24 @@ def conversations() -> Iterator[Situation]:
         "an edit that only leaves out the reasoning",
         [[plain_edit("What is one and two?", f"{thought}It is three, of course.", "It is three, of course.")]],
     )
-    did = "I have done something to all of the lamps."
+    blinds = {"function": {"name": "close", "arguments": {"what": "blinds"}}}
+    turns = [
+        {"role": "user", "content": "Please close the kitchen blinds."},
+        {"role": "assistant", "tool_calls": [blinds]},
+        {"role": "tool", "name": "close", "content": "The blinds are closed."},
+    ]
+    good, bad = "Done, the blinds are closed.", "I moved some parts of a window."
     yield Situation(
         "a pair of another trainer's data set",
-        [[chooses("u", ("good", "Done! The living room lights are on."), ("bad", did), [*LIGHTS, LIGHTS[0]])]],
-        train=[("Done! The living room lights are on.", did)],
+        [[chooses("u", ("good", good), ("bad", bad), turns)]],
+        train=[(good, bad)],
+    )
+    ask, thread = [{"role": "user", "content": "Is the boiler on?"}], {"thread_id": "boiler"}
+    look = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "look", "arguments": {}}}]}
+    yield Situation(
+        "a call that the person approves of, in a conversation",
+        [[served("p", ask, look, **thread), thumb("u", "p", -1, **thread)], [thumb("u", "p", 1, **thread)]],
+        accepted=['{"name": "look", "arguments": {}}'],
     )
     off = {"role": "assistant", "tool_calls": [{"function": {"name": "lights", "arguments": '{"room": "cellar"}'}}]}
     hall = {"role": "assistant", "tool_calls": [{"function": {"name": "lights", "arguments": {"room": "the hall"}}}]}
@@ -405,6 +418,30 @@ def one_person() -> Iterator[Situation]:
         ],
     )
 
+    talk = next(_talks)
+    yield Situation(
+        "a thumb up with the text as it was, sent twice",
+        [
+            [
+                served("p", talk.prompt, talk.output),
+                thumb("ann", "p", 1, "once", final_text=talk.output),
+                thumb("ann", "p", 1, "once", final_text=talk.output),
+            ]
+        ],
+        accepted=[talk.output],
+    )
+    talk = next(_talks)
+    named = {"id": "note", "user_id": "ann"}
+    yield Situation(
+        "the smallest edit, saved under one id over three days",
+        [
+            [plain_edit(talk.prompt, talk.output, f"{talk.better[:9]}…", **named, revision=1)],
+            [plain_edit(talk.prompt, talk.output, talk.other, **named, revision=2)],
+            [plain_edit(talk.prompt, talk.output, talk.better, **named, revision=3)],
+        ],
+        train=[(talk.better, talk.output)],
+    )
+
 
 def retractions() -> Iterator[Situation]:
     """What a person takes back, by answer or by statement."""
@@ -438,6 +475,15 @@ def retractions() -> Iterator[Situation]:
             [says("ann", "p", "retract")],
         ],
         accepted=[talk.output],
+    )
+
+    talk = next(_talks)
+    yield Situation(
+        "a choice is taken back with all else about the answer",
+        [
+            [chooses("ann", ("left", talk.other), ("right", talk.output), talk.prompt)],
+            [says("ann", "left", "retract")],
+        ],
     )
 
 
@@ -476,6 +522,22 @@ def several_people() -> Iterator[Situation]:
     yield Situation(
         "two corrections of one answer: the newest",
         [[edits("ann", "p", talk, talk.other)], [edits("bob", "p", talk, talk.better)]],
+        train=[(talk.better, talk.output)],
+    )
+
+    talk = next(_talks)
+    yield Situation(
+        "one undoes, another corrects",
+        [
+            [edits("ann", "p", talk, talk.other), edits("bob", "p", talk, talk.better)],
+            [edits("ann", "p", talk, talk.output)],
+        ],
+        train=[(talk.better, talk.output)],
+    )
+    talk = next(_talks)
+    yield Situation(
+        "a text that the gate refuses does not silence another person",
+        [[edits("ann", "p", talk, talk.better), edits("bob", "p", talk, LEAKS)]],
         train=[(talk.better, talk.output)],
     )
 
@@ -519,6 +581,33 @@ def comparisons() -> Iterator[Situation]:
     left, right = ("left", talk.other), ("right", talk.output)
     yield Situation(
         "a choice is taken back", [[chooses("ann", left, right, talk.prompt, "chosen")], [Delete("chosen")]]
+    )
+    talk = next(_talks)
+    plain, named = says("ann", "first", "regenerate", "asked", revision=1), regenerates("ann", "first", "second", talk)
+    revised = Post("events", {**named.body, "id": "asked", "data": {**named.body["data"], "revision": 2}})
+    answers = [served("first", talk.prompt, talk.output), served("second", talk.prompt, talk.other)]
+    yield Situation(
+        "a regeneration that names the second answer once it is there",
+        [[*answers, plain, revised, says("ann", "second", "copy")]],
+        train=[(talk.other, talk.output)],
+        accepted=[talk.other],
+    )
+    talk = next(_talks)
+    corrected = {"prompt": talk.prompt, "original_output": talk.other, "final_text": talk.better}
+    yield Situation(
+        "the second answer is corrected",
+        [two_siblings(talk), [says("ann", "second", "edit", **corrected)]],
+        train=[(talk.better, talk.other)],
+    )
+    talk = next(_talks)
+    left, right = ("left", talk.other), ("right", talk.output)
+    yield Situation(
+        "two of three choose the same answer",
+        [
+            [chooses("ann", left, right, talk.prompt), chooses("bob", right, left, talk.prompt)],
+            [chooses("cem", left, right, talk.prompt)],
+        ],
+        train=[(talk.other, talk.output)],
     )
     talk = next(_talks)
     yield Situation(
