@@ -320,4 +320,22 @@ TALKS = [
         "A haiku is a Japanese poem of three short lines.",
         "It is a kind of raw fish.",
     ),
+    Talk(
+        "Warn hikers about ticks",
+        "Ticks are fun.",
+        "Please check your legs for ticks after the hike.",
+        "Hikers, run.",
+    ),
+    Talk(
+        "How is paper recycled?",
+        "Old paper is buried in sand.",
+        "Old paper is soaked, cleaned and pressed again.",
+        "Old paper is burnt to ashes.",
+    ),
+    Talk(
+        "What is an alibi?",
+        "An alibi is a kind of camel.",
+        "An alibi is the proof that someone was elsewhere.",
+        "An alibi is a fine that one pays.",
+    ),
 ]

@@ -477,6 +477,18 @@ def retractions() -> Iterator[Situation]:
         accepted=[talk.output],
     )
 
+    for name, carried in (
+        ("an unknown person takes back an edit", False),
+        ("an unknown person takes back an edit, and says to which prompt", True),
+    ):
+        talk = next(_talks)
+        prompt = {"prompt": talk.prompt} if carried else {}
+        yield Situation(name, [[edits(None, "p", talk, talk.better)], [says(None, "p", "retract", **prompt)]])
+    talk = next(_talks)
+    yield Situation(
+        "an unknown person takes back an approval",
+        [[served("p", talk.prompt, talk.output), says(None, "p", "accept")], [says(None, "p", "retract")]],
+    )
     talk = next(_talks)
     yield Situation(
         "a choice is taken back with all else about the answer",
