@@ -190,7 +190,7 @@ def files() -> Iterator[Situation]:
         [[plain_edit("What is big?", "hello big world", "hello big world \ud83d", refused="lone surrogate")]],
     )
     yield Situation(
-        "a thumb down with the correction beside it",
+        "a thumb down that brings the correction",
         [
             [
                 served("p-tdf", "Translate dog to French", "The word for dog is chat."),
