@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 def main(folder: str) -> None:
     sys.path.insert(0, folder)
-    from flywheel_client import DeliveryLimits, FlywheelClient
+    from flywheel_client import DeliveryLimits, FlywheelClient, Output
 
     arrived, refusals = [], [503]
 
@@ -47,6 +47,17 @@ def main(folder: str) -> None:
     client.scored_prediction({"distance": 7.5}, 0.7, prediction_id="t-1", amount=12.5)
     client.label("t-1", True, labeling_source="analyst")
     client.label("t-1", True, known_at="yesterday")
+    session = client.edit_session("How?", {"content": "Thus.", "tool_calls": []}, thread_id="t")
+    session.save("So.")
+    session.undo()
+    client.prediction("How?", "Thus.", prediction_id="p-2", thread_id="t")
+    client.feedback(None, "thumb", {"value": 1.0}, thread_id="t", revision=1)
+    first, second = Output("p-1", "Thus."), Output("p-2", "So.")
+    client.regenerate(first, second, prompt="How?")
+    client.choose(second, first, prompt="How?")
+    client.demonstrate("How?", "Just so.")
+    client.retract(prediction_id="p-2")
+    client.retract(feedback_id="f/1")
     is_flushed = client.flush(30.0)
     child = os.fork()
     if child == 0:

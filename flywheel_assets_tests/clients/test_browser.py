@@ -1,5 +1,6 @@
 """flywheel.js in a real browser, on the example's page: what a person does there is in the landing zone afterwards."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -100,10 +101,13 @@ def test_type_copy_regenerate_close_and_everything_is_there(desk: Desk) -> None:
     assert regenerated["source"] == "reply-desk"
     assert len({row["thread_id"] for row in edits.values()}) == 3
     assert note != "(noted)"
-    # The copy came after an edit: it says nothing about the model's text. The regeneration always counts.
-    others = [row for row in desk.feedback(4) if row["signal"] != "edit"]
-    assert [row["signal"] for row in others] == ["regenerate"]
-    assert others[0]["prediction_id"] == regenerated["prediction_id"]
+    # The copy came after an edit: it says nothing about the model's text. The regeneration always counts; once the
+    # second draft is there, its next revision names it.
+    others = [row for row in desk.feedback(5) if row["signal"] != "edit"]
+    assert [(row["signal"], row["revision"]) for row in others] == [("regenerate", 1), ("regenerate", 2)]
+    assert {row["prediction_id"] for row in others} == {regenerated["prediction_id"]}
+    second = edits[f"{second_draft} Yours, Bob"]
+    assert (others[1]["sibling_id"], others[1]["final_text"]) == (second["prediction_id"], second_draft)
     [prediction] = landed(desk.root, "prediction")
     assert (prediction["prediction_id"], prediction["output"]) == (regenerated["prediction_id"], first_draft)
 
@@ -229,6 +233,171 @@ def _may_send(capture_url: str, origin: str, key: str) -> bool:
     return answer.status_code != 401
 
 
+def recorded(tab: Tab, use: str) -> list[Any]:
+    """What the script sends while the page does this, as (kind or signal, data) with the event's id in it."""
+    tab.evaluate(
+        "window.sent = []; window.fetch = async (_, { body }) => { const events = JSON.parse(await body.text());"
+        " sent.push(...events); return new Response(JSON.stringify({ accepted: events.length }), { status: 202 }); }"
+    )
+    before = tab.evaluate("flywheel.counts.accepted")
+    tab.evaluate(f"(() => {{ {use} }})()")
+    tab.evaluate("flywheel.watch(document.createElement('p'), { predictionId: 'the-end' }).signal('regenerate')")
+    tab.wait_for("sent.some(({ data }) => data.prediction_id === 'the-end' && data.signal)")
+    assert tab.evaluate("flywheel.counts.accepted") >= before
+    events = [event for event in tab.evaluate("sent") if event["data"]["prediction_id"] != "the-end"]
+    return [(event["data"].get("signal", "prediction"), {**event["data"], "id": event["id"]}) for event in events]
+
+
+TURNS = [
+    {"role": "user", "content": [{"type": "text", "text": "What is on?"}, {"type": "image_url", "image_url": {}}]},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "1", "function": {"name": "lights", "arguments": {}}}],
+    },
+    {"role": "tool", "tool_call_id": "1", "content": "All of them."},
+]
+TOOLS = [{"type": "function", "function": {"name": "lights", "parameters": {}}}]
+
+
+def test_saved_texts_are_revisions_of_one_statement_and_an_undo_is_the_last_of_them(desk: Desk) -> None:
+    """Each save had an id of its own: an edit that its person took back stayed in training."""
+    with desk.visit() as tab:
+        events = recorded(
+            tab,
+            "const w = flywheel.watch(document.createElement('p'), { prompt: 'p', output: 'old', userId: 'ada' });"
+            "w.edited('half-fin'); w.save(); w.save(); w.edited('finished'); w.save(); w.undo(); w.end();",
+        )
+    assert [(signal, data["final_text"], data["revision"]) for signal, data in events] == [
+        ("edit", "half-fin", 1),
+        ("edit", "finished", 2),
+        ("edit", "old", 3),
+    ]
+    assert len({data["id"] for _, data in events}) == 1
+    assert {(data["original_output"], data["prompt"], data["user_id"]) for _, data in events} == {("old", "p", "ada")}
+
+
+def test_two_visits_of_one_output_are_two_statements(desk: Desk) -> None:
+    """After a reload the ids began again: a new text was taken for a repetition of an old one."""
+    with desk.visit() as tab:
+        watch = "flywheel.watch(document.createElement('p'), { prompt: 'p', output: 'old', predictionId: 'same' })"
+        events = recorded(tab, f"for (const text of ['a', 'b']) {{ const w = {watch}; w.edited(text); w.end(); }}")
+    assert [(data["final_text"], data["revision"]) for _, data in events] == [("a", 1), ("b", 1)]
+    assert len({data["id"] for _, data in events}) == 2
+
+
+def test_a_thumb_that_is_changed_is_a_revision_and_carries_the_edited_text(desk: Desk) -> None:
+    with desk.visit() as tab:
+        events = recorded(
+            tab,
+            "const w = flywheel.watch(document.createElement('p'), { prompt: 'p', output: 'old', positiveShare: 1 });"
+            "w.signal('thumb', { value: -1 }); w.save(); w.edited('new'); w.signal('thumb', { value: 1 }); w.end();",
+        )
+    assert [(signal, data.get("value"), data.get("final_text"), data.get("revision")) for signal, data in events] == [
+        ("prediction", None, None, None),
+        ("thumb", -1, None, 1),
+        ("thumb", 1, "new", 2),
+        ("edit", None, "new", 1),
+    ]
+    assert events[1][1]["id"] == events[2][1]["id"]
+
+
+def test_conversations_tools_and_messages_are_sent_as_they_are(desk: Desk) -> None:
+    output = {"role": "assistant", "content": "All on.", "tool_calls": TURNS[1]["tool_calls"]}
+    with desk.visit() as tab:
+        options = json.dumps({"prompt": TURNS, "tools": TOOLS, "output": output})
+        events = recorded(
+            tab,
+            f"const w = flywheel.watch(document.createElement('p'), {options});"
+            "w.signal('comment', { comment: 'no' }); w.edited('All are on.'); w.end();",
+        )
+    data = dict(events)
+    assert list(data) == ["prediction", "comment", "edit"]
+    assert (data["prediction"]["prompt"], data["prediction"]["output"]) == (TURNS, output)
+    assert data["prediction"]["tools"] == data["edit"]["tools"] == TOOLS
+    assert data["edit"]["original_output"] == output
+    assert data["edit"]["final_text"] == {**output, "content": "All are on."}
+
+
+@pytest.mark.parametrize("names_it", [False, True], ids=["same field and prompt", "named by the page"])
+def test_a_regenerated_answer_is_sent_with_both_siblings_and_its_approval_always(desk: Desk, names_it: bool) -> None:
+    """The regeneration named one answer only, and the approval of the other was sampled out: never a comparison."""
+    left_out = next(f"p-{n}" for n in range(10_000) if sampling_position(f"p-{n}") >= 0.01)
+    place = "document.createElement('p')" if names_it else "box"
+    regenerates = ", regenerates: first" if names_it else ""
+    with desk.visit() as tab:
+        events = recorded(
+            tab,
+            "const box = document.createElement('p');"
+            "const first = flywheel.watch(box, { prompt: 'p', output: 'one', predictionId: 'first' });"
+            + ("" if names_it else "first.signal('regenerate');")
+            + f"const second = flywheel.watch({place},"
+            f" {{ prompt: 'p', output: 'two', predictionId: {left_out!r}{regenerates} }});"
+            "second.signal('accept'); second.end();",
+        )
+    assert [signal for signal, _ in events] == ["prediction", "regenerate", "regenerate", "prediction", "accept"]
+    plain, with_sibling = events[1][1], events[2][1]
+    assert (plain["id"], plain["revision"]) == (with_sibling["id"], 1)
+    assert with_sibling["revision"] == 2
+    names = ("prediction_id", "sibling_id", "prompt", "original_output", "final_text")
+    assert [with_sibling[name] for name in names] == ["first", left_out, "p", "one", "two"]
+    assert (events[4][1]["prediction_id"], events[4][1]["sampling_probability"]) == (left_out, 1)
+
+
+def test_another_prompt_in_the_same_field_is_no_second_answer(desk: Desk) -> None:
+    with desk.visit() as tab:
+        events = recorded(
+            tab,
+            "const box = document.createElement('p');"
+            "flywheel.watch(box, { prompt: 'p', output: 'one' }).signal('regenerate');"
+            "flywheel.watch(box, { prompt: 'q', output: 'two' }).end();",
+        )
+    assert [(signal, data.get("sibling_id")) for signal, data in events] == [("prediction", None), ("regenerate", None)]
+
+
+def test_a_choice_carries_both_texts(desk: Desk) -> None:
+    with desk.visit() as tab:
+        events = recorded(
+            tab,
+            "const watch = (predictionId, output) =>"
+            " flywheel.watch(document.createElement('p'), { prompt: 'p', predictionId, output, userId: 'ada' });"
+            "flywheel.choose(watch('left', 'one'), watch('right', 'two'));",
+        )
+    [(signal, data)] = events
+    assert signal == "choice"
+    names = ("prediction_id", "sibling_id", "prompt", "final_text", "original_output", "user_id")
+    assert [data[name] for name in names] == ["left", "right", "p", "one", "two", "ada"]
+
+
+def test_a_retraction_sends_nothing_of_what_waited_and_ends_the_interaction(desk: Desk) -> None:
+    with desk.visit() as tab:
+        events = recorded(
+            tab,
+            "const w = flywheel.watch(document.createElement('p'), { prompt: 'p', output: 'o', predictionId: 'mine' });"
+            "w.edited('new'); w.save(); w.edited('newer'); w.signal('thumb', { value: -1 }); w.retract(); w.end();",
+        )
+    assert [(signal, data.get("final_text"), data["prediction_id"]) for signal, data in events] == [
+        ("edit", "new", "mine"),
+        ("retract", None, "mine"),
+    ]
+
+
+def test_feedback_on_a_conversation_marks_its_last_answer(desk: Desk) -> None:
+    with desk.visit() as tab:
+        events = recorded(
+            tab,
+            "const shown = (predictionId) => flywheel.watch(document.createElement('p'),"
+            " { prompt: 'p', output: 'o', predictionId, threadId: 't' }).end();"
+            "shown('one'); shown('two');"
+            "flywheel.conversation('t', 'thumb', { value: -1 });"
+            "flywheel.conversation('unknown', 'thumb', { value: -1 });",
+        )
+    assert [(signal, data["prediction_id"], data["thread_id"]) for signal, data in events] == [
+        ("prediction", "two", "t"),
+        ("thumb", "two", "t"),
+    ]
+
+
 def test_both_clients_draw_the_same_sample(desk: Desk) -> None:
     """The script holds the hash in its own words: without this, a prediction could be kept here and left out there."""
     with desk.visit() as tab:
@@ -256,6 +425,6 @@ def test_the_script_is_small_and_cached(tmp_path: Path) -> None:
     with running_capture(tmp_path, ["assistant"]) as capture:
         script = httpx.get(f"{capture.url}/flywheel.js")
         again = httpx.get(f"{capture.url}/flywheel.js", headers={"if-none-match": script.headers["etag"]})
-    assert len(script.content) < 8192
+    assert len(gzip.compress(script.content)) < 4608
     assert script.headers["content-type"] == "text/javascript; charset=utf-8"
     assert (again.status_code, again.content) == (304, b"")

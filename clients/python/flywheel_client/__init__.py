@@ -1,7 +1,9 @@
 """Provides the Python client of a flywheel: `FlywheelClient` sends a model's outputs and people's reactions to them."""
 
-from flywheel_client.client import HIGH_RATING, ClientCounts, FlywheelClient, Interaction, Prompt, SignalName
+from flywheel_client.client import ClientCounts, FlywheelClient
 from flywheel_client.delivery import Answer, DeliveryCounts, DeliveryLimits, Event, Transport
+from flywheel_client.interactions import HIGH_RATING, EditSession, Interaction, Output, SignalName
+from flywheel_client.messages import Message, Prompt, Text, Tools
 from flywheel_client.sampling import is_sampled, sampling_position
 
 __version__ = "0.1.0"
@@ -12,11 +14,16 @@ __all__ = [
     "ClientCounts",
     "DeliveryCounts",
     "DeliveryLimits",
+    "EditSession",
     "Event",
     "FlywheelClient",
     "Interaction",
+    "Message",
+    "Output",
     "Prompt",
     "SignalName",
+    "Text",
+    "Tools",
     "Transport",
     "is_sampled",
     "sampling_position",

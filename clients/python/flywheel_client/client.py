@@ -13,6 +13,7 @@ counts the events that it drops. The module `delivery` holds the work of the bac
 |---|---|
 | edited | always: one edit with prompt, original and final text, and thumbs, ratings and comments |
 | not edited; regenerate, thumb down, low rating or comment | always: the prediction and the signals |
+| not edited; the second answer after a regenerate: copied, accepted, thumb up, highly rated | always: the same |
 | not edited; only copied, accepted, thumb up, highly rated | the same at 1 %: a hash of the prediction id decides |
 | only read | nothing |
 
@@ -24,33 +25,29 @@ Standard library only, and Python 3.9 or later.
 from __future__ import annotations
 
 import atexit
-import functools
 import logging
-import os
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Callable, Literal, TypeVar, Union, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Callable
 
+from flywheel_client._threads import LastAnswers
 from flywheel_client.delivery import Delivery, DeliveryCounts, DeliveryLimits, Event, HttpTransport, Transport
-from flywheel_client.sampling import is_sampled
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from flywheel_client.events import Context, build_cloud_event, build_feedback, build_prediction, make_id, read_clock
+from flywheel_client.interactions import (
+    EditSession,
+    Interaction,
+    Output,
+    SignalName,
+    UnknownThreadError,
+    carry_texts,
+    describe_regeneration,
+    never_raises,
+)
+from flywheel_client.messages import Prompt, Text, Tools, count_characters, dump_prompt, dump_text, dump_tools
 
 log = logging.getLogger("flywheel")
-
-HIGH_RATING = 0.8
-"""A rating of at least this much, without an edit, approves the output; the gate's default as well."""
-
-Prompt = Union[str, Sequence[Mapping[str, str]]]
-"""Text, or chat messages `{"role": …, "content": …}`."""
-
-SignalName = Literal["edit", "thumb", "rating", "copy", "accept", "regenerate", "label", "comment"]
-
-# ParamSpec came with Python 3.10.
-M = TypeVar("M", bound=Callable[..., None])
 
 
 @dataclass(frozen=True)
@@ -64,32 +61,6 @@ class ClientCounts:
     interactions_only_read: int = 0
     failures: int = 0
     """Calls that would have raised; see the log `flywheel`."""
-
-
-@dataclass(frozen=True)
-class _Context:
-    """Holds the fields that every event of one interaction carries besides its signal."""
-
-    model_version: str | None = None
-    user_id: str | None = None
-    thread_id: str | None = None
-    do_not_train: bool = False
-
-    def fields(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
-
-
-def _never_raises(method: M) -> M:
-    """Count an exception of the method instead of raising it: a product must not fail over its telemetry."""
-
-    @functools.wraps(method)
-    def guarded(self: Any, /, *args: Any, **kwargs: Any) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except Exception as error:
-            self._failed(method.__name__, error)
-
-    return cast(M, guarded)
 
 
 class FlywheelClient:
@@ -128,41 +99,113 @@ class FlywheelClient:
         self._lock = threading.Lock()
         self._tally = dict.fromkeys(("interactions_sent", "interactions_sampled_out", "interactions_only_read"), 0)
         self._failures = 0
+        self._last_answers = LastAnswers()
         self._delivery = Delivery(transport or HttpTransport(url, application, key, limits.timeout_s), limits)
         atexit.register(self.close)
 
     def interaction(
         self,
         prompt: Prompt,
-        output: str,
+        output: Text,
         *,
         prediction_id: str | None = None,
         model_version: str | None = None,
         user_id: str | None = None,
         thread_id: str | None = None,
         do_not_train: bool = False,
+        tools: Tools | None = None,
+        regenerates: Interaction | None = None,
     ) -> Interaction:
-        """Hold the events of one output until the interaction ends. Use it in a `with`, or call its `end`."""
-        context = _Context(model_version, user_id, thread_id, do_not_train)
-        return Interaction(self, prediction_id or _new_id(), prompt, output, context)
+        """Hold the events of one output until the interaction ends. Use it in a `with`, or call its `end`.
 
-    @_never_raises
+        Args:
+            prompt: text, or messages.
+            output: the model's answer: text, or an assistant message (a mapping, or the OpenAI package's object).
+            prediction_id: of the output; made up where absent.
+            model_version: which model answered.
+            user_id: who sees the output.
+            thread_id: the conversation.
+            do_not_train: consent withheld.
+            tools: the functions that the model could call.
+            regenerates: the interaction whose output this one replaces, because the person asked for another; it ends.
+        """
+        context = Context(model_version, user_id, thread_id, do_not_train)
+        asked, answered, called = self._dump(prompt, output, tools)
+        name = prediction_id or make_id()
+        held = Interaction(name, asked, answered, called, context, self._end, self._failed)
+        self._remember(thread_id, name, held.build_prediction(self._source))
+        if regenerates is not None:
+            regenerates.regenerated(held)
+            regenerates.end()
+        return held
+
+    def edit_session(
+        self,
+        prompt: Prompt,
+        output: Text,
+        *,
+        prediction_id: str | None = None,
+        model_version: str | None = None,
+        user_id: str | None = None,
+        thread_id: str | None = None,
+        do_not_train: bool = False,
+        tools: Tools | None = None,
+        edit_id: str | None = None,
+        revision: int = 0,
+    ) -> EditSession:
+        """Begin to send what one person makes of one output, each time that they save it.
+
+        Args:
+            prompt: text, or messages.
+            output: the model's answer: text, or an assistant message.
+            prediction_id: of the output; made up where absent.
+            model_version: which model answered.
+            user_id: who writes.
+            thread_id: the conversation.
+            do_not_train: consent withheld.
+            tools: the functions that the model could call.
+            edit_id: of a session that goes on, perhaps in another process; made up where absent.
+            revision: of the text that such a session saved last.
+        """
+        context = Context(model_version, user_id, thread_id, do_not_train)
+        asked, answered, called = self._dump(prompt, output, tools)
+        name, statement = prediction_id or make_id(), edit_id or make_id()
+
+        def send(final_text: Any, number: int) -> None:
+            fields = {**carry_texts(asked, answered, called), "final_text": final_text, "revision": number}
+            self._send(build_feedback(self._source, statement, name, "edit", context, read_clock(), fields))
+
+        return EditSession(name, statement, answered, revision, send, self._failed)
+
+    @never_raises
     def prediction(
         self,
         prompt: Prompt,
-        output: str,
+        output: Text,
         *,
         prediction_id: str,
         model_version: str | None = None,
         user_id: str | None = None,
         thread_id: str | None = None,
         do_not_train: bool = False,
+        tools: Tools | None = None,
     ) -> None:
         """Send one prediction now, for servers that log every output they serve."""
-        context = _Context(model_version, user_id, thread_id, do_not_train)
-        self._send(_prediction(self._source, prediction_id, prompt, output, context, _now()))
+        context = Context(model_version, user_id, thread_id, do_not_train)
+        event = build_prediction(
+            self._source,
+            prediction_id,
+            dump_prompt(prompt),
+            dump_text(output),
+            dump_tools(tools),
+            context,
+            read_clock(),
+        )
+        self._remember(thread_id, prediction_id, event)
+        self._send(event)
+        self._mark_sent(thread_id, prediction_id)
 
-    @_never_raises
+    @never_raises
     def scored_prediction(
         self,
         features: Mapping[str, float | str | bool | None],
@@ -193,42 +236,173 @@ class FlywheelClient:
             action: the action that followed.
             allow_propensity: with which probability it was let through, where that was drawn.
         """
-        context = _Context(model_version, user_id, thread_id, do_not_train)
+        context = Context(model_version, user_id, thread_id, do_not_train)
         stake = {"amount": amount, "segment": segment, "action": action, "allow_propensity": allow_propensity}
         data = {"features": dict(features), "score": score, "prediction_id": prediction_id, **context.fields()}
         data |= {name: value for name, value in stake.items() if value is not None}
-        self._send(_cloud_event("flywheel.prediction", self._source, f"{prediction_id}/prediction", _now(), data))
+        self._send(
+            build_cloud_event("flywheel.prediction", self._source, f"{prediction_id}/prediction", read_clock(), data)
+        )
 
-    @_never_raises
+    @never_raises
     def feedback(
         self,
-        prediction_id: str,
+        prediction_id: str | None,
         signal: SignalName,
         fields: Mapping[str, Any] | None = None,
         *,
         event_id: str | None = None,
+        revision: int | None = None,
         model_version: str | None = None,
         user_id: str | None = None,
         thread_id: str | None = None,
         do_not_train: bool = False,
     ) -> None:
-        """Send one signal about a logged prediction now.
+        """Send one signal about an output now.
 
         Args:
-            prediction_id: the prediction it is about.
+            prediction_id: the output it is about; None: the last answer of the conversation `thread_id` that this
+                client was given. The client remembers 1,000 conversations.
             signal: the kind of feedback.
-            fields: what the signal carries: `final_text`, `value`, `label`, `comment`, `prompt`, `original_output`.
-            event_id: the same id is the same event, for callers that may report it twice; made up where absent.
+            fields: what the signal carries: `final_text`, `value`, `label`, `comment`, `prompt`, `original_output`,
+                `sibling_id`, `tools`. Texts may be messages.
+            event_id: the same id is the same statement: repeated it is a duplicate, with other content a revision;
+                made up where absent.
+            revision: of the statement, counted by you; the newest counts.
             model_version: which model served it.
             user_id: who gave it.
             thread_id: the conversation.
             do_not_train: consent withheld.
         """
-        context = _Context(model_version, user_id, thread_id, do_not_train)
-        name = event_id or _new_id()
-        self._send(_feedback(self._source, name, prediction_id, signal, context, _now(), fields or {}))
+        about = self._find_last_answer(thread_id) if prediction_id is None else prediction_id
+        carried = _dump_fields(fields or {}) | ({} if revision is None else {"revision": revision})
+        context = Context(model_version, user_id, thread_id, do_not_train)
+        self._state(about, signal, context, carried, event_id)
 
-    @_never_raises
+    @never_raises
+    def regenerate(
+        self,
+        first: Interaction | Output,
+        second: Interaction | Output,
+        *,
+        prompt: Prompt | None = None,
+        event_id: str | None = None,
+        user_id: str | None = None,
+        thread_id: str | None = None,
+        do_not_train: bool = False,
+    ) -> None:
+        """Send that a person asked for another answer, with both texts, for servers that log every output they serve.
+
+        Once the person takes the second answer the two make a comparison.
+
+        Args:
+            first: the answer that was not wanted; it has a prediction id.
+            second: the answer that came instead.
+            prompt: what both answer; that of an interaction where absent.
+            event_id: the same id is the same statement; made up where absent.
+            user_id: who asked.
+            thread_id: the conversation.
+            do_not_train: consent withheld.
+        """
+        fields = describe_regeneration(first, second) | _dump_fields({} if prompt is None else {"prompt": prompt})
+        context = Context(None, user_id, thread_id, do_not_train)
+        self._state(first.prediction_id, "regenerate", context, fields, event_id)
+
+    @never_raises
+    def choose(
+        self,
+        preferred: Interaction | Output,
+        other: Interaction | Output,
+        *,
+        prompt: Prompt | None = None,
+        event_id: str | None = None,
+        model_version: str | None = None,
+        user_id: str | None = None,
+        thread_id: str | None = None,
+        do_not_train: bool = False,
+        tools: Tools | None = None,
+    ) -> None:
+        """Send that a person prefers one answer to another one, as two of a kind were shown.
+
+        Args:
+            preferred: the answer that the person chose.
+            other: the answer that they did not choose.
+            prompt: what both answer; that of an interaction where absent.
+            event_id: the same id is the same statement; made up where absent.
+            model_version: which model gave the preferred answer.
+            user_id: who chose.
+            thread_id: the conversation.
+            do_not_train: consent withheld.
+            tools: the functions that the models could call.
+        """
+        asked = prompt if prompt is not None else getattr(preferred, "prompt", None) or getattr(other, "prompt", None)
+        fields = {
+            "sibling_id": other.prediction_id,
+            "prompt": asked,
+            "final_text": preferred.output,
+            "original_output": other.output,
+            "tools": tools or None,
+        }
+        context = Context(model_version, user_id, thread_id, do_not_train)
+        self._state(preferred.prediction_id or make_id(), "choice", context, _dump_fields(fields), event_id)
+
+    @never_raises
+    def demonstrate(
+        self,
+        prompt: Prompt,
+        text: Text,
+        *,
+        event_id: str | None = None,
+        user_id: str | None = None,
+        thread_id: str | None = None,
+        do_not_train: bool = False,
+        tools: Tools | None = None,
+    ) -> None:
+        """Send the right answer to a prompt, where no model wrote one.
+
+        Args:
+            prompt: text, or messages.
+            text: the right answer: text, or an assistant message.
+            event_id: the same id is the same statement; made up where absent.
+            user_id: who wrote it.
+            thread_id: the conversation.
+            do_not_train: consent withheld.
+            tools: the functions that a model could call.
+        """
+        fields = _dump_fields({"prompt": prompt, "final_text": text, "tools": tools or None})
+        self._state(None, "demonstration", Context(None, user_id, thread_id, do_not_train), fields, event_id)
+
+    @never_raises
+    def retract(
+        self,
+        *,
+        prediction_id: str | None = None,
+        feedback_id: str | None = None,
+        source: str | None = None,
+        user_id: str | None = None,
+        thread_id: str | None = None,
+    ) -> None:
+        """Take feedback back: all that one person said about an output, or one statement.
+
+        Args:
+            prediction_id: the output; what the person said about it so far is taken back.
+            feedback_id: the id of one statement (`event_id` of a call, `edit_id` of a session), instead.
+            source: of that statement; this client's own where absent.
+            user_id: who takes it back; with `prediction_id` only what this person said is.
+            thread_id: the conversation, where no user is known.
+        """
+        if (prediction_id is None) == (feedback_id is None):
+            raise ValueError("retract takes either prediction_id or feedback_id")
+        context = Context(None, user_id, thread_id)
+        if feedback_id is not None:
+            fields = {"retracts": feedback_id}
+            # A statement is known by its id and its source.
+            event = build_feedback(source or self._source, make_id(), None, "retract", context, read_clock(), fields)
+            self._send(event)
+        else:
+            self._state(prediction_id, "retract", context, {}, None)
+
+    @never_raises
     def label(
         self,
         prediction_id: str,
@@ -246,7 +420,7 @@ class FlywheelClient:
             label: one of the application's classes.
             labeling_source: names who labelled it; the application ranks its sources.
             known_at: since when it is known, with a time zone; now where absent.
-            event_id: the same id is the same event, for callers that may report it twice; made up where absent.
+            event_id: the same id is the same statement, for callers that may report it twice; made up where absent.
             user_id: who labelled it.
         """
         given = {"label": label, "labeling_source": labeling_source, "known_at": known_at and known_at.isoformat()}
@@ -274,199 +448,74 @@ class FlywheelClient:
         self.close()
 
     def _send(self, event: Event) -> None:
-        self._delivery.offer(event, _characters(event["data"]))
+        self._delivery.offer(event, count_characters(event["data"]) + 300)
 
-    @_never_raises
+    def _state(
+        self,
+        prediction_id: str | None,
+        signal: SignalName,
+        context: Context,
+        fields: Mapping[str, Any],
+        event_id: str | None,
+    ) -> None:
+        name = event_id or make_id()
+        self._send(build_feedback(self._source, name, prediction_id, signal, context, read_clock(), fields))
+
+    def _dump(self, prompt: Prompt, output: Text, tools: Tools | None) -> tuple[Any, Any, Any]:
+        try:
+            return dump_prompt(prompt), dump_text(output), dump_tools(tools)
+        except Exception as error:
+            self._failed("interaction", error)
+            return None, None, None  # capture refuses a prediction without a prompt
+
+    @never_raises
+    def _remember(self, thread_id: str | None, prediction_id: str, event: Event) -> None:
+        if thread_id:
+            with self._lock:
+                self._last_answers.remember(thread_id, prediction_id, event)
+
+    def _mark_sent(self, thread_id: str | None, prediction_id: str) -> None:
+        if thread_id:
+            with self._lock:
+                self._last_answers.mark_sent(thread_id, prediction_id)
+
+    def _find_last_answer(self, thread_id: str | None) -> str:
+        with self._lock:
+            last = self._last_answers.find(thread_id) if thread_id else None
+        if last is None:
+            raise UnknownThreadError(
+                "feedback without prediction_id marks the last answer of thread_id, and this client was given no "
+                "answer of that conversation; pass prediction_id, or report the answer first with the same thread_id"
+            )
+        if last.event is not None:
+            self._send(last.event)  # feedback is joined with it
+            self._mark_sent(thread_id, last.prediction_id)
+        return last.prediction_id
+
+    @never_raises
     def _end(self, interaction: Interaction) -> None:
-        events, outcome = interaction._outcome(self._source, self._positive_share)
+        events, outcome = interaction.conclude(self._source, self._positive_share)
         with self._lock:
             self._tally[outcome] += 1
         for event in events:
             self._send(event)
+            if event["type"] == "flywheel.prediction":
+                self._mark_sent(interaction.context.thread_id, interaction.prediction_id)
 
     def _failed(self, call: str, error: Exception) -> None:
         with self._lock:
             self._failures += 1
-        # The message could quote user text.
-        log.warning("flywheel: %s was ignored (%s)", call.lstrip("_"), type(error).__name__)
+        # Any other message could quote user text.
+        reason = str(error) if isinstance(error, UnknownThreadError) else type(error).__name__
+        log.warning("flywheel: %s was ignored (%s)", call.lstrip("_"), reason)
 
 
-@dataclass
-class _Signalled:
-    signal: SignalName
-    occurred_at: datetime
-    fields: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def objects(self) -> bool:
-        """Return whether the signals say that something is wrong with the output."""
-        value = self.fields.get("value")
-        return (
-            self.signal in ("regenerate", "comment")
-            or (self.signal == "thumb" and value == -1.0)
-            or (self.signal == "rating" and value is not None and value < HIGH_RATING)
-        )
-
-
-class Interaction:
-    """Holds one output and a person's reactions to it until it ends; `prediction_id` may be passed on.
-
-    Every method may be called from any thread, and none raises. Reports after the end are ignored.
-    """
-
-    def __init__(
-        self, client: FlywheelClient, prediction_id: str, prompt: Prompt, output: str, context: _Context
-    ) -> None:
-        self.prediction_id = prediction_id
-        self._client = client
-        # A conversation goes on while its interaction is held. Capture refuses a value that is no prompt.
-        self._prompt = list(prompt) if isinstance(prompt, list) else prompt
-        self._output = output
-        self._context = context
-        self._predicted_at = _now()
-        self._final_text = output
-        self._edited_at = self._predicted_at
-        self._signals: dict[str, _Signalled] = {}
-        self._lock = threading.Lock()
-        self._is_over = False
-
-    def edited(self, final_text: str) -> None:
-        """Report the present text. Call it as often as the text changes; the last call counts."""
-        self._final_text = final_text
-        self._edited_at = _now()
-
-    def copied(self) -> None:
-        """Report that the person copied the text."""
-        self._signal("copy")
-
-    def accepted(self) -> None:
-        """Report that the person took the text: sent, inserted or merged it."""
-        self._signal("accept")
-
-    def regenerated(self) -> None:
-        """Report that the person asked for another output, which is an interaction of its own."""
-        self._signal("regenerate")
-
-    def thumbs_up(self) -> None:
-        """Report that the person liked the output."""
-        self._signal("thumb", value=1.0)
-
-    def thumbs_down(self) -> None:
-        """Report that the person did not like the output."""
-        self._signal("thumb", value=-1.0)
-
-    @_never_raises
-    def rated(self, rating: float) -> None:
-        """Report a rating from 0 to 1; anything else is ignored and counted as a failure."""
-        if not 0.0 <= rating <= 1.0:
-            raise ValueError(f"a rating of {rating}; valid: 0 to 1")
-        self._signal("rating", value=float(rating))
-
-    def commented(self, comment: str) -> None:
-        """Report a comment of the person. It is stored, and never trained on."""
-        self._signal("comment", comment=comment)
-
-    def end(self) -> None:
-        """Send the interaction's events; only the first call does anything."""
-        with self._lock:
-            if self._is_over:
-                return
-            self._is_over = True
-        self._client._end(self)
-
-    def __enter__(self) -> Interaction:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()
-
-    def _signal(self, signal: SignalName, **fields: Any) -> None:
-        with self._lock:
-            if not self._is_over:
-                self._signals[signal] = _Signalled(signal, _now(), fields)
-
-    def _failed(self, call: str, error: Exception) -> None:
-        self._client._failed(call, error)
-
-    def _outcome(self, source: str, positive_share: float) -> tuple[list[Event], str]:
-        """Return the events that the interaction is worth, and the name of its counter."""
-        signals = list(self._signals.values())
-        is_edited = self._final_text != self._output
-        probability = 1.0
-        if is_edited:
-            signals = [given for given in signals if given.signal not in ("copy", "accept")]
-        elif not signals:
-            return [], "interactions_only_read"
-        elif not any(given.objects for given in signals):
-            if not is_sampled(self.prediction_id, positive_share):
-                return [], "interactions_sampled_out"
-            probability = positive_share
-        events = [self._feedback(source, given, is_edited, probability) for given in signals]
-        if events:
-            # An edit carries its texts; every other signal needs the prediction to be joined with.
-            events.insert(
-                0,
-                _prediction(source, self.prediction_id, self._prompt, self._output, self._context, self._predicted_at),
-            )
-        if is_edited:
-            carried = {"prompt": self._prompt, "original_output": self._output}
-            events.append(self._feedback(source, _Signalled("edit", self._edited_at, carried), is_edited, probability))
-        return events, "interactions_sent"
-
-    def _feedback(self, source: str, given: _Signalled, is_edited: bool, probability: float) -> Event:
-        fields = dict(given.fields)
-        if probability < 1.0:
-            fields["sampling_probability"] = probability
-        if is_edited and given.signal in ("edit", "thumb", "rating"):
-            # A thumb or rating of an edited text must not pass for one of the model's text.
-            fields["final_text"] = self._final_text
-        event_id = f"{self.prediction_id}/{given.signal}"
-        return _feedback(source, event_id, self.prediction_id, given.signal, self._context, given.occurred_at, fields)
-
-
-def _prediction(source: str, prediction_id: str, prompt: Prompt, output: str, context: _Context, at: datetime) -> Event:
-    data = {"prompt": prompt, "output": output, "prediction_id": prediction_id, **context.fields()}
-    return _cloud_event("flywheel.prediction", source, f"{prediction_id}/prediction", at, data)
-
-
-def _feedback(
-    source: str,
-    event_id: str,
-    prediction_id: str,
-    signal: str,
-    context: _Context,
-    at: datetime,
-    fields: Mapping[str, Any],
-) -> Event:
-    data = {"prediction_id": prediction_id, "signal": signal, **context.fields(), **fields}
-    return _cloud_event("flywheel.feedback", source, event_id, at, data)
-
-
-def _cloud_event(kind: str, source: str, event_id: str, at: datetime, data: dict[str, Any]) -> Event:
-    return {
-        "specversion": "1.0",
-        "type": kind,
-        "source": source,
-        "id": event_id,
-        "time": at.isoformat(),
-        "data": data,
+def _dump_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a signal's fields as JSON values; fields that are None are left out."""
+    dumps: dict[str, Callable[[Any], Any]] = {
+        "prompt": dump_prompt,
+        "final_text": dump_text,
+        "original_output": dump_text,
+        "tools": dump_tools,
     }
-
-
-def _characters(data: Mapping[str, Any]) -> int:
-    texts = [value for value in data.values() if isinstance(value, str)]
-    prompt = data.get("prompt")
-    if isinstance(prompt, Sequence) and not isinstance(prompt, str):
-        texts += [str(message.get("content", "")) for message in prompt]
-    return sum(map(len, texts)) + 300
-
-
-def _new_id() -> str:
-    # 128 random bits, as in flywheel.js; importing uuid takes a third of the time that all of this package takes.
-    return os.urandom(16).hex()
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
+    return {name: dumps[name](value) if name in dumps else value for name, value in fields.items() if value is not None}

@@ -7,11 +7,14 @@ const HIGH_RATING = 0.8;
 const RETRYABLE = [408, 429, 502, 503, 504];
 const CLOSING_BYTES = 60000; // browsers carry 64 KiB over the end of a page
 const MOST_WAITING = 500;
+const MOST_THREADS = 100;
 const TYPE = "application/cloudevents-batch+json";
 const script = document.currentScript;
 const config = { url: script && new URL(".", script.src).href, source: "browser", positiveShare: 0.01, ...script?.dataset };
 const counts = { accepted: 0, refused: 0, dropped: 0, sampledOut: 0, onlyRead: 0 };
 const watchers = new Map(); // by element
+const regenerated = new WeakMap(); // by element, the watcher whose output another one replaces
+const threads = new Map(); // thread id → the watcher of its last answer
 const waiting = []; // events as JSON, not yet answered
 let inFlight = 0, attempt = 0, timer = 0;
 
@@ -27,6 +30,8 @@ function position(id) {
 // crypto.randomUUID is missing on pages without TLS.
 const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 const textOf = (element) => element.value ?? element.innerText;
+const contentOf = ({ content }) =>
+  typeof content === "string" ? content : (content ?? []).map((part) => part.text ?? `[${part.type}]`).join("\n");
 const wellFormed = (_, value) => value?.toWellFormed?.() ?? value;
 
 function endpoint() {
@@ -76,9 +81,11 @@ function sendBeacons() {
 
 class Watcher {
   constructor(element, options) {
-    Object.assign(this, { element, options, shownAt: new Date(), given: new Map(), sent: 0 });
+    Object.assign(this, { element, options, shownAt: new Date(), given: new Map(), revisions: {}, sent: 0, name: newId() });
     this.predictionId = options.predictionId ?? newId();
-    this.text = this.sentText = this.output = options.output ?? textOf(element);
+    this.output = options.output ?? textOf(element);
+    this.isText = typeof this.output === "string";
+    this.text = this.sentText = this.shown = this.isText ? this.output : contentOf(this.output);
     this.listening = new AbortController();
     // In the capture phase: before the page's own handlers replace the text.
     const how = { capture: true, signal: this.listening.signal };
@@ -97,7 +104,8 @@ class Watcher {
     if (name === "rating") {
       if (type === "change") this.signal(name, { value: control.value / (control.max || control.dataset.max || 5) });
     } else if (type === "click" && name) {
-      if (name === "up" || name === "down") this.signal("thumb", { value: name === "up" ? 1 : -1 });
+      if (name === "undo" || name === "retract") this[name]();
+      else if (name === "up" || name === "down") this.signal("thumb", { value: name === "up" ? 1 : -1 });
       else this.signal(name);
     }
   }
@@ -107,27 +115,70 @@ class Watcher {
     this.editedAt = new Date();
   }
 
+  undo() {
+    this.edited(this.shown);
+    this.save();
+  }
+
+  save() {
+    this.checkpoint();
+    pump();
+  }
+
   signal(name, fields = {}) {
     this.given.set(name, { name, fields, at: new Date() });
-    if (name === "regenerate") this.end(); // the next output is an interaction of its own
+    if (name === "regenerate") { // the next output is an interaction of its own
+      regenerated.set(this.element, this);
+      this.end();
+    }
+  }
+
+  // Says what came instead: once the person takes the second answer, the two are a comparison.
+  replacedBy(second) {
+    if (!this.given.has("regenerate")) this.signal("regenerate");
+    regenerated.delete(this.element);
+    this.checkpoint();
+    second.isSecond = true;
+    const sibling = { sibling_id: second.predictionId, final_text: second.output };
+    this.queue("regenerate", this.given.get("regenerate").at, { ...this.carried(), ...sibling });
+    pump();
+  }
+
+  retract() {
+    this.given.clear();
+    this.sentText = this.text;
+    this.queue("retract", new Date(), {});
+    this.end();
+    pump();
+  }
+
+  // An edit and a comparison do without their prediction.
+  carried() {
+    const { prompt, tools } = this.options;
+    return { prompt, tools, original_output: this.output };
+  }
+
+  // A person who edits a message leaves its tool calls as they are.
+  answer(text) {
+    return this.isText ? text : { ...this.output, content: text };
   }
 
   // Queues what the interaction is worth so far and was not sent before.
   checkpoint() {
-    const { text, output, options: { prompt } } = this;
-    const isEdited = text !== output;
+    const { text, output, options: { prompt, tools } } = this;
+    const isEdited = text !== this.shown;
     const given = [...this.given.values()].filter(({ name }) => !isEdited || (name !== "copy" && name !== "accept"));
     const objects = ({ name, fields: { value } }) => name === "regenerate" || name === "comment"
       || (name === "thumb" && value < 0) || (name === "rating" && value < HIGH_RATING);
-    const share = isEdited || given.some(objects) ? 1 : Number(config.positiveShare);
+    const share = isEdited || this.isSecond || given.some(objects) ? 1 : Number(config.positiveShare);
     const fresh = position(this.predictionId) < share ? given.filter((signal) => !signal.isSent) : [];
-    if (fresh.length && !this.isLogged) this.queue("", this.shownAt, { prompt, output });
+    if (fresh.length && !this.isLogged) this.queue("", this.shownAt, { prompt, tools, output });
     for (const signal of fresh) {
       signal.isSent = this.isLogged = true;
-      const final_text = isEdited && (signal.name === "thumb" || signal.name === "rating") ? text : undefined;
+      const final_text = isEdited && (signal.name === "thumb" || signal.name === "rating") ? this.answer(text) : undefined;
       this.queue(signal.name, signal.at, { ...signal.fields, final_text, sampling_probability: share });
     }
-    if (text !== this.sentText) this.queue("edit", this.editedAt, { prompt, original_output: output, final_text: text });
+    if (text !== this.sentText) this.queue("edit", this.editedAt, { ...this.carried(), final_text: this.answer(text) });
     this.sentText = text;
   }
 
@@ -138,7 +189,10 @@ class Watcher {
       model_version: modelVersion, do_not_train: doNotTrain, ...fields,
     };
     const type = `flywheel.${signal ? "feedback" : "prediction"}`;
-    const id = `${this.predictionId}/${signal || "prediction"}/${++this.sent}`;
+    // One statement per signal of one visit: what is sent again is its next revision.
+    if (signal) data.revision = this.revisions[signal] = (this.revisions[signal] ?? 0) + 1;
+    const id = signal ? `${this.predictionId}/${signal}/${this.name}` : `${this.predictionId}/prediction`;
+    this.sent++;
     const event = { specversion: "1.0", type, source: config.source, id, time: at, data };
     if (waiting.length < MOST_WAITING) waiting.push(JSON.stringify(event, wellFormed));
     else counts.dropped++;
@@ -170,7 +224,28 @@ window.flywheel = {
     watchers.get(element)?.end();
     const watcher = new Watcher(element, options);
     watchers.set(element, watcher);
+    const { threadId, prompt } = options;
+    if (threadId !== undefined) {
+      threads.delete(threadId);
+      threads.set(threadId, watcher);
+      if (threads.size > MOST_THREADS) threads.delete(threads.keys().next().value);
+    }
+    const before = regenerated.get(element);
+    regenerated.delete(element);
+    const isSamePrompt = before && JSON.stringify(before.options.prompt) === JSON.stringify(prompt);
+    (options.regenerates ?? (isSamePrompt ? before : null))?.replacedBy(watcher);
     return watcher;
+  },
+  choose(preferred, other) {
+    const sibling = { sibling_id: other.predictionId, final_text: preferred.output, original_output: other.output };
+    preferred.queue("choice", new Date(), { ...preferred.carried(), ...sibling });
+    pump();
+  },
+  conversation(threadId, name, fields) {
+    const last = threads.get(threadId);
+    if (!last) return console.warn("flywheel: no answer of this conversation was watched; call watch with its threadId first");
+    last.signal(name, fields);
+    last.save();
   },
 };
 })();
