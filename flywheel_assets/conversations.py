@@ -3,9 +3,13 @@
 A prompt is text, or messages. A message has a role, content (text, or parts of which at least the texts are read), and
 what agents need: tool calls, the id of the call that a tool answers, a name, reasoning. An answer is text, or one
 assistant message. Prompts are stored as canonical JSON; an answer is stored as its *text* (see `read_answer_text`), and
-its message beside it only where the text does not say everything.
+its message as well only where the text does not say everything.
 
-Three parts of a prompt are told apart everywhere: *operator text* (the team's own system prompt), *context* (earlier
+Older and flatter spellings are read and never stored: a call's arguments as a text of JSON, a call without `function`
+around its name, `function_call`, the role `function`, one text part where a text would do. So a chat template always
+finds `type`, `function.name` and `function.arguments` in a call, and the arguments as an object.
+
+Three parts of a prompt are kept apart everywhere: *operator text* (the team's own system prompt), *context* (earlier
 turns, documents, results of tools) and the *request*, the last thing that the user asked.
 """
 
@@ -29,23 +33,80 @@ class Role(StrEnum):
     ASSISTANT = "assistant"
     TOOL = "tool"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Role | None":
+        # The older name of the same author, which still stands in logs.
+        return cls.TOOL if value == "function" else None
+
 
 OPERATOR_ROLES = (Role.SYSTEM, Role.DEVELOPER)
+
+
+_DEEPEST = 64
+"""Levels of objects and lists in arguments, parts and tools: a deeper value would end some later step by recursion."""
+
+
+def _parse_object(text: str) -> dict[str, Any] | None:
+    """Parse a text as one JSON object; None: it is none, or too deep to be handed on."""
+    try:
+        found = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return None
+    return None if is_too_deep(found) else found
+
+
+def is_too_deep(value: object, levels: int = _DEEPEST) -> bool:
+    """Return whether objects and lists are nested more than `levels` deep."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return levels == 0 or any(is_too_deep(each, levels - 1) for each in value)
 
 
 class Function(msgspec.Struct, frozen=True, omit_defaults=True):
     """Names a function and holds its arguments: an object, or text that could not be read as one."""
 
     name: str
-    arguments: dict[str, Any] | str = msgspec.field(default_factory=dict)
+    # The default is no valid end: `{}` differs from it, so that arguments are always stored.
+    arguments: dict[str, Any] | str = ""
+
+    def __post_init__(self) -> None:
+        """Read the arguments as an object, where they are one in a text, as OpenAI sends them."""
+        if isinstance(self.arguments, str):
+            arguments = _parse_object(self.arguments or "{}")
+            if arguments is not None:
+                msgspec.structs.force_setattr(self, "arguments", arguments)
+        elif is_too_deep(self.arguments):
+            raise ValueError(f"`arguments` of {self.name[:80]!r} are nested too deeply; valid: {_DEEPEST} levels")
+
+
+_NO_FUNCTION = Function("")
 
 
 class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Describes one call that the assistant asks for."""
+    """Describes one call that the assistant asks for.
 
-    function: Function
+    `name` and `arguments` are how a call comes without a `function` around them; once decoded they are None.
+    """
+
+    function: Function = _NO_FUNCTION
     id: str | None = None
-    type: str = "function"
+    # Empty means `function`: a default of that name would not be stored, and templates read it.
+    type: str = ""
+    name: str | None = None
+    arguments: dict[str, Any] | str | None = None
+
+    def __post_init__(self) -> None:
+        """Give the call its function and its type."""
+        if self.name is not None and not self.function.name:
+            msgspec.structs.force_setattr(self, "function", Function(self.name, self.arguments or ""))
+        if not self.function.name:
+            raise ValueError("a tool call has no `function` with a `name`")
+        msgspec.structs.force_setattr(self, "name", None)
+        msgspec.structs.force_setattr(self, "arguments", None)
+        if not self.type:
+            msgspec.structs.force_setattr(self, "type", "function")
 
 
 Part = dict[str, Any]
@@ -55,7 +116,8 @@ Part = dict[str, Any]
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """Holds one turn of a conversation, with the field names that chat templates know.
 
-    Fields that are not listed here are accepted and not stored.
+    Fields that are not listed here are accepted and not stored. `function_call` is the older form of `tool_calls`; once
+    decoded it is None.
     """
 
     role: Role
@@ -64,11 +126,30 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    function_call: Function | None = None
+
+    def __post_init__(self) -> None:
+        """Give the message its one form."""
+        if self.function_call is not None:
+            calls = [*(self.tool_calls or ()), ToolCall(self.function_call)]
+            msgspec.structs.force_setattr(self, "tool_calls", calls)
+            msgspec.structs.force_setattr(self, "function_call", None)
+        elif self.tool_calls is not None and not self.tool_calls:
+            msgspec.structs.force_setattr(self, "tool_calls", None)
+        if isinstance(self.content, list):
+            if is_too_deep(self.content):
+                raise ValueError(f"a part of `content` is nested too deeply; valid: {_DEEPEST} levels")
+            if len(self.content) == 1 and self.content[0].get("type") == "text":
+                text = self.content[0].get("text")
+                if isinstance(text, str):
+                    msgspec.structs.force_setattr(self, "content", text)
 
 
 Prompt = str | list[Message]
 Answer = str | Message
 """Of a model or a person: text, or one assistant message."""
+FiledAnswer = Answer | list[Message]
+"""As files hold answers: also as a list of one message."""
 Tools = list[dict[str, Any]]
 """The functions that the model could call, as JSON schemas, in the form that the chat template takes."""
 
@@ -87,20 +168,29 @@ def find_role_problem(messages: list[Message]) -> str | None:
     Only what every template refuses is found here. What one template refuses (two user messages in a row, a system
     message in the middle) is decided by the application's own tokenizer before a version is cut.
     """
-    if not any(message.role is Role.USER for message in messages):
-        return f"no message of role 'user'; a prompt needs one (valid roles: {', '.join(Role)})"
+    is_asked = False
     for number, message in enumerate(messages):
-        if message.content is None and not message.tool_calls:
-            return f"message {number} ({message.role.value}) has neither `content` nor `tool_calls`"
-        if message.tool_calls and message.role is not Role.ASSISTANT:
-            return f"message {number} has `tool_calls` and role {message.role.value!r}; only 'assistant' calls tools"
-        if isinstance(message.content, list) and (problem := _find_part_problem(message.content)):
+        role, content = message.role, message.content
+        is_asked = is_asked or role is Role.USER
+        if message.tool_calls and role is not Role.ASSISTANT:
+            return f"message {number} has `tool_calls` and role {role.value!r}; only 'assistant' calls tools"
+        if type(content) is str:
+            continue
+        if content is None and not message.tool_calls:
+            return f"message {number} ({role.value}) has neither `content` nor `tool_calls`"
+        if isinstance(content, list) and (problem := _find_part_problem(content)):
             return f"message {number}: {problem}"
-    return None
+    return None if is_asked else f"no message of role 'user'; a prompt needs one (valid roles: {', '.join(Role)})"
 
 
-def find_answer_problem(answer: Message) -> str | None:
-    """Describe why a message is no answer of an assistant; None: it is one."""
+def find_answer_problem(answer: FiledAnswer) -> str | None:
+    """Describe why this is no answer of an assistant; None: it is one."""
+    if isinstance(answer, str):
+        return None
+    if isinstance(answer, list):
+        if len(answer) != 1:
+            return f"{len(answer)} messages; an answer is one, and what comes before it belongs in `prompt`"
+        answer = answer[0]
     if answer.role is not Role.ASSISTANT:
         return f"role {answer.role.value!r}; an answer has role 'assistant'"
     if answer.content is None and not answer.tool_calls:
@@ -121,7 +211,7 @@ def encode_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:
     """Return a prompt as it is stored: its text, or its messages as one canonical JSON array."""
     if isinstance(prompt, str):
         return prompt, PromptFormat.TEXT
-    return _encoder.encode([_normalize(message) for message in prompt]).decode(), PromptFormat.MESSAGES
+    return _encoder.encode(prompt).decode(), PromptFormat.MESSAGES
 
 
 def decode_messages(prompt: str) -> list[Message]:
@@ -133,11 +223,15 @@ def decode_messages(prompt: str) -> list[Message]:
     return _messages_decoder.decode(prompt)
 
 
-def encode_answer(answer: Answer) -> tuple[str, str | None]:
-    """Return an answer as it is stored: its text, and its message as JSON where the text does not say everything."""
+def encode_answer(answer: FiledAnswer) -> tuple[str, str | None]:
+    """Return an answer as it is stored: its text, and its message as JSON or None.
+
+    There is a message only where the text does not say everything.
+    """
     if isinstance(answer, str):
         return answer, None
-    answer = _normalize(answer)
+    if isinstance(answer, list):
+        [answer] = answer
     text = read_answer_text(answer)
     says_all = isinstance(answer.content, str) and not answer.tool_calls and answer.reasoning_content is None
     return text, None if says_all and answer.name is None else _encoder.encode(answer).decode()
@@ -148,18 +242,43 @@ def decode_answer(text: str, message: str | None) -> Message:
     return Message(Role.ASSISTANT, text) if message is None else _message_decoder.decode(message)
 
 
+def find_tools_problem(tools: Tools) -> str | None:
+    """Describe why these are no tools that a chat template can list; None: they are."""
+    for number, tool in enumerate(tools):
+        if not isinstance(_wrap_tool(tool).get("type"), str):
+            return f'tool {number} has no `function` with a `name`; valid: {{"type": "function", "function": {{…}}}}'
+        function = tool.get("function")
+        if function is not None and not (isinstance(function, dict) and isinstance(function.get("name"), str)):
+            return f"`function` of tool {number} is no object with a `name`"
+    return f"`tools` are nested too deeply; valid: {_DEEPEST} levels" if is_too_deep(tools) else None
+
+
 def encode_tools(tools: Tools | None) -> str | None:
-    """Return tools as they are stored: one JSON array, None where there are none."""
-    return _encoder.encode(tools).decode() if tools else None
+    """Return tools as they are stored: one JSON array, None where there are none.
+
+    A function that comes without `{"type": "function", "function": …}` around it is given them: templates read them.
+    """
+    return _encoder.encode([_wrap_tool(tool) for tool in tools]).decode() if tools else None
+
+
+def _wrap_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    if "function" in tool:
+        return {"type": "function", **tool}
+    if not isinstance(tool.get("name"), str) or tool.get("type", "function") != "function":
+        return tool  # a tool that the model's server runs itself, for instance a web search
+    return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
 
 
 def read_content(message: Message) -> str:
     """Read the text of a message's content; parts of other types are marked by their type in brackets."""
     if message.content is None or isinstance(message.content, str):
         return message.content or ""
-    return "\n".join(
-        part["text"] if part.get("type") == "text" else f"[{part.get('type')}]" for part in message.content
-    )
+    return "\n".join(map(_read_part, message.content))
+
+
+def _read_part(part: Part) -> str:
+    text = part.get("text") if part.get("type") == "text" else None
+    return text if isinstance(text, str) else f"[{part.get('type')}]"
 
 
 def read_answer_text(message: Message) -> str:
@@ -219,20 +338,3 @@ def split_prompt(prompt: str, prompt_format: str) -> PromptParts:
             (operator if message.role in OPERATOR_ROLES else context).append(read_answer_text(message))
     said = read_content(messages[request]) if request >= 0 else ""
     return PromptParts("\n".join(operator), "\n".join(context), said)
-
-
-def _normalize(message: Message) -> Message:
-    """Return a message whose arguments are objects where they are JSON objects in a text, as OpenAI sends them."""
-    if not message.tool_calls:
-        return message
-    calls = [msgspec.structs.replace(call, function=_normalize_function(call.function)) for call in message.tool_calls]
-    return msgspec.structs.replace(message, tool_calls=calls)
-
-
-def _normalize_function(function: Function) -> Function:
-    if isinstance(function.arguments, str):
-        try:
-            return Function(function.name, msgspec.json.decode(function.arguments, type=dict[str, Any]))
-        except (msgspec.DecodeError, RecursionError):
-            return function
-    return function

@@ -8,6 +8,8 @@ from flywheel_assets.capture.events.scores import decode_event, decode_label, de
 from flywheel_assets.capture.events.texts import DecodedEvent, LandedRow, Reception
 from flywheel_assets.capture.events.wire import CloudEvent, Edit, ScoredCloudEvent
 
+RETRACTION_PATH = "/v1/{application}/feedback/{feedback_id:path}"
+"""Takes back what was sent under an id; an id may hold slashes."""
 ONE_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
 LINES_TYPE = "application/x-ndjson"

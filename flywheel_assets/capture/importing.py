@@ -1,7 +1,8 @@
 """Imports existing telemetry from a file, through the same decoding and event log as HTTP.
 
 - `.jsonl`, `.ndjson`: per line an edit (`prompt`, `original_llm_output`, `final_user_edit`), a pair (`prompt`,
-  `chosen`, `rejected`, where chosen is the user's text), each with the optional fields of an edit, or a CloudEvent.
+  `chosen`, `rejected`: two answers, of which a person preferred one), each with the optional fields of an edit, or a
+  CloudEvent. Prompts and answers are texts or messages, as over HTTP; an answer may also be a list of one message.
 - `.tsv`: a header row that names such columns, then one edit or pair per line. Cells are taken literally: quotation
   marks have no meaning, because real texts are full of them. An empty optional cell is absent; an empty text is kept.
 
@@ -14,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,13 +25,15 @@ import msgspec
 from flywheel_assets import records
 from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.events.texts import (
+    Choice,
     DecodedEvent,
     LandedRow,
     Reception,
+    land_choice,
     land_cloud_event,
     land_edit,
 )
-from flywheel_assets.capture.events.wire import CloudEvent, Edit, Identifier, Prompt, Time, decode_strictly
+from flywheel_assets.capture.events.wire import CloudEvent, Edit, decode_strictly
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import InvalidEventError, UnknownNameError
 from flywheel_assets.records import IMPORT_PREFIX
@@ -46,34 +51,6 @@ _OPTIONAL_COLUMNS = ("id", "user_id", "thread_id", "model_version", "do_not_trai
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
-class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Describes a preference pair as data sets spell it; it is another spelling of an edit."""
-
-    prompt: Prompt
-    chosen: str
-    rejected: str
-    id: Identifier | None = None
-    user_id: Identifier | None = None
-    thread_id: Identifier | None = None
-    model_version: Identifier | None = None
-    do_not_train: bool = False
-    occurred_at: Time | None = None
-
-    def to_edit(self) -> Edit:
-        """Convert to an edit: the rejected text was the model's, the chosen one the user's."""
-        return Edit(
-            prompt=self.prompt,
-            original_llm_output=self.rejected,
-            final_user_edit=self.chosen,
-            id=self.id,
-            user_id=self.user_id,
-            thread_id=self.thread_id,
-            model_version=self.model_version,
-            do_not_train=self.do_not_train,
-            occurred_at=self.occurred_at,
-        )
-
-
 class _Shape(msgspec.Struct, frozen=True):
     """Lists the fields from which a line's format is recognised."""
 
@@ -84,7 +61,7 @@ class _Shape(msgspec.Struct, frozen=True):
 
 _shape_decoder = msgspec.json.Decoder(_Shape)
 _edit_decoder = msgspec.json.Decoder(Edit)
-_pair_decoder = msgspec.json.Decoder(Pair)
+_choice_decoder = msgspec.json.Decoder(Choice)
 _cloud_event_decoder: msgspec.json.Decoder[CloudEvent] = msgspec.json.Decoder(CloudEvent)
 
 
@@ -180,11 +157,13 @@ def import_file(
         convert_row = _build_tsv_reader(path, lines) if suffix == ".tsv" else bytes
         with SegmentLog(landing_root, segment_limits, clock) as event_log:
             batches = _Batches(event_log, application)
+            reception = Reception(application, clock())
             for number, line in lines:
+                reception = _receive_next(reception, clock())
                 try:
                     if line is None:
                         raise InvalidEventError(f"the line is longer than {event_bytes} bytes")
-                    event = decode_line(convert_row(line), Reception(application, clock()), source)
+                    event = decode_line(convert_row(line), reception, source)
                 except InvalidEventError as error:
                     tally.refuse(number, str(error))
                 else:
@@ -192,6 +171,12 @@ def import_file(
                     batches.add(event.rows)
             batches.finish()
     return ImportResult(tally.accepted + tally.refused, tally.accepted, tally.refused, tuple(tally.errors))
+
+
+def _receive_next(reception: Reception, now: datetime) -> Reception:
+    """Return when the next line is received: later than the one before it, so that lines keep their order."""
+    reception.advance()
+    return reception if now <= reception.received_at else Reception(reception.application, now)
 
 
 def decode_line(line: bytes, reception: Reception, source: str) -> DecodedEvent:
@@ -204,9 +189,9 @@ def decode_line(line: bytes, reception: Reception, source: str) -> DecodedEvent:
     if shape.specversion is not msgspec.UNSET:
         event = decode_strictly(line, _cloud_event_decoder)
         # Under one imported source, ids of different original sources must stay apart.
-        return land_cloud_event(event, reception, source, records.make_stable_id(event.source, event.id))
+        return land_cloud_event(event, reception, source, partial(records.make_stable_id, event.source))
     if shape.chosen is not msgspec.UNSET or shape.rejected is not msgspec.UNSET:
-        return land_edit(decode_strictly(line, _pair_decoder).to_edit(), reception, source)
+        return land_choice(decode_strictly(line, _choice_decoder), reception, source)
     return land_edit(decode_strictly(line, _edit_decoder), reception, source)
 
 

@@ -2,7 +2,7 @@
 
 | answer | when | what a client does |
 |---|---|---|
-| 202 | at least one event is on disk; `results` says which were refused | fixes the refused ones |
+| 202 | at least one event is on disk; `results` says what became of each | fixes the refused ones |
 | 400 | every event was refused (same body), or the body is not what it says it is | never sends the same again |
 | 401, 403 | no valid key or signature; a key for something else, or of another page's origin | gets another key |
 | 404, 405, 413, 415 | unknown application (the known ones are listed), method, size, content type | the same |
@@ -14,9 +14,9 @@ No answer and no log line holds a user's text beyond the field that was wrong.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,8 +27,9 @@ from flywheel_assets.capture.auth.access import Access, Caller
 from flywheel_assets.capture.auth.keys import Scope
 from flywheel_assets.capture.clock import Clock
 from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, CaptureLimits, Endpoint, EventLog
-from flywheel_assets.capture.events.texts import LandedRow, Reception
-from flywheel_assets.capture.events.wire import read_claimed_id
+from flywheel_assets.capture.events.recent import RecentEvents
+from flywheel_assets.capture.events.texts import EDITS_SOURCE, DecodedEvent, Reception, land_retraction
+from flywheel_assets.capture.events.wire import LONGEST_IDENTIFIER, read_claimed_id
 from flywheel_assets.capture.http.answers import (
     Answer,
     EventResult,
@@ -54,11 +55,10 @@ _DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one woul
 
 @dataclass(frozen=True)
 class _Decoded:
-    """Holds the content of a body; `results` has one entry per element, in order."""
+    """Holds the content of a body, one entry per element, in order: an event, or the result that refuses it."""
 
-    results: list[EventResult]
-    event_ids: list[str]
-    rows: list[LandedRow]
+    elements: list[DecodedEvent | EventResult]
+    events: list[DecodedEvent]
 
 
 @dataclass(frozen=True)
@@ -75,24 +75,51 @@ class Intake:
     budget: MemoryBudget
     reader: BodyReader
     decoder: Executor
+    recent: RecentEvents = field(default_factory=RecentEvents)
 
     def build_receiver(self, endpoint: Endpoint) -> "Receiver":
         """Build the receiver of one endpoint's requests."""
         return Receiver(self, endpoint)
 
     async def answer_request(self, request: Request, endpoint: Endpoint) -> Response:
-        """Answer one request."""
+        """Answer one request that brings events."""
         application: str = request.path_params["application"]
-        try:
-            if request.method == "OPTIONS":
-                return Response(None, 204, self.access.build_preflight_headers(request, application))
+
+        async def take_events() -> Answer:
             with self.budget.open_share() as share:
                 caller = self.access.admit(request, application, Scope.WRITE)
                 self._check_application(application)
                 media_type = _read_media_type(request, endpoint.content_types)
                 body = await self.reader.read(request, share)
                 caller = self.access.verify_body(caller, body)
-                answer = await self._acknowledge(caller, await self._decode(body, media_type, caller, endpoint))
+                return await self._acknowledge(caller, await self._decode(body, media_type, caller, endpoint))
+
+        return await self._answer(request, application, "POST", take_events)
+
+    async def answer_retraction(self, request: Request) -> Response:
+        """Answer one request that takes back what was sent under the id in its address."""
+        application: str = request.path_params["application"]
+
+        async def take_back() -> Answer:
+            caller = self.access.admit(request, application, Scope.WRITE)
+            if caller.signed is not None:
+                raise RefusedError(
+                    Refusal.UNAUTHORIZED,
+                    "a signature covers a body, and this request has none; send `Authorization: Bearer <key>`",
+                )
+            self._check_application(application)
+            source = request.query_params.get("source", EDITS_SOURCE)
+            return await self._acknowledge(caller, self._decode_retraction(request, source, caller))
+
+        return await self._answer(request, application, "DELETE", take_back)
+
+    async def _answer(
+        self, request: Request, application: str, method: str, work: Callable[[], Awaitable[Answer]]
+    ) -> Response:
+        try:
+            if request.method == "OPTIONS":
+                return Response(None, 204, self.access.build_preflight_headers(request, application, method))
+            answer = await work()
             # The status is 202 as well where nothing was new: a repeat is a success.
             is_success = any(result.status is not EventStatus.REFUSED for result in answer.results)
             response = build_json_response(202 if is_success else 400, answer)
@@ -116,23 +143,55 @@ class Intake:
         else:
             loop = asyncio.get_running_loop()
             decoded = await loop.run_in_executor(self.decoder, self._decode_body, body, media_type, reception, endpoint)
-        self.telemetry.note_received(caller.application, len(decoded.results), len(body))
-        self.telemetry.note_refused_events(len(decoded.results) - len(decoded.event_ids))
-        self.access.charge(caller, len(decoded.results))
+        return self._count(caller, decoded, len(body))
+
+    def _decode_retraction(self, request: Request, source: str, caller: Caller) -> _Decoded:
+        client_id: str = request.path_params["feedback_id"]
+        reception = Reception(caller.application, self.clock(), self.applications[caller.application])
+        try:
+            for name, value in (("id", client_id), ("source", source)):
+                if not 1 <= len(value) <= LONGEST_IDENTIFIER:
+                    raise InvalidEventError(f"`{name}` has {len(value)} characters; valid: 1 to {LONGEST_IDENTIFIER}")
+            event = land_retraction(client_id, source, reception)
+        except InvalidEventError as error:
+            return self._count(caller, _Decoded([EventResult(client_id, EventStatus.REFUSED, str(error))], []), 0)
+        return self._count(caller, _Decoded([event], [event]), 0)
+
+    def _count(self, caller: Caller, decoded: _Decoded, body_bytes: int) -> _Decoded:
+        self.telemetry.note_received(caller.application, len(decoded.elements), body_bytes)
+        self.telemetry.note_refused_events(len(decoded.elements) - len(decoded.events))
+        self.access.charge(caller, len(decoded.elements))
         return decoded
 
     async def _acknowledge(self, caller: Caller, decoded: _Decoded) -> Answer:
         if self.access.is_repeat(caller):
-            self.telemetry.note_repeated(caller.application, len(decoded.event_ids))
-            return Answer(0, [_mark_duplicate(result) for result in decoded.results])
-        if decoded.rows:
-            try:
-                await self.event_log.append(caller.application, decoded.rows)
-            except EventLogError as error:
-                raise RefusedError(Refusal.NOT_DURABLE, str(error)) from None
-            self.telemetry.note_accepted(caller.application, decoded.event_ids)
-            self.access.remember(caller)
-        return Answer(len(decoded.event_ids), decoded.results)
+            self.telemetry.note_repeated(caller.application, len(decoded.events))
+            return Answer(0, [_mark_duplicate(element) for element in decoded.elements])
+        if not decoded.events:
+            return Answer(0, [element for element in decoded.elements if isinstance(element, EventResult)])
+        try:
+            await self.event_log.append(caller.application, [row for event in decoded.events for row in event.rows])
+        except EventLogError as error:
+            raise RefusedError(Refusal.NOT_DURABLE, str(error)) from None
+        self.access.remember(caller)
+        return Answer(len(decoded.events), self._note_durable(caller.application, decoded))
+
+    def _note_durable(self, application: str, decoded: _Decoded) -> list[EventResult]:
+        results: list[EventResult] = []
+        repeated = superseded = 0
+        for element in decoded.elements:
+            if isinstance(element, EventResult):
+                results.append(element)
+                continue
+            is_repeat, detail = self.recent.note(element)
+            repeated += is_repeat
+            if detail is None:
+                results.append(EventResult(element.client_id, EventStatus.ACCEPTED))
+            else:
+                superseded += 1
+                results.append(EventResult(element.client_id, EventStatus.SUPERSEDED, detail=detail))
+        self.telemetry.note_accepted(application, len(decoded.events), repeated, superseded)
+        return results
 
     def _decode_body(self, body: bytes, media_type: str, reception: Reception, endpoint: Endpoint) -> _Decoded:
         return self._decode_all(self._split_elements(body, media_type), reception, endpoint)
@@ -156,19 +215,18 @@ class Intake:
         return elements
 
     def _decode_all(self, elements: list[bytes], reception: Reception, endpoint: Endpoint) -> _Decoded:
-        results: list[EventResult] = []
-        event_ids: list[str] = []
-        rows: list[LandedRow] = []
+        found: list[DecodedEvent | EventResult] = []
+        events: list[DecodedEvent] = []
         for element in elements:
             try:
                 event = endpoint.decode(self._check_size(element), reception)
             except InvalidEventError as error:
-                results.append(EventResult(read_claimed_id(element), EventStatus.REFUSED, str(error)))
+                found.append(EventResult(read_claimed_id(element), EventStatus.REFUSED, str(error)))
             else:
-                results.append(EventResult(event.client_id, EventStatus.ACCEPTED))
-                event_ids.append(event.event_id)
-                rows.extend(event.rows)
-        return _Decoded(results, event_ids, rows)
+                found.append(event)
+                events.append(event)
+            reception.advance()
+        return _Decoded(found, events)
 
     def _check_size(self, element: bytes) -> bytes:
         if len(element) > self.limits.event_bytes:
@@ -203,8 +261,8 @@ class _Request(Request):
         return self._by_name
 
 
-def _mark_duplicate(result: EventResult) -> EventResult:
-    return result if result.status is EventStatus.REFUSED else EventResult(result.id, EventStatus.DUPLICATE)
+def _mark_duplicate(element: DecodedEvent | EventResult) -> EventResult:
+    return element if isinstance(element, EventResult) else EventResult(element.client_id, EventStatus.DUPLICATE)
 
 
 def _read_media_type(request: Request, valid: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ from flywheel_assets.capture.brokers.broker import BrokerAddress, read_broker_ad
 from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
 from flywheel_assets.capture.brokers.messages import compute_largest_event_bytes
 from flywheel_assets.capture.clock import Clock, read_clock
-from flywheel_assets.capture.endpoints import ENDPOINTS, CaptureLimits, EventLog
+from flywheel_assets.capture.endpoints import ENDPOINTS, RETRACTION_PATH, CaptureLimits, EventLog
 from flywheel_assets.capture.http.answers import RefusedError, answer_http_error, answer_refusal
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.capture.http.connection import BoundedConnection
@@ -116,6 +116,7 @@ def create_app(
                 Route(f"/v1/{{application}}/{name}", receiver, methods=["POST", "OPTIONS"])
                 for name, receiver in receivers.items()
             ),
+            Route(RETRACTION_PATH, intake.answer_retraction, methods=["DELETE", "OPTIONS"]),
             Route("/flywheel.js", answer_browser_script, methods=["GET"]),
             Route("/healthz", operations.answer_healthz, methods=["GET"]),
             Route("/readyz", operations.answer_readyz, methods=["GET"]),

@@ -6,8 +6,10 @@ that comes before its prediction, or weeks after it, is therefore matched once; 
 a past day never changes; and a range of days gives the same rows as its days one by one. What the first receipt of
 an event id says is what counts, and it is matched at most once, even where ids come again behind the dedupe window.
 
-Feedback that *carries its text* (an edit with prompt and original output) needs no prediction: it is complete on its
-own first receipt, with the prediction attached where that is known by then. See docs/adr/0003.
+Feedback that *carries its text* (an edit with prompt and original output, a choice, a demonstration) needs no
+prediction: it is complete on its own first receipt, with the prediction attached where that is known by then. See
+docs/adr/0003. A retraction is complete in the same way: it takes back statements, which are found by their ids, however
+old they are. Taken from one named statement, it is about no prediction: its `prediction_id` is empty and joins nothing.
 
 Accounting: `received + carried_in = duplicates + matched + expired + waiting` holds for every day, and `carried_in(D)`
 is `waiting(D − 1)`. It looks `w` days further back than the matches do, to know what was matched before.
@@ -149,7 +151,8 @@ WITH on_arrival AS (  -- the feedback comes last: its prediction is there alread
     SELECT f.event_id, f.prediction_id, f.day AS feedback_date, f.day AS completed_date, f.carries_text,
            min(p.day) AS earliest
     FROM feedback_receipts f
-    LEFT JOIN prediction_receipts p ON p.prediction_id = f.prediction_id AND p.day BETWEEN f.day - $span AND f.day
+    LEFT JOIN prediction_receipts p
+        ON p.prediction_id = f.prediction_id AND f.prediction_id <> '' AND p.day BETWEEN f.day - $span AND f.day
     WHERE f.is_first AND f.day >= $wanted_from - $w
     GROUP BY ALL
 ),

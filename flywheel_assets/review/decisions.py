@@ -69,8 +69,11 @@ def build_event(application: str, decision: Decision, row: dict[str, Any], answe
         answer: the text for WRITE and for ACCEPT of an edit, the label for LABEL, else None.
     """
     client_id = records.make_stable_id("decision", decision.row_id, decision.verb, answer, decision.by)
+    # The client id says all that the decision does: made again after a crash it is the same event, and its own only
+    # statement.
+    event_id = records.make_event_id(application, REVIEWER_SOURCE, client_id)
     common = FeedbackLine(
-        event_id=records.make_event_id(application, REVIEWER_SOURCE, client_id),
+        event_id=event_id,
         received_at=format_time(decision.at),
         occurred_at=format_time(decision.at),
         source=REVIEWER_SOURCE,
@@ -82,6 +85,7 @@ def build_event(application: str, decision: Decision, row: dict[str, Any], answe
         user_id=row["user_id"],
         thread_id=row["thread_id"],
         comment=msgspec.json.encode(decision).decode(),
+        statement_id=event_id,
     )
     if decision.verb is Verb.LABEL:
         line = msgspec.structs.replace(common, signal=Signal.LABEL, label=answer, labeling_source=REVIEWER_SOURCE)

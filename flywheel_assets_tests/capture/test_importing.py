@@ -26,7 +26,8 @@ def test_every_line_format_lands(tmp_path: Path) -> None:
     result = import_file(path, "assistant", tmp_path / "landing", Clock())
     assert (result.lines, result.accepted, result.refused, result.errors) == (4, 4, 0, ())
     first, second, thumb = landed(tmp_path / "landing", "feedback")
-    assert (second["original_output"], second["final_text"]) == ("the model's", "mine")
+    assert (second["signal"], second["original_output"], second["final_text"]) == ("choice", "the model's", "mine")
+    assert len(landed(tmp_path / "landing", "prediction")) == 2, "a choice carries its texts"
     assert thumb["prediction_id"] == "p-1"
     assert {row["source"] for row in (first, second, thumb)} == {"import:old.jsonl"}
     assert {row["source"] for row in landed(tmp_path / "landing", "prediction")} == {"import:old.jsonl"}
@@ -60,10 +61,11 @@ def test_only_the_first_errors_are_listed_but_all_are_counted(tmp_path: Path) ->
 
 
 def test_importing_twice_lands_the_same_event_ids(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "old.jsonl", edit(), edit(id="7"), prediction_event())
+    pair = {"prompt": "Why?", "chosen": "a", "rejected": "b"}
+    path = write_jsonl(tmp_path / "old.jsonl", edit(), edit(id="7"), prediction_event(), pair)
     for _ in range(2):
         import_file(path, "assistant", tmp_path / "landing")
-    for kind, distinct in (("prediction", 3), ("feedback", 2)):
+    for kind, distinct in (("prediction", 3), ("feedback", 3)):
         ids = [row["event_id"] for row in landed(tmp_path / "landing", kind)]
         assert len(ids) == 2 * distinct
         assert len(set(ids)) == distinct
@@ -77,6 +79,42 @@ def test_row_numbers_of_two_files_do_not_meet(tmp_path: Path) -> None:
     predictions = [row["prediction_id"] for row in landed(tmp_path / "landing", "prediction")]
     assert len(predictions) == 4
     assert len(set(predictions)) == 3
+
+
+def test_comparisons_with_tools_and_messages(tmp_path: Path) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "light", "arguments": {"room": "hall"}}}
+    prompt = [{"role": "user", "content": "Lights on."}, {"role": "assistant", "tool_calls": [call]}]
+    prompt.append({"role": "tool", "name": "light", "content": "on"})
+    done = {"role": "assistant", "content": "Done."}
+    calling = {"role": "assistant", "content": None, "tool_calls": [call]}
+    tool = {"type": "function", "function": {"name": "light"}}
+    path = write_jsonl(
+        tmp_path / "old.jsonl",
+        {"prompt": prompt, "chosen": [done], "rejected": [calling], "tools": [tool], "id": "1"},
+        {"prompt": prompt, "chosen": "Done.", "rejected": calling},
+        {"prompt": prompt, "chosen": [done, done], "rejected": "No."},
+        {"prompt": [{"role": "human", "content": "Hi"}], "chosen": "a", "rejected": "b"},
+    )
+    result = import_file(path, "assistant", tmp_path / "landing", Clock())
+    first, second = landed(tmp_path / "landing", "feedback")
+    for row in (first, second):
+        assert (row["signal"], row["final_text"]) == ("choice", "Done.")
+        assert json.loads(row["prompt"]) == prompt
+        assert json.loads(row["original_message"])["tool_calls"] == [call]
+    assert json.loads(first["tools"]) == [tool]
+    assert "final_message" not in first
+    assert first["received_at"] < second["received_at"], "lines keep their order"
+    assert [error.line for error in result.errors] == [3, 4]
+    assert "`chosen`: 2 messages; an answer is one" in result.errors[0].error
+    assert "valid: system, developer, user, assistant, tool" in result.errors[1].error
+
+
+def test_a_retraction_in_a_file_takes_back_a_statement_of_that_file(tmp_path: Path) -> None:
+    taken_back = feedback_event(id="f-2", data={"signal": "retract", "prediction_id": None, "retracts": "f-1"})
+    path = write_jsonl(tmp_path / "x.ndjson", feedback_event(), taken_back)
+    import_file(path, "assistant", tmp_path / "landing")
+    accepted, retracted = landed(tmp_path / "landing", "feedback")
+    assert retracted["retracts"] == accepted["statement_id"]
 
 
 def test_events_of_two_sources_with_one_id_stay_apart(tmp_path: Path) -> None:

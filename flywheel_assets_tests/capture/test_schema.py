@@ -39,6 +39,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCapture
     ("label", "mode"),
     [
         *((f"POST /v1/{{application}}/{endpoint.name}", mode) for endpoint in ENDPOINTS for mode in GenerationMode),
+        *(("DELETE /v1/{application}/feedback/{feedback_id}", mode) for mode in GenerationMode),
         ("GET /healthz", GenerationMode.POSITIVE),
         ("GET /readyz", GenerationMode.POSITIVE),
         ("GET /metrics", GenerationMode.POSITIVE),
@@ -57,7 +58,8 @@ def test_no_unexpected_answer(capture: RunningCapture, label: str, mode: Generat
     def send(data: st.DataObject) -> None:
         case = data.draw(operation.as_strategy(generation_mode=mode))
         if mode is GenerationMode.NEGATIVE:
-            case.path_parameters = {"application": "assistant"} if "application" in operation.path else {}
+            known = {"application": "assistant", "feedback_id": "f-1"}
+            case.path_parameters = {name: known[name] for name in known if f"{{{name}}}" in operation.path}
         answer = case.call()
         statuses.add(answer.status_code)
         case.validate_response(answer, checks=CHECKS)

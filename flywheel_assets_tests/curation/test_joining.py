@@ -119,7 +119,7 @@ def literal_matches(traffic: Traffic, day: int) -> set[Match]:
             first_feedback.setdefault(feedback.event, feedback)
     found = set()
     for feedback in first_feedback.values():
-        known = first_prediction.get(feedback.prediction)
+        known = first_prediction.get(feedback.prediction) if feedback.prediction else None
         fits = known is not None and abs(known - feedback.day) <= W
         if feedback.carries_text:
             if feedback.day == day:
@@ -153,7 +153,7 @@ def simulate(traffic: Traffic) -> Simulation:
             last_seen[feedback.event] = day
         still: list[Feedback] = []
         for feedback in waiting:
-            seen = [each.day for each in traffic.predictions if each.prediction == feedback.prediction]
+            seen = [each.day for each in traffic.predictions if each.prediction == feedback.prediction != ""]
             known = min((each for each in seen if day - SPAN <= each <= day), default=None)
             fits = known is not None and abs(known - feedback.day) <= W
             if feedback.carries_text or (fits and known is not None and max(known, feedback.day) == day):
@@ -182,13 +182,15 @@ def traffics(draw: st.DrawFn, retried_for: int = LAST_DAY, is_consistent: bool =
         first = draw(st.integers(0, LAST_DAY))
         offsets = draw(st.sets(st.integers(0, retried_for), max_size=3))
         prediction, carries_text = draw(names), draw(st.sampled_from([False, False, True]))
+        if carries_text and draw(st.booleans()):
+            prediction = ""  # a retraction of a statement
         for day in sorted({first, *(first + offset for offset in offsets)}):
             if day <= LAST_DAY:
                 feedback.append(Feedback(event, prediction, day, carries_text))
             if not is_consistent:
                 prediction, carries_text = draw(names), draw(st.booleans())
     predictions = []
-    for name in ("p1", "p2"):
+    for name in ("p1", "p2", ""):
         first = draw(st.integers(0, LAST_DAY))
         offsets = draw(st.sets(st.integers(0, retried_for), max_size=2))
         predictions += [

@@ -186,8 +186,8 @@ class Access:
             "Vary": "Origin",
         }
 
-    def build_preflight_headers(self, request: Request, application: str) -> dict[str, str]:
-        """Build the answer to a browser that asks whether a page may send.
+    def build_preflight_headers(self, request: Request, application: str, method: str = "POST") -> dict[str, str]:
+        """Build the answer to a browser that asks whether a page may send by this method.
 
         The browser sends no key yet, so the origin of any browser key will do.
 
@@ -199,7 +199,7 @@ class Access:
             origin = request.headers.get("origin", "")
             raise RefusedError(Refusal.FORBIDDEN, f"no browser key allows pages of {origin[:200]!r}")
         return headers | {
-            "Access-Control-Allow-Methods": "POST",
+            "Access-Control-Allow-Methods": method,
             "Access-Control-Allow-Headers": "authorization, content-type",
             "Access-Control-Max-Age": _PREFLIGHT_S,
         }

@@ -17,12 +17,12 @@ from flywheel_assets.capture.events.texts import (
     DecodedEvent,
     FeedbackLine,
     Reception,
+    build_feedback_event,
+    build_prediction_event,
     check_envelope,
     check_sender,
     decode_cloud_event,
     decode_edit,
-    encode_row,
-    format_time,
     land_cloud_event,
 )
 from flywheel_assets.capture.events.wire import (
@@ -36,7 +36,6 @@ from flywheel_assets.capture.events.wire import (
 )
 from flywheel_assets.curation.labels.score_contract import FieldMapping, ScoreContract
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.records import Signal
 
 PREDICTIONS_SOURCE = "predictions-api"
@@ -83,20 +82,14 @@ def decode_event(element: bytes, reception: Reception) -> DecodedEvent:
     check_sender(event.source)
     if isinstance(event, FeedbackCloudEvent):
         _check_feedback(event, reception.contract)
-        return land_cloud_event(event, reception, event.source, event.id)
+        return land_cloud_event(event, reception, event.source)
     check_envelope(event)
     key = records.make_event_id(reception.application, event.source, event.id)
     data = event.data
-    line = _build_score_line(
-        msgspec.structs.replace(
-            data, prediction_id=data.prediction_id or event.id, user_id=data.user_id or event.subject
-        ),
-        reception,
-        event.source,
-        key,
-        reception.check_time(event.time, "time"),
+    data = msgspec.structs.replace(
+        data, prediction_id=data.prediction_id or event.id, user_id=data.user_id or event.subject
     )
-    return DecodedEvent(event.id, key, (encode_row(EventKind.PREDICTION, line),))
+    return _land_score(event.id, data, reception, event.source, key, reception.check_time(event.time, "time"))
 
 
 def decode_text_edit(element: bytes, reception: Reception) -> DecodedEvent:
@@ -135,8 +128,7 @@ def decode_prediction(element: bytes, reception: Reception) -> DecodedEvent:
     )
     occurred_at = reception.check_time(document.read_optional(names.prediction_time, _TIME), names.prediction_time)
     key = records.make_event_id(reception.application, PREDICTIONS_SOURCE, prediction_id)
-    line = _build_score_line(data, reception, PREDICTIONS_SOURCE, key, occurred_at)
-    return DecodedEvent(prediction_id, key, (encode_row(EventKind.PREDICTION, line),))
+    return _land_score(prediction_id, data, reception, PREDICTIONS_SOURCE, key, occurred_at)
 
 
 def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
@@ -150,11 +142,11 @@ def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
     label = format_label(document.read_required(names.label, bool | Identifier))
     _check_label(label, _require_contract(reception), names.label)
     known_at = document.read_optional(names.known_at, _TIME)
-    key = records.make_event_id(reception.application, LABELS_SOURCE, records.make_stable_id(document.values))
+    label_time = document.read_optional(names.label_time, _TIME)
     line = FeedbackLine(
-        event_id=key,
-        received_at=format_time(reception.received_at),
-        occurred_at=reception.check_time(document.read_optional(names.label_time, _TIME), names.label_time),
+        event_id="0" * 32,
+        received_at=reception.stamp,
+        occurred_at=reception.check_time(label_time, names.label_time),
         source=LABELS_SOURCE,
         prediction_id=prediction_id,
         signal=Signal.LABEL,
@@ -163,8 +155,11 @@ def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
         label=label,
         labeling_source=document.read_optional(names.labeling_source, Identifier),
         known_at=None if known_at is None else reception.check_time(known_at, names.known_at),
+        statement_id=records.make_event_id(
+            reception.application, LABELS_SOURCE, records.make_stable_id(document.values)
+        ),
     )
-    return DecodedEvent(prediction_id, key, (encode_row(EventKind.FEEDBACK, line),))
+    return build_feedback_event(prediction_id, line, label_time is not None)
 
 
 class _Document:
@@ -209,13 +204,15 @@ def _require_contract(reception: Reception) -> ScoreContract:
     return reception.contract
 
 
-def _build_score_line(data: ScoreData, reception: Reception, source: str, key: str, occurred_at: str) -> ScoreLine:
+def _land_score(
+    client_id: str, data: ScoreData, reception: Reception, source: str, key: str, occurred_at: str
+) -> DecodedEvent:
     assert reception.contract is not None
     if problem := reception.contract.find_problem(data.features):
         raise InvalidEventError(problem)
-    return ScoreLine(
+    line = ScoreLine(
         event_id=key,
-        received_at=format_time(reception.received_at),
+        received_at=reception.stamp,
         occurred_at=occurred_at,
         source=source,
         prediction_id=str(data.prediction_id),
@@ -230,11 +227,18 @@ def _build_score_line(data: ScoreData, reception: Reception, source: str, key: s
         action=data.action,
         allow_propensity=data.allow_propensity,
     )
+    content = hash((line.score, line.features, line.amount, line.segment, line.action, line.prediction_id))
+    return build_prediction_event(client_id, reception.application, key, line.prediction_id, content, line)
 
 
 def _check_feedback(event: FeedbackCloudEvent, contract: ScoreContract) -> None:
-    if event.data.signal is Signal.EDIT:
-        raise InvalidEventError("signal 'edit' is about a text, and this application's predictions are scores")
+    signal = event.data.signal
+    if signal in (Signal.EDIT, Signal.CHOICE, Signal.DEMONSTRATION):
+        raise InvalidEventError(
+            f"signal {signal.value!r} is about a text, and this application's predictions are scores"
+        )
+    if signal is Signal.RETRACT:
+        raise InvalidEventError("signal 'retract' is about a text; send the right label instead: the newest counts")
     if event.data.signal is Signal.LABEL and event.data.label is not None:
         _check_label(format_label(event.data.label), contract, "label")
 

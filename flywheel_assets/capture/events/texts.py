@@ -2,14 +2,21 @@
 
 A CloudEvent becomes one line, an edit two: the prediction and the feedback it stands for.
 
+Feedback has two ids. `statement_id` hashes application, source and the client's id: it is the same for everything that
+is said under that id. `event_id` hashes the content too, so that the same content sent again is a duplicate, and other
+content under the same id is a *revision*, of which the newest counts at resolution. A prediction has one id, without
+its content: the first one received counts.
+
 Texts are kept verbatim: empty strings, NUL, right-to-left marks and emoji pass (DuckDB, Parquet and Iceberg give them
 back unchanged; the gate decides what is worth training on). A lone surrogate such as `\ud800` is refused, because it
 is not text: no UTF-8 file can hold it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from hashlib import blake2b
 
 import msgspec
 
@@ -19,11 +26,25 @@ from flywheel_assets.capture.events.wire import (
     Edit,
     FeedbackCloudEvent,
     FeedbackData,
+    Identifier,
     PredictionCloudEvent,
     Prompt,
+    Revision,
     ScoredCloudEvent,
+    Time,
     decode_strictly,
     format_label,
+)
+from flywheel_assets.conversations import (
+    Answer,
+    FiledAnswer,
+    Tools,
+    encode_answer,
+    encode_prompt,
+    encode_tools,
+    find_answer_problem,
+    find_role_problem,
+    find_tools_problem,
 )
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
@@ -35,7 +56,7 @@ EARLIEST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 CLOCK_TOLERANCE = timedelta(days=1)
 
 
-class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True):
+class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Describes one landed line with the columns of `records.PREDICTION_EVENT`; null columns are left out."""
 
     event_id: str
@@ -54,8 +75,11 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True):
     output_message: str | None = None
 
 
-class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Describes one landed line with the columns of `records.FEEDBACK_EVENT`; null columns are left out."""
+class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Describes one landed line with the columns of `records.FEEDBACK_EVENT`; null columns are left out.
+
+    The first three fields stay first: `build_feedback_event` hashes what comes after them.
+    """
 
     event_id: str
     received_at: str
@@ -86,37 +110,59 @@ class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True):
     final_message: str | None = None
 
 
-class LandedRow(msgspec.Struct, frozen=True):
+class LandedRow(msgspec.Struct, frozen=True, gc=False):
     """Holds one event as it will lie in the landing zone: a JSON line including its newline."""
 
     kind: EventKind
     line: bytes
 
 
-class DecodedEvent(msgspec.Struct, frozen=True):
-    """Holds one accepted element of a request: the id that the answer names, and its rows.
-
-    `event_id` is the dedupe key of the first row.
-    """
+class DecodedEvent(msgspec.Struct, frozen=True, gc=False):
+    """Holds one accepted element of a request: the id that the answer names, and its rows."""
 
     client_id: str
-    event_id: str
+    keys: tuple[str, ...]
+    """What the element is known by. Feedback: its statement id. A prediction: its event id, and a prediction id that
+    is another one than the client's id."""
+    content: str | int
+    """A hash of what it says, without the time of receipt; an int of another process means nothing here."""
     rows: tuple[LandedRow, ...]
+    rank: tuple[int, str] | None = None
+    """Of feedback, the revision and the time: of one statement the highest counts. None: a prediction."""
 
 
-@dataclass(frozen=True, slots=True)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(slots=True)
 class Reception:
-    """Holds what the element itself does not say: application, time of receipt, contract."""
+    """Holds what the element itself does not say: application, time of receipt, contract.
+
+    `advance` moves it on from one element of a request to the next. It is one object, because a new one for each
+    element would cost as much as a tenth of decoding it.
+    """
 
     application: str
     received_at: datetime
     contract: ScoreContract | None = None
     """The declared fields of a classification application; None: its predictions are texts."""
+    stamp: str = field(init=False)
+    """`received_at` as landed lines have it."""
+
+    def __post_init__(self) -> None:
+        """Format the time once."""
+        self.stamp = format_time(self.received_at)
+
+    def advance(self) -> None:
+        """Let a microsecond pass, so that the elements of a request keep their order."""
+        self.received_at += _MICROSECOND
+        microsecond = self.received_at.microsecond
+        self.stamp = f"{self.stamp[:20]}{microsecond:06d}Z" if microsecond else format_time(self.received_at)
 
     def check_time(self, claimed: datetime | None, field: str) -> str:
         """Return the client's time if it is plausible, the time of receipt if there is none; else raise."""
         if claimed is None:
-            return format_time(self.received_at)
+            return self.stamp
         latest = self.received_at + CLOCK_TOLERANCE
         if not EARLIEST_TIME <= claimed <= latest:
             raise InvalidEventError(
@@ -128,7 +174,7 @@ class Reception:
 
 @dataclass(frozen=True)
 class _Signalled:
-    """Lists the signal-dependent fields that a signal needs, and those that it may also carry."""
+    """Lists the fields that a signal needs, and those signal-dependent ones that it may also carry."""
 
     required: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
@@ -140,11 +186,18 @@ _FIELDS = {
     Signal.RATING: _Signalled(required=frozenset({"value"}), optional=frozenset({"final_text"})),
     Signal.COPY: _Signalled(),
     Signal.ACCEPT: _Signalled(),
-    Signal.REGENERATE: _Signalled(),
+    Signal.REGENERATE: _Signalled(optional=frozenset({"sibling_id", "final_text"})),
     Signal.LABEL: _Signalled(required=frozenset({"label"}), optional=frozenset({"labeling_source", "known_at"})),
     Signal.COMMENT: _Signalled(required=frozenset({"comment"})),
+    Signal.CHOICE: _Signalled(
+        required=frozenset({"prompt", "final_text", "original_output"}), optional=frozenset({"sibling_id"})
+    ),
+    Signal.DEMONSTRATION: _Signalled(required=frozenset({"prompt", "final_text"})),
+    Signal.RETRACT: _Signalled(optional=frozenset({"retracts"})),
 }
-_SIGNALLED_FIELDS = ("final_text", "value", "label", "labeling_source", "known_at")
+_SIGNALLED_FIELDS = ("final_text", "value", "label", "labeling_source", "known_at", "sibling_id", "retracts")
+_REGENERATED = ("sibling_id", "final_text", "prompt", "original_output")
+"""What makes a regeneration half of a comparison; the last two may also come alone."""
 
 _cloud_event_decoder: msgspec.json.Decoder[CloudEvent] = msgspec.json.Decoder(CloudEvent)
 _edit_decoder = msgspec.json.Decoder(Edit)
@@ -159,7 +212,7 @@ def decode_cloud_event(element: bytes, reception: Reception) -> DecodedEvent:
     """
     event = decode_strictly(element, _cloud_event_decoder)
     check_sender(event.source)
-    return land_cloud_event(event, reception, event.source, event.id)
+    return land_cloud_event(event, reception, event.source)
 
 
 def check_sender(source: str) -> None:
@@ -175,14 +228,59 @@ def check_sender(source: str) -> None:
         )
 
 
-def land_cloud_event(event: CloudEvent, reception: Reception, source: str, client_id: str) -> DecodedEvent:
-    """Build the row of a decoded CloudEvent, under the source and client id that make its dedupe key."""
+def land_cloud_event(
+    event: CloudEvent, reception: Reception, source: str, rename: Callable[[str], str] = str
+) -> DecodedEvent:
+    """Build the row of a decoded CloudEvent.
+
+    Args:
+        event: the decoded event.
+        reception: when and for which application it came.
+        source: the source that it lands with.
+        rename: makes the client's ids unique under that source; they are, unless it is not the event's own.
+    """
     check_envelope(event)
-    occurred_at = reception.check_time(event.time, "time")
-    key = records.make_event_id(reception.application, source, client_id)
     if isinstance(event, PredictionCloudEvent):
-        return DecodedEvent(event.id, key, (_build_prediction_row(event, reception, source, key, occurred_at),))
-    return DecodedEvent(event.id, key, (_build_feedback_row(event, reception, source, key, occurred_at),))
+        return _land_prediction(event, reception, source, rename(event.id))
+    return _land_feedback(event, reception, source, rename)
+
+
+def identify_statement(application: str, source: str, client_id: str) -> str:
+    """Return the `statement_id` of the edit or the feedback that a client sent under an id."""
+    return records.make_event_id(application, source, f"{client_id}/feedback" if source == EDITS_SOURCE else client_id)
+
+
+def land_retraction(client_id: str, source: str, reception: Reception) -> DecodedEvent:
+    """Build the row that takes back what a source said under an id.
+
+    It needs no other event to be known. It has no id of its own and is never a repeat of another: an id that is used
+    again can be taken back again.
+
+    Raises:
+        InvalidEventError: the source is reserved, or the application's feedback is labels.
+    """
+    check_sender(source)
+    if reception.contract is not None:
+        raise InvalidEventError(
+            f"{reception.application} is a classification application: its labels are not taken back; send the right "
+            f"label to /v1/{reception.application}/labels"
+        )
+    retracted = identify_statement(reception.application, source, client_id)
+    line = FeedbackLine(
+        event_id=_NO_ID,
+        received_at=reception.stamp,
+        occurred_at=reception.stamp,
+        source=source,
+        prediction_id="",
+        signal=Signal.RETRACT,
+        do_not_train=False,
+        sampling_probability=1.0,
+        statement_id=records.make_event_id(
+            reception.application, source, records.make_stable_id("retract", retracted, reception.stamp)
+        ),
+        retracts=retracted,
+    )
+    return build_feedback_event(client_id, line, is_time_claimed=False)
 
 
 def check_envelope(event: CloudEvent | ScoredCloudEvent) -> None:
@@ -219,25 +317,29 @@ def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
     client_id = edit.id or records.make_stable_id("edit", reception.application, msgspec.to_builtins(edit))
     is_row_number = edit.id is not None and source.startswith(IMPORT_PREFIX)
     prediction_id = records.make_stable_id("imported", source, client_id) if is_row_number else client_id
-    prompt, prompt_format = encode_prompt(edit.prompt)
-    received_at = format_time(reception.received_at)
+    prompt, prompt_format = store_prompt(edit.prompt)
+    output, output_message = store_answer(edit.original_llm_output, "original_llm_output")
+    final_text, final_message = store_answer(edit.final_user_edit, "final_user_edit")
+    tools = store_tools(edit.tools)
     prediction = PredictionLine(
         event_id=records.make_event_id(reception.application, source, f"{client_id}/prediction"),
-        received_at=received_at,
+        received_at=reception.stamp,
         occurred_at=occurred_at,
         source=source,
         prediction_id=prediction_id,
         do_not_train=edit.do_not_train,
         prompt=prompt,
         prompt_format=prompt_format,
-        output=edit.original_llm_output,
+        output=output,
         model_version=edit.model_version,
         user_id=edit.user_id,
         thread_id=edit.thread_id,
+        tools=tools,
+        output_message=output_message,
     )
     feedback = FeedbackLine(
-        event_id=records.make_event_id(reception.application, source, f"{client_id}/feedback"),
-        received_at=received_at,
+        event_id=_NO_ID,
+        received_at=reception.stamp,
         occurred_at=occurred_at,
         source=source,
         prediction_id=prediction_id,
@@ -249,18 +351,97 @@ def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
         thread_id=edit.thread_id,
         prompt=prompt,
         prompt_format=prompt_format,
-        original_output=edit.original_llm_output,
-        final_text=edit.final_user_edit,
+        original_output=output,
+        final_text=final_text,
+        statement_id=records.make_event_id(reception.application, source, f"{client_id}/feedback"),
+        revision=edit.revision,
+        tools=tools,
+        original_message=output_message,
+        final_message=final_message,
     )
-    rows = (encode_row(EventKind.PREDICTION, prediction), encode_row(EventKind.FEEDBACK, feedback))
-    return DecodedEvent(client_id, prediction.event_id, rows)
+    is_time_claimed = edit.occurred_at is not None
+    return build_feedback_event(client_id, feedback, is_time_claimed, (encode_row(EventKind.PREDICTION, prediction),))
 
 
-def encode_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:
-    """Return a prompt as it is stored: its text, or its messages as one canonical JSON array."""
-    if isinstance(prompt, str):
-        return prompt, PromptFormat.TEXT
-    return _line_encoder.encode(prompt).decode(), PromptFormat.MESSAGES
+class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Describes two answers to one prompt, of which a person preferred one: a row of a comparison set."""
+
+    prompt: Prompt
+    chosen: FiledAnswer
+    rejected: FiledAnswer
+    id: Identifier | None = None
+    user_id: Identifier | None = None
+    thread_id: Identifier | None = None
+    model_version: Identifier | None = None
+    do_not_train: bool = False
+    occurred_at: Time | None = None
+    tools: Tools | None = None
+    revision: Revision | None = None
+
+
+def land_choice(choice: Choice, reception: Reception, source: str) -> DecodedEvent:
+    """Build the feedback row of one choice from a file; it carries its texts, so that no prediction is landed."""
+    occurred_at = reception.check_time(choice.occurred_at, "occurred_at")
+    client_id = choice.id or records.make_stable_id("choice", reception.application, msgspec.to_builtins(choice))
+    prompt, prompt_format = store_prompt(choice.prompt)
+    chosen, chosen_message = store_answer(choice.chosen, "chosen")
+    rejected, rejected_message = store_answer(choice.rejected, "rejected")
+    line = FeedbackLine(
+        event_id=_NO_ID,
+        received_at=reception.stamp,
+        occurred_at=occurred_at,
+        source=source,
+        prediction_id=records.make_stable_id("imported", source, client_id) if choice.id else client_id,
+        signal=Signal.CHOICE,
+        do_not_train=choice.do_not_train,
+        sampling_probability=1.0,
+        model_version=choice.model_version,
+        user_id=choice.user_id,
+        thread_id=choice.thread_id,
+        prompt=prompt,
+        prompt_format=prompt_format,
+        original_output=rejected,
+        final_text=chosen,
+        statement_id=records.make_event_id(reception.application, source, f"{client_id}/feedback"),
+        revision=choice.revision,
+        tools=store_tools(choice.tools),
+        original_message=rejected_message,
+        final_message=chosen_message,
+    )
+    return build_feedback_event(client_id, line, choice.occurred_at is not None)
+
+
+def store_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:
+    """Return a prompt as it is stored, with its format.
+
+    Raises:
+        InvalidEventError: no chat model could answer its messages.
+    """
+    if not isinstance(prompt, str) and (problem := find_role_problem(prompt)):
+        raise InvalidEventError(f"`prompt`: {problem}")
+    return encode_prompt(prompt)
+
+
+def store_answer(answer: FiledAnswer, field: str) -> tuple[str, str | None]:
+    """Return an answer as it is stored: its text, and its message where the text does not say everything.
+
+    Raises:
+        InvalidEventError: it is a message, and not one of an assistant.
+    """
+    if not isinstance(answer, str) and (problem := find_answer_problem(answer)):
+        raise InvalidEventError(f"`{field}`: {problem}")
+    return encode_answer(answer)
+
+
+def store_tools(tools: Tools | None) -> str | None:
+    """Return tools as they are stored.
+
+    Raises:
+        InvalidEventError: one of them is no description of a function.
+    """
+    if tools and (problem := find_tools_problem(tools)):
+        raise InvalidEventError(f"`tools`: {problem}")
+    return encode_tools(tools)
 
 
 @lru_cache(maxsize=16)  # the events of a batch are received at one moment
@@ -285,46 +466,105 @@ def check_signal(data: FeedbackData) -> None:
             raise InvalidEventError(
                 f"signal {data.signal.value!r} cannot carry `{name}`; signals that do: {', '.join(signals)}"
             )
+    _check_subject_matter(data)
     if data.signal is Signal.THUMB and data.value not in (-1.0, 1.0):
         raise InvalidEventError(f"`value` of a thumb is {data.value}; valid: -1 (down) or 1 (up)")
     if data.signal is Signal.RATING and not 0.0 <= (data.value or 0.0) <= 1.0:
         raise InvalidEventError(f"`value` of a rating is {data.value}; valid: 0 to 1")
+    if data.tools and data.prompt is None:
+        raise InvalidEventError("`tools` belong to a prompt; send `prompt` with them, or send them with the prediction")
 
 
-def _build_prediction_row(
-    event: PredictionCloudEvent, reception: Reception, source: str, key: str, occurred_at: str
-) -> LandedRow:
+def _check_subject_matter(data: FeedbackData) -> None:
+    """Check that feedback says which answers it is about, and carries the texts of those that nothing else brings."""
+    match data.signal:
+        case Signal.DEMONSTRATION:
+            if data.original_output is not None:
+                raise InvalidEventError(
+                    "signal 'demonstration' cannot carry `original_output`: it is about a prompt that no model "
+                    "answered; send signal 'edit' for what a person made of a model's text"
+                )
+            return
+        case Signal.RETRACT if data.retracts is not None:
+            if data.prediction_id is not None:
+                raise InvalidEventError(
+                    "signal 'retract' carries both `retracts` and `prediction_id`; send `retracts` to take back one "
+                    "statement, or `prediction_id` for all statements of this person about that prediction"
+                )
+            return
+        case Signal.REGENERATE if data.sibling_id is not None or data.final_text is not None:
+            missing = [name for name in _REGENERATED if getattr(data, name) is None]
+            if missing:
+                raise InvalidEventError(
+                    f"signal 'regenerate' with the new answer lacks {', '.join(f'`{name}`' for name in missing)}; send "
+                    f"all of {', '.join(f'`{name}`' for name in _REGENERATED)} for a comparison of the two answers, or "
+                    "neither `sibling_id` nor `final_text`"
+                )
+        case _:
+            pass
+    if data.prediction_id is None:
+        otherwise = " (or `retracts`)" if data.signal is Signal.RETRACT else ""
+        raise InvalidEventError(
+            f"signal {data.signal.value!r} needs the field `prediction_id`{otherwise} in `data`: the answer it is about"
+        )
+    if data.sibling_id == data.prediction_id:
+        raise InvalidEventError("`sibling_id` is the `prediction_id` itself; send the id of the other answer")
+
+
+def _land_prediction(event: PredictionCloudEvent, reception: Reception, source: str, client_id: str) -> DecodedEvent:
     data = event.data
-    prompt, prompt_format = encode_prompt(data.prompt)
+    occurred_at = reception.check_time(event.time, "time")
+    prompt, prompt_format = store_prompt(data.prompt)
+    output, output_message = store_answer(data.output, "output")
     line = PredictionLine(
-        event_id=key,
-        received_at=format_time(reception.received_at),
+        event_id=records.make_event_id(reception.application, source, client_id),
+        received_at=reception.stamp,
         occurred_at=occurred_at,
         source=source,
         prediction_id=data.prediction_id or event.id,
         do_not_train=data.do_not_train,
         prompt=prompt,
         prompt_format=prompt_format,
-        output=data.output,
+        output=output,
         model_version=data.model_version,
         user_id=data.user_id or event.subject,
         thread_id=data.thread_id,
+        tools=None if data.tools is None else store_tools(data.tools),
+        output_message=output_message,
     )
-    return encode_row(EventKind.PREDICTION, line)
+    content = hash((prompt, output, output_message, line.tools, line.prediction_id))
+    return build_prediction_event(event.id, reception.application, line.event_id, line.prediction_id, content, line)
 
 
-def _build_feedback_row(
-    event: FeedbackCloudEvent, reception: Reception, source: str, key: str, occurred_at: str
-) -> LandedRow:
+def build_prediction_event(
+    client_id: str, application: str, event_id: str, prediction_id: str, content: int, line: msgspec.Struct
+) -> DecodedEvent:
+    """Build the event of one landed prediction, which is known by its event id and by its prediction id."""
+    # Feedback may have the same id from the same source: the mark keeps the two apart.
+    event_key = f"prediction {event_id}"
+    keys = (event_key,) if prediction_id == client_id else (event_key, f"{application} {prediction_id}")
+    return DecodedEvent(client_id, keys, content, (encode_row(EventKind.PREDICTION, line),))
+
+
+def _land_feedback(
+    event: FeedbackCloudEvent, reception: Reception, source: str, rename: Callable[[str], str]
+) -> DecodedEvent:
     data = event.data
     check_signal(data)
-    prompt, prompt_format = (None, None) if data.prompt is None else encode_prompt(data.prompt)
+    client_id = rename(event.id)
+    prediction_id = data.prediction_id
+    if prediction_id is None:
+        is_made = data.signal is Signal.DEMONSTRATION
+        prediction_id = records.make_stable_id("demonstrated", source, client_id) if is_made else ""
+    prompt, prompt_format = (None, None) if data.prompt is None else store_prompt(data.prompt)
+    original, original_message = _store_optional(data.original_output, "original_output")
+    final_text, final_message = _store_optional(data.final_text, "final_text")
     line = FeedbackLine(
-        event_id=key,
-        received_at=format_time(reception.received_at),
-        occurred_at=occurred_at,
+        event_id=_NO_ID,
+        received_at=reception.stamp,
+        occurred_at=reception.check_time(event.time, "time"),
         source=source,
-        prediction_id=data.prediction_id,
+        prediction_id=prediction_id,
         signal=data.signal,
         do_not_train=data.do_not_train,
         sampling_probability=data.sampling_probability,
@@ -333,15 +573,54 @@ def _build_feedback_row(
         thread_id=data.thread_id,
         prompt=prompt,
         prompt_format=prompt_format,
-        original_output=data.original_output,
-        final_text=data.final_text,
+        original_output=original,
+        final_text=final_text,
         value=data.value,
         label=None if data.label is None else format_label(data.label),
         labeling_source=data.labeling_source,
         known_at=None if data.known_at is None else reception.check_time(data.known_at, "known_at"),
         comment=data.comment,
+        statement_id=records.make_event_id(reception.application, source, client_id),
+        revision=data.revision,
+        sibling_id=data.sibling_id,
+        retracts=None
+        if data.retracts is None
+        else identify_statement(reception.application, source, rename(data.retracts)),
+        tools=store_tools(data.tools),
+        original_message=original_message,
+        final_message=final_message,
     )
-    return encode_row(EventKind.FEEDBACK, line)
+    return build_feedback_event(event.id, line, event.time is not None)
+
+
+def _store_optional(answer: Answer | None, field: str) -> tuple[str | None, str | None]:
+    return (None, None) if answer is None else store_answer(answer, field)
+
+
+_NO_ID = "0" * 32
+_AFTER_ID = len('{"event_id":"') + len(_NO_ID)
+# Every time is formatted to the microsecond: each is as long as any other.
+_BEFORE_TIME = _AFTER_ID + len('","received_at":"2026-03-02T12:00:00.000000Z",')
+_BEFORE_CONTENT = _BEFORE_TIME + len('"occurred_at":"2026-03-02T12:00:00.000000Z",')
+
+
+def build_feedback_event(
+    client_id: str, line: FeedbackLine, is_time_claimed: bool, others: tuple[LandedRow, ...] = ()
+) -> DecodedEvent:
+    """Build the event of one feedback line behind `others`, and give it its `event_id`: a hash of what it says.
+
+    The time of receipt is no part of that, and neither is a time that only repeats it, so that a retry is a duplicate.
+    The line is encoded once: what is hashed is its end, and the id goes into the room that was left for it.
+    """
+    encoded = _line_encoder.encode(line)
+    view = memoryview(encoded)
+    digest = blake2b(view[_BEFORE_TIME if is_time_claimed else _BEFORE_CONTENT :], digest_size=16, person=b"feedback")
+    event_id = digest.hexdigest()
+    landed = b"".join((b'{"event_id":"', event_id.encode(), view[_AFTER_ID:], b"\n"))
+    assert line.statement_id is not None
+    rank = (line.revision or 0, line.occurred_at)
+    rows = (*others, LandedRow(EventKind.FEEDBACK, landed))
+    return DecodedEvent(client_id, (line.statement_id,), event_id, rows, rank)
 
 
 def encode_row(kind: EventKind, line: msgspec.Struct) -> LandedRow:

@@ -5,6 +5,9 @@
   `data` has none. A prediction without a `prediction_id` takes the event's own `id`, which its feedback can name.
 - **Edits**, `{"prompt", "original_llm_output", "final_user_edit"}` and a few optional fields. An edit without an `id`
   gets the hash of the application and all its fields.
+
+A prompt is text or messages; an answer is text or one assistant message (`conversations`). Fields of a message that are
+not known here are accepted and not stored; everywhere else an unknown field is an error.
 """
 
 import re
@@ -13,36 +16,33 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from flywheel_assets.conversations import Answer, Message, Role, Tools
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.records import Signal
 
-Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+LONGEST_IDENTIFIER = 1024
+Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_IDENTIFIER)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 # `texts.check_envelope` checks both, with a sentence; the patterns here are for the OpenAPI document.
 SpecVersion = Annotated[str, msgspec.Meta(extra_json_schema={"const": "1.0"})]
 JsonType = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"^(application|text)/([\w.-]+\+)?json$"})]
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Holds one turn of a prompt that is a conversation."""
-
-    role: str
-    content: str
-
-
 Prompt = str | Annotated[list[Message], msgspec.Meta(min_length=1)]
+Revision = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
 class PredictionData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Describes `data` of a `flywheel.prediction`."""
 
     prompt: Prompt
-    output: str
+    output: Answer
     prediction_id: Identifier | None = None
     model_version: Identifier | None = None
     user_id: Identifier | None = None
     thread_id: Identifier | None = None
     do_not_train: bool = False
+    tools: Tools | None = None
 
 
 class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,23 +62,30 @@ class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Describes `data` of a `flywheel.feedback`; `texts.check_signal` knows what each signal needs and may carry."""
+    """Describes `data` of a `flywheel.feedback`; `texts.check_signal` knows what each signal needs and may carry.
 
-    prediction_id: Identifier
+    `revision` counts what is said under one event id, `retracts` is the id of an event of the same source.
+    """
+
     signal: Signal
-    final_text: str | None = None
+    prediction_id: Identifier | None = None
+    final_text: Answer | None = None
     value: float | None = None
     label: Identifier | bool | None = None
     labeling_source: Identifier | None = None
     known_at: Time | None = None
     comment: str | None = None
     prompt: Prompt | None = None
-    original_output: str | None = None
+    original_output: Answer | None = None
     model_version: Identifier | None = None
     user_id: Identifier | None = None
     thread_id: Identifier | None = None
     do_not_train: bool = False
     sampling_probability: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    tools: Tools | None = None
+    revision: Revision | None = None
+    sibling_id: Identifier | None = None
+    retracts: Identifier | None = None
 
 
 class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
@@ -115,14 +122,16 @@ class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Describes the body of `/edits`: the smallest input from which a preference pair can be made."""
 
     prompt: Prompt
-    original_llm_output: str
-    final_user_edit: str
+    original_llm_output: Answer
+    final_user_edit: Answer
     id: Identifier | None = None
     user_id: Identifier | None = None
     thread_id: Identifier | None = None
     model_version: Identifier | None = None
     do_not_train: bool = False
     occurred_at: Time | None = None
+    tools: Tools | None = None
+    revision: Revision | None = None
 
 
 CloudEvent = PredictionCloudEvent | FeedbackCloudEvent
@@ -141,6 +150,7 @@ _VALID_VALUES = {
     "$.type": ", ".join(str(event.__struct_config__.tag) for event in (PredictionCloudEvent, FeedbackCloudEvent)),
     "$.data.signal": ", ".join(signal.value for signal in Signal),
 }
+_VALID_ROLES = ", ".join(Role)
 
 
 class _ClaimedId(msgspec.Struct, frozen=True):
@@ -185,10 +195,11 @@ def shorten_message(message: str) -> str:
 
 
 def _describe_invalid(message: str) -> str:
-    for path, valid in _VALID_VALUES.items():
-        if message.startswith("Invalid") and message.endswith(f"`{path}`"):
-            received, _, place = message.rpartition(" - at ")
-            return f"{shorten_message(received)} - at {place}; valid: {valid}"
+    received, _, place = message.rpartition(" - at ")
+    # Roles stand at many places: in prompts and answers, of events, edits and lines of files.
+    valid = _VALID_ROLES if place.endswith(".role`") else _VALID_VALUES.get(place.strip("`"))
+    if valid is not None and received.startswith("Invalid"):
+        return f"{shorten_message(received)} - at {place}; valid: {valid}"
     return shorten_message(message)
 
 

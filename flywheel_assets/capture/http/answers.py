@@ -18,14 +18,20 @@ class EventStatus(StrEnum):
     REFUSED = "refused"
     DUPLICATE = "duplicate"
     """Acknowledged before, under the same webhook id: a success, and nothing was written again."""
+    SUPERSEDED = "superseded"
+    """Durable, and one of several contents under its id: a success, and `detail` says which of them counts."""
 
 
-class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Holds the outcome for one element: its id where it could be read, and the reason of a refusal."""
+class EventResult(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Holds the outcome for one element: its id where it could be read, and the reason of a refusal.
+
+    `detail` says of a superseded one which content of its id counts.
+    """
 
     id: str | None
     status: EventStatus
     error: str | None = None
+    detail: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):

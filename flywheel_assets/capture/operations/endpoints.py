@@ -19,7 +19,9 @@ from starlette.responses import Response
 
 from flywheel_assets.capture.auth.access import Access, require_scope
 from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Scope
-from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, Endpoint, EventLog
+from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, RETRACTION_PATH, Endpoint, EventLog
+from flywheel_assets.capture.events.texts import EDITS_SOURCE
+from flywheel_assets.capture.events.wire import LONGEST_IDENTIFIER
 from flywheel_assets.capture.http.answers import RETRY_AFTER_S, Answer, Problem, build_json_response
 from flywheel_assets.capture.operations.telemetry import EXPOSITION_TYPE, Telemetry
 
@@ -133,6 +135,7 @@ def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], v
                 "responses": _describe_responses(answer, problem),
             },
         }
+    paths[RETRACTION_PATH.replace(":path", "")] = _describe_retraction(application, answer, problem)
     return {
         "openapi": "3.1.0",
         "info": {"title": "flywheel capture", "version": version},
@@ -145,6 +148,31 @@ def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], v
                 "key": {"type": "http", "scheme": "bearer"},
                 "browserKey": {"type": "apiKey", "in": "query", "name": "key"},
             },
+        },
+    }
+
+
+def _describe_retraction(
+    application: dict[str, Any], answer: dict[str, Any], problem: dict[str, Any]
+) -> dict[str, Any]:
+    identifier = {"type": "string", "minLength": 1, "maxLength": LONGEST_IDENTIFIER}
+    responses = _describe_responses(answer, problem)
+    del responses["408"], responses["413"], responses["415"]  # there is no body
+    return {
+        "parameters": [
+            {"name": "application", "in": "path", "required": True, "schema": application},
+            {"name": "feedback_id", "in": "path", "required": True, "schema": identifier},
+            {
+                "name": "source",
+                "in": "query",
+                "description": "The source that sent the feedback.",
+                "schema": {**identifier, "default": EDITS_SOURCE},
+            },
+        ],
+        "delete": {
+            "operationId": "retract",
+            "summary": "Takes back the edit or the feedback that this source sent under this id.",
+            "responses": responses,
         },
     }
 

@@ -28,7 +28,6 @@ from prometheus_client.registry import Collector
 from flywheel_assets.capture.http.answers import Refusal
 
 EXPOSITION_TYPE = CONTENT_TYPE_LATEST
-_REMEMBERED_EVENTS = 32_768
 # A group commit takes 0.2 ms on a good SSD and seconds on a disk in trouble.
 _FSYNC_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -40,6 +39,7 @@ class _Requests(Collector):
         self.received: Tally[str] = Tally()
         self.accepted: Tally[str] = Tally()
         self.duplicates: Tally[str] = Tally()
+        self.superseded: Tally[str] = Tally()
         self.refused_requests: Tally[str] = Tally(dict.fromkeys(map(str, Refusal), 0))
         self.refused_events = 0
         self.bytes = 0
@@ -49,7 +49,8 @@ class _Requests(Collector):
         for name, description, by_application in (
             ("received", "Events that arrived in requests.", self.received),
             ("accepted", "Events that were acknowledged.", self.accepted),
-            ("duplicates", f"Acknowledged events whose id was among the last {_REMEMBERED_EVENTS}.", self.duplicates),
+            ("duplicates", "Acknowledged events that were acknowledged before, not long ago.", self.duplicates),
+            ("superseded", "Acknowledged events with other content under a known id, or a revision.", self.superseded),
         ):
             yield _build_counter(name, description, "application", by_application)
         yield _build_counter("refused_requests", "Requests refused as a whole.", "reason", self.refused_requests)
@@ -76,9 +77,6 @@ class Telemetry:
             "flywheel_capture_write_failures", "Groups that the disk refused.", ["step"], registry=registry
         )
         self._sealed = Counter("flywheel_capture_sealed_segments", "Segments published in landing.", registry=registry)
-        # Two sets that take turns: forgetting one by one, oldest first, would cost more than remembering.
-        self._recent: set[str] = set()
-        self._earlier: set[str] = set()
         self.refusals = RefusalLog()
 
     def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
@@ -90,19 +88,13 @@ class Telemetry:
         self._requests.received[application] += events
         self._requests.bytes += size_bytes
 
-    def note_accepted(self, application: str, event_ids: list[str]) -> None:
+    def note_accepted(self, application: str, events: int, repeated: int = 0, superseded: int = 0) -> None:
         """Count events that are durable and about to be acknowledged."""
-        repeated = 0
-        for event_id in event_ids:
-            if event_id in self._recent or event_id in self._earlier:
-                repeated += 1
-            else:
-                self._recent.add(event_id)
-        if len(self._recent) > _REMEMBERED_EVENTS:
-            self._recent, self._earlier = set(), self._recent
-        self._requests.accepted[application] += len(event_ids)
+        self._requests.accepted[application] += events
         if repeated:
             self._requests.duplicates[application] += repeated
+        if superseded:
+            self._requests.superseded[application] += superseded
 
     def note_repeated(self, application: str, events: int) -> None:
         """Count events of a webhook that was acknowledged before."""

@@ -20,7 +20,7 @@ from flywheel_assets.curation.arrow import Array, ChunkedArray, values_of
 from flywheel_assets.lake.storage.failures import translate_outages
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, PlannedFile, TableSpec, make_nullable
-from flywheel_assets.records import identify_score_subject, identify_subject
+from flywheel_assets.records import PromptFormat, Signal, identify_score_subject, identify_subject
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
@@ -139,7 +139,9 @@ CREATE OR REPLACE TEMP TABLE feedback AS
 SELECT m.completed_date, m.prediction_date, g.*
 FROM ground_truth g JOIN matched m ON g.event_id = m.feedback_event_id AND g.received_date = m.feedback_date
 """
-_CARRIED = "prompt IS NOT NULL AND prompt_format IS NOT NULL AND original_output IS NOT NULL"
+# A demonstration is about no model's text, so that none is read for it.
+_CARRIED = f"""prompt IS NOT NULL AND prompt_format IS NOT NULL
+    AND (original_output IS NOT NULL OR signal = '{Signal.DEMONSTRATION}')"""
 _WANTED = """
 SELECT prediction_id, prediction_date, bool_and({is_carried}) AS is_carried
 FROM feedback WHERE prediction_date IS NOT NULL
@@ -173,14 +175,18 @@ LEFT JOIN prediction p ON p.prediction_id = f.prediction_id AND p.received_date 
 
 
 # The texts that the user saw and changed come first; the server's log fills in those that the event did not carry.
-_TEXT_COLUMNS = """
-       coalesce(f.prompt, p.prompt) AS prompt,
-       coalesce(f.prompt_format, p.prompt_format) AS prompt_format,
-       coalesce(f.original_output, p.output, '') AS output,
+# Tools and messages belong to a text: they come from the event that the text comes from. A retraction may have neither.
+_TEXT_COLUMNS = f"""
+       coalesce(f.prompt, p.prompt, '') AS prompt,
+       CASE WHEN f.prompt IS NOT NULL THEN coalesce(f.prompt_format, '{PromptFormat.TEXT}')
+            ELSE coalesce(p.prompt_format, '{PromptFormat.TEXT}') END AS prompt_format,
+       CASE WHEN f.signal = '{Signal.DEMONSTRATION}' THEN '' ELSE coalesce(f.original_output, p.output, '') END
+           AS output,
        f.final_text,
        coalesce(f.statement_id, f.event_id) AS statement_id, f.revision, f.sibling_id, f.retracts,
        CASE WHEN f.prompt IS NULL THEN p.tools ELSE f.tools END AS tools,
-       CASE WHEN f.original_output IS NULL THEN p.output_message ELSE f.original_message END AS output_message,
+       CASE WHEN f.signal = '{Signal.DEMONSTRATION}' THEN NULL WHEN f.original_output IS NULL THEN p.output_message
+            ELSE f.original_message END AS output_message,
        f.final_message"""
 _SCORE_COLUMNS = """
        f.labeling_source, f.known_at,

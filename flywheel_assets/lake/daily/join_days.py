@@ -27,7 +27,7 @@ from flywheel_assets.lake.tables.specs import (
     RAW_PREDICTIONS,
     ApplicationTables,
 )
-from flywheel_assets.records import Reason
+from flywheel_assets.records import Reason, Signal
 
 
 @run_as_daily_step
@@ -110,15 +110,43 @@ def _join_window(
         connection,
         GROUND_TRUTH,
         window_days,
-        columns=["event_id", "prediction_id", "received_date", "signal", "prompt_format"],
+        columns=["event_id", "prediction_id", "received_date", "signal", "prompt_format", "sibling_id"],
         view="feedback_columns",
     )
-    # `prompt_format` stands for the texts it describes: asking the texts themselves would read them.
-    connection.execute(
-        "CREATE OR REPLACE TEMP VIEW feedback_keys AS SELECT event_id, prediction_id, received_date, "
-        f"{tables.is_text} AND signal = 'edit' AND prompt_format IS NOT NULL AS carries_text FROM feedback_columns"
-    )
+    _find_corrections(lake, connection)
+    connection.execute(_FEEDBACK_KEYS.format(is_text=tables.is_text))
     return join_keys(connection, sorted(days), window)
+
+
+def _find_corrections(lake: Lake, connection: duckdb.DuckDBPyConnection) -> None:
+    """Find thumbs and ratings with a correction; texts are read of those days only on which some carry a prompt."""
+    found = connection.execute(f"SELECT DISTINCT received_date FROM feedback_columns WHERE {_OPINION_WITH_PROMPT}")
+    days = [day for (day,) in found.fetchall()]
+    columns = ["event_id", "received_date", "signal", "prompt_format", "original_output", "final_text"]
+    lake.register(connection, GROUND_TRUTH, days, columns, view="opinions")
+    connection.execute(_CORRECTIONS)
+
+
+_OPINION_WITH_PROMPT = f"signal IN ('{Signal.THUMB}', '{Signal.RATING}') AND prompt_format IS NOT NULL"
+# A thumb with a correction and all that the correction is about needs no prediction. Without the correction it does:
+# what it approves of has to be an answer that was served.
+_CORRECTIONS = f"""
+CREATE OR REPLACE TEMP TABLE corrections AS
+SELECT DISTINCT event_id, received_date FROM opinions
+WHERE {_OPINION_WITH_PROMPT} AND original_output IS NOT NULL AND final_text IS NOT NULL
+"""
+# `prompt_format` stands for the texts it describes, and the sibling for those that come with it: asking the texts
+# themselves would read them.
+_FEEDBACK_KEYS = f"""
+CREATE OR REPLACE TEMP VIEW feedback_keys AS
+SELECT event_id, prediction_id, f.received_date, {{is_text}} AND (
+    signal = '{Signal.RETRACT}'
+    OR (signal IN ('{Signal.EDIT}', '{Signal.CHOICE}', '{Signal.DEMONSTRATION}') AND prompt_format IS NOT NULL)
+    OR (signal = '{Signal.REGENERATE}' AND prompt_format IS NOT NULL AND sibling_id IS NOT NULL)
+    OR c.event_id IS NOT NULL
+) AS carries_text
+FROM feedback_columns f LEFT JOIN corrections c USING (event_id, received_date)
+"""
 
 
 def _build_expired_rows(keys: JoinedKeys, day: date) -> pa.Table:

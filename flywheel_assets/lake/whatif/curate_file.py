@@ -1,8 +1,10 @@
 """Curates a file of edits through the same edit gate as the lake, without Dagster (`flywheel curate`).
 
-A line is {"prompt", "original_llm_output", "final_user_edit"} or {"prompt", "chosen", "rejected"}; the prompt may be a
-list of messages, other keys are ignored, `do_not_train` is honoured. Kept lines are written as {"prompt", "chosen",
-"rejected"}. The file is read in chunks of bounded size; of the whole file only 16 bytes per kept line stay in memory.
+A line is an edit, {"prompt", "original_llm_output", "final_user_edit"}, or a choice between two answers, {"prompt",
+"chosen", "rejected"}. The prompt may be a list of messages, each answer an assistant message or a list of one; `tools`
+belong to the prompt, other keys are ignored, `do_not_train` is honoured. Kept lines are written as {"prompt", "chosen",
+"rejected"}, with `tools`, and with a message where a text does not say everything. The file is read in chunks of
+bounded size; of the whole file only 16 bytes per kept line stay in memory.
 """
 
 import os
@@ -15,10 +17,22 @@ from typing import Any, BinaryIO
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from flywheel_assets.conversations import (
+    FiledAnswer,
+    Prompt,
+    Tools,
+    encode_answer,
+    encode_prompt,
+    encode_tools,
+    find_answer_problem,
+    find_role_problem,
+    find_tools_problem,
+)
 from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.lake.storage.files import make_hidden_path, sync_folder
-from flywheel_assets.records import JOINED_FEEDBACK, PromptFormat, Reason, Signal, SubjectKind
+from flywheel_assets.records import JOINED_FEEDBACK, ExampleKind, PromptFormat, Reason, Signal, SubjectKind
 
 CHUNK_LINES = 16_384
 CHUNK_BYTES = 64 * 2**20
@@ -26,6 +40,7 @@ LONGEST_LINE_BYTES = 32 * 2**20
 MOST_COMPLAINTS = 100
 
 _LAST_LINE = 10**12
+_PAIR_KINDS = [ExampleKind.PREFERENCE_PAIR.value, ExampleKind.COMPARISON.value]
 
 
 @dataclass(frozen=True)
@@ -40,11 +55,12 @@ class FileResult:
 
 
 class _Line(msgspec.Struct):
-    prompt: str | list[dict[str, Any]]
-    original_llm_output: str | None = None
-    final_user_edit: str | None = None
-    chosen: str | None = None
-    rejected: str | None = None
+    prompt: Prompt
+    original_llm_output: FiledAnswer | None = None
+    final_user_edit: FiledAnswer | None = None
+    chosen: FiledAnswer | None = None
+    rejected: FiledAnswer | None = None
+    tools: Tools | None = None
     do_not_train: bool | None = None
 
 
@@ -74,9 +90,11 @@ def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
                 malformed += complaints[: MOST_COMPLAINTS - len(malformed)]
                 curated = curate(pa.Table.from_pylist(rows, schema=JOINED_FEEDBACK), "file", rules)
                 dropped.update(curated.counts)
-                written = _write_new(file, curated.kept, seen)
+                # Gold holds refused rows as statements too; `counts` says why.
+                pairs = curated.kept.filter(pc.is_in(curated.kept["example_kind"], pa.array(_PAIR_KINDS)))
+                written = _write_new(file, pairs, seen)
                 kept += written
-                dropped[Reason.DUPLICATE.value] += curated.kept.num_rows - written
+                dropped[Reason.DUPLICATE.value] += pairs.num_rows - written
             file.flush()
             os.fsync(file.fileno())
         os.replace(building, out)
@@ -125,24 +143,44 @@ def _build_joined_row(number: int, line: bytes | None) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _UnreadableLineError(f"not a JSON object with a prompt and two texts: {error}") from None
     if edit.original_llm_output is not None and edit.final_user_edit is not None:
-        rejected, chosen = edit.original_llm_output, edit.final_user_edit
+        signal, rejected, chosen = Signal.EDIT, edit.original_llm_output, edit.final_user_edit
     elif edit.chosen is not None and edit.rejected is not None:
-        rejected, chosen = edit.rejected, edit.chosen
+        signal, rejected, chosen = Signal.CHOICE, edit.rejected, edit.chosen
     else:
         raise _UnreadableLineError("needs original_llm_output and final_user_edit, or chosen and rejected")
-    is_text = isinstance(edit.prompt, str)
+    _check_line(edit, chosen, rejected)
+    prompt, prompt_format = encode_prompt(edit.prompt)
+    output, output_message = encode_answer(rejected)
+    final_text, final_message = encode_answer(chosen)
     return {
         **_UNKNOWN,
         # Descending ids: of equal duplicates the edit gate keeps the highest id, which makes it the first line.
         "feedback_event_id": f"{_LAST_LINE - number:013d}",
+        "statement_id": f"{_LAST_LINE - number:013d}",
+        "signal": signal.value,
         "prediction_id": str(number),
         "subject": str(number),
         "do_not_train": bool(edit.do_not_train),
-        "prompt": edit.prompt if is_text else _encoder.encode(edit.prompt).decode(),
-        "prompt_format": (PromptFormat.TEXT if is_text else PromptFormat.MESSAGES).value,
-        "output": rejected,
-        "final_text": chosen,
+        "prompt": prompt,
+        "prompt_format": prompt_format.value,
+        "output": output,
+        "output_message": output_message,
+        "final_text": final_text,
+        "final_message": final_message,
+        "tools": encode_tools(edit.tools),
     }
+
+
+def _check_line(edit: _Line, chosen: FiledAnswer, rejected: FiledAnswer) -> None:
+    problems = [
+        find_role_problem(edit.prompt) if isinstance(edit.prompt, list) else None,
+        find_answer_problem(chosen),
+        find_answer_problem(rejected),
+        find_tools_problem(edit.tools or []),
+    ]
+    for name, problem in zip(("prompt", "the chosen text", "the rejected text", "tools"), problems, strict=True):
+        if problem is not None:
+            raise _UnreadableLineError(f"{name}: {problem}")
 
 
 # The columns that a line does not give. The lake's columns need a time; nothing here depends on it.
@@ -152,23 +190,38 @@ _UNKNOWN = {
     "feedback_received_date": _EPOCH.date(),
     "feedback_received_at": _EPOCH,
     "occurred_at": _EPOCH,
-    "signal": Signal.EDIT.value,
     "source": "file",
     "subject_kind": SubjectKind.PROMPT.value,
     "sampling_probability": 1.0,
 }
 
 
+_WRITTEN = [
+    *("prompt", "prompt_format", "chosen", "rejected", "content_hash"),
+    *("tools", "chosen_message", "rejected_message"),
+]
+
+
+def _embed(stored: str | None) -> msgspec.Raw | None:
+    """Return stored JSON as it is, to be a part of a line."""
+    return None if stored is None else msgspec.Raw(stored.encode())
+
+
 def _write_new(file: BinaryIO, kept: pa.Table, seen: set[bytes]) -> int:
     """Write the rows whose content no earlier chunk had; return their number."""
     written = 0
-    columns = [kept[name].to_pylist() for name in ("prompt", "prompt_format", "chosen", "rejected", "content_hash")]
-    for prompt, prompt_format, chosen, rejected, content_hash in zip(*columns, strict=True):
-        key = bytes.fromhex(content_hash)
+    for row in kept.select(_WRITTEN).to_pylist():
+        key = bytes.fromhex(row["content_hash"])
         if key in seen:
             continue
         seen.add(key)
-        value = prompt if prompt_format == PromptFormat.TEXT else msgspec.Raw(prompt.encode())
-        file.write(_encoder.encode({"prompt": value, "chosen": chosen, "rejected": rejected}) + b"\n")
+        pair = {
+            "prompt": row["prompt"] if row["prompt_format"] == PromptFormat.TEXT else _embed(row["prompt"]),
+            "chosen": _embed(row["chosen_message"]) or row["chosen"],
+            "rejected": _embed(row["rejected_message"]) or row["rejected"],
+        }
+        if row["tools"] is not None:
+            pair["tools"] = _embed(row["tools"])
+        file.write(_encoder.encode(pair) + b"\n")
         written += 1
     return written

@@ -1,5 +1,5 @@
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel_assets import records
-from flywheel_assets.capture.events.texts import DecodedEvent, Reception, decode_cloud_event, decode_edit
+from flywheel_assets.capture.events.texts import (
+    DecodedEvent,
+    Reception,
+    decode_cloud_event,
+    decode_edit,
+    identify_statement,
+)
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets_tests.capture.samples import NOON, edit, feedback_event, prediction_event
 
 RECEPTION = Reception("assistant", NOON)
+USER = {"role": "user", "content": "How?"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": {"city": "Oslo"}}}
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
+CHOICE = {"signal": "choice", "prompt": "How?", "final_text": "Thus.", "original_output": "So."}
 WEIRD_TEXTS = [
     "",
     "\0",
@@ -57,16 +67,18 @@ def test_a_prediction_lands_with_the_columns_of_its_schema() -> None:
         "prompt_format": "text",
         "output": "Thus.",
     }
-    assert set(landed) == set(records.PREDICTION_EVENT.names)
+    assert set(landed) == set(records.PREDICTION_EVENT.names) - {"tools", "output_message"}
 
 
 def test_every_feedback_column_can_be_filled() -> None:
     data = {
         "signal": "rating", "value": 0.9, "final_text": "z", "comment": "c", "prompt": "How?", "original_output": "o",
         "model_version": "m", "user_id": "u", "thread_id": "t", "do_not_train": True, "sampling_probability": 0.25,
+        "revision": 2, "tools": [TOOL],
     }  # fmt: skip
     landed = row(cloud_event(feedback_event(data=data)))
-    assert set(landed) == set(records.FEEDBACK_EVENT.names) - {"label", "labeling_source", "known_at"}
+    others = {"label", "labeling_source", "known_at", "sibling_id", "retracts", "original_message", "final_message"}
+    assert set(landed) == set(records.FEEDBACK_EVENT.names) - others
     assert (landed["value"], landed["sampling_probability"], landed["do_not_train"]) == (0.9, 0.25, True)
 
 
@@ -97,6 +109,10 @@ def test_a_prompt_of_messages_is_stored_as_one_canonical_array() -> None:
         ("regenerate", {}),
         ("label", {"label": "fraud"}),
         ("comment", {"comment": ""}),
+        ("choice", {**CHOICE, "sibling_id": "p-2"}),
+        ("regenerate", {**CHOICE, "signal": "regenerate", "sibling_id": "p-2"}),
+        ("demonstration", {"prompt": "How?", "final_text": "Thus."}),
+        ("retract", {}),
     ],
 )
 def test_each_signal_with_what_it_needs(signal: str, fields: dict[str, Any]) -> None:
@@ -118,9 +134,22 @@ def test_each_signal_with_what_it_needs(signal: str, fields: dict[str, Any]) -> 
         (prediction_event(type="flywheel.edit"), "valid: flywheel.prediction, flywheel.feedback"),
         (prediction_event(data={"prompt": None}), "Expected `str | array`, got `null` - at `$.data.prompt`"),
         (prediction_event(data={"prompt": []}), "length >= 1 - at `$.data.prompt`"),
-        (prediction_event(data={"prompt": [{"role": "user"}]}), "missing required field `content`"),
-        (prediction_event(data={"prompt": [{"role": "u", "content": "", "name": "x"}]}), "unknown field `name`"),
-        (prediction_event(data={"output": 1}), "Expected `str`, got `int` - at `$.data.output`"),
+        (prediction_event(data={"prompt": [{"role": "user"}]}), "message 0 (user) has neither `content` nor `tool_c"),
+        (
+            prediction_event(data={"prompt": [{"role": "u", "content": ""}]}),
+            "Invalid enum value 'u' - at `$.data.prompt[0].role`; valid: system, developer, user, assistant, tool",
+        ),
+        (prediction_event(data={"output": {"role": "bot"}}), "valid: system, developer, user, assistant, tool"),
+        (prediction_event(data={"output": {"role": "user", "content": "x"}}), "`output`: role 'user'; an answer has"),
+        (prediction_event(data={"output": {"role": "assistant"}}), "`output`: neither `content` nor `tool_calls`"),
+        (prediction_event(data={"prompt": [{"role": "system", "content": "x"}]}), "no message of role 'user'"),
+        (prediction_event(data={"prompt": [USER, {"role": "tool", "tool_calls": [CALL]}]}), "only 'assistant' calls"),
+        (prediction_event(data={"prompt": [{"role": "user", "content": [{"text": "x"}]}]}), "part 0 of `content` has"),
+        (prediction_event(data={"prompt": [{"role": "user", "content": [{"type": "text"}]}]}), "and no `text`"),
+        (prediction_event(data={"output": {"role": "assistant", "tool_calls": [{"id": "1"}]}}), "no `function` with"),
+        (prediction_event(data={"tools": [{"description": "x"}]}), "`tools`: tool 0 has no `function` with a `name`"),
+        (prediction_event(data={"tools": {}}), "Expected `array | null`, got `object` - at `$.data.tools`"),
+        (prediction_event(data={"output": 1}), "Expected `str | object`, got `int` - at `$.data.output`"),
         (prediction_event(data={"outptu": "x"}), "unknown field `outptu` - at `$.data`"),
         (prediction_event(data={"do_not_train": 1}), "Expected `bool`, got `int`"),
         (prediction_event(data={"user_id": ""}), "length >= 1 - at `$.data.user_id`"),
@@ -133,7 +162,24 @@ def test_each_signal_with_what_it_needs(signal: str, fields: dict[str, Any]) -> 
         (prediction_event(time="0001-01-01T00:00:00+14:00"), "valid: from 2000"),
         (prediction_event(time="2026-03-03T12:00:00.000001Z"), "2026-03-03T12:00:00.000000Z"),
         (prediction_event(time="9999-12-31T23:59:59-14:00"), "valid: from 2000"),
-        (feedback_event(data={"prediction_id": None}), "Expected `str`, got `null` - at `$.data.prediction_id`"),
+        (feedback_event(data={"prediction_id": None}), "signal 'accept' needs the field `prediction_id` in `data`"),
+        (feedback_event(data={"prediction_id": ""}), "length >= 1 - at `$.data.prediction_id`"),
+        (feedback_event(data={"revision": -1}), "`int` >= 0 - at `$.data.revision`"),
+        (feedback_event(data={"tools": [TOOL]}), "`tools` belong to a prompt"),
+        (feedback_event(data={"sibling_id": "p-2"}), "signals that do: regenerate, choice"),
+        (feedback_event(data={"retracts": "f-2"}), "signals that do: retract"),
+        (
+            feedback_event(data={"signal": "regenerate", "sibling_id": "p-2"}),
+            "signal 'regenerate' with the new answer lacks `final_text`, `prompt`, `original_output`; send all of",
+        ),
+        (feedback_event(data={"signal": "regenerate", "final_text": "x", "prompt": "p"}), "lacks `sibling_id`, `orig"),
+        (feedback_event(data={"signal": "choice", "final_text": "x", "prompt": "p"}), "needs the field `original_out"),
+        (feedback_event(data={**CHOICE, "prediction_id": None}), "'choice' needs the field `prediction_id`"),
+        (feedback_event(data={**CHOICE, "sibling_id": "p-1"}), "`sibling_id` is the `prediction_id` itself"),
+        (feedback_event(data={"signal": "demonstration", "final_text": "x"}), "needs the field `prompt`"),
+        (feedback_event(data={**CHOICE, "signal": "demonstration"}), "cannot carry `original_output`"),
+        (feedback_event(data={"signal": "retract", "prediction_id": None}), "`prediction_id` (or `retracts`) in"),
+        (feedback_event(data={"signal": "retract", "retracts": "f-2"}), "both `retracts` and `prediction_id`"),
         (feedback_event(data={"signal": "like"}), "valid: edit, thumb, rating, copy, accept, regenerate, label"),
         (feedback_event(data={"signal": "edit"}), "needs the field `final_text`"),
         (feedback_event(data={"signal": "thumb"}), "needs the field `value`"),
@@ -142,7 +188,7 @@ def test_each_signal_with_what_it_needs(signal: str, fields: dict[str, Any]) -> 
         (feedback_event(data={"signal": "rating", "value": 1.01}), "valid: 0 to 1"),
         (feedback_event(data={"signal": "label"}), "needs the field `label`"),
         (feedback_event(data={"signal": "comment"}), "needs the field `comment`"),
-        (feedback_event(data={"signal": "copy", "final_text": "x"}), "signals that do: edit, thumb, rating"),
+        (feedback_event(data={"signal": "copy", "final_text": "x"}), "do: edit, thumb, rating, regenerate, choice"),
         (feedback_event(data={"sampling_probability": 0}), "at `$.data.sampling_probability`"),
         (feedback_event(data={"sampling_probability": 1.5}), "at `$.data.sampling_probability`"),
     ],
@@ -216,12 +262,92 @@ def test_a_missing_id_is_the_hash_of_all_fields(change: dict[str, Any], is_same_
     assert first.client_id != other_application.client_id
 
 
-def test_the_same_client_id_is_the_same_event_whatever_it_says() -> None:
+def test_the_same_client_id_is_the_same_prediction_whatever_it_says() -> None:
     first = row(cloud_event(prediction_event()))
     retried = row(cloud_event(prediction_event(data={"output": "Other."})))
     elsewhere = row(cloud_event(prediction_event(source="other-app")))
     assert first["event_id"] == retried["event_id"]
     assert first["event_id"] != elsewhere["event_id"]
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same_event"),
+    [
+        ({}, True),
+        ({"data": {"user_id": None}}, True),
+        ({"time": "2026-03-02T11:00:00Z"}, False),
+        ({"subject": "ann"}, False),
+        ({"data": {"revision": 1}}, False),
+        ({"data": {"signal": "copy"}}, False),
+        ({"data": {"comment": "no"}}, False),
+    ],
+)
+def test_feedback_with_other_content_is_another_event_of_the_same_statement(
+    change: dict[str, Any], is_same_event: bool
+) -> None:
+    """An autosave sent one id with newer text each time: the half-written text was kept, the final one dropped."""
+    first = row(cloud_event(feedback_event()))
+    later = Reception("assistant", NOON + timedelta(hours=1))
+    second = row(decode_cloud_event(json.dumps(feedback_event(**change)).encode(), later))
+    assert first["statement_id"] == second["statement_id"] == records.make_event_id("assistant", "app", "f-1")
+    assert (first["event_id"] == second["event_id"]) is is_same_event
+    elsewhere = row(cloud_event(feedback_event(source="other-app")))
+    assert elsewhere["statement_id"] != first["statement_id"]
+    assert elsewhere["event_id"] != first["event_id"]
+
+
+def test_an_edit_with_other_text_under_its_id_is_a_revision_of_one_statement() -> None:
+    half = decode_edit(json.dumps(edit(id="m-1", final_user_edit="Like th")).encode(), RECEPTION)
+    whole = decode_edit(json.dumps(edit(id="m-1", revision=2)).encode(), RECEPTION)
+    assert row(half)["event_id"] == row(whole)["event_id"]
+    assert row(half, 1)["event_id"] != row(whole, 1)["event_id"]
+    assert row(half, 1)["statement_id"] == row(whole, 1)["statement_id"]
+    assert row(whole, 1)["statement_id"] == identify_statement("assistant", "edits-api", "m-1")
+    assert row(whole, 1)["revision"] == 2
+
+
+def test_elements_of_a_request_are_received_one_after_the_other() -> None:
+    reception = Reception("assistant", NOON - timedelta(microseconds=2))
+    stamps = []
+    for _ in range(4):
+        stamps.append(row(decode_cloud_event(json.dumps(feedback_event()).encode(), reception))["received_at"])
+        reception.advance()
+    assert stamps == [
+        "2026-03-02T11:59:59.999998Z",
+        "2026-03-02T11:59:59.999999Z",
+        "2026-03-02T12:00:00.000000Z",
+        "2026-03-02T12:00:00.000001Z",
+    ]
+
+
+def test_a_retraction_names_a_statement_of_its_own_source() -> None:
+    retracts = {"signal": "retract", "prediction_id": None, "retracts": "f-7"}
+    landed = row(cloud_event(feedback_event(data=retracts)))
+    assert landed["retracts"] == row(cloud_event(feedback_event(id="f-7")))["statement_id"]
+    assert landed["prediction_id"] == ""
+
+
+def test_a_demonstration_gets_a_prediction_of_its_own() -> None:
+    shown = {"signal": "demonstration", "prediction_id": None, "prompt": "How?", "final_text": "Thus."}
+    first, second = (row(cloud_event(feedback_event(id=name, data=shown))) for name in ("f-1", "f-2"))
+    assert len(first["prediction_id"]) == 32
+    assert first["prediction_id"] != second["prediction_id"]
+
+
+def test_answers_of_an_agent_land_as_text_and_message() -> None:
+    """A tool call, a content of parts, and null content were refused everywhere."""
+    message = {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "Look first."}
+    landed = row(cloud_event(prediction_event(data={"prompt": [USER], "output": message, "tools": [TOOL]})))
+    assert landed["output"] == '{"name": "look_up", "arguments": {"city": "Oslo"}}'
+    assert json.loads(landed["output_message"]) == {name: each for name, each in message.items() if each is not None}
+    assert json.loads(landed["tools"]) == [TOOL]
+    corrected = decode_edit(
+        json.dumps(edit(prompt=[USER], original_llm_output=message, tools=[TOOL])).encode(), RECEPTION
+    )
+    prediction, feedback = row(corrected), row(corrected, 1)
+    assert prediction["output_message"] == feedback["original_message"] == landed["output_message"]
+    assert prediction["tools"] == feedback["tools"]
+    assert "final_message" not in feedback
 
 
 @given(

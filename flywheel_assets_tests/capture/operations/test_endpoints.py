@@ -176,7 +176,8 @@ def test_the_document_is_valid_openapi_3_1_and_names_every_route(document: dict[
     OpenAPIV31SpecValidator(document).validate()
     assert document["openapi"].startswith("3.1.")
     posted = {f"/v1/{{application}}/{endpoint.name}" for endpoint in ENDPOINTS}
-    assert set(document["paths"]) == posted | {"/healthz", "/readyz", "/metrics"}
+    retraction = "/v1/{application}/feedback/{feedback_id}"
+    assert set(document["paths"]) == posted | {retraction, "/healthz", "/readyz", "/metrics"}
     (parameter,) = document["paths"]["/v1/{application}/edits"]["parameters"]
     assert parameter["schema"]["enum"] == ["assistant", "fraud"]
 

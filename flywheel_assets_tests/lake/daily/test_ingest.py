@@ -48,6 +48,13 @@ def test_columns_that_may_be_left_out_get_their_meaning(bench: Workbench) -> Non
         "labeling_source",
         "known_at",
         "comment",
+        "statement_id",
+        "revision",
+        "sibling_id",
+        "retracts",
+        "tools",
+        "original_message",
+        "final_message",
     }
 
 

@@ -109,6 +109,93 @@ def test_a_range_may_end_with_edits_that_need_no_prediction(bench: Workbench) ->
     assert [entry.rows_kept for entry in entries.values()] == [1, 1, 1]
 
 
+def make_bare(signal: str, **overrides: Any) -> dict[str, Any]:
+    return make_thumb(make_prediction(), signal=signal, value=None, **overrides)
+
+
+TEXTS = {"prompt": "How?", "prompt_format": "text", "original_output": "So.", "final_text": "Thus."}
+
+
+@pytest.mark.parametrize(
+    ("feedback", "is_complete"),
+    [
+        (make_bare("retract"), True),
+        (make_bare("retract", prediction_id="", retracts="s"), True),
+        (make_bare("choice", **TEXTS), True),
+        (make_bare("demonstration", **{**TEXTS, "original_output": None}), True),
+        (make_bare("regenerate", **TEXTS, sibling_id="p-2"), True),
+        (make_bare("thumb", **TEXTS), True),
+        (make_bare("rating", **TEXTS), True),
+        (make_bare("thumb", **{**TEXTS, "final_text": None}), False),
+        (make_bare("thumb", **{**TEXTS, "original_output": None}), False),
+        (make_bare("thumb", final_text="Thus."), False),
+        (make_bare("accept", **{**TEXTS, "final_text": None}), False),
+        (make_bare("regenerate"), False),
+        (make_bare("comment", comment="no"), False),
+    ],
+    ids=lambda value: value["signal"] if isinstance(value, dict) else "",
+)
+def test_what_carries_its_texts_or_takes_back_is_complete_on_arrival(
+    bench: Workbench, feedback: dict[str, Any], is_complete: bool
+) -> None:
+    bench.land(FEEDBACK, day(0), [feedback])
+    bench.ingest_both([day(0)])
+    entry = bench.join([day(0)])[day(0)]
+    assert joined_on(bench) == ([(day(0), feedback["event_id"])] if is_complete else [])
+    assert entry.rows_by_reason == ({} if is_complete else {"waiting_for_prediction": 1})
+    assert entry.balance == 0
+
+
+def test_a_retraction_never_expires_and_of_a_statement_joins_no_prediction(bench: Workbench) -> None:
+    """Taken back weeks later, a statement is found by its id: the window between prediction and feedback is over."""
+    prediction = make_prediction(prompt="How?", user_id="ada")
+    nameless = make_prediction(prediction_id="")
+    of_prediction = make_thumb(prediction, signal="retract", value=None)
+    of_statement = make_bare("retract", prediction_id="", retracts="a-statement")
+    late = make_thumb(prediction, signal="retract", value=None)
+    bench.land(PREDICTION, day(0), [prediction, nameless])
+    bench.land(FEEDBACK, day(1), [of_prediction, of_statement])
+    bench.land(FEEDBACK, day(45), [late])
+    bench.ingest_both(list_days(day(0), day(80)))
+    entries = bench.join([day(1), day(31), day(45), day(75)])
+    assert all(entry.rows_by_reason == {} and entry.balance == 0 for entry in entries.values())
+    assert bench.refusals("joined_feedback") == []
+    found = {row["feedback_event_id"]: row for row in bench.rows(JOINED_FEEDBACK)}
+    assert found[of_prediction["event_id"]]["subject"] == "ada"
+    assert found[of_prediction["event_id"]]["prediction_received_date"] == day(0)
+    empty = found[of_statement["event_id"]]
+    assert (empty["prediction_id"], empty["retracts"], empty["prediction_received_date"]) == ("", "a-statement", None)
+    assert (empty["prompt"], empty["prompt_format"], empty["output"]) == ("", "text", "")
+    assert found[late["event_id"]]["prediction_received_date"] is None
+
+
+def test_tools_and_messages_come_from_the_event_that_their_text_comes_from(bench: Workbench) -> None:
+    known = {"tools": "[1]", "output_message": '{"role":"assistant"}', "thread_id": "t-1"}
+    predictions = [make_prediction(**known) for _ in range(3)]
+    bare = make_thumb(predictions[0])
+    carried = make_feedback(
+        prediction_id=predictions[1]["prediction_id"], tools="[2]", original_message=None, final_message="{}"
+    )
+    shown = make_bare(
+        "demonstration", **{**TEXTS, "original_output": None}, prediction_id=predictions[2]["prediction_id"]
+    )
+    bench.land(PREDICTION, DAY, predictions)
+    bench.land(FEEDBACK, DAY, [bare, carried, shown])
+    bench.ingest_both([DAY])
+    bench.join([DAY])
+    found = {row["feedback_event_id"]: row for row in bench.rows(JOINED_FEEDBACK)}
+    said = {
+        name: (row["tools"], row["output_message"], row["final_message"], row["thread_id"])
+        for name, row in found.items()
+    }
+    assert said == {
+        bare["event_id"]: ("[1]", known["output_message"], None, "t-1"),
+        carried["event_id"]: ("[2]", None, "{}", "t-1"),
+        shown["event_id"]: (None, None, None, "t-1"),
+    }
+    assert found[shown["event_id"]]["output"] == ""
+
+
 def test_a_missing_input_day_is_refused_with_the_way_out(bench: Workbench) -> None:
     bench.ingest(PREDICTION, list_days(day(0), day(2)))
     bench.ingest(FEEDBACK, [day(0), day(2)])
@@ -161,6 +248,8 @@ def test_texts_come_from_the_prediction_where_the_feedback_has_none(bench: Workb
             "label": None,
             "comment": None,
             "sampling_probability": 1.0,
+            "statement_id": thumb["event_id"],
+            **dict.fromkeys(("revision", "sibling_id", "retracts", "tools", "output_message", "final_message")),
         }
     ]
 

@@ -19,20 +19,35 @@ def curated(folder: Path, *lines: bytes) -> tuple[FileResult, list[dict[str, Any
     return result, [json.loads(line) for line in (folder / "out" / "gold.jsonl").read_bytes().splitlines()]
 
 
-def test_both_shapes_of_line_and_messages(tmp_path: Path) -> None:
+def test_texts_and_messages_are_written_as_they_came(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "add them"}]
     result, written = curated(
         tmp_path,
         edit(),
-        '{"prompt": "nul \\u0000", "chosen": "שלום 👍", "rejected": "שלא"}'.encode(),
+        edit("nul \0", before="use sumall(y) שלום 👍", after="use sum(y) שלום 👍"),
         edit(messages, thread_id="t", extra=1),
     )
     assert written == [
         {"prompt": "How do I sum?", "chosen": "use sum(x)", "rejected": "use sumall(x)"},
-        {"prompt": "nul \0", "chosen": "שלום 👍", "rejected": "שלא"},
+        {"prompt": "nul \0", "chosen": "use sum(y) שלום 👍", "rejected": "use sumall(y) שלום 👍"},
         {"prompt": messages, "chosen": "use sum(x)", "rejected": "use sumall(x)"},
     ]
     assert result == FileResult(3, {}, ())
+
+
+def test_a_line_becomes_the_row_that_capture_and_the_join_would_make() -> None:
+    """A row of a comparison set was judged as if a person had written one answer into the other."""
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {}}}
+    calling = {"role": "assistant", "tool_calls": [call]}
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    chosen = [{"role": "assistant", "content": "Done."}]
+    line = json.dumps({"prompt": "Do.", "chosen": chosen, "rejected": calling, "tools": tools}).encode()
+    row = module._build_joined_row(7, line)
+    assert (row["signal"], row["final_text"], row["final_message"]) == ("choice", "Done.", None)
+    assert row["output"] == '{"name": "f", "arguments": {}}'
+    assert json.loads(row["output_message"])["tool_calls"] == [call]
+    assert json.loads(row["tools"]) == tools
+    assert module._build_joined_row(8, edit())["signal"] == "edit"
 
 
 def test_a_bad_line_costs_only_itself(tmp_path: Path) -> None:
@@ -40,6 +55,9 @@ def test_a_bad_line_costs_only_itself(tmp_path: Path) -> None:
         b"not json",
         b'"text"',
         b'{"prompt": 1, "chosen": "a", "rejected": "b"}',
+        b'{"prompt": [{"role": "human", "content": "x"}], "chosen": "a", "rejected": "b"}',
+        b'{"prompt": [{"role": "system", "content": "x"}], "chosen": "a", "rejected": "b"}',
+        b'{"prompt": "p", "chosen": {"role": "user", "content": "a"}, "rejected": "b"}',
         b'{"prompt": "p", "chosen": "a"}',
         b'{"prompt": "p", "chosen": "lone \\ud800", "rejected": "b"}',
         b'{"prompt": "p", "chosen": "\xff", "rejected": "b"}',
