@@ -64,6 +64,7 @@ def test_an_exclusion_from_dry_run_to_its_end(home: Path) -> None:
     [
         (["include", "nothing", "--reason", "r"], "unknown exclusion in force 'nothing'; known: none yet"),
         (["exclude", "--reason", "r"], "would exclude everything"),
+        (["exclude", "-a", "fraud", "--thread", "t", "--reason", "r"], "hard_examples has no column for thread_id"),
         (["exclude", "--user", "u", "--by", "guess", "--reason", "r"], "unknown kind of day 'guess'; known: occurred"),
     ],
 )
@@ -72,6 +73,20 @@ def test_errors_are_one_line(tmp_path: Path, arguments: list[str], complaint: st
     assert failed.returncode == 1
     assert complaint in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_one_prediction_an_event_and_a_file_are_kept_out(home: Path) -> None:
+    said = flywheel(home, "exclude", "--prediction", f"{day(0)} 1", "--reason", "r", "--yes")
+    assert "one prediction leaves out 1 rows of 1 days" in said.stdout, said.stderr
+    gone = flywheel(home, "exclude", "--prediction", f"{day(0)} 1", "--user", f"user {day(0)} 1", "--reason", "r")
+    assert "leaves out 0 rows" in gone.stdout
+    assert "one event leaves out 1 rows" in flywheel(home, "exclude", "--event", f"{day(1)} 2", "--reason", "r").stdout
+    file = flywheel(home, "exclude", "--import", "edits.jsonl", "--event", "7", "--reason", "r").stdout
+    assert "one statement leaves out 0 rows" in file
+    assert "source app leaves out 11 rows" in flywheel(home, "exclude", "--source", "app", "--reason", "r").stdout
+    two = flywheel(home, "exclude", "--source", "app", "--import", "edits.jsonl", "--reason", "r")
+    assert "two sources" in two.stderr
+    assert f"{day(0)} 1" in flywheel(home, "exclusions").stdout
 
 
 def test_a_retraining_is_requested_at_once_and_only_once(home: Path) -> None:
