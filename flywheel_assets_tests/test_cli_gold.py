@@ -121,6 +121,34 @@ def test_versions_are_listed_shown_compared_and_copied(home: Path) -> None:
     assert str(home / "copies") in flywheel(home, "gold", "show", "dpo_gold_v1").stdout
 
 
+def test_rows_are_shown_and_texts_and_people_only_on_demand(home: Path) -> None:
+    shown = flywheel(home, "gold", "rows", "--version", "dpo_gold_v1", "--limit", "3")
+    assert "dpo_gold_v1, train: 3 rows" in shown.stdout, shown.stderr
+    assert re.search(r"preference_pair\W+2026-03-0[23]\W+changes\W+user\W+0\.50\W+1\W+preference_pair", shown.stdout)
+    assert not any(words in shown.stdout for words in ("prompt 2026", "chosen 2026", "user 2026"))
+    more = flywheel(home, "gold", "rows", "--day", str(day(2)), "--text", "--subjects").stdout
+    assert "2026-03-04: 5 rows" in more
+    for words in ("prompt 2026-03-04 4", "chosen 2026-03-04 4", "rejected 2026-03-04 4", "user 2026-03-04 4"):
+        assert words in more
+    assert "holdout: 0 rows" in flywheel(home, "gold", "rows", "--version", "dpo_gold_v1", "--set", "holdout").stdout
+    unknown = flywheel(home, "gold", "rows", "--version", "dpo_gold_v1", "--set", "evaluation")
+    assert "unknown set of dpo_gold_v1 'evaluation'; known: accepted, holdout, regression, train" in unknown.stderr
+    assert "give --version, or --day" in flywheel(home, "gold", "rows").stderr
+    assert "unknown export" in flywheel(home, "gold", "rows", "--version", "dpo_gold_v9").stderr
+
+
+def test_an_event_is_traced_and_an_unknown_one_is_an_error(home: Path) -> None:
+    traced = flywheel(home, "trace", f"{day(0)} 1")
+    assert traced.returncode == 0, traced.stderr
+    assert "is in gold as preference_pair" in traced.stdout
+    assert "dpo_gold_v1 holds it: training rows." in traced.stdout
+    assert "prompt 2026" not in traced.stdout
+    unknown = flywheel(home, "trace", "nothing")
+    assert unknown.returncode == 1
+    assert "knows no event, prediction or pair 'nothing'. Looked at: curated_dpo_pairs, " in unknown.stderr
+    assert unknown.stdout == ""
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -38,7 +38,7 @@ def test_the_page_says_what_the_command_says_and_shows_no_text(capture: RunningC
     assert f"{PAGE}?id=toxic" in ann.get(f"/review/queue/{APPLICATION}/toxic").text
     page = ann.get(f"{PAGE}?id=toxic")
     assert page.status_code == 200
-    for words in ("(edit) was received from app", "was joined with", "was refused (toxic_language)"):
+    for words in ("(edit) was received from app", "is complete", "was refused (toxic_language)"):
         assert words in page.text
     assert not any(words in page.text for words in (TOXIC, "mallory", "Call store"))
 

@@ -142,7 +142,7 @@ class RowReader:
     def _read(
         self, spec: TableSpec, columns: Iterable[str], where: str, days: Collection[date] | None = None
     ) -> list[Row]:
-        self.look(f"table {spec.name}")
+        self.look(spec.name)
         if not self.lake.has_table(spec):
             return []
         names = [name for name in dict.fromkeys(columns) if name in spec.schema.names]

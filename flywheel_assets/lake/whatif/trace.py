@@ -98,8 +98,8 @@ class Trace:
         """The answer where nothing was found."""
         return (
             f"{self.application} knows no event, prediction or pair {self.wanted!r}. Looked at: "
-            f"{'; '.join(self.looked_at)}. It was never received here, was erased, or is a client's id: give its "
-            "source, too (`--source`)"
+            f"{', '.join(self.looked_at)}. It was never received here, was erased, or is the id that a client sent: "
+            "then give the client's source, too."
         )
 
 
@@ -236,8 +236,8 @@ class _Tracer:
             event, match = row["event_id"], joined.get(row["event_id"])
             if match is not None:
                 when = match["prediction_received_date"]
-                with_what = f"its prediction, received on {when}" if when else "nothing: it carries its own texts"
-                self._add(match["completed_date"], Stage.JOINED, f"Event {event} was joined with {with_what}.")
+                how = f"was joined with its prediction, received on {when}" if when else "carries its own texts"
+                self._add(match["completed_date"], Stage.JOINED, f"Event {event} is complete: it {how}.")
                 continue
             until = row["received_date"] + timedelta(days=self.places.join_days)
             last = max(days, default=None)
@@ -330,7 +330,7 @@ class _Tracer:
 
     def _tell_exclusions(self, own: list[Row]) -> list[Exclusion]:
         """Tell every exclusion that covers one of the rows, ended or not."""
-        self.reader.look(f"table {EXCLUSIONS.name}")
+        self.reader.look(EXCLUSIONS.name)
         if not own or not self.places.lake.has_table(EXCLUSIONS):
             return []
         covering = [each for each in list_exclusions(self.places.lake) if self._find_excluded(own, [each])]

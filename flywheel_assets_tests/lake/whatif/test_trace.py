@@ -77,7 +77,7 @@ def test_an_edit_from_the_disk_into_a_promoted_model(bench: Workbench) -> None:
     pair = make_pair_id(APPLICATION, "p1")
     assert [re.sub(r"similarity .*", "", each) for each in says(found)] == [
         f"landed: Event {event} (edit) was received from app about prediction p1; landed on 2026-03-02, a closed day.",
-        f"joined: Event {event} was joined with nothing: it carries its own texts.",
+        f"joined: Event {event} is complete: it carries its own texts.",
         f"judged: Event {event} is in gold as preference_pair {pair} (changes, ",
         "version: dpo_gold_v1 holds it: training rows.",
         "trained: It was trained into adapter abc of dpo_gold_v1.",
@@ -95,7 +95,7 @@ def test_an_unknown_id_says_where_it_was_looked_for(bench: Workbench) -> None:
     materialize(bench)
     found = trace(bench, "nothing")
     assert not found.is_known
-    for place in ("ground_truth", "raw_predictions", "curated_dpo_pairs", "quarantine", "landed segments", "--source"):
+    for place in ("ground_truth", "raw_predictions", "curated_dpo_pairs", "quarantine", "landed segments", "source"):
         assert place in found.complaint
     assert trace(Workbench(bench.root / "empty"), "nothing").steps == ()
 
