@@ -1,4 +1,7 @@
-"""Finds in which sets of a version a row is, without reading the version: its files are sorted by their keys."""
+"""Finds the sets of a version that hold a row.
+
+The version is not read as a whole: its files are sorted by their keys.
+"""
 
 from pathlib import Path
 

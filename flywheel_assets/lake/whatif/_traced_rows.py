@@ -153,7 +153,9 @@ class RowReader:
 def find_rows(
     reader: RowReader, landing: LandingPlace, local_landing: Path, wanted: str, source: str | None
 ) -> FoundRows:
-    """Find the rows of a prediction or a pair with all events about it, or of one statement with its revisions.
+    """Find the rows of one id: a prediction, a pair or a statement.
+
+    To a prediction or a pair belong all events about it, to a statement its revisions.
 
     Args:
         reader: of the tables.

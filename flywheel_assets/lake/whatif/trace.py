@@ -368,12 +368,12 @@ class _Tracer:
             pin = read_pin(folder)
             at = datetime.fromtimestamp(folder.pin.stat().st_mtime, UTC)
             manifest = read_manifest(folder.export) if (folder.export / "manifest.json").exists() else None
-            told: set[str] = set()
+            seen: set[str] = set()
             for row in own:
                 key = row.get("pair_id") or row["prediction_id"]
-                if key in told:
+                if key in seen:
                     continue
-                told.add(key)
+                seen.add(key)
                 sets = find_sets(folder.export, manifest, row.get("pair_id"), row["prediction_id"]) if manifest else []
                 if manifest is None:
                     self._add(at, Stage.VERSION, f"{folder.version} is pinned and not exported yet.")
