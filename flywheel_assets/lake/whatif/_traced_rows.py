@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class FoundRows:
     """Gold's rows of the events."""
     gold_of_predictions: list[Row]
     """Gold's rows of the predictions, whichever event gave them."""
+    joined: dict[str, Row]
+    """The matches of the events that are asked for, by event."""
 
 
 @dataclass
@@ -68,6 +70,7 @@ class RowReader:
 
     def __post_init__(self) -> None:
         self._entries: dict[str, dict[date, LedgerEntry]] = {}
+        self._tables: dict[str, bool] = {}
 
     def look(self, place: str) -> None:
         """Note that a place was searched."""
@@ -85,82 +88,95 @@ class RowReader:
             self._entries[asset] = ledger.read_entries(self.lake, asset) if self.lake.has_table(LEDGER) else {}
         return self._entries[asset]
 
-    def read_landed(self, spec: TableSpec, events: Collection[str], predictions: Collection[str]) -> list[Row]:
-        """Read the receipts of events by event, statement or prediction, in order."""
-        named = {"event_id": events, "statement_id": events, "prediction_id": predictions}
+    def read_landed(
+        self, spec: TableSpec, named: Mapping[str, Collection[str]], days: Collection[date] | None = None
+    ) -> list[Row]:
+        """Read receipts by ids, by column, in order."""
         empty: Row = dict.fromkeys(_LANDED)
-        rows = self._read(spec, _LANDED, _write_any(spec, named))
-        return sorted(({**empty, **row} for row in rows), key=lambda row: (row["received_at"], row["event_id"]))
+        return _sort_receipts({**empty, **row} for row in self._read(spec, _LANDED, named, days))
 
-    def read_joined(self, events: Collection[str]) -> dict[str, Row]:
-        """Read the matches of feedback events, by event id."""
-        spec = self.tables.joined
-        rows = self._read(spec, _JOINED, _write_any(spec, {"feedback_event_id": events}))
+    def read_joined(self, receipts: Collection[Row], join_days: int) -> dict[str, Row]:
+        """Read the matches of received events, by event; a match lies at most `join_days` after a receipt."""
+        events = {row["event_id"] for row in receipts}
+        first = {row["received_date"] for row in receipts}
+        days = {day + timedelta(days=after) for day in first for after in range(join_days + 1)}
+        rows = self._read(self.tables.joined, _JOINED, {"feedback_event_id": events}, days)
         return {row["feedback_event_id"]: row for row in rows}
 
-    def read_gold(self, events: Collection[str], predictions: Collection[str], pairs: Collection[str]) -> list[Row]:
-        """Read gold's rows by event, prediction or pair, in order."""
-        spec = self.tables.gold
-        named = {
-            "pair_id": pairs,
-            "prediction_id": predictions,
-            "feedback_event_id": events,
-            "statement_id": events,
-            "label_event_id": events,
-        }
-        rows = self._read(spec, _GOLD, _write_any(spec, named))
+    def read_gold(self, named: Mapping[str, Collection[str]], days: Collection[date] | None = None) -> list[Row]:
+        """Read gold's rows by ids, by column, in order."""
+        rows = self._read(self.tables.gold, _GOLD, named, days)
         return sorted(rows, key=lambda row: (row["completed_date"], str(self.name_event(row))))
 
     def read_quarantine(self, events: Collection[str]) -> list[Row]:
         """Read the refusals of events, of any stage."""
         columns = ("day", "stage", "row_id", "reason", "detail", "evidence", "policy_version")
-        return self._read(QUARANTINE, columns, _write_any(QUARANTINE, {"row_id": events}))
+        return self._read(QUARANTINE, columns, {"row_id": events})
 
     def count_voices(self, support_key: str) -> int:
         """Count who says the same as a waiting row, as `mark_unsupported_rows` counts."""
         columns = ("support_key", "subject", "subject_kind", "source")
-        rows = self._read(self.tables.gold, columns, f"support_key = {quote(support_key)}")
+        rows = self._read(self.tables.gold, columns, {"support_key": {support_key}})
         is_user = [row["subject_kind"] == SubjectKind.USER.value for row in rows]
         # All people of one source who are no signed-in users are one voice.
         return len({(of, row["subject" if of else "source"]) for of, row in zip(is_user, rows, strict=True)})
 
-    def read_texts(self, found: FoundRows, joined: Mapping[str, Row]) -> dict[str, dict[str, str]]:
+    def read_texts(self, found: FoundRows) -> dict[str, dict[str, str]]:
         """Read the texts of the rows that were found, by event: of the joined row, else of what was received."""
         texts: dict[str, dict[str, str]] = {}
-        days = {event: row["completed_date"] for event, row in joined.items()}
+        days = {event: row["completed_date"] for event, row in found.joined.items()}
         places = [(self.tables.joined, "feedback_event_id", days)]
         for spec, rows in ((GROUND_TRUTH, found.feedback), (self.tables.predictions, found.served)):
             received = {row["event_id"]: row["received_date"] for row in rows if row["received_date"] is not None}
             places.append((spec, "event_id", received))
         for spec, key, days in places:
             left = {event: day for event, day in days.items() if event not in texts}
-            where = _write_any(spec, {key: left})
-            for row in self._read(spec, (key, *_TEXTS), where, set(left.values())) if left else ():
+            for row in self._read(spec, (key, *_TEXTS), {key: set(left)}, set(left.values())):
                 texts[row[key]] = _select_texts(row)
         return texts | {line.keys.event_id: _select_texts(line.content) for line in found.lines}
 
     def _read(
-        self, spec: TableSpec, columns: Iterable[str], where: str, days: Collection[date] | None = None
+        self,
+        spec: TableSpec,
+        columns: Iterable[str],
+        named: Mapping[str, Collection[str]],
+        days: Collection[date] | None = None,
     ) -> list[Row]:
+        """Read the rows in which one of the columns holds one of its ids: first their days, by these columns alone."""
         self.look(spec.name)
-        if not self.lake.has_table(spec):
+        keys = [name for name, ids in named.items() if ids and name in spec.schema.names]
+        if not keys or not self._has_table(spec):
             return []
-        names = [name for name in dict.fromkeys(columns) if name in spec.schema.names]
+        where = " OR ".join(f"{name} IN ({', '.join(map(quote, sorted(named[name])))})" for name in keys)
+        if days is None:
+            day = str(spec.day_column)
+            self.lake.register(self.connection, spec, None, [day, *keys], view="keys")
+            days = [
+                each for (each,) in self.connection.execute(f"SELECT DISTINCT {day} FROM keys WHERE {where}").fetchall()
+            ]
+        names = [name for name in dict.fromkeys((*columns, *keys)) if name in spec.schema.names]
         found: list[Row] = self.lake.read(spec, days, names, where=where, connection=self.connection).to_pylist()
         return found
 
+    def _has_table(self, spec: TableSpec) -> bool:
+        if spec.name not in self._tables:
+            self._tables[spec.name] = self.lake.has_table(spec)
+        return self._tables[spec.name]
+
 
 def find_rows(
-    reader: RowReader, landing: LandingPlace, local_landing: Path, wanted: str, source: str | None
+    reader: RowReader, landing: LandingPlace, local_landing: Path, join_days: int, wanted: str, source: str | None
 ) -> FoundRows:
-    """Find the rows of one id: a prediction, a pair or a statement.
+    """Find the rows of a prediction, a pair or a statement.
 
-    To a prediction or a pair belong all events about it, to a statement its revisions.
+    To a prediction or a pair belong all events about it, to a statement its revisions and what takes it back. Every
+    scan of a whole table reads one to three columns of ids; other columns are read of the days that were found.
 
     Args:
         reader: of the tables.
         landing: where sealed segments lie.
         local_landing: this machine's landing folder.
+        join_days: days within which feedback and its prediction meet.
         wanted: the id.
         source: with it `wanted` may be a client's event id.
     """
@@ -169,11 +185,15 @@ def find_rows(
         # An element of `/edits` lands as a prediction and a feedback, whose ids have an ending.
         names = (wanted, f"{wanted}/feedback", f"{wanted}/prediction")
         events |= {make_event_id(reader.lake.application, source, name) for name in names}
-    gold = reader.read_gold(events, {wanted}, {wanted})
-    feedback = reader.read_landed(GROUND_TRUTH, events, {wanted})
-    served = reader.read_landed(reader.tables.predictions, events, {wanted})
+    predictions_table = reader.tables.predictions
+    named = {"event_id": events, "statement_id": events, "prediction_id": {wanted}}
+    feedback, served = reader.read_landed(GROUND_TRUTH, named), reader.read_landed(predictions_table, named)
     reader.look("landed segments that no table holds yet")
     lines = find_landed_lines(reader.lake, reader.tables, landing, local_landing, events)
+    gold: list[Row] = []
+    if not (feedback or served or lines):
+        by_event = dict.fromkeys(("feedback_event_id", "statement_id", "label_event_id"), events)
+        gold = reader.read_gold({"pair_id": {wanted}, "prediction_id": {wanted}, **by_event})
 
     asked = {row["statement_id"] or row["event_id"] for row in feedback if _is_named(row, events)}
     asked |= {line.keys.statement_id or line.keys.event_id for line in lines if line.is_feedback and line.names(events)}
@@ -184,16 +204,24 @@ def find_rows(
     # Asked for the prediction itself, by its id or by the event that brought it, or for its pair.
     is_whole = not asked or wanted in predictions or any(row.get("pair_id") == wanted for row in gold)
 
-    feedback = reader.read_landed(GROUND_TRUTH, events | asked, predictions)
-    served = reader.read_landed(reader.tables.predictions, events, predictions)
+    around = {"prediction_id": predictions, "statement_id": asked, "retracts": asked}
+    feedback = _merge_receipts(feedback, reader.read_landed(GROUND_TRUTH, around))
+    joined = reader.read_joined(feedback, join_days)
+    if missing := predictions - {row["prediction_id"] for row in served}:
+        met = [row for row in joined.values() if row["prediction_id"] in missing]
+        on = {row["prediction_received_date"] for row in met if row["prediction_received_date"]}
+        is_met = missing <= {row["prediction_id"] for row in met if row["prediction_received_date"]}
+        more_served = reader.read_landed(predictions_table, {"prediction_id": missing}, on if is_met else None)
+        served = _merge_receipts(served, more_served)
     if (ids := events | asked | predictions) != events:
         lines = find_landed_lines(reader.lake, reader.tables, landing, local_landing, ids)
     lines = [line for line in lines if not _is_ingested(line, (*feedback, *served))]
-    feedback += [_read_keys(line) for line in lines if line.is_feedback]
-    feedback.sort(key=lambda row: (row["received_at"], row["event_id"]))
-    chosen = [row for row in feedback if is_whole or (row["statement_id"] or row["event_id"]) in asked]
+    feedback = _sort_receipts([*feedback, *(_read_keys(line) for line in lines if line.is_feedback)])
+    chosen = [row for row in feedback if is_whole or _belongs_to(row, asked)]
     of_events = {row["event_id"] for row in chosen} | ({*asked} & {reader.name_event(row) for row in gold})
-    every = reader.read_gold(of_events or events, predictions, {wanted})
+    # Only silence gives an example on a day on which nothing was joined.
+    days = {row["completed_date"] for row in joined.values()} if reader.tables.is_text and not gold else None
+    every = reader.read_gold({"prediction_id": predictions}, days)
     return FoundRows(
         feedback=chosen,
         others=len({row["event_id"] for row in feedback} - of_events),
@@ -202,7 +230,21 @@ def find_rows(
         refused=reader.read_quarantine(events | of_events | {row["event_id"] for row in served}),
         gold=[row for row in every if is_whole or reader.name_event(row) in of_events],
         gold_of_predictions=every,
+        joined={event: row for event, row in joined.items() if event in of_events},
     )
+
+
+def _belongs_to(row: Row, statements: Collection[str]) -> bool:
+    return (row["statement_id"] or row["event_id"]) in statements or row["retracts"] in statements
+
+
+def _merge_receipts(first: list[Row], second: list[Row]) -> list[Row]:
+    """Merge two lists of receipts in order, each receipt once."""
+    return _sort_receipts({(row["event_id"], row["received_at"]): row for row in (*first, *second)}.values())
+
+
+def _sort_receipts(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (row["received_at"], row["event_id"]))
 
 
 def take_first_receipts(rows: Iterable[Row]) -> list[Row]:
@@ -229,13 +271,3 @@ def _read_keys(line: LandedLine) -> Row:
 
 def _select_texts(row: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(row[name]) for name in _TEXTS if row.get(name) is not None}
-
-
-def _write_any(spec: TableSpec, named: Mapping[str, Collection[str]]) -> str:
-    """Write SQL that is true where one of the columns that the table has holds one of its ids."""
-    terms = [
-        f"{name} IN ({', '.join(map(quote, sorted(ids)))})"
-        for name, ids in named.items()
-        if ids and name in spec.schema.names
-    ]
-    return " OR ".join(terms) or "false"

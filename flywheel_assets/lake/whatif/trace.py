@@ -155,20 +155,21 @@ class _Tracer:
     steps: list[Step] = field(default_factory=list)
 
     def trace(self, wanted: str, source: str | None, *, with_texts: bool) -> Trace:
-        found = find_rows(self.reader, self.places.landing, self.places.local_landing, wanted, source)
+        places = self.places
+        found = find_rows(self.reader, places.landing, places.local_landing, places.join_days, wanted, source)
         self._tell_predictions(found.served, found.lines)
         self._tell_receipts(found.feedback, {line.keys.event_id: line.where for line in found.lines})
         if found.others:
             more = f"{_count(found.others, 'other event')} about its prediction; trace the prediction to see them."
             self._add(found.feedback[0]["received_at"], Stage.LANDED, more)
-        joined = self._tell_joins([row for row in found.feedback if row["received_date"] is not None])
+        self._tell_joins(found)
         for row in found.refused:
             self._tell_refusal(row)
-        self._tell_gold(found, joined)
+        self._tell_gold(found)
         exclusions = self._tell_exclusions(found.gold)
         if found.gold:
             self._tell_versions(found, exclusions)
-        texts = self.reader.read_texts(found, joined) if with_texts else {}
+        texts = self.reader.read_texts(found) if with_texts else {}
         return self._build(wanted, texts)
 
     def _build(self, wanted: str, texts: Mapping[str, Mapping[str, str]]) -> Trace:
@@ -228,12 +229,11 @@ class _Tracer:
         for newest, older in _find_revisions(chosen):
             self._add(newest["received_at"], Stage.LANDED, f"Event {newest['event_id']} supersedes event {older}.")
 
-    def _tell_joins(self, chosen: list[Row]) -> dict[str, Row]:
+    def _tell_joins(self, found: FoundRows) -> None:
         spec = self.places.tables.joined
-        joined = self.reader.read_joined({row["event_id"] for row in chosen})
         days = self.reader.read_entries(spec.name)
-        for row in take_first_receipts(chosen):
-            event, match = row["event_id"], joined.get(row["event_id"])
+        for row in take_first_receipts(row for row in found.feedback if row["received_date"] is not None):
+            event, match = row["event_id"], found.joined.get(row["event_id"])
             if match is not None:
                 when = match["prediction_received_date"]
                 how = f"was joined with its prediction, received on {when}" if when else "carries its own texts"
@@ -247,7 +247,6 @@ class _Tracer:
             elif last < until:
                 says = f"Event {event} waits for prediction {row['prediction_id']}, until {until}."
                 self._add(last, Stage.JOINED, says)
-        return joined
 
     def _tell_refusal(self, row: Row) -> None:
         asset, stage, reason = row["stage"], Stage.JUDGED, row["reason"]
@@ -279,7 +278,7 @@ class _Tracer:
             return " The day was let in since; curate it again."
         return f" The batch breaker keeps all of {day} out of gold (`flywheel breaker list`)."
 
-    def _tell_gold(self, found: FoundRows, joined: Mapping[str, Row]) -> None:
+    def _tell_gold(self, found: FoundRows) -> None:
         own, rows = found.gold, found.gold_of_predictions
         for row in own:
             tell = self._describe_pair if self.places.tables.is_text else self._describe_example
@@ -294,7 +293,7 @@ class _Tracer:
                     self._add(newest, Stage.JUDGED, says)
         judged = {self.reader.name_event(row) for row in own} | {row["row_id"] for row in found.refused}
         days = self.reader.read_entries(self.places.tables.gold.name)
-        for event, match in joined.items():
+        for event, match in found.joined.items():
             if event not in judged:
                 day = match["completed_date"]
                 why = (

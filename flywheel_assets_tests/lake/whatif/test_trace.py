@@ -123,6 +123,19 @@ def test_duplicates_revisions_and_the_events_around_one(bench: Workbench) -> Non
     assert any("Event thumb waits for prediction p, until 2026-04-01." in each for each in says(trace(bench, "p")))
 
 
+def test_what_takes_a_statement_back_is_found_by_the_statement(bench: Workbench) -> None:
+    """Over HTTP a retraction names a statement and no prediction."""
+    taken = make_feedback(event_id="e", statement_id="e", prediction_id="p")
+    back = {"event_id": "back", "signal": "retract", "prediction_id": "", "retracts": "e", "source": "shop"}
+    texts = dict.fromkeys(("prompt", "prompt_format", "original_output", "final_text"))
+    bench.land(EventKind.FEEDBACK, DAY, [taken, make_feedback(**back, **texts)])
+    materialize(bench)
+    assert (
+        "landed: Event back (retract) was received from shop; it takes back statement e; landed on 2026-03-02, "
+        "a closed day."
+    ) in says(trace(bench, "e"))
+
+
 def test_what_waits_expires_or_is_refused_says_so(bench: Workbench) -> None:
     edit = make_feedback()["original_output"]
     bench.land(
