@@ -145,7 +145,7 @@ def test_an_event_is_traced_and_an_unknown_one_is_an_error(home: Path) -> None:
     assert "prompt 2026" not in traced.stdout
     unknown = flywheel(home, "trace", "nothing")
     assert unknown.returncode == 1
-    assert "knows no event, prediction or pair 'nothing'. Looked at: curated_dpo_pairs, " in unknown.stderr
+    assert "knows no event, prediction or pair 'nothing'. Looked at: ground_truth, raw_predictions, " in unknown.stderr
     assert unknown.stdout == ""
 
 

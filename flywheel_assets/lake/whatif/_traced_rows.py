@@ -33,6 +33,7 @@ _GOLD = (
     *("feedback_received_date", "occurred_at", "model_version", "subject", "subject_kind"),
     *("label_event_id", "prediction_received_date", "predicted_at", "label_received_date", "label_received_at"),
     *("is_positive", "labeling_source", "discrepancy", "inclusion_probability", "draw"),
+    *("revision", "sibling_id", "retracts", "content_hash"),
     *STANDING,
 )
 
@@ -221,7 +222,7 @@ def find_rows(
     of_events = {row["event_id"] for row in chosen} | ({*asked} & {reader.name_event(row) for row in gold})
     # Only silence gives an example on a day on which nothing was joined.
     days = {row["completed_date"] for row in joined.values()} if reader.tables.is_text and not gold else None
-    every = reader.read_gold({"prediction_id": predictions}, days)
+    every = reader.read_gold({"prediction_id": predictions, "retracts": asked}, days)
     return FoundRows(
         feedback=chosen,
         others=len({row["event_id"] for row in feedback} - of_events),
