@@ -249,14 +249,21 @@ SELECT {_COLUMNS}, q.reason, q.detail, q.evidence, feedback_received_at,
 FROM quarantine q JOIN joined j ON j.feedback_event_id = q.row_id AND j.completed_date = q.day
 WHERE j.source <> {quote(REVIEWER_SOURCE)} AND NOT j.do_not_train
 """
-_STATED = ("statement_id", "revision", "retracts", "occurred_at", "subject", "subject_kind", "final_text")
-"""What a complaint's person said before and after it; `final_text` is decoded of thumbs down only."""
+_STATED = ("statement_id", "revision", "retracts", "occurred_at", "subject", "subject_kind", "final_text", "output")
+"""What a complaint's person said before and after it; the two texts are compared for thumbs and ratings only."""
 _APPROVING_RATING = 0.8
 """As `GateRules.accepting_rating` by default."""
 # One row per statement, the newest revision; no statement of a reviewer.
 _COMPLAINTS = f"""
-WITH said AS (
-    SELECT *, coalesce(statement_id, feedback_event_id) AS statement,
+WITH corrected AS (
+    SELECT prediction_id FROM joined WHERE signal = {quote(Signal.EDIT)}
+    UNION ALL
+    SELECT prediction_id FROM joined
+    WHERE signal IN ({_write_in((Signal.THUMB.value, Signal.RATING.value))})
+      AND trim(final_text) <> '' AND final_text <> output
+),
+said AS (
+    SELECT * EXCLUDE (final_text, output), coalesce(statement_id, feedback_event_id) AS statement,
            subject_kind || ' ' || subject AS person,
            (occurred_at, feedback_received_at, feedback_event_id) AS moment,
            signal IN ({_write_in((Signal.ACCEPT.value, Signal.COPY.value))})
@@ -271,13 +278,10 @@ WITH said AS (
 complaints AS (
     SELECT * FROM said
     WHERE signal = {quote(Signal.THUMB)} AND value < 0 AND source <> {quote(REVIEWER_SOURCE)} AND NOT do_not_train
-      AND final_text IS NULL
 )
 SELECT {_COLUMNS}, {quote(THUMBS_DOWN)}, NULL, NULL, feedback_received_at, prediction_received_date
 FROM complaints c
-WHERE prediction_id NOT IN (
-        SELECT prediction_id FROM said WHERE signal = {quote(Signal.EDIT)} OR (value < 0 AND final_text IS NOT NULL)
-    )
+WHERE prediction_id NOT IN (SELECT prediction_id FROM corrected)
   AND NOT EXISTS (
         SELECT 1 FROM said s
         WHERE s.prediction_id = c.prediction_id AND s.person = c.person AND s.is_approval AND s.moment > c.moment

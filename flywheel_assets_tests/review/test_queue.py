@@ -111,6 +111,7 @@ LATER = {"occurred_at": NOON + timedelta(hours=1), "received_at": NOON + timedel
         ({"user_id": "ann", "signal": "retract", "value": None, "retracts": "another", **LATER}, True),
         ({"user_id": "ann", "statement_id": "complaint", "revision": 2, "value": 1.0}, False),
         ({"user_id": "bob", "final_text": "This is right instead.", **LATER}, False),
+        ({"user_id": "bob", "final_text": " ", **LATER}, True),
     ],
 )
 def test_a_complaint_waits_until_it_is_answered_or_taken_back(
