@@ -143,7 +143,10 @@ class RowReader:
         named: Mapping[str, Collection[str]],
         days: Collection[date] | None = None,
     ) -> list[Row]:
-        """Read the rows in which one of the columns holds one of its ids: first their days, by these columns alone."""
+        """Read the rows in which one of the columns holds one of its ids.
+
+        Their days are found first, by these columns alone.
+        """
         self.look(spec.name)
         keys = [name for name, ids in named.items() if ids and name in spec.schema.names]
         if not keys or not self._has_table(spec):
