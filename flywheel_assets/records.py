@@ -579,6 +579,11 @@ EXCLUSIONS = pa.schema(
         _define_column("day_of", pa.string(), "which day counts: received | occurred", nullable=True),
         _define_column("user_id", pa.string(), "whose rows are excluded", nullable=True),
         _define_column("model_version", pa.string(), "whose outputs are excluded", nullable=True),
+        _define_column("prediction_id", pa.string(), "the output whose rows are excluded", nullable=True),
+        _define_column("thread_id", pa.string(), "the conversation whose rows are excluded", nullable=True),
+        _define_column("statement_id", pa.string(), "the statement whose revisions are excluded", nullable=True),
+        _define_column("event_id", pa.string(), "the feedback event that is excluded", nullable=True),
+        _define_column("source", pa.string(), "whose feedback is excluded: a sender, or a file", nullable=True),
     ]
 )
 

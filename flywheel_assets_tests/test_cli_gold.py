@@ -64,6 +64,7 @@ def test_an_exclusion_from_dry_run_to_its_end(home: Path) -> None:
     [
         (["include", "nothing", "--reason", "r"], "unknown exclusion in force 'nothing'; known: none yet"),
         (["exclude", "--reason", "r"], "would exclude everything"),
+        (["exclude", "-a", "fraud", "--thread", "t", "--reason", "r"], "hard_examples has no column for thread_id"),
         (["exclude", "--user", "u", "--by", "guess", "--reason", "r"], "unknown kind of day 'guess'; known: occurred"),
     ],
 )
@@ -72,6 +73,20 @@ def test_errors_are_one_line(tmp_path: Path, arguments: list[str], complaint: st
     assert failed.returncode == 1
     assert complaint in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_one_prediction_an_event_and_a_file_are_kept_out(home: Path) -> None:
+    said = flywheel(home, "exclude", "--prediction", f"{day(0)} 1", "--reason", "r", "--yes")
+    assert "one prediction leaves out 1 rows of 1 days" in said.stdout, said.stderr
+    gone = flywheel(home, "exclude", "--prediction", f"{day(0)} 1", "--user", f"user {day(0)} 1", "--reason", "r")
+    assert "leaves out 0 rows" in gone.stdout
+    assert "one event leaves out 1 rows" in flywheel(home, "exclude", "--event", f"{day(1)} 2", "--reason", "r").stdout
+    file = flywheel(home, "exclude", "--import", "edits.jsonl", "--event", "7", "--reason", "r").stdout
+    assert "one statement leaves out 0 rows" in file
+    assert "source app leaves out 11 rows" in flywheel(home, "exclude", "--source", "app", "--reason", "r").stdout
+    two = flywheel(home, "exclude", "--source", "app", "--import", "edits.jsonl", "--reason", "r")
+    assert "two sources" in two.stderr
+    assert f"{day(0)} 1" in flywheel(home, "exclusions").stdout
 
 
 def test_a_retraining_is_requested_at_once_and_only_once(home: Path) -> None:
@@ -104,6 +119,34 @@ def test_versions_are_listed_shown_compared_and_copied(home: Path) -> None:
     assert "dpo_gold_v1.parquet" in copied.stdout
     assert (home / "copies" / "dpo_gold_v1.manifest.json").exists()
     assert str(home / "copies") in flywheel(home, "gold", "show", "dpo_gold_v1").stdout
+
+
+def test_rows_are_shown_and_texts_and_people_only_on_demand(home: Path) -> None:
+    shown = flywheel(home, "gold", "rows", "--version", "dpo_gold_v1", "--limit", "3")
+    assert "dpo_gold_v1, train: 3 rows" in shown.stdout, shown.stderr
+    assert re.search(r"preference_pair\W+2026-03-0[23]\W+changes\W+user\W+0\.50\W+1\W+preference_pair", shown.stdout)
+    assert not any(words in shown.stdout for words in ("prompt 2026", "chosen 2026", "user 2026"))
+    more = flywheel(home, "gold", "rows", "--day", str(day(2)), "--text", "--subjects").stdout
+    assert "2026-03-04: 5 rows" in more
+    for words in ("prompt 2026-03-04 4", "chosen 2026-03-04 4", "rejected 2026-03-04 4", "user 2026-03-04 4"):
+        assert words in more
+    assert "holdout: 0 rows" in flywheel(home, "gold", "rows", "--version", "dpo_gold_v1", "--set", "holdout").stdout
+    unknown = flywheel(home, "gold", "rows", "--version", "dpo_gold_v1", "--set", "evaluation")
+    assert "unknown set of dpo_gold_v1 'evaluation'; known: accepted, holdout, regression, train" in unknown.stderr
+    assert "give --version, or --day" in flywheel(home, "gold", "rows").stderr
+    assert "unknown export" in flywheel(home, "gold", "rows", "--version", "dpo_gold_v9").stderr
+
+
+def test_an_event_is_traced_and_an_unknown_one_is_an_error(home: Path) -> None:
+    traced = flywheel(home, "trace", f"{day(0)} 1")
+    assert traced.returncode == 0, traced.stderr
+    assert "is in gold as preference_pair" in traced.stdout
+    assert "dpo_gold_v1 holds it: training rows." in traced.stdout
+    assert "prompt 2026" not in traced.stdout
+    unknown = flywheel(home, "trace", "nothing")
+    assert unknown.returncode == 1
+    assert "knows no event, prediction or pair 'nothing'. Looked at: ground_truth, raw_predictions, " in unknown.stderr
+    assert unknown.stdout == ""
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
 | `upkeep` | maintain, rollback, erase |
 | `whatif` | levers, policy |
+| `trace` | trace |
 | `keys`, `init` | keys; init |
 
 A module may import every room, and imports heavy ones inside the commands.
@@ -23,6 +24,7 @@ from flywheel_assets.cli import (
     keys,
     serving,
     terminal,
+    trace,
     upkeep,
     whatif,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "main",
     "serving",
     "terminal",
+    "trace",
     "upkeep",
     "whatif",
 ]

@@ -44,28 +44,52 @@ def exclude(
     ] = "received",
     user: Annotated[str | None, typer.Option(help="Exclude only rows of this user.")] = None,
     model_version: Annotated[str | None, typer.Option(help="Exclude only outputs of this model version.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="Exclude only rows about this prediction.")] = None,
+    thread: Annotated[str | None, typer.Option(help="Exclude only rows of this conversation.")] = None,
+    event: Annotated[
+        str | None,
+        typer.Option(
+            help="Exclude only this event: its client id together with --source or --import, which means all its "
+            "revisions, or alone the id of one feedback event."
+        ),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Exclude only feedback that this source sent.")] = None,
+    import_: Annotated[
+        str | None, typer.Option("--import", help="Exclude only feedback from the imported file of this name.")
+    ] = None,
     application: Application = "assistant",
     who: Who = None,
     yes: Yes = False,
 ) -> None:
-    """Keep days, a user or a model's outputs out of every later gold version.
+    """Keep days, a user, a model's outputs, a prediction, an event or a source out of every later gold version.
 
     A row is excluded when it meets all conditions that are given.
     """
-    from flywheel_assets.errors import UnknownNameError
+    from flywheel_assets.errors import InvalidRuleError, UnknownNameError
     from flywheel_assets.lake.versions import exclusions
+    from flywheel_assets.records import IMPORT_PREFIX
 
     config = load_application(application)
     lake = Stores().lake(application)
     if by not in list(exclusions.DayOf):
         raise UnknownNameError("kind of day", by, list(exclusions.DayOf))
+    if source and import_:
+        raise InvalidRuleError(f"--source {source} and --import {import_} are two sources: give one of them")
+    sender = IMPORT_PREFIX + import_ if import_ else source
+    statement = exclusions.find_statement(lake, config.tables.gold, sender, event) if event and sender else None
     rule = exclusions.ExclusionRule(
         first_day=_read_day(from_),
         last_day=_read_day(to),
         by=exclusions.DayOf(by),
         user_id=user,
         model_version=model_version,
+        prediction_id=prediction,
+        thread_id=thread,
+        statement_id=statement,
+        event_id=None if statement else event,
+        source=None if statement else sender,
     )
+    exclusions.require_columns(config.tables.gold, rule)
     planned = exclusions.Exclusion(
         id="planned", rule=rule, decided_at=datetime.now(UTC), decided_by=name_decider(who), reason=reason
     )
@@ -113,23 +137,21 @@ def list_exclusions(application: Application = "assistant") -> None:
 
     load_application(application)
     table = Table()
-    for column in ("id", "what", "user", "decided", "why", "state"):
-        table.add_column(column)
+    for column in ("id", "what", "named", "decided", "why", "state"):
+        table.add_column(column, overflow="fold")
     for each in list_exclusions(Stores().lake(application)):
         state = "in force" if each.ended_at is None else f"ended {each.ended_at:%Y-%m-%d} by {each.ended_by}"
         decided = f"{each.decided_at:%Y-%m-%d %H:%M} by {each.decided_by}"
-        table.add_row(each.id, each.rule.describe(), each.rule.user_id or "", decided, each.reason, state)
+        named = "\n".join(each.rule.list_names().values())
+        table.add_row(each.id, each.rule.describe(), named, decided, each.reason, state)
     console.print(table)
 
 
 def _print_effect(verb: str, config: "FlywheelApplication", others: "list[Exclusion]", one: "Exclusion") -> None:
     """Print by day the rows that this one exclusion changes."""
-    from flywheel_assets.lake.versions.exclusions import count_excluded_per_day
+    from flywheel_assets.lake.versions.exclusions import count_effect_per_day
 
-    lake, gold = Stores().lake(config.name), config.tables.gold
-    without = count_excluded_per_day(lake, gold, others)
-    together = count_excluded_per_day(lake, gold, [*others, one])
-    changed = {day: rows - without.get(day, 0) for day, rows in together.items() if rows > without.get(day, 0)}
+    changed = count_effect_per_day(Stores().lake(config.name), config.tables.gold, others, one)
     print_days(f"{one.rule.describe()} {verb}", changed)
 
 

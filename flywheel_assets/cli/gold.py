@@ -1,6 +1,7 @@
-"""Commands over gold versions: list, show, compare, copy and verify them; retry or abandon one."""
+"""Commands over gold versions: list, show, compare, copy and verify them, show rows; retry or abandon one."""
 
-from typing import TYPE_CHECKING, Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -128,6 +129,84 @@ def export(
     for file in publish_export(versions.folder(version), to, stores.scratch("publishing"), stores.s3_client):
         state = "new" if file.is_new else "existed already"
         console.print(f"{file.where}  {file.bytes:,} bytes, {state}", highlight=False, soft_wrap=True)
+
+
+@gold.command()
+def rows(
+    version: Annotated[str | None, typer.Option(help="Show rows of this version.")] = None,
+    day: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Show rows of this UTC day of gold, YYYY-MM-DD.")
+    ] = None,
+    which: Annotated[
+        str, typer.Option("--set", help="The set of the version: train, accepted, holdout, regression or evaluation.")
+    ] = "train",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most rows to show.")] = 20,
+    text: Annotated[bool, typer.Option("--text", help="Also print the texts: they are user text.")] = False,
+    subjects: Annotated[bool, typer.Option("--subjects", help="Also print whose rows they are.")] = False,
+    application: Application = "assistant",
+) -> None:
+    """Show rows of a version's set, or of a day of gold, waiting and refused ones with their reasons."""
+    from flywheel_assets.errors import InvalidRuleError
+    from flywheel_assets.lake.whatif.gold_rows import TEXTS, read_day_rows, read_version_rows
+
+    config, stores = load_application(application), Stores()
+    lake, table = stores.lake(application), config.tables.gold
+    if (version is None) == (day is None):
+        raise InvalidRuleError("give --version, or --day; `flywheel gold list` lists the versions")
+    if version is not None:
+        found = read_version_rows(
+            lake, table, stores.versions(application).folder(version), which, limit, with_texts=text
+        )
+        title = f"{version}, {which}: {len(found):,} rows"
+    else:
+        assert day is not None
+        found = read_day_rows(lake, table, day.date(), limit, with_texts=text)
+        title = f"{day:%Y-%m-%d}: {len(found):,} rows"
+    console.print(title, style="bold", highlight=False)
+    described = [_describe_row(row, with_subject=subjects) for row in found]
+    if described:
+        output = Table(*described[0])
+        for row in described:
+            output.add_row(*row.values())
+        for column in output.columns:
+            column.overflow = "fold"
+        console.print(output)
+    for row in found if text else ():
+        for name in TEXTS:
+            if row.get(name) is not None:
+                console.print(f"{row.get('pair_id', row.get('prediction_id'))} {name}", style="bold", highlight=False)
+                console.print(str(row[name]), markup=False, highlight=False, soft_wrap=True)
+
+
+def _describe_row(row: "dict[str, Any]", *, with_subject: bool) -> dict[str, str]:
+    """Describe a gold row in the columns of its kind of application, without its texts."""
+    if "pair_id" in row:
+        admitted = ", ".join(filter(None, (row.get("admitted_as"), row.get("admitted_by"))))
+        shown: dict[str, object] = {
+            "pair": row["pair_id"],
+            "kind": row.get("example_kind"),
+            "day": row["completed_date"],
+            "stance": row.get("stance"),
+            "from": row.get("subject_kind"),
+            "similarity": "" if row["similarity"] is None else f"{row['similarity']:.2f}",
+            "support": row.get("support_users"),
+            "admitted": admitted,
+            "reason": row.get("refused_reason") or row.get("held_reason"),
+        }
+    else:
+        shown = {
+            "prediction": row["prediction_id"],
+            "day": row.get("completed_date", row.get("prediction_received_date")),
+            "positive": row["is_positive"],
+            "by": row["labeling_source"],
+            "from": row.get("subject_kind"),
+            "discrepancy": row.get("discrepancy"),
+            "drawn with": "" if row.get("inclusion_probability") is None else f"{row['inclusion_probability']:.3g}",
+            "reason": row.get("selection_reason"),
+        }
+    if with_subject:
+        shown["subject"] = row["subject"]
+    return {name: "" if value is None else str(value) for name, value in shown.items()}
 
 
 def _find_champion(application: str) -> str | None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.capture.doctor import Finding, Verdict, examine_service
 from flywheel_assets.cli.terminal import app, console
+from flywheel_assets.cli.trace import open_traced_places
 from flywheel_assets.discovery import find_applications, load_application
 from flywheel_assets.errors import SettingsError, UnknownNameError
 from flywheel_assets.settings import read_settings
@@ -57,7 +58,12 @@ def open_reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Rev
     """Open the rows of one application that people review, where the settings say that they lie."""
     from flywheel_assets.review.queue import Reviewed
 
-    return Reviewed(stores.lake(application.name), application.window.join_days, application.score_contract)
+    return Reviewed(
+        stores.lake(application.name),
+        application.window.join_days,
+        application.score_contract,
+        open_traced_places(application, stores),
+    )
 
 
 @app.command()

@@ -131,21 +131,26 @@ class Sessions:
         return opened
 
     def check_host(self, request: Request) -> None:
-        """Refuse a request for another host name where no key protects the pages.
+        """Refuse a request for another host name where no key protects the pages; see `check_host`."""
+        check_host(self._access, request)
 
-        Raises:
-            PageRefusal: there are no keys, and the request was for another host name.
-        """
-        if self.needs_key:
-            return
-        try:
-            host = urlsplit("//" + request.headers.get("host", "")).hostname or ""
-        except ValueError:
-            host = ""
-        if not is_loopback(host):
-            raise PageRefusal(
-                403, "Without keys these pages answer only to localhost. Create one with `flywheel keys create`."
-            )
+
+def check_host(access: Access, request: Request) -> None:
+    """Refuse a request for another host name where no key protects the service.
+
+    Raises:
+        PageRefusal: there are no keys, and the request was for another host name.
+    """
+    if not access.is_open:
+        return
+    try:
+        host = urlsplit("//" + request.headers.get("host", "")).hostname or ""
+    except ValueError:
+        host = ""
+    if not is_loopback(host):
+        raise PageRefusal(
+            403, "Without keys these pages answer only to localhost. Create one with `flywheel keys create`."
+        )
 
 
 def check_sent_from_here(request: Request) -> None:

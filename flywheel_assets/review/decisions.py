@@ -6,6 +6,7 @@
 | accept an approval that a check stopped | `accept` | the model's own text passes as an accepted output |
 | write the right answer | `edit` with the reviewer's text | the same |
 | say the label | `label`, labeling source `reviewer` | outranks every other label, ends a dispute |
+| confirm a thumbs down | `thumb`, value −1 | an objection in gold: the output is wrong |
 | reject | `comment` | nothing is learnt from the row; never trainable |
 
 The event's `comment` names the reviewer, the decision and the row, so the audit lies with the data and lasts as long. A
@@ -41,6 +42,7 @@ class Verb(StrEnum):
     ACCEPT = "accept"
     WRITE = "write"
     LABEL = "label"
+    CONFIRM = "confirm"
     REJECT = "reject"
 
 
@@ -91,6 +93,8 @@ def build_event(application: str, decision: Decision, row: dict[str, Any], answe
         line = msgspec.structs.replace(common, signal=Signal.LABEL, label=answer, labeling_source=REVIEWER_SOURCE)
     elif decision.verb is Verb.REJECT:
         line = common
+    elif decision.verb is Verb.CONFIRM:
+        line = msgspec.structs.replace(common, signal=Signal.THUMB, value=-1.0)
     elif answer is None:
         line = msgspec.structs.replace(common, signal=Signal.ACCEPT)
     else:

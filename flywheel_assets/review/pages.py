@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -32,8 +33,10 @@ from flywheel_assets.capture.endpoints import EventLog
 from flywheel_assets.capture.http.answers import RefusedError
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.errors import EventLogError
+from flywheel_assets.lake.whatif.trace import trace_event
 from flywheel_assets.records import LONGEST_TEXT_CHARACTERS, Signal
 from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_pieces, remove_unseen
+from flywheel_assets.review._exclusion_api import build_exclusion_routes
 from flywheel_assets.review._sessions import (
     COOKIE,
     PageRefusal,
@@ -49,6 +52,8 @@ ITEMS_ON_A_PAGE = 25
 MOST_DECISIONS_SHOWN = 200
 LONGEST_SHOWN = 60_000
 """Characters of one text on a page: longer texts never become pairs, and prompts may have megabytes."""
+LONGEST_ID = 512
+"""Characters of an id or a source in the search field."""
 _FORM_BYTES = 2**20
 _FORMS_AT_ONCE_BYTES = 16 * 2**20
 _MOST_FIELDS = 4 + ITEMS_ON_A_PAGE
@@ -95,6 +100,8 @@ def build_review_pages(
         Route("/review/queue/{application}", pages.wrap(pages.serve_queue), methods=["GET", "POST"]),
         Route("/review/queue/{application}/{row_id}", pages.wrap(pages.serve_item), methods=["GET", "POST"]),
         Route("/review/decisions/{application}", pages.wrap(pages.serve_decisions), methods=["GET"]),
+        Route("/review/{application}/trace", pages.wrap(pages.serve_trace), methods=["GET"]),
+        *build_exclusion_routes(access, {each.name: each for each in reviewed}, clock),
     ]
 
 
@@ -287,6 +294,7 @@ class _Pages:
             previous=items[place - 1].row_id if place else None,
             following=following,
             view=view,
+            today=self._clock().date(),
             longest_answer=LONGEST_TEXT_CHARACTERS,
         )
 
@@ -301,6 +309,26 @@ class _Pages:
             decisions=decided[:MOST_DECISIONS_SHOWN],
             total=len(decided),
             reasons=REASONS,
+        )
+
+    async def serve_trace(self, request: Request) -> Response:
+        """Show what became of the event whose id is in the address, without its texts."""
+        session, queue = self._open(request)
+        traced = queue.reviewed.traced
+        if traced is None:
+            raise PageRefusal(404, "This service traces nothing: `flywheel trace` does.")
+        wanted, source = (request.query_params.get(name, "").strip() for name in ("id", "source"))
+        if max(len(wanted), len(source)) > LONGEST_ID:
+            raise PageRefusal(400, f"An id has at most {LONGEST_ID} characters.")
+        found = await asyncio.to_thread(trace_event, traced, wanted, source or None) if wanted else None
+        return _render_page(
+            "trace",
+            session=session,
+            application=queue.reviewed.name,
+            wanted=wanted,
+            source=source,
+            found=found,
+            longest=LONGEST_ID,
         )
 
     def _open(self, request: Request) -> tuple[Session, ReviewQueue]:
@@ -357,15 +385,21 @@ class _Pages:
             items = {item.row_id: item for item in await self._list_waiting(queue)}
             for row_id in dict.fromkeys(chosen):
                 item = items.get(row_id)
-                if item is None or (verb is Verb.ACCEPT and item.reason == THUMBS_DOWN):
+                if item is None or not self._can_be_batched(verb, item):
                     left += 1
                     continue
                 await self._record(session, queue, item, verb, None)
                 decided += 1
         if not chosen:
             return "No row was chosen."
-        rest = f" {left} left: decided meanwhile, or without a text to accept." if left else ""
+        rest = f" {left} left: decided meanwhile, or of a kind that cannot be decided so." if left else ""
         return f"{_DONE[verb]}: {decided} {'row' if decided == 1 else 'rows'}.{rest}"
+
+    def _can_be_batched(self, verb: Verb, item: Item) -> bool:
+        is_complaint = item.reason == THUMBS_DOWN
+        if verb is Verb.CONFIRM:
+            return item.confirm_until is not None and self._clock().date() <= item.confirm_until
+        return not (verb is Verb.ACCEPT and is_complaint)
 
     async def _is_waiting(self, queue: ReviewQueue, item: Item) -> bool:
         return any(each.row_id == item.row_id for each in await self._list_waiting(queue))
@@ -377,7 +411,7 @@ class _Pages:
         row = await asyncio.to_thread(queue.read_row, item)
         if row is None:
             raise PageRefusal(410, "The row is gone: its day was joined again. The queue follows within seconds.")
-        verb, answer = _choose_answer(queue.reviewed, item, row, verb, written)
+        verb, answer = _choose_answer(queue.reviewed, item, row, verb, written, self._clock().date())
         decision = Decision(
             verb=verb,
             row_id=item.row_id,
@@ -396,7 +430,13 @@ class _Pages:
         return decision
 
 
-_DONE = {Verb.ACCEPT: "Accepted", Verb.REJECT: "Rejected", Verb.WRITE: "Answered", Verb.LABEL: "Labelled"}
+_DONE = {
+    Verb.ACCEPT: "Accepted",
+    Verb.REJECT: "Rejected",
+    Verb.WRITE: "Answered",
+    Verb.LABEL: "Labelled",
+    Verb.CONFIRM: "Confirmed",
+}
 
 
 def _parse_verb(do: str) -> Verb:
@@ -407,7 +447,7 @@ def _parse_verb(do: str) -> Verb:
 
 
 def _choose_answer(
-    reviewed: Reviewed, item: Item, row: Mapping[str, Any], verb: Verb, written: str | None
+    reviewed: Reviewed, item: Item, row: Mapping[str, Any], verb: Verb, written: str | None, today: date
 ) -> tuple[Verb, str | None]:
     """Choose the text or label that a decision sends.
 
@@ -423,8 +463,16 @@ def _choose_answer(
         return Verb.LABEL, label
     if verb is Verb.LABEL:
         raise PageRefusal(400, "This application's predictions are texts; they have no label.")
+    if verb is Verb.CONFIRM:
+        if item.confirm_until is None:
+            raise PageRefusal(400, "Only a thumbs down is confirmed. Accept or reject the row.")
+        if today > item.confirm_until:
+            raise PageRefusal(400, f"A confirmation met its prediction until {item.confirm_until}; write the answer.")
+        return verb, None
     if verb is Verb.ACCEPT and item.reason == THUMBS_DOWN:
-        raise PageRefusal(400, "A thumbs down has no text to accept. Write the right answer, or reject the row.")
+        raise PageRefusal(
+            400, "A thumbs down has no text to accept. Confirm it, write the right answer, or reject the row."
+        )
     if verb is Verb.ACCEPT:
         return verb, row["final_text"] if row["signal"] == Signal.EDIT else None
     return verb, written

@@ -4,7 +4,9 @@ Not in the queue, and never shown: rows without consent, rows that hold a secret
 reviewers' own rows. Rows that only teach nothing (`trivial_edit`, `duplicate`, …) are decided by other people's edits
 or not at all.
 
-A decided row leaves at once, because the index of decisions is read as well as the lake; see `decisions`.
+A decided row leaves at once, because the index of decisions is read as well as the lake; see `decisions`. A complaint
+also leaves when it is taken back, when its person says something positive about the output later, when a newer
+revision of it says something else, and when a correction of the output is there.
 """
 
 import threading
@@ -28,6 +30,7 @@ from flywheel_assets.lake.tables.specs import (
     QUARANTINE,
     ApplicationTables,
 )
+from flywheel_assets.lake.whatif.trace import Traced
 from flywheel_assets.records import CURATION_STAGE, REVIEWER_SOURCE, Reason, Signal
 from flywheel_assets.review.decisions import Decision, DecisionIndex, read_decision, read_labels
 
@@ -76,6 +79,8 @@ class Reviewed:
     and so do approvals that a check stopped. Edits carry their text."""
     contract: ScoreContract | None = None
     """The classifier's contract; None: predictions are texts."""
+    traced: Traced | None = None
+    """The places in which an event leaves traces; None: the pages trace nothing."""
 
     @property
     def name(self) -> str:
@@ -101,6 +106,8 @@ class Item:
     received_at: datetime
     decide_until: date | None
     """Last day on which a decision still meets its prediction; None: edits carry their text and are never late."""
+    confirm_until: date | None = None
+    """Last day on which a confirmed complaint still meets its prediction; None: the row is no complaint."""
 
     @property
     def severity(self) -> tuple[float, ...]:
@@ -199,6 +206,7 @@ class ReviewQueue:
             columns = [
                 *("completed_date", "feedback_event_id", "prediction_id", "prediction_received_date"),
                 *("feedback_received_at", "signal", "source", "do_not_train", "value"),
+                *(_STATED if is_text else ()),
             ]
             self.reviewed.lake.register(connection, self.reviewed.tables.joined, columns=columns, view="joined")
             query = _TEXT_ITEMS if is_text else _LABEL_ITEMS
@@ -213,10 +221,15 @@ class ReviewQueue:
                 detail=None if detail is None else detail.partition("; waits for")[0],
                 evidence=tuple(read_labels(evidence)),
                 received_at=received_at,
-                decide_until=None if predicted_on is None else predicted_on + timedelta(days=self.reviewed.join_days),
+                decide_until=None if is_complaint else self._find_last_day(predicted_on),
+                confirm_until=self._find_last_day(predicted_on) if is_complaint else None,
             )
             for row_id, prediction_id, day, reason, detail, evidence, received_at, predicted_on in rows
+            for is_complaint in [reason == THUMBS_DOWN]
         ]
+
+    def _find_last_day(self, predicted_on: date | None) -> date | None:
+        return None if predicted_on is None else predicted_on + timedelta(days=self.reviewed.join_days)
 
     def _read_decisions(self) -> list[Decision]:
         where = f"source = {quote(REVIEWER_SOURCE)}"
@@ -236,14 +249,56 @@ SELECT {_COLUMNS}, q.reason, q.detail, q.evidence, feedback_received_at,
 FROM quarantine q JOIN joined j ON j.feedback_event_id = q.row_id AND j.completed_date = q.day
 WHERE j.source <> {quote(REVIEWER_SOURCE)} AND NOT j.do_not_train
 """
+_STATED = ("statement_id", "revision", "retracts", "occurred_at", "subject", "subject_kind", "final_text", "output")
+"""What a complaint's person said before and after it; the two texts are compared for thumbs and ratings only."""
+_APPROVING_RATING = 0.8
+"""As `GateRules.accepting_rating` by default."""
+# One row per statement, the newest revision; no statement of a reviewer.
+_COMPLAINTS = f"""
+WITH corrected AS (
+    SELECT prediction_id FROM joined WHERE signal = {quote(Signal.EDIT)}
+    UNION ALL
+    SELECT prediction_id FROM joined
+    WHERE signal IN ({_write_in((Signal.THUMB.value, Signal.RATING.value))})
+      AND trim(final_text) <> '' AND final_text <> output
+),
+said AS (
+    SELECT * EXCLUDE (final_text, output), coalesce(statement_id, feedback_event_id) AS statement,
+           subject_kind || ' ' || subject AS person,
+           (occurred_at, feedback_received_at, feedback_event_id) AS moment,
+           signal IN ({_write_in((Signal.ACCEPT.value, Signal.COPY.value))})
+               OR (signal = {quote(Signal.THUMB)} AND value > 0)
+               OR (signal = {quote(Signal.RATING)} AND value >= {_APPROVING_RATING}) AS is_approval
+    FROM joined WHERE signal <> {quote(Signal.COMMENT)}
+    QUALIFY row_number() OVER (
+        PARTITION BY coalesce(statement_id, feedback_event_id)
+        ORDER BY coalesce(revision, 0) DESC, occurred_at DESC, feedback_received_at DESC, feedback_event_id DESC
+    ) = 1
+),
+complaints AS (
+    SELECT * FROM said
+    WHERE signal = {quote(Signal.THUMB)} AND value < 0 AND source <> {quote(REVIEWER_SOURCE)} AND NOT do_not_train
+)
+SELECT {_COLUMNS}, {quote(THUMBS_DOWN)}, NULL, NULL, feedback_received_at, prediction_received_date
+FROM complaints c
+WHERE prediction_id NOT IN (SELECT prediction_id FROM corrected)
+  AND NOT EXISTS (
+        SELECT 1 FROM said s
+        WHERE s.prediction_id = c.prediction_id AND s.person = c.person AND s.is_approval AND s.moment > c.moment
+          AND s.source <> {quote(REVIEWER_SOURCE)}
+    )
+  AND NOT EXISTS (
+        SELECT 1 FROM said r
+        WHERE r.signal = {quote(Signal.RETRACT)} AND r.moment >= c.moment
+          AND (r.retracts = c.statement
+               OR (r.retracts IS NULL AND r.prediction_id = c.prediction_id AND r.person = c.person))
+    )
+QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY feedback_received_at, feedback_event_id) = 1
+"""
 _TEXT_ITEMS = f"""
 {_REFUSED} AND q.stage = {quote(CURATION_STAGE)} AND q.reason IN ({_write_in(tuple(REASONS))})
 UNION ALL
-SELECT {_COLUMNS}, {quote(THUMBS_DOWN)}, NULL, NULL, feedback_received_at, NULL
-FROM joined
-WHERE signal = {quote(Signal.THUMB)} AND value < 0 AND source <> {quote(REVIEWER_SOURCE)} AND NOT do_not_train
-  AND prediction_id NOT IN (SELECT prediction_id FROM joined WHERE signal = {quote(Signal.EDIT)})
-QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY feedback_received_at, feedback_event_id) = 1
+SELECT * FROM ({_COMPLAINTS})
 LIMIT {MOST_ITEMS}
 """
 # Of a prediction's rows the newest: a dispute is shown once, with all its labels.

@@ -12,7 +12,7 @@ from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, Scope, create_key, revoke_key
 from flywheel_assets.capture.service import RunningCapture
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, GROUND_TRUTH
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK
 from flywheel_assets.review.decisions import read_decision
 from flywheel_assets.review.queue import Reviewed
 from flywheel_assets_tests.builders import DAY, NOON, make_feedback, make_label, make_prediction, make_score
@@ -205,6 +205,36 @@ def test_with_keys_only_the_review_scope_of_the_application_opens(filled: Workbe
         assert (decision.by, decision.key_id) == ("Ann", key.key_id)
         revoke_key(path, key.key_id, NOON)
         assert ann.get(QUEUE).status_code == 401
+
+
+def test_a_confirmed_complaint_is_a_thumb_of_a_reviewer(filled: Workbench, capture: RunningCapture) -> None:
+    """Nothing was right to write, and rejecting says that the complaint is wrong: so bad outputs taught nothing."""
+    ann = Reviewer(capture.url)
+    assert "Confirm: it is wrong" in ann.get(f"{QUEUE}/thumb").text
+    assert "Confirm: it is wrong" not in ann.get(f"{QUEUE}/toxic").text
+    assert ann.decide("toxic", "confirm").status_code == 400
+    chosen = {"token": ann.token, "do": "confirm", "row": ["toxic", "thumb"]}
+    ann.http.post(QUEUE, data=chosen)
+    assert "Confirmed: 1 row. 1 left" in ann.get(QUEUE).text
+    event = decided(filled.root, capture)["thumb"]
+    assert (event["signal"], event["value"], event["source"]) == ("thumb", -1.0, "reviewer")
+    assert (event["prediction_id"], event.get("final_text")) == ("disliked", None)
+    assert read_decision(event["comment"]).verb == "confirm"  # type: ignore[union-attr]
+
+    materialize_tomorrow(filled)
+    assert "thumb" not in {item.row_id for item in queue_of(filled).list_waiting(DAY)}
+    thumbs = [row for row in filled.rows(JOINED_FEEDBACK) if row["signal"] == "thumb"]
+    assert {row["source"] for row in thumbs} == {"app", "reviewer"}
+
+
+def test_a_complaint_is_confirmed_only_while_it_still_meets_its_prediction(filled: Workbench) -> None:
+    """A thumb carries no text: behind the join window it would be matched with nothing."""
+    late = Reviewed(filled.lake, join_days=0)
+    with service(filled, application=late) as capture:
+        ann = Reviewer(capture.url)
+        assert "Confirm: it is wrong" not in ann.get(f"{QUEUE}/thumb").text
+        assert ann.decide("thumb", "confirm").status_code == 400
+        assert ann.decide("thumb", "write", text="Call store.read('x').").status_code == 303
 
 
 @pytest.mark.parametrize("name", ["", " ", "x" * 81, "a\u202eb"])

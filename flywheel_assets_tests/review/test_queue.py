@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, read_decision
 from flywheel_assets.review.queue import Order
-from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback, make_prediction
+from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback, make_joined, make_prediction
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.review.rows import REWRITTEN, TOKEN, TOMORROW, TOXIC, fill, make_thumb, queue_of
 
@@ -88,6 +89,54 @@ def test_a_decision_takes_its_row_away_before_and_after_it_is_materialized(bench
     elsewhere = queue_of(bench)
     assert [item.row_id for item in elsewhere.list_waiting(TODAY)] == ["two"]
     assert {each.row_id: each.by for each in elsewhere.list_decided()} == {"one": "Ann", about_three.row_id: "Ann"}
+
+
+COMPLAINT = {"event_id": "complaint", "user_id": "ann"}
+LATER = {"occurred_at": NOON + timedelta(hours=1), "received_at": NOON + timedelta(hours=1)}
+
+
+@pytest.mark.parametrize(
+    ("said", "waits"),
+    [
+        ({}, True),
+        ({"user_id": "ann", "value": 1.0, **LATER}, False),
+        ({"user_id": "ann", "signal": "accept", "value": None, **LATER}, False),
+        ({"user_id": "ann", "signal": "rating", "value": 0.9, **LATER}, False),
+        ({"user_id": "ann", "signal": "rating", "value": 0.5, **LATER}, True),
+        ({"user_id": "bob", "value": 1.0, **LATER}, True),
+        ({"user_id": "ann", "value": 1.0, "occurred_at": NOON - timedelta(hours=1)}, True),
+        ({"user_id": "ann", "signal": "retract", "value": None, **LATER}, False),
+        ({"user_id": "bob", "signal": "retract", "value": None, **LATER}, True),
+        ({"user_id": "bob", "signal": "retract", "value": None, "retracts": "complaint", **LATER}, False),
+        ({"user_id": "ann", "signal": "retract", "value": None, "retracts": "another", **LATER}, True),
+        ({"user_id": "ann", "statement_id": "complaint", "revision": 2, "value": 1.0}, False),
+        ({"user_id": "bob", "final_text": "This is right instead.", **LATER}, False),
+        ({"user_id": "bob", "final_text": " ", **LATER}, True),
+    ],
+)
+def test_a_complaint_waits_until_it_is_answered_or_taken_back(
+    bench: Workbench, said: dict[str, Any], waits: bool
+) -> None:
+    """A thumb up after the thumb down left the complaint in the queue; so did an undo."""
+    disliked = make_prediction(prediction_id="disliked")
+    more = [make_thumb(disliked, **{"event_id": "more", "statement_id": "more", **said})] if said else []
+    first = make_thumb(disliked, **COMPLAINT, statement_id="complaint")
+    fill(bench, predictions=(disliked,))
+    rows = [_join(row) for row in (first, *more)]
+    bench.write(JOINED_FEEDBACK, DAY, rows)
+    found = [item.row_id for item in queue_of(bench).list_waiting(TODAY)]
+    assert ("complaint" in found) is waits
+
+
+def _join(feedback: dict[str, Any]) -> dict[str, Any]:
+    """The joined row of an event: these tests are about the queue, whatever the join does with a signal."""
+    names = set(JOINED_FEEDBACK.schema.names) & set(feedback)
+    kept = {name: feedback[name] for name in names if feedback[name] is not None}
+    return make_joined(
+        **{"final_text": None, "value": None, **kept},
+        feedback_event_id=feedback["event_id"],
+        feedback_received_at=feedback["received_at"],
+    )
 
 
 def test_an_approval_that_a_check_stopped_leaves_when_its_prediction_is_too_old_to_be_matched(bench: Workbench) -> None:

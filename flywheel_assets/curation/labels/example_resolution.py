@@ -105,7 +105,7 @@ SELECT prediction_id, {write_subject_sql("matured")} AS subject,
        received_date AS prediction_received_date, CAST({week} AS INTEGER) AS week, is_positive, labeling_source,
        model_version, score AS score_at_decision, amount, segment, {weight} AS sample_weight,
        {contract.write_struct_sql()} AS features,
-       label_received_date, NULL::DATE AS completed_date, occurred_at AS predicted_at,
+       label_event_id, label_received_date, NULL::DATE AS completed_date, occurred_at AS predicted_at,
        {write_subject_kind_sql("matured")} AS subject_kind
 FROM ({write_matured_predictions_sql(contract, rules)}) matured
 WHERE NOT do_not_train AND NOT is_label_withheld AND {contract.write_problem_sql()} IS NULL
@@ -117,15 +117,16 @@ def write_matured_predictions_sql(contract: ScoreContract, rules: MiningRules) -
     """Select the first receipt of each raw prediction with its resolved label, or silence.
 
     Blocked predictions without a label, and disputed ones, are left out: their truth is unknown. The columns of
-    `raw_predictions`, and `is_positive`, `labeling_source`, `label_received_date` and `is_label_withheld` (a label came
-    without consent).
+    `raw_predictions`, and `is_positive`, `labeling_source`, `label_event_id`, `label_received_date` and
+    `is_label_withheld` (a label came without consent).
     """
     return f"""
 WITH known AS (
     SELECT prediction_id, bool_or(is_disputed) AS is_disputed, bool_or(do_not_train) AS is_label_withheld,
            bool_or(is_positive) FILTER (holds) AS is_positive,
            any_value(labeling_source) FILTER (holds) AS labeling_source,
-           any_value(label_received_date) FILTER (holds) AS label_received_date
+           any_value(label_received_date) FILTER (holds) AS label_received_date,
+           any_value(label_event_id) FILTER (holds) AS label_event_id
     FROM ({write_resolved_labels_sql(rules.labels, write_label_events_sql(contract))}) GROUP BY prediction_id
 ),
 first_receipts AS (
@@ -134,7 +135,7 @@ first_receipts AS (
 )
 SELECT p.*, coalesce(k.is_positive, false) AS is_positive,
        coalesce(k.labeling_source, {quote(SILENCE)}) AS labeling_source, k.label_received_date,
-       coalesce(k.is_label_withheld, false) AS is_label_withheld
+       k.label_event_id, coalesce(k.is_label_withheld, false) AS is_label_withheld
 FROM first_receipts p LEFT JOIN known k ON k.prediction_id = p.prediction_id
 WHERE NOT coalesce(k.is_disputed, false)
   AND (k.is_positive IS NOT NULL OR NOT {contract.write_blocked_sql("p.action")})

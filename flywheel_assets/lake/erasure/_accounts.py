@@ -249,8 +249,8 @@ class Journal:
 def forget_in_decisions(lake: Lake, person: PersonKeys, erasure: str, stamp: RunStamp) -> int:
     """Rewrite the decisions that name the person; return how many rows named them.
 
-    A rule about this user gets an alias instead of the user id; it covers no row, since all are erased. Reasons stay,
-    without the user id. The breaker's examples of erased rows are dropped.
+    A rule about this user, or about what this user left, gets an alias instead of the id; it covers no row, since all
+    are erased. Reasons stay, without the user id. The breaker's examples of erased rows are dropped.
     """
     alias = f"erased:{erasure}"
     # A longer word that contains the id does not count: the user "a" would be in every reason.
@@ -262,6 +262,9 @@ def forget_in_decisions(lake: Lake, person: PersonKeys, erasure: str, stamp: Run
     def rename_user(user: str | None) -> str | None:
         return alias if user == person.user_id else user
 
+    def rename_one_of(ids: frozenset[str]) -> Callable[[str | None], str | None]:
+        return lambda named: alias if named in ids else named
+
     def drop_examples(trips: str) -> str:
         found = json.loads(trips)
         for trip in found:
@@ -270,6 +273,10 @@ def forget_in_decisions(lake: Lake, person: PersonKeys, erasure: str, stamp: Run
 
     changes: tuple[tuple[TableSpec, str, Callable[[Any], Any]], ...] = (
         (EXCLUSIONS, "user_id", rename_user),
+        (EXCLUSIONS, "prediction_id", rename_one_of(person.prediction_ids)),
+        (EXCLUSIONS, "thread_id", rename_one_of(person.thread_ids)),
+        (EXCLUSIONS, "statement_id", rename_one_of(person.event_ids)),
+        (EXCLUSIONS, "event_id", rename_one_of(person.event_ids)),
         (EXCLUSIONS, "reason", reword),
         (ROLLBACKS, "reason", reword),
         (BREAKER_RESETS, "reason", reword),

@@ -291,7 +291,7 @@ class _ResolvedExamples:
             ),
             ExportSet.EVALUATION: self._write(
                 folder / f"{self.version}.evaluation.parquet",
-                "SELECT * EXCLUDE (label_received_date, completed_date, predicted_at, subject_kind) "
+                "SELECT * EXCLUDE (label_event_id, label_received_date, completed_date, predicted_at, subject_kind) "
                 f"FROM ({evaluation}) WHERE {kept} ORDER BY prediction_id",
             ),
         }

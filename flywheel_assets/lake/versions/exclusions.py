@@ -3,6 +3,9 @@
 A poisoned week is not rolled back, which would throw away the weeks after it, and not deleted, which would destroy the
 evidence. Its rows are left out when a version is resolved, counted as `excluded`, until the exclusion is ended. A
 version pins the ids of the exclusions in force, so that a repeated cut gives the same rows.
+
+A rule may also name one prediction, conversation, statement, event, source or imported file. Every kind of gold table
+has its own columns: a rule that asks for another one is refused before it is recorded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +18,7 @@ from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.tables.decisions import list_decisions, make_decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import EXCLUSIONS, TableSpec
+from flywheel_assets.records import make_event_id
 
 
 class DayOf(StrEnum):
@@ -30,6 +34,28 @@ _RECEIVED = ("feedback_received_date", "label_received_date", "prediction_receiv
 _OCCURRED = ("occurred_at", "predicted_at")
 
 
+_NAMED = {
+    "user_id": "one user",
+    "model_version": "model version {}",
+    "prediction_id": "one prediction",
+    "thread_id": "one conversation",
+    "statement_id": "one statement",
+    "event_id": "one event",
+    "source": "source {}",
+}
+"""The conditions besides days, and their words. Ids of a person, or of what a person wrote, are not in them."""
+# The columns that each condition compares; a table with none of them cannot have the rule.
+_COLUMNS = {
+    "user_id": ("subject",),
+    "model_version": ("model_version",),
+    "prediction_id": ("prediction_id",),
+    "thread_id": ("thread_id",),
+    "statement_id": ("statement_id",),
+    "event_id": ("feedback_event_id", "label_event_id"),
+    "source": ("source",),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExclusionRule:
     """Selects the rows to leave out: those that meet every condition given."""
@@ -40,25 +66,35 @@ class ExclusionRule:
     by: DayOf = DayOf.RECEIVED
     user_id: str | None = None
     model_version: str | None = None
+    prediction_id: str | None = None
+    thread_id: str | None = None
+    """The conversation or session."""
+    statement_id: str | None = None
+    """`records.make_event_id(application, source, client id)`: all revisions of one statement."""
+    event_id: str | None = None
+    """Of one feedback event: this revision only, so that an earlier one counts again."""
+    source: str | None = None
+    """CloudEvents source of the feedback; that of a file is `import:<name>`."""
 
     def __post_init__(self) -> None:
         if (self.first_day is None) != (self.last_day is None):
             raise InvalidRuleError(f"an exclusion needs both days, got {self.first_day} … {self.last_day}")
         if self.first_day and self.last_day and self.first_day > self.last_day:
             raise InvalidRuleError(f"{self.first_day} is later than {self.last_day}: give the first day first")
-        if self.first_day is None and not self.user_id and not self.model_version:
-            raise InvalidRuleError("an exclusion without days, user or model version would exclude everything")
+        if self.first_day is None and not self.list_names():
+            raise InvalidRuleError(
+                "an exclusion without days, user, model version, prediction, thread, event or source would exclude "
+                "everything"
+            )
+
+    def list_names(self) -> dict[str, str]:
+        """List the conditions besides the days, by column: user ids and other names, so for people who decide."""
+        return {name: value for name in _NAMED if (value := getattr(self, name))}
 
     def describe(self) -> str:
         """Describe the rule without naming a person: manifests and Dagster show it."""
-        parts = []
-        if self.first_day:
-            parts.append(f"{self.by.value} {self.first_day} … {self.last_day}")
-        if self.user_id:
-            parts.append("one user")
-        if self.model_version:
-            parts.append(f"model version {self.model_version}")
-        return ", ".join(parts)
+        days = [f"{self.by.value} {self.first_day} … {self.last_day}"] if self.first_day else []
+        return ", ".join([*days, *(_NAMED[name].format(value) for name, value in self.list_names().items())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +116,38 @@ class Exclusion:
         return self.ended_at is None
 
 
+def require_columns(spec: TableSpec, rule: ExclusionRule) -> None:
+    """Check that a gold table has the columns that a rule compares.
+
+    Raises:
+        InvalidRuleError: it lacks one; the message lists the conditions that this kind of table can have.
+    """
+    valid = [name for name, columns in _COLUMNS.items() if not set(columns).isdisjoint(spec.schema.names)]
+    if missing := [name for name in rule.list_names() if name not in valid]:
+        raise InvalidRuleError(
+            f"{spec.name} has no column for {', '.join(missing)}; valid: days, {', '.join(valid)}. "
+            "`flywheel trace` shows the ids of an event"
+        )
+
+
+def find_statement(lake: Lake, spec: TableSpec, source: str, client_id: str) -> str:
+    """Find the statement_id of a client's event; one that gold does not hold gets the id that it would have.
+
+    An element of `/edits` lands as two events, of which the feedback's id ends in `/feedback`.
+    """
+    plain, of_edit = (make_event_id(lake.application, source, each) for each in (client_id, f"{client_id}/feedback"))
+    if "statement_id" not in spec.schema.names or not lake.has_table(spec):
+        return plain
+    found = lake.read(spec, columns=["statement_id"], where=f"statement_id = {quote(of_edit)}")
+    return of_edit if found.num_rows else plain
+
+
 def exclude_rows(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now: datetime) -> Exclusion:
-    """Put a rule in force for every version that is pinned from now on."""
-    decision = make_decision_id(lake, "exclusion", rule.describe(), rule.user_id, who, reason, now.isoformat())
+    """Put a rule in force for every version that is pinned from now on; check it with `require_columns` first."""
+    # The ids of decisions from before rules had more names than a user's are derived from these fields alone.
+    names = [value for name, value in rule.list_names().items() if name not in ("user_id", "model_version")]
+    identity = [rule.describe(), rule.user_id, *names, who, reason, now.isoformat()]
+    decision = make_decision_id(lake, "exclusion", *identity)
     record_decision(
         lake,
         EXCLUSIONS,
@@ -93,8 +158,7 @@ def exclude_rows(lake: Lake, rule: ExclusionRule, *, who: str, reason: str, now:
         first_day=rule.first_day,
         last_day=rule.last_day,
         day_of=rule.by.value if rule.first_day else None,
-        user_id=rule.user_id,
-        model_version=rule.model_version,
+        **rule.list_names(),
     )
     return Exclusion(id=decision, rule=rule, decided_at=now, decided_by=who, reason=reason)
 
@@ -124,8 +188,7 @@ def list_exclusions(lake: Lake) -> list[Exclusion]:
                 first_day=row["first_day"],
                 last_day=row["last_day"],
                 by=DayOf(row["day_of"] or DayOf.RECEIVED),
-                user_id=row["user_id"],
-                model_version=row["model_version"],
+                **{name: row[name] for name in _NAMED},
             ),
             decided_at=row["decided_at"],
             decided_by=row["decided_by"],
@@ -183,12 +246,19 @@ def count_excluded_per_day(
     return dict(found)
 
 
+def count_effect_per_day(lake: Lake, spec: TableSpec, others: Sequence[Exclusion], one: Exclusion) -> dict[date, int]:
+    """Count by day the rows that only `one` leaves out: those that no rule of `others` covers."""
+    without = count_excluded_per_day(lake, spec, others)
+    together = count_excluded_per_day(lake, spec, [*others, one])
+    return {day: rows - without.get(day, 0) for day, rows in together.items() if rows > without.get(day, 0)}
+
+
 def write_not_excluded_sql(spec: TableSpec, exclusions: Sequence[Exclusion]) -> str:
     """Write SQL that is true for the rows of a gold table that resolution reads."""
     return f"NOT {write_excluded_sql(spec, exclusions)}"
 
 
-_USED = {*_RECEIVED, *_OCCURRED, "subject", "subject_kind", "user_id", "model_version"}
+_USED = {*_RECEIVED, *_OCCURRED, "subject_kind", "user_id", *(each for names in _COLUMNS.values() for each in names)}
 
 
 def _write_rule_sql(spec: TableSpec, rule: ExclusionRule) -> str:
@@ -201,8 +271,10 @@ def _write_rule_sql(spec: TableSpec, rule: ExclusionRule) -> str:
         if "user_id" in spec.schema.names:
             of_user.append(f"coalesce(user_id = {quote(rule.user_id)}, false)")
         conditions.append(f"({' OR '.join(of_user)})")
-    if rule.model_version:
-        conditions.append(f"model_version = {quote(rule.model_version)}")
+    for name, value in rule.list_names().items():
+        if name != "user_id":
+            column = next(each for each in _COLUMNS[name] if each in spec.schema.names)
+            conditions.append(f"{column} = {quote(value)}")
     return " AND ".join(conditions)
 
 

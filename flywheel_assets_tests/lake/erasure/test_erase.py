@@ -118,7 +118,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.promotion.write_text("{}")
     publish_export(folder, str(bench.root / "elsewhere"), bench.root / "scratch", lambda: None)
     shutil.rmtree(bench.root / "elsewhere")
-    exclude_rows(bench.lake, ExclusionRule(user_id=PERSON), who="ada", reason=f"{PERSON} is a vandal", now=NOW)
+    rule = ExclusionRule(user_id=PERSON, thread_id=f"t-{MARK}")
+    exclude_rows(bench.lake, rule, who="ada", reason=f"{PERSON} is a vandal", now=NOW)
     bench.lake.catalog.engine.dispose()
     shutil.copytree(bench.root, bench.root.with_name("saved"))
     return bench.root
@@ -321,9 +322,9 @@ def test_files_wait_out_their_grace(bench: Workbench, place: Place) -> None:
 def test_an_exclusion_of_the_person_names_nobody_afterwards(after: Workbench, forgotten: Forgotten) -> None:
     receipt = forgotten.receipt
     (exclusion,) = list_exclusions(after.lake)
-    assert exclusion.rule.user_id == f"erased:{receipt.id}"
+    assert exclusion.rule == ExclusionRule(user_id=f"erased:{receipt.id}", thread_id=f"erased:{receipt.id}")
     assert exclusion.reason == f"erased:{receipt.id} is a vandal"
-    assert receipt.outside["decisions"] == 2
+    assert receipt.outside["decisions"] == 3
 
 
 KILL_POINTS = {

@@ -228,6 +228,21 @@ def test_an_excluded_week_is_in_neither_file(bench: Workbench, versions: Version
     assert len(manifest.exclusions) == 2
 
 
+def test_one_prediction_and_one_label_stay_out_of_both_sides(bench: Workbench, versions: Versions) -> None:
+    """Without its label an evaluated prediction would count as silent, so the row leaves with it."""
+    events = [event for at in (0, 1, 16, 17) for event in (score(day(at), f"n{at}"), label(day(at + 1), f"n{at}"))]
+    run(bench, events, LAST)
+    for rule in (
+        ExclusionRule(prediction_id="n0"),
+        ExclusionRule(event_id=f"l-n16-{day(17)}"),
+    ):
+        exclude_rows(bench.lake, rule, who="ada", reason="garbage", now=datetime(2026, 9, 1, tzinfo=UTC))
+    cut(bench, versions)
+    assert set(rows(versions, ExportSet.TRAIN)) == {"n1"}
+    assert set(rows(versions, ExportSet.EVALUATION)) == {"n17"}
+    assert verify_versions(bench.lake, versions, HARD_EXAMPLES).differences == ()
+
+
 def test_a_history_shorter_than_the_calendar_makes_no_version(bench: Workbench, versions: Versions) -> None:
     run(bench, [score(DAY, "x")], day(15))
     with pytest.raises(EmptyVersionError, match="no training row in 16 closed days"):

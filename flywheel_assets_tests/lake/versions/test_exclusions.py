@@ -7,7 +7,7 @@ import pytest
 
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
-from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS, HARD_EXAMPLES
 from flywheel_assets.lake.versions import cutting as versions_module
 from flywheel_assets.lake.versions.exclusions import (
     DayOf,
@@ -17,14 +17,17 @@ from flywheel_assets.lake.versions.exclusions import (
     end_exclusion,
     exclude_rows,
     find_exclusions,
+    find_statement,
     list_exclusions,
     list_exclusions_in_force,
+    require_columns,
     write_excluded_sql,
 )
 from flywheel_assets.lake.versions.exports import ExportSet
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.net_new import count_net_new, fingerprint_state
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.records import make_event_id
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -51,12 +54,20 @@ def begin(bench: Workbench, rule: ExclusionRule = WEEK, now: datetime = NOW) -> 
         (ExclusionRule(model_version="v7"), {"model_version": "v8"}),
         (ExclusionRule(model_version="v7"), {"model_version": None}),
         (ExclusionRule(first_day=DAY, last_day=DAY, user_id="mallory"), {"subject": "ada"}),
+        (ExclusionRule(prediction_id="p"), {"prediction_id": "q"}),
+        (ExclusionRule(thread_id="t"), {"thread_id": None}),
+        (ExclusionRule(statement_id="s"), {"statement_id": "another"}),
+        (ExclusionRule(event_id="e"), {"feedback_event_id": "s"}),
+        (ExclusionRule(source="import:edits.jsonl"), {"source": "app"}),
+        (ExclusionRule(source="import:edits.jsonl", thread_id="t"), {"thread_id": "u"}),
+        (ExclusionRule(prediction_id="p", user_id="mallory"), {"subject": "ada"}),
     ],
 )
 def test_one_field_decides_whether_a_row_is_covered(
     bench: Workbench, rule: ExclusionRule, changed: dict[str, Any]
 ) -> None:
-    covered = {"subject": "mallory", "model_version": "v7"}
+    named = {"prediction_id": "p", "thread_id": "t", "statement_id": "s", "feedback_event_id": "e"}
+    covered = {"subject": "mallory", "model_version": "v7", "source": "import:edits.jsonl", **named}
     bench.write(CURATED_DPO_PAIRS, DAY, [make_gold(**covered), make_gold(**{**covered, **changed})])
     assert count_excluded_per_day(bench.lake, CURATED_DPO_PAIRS, [begin(bench, rule)]) == {DAY: 1}
 
@@ -124,6 +135,35 @@ def test_rules_that_cannot_be_meant_are_refused(fields: dict[str, Any], complain
 def test_a_rule_describes_itself_without_naming_anybody() -> None:
     rule = ExclusionRule(first_day=DAY, last_day=day(1), by=DayOf.OCCURRED, user_id="mallory", model_version="v7")
     assert rule.describe() == "occurred 2026-03-02 … 2026-03-03, one user, model version v7"
+    ids = ExclusionRule(prediction_id="p1", thread_id="t1", statement_id="s1", event_id="e1", source="import:a.jsonl")
+    assert ids.describe() == "one prediction, one conversation, one statement, one event, source import:a.jsonl"
+
+
+def test_every_name_of_a_rule_is_remembered(bench: Workbench) -> None:
+    """Ids of decisions from before rules could name an event are derived as they were then."""
+    names = ExclusionRule(prediction_id="p", thread_id="t", statement_id="s", event_id="e", source="app")
+    made = begin(bench, names)
+    begin(bench, ExclusionRule(prediction_id="q"))
+    assert names in [each.rule for each in list_exclusions(bench.lake)]
+    assert made.id != begin(bench, ExclusionRule(prediction_id="q")).id
+    assert len(list_exclusions(bench.lake)) == 2
+
+
+def test_a_client_names_its_event_as_it_sent_it(bench: Workbench) -> None:
+    """An element of `/edits` lands as two events, of which the feedback's id has an ending."""
+    edit = make_event_id(APPLICATION, "shop", "e1/feedback")
+    bench.write(CURATED_DPO_PAIRS, DAY, [make_gold(statement_id=edit), make_gold()])
+    assert find_statement(bench.lake, CURATED_DPO_PAIRS, "shop", "e1") == edit
+    assert find_statement(bench.lake, CURATED_DPO_PAIRS, "shop", "e2") == make_event_id(APPLICATION, "shop", "e2")
+
+
+@pytest.mark.parametrize("name", ["thread_id", "statement_id", "source"])
+def test_a_rule_is_refused_where_the_kind_of_table_lacks_its_column(name: str) -> None:
+    rule = ExclusionRule(**{name: "x"})
+    require_columns(CURATED_DPO_PAIRS, rule)
+    valid = "valid: days, user_id, model_version, prediction_id, event_id"
+    with pytest.raises(InvalidRuleError, match=f"hard_examples has no column for {name}; {valid}"):
+        require_columns(HARD_EXAMPLES, rule)
 
 
 RULES = ResolutionRules(holdout_share=0.0)
