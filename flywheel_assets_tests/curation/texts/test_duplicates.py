@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.texts.duplicates import SIMILARITY, compute_signatures, find_clusters
+from flywheel_assets.curation.texts.duplicates import SIMILARITY, Likeness, compute_signatures, find_clusters
 from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK
@@ -20,11 +20,27 @@ def jaccard(one: str, other: str) -> float:
     return len(pairs[0] & pairs[1]) / len(pairs[0] | pairs[1])
 
 
-def cluster_of(texts: list[str], group: list[int] | None = None) -> list[int]:
+def cluster_of(
+    texts: list[str],
+    group: list[int] | None = None,
+    requests: list[str] | None = None,
+    anchors: list[str | None] | None = None,
+    rank: list[int] | None = None,
+) -> list[int]:
     column = pa.array(texts)
-    contents = pa.array([str(hash(text)) for text in texts])
-    empty = pa.array([""] * len(texts))
-    return find_clusters(contents, compute_signatures(column, empty), np.array(group or [0] * len(texts))).tolist()
+    asked = pa.array(requests or [""] * len(texts))
+    contents = pa.array(
+        [f"{hash(text)} {hash(request)}" for text, request in zip(texts, asked.to_pylist(), strict=True)]
+    )
+    likeness = Likeness(
+        content_hash=contents,
+        signature=compute_signatures(column),
+        request_hash=pa.array([str(hash(text)) for text in asked.to_pylist()]),
+        request_signature=compute_signatures(asked),
+        anchors=pa.array(anchors or [None] * len(texts), pa.string()),
+    )
+    ranks = np.argsort(np.argsort(texts)) if rank is None else np.array(rank)
+    return find_clusters(likeness, np.array(group or [0] * len(texts)), ranks).tolist()
 
 
 def changed(rng: random.Random, text: str, words: int) -> str:
@@ -58,10 +74,7 @@ def test_the_threshold_lies_at_four_fifths(words_changed: int, merged: bool) -> 
 
 
 def test_short_texts_are_duplicates_only_when_they_are_equal() -> None:
-    assert compute_signatures(pa.array(["x" * 48, "x" * 49]), pa.array(["", ""])).is_valid().to_pylist() == [
-        False,
-        True,
-    ]
+    assert compute_signatures(pa.array(["x" * 49, "x" * 50])).is_valid().to_pylist() == [False, True]
     labels = cluster_of(["ab cd ef gh ij kl mn op qr", "ab cd ef gh ij kl mn op qr", "ab cd ef gh ij kl mn op qx"])
     assert labels[0] == labels[1] != labels[2]
 
@@ -70,10 +83,7 @@ def test_groups_are_never_merged_and_slices_do_not_matter() -> None:
     text = " ".join(WORDS[:40])
     assert len(set(cluster_of([text, text], [0, 1]))) == 2
     column = pa.array(["", "something else that is long enough for a signature, surely", text]).slice(2)
-    assert (
-        compute_signatures(column, pa.array([""])).to_pylist()
-        == compute_signatures(pa.array([text]), pa.array([""])).to_pylist()
-    )
+    assert compute_signatures(column).to_pylist() == compute_signatures(pa.array([text])).to_pylist()
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:

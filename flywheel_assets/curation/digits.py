@@ -1,0 +1,18 @@
+"""Writes the digits of all scripts as ASCII ones, so that numbers are compared by value."""
+
+import sys
+import unicodedata
+
+_DIGITS = {
+    point: str(unicodedata.digit(chr(point)))
+    for point in range(0x80, sys.maxunicode + 1)
+    if unicodedata.category(chr(point)) == "Nd"
+}
+
+FOREIGN_DIGIT = f"[{''.join(map(chr, _DIGITS))}]"
+"""RE2 and Python: one digit of another script than ASCII's."""
+
+
+def write_digits(text: str) -> str:
+    """Return `text` with the digits of all scripts written as ASCII ones: "१४०" is 140."""
+    return text if text.isascii() else text.translate(_DIGITS)
