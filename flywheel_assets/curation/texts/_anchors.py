@@ -104,7 +104,7 @@ def _build_lexicon() -> _Table:
     words = find_words(pa.array(list(codes)))
     single = np.flatnonzero(np.bincount(words.row, minlength=len(codes)) == 1)
     hashes = words.hashes[np.searchsorted(words.row, single)]
-    return _sort(hashes, [list(codes.values())[row] for row in single.tolist()])
+    return _sort(hashes, _select(codes, single))
 
 
 @cache
@@ -116,7 +116,12 @@ def _build_lexicon_of_pairs() -> _Table:
     double = np.flatnonzero(np.bincount(words.row[words.mark_own_words()], minlength=len(codes)) == 2)
     first = np.searchsorted(words.row, double)
     hashes = _pair(words.hashes[first], words.hashes[first + 1])
-    return _sort(hashes, [list(codes.values())[row] for row in double.tolist()])
+    return _sort(hashes, _select(codes, double))
+
+
+def _select(codes: dict[str, np.uint64 | None], rows: npt.NDArray[np.int64]) -> list[np.uint64 | None]:
+    values = list(codes.values())
+    return [values[row] for row in rows.tolist()]
 
 
 def _sort(hashes: npt.NDArray[np.uint64], codes: list[np.uint64 | None]) -> _Table:

@@ -79,40 +79,25 @@ BAD = _read_list(
 # Members of opposite pairs, and names of numbers and days: each is its own anchor.
 OPPOSABLE = _read_list(
     """
-    all every each always some any few many most least more less fewer only both either or and but may might
-    must
-    should can could shall will would need before after until since during above below over under up down left
-    right
-    inside outside first last next early late earlier later old new high low higher lower highest lowest large
-    small
-    larger smaller big little long short longer shorter fast slow faster slower quick hot cold warm cool light
-    dark
-    heavy full empty open closed opens closes start end starts ends begin begins begun finish add remove added
-    removed allow allows allowed deny denied forbid forbidden prohibited permitted required optional enable
-    disable
-    enabled disabled on off true false yes none null nil nan increase decrease increased decreased increases
-    decreases rise fall rose fell rises falls gain lose gained lost buy sell hold bought sold accept reject
-    accepted
-    rejected include exclude included excluded import export public private internal external local global
-    minimum
-    maximum min max north south east west male female man woman men women he she his her him january february
-    march
-    april june july august september october november december monday tuesday wednesday thursday friday saturday
-    sunday today tomorrow yesterday morning afternoon evening night noon midnight one two three four five six
-    seven
-    eight nine ten eleven twelve twenty thirty forty fifty hundred thousand million billion half double twice
-    once
-    hourly daily weekly monthly yearly januar februar märz mai juni juli oktober dezember montag dienstag
-    mittwoch
-    donnerstag freitag samstag sonntag immer alle jeder muss darf kann vor nach mehr weniger größer kleiner
-    janvier
-    février mars avril juin juillet août septembre octobre novembre décembre lundi mardi mercredi jeudi vendredi
-    samedi dimanche toujours tous avant après plus moins enero febrero marzo abril mayo junio julio agosto
-    septiembre octubre noviembre diciembre lunes martes miércoles jueves viernes sábado domingo siempre todos
-    antes
-    después más menos gennaio febbraio aprile maggio giugno luglio settembre ottobre dicembre sempre tutti prima
-    dopo più meno janeiro fevereiro março junho julho setembro outubro dezembro depois mais января февраля марта
-    апреля мая июня июля августа сентября октября ноября декабря всегда все до после больше меньше
+    all every each always least more less fewer only may might must can shall before after until since during above
+    below up down inside outside first last next early late earlier later high low higher lower highest lowest fast
+    slow faster slower quick hot cold warm cool dark heavy finish add remove added removed allow allows allowed deny
+    denied forbid forbidden prohibited permitted required optional enable disable enabled disabled true false yes
+    none null nil nan increase decrease increased decreased increases decreases rise fall rose fell rises falls gain
+    lose gained lost buy sell hold bought sold accept reject accepted rejected include exclude included excluded
+    import export public private internal external local global minimum maximum min max north south east west male
+    female man woman men women january february march april june july august september october november december
+    monday tuesday wednesday thursday friday saturday sunday today tomorrow yesterday morning afternoon evening
+    night noon midnight one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
+    hundred thousand million billion half double twice once hourly daily weekly monthly yearly januar februar märz
+    mai juni juli oktober dezember montag dienstag mittwoch donnerstag freitag samstag sonntag immer alle jeder muss
+    darf kann vor nach mehr weniger größer kleiner janvier février mars avril juin juillet août septembre octobre
+    novembre décembre lundi mardi mercredi jeudi vendredi samedi dimanche toujours tous avant après plus moins enero
+    febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre lunes martes miércoles jueves
+    viernes sábado domingo siempre todos antes después más menos gennaio febbraio aprile maggio giugno luglio
+    settembre ottobre dicembre sempre tutti prima dopo più meno janeiro fevereiro março junho julho setembro outubro
+    dezembro depois mais января февраля марта апреля мая июня июля августа сентября октября ноября декабря всегда
+    все до после больше меньше
     """
 )
 

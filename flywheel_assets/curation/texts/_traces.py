@@ -1,6 +1,6 @@
 """Computes what a row leaves behind for resolution, which reads no text: hashes, signatures, anchors, added words.
 
-Everything about some 256 rows is computed while their words are in the processor's cache, and each text's words are
+Everything about some rows is computed while their words are in the processor's cache, and each text's words are
 found once.
 """
 
@@ -14,7 +14,7 @@ from flywheel_assets.curation.texts._anchors import compute_anchors
 from flywheel_assets.curation.texts.duplicates import hash_texts, sign_words, write_signatures
 from flywheel_assets.curation.texts.normalization import normalize
 from flywheel_assets.curation.texts.novelty import KnownTexts, find_added_hashes, write_added_ngrams
-from flywheel_assets.curation.texts.words import ROWS_AT_ONCE, find_words
+from flywheel_assets.curation.texts.words import cut_into_parts, find_words
 
 
 def compute_traces(request: Array, said: Array, operator: Array, chosen: Array, rejected: Array) -> dict[str, Array]:
@@ -31,7 +31,7 @@ def compute_traces(request: Array, said: Array, operator: Array, chosen: Array, 
         prompt_hash, content_hash, request_hash, request_signature, signature, anchors, added_ngrams.
     """
     has_context = ~to_mask(pc.equal(request, said))
-    request, plain, output = normalize(request), normalize(chosen), normalize(rejected)
+    request, plain, output = normalize(request), normalize(chosen), normalize(rejected).fill_null("")
     with_context = np.flatnonzero(has_context)
     whole = normalize(said.take(with_context))
     request_digests = hash_texts(request)
@@ -46,14 +46,13 @@ def compute_traces(request: Array, said: Array, operator: Array, chosen: Array, 
     request_signatures = list(signatures)
     anchors: list[str | None] = []
     added = [np.zeros(0, np.uint64)]
-    for start in range(0, len(chosen), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        asked, said_by_model, written = (find_words(each[part]) for each in (request, output.fill_null(""), plain))
+    for part in cut_into_parts(plain):
+        asked, said_by_model, written = (find_words(each[part]) for each in (request, output, plain))
         signatures.append(sign_words(written))
         request_signatures.append(sign_words(asked))
         anchors += compute_anchors(written, chosen[part])
         is_edit = rejected[part].is_valid().to_numpy(zero_copy_only=False)
-        added.append(find_added_hashes(written, (asked, said_by_model), is_edit, known, start))
+        added.append(find_added_hashes(written, (asked, said_by_model), is_edit, known, part.start))
     return {
         "prompt_hash": _write_hex(prompt_digests),
         "content_hash": _write_hex(hash_texts(contents)),

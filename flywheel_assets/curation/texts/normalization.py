@@ -35,15 +35,16 @@ def normalize(texts: Array) -> Array:
     """
     uneven = to_mask(pc.match_substring_regex(texts, _UNEVEN_SPACE))
     foreign = np.flatnonzero(to_mask(pc.match_substring_regex(texts, _PERHAPS_NOT_COMPOSED)))
-    composed = [unicodedata.is_normalized("NFC", text) for text in values_of(texts.take(foreign))]
-    uneven[foreign] |= ~np.array(composed, dtype=bool)
-    uneven[foreign] |= to_mask(pc.match_substring_regex(texts.take(foreign), FOREIGN_DIGIT))
+    few = texts.take(foreign)
+    composed = [unicodedata.is_normalized("NFC", text) for text in values_of(few)]
+    has_digits = to_mask(pc.match_substring_regex(few, FOREIGN_DIGIT))
+    uneven[foreign] |= ~np.array(composed, dtype=bool) | has_digits
     if uneven.any():
-        rows = pa.array(uneven)
-        rewritten = [
-            " ".join(write_digits(unicodedata.normalize("NFC", text)).split()) for text in values_of(texts.filter(rows))
-        ]
-        texts = pc.replace_with_mask(texts, rows, pa.array(rewritten, pa.string()))
+        rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in values_of(texts.filter(uneven))]
+        places = np.cumsum(uneven) - 1
+        for place in places[foreign[has_digits]].tolist():
+            rewritten[place] = write_digits(rewritten[place])
+        texts = pc.replace_with_mask(texts, pa.array(uneven), pa.array(rewritten, pa.string()))
     return pc.utf8_lower(texts)
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, Column, Dictionary
 from flywheel_assets.curation.texts.normalization import normalize
-from flywheel_assets.curation.texts.words import ROWS_AT_ONCE, Words, find_words
+from flywheel_assets.curation.texts.words import Words, cut_into_parts, find_words
 
 MOST_NGRAMS = 64
 """Hashes stored per row. Of longer edits the lowest stay: the same choice for the same words in every row."""
@@ -33,10 +33,8 @@ def hash_ngrams(texts: Array) -> npt.NDArray[np.uint64]:
 
 
 def _read_hashes(texts: Array) -> npt.NDArray[np.uint64]:
-    found = [np.zeros(0, np.uint64)]
-    for start in range(0, len(texts), ROWS_AT_ONCE):
-        found.append(_key_pairs(find_words(texts.slice(start, ROWS_AT_ONCE)), start))
-    return np.concatenate(found)
+    parts = (_key_pairs(find_words(texts[part]), part.start) for part in cut_into_parts(texts))
+    return np.concatenate([np.zeros(0, np.uint64), *parts])
 
 
 def _key_pairs(words: Words, first_row: int = 0) -> npt.NDArray[np.uint64]:

@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from flywheel_assets.curation.arrow import Array, view_bytes
 
-ROWS_AT_ONCE = 256
-"""So that the arrays of one word per byte stay in the processor's cache; of a day of long texts they were 3 GB."""
+_MOST_ROWS, _FEWEST_ROWS, _BYTES_AT_ONCE = 256, 8, 2**16
 
 # Changing one of these makes stored signatures and added words incomparable: curate all days again.
 BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -85,10 +84,18 @@ def find_words(texts: Array) -> Words:
     return Words(content, starts, begins, ends, hashes, row)
 
 
+def cut_into_parts(texts: Array) -> Iterator[slice]:
+    """Cut a column into parts of some 64 KB.
+
+    The arrays of one number per byte then stay in the processor's cache; of a day of long texts they were 3 GB.
+    """
+    rows = max(_FEWEST_ROWS, min(_MOST_ROWS, _BYTES_AT_ONCE * len(texts) // max(1, texts.nbytes)))
+    return (slice(start, start + rows) for start in range(0, len(texts), rows))
+
+
 def find_words_by_part(texts: Array) -> Iterator[Words]:
-    """Find the words of a column, `ROWS_AT_ONCE` rows at a time."""
-    for start in range(0, len(texts), ROWS_AT_ONCE):
-        yield find_words(texts.slice(start, ROWS_AT_ONCE))
+    """Find the words of a column, part by part."""
+    return (find_words(texts[part]) for part in cut_into_parts(texts))
 
 
 @lru_cache(maxsize=4)
