@@ -1,7 +1,7 @@
 """Edits kept behind a shared system prompt of any length, as messages and as plain text.
 
 Claim: of the edits that a version keeps without a system prompt it keeps at least 98 % behind one of 0 to 2,000 words,
-and nobody is counted as the support of an unrelated text.
+and no person counts as support of an unrelated text.
 Data: MLQE-PE post-edits and DeFacto's corrected summaries (the article is part of the prompt), a system prompt of
 made-up words; `--half` names the half of each set that is read: `first` to develop, `second` to report.
 Command: .venv/bin/python -m benchmarks.shared_prompts [--half second] [--rows 1000]
