@@ -97,7 +97,7 @@ _Table = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.bo
 
 @cache
 def _build_lexicon() -> _Table:
-    """Build the sorted hashes of all listed words of one token, their codes, and a filter by the upper 18 bits."""
+    """Build a table of all listed words: sorted hashes, codes, and a filter by the upper 18 bits."""
     codes: dict[str, np.uint64 | None] = dict.fromkeys(OPPOSABLE)
     good, bad = read_opinions()
     codes |= dict.fromkeys(good, _GOOD) | dict.fromkeys(bad, _BAD) | dict.fromkeys(NEGATIONS, _NOT)

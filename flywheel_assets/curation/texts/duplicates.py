@@ -84,7 +84,7 @@ def write_signatures(signatures: npt.NDArray[np.uint8], texts: Array) -> Array:
 
 @dataclass(frozen=True)
 class Likeness:
-    """What decides whether two rows say the same; one entry per row in every column."""
+    """Holds the columns that decide whether two rows say the same; one entry per row."""
 
     content_hash: Column
     """Equal for equal contents, without nulls."""

@@ -189,4 +189,4 @@ def test_across_days_supporters_are_counted_once_each() -> None:
     resolution = resolve(gold, ResolutionRules(holdout_share=0.0))
     assert resolution.train["support_users"].to_pylist() == [3]
     assert resolution.dropped == {"near_duplicate": 3}
-    assert resolve(gold.slice(1), ResolutionRules(holdout_share=0.0)).train["support_users"].to_pylist() == [2]
+    assert resolve(gold.slice(2), ResolutionRules(holdout_share=0.0)).train["support_users"].to_pylist() == [2]
