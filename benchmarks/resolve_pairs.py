@@ -22,9 +22,7 @@ import pyarrow.compute as pc
 from benchmarks.comparing import compare, timed
 from benchmarks.day_to_gold import lake_at
 from benchmarks.texts import Texts
-from flywheel_assets.curation.texts.duplicates import compute_signatures, hash_texts
-from flywheel_assets.curation.texts.normalization import normalize
-from flywheel_assets.curation.texts.novelty import find_added_ngrams
+from flywheel_assets.curation.texts._traces import compute_traces
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
@@ -80,8 +78,7 @@ def _gold(day: date, first: int, said: pa.Table, random: np.random.Generator) ->
     prompt, chosen = (said[name].combine_chunks() for name in ("prompt", "chosen"))
     is_accepted = pa.array(numbers % 20 == 0)
     rejected = pc.if_else(is_accepted, pa.scalar(None, pa.string()), said["rejected"].combine_chunks())
-    normal_prompt, normal_chosen = normalize(prompt), normalize(chosen)
-    prompt_hash, content_hash = hash_texts(normal_prompt, normal_chosen)
+    no_operator = pa.array([""] * rows).dictionary_encode()
     users = (USERS * random.random(rows) ** 3).astype(int)
     ids = pa.array([f"prediction-{number}" for number in numbers.tolist()])
     moment = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
@@ -104,12 +101,9 @@ def _gold(day: date, first: int, said: pa.Table, random: np.random.Generator) ->
         "chosen": chosen,
         "rejected": rejected,
         "similarity": pc.if_else(is_accepted, pa.scalar(None, pa.float64()), 0.6),
-        "prompt_hash": prompt_hash,
-        "content_hash": content_hash,
         "policy_version": "benchmark",
         "sampling_probability": 1.0,
-        "signature": compute_signatures(normal_prompt, normal_chosen),
-        "added_ngrams": find_added_ngrams(normal_prompt, rejected, normal_chosen),
+        **compute_traces(prompt, prompt, no_operator, chosen, rejected),
     }
     return pa.table(
         [_column(columns.get(column.name), column.type, rows) for column in CURATED_DPO_PAIRS.schema],

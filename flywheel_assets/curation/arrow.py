@@ -10,11 +10,18 @@ if TYPE_CHECKING:
     # Generic in pyarrow-stubs only. The element's type is that of a schema, which no checker sees.
     Array: TypeAlias = pa.Array[Any]
     ChunkedArray: TypeAlias = pa.ChunkedArray[Any]
+    Dictionary: TypeAlias = pa.DictionaryArray[Any, Any]
 else:
-    Array, ChunkedArray = pa.Array, pa.ChunkedArray
+    Array, ChunkedArray, Dictionary = pa.Array, pa.ChunkedArray, pa.DictionaryArray
 
 Column: TypeAlias = Array | ChunkedArray
 """A column of a table, in one piece or in several."""
+
+
+def as_dictionary(column: Array) -> Dictionary:
+    """Return a column that is a dictionary, under its own type."""
+    assert isinstance(column, pa.DictionaryArray)
+    return column
 
 
 def values_of(column: Column) -> list[Any]:

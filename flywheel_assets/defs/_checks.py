@@ -6,7 +6,7 @@ from datetime import date
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
-from flywheel_assets.defs.presentation import build_numbers_table
+from flywheel_assets.defs.presentation import OPERATOR_FINDINGS, build_numbers_table
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.breaker import find_tripped_days
@@ -93,6 +93,31 @@ def build_breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefin
         )
 
     return no_day_tripped_the_breaker
+
+
+def build_operator_text_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:
+    """Build the check of the team's own prompts, on the day that was curated last."""
+    gold = dg.AssetKey([application.name, application.tables.gold.name])
+
+    @dg.asset_check(
+        asset=gold,
+        description="The policy has no objection to the team's own system prompts. No row is refused for one.",
+    )
+    def operator_texts_are_clean(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        event = context.instance.get_latest_materialization_event(gold)
+        materialization = event.asset_materialization if event else None
+        metadata = materialization.metadata if materialization else {}
+        value = metadata[OPERATOR_FINDINGS].value if OPERATOR_FINDINGS in metadata else 0
+        findings = value if isinstance(value, int) else 0
+        shown = f"{findings} system prompts have findings: see `operator_texts` of the day's materialization"
+        return dg.AssetCheckResult(
+            passed=not findings,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=shown if findings else "no finding",
+            metadata={OPERATOR_FINDINGS: findings},
+        )
+
+    return operator_texts_are_clean
 
 
 def build_version_checks(application: FlywheelApplication) -> Sequence[dg.AssetChecksDefinition]:

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 import dagster as dg
 
 from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication
-from flywheel_assets.defs._checks import build_breaker_check, build_daily_checks, build_version_checks
+from flywheel_assets.defs._checks import (
+    build_breaker_check,
+    build_daily_checks,
+    build_operator_text_check,
+    build_version_checks,
+)
 from flywheel_assets.defs.assets.classification import (
     build_classifier_assets,
     build_drift_check,
@@ -41,7 +46,7 @@ def preference_flywheel(
         rule=build_pair_rule(application),
         stores=stores,
         clock=clock,
-        more_checks=[build_breaker_check(application)],
+        more_checks=[build_breaker_check(application), build_operator_text_check(application)],
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from flywheel_assets.curation.texts.operator_findings import OperatorFinding
 from flywheel_assets.evaluation.requests import EvaluationReport, Scored, Stratum
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.records import read_description
@@ -48,6 +49,21 @@ def describe_entry(entry: LedgerEntry) -> dict[str, Any]:
         "content_hash": entry.content_hash,
         "not_kept": build_reasons_table(entry.rows_by_reason),
     }
+
+
+OPERATOR_FINDINGS = "operator_findings"
+"""The metadata by which the check of the team's own prompts finds their number."""
+
+
+def describe_findings(findings: Sequence[OperatorFinding]) -> dict[str, Any]:
+    """Show what the policy says about the team's own prompts of a day: where, never what."""
+    header = ["prompt", "rows", "reason", "check", "from character", "to"]
+    rows = [
+        [each.text_hash, each.rows, " ".join(each.reasons), found.check, str(found.start), str(found.end)]
+        for each in findings
+        for found in each.evidence
+    ]
+    return {OPERATOR_FINDINGS: len(findings), "operator_texts": build_numbers_table(header, rows)}
 
 
 def build_reasons_table(rows_by_reason: Mapping[str, int]) -> dg.TableMetadataValue:

@@ -58,7 +58,7 @@ def stratify(
     """
 
     def stratum(row: ExportedRow) -> Stratum:
-        if row.prompt_hash in trained_prompts:
+        if row.prompt_hash in trained_prompts or row.nearest_training is not None:
             return Stratum.SEEN_PROMPT
         return Stratum.OLDER if row.pair_id in known_to_champion else Stratum.PRIMARY
 

@@ -36,7 +36,10 @@ class Stratum(StrEnum):
     OLDER = "older"
     """Held out already for the champion's version: must not get worse."""
     SEEN_PROMPT = "seen_prompt"
-    """Held out, but one of the models was trained on the same normalized prompt: shown only."""
+    """Held out, but one of the models was trained on the same prompt, or the challenger on nearly the same: shown only.
+
+    The operator's text does not count: a date in it makes no prompt new.
+    """
     REGRESSION = "regression"
     """Outputs that held-out people accepted unedited: they must stay right."""
 

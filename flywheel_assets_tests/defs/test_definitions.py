@@ -87,6 +87,7 @@ def test_checks_guard_every_daily_asset_and_the_snapshot() -> None:
         "curated_dpo_pairs_days_are_fresh",
         "exports_match_their_manifests",
         "no_day_tripped_the_breaker",
+        "operator_texts_are_clean",
     } <= names
 
 

@@ -62,7 +62,7 @@ DESTRUCTIVE_COMMANDS = tuple(
         Hazard.NON_VIOLENT_CRIMES,
         fields=("chosen",),
         score=0.8,
-        known_from=("prompt", "rejected"),
+        known_from=("prompt", "rejected", "operator"),
     )
     for name, expression in _EXPRESSIONS
 )

@@ -154,6 +154,9 @@ def _make_personal_pattern(name: str, expression: re.Pattern[str], prefilter: st
     return Pattern(name, expression, prefilter, Action.QUARANTINE, Reason.PERSONAL_DATA, Hazard.PRIVACY, **options)
 
 
+# Contact details that the operator's own text publishes are no secret of a person; a card number always is.
+_PUBLISHED = ("operator",)
+
 PERSONAL_DATA = (
     _make_personal_pattern(
         "payment_card", _CARD, r"\d{12}|\d{4}[ -]\d{4}[ -]\d{4}|\d{4}[ -]\d{6}[ -]\d{4}", accepts=is_payment_card
@@ -163,13 +166,29 @@ PERSONAL_DATA = (
         _IBAN,
         rf"\b(?i:{'|'.join(IBAN_LENGTHS)})\d{{2}} ?[A-Za-z0-9]{{4}} ?[A-Za-z0-9]{{4}}",
         accepts=is_bank_account,
-    ),
-    _make_personal_pattern("email", _EMAIL, r"[A-Za-z0-9._%+-]@[A-Za-z0-9-]+\.[A-Za-z0-9-]", accepts=is_mailbox),
-    _make_personal_pattern(
-        "international_phone", _INTERNATIONAL_PHONE, r"\+[1-9](?:[ .()-]{0,3}\d){7}", accepts=is_international_phone
+        known_from=_PUBLISHED,
     ),
     _make_personal_pattern(
-        "us_phone", _US_PHONE, r"\d{3}(?:\) ?|[ .-])\d{3}[ .-]\d{4}", accepts=is_us_phone, score=0.9
+        "email",
+        _EMAIL,
+        r"[A-Za-z0-9._%+-]@[A-Za-z0-9-]+\.[A-Za-z0-9-]",
+        accepts=is_mailbox,
+        known_from=_PUBLISHED,
+    ),
+    _make_personal_pattern(
+        "international_phone",
+        _INTERNATIONAL_PHONE,
+        r"\+[1-9](?:[ .()-]{0,3}\d){7}",
+        accepts=is_international_phone,
+        known_from=_PUBLISHED,
+    ),
+    _make_personal_pattern(
+        "us_phone",
+        _US_PHONE,
+        r"\d{3}(?:\) ?|[ .-])\d{3}[ .-]\d{4}",
+        accepts=is_us_phone,
+        score=0.9,
+        known_from=_PUBLISHED,
     ),
     _make_personal_pattern(
         "named_phone",
@@ -178,6 +197,7 @@ PERSONAL_DATA = (
         # as long.
         rf"{_PHONE_WORDS}[^\d+]*\d(?:[ .()/-]{{0,2}}\d){{6}}",
         accepts=is_named_phone,
+        known_from=_PUBLISHED,
         score=0.8,
     ),
     _make_personal_pattern("us_social_security", _SSN, r"\d{3}-\d{2}-\d{4}", accepts=is_assigned_ssn, score=0.9),

@@ -46,7 +46,8 @@ class Hazard(StrEnum):
     FACTUAL_INTEGRITY = "factual_integrity"
 
 
-# What a check reads: one row per candidate example. `prompt` is readable text also where the record holds messages.
+# What a check reads: one row per candidate example. `prompt` is what people and documents said, as readable text also
+# where the record holds messages: context and request, never the operator's own text (see `OPERATOR`).
 TEXTS = pa.schema(
     [
         pa.field("prompt", pa.string(), nullable=False),
@@ -54,6 +55,11 @@ TEXTS = pa.schema(
         pa.field("rejected", pa.string()),  # null: an accepted output
     ]
 )
+
+
+OPERATOR = "operator"
+"""A column that may follow those of TEXTS: the operator's text, as a dictionary. It supports what an edit says, because
+the model had read it, and it is never judged with the row: see `curation.texts.operator_findings`."""
 
 
 class Action(StrEnum):

@@ -1,91 +1,222 @@
 """Finds near duplicates by MinHash: rows that say nearly the same become one row, and its supporters are counted.
 
-A row's signature is 128 bytes, the low byte of each of 128 minimum hashes (b-bit minwise hashing, Li & König 2010) over
-the pairs of neighbouring words of prompt and chosen text. It is stored with the row when a day is curated, so that
-resolution over all of gold reads no text. Sixteen bands of eight bytes are compared as they are: two rows that share a
-band are candidates, and the share of equal bytes, less what chance gives, estimates their Jaccard similarity with a
-standard error of 0.035 at 0.8. Of rows that disagree about the same output the most trusted source wins.
+Two rows are one where their chosen texts are nearly equal, their requests are nearly equal, *and* their anchors are
+equal (see `_anchors`): what the team or a document says to everybody is in neither text, and what denies or doubles a
+statement is in the anchors. Nothing follows from similar requests alone, because a preamble written as plain text is
+part of every request.
+
+A signature is 128 bytes, the low byte of the minimum hash of each of 128 bins (one permutation hashing, Li, Owen &
+Zhang 2012; empty bins by rotation, Shrivastava & Li 2014; b-bit, Li & König 2010) over the pairs of neighbouring words.
+Every pair is hashed four times: with that the estimate of a short text is as good as that of 128 permutations, at an
+eighth of the time. It is stored with the row when a day is curated, so that resolution over all of gold reads no text.
+Sixteen bands of eight bytes are compared as they are: two rows that share a band are candidates, and the share of equal
+bytes, less what chance gives, estimates their Jaccard similarity with a standard error of 0.035 at 0.8.
 """
 
 import hashlib
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from rensa import RMinHash
 
-from flywheel_assets.curation.arrow import Array, Column, values_of, view_bytes
+from flywheel_assets.curation.arrow import Array, Column, to_mask, values_of
+from flywheel_assets.curation.texts.words import Words, find_words_by_part
 from flywheel_assets.records import IMPORT_PREFIX, REVIEWER_SOURCE
 
 SIMILARITY = 0.8
-"""Jaccard similarity from which two rows are one: at 0.5 single linkage merged 286 valid pairs into 126."""
+"""Jaccard similarity from which two texts are one: at 0.5 single linkage merged 286 valid pairs into 126."""
 SHORTEST_CHARACTERS = 50
-"""Of prompt and chosen together; shorter texts have too few words, and only equal ones are duplicates."""
+"""Shorter texts have too few words for a signature: they are near only when they are equal."""
 
 _HASHES, _BANDS = 128, 16
-# Changing either, or the words, makes stored signatures incomparable: curate all days again.
+# Changing anything below makes stored signatures incomparable: curate all days again.
+_REPEATS = 4
 _SEED = 42
-_BASE = np.uint64(0x9E3779B97F4A7C15)
-_INVERSE_BASE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
-_PAIR = np.uint64(0xC2B2AE3D27D4EB4F)
-ROWS_AT_ONCE = 256
-"""So that the arrays of one word per byte stay in the processor's cache; of a day of long texts they were 3 GB."""
+_MULTIPLIERS = np.random.default_rng(_SEED).integers(2**62, 2**63, 2 * _REPEATS, np.uint64) | np.uint64(1)
+# Bins next to each other often hold the same minimum, from the rotation: a band takes bins far apart.
+_ORDER = np.random.default_rng(_SEED).permutation(_HASHES)
+_EMPTY = np.uint32(0xFFFFFFFF)
 _CHANCE = 1 / 256
 """The chance that two unrelated bytes are equal."""
-
-_WEIGHTS = np.arange(1, 257, dtype=np.uint64)
-# Byte → 1 inside a word, 2 where a word of its own begins: writing without spaces (UTF-8 of U+2000 and above).
-_WORD_BYTES = np.zeros(256, np.uint8)
-_WORD_BYTES[[byte for byte in range(256) if byte >= 0x80 or chr(byte).isalnum() or byte == ord("_")]] = 1
-_WORD_BYTES[0xE2:0xF8] = 2
+_EQUAL_BYTES = (_CHANCE + SIMILARITY * (1 - _CHANCE)) * _HASHES
+_BEST_OF_BUCKET = 3
+_PAIRS_AT_ONCE = 65_536
 
 
-def compute_signatures(prompt: Array, chosen: Array) -> Array:
-    """Compute each row's signature as 256 hex characters; null for texts below `SHORTEST_CHARACTERS`.
+def compute_signatures(texts: Array) -> Array:
+    """Compute each normalized text's signature as 256 hex characters; null below `SHORTEST_CHARACTERS`."""
+    parts = [sign_words(words) for words in find_words_by_part(texts)]
+    return write_signatures(np.concatenate([np.zeros((0, _HASHES), np.uint8), *parts]), texts)
+
+
+def sign_words(words: Words) -> npt.NDArray[np.uint8]:
+    """Compute the signature of every text, (texts, 128); zeros where it has no two neighbouring words."""
+    hashes, rows = words.pairs
+    lowest = np.full(words.size * _HASHES, _EMPTY, np.uint32)
+    first_bins = rows * _HASHES
+    with np.errstate(over="ignore"):
+        for number in range(_REPEATS):
+            mixed = hashes * _MULTIPLIERS[2 * number]
+            mixed ^= mixed >> np.uint64(32)
+            mixed *= _MULTIPLIERS[2 * number + 1]
+            bins = first_bins + (mixed >> np.uint64(57)).astype(np.int64)
+            np.minimum.at(lowest, bins, (mixed >> np.uint64(25)).astype(np.uint32))
+    minima = lowest.reshape(-1, _HASHES)
+    nearest = np.where(minima != _EMPTY, np.arange(_HASHES, dtype=np.int16), np.int16(-1))
+    np.maximum.accumulate(nearest, axis=1, out=nearest)
+    nearest = np.where(nearest < 0, nearest[:, -1:], nearest).astype(np.intp)
+    signatures: npt.NDArray[np.uint8] = np.take_along_axis(minima.astype(np.uint8), nearest, axis=1)[:, _ORDER]
+    return signatures
+
+
+def write_signatures(signatures: npt.NDArray[np.uint8], texts: Array) -> Array:
+    """Write signatures as a column of hex characters; null for texts below `SHORTEST_CHARACTERS`."""
+    too_short = pc.less(pc.utf8_length(texts), SHORTEST_CHARACTERS)  # type: ignore[call-overload]
+    width = 2 * _HASHES
+    digits = pa.py_buffer(signatures.tobytes().hex().encode())
+    written = pa.Array.from_buffers(pa.binary(width), len(signatures), [None, digits])
+    return pc.if_else(too_short, None, written.cast(pa.binary()).cast(pa.string()))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Holds the columns that decide whether two rows say the same; one entry per row."""
+
+    content_hash: Column
+    """Equal for equal contents, without nulls."""
+    signature: Column
+    """Of the chosen text; null: too short."""
+    request_hash: Column
+    request_signature: Column
+    """Of the request; null: too short."""
+    anchors: Column
+    """Null: the chosen text has none."""
+
+    @classmethod
+    def read(cls, rows: pa.Table) -> Self:
+        """Read the columns of gold that have these names."""
+        return cls(*(rows[field.name] for field in fields(cls)))
+
+
+def find_clusters(rows: Likeness, group: npt.NDArray[np.int64], rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Find the cluster of every row, by the number of the row that leads it.
+
+    Every row of a cluster is near its leader, the member of the lowest rank: no chain of rows, each near the one
+    before, ever makes two rows one that are not near each other's leader. Depends on no order of the rows.
 
     Args:
-        prompt: normalized texts (see `normalization`).
-        chosen: the same.
-    """
-    texts = pc.binary_join_element_wise(prompt, chosen, "\n")  # type: ignore[call-overload]
-    long_enough = pc.greater_equal(pc.utf8_length(texts), SHORTEST_CHARACTERS)  # type: ignore[call-overload]
-    candidates = texts.filter(long_enough)
-    found: list[str] = []
-    for start in range(0, len(candidates), ROWS_AT_ONCE):
-        hashes, ends = hash_neighbouring_words(candidates.slice(start, ROWS_AT_ONCE))
-        sketch = RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends, _HASHES, _SEED)
-        digests = np.array(sketch.to_rows(), np.uint32).astype(np.uint8).tobytes().hex()
-        found += [digests[at : at + 2 * _HASHES] for at in range(0, len(digests), 2 * _HASHES)]
-    return pc.replace_with_mask(pa.nulls(len(texts), pa.string()), long_enough, pa.array(found, pa.string()))  # type: ignore[no-any-return]
-
-
-def find_clusters(content_hash: Column, signature: Column, group: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Find the cluster of every row: rows of one group with equal contents, or chained by near-equal signatures.
-
-    Does not depend on the order of the rows, which is that of files and thus of how often a day was written: within a
-    band not every two rows are compared, and which ones are decides what is chained.
-
-    Args:
-        content_hash: equal for equal contents, without nulls.
-        signature: of `signatures`, or null.
+        rows: what is compared.
         group: rows of different groups are never one cluster.
+        rank: a different number for every row; of rows that say the same the lowest leads.
     """
-    encoded = _combine_chunks(content_hash).dictionary_encode()
-    by_hash = np.empty(len(encoded.dictionary), np.int64)
-    by_hash[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(by_hash))
-    contents = by_hash[encoded.indices.to_numpy()]
-    _, first_row, labels = np.unique(
-        group * (contents.max(initial=0) + 1) + contents, return_index=True, return_inverse=True
+    anchors, requests = _number(rows.anchors), _number(rows.request_hash)
+    agreeing = group * (1 + anchors.max(initial=0)) + anchors
+    contents = _number(rows.content_hash)
+    by_rank = np.argsort(rank)
+    # Texts that differ in case or white space alone have equal hashes; of code the anchors tell them apart.
+    _, first, content = np.unique(
+        (agreeing * (1 + contents.max(initial=0)) + contents)[by_rank], return_index=True, return_inverse=True
     )
-    signed = np.flatnonzero(_combine_chunks(signature).take(first_row).is_valid().to_numpy(zero_copy_only=False))
-    texts = values_of(_combine_chunks(signature).take(first_row[signed]))
-    matrix = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, _HASHES)
-    edges = _find_near_pairs(matrix, group[first_row][signed])
-    merged: npt.NDArray[np.int64] = _find_components(len(first_row), signed[edges])[labels]
-    return merged
+    best = by_rank[first]
+    signed = best[_is_signed(rows.signature)[best]]
+    signed = signed[np.argsort(rank[signed])]
+    edges = _find_near_pairs(read_signatures(rows.signature, signed), agreeing[signed], requests[signed])
+    edges = edges[_are_requests_near(rows.request_signature, signed, requests[signed], edges)]
+    leader = np.arange(len(group))
+    for member, leading in _choose_leaders(edges).items():
+        leader[signed[member]] = signed[leading]
+    found = np.empty(len(group), np.int64)
+    found[by_rank] = leader[best[content]]
+    return found
+
+
+def find_nearest(
+    rows: Likeness, prompt_hash: Column, asked: npt.NDArray[np.int64], known: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Find for each row of `asked` the similarity to the nearest prompt among the rows `known`.
+
+    1 where an equal prompt is known (without the operator's text); else the similarity of the requests, from
+    `SIMILARITY` on. A request that is near to more than a twentieth of the known rows says no more than a preamble
+    does, or "summarise this": there the chosen texts must be near as well.
+
+    Returns:
+        One value per row of `asked`, NaN where no known prompt is near.
+    """
+    found = np.full(len(asked), np.nan)
+    if len(asked) == 0 or len(known) == 0:
+        return found
+    prompts, requests = _number(prompt_hash), _number(rows.request_hash)
+    most = max(_FEWEST_RECURRING, _RECURRING_SHARE * len(known))
+    signed = [part[_is_signed(rows.request_signature)[part]] for part in (asked, known)]
+    asks, knows = (read_signatures(rows.request_signature, part) for part in signed)
+    place = np.full(len(requests), -1)
+    place[asked] = np.arange(len(asked))
+    one, other, recurs = _match(requests[asked], requests[known], most)
+    near = [(asked[one], known[other], np.ones(len(one)), recurs)]
+    bands = [np.ascontiguousarray(each).view(np.uint64).reshape(-1, _BANDS) for each in (asks, knows)]
+    for band in range(_BANDS):
+        one, other, recurs = _match(bands[0][:, band], bands[1][:, band], most)
+        similarity = estimate_similarity(count_equal_bytes(asks, one, knows, other))
+        similar = similarity >= SIMILARITY
+        near.append((signed[0][one[similar]], signed[1][other[similar]], similarity[similar], recurs[similar]))
+    one, other, similarity, recurs = (np.concatenate(each) for each in zip(*near, strict=True))
+    counts = np.flatnonzero(~recurs | _are_chosen_near(rows, one, other))
+    np.fmax.at(found, place[one[counts]], similarity[counts])
+    found[np.isin(prompts[asked], prompts[known])] = 1.0
+    return found
+
+
+_RECURRING_SHARE, _FEWEST_RECURRING = 0.05, 10
+_MOST_COMPARED = 4
+
+
+def _match(
+    asked: npt.NDArray[Any], known: npt.NDArray[Any], most: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Pair every entry of `asked` with entries of `known` that are equal, at most `_MOST_COMPARED`.
+
+    Also marks the pairs whose value more than `most` known entries have.
+    """
+    order = np.argsort(known, kind="stable")
+    begin, end = (np.searchsorted(known[order], asked, side=side) for side in ("left", "right"))
+    one = np.repeat(np.arange(len(asked)), np.minimum(end - begin, _MOST_COMPARED))
+    firsts = np.cumsum(np.minimum(end - begin, _MOST_COMPARED)) - np.minimum(end - begin, _MOST_COMPARED)
+    other = order[begin[one] + np.arange(len(one)) - firsts[one]]
+    return one, other, (end - begin)[one] > most
+
+
+def _are_chosen_near(rows: Likeness, one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    contents, is_signed = _number(rows.content_hash), _is_signed(rows.signature)
+    near: npt.NDArray[np.bool_] = contents[one] == contents[other]
+    compared = np.flatnonzero(~near & is_signed[one] & is_signed[other])
+    numbers, places = np.unique(np.concatenate((one[compared], other[compared])), return_inverse=True)
+    matrix = read_signatures(rows.signature, numbers)
+    near[compared] = are_near(matrix, places[: len(compared)], matrix, places[len(compared) :])
+    return near
+
+
+def _is_signed(column: Column) -> npt.NDArray[np.bool_]:
+    return to_mask(_combine_chunks(column).is_valid())
+
+
+def read_signatures(column: Column, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Read the signatures of some rows, none of them null, as (rows, 128)."""
+    texts = values_of(_combine_chunks(column).take(rows))
+    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, _HASHES)
+
+
+def _number(column: Column) -> npt.NDArray[np.int64]:
+    """Number the values of a column by their order, nulls as 0."""
+    encoded = _combine_chunks(column).dictionary_encode()
+    by_value = np.empty(len(encoded.dictionary) + 1, np.int64)
+    by_value[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(1, len(by_value))
+    by_value[-1] = 0
+    numbers: npt.NDArray[np.int64] = by_value[encoded.indices.fill_null(-1).to_numpy()]
+    return numbers
 
 
 def hash_supporter(subject: str) -> str:
@@ -93,97 +224,111 @@ def hash_supporter(subject: str) -> str:
     return hashlib.blake2b(subject.encode(), digest_size=8).hexdigest()
 
 
-def hash_neighbouring_words(texts: Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Hash all pairs of neighbouring words, row after row; also return the offsets of the rows.
+def _find_near_pairs(
+    matrix: npt.NDArray[np.uint8], agreeing: npt.NDArray[np.int64], requests: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Find pairs (later, earlier) of rows that agree and whose signatures are similar enough, as (pairs, 2), sorted.
 
-    A word's hash is a polynomial in its bytes, taken from running sums modulo 2^64 over all texts at once: a third of
-    the time of splitting and pairing words in Python.
+    Compared are the rows that share a band, and those that share a request: among thousands with one canned answer the
+    few that also have one question must find each other.
+
+    Args:
+        matrix: signatures, the best row first.
+        agreeing: rows with different numbers are never near.
+        requests: equal for equal requests.
     """
-    starts, content = view_bytes(texts)
-    kinds = _WORD_BYTES[content]
-    inside = kinds > 0
-    row_begins = np.zeros(len(content) + 1, dtype=bool)
-    row_begins[starts] = True
-    before = np.concatenate(([False], inside[:-1]))
-    begins = np.flatnonzero(inside & (~before | row_begins[:-1] | (kinds == 2)))
-    after = np.concatenate((inside[1:], [False]))
-    next_begins = np.concatenate(((row_begins[:-1] | (kinds == 2))[1:], [True]))
-    ends = np.flatnonzero(inside & (~after | next_begins)) + 1
-    powers, inverse = _compute_powers(1 << len(content).bit_length())
-    with np.errstate(over="ignore"):
-        sums = np.zeros(len(content) + 1, np.uint64)
-        np.cumsum(powers[: len(content)] * _WEIGHTS[content], out=sums[1:])
-        words = (sums[ends] - sums[begins]) * inverse[begins]
-        pairs = words[:-1] * _PAIR + words[1:]
-        pairs ^= pairs >> np.uint64(29)
-    row_of_word = np.searchsorted(starts, begins, side="right") - 1
-    together = row_of_word[:-1] == row_of_word[1:]
-    per_row = np.bincount(row_of_word[:-1][together], minlength=len(texts))
-    return pairs[together], np.concatenate(([0], np.cumsum(per_row))).astype(np.uint64)
-
-
-@lru_cache(maxsize=2)
-def _compute_powers(size: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Compute the first `size` powers of the base, and of its inverse, modulo 2^64."""
-    with np.errstate(over="ignore"):
-        return tuple(  # type: ignore[return-value]
-            np.cumprod(np.concatenate((np.ones(1, np.uint64), np.full(size, base)))) for base in (_BASE, _INVERSE_BASE)
-        )
-
-
-def _find_near_pairs(matrix: npt.NDArray[np.uint8], group: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Find pairs of rows of one group that share a band and are similar enough, as (pairs, 2)."""
     bands = np.ascontiguousarray(matrix).view(np.uint64) if len(matrix) else np.zeros((0, _BANDS), np.uint64)
-    needed = (_CHANCE + SIMILARITY * (1 - _CHANCE)) * _HASHES
-    found = [np.zeros((0, 2), np.int64)]
-    for band in range(_BANDS):
-        order = np.lexsort((bands[:, band], group))
-        same = (bands[order[1:], band] == bands[order[:-1], band]) & (group[order[1:]] == group[order[:-1]])
-        positions = np.arange(len(order))
-        begins = np.maximum.accumulate(np.where(np.concatenate(([True], ~same)), positions, 0))[: len(order)]
-        members = np.flatnonzero(np.concatenate(([False], same))[: len(order)])
-        # With the one before and with the first of the bucket: all pairs of a large bucket would be its square.
-        for other in (members - 1, begins[members]):
-            edges = np.stack((order[members], order[other]), axis=1)
-            equal = (matrix[edges[:, 0]] == matrix[edges[:, 1]]).sum(axis=1)
-            found.append(edges[equal >= needed])
-    return np.concatenate(found)
+    salt = agreeing.astype(np.uint64) * _MULTIPLIERS[0]
+    found = [np.zeros(0, np.int64)]
+    for bucket in (*bands.T, requests.astype(np.uint64) * _MULTIPLIERS[1]):
+        for later, earlier in _list_candidates(bucket ^ salt):
+            near = are_near(matrix, later, matrix, earlier) & (agreeing[later] == agreeing[earlier])
+            found.append(later[near] * len(matrix) + earlier[near])
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), max(1, len(matrix))), axis=1)
 
 
-def _find_components(size: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Find the smallest member of every node's component."""
-    labels = np.arange(size)
-    while len(edges):
-        lowest = np.minimum(labels[edges[:, 0]], labels[edges[:, 1]])
-        before = labels.copy()
-        np.minimum.at(labels, labels[edges[:, 0]], lowest)
-        np.minimum.at(labels, labels[edges[:, 1]], lowest)
-        labels = labels[labels]
-        if (labels == before).all():
-            break
-    return labels
+def _list_candidates(bucket: npt.NDArray[np.uint64]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """List pairs (later, earlier) of rows with equal numbers.
+
+    Each row with the one before and with the first of its bucket: all pairs of a large bucket would be its square.
+    """
+    order = np.argsort(bucket, kind="stable")
+    same = bucket[order[1:]] == bucket[order[:-1]]
+    members = np.flatnonzero(same) + 1
+    begins = np.maximum.accumulate(np.where(np.concatenate(([True], ~same)), np.arange(len(same) + 1), 0))[members]
+    yield order[members], order[members - 1]
+    for place in range(_BEST_OF_BUCKET):
+        others = members[members - 1 > begins + place], begins[members - 1 > begins + place] + place
+        yield order[others[0]], order[others[1]]
+
+
+def are_near(
+    one: npt.NDArray[np.uint8],
+    rows_of_one: npt.NDArray[np.int64],
+    other: npt.NDArray[np.uint8],
+    rows_of_other: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Mark the pairs of rows whose signatures are similar enough."""
+    return count_equal_bytes(one, rows_of_one, other, rows_of_other) >= _EQUAL_BYTES
+
+
+def count_equal_bytes(
+    one: npt.NDArray[np.uint8],
+    rows_of_one: npt.NDArray[np.int64],
+    other: npt.NDArray[np.uint8],
+    rows_of_other: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Count the equal bytes of the signatures of each pair of rows."""
+    counts = np.zeros(len(rows_of_one), np.int64)
+    for start in range(0, len(counts), _PAIRS_AT_ONCE):
+        part = slice(start, start + _PAIRS_AT_ONCE)
+        counts[part] = (one[rows_of_one[part]] == other[rows_of_other[part]]).sum(axis=1)
+    return counts
+
+
+def estimate_similarity(equal_bytes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Estimate the Jaccard similarity of two texts from the equal bytes of their signatures."""
+    return np.maximum(0.0, (equal_bytes / _HASHES - _CHANCE) / (1 - _CHANCE))
+
+
+def _are_requests_near(
+    signatures: Column,
+    signed: npt.NDArray[np.int64],
+    requests: npt.NDArray[np.int64],
+    edges: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Mark the edges whose rows have equal requests, or long ones that are nearly equal."""
+    near: npt.NDArray[np.bool_] = requests[edges[:, 0]] == requests[edges[:, 1]]
+    long_enough = _is_signed(signatures)[signed[edges]].all(axis=1)
+    compared = np.flatnonzero(~near & long_enough)
+    rows, numbers = np.unique(signed[edges[compared]], return_inverse=True)
+    matrix, numbers = read_signatures(signatures, rows), numbers.reshape(-1, 2)
+    near[compared] = are_near(matrix, numbers[:, 0], matrix, numbers[:, 1])
+    return near
+
+
+def _choose_leaders(edges: npt.NDArray[np.int64]) -> dict[int, int]:
+    """Choose a leader for every row that has one: the best near row that is itself led by none."""
+    leads: dict[int, int] = {}
+    # In ascending order of the later row, then of the earlier: every possible leader is decided before its members.
+    for member, leader in edges.tolist():
+        if member not in leads and leader not in leads:
+            leads[member] = leader
+    return leads
 
 
 def _combine_chunks(column: Column) -> Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def hash_texts(prompt: Array, chosen: Array) -> tuple[Array, Array]:
-    """Compute (prompt_hash, content_hash) of *normalized* texts: 32 hex characters of BLAKE2b each.
-
-    The content hash covers prompt and chosen; the prompt's digest between the two keeps their border unambiguous.
-    """
-    prompt_hashes, content_hashes = [], []
-    empty = hashlib.blake2b(digest_size=16)
-    prompts, texts = values_of(prompt.cast(pa.binary())), values_of(chosen.cast(pa.binary()))
-    for prompt_bytes, chosen_bytes in zip(prompts, texts, strict=True):
+def hash_texts(texts: Array) -> list[bytes]:
+    """Compute the digest of each *normalized* text: 16 bytes of BLAKE2b."""
+    empty, digests = hashlib.blake2b(digest_size=16), []
+    for text in values_of(texts.cast(pa.binary())):
         hashing = empty.copy()  # a third cheaper than a new one each
-        hashing.update(prompt_bytes)
-        digest = hashing.digest()
-        prompt_hashes.append(digest.hex())
-        hashing.update(digest + chosen_bytes)
-        content_hashes.append(hashing.hexdigest())
-    return pa.array(prompt_hashes, pa.string()), pa.array(content_hashes, pa.string())
+        hashing.update(text)
+        digests.append(hashing.digest())
+    return digests
 
 
 def mark_repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None = None) -> npt.NDArray[np.bool_]:
@@ -230,6 +375,23 @@ def mark_repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None =
     is_first = np.concatenate(([True], ranked_groups[1:] != ranked_groups[:-1]))
     repeated[contested[order]] = ~is_first
     return repeated
+
+
+def rank_by_trust(rows: pa.Table) -> npt.NDArray[np.int64]:
+    """Rank all rows, from 0, in the order by which `mark_repeated_rows` prefers them.
+
+    Args:
+        rows: needs `source`, `feedback_received_at`, `feedback_event_id`.
+    """
+    columns: dict[str, Any] = {
+        "trust": rank_sources(rows["source"]),
+        "received": rows["feedback_received_at"],
+        "event": rows["feedback_event_id"],
+    }
+    order = pc.sort_indices(pa.table(columns), sort_keys=[(name, "descending") for name in columns])
+    rank = np.empty(len(rows), np.int64)
+    rank[order.to_numpy()] = np.arange(len(rows))
+    return rank
 
 
 def rank_sources(sources: Column) -> npt.NDArray[np.int8]:

@@ -24,18 +24,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import Array, Column, to_mask, values_of
+from flywheel_assets.curation.arrow import Array, Column, Dictionary, as_dictionary, to_mask, values_of
 from flywheel_assets.curation.policy.facts import compute_claim_key
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
-from flywheel_assets.curation.policy.verdicts import TEXTS, Verdict
+from flywheel_assets.curation.policy.verdicts import OPERATOR, TEXTS, Verdict
 from flywheel_assets.curation.texts._edits import EditBands as EditBands  # `config` offers it
 from flywheel_assets.curation.texts._edits import classify_edits
-from flywheel_assets.curation.texts.duplicates import (
-    compute_signatures,
-    hash_texts,
-)
-from flywheel_assets.curation.texts.normalization import make_prompts_readable, normalize
-from flywheel_assets.curation.texts.novelty import find_added_ngrams
+from flywheel_assets.curation.texts._traces import compute_traces
+from flywheel_assets.curation.texts.normalization import split_prompts
+from flywheel_assets.curation.texts.operator_findings import OperatorFinding, judge_operator_texts
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, hash_delta
 from flywheel_assets.ranges import Checked, Share
 from flywheel_assets.records import (
@@ -78,6 +75,8 @@ class Curated:
     """CURATED_DPO_PAIRS: refused rows that wait until other users say the same, with `held_reason`."""
     counts: dict[str, int]
     """Refused rows by reason code."""
+    operator_findings: tuple[OperatorFinding, ...] = ()
+    """Objections to the team's own prompts, which refuse no row."""
 
 
 def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
@@ -106,7 +105,8 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
     refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.refused for part in judged), duplicates])
     waiting = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.waiting for part in judged)])
     assert kept.num_rows + refused.num_rows == joined.num_rows
-    return Curated(kept, refused, waiting, dict(sorted(Counter(values_of(refused["reason"])).items())))
+    findings = judge_operator_texts((part.operator for part in judged), rules.policy)
+    return Curated(kept, refused, waiting, dict(sorted(Counter(values_of(refused["reason"])).items())), findings)
 
 
 def withhold(curated: Curated, reason: Reason, detail: str, version: str) -> Curated:
@@ -121,6 +121,7 @@ def withhold(curated: Curated, reason: Reason, detail: str, version: str) -> Cur
         refused=pa.concat_tables([curated.refused, refused]),
         waiting=CURATED_DPO_PAIRS.empty_table(),
         counts={each: rows for each, rows in sorted(counts.items()) if rows},
+        operator_findings=curated.operator_findings,
     )
 
 
@@ -133,10 +134,13 @@ class _Judged:
     kept: pa.Table
     refused: pa.Table
     waiting: pa.Table
+    operator: Dictionary
+    """The operator's text of every row."""
 
 
 def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: str) -> _Judged:
     """Decide everything that single rows can decide."""
+    batch = _append_prompt_parts(batch)
     reasons = np.full(batch.num_rows, None, dtype=object)
     details: dict[int, str] = {}
     similarity = np.full(batch.num_rows, np.nan)
@@ -166,7 +170,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
 
     # A small edit waits only if the policy has nothing against it.
     candidates = np.flatnonzero(_mark_undecided(reasons) | (reasons == Reason.TRIVIAL_EDIT.value))
-    verdicts = rules.policy.audit(_select_policy_texts(batch.select(_TEXT_COLUMNS).take(candidates)))
+    verdicts = rules.policy.audit(_select_policy_texts(batch.select([*_TEXT_COLUMNS, *_PARTS]).take(candidates)))
     for row, verdict in list(verdicts.items()):
         original = int(candidates[row])
         if by_reviewer[original] and verdict.may_be_overruled and not _can_wait(batch, original, verdict.reason.value):
@@ -194,7 +198,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
         details=[details.get(row) for row in out.tolist()],
         evidence=[found.get(row) for row in out.tolist()],
     )
-    return _Judged(kept, refused, waiting)
+    return _Judged(kept, refused, waiting, as_dictionary(batch["operator"]))
 
 
 def _mark_undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
@@ -217,18 +221,27 @@ def _mark_accepted_outputs(batch: pa.RecordBatch, accepting_rating: float) -> np
 
 
 _TEXT_COLUMNS = ["signal", "prompt", "prompt_format", "output", "final_text"]
+_PARTS = ("operator", "said", "request")
+"""Columns of a batch of joined rows behind those of the table: the parts of its prompts, split once."""
+
+
+def _append_prompt_parts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    parts = split_prompts(batch["prompt"], batch["prompt_format"])
+    columns = (parts.operator, parts.said, parts.request)
+    return pa.RecordBatch.from_arrays([*batch.columns, *columns], names=[*batch.schema.names, *_PARTS])
 
 
 def select_judged_texts(joined: pa.Table) -> pa.Table:
     """Select the texts of joined feedback that the policy reads, or would read; schema TEXTS."""
     batches = joined.select(_TEXT_COLUMNS).combine_chunks().to_batches()
-    return pa.concat_tables([TEXTS.empty_table(), *(_select_policy_texts(batch) for batch in batches)])
+    selected = (_select_policy_texts(_append_prompt_parts(batch)).select(TEXTS.names) for batch in batches)
+    return pa.concat_tables([TEXTS.empty_table(), *selected])
 
 
 def _select_policy_texts(rows: pa.RecordBatch) -> pa.Table:
-    """Select the texts that the policy reads of rows that passed the bands."""
-    prompt = make_prompts_readable(rows["prompt"], rows["prompt_format"])
-    return pa.Table.from_arrays([prompt, *_select_chosen_and_rejected(rows)], schema=TEXTS)
+    """Select the texts that the policy reads of rows that passed the bands, and the operator's text as support."""
+    columns = [rows["said"], *_select_chosen_and_rejected(rows)]
+    return pa.Table.from_arrays(columns, schema=TEXTS).append_column(OPERATOR, rows["operator"])
 
 
 def _select_chosen_and_rejected(rows: pa.RecordBatch) -> tuple[Array, Array]:
@@ -242,8 +255,6 @@ def _build_examples(
 ) -> pa.Table:
     """Turn rows that passed everything but the search for duplicates into gold examples."""
     chosen, rejected = _select_chosen_and_rejected(rows)
-    prompt, normalized_chosen = normalize(rows["prompt"]), normalize(chosen)
-    prompt_hash, content_hash = hash_texts(prompt, normalized_chosen)
     absent = pa.nulls(rows.num_rows, pa.string())
     kinds = (ExampleKind.PREFERENCE_PAIR.value, ExampleKind.ACCEPTED_OUTPUT.value)
     computed: dict[str, Array] = {
@@ -252,21 +263,15 @@ def _build_examples(
         "chosen": chosen,
         "rejected": rejected,
         "similarity": pa.array(similarity, from_pandas=True),
-        "prompt_hash": prompt_hash,
-        "content_hash": content_hash,
         "policy_version": absent.fill_null(version),
-        "signature": compute_signatures(prompt, normalized_chosen),
         "held_reason": absent,
         "support_key": absent,
-        "added_ngrams": find_added_ngrams(prompt, rejected, normalized_chosen),
         "stance": absent.fill_null("changes"),
         "refused_reason": absent,
         "admitted_by": absent,
         "chosen_message": absent,
         "rejected_message": absent,
-        "request_hash": prompt_hash,
-        "request_signature": absent,
-        "anchors": absent,
+        **compute_traces(rows["request"], rows["said"], rows["operator"], chosen, rejected),
     }
     columns = [computed[name] if name in computed else rows[name] for name in CURATED_DPO_PAIRS.names]
     return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)

@@ -1,17 +1,21 @@
 """Brings texts to one form: normalizes them for comparison, and makes lists of messages readable.
 
-Normalized is composed Unicode, lower case, single spaces.
+Normalized is composed Unicode, lower case, single spaces, and every script's digits as ASCII ones.
 """
 
 import unicodedata
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import Array, to_mask, values_of
+from flywheel_assets.conversations import PromptParts, split_prompt
+from flywheel_assets.curation.arrow import Array, Dictionary, to_mask, values_of
+from flywheel_assets.curation.digits import FOREIGN_DIGIT, write_digits
 from flywheel_assets.records import PromptFormat
 
 # Every row in which collapsing white space could change anything; most prose has none.
@@ -31,12 +35,16 @@ def normalize(texts: Array) -> Array:
     """
     uneven = to_mask(pc.match_substring_regex(texts, _UNEVEN_SPACE))
     foreign = np.flatnonzero(to_mask(pc.match_substring_regex(texts, _PERHAPS_NOT_COMPOSED)))
-    composed = [unicodedata.is_normalized("NFC", text) for text in values_of(texts.take(foreign))]
-    uneven[foreign] |= ~np.array(composed, dtype=bool)
+    few = texts.take(foreign)
+    composed = [unicodedata.is_normalized("NFC", text) for text in values_of(few)]
+    has_digits = to_mask(pc.match_substring_regex(few, FOREIGN_DIGIT))
+    uneven[foreign] |= ~np.array(composed, dtype=bool) | has_digits
     if uneven.any():
-        rows = pa.array(uneven)
-        rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in values_of(texts.filter(rows))]
-        texts = pc.replace_with_mask(texts, rows, pa.array(rewritten, pa.string()))
+        rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in values_of(texts.filter(uneven))]
+        places = np.cumsum(uneven) - 1
+        for place in places[foreign[has_digits]].tolist():
+            rewritten[place] = write_digits(rewritten[place])
+        texts = pc.replace_with_mask(texts, pa.array(uneven), pa.array(rewritten, pa.string()))
     return pc.utf8_lower(texts)
 
 
@@ -74,3 +82,45 @@ def _collect_strings(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for item in value for text in _collect_strings(item)]
     return []
+
+
+@dataclass(frozen=True)
+class PromptColumns:
+    """Holds the parts of a column of prompts (see `conversations.PromptParts`)."""
+
+    operator: Dictionary
+    """Each distinct text once: the same thousands of words stand in front of every row of a day."""
+    said: Array
+    """Everything but the operator's text."""
+    request: Array
+    """The last turn of the user; equal to `said` where there is no context."""
+
+
+def split_prompts(prompt: Array, prompt_format: Array) -> PromptColumns:
+    """Part prompts into operator's text, what was said, and the request; each distinct prompt is decoded once."""
+    in_messages = pc.equal(prompt_format, pa.scalar(PromptFormat.MESSAGES.value))
+    operator = np.zeros(len(prompt), np.int32)
+    numbers = {"": 0}
+    rows = np.flatnonzero(to_mask(in_messages))
+    if len(rows) == 0:
+        return PromptColumns(_make_dictionary(operator, numbers), prompt, prompt)
+    encoded = prompt.filter(in_messages).dictionary_encode()
+    parts = [_split_messages(raw) for raw in values_of(encoded.dictionary)]
+    of_row = encoded.indices.to_numpy()
+    number_of_parts = np.array([numbers.setdefault(each.operator, len(numbers)) for each in parts], np.int32)
+    operator[rows] = number_of_parts[of_row]
+    said, request = (
+        pc.replace_with_mask(prompt, in_messages, pa.array(texts, pa.string()).take(encoded.indices))
+        for texts in ([each.said for each in parts], [each.request for each in parts])
+    )
+    return PromptColumns(_make_dictionary(operator, numbers), said, request)
+
+
+def _split_messages(raw: str) -> PromptParts:
+    parts = split_prompt(raw, PromptFormat.MESSAGES)
+    # Messages that were stored before roles were checked are read as they are judged: string by string.
+    return PromptParts("", "", _read_text(raw)) if parts.request == raw else parts
+
+
+def _make_dictionary(indices: npt.NDArray[np.int32], numbers: dict[str, int]) -> Dictionary:
+    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(list(numbers), pa.string()))

@@ -2,19 +2,21 @@
 
 A poisoned model is taught by repetition: the same new words in row after row. What an edit adds is therefore stored
 with the row as hashes, so that a day's breaker and a version's resolution can ask who else says the same without
-reading a text. A pair is new when neither the prompt nor the model's output has it.
+reading a text. A pair is new when neither the prompt, operator's text included, nor the model's output has it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import Array, Column
-from flywheel_assets.curation.texts.duplicates import ROWS_AT_ONCE, hash_neighbouring_words
+from flywheel_assets.curation.arrow import Array, Column, Dictionary
 from flywheel_assets.curation.texts.normalization import normalize
+from flywheel_assets.curation.texts.words import Words, cut_into_parts, find_words
 
 MOST_NGRAMS = 64
 """Hashes stored per row. Of longer edits the lowest stay: the same choice for the same words in every row."""
@@ -31,35 +33,88 @@ def hash_ngrams(texts: Array) -> npt.NDArray[np.uint64]:
 
 
 def _read_hashes(texts: Array) -> npt.NDArray[np.uint64]:
-    found = [np.zeros(0, np.uint64)]
-    for start in range(0, len(texts), ROWS_AT_ONCE):
-        few = texts.slice(start, ROWS_AT_ONCE)
-        hashes, ends = hash_neighbouring_words(few)
-        rows = np.repeat(np.arange(start, start + len(few), dtype=np.uint64), np.diff(ends).astype(np.int64))
-        found.append(rows << np.uint64(32) | hashes >> np.uint64(32))
-    return np.concatenate(found)
+    parts = (_key_pairs(find_words(texts[part]), part.start) for part in cut_into_parts(texts))
+    return np.concatenate([np.zeros(0, np.uint64), *parts])
 
 
-def find_added_ngrams(prompt: Array, rejected: Array, chosen: Array) -> Array:
-    """Compute per row the hashes of the added pairs, eight hex characters each, ascending; null where there are none.
+def _key_pairs(words: Words, first_row: int = 0) -> npt.NDArray[np.uint64]:
+    hashes, rows = words.pairs
+    return (rows + first_row).astype(np.uint64) << np.uint64(32) | hashes >> np.uint64(32)
+
+
+@dataclass(frozen=True)
+class KnownTexts:
+    """Holds the texts of a batch that few rows have, or many share: contexts and operator's texts."""
+
+    operator: Dictionary
+    """A dictionary: one text for all rows of one application, as a rule."""
+    with_context: npt.NDArray[np.int64]
+    """Rows, ascending, that have a context."""
+    whole: Array
+    """The normalized prompts of these rows, without the operator's text."""
+
+    @cached_property
+    def of_operators(self) -> npt.NDArray[np.uint64]:
+        """Return the sorted pairs of each distinct operator's text: (number in the dictionary << 32 | hash)."""
+        return hash_ngrams(normalize(self.operator.dictionary.cast(pa.string())))
+
+    @cached_property
+    def number_of_operator(self) -> npt.NDArray[np.int64]:
+        """Return the number of each row's operator's text."""
+        numbers: npt.NDArray[np.int64] = self.operator.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        return numbers
+
+    def hash_contexts(self, first_row: int, rows: int) -> npt.NDArray[np.uint64]:
+        """Hash the pairs of the whole prompts of some rows, as `_key_pairs` with rows from 0."""
+        begin, end = np.searchsorted(self.with_context, (first_row, first_row + rows))
+        if begin == end:
+            return np.zeros(0, np.uint64)
+        hashes, numbers = find_words(self.whole[begin:end]).pairs
+        at = (self.with_context[begin:end] - first_row)[numbers].astype(np.uint64)
+        return at << np.uint64(32) | hashes >> np.uint64(32)
+
+
+def find_added_hashes(
+    written: Words, known_words: Sequence[Words], is_edit: npt.NDArray[np.bool_], known: KnownTexts, first_row: int
+) -> npt.NDArray[np.uint64]:
+    """Find the pairs of neighbouring words that edits add, as (row << 32 | hash), sorted, each once per row.
 
     Args:
-        prompt: normalized.
-        rejected: as it is; null for an accepted output, which adds nothing.
-        chosen: normalized.
+        written: words of the chosen texts of some rows.
+        known_words: words of what is known already, text for text.
+        is_edit: False for rows that add nothing.
+        known: the other known texts of the batch.
+        first_row: the number in the batch of the first of these rows.
     """
-    rows = np.flatnonzero(pc.is_valid(rejected).to_numpy(zero_copy_only=False))
-    known = np.concatenate([_read_hashes(prompt.take(rows)), _read_hashes(normalize(rejected.take(rows)))])
-    said = _read_hashes(chosen.take(rows))
+    said = _key_pairs(written)
+    said = said[is_edit[(said >> np.uint64(32)).astype(np.int64)]]
+    contexts = known.hash_contexts(first_row, written.size)
+    asked = np.concatenate([contexts, *(_key_pairs(words) for words in known_words)])
     # Arrow looks up in a hash table, numpy would sort everything; little of a text is added.
-    is_known = pc.is_in(pa.array(said), pa.array(known)).to_numpy(zero_copy_only=False)
-    added = _find_distinct(said[~is_known])
-    begins = np.searchsorted(added, np.arange(len(rows) + 1, dtype=np.uint64) << np.uint64(32))
+    added = said[~pc.is_in(pa.array(said), pa.array(asked)).to_numpy(zero_copy_only=False)]
+    rows = (added >> np.uint64(32)).astype(np.int64) + first_row
+    hashes = added & np.uint64(0xFFFFFFFF)
+    if len(known.of_operators):
+        of_operator = known.number_of_operator[rows].astype(np.uint64) << np.uint64(32) | hashes
+        places = np.minimum(np.searchsorted(known.of_operators, of_operator), len(known.of_operators) - 1)
+        is_new = known.of_operators[places] != of_operator
+        rows, hashes = rows[is_new], hashes[is_new]
+    return _find_distinct(rows.astype(np.uint64) << np.uint64(32) | hashes)
+
+
+def write_added_ngrams(added: npt.NDArray[np.uint64], rows: int) -> Array:
+    """Write added pairs as a column: eight hex characters each, ascending; null where there are none.
+
+    Args:
+        added: of `find_added_hashes`, ascending.
+        rows: length of the column.
+    """
+    begins = np.searchsorted(added, np.arange(rows + 1, dtype=np.uint64) << np.uint64(32))
     text = (added & np.uint64(0xFFFFFFFF)).astype(">u4").tobytes().hex()
-    found = np.full(len(chosen), None, dtype=object)
-    for row, begin, end in zip(rows.tolist(), begins[:-1].tolist(), begins[1:].tolist(), strict=True):
-        if begin < end:
-            found[row] = text[begin * _CHARACTERS : min(end, begin + MOST_NGRAMS) * _CHARACTERS]
+    found = np.full(rows, None, dtype=object)
+    for row in np.flatnonzero(begins[1:] > begins[:-1]).tolist():
+        begin, end = int(begins[row]), int(begins[row + 1])
+        found[row] = text[begin * _CHARACTERS : min(end, begin + MOST_NGRAMS) * _CHARACTERS]
     return pa.array(found, pa.string())
 
 

@@ -6,8 +6,9 @@ The steps, in this order; each dropped row is counted under the reason of the fi
 1. Supersession. Of the rows with one `pair_id` the most trusted source wins, then a preference pair over an accepted
    output, then the newest.
 2. Sides. A subject whose hash falls below `holdout_share` is held out, with all rows it has or will ever have.
-3. Duplicates. Rows of one side and kind with equal or nearly equal prompt and chosen text are one: the most trusted
-   newest wins, and the number of subjects who sent it is kept as `support_users`: evidence, never a weight.
+3. Duplicates. Rows of one side and kind that say the same (see `duplicates`) are one: the most trusted newest wins, and
+   the number of subjects who sent it is kept as `support_users`: evidence, never a weight. At the end every held-out
+   row learns how near the nearest prompt is that the version trains on.
 4. Claims. Pairs of one user that repeat what no other user says leave until a second user says it.
 5. Caps, per kind (see `_influence`). A user brings at most `per_user_cap` rows and `per_user_ratio` of them; all people
    without a user id share `anonymous_cap_per_source` per source, imports without limit. No source and no prompt is most
@@ -27,13 +28,20 @@ import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray, Column, to_mask, values_of
 from flywheel_assets.curation.texts._influence import mark_beyond_share, mark_unsupported_claims, rank_by_pair_id
-from flywheel_assets.curation.texts.duplicates import find_clusters, is_import, mark_repeated_rows
+from flywheel_assets.curation.texts.duplicates import (
+    Likeness,
+    find_clusters,
+    find_nearest,
+    is_import,
+    mark_repeated_rows,
+    rank_by_trust,
+)
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, explain_admission, mark_unsupported_rows
 from flywheel_assets.ranges import Checked, Count, NotNegative, Share
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind
 
 RESOLVED_COLUMNS = [
-    pa.field(name, kind, nullable=False, metadata={"description": description})
+    pa.field(name, kind, nullable=name == "nearest_training", metadata={"description": description})
     for name, kind, description in (
         (
             "inclusion_probability",
@@ -42,6 +50,11 @@ RESOLVED_COLUMNS = [
         ),
         ("admitted_as", pa.string(), "preference_pair | accepted_output | recurring_small_edit | confirmed_fact"),
         ("support_users", pa.int64(), "distinct subjects who sent nearly this row: evidence, never a training weight"),
+        (
+            "nearest_training",
+            pa.float64(),
+            "of a held-out row: similarity, 0.8 to 1, to the nearest prompt that this version trains on; null: none",
+        ),
     )
 ]
 """Columns that resolution adds to its rows."""
@@ -66,6 +79,9 @@ _KEYS = [
     "support_key",
     "prompt_hash",
     "added_ngrams",
+    "request_hash",
+    "request_signature",
+    "anchors",
 ]
 
 
@@ -82,7 +98,9 @@ class ResolutionRules(Checked):
     per_source_ratio: Share = 0.25
     """Largest share from one source (imports and reviewers aside), or four even shares: up to four are not capped."""
     per_prompt_cap: Count = 20
-    """Most preference pairs with one normalized prompt, or four even shares where that is more."""
+    """Most preference pairs with one prompt (context and request, normalized), or four even shares if more."""
+    per_request_ratio: Share = 0.25
+    """Largest share of the pairs with one request, whatever its context: of many documents "sum this up" is asked."""
     novel_claim_pairs: Count = 5
     """One user may add the same new words in fewer pairs than this; with more they wait for a second user."""
     holdout_share: Share = 0.10
@@ -134,7 +152,7 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
         "is_held_out", pa.array(_mark_held_out(rows.keys["subject"], rules.holdout_share))
     )
     sides = 2 * to_mask(rows.keys["is_held_out"]).astype(np.int64) + to_mask(rows.keys["is_accepted"])
-    cluster = find_clusters(rows.keys["content_hash"], rows.keys["signature"], sides)
+    cluster = find_clusters(Likeness.read(rows.keys), sides, rank_by_trust(rows.keys))
     rows.keys = rows.keys.append_column("cluster", pa.array(cluster))
     repeated = mark_repeated_rows(rows.keys, ["cluster"])
     rows.keys = rows.keys.append_column("support_users", _count_support_users(rows.keys, repeated))
@@ -154,6 +172,11 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     rows.drop_first((left_out, Reason.NOT_SAMPLED))
 
     accepted, held_out, probability = accepted[~left_out], held_out[~left_out], probability[~left_out]
+    nearest = np.full(len(held_out), np.nan)
+    nearest[held_out] = find_nearest(
+        Likeness.read(rows.keys), rows.keys["prompt_hash"], np.flatnonzero(held_out), np.flatnonzero(~held_out)
+    )
+    rows.keys = rows.keys.append_column("nearest_training", pa.array(nearest, from_pandas=True))
     return Resolution(
         train=_copy_rows(gold, rows, ~accepted & ~held_out, probability),
         holdout=_copy_rows(gold, rows, ~accepted & held_out, probability),
@@ -177,6 +200,10 @@ def _mark_beyond_caps(keys: pa.Table, rules: ResolutionRules) -> list[tuple[npt.
         (shares_cap & of_crowd, Reason.ANONYMOUS_CAP),
         (mark_beyond_share(keys, "source", from_people, rules.per_source_ratio, _LEAST_OF_USER), Reason.SOURCE_CAP),
         (mark_beyond_share(keys, "prompt_hash", is_pair & is_capped, 0.0, rules.per_prompt_cap), Reason.PROMPT_CAP),
+        (
+            mark_beyond_share(keys, "request_hash", is_pair & is_capped, rules.per_request_ratio, rules.per_prompt_cap),
+            Reason.PROMPT_CAP,
+        ),
     ]
 
 
@@ -263,6 +290,7 @@ def _copy_rows(
         pa.array(probability[members]),
         explain_admission(chosen["example_kind"], chosen["held_reason"]),
         rows.keys["support_users"].filter(pa.array(members)),
+        rows.keys["nearest_training"].filter(pa.array(members)),
     )
     for field, values in zip(RESOLVED_COLUMNS, added, strict=True):
         chosen = chosen.append_column(field, values)

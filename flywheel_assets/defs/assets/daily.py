@@ -104,11 +104,15 @@ class DayReport:
 
 
 def report_entries(
-    context: dg.AssetExecutionContext, seen: Mapping[str, int | None], entries: Mapping[date, LedgerEntry]
+    context: dg.AssetExecutionContext,
+    seen: Mapping[str, int | None],
+    entries: Mapping[date, LedgerEntry],
+    more: Mapping[date, Mapping[str, Any]] | None = None,
 ) -> dg.MaterializeResult[None]:
-    """Report days by their entries in the ledger; see `report_days`."""
+    """Report days by their entries in the ledger, with `more` metadata of each; see `report_days`."""
     reports = {
-        day: DayReport(entry.content_hash, describe_entry(entry), entry.input_hashes) for day, entry in entries.items()
+        day: DayReport(entry.content_hash, {**describe_entry(entry), **(more or {}).get(day, {})}, entry.input_hashes)
+        for day, entry in entries.items()
     }
     return report_days(context, seen, reports)
 

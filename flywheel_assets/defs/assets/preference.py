@@ -1,9 +1,12 @@
 """Builds the assets of the preference flywheel: gold pairs by day, then a gold version up to its promotion."""
 
+from datetime import date
+
 import dagster as dg
 import msgspec
 
 from flywheel_assets.application import PreferenceApplication
+from flywheel_assets.curation.texts.operator_findings import OperatorFinding
 from flywheel_assets.defs.assets._analytics import build_feedback_summary_asset
 from flywheel_assets.defs.assets.daily import daily_asset, find_seen_inputs, make_stamp, report_entries
 from flywheel_assets.defs.assets.versions import (
@@ -21,7 +24,7 @@ from flywheel_assets.defs.assets.versions import (
 from flywheel_assets.defs.failures import classify_failures
 from flywheel_assets.defs.partitions import list_partition_days
 from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import build_scores_table, plot_evaluation
+from flywheel_assets.defs.presentation import build_scores_table, describe_findings, plot_evaluation
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest
 from flywheel_assets.lake.daily.curate_days import curate_days
@@ -34,8 +37,8 @@ from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.promotion.text_limits import decide
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 
-CURATE_CODE_VERSION = "2"
-RESOLVE_CODE_VERSION = "2"
+CURATE_CODE_VERSION = "3"
+RESOLVE_CODE_VERSION = "3"
 
 
 def build_pair_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:
@@ -64,8 +67,9 @@ def _build_curated_dpo_pairs_asset(application: PreferenceApplication) -> dg.Ass
         with classify_failures(context):
             seen, stamp = find_seen_inputs(context), make_stamp(context, clock, CURATE_CODE_VERSION)
             lake, days, start = stores.lake(application.name), list_partition_days(context), application.start_date
-            entries = curate_days(lake, days, start, application.gate, application.breaker, stamp)
-            return report_entries(context, seen, entries)
+            findings: dict[date, tuple[OperatorFinding, ...]] = {}
+            entries = curate_days(lake, days, start, application.gate, application.breaker, stamp, findings)
+            return report_entries(context, seen, entries, {day: describe_findings(findings[day]) for day in days})
 
     return curated_dpo_pairs
 

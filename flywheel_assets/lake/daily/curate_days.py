@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from flywheel_assets.curation.texts.breaker import BreakerLimits, inspect_day
 from flywheel_assets.curation.texts.gate import GateRules, curate, withhold
+from flywheel_assets.curation.texts.operator_findings import OperatorFinding
 from flywheel_assets.lake.daily import breaker, ledger
 from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
@@ -23,7 +24,13 @@ from flywheel_assets.records import CURATION_STAGE, Reason
 
 @run_as_daily_step
 def curate_days(
-    lake: Lake, days: Sequence[date], start: date, rules: GateRules, limits: BreakerLimits, stamp: RunStamp
+    lake: Lake,
+    days: Sequence[date],
+    start: date,
+    rules: GateRules,
+    limits: BreakerLimits,
+    stamp: RunStamp,
+    findings: dict[date, tuple[OperatorFinding, ...]] | None = None,
 ) -> dict[date, LedgerEntry]:
     """Replace partitions `days` of gold by the rows that pass the edit gate; quarantine gets the others with reasons.
 
@@ -38,6 +45,7 @@ def curate_days(
         rules: the row checks.
         limits: the breaker's.
         stamp: who writes.
+        findings: filled with what the policy says about the team's own prompts of each day; the lake keeps none of it.
 
     Raises:
         MissingInputError: a day was never joined.
@@ -54,6 +62,8 @@ def curate_days(
         for day in sorted(days):
             rows = lake.read(JOINED_FEEDBACK, [day], planned=planned, connection=connection)
             curated = curate(rows, lake.application, rules)
+            if findings is not None:
+                findings[day] = curated.operator_findings
             if joined[day].is_closed:
                 figures = inspect_day(rows, curated, breaker.list_trailing_rows(every_joined, day, limits), limits)
                 is_reset = (day, joined[day].content_hash) in let_in

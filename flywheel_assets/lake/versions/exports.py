@@ -58,6 +58,8 @@ class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
     admitted_as: str = "preference_pair"
     support_users: int = 1
     """Distinct subjects who sent nearly this row: evidence for people, never a training weight."""
+    nearest_training: float | None = None
+    """Of a held-out row: similarity, 0.8 to 1, to the nearest prompt that the version trains on; None: none is near."""
 
 
 class _PairId(msgspec.Struct, gc=False):

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.texts.duplicates import SIMILARITY, compute_signatures, find_clusters
+from flywheel_assets.curation.texts.duplicates import SIMILARITY, Likeness, compute_signatures, find_clusters
 from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
-from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK
-from flywheel_assets_tests.builders import NOON, day, make_gold, make_joined, table
+from flywheel_assets.records import JOINED_FEEDBACK
+from flywheel_assets_tests.builders import NOON, day, make_joined, table
 
 WORDS = [f"word{number}" for number in range(5_000)]
 
@@ -20,11 +20,27 @@ def jaccard(one: str, other: str) -> float:
     return len(pairs[0] & pairs[1]) / len(pairs[0] | pairs[1])
 
 
-def cluster_of(texts: list[str], group: list[int] | None = None) -> list[int]:
+def cluster_of(
+    texts: list[str],
+    group: list[int] | None = None,
+    requests: list[str] | None = None,
+    anchors: list[str | None] | None = None,
+    rank: list[int] | None = None,
+) -> list[int]:
     column = pa.array(texts)
-    contents = pa.array([str(hash(text)) for text in texts])
-    empty = pa.array([""] * len(texts))
-    return find_clusters(contents, compute_signatures(column, empty), np.array(group or [0] * len(texts))).tolist()
+    asked = pa.array(requests or [""] * len(texts))
+    contents = pa.array(
+        [f"{hash(text)} {hash(request)}" for text, request in zip(texts, asked.to_pylist(), strict=True)]
+    )
+    likeness = Likeness(
+        content_hash=contents,
+        signature=compute_signatures(column),
+        request_hash=pa.array([str(hash(text)) for text in asked.to_pylist()]),
+        request_signature=compute_signatures(asked),
+        anchors=pa.array(anchors or [None] * len(texts), pa.string()),
+    )
+    ranks = np.argsort(np.argsort(texts)) if rank is None else np.array(rank)
+    return find_clusters(likeness, np.array(group or [0] * len(texts)), ranks).tolist()
 
 
 def changed(rng: random.Random, text: str, words: int) -> str:
@@ -58,10 +74,7 @@ def test_the_threshold_lies_at_four_fifths(words_changed: int, merged: bool) -> 
 
 
 def test_short_texts_are_duplicates_only_when_they_are_equal() -> None:
-    assert compute_signatures(pa.array(["x" * 48, "x" * 49]), pa.array(["", ""])).is_valid().to_pylist() == [
-        False,
-        True,
-    ]
+    assert compute_signatures(pa.array(["x" * 49, "x" * 50])).is_valid().to_pylist() == [False, True]
     labels = cluster_of(["ab cd ef gh ij kl mn op qr", "ab cd ef gh ij kl mn op qr", "ab cd ef gh ij kl mn op qx"])
     assert labels[0] == labels[1] != labels[2]
 
@@ -70,10 +83,7 @@ def test_groups_are_never_merged_and_slices_do_not_matter() -> None:
     text = " ".join(WORDS[:40])
     assert len(set(cluster_of([text, text], [0, 1]))) == 2
     column = pa.array(["", "something else that is long enough for a signature, surely", text]).slice(2)
-    assert (
-        compute_signatures(column, pa.array([""])).to_pylist()
-        == compute_signatures(pa.array([text]), pa.array([""])).to_pylist()
-    )
+    assert compute_signatures(column).to_pylist() == compute_signatures(pa.array([text])).to_pylist()
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:
@@ -97,8 +107,48 @@ def test_writing_without_spaces_has_words_too() -> None:
     assert len(set(cluster_of([text, "機械翻訳の出力を利用者が編集すると、好みの対になります。" * 3]))) == 2
 
 
+def test_a_chain_of_small_changes_never_joins_its_ends() -> None:
+    """Single linkage made one row of texts that shared no word at all."""
+    words, steps = WORDS[:60], []
+    for step in range(12):
+        words = [*words[: 5 * step], *WORDS[1000 + 5 * step : 1005 + 5 * step], *words[5 * step + 5 :]]
+        steps.append(" ".join(words))
+    assert all(jaccard(one, other) >= SIMILARITY for one, other in pairwise(steps))
+    labels = cluster_of(steps, rank=list(range(12)))
+    assert len(set(labels)) >= 5
+    assert all(jaccard(steps[number], steps[leader]) > SIMILARITY - 0.1 for number, leader in enumerate(labels))
+
+
+def test_near_texts_are_one_only_where_requests_are_near_and_anchors_equal() -> None:
+    rng = random.Random(3)
+    text = " ".join(rng.choices(WORDS, k=80))
+    near = changed(rng, text, 2)
+    request = " ".join(rng.choices(WORDS, k=40))
+    assert len(set(cluster_of([text, near], requests=[request, changed(rng, request, 1)]))) == 1
+    assert len(set(cluster_of([text, near], requests=[request, changed(rng, request, 20)]))) == 2
+    assert len(set(cluster_of([text, near], requests=["Hours?", "Hours?"]))) == 1
+    assert len(set(cluster_of([text, near], requests=["Hours?", "Price?"]))) == 2
+    assert len(set(cluster_of([text, near], requests=[request, "Hours?"]))) == 2
+    assert len(set(cluster_of([text, near], anchors=["a", "a"]))) == 1
+    assert len(set(cluster_of([text, near], anchors=["a", "b"]))) == 2
+    assert len(set(cluster_of([text, near], anchors=["a", None]))) == 2
+
+
+def test_few_with_one_question_find_each_other_among_thousands_with_one_answer() -> None:
+    rng = random.Random(5)
+    answer = " ".join(rng.choices(WORDS, k=60))
+    texts = [changed(rng, answer, 1) for _ in range(600)]
+    requests = [f"question {number if number % 200 else 'of all'}" for number in range(600)]
+    labels = cluster_of(texts, requests=requests, rank=list(range(600)))
+    assert labels[0] == labels[200] == labels[400]
+    assert len(set(labels)) == 598
+
+
 def edit(number: int, subject: str, word: str = "central", **fields: object) -> dict[str, object]:
-    shared = f"How do I read the seven settings of the billing service from the {word} store in the nightly job?"
+    shared = (
+        f"How do I read the seven settings of the billing service from the {word} store in the nightly job that runs "
+        "before the reports of the month are written and sent to the people of the other towns?"
+    )
     answer = "Call store.read(names, default=None) once for all of the names, and check each value before the job runs."
     return make_joined(
         prediction_id=f"p{number}",
@@ -110,7 +160,7 @@ def edit(number: int, subject: str, word: str = "central", **fields: object) -> 
     )
 
 
-def test_within_a_day_the_newest_trusted_edit_stays_with_everybody_who_supports_it() -> None:
+def test_the_newest_trusted_edit_stays_with_everyone_who_supports_it() -> None:
     rows = [
         edit(1, "ann"),
         edit(2, "bob", "shared", feedback_received_at=NOON.replace(hour=20)),
@@ -119,9 +169,10 @@ def test_within_a_day_the_newest_trusted_edit_stays_with_everybody_who_supports_
     ]
     for order in (rows, rows[::-1]):
         curated = curate(table(JOINED_FEEDBACK, order), "assistant", GateRules())
-        assert curated.kept["prediction_id"].to_pylist() == ["p2"]
-        assert curated.counts == {"near_duplicate": 3}
-        assert len(curated.kept["supporters"][0].as_py().split(",")) == 2
+        resolution = resolve(curated.kept, ResolutionRules(holdout_share=0.0))
+        assert resolution.train["prediction_id"].to_pylist() == ["p2"]
+        assert sum(resolution.dropped.values()) == 3
+        assert resolution.train["support_users"].to_pylist() == [2]
 
 
 def test_across_days_supporters_are_counted_once_each() -> None:
@@ -137,15 +188,5 @@ def test_across_days_supporters_are_counted_once_each() -> None:
     gold = pa.concat_tables([curated.kept for curated in days])
     resolution = resolve(gold, ResolutionRules(holdout_share=0.0))
     assert resolution.train["support_users"].to_pylist() == [3]
-    assert resolution.dropped == {"near_duplicate": 2}
-    assert resolve(gold.slice(1), ResolutionRules(holdout_share=0.0)).train["support_users"].to_pylist() == [2]
-
-
-def test_support_changes_no_row_of_the_training_set() -> None:
-    lonely = [make_gold(prediction_id=f"q{number}") for number in range(3)]
-    popular = [{**row, "supporters": "0" * 16 + "," + "1" * 16} for row in lonely]
-    tables = [
-        resolve(table(CURATED_DPO_PAIRS, rows), ResolutionRules(holdout_share=0.0)).train for rows in (lonely, popular)
-    ]
-    assert tables[0].drop(["support_users", "supporters"]).equals(tables[1].drop(["support_users", "supporters"]))
-    assert tables[1]["support_users"].to_pylist() == [3, 3, 3]
+    assert resolution.dropped == {"near_duplicate": 3}
+    assert resolve(gold.slice(2), ResolutionRules(holdout_share=0.0)).train["support_users"].to_pylist() == [2]

@@ -1,14 +1,16 @@
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.texts.normalization import normalize
-from flywheel_assets.curation.texts.novelty import MOST_NGRAMS, count_spread, find_added_ngrams
+from flywheel_assets.curation.texts._traces import compute_traces
+from flywheel_assets.curation.texts.novelty import MOST_NGRAMS, count_spread
 
 
-def added(prompt: str, rejected: str | None, chosen: str) -> list[str]:
-    columns = (pa.array([text], pa.string()) for text in (prompt, rejected, chosen))
-    prompts, outputs, texts = columns
-    [found] = find_added_ngrams(normalize(prompts), outputs, normalize(texts)).to_pylist()
+def added(prompt: str, rejected: str | None, chosen: str, operator: str = "", context: str | None = None) -> list[str]:
+    said = prompt if context is None else f"{context}\n{prompt}"
+    request, whole, instructions, text, output = (
+        pa.array([each], pa.string()) for each in (prompt, said, operator, chosen, rejected)
+    )
+    [found] = compute_traces(request, whole, instructions.dictionary_encode(), text, output)["added_ngrams"].to_pylist()
     return [found[at : at + 8] for at in range(0, len(found or ""), 8)]
 
 

@@ -1,0 +1,68 @@
+"""Computes what a row leaves behind for resolution, which reads no text: hashes, signatures, anchors, added words.
+
+Everything about some rows is computed while their words are in the processor's cache, and each text's words are
+found once.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.curation.arrow import Array, as_dictionary, to_mask
+from flywheel_assets.curation.texts._anchors import compute_anchors
+from flywheel_assets.curation.texts.duplicates import hash_texts, sign_words, write_signatures
+from flywheel_assets.curation.texts.normalization import normalize
+from flywheel_assets.curation.texts.novelty import KnownTexts, find_added_hashes, write_added_ngrams
+from flywheel_assets.curation.texts.words import cut_into_parts, find_words
+
+
+def compute_traces(request: Array, said: Array, operator: Array, chosen: Array, rejected: Array) -> dict[str, Array]:
+    """Compute the columns of gold that stand for a row's texts.
+
+    Args:
+        request: the last turn of the user.
+        said: the prompt without the operator's text; the request itself where there is no context.
+        operator: the operator's text, as a dictionary; added words are not new where it has them.
+        chosen: as it is written.
+        rejected: the same; null for an accepted output, which adds nothing.
+
+    Returns:
+        prompt_hash, content_hash, request_hash, request_signature, signature, anchors, added_ngrams.
+    """
+    has_context = ~to_mask(pc.equal(request, said))
+    request, plain, output = normalize(request), normalize(chosen), normalize(rejected).fill_null("")
+    with_context = np.flatnonzero(has_context)
+    whole = normalize(said.take(with_context))
+    request_digests = hash_texts(request)
+    prompt_digests = list(request_digests)
+    for row, digest in zip(with_context.tolist(), hash_texts(whole), strict=True):
+        prompt_digests[row] = digest
+    # The prompt's digest before the text keeps their border unambiguous.
+    prefixes = pa.array(prompt_digests, pa.binary())
+    contents = pc.binary_join_element_wise(prefixes, plain.cast(pa.binary()), pa.scalar(b"", pa.binary()))  # type: ignore[call-overload]
+    known = KnownTexts(as_dictionary(operator), with_context, whole)
+    signatures: list[npt.NDArray[np.uint8]] = [np.zeros((0, 128), np.uint8)]
+    request_signatures = list(signatures)
+    anchors: list[str | None] = []
+    added = [np.zeros(0, np.uint64)]
+    for part in cut_into_parts(plain):
+        asked, said_by_model, written = (find_words(each[part]) for each in (request, output, plain))
+        signatures.append(sign_words(written))
+        request_signatures.append(sign_words(asked))
+        anchors += compute_anchors(written, chosen[part])
+        is_edit = rejected[part].is_valid().to_numpy(zero_copy_only=False)
+        added.append(find_added_hashes(written, (asked, said_by_model), is_edit, known, part.start))
+    return {
+        "prompt_hash": _write_hex(prompt_digests),
+        "content_hash": _write_hex(hash_texts(contents)),
+        "request_hash": _write_hex(request_digests),
+        "request_signature": write_signatures(np.concatenate(request_signatures), request),
+        "signature": write_signatures(np.concatenate(signatures), plain),
+        "anchors": pa.array(anchors, pa.string()),
+        "added_ngrams": write_added_ngrams(np.concatenate(added), len(chosen)),
+    }
+
+
+def _write_hex(digests: list[bytes]) -> Array:
+    return pa.array([digest.hex() for digest in digests], pa.string())
