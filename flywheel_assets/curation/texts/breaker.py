@@ -186,4 +186,4 @@ def _select_distinct_edits(examples: pa.Table) -> pa.Table:
     pairs = edits.select(columns).sort_by("feedback_event_id")
     numbered = pairs.append_column("row", pa.array(np.arange(len(pairs))))
     first = numbered.group_by(["content_hash", "subject"]).aggregate([("row", "min")])["row_min"]
-    return pairs.take(first.sort() if isinstance(first, pa.Array) else first.combine_chunks().sort())
+    return pairs.take(np.sort(first.to_numpy()))

@@ -39,6 +39,7 @@ from flywheel_assets.lake.tables.specs import (
     ApplicationTables,
     TableSpec,
 )
+from flywheel_assets.records import ExampleKind
 
 Lookback = Mapping[str, Mapping[str, int]]
 """For each derived table its inputs, each with the number of days before D that partition D reads."""

@@ -74,7 +74,8 @@ class Lake:
         """Load the table with its current metadata; create it on first use.
 
         A table of an earlier release gets the columns that it lacks. That commit takes no lock: the caller may hold the
-        table's, and the catalog refuses a commit on metadata that have changed. Every method that reads or writes a table raises these two errors.
+        table's, and the catalog refuses a commit on metadata that have changed. Every method that reads or writes a
+        table raises these two errors.
 
         Raises:
             CatalogUnavailableError: the catalog's Postgres does not answer.

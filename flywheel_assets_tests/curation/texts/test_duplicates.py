@@ -9,8 +9,8 @@ import pytest
 from flywheel_assets.curation.texts.duplicates import SIMILARITY, compute_signatures, find_clusters
 from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
-from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK
-from flywheel_assets_tests.builders import NOON, day, make_gold, make_joined, table
+from flywheel_assets.records import JOINED_FEEDBACK
+from flywheel_assets_tests.builders import day, make_joined, table
 
 WORDS = [f"word{number}" for number in range(5_000)]
 
@@ -110,20 +110,6 @@ def edit(number: int, subject: str, word: str = "central", **fields: object) -> 
     )
 
 
-def test_within_a_day_the_newest_trusted_edit_stays_with_everybody_who_supports_it() -> None:
-    rows = [
-        edit(1, "ann"),
-        edit(2, "bob", "shared", feedback_received_at=NOON.replace(hour=20)),
-        edit(3, "bob", "common", feedback_received_at=NOON.replace(hour=13)),
-        edit(4, "ann", feedback_received_at=NOON.replace(hour=14)),
-    ]
-    for order in (rows, rows[::-1]):
-        curated = curate(table(JOINED_FEEDBACK, order), "assistant", GateRules())
-        assert curated.kept["prediction_id"].to_pylist() == ["p2"]
-        assert curated.counts == {"near_duplicate": 3}
-        assert len(curated.kept["supporters"][0].as_py().split(",")) == 2
-
-
 def test_across_days_supporters_are_counted_once_each() -> None:
     """One user who repeats a claim on two days is one supporter, not two."""
     days = [
@@ -139,13 +125,3 @@ def test_across_days_supporters_are_counted_once_each() -> None:
     assert resolution.train["support_users"].to_pylist() == [3]
     assert resolution.dropped == {"near_duplicate": 2}
     assert resolve(gold.slice(1), ResolutionRules(holdout_share=0.0)).train["support_users"].to_pylist() == [2]
-
-
-def test_support_changes_no_row_of_the_training_set() -> None:
-    lonely = [make_gold(prediction_id=f"q{number}") for number in range(3)]
-    popular = [{**row, "supporters": "0" * 16 + "," + "1" * 16} for row in lonely]
-    tables = [
-        resolve(table(CURATED_DPO_PAIRS, rows), ResolutionRules(holdout_share=0.0)).train for rows in (lonely, popular)
-    ]
-    assert tables[0].drop(["support_users", "supporters"]).equals(tables[1].drop(["support_users", "supporters"]))
-    assert tables[1]["support_users"].to_pylist() == [3, 3, 3]
