@@ -58,7 +58,7 @@ _LEAST_OF_USER = 20
 ROWS_AT_ONCE = 65_536
 """Rows per chunk of the result: far fewer than would fill Arrow's 32-bit offsets."""
 
-_KEYS = [*STATEMENT_KEYS, "signature", "held_reason", "support_key", "prompt_hash", "added_ngrams"]
+_KEYS = [*STATEMENT_KEYS, "signature", "support_key", "prompt_hash", "added_ngrams"]
 
 
 @dataclass(frozen=True)
