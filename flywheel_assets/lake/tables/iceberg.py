@@ -215,10 +215,10 @@ def add_missing_columns(table: Table, spec: "TableSpec") -> None:
                 update.add_column(name, _ICEBERG_TYPES[column.type], doc=records.read_description(column))
 
 
-def has_every_column(file: DataFile, table: Table) -> bool:
-    """Return whether a data file has all columns of its table; a file that does not say so has not."""
-    counted = file.value_counts or {}
-    return all(column.field_id in counted for column in table.schema().fields)
+def has_every_column(file: DataFile, table: Table, spec: "TableSpec") -> bool:
+    """Return whether a data file has all columns of the specification; a file that does not say so has not."""
+    counted, wanted = file.value_counts or {}, set(spec.schema.names)
+    return all(column.field_id in counted for column in table.schema().fields if column.name in wanted)
 
 
 class TransactionOnce(Transaction):

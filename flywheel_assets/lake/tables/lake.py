@@ -357,7 +357,9 @@ class Lake:
         found = [task.file for task in scan.plan_files()]
         local = _find_local_paths(file.file_path for file in found)
         if local is not None:
-            _create_view(connection, spec, view, names, local, all(has_every_column(file, table) for file in found))
+            _create_view(
+                connection, spec, view, names, local, all(has_every_column(file, table, spec) for file in found)
+            )
         else:
             # A snapshot has the columns of its own time.
             there = set(scan.projection().column_names)
@@ -375,7 +377,7 @@ class Lake:
         table = self.load_table(spec)
         planned: dict[date, list[PlannedFile]] = {}
         for task in table.scan(row_filter=_filter_partitions(spec, days)).plan_files() if days else ():
-            is_complete = has_every_column(task.file, table)
+            is_complete = has_every_column(task.file, table, spec)
             file = PlannedFile(task.file.file_path, task.file.file_size_in_bytes, is_complete)
             planned.setdefault(read_partition_day(task.file), []).append(file)
         return planned

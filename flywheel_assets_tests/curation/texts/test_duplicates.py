@@ -123,5 +123,5 @@ def test_across_days_supporters_are_counted_once_each() -> None:
     gold = pa.concat_tables([curated.kept for curated in days])
     resolution = resolve(gold, ResolutionRules(holdout_share=0.0))
     assert resolution.train["support_users"].to_pylist() == [3]
-    assert resolution.dropped == {"near_duplicate": 2}
+    assert resolution.dropped == {"near_duplicate": 3}
     assert resolve(gold.slice(1), ResolutionRules(holdout_share=0.0)).train["support_users"].to_pylist() == [2]
