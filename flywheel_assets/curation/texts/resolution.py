@@ -165,7 +165,7 @@ _UNPAIRED = (ExampleKind.DEMONSTRATION.value, ExampleKind.OBJECTION.value)
 
 
 def _number_kinds(example_kind: ChunkedArray) -> npt.NDArray[np.int64]:
-    """Number each row's kind: 1 for a demonstration, 2 for an objection, 0 for all that have sets of their own."""
+    """Number each row's kind: 1 for a demonstration, 2 for an objection, 0 for any other."""
     numbers: npt.NDArray[np.int64] = pc.index_in(example_kind, pa.array(_UNPAIRED)).fill_null(-1).to_numpy() + 1
     return numbers.astype(np.int64)
 
