@@ -1,4 +1,4 @@
-"""Scores curation on edits, conversations, code, languages and hostile texts, against installable peers in the same run.
+"""Scores curation on edits, conversations, code, languages and hostile texts, against installable peers.
 
 Claim: edits are kept whatever the operator's prompt says and however long it is; a one-line fix counts in 60 KB of
 context as it does alone; near duplicates are never opposites; secrets and personal data are found at least as often as

@@ -557,6 +557,12 @@ LEDGER = pa.schema(
         _define_column("run_id", pa.string(), "the Dagster run, or the command, that wrote it"),
         _define_column("code_version", pa.string(), "of the asset's logic"),
         _define_column("recorded_at", TIMESTAMP, "when it was written"),
+        _define_column(
+            "rows_stated",
+            pa.int64(),
+            "rows of neither kind that lie in the partition for what they state; null: none",
+            nullable=True,
+        ),
     ]
 )
 

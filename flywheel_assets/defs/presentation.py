@@ -41,7 +41,7 @@ def build_column_schema(schema: pa.Schema) -> dg.TableSchema:
 def describe_entry(entry: LedgerEntry) -> dict[str, Any]:
     """Show one day's account in the ledger: row counts, and the rows not kept by reason."""
     return {
-        "dagster/partition_row_count": entry.rows_kept + entry.rows_held,
+        "dagster/partition_row_count": entry.rows_in_partition,
         "rows_in": entry.rows_in,
         "rows_kept": entry.rows_kept,
         "rows_held": entry.rows_held,

@@ -49,5 +49,5 @@ def test_import_to_gold_to_version(tmp_path: Path) -> None:
     versions = Versions(tmp_path / "versions", "assistant")
     manifest = cut_pair_version(lake, versions, "dpo_gold_v1", ResolutionRules(), "1")
     exported = sum(file.rows for file in manifest.files.values())
-    assert exported + sum(manifest.dropped.values()) == curated.rows_kept + curated.rows_held
+    assert exported + sum(manifest.dropped.values()) == curated.rows_in_partition
     assert 0.05 < manifest.files["holdout"].rows / exported < 0.15

@@ -25,7 +25,7 @@ from flywheel_assets.curation.texts.duplicates import is_import
 from flywheel_assets.curation.texts.gate import Curated
 from flywheel_assets.curation.texts.novelty import count_spread
 from flywheel_assets.ranges import Checked, Count, Share
-from flywheel_assets.records import Reason, SubjectKind
+from flywheel_assets.records import ExampleKind, Reason, SubjectKind
 
 HOSTILE = frozenset(
     reason.value
@@ -164,10 +164,11 @@ def _count_few(subjects: int, limits: BreakerLimits) -> int:
 def _count_concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[int, ChunkedArray]:
     """Count the most rows that add the same pair of words and come from at most `few` subjects.
 
-    Also returns these rows' event ids. Rows that the edit gate refused do no harm and are not looked at, neither are
-    equal rows, of which one is left.
+    Also returns these rows' event ids. Rows that the gate refused do no harm and are not looked at. Of equal rows of
+    one subject one is counted: sending an event again presses nothing. Neither are comparisons: both of their texts are
+    a model's, and whole answers share words wherever few people compare.
     """
-    pairs = pa.concat_tables([curated.kept, curated.waiting]).select(["feedback_event_id", "subject", "added_ngrams"])
+    pairs = _select_distinct_edits(pa.concat_tables([curated.kept, curated.waiting]))
     voices = pairs["subject"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     spread = count_spread(pairs["added_ngrams"], voices)
     is_pressed = (spread.voices <= few) & (spread.rows >= rows_per_subject * spread.voices)
@@ -177,3 +178,12 @@ def _count_concentrated(curated: Curated, few: int, rows_per_subject: float) -> 
     worst = int(among_few.argmax())
     claimants = spread.row_of_entry[spread.of_entry == worst]
     return int(among_few[worst]), pairs["feedback_event_id"].take(pa.array(claimants))
+
+
+def _select_distinct_edits(examples: pa.Table) -> pa.Table:
+    columns = ["feedback_event_id", "subject", "content_hash", "added_ngrams"]
+    edits = examples.filter(pc.equal(examples["example_kind"], pa.scalar(ExampleKind.PREFERENCE_PAIR.value)))
+    pairs = edits.select(columns).sort_by("feedback_event_id")
+    numbered = pairs.append_column("row", pa.array(np.arange(len(pairs))))
+    first = numbered.group_by(["content_hash", "subject"]).aggregate([("row", "min")])["row_min"]
+    return pairs.take(np.sort(first.to_numpy()))

@@ -2,9 +2,10 @@
 
 The steps, in this order; each dropped row is counted under the reason of the first step that drops it.
 
-0. Waiting. Waiting rows (small edits, changed facts) leave unless enough subjects of all days say the same.
-1. Supersession. Of the rows with one `pair_id` the most trusted source wins, then a preference pair over an accepted
-   output, then the newest.
+0. Verdicts. All statements about a prediction become each person's verdict, and these one verdict (see `statements`).
+   Of each prediction one example stays, and of each two answers that were compared.
+1. Waiting. Waiting rows (small edits, changed facts) leave unless enough subjects of all days say the same: the people
+   who made another correction of the same output count as well.
 2. Sides. A subject whose hash falls below `holdout_share` is held out, with all rows it has or will ever have.
 3. Duplicates. Rows of one side and kind that say the same (see `duplicates`) are one: the most trusted newest wins, and
    the number of subjects who sent it is kept as `support_users`: evidence, never a weight. At the end every held-out
@@ -36,7 +37,13 @@ from flywheel_assets.curation.texts.duplicates import (
     mark_repeated_rows,
     rank_by_trust,
 )
-from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, explain_admission, mark_unsupported_rows
+from flywheel_assets.curation.texts.statements import STATEMENT_KEYS, Agreement, Role, reduce_statements
+from flywheel_assets.curation.texts.waiting import (
+    SUPPORT_KEYS,
+    SUPPORTERS_NEEDED,
+    explain_admission,
+    mark_unsupported_rows,
+)
 from flywheel_assets.ranges import Checked, Count, NotNegative, Share
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind
 
@@ -48,7 +55,7 @@ RESOLVED_COLUMNS = [
             pa.float64(),
             "with which resolution kept the row; 1 for all but the sampled accepted outputs",
         ),
-        ("admitted_as", pa.string(), "preference_pair | accepted_output | recurring_small_edit | confirmed_fact"),
+        ("admitted_as", pa.string(), "the example's kind | recurring_small_edit | confirmed_fact"),
         ("support_users", pa.int64(), "distinct subjects who sent nearly this row: evidence, never a training weight"),
         (
             "nearest_training",
@@ -65,17 +72,8 @@ ROWS_AT_ONCE = 65_536
 """Rows per chunk of the result: far fewer than would fill Arrow's 32-bit offsets."""
 
 _KEYS = [
-    "pair_id",
-    "example_kind",
-    "content_hash",
-    "subject",
-    "subject_kind",
-    "source",
-    "feedback_received_at",
-    "feedback_event_id",
-    "prediction_id",
+    *STATEMENT_KEYS,
     "signature",
-    "held_reason",
     "support_key",
     "prompt_hash",
     "added_ngrams",
@@ -109,6 +107,10 @@ class ResolutionRules(Checked):
     """Share of accepted outputs mixed into training."""
     accepted_min_ratio: NotNegative = 0.10
     """At least this many accepted outputs per training pair, while there are enough: they protect what works."""
+    agreement: Agreement = Agreement.MAJORITY
+    """The rule between people who disagree about one output."""
+    confirmed_objections: bool = False
+    """Objections that a reviewer confirmed are exported, for recipes that learn from unpaired rejections."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,19 @@ class Resolution:
     """The rows of one version: the given columns and RESOLVED_COLUMNS, sorted by `pair_id`."""
 
     train: pa.Table
-    """Preference pairs to train on."""
+    """Preference pairs and comparisons to train on."""
     holdout: pa.Table
-    """Preference pairs of held-out subjects."""
+    """Preference pairs, comparisons and demonstrations of held-out subjects."""
     accepted: pa.Table
     """Sampled accepted outputs to mix into training."""
     regression: pa.Table
     """Accepted outputs of held-out subjects."""
+    demonstrations: pa.Table
+    """Right answers to train on where no model wrote one; `rejected` is null."""
+    objections: pa.Table
+    """Outputs that a reviewer confirmed as wrong; empty unless the rules ask for them."""
     dropped: dict[str, int]
-    """Rows left out, by reason code; with the four tables it accounts for every input row."""
+    """Rows left out, by reason code; with the six tables it accounts for every input row."""
 
 
 def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
@@ -136,22 +142,15 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
         rules: how much one version takes, and from whom.
     """
     rows = _Remaining(gold.select(_KEYS))
-    held = rows.keys["held_reason"]
-    waits = mark_unsupported_rows(rows.keys)
-    for reason in SUPPORTERS_NEEDED:
-        of_reason = to_mask(pc.equal(held, pa.scalar(reason)).fill_null(False))
-        if (waits & of_reason).any():
-            rows.dropped[reason] = int((waits & of_reason).sum())
-    rows.keep(~waits)
+    _keep_verdicts(rows, rules)
 
-    is_pair = pc.equal(rows.keys["example_kind"], pa.scalar(ExampleKind.PREFERENCE_PAIR.value))
-    rows.keys = rows.keys.append_column("is_accepted", pc.invert(is_pair))
-    rows.drop_first((mark_repeated_rows(rows.keys, ["pair_id"], prefer_low="is_accepted"), Reason.SUPERSEDED))
-
+    is_accepted = pc.equal(rows.keys["example_kind"], pa.scalar(ExampleKind.ACCEPTED_OUTPUT.value))
+    rows.keys = rows.keys.append_column("is_accepted", is_accepted)
     rows.keys = rows.keys.append_column(
         "is_held_out", pa.array(_mark_held_out(rows.keys["subject"], rules.holdout_share))
     )
     sides = 2 * to_mask(rows.keys["is_held_out"]).astype(np.int64) + to_mask(rows.keys["is_accepted"])
+    sides += 4 * _number_kinds(rows.keys["example_kind"])
     cluster = find_clusters(Likeness.read(rows.keys), sides, rank_by_trust(rows.keys))
     rows.keys = rows.keys.append_column("cluster", pa.array(cluster))
     repeated = mark_repeated_rows(rows.keys, ["cluster"])
@@ -162,10 +161,11 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     rows.drop_first((equal, Reason.DUPLICATE), (repeated, Reason.NEAR_DUPLICATE), (alone, Reason.UNSUPPORTED_CLAIM))
     rows.drop_first(*_mark_beyond_caps(rows.keys, rules))
 
+    _drop_held_out_objections(rows)
     accepted, held_out = to_mask(rows.keys["is_accepted"]), to_mask(rows.keys["is_held_out"])
     probability = np.ones(len(accepted))
     pool = np.flatnonzero(accepted & ~held_out)
-    train_pairs = int((~accepted & ~held_out).sum())
+    train_pairs = int((~accepted & ~held_out & (_number_kinds(rows.keys["example_kind"]) == 0)).sum())
     sampled, probability[pool] = _sample_accepted(rows.keys["prediction_id"].take(pool), train_pairs, rules)
     left_out = np.zeros(len(accepted), dtype=bool)
     left_out[pool[~sampled]] = True
@@ -177,13 +177,51 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
         Likeness.read(rows.keys), rows.keys["prompt_hash"], np.flatnonzero(held_out), np.flatnonzero(~held_out)
     )
     rows.keys = rows.keys.append_column("nearest_training", pa.array(nearest, from_pandas=True))
+    kinds = _number_kinds(rows.keys["example_kind"])
+    learnt, unpaired = ~accepted & ~held_out, kinds > 0
     return Resolution(
-        train=_copy_rows(gold, rows, ~accepted & ~held_out, probability),
+        train=_copy_rows(gold, rows, learnt & ~unpaired, probability),
         holdout=_copy_rows(gold, rows, ~accepted & held_out, probability),
         accepted=_copy_rows(gold, rows, accepted & ~held_out, probability),
         regression=_copy_rows(gold, rows, accepted & held_out, probability),
+        demonstrations=_copy_rows(gold, rows, learnt & (kinds == 1), probability),
+        objections=_copy_rows(gold, rows, learnt & (kinds == 2), probability),
         dropped=dict(sorted(rows.dropped.items())),
     )
+
+
+_UNPAIRED = (ExampleKind.DEMONSTRATION.value, ExampleKind.OBJECTION.value)
+
+
+def _number_kinds(example_kind: ChunkedArray) -> npt.NDArray[np.int64]:
+    """Number each row's kind: 1 for a demonstration, 2 for an objection, 0 for any other."""
+    numbers: npt.NDArray[np.int64] = pc.index_in(example_kind, pa.array(_UNPAIRED)).fill_null(-1).to_numpy() + 1
+    return numbers.astype(np.int64)
+
+
+def _keep_verdicts(rows: "_Remaining", rules: ResolutionRules) -> None:
+    """Keep the examples that verdicts admit, and of those that wait the supported ones."""
+    verdicts = reduce_statements(rows.keys, rules.agreement)
+    counted = [Role.CORRECTION, Role.ACCEPTANCE, Role.COMPARISON]
+    counted += [Role.OBJECTION] if rules.confirmed_objections else []
+    wins = verdicts.has_role(*counted)
+    held = rows.keys["held_reason"]
+    waiting = np.flatnonzero(verdicts.is_current & held.is_valid().to_numpy())
+    waits = np.zeros(len(wins), dtype=bool)
+    waits[waiting] = mark_unsupported_rows(rows.keys.select(SUPPORT_KEYS).take(waiting))
+    rows.drop_first(
+        *((verdicts.has_role(role), Reason(role.value)) for role in Role if role not in (*counted, Role.OBJECTION)),
+        (~wins, Reason.STATEMENT),
+        *(
+            (waits & to_mask(pc.equal(held, pa.scalar(reason)).fill_null(False)), Reason(reason))
+            for reason in SUPPORTERS_NEEDED
+        ),
+    )
+
+
+def _drop_held_out_objections(rows: "_Remaining") -> None:
+    held_out = to_mask(rows.keys["is_held_out"]) & (_number_kinds(rows.keys["example_kind"]) == 2)
+    rows.drop_first((held_out, Reason.STATEMENT))
 
 
 def _mark_beyond_caps(keys: pa.Table, rules: ResolutionRules) -> list[tuple[npt.NDArray[np.bool_], Reason]]:

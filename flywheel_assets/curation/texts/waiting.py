@@ -25,7 +25,10 @@ class AdmittedAs(StrEnum):
     """The reason that a row is in a version."""
 
     PREFERENCE_PAIR = ExampleKind.PREFERENCE_PAIR.value
+    COMPARISON = ExampleKind.COMPARISON.value
     ACCEPTED_OUTPUT = ExampleKind.ACCEPTED_OUTPUT.value
+    DEMONSTRATION = ExampleKind.DEMONSTRATION.value
+    OBJECTION = ExampleKind.OBJECTION.value
     RECURRING_SMALL_EDIT = "recurring_small_edit"
     CONFIRMED_FACT = "confirmed_fact"
 
@@ -62,6 +65,10 @@ def hash_delta(rejected: str, chosen: str) -> str | None:
     return make_stable_id("delta", changes)
 
 
+SUPPORT_KEYS = ["held_reason", "support_key", "subject", "subject_kind", "source"]
+"""Columns of gold that decide about support."""
+
+
 def mark_unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
     """Mark the waiting rows that lack support; all other rows are False.
 
@@ -69,14 +76,13 @@ def mark_unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
     because a thread costs nothing to open. One row of a reviewer is enough.
 
     Args:
-        rows: needs `held_reason`, `support_key`, `subject`, `subject_kind`, `source`.
+        rows: current statements, with the columns SUPPORT_KEYS.
     """
     waiting: npt.NDArray[np.bool_] = pc.is_valid(rows["held_reason"]).to_numpy(zero_copy_only=False).copy()
     held = np.flatnonzero(waiting)
     voices: dict[str, set[tuple[str, str]]] = {}
     confirmed: set[str] = set()
-    columns = ["held_reason", "support_key", "subject", "subject_kind", "source"]
-    few = rows.select(columns).take(held).to_pylist() if len(held) else []
+    few = rows.select(SUPPORT_KEYS).take(held).to_pylist() if len(held) else []
     for row in few:
         if row["support_key"] is not None:
             is_user = row["subject_kind"] == SubjectKind.USER.value

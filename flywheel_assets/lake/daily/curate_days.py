@@ -1,15 +1,13 @@
 """Curates `joined_feedback` into `curated_dpo_pairs` (gold) and `quarantine`: each day by itself, in any order.
 
 A day's result depends on that day's joined rows, on the row counts of the days before (for the breaker), on the policy
-and on a person's reset, and on nothing else. Duplicates of other days, caps, holdout and supersession are decided when
-a version is resolved.
+and on a person's reset, and on nothing else. Verdicts, duplicates, caps and the holdout are decided when a version is
+resolved.
 """
 
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
-
-import pyarrow as pa
 
 from flywheel_assets.curation.texts.breaker import BreakerLimits, inspect_day
 from flywheel_assets.curation.texts.gate import GateRules, curate, withhold
@@ -32,11 +30,12 @@ def curate_days(
     stamp: RunStamp,
     findings: dict[date, tuple[OperatorFinding, ...]] | None = None,
 ) -> dict[date, LedgerEntry]:
-    """Replace partitions `days` of gold by the rows that pass the edit gate; quarantine gets the others with reasons.
+    """Replace partitions `days` of gold by what their joined rows say; quarantine gets the refused ones with reasons.
 
-    A row that waits for the support of other users is in both: it waits in gold, where a later version can pin it. Gold
-    holds no row of a closed day that trips the breaker, until the day is reset and curated again. An open day is not
-    judged: its rows are provisional, and no version takes them.
+    Every joined row is one row of gold: an example, or a statement without texts, which a later version weighs. A row
+    that is refused, or that waits for the support of other users, is in quarantine as well. Gold holds no row of a
+    closed day that trips the breaker, until the day is reset and curated again. An open day is not judged: its rows are
+    provisional, and no version takes them.
 
     Args:
         lake: the application's tables.
@@ -70,7 +69,7 @@ def curate_days(
                 judged.append(breaker.JudgedDay(day, joined[day].content_hash, figures, is_reset, stamp.now))
                 if judged[-1].is_tripped:
                     curated = withhold(curated, Reason.BREAKER_TRIPPED, figures.describe(), rules.policy.version)
-            gold = pa.concat_tables([curated.kept, curated.waiting])
+            gold = curated.gold
             connection.register("gold", gold)
             if file := lake.write_day(connection, CURATED_DPO_PAIRS, day, "SELECT * FROM gold"):
                 files[day] = file
@@ -89,6 +88,7 @@ def curate_days(
                     rows_kept=curated.kept.num_rows,
                     rows_by_reason=curated.counts,
                     rows_held=curated.waiting.num_rows,
+                    rows_stated=curated.statements.num_rows,
                 )
             )
     properties = {**stamp.properties, "flywheel.policy-version": rules.policy.version}

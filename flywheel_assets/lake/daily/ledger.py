@@ -88,6 +88,13 @@ class LedgerEntry:
     rows_by_reason: Mapping[str, int]
     rows_held: int = 0
     """Waiting rows: not kept, but in the partition, until other users support them."""
+    rows_stated: int = 0
+    """Statements: rows that are neither kept nor wait, and lie in the partition for what they say."""
+
+    @property
+    def rows_in_partition(self) -> int:
+        """Return the number of rows that the partition holds."""
+        return self.rows_kept + self.rows_held + self.rows_stated
 
     @property
     def balance(self) -> int:
@@ -121,6 +128,7 @@ def record_entries(lake: Lake, entries: Sequence[LedgerEntry], stamp: RunStamp) 
                 "run_id": stamp.run_id,
                 "code_version": stamp.code_version,
                 "recorded_at": stamp.now,
+                "rows_stated": entry.rows_stated,
             }
             for entry in entries
         ],
@@ -154,6 +162,7 @@ def read_entries(lake: Lake, asset: str, days: Iterable[date] | None = None) -> 
             rows_kept=row["rows_kept"],
             rows_by_reason=json.loads(row["rows_by_reason"]),
             rows_held=row["rows_held"],
+            rows_stated=row["rows_stated"] or 0,
         )
         for row in rows.to_pylist()
         if wanted is None or row["day"] in wanted
@@ -297,11 +306,10 @@ def audit_accounts(lake: Lake, spec: TableSpec) -> Accounts:
         if entry.balance:
             not_kept = sum(entry.rows_by_reason.values())
             found.append(Discrepancy(day, f"{entry.rows_in} in, {entry.rows_kept} kept, {not_kept} not kept"))
-        if in_table != entry.rows_kept + entry.rows_held:
-            waiting = f" and {entry.rows_held} waiting" if entry.rows_held else ""
-            found.append(
-                Discrepancy(day, f"the ledger says {entry.rows_kept} kept{waiting}, the table holds {in_table}")
-            )
+        if in_table != entry.rows_in_partition:
+            others = ((entry.rows_held, "waiting"), (entry.rows_stated, "stated"))
+            more = "".join(f" and {rows} {what}" for rows, what in others if rows)
+            found.append(Discrepancy(day, f"the ledger says {entry.rows_kept} kept{more}, the table holds {in_table}"))
         if in_quarantine != quarantined:
             found.append(Discrepancy(day, f"the ledger says {quarantined} refused, quarantine holds {in_quarantine}"))
     unknown = sorted(set(kept) - set(entries))

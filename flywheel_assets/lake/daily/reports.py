@@ -38,8 +38,8 @@ _SUMMARY = """
         completed_date,
         coalesce(model_version, '') AS model_version,
         count(*) AS events,
-        count(DISTINCT prediction_id) AS interactions,
-        count(*) FILTER (signal = 'edit') AS edits,
+        count(DISTINCT nullif(prediction_id, '')) AS interactions,
+        count(*) FILTER (signal = 'edit' OR is_corrected) AS edits,
         count(*) FILTER (signal = 'edit' AND final_text = output) AS edits_unchanged,
         count(*) FILTER (signal = 'thumb' AND value > 0) AS thumbs_up,
         count(*) FILTER (signal = 'thumb' AND value < 0) AS thumbs_down,
@@ -49,7 +49,10 @@ _SUMMARY = """
         count(*) FILTER (signal = 'accept') AS accepts,
         count(*) FILTER (signal = 'regenerate') AS regenerates,
         count(*) FILTER (signal = 'comment') AS comments
-    FROM joined GROUP BY ALL
+    FROM (
+        SELECT *, signal IN ('thumb', 'rating') AND trim(final_text) <> '' AND final_text <> output AS is_corrected
+        FROM joined
+    ) GROUP BY ALL
 """
 
 

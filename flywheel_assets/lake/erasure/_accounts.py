@@ -19,8 +19,9 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import values_of
+from flywheel_assets.curation.arrow import to_mask, values_of
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import NOT_QUARANTINED, STAGE_OF, LedgerEntry, RunStamp
 from flywheel_assets.lake.erasure.person import Partition, PersonKeys
@@ -38,6 +39,7 @@ from flywheel_assets.lake.tables.specs import (
     ApplicationTables,
     TableSpec,
 )
+from flywheel_assets.records import ExampleKind
 
 Lookback = Mapping[str, Mapping[str, int]]
 """For each derived table its inputs, each with the number of days before D that partition D reads."""
@@ -130,22 +132,26 @@ def _hash_windows(
 
 def _recount_rows(lake: Lake, spec: TableSpec, entry: LedgerEntry) -> LedgerEntry:
     """Count the rows of table and quarantine again; return the entry with the new counts."""
-    columns = [spec.day_column or "", *(["held_reason"] if "held_reason" in spec.schema.names else [])]
+    has_statements = "held_reason" in spec.schema.names
+    columns = [spec.day_column or "", *(["held_reason", "example_kind"] if has_statements else [])]
     rows = lake.read(spec, [entry.day], columns)
-    held = rows.num_rows - rows["held_reason"].null_count if len(columns) > 1 else 0
+    held = rows.num_rows - rows["held_reason"].null_count if has_statements else 0
+    statement = pa.scalar(ExampleKind.STATEMENT.value)
+    stated = int(to_mask(pc.equal(rows["example_kind"], statement)).sum()) if has_statements else 0
     refused = lake.read(QUARANTINE, [entry.day], ["stage", "reason"], where=f"stage = '{STAGE_OF[spec.name]}'")
     in_quarantine = {each["values"]: each["counts"] for each in refused["reason"].value_counts().to_pylist()}  # type: ignore[index, misc]
     by_reason = {
         reason: number if reason in NOT_QUARANTINED else in_quarantine.get(reason, 0)
         for reason, number in entry.rows_by_reason.items()
     }
-    kept = rows.num_rows - held
+    kept = rows.num_rows - held - stated
     return replace(
         entry,
         rows_in=kept + sum(by_reason.values()),
         rows_kept=kept,
         rows_by_reason={reason: number for reason, number in by_reason.items() if number},
         rows_held=held,
+        rows_stated=stated,
     )
 
 

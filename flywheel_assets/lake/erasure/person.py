@@ -6,8 +6,6 @@ anonymous rest of a signed conversation, another user's feedback on this person'
 - predictions of the person's events, unless the prediction was served to another user;
 - conversations in which no other user is known: their anonymous events, and the predictions of those;
 - all feedback on these predictions, from any user, since it carries the person's text.
-
-Rows of other users change in one way: the person's hash is removed from the `supporters` column.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +18,6 @@ import msgspec
 import pyarrow as pa
 
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.curation.texts.duplicates import hash_supporter
 from flywheel_assets.errors import PartitionChangedError
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure.landing import ErasableLanding, list_written_forms
@@ -118,27 +115,6 @@ class PersonKeys:
         """Return the user id as a JSON string, in every way in which one may be written."""
         return sorted(f'"{form}"' for form in list_written_forms(self.user_id))
 
-    def write_mention_sql(self, spec: TableSpec) -> str:
-        """Return SQL that is true for other users' rows that count the person as a supporter; it is never null."""
-        if "supporters" not in spec.schema.names:
-            return "false"
-        return f"coalesce(list_has_any(string_split(supporters, ','), {self._write_voices_sql()}), false)"
-
-    def write_kept_columns_sql(self, spec: TableSpec) -> str:
-        """Return SQL of a kept row's columns, without the person among the supporters."""
-        if "supporters" not in spec.schema.names:
-            return "*"
-        # As the gate writes it: null where only the row's own subject is left.
-        others = (
-            f"list_filter(string_split(supporters, ','), lambda voice: voice NOT IN {self._write_voices_sql('()')})"
-        )
-        cleaned = f"CASE WHEN len({others}) > 1 THEN array_to_string({others}, ',') END"
-        return f"* REPLACE (CASE WHEN {self.write_mention_sql(spec)} THEN {cleaned} ELSE supporters END AS supporters)"
-
-    def _write_voices_sql(self, brackets: str = "[]") -> str:
-        voices = ", ".join(quote(hash_supporter(each)) for each in sorted({self.user_id, *self.thread_ids}))
-        return f"{brackets[0]}{voices}{brackets[1]}"
-
 
 def find_person_keys(
     lake: Lake,
@@ -231,30 +207,18 @@ Partition = tuple[date, str | None]
 _ATTEMPTS = 3
 
 
-@dataclass(frozen=True)
-class Found:
-    """The rows and mentions of a person in one partition."""
-
-    rows: int
-    mentions: int
-    """Rows of others that count the person among their supporters."""
-
-
-def find_rows(
-    lake: Lake, spec: TableSpec, person: PersonKeys, snapshot_id: int | None = None
-) -> dict[Partition, Found]:
-    """Find the partitions that hold rows of the person, in the head or in another snapshot."""
+def find_rows(lake: Lake, spec: TableSpec, person: PersonKeys, snapshot_id: int | None = None) -> dict[Partition, int]:
+    """Count the rows of the person in each partition that holds any, in the head or in another snapshot."""
     if not lake.has_table(spec):
         return {}
-    own, mention = person.write_condition_sql(spec), person.write_mention_sql(spec)
+    own = person.write_condition_sql(spec)
     with lake.connect() as connection:
         person.register(connection)
         lake.register(connection, spec, None, view="whole", snapshot_id=snapshot_id)
         found = connection.execute(
-            f"SELECT {spec.day_column}, {spec.stage_column or 'NULL'}, count(*) FILTER ({own}), "
-            f"count(*) FILTER (NOT {own} AND {mention}) FROM whole WHERE {own} OR {mention} GROUP BY 1, 2"
+            f"SELECT {spec.day_column}, {spec.stage_column or 'NULL'}, count(*) FROM whole WHERE {own} GROUP BY 1, 2"
         ).fetchall()
-    return {(day, stage): Found(rows, mentions) for day, stage, rows, mentions in found}
+    return {(day, stage): rows for day, stage, rows in found}
 
 
 def read_rows(lake: Lake, spec: TableSpec, person: PersonKeys) -> pa.Table:
@@ -265,9 +229,9 @@ def read_rows(lake: Lake, spec: TableSpec, person: PersonKeys) -> pa.Table:
         return connection.sql(f"SELECT * FROM whole WHERE {person.write_condition_sql(spec)}").to_arrow_table()  # type: ignore[no-any-return]
 
 
-def count_rows(found: dict[Partition, Found]) -> int:
+def count_rows(found: dict[Partition, int]) -> int:
     """Count the person's rows in all partitions."""
-    return sum(each.rows for each in found.values())
+    return sum(found.values())
 
 
 def write_kept_rows(
@@ -279,8 +243,7 @@ def write_kept_rows(
         person.register(connection)
         lake.register(connection, spec, [day], view="whole", snapshot_id=snapshot_id)
         of_stage = f"{spec.stage_column} = {quote(stage)} AND " if stage is not None else ""
-        columns, own = person.write_kept_columns_sql(spec), person.write_condition_sql(spec)
-        query = f"SELECT {columns} FROM whole WHERE {of_stage}NOT {own}"
+        query = f"SELECT * FROM whole WHERE {of_stage}NOT {person.write_condition_sql(spec)}"
         return lake.write_day(connection, spec, day, query)
 
 
@@ -310,7 +273,7 @@ def erase_head_rows(
         found = find_rows(lake, spec, person)
         if not found:
             break
-        on_touched(spec, {partition: each.rows for partition, each in found.items()})
+        on_touched(spec, found)
         for stage in sorted({stage for _, stage in found}, key=str):
             days = sorted(day for day, of in found if of == stage)
             seen = lake.list_files(spec, days, stage)
@@ -322,7 +285,7 @@ def erase_head_rows(
                 for file in kept.values():
                     file.unlink()
                 continue
-            removed += sum(found[day, stage].rows for day in days)
+            removed += sum(found[day, stage] for day in days)
     else:
         if find_rows(lake, spec, person):
             raise PartitionChangedError(f"{spec.name}: a run keeps writing rows to erase; let it end, then repeat")

@@ -121,7 +121,7 @@ def erase_versions(
         )
         if exported is not None:
             pin = read_pin(exported)
-            pinned = sum(each.rows for (day, _), each in found.items() if day.isoformat() in pin.days)
+            pinned = sum(each for (day, _), each in found.items() if day.isoformat() in pin.days)
             revision = prepare_revision(lake, exported, keys, after, pinned, erasure)
             version = _add_export(version, exported, revision)
             on_changing(version)

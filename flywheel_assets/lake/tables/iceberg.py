@@ -195,6 +195,32 @@ def load_or_create_table(catalog: SqlCatalog, namespace: str, spec: "TableSpec")
             return catalog.load_table(identifier)
 
 
+def find_missing_columns(table: Table, spec: "TableSpec") -> list[str]:
+    """Find the columns of a specification that a table, made by an earlier release, does not have."""
+    there = set(table.schema().column_names)
+    return [name for name in spec.schema.names if name not in there]
+
+
+def add_missing_columns(table: Table, spec: "TableSpec") -> None:
+    """Add the columns that a table lacks, at its end, in one commit; rows that exist have nulls there.
+
+    The table gives the new columns its own next ids, and its name mapping to files that are added later. Columns that
+    the specification dropped stay.
+    """
+    missing = find_missing_columns(table, spec)
+    if missing:
+        with table.update_schema() as update:
+            for name in missing:
+                column = spec.schema.field(name)
+                update.add_column(name, _ICEBERG_TYPES[column.type], doc=records.read_description(column))
+
+
+def has_every_column(file: DataFile, table: Table, spec: "TableSpec") -> bool:
+    """Return whether a data file has all columns of the specification; a file that does not say so has not."""
+    counted, wanted = file.value_counts or {}, set(spec.schema.names)
+    return all(column.field_id in counted for column in table.schema().fields if column.name in wanted)
+
+
 class TransactionOnce(Transaction):
     """A transaction that builds its current metadata once per change.
 

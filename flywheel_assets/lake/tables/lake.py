@@ -73,15 +73,27 @@ class Lake:
     def load_table(self, spec: TableSpec) -> "Table":
         """Load the table with its current metadata; create it on first use.
 
-        Every method that reads or writes a table raises these two errors.
+        A table of an earlier release gets the columns that it lacks. That commit takes no lock: the caller may hold the
+        table's, and the catalog refuses a commit on metadata that have changed. Every method that reads or writes a
+        table raises these two errors.
 
         Raises:
             CatalogUnavailableError: the catalog's Postgres does not answer.
             StorageUnavailableError: the warehouse's S3 does not answer.
         """
-        from flywheel_assets.lake.tables.iceberg import load_or_create_table
+        from flywheel_assets.lake.tables.iceberg import RETRYABLE, find_missing_columns, load_or_create_table
 
-        return load_or_create_table(self.catalog, self.application, spec)
+        table = load_or_create_table(self.catalog, self.application, spec)
+        if find_missing_columns(table, spec):
+            return retry_commit(lambda: self._grow(spec), RETRYABLE, self._build_full_name(spec), _DEADLINE_S)
+        return table
+
+    def _grow(self, spec: TableSpec) -> "Table":
+        from flywheel_assets.lake.tables.iceberg import add_missing_columns, load_or_create_table
+
+        table = load_or_create_table(self.catalog, self.application, spec)
+        add_missing_columns(table, spec)
+        return table
 
     @translate_outages()
     def has_table(self, spec: TableSpec) -> bool:
@@ -233,7 +245,9 @@ class Lake:
         key = uuid.uuid4().hex
 
         def rewrite(table: "Table") -> None:
-            rows = merge(table.scan().to_arrow().cast(make_nullable(spec.schema))).cast(make_nullable(spec.schema))
+            names = tuple(spec.schema.names)
+            there = table.scan(selected_fields=names).to_arrow().select(list(names))
+            rows = merge(there.cast(make_nullable(spec.schema))).cast(make_nullable(spec.schema))
             with TransactionOnce(table) as transaction:
                 transaction.overwrite(rows, snapshot_properties={**properties, COMMIT_KEY: key})
 
@@ -327,23 +341,30 @@ class Lake:
         # An earlier call may have made a view: DuckDB's `register` replaces only what `register` made.
         connection.execute(f"DROP VIEW IF EXISTS {view}")
         if planned is not None and wanted is not None:
-            local = _find_local_paths(file.uri for day in wanted for file in planned.get(day, ()))
+            files = [file for day in wanted for file in planned.get(day, ())]
+            local = _find_local_paths(file.uri for file in files)
             if local is not None:
-                _create_view(connection, spec, view, names, local)
+                _create_view(connection, spec, view, names, local, all(file.is_complete for file in files))
                 return
         table = self.load_table(spec)
         if (snapshot_id is None and table.current_snapshot() is None) or wanted == []:
             connection.register(view, spec.schema.empty_table().select(names))
             return
-        from flywheel_assets.lake.tables.iceberg import EVERY_ROW
+        from flywheel_assets.lake.tables.iceberg import EVERY_ROW, has_every_column
 
         where = EVERY_ROW if wanted is None else _filter_partitions(spec, wanted)
-        scan = table.scan(row_filter=where, selected_fields=tuple(names), snapshot_id=snapshot_id)
-        local = _find_local_paths(task.file.file_path for task in scan.plan_files())
+        scan = table.scan(row_filter=where, snapshot_id=snapshot_id)
+        found = [task.file for task in scan.plan_files()]
+        local = _find_local_paths(file.file_path for file in found)
         if local is not None:
-            _create_view(connection, spec, view, names, local)
+            _create_view(
+                connection, spec, view, names, local, all(has_every_column(file, table, spec) for file in found)
+            )
         else:
-            connection.register(view, scan.to_arrow())
+            # A snapshot has the columns of its own time.
+            there = set(scan.projection().column_names)
+            rows = scan.select(*(name for name in names if name in there)).to_arrow()
+            connection.register(view, _add_absent_columns(rows, spec, names))
 
     @translate_outages()
     def plan_days(self, spec: TableSpec, days: Sequence[date]) -> dict[date, list[PlannedFile]]:
@@ -351,12 +372,13 @@ class Lake:
 
         A range that reads its days one by one spent more time on loading and planning the table than on rows.
         """
-        from flywheel_assets.lake.tables.iceberg import read_partition_day
+        from flywheel_assets.lake.tables.iceberg import has_every_column, read_partition_day
 
         table = self.load_table(spec)
         planned: dict[date, list[PlannedFile]] = {}
         for task in table.scan(row_filter=_filter_partitions(spec, days)).plan_files() if days else ():
-            file = PlannedFile(task.file.file_path, task.file.file_size_in_bytes)
+            is_complete = has_every_column(task.file, table, spec)
+            file = PlannedFile(task.file.file_path, task.file.file_size_in_bytes, is_complete)
             planned.setdefault(read_partition_day(task.file), []).append(file)
         return planned
 
@@ -419,14 +441,32 @@ def translate_swept_files(spec: TableSpec) -> Iterator[None]:
         ) from error
 
 
+def _add_absent_columns(rows: pa.Table, spec: TableSpec, names: Sequence[str]) -> pa.Table:
+    for name in names:
+        if name not in rows.schema.names:
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, spec.schema.field(name).type))
+    return rows.select(list(names))
+
+
 def _create_view(
-    connection: duckdb.DuckDBPyConnection, spec: TableSpec, view: str, names: Sequence[str], paths: Sequence[Path]
+    connection: duckdb.DuckDBPyConnection,
+    spec: TableSpec,
+    view: str,
+    names: Sequence[str],
+    paths: Sequence[Path],
+    are_complete: bool,
 ) -> None:
     if not paths:
         connection.register(view, spec.schema.empty_table().select(list(names)))
         return
     files = ", ".join(quote(str(path)) for path in paths)
-    connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(names)} FROM read_parquet([{files}])")
+    source = f"read_parquet([{files}])"
+    if not are_complete:
+        # Columns that no file has come from a table without rows. To unite by name opens every file: old ones only.
+        absent = f"{view}_absent"
+        connection.register(absent, spec.schema.empty_table().select(list(names)))
+        source = f"(FROM read_parquet([{files}], union_by_name = true) UNION ALL BY NAME FROM {absent})"
+    connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {', '.join(names)} FROM {source}")
 
 
 def _filter_partitions(spec: TableSpec, days: Sequence[date], stage: str | None = None) -> "BooleanExpression":

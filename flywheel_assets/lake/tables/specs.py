@@ -75,6 +75,8 @@ class PlannedFile:
 
     uri: str
     bytes: int
+    is_complete: bool = True
+    """False: it may lack columns, because it was written before the table had them."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@
         dpo_gold_v<N>.accepted.jsonl     accepted outputs mixed into SFT; rejected is null
         dpo_gold_v<N>.holdout.jsonl      pairs of held-out subjects
         dpo_gold_v<N>.regression.jsonl   held-out subjects' accepted outputs; rejected is null
+        dpo_gold_v<N>.demonstrations.jsonl   right answers where no model wrote one; rejected is null
+        dpo_gold_v<N>.objections.jsonl   outputs that a reviewer confirmed as wrong; chosen is empty
         manifest.json
     <versions_dir>/<application>/<application>_gold_v<N>/export/   classification: Parquet
         <application>_gold_v<N>.parquet              sampled and weighted training rows
@@ -40,6 +42,8 @@ class ExportSet(StrEnum):
     HOLDOUT = "holdout"
     REGRESSION = "regression"
     EVALUATION = "evaluation"
+    DEMONSTRATIONS = "demonstrations"
+    OBJECTIONS = "objections"
 
 
 class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,11 +227,13 @@ _JSON_LINES_SUFFIX = {
     ExportSet.ACCEPTED: ".accepted.jsonl",
     ExportSet.HOLDOUT: ".holdout.jsonl",
     ExportSet.REGRESSION: ".regression.jsonl",
+    ExportSet.DEMONSTRATIONS: ".demonstrations.jsonl",
+    ExportSet.OBJECTIONS: ".objections.jsonl",
 }
 
 
 def build_json_lines_writer(version: str, rows: Iterable[tuple[ExportSet, ExportedRow]]) -> WriteFiles:
-    """Return a writer of the four files of a preference version.
+    """Return a writer of the six files of a preference version.
 
     Each file has its rows in the order in which they come; without rows it is empty.
     """

@@ -6,7 +6,8 @@ did not.
 
 Rows are read only where the accounts of the days do not decide. A pair that the last version did not train on is on a
 day that is new or changed since, or was dropped by that version; its other held-out or accepted rows stay so while the
-rules do. So the rows of those days plus those dropped are an upper bound, and below the threshold it is enough.
+rules do. So the rows of those days plus those dropped are an upper bound, and below the threshold it is enough. Mere
+statements are in neither number: they change which examples count, and every example is in one of the two.
 """
 
 import json
@@ -26,8 +27,9 @@ from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import find_pair_ids_to_train, read_trained_pair_ids
 from flywheel_assets.records import Reason
 
-_NEVER_TRAINED_ON = (Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value)
-"""Dropped for good, while rules and exclusions are the same: accepted outputs, and rows that people excluded."""
+_NEVER_TRAINED_ON = (Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value, Reason.STATEMENT.value)
+"""Dropped for good, while rules and exclusions are the same: accepted outputs, rows that people excluded, and rows that
+hold no example."""
 
 
 @dataclass(frozen=True)

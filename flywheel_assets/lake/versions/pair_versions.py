@@ -1,4 +1,4 @@
-"""Cuts preference versions: the resolved pairs of closed days, as four JSON-lines files.
+"""Cuts preference versions: the resolved pairs of closed days, as six JSON-lines files.
 
 It also ranks the small edits that wait in gold by their delta, for manifests and for `flywheel policy deltas`.
 """
@@ -77,6 +77,8 @@ def _resolve_pin(lake: Lake, pin: Pin, rules: ResolutionRules) -> "_ResolvedPair
         ExportSet.ACCEPTED: resolution.accepted,
         ExportSet.HOLDOUT: resolution.holdout,
         ExportSet.REGRESSION: resolution.regression,
+        ExportSet.DEMONSTRATIONS: resolution.demonstrations,
+        ExportSet.OBJECTIONS: resolution.objections,
     }
     # Signatures and word pairs, three quarters of the bytes read, are not needed any more.
     columns = [*(name for name in ExportedRow.__struct_fields__ if name not in _TEXTS), "feedback_event_id"]

@@ -14,7 +14,10 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import to_mask
 from flywheel_assets.errors import UnknownNameError, VersionConflictError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import STAGE_OF, RunStamp
@@ -25,7 +28,7 @@ from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec
 from flywheel_assets.lake.tables.tags import list_tags, set_head
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse_version_number, read_pin
-from flywheel_assets.records import Reason
+from flywheel_assets.records import ExampleKind, Reason
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -212,9 +215,9 @@ def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[da
     restored = []
     for day, entry in entries.items():
         rows = plan.days[day].rows_after
-        waiting = _count_waiting_rows(lake, gold, day, plan.target) if rows else 0
+        waiting, stated = _count_unkept_rows(lake, gold, day, plan.target) if rows else (0, 0)
         rows_in = max(entry.rows_in, rows)
-        kept = rows - waiting
+        kept = rows - waiting - stated
         gone = {Reason.ROLLED_BACK.value: rows_in - kept} if rows_in > kept else {}
         restored.append(
             replace(
@@ -224,6 +227,7 @@ def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[da
                 rows_kept=kept,
                 rows_by_reason=gone,
                 rows_held=waiting,
+                rows_stated=stated,
             )
         )
     if restored:
@@ -232,8 +236,10 @@ def _set_ledger(lake: Lake, gold: TableSpec, plan: DataPlan, content: Mapping[da
         ledger.record_entries(lake, restored, stamp)
 
 
-def _count_waiting_rows(lake: Lake, gold: TableSpec, day: date, snapshot_id: int) -> int:
-    """Count the rows of a day that wait in gold for the support of other users."""
+def _count_unkept_rows(lake: Lake, gold: TableSpec, day: date, snapshot_id: int) -> tuple[int, int]:
+    """Count the rows of a day that wait in gold for the support of other users, and the mere statements."""
     if "held_reason" not in gold.schema.names:
-        return 0
-    return int(lake.read(gold, [day], ["held_reason"], snapshot_id, where="held_reason IS NOT NULL").num_rows)
+        return 0, 0
+    rows = lake.read(gold, [day], ["held_reason", "example_kind"], snapshot_id)
+    statements = pc.equal(rows["example_kind"], pa.scalar(ExampleKind.STATEMENT.value))
+    return rows.num_rows - rows["held_reason"].null_count, int(to_mask(statements).sum())

@@ -20,7 +20,7 @@ from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_ma
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse_version_number, read_pin
 
 _LONGEST_LINE_BYTES = 64 * 2**20
-_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED)
+_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
 _HELD_OUT = (ExportSet.HOLDOUT, ExportSet.REGRESSION)
 
 

@@ -161,3 +161,14 @@ def test_a_day_of_the_demo_trips_nothing_even_if_every_size_is_judged() -> None:
     for size in (60, 150, len(rows)):
         figures = inspected(rows[:size], trailing=[150] * 14 if size < 600 else [], limits=LIMITS)
         assert figures.trips == (), figures
+
+
+def test_an_event_that_is_sent_again_presses_nothing() -> None:
+    """Equal rows were removed by day before the breaker looked; now all of them lie in gold."""
+    said = make_joined(user_id="loud")
+    rows = [{**said, "feedback_event_id": f"again-{number}"} for number in range(150)]
+    rows += [make_joined() for _ in range(250)]
+    joined = table(JOINED_FEEDBACK, rows)
+    curated = curate(joined, "assistant", GateRules())
+    assert curated.kept.num_rows == 400
+    assert inspect_day(joined, curated, [], BreakerLimits(max_top_user_ratio=1.0)).concentrated_rows <= 1

@@ -2,7 +2,6 @@ import json
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +11,7 @@ from flywheel_assets.curation.texts import gate as pairs
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
 from flywheel_assets.curation.texts.waiting import mark_unsupported_rows
 from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK, QUARANTINE, make_pair_id, make_pair_ids
-from flywheel_assets_tests.builders import APPLICATION, NOON, make_joined, table
+from flywheel_assets_tests.builders import APPLICATION, make_joined, table
 from flywheel_assets_tests.curation.judge import Judge
 from flywheel_client import HIGH_RATING
 
@@ -136,35 +135,12 @@ def test_a_judge_that_cannot_be_reached_keeps_everything_out_of_gold() -> None:
     assert set(curated.refused["detail"].to_pylist()) == {"check judge raised ConnectionError"}
 
 
-@pytest.mark.parametrize(
-    ("change", "winner"),
-    [
-        ({"source": "reviewer"}, 1),
-        ({"source": "import:old.jsonl"}, 0),
-        ({"feedback_received_at": NOON.replace(hour=23)}, 1),
-        ({"feedback_received_at": NOON.replace(hour=1)}, 0),
-        ({"feedback_event_id": "f" * 33}, 1),
-        ({"feedback_event_id": "0"}, 0),
-    ],
-)
-def test_of_exact_duplicates_the_most_trusted_newest_stays(change: dict[str, Any], winner: int) -> None:
+def test_equal_rows_of_one_day_all_stay_until_a_version_is_resolved() -> None:
+    """Duplicates were removed by day, so that the same events in one day or in two gave different versions."""
     first = make_joined(prompt="How  do I sum?")
-    second = {**make_joined(), "prompt": "how do I sum? ", "final_text": first["final_text"] + "\n", **change}
-    second["output"] = "Something the model said on another day: call settings.fetch."
-    for rows in ([first, second], [second, first]):
-        curated = gate(*rows)
-        assert curated.counts == {"duplicate": 1}
-        assert curated.kept["feedback_event_id"].to_pylist() == [[first, second][winner]["feedback_event_id"]]
-
-
-def test_a_row_is_only_a_duplicate_of_one_that_was_kept() -> None:
-    """The newest twin holds a secret in the text it rejects: without it the older one must stay."""
-    older = make_joined()
-    newest = {**older, "feedback_event_id": "newest", "source": "reviewer"}
-    newest["output"] = "-----BEGIN " + "PRIVATE KEY----- Call settings.fetch"
-    curated = gate(older, newest)
-    assert curated.counts == {"secret": 1}
-    assert curated.kept["feedback_event_id"].to_pylist() == [older["feedback_event_id"]]
+    second = {**make_joined(), "prompt": "how do I sum? ", "final_text": first["final_text"] + "\n"}
+    curated = gate(first, second)
+    assert (curated.kept.num_rows, curated.counts) == (2, {})
 
 
 WORDS = st.sampled_from(["", "use sum(x)", "use  SUM(x)", "use total(x)", "no", "mail a@corp.io", "👍", "x" * 60])
@@ -190,6 +166,8 @@ def test_every_row_is_accounted_for_and_order_decides_nothing(changes: list[dict
     rows = [make_joined(**change) for change in changes]
     curated = gate(*rows)
     assert curated.kept.num_rows + curated.refused.num_rows == len(rows)
+    assert sorted(curated.gold["feedback_event_id"].to_pylist()) == sorted(row["feedback_event_id"] for row in rows)
+    curated.gold.validate(full=True)
     assert sum(curated.counts.values()) == curated.refused.num_rows
     accounted = curated.kept["feedback_event_id"].to_pylist() + curated.refused["row_id"].to_pylist()
     assert sorted(accounted) == sorted(row["feedback_event_id"] for row in rows)
@@ -207,14 +185,17 @@ def test_the_slices_that_threads_take_are_invisible(monkeypatch: pytest.MonkeyPa
         make_joined(prompt=f"How? {number % 7}", final_text="Use store.read, which never returns None.")
         for number in range(40)
     ]
+    rows[3]["signal"] = "comment"
+    rows[30]["final_text"] = rows[30]["output"]
     whole = gate(*rows)
     monkeypatch.setattr(pairs, "FEWEST_ROWS_AT_ONCE", 3)
     joined = pa.concat_tables([table(JOINED_FEEDBACK, rows[:11]), table(JOINED_FEEDBACK, rows[11:])])
     monkeypatch.setattr(pairs, "MOST_ROWS_AT_ONCE", 3)
     sliced = curate(joined, APPLICATION, RULES)
-    assert whole.kept.num_rows == 7
+    assert whole.kept.num_rows == 38
     assert sliced.kept.equals(whole.kept)
-    assert pc.all(pc.equal(sliced.refused["reason"], "duplicate")).as_py()
+    assert sliced.statements.equals(whole.statements)
+    assert sliced.refused["reason"].to_pylist() == ["not_trainable_signal", "unchanged"]
 
 
 def test_pair_ids_of_a_column_are_those_of_single_rows() -> None:

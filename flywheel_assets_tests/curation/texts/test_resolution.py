@@ -13,7 +13,7 @@ from flywheel_assets_tests.builders import NOON, day, make_gold, table
 
 NOBODY_HELD_OUT = ResolutionRules(holdout_share=0.0)
 EVERYBODY_HELD_OUT = ResolutionRules(holdout_share=1.0)
-SETS = ("train", "holdout", "accepted", "regression")
+SETS = ("train", "holdout", "accepted", "regression", "demonstrations", "objections")
 
 
 def resolved(*rows: dict[str, Any], rules: ResolutionRules = NOBODY_HELD_OUT) -> Resolution:
@@ -38,7 +38,7 @@ def test_one_row_per_prediction(first: dict[str, Any], second: dict[str, Any], w
     rows = [make_gold(prediction_id="p", **first), make_gold(prediction_id="p", **second)]
     for order in (rows, rows[::-1]):
         resolution = resolved(*order)
-        assert resolution.dropped["superseded"] == 1
+        assert resolution.dropped["outvoted"] == 1
         assert ids(resolution.train) | ids(resolution.accepted) <= {rows[winner]["feedback_event_id"]}
 
 

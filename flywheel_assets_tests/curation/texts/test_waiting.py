@@ -92,7 +92,8 @@ def test_a_row_that_waits_supersedes_nothing() -> None:
         make_gold(prediction_id="p", held_reason="trivial_edit", support_key="k", source="app"),
     ]
     resolution = resolve(table(CURATED_DPO_PAIRS, rows), ResolutionRules(holdout_share=0.0))
-    assert resolution.dropped == {"trivial_edit": 1}
+    # It is outvoted, and not only unsupported: with support it would not have come first either.
+    assert resolution.dropped == {"outvoted": 1}
     assert resolution.train["held_reason"].to_pylist() == [None]
 
 

@@ -41,9 +41,8 @@ def test_every_row_is_kept_or_refused_for_a_reason(bench: Workbench) -> None:
     bench.land(EventKind.FEEDBACK, DAY, edits_of_every_fate())
     run(bench, 0)
     entry = ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name)[DAY]
-    assert (entry.rows_in, entry.rows_kept, entry.balance) == (7, 2, 0)
+    assert (entry.rows_in, entry.rows_kept, entry.rows_stated, entry.balance) == (7, 3, 4, 0)
     assert entry.rows_by_reason == {
-        "duplicate": 1,
         "no_consent": 1,
         "not_trainable_signal": 1,
         "personal_data": 1,
@@ -57,7 +56,7 @@ def test_every_row_is_kept_or_refused_for_a_reason(bench: Workbench) -> None:
 
 
 def test_curating_again_in_another_order_gives_the_same_tables(bench: Workbench) -> None:
-    """The same text on two days is in gold twice: cross-day duplicates are the resolution's business."""
+    """The same text is in gold as often as it was sent: duplicates are the resolution's business."""
     rows = edits_of_every_fate()
     for offset in range(3):
         fresh = [{**row, "event_id": f"{offset}-{number}"} for number, row in enumerate(rows)]
@@ -69,7 +68,7 @@ def test_curating_again_in_another_order_gives_the_same_tables(bench: Workbench)
         bench.curate([day(offset)])
     assert (bench.rows(CURATED_DPO_PAIRS), bench.rows(QUARANTINE)) == before
     assert ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name) == accounts
-    assert bench.lake.count_rows_per_day(CURATED_DPO_PAIRS) == {day(0): 2, day(1): 2, day(2): 2}
+    assert bench.lake.count_rows_per_day(CURATED_DPO_PAIRS) == {day(0): 7, day(1): 7, day(2): 7}
 
 
 def test_a_day_without_feedback_has_an_account_too(bench: Workbench) -> None:
@@ -106,8 +105,8 @@ def test_the_audit_says_what_does_not_add_up(bench: Workbench) -> None:
     bench.write(CURATED_DPO_PAIRS, DAY, [])
     found = audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies
     assert describe_discrepancies(found) == (
-        "2026-03-02: the ledger says 2 kept, the table holds 0; "
-        "2026-03-02: the ledger says 5 refused, quarantine holds 0"
+        "2026-03-02: the ledger says 3 kept and 4 stated, the table holds 0; "
+        "2026-03-02: the ledger says 4 refused, quarantine holds 0"
     )
     assert describe_discrepancies(found, limit=1).endswith("table holds 0; and 1 more")
 

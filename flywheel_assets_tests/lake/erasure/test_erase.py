@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from flywheel_assets.curation.texts.breaker import BreakerLimits
-from flywheel_assets.curation.texts.duplicates import hash_supporter
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.errors import InvalidRuleError, OpenSegmentError, SettingsError
 from flywheel_assets.lake.daily import breaker, ledger
@@ -415,37 +414,6 @@ def test_what_a_killed_erasure_had_revised_hides_nobody_from_the_next(
     assert receipt.versions[0].trained
     assert quoting(bench.root) == []
     assert verify_versions(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
-
-
-def test_others_rows_no_longer_count_the_person_among_their_supporters(tmp_path: Path) -> None:
-    """A hash without a key can be compared with a list of all users, and stood in rows of others and at their tags."""
-    bench = Workbench(tmp_path)
-    # The same edit by three people is one row of gold, with the hashes of all three. The highest event id stays: where
-    # it was the person's in both, no row of others was left to look at.
-    said = [
-        edit(1, "harmless", user_id=user, prediction_id=f"same-{user}", event_id=f"same-{rank}")
-        for rank, user in enumerate((PERSON, "ann", "bob"))
-    ]
-    two = [edit(2, "harmless", user_id=user, prediction_id=f"two-{user}") for user in ("ann", PERSON)]
-    bench.land(EventKind.FEEDBACK, day(0), [*said, *two])
-    bench.ingest_both([day(0)])
-    bench.join([day(0)])
-    bench.curate([day(0)])
-    place = place_of(bench)
-    cut_pair_version(bench.lake, place.versions, "dpo_gold_v1", RULES, "1")
-    kept = [row for row in bench.rows(CURATED_DPO_PAIRS) if row["subject"] != PERSON]
-    assert any(hash_supporter(PERSON) in (row["supporters"] or "") for row in kept)
-    receipt = forget(place)
-    after = {row["pair_id"]: row["supporters"] for row in bench.rows(CURATED_DPO_PAIRS)}
-    for row in kept:
-        others = {*(row["supporters"] or "").split(",")} - {hash_supporter(PERSON), ""}
-        assert after[row["pair_id"]] == (",".join(sorted(others)) if len(others) > 1 else None)
-    [version] = receipt.versions
-    tagged = bench.lake.read(CURATED_DPO_PAIRS, snapshot_id=version.snapshot_after)
-    assert hash_supporter(PERSON) not in str(tagged["supporters"].to_pylist())
-    assert verify_versions(bench.lake, place.versions, CURATED_DPO_PAIRS).differences == ()
-    assert ledger.find_stale_days(bench.lake, CURATED_DPO_PAIRS.name, {JOINED_FEEDBACK.name: 28}, bench.start) == {}
-    assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()
 
 
 def test_what_the_breaker_showed_and_let_in_outlives_the_person_without_them(tmp_path: Path) -> None:

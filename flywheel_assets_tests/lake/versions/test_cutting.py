@@ -45,6 +45,8 @@ def test_a_version_holds_the_closed_days_and_nothing_else(bench: Workbench, vers
         "accepted": 0,
         "holdout": 0,
         "regression": 0,
+        "demonstrations": 0,
+        "objections": 0,
     }
     rows = read_rows(versions.folder(VERSION).export, manifest, ExportSet.TRAIN)
     assert {row.completed_date for row in rows} == {"2026-03-02"}
@@ -69,7 +71,7 @@ def test_every_row_is_exported_or_dropped_for_a_reason(bench: Workbench, version
     manifest = cut(bench, versions, rules=replace(RULES, per_user_cap=2, accepted_share=0.0))
     assert manifest.files[ExportSet.TRAIN].rows == 4
     assert sum(file.rows for file in manifest.files.values()) + sum(manifest.dropped.values()) == len(rows)
-    assert manifest.dropped["superseded"] == 1
+    assert manifest.dropped["outvoted"] == 1
     assert manifest.dropped["user_cap"] == 3
 
 
