@@ -24,12 +24,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flywheel_assets.conversations import split_prompt
 from flywheel_assets.curation.arrow import Array, Column, to_mask, values_of
 from flywheel_assets.curation.policy.facts import compute_claim_key
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Verdict
 from flywheel_assets.curation.texts._edits import EditBands as EditBands  # `config` offers it
-from flywheel_assets.curation.texts._edits import classify_edits
+from flywheel_assets.curation.texts._edits import EditRule, classify_edits
+from flywheel_assets.curation.texts.answers import mark_canned_texts
 from flywheel_assets.curation.texts.duplicates import (
     compute_signatures,
     hash_texts,
@@ -61,6 +63,9 @@ class GateRules(Checked):
     """Sets which feedback an application admits to gold."""
 
     bands: EditBands = field(default_factory=EditBands)
+    edit_rule: EditRule = "local"
+    """`local`: a small change is admitted where it changes what the text says (`admitted_by`). `seed`: only the bands
+    of the whole text's similarity decide."""
     policy: Policy = field(default_factory=build_default_policy)
     accepting_rating: Share = 0.8
     """A rating of at least this much, without an edit, accepts the output."""
@@ -100,10 +105,11 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
     version = rules.policy.version
     with ThreadPoolExecutor(cores) as threads:
         judged = list(threads.map(partial(_judge, application=application, rules=rules, version=version), batches))
-    kept, duplicates = _remove_duplicates(
-        pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.kept for part in judged)]), version
+    kept = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.kept for part in judged)])
+    kept, canned = (
+        _remove_canned_texts(kept, version) if rules.edit_rule == "local" else (kept, QUARANTINE.empty_table())
     )
-    refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.refused for part in judged), duplicates])
+    refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.refused for part in judged), canned])
     waiting = pa.concat_tables([CURATED_DPO_PAIRS.empty_table(), *(part.waiting for part in judged)])
     assert kept.num_rows + refused.num_rows == joined.num_rows
     return Curated(kept, refused, waiting, dict(sorted(Counter(values_of(refused["reason"])).items())))
@@ -124,8 +130,23 @@ def withhold(curated: Curated, reason: Reason, detail: str, version: str) -> Cur
     )
 
 
-def _remove_duplicates(admitted: pa.Table, version: str) -> tuple[pa.Table, pa.Table]:
-    return admitted, QUARANTINE.empty_table()
+def _remove_canned_texts(kept: pa.Table, version: str) -> tuple[pa.Table, pa.Table]:
+    """Part a day's kept rows from edits whose text the day has on many requests; those of reviewers stay."""
+    edits = pc.and_(
+        pc.equal(kept["example_kind"], pa.scalar(ExampleKind.PREFERENCE_PAIR.value)),
+        pc.not_equal(kept["source"], pa.scalar(REVIEWER_SOURCE)),
+    )
+    rows = np.flatnonzero(to_mask(edits))
+    canned = np.zeros(kept.num_rows, dtype=bool)
+    columns = kept.select(["request_hash", "rejected", "chosen"]).take(rows)
+    canned[rows] = mark_canned_texts(*map(values_of, columns.columns))
+    out = kept.filter(pa.array(canned))
+    refused = _refuse(out, [Reason.CANNED_TEXT.value] * out.num_rows, version)
+    return kept.filter(pa.array(~canned)), refused
+
+
+_REVIEWED_EDITS = (Reason.REWRITE.value, Reason.REMARK.value, Reason.WRONG_LANGUAGE.value, Reason.CANNED_TEXT.value)
+"""Judgements about an edit that people look at; a reviewer's own row passes them."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +161,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     reasons = np.full(batch.num_rows, None, dtype=object)
     details: dict[int, str] = {}
     similarity = np.full(batch.num_rows, np.nan)
+    admitted_by = np.full(batch.num_rows, None, dtype=object)
     is_edit = to_mask(pc.equal(batch["signal"], pa.scalar(Signal.EDIT.value)))
     accepts = _mark_accepted_outputs(batch, rules.accepting_rating)
     consent = ~to_mask(batch["do_not_train"])
@@ -149,16 +171,25 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     edits = np.flatnonzero(is_edit & consent)
     if len(edits):
         final = batch["final_text"].take(edits).fill_null("")
-        classes = classify_edits(batch["output"].take(edits), final, rules.bands)
+        asked = [
+            split_prompt(prompt, form).request
+            for prompt, form in zip(
+                *(values_of(batch[name].take(edits)) for name in ("prompt", "prompt_format")), strict=True
+            )
+        ]
+        classes = classify_edits(batch["output"].take(edits), final, rules.bands, rules.edit_rule, asked)
+        admitted_by[edits] = classes.admitted_by.to_numpy(zero_copy_only=False)
         reasons[edits] = classes.reason.to_numpy(zero_copy_only=False)
         similarity[edits] = classes.similarity.to_numpy(zero_copy_only=False)
-        banded = np.isin(reasons, (Reason.TRIVIAL_EDIT.value, Reason.REWRITE.value))
+        banded = np.isin(reasons, (Reason.TRIVIAL_EDIT.value, *_REVIEWED_EDITS))
         details = {int(row): f"similarity {similarity[row]:.3f}" for row in np.flatnonzero(banded)}
+        for row, note in classes.note.items():
+            details[int(edits[row])] += f"; {note}"
     without_text = accepts & consent & to_mask(pc.equal(pc.utf8_trim_whitespace(batch["output"]), pa.scalar("")))
     reasons[without_text] = Reason.EMPTY.value
 
     by_reviewer = to_mask(pc.equal(batch["source"], pa.scalar(REVIEWER_SOURCE)))
-    banded = by_reviewer & np.isin(reasons, (Reason.REWRITE.value, Reason.TRIVIAL_EDIT.value))
+    banded = by_reviewer & np.isin(reasons, (Reason.TRIVIAL_EDIT.value, *_REVIEWED_EDITS))
     for number in np.flatnonzero(banded).tolist():
         if not _can_wait(batch, number, reasons[number]):
             reasons[number] = None
@@ -180,6 +211,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
 
     passed = np.flatnonzero(_mark_undecided(reasons))
     kept = _build_examples(batch.take(passed), similarity[passed], application, version)
+    kept = _set_column(kept, "admitted_by", pa.array(admitted_by[passed], pa.string()))
     may_wait = np.flatnonzero(np.isin(reasons, list(SUPPORTERS_NEEDED)))
     waiting, keys = _select_waiting(
         _build_examples(batch.take(may_wait), similarity[may_wait], application, version), reasons[may_wait]
@@ -284,9 +316,13 @@ def _select_waiting(rows: pa.Table, reasons: npt.NDArray[np.object_]) -> tuple[p
         )
     ]
     for name, values in (("held_reason", pa.array(reasons, pa.string())), ("support_key", pa.array(keys, pa.string()))):
-        position = rows.schema.get_field_index(name)
-        rows = rows.set_column(position, CURATED_DPO_PAIRS.field(position), values)
+        rows = _set_column(rows, name, values)
     return rows.filter(pc.is_valid(rows["support_key"])), keys
+
+
+def _set_column(rows: pa.Table, name: str, values: Array) -> pa.Table:
+    position = rows.schema.get_field_index(name)
+    return rows.set_column(position, CURATED_DPO_PAIRS.field(position), values)
 
 
 def _can_wait(rows: pa.RecordBatch, row: int, reason: str) -> bool:

@@ -6,6 +6,7 @@ distinct subjects of all closed days share the key, and leaves it out under its 
 """
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from rapidfuzz.distance import Levenshtein
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray
+from flywheel_assets.curation.texts.alignment import count_shared, find_hunks
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind, make_stable_id
 
 SUPPORTERS_NEEDED = {Reason.TRIVIAL_EDIT.value: 3, Reason.UNSUPPORTED_FACT.value: 2}
@@ -35,36 +37,73 @@ _ADMITTED_AS = {
     Reason.UNSUPPORTED_FACT.value: AdmittedAs.CONFIRMED_FACT,
 }
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+# Han and kana have no spaces: each character is a token.
+_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+|[^\w\s]")
 _WORD = re.compile(r"[^\W\d_]{2}|[^\W\d_].*[^\W\d_]")
+_CONTEXT_TOKENS = 2
+
+
+@dataclass(frozen=True)
+class _Replacement:
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    before: tuple[str, ...]
+    """The tokens before it, in the user's text."""
+    after: tuple[str, ...]
+
+
+def _find_replacements(rejected: str, chosen: str) -> list[_Replacement]:
+    """Find an edit's replacements in the lines that differ, with the tokens around them."""
+    found = []
+    old_lines, new_lines = rejected.split("\n"), chosen.split("\n")
+    for hunk in find_hunks(old_lines, new_lines):
+        old, new = (_TOKEN.findall("\n".join(lines)) for lines in (hunk.old, hunk.new))
+        begin, end = count_shared(old, new)
+        for code in Levenshtein.opcodes(old[begin : len(old) - end], new[begin : len(new) - end]):
+            if code.tag != "equal":
+                first, last = begin + code.dest_start, begin + code.dest_end
+                found.append(
+                    _Replacement(
+                        tuple(old[begin + code.src_start : begin + code.src_end]),
+                        tuple(new[first:last]),
+                        tuple(new[max(0, first - _CONTEXT_TOKENS) : first]),
+                        tuple(new[last : last + _CONTEXT_TOKENS]),
+                    )
+                )
+    return found
 
 
 def compute_delta(rejected: str, chosen: str) -> list[tuple[list[str], list[str]]]:
     """Compute an edit's replacements as tokens: each one once, sorted, wherever in the text it was."""
-    before, after = _TOKEN.findall(rejected), _TOKEN.findall(chosen)
-    replaced = {
-        (tuple(before[code.src_start : code.src_end]), tuple(after[code.dest_start : code.dest_end]))
-        for code in Levenshtein.opcodes(before, after)
-        if code.tag != "equal"
-    }
+    replaced = {(each.old, each.new) for each in _find_replacements(rejected, chosen)}
     return [(list(old), list(new)) for old, new in sorted(replaced)]
 
 
 def hash_delta(rejected: str, chosen: str) -> str | None:
-    """Hash a small edit's delta; None where it changes no word.
+    """Hash each replacement of a small edit; None where no token differs, or there are more than 16.
 
-    A delta of signs and digits alone says too little to be recognised elsewhere: nine vandals who double a bracket
-    would agree with each other.
+    The keys are in one text, sorted, a space between them. A replacement of words is the same wherever it stands.
+    Signs, digits and single letters say too little to be recognised elsewhere, nine vandals who double a bracket would
+    agree with each other: their key covers the two tokens on either side, and there is none without one.
     """
-    changes = compute_delta(rejected, chosen)
-    if not any(_WORD.search(token) for old, new in changes for token in (*old, *new)):
-        return None
-    return make_stable_id("delta", changes)
+    keys = set()
+    for each in _find_replacements(rejected, chosen):
+        if any(_WORD.search(token) for token in (*each.old, *each.new)):
+            keys.add(make_stable_id("delta", each.old, each.new))
+        elif any(token.isalnum() for token in (*each.before, *each.after)):
+            keys.add(make_stable_id("delta", each.old, each.new, each.before, each.after))
+        else:
+            return None
+    return " ".join(sorted(keys)) if 0 < len(keys) <= _MOST_REPLACEMENTS else None
+
+
+_MOST_REPLACEMENTS = 16
 
 
 def mark_unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
     """Mark the waiting rows that lack support; all other rows are False.
 
+    Each replacement of a small edit recurs by itself, in whatever edits: a row is supported when all of its own are.
     A subject counts once, whatever it sends; all subjects of one source that are no signed-in users count as one,
     because a thread costs nothing to open. One row of a reviewer is enough.
 
@@ -81,13 +120,14 @@ def mark_unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
         if row["support_key"] is not None:
             is_user = row["subject_kind"] == SubjectKind.USER.value
             voice = ("user", row["subject"]) if is_user else ("source", row["source"])
-            voices.setdefault(row["support_key"], set()).add(voice)
-            if row["source"] == REVIEWER_SOURCE:
-                confirmed.add(row["support_key"])
+            for key in row["support_key"].split():
+                voices.setdefault(key, set()).add(voice)
+                if row["source"] == REVIEWER_SOURCE:
+                    confirmed.add(key)
     for number, row in zip(held.tolist(), few, strict=True):
-        key = row["support_key"]
-        enough = key is not None and len(voices[key]) >= SUPPORTERS_NEEDED[row["held_reason"]]
-        waiting[number] = not (enough or key in confirmed)
+        keys = (row["support_key"] or "").split()
+        needed = SUPPORTERS_NEEDED[row["held_reason"]]
+        waiting[number] = not keys or not all(key in confirmed or len(voices[key]) >= needed for key in keys)
     return waiting
 
 
