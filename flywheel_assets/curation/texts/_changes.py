@@ -14,7 +14,7 @@ from enum import StrEnum
 from rapidfuzz.distance import OSA, Levenshtein
 
 from flywheel_assets.curation.texts._code import INDENTED, Languages, changes_indentation, compare_code
-from flywheel_assets.curation.texts.alignment import Hunk, count_shared, find_hunks
+from flywheel_assets.curation.texts.alignment import Hunk, count_common, count_shared, find_hunks
 from flywheel_assets.curation.texts.answers import FUNCTION_WORDS, NEGATIONS, gather_words
 
 
@@ -159,19 +159,13 @@ _NEGATING = ("un", "in", "im", "ir", "il", "dis", "non", "mis", "anti", "de")
 
 def compare_prose(old: str, new: str) -> Change:
     """Name what a change of prose is about."""
-    before, after = old.split(), new.split()
-    if before == after:
+    before, after, begin = _select_window(old, new)
+    old_tokens, new_tokens = _TOKEN.findall(before), _TOKEN.findall(after)
+    if old_tokens == new_tokens:
         return Change.COSMETIC
-    begin, end = count_shared(before, after)
-    # A word of context on either side, so that a token that is split over two words is read whole.
-    lead = max(0, begin - 1)
-    tail = max(0, end - 1)
-    before, after = before[lead : len(before) - tail], after[lead : len(after) - tail]
-    inside_code = begin > 0 and _count_ticks(old, new, begin) if "`" in new else False
-    opens = lead == 0
-    old_tokens, new_tokens = _TOKEN.findall(" ".join(before)), _TOKEN.findall(" ".join(after))
-    if inside_code and old_tokens != new_tokens:
+    if "`" in new and _is_in_backticks(old, begin) and _is_in_backticks(new, begin):
         return Change.IDENTIFIER
+    opens = begin == 0
     begin, end = count_shared(old_tokens, new_tokens)
     old_rest, new_rest = old_tokens[begin : len(old_tokens) - end], new_tokens[begin : len(new_tokens) - end]
     if len(old_rest) <= 1 or len(new_rest) <= 1:
@@ -193,9 +187,31 @@ def compare_prose(old: str, new: str) -> Change:
     return worst
 
 
-def _count_ticks(old: str, new: str, words: int) -> bool:
-    """Return whether the first changed word stands inside `backticks` of both texts."""
-    return all(" ".join(text.split()[:words]).count("`") % 2 == 1 for text in (old, new))
+_SHORT = 4_000
+
+
+def _select_window(old: str, new: str) -> tuple[str, str, int]:
+    """Select the words that differ, and one on either side, so that a token that was split is read whole.
+
+    Returns:
+        The two windows, and the place in both texts at which they begin.
+    """
+    if max(len(old), len(new)) <= _SHORT:
+        edits = Levenshtein.editops(old, new)
+        first, last = edits[0], edits[-1]
+        begin = min(first.src_pos, first.dest_pos)
+        end = min(len(old) - last.src_pos, len(new) - last.dest_pos) - 1
+    else:
+        begin, end = count_common(old, new)
+    begin = old.rfind(" ", 0, max(0, old.rfind(" ", 0, begin))) + 1
+    # A word before the end that both share; the end of the text where there is none.
+    tail = new.find(" ", new.find(" ", len(new) - max(0, end)) + 1) if end > 0 else -1
+    rest = len(new) - tail if tail > 0 and new.find(" ", len(new) - end) >= 0 else 0
+    return old[begin : len(old) - rest], new[begin : len(new) - rest], begin
+
+
+def _is_in_backticks(text: str, place: int) -> bool:
+    return text.count("`", 0, place) % 2 == 1
 
 
 def _is_sentence_start(tokens: list[str], place: int, opens: bool) -> bool:
@@ -209,26 +225,30 @@ def _name_replacement(old: list[str], new: list[str], starts: bool) -> Change:
     old_low, new_low = [each.lower() for each in old], [each.lower() for each in new]
     if old_low == new_low:
         return _name_case(old, new, starts)
-    gone, come = Counter(old_low), Counter(new_low)
-    changed = (gone - come) + (come - gone)
-    if changed.keys() & NEGATIONS or any(word.endswith(("n't", "n’t")) for word in changed):
+    changed = set(old_low) ^ set(new_low) or {*old_low, *new_low}
+    if changed & NEGATIONS:
         return Change.NEGATION
-    if "".join(old_low) == "".join(new_low):
+    signs = " ".join(changed)
+    if "n't" in signs or "n’t" in signs:
+        return Change.NEGATION
+    before, after = "".join(old_low), "".join(new_low)
+    if before == after:
         return Change.COSMETIC
-    joined = ["".join(filter(str.isalnum, "".join(each))) for each in (old_low, new_low)]
-    if joined[0] == joined[1] and joined[0]:
+    plain = _NOT_WORD.sub("", before)
+    if plain and plain == _NOT_WORD.sub("", after):
         return _name_signs(old, new)
-    if any(_DIGIT.search(token) for token in changed):
+    if _DIGIT.search(signs):
         return _name_digits(old, new)
-    if changed.keys() & _DATES:
-        return Change.DATE
-    if changed.keys() & _UNITS:
-        return Change.UNIT
-    if changed.keys() & _NUMBER_WORDS:
-        return Change.NUMBER
-    if any(_CODE_NAME.search(token) for token in (*old, *new) if token.lower() in changed):
+    for kind, words in _KINDS:
+        if changed & words:
+            return kind
+    if _CODE_NAME.search(" ".join(token for token in (*old, *new) if token.lower() in changed)):
         return Change.IDENTIFIER
     return _name_words(old, new, starts)
+
+
+_NOT_WORD = re.compile(r"[\W_]+")
+_KINDS = ((Change.DATE, _DATES), (Change.UNIT, _UNITS), (Change.NUMBER, _NUMBER_WORDS))
 
 
 def _name_case(old: list[str], new: list[str], starts: bool) -> Change:

@@ -21,6 +21,7 @@ from flywheel_assets.curation.texts.answers import (
     describe_relation,
     is_in_wrong_language,
     is_remark,
+    may_be_remarks,
     share_no_content_word,
 )
 from flywheel_assets.curation.texts.normalization import remove_white_space
@@ -94,40 +95,40 @@ def classify_edits(
     equal = to_mask(pc.equal(rejected, chosen))
     empty = to_mask(pc.equal(pc.utf8_trim_whitespace(chosen), pa.scalar("")))
     before, after = values_of(rejected), values_of(chosen)
-    longer = to_mask(
-        pc.greater(pc.max_element_wise(pc.utf8_length(rejected), pc.utf8_length(chosen)), bands.longest_characters)  # type: ignore[call-overload]
-    )
+    lengths = [pc.utf8_length(texts).to_numpy(zero_copy_only=False) for texts in (rejected, chosen)]
+    longer = np.maximum(*lengths) > bands.longest_characters
     if longer.any():
-        measured = np.flatnonzero(~longer).tolist()
-        similarity[~longer] = measure_similarities([before[row] for row in measured], [after[row] for row in measured])
+        rows = np.flatnonzero(~longer)
+        similarity[rows] = measure_similarities(
+            [before[row] for row in rows.tolist()],
+            [after[row] for row in rows.tolist()],
+            *(each[rows] for each in lengths),
+        )
     else:
-        similarity = measure_similarities(before, after)
+        similarity = measure_similarities(before, after, *lengths)
     similarity[equal] = 1.0
     with np.errstate(invalid="ignore"):
         small = (similarity > bands.trivial_above) & ~equal
         far = similarity < bands.rewrite_below
-        replaced = similarity < _REPLACED_BELOW
+        unrelated = similarity < bands.unrelated_below
+        replaced = (similarity < _REPLACED_BELOW) & ~empty
     reasons[small] = Reason.TRIVIAL_EDIT.value
     reasons[far] = Reason.REWRITE.value
     if rule == "local":
         candidates = ~equal & ~empty & ~longer
-        signed = _may_end_in_signature(rejected, chosen)
-        uneven = _sum_letters(rejected) == _sum_letters(chosen)
-        for row in np.flatnonzero(candidates & (small | uneven | signed)).tolist():
+        candidates &= small | (_sum_letters(rejected) == _sum_letters(chosen)) | _may_end_in_signature(rejected, chosen)
+        for row in np.flatnonzero(candidates).tolist():
             reasons[row], admitted[row] = _judge_small(before[row], after[row], bool(small[row]), reasons[row])
-        for row in np.flatnonzero(candidates & replaced).tolist():
-            if reasons[row] not in (None, Reason.REWRITE.value):
-                continue
+        rows = np.flatnonzero(replaced & ~candidates)
+        remarks = np.zeros(len(chosen), dtype=bool)
+        remarks[rows] = may_be_remarks(chosen.take(rows))
+        for row in np.flatnonzero(replaced & ~candidates & (remarks | unrelated)).tolist():
             request = requests[row] if requests is not None else ""
-            unrelated = similarity[row] < bands.unrelated_below and share_no_content_word(before[row], after[row])
-            if is_remark(request, before[row], after[row]):
-                reasons[row] = Reason.REMARK.value
-            elif unrelated and is_in_wrong_language(request, before[row], after[row]):
-                reasons[row] = Reason.WRONG_LANGUAGE.value
-            elif far[row] or unrelated:
-                reasons[row] = Reason.REWRITE.value
-                if relation := describe_relation(request, before[row], after[row]):
-                    note[row] = relation
+            reasons[row], relation = _judge_replacement(
+                request, before[row], after[row], bool(remarks[row]), bool(unrelated[row]), bool(far[row])
+            )
+            if relation is not None:
+                note[row] = relation
     reasons[longer] = Reason.TOO_LONG.value
     reasons[equal] = Reason.UNCHANGED.value
     reasons[empty] = Reason.EMPTY.value
@@ -138,18 +139,32 @@ def classify_edits(
 
 def _judge_small(rejected: str, chosen: str, small: bool, reason: str | None) -> tuple[str | None, str | None]:
     """Judge an edit that is small, signed or perhaps only of white space: its reason, and what admits it."""
-    before, after = remove_signature(rejected), remove_signature(chosen)
-    if before == after:
-        return Reason.COSMETIC_EDIT.value, None
-    only_space = remove_white_space(before) == remove_white_space(after)
-    if not small and not only_space:
+    if "\n" in rejected or "\n" in chosen:
+        rejected, chosen = remove_signature(rejected), remove_signature(chosen)
+        if rejected == chosen:
+            return Reason.COSMETIC_EDIT.value, None
+    if not small and remove_white_space(rejected) != remove_white_space(chosen):
         return reason, None
-    change = name_change(before, after)
+    change = name_change(rejected, chosen)
     if change is Change.COSMETIC:
         return Reason.COSMETIC_EDIT.value, None
     if change is Change.TRIVIAL:
         return Reason.TRIVIAL_EDIT.value, None
     return None, change.value
+
+
+def _judge_replacement(
+    request: str, rejected: str, chosen: str, maybe_remark: bool, unlike: bool, far: bool
+) -> tuple[str | None, str | None]:
+    """Judge an edit that kept little of the model's text: its reason, and how a rewrite relates to its request."""
+    if maybe_remark and is_remark(request, rejected, chosen):
+        return Reason.REMARK.value, None
+    unrelated = unlike and share_no_content_word(rejected, chosen)
+    if unrelated and is_in_wrong_language(request, rejected, chosen):
+        return Reason.WRONG_LANGUAGE.value, None
+    if far or unrelated:
+        return Reason.REWRITE.value, describe_relation(request, chosen)
+    return None, None
 
 
 # A sign-off is the last thing of a text: at most six short lines after a closing phrase or the mail marker "--".
@@ -183,9 +198,12 @@ def _is_name_or_address(word: str) -> bool:
 
 
 def _may_end_in_signature(rejected: Array, chosen: Array) -> npt.NDArray[np.bool_]:
-    return to_mask(pc.match_substring_regex(rejected, _CLOSING_START)) | to_mask(
-        pc.match_substring_regex(chosen, _CLOSING_START)
-    )
+    signed = np.zeros(len(chosen), dtype=bool)
+    for texts in (rejected, chosen):
+        rows = np.flatnonzero(to_mask(pc.match_substring(texts, "\n")))
+        if len(rows):
+            signed[rows] |= to_mask(pc.match_substring_regex(texts.take(rows), _CLOSING_START))
+    return signed
 
 
 # Byte → weight. White space and every byte of a non-ASCII character weigh nothing, capitals as much as small letters.

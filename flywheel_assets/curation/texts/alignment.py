@@ -23,6 +23,8 @@ _MOST_UNITS = 20_000
 _LONG_LINE = 2_000
 _UNIT = re.compile(r"\S{1,64}\s*|\s+")
 
+Lengths = npt.NDArray[np.int32]
+
 
 class Hunk(NamedTuple):
     """Holds neighbouring lines that differ, and where each side begins."""
@@ -34,22 +36,29 @@ class Hunk(NamedTuple):
     new_at: int
 
 
-def measure_similarities(rejected: list[str], chosen: list[str]) -> npt.NDArray[np.float64]:
+def measure_similarities(
+    rejected: list[str], chosen: list[str], rejected_length: Lengths, chosen_length: Lengths
+) -> npt.NDArray[np.float64]:
     """Measure 1 − distance / length of the longer text per pair; 1.0 when both are empty.
 
     Exact up to a product of lengths of 50,000², and wherever what is left without the common beginning and end is so
     small. Beyond that a lower bound, see the module.
+
+    Args:
+        rejected: the model's texts.
+        chosen: the users' texts, same number.
+        rejected_length: their characters.
+        chosen_length: likewise.
     """
-    lengths = np.array([(len(old), len(new)) for old, new in zip(rejected, chosen, strict=True)], np.int64)
-    lengths = lengths.reshape(-1, 2)
-    long = lengths.prod(axis=1) > EXACT_PRODUCT
+    long = rejected_length.astype(np.int64) * chosen_length > EXACT_PRODUCT
     if not long.any():
         return _measure_columns(rejected, chosen)
     similarities = np.empty(len(chosen))
     short = np.flatnonzero(~long).tolist()
     similarities[~long] = _measure_columns([rejected[row] for row in short], [chosen[row] for row in short])
     for row in np.flatnonzero(long).tolist():
-        similarities[row] = 1 - measure_distance(rejected[row], chosen[row]) / lengths[row].max()
+        longer = max(len(rejected[row]), len(chosen[row]))
+        similarities[row] = 1 - measure_distance(rejected[row], chosen[row]) / longer
     return similarities
 
 
@@ -63,7 +72,7 @@ def _measure_columns(rejected: list[str], chosen: list[str]) -> npt.NDArray[np.f
 
 def measure_distance(rejected: str, chosen: str) -> int:
     """Measure Levenshtein's distance, or an upper bound where both texts stay long without what they share."""
-    begin, end = _count_common(rejected, chosen)
+    begin, end = count_common(rejected, chosen)
     rejected, chosen = rejected[begin : len(rejected) - end], chosen[begin : len(chosen) - end]
     if len(rejected) * len(chosen) <= EXACT_PRODUCT:
         return Levenshtein.distance(rejected, chosen)
@@ -87,7 +96,8 @@ def _measure_block(old: str, new: str) -> int:
     return sum(Levenshtein.distance(old[begin[0] : end[0]], new[begin[1] : end[1]]) for begin, end in pairwise(cuts))
 
 
-def _count_common(old: str, new: str) -> tuple[int, int]:
+def count_common(old: str, new: str) -> tuple[int, int]:
+    """Count the equal characters at the beginning and, of the rest, at the end."""
     shorter = min(len(old), len(new))
     before, after = (np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32) for text in (old, new))
     differ = np.flatnonzero(before[:shorter] != after[:shorter])

@@ -4,10 +4,14 @@ All three are judgements that go to a person. They look at edits that left littl
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
+
+from flywheel_assets.curation.arrow import Array, to_mask
 
 
 def gather_words(text: str) -> frozenset[str]:
@@ -39,9 +43,12 @@ _STOP_WORDS = {
     "swedish": "och att det som en på är av för med till den har de inte om ett han men var jag från kan när så eller",
     "russian": "и в не на что он с как это по но из у за от для о же так все его она они был была было к мы вы быть",
 }
-_STOP_SETS = {language: frozenset(words.split()) for language, words in _STOP_WORDS.items()}
+_LANGUAGES_OF = {
+    word: [language for language, words in _STOP_WORDS.items() if word in words.split()]
+    for word in " ".join(_STOP_WORDS.values()).split()
+}
 _ENGLISH_CONTENT = gather_words("die war hat son men den van met ale era come care per fast till pod note")
-FUNCTION_WORDS = frozenset(word for words in _STOP_SETS.values() for word in words) - _ENGLISH_CONTENT
+FUNCTION_WORDS = frozenset(_LANGUAGES_OF) - _ENGLISH_CONTENT
 """The words of twelve languages that carry no content in English either."""
 
 NEGATIONS = gather_words(
@@ -51,21 +58,21 @@ NEGATIONS = gather_words(
     " никогда 不 没 無 无 非 未 勿 لا ليس لم لن नहीं मत"
 )
 
-_SCRIPTS = {
-    "latin": re.compile(r"[A-Za-z\u00c0-\u024f]"),
-    "cyrillic": re.compile(r"[\u0400-\u04ff]"),
-    "greek": re.compile(r"[\u0370-\u03ff]"),
-    "arabic": re.compile(r"[\u0600-\u06ff]"),
-    "hebrew": re.compile(r"[\u0590-\u05ff]"),
-    "devanagari": re.compile(r"[\u0900-\u097f]"),
-    "bengali": re.compile(r"[\u0980-\u09ff]"),
-    "tamil": re.compile(r"[\u0b80-\u0bff]"),
-    "sinhala": re.compile(r"[\u0d80-\u0dff]"),
-    "thai": re.compile(r"[\u0e00-\u0e7f]"),
-    "hangul": re.compile(r"[\uac00-\ud7af]"),
-    "kana": re.compile(r"[\u3040-\u30ff]"),
-    "han": re.compile(r"[\u4e00-\u9fff]"),
-}
+_SCRIPT_RANGES = (
+    (0x41, 0x24F, "latin"),
+    (0x370, 0x3FF, "greek"),
+    (0x400, 0x4FF, "cyrillic"),
+    (0x590, 0x5FF, "hebrew"),
+    (0x600, 0x6FF, "arabic"),
+    (0x900, 0x97F, "devanagari"),
+    (0x980, 0x9FF, "bengali"),
+    (0xB80, 0xBFF, "tamil"),
+    (0xD80, 0xDFF, "sinhala"),
+    (0xE00, 0xE7F, "thai"),
+    (0x3040, 0x30FF, "kana"),
+    (0x4E00, 0x9FFF, "han"),
+    (0xAC00, 0xD7AF, "hangul"),
+)
 _SCRIPT_LANGUAGES = {
     "greek": "greek",
     "arabic": "arabic",
@@ -105,12 +112,17 @@ _LONGEST_SAMPLE = 2_000
 
 def detect_script(text: str) -> str | None:
     """Name the script of nine tenths of a text's letters; None where no script has as many, or there are too few."""
-    counts = {name: len(pattern.findall(text[:_LONGEST_SAMPLE])) for name, pattern in _SCRIPTS.items()}
-    total = sum(counts.values())
+    if text.isascii():
+        return "latin"
+    counts: Counter[str] = Counter()
+    for letter, number in Counter(filter(str.isalpha, text[:_LONGEST_SAMPLE])).items():
+        code = ord(letter)
+        counts[next((name for low, high, name in _SCRIPT_RANGES if low <= code <= high), "other")] += number
+    total = counts.total()
     if counts["kana"] and counts["kana"] + counts["han"] > 0.9 * total:
         return "kana"
-    best = max(counts, key=lambda name: counts[name])
-    return best if total >= 4 and counts[best] >= 0.9 * total else None
+    [(best, number)] = counts.most_common(1) or [("other", 0)]
+    return best if total >= 4 and number >= 0.9 * total and best != "other" else None
 
 
 def detect_language(text: str) -> str | None:
@@ -125,9 +137,15 @@ def detect_language(text: str) -> str | None:
     words = _WORD.findall(text[:_LONGEST_SAMPLE].lower())
     if script is None or len(words) < _FEWEST_WORDS:
         return None
-    counts = sorted(((sum(word in stop for word in words), name) for name, stop in _STOP_SETS.items()), reverse=True)
-    (best, language), (second, _) = counts[:2]
-    return language if best >= max(2, 0.25 * len(words)) and best >= 1.5 * second else None
+    counts: dict[str, int] = {}
+    for word in words:
+        for language in _LANGUAGES_OF.get(word, ()):
+            counts[language] = counts.get(language, 0) + 1
+    if not counts:
+        return None
+    language = max(counts, key=lambda name: counts[name])
+    best = counts.pop(language)
+    return language if best >= max(2, 0.25 * len(words)) and best >= 1.5 * max(counts.values(), default=0) else None
 
 
 def find_asked_language(request: str) -> str | None:
@@ -142,14 +160,13 @@ def is_in_wrong_language(request: str, rejected: str, chosen: str) -> bool:
     Sure is: its language is known, it is neither the one asked for nor, where none was named, the request's or the
     model's; and the model's text was in a right one.
     """
-    written = detect_language(chosen)
-    if written is None:
+    if share_function_word(rejected, chosen):
         return False
-    if asked := find_asked_language(request):
-        return written != asked and detect_language(rejected) == asked
-    expected = detect_language(request)
-    before = detect_language(rejected)
-    return expected is not None and before == expected and written != expected
+    written = detect_language(chosen)
+    before = detect_language(rejected) if written is not None else None
+    if before is None or written == before:
+        return False
+    return before == (find_asked_language(request) or detect_language(request))
 
 
 _TALK = (
@@ -187,6 +204,25 @@ _SHORTEST_ANSWERED = 20
 """Characters of the model's text: a shorter one may well be corrected to "OK" or "1"."""
 
 
+_REMARK_WORDS = (
+    r"(?i)language|(?:not|n't) (?:in )?(?:english|german|french|spanish|the right)"
+    r"|(?:can'?t|cannot|can not|could not|couldn't|unable to|do not|don'?t) (?:check|trans|eval|rate|judge|assess|read"
+    r"|under|corr|edit|anno)"
+    r"|(?:is|was) (?:refused|rejected|skipped|declined|useless|nonsense|gibberish|unusable|incompreh|not (?:corr|usab"
+    r"|right|under)|wrong|bad|incorrect|poor)"
+    r"|^\W*(?:rejected|refused|declined|skip|untrans|not trans|wrong|bad|incorrect|false|nonsense|garbage|gibberish"
+    r"|useless|terrible|unusable|no (?:good|idea|change|comment|trans)|please|redo|retry|try again|rewrite|regen|do it"
+    r"|do this|start over|n/?a\b|none|null|nil|tbd|todo|test|idk|ok|good|fine|same|as above|not appl|don'?t know"
+    r"|correct|perfect|[\d?.!x+*-]{1,3}\W*$)"
+)
+
+
+def may_be_remarks(chosen: Array) -> npt.NDArray[np.bool_]:
+    """Mark the texts that `is_remark` may find, for few microseconds each."""
+    short = to_mask(pc.less(pc.binary_length(chosen), 4 * _LONGEST_REMARK))  # type: ignore[call-overload]
+    return short & to_mask(pc.match_substring_regex(chosen, _REMARK_WORDS))
+
+
 def is_remark(request: str, rejected: str, chosen: str) -> bool:
     """Return whether an edit talks about the answer instead of being one.
 
@@ -201,14 +237,14 @@ def is_remark(request: str, rejected: str, chosen: str) -> bool:
     return found is not None and found[0].lower() not in f"{request}\n{rejected}".lower()
 
 
-def describe_relation(request: str, rejected: str, chosen: str) -> str | None:
+def describe_relation(request: str, chosen: str) -> str | None:
     """Describe how a text that replaced the answer relates to the request; None: in no way that can be seen."""
     shared = _read_content_words(chosen) & _read_content_words(request)
     if shared:
         return f"shares {len(shared)} content word{'s' if len(shared) > 1 else ''} with the request"
-    written = detect_language(chosen)
-    if written is not None and written in (find_asked_language(request), detect_language(rejected)):
-        return f"in {written.capitalize()}, the language of the task"
+    asked = find_asked_language(request)
+    if asked is not None and detect_language(chosen) == asked:
+        return f"in {asked.capitalize()}, as the request asked"
     return None
 
 
@@ -219,41 +255,62 @@ def share_no_content_word(rejected: str, chosen: str) -> bool:
     """
     if len(_LETTERS.findall(rejected)) < 3:
         return False
-    before, after = _read_content_words(rejected), _read_content_words(chosen)
-    return before.isdisjoint(after) if before else set(_LETTERS.findall(rejected.lower())).isdisjoint(after)
+    return _read_content_words(rejected).isdisjoint(_read_content_words(chosen))
+
+
+def share_function_word(rejected: str, chosen: str) -> bool:
+    """Return whether two texts have a function word in common: then they are in one language."""
+    words = _LETTERS.findall(rejected.lower())
+    return not FUNCTION_WORDS.isdisjoint(set(words).intersection(_LETTERS.findall(chosen.lower())))
 
 
 _LETTERS = re.compile(r"\w{2,}")
 
 
 def _read_content_words(text: str) -> set[str]:
-    return {word for word in _LETTERS.findall(text.lower()) if word not in FUNCTION_WORDS}
+    return set(_LETTERS.findall(text.lower())) - FUNCTION_WORDS
 
 
 FEWEST_REQUESTS = 5
 _SHORTEST_CANNED = 12
+_MOST_ALIKE = 0.3
 
 
 def mark_canned_texts(request: Sequence[str], rejected: Sequence[str], chosen: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Mark edits whose text a day has on five or more distinct requests, for as many distinct outputs.
+    """Mark edits whose text a day has on five or more distinct requests, in place of five unrelated outputs.
 
     Texts are compared without case and white space; labels and other texts of fewer than 12 characters are none.
+    Outputs are unrelated that share less than 0.3 of their words (Jaccard): the same answer to one question, asked in
+    many words, is a correction.
 
     Args:
-        request: what was asked, per edit of one day.
+        request: what was asked, or its hash, per edit of one day.
         rejected: the model's texts.
         chosen: the users' texts.
     """
-    keys = [" ".join(text.lower().split()) if text else "" for text in chosen]
-    asked: dict[str, set[str]] = {}
-    given: dict[str, set[str]] = {}
-    for key, question, output in zip(keys, request, rejected, strict=True):
+    keys = [" ".join(text.lower().split()) for text in chosen]
+    rows_by_key: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
         if len(key) >= _SHORTEST_CANNED:
-            asked.setdefault(key, set()).add(question)
-            given.setdefault(key, set()).add(output)
-    canned = {
-        key
-        for key, questions in asked.items()
-        if len(questions) >= FEWEST_REQUESTS and len(given[key]) >= FEWEST_REQUESTS
-    }
-    return np.array([key in canned for key in keys], dtype=bool)
+            rows_by_key.setdefault(key, []).append(row)
+    canned = np.zeros(len(keys), dtype=bool)
+    for rows in rows_by_key.values():
+        if (
+            len(rows) >= FEWEST_REQUESTS
+            and len({request[row] for row in rows}) >= FEWEST_REQUESTS
+            and _count_unrelated({rejected[row] for row in rows}) >= FEWEST_REQUESTS
+        ):
+            canned[rows] = True
+    return canned
+
+
+def _count_unrelated(texts: set[str]) -> int:
+    """Count texts of which no two share many words, at most as many as are asked for."""
+    found: list[set[str]] = []
+    for text in sorted(texts):
+        words = set(_LETTERS.findall(text.lower()))
+        if all(len(words & other) < _MOST_ALIKE * max(1, len(words | other)) for other in found):
+            found.append(words)
+            if len(found) == FEWEST_REQUESTS:
+                break
+    return len(found)
