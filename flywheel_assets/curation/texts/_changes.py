@@ -63,7 +63,7 @@ def _name_hunk(hunk: Hunk, old_lines: Sequence[str], new_lines: Sequence[str], l
     if not any(line.strip() for line in (*hunk.old, *hunk.new)):
         return Change.COSMETIC
     old, new = "\n".join(hunk.old), "\n".join(hunk.new)
-    language = languages.find(hunk.new_at)
+    language = languages.find(hunk.new_at, hunk.new or hunk.old)
     if language is None:
         if _move_list_items(hunk):
             return Change.STRUCTURE
@@ -197,10 +197,9 @@ def _select_window(old: str, new: str) -> tuple[str, str, int]:
         The two windows, and the place in both texts at which they begin.
     """
     if max(len(old), len(new)) <= _SHORT:
-        edits = Levenshtein.editops(old, new)
-        first, last = edits[0], edits[-1]
-        begin = min(first.src_pos, first.dest_pos)
-        end = min(len(old) - last.src_pos, len(new) - last.dest_pos) - 1
+        edits = list(Levenshtein.editops(old, new))
+        begin = min(edits[0].src_pos, edits[0].dest_pos)
+        end = min(len(old) - edits[-1].src_pos, len(new) - edits[-1].dest_pos) - 1
     else:
         begin, end = count_common(old, new)
     begin = old.rfind(" ", 0, max(0, old.rfind(" ", 0, begin))) + 1

@@ -66,17 +66,23 @@ class Languages:
             else:
                 yield inside
 
-    def find(self, at: int) -> str | None:
-        """Return the language of the line with this number; None where it is prose."""
-        window = self._lines[max(0, at - 15) : at + 15]
+    def find(self, at: int, changed: Sequence[str]) -> str | None:
+        """Return the language of the changed lines, which begin at this number; None where they are prose.
+
+        Lines of a docstring are prose unless they look like code themselves.
+        """
+        # Comments and docstrings around may outnumber the code, so that the nearest lines are asked as well.
+        wide, near = self._lines[max(0, at - 15) : at + 15], self._lines[max(0, at - 3) : at + 4]
         fence = self._fences[min(at, len(self._fences) - 1)] if self._fences else None
         if fence is not None:
-            language = fence if fence and find_lexer(fence) else guess_language(window) or "text"
+            language = fence if fence and find_lexer(fence) else guess_language(wide) or "text"
         elif self._fences is not None and not any(self._fences[max(0, at - 15) : at + 15]):
             language = None
         else:
-            language = guess_language(window)
-        return None if language is None or self._is_in_docstring(language, at) else language
+            language = guess_language(wide) or guess_language(near)
+        if language is not None and self._is_in_docstring(language, at) and guess_language(changed) is None:
+            return None
+        return language
 
     def _is_in_docstring(self, language: str, at: int) -> bool:
         if not language.startswith("py"):

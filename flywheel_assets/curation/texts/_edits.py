@@ -95,7 +95,7 @@ def classify_edits(
     equal = to_mask(pc.equal(rejected, chosen))
     empty = to_mask(pc.equal(pc.utf8_trim_whitespace(chosen), pa.scalar("")))
     before, after = values_of(rejected), values_of(chosen)
-    lengths = [pc.utf8_length(texts).to_numpy(zero_copy_only=False) for texts in (rejected, chosen)]
+    lengths = [np.array(pc.utf8_length(texts), np.int64) for texts in (rejected, chosen)]  # type: ignore[call-overload]
     longer = np.maximum(*lengths) > bands.longest_characters
     if longer.any():
         rows = np.flatnonzero(~longer)

@@ -23,7 +23,7 @@ _MOST_UNITS = 20_000
 _LONG_LINE = 2_000
 _UNIT = re.compile(r"\S{1,64}\s*|\s+")
 
-Lengths = npt.NDArray[np.int32]
+Lengths = npt.NDArray[np.int64]
 
 
 class Hunk(NamedTuple):
@@ -50,7 +50,7 @@ def measure_similarities(
         rejected_length: their characters.
         chosen_length: likewise.
     """
-    long = rejected_length.astype(np.int64) * chosen_length > EXACT_PRODUCT
+    long = rejected_length * chosen_length > EXACT_PRODUCT
     if not long.any():
         return _measure_columns(rejected, chosen)
     similarities = np.empty(len(chosen))
