@@ -14,7 +14,7 @@ from enum import StrEnum
 from rapidfuzz.distance import OSA, Levenshtein
 
 from flywheel_assets.curation.texts._code import INDENTED, Languages, changes_indentation, compare_code
-from flywheel_assets.curation.texts.alignment import Hunk, count_common, count_shared, find_hunks
+from flywheel_assets.curation.texts.alignment import Hunk, count_common, count_shared, cut_lines, find_hunks
 from flywheel_assets.curation.texts.answers import FUNCTION_WORDS, NEGATIONS, gather_words
 
 
@@ -40,9 +40,10 @@ class Change(StrEnum):
 
 def name_change(rejected: str, chosen: str) -> Change:
     """Name what the change from one text to another, unequal one is about."""
-    if "\n" not in rejected and "\n" not in chosen and not _SIGNS_OF_CODE.search(chosen):
+    in_one_line = "\n" not in rejected and "\n" not in chosen and max(len(rejected), len(chosen)) <= _SHORT
+    if in_one_line and not _SIGNS_OF_CODE.search(chosen):
         return compare_prose(rejected, chosen)
-    old_lines, new_lines = rejected.split("\n"), chosen.split("\n")
+    old_lines, new_lines = cut_lines(rejected), cut_lines(chosen)
     languages = Languages(new_lines)
     found: set[Change] = set()
     hunks = find_hunks(old_lines, new_lines)
@@ -68,7 +69,7 @@ def _name_hunk(hunk: Hunk, old_lines: Sequence[str], new_lines: Sequence[str], l
         if _move_list_items(hunk):
             return Change.STRUCTURE
         return compare_prose(old, new)
-    kind, old_comments, new_comments = compare_code(old, new, language)
+    kind, old_comments, new_comments = compare_code(old[:_LONGEST_READ], new[:_LONGEST_READ], language)
     if kind:
         return Change(kind)
     before = _find_filled(reversed(old_lines[max(0, hunk.old_at - 20) : hunk.old_at]))
@@ -188,6 +189,8 @@ def compare_prose(old: str, new: str) -> Change:
 
 
 _SHORT = 4_000
+_LONGEST_READ = 20_000
+"""Characters of one change that are read: so much says what it is about."""
 
 
 def _select_window(old: str, new: str) -> tuple[str, str, int]:
@@ -206,7 +209,8 @@ def _select_window(old: str, new: str) -> tuple[str, str, int]:
     # A word before the end that both share; the end of the text where there is none.
     tail = new.find(" ", new.find(" ", len(new) - max(0, end)) + 1) if end > 0 else -1
     rest = len(new) - tail if tail > 0 and new.find(" ", len(new) - end) >= 0 else 0
-    return old[begin : len(old) - rest], new[begin : len(new) - rest], begin
+    ends = [min(len(text) - rest, begin + _LONGEST_READ) for text in (old, new)]
+    return old[begin : ends[0]], new[begin : ends[1]], begin
 
 
 def _is_in_backticks(text: str, place: int) -> bool:

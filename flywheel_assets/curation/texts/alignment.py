@@ -20,7 +20,9 @@ EXACT_PRODUCT = 50_000**2
 _PIECE_CHARACTERS = 10_000
 """Of two unlike blocks that are longer, pieces of this size are compared in order: time is linear in their length."""
 _MOST_UNITS = 20_000
+_MOST_LINES = 100_000
 _LONG_LINE = 2_000
+_WORDS_A_STRETCH = 16
 _UNIT = re.compile(r"\S{1,64}\s*|\s+")
 
 Lengths = npt.NDArray[np.int64]
@@ -122,10 +124,25 @@ def _join_units(units: list[str], every: int) -> list[str]:
     block: list[str] = []
     for unit in units:
         block.append(unit)
-        if zlib.crc32(unit.encode("utf-8", "surrogatepass")) % every == 0:
+        if zlib.crc32(unit.strip().lower().encode("utf-8", "surrogatepass")) % every == 0:
             blocks.append("".join(block))
             block = []
     return [*blocks, "".join(block)]
+
+
+def cut_lines(text: str) -> list[str]:
+    """Cut a text into its lines, and a line of more than 2,000 characters into stretches of some 16 words.
+
+    A stretch ends at a word whose hash says so, so that a word more or less moves no other stretch.
+    """
+    lines = text.split("\n")
+    if len(text) <= _LONG_LINE or max(map(len, lines)) <= _LONG_LINE:
+        return lines
+    return [
+        piece
+        for line in lines
+        for piece in ([line] if len(line) <= _LONG_LINE else _join_units(_UNIT.findall(line), _WORDS_A_STRETCH))
+    ]
 
 
 def count_shared(old: Sequence[str], new: Sequence[str]) -> tuple[int, int]:
@@ -143,13 +160,13 @@ def count_shared(old: Sequence[str], new: Sequence[str]) -> tuple[int, int]:
 def find_hunks(rejected: Sequence[str], chosen: Sequence[str]) -> list[Hunk]:
     """Find the lines that differ, as few as the alignment allows; texts come as lines.
 
-    More than 20,000 differing lines on one side are one hunk.
+    More than 100,000 differing lines on one side are one hunk.
     """
     begin, end = count_shared(rejected, chosen)
     old, new = list(rejected[begin : len(rejected) - end]), list(chosen[begin : len(chosen) - end])
     if not old and not new:
         return []
-    if len(old) <= 1 or len(new) <= 1 or max(len(old), len(new)) > _MOST_UNITS:
+    if len(old) <= 1 or len(new) <= 1 or max(len(old), len(new)) > _MOST_LINES:
         return [Hunk(old, new, begin, begin)]
     return [
         Hunk(

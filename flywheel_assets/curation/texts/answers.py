@@ -248,14 +248,16 @@ def describe_relation(request: str, chosen: str) -> str | None:
     return None
 
 
-def share_no_content_word(rejected: str, chosen: str) -> bool:
-    """Return whether two texts have no word in common that carries content; False where the first has fewer than three.
+def are_unrelated(rejected: str, chosen: str) -> bool:
+    """Return whether two texts have no word in common, or none but function words where there are enough others.
 
-    "No." may well correct "Yes.": so few words say nothing.
+    "No." may well correct "Yes.": of fewer than four words the lack says nothing.
     """
-    if len(_LETTERS.findall(rejected)) < 3:
+    words = set(_LETTERS.findall(rejected.lower()))
+    shared = words.intersection(_LETTERS.findall(chosen.lower()))
+    if shared - FUNCTION_WORDS:
         return False
-    return _read_content_words(rejected).isdisjoint(_read_content_words(chosen))
+    return len(words - FUNCTION_WORDS if shared else words) >= 4
 
 
 def share_function_word(rejected: str, chosen: str) -> bool:

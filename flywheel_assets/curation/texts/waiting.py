@@ -40,7 +40,7 @@ _ADMITTED_AS = {
 # Han and kana have no spaces: each character is a token.
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+|[^\w\s]")
 _WORD = re.compile(r"[^\W\d_]{2}|[^\W\d_].*[^\W\d_]")
-_CONTEXT_TOKENS = 2
+_FEW_TOKENS, _MANY_TOKENS = 2, 12
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,36 @@ def _find_replacements(rejected: str, chosen: str) -> list[_Replacement]:
     for hunk in find_hunks(old_lines, new_lines):
         old, new = (_TOKEN.findall("\n".join(lines)) for lines in (hunk.old, hunk.new))
         begin, end = count_shared(old, new)
-        for code in Levenshtein.opcodes(old[begin : len(old) - end], new[begin : len(new) - end]):
-            if code.tag != "equal":
-                first, last = begin + code.dest_start, begin + code.dest_end
-                found.append(
-                    _Replacement(
-                        tuple(old[begin + code.src_start : begin + code.src_end]),
-                        tuple(new[first:last]),
-                        tuple(new[max(0, first - _CONTEXT_TOKENS) : first]),
-                        tuple(new[last : last + _CONTEXT_TOKENS]),
-                    )
+        for src, src_end, dest, dest_end in _join_neighbours(old[begin : len(old) - end], new[begin : len(new) - end]):
+            first, last = begin + dest, begin + dest_end
+            reach = _FEW_TOKENS if _say_enough(new, first, last, _FEW_TOKENS) else _MANY_TOKENS
+            found.append(
+                _Replacement(
+                    tuple(old[begin + src : begin + src_end]),
+                    tuple(new[first:last]),
+                    tuple(new[max(0, first - reach) : first]),
+                    tuple(new[last : last + reach]),
                 )
+            )
     return found
+
+
+def _join_neighbours(old: list[str], new: list[str]) -> list[tuple[int, int, int, int]]:
+    """Align tokens; an insertion next to a replacement is one with it: `0` → `-1` is not `` → `-` and `0` → `1`."""
+    joined: list[tuple[int, int, int, int]] = []
+    for code in Levenshtein.opcodes(old, new):
+        if code.tag == "equal":
+            continue
+        if joined and joined[-1][1] == code.src_start and joined[-1][3] == code.dest_start:
+            joined[-1] = (joined[-1][0], code.src_end, joined[-1][2], code.dest_end)
+        else:
+            joined.append((code.src_start, code.src_end, code.dest_start, code.dest_end))
+    return joined
+
+
+def _say_enough(tokens: list[str], first: int, last: int, reach: int) -> bool:
+    around = (*tokens[max(0, first - reach) : first], *tokens[last : last + reach])
+    return any(token.isalnum() for token in around)
 
 
 def compute_delta(rejected: str, chosen: str) -> list[tuple[list[str], list[str]]]:
@@ -84,16 +102,14 @@ def hash_delta(rejected: str, chosen: str) -> str | None:
 
     The keys are in one text, sorted, a space between them. A replacement of words is the same wherever it stands.
     Signs, digits and single letters say too little to be recognised elsewhere, nine vandals who double a bracket would
-    agree with each other: their key covers the two tokens on either side, and there is none without one.
+    agree with each other: their key covers the two tokens on either side, twelve where these are signs too.
     """
     keys = set()
     for each in _find_replacements(rejected, chosen):
         if any(_WORD.search(token) for token in (*each.old, *each.new)):
             keys.add(make_stable_id("delta", each.old, each.new))
-        elif any(token.isalnum() for token in (*each.before, *each.after)):
-            keys.add(make_stable_id("delta", each.old, each.new, each.before, each.after))
         else:
-            return None
+            keys.add(make_stable_id("delta", each.old, each.new, each.before, each.after))
     return " ".join(sorted(keys)) if 0 < len(keys) <= _MOST_REPLACEMENTS else None
 
 
