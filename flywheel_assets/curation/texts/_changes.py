@@ -56,7 +56,7 @@ def name_change(rejected: str, chosen: str) -> Change:
 
 
 _MINOR = (Change.TRIVIAL, Change.COSMETIC)
-_SIGNS_OF_CODE = re.compile(r"[=({;`<\[]|^\s*[$>#]")
+_SIGNS_OF_CODE = re.compile(r"[={}`<]|\w[(\[]|;\s*$|^\s*[$>#]")
 _LIST_ITEM = re.compile(r"\s*(?:[-*•+]|\d{1,3}[.)]|[a-z]\))\s+\S")
 
 
@@ -255,6 +255,8 @@ _KINDS = ((Change.DATE, _DATES), (Change.UNIT, _UNITS), (Change.NUMBER, _NUMBER_
 
 
 def _name_case(old: list[str], new: list[str], starts: bool) -> Change:
+    if len(old) > 2 and any("".join(each).isupper() for each in (old, new)):
+        return Change.COSMETIC
     for place, (before, after) in enumerate(zip(old, new, strict=True)):
         if before == after:
             continue

@@ -52,11 +52,11 @@ FUNCTION_WORDS = frozenset(_LANGUAGES_OF) - _ENGLISH_CONTENT
 """The words of twelve languages that carry no content in English either."""
 
 NEGATIONS = gather_words(
-    "not no never none without cannot neither nobody nothing nowhere hardly n't nicht kein keine keinen keinem"
+    "not no never none without cannot neither hardly n't nicht kein keine keinen keinem"
     " keiner nie niemals ohne nunca jamás ningún ninguna nada pas jamais sans aucun aucune rien non senza não nem"
     " sem niet geen nooit zonder nie nigdy bez nu fără niciodată ei mitte ilma inte aldrig ingen utan не нет ни без"
     " никогда 不 没 無 无 非 未 勿 لا ليس لم لن नहीं मत"
-)
+) | {f"no{word}" for word in ("body", "thing", "where")}
 
 _SCRIPT_RANGES = (
     (0x41, 0x24F, "latin"),
@@ -111,7 +111,10 @@ _LONGEST_SAMPLE = 2_000
 
 
 def detect_script(text: str) -> str | None:
-    """Name the script of nine tenths of a text's letters; None where no script has as many, or there are too few."""
+    """Name the script of nine tenths of a text's letters.
+
+    None where no script has as many, or there are fewer than four letters.
+    """
     if text.isascii():
         return "latin"
     counts: Counter[str] = Counter()

@@ -74,7 +74,10 @@ def _find_replacements(rejected: str, chosen: str) -> list[_Replacement]:
 
 
 def _join_neighbours(old: list[str], new: list[str]) -> list[tuple[int, int, int, int]]:
-    """Align tokens; an insertion next to a replacement is one with it: `0` → `-1` is not `` → `-` and `0` → `1`."""
+    """Align tokens, and join an insertion with the replacement next to it.
+
+    `0` → `-1` is one replacement, not an inserted `-` and `0` → `1`.
+    """
     joined: list[tuple[int, int, int, int]] = []
     for code in Levenshtein.opcodes(old, new):
         if code.tag == "equal":
