@@ -36,8 +36,9 @@ from flywheel_assets.curation.policy.facts import compute_claim_key
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import OPERATOR, TEXTS, Verdict
 from flywheel_assets.curation.texts._edits import EditBands as EditBands  # `config` offers it
-from flywheel_assets.curation.texts._edits import classify_edits
+from flywheel_assets.curation.texts._edits import EditRule, classify_edits
 from flywheel_assets.curation.texts._traces import compute_traces
+from flywheel_assets.curation.texts.answers import mark_canned_texts
 from flywheel_assets.curation.texts.normalization import split_prompts
 from flywheel_assets.curation.texts.operator_findings import OperatorFinding, judge_operator_texts
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, hash_delta
@@ -69,6 +70,9 @@ class GateRules(Checked):
     """Sets which feedback an application admits to gold."""
 
     bands: EditBands = field(default_factory=EditBands)
+    edit_rule: EditRule = "local"
+    """`local`: a small change is admitted where it changes what the text says (`admitted_by`). `seed`: only the bands
+    of the whole text's similarity decide."""
     policy: Policy = field(default_factory=build_default_policy)
     accepting_rating: Share = 0.8
     """A rating of at least this much, without an edit, accepts the output."""
@@ -124,6 +128,9 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
         for name in ("kept", "waiting", "statements")
     )
     refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.refused for part in judged)])
+    if rules.edit_rule == "local":
+        kept, canned, withdrawn = _remove_canned_texts(kept, version)
+        refused, statements = pa.concat_tables([refused, canned]), pa.concat_tables([statements, withdrawn])
     assert kept.num_rows + refused.num_rows == joined.num_rows
     assert waiting.num_rows + statements.num_rows == refused.num_rows
     findings = judge_operator_texts((part.operator for part in judged), rules.policy)
@@ -149,6 +156,28 @@ def withhold(curated: Curated, reason: Reason, detail: str, version: str) -> Cur
 
 
 _Mask = npt.NDArray[np.bool_]
+
+
+def _remove_canned_texts(kept: pa.Table, version: str) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Part a day's kept rows from edits whose text the day has on many requests; those of reviewers stay.
+
+    Returns the kept rows, the quarantine's rows, and the statements that the removed rows remain.
+    """
+    edits = pc.and_(
+        pc.equal(kept["example_kind"], pa.scalar(ExampleKind.PREFERENCE_PAIR.value)),
+        pc.not_equal(kept["source"], pa.scalar(REVIEWER_SOURCE)),
+    )
+    rows = np.flatnonzero(to_mask(edits))
+    canned = np.zeros(kept.num_rows, dtype=bool)
+    columns = kept.select(["request_hash", "rejected", "chosen"]).take(rows)
+    canned[rows] = mark_canned_texts(*map(values_of, columns.columns))
+    out = kept.filter(pa.array(canned))
+    refused = _refuse(out, [Reason.CANNED_TEXT.value] * out.num_rows, version)
+    return kept.filter(pa.array(~canned)), refused, _withdraw_texts(out, Reason.CANNED_TEXT)
+
+
+_REVIEWED_EDITS = (Reason.REWRITE.value, Reason.REMARK.value, Reason.WRONG_LANGUAGE.value, Reason.CANNED_TEXT.value)
+"""Judgements about an edit that people look at; a reviewer's own row passes them."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +219,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     reasons = np.full(batch.num_rows, None, dtype=object)
     details: dict[int, str] = {}
     similarity = np.full(batch.num_rows, np.nan)
+    admitted_by = np.full(batch.num_rows, None, dtype=object)
     consent = ~to_mask(batch["do_not_train"])
     is_example = kinds.edit | kinds.comparison | kinds.demonstration | kinds.approval | kinds.objection
     reasons[~is_example] = Reason.NOT_TRAINABLE_SIGNAL.value
@@ -198,16 +228,20 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     edits = np.flatnonzero(kinds.edit & consent)
     if len(edits):
         final = batch["final_text"].take(edits).fill_null("")
-        classes = classify_edits(batch["output"].take(edits), final, rules.bands)
+        asked = values_of(batch["request"].take(edits))
+        classes = classify_edits(batch["output"].take(edits), final, rules.bands, rules.edit_rule, asked)
+        admitted_by[edits] = classes.admitted_by.to_numpy(zero_copy_only=False)
         reasons[edits] = classes.reason.to_numpy(zero_copy_only=False)
         similarity[edits] = classes.similarity.to_numpy(zero_copy_only=False)
-        banded = np.isin(reasons, (Reason.TRIVIAL_EDIT.value, Reason.REWRITE.value))
+        banded = np.isin(reasons, (Reason.TRIVIAL_EDIT.value, *_REVIEWED_EDITS))
         details = {int(row): f"similarity {similarity[row]:.3f}" for row in np.flatnonzero(banded)}
+        for row, note in classes.note.items():
+            details[int(edits[row])] += f"; {note}"
     _refuse_empty_and_equal(batch, kinds, consent, reasons)
     reasons[had_reasoning & (reasons == Reason.UNCHANGED.value)] = Reason.REASONING_ONLY.value
 
     by_reviewer = to_mask(pc.equal(batch["source"], pa.scalar(REVIEWER_SOURCE)))
-    overruled = by_reviewer & np.isin(reasons, (Reason.REWRITE.value, Reason.TRIVIAL_EDIT.value))
+    overruled = by_reviewer & np.isin(reasons, (Reason.TRIVIAL_EDIT.value, *_REVIEWED_EDITS))
     for number in np.flatnonzero(overruled).tolist():
         if not _can_wait(batch, kinds, number, reasons[number]):
             reasons[number] = None
@@ -234,6 +268,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
     passed = np.flatnonzero(_mark_undecided(reasons))
     stances = _name_stances(batch, kinds, reasons, rules)
     kept = _build_examples(batch.take(passed), similarity[passed], application, version)
+    kept = _set_column(kept, "admitted_by", pa.array(admitted_by[passed], pa.string()))
     kept = _describe_examples(kept, batch.take(passed), kinds.name(passed), stances[passed], application)
     may_wait = np.flatnonzero(np.isin(reasons, list(SUPPORTERS_NEEDED)) & kinds.edit)
     waiting, keys = _select_waiting(
@@ -485,6 +520,24 @@ _STATED = frozenset(JOINED_FEEDBACK.names) - {"prompt", "tools"}
 """Columns that a statement has of its row: all that are no text."""
 
 
+def _withdraw_texts(rows: pa.Table, reason: Reason) -> pa.Table:
+    """Turn examples into the statements that they remain when the day refuses them."""
+    absent = pa.nulls(rows.num_rows, pa.string())
+    changed: dict[str, Array] = {
+        "example_kind": absent.fill_null(ExampleKind.STATEMENT.value),
+        "stance": absent.fill_null(Stance.CHANGES_REFUSED.value),
+        "refused_reason": absent.fill_null(reason.value),
+        "similarity": pa.nulls(rows.num_rows, pa.float64()),
+        **dict.fromkeys(("prompt", "chosen", "prompt_hash", "content_hash", "request_hash"), absent.fill_null("")),
+    }
+    kept = {*_STATED, "pair_id", "policy_version"}
+    columns = [
+        changed[field.name] if field.name in changed else rows[field.name] if field.name in kept else absent
+        for field in CURATED_DPO_PAIRS
+    ]
+    return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)
+
+
 def _mark_undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
     return to_mask(pc.is_null(pa.array(reasons, pa.string())))
 
@@ -565,9 +618,13 @@ def _select_waiting(rows: pa.Table, reasons: npt.NDArray[np.object_]) -> tuple[p
         )
     ]
     for name, values in (("held_reason", pa.array(reasons, pa.string())), ("support_key", pa.array(keys, pa.string()))):
-        position = rows.schema.get_field_index(name)
-        rows = rows.set_column(position, CURATED_DPO_PAIRS.field(position), values)
+        rows = _set_column(rows, name, values)
     return rows.filter(pc.is_valid(rows["support_key"])), keys
+
+
+def _set_column(rows: pa.Table, name: str, values: Array) -> pa.Table:
+    position = rows.schema.get_field_index(name)
+    return rows.set_column(position, CURATED_DPO_PAIRS.field(position), values)
 
 
 def _can_wait(rows: pa.RecordBatch, kinds: _Kinds, row: int, reason: str) -> bool:

@@ -6,6 +6,7 @@ distinct subjects of all closed days share the key, and leaves it out under its 
 """
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from rapidfuzz.distance import Levenshtein
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray
+from flywheel_assets.curation.texts.alignment import count_shared, find_hunks
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind, make_stable_id
 
 SUPPORTERS_NEEDED = {Reason.TRIVIAL_EDIT.value: 3, Reason.UNSUPPORTED_FACT.value: 2}
@@ -38,31 +40,86 @@ _ADMITTED_AS = {
     Reason.UNSUPPORTED_FACT.value: AdmittedAs.CONFIRMED_FACT,
 }
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+# Han and kana have no spaces: each character is a token.
+_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+|[^\w\s]")
 _WORD = re.compile(r"[^\W\d_]{2}|[^\W\d_].*[^\W\d_]")
+_FEW_TOKENS, _MANY_TOKENS = 2, 12
+
+
+@dataclass(frozen=True)
+class _Replacement:
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    before: tuple[str, ...]
+    """The tokens before it, in the user's text."""
+    after: tuple[str, ...]
+
+
+def _find_replacements(rejected: str, chosen: str) -> list[_Replacement]:
+    """Find an edit's replacements in the lines that differ, with the tokens around them."""
+    found = []
+    old_lines, new_lines = rejected.split("\n"), chosen.split("\n")
+    for hunk in find_hunks(old_lines, new_lines):
+        old, new = (_TOKEN.findall("\n".join(lines)) for lines in (hunk.old, hunk.new))
+        begin, end = count_shared(old, new)
+        for src, src_end, dest, dest_end in _join_neighbours(old[begin : len(old) - end], new[begin : len(new) - end]):
+            first, last = begin + dest, begin + dest_end
+            reach = _FEW_TOKENS if _say_enough(new, first, last, _FEW_TOKENS) else _MANY_TOKENS
+            found.append(
+                _Replacement(
+                    tuple(old[begin + src : begin + src_end]),
+                    tuple(new[first:last]),
+                    tuple(new[max(0, first - reach) : first]),
+                    tuple(new[last : last + reach]),
+                )
+            )
+    return found
+
+
+def _join_neighbours(old: list[str], new: list[str]) -> list[tuple[int, int, int, int]]:
+    """Align tokens, and join an insertion with the replacement next to it.
+
+    `0` → `-1` is one replacement, not an inserted `-` and `0` → `1`.
+    """
+    joined: list[tuple[int, int, int, int]] = []
+    for code in Levenshtein.opcodes(old, new):
+        if code.tag == "equal":
+            continue
+        if joined and joined[-1][1] == code.src_start and joined[-1][3] == code.dest_start:
+            joined[-1] = (joined[-1][0], code.src_end, joined[-1][2], code.dest_end)
+        else:
+            joined.append((code.src_start, code.src_end, code.dest_start, code.dest_end))
+    return joined
+
+
+def _say_enough(tokens: list[str], first: int, last: int, reach: int) -> bool:
+    around = (*tokens[max(0, first - reach) : first], *tokens[last : last + reach])
+    return any(token.isalnum() for token in around)
 
 
 def compute_delta(rejected: str, chosen: str) -> list[tuple[list[str], list[str]]]:
     """Compute an edit's replacements as tokens: each one once, sorted, wherever in the text it was."""
-    before, after = _TOKEN.findall(rejected), _TOKEN.findall(chosen)
-    replaced = {
-        (tuple(before[code.src_start : code.src_end]), tuple(after[code.dest_start : code.dest_end]))
-        for code in Levenshtein.opcodes(before, after)
-        if code.tag != "equal"
-    }
+    replaced = {(each.old, each.new) for each in _find_replacements(rejected, chosen)}
     return [(list(old), list(new)) for old, new in sorted(replaced)]
 
 
 def hash_delta(rejected: str, chosen: str) -> str | None:
-    """Hash a small edit's delta; None where it changes no word.
+    """Hash each replacement of a small edit; None where no token differs, or there are more than 16.
 
-    A delta of signs and digits alone says too little to be recognised elsewhere: nine vandals who double a bracket
-    would agree with each other.
+    The keys are in one text, sorted, a space between them. A replacement of words is the same wherever it stands.
+    Signs, digits and single letters say too little to be recognised elsewhere, nine vandals who double a bracket would
+    agree with each other: their key covers the two tokens on either side, twelve where these are signs too.
     """
-    changes = compute_delta(rejected, chosen)
-    if not any(_WORD.search(token) for old, new in changes for token in (*old, *new)):
-        return None
-    return make_stable_id("delta", changes)
+    keys = set()
+    for each in _find_replacements(rejected, chosen):
+        if any(_WORD.search(token) for token in (*each.old, *each.new)):
+            keys.add(make_stable_id("delta", each.old, each.new))
+        else:
+            keys.add(make_stable_id("delta", each.old, each.new, each.before, each.after))
+    return " ".join(sorted(keys)) if 0 < len(keys) <= _MOST_REPLACEMENTS else None
+
+
+_MOST_REPLACEMENTS = 16
 
 
 SUPPORT_KEYS = ["held_reason", "support_key", "subject", "subject_kind", "source"]
@@ -72,6 +129,7 @@ SUPPORT_KEYS = ["held_reason", "support_key", "subject", "subject_kind", "source
 def mark_unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
     """Mark the waiting rows that lack support; all other rows are False.
 
+    Each replacement of a small edit recurs by itself, in whatever edits: a row is supported when all of its own are.
     A subject counts once, whatever it sends; all subjects of one source that are no signed-in users count as one,
     because a thread costs nothing to open. One row of a reviewer is enough.
 
@@ -87,13 +145,14 @@ def mark_unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
         if row["support_key"] is not None:
             is_user = row["subject_kind"] == SubjectKind.USER.value
             voice = ("user", row["subject"]) if is_user else ("source", row["source"])
-            voices.setdefault(row["support_key"], set()).add(voice)
-            if row["source"] == REVIEWER_SOURCE:
-                confirmed.add(row["support_key"])
+            for key in row["support_key"].split():
+                voices.setdefault(key, set()).add(voice)
+                if row["source"] == REVIEWER_SOURCE:
+                    confirmed.add(key)
     for number, row in zip(held.tolist(), few, strict=True):
-        key = row["support_key"]
-        enough = key is not None and len(voices[key]) >= SUPPORTERS_NEEDED[row["held_reason"]]
-        waiting[number] = not (enough or key in confirmed)
+        keys = (row["support_key"] or "").split()
+        needed = SUPPORTERS_NEEDED[row["held_reason"]]
+        waiting[number] = not keys or not all(key in confirmed or len(voices[key]) >= needed for key in keys)
     return waiting
 
 

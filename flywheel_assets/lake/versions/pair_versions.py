@@ -175,6 +175,11 @@ def find_most_frequent_deltas(lake: Lake, days: Iterable[date] | None = None, li
 def rank_deltas(gold: pa.Table, limit: int) -> list[RecurringDelta]:
     """Rank the deltas of gold rows by subjects, then by rows."""
     waiting = gold.filter(pc.equal(gold["held_reason"], pa.scalar(Reason.TRIVIAL_EDIT.value)).fill_null(False))  # type: ignore[arg-type]
+    # A row has one key for each of its replacements.
+    keys = pc.split_pattern(waiting["support_key"].combine_chunks(), " ")
+    waiting = waiting.take(pc.list_parent_indices(keys)).set_column(
+        waiting.schema.get_field_index("support_key"), "support_key", pc.list_flatten(keys)
+    )
     grouped = waiting.group_by("support_key").aggregate(
         [
             ("feedback_event_id", "count"),

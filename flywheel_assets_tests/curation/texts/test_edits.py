@@ -1,4 +1,4 @@
-import time
+import random
 
 import pyarrow as pa
 import pytest
@@ -61,17 +61,135 @@ def test_band_ends_belong_to_the_useful_corrections() -> None:
     assert classify("abcd", "wxyz", bands) == (0.0, "rewrite")
 
 
-def test_a_megabyte_takes_no_time_whatever_was_done_to_it() -> None:
-    """Two random texts of 1 MB kept rapidfuzz busy for 22 s: longer texts are refused before they are compared."""
+def test_a_megabyte_is_measured_and_its_similarity_is_a_bound() -> None:
+    """Two random texts of 1 MB kept rapidfuzz busy for 22 s, and every longer text was refused as `too_long`."""
     words = SENTENCE * 15_000
-    begin = time.monotonic()
-    assert classify(words, words[::-1]) == (None, "too_long")
+    similarity, reason = classify(words, words[::-1])
+    assert similarity is not None
+    assert 0 <= similarity < 0.5
+    assert reason is None or reason == "rewrite"
     assert classify(words, words) == (1.0, "unchanged")
     assert classify(words, words.upper())[1] == "cosmetic_edit"
     assert classify(words, "")[1] == "empty"
-    assert time.monotonic() - begin < 5
+    changed = words[:500_000] + "not " + words[500_000:]
+    assert classify(words, changed) == (pytest.approx(1 - 4 / len(changed)), None)
     assert classify("abc" * 3, "abd" * 4, EditBands(longest_characters=11))[1] == "too_long"
     assert classify("abc" * 3, "abd" * 4, EditBands(longest_characters=12))[1] is None
+
+
+def test_the_rule_of_the_seeds_is_the_band_of_the_whole_text() -> None:
+    """10,000 generated edits, each against one plain call of rapidfuzz."""
+    rng = random.Random(13)
+    vocabulary = [
+        "the",
+        "dose",
+        "may",
+        "not",
+        "Anna",
+        "5",
+        "x = 1",
+        "return",
+        "\n",
+        "Best,",
+        "été",
+        "药",
+        "1,000",
+        "wrong",
+    ]
+    rejected, chosen, expected = [], [], []
+    for _ in range(10_000):
+        before = rng.choices(vocabulary, k=rng.randint(1, 60))
+        after = [rng.choice(vocabulary) if rng.random() < rng.choice((0.01, 0.3, 1.0)) else word for word in before]
+        rejected.append(" ".join(before))
+        chosen.append(rng.choice((str, str.upper, str.title))(" ".join(after)))
+        similarity = Levenshtein.normalized_similarity(rejected[-1], chosen[-1])
+        expected.append(bool(chosen[-1].strip()) and 0.10 <= similarity <= 0.95)
+    classes = classify_edits(pa.array(rejected), pa.array(chosen), EditBands(), "seed", [""] * 10_000)
+    assert [reason is None for reason in classes.reason.to_pylist()] == expected
+    assert classes.admitted_by.null_count == 10_000
+    assert 2_000 < sum(expected) < 9_900
+
+
+@pytest.mark.parametrize(
+    ("rejected", "chosen", "reason"),
+    [
+        ("The market moved.\nBest\ncall is to sell", "The market moved.\nBest\ncall is to hold", None),
+        ("Buy.\nBest\ncall is to sell", "Buy.\nBest\ncall is to hold it\nBuy everything", None),
+        ("See you.\nBest,\nAnna Smith", "See you.\nBest,\nBob van Dyk\n+31 20 123", "cosmetic_edit"),
+    ],
+)
+def test_a_sign_off_has_names_and_addresses_only(rejected: str, chosen: str, reason: str | None) -> None:
+    """ "Best" at the end of a line hid "sell" → "hold" behind a signature."""
+    assert classify(rejected, chosen)[1] == reason
+
+
+REQUEST = "Summarise the report about the plant and its workers in the north"
+
+
+@pytest.mark.parametrize(
+    ("request_", "rejected", "chosen", "reason", "note"),
+    [
+        (
+            "Translate: xyz",
+            "Is it the substitute's case that is heard?",
+            "This is not my language, the task is refused",
+            "remark",
+            None,
+        ),
+        (
+            REQUEST,
+            "The plant is closing in the spring, the firm said.",
+            "I can't check the text, it is not in English",
+            "remark",
+            None,
+        ),
+        (
+            REQUEST,
+            "The plant is closing in the spring.",
+            "Rejected - the string is in another language",
+            "remark",
+            None,
+        ),
+        (REQUEST, "The plant is closing in the spring.", "N/A", "remark", None),
+        (REQUEST, "The plant is closing in the spring.", "1", "remark", None),
+        ("How many?", "Four.", "1", "rewrite", None),
+        (
+            REQUEST,
+            "Famous actor dies in an accident abroad.",
+            "Visitors met northern workers",
+            "rewrite",
+            "shares 1 content word with the request",
+        ),
+        (
+            "Translate the proverb",
+            "Do not count the chicks in spring before it is autumn.",
+            "First catch your hare.",
+            "rewrite",
+            None,
+        ),
+        (
+            REQUEST,
+            "The plant is going to close in the spring, and it was the last of its kind.",
+            "Das Werk wird im Frühjahr für immer geschlossen und ist nicht das letzte.",
+            "wrong_language",
+            None,
+        ),
+        (
+            "Translate into German: the plant closes",
+            "The plant is going to close and that is it for the town.",
+            "Das Werk wird für immer geschlossen und das ist nicht gut.",
+            "rewrite",
+            "in German, as the request asked",
+        ),
+        ("Parking?", "There is parking.", "Park behind the library; the first hour is free.", None, None),
+    ],
+)
+def test_a_text_that_replaced_the_answer(
+    request_: str, rejected: str, chosen: str, reason: str | None, note: str | None
+) -> None:
+    """Eight of 19 remarks were kept, because sharing one "is" or "the" counted as a word in common."""
+    classes = classify_edits(pa.array([rejected]), pa.array([chosen]), EditBands(), "local", [request_])
+    assert (classes.reason[0].as_py(), classes.note.get(0)) == (reason, note)
 
 
 def test_slices_and_empty_columns() -> None:

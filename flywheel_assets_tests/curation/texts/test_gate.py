@@ -72,7 +72,8 @@ A_NEW_TASK = "Dear customer, your parcel was lost; a voucher is on its way."
         ({"final_text": " "}, "empty", "empty"),
         ({"signal": "comment", "comment": "no"}, "not_trainable_signal", "not_trainable_signal"),
         ({"output": "x" * 90 + " = 1", "final_text": "x" * 90 + " = 2"}, "unsupported_fact", "unsupported_fact"),
-        ({"output": "f(" + "x, " * 40, "final_text": "f((" + "x, " * 40}, "trivial_edit", "preference_pair"),
+        ({"output": "f(" + "x, " * 40, "final_text": "f((" + "x, " * 40}, "trivial_edit", "trivial_edit"),
+        ({"final_text": "Rejected - the string is in another language"}, "remark", "preference_pair"),
     ],
 )
 def test_a_reviewer_overrules_judgements_and_nothing_else(
@@ -83,11 +84,21 @@ def test_a_reviewer_overrules_judgements_and_nothing_else(
 
 def test_a_reviewers_small_edit_waits_so_that_it_admits_the_same_edit_of_others() -> None:
     long = "".join(f"line {number} of the file\n" for number in range(40))
-    small = {"output": long + "settings.fetch()", "final_text": long + "settings.read()"}
+    small = {"output": long + "the colour of it", "final_text": long + "the color of it"}
     held = gate(make_joined(**small, source="reviewer"), make_joined(**small)).waiting
     assert held["source"].to_pylist() == ["reviewer", "app"]
     assert len(set(held["support_key"].to_pylist())) == 1
     assert mark_unsupported_rows(held).tolist() == [False, False]
+
+
+def test_a_canned_text_goes_to_review_unless_a_reviewer_wrote_it() -> None:
+    outputs = ["Rows are read once.", "Take the bus downtown.", "Milk, flour and eggs.", "It rained.", "Blue is warm."]
+    text = "We cannot help with that, rows of milk rained on the warm bus."
+    edits = [make_joined(output=output, final_text=text, prompt=f"Question {output}") for output in outputs]
+    curated = gate(*edits, make_joined())
+    assert (curated.kept.num_rows, curated.counts) == (1, {"canned_text": 5})
+    assert gate(*edits[:4]).kept.num_rows == 4
+    assert gate(*({**edit, "source": "reviewer"} for edit in edits)).kept.num_rows == 5
 
 
 def test_nobody_overrules_a_check_that_broke() -> None:

@@ -12,13 +12,13 @@ from flywheel_assets.curation.texts.waiting import compute_delta, hash_delta
 from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets_tests.builders import make_gold, make_joined, table
 
-PADDING = "\n".join(f"value_{number} = compute(number={number})" for number in range(60))
+PADDING = "\n".join(f"The value of number {number} is read once and then kept." for number in range(60))
 
 
 def small_edit(**fields: Any) -> dict[str, Any]:
-    """The founding story inside a long file: one call is right afterwards."""
-    before = f"{PADDING}\nrows = ledger.get_table(name)\n{PADDING}"
-    return make_joined(**{"output": before, "final_text": before.replace("get_table", "read"), **fields})
+    """One spelling inside a long text: nobody is taught by it, unless many people want it."""
+    before = f"{PADDING}\nThe colour of the rows is grey.\n{PADDING}"
+    return make_joined(**{"output": before, "final_text": before.replace("colour", "color"), **fields})
 
 
 def gate(*rows: dict[str, Any], **rules: Any) -> Curated:
@@ -34,29 +34,59 @@ def test_a_small_edit_waits_in_quarantine_and_in_gold_with_its_delta() -> None:
     curated = gate(small_edit(), small_edit(prompt="another question about the same call"))
     assert (curated.kept.num_rows, curated.counts) == (0, {"trivial_edit": 2})
     keys = curated.waiting["support_key"].to_pylist()
-    assert keys[0] == keys[1] == hash_delta("ledger.get_table(x)", "ledger.read(x)")
+    assert keys[0] == keys[1] == hash_delta("colour of x", "color of x")
     assert curated.waiting["held_reason"].to_pylist() == ["trivial_edit"] * 2
     assert all(f"waits for {keys[0]}" in detail for detail in curated.refused["detail"].to_pylist())
 
 
 def test_a_small_edit_that_the_policy_refuses_does_not_wait() -> None:
-    for vandalism in ("fuck_off", "get_table(); you_moron"):
-        curated = gate(small_edit(final_text=small_edit()["output"].replace("get_table", vandalism)))
+    for vandalism in ("fuck_off", "colour, you_moron"):
+        curated = gate(small_edit(final_text=small_edit()["output"].replace("colour", vandalism)))
         assert (curated.counts, curated.waiting.num_rows) == ({"toxic_language": 1}, 0)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "has_key"),
+    ("first", "second", "agree"),
     [
-        ("f(x)", "f((x)", False),
-        ("a = 1", "a = 2", False),
-        ("colour of x", "color of x", True),
-        ("get(a); get(b)", "read(a); read(b)", True),
-        ("i = 0", "j = 0", False),
+        (("colour of x", "color of x"), ("a colour", "a color"), True),
+        (("get(a); get(b)", "read(a); read(b)"), ("x = get(c)", "x = read(c)"), True),
+        (("f(x)", "f((x)"), ("g(y)", "g((y)"), False),
+        (("y = f(x)", "y = f((x)"), ("z = f(x)", "z = f((x)"), True),
+        (("a = 1", "a = 2"), ("b = 1", "b = 2"), False),
+        (("x = rows[0]", "x = rows[-1]"), ("y = rows[0]", "y = rows[-1]"), True),
+        (("从 东门 进入", "从 西门 进入"), ("从 东门 进入 公园", "从 西门 进入 公园"), True),
     ],
 )
-def test_only_a_delta_with_a_word_can_be_recognised(before: str, after: str, has_key: bool) -> None:
-    assert (hash_delta(before, after) is not None) is has_key
+def test_signs_and_digits_recur_only_with_what_surrounds_them(
+    first: tuple[str, str], second: tuple[str, str], agree: bool
+) -> None:
+    """165 of 982 small edits had no key and waited for ever; nine vandals who double a bracket must not agree."""
+    keys = [hash_delta(*first), hash_delta(*second)]
+    assert None not in keys
+    assert (keys[0] == keys[1]) is agree
+
+
+def test_single_replacements_recur_in_whatever_edits() -> None:
+    """Of 982 small edits only 14 recurred as a whole, 325 with one of their replacements."""
+    both = hash_delta("colour and centre", "color and center")
+    one, other = hash_delta("colour", "color"), hash_delta("centre", "center")
+    assert both == " ".join(sorted(filter(None, (one, other))))
+    people = [{"subject": name, "support_key": both} for name in ("ann", "bob")]
+    assert resolved(*people, {"subject": "cy", "support_key": one}).train.num_rows == 1
+    assert resolved(*people, *({"subject": "cy", "support_key": key} for key in (one, other))).train.num_rows == 4
+    assert hash_delta("a", "a") is None
+
+
+def test_a_substantial_small_change_is_kept_and_says_why() -> None:
+    """The founding story inside a long file: one call is right afterwards."""
+    code = "\n".join(f"value_{number} = compute(number={number})" for number in range(60))
+    before = f"{code}\nrows = ledger.get_table(name)\n{code}"
+    row = make_joined(output=before, final_text=before.replace("get_table", "read"))
+    kept = gate(row).kept
+    assert kept["admitted_by"].to_pylist() == ["call"]
+    assert kept["similarity"][0].as_py() > 0.99
+    assert gate(row, edit_rule="seed").counts == {"trivial_edit": 1}
+    assert gate(make_joined()).kept["admitted_by"].to_pylist() == [None]
 
 
 def test_a_delta_does_not_depend_on_where_or_how_often() -> None:

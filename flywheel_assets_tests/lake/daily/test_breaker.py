@@ -64,7 +64,7 @@ def test_rows_that_wait_leave_gold_with_their_day(bench: Workbench) -> None:
         day(1),
         [
             *(make_feedback() for _ in range(RAID)),
-            make_feedback(original_output=text, final_text=text.replace("None", "null")),
+            make_feedback(original_output=text, final_text=text.replace("close the", "close a")),
         ],
     )
     days = [day(0), day(1)]

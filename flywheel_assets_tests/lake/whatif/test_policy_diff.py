@@ -19,7 +19,7 @@ FILE = "\n".join(f"value_{number} = compute(number)" for number in range(40))
 
 def small_edit(user: str) -> dict[str, object]:
     return make_feedback(
-        user_id=user, original_output=f"rows = get_table()\n{FILE}", final_text=f"rows = read()\n{FILE}"
+        user_id=user, original_output=f"# the colour of rows\n{FILE}", final_text=f"# the color of rows\n{FILE}"
     )
 
 
@@ -60,4 +60,4 @@ def test_small_edits_lie_in_gold_held_and_the_most_frequent_are_known(bench: Wor
     assert [(entry.rows_kept, entry.rows_held, entry.balance) for entry in entries.values()] == [(0, 2, 0)] * 2
     [found] = find_most_frequent_deltas(bench.lake)
     assert (found.subjects, found.rows, found.days) == (3, 4, 2)
-    assert describe_replacements(bench.lake, found.example) == "get_table → read"
+    assert describe_replacements(bench.lake, found.example) == "colour → color"
