@@ -1,10 +1,8 @@
 """The process that reads the rows of a version with the base model's tokenizer."""
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,6 @@ from flywheel_assets.models.rendering import Rendering
 from flywheel_assets.models.trainability import TrainabilityCheck
 from flywheel_assets_tests.models.chat_templates import make_tokenizer
 from flywheel_assets_tests.training.small_world import exported
-
-HANGING = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
 
 def save(folder: Path, family: str, template: str | None = None) -> str:
@@ -85,28 +81,29 @@ def test_missing_libraries_are_named_with_the_command(monkeypatch: pytest.Monkey
         list(check([]))
 
 
-def test_a_template_that_hangs_fails_the_cut_and_admits_no_row(tmp_path: Path) -> None:
-    hangs = "{% if messages[0].content == 'stop' %}" + HANGING + "{% endif %}{{ messages[0].content }}"
-    check = TrainabilityCheck(base_model=save(tmp_path, "chatml", hangs), rendering=Rendering(), timeout_s=20.0)
-    rows = rows_of([{"role": "user", "content": "stop"}])
-    # The limit is reached by waiting for nothing else: a large request to a process that reads no more.
-    with pytest.raises(ProcessDiedError, match="no answer within 20 s, so no version was cut"):
-        list(check(rows))
+def fake(tmp_path: Path, then: str) -> str:
+    """A program in the place of Python: it answers the first line as the process does, then does something else."""
+    path = tmp_path / "python"
+    path.write_text(f"#!/bin/sh\nread line\necho '{{}}'\n{then}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+@pytest.mark.parametrize("then", ["exec tail -f /dev/null", "read line; exec tail -f /dev/null"])
+def test_a_process_that_hangs_fails_the_cut(then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chat template may loop; a process that reads nothing more must not hold the writer either."""
+    monkeypatch.setattr(sys, "executable", fake(tmp_path, then))
+    check = TrainabilityCheck(base_model="base", rendering=Rendering(), timeout_s=0.2)
+    with pytest.raises(ProcessDiedError, match=r"no answer within 0\.2 s, so no version was cut"):
+        list(check(rows_of([{"role": "user", "content": "long " * 100_000}])))
 
 
 def test_a_process_that_dies_fails_the_cut_and_can_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = save(tmp_path / "base", "chatml")
-    fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\nread line\necho '{}'\nread line\nkill -9 $$\n")
-    os.chmod(fake, 0o700)
-    monkeypatch.setattr(sys, "executable", str(fake))
-    check = TrainabilityCheck(base_model=base, rendering=Rendering())
-
-    def stream() -> Iterator[tuple[ExportSet, ExportedRow]]:
-        yield from rows_of([{"role": "user", "content": "Hi"}])
+    monkeypatch.setattr(sys, "executable", fake(tmp_path, "read line; kill -9 $$"))
+    check = TrainabilityCheck(base_model="base", rendering=Rendering())
 
     with pytest.raises(ProcessDiedError, match="ended without an answer, so no version was cut") as failure:
-        list(check(stream()))
+        list(check(rows_of([{"role": "user", "content": "Hi"}])))
     assert failure.value.is_transient

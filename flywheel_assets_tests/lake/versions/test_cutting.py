@@ -45,6 +45,8 @@ def test_a_version_holds_the_closed_days_and_nothing_else(bench: Workbench, vers
         "accepted": 0,
         "holdout": 0,
         "regression": 0,
+        "demonstrations": 0,
+        "objections": 0,
     }
     rows = read_rows(versions.folder(VERSION).export, manifest, ExportSet.TRAIN)
     assert {row.completed_date for row in rows} == {"2026-03-02"}
