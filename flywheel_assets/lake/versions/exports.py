@@ -170,7 +170,10 @@ def verify_manifest(folder: Path, sha256: str | None = None) -> Manifest:
 
 
 def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[ExportedRow]:
-    """Read the rows of one file of an export, in file order; a file that the export lacks has none."""
+    """Read the rows of one file of an export, in file order.
+
+    A file that the export lacks has none.
+    """
     if which not in manifest.files:
         return []
     name = manifest.files[ExportSet(which)].name
@@ -180,7 +183,10 @@ def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[
 
 
 def read_pair_ids(folder: Path, manifest: Manifest, which: ExportSet) -> set[str]:
-    """Read the keys of one file of an export; a line's texts are skipped, a file that it lacks has no key."""
+    """Read the keys of one file of an export; a line's texts are skipped.
+
+    A file that the export lacks has no key.
+    """
     if which not in manifest.files:
         return set()
     decoder = msgspec.json.Decoder(_PairId)
