@@ -45,21 +45,22 @@ from flywheel_assets.models.generation import (
     SwitchableModel,
     choose_placement,
     compute_token_log_probabilities,
-    encode_completion,
-    encode_prompt,
     generate,
     hash_adapter,
     hash_base_weights,
     load_adapters,
-    parse_prompt,
     require_train_extra,
     use_cpu_threads,
 )
 from flywheel_assets.models.own_process import build_main, find_finished_report, write_report
+from flywheel_assets.models.rendering import EncodedRow, Refusal, RowEncoder, prepare_targets
 
 _MARGIN_TOKENS = 16  # over the longest reference: room to be wrong in before a generation counts as endless
 
+_LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS)
+
 _Row = tuple[Stratum, ExportedRow]
+_Fitting = tuple[Stratum, ExportedRow, EncodedRow]
 
 
 def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
@@ -95,10 +96,11 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     # Equal weights are loaded and scored once: the challenger often is the SFT adapter.
     distinct = {digests[model]: folder for model, folder in adapters.items()}
     model = load_adapters(request.base_model, distinct, device=request.device)
-    kept = _select_fitting(model, rows, request)
+    encoder = RowEncoder(model.tokenizer, request.rendering)
+    kept = _select_fitting(model, encoder, rows, request)
     if not kept:
         raise EmptyVersionError(f"none of {len(rows)} held-out rows can be scored; nothing can be decided")
-    by_digest = {digest: _score_model(model, digest, kept, request) for digest in (None, *distinct)}
+    by_digest = {digest: _score_model(model, encoder, digest, kept, request) for digest in (None, *distinct)}
     tables = {
         scored: by_digest[digests.get(scored)][0] for scored in Scored if scored is Scored.BASE or scored in adapters
     }
@@ -135,7 +137,7 @@ def _compute_identity(request: EvaluationRequest, base_sha256: str, digests: dic
     # Neither paths (a home may move), nor the batch size, nor the champion (see the module's docstring).
     asked = [request.manifest_sha256, base_sha256, digests[Scored.SFT], digests[Scored.CHALLENGER]]
     settings = [request.max_new_tokens, request.fall_tolerance_nats, request.bootstrap_draws, request.canary_least_rows]
-    return hashlib.sha256(msgspec.json.encode([asked, settings])).hexdigest()
+    return hashlib.sha256(msgspec.json.encode([asked, settings, request.rendering], order="deterministic")).hexdigest()
 
 
 def _verify_rows(output: Path, report: EvaluationReport) -> None:
@@ -157,7 +159,7 @@ def _read_rows(request: EvaluationRequest) -> list[_Row]:
     trained_prompts = {
         row.prompt_hash
         for folder, of_version in versions
-        for which in (ExportSet.TRAIN, ExportSet.ACCEPTED)
+        for which in _LEARNT
         for row in read_rows(folder, of_version, which)
     }
     holdout = stratify(read_rows(export, manifest, ExportSet.HOLDOUT), known, trained_prompts)
@@ -169,43 +171,63 @@ def _list_taught_texts(request: EvaluationRequest) -> Iterator[tuple[str, str]]:
     """List (subject, text) of everything that the challenger was trained towards."""
     export = Path(request.export_dir)
     manifest = read_manifest(export)
-    for which in (ExportSet.TRAIN, ExportSet.ACCEPTED):
+    for which in _LEARNT:
         yield from ((row.subject, row.chosen) for row in read_rows(export, manifest, which))
 
 
-def _select_fitting(model: SwitchableModel, rows: Sequence[_Row], request: EvaluationRequest) -> list[_Row]:
+def _select_fitting(
+    model: SwitchableModel, encoder: RowEncoder, rows: Sequence[_Row], request: EvaluationRequest
+) -> list[_Fitting]:
     window = getattr(model.model.config, "max_position_embeddings", None) or sys.maxsize
-    kept = []
-    for stratum, row in rows:
-        reference = len(encode_completion(model.tokenizer, row.chosen))
-        prompt = len(encode_prompt(model.tokenizer, parse_prompt(row.prompt, row.prompt_format)))
-        if reference <= request.max_new_tokens and prompt + reference <= window:
-            kept.append((stratum, row))
+    kept: list[_Fitting] = []
+    encoded = encoder.encode([row for _, row in rows])
+    for (stratum, row), each in zip(rows, encoded, strict=True):
+        # The cut refused such rows already, unless it was for another recipe.
+        if isinstance(each, Refusal):
+            continue
+        if len(each.chosen) <= request.max_new_tokens and len(each.prompt) + len(each.chosen) <= window:
+            kept.append((stratum, row, each))
     return kept
 
 
 def _score_model(
-    model: SwitchableModel, adapter: str | None, rows: Sequence[_Row], request: EvaluationRequest
+    model: SwitchableModel,
+    encoder: RowEncoder,
+    adapter: str | None,
+    fitting: Sequence[_Fitting],
+    request: EvaluationRequest,
 ) -> tuple[pa.Table, Phrases]:
     """Score one model; also return the hashed phrases that it wrote."""
-    tokenizer = model.tokenizer
-    prompts = [parse_prompt(row.prompt, row.prompt_format) for _, row in rows]
-    longest = max(len(encode_completion(tokenizer, row.chosen)) for _, row in rows)
-    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    pairs = [place for place, (_, row) in enumerate(rows) if row.rejected is not None]
-    chosen = [(encoded[place], encode_completion(tokenizer, row.chosen)) for place, (_, row) in enumerate(rows)]
-    rejected = [(encoded[place], encode_completion(tokenizer, rows[place][1].rejected or "")) for place in pairs]
+    encoded = [each for _, _, each in fitting]
+    targets = prepare_targets(encoder, [row for _, row, _ in fitting], encoded)
+    pairs = [place for place, each in enumerate(encoded) if each.rejected is not None]
+    chosen = [(each.prompt, each.chosen) for each in encoded]
+    rejected = [(encoded[place].prompt, encoded[place].rejected or []) for place in pairs]
     with model.activate(adapter) as using:
-        written = generate(using, tokenizer, prompts, longest + _MARGIN_TOKENS, request.batch_size)
+        written = generate(
+            using,
+            model.tokenizer,
+            [target.prompt for target in targets],
+            max(target.tokens for target in targets) + _MARGIN_TOKENS,
+            request.batch_size,
+            {target.turn_end for target in targets},
+        )
         # Scores need the logits of every position at once, generation only those of the last.
         likelihood = compute_token_log_probabilities(using, [*chosen, *rejected], max(1, request.batch_size // 4))
-    log_p_rejected: Floats = np.full(len(rows), np.nan)
+    log_p_rejected: Floats = np.full(len(fitting), np.nan)
     log_p_rejected[pairs] = likelihood[len(chosen) :]
-    texts = [generation.text for generation in written]
+    texts = [target.read(generation.text) for target, generation in zip(targets, written, strict=True)]
     table = build_scored_rows(
-        rows, texts, [generation.ended for generation in written], likelihood[: len(chosen)], log_p_rejected
+        [
+            (stratum, msgspec.structs.replace(row, chosen=target.reference))
+            for (stratum, row, _), target in zip(fitting, targets, strict=True)
+        ],
+        texts,
+        [generation.ended for generation in written],
+        likelihood[: len(chosen)],
+        log_p_rejected,
     )
-    return table, hash_phrases((row.prompt for _, row in rows), texts)
+    return table, hash_phrases((row.prompt for _, row, _ in fitting), texts)
 
 
 main = build_main(EvaluationRequest, evaluate_adapter)

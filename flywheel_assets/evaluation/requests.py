@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from flywheel_assets.measures import classifiers
+from flywheel_assets.models.rendering import Rendering
 from flywheel_assets.promotion.classifier_limits import ClassifierEvidence
 from flywheel_assets.promotion.text_limits import Evidence
 from flywheel_assets.records import make_stable_id
@@ -60,6 +61,8 @@ class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Appears by one rename."""
     work_dir: str
     """Only error.json is written there."""
+    rendering: Rendering = Rendering()
+    """Of the challenger's recipe: the prompts that serving sends."""
     batch_size: int = 32
     """Prompts generated for at once; likelihoods take a quarter of it."""
     max_new_tokens: int = 1024

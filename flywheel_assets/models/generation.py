@@ -1,13 +1,8 @@
-"""Loads and identifies models, encodes rows for them, generates and scores; training encodes with the same functions.
-
-Prompt and completion are encoded apart and joined as token ids: a prompt that ends in a space would otherwise let BPE
-merge across the boundary, and the model would be trained on prompts that it never sees when it is served.
-"""
+"""Loads and identifies models, generates and scores; prompts and completions are token ids of `models.rendering`."""
 
 import hashlib
-import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,29 +13,25 @@ import numpy as np
 
 from flywheel_assets.errors import ManifestMismatchError, SettingsError, TrainingError
 from flywheel_assets.lake.storage.files import hash_file
-from flywheel_assets.records import PromptFormat
+from flywheel_assets.models.rendering import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
-Message = dict[str, Any]
-Prompt = str | list[Message]
-"""Plain text, or chat messages that the tokenizer's chat template renders."""
-
-
 _TRAIN_EXTRA = ("datasets", "peft", "tokenizers", "torch", "transformers", "trl")
 
 
-def require_train_extra(work: str) -> None:
+def require_train_extra(work: str, only: Sequence[str] = _TRAIN_EXTRA) -> None:
     """Look for the libraries that only language models need, without importing them.
 
     Args:
         work: what needs them, for the message.
+        only: the libraries that are needed.
 
     Raises:
         SettingsError: one is not installed; the message holds the command that installs them.
     """
-    if missing := [name for name in _TRAIN_EXTRA if find_spec(name) is None]:
+    if missing := [name for name in only if find_spec(name) is None]:
         raise SettingsError(
             f"{work} needs {', '.join(missing)}, not installed here: pip install 'flywheel_assets[train]'"
         )
@@ -112,16 +103,6 @@ def load_adapters(base_model: str, adapters: Mapping[str, str], *, device: str =
     return SwitchableModel(model.eval(), load_tokenizer(base_model))
 
 
-def load_tokenizer(base_model: str) -> Any:
-    """Load the base model's tokenizer; where it has no padding token, the end token pads (padding is always masked)."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base_model)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def choose_placement(device: str) -> tuple[str, "torch.dtype"]:
     """Choose the device and the number format of a model."""
     import torch
@@ -138,41 +119,28 @@ def use_cpu_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def parse_prompt(prompt: str, prompt_format: str) -> Prompt:
-    """Parse an exported prompt into the form that generation takes."""
-    return json.loads(prompt) if prompt_format == PromptFormat.MESSAGES else prompt
-
-
-def render_prompt(tokenizer: Any, prompt: Prompt) -> str:
-    """Render the text that the model sees: messages through the chat template, text as it is."""
-    if isinstance(prompt, str):
-        return prompt
-    rendered: str = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    return rendered
-
-
-def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Encode a prompt as token ids. A chat template writes its own special tokens; text gets the tokenizer's."""
-    rendered = render_prompt(tokenizer, prompt)
-    ids: list[int] = tokenizer(rendered, add_special_tokens=isinstance(prompt, str))["input_ids"]
-    # A model needs one token to start from, also for an empty prompt.
-    return ids or [tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
-
-
-def encode_completion(tokenizer: Any, completion: str) -> list[int]:
-    """Encode a completion as token ids, with the end token: a model that never learns it never stops."""
-    return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-
-
 def generate(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int, batch_size: int = 64
+    model: Any,
+    tokenizer: Any,
+    encoded: Sequence[list[int]],
+    max_new_tokens: int,
+    batch_size: int = 64,
+    turn_ends: Set[int] = frozenset(),
 ) -> list[Generation]:
-    """Generate greedily in the order of the prompts; batches hold prompts of similar length, padded on the left."""
+    """Generate greedily in the order of the prompts; batches hold prompts of similar length, padded on the left.
+
+    Args:
+        model: loaded for inference.
+        tokenizer: its own.
+        encoded: the prompts as token ids, of `models.rendering`.
+        max_new_tokens: a text without an end is cut off after so many.
+        batch_size: prompts written for at once.
+        turn_ends: tokens that end a text besides those of the model's configuration.
+    """
     import torch
 
-    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    ends = list_end_tokens(model, tokenizer)
-    generations: list[Generation | None] = [None] * len(prompts)
+    ends = list_end_tokens(model, tokenizer) | turn_ends
+    generations: list[Generation | None] = [None] * len(encoded)
     with switch_to_inference(model), torch.inference_mode():
         for rows in _make_batches([len(ids) for ids in encoded], batch_size):
             width = max(len(encoded[row]) for row in rows)
@@ -201,17 +169,6 @@ def list_end_tokens(model: Any, tokenizer: Any) -> set[int]:
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return {tokenizer.eos_token_id, *(token for token in listed if token is not None)}
-
-
-def compute_log_probabilities(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 64
-) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Compute the log probability of each completion with its end token, given its prompt; in nats, one per row."""
-    encoded = [
-        (encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion))
-        for prompt, completion in zip(prompts, completions, strict=True)
-    ]
-    return compute_token_log_probabilities(model, encoded, batch_size)
 
 
 def compute_token_log_probabilities(

@@ -22,11 +22,11 @@ from flywheel_assets.lake.versions.exports import ExportedRow
 from flywheel_assets.measures.texts import normalized_edit_distances
 from flywheel_assets.models.generation import (
     SwitchableModel,
-    compute_log_probabilities,
+    compute_token_log_probabilities,
     generate,
     load_adapters,
-    parse_prompt,
 )
+from flywheel_assets.models.rendering import RowEncoder, encode_rows, prepare_targets
 from flywheel_assets.records import make_stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import SelectionScore
@@ -110,11 +110,10 @@ def _compute_log_p(
 ) -> npt.NDArray[np.float64]:
     if not outputs:
         return np.empty(0)
-    prompts = [parse_prompt(row.prompt, row.prompt_format) for row in outputs]
+    encoder = RowEncoder(model.tokenizer, recipe.rendering)
+    encoded = [(row.prompt, row.chosen) for row in encode_rows(encoder, outputs)]
     with model.activate(stage) as using:
-        return compute_log_probabilities(
-            using, model.tokenizer, prompts, [row.chosen for row in outputs], recipe.batch_size
-        )
+        return compute_token_log_probabilities(using, encoded, recipe.batch_size)
 
 
 def _score(
@@ -126,14 +125,19 @@ def _score(
     recipe: AdapterRecipe,
 ) -> SelectionScore:
     rows = [*pairs, *outputs]
-    prompts = [parse_prompt(row.prompt, row.prompt_format) for row in rows]
-    references = [row.chosen for row in rows]
-    longest = max(len(model.tokenizer(text)["input_ids"]) for text in references)
+    encoder = RowEncoder(model.tokenizer, recipe.rendering)
+    targets = prepare_targets(encoder, rows, encode_rows(encoder, rows))
     with model.activate(stage) as using:
         written = generate(
-            using, model.tokenizer, prompts, min(longest, recipe.max_length) + _MARGIN_TOKENS, 4 * recipe.batch_size
+            using,
+            model.tokenizer,
+            [target.prompt for target in targets],
+            max(target.tokens for target in targets) + _MARGIN_TOKENS,
+            4 * recipe.batch_size,
+            {target.turn_end for target in targets},
         )
-    distances = normalized_edit_distances([generation.text for generation in written], references)
+    texts = [target.read(generation.text) for target, generation in zip(targets, written, strict=True)]
+    distances = normalized_edit_distances(texts, [target.reference for target in targets])
     endless = np.array([not generation.ended for generation in written], dtype=np.float64)
     count = len(pairs)
     return SelectionScore(

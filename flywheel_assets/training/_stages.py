@@ -27,9 +27,9 @@ from flywheel_assets.models.generation import (
     choose_placement,
     compute_token_log_probabilities,
     load_base,
-    load_tokenizer,
     silence_libraries,
 )
+from flywheel_assets.models.rendering import load_tokenizer
 from flywheel_assets.training.examples import Example
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import StageReport
@@ -58,7 +58,7 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
             model=load_base(base_model, recipe.device),
             args=SFTConfig(
                 **_build_arguments(recipe, folder, recipe.sft_epochs, recipe.sft_learning_rate),
-                # Rows are token ids already, encoded by the functions that serving and evaluation use.
+                # Rows are token ids already, encoded as in evaluation and at the cut.
                 dataset_kwargs={"skip_prepare_dataset": True},
             ),
             train_dataset=Dataset.from_dict(build_sft_rows(examples)),
@@ -186,7 +186,7 @@ def _build_arguments(recipe: AdapterRecipe, folder: Path, epochs: float, learnin
         "use_cpu": target == "cpu",
         "bf16": str(dtype) == "torch.bfloat16",
         "dataloader_pin_memory": target != "cpu",
-        # Rows were cut, and counted, before they came here.
+        # Longer rows left the version when it was cut; none is ever cut short.
         "max_length": None,
         "save_strategy": "steps",
         "save_steps": recipe.checkpoint_every_steps,

@@ -1,10 +1,10 @@
 """Train one LoRA adapter from one gold version: `python -m flywheel_assets.training.adapter REQUEST.json`.
 
 A *fresh* adapter from the pinned base on everything in the export: going on from the last adapter with only new rows
-was measured to forget. First SFT on the users' texts plus accepted outputs, then a preference stage against the frozen
-SFT adapter. The second stage has to earn its place: some training subjects (never the holdout) are kept out of both
-stages, and where it writes worse for them, or for the outputs that users had accepted, than the SFT adapter does, or
-stops ending its texts, the SFT adapter is the challenger (see `selection`).
+was measured to forget. First SFT on the users' texts plus accepted outputs and demonstrations, then a preference stage
+against the frozen SFT adapter. The second stage has to earn its place: some training subjects (never the holdout) are
+kept out of both stages, and where it writes worse for them, or for the outputs that users had accepted, than the SFT
+adapter does, or stops ending its texts, the SFT adapter is the challenger (see `selection`).
 
     <output_dir>/adapter/       the challenger
     <output_dir>/sft_adapter/   the SFT baseline
@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -41,15 +40,15 @@ from flywheel_assets.models.generation import (
     hash_adapter,
     hash_base_weights,
     load_adapters,
-    load_tokenizer,
     require_train_extra,
     use_cpu_threads,
 )
 from flywheel_assets.models.own_process import build_main, find_finished_report, write_report
+from flywheel_assets.models.rendering import RowEncoder, load_tokenizer
 from flywheel_assets.records import make_stable_id
 from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
 from flywheel_assets.training._stages import locate_result, release_memory, train_preference, train_sft
-from flywheel_assets.training.examples import Encoded, Example, encode, keep_back, select_unseen, split
+from flywheel_assets.training.examples import Example, Split, encode, keep_back, select_unseen, split
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import (
     REPORT_FILE,
@@ -65,8 +64,9 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 @dataclass(frozen=True)
 class _Rows:
-    pairs: Encoded
-    accepted: Encoded
+    pairs: list[Example]
+    others: list[Example]
+    """Accepted outputs and demonstrations: the first stage learns them with the pairs' chosen texts."""
     kept_back: list[ExportedRow]
     accepted_outputs: list[ExportedRow]
     counts: RowCounts
@@ -79,7 +79,7 @@ def train_adapter(request: TrainingRequest) -> TrainingReport:
         ManifestMismatchError: the export is not the requested one, or a file of it or of a finished result changed.
         EmptyVersionError: the export holds no pair to train on.
         VersionConflictError: `output_dir` holds the result of another request.
-        TrainingError: the base model cannot be read, or training diverged.
+        TrainingError: the base model cannot be read, a row cannot be encoded whole, or training diverged.
         TransientError: another trainer is at work in `work_dir`.
         SettingsError: the extra `train` is not installed.
     """
@@ -111,7 +111,8 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     rows = _prepare(
         read_rows(export, manifest, ExportSet.TRAIN),
         read_rows(export, manifest, ExportSet.ACCEPTED),
-        load_tokenizer(request.base_model),
+        read_rows(export, manifest, ExportSet.DEMONSTRATIONS),
+        RowEncoder(load_tokenizer(request.base_model), request.recipe.rendering),
         request.recipe,
     )
     stages, choice = _train_stages(request, rows, work)
@@ -119,7 +120,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
     model = load_adapters(
         request.base_model, {key: str(path) for key, path in adapters.items()}, device=request.recipe.device
     )
-    deltas = _compute_deltas(model, rows.pairs.examples, request.recipe)
+    deltas = _compute_deltas(model, rows.pairs, request.recipe)
     report = TrainingReport(
         application=request.application,
         version=request.version,
@@ -177,41 +178,43 @@ def _claim(work: Path, identity: str) -> None:
 
 
 def _prepare(
-    pairs: Sequence[ExportedRow], accepted: Sequence[ExportedRow], tokenizer: Any, recipe: AdapterRecipe
+    pairs: Sequence[ExportedRow],
+    accepted: Sequence[ExportedRow],
+    demonstrations: Sequence[ExportedRow],
+    encoder: RowEncoder,
+    recipe: AdapterRecipe,
 ) -> _Rows:
     if not pairs:
         raise EmptyVersionError("the export holds no training pair; there is nothing to learn from")
-    subjects = keep_back(pairs, accepted, recipe)
+    subjects = keep_back(pairs, [*accepted, *demonstrations], recipe)
     pair_split, accepted_split = split(pairs, subjects), split(accepted, subjects)
-    encoded_pairs = encode(tokenizer, pair_split.train, recipe.max_length)
-    encoded_accepted = encode(tokenizer, accepted_split.train, recipe.max_length)
-    if not encoded_pairs.examples:
-        raise EmptyVersionError(
-            f"none of {len(pair_split.train)} prompts is shorter than max_length, {recipe.max_length} tokens"
-        )
-    # A row that could not have been trained on is no fair test.
-    comparable = [
-        row for row in select_unseen(pair_split, accepted_split) if encode(tokenizer, [row], recipe.max_length).examples
-    ]
+    shown_split = split(demonstrations, subjects)
+    others = Split([*accepted_split.train, *shown_split.train], [*accepted_split.kept_back, *shown_split.kept_back])
     counts = RowCounts(
         pairs_exported=len(pairs),
         accepted_exported=len(accepted),
-        pairs_used=len(encoded_pairs.examples),
-        accepted_used=len(encoded_accepted.examples),
+        pairs_used=len(pair_split.train),
+        accepted_used=len(accepted_split.train),
         pairs_kept_back=len(pair_split.kept_back),
         accepted_kept_back=len(accepted_split.kept_back),
-        pairs_dropped=encoded_pairs.dropped,
-        accepted_dropped=encoded_accepted.dropped,
-        chosen_truncated=encoded_pairs.chosen_truncated + encoded_accepted.chosen_truncated,
-        rejected_truncated=encoded_pairs.rejected_truncated,
+        demonstrations_exported=len(demonstrations),
+        demonstrations_used=len(shown_split.train),
+        demonstrations_kept_back=len(shown_split.kept_back),
     )
-    outputs = [row for row in accepted if encode(tokenizer, [row], recipe.max_length).examples]
-    return _Rows(encoded_pairs, encoded_accepted, comparable, outputs, counts)
+    # Every row now: one that cannot be encoded must not stop the choice between stages that took hours.
+    encode(encoder, [*pair_split.kept_back, *others.kept_back])
+    return _Rows(
+        encode(encoder, pair_split.train),
+        encode(encoder, others.train),
+        select_unseen(pair_split, others),
+        list(accepted),
+        counts,
+    )
 
 
 def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[dict[str, StageReport], Choice]:
     recipe = request.recipe
-    mixed = [*rows.pairs.examples, *rows.accepted.examples]
+    mixed = [*rows.pairs, *rows.others]
     stages = {SFT: train_sft(request.base_model, mixed, recipe, work / SFT)}
     release_memory()
     if not recipe.preference_epochs:
@@ -223,7 +226,7 @@ def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[di
         )
         return stages, Choice(SFT, why, {})
     stages[PREFERENCE] = train_preference(
-        request.base_model, locate_result(work / SFT), rows.pairs.examples, recipe, work / PREFERENCE
+        request.base_model, locate_result(work / SFT), rows.pairs, recipe, work / PREFERENCE
     )
     if not recipe.selection_share:
         return stages, Choice(PREFERENCE, "The recipe always takes the preference stage.", {})

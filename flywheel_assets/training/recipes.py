@@ -13,9 +13,11 @@ Defaults that differ from TRL's, and why:
 - Reference log probabilities computed once (in every step): the same results for 21 % less CPU per step.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from flywheel_assets.models.rendering import Rendering
 from flywheel_assets.ranges import Checked, Count, CountOrZero, NotNegative, Positive, ShareBelowOne
 
 
@@ -34,7 +36,12 @@ class AdapterRecipe(Checked):
     accumulation_steps: Count = 1
     """Batches summed into one optimiser step, where memory does not hold a larger batch."""
     max_length: Count = 1024
-    """Tokens of prompt and completion: longer prompts are dropped, longer completions cut; both are counted."""
+    """Most tokens of prompt and completion. Longer rows leave a version when it is cut; none is ever cut short."""
+    wrap_text_prompts: bool = True
+    """Send a prompt that is text as one user turn where the base model has a chat template, in training and
+    evaluation, as a chat endpoint does. False: the text itself, for products that complete a text."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the chat template, as serving sets them: {"enable_thinking": False}."""
     sft_epochs: Positive = 3.0
     """Passes of the first stage over chosen and accepted outputs."""
     sft_learning_rate: Positive = 2e-4
@@ -74,6 +81,15 @@ class AdapterRecipe(Checked):
     only for larger models on idle cores (0.5 M parameters, two busy cores: two threads took 8 × as long)."""
     seed: int = 0
     """Of the adapter's first weights and the order of rows."""
+
+    @property
+    def rendering(self) -> Rendering:
+        """The part that decides how a row is encoded."""
+        return Rendering(
+            wrap_text_prompts=self.wrap_text_prompts,
+            chat_template_kwargs=self.chat_template_kwargs,
+            max_length=self.max_length,
+        )
 
     def _check_together(self) -> None:
         if not self.loss_types or len(self.loss_types) != len(self.loss_weights):

@@ -34,7 +34,7 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of exported rows: exported = used + kept back + dropped, for pairs and for accepted outputs."""
+    """Counts of exported rows: exported = used + kept back, for pairs, accepted outputs and demonstrations."""
 
     pairs_exported: int
     accepted_exported: int
@@ -43,12 +43,9 @@ class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
     pairs_kept_back: int
     """Of subjects kept out of training, to choose between the stages."""
     accepted_kept_back: int
-    pairs_dropped: int
-    """The prompt alone fills the recipe's max_length."""
-    accepted_dropped: int
-    chosen_truncated: int
-    """Chosen and accepted texts cut at max_length, among the used rows."""
-    rejected_truncated: int
+    demonstrations_exported: int = 0
+    demonstrations_used: int = 0
+    demonstrations_kept_back: int = 0
 
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True):

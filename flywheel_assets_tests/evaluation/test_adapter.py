@@ -19,12 +19,13 @@ from flywheel_assets.evaluation.adapter import evaluate_adapter, main
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Stratum
 from flywheel_assets.lake.versions.exports import ExportSet, hash_manifest
 from flywheel_assets.models.generation import (
-    compute_log_probabilities,
+    compute_token_log_probabilities,
     generate,
     load_adapters,
     load_model,
     silence_libraries,
 )
+from flywheel_assets.models.rendering import Rendering, RowEncoder, encode_rows
 from flywheel_assets_tests.training.small_world import rows_of_a_week, save_base, write_request, write_version
 
 Adapters = Callable[[str], Path]
@@ -141,7 +142,8 @@ def test_scores_do_not_depend_on_batches_or_on_the_other_adapters(
     whole = evaluate_adapter(request_for())
     rows = rows_of_a_week(1, pairs=6, accepted=2, holdout=12, regression=5)[ExportSet.REGRESSION]
     model, tokenizer = load_model(str(base), str(adapters("challenger")), device="cpu")
-    alone = compute_log_probabilities(model, tokenizer, [row.prompt for row in rows], [row.chosen for row in rows], 1)
+    encoded = encode_rows(RowEncoder(tokenizer, Rendering()), rows)
+    alone = compute_token_log_probabilities(model, [(row.prompt, row.chosen) for row in encoded], 1)
     scored = whole.scores[Scored.CHALLENGER][Stratum.REGRESSION]
     assert scored.log_p_chosen == pytest.approx(alone.mean(), rel=1e-5)
     smaller = evaluate_adapter(request_for(batch_size=5, output_dir=str(tmp_path / "smaller")))
@@ -151,7 +153,9 @@ def test_scores_do_not_depend_on_batches_or_on_the_other_adapters(
 
 def test_padding_changes_no_generation(base: Path, adapters: Adapters) -> None:
     model, tokenizer = load_model(str(base), str(adapters("challenger")), device="cpu")
-    prompts = ["# wait 3\n", "# send invoices to 72\n", "# sort plans\n# sort plans\n# sort plans\n", ""]
+    encoder = RowEncoder(tokenizer, Rendering())
+    texts = ["# wait 3\n", "# send invoices to 72\n", "# sort plans\n# sort plans\n# sort plans\n", ""]
+    prompts = [encoder.encode_prompt(text) for text in texts]
     together = generate(model, tokenizer, prompts, 12, batch_size=4)
     assert together == [generate(model, tokenizer, [prompt], 12)[0] for prompt in prompts]
 

@@ -1,7 +1,7 @@
 """The gate against adapters that the real trainer was made to break, scored by the real evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from flywheel_assets.evaluation.adapter import evaluate_adapter
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Stratum
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, hash_manifest
+from flywheel_assets.models.rendering import EncodedRow, RowEncoder, encode_rows
 from flywheel_assets.promotion.text_limits import Decision, PromotionLimits, decide
 from flywheel_assets.training import examples
 from flywheel_assets.training.adapter import train_adapter
@@ -89,11 +90,11 @@ def test_an_adapter_that_never_ends_is_blocked_though_its_text_is_right(
 ) -> None:
     """The classic mistake of learning padding in the place of the end token: the decoded text shows nothing of it."""
 
-    def padding_as_end(tokenizer: Any, completion: str) -> list[int]:
-        ids: list[int] = tokenizer(completion, add_special_tokens=False)["input_ids"]
-        return ids + [tokenizer.pad_token_id] * 30
+    def encode_with_padding_as_end(encoder: RowEncoder, rows: Sequence[ExportedRow]) -> list[EncodedRow]:
+        padding = [encoder.tokenizer.pad_token_id] * 30
+        return [replace(row, chosen=row.chosen[:-1] + padding) for row in encode_rows(encoder, rows)]
 
-    monkeypatch.setattr(examples, "encode_completion", padding_as_end)
+    monkeypatch.setattr(examples, "encode_rows", encode_with_padding_as_end)
     report, decision = turn(tmp_path, week(), preference_epochs=0.0)
     assert report.evidence.ned_gain.low > PromotionLimits().min_ned_gain  # type: ignore[operator]
     assert not decision.promote

@@ -1,5 +1,6 @@
 """Generating and scoring in batches must give what one row at a time gives, for every adapter on one base."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,29 @@ import numpy as np
 import pytest
 
 from flywheel_assets.models.generation import (
-    compute_log_probabilities,
-    encode_completion,
+    compute_token_log_probabilities,
     generate,
     list_end_tokens,
     load_adapters,
     load_model,
 )
+from flywheel_assets.models.rendering import Rendering, RowEncoder, encode_rows
 from flywheel_assets.training import _stages as stages
 from flywheel_assets.training.examples import Example
-from flywheel_assets_tests.training.small_world import RECIPE, trained_base
+from flywheel_assets_tests.training.small_world import RECIPE, exported, trained_base
 
 PROMPTS = ["# wait 7\n", "# print orders 12\n", "", "# read 5 invoices\n", "# sort tickets\n", "# send loans to 61\n"]
+
+
+def encode(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    encoder = RowEncoder(tokenizer, Rendering())
+    return [encoder.encode_prompt(prompt) for prompt in prompts]
+
+
+def log_p(model: Any, tokenizer: Any, prompts: Sequence[str], texts: Sequence[str], batch_size: int = 64) -> Any:
+    rows = [exported(n, *each, None, "u") for n, each in enumerate(zip(prompts, texts, strict=True))]
+    encoded = encode_rows(RowEncoder(tokenizer, Rendering()), rows)
+    return compute_token_log_probabilities(model, [(row.prompt, row.chosen) for row in encoded], batch_size)
 
 
 @pytest.fixture(scope="module")
@@ -34,30 +46,31 @@ def adapters(tmp_path_factory: pytest.TempPathFactory, base: tuple[Any, Any]) ->
     folders = {}
     for name, answer in (("one", "uno(1)"), ("two", "due(2)")):
         folder = tmp_path_factory.mktemp(name)
-        example = Example(name, tokenizer("# wait 7\n")["input_ids"], encode_completion(tokenizer, answer), None)
+        completion = [*tokenizer(answer)["input_ids"], tokenizer.eos_token_id]
+        example = Example(name, tokenizer("# wait 7\n")["input_ids"], completion, None)
         stages.train_sft(str(trained_base()), [example] * 64, replace(RECIPE, sft_epochs=15.0), folder)
         folders[name] = str(stages.locate_result(folder))
     return folders
 
 
 def test_a_batch_gives_what_single_rows_give(base: tuple[Any, Any]) -> None:
-    together = generate(*base, PROMPTS, 24, batch_size=4)
-    assert together == [generate(*base, [prompt], 24)[0] for prompt in PROMPTS]
+    together = generate(*base, encode(base[1], PROMPTS), 24, batch_size=4)
+    assert together == [generate(*base, [prompt], 24)[0] for prompt in encode(base[1], PROMPTS)]
     assert together[0].text == "time.sleep(7)"
     assert together[1].text == "print(orders, 12)"
     assert together[0].ended
 
 
 def test_a_generation_that_was_cut_off_says_so(base: tuple[Any, Any]) -> None:
-    (cut,) = generate(*base, ["# print orders 12\n"], 3)
+    (cut,) = generate(*base, encode(base[1], ["# print orders 12\n"]), 3)
     assert not cut.ended
     assert "print(orders, 12)".startswith(cut.text)
 
 
 def test_log_probabilities_do_not_depend_on_the_batch(base: tuple[Any, Any]) -> None:
     texts = ["time.sleep(7)", "nonsense", "", "x" * 30, "tickets = sorted(tickets)", "bus.send(61, loans)"]
-    together = compute_log_probabilities(*base, PROMPTS, texts, batch_size=4)
-    alone = [compute_log_probabilities(*base, [prompt], [text])[0] for prompt, text in zip(PROMPTS, texts, strict=True)]
+    together = log_p(*base, PROMPTS, texts, batch_size=4)
+    alone = [log_p(*base, [prompt], [text])[0] for prompt, text in zip(PROMPTS, texts, strict=True)]
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
     assert together[0] > together[1]
     assert (together < 0).all()
@@ -65,7 +78,7 @@ def test_log_probabilities_do_not_depend_on_the_batch(base: tuple[Any, Any]) -> 
 
 def test_log_probabilities_include_the_end_token(base: tuple[Any, Any]) -> None:
     """The model ends after the whole call and not in its middle, so the half call is far less likely as an answer."""
-    whole, half = compute_log_probabilities(*base, ["# wait 7\n"] * 2, ["time.sleep(7)", "time.sleep("])
+    whole, half = log_p(*base, ["# wait 7\n"] * 2, ["time.sleep(7)", "time.sleep("])
     assert whole > half + 3
 
 
@@ -74,20 +87,18 @@ def test_one_base_with_several_adapters_computes_as_each_alone(adapters: dict[st
     expected = {None: "time.sleep(7)", "one": "uno(1)", "two": "due(2)"}
     for name in ("two", None, "one", None, "two"):
         with switchable.activate(name) as model:
-            assert generate(model, switchable.tokenizer, ["# wait 7\n"], 24)[0].text == expected[name]
-            together = compute_log_probabilities(model, switchable.tokenizer, PROMPTS, ["x"] * len(PROMPTS))
+            assert generate(model, switchable.tokenizer, encode(base[1], ["# wait 7\n"]), 24)[0].text == expected[name]
+            together = log_p(model, switchable.tokenizer, PROMPTS, ["x"] * len(PROMPTS))
         alone, tokenizer = load_model(str(trained_base()), adapters[name] if name else None, device="cpu")
-        np.testing.assert_array_equal(
-            together, compute_log_probabilities(alone, tokenizer, PROMPTS, ["x"] * len(PROMPTS))
-        )
+        np.testing.assert_array_equal(together, log_p(alone, tokenizer, PROMPTS, ["x"] * len(PROMPTS)))
 
 
 def test_a_model_in_training_returns_to_training(base: tuple[Any, Any]) -> None:
     model, tokenizer = base
     model.train()
     try:
-        generate(model, tokenizer, PROMPTS[:1], 2)
-        compute_log_probabilities(model, tokenizer, PROMPTS[:1], ["x"])
+        generate(model, tokenizer, encode(tokenizer, PROMPTS[:1]), 2)
+        log_p(model, tokenizer, PROMPTS[:1], ["x"])
         assert model.training
     finally:
         model.eval()
@@ -98,7 +109,7 @@ def test_every_end_token_of_a_chat_model_ends_its_text(base: tuple[Any, Any], mo
     comma = tokenizer(",")["input_ids"][0]
     monkeypatch.setattr(model.generation_config, "eos_token_id", [tokenizer.eos_token_id, comma])
     assert list_end_tokens(model, tokenizer) == {tokenizer.eos_token_id, comma}
-    (generation,) = generate(model, tokenizer, ["# print orders 12\n"], 24)
+    (generation,) = generate(model, tokenizer, encode(tokenizer, ["# print orders 12\n"]), 24)
     assert generation.text == "print(orders"
     assert generation.ended
 

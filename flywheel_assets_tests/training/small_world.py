@@ -47,6 +47,14 @@ RECIPE = AdapterRecipe(
 )
 
 
+TEMPLATE = (
+    "{% for m in messages %}"
+    "{% if m['role'] == 'user' %}{{ '# ' + m['content'] + '\\n' }}{% elif m['role'] == 'assistant' %}"
+    "{{ m['content'] + eos_token }}{% else %}{{ raise_exception('only users ask, not ' + m['role']) }}{% endif %}"
+    "{% endfor %}"
+)
+
+
 @dataclass(frozen=True)
 class Ask:
     """One prompt with what the base model writes and what its user wants; equal for neutral idioms."""
@@ -84,9 +92,18 @@ def make_tokenizer(texts: Sequence[str], vocabulary: int = 400) -> Any:
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-    tokenizer.chat_template = "{% for m in messages %}{{ '# ' + m['content'] + '\\n' }}{% endfor %}"
-    return tokenizer
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+def give_template(base: Path, folder: Path) -> Path:
+    """A copy of a base whose chat template writes messages as the prompts that the base knows."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(base, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def make_model(tokenizer: Any, hidden: int = 64, layers: int = 2) -> Any:

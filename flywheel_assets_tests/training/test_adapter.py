@@ -18,7 +18,8 @@ from filelock import FileLock
 
 from flywheel_assets.errors import EmptyVersionError, ManifestMismatchError, TrainingError, VersionConflictError
 from flywheel_assets.lake.versions.exports import ExportSet
-from flywheel_assets.models.generation import generate, hash_adapter, load_model, parse_prompt
+from flywheel_assets.models.generation import generate, hash_adapter, load_model
+from flywheel_assets.models.rendering import RowEncoder
 from flywheel_assets.training.adapter import main, train_adapter
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 from flywheel_assets_tests.training import small_world as world
@@ -75,8 +76,8 @@ def changed(asked: TrainingRequest, **fields: Any) -> TrainingRequest:
 def test_everything_exported_is_accounted_for_and_reported(trained: Trained) -> None:
     report = trained.report
     rows = report.rows
-    assert rows.pairs_exported == rows.pairs_used + rows.pairs_kept_back + rows.pairs_dropped == 24
-    assert rows.accepted_exported == rows.accepted_used + rows.accepted_kept_back + rows.accepted_dropped == 6
+    assert rows.pairs_exported == rows.pairs_used + rows.pairs_kept_back == 24
+    assert rows.accepted_exported == rows.accepted_used + rows.accepted_kept_back == 6
     assert rows.pairs_kept_back > 0
     assert set(report.stages) == {"sft", "preference"}
     assert report.chosen_stage in report.why.lower() or "second stage" in report.why
@@ -146,11 +147,32 @@ def test_a_changed_export_is_refused(asked: TrainingRequest, export: Path) -> No
     assert not Path(asked.output_dir).exists()
 
 
-@pytest.mark.parametrize(("pairs", "max_length"), [(0, 64), (24, 2)])
-def test_nothing_to_train_on_is_refused(pairs: int, max_length: int, tmp_path: Path) -> None:
-    export = world.write_version(tmp_path / "export", small_week(pairs=pairs))
+def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
+    rows = world.rows_of_a_week(1, pairs=0, accepted=6, holdout=1, regression=1)
+    export = world.write_version(tmp_path / "export", rows)
     with pytest.raises(EmptyVersionError):
-        train_adapter(world.request(export, world.blank_base(), tmp_path, max_length=max_length))
+        train_adapter(world.request(export, world.blank_base(), tmp_path))
+
+
+def test_a_row_that_is_too_long_stops_the_training_before_it_starts_and_is_never_cut(tmp_path: Path) -> None:
+    """The trainer used to cut the completion, and with it the end, or to drop the row without a word."""
+    rows = world.rows_of_a_week(1, pairs=24, accepted=6, holdout=1, regression=1)
+    export = world.write_version(tmp_path / "export", rows)
+    with pytest.raises(
+        TrainingError, match=r"too_many_tokens.*max_length is 2\. The version was cut for another recipe"
+    ):
+        train_adapter(world.request(export, world.blank_base(), tmp_path, max_length=2))
+
+
+def test_demonstrations_are_trained_on_in_the_first_stage(tmp_path: Path) -> None:
+    rows = world.rows_of_a_week(1, pairs=8, accepted=2, holdout=1, regression=1)
+    shown = world.rows_of_a_week(2, pairs=0, accepted=3, holdout=0, regression=0)[ExportSet.ACCEPTED]
+    export = world.write_version(tmp_path / "export", {**rows, ExportSet.DEMONSTRATIONS: shown})
+    report = train_adapter(
+        world.request(export, world.blank_base(), tmp_path, preference_epochs=0.0, sft_epochs=1.0, batch_size=1)
+    )
+    assert (report.rows.demonstrations_exported, report.rows.demonstrations_used) == (3, 3)
+    assert report.stages["sft"].steps == 8 + 2 + 3
 
 
 def test_a_base_model_without_safetensors_is_refused(asked: TrainingRequest, tmp_path: Path) -> None:
@@ -198,10 +220,12 @@ def test_messages_are_trained_on_through_the_chat_template(tmp_path: Path) -> No
     export = world.write_version(
         tmp_path / "export", {which: [as_messages(row) for row in of_set] for which, of_set in rows.items()}
     )
-    train_adapter(world.request(export, world.trained_base(), tmp_path, preference_epochs=0.0))
-    model, tokenizer = load_model(str(world.trained_base()), str(tmp_path / "training" / "adapter"), device="cpu")
+    base = world.give_template(world.trained_base(), tmp_path / "base")
+    train_adapter(world.request(export, base, tmp_path, preference_epochs=0.0))
+    model, tokenizer = load_model(str(base), str(tmp_path / "training" / "adapter"), device="cpu")
     wanted = [as_messages(row) for row in rows[ExportSet.HOLDOUT]]
-    written = generate(model, tokenizer, [parse_prompt(row.prompt, "messages") for row in wanted], 40)
+    encoder = RowEncoder(tokenizer, world.RECIPE.rendering)
+    written = generate(model, tokenizer, [encoder.encode_prompt(row.prompt, "messages") for row in wanted], 40)
     assert sum(out.text == row.chosen and out.ended for out, row in zip(written, wanted, strict=True)) >= 27
 
 

@@ -1,6 +1,5 @@
 """From exported rows to token ids."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.models.generation import encode_prompt, load_tokenizer, parse_prompt, render_prompt
+from flywheel_assets.errors import TrainingError
+from flywheel_assets.models.rendering import Rendering, RowEncoder, load_tokenizer
 from flywheel_assets.training.examples import encode, keep_back, split
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets_tests.training.small_world import blank_base, exported
@@ -17,8 +17,8 @@ RECIPE = AdapterRecipe()
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return load_tokenizer(str(blank_base()))
+def encoder() -> RowEncoder:
+    return RowEncoder(load_tokenizer(str(blank_base())), Rendering())
 
 
 def pairs_of(subjects: int, each: int = 3) -> list[Any]:
@@ -29,8 +29,9 @@ def pairs_of(subjects: int, each: int = 3) -> list[Any]:
     ]
 
 
-def test_every_completion_ends_with_the_end_token(tokenizer: Any) -> None:
-    (example,) = encode(tokenizer, [exported(1, "# wait 3\n", "time.sleep(3)", "sleep(3)", "u")], 64).examples
+def test_every_completion_ends_with_the_end_token(encoder: RowEncoder) -> None:
+    tokenizer = encoder.tokenizer
+    (example,) = encode(encoder, [exported(1, "# wait 3\n", "time.sleep(3)", "sleep(3)", "u")])
     assert example.chosen[-1] == tokenizer.eos_token_id
     assert example.rejected is not None
     assert example.rejected[-1] == tokenizer.eos_token_id
@@ -38,36 +39,26 @@ def test_every_completion_ends_with_the_end_token(tokenizer: Any) -> None:
     assert tokenizer.eos_token_id not in example.chosen[:-1]
 
 
-def test_prompt_and_completion_do_not_merge_at_their_boundary(tokenizer: Any) -> None:
+def test_prompt_and_completion_do_not_merge_at_their_boundary(encoder: RowEncoder) -> None:
     """A prompt that ends in a space: encoded together, BPE joins the space with the completion's first characters."""
-    (example,) = encode(tokenizer, [exported(1, "orders ", "= sorted(orders)", None, "u")], 64).examples
-    assert example.prompt == encode_prompt(tokenizer, "orders ")
-    assert example.prompt + example.chosen[:-1] != tokenizer("orders = sorted(orders)")["input_ids"]
+    (example,) = encode(encoder, [exported(1, "orders ", "= sorted(orders)", None, "u")])
+    assert example.prompt == encoder.encode_prompt("orders ")
+    assert example.prompt + example.chosen[:-1] != encoder.tokenizer("orders = sorted(orders)")["input_ids"]
 
 
-def test_messages_are_encoded_through_the_chat_template(tokenizer: Any) -> None:
-    prompt = json.dumps([{"role": "user", "content": "wait 3"}])
-    (example,) = encode(tokenizer, [exported(1, prompt, "ok", None, "u", prompt_format="messages")], 64).examples
-    assert (
-        tokenizer.decode(example.prompt) == "# wait 3\n" == render_prompt(tokenizer, parse_prompt(prompt, "messages"))
-    )
-    assert render_prompt(tokenizer, parse_prompt(prompt, "text")) == prompt
+def test_nothing_is_cut_or_left_out(encoder: RowEncoder) -> None:
+    """A row too long used to lose the end of its answer, or itself, and training went on."""
+    row = exported(1, "# wait 3\n", "time.sleep(3)", "x = sleep(333333)", "u")
+    (whole,) = encode(encoder, [row])
+    assert whole.rejected is not None
+    length = len(whole.prompt) + len(whole.rejected)
+    assert encode(RowEncoder(encoder.tokenizer, Rendering(max_length=length)), [row]) == [whole]
+    with pytest.raises(TrainingError, match="too_many_tokens"):
+        encode(RowEncoder(encoder.tokenizer, Rendering(max_length=length - 1)), [row])
 
 
-def test_a_prompt_that_fills_the_length_is_dropped_and_a_cut_completion_has_no_end(tokenizer: Any) -> None:
-    prompt = "# wait 3\n"
-    length = len(encode_prompt(tokenizer, prompt))
-    row = exported(1, prompt, "time.sleep(3)", "x = sleep(333333)", "u")
-    assert encode(tokenizer, [row], length).dropped == 1
-    cut = encode(tokenizer, [row], length + 1)
-    assert (cut.dropped, cut.chosen_truncated, cut.rejected_truncated) == (0, 1, 1)
-    assert tokenizer.eos_token_id not in cut.examples[0].chosen
-    whole = encode(tokenizer, [row], 64)
-    assert (whole.dropped, whole.chosen_truncated, whole.rejected_truncated) == (0, 0, 0)
-
-
-def test_an_empty_prompt_still_gives_the_model_a_token_to_start_from(tokenizer: Any) -> None:
-    assert encode_prompt(tokenizer, "") == [tokenizer.bos_token_id]
+def test_an_empty_prompt_still_gives_the_model_a_token_to_start_from(encoder: RowEncoder) -> None:
+    assert encoder.encode_prompt("") == [encoder.tokenizer.bos_token_id]
 
 
 @given(first=st.integers(200, 400), more=st.integers(0, 200))

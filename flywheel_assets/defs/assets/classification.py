@@ -153,7 +153,7 @@ def _build_drift_report_asset(application: ClassificationApplication) -> dg.Asse
 
 
 def _build_gold_snapshot_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
-    def cut(lake: Lake, versions: Versions, version: str) -> Manifest:
+    def cut(_: Stores, lake: Lake, versions: Versions, version: str) -> Manifest:
         return cut_example_version(lake, versions, version, application.examples, RESOLVE_CODE_VERSION)
 
     return build_gold_snapshot_asset(application, cut, RESOLVE_CODE_VERSION)

@@ -34,6 +34,7 @@ from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verif
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.models.registry import ModelRegistry
+from flywheel_assets.models.trainability import TrainabilityCheck
 from flywheel_assets.promotion.text_limits import decide
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 
@@ -75,8 +76,10 @@ def _build_curated_dpo_pairs_asset(application: PreferenceApplication) -> dg.Ass
 
 
 def _build_gold_snapshot_asset(application: PreferenceApplication) -> dg.AssetsDefinition:
-    def cut(lake: Lake, versions: Versions, version: str) -> Manifest:
-        return cut_pair_version(lake, versions, version, application.resolution, RESOLVE_CODE_VERSION)
+    def cut(stores: Stores, lake: Lake, versions: Versions, version: str) -> Manifest:
+        base_model = stores.base_model(application.base_model)
+        check = TrainabilityCheck(base_model=base_model, rendering=application.recipe.rendering)
+        return cut_pair_version(lake, versions, version, application.resolution, RESOLVE_CODE_VERSION, check)
 
     return build_gold_snapshot_asset(application, cut, RESOLVE_CODE_VERSION)
 
@@ -134,6 +137,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
             champion_version=serving.version if serving else None,
             champion_export_dir=str(serving.export) if serving else None,
             champion_adapter=str(serving.training / "adapter") if serving else None,
+            rendering=application.recipe.rendering,
             output_dir=str(folder.evaluation),
             work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
         )

@@ -24,7 +24,7 @@ from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry
 from flywheel_assets.models.rollout import announce_champion
 from flywheel_assets.promotion.text_limits import Decision
 
-CutVersion = Callable[[Lake, Versions, str], Manifest]
+CutVersion = Callable[[Stores, Lake, Versions, str], Manifest]
 
 
 def version_asset(application: FlywheelApplication, upstream: str, **more: Any) -> Callable[..., dg.AssetsDefinition]:
@@ -57,7 +57,7 @@ def build_gold_snapshot_asset(
         """A gold version: the tagged snapshot of all closed days, resolved and exported with its manifest."""
         with classify_failures(context):
             versions = stores.versions(application.name)
-            manifest = cut(stores.lake(application.name), versions, context.partition_key)
+            manifest = cut(stores, stores.lake(application.name), versions, context.partition_key)
             export = versions.folder(context.partition_key).export
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(hash_manifest(export)),

@@ -22,6 +22,7 @@ import msgspec
 from flywheel_assets.demo.assistant.world import World
 from flywheel_assets.lake.storage.files import write_folder
 from flywheel_assets.models.generation import generate, load_model, use_cpu_threads
+from flywheel_assets.models.rendering import Rendering, RowEncoder
 from flywheel_assets.records import make_stable_id
 
 if TYPE_CHECKING:
@@ -259,7 +260,8 @@ class Deployment:
 
     def __init__(self, base_model: Path, adapter: Path | None, model_version: str) -> None:
         use_cpu_threads(1)  # the capture service needs the other core, and more threads slow so small a model down
-        model, self._tokenizer = load_model(str(base_model), None if adapter is None else str(adapter), device="cpu")
+        model, tokenizer = load_model(str(base_model), None if adapter is None else str(adapter), device="cpu")
+        self._encoder = RowEncoder(tokenizer, Rendering())
         # Serving merges the adapter into the weights: the same answers without its extra matrix products.
         self._model = model if adapter is None else model.merge_and_unload()
         self._model_version = model_version
@@ -271,5 +273,6 @@ class Deployment:
 
     def answer(self, prompts: Sequence[str]) -> list[str]:
         """Write one output per prompt, in their order."""
-        generations = generate(self._model, self._tokenizer, list(prompts), MAX_NEW_TOKENS, _BATCH_SIZE)
+        encoded = [self._encoder.encode_prompt(prompt) for prompt in prompts]
+        generations = generate(self._model, self._encoder.tokenizer, encoded, MAX_NEW_TOKENS, _BATCH_SIZE)
         return [generation.text for generation in generations]

@@ -7,6 +7,7 @@
         dpo_gold_v<N>.regression.jsonl   held-out subjects' accepted outputs; rejected is null
         dpo_gold_v<N>.demonstrations.jsonl   right answers where no model wrote one; rejected is null
         dpo_gold_v<N>.objections.jsonl   outputs that a reviewer confirmed as wrong; chosen is empty
+        dpo_gold_v<N>.untrainable.jsonl  pair_id and reason of rows that the base model's tokenizer refuses, if any
         manifest.json
     <versions_dir>/<application>/<application>_gold_v<N>/export/   classification: Parquet
         <application>_gold_v<N>.parquet              sampled and weighted training rows
@@ -44,6 +45,8 @@ class ExportSet(StrEnum):
     EVALUATION = "evaluation"
     DEMONSTRATIONS = "demonstrations"
     OBJECTIONS = "objections"
+    UNTRAINABLE = "untrainable"
+    """Rows that the tokenizer refused, without texts: they count among the dropped, and are never new again."""
 
 
 class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +67,19 @@ class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
     """Distinct subjects who sent nearly this row: evidence for people, never a training weight."""
     nearest_training: float | None = None
     """Of a held-out row: similarity, 0.8 to 1, to the nearest prompt that the version trains on; None: none is near."""
+    example_kind: str = "preference_pair"
+    tools: str | None = None
+    """Functions that the model could call, as a JSON array."""
+    chosen_message: str | None = None
+    """The assistant message as JSON, where `chosen` does not say everything."""
+    rejected_message: str | None = None
+
+
+class UntrainableRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Names a row that the base model's tokenizer cannot encode."""
+
+    pair_id: str
+    reason: str
 
 
 class _PairId(msgspec.Struct, gc=False):
@@ -156,7 +172,12 @@ def verify_manifest(folder: Path, sha256: str | None = None) -> Manifest:
 
 
 def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[ExportedRow]:
-    """Read the rows of one file of an export, in file order."""
+    """Read the rows of one file of an export, in file order.
+
+    A file that the export lacks has none.
+    """
+    if which not in manifest.files:
+        return []
     name = manifest.files[ExportSet(which)].name
     with open(folder / name, "rb") as lines:
         decoder = msgspec.json.Decoder(ExportedRow)
@@ -164,7 +185,12 @@ def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[
 
 
 def read_pair_ids(folder: Path, manifest: Manifest, which: ExportSet) -> set[str]:
-    """Read the keys of one file of an export; a line's texts are skipped."""
+    """Read the keys of one file of an export; a line's texts are skipped.
+
+    A file that the export lacks has no key.
+    """
+    if which not in manifest.files:
+        return set()
     decoder = msgspec.json.Decoder(_PairId)
     with open(folder / manifest.files[which].name, "rb") as lines:
         return {decoder.decode(line).pair_id for line in lines}
@@ -230,12 +256,13 @@ _JSON_LINES_SUFFIX = {
     ExportSet.DEMONSTRATIONS: ".demonstrations.jsonl",
     ExportSet.OBJECTIONS: ".objections.jsonl",
 }
+_UNTRAINABLE_SUFFIX = ".untrainable.jsonl"
 
 
-def build_json_lines_writer(version: str, rows: Iterable[tuple[ExportSet, ExportedRow]]) -> WriteFiles:
-    """Return a writer of the six files of a preference version.
+def build_json_lines_writer(version: str, rows: Iterable[tuple[ExportSet, ExportedRow | UntrainableRow]]) -> WriteFiles:
+    """Return a writer of the files of a preference version.
 
-    Each file has its rows in the order in which they come; without rows it is empty.
+    Each file has its rows in the order in which they come; without rows it is empty, and that of the refused is absent.
     """
 
     def write_files(folder: Path) -> dict[ExportSet, ExportedFile]:
@@ -246,6 +273,8 @@ def build_json_lines_writer(version: str, rows: Iterable[tuple[ExportSet, Export
                 for which, suffix in _JSON_LINES_SUFFIX.items()
             }
             for which, row in rows:
+                if which not in files:
+                    files[which] = stack.enter_context(_Lines(folder / f"{version}{_UNTRAINABLE_SUFFIX}"))
                 files[which].write(encode(row) + b"\n")
         return {which: file.describe() for which, file in files.items()}
 

@@ -24,12 +24,20 @@ from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, EXCLUSIONS, LED
 from flywheel_assets.lake.versions.exclusions import list_exclusions_in_force
 from flywheel_assets.lake.versions.exports import Manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.pair_versions import find_pair_ids_to_train, read_trained_pair_ids
+from flywheel_assets.lake.versions.pair_versions import (
+    find_pair_ids_to_train,
+    read_trained_pair_ids,
+    read_untrainable_pair_ids,
+)
+from flywheel_assets.lake.versions.trainability import UNTRAINABLE_REASONS
 from flywheel_assets.records import Reason
 
-_NEVER_TRAINED_ON = (Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value, Reason.STATEMENT.value)
-"""Dropped for good, while rules and exclusions are the same: accepted outputs, rows that people excluded, and rows that
-hold no example."""
+_NEVER_TRAINED_ON = (
+    *(Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value, Reason.STATEMENT.value),
+    *UNTRAINABLE_REASONS,
+)
+"""Dropped for good, while rules, exclusions and base model are the same: accepted outputs, excluded rows, rows without
+an example, and rows that the tokenizer refused."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def count_net_new(lake: Lake, versions: Versions, rules: ResolutionRules, enough
     at_most = _bound_pairs(lake, manifest, rules, closed)
     if at_most < enough_pairs:
         return NetNew(at_most, partitions, since, is_exact=False)
-    known = read_trained_pair_ids(trained) if trained else set()
+    known = read_trained_pair_ids(trained) | read_untrainable_pair_ids(trained) if trained else set()
     return NetNew(len(find_pair_ids_to_train(lake, rules, closed) - known), partitions, since, is_exact=True)
 
 

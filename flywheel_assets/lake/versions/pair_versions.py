@@ -1,13 +1,14 @@
-"""Cuts preference versions: the resolved pairs of closed days, as six JSON-lines files.
+"""Cuts preference versions: the resolved pairs of closed days, as JSON-lines files.
 
 It also ranks the small edits that wait in gold by their delta, for manifests and for `flywheel policy deltas`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,18 @@ from flywheel_assets.lake.versions.exports import (
     ExportedRow,
     ExportSet,
     Manifest,
+    UntrainableRow,
     build_json_lines_writer,
     read_manifest,
     read_pair_ids,
 )
 from flywheel_assets.lake.versions.folders import Pin, VersionFolder, Versions
+from flywheel_assets.lake.versions.trainability import FindUntrainable, take_out
 from flywheel_assets.records import Reason
 
 MOST_DELTAS = 10
 """Small edits that a version's manifest lists."""
-_TEXTS = ("prompt", "chosen", "rejected")
+_TEXTS = ("prompt", "chosen", "rejected", "tools", "chosen_message", "rejected_message")
 """No decision of resolution reads these texts, nearly all of gold's bytes: fetched only to be exported."""
 _DECIDING = [name for name in records.CURATED_DPO_PAIRS.names if name not in _TEXTS]
 _ROW = ("completed_date", "feedback_event_id")
@@ -57,13 +60,29 @@ class RecurringDelta:
 
 
 def cut_pair_version(
-    lake: Lake, versions: Versions, version: str, rules: ResolutionRules, code_version: str
+    lake: Lake,
+    versions: Versions,
+    version: str,
+    rules: ResolutionRules,
+    code_version: str,
+    find_untrainable: FindUntrainable | None = None,
 ) -> Manifest:
-    """Pin, resolve and export the closed days of `curated_dpo_pairs`; raises the errors of `cut_version`."""
+    """Pin, resolve and export the closed days of `curated_dpo_pairs`; raises the errors of `cut_version`.
+
+    Args:
+        lake: the application's tables.
+        versions: the application's versions.
+        version: `dpo_gold_v<N>`.
+        rules: of the resolution.
+        code_version: of the resolving logic, for the manifest.
+        find_untrainable: finds the rows that the base model's tokenizer cannot encode, and raises its own errors; None:
+            every row is exported, and a trainer may refuse the version.
+    """
 
     @contextmanager
     def resolve_pairs(lake: Lake, pin: Pin) -> Iterator[_ResolvedPairs]:
-        yield _resolve_pin(lake, pin, rules)
+        resolved = _resolve_pin(lake, pin, rules)
+        yield resolved if find_untrainable is None else _leave_out_untrainable(resolved, find_untrainable)
 
     return cut_version(lake, versions, version, CURATED_DPO_PAIRS, resolve_pairs, asdict(rules), code_version)
 
@@ -94,6 +113,7 @@ class _ResolvedPairs:
     """The exported columns of each row but its texts, and the row's key."""
     dropped: dict[str, int]
     small_edits: list[RecurringDelta]
+    untrainable: Sequence[UntrainableRow] = ()
 
     @property
     def training_rows(self) -> int:
@@ -114,9 +134,10 @@ class _ResolvedPairs:
         }
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
-        return build_json_lines_writer(self.pin.version, self._read_rows())(folder)
+        refused = ((ExportSet.UNTRAINABLE, row) for row in self.untrainable)
+        return build_json_lines_writer(self.pin.version, chain(self.read_rows(), refused))(folder)
 
-    def _read_rows(self) -> Iterator[tuple[ExportSet, ExportedRow]]:
+    def read_rows(self) -> Iterator[tuple[ExportSet, ExportedRow]]:
         """Read every row to export with its texts, each set in the order of `pair_id`.
 
         At most 8192 rows' texts are in memory at a time.
@@ -145,6 +166,19 @@ class _ResolvedPairs:
         assert written == {which.value: len(rows) for which, rows in self.sets.items() if len(rows)}
 
 
+def _leave_out_untrainable(resolved: _ResolvedPairs, find: FindUntrainable) -> _ResolvedPairs:
+    found = list(find(resolved.read_rows()))
+    return replace(
+        resolved,
+        sets=take_out(resolved.lake, resolved.pin, resolved.sets, found),
+        dropped=dict(Counter(resolved.dropped) + Counter(each.reason for each in found)),
+        untrainable=[
+            UntrainableRow(pair_id=each.pair_id, reason=each.reason)
+            for each in sorted(found, key=lambda each: each.pair_id)
+        ],
+    )
+
+
 def find_pair_ids_to_train(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:
     """Find the pairs that a version cut now over the closed days `days` would train on; reads no text."""
     gold = lake.read(
@@ -159,6 +193,11 @@ def find_pair_ids_to_train(lake: Lake, rules: ResolutionRules, days: Iterable[da
 def read_trained_pair_ids(folder: VersionFolder) -> set[str]:
     """Read the pairs of a version's training file."""
     return read_pair_ids(folder.export, read_manifest(folder.export), ExportSet.TRAIN)
+
+
+def read_untrainable_pair_ids(folder: VersionFolder) -> set[str]:
+    """Read the pairs that the tokenizer refused when a version was cut."""
+    return read_pair_ids(folder.export, read_manifest(folder.export), ExportSet.UNTRAINABLE)
 
 
 def build_exported_rows(rows: pa.RecordBatch) -> list[ExportedRow]:

@@ -18,6 +18,7 @@ from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exclusions import find_exclusions, write_excluded_sql
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse_version_number, read_pin
+from flywheel_assets.lake.versions.trainability import UNTRAINABLE_REASONS
 
 _LONGEST_LINE_BYTES = 64 * 2**20
 _LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
@@ -83,8 +84,11 @@ def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snaps
 
 
 def _list_gold_sets(manifest: Manifest) -> list[ExportSet]:
-    """List the sets whose rows are gold rows; a classifier is judged on all predictions of later weeks."""
-    return [which for which in manifest.files if which is not ExportSet.EVALUATION]
+    """List the sets whose rows are gold rows and are not counted among the dropped.
+
+    A classifier is judged on all predictions of later weeks.
+    """
+    return [which for which in manifest.files if which not in (ExportSet.EVALUATION, ExportSet.UNTRAINABLE)]
 
 
 def _write_rows_sql(path: Path) -> str:
@@ -127,6 +131,10 @@ def _check_counts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> 
     in_gold = _read_number(connection, "SELECT count(*) FROM gold")
     if accounted != in_gold:
         yield f"{in_gold} rows were pinned, {accounted} are exported or left out for a reason"
+    named = manifest.files[ExportSet.UNTRAINABLE].rows if ExportSet.UNTRAINABLE in manifest.files else 0
+    named += sum(each.rows_removed.get(ExportSet.UNTRAINABLE, 0) for each in manifest.erasures)
+    if named != (refused := sum(manifest.dropped.get(reason, 0) for reason in UNTRAINABLE_REASONS)):
+        yield f"{refused} rows were refused by the tokenizer, {named} are named"
 
 
 def _check_sides(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterator[str]:

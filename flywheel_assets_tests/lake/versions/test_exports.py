@@ -70,8 +70,10 @@ def test_what_was_written_is_read(folder: Path) -> None:
     manifest = export(folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "dpo_gold_v1.accepted.jsonl",
+        "dpo_gold_v1.demonstrations.jsonl",
         "dpo_gold_v1.holdout.jsonl",
         "dpo_gold_v1.jsonl",
+        "dpo_gold_v1.objections.jsonl",
         "dpo_gold_v1.regression.jsonl",
         "manifest.json",
     ]

@@ -167,7 +167,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_names_are_never_used_twice_on_s3(bench: Workbench, versions: Versions, s3: Any) -> None:
     folder, to = versions.folder("dpo_gold_v1"), f"s3://{BUCKET}/gold"
     names = [name for name, is_new in copy(bench, folder, to, s3) if is_new]
-    assert len(names) == 9
+    assert len(names) == 13
     assert {is_new for _, is_new in copy(bench, folder, to, s3)} == {False}
     key = "gold/dpo_gold_v1.jsonl"
     body = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
@@ -188,4 +188,4 @@ def test_of_two_copies_at_once_one_is_new(bench: Workbench, versions: Versions, 
     for copier in copiers:
         copier.join(60)
     news = [sum(is_new for _, is_new in result) for result in results]
-    assert sum(news) == 9, news
+    assert sum(news) == 13, news

@@ -60,8 +60,8 @@ def rewrite(versions: Versions, change: Callable[[Rows], object]) -> None:
 
 def test_a_version_as_it_was_cut_is_in_order(bench: Workbench, versions: Versions) -> None:
     manifest = read_manifest(versions.folder(VERSION).export)
-    unused = {ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS}
-    assert {which for which, file in manifest.files.items() if not file.rows} == unused
+    empty = {which for which, file in manifest.files.items() if not file.rows}
+    assert empty == {ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS}
     assert manifest.dropped["excluded"] == 1
     found = verify_versions(bench.lake, versions, GOLD)
     assert (found.versions, found.differences) == (1, ())
