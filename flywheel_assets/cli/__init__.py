@@ -8,6 +8,7 @@
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
 | `upkeep` | maintain, rollback, erase |
 | `whatif` | levers, policy |
+| `screen` | screen |
 | `keys`, `init` | keys; init |
 
 A module may import every room, and imports heavy ones inside the commands.
@@ -21,6 +22,7 @@ from flywheel_assets.cli import (
     gold,
     init,
     keys,
+    screen,
     serving,
     terminal,
     upkeep,
@@ -37,6 +39,7 @@ __all__ = [
     "init",
     "keys",
     "main",
+    "screen",
     "serving",
     "terminal",
     "upkeep",

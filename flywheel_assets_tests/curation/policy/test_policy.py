@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from flywheel_assets.curation.policy._commands import DESTRUCTIVE_COMMANDS
 from flywheel_assets.curation.policy._injection import CHAT_MARKERS, INJECTION_PHRASES
-from flywheel_assets.curation.policy._language import NEUTRALITY, TOXIC_LANGUAGE
 from flywheel_assets.curation.policy._pattern_check import PatternCheck
 from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA, is_card_number, is_iban, passes_luhn
 from flywheel_assets.curation.policy._secrets import SECRETS
 from flywheel_assets.curation.policy._structure import STRUCTURE
+from flywheel_assets.curation.policy.language import NEUTRALITY, TOXIC_LANGUAGE
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Judgement, Pattern, Verdict
 from flywheel_assets.curation.texts.normalization import make_prompts_readable
