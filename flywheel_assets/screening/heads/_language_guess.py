@@ -75,9 +75,11 @@ def guess_language(text: str) -> str | None:
 
 
 def _guess_by_words(words: list[str]) -> str | None:
-    hits = {language: sum(word in stop for word in words) for language, stop in _read_stop_words().items()}
+    # Different words count, not one again and again; a single letter is more often a variable's name.
+    known = {word: 1.0 if len(word) > 1 else 0.25 for word in words}
+    hits = {language: sum(known.get(word, 0) for word in stop) for language, stop in _read_stop_words().items()}
     best, second = sorted(hits.items(), key=lambda entry: -entry[1])[:2]
-    is_sure = best[1] >= max(_LEAST_STOP_WORDS, _STOP_WORD_SHARE * len(words)) and best[1] >= 1.5 * second[1]
+    is_sure = best[1] >= max(_LEAST_STOP_WORDS, _STOP_WORD_SHARE * len(known)) and best[1] >= 1.5 * second[1]
     return best[0] if is_sure else None
 
 

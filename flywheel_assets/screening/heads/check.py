@@ -20,8 +20,7 @@ from flywheel_assets.ranges import Checked, Count, Name, Positive
 from flywheel_assets.records import Reason
 from flywheel_assets.screening.heads._language_guess import guess_language
 from flywheel_assets.screening.heads.encoder import EncoderProcess, find_encoder
-from flywheel_assets.screening.heads.head import Head
-from flywheel_assets.screening.heads.signals import read_signals
+from flywheel_assets.screening.heads.head import Head, read_pieces
 from flywheel_assets.screening.heads.store import HeadStore
 from flywheel_assets.screening.heads.training import SUITE_LANGUAGE
 from flywheel_assets.screening.worker import WorkerError
@@ -51,12 +50,12 @@ class HeadCheck(Checked):
         return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def judge(self, texts: pa.Table) -> Judgement:
-        """Judge every chosen text, whole: the worst of its windows counts."""
+        """Judge every chosen text, whole: the worst of its pieces counts."""
         chosen = values_of(texts["chosen"])
         passed = np.zeros(len(chosen), dtype=bool)
         try:
             head = self._load_head()
-            probabilities = head.compute_probabilities(self._open_encoder().encode(chosen), read_signals(chosen))
+            probabilities = head.compute_probabilities(read_pieces(chosen, self._open_encoder().encode))
         except (WorkerError, FlywheelError) as error:
             # Messages of ours name files, never texts.
             absent = Verdict(Action.QUARANTINE, Reason.CHECK_UNAVAILABLE, f"{self.name}: {error}")

@@ -50,7 +50,7 @@ class EncoderProcess(Checked):
     texts_at_once: Count = 32
     timeout_s: Positive = 120.0
     """Of one batch; the first one includes loading the encoder."""
-    _running: list[Worker[list[bytes]]] = field(default_factory=list, repr=False, compare=False)
+    _running: list[Worker[bytes]] = field(default_factory=list, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -58,8 +58,8 @@ class EncoderProcess(Checked):
         """Digest of the encoder's files; "absent" where there is none."""
         return _hash_encoder(self.folder)
 
-    def encode(self, texts: list[str]) -> list[Floats]:
-        """Encode every text: one row per window of 128 tokens.
+    def encode(self, texts: list[str]) -> Floats:
+        """Encode every text: one row each.
 
         Raises:
             WorkerError: the process gave no vectors; texts of later calls start a new one.
@@ -67,9 +67,9 @@ class EncoderProcess(Checked):
         vectors: list[Floats] = []
         for start in range(0, len(texts), self.texts_at_once):
             with self._open_process() as process:
-                for windows in process.ask(texts[start : start + self.texts_at_once], self.timeout_s):
-                    vectors.append(np.stack([np.frombuffer(window, "<f4") for window in windows]))
-        return vectors
+                answers = process.ask(texts[start : start + self.texts_at_once], self.timeout_s)
+            vectors += [np.frombuffer(answer, "<f4") for answer in answers]
+        return np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)
 
     def close(self) -> None:
         """End the process, if one runs."""
@@ -78,7 +78,7 @@ class EncoderProcess(Checked):
                 self._running.pop().end()
 
     @contextmanager
-    def _open_process(self) -> Iterator[Worker[list[bytes]]]:
+    def _open_process(self) -> Iterator[Worker[bytes]]:
         with self._lock:
             if not self._running:
                 if not (self.folder / "config.json").is_file():
@@ -87,7 +87,7 @@ class EncoderProcess(Checked):
                     require_train_extra("a screening head")
                 except SettingsError as error:
                     raise WorkerError(str(error)) from None
-                self._running.append(Worker(_PROCESS, [str(self.folder), str(self.threads)], list[bytes]))
+                self._running.append(Worker(_PROCESS, [str(self.folder), str(self.threads)], bytes))
             try:
                 yield self._running[0]
             except WorkerError:

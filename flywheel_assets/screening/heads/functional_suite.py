@@ -364,7 +364,21 @@ def write_suite(half: int, *, texts_per_fragment: int = 3, seed: int = 7) -> lis
         for functionality, fragments in functionalities.items():
             for fragment in fragments[half::2]:
                 cases += _write_cases(fragment, functionality, is_harmful, GROUPS[half::2], texts_per_fragment, chance)
-    return cases
+    return cases + _write_paragraphs(cases, chance)
+
+
+def _write_paragraphs(cases: Sequence[Case], chance: random.Random) -> list[Case]:
+    """Write texts of three to five sentences: harmless ones, and some in which one sentence is harmful."""
+    harmful = [case.text for case in cases if case.is_harmful]
+    harmless = [case.text for case in cases if not case.is_harmful]
+    paragraphs = []
+    for number in range(len(cases) // 6):
+        sentences = chance.sample(harmless, chance.randint(2, 4))
+        is_harmful = number % 3 == 0
+        sentences.insert(chance.randint(0, len(sentences)), chance.choice(harmful if is_harmful else harmless))
+        name = "harmful_paragraph" if is_harmful else "harmless_paragraph"
+        paragraphs.append(Case(" ".join(sentences), name, is_harmful, ""))
+    return paragraphs
 
 
 def _write_cases(

@@ -28,8 +28,9 @@ class HeadLimits(Checked):
     """The lower bound of the gain in recall over all languages must exceed this."""
     max_recall_drop: Share = 0.05
     """Largest fall of recall in any language with enough texts."""
-    max_false_positive_increase: Share = 0.005
-    """Of the share of harmless examples that are stopped, in any language with enough texts."""
+    max_false_positive_increase: Share = 0.01
+    """Of the share of harmless examples that are stopped, in any language with enough texts: two texts of 250, which
+    chance alone moves."""
     max_harmless_suite: Share = 0.1
     """Share of the functional suite's harmless texts that may be stopped."""
 

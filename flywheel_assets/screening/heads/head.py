@@ -1,12 +1,15 @@
 """Scores texts by a linear head over frozen vectors and signals; a head is a JSON file of plain numbers.
 
-Features of one window: its standardised vector, the text's signals, and the vector once more for every signal of
-`MULTIPLIED`, where that signal is 1. The sum of features times weights becomes a probability by Platt's method
-(Platt 1999): 1 / (1 + exp(−(slope · sum + offset))). A text has the probability of its worst window.
+A text is read in pieces of a few sentences: what a head learnt from comments says little about the mean of a page, and
+harm at a page's end counts as well. Features of a piece: its standardised vector, its signals, and the vector once more
+for every signal of `MULTIPLIED`, where that signal is 1. The sum of features times weights becomes a probability by
+Platt's method (Platt 1999): 1 / (1 + exp(−(slope · sum + offset))). A text has the probability of its worst piece.
 """
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -14,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.screening.heads.signals import MULTIPLIED, REVISION, SIGNALS
+from flywheel_assets.screening.heads.signals import MULTIPLIED, REVISION, SIGNALS, read_signals
 
 Floats = npt.NDArray[np.float64]
+Encode = Callable[[list[str]], npt.NDArray[np.float32]]
+_PIECE_CHARACTERS = 400
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
 _VECTOR_SCALE = 4.0
 """Length of a standardised vector: the strength of regularization is chosen for it."""
 _SIGNAL_SCALE = 1.5
@@ -30,7 +36,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     signals: tuple[str, ...] = SIGNALS
     signals_revision: int = REVISION
     mean: list[float]
-    """Of every feature of a vector over the training windows."""
+    """Of every feature of a vector over the training pieces."""
     deviation: list[float]
     weights: list[float]
     bias: float
@@ -44,27 +50,76 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
         """Digest of all of the above."""
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
 
-    def compute_sums(self, vectors: Sequence[npt.NDArray[np.float32]], signals: npt.NDArray[np.float32]) -> Floats:
-        """Compute features times weights, of every text's worst window.
-
-        Args:
-            vectors: per text, one row per window.
-            signals: one row per text, columns SIGNALS.
-        """
-        if not vectors:
-            return np.zeros(0)
-        owner = np.repeat(np.arange(len(vectors)), [len(windows) for windows in vectors])
-        mean, deviation = np.asarray(self.mean), np.asarray(self.deviation)
-        sums = build_features(np.concatenate(vectors), signals[owner], mean, deviation) @ np.asarray(self.weights)
-        worst = np.full(len(vectors), -np.inf)
-        np.maximum.at(worst, owner, sums + self.bias)
+    def compute_sums(self, pieces: "Pieces") -> Floats:
+        """Compute features times weights, of every text's worst piece."""
+        worst = np.full(pieces.texts, -np.inf)
+        if pieces.texts:
+            mean, deviation = np.asarray(self.mean), np.asarray(self.deviation)
+            rows = build_features(pieces.vectors, pieces.signals, mean, deviation)
+            np.maximum.at(worst, pieces.owner, rows @ np.asarray(self.weights) + self.bias)
         return worst
 
-    def compute_probabilities(
-        self, vectors: Sequence[npt.NDArray[np.float32]], signals: npt.NDArray[np.float32]
-    ) -> Floats:
+    def compute_probabilities(self, pieces: "Pieces") -> Floats:
         """Compute the probability of harm per text."""
-        return squash(self.slope * self.compute_sums(vectors, signals) + self.offset)
+        return squash(self.slope * self.compute_sums(pieces) + self.offset - pieces.log_counts)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of some texts as numbers: one row per piece, in the order of the texts."""
+
+    texts: int
+    owner: npt.NDArray[np.int64]
+    """The number of each piece's text."""
+    vectors: npt.NDArray[np.float32]
+    signals: npt.NDArray[np.float32]
+
+    @property
+    def log_counts(self) -> Floats:
+        """Logarithm of each text's number of pieces, which its odds are divided by.
+
+        The worst of twenty harmless pieces looks worse than one: without this, one news article in eight was stopped.
+        """
+        counts: Floats = np.log(np.bincount(self.owner, minlength=self.texts))
+        return counts
+
+    def take(self, texts: npt.NDArray[np.int64]) -> "Pieces":
+        """Return the pieces of some texts, which are given in rising order."""
+        rows = np.isin(self.owner, texts)
+        owner = np.searchsorted(texts, self.owner[rows])
+        return Pieces(len(texts), owner, self.vectors[rows], self.signals[rows])
+
+    def join(self, other: "Pieces") -> "Pieces":
+        """Return the pieces of these texts and then those of the others."""
+        if not self.texts or not other.texts:
+            return self if self.texts else other
+        return Pieces(
+            self.texts + other.texts,
+            np.concatenate([self.owner, other.owner + self.texts]),
+            np.concatenate([self.vectors, other.vectors]),
+            np.concatenate([self.signals, other.signals]),
+        )
+
+
+def read_pieces(texts: Sequence[str], encode: Encode) -> Pieces:
+    """Cut texts into pieces and read vectors and signals of each."""
+    cut = [split_text(text) for text in texts]
+    pieces = [piece for some in cut for piece in some]
+    owner = np.repeat(np.arange(len(cut)), [len(some) for some in cut])
+    return Pieces(len(cut), owner, encode(pieces), read_signals(pieces))
+
+
+def split_text(text: str) -> list[str]:
+    """Split a text at sentence ends and line breaks into pieces of at most 400 characters; an empty text is one."""
+    pieces = [""]
+    for sentence in _SENTENCE_END.split(text):
+        for start in range(0, len(sentence), _PIECE_CHARACTERS):
+            part = sentence[start : start + _PIECE_CHARACTERS].strip()
+            if len(pieces[-1]) + len(part) < _PIECE_CHARACTERS:
+                pieces[-1] = f"{pieces[-1]} {part}".strip()
+            else:
+                pieces.append(part)
+    return pieces
 
 
 def squash(sums: Floats) -> Floats:
@@ -76,7 +131,7 @@ def squash(sums: Floats) -> Floats:
 def build_features(
     vectors: npt.NDArray[np.float32], signals: npt.NDArray[np.float32], mean: Floats, deviation: Floats
 ) -> Floats:
-    """Build one row of features per window."""
+    """Build one row of features per piece."""
     standard = (vectors - mean) / deviation * (_VECTOR_SCALE / np.sqrt(vectors.shape[1]))
     parts = [standard, signals * _SIGNAL_SCALE]
     parts += [standard * signals[:, [SIGNALS.index(name)]] for name in MULTIPLIED]

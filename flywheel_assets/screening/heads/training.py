@@ -5,7 +5,7 @@ texts that it was not fitted on: the suite's other half, and the examples by cro
 the other folds). The same scores are its figures: the last fit has seen more than any that was measured.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,12 +16,11 @@ from flywheel_assets.errors import TrainingError
 from flywheel_assets.ranges import Checked, Count, Positive, ShareBelowOne
 from flywheel_assets.screening.heads._language_guess import guess_language
 from flywheel_assets.screening.heads.functional_suite import Case, write_suite
-from flywheel_assets.screening.heads.head import Head, build_features, squash
-from flywheel_assets.screening.heads.signals import MULTIPLIED, read_signals
+from flywheel_assets.screening.heads.head import Encode, Head, Pieces, build_features, read_pieces, squash
+from flywheel_assets.screening.heads.signals import MULTIPLIED
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Encode = Callable[[list[str]], list[npt.NDArray[np.float32]]]
 SUITE_LANGUAGE = "en"
 
 
@@ -44,7 +43,7 @@ class TrainingRules(Checked):
     folds: Count = 5
     most_harmless_suite: ShareBelowOne = 0.07
     """Share of the suite's harmless texts that a threshold may stop."""
-    most_harmless_examples: ShareBelowOne = 0.015
+    most_harmless_examples: ShareBelowOne = 0.02
     """Share of a language's harmless examples that a threshold may stop."""
     min_examples: Count = 50
     """Harmful and harmless examples each, from which a language counts as evaluated."""
@@ -83,68 +82,60 @@ def train_head(examples: Sequence[Example], encode: Encode, encoder: str, rules:
         raise TrainingError(f"all {len(given)} examples are {kind}: add texts of the other kind, with --from FILE")
     languages = tuple(example.language or guess_language(example.text) or SUITE_LANGUAGE for example in given)
     learnt, suite = write_suite(0), tuple(write_suite(1))
-    known = _Features([case.text for case in learnt], np.array([case.is_harmful for case in learnt]), encode)
-    held = _Features([case.text for case in suite], np.array([case.is_harmful for case in suite]), encode)
-    real = _Features([example.text for example in given], truth, encode)
+    known = read_pieces([case.text for case in learnt], encode)
+    known_truth = np.array([case.is_harmful for case in learnt])
+    held = read_pieces([case.text for case in suite], encode)
+    held_truth = np.array([case.is_harmful for case in suite])
+    real = read_pieces([example.text for example in given], encode)
 
-    final = _fit(known.join(real), encoder, rules)
-    sums = _compute_held_out_sums(known, real, encoder, rules) if len(given) else np.zeros(0)
-    suite_sums = final.compute_sums(held.vectors, held.signals)
-    slope, offset = _calibrate(np.concatenate([sums, suite_sums]), np.concatenate([truth, held.truth]))
+    final = _fit(known.join(real), np.concatenate([known_truth, truth]), encoder, rules)
+    sums = np.zeros(len(given))
+    fold = np.random.default_rng(0).permutation(len(given)) % rules.folds
+    for number in range(rules.folds if given else 0):
+        others, own = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        fitted = _fit(known.join(real.take(others)), np.concatenate([known_truth, truth[others]]), encoder, rules)
+        sums[own] = fitted.compute_sums(real.take(own))
+    suite_sums = final.compute_sums(held)
+    slope, offset = _calibrate(np.concatenate([sums, suite_sums]), np.concatenate([truth, held_truth]))
+    logits = slope * sums + offset - real.log_counts
+    suite_logits = slope * suite_sums + offset - held.log_counts
     thresholds = {}
     for language in sorted({*languages, SUITE_LANGUAGE}):
         of_language = np.array([each == language for each in languages], dtype=bool)
         limits = []
         if language == SUITE_LANGUAGE:
-            limits.append(_find_limit(suite_sums[~held.truth], rules.most_harmless_suite))
+            limits.append(_find_limit(suite_logits[~held_truth], rules.most_harmless_suite))
         if min((of_language & truth).sum(), (of_language & ~truth).sum()) >= rules.min_examples:
-            limits.append(_find_limit(sums[of_language & ~truth], rules.most_harmless_examples))
+            limits.append(_find_limit(logits[of_language & ~truth], rules.most_harmless_examples))
         if limits:
-            thresholds[language] = float(squash(np.array([slope * max(limits) + offset]))[0])
+            thresholds[language] = float(squash(np.array([max(limits)]))[0])
     head = msgspec.structs.replace(final, slope=slope, offset=offset, thresholds=thresholds)
     return Measured(
         head,
         given,
         languages,
-        _stop(squash(slope * sums + offset), languages, thresholds),
+        _stop(squash(logits), languages, thresholds),
         suite,
-        _stop(squash(slope * suite_sums + offset), (SUITE_LANGUAGE,) * len(suite), thresholds),
+        _stop(squash(suite_logits), (SUITE_LANGUAGE,) * len(suite), thresholds),
     )
 
 
 def find_stopped(head: Head, texts: Sequence[str], languages: Sequence[str], encode: Encode) -> Bools:
     """Return for every text whether this head stops it; a language without a threshold stops nothing."""
-    probabilities = head.compute_probabilities(encode(list(texts)), read_signals(list(texts)))
-    return _stop(probabilities, languages, head.thresholds)
+    return _stop(head.compute_probabilities(read_pieces(texts, encode)), languages, head.thresholds)
 
 
-class _Features:
-    """Texts as vectors and signals, with the truth about them."""
-
-    def __init__(self, texts: list[str], truth: Bools, encode: Encode) -> None:
-        self.vectors = encode(texts)
-        self.signals = read_signals(texts)
-        self.truth = truth.astype(bool)
-
-    def join(self, other: "_Features", rows: Bools | None = None) -> "_Features":
-        """Return the texts of both; of the other, the rows that are named."""
-        numbers = range(len(other.vectors)) if rows is None else np.flatnonzero(rows).tolist()
-        joined = object.__new__(_Features)
-        joined.vectors = [*self.vectors, *(other.vectors[number] for number in numbers)]
-        joined.signals = np.concatenate([self.signals, other.signals[list(numbers)]])
-        joined.truth = np.concatenate([self.truth, other.truth[list(numbers)]])
-        return joined
-
-
-def _fit(features: _Features, encoder: str, rules: TrainingRules) -> Head:
+def _fit(pieces: Pieces, truth: Bools, encoder: str, rules: TrainingRules) -> Head:
+    """Fit on whole texts: a label is about a text, so each piece gets the label, and its share of the text's weight."""
     from sklearn.linear_model import LogisticRegression
 
-    # A label is about the whole text, so a long text is its mean window here; serving takes the worst one.
-    vectors = np.stack([windows.mean(axis=0) for windows in features.vectors])
-    mean, deviation = vectors.mean(axis=0).astype(np.float64), vectors.std(axis=0).astype(np.float64) + 1e-6
-    rows = build_features(vectors, features.signals, mean, deviation)
-    model = LogisticRegression(C=rules.strength, max_iter=1000, class_weight="balanced").fit(rows, features.truth)
-    assert len(model.coef_[0]) == len(mean) * (1 + len(MULTIPLIED)) + features.signals.shape[1]
+    mean = pieces.vectors.mean(axis=0).astype(np.float64)
+    deviation = pieces.vectors.std(axis=0).astype(np.float64) + 1e-6
+    rows = build_features(pieces.vectors, pieces.signals, mean, deviation)
+    share = 1 / np.bincount(pieces.owner)[pieces.owner]
+    model = LogisticRegression(C=rules.strength, max_iter=1000, class_weight="balanced")
+    model.fit(rows, truth[pieces.owner], sample_weight=share)
+    assert len(model.coef_[0]) == len(mean) * (1 + len(MULTIPLIED)) + pieces.signals.shape[1]
     return Head(
         encoder=encoder,
         mean=[round(value, 6) for value in mean.tolist()],
@@ -152,17 +143,6 @@ def _fit(features: _Features, encoder: str, rules: TrainingRules) -> Head:
         weights=[round(value, 6) for value in model.coef_[0].tolist()],
         bias=round(float(model.intercept_[0]), 6),
     )
-
-
-def _compute_held_out_sums(known: _Features, real: _Features, encoder: str, rules: TrainingRules) -> Floats:
-    """Score every example by a fit on the other folds."""
-    fold = np.random.default_rng(0).permutation(len(real.truth)) % rules.folds
-    sums = np.zeros(len(real.truth))
-    for number in range(rules.folds):
-        head = _fit(known.join(real, fold != number), encoder, rules)
-        rows = np.flatnonzero(fold == number)
-        sums[rows] = head.compute_sums([real.vectors[row] for row in rows], real.signals[rows])
-    return sums
 
 
 def _calibrate(sums: Floats, truth: Bools) -> tuple[float, float]:
@@ -174,8 +154,11 @@ def _calibrate(sums: Floats, truth: Bools) -> tuple[float, float]:
 
 
 def _find_limit(harmless: Floats, most: float) -> float:
-    """Find the sum from which at most this share of harmless texts is stopped."""
-    return float(np.nextafter(np.quantile(harmless, 1 - most, method="higher"), np.inf))
+    """Find the sum from which at most this share of harmless texts is stopped, in the middle of a gap."""
+    ordered = np.sort(harmless)[::-1]
+    allowed = int(most * len(ordered))
+    highest = ordered[allowed - 1] if allowed else ordered[0] + 1.0
+    return float(highest + ordered[allowed]) / 2
 
 
 def _stop(probabilities: Floats, languages: Sequence[str], thresholds: dict[str, float]) -> Bools:
