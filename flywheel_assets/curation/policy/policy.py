@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel_assets.curation.policy._commands import DESTRUCTIVE_COMMANDS
+from flywheel_assets.curation.policy._foreign_digits import ForeignDigitsCheck
 from flywheel_assets.curation.policy._injection import CHAT_MARKERS, INJECTION_PHRASES
 from flywheel_assets.curation.policy._pattern_check import PatternCheck
 from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA
@@ -97,6 +98,7 @@ def build_default_policy(*, factual_integrity: bool = True, word_list: bool = Tr
     return Policy(
         (
             PatternCheck("forms", SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE),
+            ForeignDigitsCheck(),
             # Apart: merged into one, these three overflow RE2's automaton and take a hundred times as long.
             PatternCheck("injection_phrases", INJECTION_PHRASES, reads_folded=True),
             toxic if word_list else PatternCheck("toxic_language", GRAVE_LANGUAGE, reads_folded=True),

@@ -3,8 +3,8 @@
 Every text is a fragment about a group in a frame. Frames and groups are the same on both sides, so that neither the
 mention of a group nor an opinion's opening says anything about harm; only what is said does. A head's thresholds are
 set on these texts, and a first head can be trained on the other half of the fragments: they were written for this
-project and may be shipped. The texts are offensive by nature. They are no evidence for a claim: whoever writes the test
-and the head knows both. Fragments of one half never occur in the other.
+project and may be shipped. The texts are offensive by nature. They are no evidence for a claim: the authors of the test
+wrote the head as well. Fragments of one half never occur in the other.
 """
 
 import random
