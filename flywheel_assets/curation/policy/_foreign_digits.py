@@ -13,13 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import to_mask, values_of
+from flywheel_assets.curation.arrow import to_mask, values_of, view_bytes
 from flywheel_assets.curation.policy._pattern_check import PatternCheck
 from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA
 from flywheel_assets.curation.policy.verdicts import TEXTS, TRAINED_FIELDS, Judgement
 
 # RE2: Arabic, Persian, Devanagari, Bengali, Thai, full-width and mathematical digits.
 _FOREIGN_DIGIT = "[\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\u09e6-\u09ef\u0e50-\u0e59\uff10-\uff19\U0001d7ce-\U0001d7ff]"
+
+_FIRST_BYTE = 0xD9  # of U+0660 in UTF-8
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,14 @@ class ForeignDigitsCheck:
         """Judge every row; only those with a foreign digit are read."""
         suspects = np.zeros(len(texts), dtype=bool)
         for name in TRAINED_FIELDS:
-            # Most texts have only characters below the first foreign digit.
-            suspects |= to_mask(pc.match_substring_regex(texts[name].combine_chunks(), _FOREIGN_DIGIT).fill_null(False))
+            column = texts[name].combine_chunks().fill_null("")
+            starts, content = view_bytes(column)
+            # Bytes below begin only characters before the first foreign digit: most texts are not read at all.
+            places = np.flatnonzero(content >= _FIRST_BYTE)
+            hit = np.unique(np.searchsorted(starts, places, side="right") - 1)
+            some = pa.array(values_of(column.take(hit)), pa.string())
+            digits = to_mask(pc.match_substring_regex(some, _FOREIGN_DIGIT))
+            suspects[hit[digits]] = True
         rows = np.flatnonzero(suspects)
         table = _build_digits()
         read = {

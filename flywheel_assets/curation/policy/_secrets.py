@@ -152,7 +152,7 @@ SECRETS = (
     _make_secret_pattern(
         "named_key",
         _NAMED_KEY,
-        r"(?i:secret|key|token|passw(?:or)?d)[A-Za-z0-9_]*[\"']?[ \t]*(?:=|:|=>|:=)[ \t]*[\"'`]?[A-Za-z0-9+/_~-]{20}",
+        r"(?i:secret|key|token|passw(?:or)?d)[A-Za-z0-9_]*[\"']?[ \t]*(?:=|:|=>|:=)[ \t]*[\"'`]?[A-Za-z0-9+/_~-]{6}",
         accepts=is_named_key,
     ),
 )

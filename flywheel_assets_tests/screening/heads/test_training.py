@@ -12,7 +12,8 @@ from flywheel_assets.screening.heads.signals import list_word_hits
 from flywheel_assets.screening.heads.training import Example, Measured, TrainingRules, find_stopped, train_head
 from flywheel_assets_tests.screening.heads.word_vectors import encode_words
 
-RULES = TrainingRules(folds=2)
+# The stand-in knows no meaning: the suite could only raise the threshold over everything.
+RULES = TrainingRules(folds=2, most_harmless_suite=0.3)
 HARMFUL = [f"your {thing} number {n} is zorp" for n in range(40) for thing in ("hat", "dog")]
 HARMLESS = [f"your {thing} number {n} is blue" for n in range(40) for thing in ("hat", "dog")]
 GERMAN = [f"das ist nicht gut und die Katze {n} ist zorp" for n in range(60)]
@@ -75,8 +76,9 @@ def test_examples_of_one_kind_only_are_refused() -> None:
 
 def test_a_better_head_is_promoted_and_says_why(measured: Measured) -> None:
     nothing = np.zeros(len(measured.examples), dtype=bool)
-    report = judge_head(measured, "word list", nothing, np.zeros(len(measured.suite), dtype=bool), HeadLimits())
-    assert report.promote
+    limits = HeadLimits(max_harmless_suite=0.3)
+    report = judge_head(measured, "word list", nothing, np.zeros(len(measured.suite), dtype=bool), limits)
+    assert report.promote, report.sentence
     assert report.sentence.startswith("Promoted: recall changes by +")
     (english,) = report.figures
     assert (english.language, english.harmful, english.harmless) == ("en", 80, 80)
