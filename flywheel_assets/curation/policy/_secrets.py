@@ -118,7 +118,7 @@ def is_password(match: re.Match[str]) -> bool:
 
 
 def is_named_key(match: re.Match[str]) -> bool:
-    """Accept a value of letters and digits whose characters are as mixed as a random key's; no path, name or hash.
+    """Accept a value whose letters and digits are as mixed as a random key's; no path or name.
 
     Entropy is in bits per character (Shannon 1948), from the value's own character counts.
     """

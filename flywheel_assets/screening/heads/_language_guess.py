@@ -1,4 +1,4 @@
-"""Guesses the language of a text from its script and its stop words, and says so only where it is sure.
+"""Guesses the language of a text from its script and its stop words, where it is sure.
 
 Made for one question: is this text confidently in a language for which a head was not evaluated? Code, names, tables
 and short texts have no answer, and no answer counts as a language that was evaluated. Languages of one script without
@@ -38,7 +38,7 @@ _STOP_WORDS = {
 }  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]+")
 
-# Script → first and last code points of its letters. Latin and Cyrillic are told apart by words.
+# Script → first and last code points of its letters. Latin and Cyrillic are distinguished by words.
 _SCRIPTS = {
     "el": ((0x370, 0x3FF),),
     "he": ((0x590, 0x5FF),),

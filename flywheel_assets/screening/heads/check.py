@@ -81,7 +81,7 @@ class HeadCheck(Checked):
                 return None
             detail = f"{self.name}: {language} was not evaluated"
             return Verdict(Action.QUARANTINE, Reason.UNSCREENED_LANGUAGE, detail)
-        # No language that can be told: code, a name, a few words. The suite's language has the strictest evidence.
+        # No language that is certain: code, a name, a few words. The suite's language has the strictest evidence.
         limit = head.thresholds.get(language or SUITE_LANGUAGE, max(head.thresholds.values(), default=1.0))
         if probability < limit:
             return None

@@ -110,7 +110,10 @@ def read_pieces(texts: Sequence[str], encode: Encode) -> Pieces:
 
 
 def split_text(text: str) -> list[str]:
-    """Split a text at sentence ends and line breaks into pieces of at most 400 characters; an empty text is one."""
+    """Split a text at sentence ends into pieces of at most 400 characters.
+
+    Line breaks end sentences too; an empty text is one piece.
+    """
     pieces = [""]
     for sentence in _SENTENCE_END.split(text):
         for start in range(0, len(sentence), _PIECE_CHARACTERS):

@@ -126,7 +126,7 @@ def find_stopped(head: Head, texts: Sequence[str], languages: Sequence[str], enc
 
 
 def _fit(pieces: Pieces, truth: Bools, encoder: str, rules: TrainingRules) -> Head:
-    """Fit on whole texts: a label is about a text, so each piece gets the label, and its share of the text's weight."""
+    """Fit on pieces: each gets its text's label, and its share of the text's weight."""
     from sklearn.linear_model import LogisticRegression
 
     mean = pieces.vectors.mean(axis=0).astype(np.float64)
