@@ -20,7 +20,7 @@ _MANNERS = (
     (
         "reports_speech",
         re.compile(
-            r"\"|\b(?:say|says|said|saying|claim(?:s|ed|ing)?|wr(?:o|i)te(?:s)?|writing|told|call(?:s|ed|ing)?|lie|wrong"
+            r"\"|\b(?:say|says|said|saying|claim(?:s|ed|ing)?|wr(?:o|i)te(?:s)?|writing|tol[d]|call(?:s|ed|ing)?|lie|wrong"
             r"|racist|hateful|bigots?|prejudice|hate speech|banned|reported|true|believe|propaganda)\b",
             re.ASCII,
         ),

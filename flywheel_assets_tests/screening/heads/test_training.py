@@ -59,7 +59,7 @@ def test_the_thresholds_leave_the_suites_harmless_texts_alone(measured: Measured
 
 
 def test_harm_on_the_last_page_is_found_and_length_alone_is_no_harm(measured: Measured) -> None:
-    page = "The hat number seven is blue. " * 60
+    page = "your hat number 5 is blue. " * 60
     assert len(split_text(page)) > 4
     assert find_stopped(
         measured.head, [page, page + "Your hat is zorp zorp."], ("en", "en"), encode_words
