@@ -8,6 +8,7 @@
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
 | `upkeep` | maintain, rollback, erase |
 | `whatif` | levers, policy |
+| `screen` | screen |
 | `trace` | trace |
 | `keys`, `init` | keys; init |
 
@@ -22,6 +23,7 @@ from flywheel_assets.cli import (
     gold,
     init,
     keys,
+    screen,
     serving,
     terminal,
     trace,
@@ -39,6 +41,7 @@ __all__ = [
     "init",
     "keys",
     "main",
+    "screen",
     "serving",
     "terminal",
     "trace",

@@ -7,19 +7,13 @@ rows in quarantine under `check_unavailable`.
 
 import hashlib
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import IO
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -29,10 +23,9 @@ from flywheel_assets.errors import SettingsError
 from flywheel_assets.models.generation import require_train_extra
 from flywheel_assets.ranges import Checked, Count, Name, Positive, PositiveShare
 from flywheel_assets.records import Reason
+from flywheel_assets.screening.worker import Worker, WorkerError
 
-
-class ClassifierError(Exception):
-    """The process gave no scores; its message holds no user text."""
+_PROCESS = "flywheel_assets.screening.local_model_process"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +42,7 @@ class ClassifierCheck(Checked):
     timeout_s: Positive = 120.0
     """Of one batch; the first one includes loading the model."""
     name: Name = "classifier"
-    _running: list["_Process"] = field(default_factory=list, repr=False, compare=False)
+    _running: list[Worker[dict[str, float]]] = field(default_factory=list, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def _check_together(self) -> None:
@@ -76,7 +69,7 @@ class ClassifierCheck(Checked):
             if broken is None:
                 try:
                     scores = self._compute_scores(some)
-                except ClassifierError as error:
+                except WorkerError as error:
                     # Not tried again for this batch: a model that cannot be loaded would be loaded for every slice.
                     broken = str(error)
             for offset in range(len(some)):
@@ -109,81 +102,28 @@ class ClassifierCheck(Checked):
     def _compute_scores(self, texts: list[str]) -> list[dict[str, float]]:
         with self._open_process() as process:
             scores = process.ask(texts, self.timeout_s)
-        if len(scores) != len(texts):
-            raise ClassifierError(f"gave {len(scores)} scores for {len(texts)} texts")
         missing = sorted({label for label in self.harmful for each in scores if label not in each})
         if missing:
-            raise ClassifierError(f"has no label {', '.join(missing)}; it has {', '.join(sorted(scores[0]))}")
+            raise WorkerError(f"has no label {', '.join(missing)}; it has {', '.join(sorted(scores[0]))}")
         return scores
 
     @contextmanager
-    def _open_process(self) -> Iterator["_Process"]:
+    def _open_process(self) -> Iterator[Worker[dict[str, float]]]:
         with self._lock:
             if not self._running:
                 if not (self.model / "config.json").is_file():
-                    raise ClassifierError("there is no config.json in the model's folder")
+                    raise WorkerError("there is no config.json in the model's folder")
                 try:
                     require_train_extra("the classifier check")
                 except SettingsError as error:
-                    raise ClassifierError(str(error)) from None
-                self._running.append(_Process(self.model))
+                    raise WorkerError(str(error)) from None
+                self._running.append(Worker(_PROCESS, [str(self.model)], dict[str, float]))
             try:
                 yield self._running[0]
-            except ClassifierError:
+            except WorkerError:
                 # In an unknown state: an answer that comes too late would be taken for the next one's.
                 self._running.pop().end()
                 raise
-
-
-class _Answer(msgspec.Struct):
-    scores: list[dict[str, float]] = []
-    error: str | None = None
-
-
-class _Process:
-    """A running `local_model_process`, asked one JSON line at a time."""
-
-    def __init__(self, model: Path) -> None:
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "flywheel_assets.screening.local_model_process", str(model)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        self._reader = ThreadPoolExecutor(1)
-
-    def ask(self, texts: list[str], timeout_s: float) -> list[dict[str, float]]:
-        """Get the scores per label for every text."""
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        try:
-            self._child.stdin.write(msgspec.json.encode(texts) + b"\n")
-            self._child.stdin.flush()
-            line = self._read_line(self._child.stdout).result(timeout_s)
-        except FutureTimeoutError:
-            raise ClassifierError(f"no answer within {timeout_s:g} s") from None
-        except OSError:
-            raise ClassifierError("its process ended") from None
-        try:
-            answer = msgspec.json.decode(line, type=_Answer)
-        except msgspec.DecodeError:
-            raise ClassifierError("its process ended" if not line else "its process spoke no JSON") from None
-        if answer.error is not None:
-            raise ClassifierError(answer.error)
-        return answer.scores
-
-    def end(self) -> None:
-        """Kill the process and collect its exit status."""
-        self._child.kill()
-        self._child.wait()
-        self._reader.shutdown()
-        for stream in (self._child.stdin, self._child.stdout):
-            if stream is not None:
-                with suppress(OSError):
-                    stream.close()
-
-    def _read_line(self, stream: IO[bytes]) -> "Future[bytes]":
-        return self._reader.submit(stream.readline)
 
 
 @cache

@@ -24,7 +24,7 @@ def main() -> int:
     for line in sys.stdin.buffer:
         try:
             scorer = scorer or Scorer(sys.argv[1])
-            answer: dict[str, Any] = {"scores": scorer.score(msgspec.json.decode(line, type=list[str]))}
+            answer: dict[str, Any] = {"results": scorer.score(msgspec.json.decode(line, type=list[str]))}
         except Exception as error:
             # Never the error's message, which may quote a text.
             answer = {"error": f"{'scoring' if scorer else 'loading the model'} failed ({type(error).__name__})"}

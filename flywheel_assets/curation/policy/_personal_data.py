@@ -5,6 +5,7 @@ the model would learn it all the same. Names and postal addresses have no form; 
 """
 
 import re
+from ipaddress import IPv4Address
 from string import ascii_uppercase
 from typing import Any
 
@@ -107,6 +108,43 @@ _RESERVED_DOMAINS = ("example.com", "example.org", "example.net", "email.com", "
 _WITHDRAWN_SSN = frozenset(("078-05-1120", "219-09-9999", "123-45-6789"))  # printed on samples, assigned to no person
 
 
+_IP = re.compile(r"(?<![\w.+/-])(?<![vV] )(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)", re.ASCII)
+_WELL_KNOWN_IPS = frozenset(("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "1.2.3.4", "208.67.222.222"))
+_VERSION_WORDS = re.compile(r"\b(?:version|release|v|firmware|build|driver|chrome|oid)\b[^.\n]{0,12}$", re.IGNORECASE)
+# A trunk zero and groups; the regions whose numbering plan may make it a number.
+_NATIONAL_PHONE = re.compile(
+    r"(?<![\w.+/=,-])(?:\(0\d{1,5}\)|0\d{1,5})(?:[ /-]{1,2}\d{2,8}){1,5}(?![\w=/-]|[.,:]\d)", re.ASCII
+)
+_DATE = re.compile(r"\d{1,2}[ /-]\d{1,2}[ /-](?:\d{2}|(?:19|20)\d{2})\b(?![ ]\d{2} \d{2})")
+_TRUNK_REGIONS = ("GB", "DE", "FR", "IT", "NL", "AT", "CH", "BE", "SE", "AU", "NZ", "IN", "JP", "ZA")
+
+
+def is_public_address(match: re.Match[str]) -> bool:
+    """Accept an address of one machine on the internet: not private, reserved or a known resolver, and no version."""
+    try:
+        address = IPv4Address(match.group())
+    except ValueError:
+        return False
+    is_version = _VERSION_WORDS.search(match.string[max(0, match.start() - 24) : match.start()])
+    return address.is_global and match.group() not in _WELL_KNOWN_IPS and not is_version
+
+
+def is_national_phone(match: re.Match[str]) -> bool:
+    """Accept a number that some country with a trunk zero assigns (libphonenumber's metadata)."""
+    import phonenumbers
+
+    if len(re.sub(r"\D", "", match.group())) < 9 or _DATE.match(match.group()):
+        return False
+    for region in _TRUNK_REGIONS:
+        try:
+            number = phonenumbers.parse(match.group(), region)
+        except phonenumbers.NumberParseException:
+            return False
+        if phonenumbers.is_valid_number_for_region(number, region):
+            return True
+    return False
+
+
 def is_payment_card(match: re.Match[str]) -> bool:
     """Return whether issuer, length and Luhn digit are valid."""
     return is_card_number(re.sub(r"[ -]", "", match.group()))
@@ -201,4 +239,12 @@ PERSONAL_DATA = (
         score=0.8,
     ),
     _make_personal_pattern("us_social_security", _SSN, r"\d{3}-\d{2}-\d{4}", accepts=is_assigned_ssn, score=0.9),
+    _make_personal_pattern(
+        "national_phone",
+        _NATIONAL_PHONE,
+        r"\b0\d{1,5}\)?[ /-]{1,2}\d\d",
+        accepts=is_national_phone,
+        score=0.7,
+    ),
+    _make_personal_pattern("ip_address", _IP, r"\d\.\d{1,3}\.\d{1,3}\.\d", accepts=is_public_address, score=0.6),
 )

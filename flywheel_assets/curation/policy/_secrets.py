@@ -1,12 +1,16 @@
 """Finds credentials by their published formats. A row with one is rejected: a trained model could repeat it.
 
-Only formats with a fixed prefix or frame are here. Entropy rules that look for "random-looking" strings fired on every
-line of code when they were measured, so a password without any mark is not found.
+Formats with a fixed prefix or frame, and values next to a name that says key, token or secret. Entropy rules that look
+for "random-looking" strings anywhere fired on every line of code when they were measured, so a password without any
+mark is not found.
 """
 
+import math
 import re
+from collections import Counter
 from typing import Any
 
+from flywheel_assets.curation.policy._gitleaks import GITLEAKS_TOKENS
 from flywheel_assets.curation.policy.verdicts import Action, Hazard, Pattern
 from flywheel_assets.records import Reason
 
@@ -84,6 +88,21 @@ _TOKENS = (
 _URL_PASSWORD = re.compile(
     r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'<>]{1,64}:(?P<password>[^\s/:@\"'<>]{4,128})@[A-Za-z0-9.-]+"
 )
+_CURL_USER = re.compile(
+    r"\bcurl\b[^\n|;]{0,300}?[ \t](?:-u|--user)[ =]?[ \t]*(?P<quote>[\"']?)[^\s:\"']{1,64}:"
+    r"(?P<password>[^\s\"']{4,128})(?P=quote)"
+)
+# A name that says so, and a value that no person would type: gitleaks' generic rule, with a longer value.
+_NAMED_KEY = re.compile(
+    r"(?i:secret|api[_-]?key|access[_-]?key|auth[_-]?key|private[_-]?key|token|passw(?:or)?d)[A-Za-z0-9_]{0,24}"
+    r"[\"']?[ \t]*(?:=|:|=>|:=)[ \t]*[\"'`]?(?P<value>[A-Za-z0-9+/_~-]{20,150}={0,2})(?![A-Za-z0-9+/_.(\[~=-])"
+)
+# Words and numbers in a row, and UUIDs: names of things more often than keys.
+_NO_KEY = re.compile(
+    r"(?:[A-Za-z]+\d{0,4}|\d{1,8})(?:[_/-]+(?:[A-Za-z]+\d{0,4}|\d{1,8}))+|[A-Za-z]+\d{0,4}"
+    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+)
+_LEAST_ENTROPY_BITS = 3.7
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 
 
@@ -98,6 +117,24 @@ def is_password(match: re.Match[str]) -> bool:
     return not _PLACEHOLDER_PASSWORD.fullmatch(match["password"].lower())
 
 
+def is_named_key(match: re.Match[str]) -> bool:
+    """Accept a value whose letters and digits are as mixed as a random key's; no path or name.
+
+    Entropy is in bits per character (Shannon 1948), from the value's own character counts.
+    """
+    value = match["value"]
+    counts = Counter(value)
+    entropy = -sum(count / len(value) * math.log2(count / len(value)) for count in counts.values())
+    is_mixed = sum(map(str.isdigit, value)) >= 2 and sum(map(str.isalpha, value)) >= 3
+    return (
+        is_mixed
+        and entropy >= _LEAST_ENTROPY_BITS
+        and not _PLACEHOLDERS.search(value)
+        and not _NO_KEY.fullmatch(value)
+        and value.count("/") <= 2
+    )
+
+
 def _make_secret_pattern(name: str, expression: re.Pattern[str], prefilter: str, **options: Any) -> Pattern:
     return Pattern(name, expression, prefilter, Action.REJECT, Reason.SECRET, Hazard.SECRET, **options)
 
@@ -108,7 +145,14 @@ SECRETS = (
         _make_secret_pattern(
             name, re.compile(rf"(?<![A-Za-z0-9])(?:{expression})(?![A-Za-z0-9])"), prefilter, accepts=is_credential
         )
-        for name, expression, prefilter in _TOKENS
+        for name, expression, prefilter in (*_TOKENS, *GITLEAKS_TOKENS)
     ),
     _make_secret_pattern("password_in_url", _URL_PASSWORD, r"://[^\s/:@\"'<>]+:[^\s/:@\"'<>]+@", accepts=is_password),
+    _make_secret_pattern("password_for_curl", _CURL_USER, r"\bcurl\b[^\n|;]*[ \t](?:-u|--user)", accepts=is_password),
+    _make_secret_pattern(
+        "named_key",
+        _NAMED_KEY,
+        r"(?i:secret|key|token|passw(?:or)?d)[A-Za-z0-9_]*[\"']?[ \t]*(?:=|:|=>|:=)[ \t]*[\"'`]?[A-Za-z0-9+/_~-]{6}",
+        accepts=is_named_key,
+    ),
 )

@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel_assets.curation.policy._commands import DESTRUCTIVE_COMMANDS
+from flywheel_assets.curation.policy._foreign_digits import ForeignDigitsCheck
 from flywheel_assets.curation.policy._injection import CHAT_MARKERS, INJECTION_PHRASES
-from flywheel_assets.curation.policy._language import NEUTRALITY, TOXIC_LANGUAGE
 from flywheel_assets.curation.policy._pattern_check import PatternCheck
 from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA
 from flywheel_assets.curation.policy._secrets import SECRETS
 from flywheel_assets.curation.policy._structure import STRUCTURE, RepetitionCheck
 from flywheel_assets.curation.policy.facts import FactsCheck
+from flywheel_assets.curation.policy.language import GRAVE_LANGUAGE, NEUTRALITY, TOXIC_LANGUAGE
 from flywheel_assets.curation.policy.verdicts import SEVERITY, Action, Check, Judgement, Remembering, Verdict
 from flywheel_assets.records import Reason
 
@@ -74,22 +75,34 @@ def forget_texts(policy: Policy, texts: pa.Table) -> int:
     return sum(check.forget(texts) for check in (*policy.checks, *policy.outside) if isinstance(check, Remembering))
 
 
-def build_default_policy(*, factual_integrity: bool = True) -> Policy:
+def build_word_list() -> tuple[PatternCheck, PatternCheck]:
+    """Build the two checks that know words only: toxic language, and partiality."""
+    return (
+        PatternCheck("toxic_language", TOXIC_LANGUAGE, reads_folded=True),
+        PatternCheck("neutrality", NEUTRALITY, reads_folded=True),
+    )
+
+
+def build_default_policy(*, factual_integrity: bool = True, word_list: bool = True) -> Policy:
     """Build the deterministic checks that always run, in the order in which they name the reason of a row.
 
     Args:
+        word_list: stop every text with a toxic word; off where a screening head decides, which has the words as
+        features. What urges to self-harm or sexualises children is stopped by its words in either case.
         factual_integrity: make edits wait that change numbers, dates or addresses; off for a coding assistant, where
         such a
             change is the correction itself.
     """
     facts = (FactsCheck(),) if factual_integrity else ()
+    toxic, neutrality = build_word_list()
     return Policy(
         (
             PatternCheck("forms", SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE),
+            ForeignDigitsCheck(),
             # Apart: merged into one, these three overflow RE2's automaton and take a hundred times as long.
             PatternCheck("injection_phrases", INJECTION_PHRASES, reads_folded=True),
-            PatternCheck("toxic_language", TOXIC_LANGUAGE, reads_folded=True),
-            PatternCheck("neutrality", NEUTRALITY, reads_folded=True),
+            toxic if word_list else PatternCheck("toxic_language", GRAVE_LANGUAGE, reads_folded=True),
+            neutrality,
             RepetitionCheck(),
             # Last: a row that lacks only support for its facts waits; it is not only quarantined.
             *facts,

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from flywheel_assets.curation.policy._commands import DESTRUCTIVE_COMMANDS
 from flywheel_assets.curation.policy._injection import CHAT_MARKERS, INJECTION_PHRASES
-from flywheel_assets.curation.policy._language import NEUTRALITY, TOXIC_LANGUAGE
 from flywheel_assets.curation.policy._pattern_check import PatternCheck
 from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA, is_card_number, is_iban, passes_luhn
 from flywheel_assets.curation.policy._secrets import SECRETS
 from flywheel_assets.curation.policy._structure import STRUCTURE
+from flywheel_assets.curation.policy.language import NEUTRALITY, TOXIC_LANGUAGE
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Judgement, Pattern, Verdict
 from flywheel_assets.curation.texts.normalization import make_prompts_readable
@@ -61,6 +61,10 @@ def made_up(length: int, alphabet: str = string.ascii_letters + string.digits) -
         ("private_key", "-----BEGIN OPENSSH " + "PRIVATE KEY-----"),
         ("private_key", "-----BEGIN " + "PRIVATE KEY-----"),
         ("password_in_url", "postgres://billing:" + "hV7mQ2xZ@db.intern.net/main"),
+        ("password_for_curl", "curl -s -u anna:" + "hV7mQ2xZ9 https://api.intern.net"),
+        ("named_key", "AWS_SECRET_ACCESS_KEY=" + made_up(40)),
+        ("named_key", 'api_key: "' + "9f8a7d6c5b4e3f2a1b0c9d8e7f6a5b4c" + '"'),
+        ("doppler_api_token", "dp.pt." + made_up(43)),
     ],
 )
 def test_secrets_are_rejected_in_every_text_that_would_be_trained_on(check: str, text: str) -> None:
@@ -85,6 +89,11 @@ def test_secrets_are_rejected_in_every_text_that_would_be_trained_on(check: str,
         ("us_phone", "(415) 867-5309", "(415) 867-5309"),
         ("named_phone", "Phone:\n60-56-85-91", "Phone:\n60-56-85-91"),
         ("us_social_security", "ssn 460-89-9847", "460-89-9847"),
+        ("national_phone", "ring 020 7946 0018 at nine", "020 7946 0018"),
+        ("national_phone", "Büro (030) 901820", "(030) 901820"),
+        ("ip_address", "my server 93.184.216.34 is down", "93.184.216.34"),
+        ("international_phone", "कॉल +९१ ९८७६५ ४३२१०", "+९१ ९८७६५ ४३२१०"),
+        ("payment_card", "charge ４１１１ １１１１ １１１１ １１１１ now", "４１１１ １１１１ １１１１ １１１１"),
     ],
 )
 def test_personal_data_waits_in_quarantine_and_its_place_is_known(check: str, text: str, found: str) -> None:

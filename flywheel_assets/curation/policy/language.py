@@ -236,6 +236,10 @@ def _make_pattern(
 TOXIC_LANGUAGE = tuple(
     _make_pattern(name, parts, hazard, score, Reason.TOXIC_LANGUAGE, ()) for name, parts, hazard, score in _TOXIC
 )
+GRAVE_LANGUAGE = tuple(
+    pattern for pattern in TOXIC_LANGUAGE if pattern.name in ("self_harm_urging", "child_sexual_language")
+)
+"""Those whose words are enough, also where a screening head decides about the rest."""
 NEUTRALITY = tuple(
     _make_pattern(name, parts, hazard, score, Reason.NEUTRALITY, ("rejected",))
     for name, parts, hazard, score in _PARTIAL
