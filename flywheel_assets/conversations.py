@@ -176,7 +176,7 @@ def find_role_problem(messages: list[Message]) -> str | None:
             return f"message {number} has `tool_calls` and role {role.value!r}; only 'assistant' calls tools"
         if type(content) is str:
             continue
-        if content is None and not message.tool_calls:
+        if not content and not message.tool_calls:
             return f"message {number} ({role.value}) has neither `content` nor `tool_calls`"
         if isinstance(content, list) and (problem := _find_part_problem(content)):
             return f"message {number}: {problem}"
@@ -193,7 +193,7 @@ def find_answer_problem(answer: FiledAnswer) -> str | None:
         answer = answer[0]
     if answer.role is not Role.ASSISTANT:
         return f"role {answer.role.value!r}; an answer has role 'assistant'"
-    if answer.content is None and not answer.tool_calls:
+    if answer.content in (None, []) and not answer.tool_calls:
         return "neither `content` nor `tool_calls`"
     return _find_part_problem(answer.content) if isinstance(answer.content, list) else None
 

@@ -112,6 +112,8 @@ def test_fields_that_are_not_known_and_empty_lists_of_calls_are_not_stored() -> 
         ([{"role": "system", "content": "Be kind."}], "no message of role 'user'"),
         ([{"role": "tool", "content": "42"}], "no message of role 'user'"),
         ([USER, {"role": "assistant"}], "message 1 (assistant) has neither `content` nor `tool_calls`"),
+        ([{"role": "user", "content": []}], "message 0 (user) has neither `content` nor `tool_calls`"),
+        ([USER, {"role": "assistant", "content": [], "tool_calls": [CALL]}], None),
         ([{"role": "user", "tool_calls": [CALL]}], "message 0 has `tool_calls` and role 'user'"),
         ([USER, {"role": "user", "content": [{"text": "x"}]}], "message 1: part 0 of `content` has no `type`"),
         ([{"role": "user", "content": [{"type": "text", "text": 1}]}], "part 0 of `content` has type 'text' and no"),

@@ -138,7 +138,10 @@ def rows(
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Show rows of this UTC day of gold, YYYY-MM-DD.")
     ] = None,
     which: Annotated[
-        str, typer.Option("--set", help="The set of the version: train, accepted, holdout, regression or evaluation.")
+        str,
+        typer.Option(
+            "--set", help="The set: train, demonstrations, accepted, objections, holdout, regression or evaluation."
+        ),
     ] = "train",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most rows to show.")] = 20,
     text: Annotated[bool, typer.Option("--text", help="Also print the texts: they are user text.")] = False,

@@ -300,6 +300,20 @@ def one_person() -> Iterator[Situation]:
     yield Situation(
         "a thumb down, then up", [[answer, thumb("ann", "p", -1), thumb("ann", "p", 1)]], accepted=[talk.output]
     )
+    talk, another = TALKS[-1], TALKS[-2]
+    yield Situation(
+        "a client gives the statements about two answers one id",
+        [
+            [
+                served("p", talk.prompt, talk.output),
+                served("q", another.prompt, another.output),
+                says("ann", "p", "accept", "before"),
+                thumb("ann", "p", -1, "1"),
+            ],
+            [thumb("ann", "q", 1, "1")],
+        ],
+        accepted=[another.output],
+    )
     talk = next(_talks)
     yield Situation(
         "a regeneration, then the first answer after all",
@@ -570,6 +584,12 @@ def comparisons() -> Iterator[Situation]:
     yield Situation(
         "the second answer is taken, and then found wrong",
         [[*two_siblings(talk), says("ann", "second", "accept")], [thumb("ann", "second", -1)]],
+    )
+    talk = TALKS[-3]
+    yield Situation(
+        "the second answer is taken, and then the first one after all",
+        [[*two_siblings(talk), says("ann", "second", "accept")], [says("ann", "first", "accept")]],
+        accepted=[talk.output, talk.other],
     )
     talk = next(_talks)
     left, right = ("left", talk.other), ("right", talk.output)

@@ -3,7 +3,8 @@
 Feedback is a state: what a person said last counts, and not that they once said it. Gold holds one row per statement,
 refused ones without their texts; here the rows become roles. The steps, in this order:
 
-1. Of the revisions of one `statement_id` the newest counts: by `revision`, then by time.
+1. Of the revisions of one `statement_id` the newest counts: by `revision`, then by time. One id about two predictions
+   names two statements, choices aside.
 2. A retraction removes what happened at or before it: the statement that it names, or all that its person said about
    its prediction.
 3. The statements of each person about a prediction are read in the order of their time. They set two registers:
@@ -32,8 +33,8 @@ refused ones without their texts; here the rows become roles. The steps, in this
    Of several corrections the newest gives the pair, one that waits for support only where all wait. Where no column
    holds, the prediction gives nothing.
 5. Choices between the same two answers: the newest of each person, then the same three rules by direction; a tie gives
-   nothing. An answer that replaced another one counts as chosen once the verdict about it is acceptance, unless its
-   person also chose explicitly.
+   nothing. An answer that replaced another one counts as chosen once the verdict about it is acceptance and that about
+   the other one is not, unless its person also chose explicitly.
 
 Time is `occurred_at`, then `feedback_received_at`, then `feedback_event_id`. The result depends neither on the order of
 the rows nor on the days on which they lie.
@@ -217,6 +218,7 @@ def _mark_old_revisions(
     rows = np.flatnonzero(_mark_several(groups, np.ones(len(keys), dtype=bool), len(encoded.values)))
     if not len(rows):
         return outdated, by_example
+    groups = _split_by_prediction(keys, rows, groups)
     order = _sort_by_time(keys, rows, groups, before=("revision",))
     ranked = groups[order]
     is_last = np.concatenate((ranked[1:] != ranked[:-1], [True]))
@@ -224,6 +226,23 @@ def _mark_old_revisions(
     newest = order[is_last]
     by_example[order] = np.repeat(is_example[newest], np.diff(np.concatenate(([-1], np.flatnonzero(is_last)))))
     return outdated, by_example
+
+
+def _split_by_prediction(
+    keys: pa.Table, rows: npt.NDArray[np.int64], groups: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """Number the statements so that one id about two predictions is two statements.
+
+    A client that counts its ids from 1 for every user names many statements alike. Of a choice the prediction is what
+    was said, and a revision may change it.
+    """
+    few = keys.select(["prediction_id", "stance"]).take(rows)
+    chooses = pc.equal(few["stance"], pa.scalar(Stance.CHOOSES.value))
+    about = _Numbered.from_column(pc.if_else(chooses, pa.scalar(""), few["prediction_id"])).numbers
+    _, numbers = np.unique(np.stack((groups[rows], about)), axis=1, return_inverse=True)
+    split = np.zeros(len(groups), dtype=np.int32)
+    split[rows] = numbers.reshape(-1)
+    return split
 
 
 def _sort_by_time(
@@ -517,7 +536,9 @@ def _decide_comparisons(
     waiting = np.flatnonzero(replaces)
     siblings = pc.index_in(keys["sibling_id"].take(waiting), predictions.values)
     places = siblings.fill_null(-1).to_numpy()
-    replaces[waiting] = np.where(places >= 0, accepted[places], False)
+    # Who takes the first answer after all prefers none: a regeneration ends an approval, so this one came after it.
+    first = accepted[predictions.numbers[waiting]]
+    replaces[waiting] = np.where(places >= 0, accepted[places] & ~first, False)
     members = chooses | replaces
     pairs = _Numbered.from_column(keys["pair_id"])
     groups = pairs.numbers
