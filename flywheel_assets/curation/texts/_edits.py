@@ -162,9 +162,12 @@ def _judge_replacement(
     unrelated = unlike and are_unrelated(rejected, chosen)
     if unrelated and is_in_wrong_language(request, rejected, chosen):
         return Reason.WRONG_LANGUAGE.value, None
-    if far or unrelated:
-        return Reason.REWRITE.value, describe_relation(request, chosen)
-    return None, None
+    if not far and not unrelated:
+        return None, None
+    relation = describe_relation(request, chosen)
+    if not far and relation is not None:
+        return None, None  # it kept no word of a wrong answer, and answers what was asked
+    return Reason.REWRITE.value, relation
 
 
 # A sign-off is the last thing of a text: at most six short lines after a closing phrase or the mail marker "--".

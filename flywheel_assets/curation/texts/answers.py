@@ -273,7 +273,9 @@ _LETTERS = re.compile(r"\w{2,}")
 
 
 def _read_content_words(text: str) -> set[str]:
-    return set(_LETTERS.findall(text.lower())) - FUNCTION_WORDS
+    words = set(_LETTERS.findall(text.lower())) - FUNCTION_WORDS
+    # "dogs" is about "dog": a plural is no other word here.
+    return {word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words}
 
 
 FEWEST_REQUESTS = 5

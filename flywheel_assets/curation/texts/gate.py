@@ -238,6 +238,7 @@ def _judge(batch: pa.RecordBatch, application: str, rules: GateRules, version: s
         for row, note in classes.note.items():
             details[int(edits[row])] += f"; {note}"
     _refuse_empty_and_equal(batch, kinds, consent, reasons)
+    reasons[is_example & consent & _mark_blank(batch["said"])] = Reason.EMPTY.value
     reasons[had_reasoning & (reasons == Reason.UNCHANGED.value)] = Reason.REASONING_ONLY.value
 
     by_reviewer = to_mask(pc.equal(batch["source"], pa.scalar(REVIEWER_SOURCE)))
@@ -394,6 +395,9 @@ def _refuse_empty_and_equal(
         reasons[rows[_mark_blank(batch["output"].take(rows))]] = Reason.EMPTY.value
 
 
+_SAME_TEXT = (Reason.UNCHANGED.value, Reason.REASONING_ONLY.value, Reason.COSMETIC_EDIT.value)
+
+
 def _name_stances(
     batch: pa.RecordBatch, kinds: _Kinds, reasons: npt.NDArray[np.object_], rules: GateRules
 ) -> npt.NDArray[np.object_]:
@@ -408,7 +412,8 @@ def _name_stances(
     own = kinds.edit | kinds.demonstration
     stances[own] = Stance.CHANGES.value
     stances[own & ~_mark_undecided(reasons)] = Stance.CHANGES_REFUSED.value
-    restored = np.isin(reasons, (Reason.UNCHANGED.value, Reason.REASONING_ONLY.value))
+    # A text that differs in white space, case or a signature alone is the model's own.
+    restored = np.isin(reasons, _SAME_TEXT)
     stances[own & restored] = Stance.RESTORES.value
     # Accepting a text that is not the model's: a text of one's own, of which the rules learn nothing.
     foreign = _has_signal(batch, Signal.ACCEPT, Signal.COPY) & ~kinds.approval
@@ -427,6 +432,19 @@ def _describe_examples(
     if pc.any(compares).as_py():
         columns["pair_id"] = _identify_comparisons(examples["pair_id"], rows, to_mask(compares), application)
     objects = to_mask(pc.equal(kinds, pa.scalar(ExampleKind.OBJECTION.value)))
+    if compares.any():
+        # One answer may be better than two others, and each of these pairs says something of its own.
+        compared = to_mask(compares)
+        for name in ("content_hash", "anchors"):
+            hashed = [
+                make_stable_id(name, known, text)
+                for known, text in zip(
+                    *(examples[each].filter(pa.array(compared)).to_pylist() for each in (name, "rejected")), strict=True
+                )
+            ]
+            columns[name] = pc.replace_with_mask(
+                examples[name].combine_chunks(), pa.array(compared), pa.array(hashed, pa.string())
+            )
     if objects.any():
         # They choose nothing: what is repeated is the rejected text.
         hashed = [

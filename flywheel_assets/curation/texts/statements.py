@@ -36,7 +36,7 @@ refused ones without their texts; here the rows become roles. The steps, in this
    nothing. An answer that replaced another one counts as chosen once the verdict about it is acceptance and that about
    the other one is not, unless its person also chose explicitly.
 
-Time is `occurred_at`, then `feedback_received_at`, then `feedback_event_id`. The result depends neither on the order of
+Time is `occurred_at`, at the latest the receipt, then `feedback_received_at`, then `feedback_event_id`. The result depends neither on the order of
 the rows nor on the days on which they lie.
 """
 
@@ -128,7 +128,7 @@ def reduce_statements(gold: pa.Table, agreement: Agreement = Agreement.MAJORITY)
         gold: columns STATEMENT_KEYS of CURATED_DPO_PAIRS. Rows written before stances existed have nulls.
         agreement: between people.
     """
-    keys = _fill_old_rows(gold.select(list(STATEMENT_KEYS)).combine_chunks())
+    keys = _bound_times(_fill_old_rows(gold.select(list(STATEMENT_KEYS)).combine_chunks()))
     stance, kind = _encode(keys["stance"], _STANCES), _encode(keys["example_kind"], _KINDS)
     is_example = kind != _KINDS.index(ExampleKind.STATEMENT)
     role = np.full(len(keys), _CODES[Role.STATEMENT], dtype=np.int8)
@@ -243,6 +243,13 @@ def _split_by_prediction(
     split = np.zeros(len(groups), dtype=np.int32)
     split[rows] = numbers.reshape(-1)
     return split
+
+
+def _bound_times(keys: pa.Table) -> pa.Table:
+    """Let nothing happen after it was received: a client's clock that is fast would have the last word for minutes."""
+    position = keys.schema.get_field_index("occurred_at")
+    bounded = pc.min_element_wise(keys["occurred_at"], keys["feedback_received_at"])
+    return keys.set_column(position, keys.schema.field(position), bounded)
 
 
 def _sort_by_time(
