@@ -442,7 +442,7 @@ def translate_swept_files(spec: TableSpec) -> Iterator[None]:
 
 
 def add_absent_columns(rows: pa.Table, spec: TableSpec, names: Sequence[str]) -> pa.Table:
-    """Return the named columns of rows of a data file, with nulls for those that its release did not write yet."""
+    """Select columns of a data file's rows, with nulls for those that an earlier release did not write."""
     for name in names:
         if name not in rows.schema.names:
             rows = rows.append_column(name, pa.nulls(rows.num_rows, spec.schema.field(name).type))

@@ -127,7 +127,7 @@ def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
 
 @contextmanager
 def _open_twice(path: Path, scratch: Path) -> Iterator[BinaryIO]:
-    """Open a file that can be read twice; what comes out of a pipe is copied to a nameless file in `scratch`."""
+    """Open a file so that it can be read twice: a pipe is copied to a nameless file in `scratch`."""
     with open(path, "rb") as given:
         if given.seekable():
             yield given
