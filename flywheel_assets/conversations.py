@@ -325,8 +325,8 @@ class PromptParts:
     """The last message of the user; of a prompt that is text, all of it."""
 
     @property
-    def said(self) -> str:
-        """Return everything but the operator's text: what people and documents said."""
+    def conversation(self) -> str:
+        """Return everything but the operator's text: the words of people, documents and models."""
         return f"{self.context}\n{self.request}" if self.context else self.request
 
 

@@ -100,7 +100,7 @@ def test_every_command_is_named_in_the_line_of_its_room() -> None:
 
 
 def test_every_reason_code_is_explained() -> None:
-    pages = ("curation.md", "architecture.md", "hard_examples.md")
+    pages = ("curation.md", "gold.md", "training.md", "architecture.md", "hard_examples.md")
     explained = "".join((ROOT / "docs" / page).read_text() for page in pages)
     for reason in Reason:
         assert f"`{reason.value}`" in explained, reason

@@ -111,7 +111,7 @@ def split_prompts(prompt: Array, prompt_format: Array) -> PromptColumns:
     operator[rows] = number_of_parts[of_row]
     said, request = (
         pc.replace_with_mask(prompt, in_messages, pa.array(texts, pa.string()).take(encoded.indices))
-        for texts in ([each.said for each in parts], [each.request for each in parts])
+        for texts in ([each.conversation for each in parts], [each.request for each in parts])
     )
     return PromptColumns(_make_dictionary(operator, numbers), said, request)
 
