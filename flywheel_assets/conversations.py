@@ -157,9 +157,14 @@ _encoder = msgspec.json.Encoder()
 _messages_decoder: msgspec.json.Decoder[list[Message]] = msgspec.json.Decoder(list[Message])
 _message_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
-# Reasoning stands before the answer. Some templates open the block themselves, so that only its end is in the text.
-_REASONING = re.compile(r"\A\s*(?:<(think|thinking|reasoning)>)?(.*?)</(think|thinking|reasoning)>\s*", re.DOTALL)
-_REASONING_OPENS = re.compile(r"\A\s*<(?:think|thinking|reasoning)>", re.DOTALL)
+# Reasoning stands before the answer. Some templates open the block themselves, so that only its end is in the text:
+# such an end is a closing tag on a line of its own or before an empty line, because answers may speak of the tag.
+_REASONING_OPENS = re.compile(r"<(?:think|thinking|reasoning)>")
+_REASONING_ENDS = re.compile(r"</(?:think|thinking|reasoning)>")
+_UNOPENED_ENDS = re.compile(
+    r"^[ \t]*</(?:think|thinking|reasoning)>[ \t]*\r?$|</(?:think|thinking|reasoning)>[ \t]*\r?\n[ \t]*\r?$",
+    re.MULTILINE,
+)
 
 
 def find_role_problem(messages: list[Message]) -> str | None:
@@ -293,13 +298,19 @@ def read_answer_text(message: Message) -> str:
 def split_reasoning(text: str) -> tuple[str, str]:
     """Part an answer into (reasoning, answer); the reasoning is empty where there is none.
 
-    Text that opens a block of reasoning and never closes it is all reasoning: the model was cut off.
+    A block begins with its opening tag at the very start of the text, or was opened by the chat template: then no
+    opening tag comes before its closing one, which stands on a line of its own or before an empty line. Text that opens
+    a block and never closes it is all reasoning: the model was cut off.
     """
-    if found := _REASONING.match(text):
-        return found[2].strip(), text[found.end() :]
-    if _REASONING_OPENS.match(text):
-        return text, ""
-    return "", text
+    opens = _REASONING_OPENS.match(text, len(text) - len(text.lstrip()))
+    if opens is None and "</" not in text:
+        return "", text
+    ends = _UNOPENED_ENDS.search(text) if opens is None else _REASONING_ENDS.search(text, opens.end())
+    if ends is None:
+        return ("", text) if opens is None else (text, "")
+    if opens is None and _REASONING_OPENS.search(text, 0, ends.start()):
+        return "", text
+    return text[opens.end() if opens else 0 : ends.start()].strip(), text[ends.end() :].lstrip()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
@@ -168,11 +169,18 @@ def make_stable_id(*fields: Any) -> str:
     return hashlib.blake2b(canonical.encode("ascii"), digest_size=16).hexdigest()
 
 
+@lru_cache(maxsize=64)
+def _begin_event_id(application: str, source: str) -> hashlib.blake2b:
+    texts = ",".join(map(encode_basestring_ascii, ("event", application, source)))
+    return hashlib.blake2b(f"[{texts},".encode("ascii"), digest_size=16)
+
+
 def make_event_id(application: str, source: str, client_id: str) -> str:
     """Compute the dedupe key of one event: the same client id from the same source is the same event."""
-    # `stable_id("event", …)`, a third of its cost: capture asks for one per event.
-    texts = ",".join(map(encode_basestring_ascii, ("event", application, source, client_id)))
-    return hashlib.blake2b(f"[{texts}]".encode("ascii"), digest_size=16).hexdigest()
+    # `make_stable_id("event", …)`, at a sixth of its cost: capture asks for one or two per event.
+    digest = _begin_event_id(application, source).copy()
+    digest.update(f"{encode_basestring_ascii(client_id)}]".encode("ascii"))
+    return digest.hexdigest()
 
 
 def make_pair_id(application: str, prediction_id: str) -> str:
@@ -475,6 +483,11 @@ FEEDBACK_SUMMARY = pa.schema(
         _define_column("accepts", pa.int64(), "outputs accepted"),
         _define_column("regenerates", pa.int64(), "outputs asked for again"),
         _define_column("comments", pa.int64(), "comments in free text"),
+        _define_column("choices", pa.int64(), "choices between two outputs", nullable=True),
+        _define_column("demonstrations", pa.int64(), "answers of people where no model wrote one", nullable=True),
+        _define_column(
+            "retractions", pa.int64(), "statements or outputs about which all was taken back", nullable=True
+        ),
     ]
 )
 

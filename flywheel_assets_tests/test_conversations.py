@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from flywheel_assets.conversations import (
@@ -213,12 +213,43 @@ def test_the_three_parts_of_a_prompt() -> None:
     [
         ("<think>a sum</think>Four.", ("a sum", "Four.")),
         ("a sum</think>\n\nFour.", ("a sum", "Four.")),
+        ("a sum\n</think>\nFour.", ("a sum", "Four.")),
+        ("a sum\r\n</think> \r\n\r\nFour.", ("a sum", "Four.")),
+        ("</think>\nFour.", ("", "Four.")),
+        (" <reasoning>a </ sum</reasoning>\n\nFour.", ("a </ sum", "Four.")),
         ("<think>a sum", ("<think>a sum", "")),
         ("Four.", ("", "Four.")),
     ],
 )
 def test_reasoning_stands_before_the_answer(text: str, expected: tuple[str, str]) -> None:
     assert split_reasoning(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The tag `</think>` ends it.",
+        "Write </think> after it.\nThen the answer.",
+        "It ends with </think>",
+        "A block looks so:\n<think>\na sum\n</think>\nThe answer follows.",
+        "It opens with <think> and ends with </think>.\n\nNothing else.",
+    ],
+)
+def test_an_answer_that_speaks_of_the_tags_is_no_reasoning(text: str) -> None:
+    """Every text that mentioned the closing tag lost what stood before it."""
+    assert split_reasoning(text) == ("", text)
+
+
+@given(st.text() | st.text(st.sampled_from("</>think\n a")))
+def test_a_text_without_tags_is_all_answer(text: str) -> None:
+    assume("think>" not in text)
+    assert split_reasoning(text) == ("", text)
+
+
+@given(st.text(st.sampled_from("ab`.\n <")), st.text(st.sampled_from("ab`.\n <")))
+def test_both_parts_of_an_opened_block_come_back(reasoning: str, answer: str) -> None:
+    assert split_reasoning(f"<think>{reasoning}</think>{answer}") == (reasoning.strip(), answer.lstrip())
+    assert split_reasoning(f"{reasoning}\n</think>\n{answer}") == (reasoning.strip(), answer.lstrip())
 
 
 values = st.recursive(

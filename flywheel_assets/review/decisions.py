@@ -9,9 +9,9 @@
 | confirm a thumbs down | `thumb`, value −1 | an objection in gold: the output is wrong |
 | reject | `comment` | nothing is learnt from the row; never trainable |
 
-The event's `comment` names the reviewer, the decision and the row, so the audit lies with the data and lasts as long. A
-user stays the subject of an edit that a reviewer accepted or corrected: it is the user's prompt, and consent,
-exclusions and the holdout follow the user.
+A thumb or rating with a text of its own is an edit here, too. The event's `comment` names the reviewer, the decision
+and the row, so the audit lies with the data and lasts as long. A user stays the subject of an edit that a reviewer
+accepted or corrected: it is the user's prompt, and consent, exclusions and the holdout follow the user.
 
 An event needs minutes until it is in a segment and up to a day until `ground_truth` has it. Meanwhile the *index*, one
 line per decision in a file, keeps decided rows out of the queue. It is written after the event is durable: where the
@@ -20,7 +20,7 @@ service dies between the two, the row comes back and is decided again, and the s
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -34,6 +34,9 @@ from flywheel_assets.capture.events.texts import FeedbackLine, LandedRow, encode
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.storage.files import sync_folder
 from flywheel_assets.records import REVIEWER_SOURCE, PromptFormat, Signal
+
+CORRECTABLE = (Signal.THUMB, Signal.RATING)
+"""Opinions that may carry a text: where it differs from the output, they are edits."""
 
 
 class Verb(StrEnum):
@@ -98,6 +101,7 @@ def build_event(application: str, decision: Decision, row: dict[str, Any], answe
     elif answer is None:
         line = msgspec.structs.replace(common, signal=Signal.ACCEPT)
     else:
+        is_shown = decision.verb is Verb.ACCEPT and answer == row["final_text"]
         line = msgspec.structs.replace(
             common,
             signal=Signal.EDIT,
@@ -105,8 +109,20 @@ def build_event(application: str, decision: Decision, row: dict[str, Any], answe
             prompt_format=PromptFormat(row["prompt_format"]),
             original_output=row["output"],
             final_text=answer,
+            tools=row["tools"],
+            original_message=row["output_message"],
+            # A text of the reviewer's own has no message: what the person's message holds besides it is not theirs.
+            final_message=row["final_message"] if is_shown else None,
         )
     return encode_row(EventKind.FEEDBACK, line)
+
+
+def is_correction(row: Mapping[str, Any]) -> bool:
+    """Return whether a row of `joined_feedback` holds a person's own text: an edit, or a thumb or rating with one."""
+    text: str | None = row["final_text"]
+    if row["signal"] == Signal.EDIT:
+        return True
+    return row["signal"] in CORRECTABLE and text is not None and bool(text.strip()) and text != row["output"]
 
 
 def read_decision(comment: str | None) -> Decision | None:

@@ -34,7 +34,7 @@ from flywheel_assets.capture.http.answers import RefusedError
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.errors import EventLogError
 from flywheel_assets.lake.whatif.trace import trace_event
-from flywheel_assets.records import LONGEST_TEXT_CHARACTERS, Signal
+from flywheel_assets.records import LONGEST_TEXT_CHARACTERS
 from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_pieces, remove_unseen
 from flywheel_assets.review._exclusion_api import build_exclusion_routes
 from flywheel_assets.review._sessions import (
@@ -45,7 +45,7 @@ from flywheel_assets.review._sessions import (
     check_form_token,
     check_sent_from_here,
 )
-from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event
+from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, is_correction
 from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
 
 ITEMS_ON_A_PAGE = 25
@@ -474,7 +474,7 @@ def _choose_answer(
             400, "A thumbs down has no text to accept. Confirm it, write the right answer, or reject the row."
         )
     if verb is Verb.ACCEPT:
-        return verb, row["final_text"] if row["signal"] == Signal.EDIT else None
+        return verb, row["final_text"] if is_correction(row) else None
     return verb, written
 
 

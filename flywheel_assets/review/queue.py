@@ -32,7 +32,7 @@ from flywheel_assets.lake.tables.specs import (
 )
 from flywheel_assets.lake.whatif.trace import Traced
 from flywheel_assets.records import CURATION_STAGE, REVIEWER_SOURCE, Reason, Signal
-from flywheel_assets.review.decisions import Decision, DecisionIndex, read_decision, read_labels
+from flywheel_assets.review.decisions import CORRECTABLE, Decision, DecisionIndex, read_decision, read_labels
 
 THUMBS_DOWN = "thumbs_down"
 """A reason besides the reason codes: a user said no and did not say what would have been right."""
@@ -52,6 +52,7 @@ REASONS = {
     Reason.REMARK.value: "remark instead of an answer",
     Reason.CANNED_TEXT.value: "same text on many requests",
     Reason.WRONG_LANGUAGE.value: "another language than asked for",
+    Reason.UNSCREENED_LANGUAGE.value: "language that no check reads",
     Reason.REWRITE.value: "rewrite",
     Reason.CHECK_UNAVAILABLE.value: "check unavailable",
     THUMBS_DOWN: "thumbs down",
@@ -248,22 +249,22 @@ def _write_in(values: tuple[str, ...]) -> str:
 _COLUMNS = "feedback_event_id, prediction_id, completed_date"
 _REFUSED = f"""
 SELECT {_COLUMNS}, q.reason, q.detail, q.evidence, feedback_received_at,
-       CASE WHEN j.signal <> {quote(Signal.EDIT)} THEN prediction_received_date END
+       CASE WHEN NOT ({{is_correction}}) THEN prediction_received_date END
 FROM quarantine q JOIN joined j ON j.feedback_event_id = q.row_id AND j.completed_date = q.day
 WHERE j.source <> {quote(REVIEWER_SOURCE)} AND NOT j.do_not_train
 """
 _STATED = ("statement_id", "revision", "retracts", "occurred_at", "subject", "subject_kind", "final_text", "output")
 """What a complaint's person said before and after it; the two texts are compared for thumbs and ratings only."""
+_CORRECTS = f"""signal = {quote(Signal.EDIT)}
+    OR (signal IN ({_write_in(tuple(each.value for each in CORRECTABLE))})
+        AND trim(final_text) <> '' AND final_text <> output)"""
+"""As `decisions.is_correction`; null where there is no text."""
 _APPROVING_RATING = 0.8
 """As `GateRules.accepting_rating` by default."""
 # One row per statement, the newest revision; no statement of a reviewer.
 _COMPLAINTS = f"""
 WITH corrected AS (
-    SELECT prediction_id FROM joined WHERE signal = {quote(Signal.EDIT)}
-    UNION ALL
-    SELECT prediction_id FROM joined
-    WHERE signal IN ({_write_in((Signal.THUMB.value, Signal.RATING.value))})
-      AND trim(final_text) <> '' AND final_text <> output
+    SELECT prediction_id FROM joined WHERE {_CORRECTS}
 ),
 said AS (
     SELECT * EXCLUDE (final_text, output), coalesce(statement_id, feedback_event_id) AS statement,
@@ -299,14 +300,15 @@ WHERE prediction_id NOT IN (SELECT prediction_id FROM corrected)
 QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY feedback_received_at, feedback_event_id) = 1
 """
 _TEXT_ITEMS = f"""
-{_REFUSED} AND q.stage = {quote(CURATION_STAGE)} AND q.reason IN ({_write_in(tuple(REASONS))})
+{_REFUSED.format(is_correction=f"coalesce({_CORRECTS}, false)")}
+  AND q.stage = {quote(CURATION_STAGE)} AND q.reason IN ({_write_in(tuple(REASONS))})
 UNION ALL
 SELECT * FROM ({_COMPLAINTS})
 LIMIT {MOST_ITEMS}
 """
 # Of a prediction's rows the newest: a dispute is shown once, with all its labels.
 _LABEL_ITEMS = f"""
-SELECT * FROM ({_REFUSED} AND q.reason IN ({_write_in(_LABEL_REASONS)}))
+SELECT * FROM ({_REFUSED.format(is_correction="false")} AND q.reason IN ({_write_in(_LABEL_REASONS)}))
 QUALIFY row_number() OVER (
     PARTITION BY prediction_id ORDER BY feedback_received_at DESC, feedback_event_id DESC
 ) = 1

@@ -107,6 +107,22 @@ def test_hostile_texts_are_shown_and_nothing_of_them_runs(tmp_path: Path, chromi
         assert set(decided(tmp_path, capture)) == {"hostile"}
 
 
+def test_the_queue_fits_a_telephone(tmp_path: Path, chromium: Chromium) -> None:
+    """Five columns did not fit 400 px: what was found stood in a column of single letters, or the page moved aside."""
+    bench = Workbench(tmp_path)
+    fill(bench, make_feedback(event_id="toxic", final_text=TOXIC), make_feedback(event_id="a", final_text=REWRITTEN))
+    with service(bench) as capture, chromium.tab(f"{capture.url}/review") as tab:
+        tab.send("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=True)
+        sign_in(tab, "Ann")
+        assert tab.evaluate("document.querySelectorAll('tr[data-row]').length") == 2
+        assert tab.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [400, 400]
+        assert (
+            tab.evaluate("Math.min(...[...document.querySelectorAll('td.detail')].map((each) => each.clientWidth))")
+            > 200
+        )
+        tab.screenshot(tmp_path / "queue.png")
+
+
 def test_keys_choose_open_decide_and_write(tmp_path: Path, chromium: Chromium) -> None:
     bench = Workbench(tmp_path)
     fill(

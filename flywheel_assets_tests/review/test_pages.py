@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from flywheel_assets.capture.auth.access import Access
@@ -13,9 +14,18 @@ from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, Scope, creat
 from flywheel_assets.capture.service import RunningCapture
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK
-from flywheel_assets.review.decisions import read_decision
+from flywheel_assets.review.decisions import Decision, Verb, build_event, read_decision
 from flywheel_assets.review.queue import Reviewed
-from flywheel_assets_tests.builders import DAY, NOON, make_feedback, make_label, make_prediction, make_score
+from flywheel_assets_tests.builders import (
+    APPLICATION,
+    DAY,
+    NOON,
+    day,
+    make_feedback,
+    make_label,
+    make_prediction,
+    make_score,
+)
 from flywheel_assets_tests.lake.labelled import CONTRACT, mine
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.prepared import PreparedFolder
@@ -77,7 +87,8 @@ def test_decisions_walk_as_ordinary_events_and_overrule_the_gate(filled: Workben
     assert ann.get(QUEUE).text.count("data-row") == 1
 
     materialize_tomorrow(filled)
-    gold = {row["prediction_id"]: row for row in filled.rows(CURATED_DPO_PAIRS)}
+    # What the gate refused of other people's is a statement.
+    gold = {row["prediction_id"]: row for row in filled.rows(CURATED_DPO_PAIRS) if row["example_kind"] != "statement"}
     assert {row["source"] for row in gold.values()} == {"reviewer"}
     assert gold["disliked"]["chosen"].endswith("it never returns None.")
     assert REWRITTEN in {row["chosen"] for row in gold.values()}
@@ -225,6 +236,27 @@ def test_a_confirmed_complaint_is_a_thumb_of_a_reviewer(filled: Workbench, captu
     assert "thumb" not in {item.row_id for item in queue_of(filled).list_waiting(DAY)}
     thumbs = [row for row in filled.rows(JOINED_FEEDBACK) if row["signal"] == "thumb"]
     assert {row["source"] for row in thumbs} == {"app", "reviewer"}
+
+
+def test_a_correction_under_a_thumb_is_accepted_as_an_edit_with_its_tools(tmp_path: Path) -> None:
+    """To accept it sent `accept`, which approved the very output that the person had corrected."""
+    bench = Workbench(tmp_path)
+    tools = '[{"type":"function","function":{"name":"read"}}]'
+    called = '{"role":"assistant","content":"x","tool_calls":[{"type":"function","function":{"name":"read"}}]}'
+    texts = {"tools": tools, "original_message": called, "final_message": called}
+    fill(bench, make_feedback(event_id="thumb", signal="thumb", value=-1.0, final_text=TOXIC, **texts))
+    [item] = queue_of(bench).list_waiting(day(300))
+    assert (item.row_id, item.reason, item.decide_until) == ("thumb", "toxic_language", None)
+    [row] = bench.rows(JOINED_FEEDBACK)
+    decision = Decision(Verb.ACCEPT, "thumb", row["prediction_id"], item.reason, "Ann", NOON)
+    for answer, verb, message in ((TOXIC, Verb.ACCEPT, called), ("Mine.", Verb.WRITE, None)):
+        line = build_event(APPLICATION, msgspec.structs.replace(decision, verb=verb), row, answer).line
+        event = msgspec.json.decode(line)
+        assert (event["tools"], event["original_message"], event.get("final_message")) == (tools, called, message)
+    with service(bench) as capture:
+        Reviewer(capture.url).decide("thumb", "accept")
+        event = decided(tmp_path, capture)["thumb"]
+        assert (event["signal"], event["final_text"], event["original_message"]) == ("edit", TOXIC, called)
 
 
 def test_a_complaint_is_confirmed_only_while_it_still_meets_its_prediction(filled: Workbench) -> None:

@@ -29,16 +29,17 @@ class RecentEvents:
             Whether the same content was acknowledged before; and, where it is not simply the first or the same content
             of its id, a sentence that says what counts.
         """
-        if event.rank is None:
+        rank = event.rank
+        if rank is None:
             return self._note_prediction(event)
-        key, content, rank = event.keys[0], event.content, event.rank
-        known = self._find(key)
+        key, content = event.keys[0], event.content
+        known = self._recent.get(key) or self._earlier.get(key)
         if known is None:
             self._remember(key, (content, rank, ()))
-            return False, _say_revision(rank)
+            return False, _say_revision(rank) if rank[0] else None
         counted, counted_rank, others = known
         if content == counted:
-            return True, _say_revision(rank)
+            return True, _say_revision(rank) if rank[0] else None
         if content in others:
             return True, (
                 "the same was acknowledged before, and what came under this id since then counts; to return to it, "
@@ -53,7 +54,7 @@ class RecentEvents:
     def _note_prediction(self, event: DecodedEvent) -> tuple[bool, str | None]:
         is_repeat, sentence = False, None
         for key in event.keys:
-            known = self._find(key)
+            known = self._recent.get(key) or self._earlier.get(key)
             if known is None:
                 self._remember(key, (event.content, None, ()))
             elif known[0] == event.content:
@@ -65,14 +66,11 @@ class RecentEvents:
                 )
         return is_repeat or sentence is not None, sentence
 
-    def _find(self, key: str) -> _Known | None:
-        return self._recent.get(key) or self._earlier.get(key)
-
     def _remember(self, key: str, known: _Known) -> None:
         self._recent[key] = known
         if len(self._recent) > _REMEMBERED_IDS:
             self._recent, self._earlier = {}, self._recent
 
 
-def _say_revision(rank: tuple[int, str]) -> str | None:
-    return f"it is revision {rank[0]} of its id: {_HOW_TO_REVISE}" if rank[0] else None
+def _say_revision(rank: tuple[int, str]) -> str:
+    return f"it is revision {rank[0]} of its id: {_HOW_TO_REVISE}"

@@ -12,7 +12,7 @@ back unchanged; the gate decides what is worth training on). A lone surrogate su
 is not text: no UTF-8 file can hold it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -36,7 +36,6 @@ from flywheel_assets.capture.events.wire import (
     format_label,
 )
 from flywheel_assets.conversations import (
-    Answer,
     FiledAnswer,
     Tools,
     encode_answer,
@@ -57,7 +56,10 @@ CLOCK_TOLERANCE = timedelta(days=1)
 
 
 class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Describes one landed line with the columns of `records.PREDICTION_EVENT`; null columns are left out."""
+    """Describes one landed line with the columns of `records.PREDICTION_EVENT`; null columns are left out.
+
+    Lines of requests are built by position: by name, their fields would cost a tenth of decoding an event.
+    """
 
     event_id: str
     received_at: str
@@ -78,7 +80,8 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class FeedbackLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Describes one landed line with the columns of `records.FEEDBACK_EVENT`; null columns are left out.
 
-    The first three fields stay first: `build_feedback_event` hashes what comes after them.
+    The first three fields stay first: `build_feedback_event` hashes what comes after them. Lines of requests are built
+    by position, as those of predictions are.
     """
 
     event_id: str
@@ -163,8 +166,8 @@ class Reception:
         """Return the client's time if it is plausible, the time of receipt if there is none; else raise."""
         if claimed is None:
             return self.stamp
-        latest = self.received_at + CLOCK_TOLERANCE
-        if not EARLIEST_TIME <= claimed <= latest:
+        if not EARLIEST_TIME <= claimed <= self.received_at + CLOCK_TOLERANCE:
+            latest = self.received_at + CLOCK_TOLERANCE
             raise InvalidEventError(
                 f"{field} is {claimed.isoformat()}; valid: from {format_time(EARLIEST_TIME)} to a day from now, "
                 f"{format_time(latest)}"
@@ -172,30 +175,31 @@ class Reception:
         return format_time(claimed)
 
 
-@dataclass(frozen=True)
+_SIGNALLED_FIELDS = ("final_text", "value", "label", "labeling_source", "known_at", "sibling_id", "retracts")
+
+
 class _Signalled:
     """Lists the fields that a signal needs, and those signal-dependent ones that it may also carry."""
 
-    required: frozenset[str] = frozenset()
-    optional: frozenset[str] = frozenset()
+    def __init__(self, required: Iterable[str] = (), optional: Iterable[str] = ()) -> None:
+        self.required = tuple(sorted(required))
+        self.carried = frozenset((*self.required, *optional))
+        self.refused = tuple(name for name in _SIGNALLED_FIELDS if name not in self.carried)
 
 
 _FIELDS = {
-    Signal.EDIT: _Signalled(required=frozenset({"final_text"})),
-    Signal.THUMB: _Signalled(required=frozenset({"value"}), optional=frozenset({"final_text"})),
-    Signal.RATING: _Signalled(required=frozenset({"value"}), optional=frozenset({"final_text"})),
+    Signal.EDIT: _Signalled(["final_text"]),
+    Signal.THUMB: _Signalled(["value"], ["final_text"]),
+    Signal.RATING: _Signalled(["value"], ["final_text"]),
     Signal.COPY: _Signalled(),
     Signal.ACCEPT: _Signalled(),
-    Signal.REGENERATE: _Signalled(optional=frozenset({"sibling_id", "final_text"})),
-    Signal.LABEL: _Signalled(required=frozenset({"label"}), optional=frozenset({"labeling_source", "known_at"})),
-    Signal.COMMENT: _Signalled(required=frozenset({"comment"})),
-    Signal.CHOICE: _Signalled(
-        required=frozenset({"prompt", "final_text", "original_output"}), optional=frozenset({"sibling_id"})
-    ),
-    Signal.DEMONSTRATION: _Signalled(required=frozenset({"prompt", "final_text"})),
-    Signal.RETRACT: _Signalled(optional=frozenset({"retracts"})),
+    Signal.REGENERATE: _Signalled(optional=["sibling_id", "final_text"]),
+    Signal.LABEL: _Signalled(["label"], ["labeling_source", "known_at"]),
+    Signal.COMMENT: _Signalled(["comment"]),
+    Signal.CHOICE: _Signalled(["prompt", "final_text", "original_output"], ["sibling_id"]),
+    Signal.DEMONSTRATION: _Signalled(["prompt", "final_text"]),
+    Signal.RETRACT: _Signalled(optional=["retracts"]),
 }
-_SIGNALLED_FIELDS = ("final_text", "value", "label", "labeling_source", "known_at", "sibling_id", "retracts")
 _REGENERATED = ("sibling_id", "final_text", "prompt", "original_output")
 """What makes a regeneration half of a comparison; the last two may also come alone."""
 
@@ -320,44 +324,52 @@ def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
     prompt, prompt_format = store_prompt(edit.prompt)
     output, output_message = store_answer(edit.original_llm_output, "original_llm_output")
     final_text, final_message = store_answer(edit.final_user_edit, "final_user_edit")
-    tools = store_tools(edit.tools)
+    tools = None if edit.tools is None else store_tools(edit.tools)
+    application, stamp = reception.application, reception.stamp
     prediction = PredictionLine(
-        event_id=records.make_event_id(reception.application, source, f"{client_id}/prediction"),
-        received_at=reception.stamp,
-        occurred_at=occurred_at,
-        source=source,
-        prediction_id=prediction_id,
-        do_not_train=edit.do_not_train,
-        prompt=prompt,
-        prompt_format=prompt_format,
-        output=output,
-        model_version=edit.model_version,
-        user_id=edit.user_id,
-        thread_id=edit.thread_id,
-        tools=tools,
-        output_message=output_message,
+        records.make_event_id(application, source, f"{client_id}/prediction"),
+        stamp,
+        occurred_at,
+        source,
+        prediction_id,
+        edit.do_not_train,
+        prompt,
+        prompt_format,
+        output,
+        edit.model_version,
+        edit.user_id,
+        edit.thread_id,
+        tools,
+        output_message,
     )
     feedback = FeedbackLine(
-        event_id=_NO_ID,
-        received_at=reception.stamp,
-        occurred_at=occurred_at,
-        source=source,
-        prediction_id=prediction_id,
-        signal=Signal.EDIT,
-        do_not_train=edit.do_not_train,
-        sampling_probability=1.0,
-        model_version=edit.model_version,
-        user_id=edit.user_id,
-        thread_id=edit.thread_id,
-        prompt=prompt,
-        prompt_format=prompt_format,
-        original_output=output,
-        final_text=final_text,
-        statement_id=records.make_event_id(reception.application, source, f"{client_id}/feedback"),
-        revision=edit.revision,
-        tools=tools,
-        original_message=output_message,
-        final_message=final_message,
+        _NO_ID,
+        stamp,
+        occurred_at,
+        source,
+        prediction_id,
+        Signal.EDIT,
+        edit.do_not_train,
+        1.0,  # sampling_probability
+        edit.model_version,
+        edit.user_id,
+        edit.thread_id,
+        prompt,
+        prompt_format,
+        output,
+        final_text,
+        None,  # value
+        None,  # label
+        None,  # labeling_source
+        None,  # known_at
+        None,  # comment
+        records.make_event_id(application, source, f"{client_id}/feedback"),
+        edit.revision,
+        None,  # sibling_id
+        None,  # retracts
+        tools,
+        output_message,
+        final_message,
     )
     is_time_claimed = edit.occurred_at is not None
     return build_feedback_event(client_id, feedback, is_time_claimed, (encode_row(EventKind.PREDICTION, prediction),))
@@ -417,7 +429,9 @@ def store_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:
     Raises:
         InvalidEventError: no chat model could answer its messages.
     """
-    if not isinstance(prompt, str) and (problem := find_role_problem(prompt)):
+    if isinstance(prompt, str):
+        return prompt, PromptFormat.TEXT
+    if problem := find_role_problem(prompt):
         raise InvalidEventError(f"`prompt`: {problem}")
     return encode_prompt(prompt)
 
@@ -428,7 +442,9 @@ def store_answer(answer: FiledAnswer, field: str) -> tuple[str, str | None]:
     Raises:
         InvalidEventError: it is a message, and not one of an assistant.
     """
-    if not isinstance(answer, str) and (problem := find_answer_problem(answer)):
+    if isinstance(answer, str):
+        return answer, None
+    if problem := find_answer_problem(answer):
         raise InvalidEventError(f"`{field}`: {problem}")
     return encode_answer(answer)
 
@@ -457,12 +473,12 @@ def check_signal(data: FeedbackData) -> None:
         InvalidEventError: a field is missing, superfluous or out of its range.
     """
     rule = _FIELDS[data.signal]
-    for name in sorted(rule.required):
+    for name in rule.required:
         if getattr(data, name) is None:
             raise InvalidEventError(f"signal {data.signal.value!r} needs the field `{name}` in `data`")
-    for name in _SIGNALLED_FIELDS:
-        if getattr(data, name) is not None and name not in rule.required | rule.optional:
-            signals = [signal.value for signal, other in _FIELDS.items() if name in other.required | other.optional]
+    for name in rule.refused:
+        if getattr(data, name) is not None:
+            signals = [signal.value for signal, other in _FIELDS.items() if name in other.carried]
             raise InvalidEventError(
                 f"signal {data.signal.value!r} cannot carry `{name}`; signals that do: {', '.join(signals)}"
             )
@@ -517,20 +533,20 @@ def _land_prediction(event: PredictionCloudEvent, reception: Reception, source: 
     prompt, prompt_format = store_prompt(data.prompt)
     output, output_message = store_answer(data.output, "output")
     line = PredictionLine(
-        event_id=records.make_event_id(reception.application, source, client_id),
-        received_at=reception.stamp,
-        occurred_at=occurred_at,
-        source=source,
-        prediction_id=data.prediction_id or event.id,
-        do_not_train=data.do_not_train,
-        prompt=prompt,
-        prompt_format=prompt_format,
-        output=output,
-        model_version=data.model_version,
-        user_id=data.user_id or event.subject,
-        thread_id=data.thread_id,
-        tools=None if data.tools is None else store_tools(data.tools),
-        output_message=output_message,
+        records.make_event_id(reception.application, source, client_id),
+        reception.stamp,
+        occurred_at,
+        source,
+        data.prediction_id or event.id,
+        data.do_not_train,
+        prompt,
+        prompt_format,
+        output,
+        data.model_version,
+        data.user_id or event.subject,
+        data.thread_id,
+        None if data.tools is None else store_tools(data.tools),
+        output_message,
     )
     content = hash((prompt, output, output_message, line.tools, line.prediction_id))
     return build_prediction_event(event.id, reception.application, line.event_id, line.prediction_id, content, line)
@@ -557,46 +573,47 @@ def _land_feedback(
         is_made = data.signal is Signal.DEMONSTRATION
         prediction_id = records.make_stable_id("demonstrated", source, client_id) if is_made else ""
     prompt, prompt_format = (None, None) if data.prompt is None else store_prompt(data.prompt)
-    original, original_message = _store_optional(data.original_output, "original_output")
-    final_text, final_message = _store_optional(data.final_text, "final_text")
+    original = original_message = final_text = final_message = None
+    if data.original_output is not None:
+        original, original_message = store_answer(data.original_output, "original_output")
+    if data.final_text is not None:
+        final_text, final_message = store_answer(data.final_text, "final_text")
+    retracts = data.retracts
+    if retracts is not None:
+        retracts = identify_statement(reception.application, source, rename(retracts))
     line = FeedbackLine(
-        event_id=_NO_ID,
-        received_at=reception.stamp,
-        occurred_at=reception.check_time(event.time, "time"),
-        source=source,
-        prediction_id=prediction_id,
-        signal=data.signal,
-        do_not_train=data.do_not_train,
-        sampling_probability=data.sampling_probability,
-        model_version=data.model_version,
-        user_id=data.user_id or event.subject,
-        thread_id=data.thread_id,
-        prompt=prompt,
-        prompt_format=prompt_format,
-        original_output=original,
-        final_text=final_text,
-        value=data.value,
-        label=None if data.label is None else format_label(data.label),
-        labeling_source=data.labeling_source,
-        known_at=None if data.known_at is None else reception.check_time(data.known_at, "known_at"),
-        comment=data.comment,
-        statement_id=records.make_event_id(reception.application, source, client_id),
-        revision=data.revision,
-        sibling_id=data.sibling_id,
-        retracts=None
-        if data.retracts is None
-        else identify_statement(reception.application, source, rename(data.retracts)),
-        tools=store_tools(data.tools),
-        original_message=original_message,
-        final_message=final_message,
+        _NO_ID,
+        reception.stamp,
+        reception.check_time(event.time, "time"),
+        source,
+        prediction_id,
+        data.signal,
+        data.do_not_train,
+        data.sampling_probability,
+        data.model_version,
+        data.user_id or event.subject,
+        data.thread_id,
+        prompt,
+        prompt_format,
+        original,
+        final_text,
+        data.value,
+        None if data.label is None else format_label(data.label),
+        data.labeling_source,
+        None if data.known_at is None else reception.check_time(data.known_at, "known_at"),
+        data.comment,
+        records.make_event_id(reception.application, source, client_id),
+        data.revision,
+        data.sibling_id,
+        retracts,
+        None if data.tools is None else store_tools(data.tools),
+        original_message,
+        final_message,
     )
     return build_feedback_event(event.id, line, event.time is not None)
 
 
-def _store_optional(answer: Answer | None, field: str) -> tuple[str | None, str | None]:
-    return (None, None) if answer is None else store_answer(answer, field)
-
-
+_NOTHING_SAID = blake2b(digest_size=16, person=b"feedback")
 _NO_ID = "0" * 32
 _AFTER_ID = len('{"event_id":"') + len(_NO_ID)
 # Every time is formatted to the microsecond: each is as long as any other.
@@ -613,10 +630,10 @@ def build_feedback_event(
     The line is encoded once: what is hashed is its end, and the id goes into the room that was left for it.
     """
     encoded = _line_encoder.encode(line)
-    view = memoryview(encoded)
-    digest = blake2b(view[_BEFORE_TIME if is_time_claimed else _BEFORE_CONTENT :], digest_size=16, person=b"feedback")
+    digest = _NOTHING_SAID.copy()
+    digest.update(encoded[_BEFORE_TIME if is_time_claimed else _BEFORE_CONTENT :])
     event_id = digest.hexdigest()
-    landed = b"".join((b'{"event_id":"', event_id.encode(), view[_AFTER_ID:], b"\n"))
+    landed = b"".join((b'{"event_id":"', event_id.encode(), encoded[_AFTER_ID:], b"\n"))
     assert line.statement_id is not None
     rank = (line.revision or 0, line.occurred_at)
     rows = (*others, LandedRow(EventKind.FEEDBACK, landed))
@@ -625,7 +642,7 @@ def build_feedback_event(
 
 def encode_row(kind: EventKind, line: msgspec.Struct) -> LandedRow:
     """Encode one line of a segment."""
-    return LandedRow(kind, _line_encoder.encode(line) + b"\n")
+    return LandedRow(kind, _line_encoder.encode_lines((line,)))
 
 
 def _is_json(content_type: str) -> bool:

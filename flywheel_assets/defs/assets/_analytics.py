@@ -16,9 +16,12 @@ from flywheel_assets.lake.daily.ledger import list_days
 from flywheel_assets.lake.daily.reports import read_summaries, summarize_days
 from flywheel_assets.lake.tables.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
 
-SUMMARY_CODE_VERSION = "1"
+SUMMARY_CODE_VERSION = "2"
 PLOTTED_DAYS = 28
-_COUNTS = ("interactions", "edits", "thumbs_up", "thumbs_down", "ratings", "copies", "accepts", "regenerates")
+_COUNTS = (
+    *("interactions", "edits", "thumbs_up", "thumbs_down", "ratings", "copies", "accepts", "regenerates"),
+    *("choices", "demonstrations", "retractions"),
+)
 _PANELS = {
     "against: edits, thumbs down, regenerations": ("edits", "thumbs_down", "regenerates"),
     "for: thumbs up, copies, accepts": ("thumbs_up", "copies", "accepts"),
@@ -30,7 +33,7 @@ def build_feedback_summary_asset(application: PreferenceApplication) -> dg.Asset
 
     @daily_asset(application, FEEDBACK_SUMMARY, "analytics", SUMMARY_CODE_VERSION, reads={JOINED_FEEDBACK.name: None})
     def feedback_summary(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
-        """Counts thumbs, ratings, copies, accepts, regenerations and edits per model version on day D.
+        """Counts the feedback events of day D by signal and model version.
 
         No model is trained on them.
         """

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray, values_of
 from flywheel_assets.lake.storage.failures import translate_outages
-from flywheel_assets.lake.tables.lake import Lake
+from flywheel_assets.lake.tables.lake import Lake, add_absent_columns
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, ApplicationTables, PlannedFile, TableSpec, make_nullable
 from flywheel_assets.records import PromptFormat, Signal, identify_score_subject, identify_subject
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @translate_outages()
 def look_up_rows(io: "FileIO", id_column: str, ids_by_uri: Mapping[str, Array]) -> list[pa.Table]:
     """Return the rows of each data file whose id is wanted, with all columns of the file.
+
+    A file of an earlier release may lack columns of its table.
 
     Args:
         io: opens them.
@@ -116,7 +118,7 @@ def _fetch_receipts(
         by_file = {file.uri: ids[day] for day in sparse for file in planned[day]}
         if by_file:
             found += [
-                rows.select(schema.names).cast(schema)
+                add_absent_columns(rows, spec, schema.names).cast(schema)
                 for rows in look_up_rows(lake.load_table(spec).io, "prediction_id", by_file)
             ]
         whole = [[day] for day in large if day not in sparse] + [[day for day in ids if day not in large]]

@@ -1,7 +1,9 @@
 """Writes two daily reports for people who watch a model: feedback per model version, and drift.
 
-The feedback summary counts thumbs, ratings, copies, accepts, regenerations and edits. It is never used for training: a
-thumb has no text to learn from, and a model trained on approval learns to be approved of.
+The feedback summary counts events: each thumb, rating, copy, accept, regeneration, edit, choice, demonstration and
+retraction of the day counts, also one that a later revision replaced or a retraction took back. So the counts of a day
+never change because of a later day; the state that feedback comes to is resolved for versions only. The summary is
+never used for training: a thumb has no text to learn from, and a model trained on approval learns to be approved of.
 
 The drift report compares `raw_predictions` of the week up to D with the champion's training rows, a row per field. It
 takes a whole week, because the days of a week differ: single days named `is_weekend` on every day there was, weeks
@@ -48,7 +50,10 @@ _SUMMARY = """
         count(*) FILTER (signal = 'copy') AS copies,
         count(*) FILTER (signal = 'accept') AS accepts,
         count(*) FILTER (signal = 'regenerate') AS regenerates,
-        count(*) FILTER (signal = 'comment') AS comments
+        count(*) FILTER (signal = 'comment') AS comments,
+        count(*) FILTER (signal = 'choice') AS choices,
+        count(*) FILTER (signal = 'demonstration') AS demonstrations,
+        count(*) FILTER (signal = 'retract') AS retractions
     FROM (
         SELECT *, signal IN ('thumb', 'rating') AND trim(final_text) <> '' AND final_text <> output AS is_corrected
         FROM joined

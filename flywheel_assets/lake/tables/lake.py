@@ -364,7 +364,7 @@ class Lake:
             # A snapshot has the columns of its own time.
             there = set(scan.projection().column_names)
             rows = scan.select(*(name for name in names if name in there)).to_arrow()
-            connection.register(view, _add_absent_columns(rows, spec, names))
+            connection.register(view, add_absent_columns(rows, spec, names))
 
     @translate_outages()
     def plan_days(self, spec: TableSpec, days: Sequence[date]) -> dict[date, list[PlannedFile]]:
@@ -441,7 +441,8 @@ def translate_swept_files(spec: TableSpec) -> Iterator[None]:
         ) from error
 
 
-def _add_absent_columns(rows: pa.Table, spec: TableSpec, names: Sequence[str]) -> pa.Table:
+def add_absent_columns(rows: pa.Table, spec: TableSpec, names: Sequence[str]) -> pa.Table:
+    """Select columns of a data file's rows, with nulls for those that an earlier release did not write."""
     for name in names:
         if name not in rows.schema.names:
             rows = rows.append_column(name, pa.nulls(rows.num_rows, spec.schema.field(name).type))

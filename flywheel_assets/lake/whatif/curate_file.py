@@ -3,15 +3,26 @@
 A line is an edit, {"prompt", "original_llm_output", "final_user_edit"}, or a choice between two answers, {"prompt",
 "chosen", "rejected"}. The prompt may be a list of messages, each answer an assistant message or a list of one; `tools`
 belong to the prompt, other keys are ignored, `do_not_train` is honoured. Kept lines are written as {"prompt", "chosen",
-"rejected"}, with `tools`, and with a message where a text does not say everything. The file is read in chunks of
-bounded size; of the whole file only 16 bytes per kept line stay in memory.
+"rejected"}, with `tools`, and with a message where a text does not say everything.
+
+Lines with one `id` are revisions of one statement, as they are when the file is imported: the highest `revision`
+counts, of equal ones the last line. A line {"retracts": id} takes back what stands above it under that id. Lines
+without an id each say something of their own: the file names no people whose statements could be weighed.
+
+The file is read twice, in chunks of bounded size: once for the ids, once for the texts. Both rules and the removal of
+equal pairs hold for the whole file; rules that compare many texts (the same text on many requests) hold within a chunk.
+What stays in memory are 16 bytes per kept line and about 200 per id.
 """
 
 import os
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,6 +51,8 @@ LONGEST_LINE_BYTES = 32 * 2**20
 MOST_COMPLAINTS = 100
 
 _LAST_LINE = 10**12
+_NO_LINE = (-(2**63), 0)
+"""A revision that every line is newer than."""
 _PAIR_KINDS = [ExampleKind.PREFERENCE_PAIR.value, ExampleKind.COMPARISON.value]
 
 
@@ -55,13 +68,16 @@ class FileResult:
 
 
 class _Line(msgspec.Struct):
-    prompt: Prompt
+    prompt: Prompt | None = None
     original_llm_output: FiledAnswer | None = None
     final_user_edit: FiledAnswer | None = None
     chosen: FiledAnswer | None = None
     rejected: FiledAnswer | None = None
     tools: Tools | None = None
     do_not_train: bool | None = None
+    id: Any = None
+    revision: Any = None
+    retracts: Any = None
 
 
 class _UnreadableLineError(Exception):
@@ -76,16 +92,21 @@ def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
     """Pass the edits in `path` through the edit gate and replace `out` by the kept ones, in one atomic rename.
 
     Of lines with the same normalized prompt and chosen text the first is kept. A line that cannot be read is counted
-    as `malformed_event`; the others are not affected.
+    as `malformed_event`; the others are not affected. An older revision is `superseded`, also by one that the gate
+    refuses; a retracted line is `withdrawn`, and the line that retracts it a `statement`.
     """
     kept, dropped, malformed = 0, Counter[str](), list[tuple[int, str]]()
     seen: set[bytes] = set()
     out.parent.mkdir(parents=True, exist_ok=True)
     building = make_hidden_path(out)
     try:
-        with open(path, "rb") as lines, open(building, "wb") as file:
+        with _open_twice(path, out.parent) as lines, open(building, "wb") as file:
+            outdated = _find_outdated(lines)
+            lines.seek(0)
             for chunk in _read_chunks(lines):
-                rows, complaints = _decode_chunk(chunk)
+                current = [(number, line) for number, line in chunk if number not in outdated]
+                dropped.update(outdated[number].value for number, _ in chunk if number in outdated)
+                rows, complaints = _decode_chunk(current)
                 dropped[Reason.MALFORMED_EVENT.value] += len(complaints)
                 malformed += complaints[: MOST_COMPLAINTS - len(malformed)]
                 curated = curate(pa.Table.from_pylist(rows, schema=JOINED_FEEDBACK), "file", rules)
@@ -102,6 +123,47 @@ def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
     finally:
         building.unlink(missing_ok=True)
     return FileResult(kept, {reason: count for reason, count in sorted(dropped.items()) if count}, tuple(malformed))
+
+
+@contextmanager
+def _open_twice(path: Path, scratch: Path) -> Iterator[BinaryIO]:
+    """Open a file so that it can be read twice: a pipe is copied to a nameless file in `scratch`."""
+    with open(path, "rb") as given:
+        if given.seekable():
+            yield given
+            return
+        with tempfile.TemporaryFile(dir=scratch) as copy:
+            shutil.copyfileobj(given, copy)
+            copy.seek(0)
+            yield copy
+
+
+def _find_outdated(lines: BinaryIO) -> dict[int, Reason]:
+    """Return the numbers of the lines that do not count, with why: older revisions, retracted and retracting ones."""
+    newest: dict[bytes, tuple[int, int]] = {}
+    outdated: dict[int, Reason] = {}
+    for chunk in _read_chunks(lines):
+        for number, line in chunk:
+            try:
+                found = _decode_line(line)
+            except _UnreadableLineError:
+                continue
+            if found.retracts is not None:
+                outdated[number] = Reason.STATEMENT
+                retracted = newest.pop(_hash_id(found.retracts), None)
+                if retracted is not None:
+                    outdated[retracted[1]] = Reason.WITHDRAWN
+            elif found.id is not None:
+                key = _hash_id(found.id)
+                revision = found.revision if isinstance(found.revision, int) else 0
+                older, newest[key] = sorted([(revision, number), newest.get(key, _NO_LINE)])
+                if older is not _NO_LINE:
+                    outdated[older[1]] = Reason.SUPERSEDED
+    return outdated
+
+
+def _hash_id(given: Any) -> bytes:
+    return blake2b(_encoder.encode(given), digest_size=16).digest()
 
 
 def _read_chunks(lines: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:
@@ -135,20 +197,22 @@ def _decode_chunk(chunk: list[tuple[int, bytes | None]]) -> tuple[list[dict[str,
     return rows, complaints
 
 
-def _build_joined_row(number: int, line: bytes | None) -> dict[str, Any]:
+def _decode_line(line: bytes | None) -> _Line:
     if line is None:
         raise _UnreadableLineError(f"longer than {LONGEST_LINE_BYTES // 2**20} MiB")
     try:
-        edit = _decoder.decode(line)
+        found = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _UnreadableLineError(f"not a JSON object with a prompt and two texts: {error}") from None
-    if edit.original_llm_output is not None and edit.final_user_edit is not None:
-        signal, rejected, chosen = Signal.EDIT, edit.original_llm_output, edit.final_user_edit
-    elif edit.chosen is not None and edit.rejected is not None:
-        signal, rejected, chosen = Signal.CHOICE, edit.rejected, edit.chosen
-    else:
-        raise _UnreadableLineError("needs original_llm_output and final_user_edit, or chosen and rejected")
-    _check_line(edit, chosen, rejected)
+    if found.retracts is None:
+        _check_line(found)
+    return found
+
+
+def _build_joined_row(number: int, line: bytes | None) -> dict[str, Any]:
+    edit = _decode_line(line)
+    signal, chosen, rejected = _read_texts(edit)
+    assert edit.prompt is not None
     prompt, prompt_format = encode_prompt(edit.prompt)
     output, output_message = encode_answer(rejected)
     final_text, final_message = encode_answer(chosen)
@@ -171,12 +235,24 @@ def _build_joined_row(number: int, line: bytes | None) -> dict[str, Any]:
     }
 
 
-def _check_line(edit: _Line, chosen: FiledAnswer, rejected: FiledAnswer) -> None:
+def _read_texts(line: _Line) -> tuple[Signal, FiledAnswer, FiledAnswer]:
+    """Return a line's signal, its chosen and its rejected text."""
+    if line.original_llm_output is not None and line.final_user_edit is not None:
+        return Signal.EDIT, line.final_user_edit, line.original_llm_output
+    if line.chosen is not None and line.rejected is not None:
+        return Signal.CHOICE, line.chosen, line.rejected
+    raise _UnreadableLineError("needs original_llm_output and final_user_edit, or chosen and rejected")
+
+
+def _check_line(line: _Line) -> None:
+    if line.prompt is None:
+        raise _UnreadableLineError("needs a prompt, or `retracts` with the id of a line above")
+    _, chosen, rejected = _read_texts(line)
     problems = [
-        find_role_problem(edit.prompt) if isinstance(edit.prompt, list) else None,
+        find_role_problem(line.prompt) if isinstance(line.prompt, list) else None,
         find_answer_problem(chosen),
         find_answer_problem(rejected),
-        find_tools_problem(edit.tools or []),
+        find_tools_problem(line.tools or []),
     ]
     for name, problem in zip(("prompt", "the chosen text", "the rejected text", "tools"), problems, strict=True):
         if problem is not None:

@@ -82,6 +82,37 @@ def test_every_feedback_column_can_be_filled() -> None:
     assert (landed["value"], landed["sampling_probability"], landed["do_not_train"]) == (0.9, 0.25, True)
 
 
+def test_every_field_lands_in_the_column_of_its_name() -> None:
+    """Lines are built by position, for speed: two texts that change places would be nobody's type error."""
+    names = ("prediction_id", "model_version", "user_id", "thread_id")
+    ids = {name: f"the {name}" for name in names}
+    texts = {name: f"the {name}" for name in ("prompt", "original_output", "final_text")}
+    values = {"do_not_train": True, "sampling_probability": 0.25, "revision": 2}
+    carried: list[dict[str, Any]] = [
+        {"signal": "choice", "sibling_id": "the sibling", **ids, **texts, **values},
+        {"signal": "rating", "value": 0.75, "comment": "hm", **ids, **texts, **values},
+        {"signal": "label", "label": "fraud", "labeling_source": "analyst", "known_at": "2026-03-01T00:00:00Z", **ids},
+        {"signal": "retract", "retracts": "another", "prediction_id": None},
+    ]
+    for data in carried:
+        landed = row(cloud_event(feedback_event(data=data)))
+        assert landed["statement_id"] == records.make_event_id("assistant", "app", "f-1")
+        for name, value in data.items():
+            if name == "retracts":
+                assert landed[name] == records.make_event_id("assistant", "app", value)
+            elif value is not None:
+                assert landed[name] == (value if name != "known_at" else "2026-03-01T00:00:00.000000Z")
+    about = {name: f"the {name}" for name in names[1:]}
+    both = decode_edit(json.dumps(edit(**about, id="the id", revision=3, tools=[TOOL])).encode(), RECEPTION).rows
+    prediction, feedback = (json.loads(each.line) for each in both)
+    for landed in (prediction, feedback):
+        assert {name: landed[name] for name in about} == about
+        assert (landed["prediction_id"], landed["tools"]) == ("the id", json.dumps([TOOL], separators=(",", ":")))
+        assert landed["prompt"] == edit()["prompt"]
+    assert prediction["output"] == feedback["original_output"] == edit()["original_llm_output"]
+    assert (feedback["final_text"], feedback["revision"]) == (edit()["final_user_edit"], 3)
+
+
 def test_defaults_are_the_receipt_the_event_id_and_the_subject() -> None:
     landed = row(cloud_event(prediction_event(subject="ann", traceparent="00-1", datacontenttype="application/json")))
     assert landed["occurred_at"] == landed["received_at"]

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from flywheel_assets.lake.daily import _matched_rows as matched_rows
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
+from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, PREFERENCE_TABLES, RAW_PREDICTIONS
 from flywheel_assets_tests.builders import day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.s3_server import S3Server
@@ -50,6 +51,25 @@ def test_every_way_of_reading_gives_the_same_rows(
         each["prediction_id"]: each["prompt"] for each in asked
     }
     assert {row["model_version"] for row in found.values()} == {"base"}
+
+
+@pytest.mark.parametrize("large_bytes", [0, 2**30])
+def test_predictions_that_an_earlier_release_wrote_are_found(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, large_bytes: int
+) -> None:
+    """The first join after an upgrade failed on large days: their files have no `tools` and no `output_message`."""
+    monkeypatch.setattr(matched_rows, "_LARGE_BYTES", large_bytes)
+    new = ("tools", "output_message")
+    old_schema = pa.schema([field for field in RAW_PREDICTIONS.schema if field.name not in new])
+    bench.tables = replace(PREFERENCE_TABLES, predictions=replace(RAW_PREDICTIONS, schema=old_schema))
+    asked = land_two_days(bench)
+    bench.tables, bench.lake = PREFERENCE_TABLES, bench.open_lake()
+    [file] = bench.lake.plan_days(RAW_PREDICTIONS, [day(0)])[day(0)]
+    assert not file.is_complete
+    assert bench.join([day(1)])[day(1)].rows_kept == len(asked)
+    rows = bench.rows(JOINED_FEEDBACK)
+    assert sorted(row["prompt"] for row in rows) == sorted(each["prompt"] for each in asked)
+    assert {row[name] for row in rows for name in new} == {None}
 
 
 def test_rows_are_found_in_a_warehouse_on_s3(

@@ -36,6 +36,11 @@ def test_every_signal_has_its_column_and_every_model_version_its_row(bench: Work
             said("accept"),
             said("regenerate"),
             said("comment", comment="hm"),
+            said("choice"),
+            said("demonstration"),
+            said("retract", prediction_id=""),
+            said("accept", statement_id="saved", revision=1, prediction_id="twice"),
+            said("accept", statement_id="saved", revision=2, prediction_id="twice"),
             said("accept", model_version="v2"),
             said("accept", model_version=None),
         ],
@@ -45,8 +50,8 @@ def test_every_signal_has_its_column_and_every_model_version_its_row(bench: Work
     assert base == {
         "completed_date": DAY,
         "model_version": "base",
-        "events": 10,
-        "interactions": 9,
+        "events": 15,
+        "interactions": 12,
         "edits": 2,
         "edits_unchanged": 1,
         "thumbs_up": 1,
@@ -54,9 +59,12 @@ def test_every_signal_has_its_column_and_every_model_version_its_row(bench: Work
         "ratings": 2,
         "mean_rating": pytest.approx(0.4),
         "copies": 1,
-        "accepts": 1,
+        "accepts": 3,  # a revision is an event, too
         "regenerates": 1,
         "comments": 1,
+        "choices": 1,
+        "demonstrations": 1,
+        "retractions": 1,
     }
     assert (unknown["model_version"], unknown["accepts"], unknown["mean_rating"]) == ("", 1, None)
     assert (second["model_version"], second["accepts"]) == ("v2", 1)

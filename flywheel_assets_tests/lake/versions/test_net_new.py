@@ -1,13 +1,15 @@
 """What the training trigger counts: the lake's truth, whatever was materialized how often."""
 
+from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.texts.resolution import ResolutionRules
+from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
+from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, TableSpec
 from flywheel_assets.lake.versions import net_new
@@ -15,7 +17,7 @@ from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude_rows
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.net_new import NetNew, count_net_new, fingerprint_content, fingerprint_state
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets_tests.builders import APPLICATION, DAY, day
+from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback, make_prediction
 from flywheel_assets_tests.lake.gold import gold_row, write_gold
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
 
@@ -86,6 +88,79 @@ def test_pairs_that_would_not_be_trained_are_not_counted(bench: Workbench, versi
     write_gold(bench, DAY, 30)
     all_held_out = count_net_new(bench.lake, versions, ResolutionRules(holdout_share=1.0), 1)
     assert all_held_out == NetNew(0, 1, None, is_exact=True)
+
+
+def test_what_people_say_later_about_trained_days_is_counted_again(bench: Workbench, versions: Versions) -> None:
+    """A day of thumbs, undone edits and retractions holds no pair, and still changes what a version trains on."""
+    outputs = [make_prediction(prediction_id=name) for name in ("liked", "disputed")]
+    bench.land(EventKind.PREDICTION, DAY, outputs)
+    bench.land(
+        EventKind.FEEDBACK,
+        DAY,
+        [
+            *(react("accept", "liked", "ann"), react("accept", "disputed", "ann"), react("accept", "disputed", "dan")),
+            write("disputed", "eve"),
+            write("undone", "bob"),
+            write("twice", "cid", "first"),
+            write("twice", "cid", "second", statement_id="second", occurred_at=NOON + timedelta(hours=1)),
+            write("saved", "flo", "first", statement_id="saved", revision=1),
+            write("saved", "flo", "second", statement_id="saved", revision=2),
+        ],
+    )
+    materialize(bench, DAY)
+    rules = ResolutionRules(holdout_share=0.0, accepted_share=1.0)
+    assert list_examples(bench, rules) == ({"undone", "twice", "saved"}, {"liked", "disputed"})
+    cut_pair_version(bench.lake, versions, "dpo_gold_v1", rules, "1")
+    folder = versions.folder("dpo_gold_v1").training
+    folder.mkdir()
+    (folder / "training.json").write_text("{}")
+    content = fingerprint_content(bench.lake, versions, CURATED_DPO_PAIRS)
+
+    later = {"occurred_at": NOON + timedelta(days=1), "received_at": NOON + timedelta(days=1)}
+    undone = write("undone", "bob", **later)
+    bench.land(
+        EventKind.FEEDBACK,
+        day(1),
+        [
+            *(react("thumb", name, "ann", value=-1.0, **later) for name in ("liked", "disputed")),
+            {**undone, "final_text": undone["original_output"]},
+            react("retract", "", "cid", retracts="second", **later),
+            react("retract", "", "flo", retracts="saved", **later),
+        ],
+    )
+    materialize(bench, day(1))
+    assert fingerprint_content(bench.lake, versions, CURATED_DPO_PAIRS) != content
+    # The older of two texts counts again, which is no new pair; of one that was revised and taken back nothing does.
+    assert list_examples(bench, rules) == ({"disputed", "twice"}, set())
+    found = count_net_new(bench.lake, versions, rules, 1)
+    assert (found.pairs, found.is_exact) == (1, True)
+    assert count_net_new(bench.lake, versions, rules, 10**9).pairs >= 1
+
+
+def react(signal: str, prediction_id: str, user_id: str, **more: Any) -> dict[str, Any]:
+    texts = dict.fromkeys(("prompt", "prompt_format", "original_output", "final_text"))
+    return make_feedback(**{**texts, "signal": signal, "prediction_id": prediction_id, "user_id": user_id, **more})
+
+
+def write(prediction_id: str, user_id: str, text: str = "only", **more: Any) -> dict[str, Any]:
+    return make_feedback(
+        prediction_id=prediction_id,
+        user_id=user_id,
+        prompt=f"How do I read the {prediction_id} setting?",
+        final_text=f"Call store.read('{prediction_id}', default='{text}'): it never returns None.",
+        **more,
+    )
+
+
+def materialize(bench: Workbench, on: date) -> None:
+    for step in (bench.ingest_both, bench.join, bench.curate):
+        step([on])
+
+
+def list_examples(bench: Workbench, rules: ResolutionRules) -> tuple[set[str], set[str]]:
+    """The predictions of which pairs and accepted outputs would be trained on."""
+    found = resolve(bench.lake.read(CURATED_DPO_PAIRS), rules)
+    return set(found.train["prediction_id"].to_pylist()), set(found.accepted["prediction_id"].to_pylist())
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,70 @@ def test_a_line_becomes_the_row_that_capture_and_the_join_would_make() -> None:
     assert json.loads(row["output_message"])["tool_calls"] == [call]
     assert json.loads(row["tools"]) == tools
     assert module._build_joined_row(8, edit())["signal"] == "edit"
+
+
+def choice(prompt: Any, chosen: Any, rejected: Any, **more: Any) -> bytes:
+    return json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}).encode()
+
+
+LIGHTS = [
+    {"role": "user", "content": "Turn on the living room lights."},
+    {
+        "role": "assistant",
+        "tool_calls": [
+            {"type": "function", "function": {"name": "control_light", "arguments": {"room": "hall", "state": "on"}}}
+        ],
+    },
+    {"role": "tool", "name": "control_light", "content": "The lights in the hall are now on."},
+]
+
+
+@pytest.mark.parametrize("chunk_lines", [1, 2, 1000])
+def test_both_shapes_of_lines_are_reduced_to_what_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_lines: int
+) -> None:
+    """An editor that saved every minute gave one pair per minute, of which a version keeps the last."""
+    monkeypatch.setattr(module, "CHUNK_LINES", chunk_lines)
+    tools = [{"type": "function", "function": {"name": "control_light"}}]
+    done, did = "Done! The hall lights are on.", "I did something to the lights of the house."
+    result, written = curated(
+        tmp_path,
+        edit(after="use sum(x), slow", id="autosave"),
+        choice(LIGHTS, [{"role": "assistant", "content": done}], did, tools=tools),
+        edit("Who?", id=7, revision=2),
+        edit(after="use sum(x), fast", id="autosave"),
+        choice("Which?", "use sum(y)", "use sumall(y)", id="compared"),
+        b'{"retracts": "compared"}',
+        edit("Who?", after="use sums(x)", id=7, revision=1),
+        b'{"retracts": "unknown"}',
+        edit("Why?", id="secret"),
+        edit("Why?", after="use sum(z)", id="secret", do_not_train=True),
+        edit("When?", id="again"),
+        b'{"retracts": "again"}',
+        edit("When?", after="use sum(w)", id="again"),
+        edit("How?", id="torn"),
+        b'{"prompt": "How?", "id": "torn"}',
+    )
+    assert {row["chosen"] for row in written} == {"use sum(x), fast", done, "use sum(x)", "use sum(w)"}
+    [lights] = [row for row in written if row["chosen"] == done]
+    assert (lights["rejected"], lights["tools"], lights["prompt"][1]["role"]) == (did, tools, "assistant")
+    assert [row["prompt"] for row in written if row is not lights] == ["Who?", "How do I sum?", "When?", "How?"]
+    assert result.dropped == {
+        "malformed_event": 1, "no_consent": 1, "statement": 3, "superseded": 3, "withdrawn": 2,
+    }  # fmt: skip
+    assert result.malformed == ((15, "needs original_llm_output and final_user_edit, or chosen and rejected"),)
+
+
+def test_a_file_that_can_be_read_once_is_reduced_too(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = b"\n".join([edit(after="use sum(x), slow", id="a"), edit(id="a")])
+    writer = threading.Thread(target=pipe.write_bytes, args=(lines,))
+    writer.start()
+    result = curate_file(pipe, tmp_path / "out.jsonl", GateRules())
+    writer.join()
+    assert result == FileResult(1, {"superseded": 1}, ())
+    assert json.loads((tmp_path / "out.jsonl").read_bytes())["chosen"] == "use sum(x)"
 
 
 def test_a_bad_line_costs_only_itself(tmp_path: Path) -> None:
