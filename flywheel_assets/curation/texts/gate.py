@@ -432,7 +432,7 @@ def _describe_examples(
     if pc.any(compares).as_py():
         columns["pair_id"] = _identify_comparisons(examples["pair_id"], rows, to_mask(compares), application)
     objects = to_mask(pc.equal(kinds, pa.scalar(ExampleKind.OBJECTION.value)))
-    if compares.any():
+    if pc.any(compares).as_py():
         # One answer may be better than two others, and each of these pairs says something of its own.
         compared = to_mask(compares)
         for name in ("content_hash", "anchors"):

@@ -36,8 +36,8 @@ refused ones without their texts; here the rows become roles. The steps, in this
    nothing. An answer that replaced another one counts as chosen once the verdict about it is acceptance and that about
    the other one is not, unless its person also chose explicitly.
 
-Time is `occurred_at`, at the latest the receipt, then `feedback_received_at`, then `feedback_event_id`. The result depends neither on the order of
-the rows nor on the days on which they lie.
+Time is `occurred_at`, at the latest the receipt, then `feedback_received_at`, then `feedback_event_id`. The result
+depends neither on the order of the rows nor on the days on which they lie.
 """
 
 from collections.abc import Iterator
