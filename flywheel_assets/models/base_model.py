@@ -67,7 +67,10 @@ def examine_base_model(base_model: str) -> BaseModelFiles:
 
 
 def fingerprint_tokenizer(base_model: str) -> str:
-    """Return a sha256 of the files that decide how texts are encoded; where the folder lies is no part of it."""
+    """Return a sha256 of the files that decide how texts are encoded.
+
+    Where the folder lies is no part of it.
+    """
     folder = Path(base_model)
     if not folder.is_dir():
         return hashlib.sha256(f"hub {base_model}".encode()).hexdigest()

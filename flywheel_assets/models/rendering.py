@@ -319,7 +319,7 @@ class RowEncoder:
         return ids
 
     def _find_border(self, prompt: str, ids: Sequence[int]) -> tuple[int, int]:
-        """Find the last token of a prompt that no other token reaches across: (place in the text, place in the ids).
+        """Return the places in text and ids of a prompt's last token that no other reaches across.
 
         With an answer only the text from there on is encoded again, not the prompt.
         """
