@@ -182,3 +182,34 @@ def test_dev_refuses_a_workspace_without_an_application(
 
 def test_this_repository_s_workspace_has_the_examples() -> None:
     _check_workspace(ROOT / "workspace.yaml")
+
+
+def test_doctor_says_which_tokenizer_and_template_rows_are_judged_with(offer: Offer, tmp_path: Path) -> None:
+    """It found nothing wrong with an application whose base model was missing, or a folder without a model."""
+    (tmp_path / "support.py").write_text(APPLICATION.format(name="support"))
+    offer("support")
+    home = tmp_path / "home"
+    base = home / "models" / "base"
+
+    def examine() -> tuple[int, str]:
+        finished = flywheel(home, "doctor")
+        return finished.returncode, "".join(line for line in finished.stdout.splitlines() if "─" not in line)
+
+    code, missing = examine()
+    assert code == 0, "events can be captured without it"
+    assert "base model of support" in missing
+    base.mkdir(parents=True)
+    code, empty = examine()
+    assert code == 1
+    assert "is no model" in empty
+    (base / "config.json").write_text("{}")
+    (base / "tokenizer.json").write_text("{}")
+    (base / "model.safetensors").touch()
+    code, plain = examine()
+    assert code == 0
+    assert "has no chat" in plain
+    assert "chat_template.jinja" in plain, "the remedy"
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    code, fine = examine()
+    assert code == 0
+    assert "one user turn" in fine

@@ -187,5 +187,6 @@ def _describe_progress(config: FlywheelApplication) -> str:
     from flywheel_assets.defs.automation.training_rules import build_rule
 
     stores = Stores()
-    assessment = build_rule(config).assess(stores.lake(config.name), stores.versions(config.name), datetime.now(UTC))
+    lake, versions = stores.lake(config.name), stores.versions(config.name)
+    assessment = build_rule(config).assess(stores, lake, versions, datetime.now(UTC))
     return f"training trigger: {assessment.sentence}"

@@ -12,12 +12,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.application import FlywheelApplication, PreferenceApplication
 from flywheel_assets.capture.doctor import Finding, Verdict, examine_service
 from flywheel_assets.cli.terminal import app, console
 from flywheel_assets.cli.trace import open_traced_places
 from flywheel_assets.discovery import find_applications, load_application
 from flywheel_assets.errors import SettingsError, UnknownNameError
+from flywheel_assets.models.base_model import PLAIN_TURNS, SET_A_TEMPLATE, examine_base_model
 from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 
@@ -105,7 +106,7 @@ _COLOURS = {Verdict.FINE: "green", Verdict.LOOK: "yellow", Verdict.BROKEN: "bold
 
 @app.command()
 def doctor() -> None:
-    """Check the applications, and capture's keys, address, disk, limits and queue.
+    """Check the applications and their base models, and capture's keys, address, disk, limits and queue.
 
     The exit code is 1 when something is broken.
     """
@@ -128,7 +129,7 @@ def _check_everything() -> list[Finding]:
 
 
 def _check_applications() -> list[Finding]:
-    """Report one finding per application: capture starts only where every one of them loads."""
+    """Report on each application, for capture starts only where every one of them loads, and on its base model."""
     try:
         places = find_applications()
     except SettingsError as error:
@@ -136,12 +137,46 @@ def _check_applications() -> list[Finding]:
     findings = []
     for name, place in places.items():
         try:
-            load_application(name)
+            application = load_application(name)
         except SettingsError as error:
             findings.append(Finding(f"application {name}", Verdict.BROKEN, str(error)))
         else:
             findings.append(Finding(f"application {name}", Verdict.FINE, f"{place.module}, {place.origin}"))
+            if isinstance(application, PreferenceApplication):
+                findings.append(_check_base_model(application))
     return findings
+
+
+def _check_base_model(application: PreferenceApplication) -> Finding:
+    """Say which tokenizer and chat template the application's versions are judged and trained with."""
+    subject, name, stores = f"base model of {application.name}", application.base_model, Stores()
+    found = stores.base_model(name)
+    try:
+        files = examine_base_model(found)
+    except SettingsError as error:
+        return Finding(subject, Verdict.BROKEN, str(error))
+    if not files.is_local:
+        models = stores.where.resolve_models_dir()
+        return Finding(
+            subject,
+            Verdict.LOOK,
+            f"{name!r} is not in {models}, so the first version looks for it on the hub; which chat template it has is "
+            "seen then",
+            f"put the model into {models / name}, or check that {name!r} is its id on the hub",
+        )
+    if files.chat_template is None:
+        return Finding(
+            subject,
+            Verdict.LOOK,
+            f"the tokenizer in {found} has no chat template: prompts that are text are sent as they are, and "
+            f"{PLAIN_TURNS}",
+            SET_A_TEMPLATE,
+        )
+    text = "become one user turn" if application.recipe.wrap_text_prompts else "are sent as they are"
+    sentence = (
+        f"the tokenizer in {found}, with the chat template of {files.chat_template}; prompts that are text {text}"
+    )
+    return Finding(subject, Verdict.FINE, sentence)
 
 
 @app.command()

@@ -4,8 +4,12 @@ Needs a tokenizer, never a model: it imports no torch.
 
 With a chat template the *whole* conversation is rendered, prompt and answer, as transformers renders it. The prompt is
 the rendering that serving sends (`add_generation_prompt`), the completion is what the template writes after it, up to
-and with the token that ends the turn. A whole conversation that does not begin with its own prompt (a template that
-takes reasoning away or puts it in) is refused: there is no completion that both the template and serving mean.
+and with the token that ends the turn.
+
+A template may write earlier turns otherwise once there is an answer: Mistral's moves the system text, others add one of
+their own. The model still sees serving's prompt, so that one is kept, and the completion is what follows the end of
+the last message, if that begins as serving's prompt ends. Otherwise the row is refused (a prompt that ends in an open
+block of reasoning): there is no completion that both the template and serving mean.
 
 A token across the boundary, for instance where the prompt ends in a line break and the answer begins with one, is
 split there: serving never sees it, so prompt and completion are then encoded apart, to the same text.
@@ -16,7 +20,8 @@ plain turns, `role: content` with an empty line between them, and `assistant:` w
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,8 +85,8 @@ class _Rendered:
     """Holds one row as texts."""
 
     prompt: str
-    answers: list[str]
-    """Of the chosen and the rejected text: the whole conversation through a template, else the completion alone."""
+    completions: list[str]
+    """Of the chosen and the rejected text, without the end token where no template wrote it."""
     is_chat: bool
 
 
@@ -96,6 +101,13 @@ class RowEncoder:
         self._templates = "\n".join(template.values()) if isinstance(template, dict) else template or ""
         added = tokenizer.added_tokens_decoder
         self._special = {number for number, token in added.items() if token.special}
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        # No token reaches across such a token: a text may be encoded from there on alone.
+        self._borders = {
+            number: token.content
+            for number, token in added.items()
+            if token.special and not token.normalized and not token.single_word and self._backend is not None
+        }
         # A token that is added and not special, such as <think>, controls the model where its template writes it.
         controls = sorted(
             {token.content for token in added.values() if token.special or token.content in self._templates} - {""},
@@ -103,7 +115,7 @@ class RowEncoder:
         )
         controls = [text for text in controls if not text.isspace()]
         self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
-        normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+        normalizer = getattr(self._backend, "normalizer", None)
         # Such a tokenizer finds its control tokens in the normalized text as well.
         self._normalizer = normalizer if any(token.normalized for token in added.values()) else None
         self._takes_text, self._takes_parts = self._find_content_forms() if self.has_template else (True, False)
@@ -117,8 +129,17 @@ class RowEncoder:
                 rendered.append(self._render(row))
             except _RefusedError as error:
                 rendered.append(error.refusal)
-        tokens = self._tokenize(rendered)
-        return [each if isinstance(each, Refusal) else self._assemble(each, tokens) for each in rendered]
+        kept = [each for each in rendered if isinstance(each, _Rendered)]
+        prompts = self._encode_distinct((each.prompt, not each.is_chat) for each in kept)
+        borders = {
+            each.prompt: self._find_border(each.prompt, prompts[each.prompt, False]) for each in kept if each.is_chat
+        }
+        tails = self._encode_distinct(
+            (self._cut_tail(each, completion, borders), False) for each in kept for completion in each.completions
+        )
+        return [
+            each if isinstance(each, Refusal) else self._assemble(each, prompts, borders, tails) for each in rendered
+        ]
 
     def encode_prompt(self, prompt: str, prompt_format: str = PromptFormat.TEXT, tools: str | None = None) -> list[int]:
         """Encode a prompt alone, as serving sends it.
@@ -152,7 +173,9 @@ class RowEncoder:
         if not is_chat:
             return _Rendered(text, [read_answer_text(answer) for answer in answers], is_chat=False)
         assert not isinstance(prompt, str)
-        return _Rendered(text, [self._render_whole(prompt, answer, tools, text) for answer in answers], is_chat=True)
+        asked = [self._to_template(each) for each in prompt]
+        completions = [self._render_completion(asked, self._to_template(each), tools, text) for each in answers]
+        return _Rendered(text, completions, is_chat=True)
 
     def _read_prompt(self, prompt: str, prompt_format: str) -> str | list[Message]:
         if prompt_format != PromptFormat.MESSAGES:
@@ -177,16 +200,27 @@ class RowEncoder:
             [self._to_template(each) for each in prompt], tools, add_generation_prompt=True
         ), True
 
-    def _render_whole(self, prompt: list[Message], answer: Message, tools: list[Any] | None, start: str) -> str:
-        messages = [self._to_template(each) for each in (*prompt, answer)]
-        whole = self._apply_template(messages, tools, add_generation_prompt=False)
-        if not whole.startswith(start):
-            sentence = (
-                "the template renders the whole conversation with another beginning than its prompt; if it writes "
-                "reasoning into the prompt, turn that off with the recipe's chat_template_kwargs"
-            )
-            raise _RefusedError(Reason.TEMPLATE_MISMATCH, sentence)
-        return whole
+    def _render_completion(
+        self, asked: list[dict[str, Any]], answer: dict[str, Any], tools: list[Any] | None, start: str
+    ) -> str:
+        """Render what the template writes for the answer after `start`, the prompt that serving sends."""
+        whole = self._apply_template([*asked, answer], tools, add_generation_prompt=False)
+        if whole.startswith(start):
+            return whole[len(start) :]
+        # The earlier turns differ. A probe in the place of the last message shows what follows that message.
+        probe = self._to_template(Message(Role.USER, _PROBES[0]))["content"]
+        probed = [*asked[:-1], {**asked[-1], "content": probe}]
+        with suppress(_RefusedError):
+            ending = self._apply_template(probed, tools, add_generation_prompt=True).rpartition(_PROBES[0])
+            written = self._apply_template([*probed, answer], tools, add_generation_prompt=False).rpartition(_PROBES[0])
+            is_found = ending[1] and written[1] and start.endswith(ending[2]) and whole.endswith(written[2])
+            if is_found and written[2].startswith(ending[2]):
+                return written[2][len(ending[2]) :]
+        sentence = (
+            "the template writes something else before the answer than the end of its prompt; if it writes reasoning "
+            "into the prompt, turn that off with the recipe's chat_template_kwargs"
+        )
+        raise _RefusedError(Reason.TEMPLATE_MISMATCH, sentence)
 
     def _apply_template(
         self, messages: list[dict[str, Any]], tools: list[Any] | None, *, add_generation_prompt: bool
@@ -262,40 +296,61 @@ class RowEncoder:
     def _encode_texts(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         if not texts:
             return []
+        if self._backend is not None:
+            # The same tokens as through the tokenizer's own call, which also counts where each token lies.
+            self._backend.no_truncation()
+            self._backend.no_padding()
+            found = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+            return [each.ids for each in found]
         # Not verbose: a text longer than the model's own limit is counted here, not warned of.
         encoded: list[list[int]] = self.tokenizer(
             list(texts), add_special_tokens=add_special_tokens, return_attention_mask=False, verbose=False
         )["input_ids"]
         return encoded
 
-    def _tokenize(self, rendered: Sequence[_Rendered | Refusal]) -> dict[tuple[str, bool], list[int]]:
+    def _encode_distinct(self, wanted: Iterable[tuple[str, bool]]) -> dict[tuple[str, bool], list[int]]:
         """Encode every distinct text once, in two batches: with the tokenizer's own special tokens and without."""
-        wanted = {
-            key
-            for each in rendered
-            if isinstance(each, _Rendered)
-            for key in ((each.prompt, not each.is_chat), *((answer, False) for answer in each.answers))
-        }
+        distinct = set(wanted)
         ids: dict[tuple[str, bool], list[int]] = {}
         for with_special in (False, True):
-            texts = sorted(text for text, special in wanted if special is with_special)
+            texts = sorted(text for text, special in distinct if special is with_special)
             encoded = self._encode_texts(texts, add_special_tokens=with_special)
             ids.update(zip(((text, with_special) for text in texts), encoded, strict=True))
         return ids
 
-    def _assemble(self, row: _Rendered, tokens: Mapping[tuple[str, bool], list[int]]) -> EncodedRow | Refusal:
-        prompt = tokens[row.prompt, not row.is_chat]
+    def _find_border(self, prompt: str, ids: Sequence[int]) -> tuple[int, int]:
+        """Return the places in text and ids of a prompt's last token that no other reaches across.
+
+        With an answer only the text from there on is encoded again, not the prompt.
+        """
+        for place in reversed(range(len(ids))):
+            if ids[place] in self._borders:
+                return prompt.rindex(self._borders[ids[place]]), place
+        return 0, 0
+
+    def _cut_tail(self, row: _Rendered, completion: str, borders: Mapping[str, tuple[int, int]]) -> str:
+        return row.prompt[borders[row.prompt][0] :] + completion if row.is_chat else completion
+
+    def _assemble(
+        self,
+        row: _Rendered,
+        prompts: Mapping[tuple[str, bool], list[int]],
+        borders: Mapping[str, tuple[int, int]],
+        tails: Mapping[tuple[str, bool], list[int]],
+    ) -> EncodedRow | Refusal:
+        prompt = prompts[row.prompt, not row.is_chat]
         completions: list[list[int]] = []
-        for answer in row.answers:
-            ids = tokens[answer, False]
+        for text in row.completions:
+            tail = tails[self._cut_tail(row, text, borders), False]
             if not row.is_chat:
-                completions.append([*ids, self.tokenizer.eos_token_id])
+                completions.append([*tail, self.tokenizer.eos_token_id])
                 continue
-            if ids[: len(prompt)] == prompt:
-                completion = ids[len(prompt) :]
+            end = prompt[borders[row.prompt][1] :]
+            if tail[: len(end)] == end:
+                completion = tail[len(end) :]
             else:
-                completion = self._encode_text(answer[len(row.prompt) :], add_special_tokens=False)
-                if self.tokenizer.decode(prompt + completion) != self.tokenizer.decode(ids):
+                completion = self._encode_text(text, add_special_tokens=False)
+                if self.tokenizer.decode(end + completion) != self.tokenizer.decode(tail):
                     sentence = "prompt and answer cannot be encoded apart: a token lies across their boundary"
                     return Refusal(Reason.TEMPLATE_MISMATCH, sentence)
             completions.append(self._end_turn(completion))

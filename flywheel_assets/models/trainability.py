@@ -4,6 +4,7 @@ Model libraries cost a second and some hundred megabytes that a code location mu
 program that may hang. Every failure of the process fails the cut, which can be tried again; no row is let in unread.
 """
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,15 +13,19 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import msgspec
 
 from flywheel_assets.errors import ProcessDiedError, SettingsError
 from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet
 from flywheel_assets.lake.versions.trainability import Untrainable
+from flywheel_assets.models.base_model import PLAIN_TURNS, SET_A_TEMPLATE, fingerprint_tokenizer
 from flywheel_assets.models.generation import require_train_extra
 from flywheel_assets.models.rendering import Rendering
+from flywheel_assets.records import PromptFormat
+
+log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 1024
 
@@ -38,6 +43,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[tuple[int, str, str]] = []
     """(place in the batch, reason, sentence)"""
     error: str | None = None
+    has_template: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,14 @@ class TrainabilityCheck:
     timeout_s: float = 600.0
     """Of one batch; the first one includes loading the tokenizer."""
 
+    @property
+    def judged_by(self) -> dict[str, Any]:
+        """The tokenizer and the settings that decide which rows are refused, as JSON values; no path."""
+        return {
+            "tokenizer_sha256": fingerprint_tokenizer(self.base_model),
+            "rendering": msgspec.to_builtins(self.rendering),
+        }
+
     def __call__(self, rows: Iterable[tuple[ExportSet, ExportedRow]]) -> Iterator[Untrainable]:
         """Yield each row that cannot be encoded, with its reason.
 
@@ -59,13 +73,19 @@ class TrainabilityCheck:
         """
         require_train_extra("cutting a version for a language model", only=("tokenizers", "transformers"))
         with _Process(self.timeout_s) as process:
-            process.ask(msgspec.json.encode(Question(base_model=self.base_model, rendering=self.rendering)))
-            remaining = iter(rows)
+            ready = process.ask(msgspec.json.encode(Question(base_model=self.base_model, rendering=self.rendering)))
+            remaining, conversations = iter(rows), 0
             while batch := list(islice(remaining, ROWS_AT_ONCE)):
+                conversations += sum(row.prompt_format == PromptFormat.MESSAGES for _, row in batch)
                 answer = process.ask(msgspec.json.encode([row for _, row in batch]))
                 for place, reason, sentence in answer.refused:
                     which, row = batch[place]
                     yield Untrainable(which, row.pair_id, reason, sentence)
+        if conversations and not ready.has_template:
+            log.warning(
+                f"the prompts of {conversations:,} rows are messages, and the base model's tokenizer has no chat "
+                f"template: {PLAIN_TURNS}. {SET_A_TEMPLATE}"
+            )
 
 
 class _Process:

@@ -32,7 +32,7 @@ def main() -> int:
     except FlywheelError as error:
         _answer(answers, Answer(error=str(error)))
         return 1
-    _answer(answers, Answer())
+    _answer(answers, Answer(has_template=encoder.has_template))
     decoder = msgspec.json.Decoder(list[ExportedRow])
     for line in sys.stdin.buffer:
         _answer(answers, Answer(refused=list_refusals(encoder, decoder.decode(line))))

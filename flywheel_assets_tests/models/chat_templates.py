@@ -51,6 +51,17 @@ MISTRAL = Family(
     "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}"
     "{% else %}{{ raise_exception('only user and assistant roles are supported') }}{% endif %}{% endfor %}",
 )
+# The system text and the tools stand in the last user turn while it is the last message: nowhere, with an answer.
+MISTRAL_V3_TEMPLATE = (
+    "{% if messages[0]['role'] == 'system' %}{% set system_message = messages[0]['content'] %}"
+    "{% set loop_messages = messages[1:] %}{% else %}{% set loop_messages = messages %}{% endif %}"
+    "{{ bos_token }}{% for message in loop_messages %}{% if message['role'] == 'user' %}"
+    "{% if loop.last and system_message is defined %}"
+    "{{ '[INST] ' + system_message + '\n\n' + message['content'] + '[/INST]' }}"
+    "{% else %}{{ '[INST] ' + message['content'] + '[/INST]' }}{% endif %}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content']|trim + eos_token }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported') }}{% endif %}{% endfor %}"
+)
 GEMMA = Family(
     "<bos>",
     "<eos>",

@@ -1,6 +1,8 @@
 """Each row is encoded exactly as the chat template renders the whole conversation, or refused with its reason."""
 
+import copy
 import json
+import random
 from typing import Any
 
 import msgspec
@@ -19,7 +21,7 @@ from flywheel_assets.models.rendering import (
     prepare_targets,
 )
 from flywheel_assets.records import Reason
-from flywheel_assets_tests.models.chat_templates import FAMILIES, make_tokenizer
+from flywheel_assets_tests.models.chat_templates import FAMILIES, MISTRAL_V3_TEMPLATE, make_tokenizer
 from flywheel_assets_tests.training.small_world import exported
 
 USER = {"role": "user", "content": "Turn on the living room lights."}
@@ -222,6 +224,158 @@ def test_a_template_that_opens_reasoning_in_its_prompt_is_a_mismatch_until_it_is
     assert encoded.reason is Reason.TEMPLATE_MISMATCH
     assert "chat_template_kwargs" in encoded.sentence
     assert isinstance(encode("deepseek", row_of("Turn it on."), chat_template_kwargs={"thinking": False}), EncodedRow)
+
+
+KIND = {"role": "system", "content": "Be kind."}
+EARLIER_REASONING = {"role": "assistant", "content": "<think>\nwhich room?\n</think>\n\nDone."}
+# Each writes the past otherwise once the conversation ends in an answer.
+ADDS_A_SYSTEM_TEXT = "{% if add_generation_prompt %}{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
+DROPS_EARLIER_REASONING = (
+    "{% for m in messages %}{% set said = m.content if add_generation_prompt else m.content.split('</think>')[-1] %}"
+    "{{ '<|im_start|>' + m.role + '\n' + said + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "template", "said", "completion"),
+    [
+        ("mistral", MISTRAL_V3_TEMPLATE, [KIND, USER], " Done!</s>"),
+        ("mistral", MISTRAL_V3_TEMPLATE, [KIND, USER, {"role": "assistant", "content": "Yes."}, USER], " Done!</s>"),
+        # An earlier turn that reads like the end of the prompt is not taken for it.
+        (
+            "mistral",
+            MISTRAL_V3_TEMPLATE,
+            [
+                KIND,
+                {"role": "user", "content": "Be kind.\n\nGo on."},
+                {"role": "assistant", "content": "Yes."},
+                {"role": "user", "content": "Go on."},
+            ],
+            " Done!</s>",
+        ),
+        ("chatml", ADDS_A_SYSTEM_TEXT + FAMILIES["chatml"].template, [USER], "Done!<|im_end|>"),
+        ("chatml", DROPS_EARLIER_REASONING, [USER, EARLIER_REASONING, USER], "Done!<|im_end|>"),
+        (
+            "channels",
+            ADDS_A_SYSTEM_TEXT + FAMILIES["channels"].template,
+            [USER],
+            "<|channel|>final<|message|>Done!<|return|>",
+        ),
+    ],
+)
+def test_a_template_may_write_the_past_otherwise_once_there_is_an_answer(
+    family: str, template: str, said: list[Any], completion: str
+) -> None:
+    """Mistral v0.3 writes the system text into the last turn, if that is a user's: every such row was refused.
+
+    The model sees what serving sends, so that is the prompt; the completion is what follows it in either rendering.
+    """
+    tokenizer = make_tokenizer(family, template)
+    row = row_of(said)
+    encoded = encode(family, row, template)
+    assert isinstance(encoded, EncodedRow)
+    assert encoded.prompt == render_prompt(tokenizer, row)
+    assert tokenizer.decode(encoded.chosen) == completion
+    _, whole = render_whole(tokenizer, row)
+    assert whole.rstrip().endswith(completion)
+    assert not whole.startswith(tokenizer.decode(encoded.prompt)), "else this test shows nothing"
+
+
+@pytest.mark.parametrize(
+    "written_last",
+    # A block that the answer's own rendering lacks, and a header that depends on the answer.
+    ["{{ 'Think.\n' if add_generation_prompt else '' }}", "{{ messages[-1].content[:2] }}"],
+)
+def test_a_prompt_that_ends_otherwise_than_what_stands_before_the_answer_is_a_mismatch(written_last: str) -> None:
+    template = (
+        ADDS_A_SYSTEM_TEXT
+        + "{% for m in messages %}{% if m.role == 'assistant' %}<|im_start|>assistant\n"
+        + written_last
+        + "{{ m.content }}<|im_end|>{% else %}"
+        + "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endif %}"
+        + "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+        + written_last
+        + "{% endif %}"
+    )
+    encoded = encode("chatml", row_of([USER]), template)
+    assert isinstance(encoded, Refusal)
+    assert encoded.reason is Reason.TEMPLATE_MISMATCH
+
+
+def _write_conversations(seed: int, count: int) -> list[ExportedRow]:
+    chance = random.Random(seed)
+    pieces = [
+        "The lights",
+        " are",
+        "on",
+        "\n",
+        "\n\n",
+        "  ",
+        " ",
+        "ü",
+        "😀",
+        "\u2028",
+        "\t",
+        "12345",
+        "x_y(z);",
+        "<",
+        "|",
+        "[",
+        "]",
+    ]
+
+    def write() -> str:
+        return "".join(chance.choices(pieces, k=chance.randrange(12)))
+
+    rows = []
+    for _ in range(count):
+        said = [{"role": role, "content": write()} for role in ["user", "assistant"] * chance.randrange(3) + ["user"]]
+        rows.append(
+            row_of(said if chance.random() < 0.9 else write(), write(), write() if chance.random() < 0.7 else None)
+        )
+    return rows
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("opening", [None, "first", "always", "normalizer"])
+def test_only_the_tail_is_encoded_again_and_the_tokens_are_the_same(family: str, opening: str | None) -> None:
+    """The prompt is encoded once, and answers from its last special token on; `opening`: how a ▁ gets before words."""
+    tokenizer = copy.deepcopy(make_tokenizer(family))
+    if opening is not None:
+        _make_sentencepiece_like(tokenizer, opening)
+    rendering = Rendering(chat_template_kwargs=kwargs_of(family))
+    rows = _write_conversations(len(family), 60)
+    fast, slow = RowEncoder(tokenizer, rendering), RowEncoder(tokenizer, rendering)
+    slow._borders, slow._backend = {}, None
+    assert fast._borders
+    encoded = fast.encode(rows)
+    assert encoded == slow.encode(rows)
+    assert sum(isinstance(each, EncodedRow) for each in encoded) > 30
+
+
+def _make_sentencepiece_like(tokenizer: Any, opening: str) -> None:
+    from tokenizers import normalizers, pre_tokenizers
+
+    backend = tokenizer.backend_tokenizer
+    if opening == "normalizer":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    else:
+        words = pre_tokenizers.Metaspace(prepend_scheme=opening)
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+
+
+def test_a_tokenizer_that_pads_or_cuts_by_itself_does_neither_here() -> None:
+    """Some tokenizer files ask for it: the rows of a batch would depend on each other, or end early."""
+    tokenizer = copy.deepcopy(make_tokenizer("chatml"))
+    rows = [row_of([USER]), row_of([USER, CALL, RESULT])]
+    expected = RowEncoder(tokenizer, Rendering()).encode(rows)
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    tokenizer.backend_tokenizer.enable_padding()
+    assert RowEncoder(tokenizer, Rendering()).encode(rows) == expected
 
 
 def test_variables_of_the_template_reach_it() -> None:

@@ -107,3 +107,32 @@ def test_a_process_that_dies_fails_the_cut_and_can_be_tried_again(
     with pytest.raises(ProcessDiedError, match="ended without an answer, so no version was cut") as failure:
         list(check(rows_of([{"role": "user", "content": "Hi"}])))
     assert failure.value.is_transient
+
+
+def test_messages_for_a_base_without_a_template_are_said_to_become_plain_turns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Serving may well send such conversations otherwise: the cut says what it did, and how to set a template."""
+    check = TrainabilityCheck(base_model=save(tmp_path / "plain", "chatml", ""), rendering=Rendering())
+    rows = rows_of([{"role": "user", "content": "Hi"}])
+    assert list(check(rows)) == []
+    (said,) = caplog.messages
+    assert "the prompts of 1 rows are messages, and the base model's tokenizer has no chat template" in said
+    assert "save it as chat_template.jinja in the base model's folder" in said
+    caplog.clear()
+    only_text = [(ExportSet.TRAIN, exported(1, "Hi", "Done!", None, "u"))]
+    assert list(check(only_text)) == []
+    assert list(TrainabilityCheck(base_model=save(tmp_path / "chat", "chatml"), rendering=Rendering())(rows)) == []
+    assert not caplog.messages
+
+
+def test_a_template_that_is_put_into_the_folder_is_the_one_that_is_used(tmp_path: Path) -> None:
+    """As the sentence about the missing template advises."""
+    base = save(tmp_path, "chatml", "")
+    check = TrainabilityCheck(base_model=base, rendering=Rendering())
+    before = check.judged_by
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('mine') }}")
+    (refused,) = check(rows_of([{"role": "user", "content": "Hi"}]))
+    assert refused.detail == "the chat template refuses it: mine"
+    assert check.judged_by != before
+    assert str(tmp_path) not in json.dumps(before)

@@ -79,7 +79,8 @@ def _build_gold_snapshot_asset(application: PreferenceApplication) -> dg.AssetsD
     def cut(stores: Stores, lake: Lake, versions: Versions, version: str) -> Manifest:
         base_model = stores.base_model(application.base_model)
         check = TrainabilityCheck(base_model=base_model, rendering=application.recipe.rendering)
-        return cut_pair_version(lake, versions, version, application.resolution, RESOLVE_CODE_VERSION, check)
+        rules = application.resolution
+        return cut_pair_version(lake, versions, version, rules, RESOLVE_CODE_VERSION, check, check.judged_by)
 
     return build_gold_snapshot_asset(application, cut, RESOLVE_CODE_VERSION)
 

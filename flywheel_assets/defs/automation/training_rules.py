@@ -14,7 +14,9 @@ from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.versions.example_versions import count_new_examples, measure_live_calibration
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.net_new import NetNew, count_net_new, fingerprint_content, fingerprint_state
+from flywheel_assets.models.trainability import TrainabilityCheck
 from flywheel_assets.promotion.classifier_limits import StatedReason
+from flywheel_assets.stores import Stores
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class TrainingRule:
 
     description: str
     retries: Retries
-    fingerprint: Callable[[Level, Lake, Versions], str]
+    fingerprint: Callable[[Level, Stores, Lake, Versions], str]
     """A hash of everything that `assess` reads: while it is the same, the last assessment is still right."""
-    assess: Callable[[Lake, Versions, datetime], Assessment]
+    assess: Callable[[Stores, Lake, Versions, datetime], Assessment]
 
 
 def build_rule(application: FlywheelApplication) -> TrainingRule:
@@ -66,10 +68,12 @@ def build_pair_rule(application: PreferenceApplication) -> TrainingRule:
     """Build the rule of a preference application: both thresholds must be reached."""
     trigger, rules = application.trigger, application.resolution
 
-    configured = [trigger.min_new_pairs, asdict(rules)]
+    def configure(stores: Stores) -> list[Any]:
+        return [trigger.min_new_pairs, asdict(rules), _name_judge(application, stores)]
 
-    def assess(lake: Lake, versions: Versions, _: datetime) -> Assessment:
-        count = count_net_new(lake, versions, rules, trigger.min_new_pairs)
+    def assess(stores: Stores, lake: Lake, versions: Versions, _: datetime) -> Assessment:
+        judged_by = _name_judge(application, stores)
+        count = count_net_new(lake, versions, rules, trigger.min_new_pairs, judged_by)
         is_enough = count.pairs >= trigger.min_new_pairs and count.partitions >= trigger.min_new_partitions
         reason = f"{count.pairs} new pairs in {count.partitions} new partitions"
         return Assessment({"new_pairs": reason} if is_enough else {}, _describe_progress(application, count))
@@ -78,7 +82,7 @@ def build_pair_rule(application: PreferenceApplication) -> TrainingRule:
         f"Requests one training run when {trigger.min_new_pairs:,} new pairs and {trigger.min_new_partitions:,} "
         "new closed gold partitions have come since the last successful training.",
         trigger,
-        _build_fingerprint(application.tables.gold, configured),
+        _build_fingerprint(application.tables.gold, configure),
         assess,
     )
 
@@ -87,9 +91,10 @@ def build_example_rule(application: ClassificationApplication) -> TrainingRule:
     """Build the rule of a classification application: any of its reasons is enough."""
     trigger, rules = application.trigger, application.examples
 
-    configured = [str(trigger), rules.as_json()]
+    def configure(_: Stores) -> list[Any]:
+        return [str(trigger), rules.as_json()]
 
-    def assess(lake: Lake, versions: Versions, _: datetime) -> Assessment:
+    def assess(_: Stores, lake: Lake, versions: Versions, now: datetime) -> Assessment:
         enough, pause_days = trigger.min_new_hard_examples, trigger.maintenance_pause_days
         new = count_new_examples(lake, versions, rules, enough, pause_days)
         since = f"since {new.since or 'the beginning'}"
@@ -123,15 +128,22 @@ def build_example_rule(application: ClassificationApplication) -> TrainingRule:
         f"{trigger.min_new_hard_examples:,} new hard examples have matured since the last successful training, when "
         "the served scores are no longer calibrated, or when the last training is too old.",
         trigger,
-        _build_fingerprint(application.tables.gold, configured),
+        _build_fingerprint(application.tables.gold, configure),
         assess,
     )
 
 
-def _build_fingerprint(gold: TableSpec, configured: list[Any]) -> Callable[[Level, Lake, Versions], str]:
-    def fingerprint(level: Level, lake: Lake, versions: Versions) -> str:
+def _name_judge(application: PreferenceApplication, stores: Stores) -> dict[str, Any]:
+    base_model = stores.base_model(application.base_model)
+    return TrainabilityCheck(base_model=base_model, rendering=application.recipe.rendering).judged_by
+
+
+def _build_fingerprint(
+    gold: TableSpec, configure: Callable[[Stores], list[Any]]
+) -> Callable[[Level, Stores, Lake, Versions], str]:
+    def fingerprint(level: Level, stores: Stores, lake: Lake, versions: Versions) -> str:
         of_lake = fingerprint_state if level is Level.SNAPSHOTS else fingerprint_content
-        return records.make_stable_id(of_lake(lake, versions, gold), *configured)
+        return records.make_stable_id(of_lake(lake, versions, gold), *configure(stores))
 
     return fingerprint
 

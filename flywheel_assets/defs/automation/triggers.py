@@ -186,7 +186,7 @@ def build_training_sensor(application: FlywheelApplication, rule: TrainingRule, 
                 return dg.SkipReason(refusal)
             return _build_request(application.name, pending.version, pending.last_run_id, {"retry": "retry"})
 
-        assessment, cursor = _assess_once_per_state(context.cursor, rule, lake, versions, clock.now())
+        assessment, cursor = _assess_once_per_state(context.cursor, rule, stores, lake, versions, clock.now())
         if not assessment.reasons:
             return dg.SensorResult(skip_reason=assessment.sentence, cursor=cursor)
         version = name_next_version(lake, versions, partitions, application)
@@ -212,7 +212,7 @@ def _build_request(application: str, version: str, last_run_id: str | None, reas
 
 
 def _assess_once_per_state(
-    cursor: str | None, rule: TrainingRule, lake: Lake, versions: Versions, now: datetime
+    cursor: str | None, rule: TrainingRule, stores: Stores, lake: Lake, versions: Versions, now: datetime
 ) -> tuple[Assessment, str]:
     """Assess, unless the lake is as it was at the assessment in the cursor.
 
@@ -220,11 +220,11 @@ def _assess_once_per_state(
     decides: only other content can give another count, and only then rows are read.
     """
     known = json.loads(cursor) if cursor else {}
-    snapshots = rule.fingerprint(Level.SNAPSHOTS, lake, versions)
+    snapshots = rule.fingerprint(Level.SNAPSHOTS, stores, lake, versions)
     if known.get(Level.SNAPSHOTS.value) == snapshots:
         return Assessment(**known["assessment"]), str(cursor)
-    content = rule.fingerprint(Level.CONTENT, lake, versions)
+    content = rule.fingerprint(Level.CONTENT, stores, lake, versions)
     is_known = known.get(Level.CONTENT.value) == content
-    assessment = Assessment(**known["assessment"]) if is_known else rule.assess(lake, versions, now)
+    assessment = Assessment(**known["assessment"]) if is_known else rule.assess(stores, lake, versions, now)
     found = {Level.SNAPSHOTS.value: snapshots, Level.CONTENT.value: content, "assessment": vars(assessment)}
     return assessment, json.dumps(found)

@@ -11,7 +11,7 @@ statements are in neither number: they change which examples count, and every ex
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
@@ -25,6 +25,7 @@ from flywheel_assets.lake.versions.exclusions import list_exclusions_in_force
 from flywheel_assets.lake.versions.exports import Manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import (
+    JUDGED_BY,
     find_pair_ids_to_train,
     read_trained_pair_ids,
     read_untrainable_pair_ids,
@@ -32,12 +33,9 @@ from flywheel_assets.lake.versions.pair_versions import (
 from flywheel_assets.lake.versions.trainability import UNTRAINABLE_REASONS
 from flywheel_assets.records import Reason
 
-_NEVER_TRAINED_ON = (
-    *(Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value, Reason.STATEMENT.value),
-    *UNTRAINABLE_REASONS,
-)
-"""Dropped for good, while rules, exclusions and base model are the same: accepted outputs, excluded rows, rows without
-an example, and rows that the tokenizer refused."""
+_NEVER_TRAINED_ON = (Reason.NOT_SAMPLED.value, Reason.EXCLUDED.value, Reason.STATEMENT.value)
+"""Dropped for good, while rules and exclusions are the same: accepted outputs, excluded rows, and rows without an
+example. Rows that the tokenizer refused are that too, while the same tokenizer and settings judge them."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,18 @@ def _name_last_trained(versions: Versions) -> str:
     return trained.version if trained else "never"
 
 
-def count_net_new(lake: Lake, versions: Versions, rules: ResolutionRules, enough_pairs: int) -> NetNew:
+def count_net_new(
+    lake: Lake,
+    versions: Versions,
+    rules: ResolutionRules,
+    enough_pairs: int,
+    judged_by: Mapping[str, Any] | None = None,
+) -> NetNew:
     """Count new training pairs and new closed partitions.
 
     While the upper bound at the top of this module is below `enough_pairs`, no row is read and `pairs` is that bound.
+    Rows that the tokenizer refused count as new once `judged_by` is not what judged them: another base model, or a
+    mended chat template, may take them.
     """
     trained = versions.find_last_trained()
     manifest = read_manifest(trained.export) if trained else None
@@ -94,18 +100,27 @@ def count_net_new(lake: Lake, versions: Versions, rules: ResolutionRules, enough
     # A day without a row is no partition of the table, however closed it is.
     partitions = sum(1 for day, each in closed.items() if each.rows_kept and day.isoformat() not in covered)
     since = trained.version if trained else None
-    at_most = _bound_pairs(lake, manifest, rules, closed)
+    is_judged = manifest is not None and manifest.details.get(JUDGED_BY) == judged_by
+    at_most = _bound_pairs(lake, manifest, rules, closed, UNTRAINABLE_REASONS if is_judged else ())
     if at_most < enough_pairs:
         return NetNew(at_most, partitions, since, is_exact=False)
-    known = read_trained_pair_ids(trained) | read_untrainable_pair_ids(trained) if trained else set()
+    known = read_trained_pair_ids(trained) if trained else set()
+    if trained and is_judged:
+        known |= read_untrainable_pair_ids(trained)
     return NetNew(len(find_pair_ids_to_train(lake, rules, closed) - known), partitions, since, is_exact=True)
 
 
-def _bound_pairs(lake: Lake, trained: Manifest | None, rules: ResolutionRules, closed: Mapping[date, ClosedDay]) -> int:
+def _bound_pairs(
+    lake: Lake,
+    trained: Manifest | None,
+    rules: ResolutionRules,
+    closed: Mapping[date, ClosedDay],
+    refused: Sequence[str],
+) -> int:
     fresh = find_fresh_days(lake, trained, asdict(rules), closed)
     dropped = trained.dropped if trained else {}
     return sum(each.rows_kept + each.rows_held for each in fresh.values()) + sum(
-        rows for reason, rows in dropped.items() if reason not in _NEVER_TRAINED_ON
+        rows for reason, rows in dropped.items() if reason not in (*_NEVER_TRAINED_ON, *refused)
     )
 
 

@@ -39,6 +39,8 @@ from flywheel_assets.records import Reason
 
 MOST_DELTAS = 10
 """Small edits that a version's manifest lists."""
+JUDGED_BY = "judged_by"
+"""In a manifest's details: the tokenizer and the settings that decided which rows can be encoded."""
 _TEXTS = ("prompt", "chosen", "rejected", "tools", "chosen_message", "rejected_message")
 """No decision of resolution reads these texts, nearly all of gold's bytes: fetched only to be exported."""
 _DECIDING = [name for name in records.CURATED_DPO_PAIRS.names if name not in _TEXTS]
@@ -66,6 +68,7 @@ def cut_pair_version(
     rules: ResolutionRules,
     code_version: str,
     find_untrainable: FindUntrainable | None = None,
+    judged_by: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Pin, resolve and export the closed days of `curated_dpo_pairs`; raises the errors of `cut_version`.
 
@@ -77,11 +80,12 @@ def cut_pair_version(
         code_version: of the resolving logic, for the manifest.
         find_untrainable: finds the rows that the base model's tokenizer cannot encode, and raises its own errors; None:
             every row is exported, and a trainer may refuse the version.
+        judged_by: the tokenizer and the settings of `find_untrainable`, JSON values for the manifest's details.
     """
 
     @contextmanager
     def resolve_pairs(lake: Lake, pin: Pin) -> Iterator[_ResolvedPairs]:
-        resolved = _resolve_pin(lake, pin, rules)
+        resolved = replace(_resolve_pin(lake, pin, rules), judged_by=judged_by)
         yield resolved if find_untrainable is None else _leave_out_untrainable(resolved, find_untrainable)
 
     return cut_version(lake, versions, version, CURATED_DPO_PAIRS, resolve_pairs, asdict(rules), code_version)
@@ -114,6 +118,7 @@ class _ResolvedPairs:
     dropped: dict[str, int]
     small_edits: list[RecurringDelta]
     untrainable: Sequence[UntrainableRow] = ()
+    judged_by: Mapping[str, Any] | None = None
 
     @property
     def training_rows(self) -> int:
@@ -121,7 +126,7 @@ class _ResolvedPairs:
 
     @property
     def details(self) -> Mapping[str, Any]:
-        """Training pairs by reason of admission, the pairs that several subjects sent, and recurring small edits."""
+        """Training pairs by reason of admission and by support, recurring small edits, and what judged the rows."""
         train = self.sets[ExportSet.TRAIN]
         return {
             "admitted_as": dict(sorted(Counter(train["admitted_as"].to_pylist()).items())),
@@ -131,6 +136,7 @@ class _ResolvedPairs:
                 {"key": each.key, "subjects": each.subjects, "rows": each.rows, "days": each.days}
                 for each in self.small_edits
             ],
+            **({} if self.judged_by is None else {JUDGED_BY: dict(self.judged_by)}),
         }
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:

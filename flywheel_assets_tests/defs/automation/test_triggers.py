@@ -11,6 +11,7 @@ import pytest
 
 from flywheel_assets.application import PreferenceApplication, Trigger
 from flywheel_assets.curation.texts.resolution import ResolutionRules
+from flywheel_assets.defs.automation import training_rules
 from flywheel_assets.defs.automation.training_rules import build_rule
 from flywheel_assets.defs.automation.triggers import (
     PendingVersion,
@@ -228,6 +229,21 @@ def test_other_resolution_rules_are_counted_at_once(stores, lake, instance) -> N
     waiting = tick(stores, instance, application=held_out)
     assert "0 of 5 new pairs" in reason(waiting)
     assert len(tick(stores, instance, waiting.cursor).run_requests) == 1
+
+
+def test_another_tokenizer_is_noticed_although_the_lake_is_the_same(stores, lake, instance, monkeypatch) -> None:
+    """Rows that the last base model refused may be trainable now; the sensor remembers the count of a state."""
+    write_gold(lake, DAY, 4)
+    counted = []
+    count = training_rules.count_net_new
+    monkeypatch.setattr(training_rules, "count_net_new", lambda *given: (counted.append(given[-1]), count(*given))[1])
+    cursor = tick(stores, instance).cursor
+    assert tick(stores, instance, cursor).cursor == cursor
+    base = stores.where.resolve_models_dir() / "base"
+    base.mkdir(parents=True)
+    (base / "tokenizer.json").write_text("{}")
+    tick(stores, instance, cursor)
+    assert len({each["tokenizer_sha256"] for each in counted}) == len(counted) == 2
 
 
 def test_a_failed_tick_loses_nothing(stores, lake, instance, monkeypatch) -> None:

@@ -17,7 +17,7 @@ from flywheel_assets.lake.versions.exports import (
     read_rows,
 )
 from flywheel_assets.lake.versions.folders import Versions
-from flywheel_assets.lake.versions.net_new import count_net_new
+from flywheel_assets.lake.versions.net_new import NetNew, count_net_new
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version, read_untrainable_pair_ids
 from flywheel_assets.lake.versions.trainability import TRAINABLE_STAGE, FindUntrainable, Untrainable
 from flywheel_assets.lake.versions.verification import verify_versions
@@ -100,6 +100,22 @@ def test_a_refused_row_is_not_new_for_ever(bench: Workbench, versions: Versions)
     assert count_net_new(bench.lake, versions, RULES, 1).pairs == 0
     write_gold(bench, day(1), 2)
     assert count_net_new(bench.lake, versions, RULES, 1).pairs == 2
+
+
+def test_a_refused_row_is_new_again_for_another_tokenizer(bench: Workbench, versions: Versions) -> None:
+    """A base model with a mended template takes it: it counted as known for ever, and no training came for it."""
+    write_gold(bench, DAY, 3)
+    judge = {"tokenizer_sha256": "a", "rendering": {"max_length": 64, "chat_template_kwargs": {}}}
+    find = refuse(f"prompt {DAY} 1")
+    manifest = cut_pair_version(bench.lake, versions, "dpo_gold_v1", RULES, "1", find, judge)
+    assert manifest.details["judged_by"] == judge
+    folder = versions.folder("dpo_gold_v1").training
+    folder.mkdir()
+    (folder / "training.json").write_text("{}")
+    assert count_net_new(bench.lake, versions, RULES, 1, judge) == NetNew(0, 0, "dpo_gold_v1", is_exact=False)
+    for changed in ({"tokenizer_sha256": "b"}, {"rendering": {"max_length": 128, "chat_template_kwargs": {}}}):
+        count = count_net_new(bench.lake, versions, RULES, 1, judge | changed)
+        assert count == NetNew(1, 0, "dpo_gold_v1", is_exact=True)
 
 
 def test_a_version_that_loses_every_row_is_empty(bench: Workbench, versions: Versions) -> None:
