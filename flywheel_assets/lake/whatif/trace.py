@@ -311,12 +311,13 @@ class _Tracer:
                 f"Event {event} waits in gold ({row['held_reason']}): {have} of {need} people say the same so far "
                 f"(support key {row['support_key']})."
             )
-        similar = f", similarity {row['similarity']:.2f}" if row["similarity"] is not None else ""
-        by = f", admitted by {row['admitted_by']}" if row["admitted_by"] else ""
-        return (
-            f"Event {event} is in gold as {kind} {row['pair_id']} ({row['stance']}{similar}{by}; policy "
-            f"{row['policy_version']})."
-        )
+        facts = [
+            row["stance"],  # null: written before stances existed
+            None if row["similarity"] is None else f"similarity {row['similarity']:.2f}",
+            f"admitted by {row['admitted_by']}" if row["admitted_by"] else None,
+        ]
+        said = "; ".join(filter(None, (", ".join(filter(None, facts)), f"policy {row['policy_version']}")))
+        return f"Event {event} is in gold as {kind} {row['pair_id']} ({said})."
 
     def _describe_example(self, row: Row) -> str:
         truth = "positive" if row["is_positive"] else "negative"
