@@ -82,9 +82,7 @@ class HeadCheck(Checked):
             detail = f"{self.name}: {language} was not evaluated"
             return Verdict(Action.QUARANTINE, Reason.UNSCREENED_LANGUAGE, detail)
         # No language that is certain: code, a name, a few words. The suite's language has the strictest evidence.
-        limit = head.read_limit(language or SUITE_LANGUAGE, text)
-        if limit is None:
-            limit = max(head.thresholds.values(), default=1.0)
+        limit = head.thresholds.get(language or SUITE_LANGUAGE, max(head.thresholds.values(), default=1.0))
         if probability < limit:
             return None
         evidence = Evidence(self.name, Hazard.HARASSMENT, round(probability, 4), "chosen")

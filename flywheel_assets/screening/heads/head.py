@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.screening.heads.signals import MULTIPLIED, REVISION, SIGNALS, names_group, read_signals
+from flywheel_assets.screening.heads.signals import MULTIPLIED, REVISION, SIGNALS, read_signals
 
 Floats = npt.NDArray[np.float64]
 Encode = Callable[[list[str]], npt.NDArray[np.float32]]
@@ -44,18 +44,11 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     offset: float = 0.0
     thresholds: dict[str, float] = {}
     """Language → probability from which a text waits. A language that is missing was not evaluated."""
-    group_thresholds: dict[str, float] = {}
-    """The same for texts that name a group of people; a language that is missing has one threshold for all texts."""
 
     @property
     def version(self) -> str:
         """Digest of all of the above."""
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
-
-    def read_limit(self, language: str, text: str) -> float | None:
-        """Return the probability from which a text waits; None: its language was not evaluated."""
-        limit = self.thresholds.get(language)
-        return limit if limit is None or not names_group(text) else self.group_thresholds.get(language, limit)
 
     def compute_sums(self, pieces: "Pieces") -> Floats:
         """Compute features times weights, of every text's worst piece."""

@@ -27,7 +27,6 @@ _MANNERS = (
     ),
     ("negates", re.compile(r"\b(?:not?|never|cannot|without)\b|n't\b", re.ASCII)),
 )
-_GROUP = re.compile(rf"\b{GROUPS}\b", re.ASCII)
 SIGNALS = (*_LISTS, *(name for name, _ in _MANNERS))
 MULTIPLIED = tuple(name for name, _ in _MANNERS)
 REVISION = 1
@@ -49,11 +48,6 @@ def read_signals(texts: list[str]) -> npt.NDArray[np.float32]:
         for name, expression in _MANNERS:
             found[row, SIGNALS.index(name)] = bool(expression.search(plain))
     return found
-
-
-def names_group(text: str) -> bool:
-    """Say whether a text names a group of people, as the policy's list knows them."""
-    return _GROUP.search(text.lower()) is not None
 
 
 def list_word_hits(texts: list[str]) -> npt.NDArray[np.bool_]:

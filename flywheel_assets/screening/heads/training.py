@@ -1,10 +1,8 @@
 """Fits, calibrates and measures a head; pure but for the encoder that is given.
 
-A head learns from two parts of the functional suite and from all examples. Its thresholds and its calibration come from
-the same texts by cross-fitting: each is scored by a fit that had not seen it. Texts that name a group of people have a
-threshold of their own, from the suite alone: in ordinary texts groups are rare, and a threshold that keeps ordinary
-texts in finds little of what is said about groups. The figures are the examples' cross-fitted scores, and the suite's
-third part, which decided nothing.
+A head learns from one part of the functional suite and from all examples. Its thresholds and its calibration come from
+texts that it was not fitted on: a second part of the suite, and the examples by cross-fitting (each is scored by a fit
+on the other folds). Its figures are those scores of the examples, and the suite's third part, which decided nothing.
 """
 
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from flywheel_assets.ranges import Checked, Count, Positive, ShareBelowOne
 from flywheel_assets.screening.heads._language_guess import guess_language
 from flywheel_assets.screening.heads.functional_suite import Case, write_suite
 from flywheel_assets.screening.heads.head import Encode, Head, Pieces, build_features, read_pieces, squash
-from flywheel_assets.screening.heads.signals import MULTIPLIED, names_group
+from flywheel_assets.screening.heads.signals import MULTIPLIED
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -43,10 +41,10 @@ class TrainingRules(Checked):
     strength: Positive = 0.1
     """Inverse of the L2 penalty (scikit-learn's C), for features of length about 4."""
     folds: Count = 5
-    most_harmless_suite: ShareBelowOne = 0.1
-    """Share of the suite's harmless texts that a threshold may stop; on its unseen part it was 6 %."""
-    most_harmless_examples: ShareBelowOne = 0.03
-    """Share of a language's harmless examples that the threshold of texts that name no group may stop."""
+    most_harmless_suite: ShareBelowOne = 0.07
+    """Share of the suite's harmless texts that a threshold may stop."""
+    most_harmless_examples: ShareBelowOne = 0.02
+    """Share of a language's harmless examples that a threshold may stop."""
     min_examples: Count = 50
     """Harmful and harmless examples each, from which a language counts as evaluated."""
 
@@ -84,9 +82,7 @@ def train_head(examples: Sequence[Example], encode: Encode, encoder: str, rules:
         kind = "harmful" if truth.all() else "harmless"
         raise TrainingError(f"all {len(given)} examples are {kind}: add texts of the other kind, with --from FILE")
     languages = tuple(example.language or guess_language(example.text) or SUITE_LANGUAGE for example in given)
-    first, second = (_read_suite(part, encode) for part in (0, 1))
-    known, known_truth = first.pieces.join(second.pieces), np.concatenate([first.truth, second.truth])
-    known_names = np.concatenate([first.names_group, second.names_group])
+    (known, known_truth), (held, held_truth) = (_read_suite(part, encode) for part in (0, 1))
     real = read_pieces([example.text for example in given], encode)
 
     final = _fit(known.join(real), np.concatenate([known_truth, truth]), encoder, rules)
@@ -96,55 +92,34 @@ def train_head(examples: Sequence[Example], encode: Encode, encoder: str, rules:
         others, own = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         fitted = _fit(known.join(real.take(others)), np.concatenate([known_truth, truth[others]]), encoder, rules)
         sums[own] = fitted.compute_sums(real.take(own))
-    # Each part by a fit on the other one.
-    crossed = [
-        _fit(other.pieces.join(real), np.concatenate([other.truth, truth]), encoder, rules).compute_sums(own.pieces)
-        for own, other in ((first, second), (second, first))
-    ]
-    suite_sums = np.concatenate(crossed)
-    slope, offset = _calibrate(np.concatenate([sums, suite_sums]), np.concatenate([truth, known_truth]))
+    suite_sums = final.compute_sums(held)
+    slope, offset = _calibrate(np.concatenate([sums, suite_sums]), np.concatenate([truth, held_truth]))
     logits = slope * sums + offset - real.log_counts
-    suite_logits = slope * suite_sums + offset - known.log_counts
-    thresholds, group_thresholds = {}, {}
+    suite_logits = slope * suite_sums + offset - held.log_counts
+    thresholds = {}
     for language in sorted({*languages, SUITE_LANGUAGE}):
         of_language = np.array([each == language for each in languages], dtype=bool)
         limits = []
         if language == SUITE_LANGUAGE:
-            limits.append(_find_limit(suite_logits[~known_truth & ~known_names], rules.most_harmless_suite))
-            of_groups = _find_limit(suite_logits[~known_truth & known_names], rules.most_harmless_suite)
-            group_thresholds[language] = float(squash(np.array([of_groups]))[0])
+            limits.append(_find_limit(suite_logits[~held_truth], rules.most_harmless_suite))
         if min((of_language & truth).sum(), (of_language & ~truth).sum()) >= rules.min_examples:
             limits.append(_find_limit(logits[of_language & ~truth], rules.most_harmless_examples))
         if limits:
             thresholds[language] = float(squash(np.array([max(limits)]))[0])
-    head = msgspec.structs.replace(
-        final, slope=slope, offset=offset, thresholds=thresholds, group_thresholds=group_thresholds
-    )
+    head = msgspec.structs.replace(final, slope=slope, offset=offset, thresholds=thresholds)
     suite = tuple(write_suite(2))
     suite_stopped = find_stopped(head, [case.text for case in suite], (SUITE_LANGUAGE,) * len(suite), encode)
-    stopped = _stop(squash(logits), [example.text for example in given], languages, head)
-    return Measured(head, given, languages, stopped, suite, suite_stopped)
+    return Measured(head, given, languages, _stop(squash(logits), languages, thresholds), suite, suite_stopped)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Holds one part of the suite as numbers."""
-
-    pieces: Pieces
-    truth: Bools
-    names_group: Bools
-
-
-def _read_suite(part: int, encode: Encode) -> _Part:
+def _read_suite(part: int, encode: Encode) -> tuple[Pieces, Bools]:
     cases = write_suite(part)
-    texts = [case.text for case in cases]
-    truth = np.array([case.is_harmful for case in cases])
-    return _Part(read_pieces(texts, encode), truth, np.array([names_group(text) for text in texts]))
+    return read_pieces([case.text for case in cases], encode), np.array([case.is_harmful for case in cases])
 
 
 def find_stopped(head: Head, texts: Sequence[str], languages: Sequence[str], encode: Encode) -> Bools:
     """Return for every text whether this head stops it; a language without a threshold stops nothing."""
-    return _stop(head.compute_probabilities(read_pieces(texts, encode)), texts, languages, head)
+    return _stop(head.compute_probabilities(read_pieces(texts, encode)), languages, head.thresholds)
 
 
 def _fit(pieces: Pieces, truth: Bools, encoder: str, rules: TrainingRules) -> Head:
@@ -183,7 +158,7 @@ def _find_limit(harmless: Floats, most: float) -> float:
     return float(highest + ordered[allowed]) / 2
 
 
-def _stop(probabilities: Floats, texts: Sequence[str], languages: Sequence[str], head: Head) -> Bools:
-    limits = [head.read_limit(language, text) for language, text in zip(languages, texts, strict=True)]
-    stopped: Bools = probabilities >= np.array([np.inf if limit is None else limit for limit in limits])
+def _stop(probabilities: Floats, languages: Sequence[str], thresholds: dict[str, float]) -> Bools:
+    limits = np.array([thresholds.get(language, np.inf) for language in languages])
+    stopped: Bools = probabilities >= limits
     return stopped

@@ -55,8 +55,8 @@ def test_a_language_with_enough_examples_gets_a_threshold_of_its_own() -> None:
 
 def test_the_thresholds_leave_the_suites_harmless_texts_alone(measured: Measured) -> None:
     harmless = np.array([not case.is_harmful for case in measured.suite])
-    # Set on other parts: the stand-in knows words only, and those of the unseen part are others.
-    assert measured.suite_stopped[harmless].mean() <= RULES.most_harmless_suite + 0.15
+    # Set on another part, so that chance moves the share a little.
+    assert measured.suite_stopped[harmless].mean() <= RULES.most_harmless_suite + 0.05
 
 
 def test_harm_on_the_last_page_is_found_and_length_alone_is_no_harm(measured: Measured) -> None:
@@ -70,17 +70,6 @@ def test_harm_on_the_last_page_is_found_and_length_alone_is_no_harm(measured: Me
     ]
 
 
-def test_texts_that_name_a_group_have_a_threshold_of_their_own(measured: Measured) -> None:
-    """One threshold for all texts found 27 % of the unseen harmful texts of the suite; two find 50 %."""
-    head = measured.head
-    assert head.read_limit("en", "The women next door are tall.") == head.group_thresholds["en"]
-    assert head.read_limit("en", "The cat next door is tall.") == head.thresholds["en"]
-    assert head.group_thresholds["en"] != head.thresholds["en"]
-    assert head.read_limit("de", "women") is None
-    older = msgspec.structs.replace(head, group_thresholds={})
-    assert older.read_limit("en", "The women next door are tall.") == head.thresholds["en"]
-
-
 def test_examples_of_one_kind_only_are_refused() -> None:
     with pytest.raises(TrainingError, match="all 200 examples are harmful"):
         train_head([Example(text, True) for text in HARMFUL], encode_words, "words", RULES)
@@ -88,7 +77,7 @@ def test_examples_of_one_kind_only_are_refused() -> None:
 
 def test_a_better_head_is_promoted_and_says_why(measured: Measured) -> None:
     nothing = np.zeros(len(measured.examples), dtype=bool)
-    limits = HeadLimits(max_harmless_suite=0.45, max_false_positive_increase=0.03)
+    limits = HeadLimits(max_harmless_suite=0.35, max_false_positive_increase=0.02)
     report = judge_head(measured, "word list", nothing, np.zeros(len(measured.suite), dtype=bool), limits)
     assert report.promote, report.sentence
     assert report.sentence.startswith("Promoted: recall changes by +")
