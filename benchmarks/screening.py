@@ -1,9 +1,10 @@
 """A screening head against the word list that it replaces, on texts that it has not seen.
 
-Claim: twice the word list's recall on unseen comments, at no more false positives on comments, safe prompts and edits.
+Claim: half as much recall again as the word list on unseen comments, at no more false positives on comments.
 Data: surge_toxicity (the half that was read trains, the other half is counted), XSTest's safe prompts, post-edits of
-MLQE-PE, news articles of DeFacto, and the half of the functional suite that trains nothing (it sets the threshold).
+MLQE-PE, news articles of DeFacto, and the part of the functional suite that neither trains nor sets a threshold.
 Command: .venv/bin/python -m benchmarks.screening [--edits 2000] [--without-examples]
+    [--suite-budget 0.07] [--examples-budget 0.02]
 
 The peer is the word list, in the same run. CPU is that of the encoder's process, with one thread.
 """
@@ -33,20 +34,27 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--edits", type=int, default=2000)
     parser.add_argument("--without-examples", action="store_true", help="train on the shipped suite alone")
+    parser.add_argument("--suite-budget", type=float, default=TrainingRules.most_harmless_suite)
+    parser.add_argument("--examples-budget", type=float, default=TrainingRules.most_harmless_examples)
     options = parser.parse_args()
+    rules = TrainingRules(most_harmless_suite=options.suite_budget, most_harmless_examples=options.examples_budget)
     process = EncoderProcess(folder=find_encoder())
     examples = [Example(text, toxic, "en") for toxic in (True, False) for text in surge(toxic=toxic, half=0)]
-    measured = train_head([] if options.without_examples else examples, process.encode, process.digest, TrainingRules())
+    measured = train_head([] if options.without_examples else examples, process.encode, process.digest, rules)
     texts = [example.text for example in measured.examples]
     suite = [case.text for case in measured.suite]
     report = judge_head(measured, "word list", list_word_hits(texts), list_word_hits(suite), HeadLimits())
     print(report.sentence)
     print(f"  {'':44}{'texts':>7}{'head':>9}{'word list':>11}")
-    for is_harmful in (True, False):
-        rows = np.array([case.is_harmful is is_harmful for case in measured.suite])
-        kind = "harmful" if is_harmful else "harmless"
-        words = list_word_hits(suite)
-        count(f"suite, other half: {kind}", [*np.array(suite)[rows]], measured.suite_stopped[rows], words[rows])
+    words = list_word_hits(suite)
+    harmful = np.array([case.is_harmful for case in measured.suite])
+    for kind, rows in (("harmful", harmful), ("harmless", ~harmful)):
+        count(f"suite, unseen part: {kind}", [*np.array(suite)[rows]], measured.suite_stopped[rows], words[rows])
+        for name in sorted({case.functionality for case, is_in in zip(measured.suite, rows, strict=True) if is_in}):
+            few = rows & np.array([case.functionality == name for case in measured.suite])
+            count(f"    {name}", [*np.array(suite)[few]], measured.suite_stopped[few], words[few])
+    for name, stopped in (("head", measured.suite_stopped), ("word list", words)):
+        print(f"  margin of the {name}: {stopped[harmful].mean() - stopped[~harmful].mean():.1%}")
     edits = [edit["final_user_edit"] for edit in real_edits()]
     sets = {
         "surge, toxic, never looked at": surge(toxic=True, half=1),

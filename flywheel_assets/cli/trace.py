@@ -48,6 +48,8 @@ def trace(
 
 def open_traced_places(config: "FlywheelApplication", stores: Stores) -> "Traced":
     """Open the places in which the events of one application leave traces, where the settings say that they lie."""
+    from flywheel_assets.application import PreferenceApplication
+    from flywheel_assets.curation.texts.statements import Agreement
     from flywheel_assets.lake.whatif.trace import Traced
 
     return Traced(
@@ -57,4 +59,5 @@ def open_traced_places(config: "FlywheelApplication", stores: Stores) -> "Traced
         stores.landing(),
         stores.landing_folder(),
         config.window.join_days,
+        config.resolution.agreement if isinstance(config, PreferenceApplication) else Agreement.MAJORITY,
     )

@@ -132,16 +132,7 @@ def reduce_statements(gold: pa.Table, agreement: Agreement = Agreement.MAJORITY)
     stance, kind = _encode(keys["stance"], _STANCES), _encode(keys["example_kind"], _KINDS)
     is_example = kind != _KINDS.index(ExampleKind.STATEMENT)
     role = np.full(len(keys), _CODES[Role.STATEMENT], dtype=np.int8)
-    active = stance != _STANCES.index(Stance.RETRACTS)
-
-    outdated, by_example = _mark_old_revisions(keys, is_example)
-    role[outdated & is_example] = np.where(by_example, _CODES[Role.SUPERSEDED], _CODES[Role.WITHDRAWN])[
-        outdated & is_example
-    ]
-    active &= ~outdated
-    retracted = _mark_retracted(keys, ~active & ~outdated) & active
-    role[retracted & is_example] = _CODES[Role.WITHDRAWN]
-    active &= ~retracted
+    active = _take_back(keys, stance, is_example, role)
 
     predictions = _Numbered.from_column(keys["prediction_id"])
     accepted = np.zeros(len(predictions.values), dtype=bool)
@@ -169,6 +160,77 @@ def reduce_statements(gold: pa.Table, agreement: Agreement = Agreement.MAJORITY)
 
     _decide_comparisons(keys, active, stance, is_example, predictions, accepted, agreement, role, is_current)
     return Verdicts(role, is_current)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Names what one person's statements about a prediction come to; who abstains has none."""
+
+    row: int
+    """The statement that gives it, in input order."""
+    says: Role
+    """Correction, acceptance or objection."""
+    decides: bool
+    """Its person is of the most trusted who have a verdict."""
+
+
+@dataclass(frozen=True)
+class PredictionVerdict:
+    """Holds the verdict about one prediction and the voices behind it."""
+
+    says: Role | None
+    """Correction, acceptance or objection; None: the people reach none."""
+    voices: tuple[Voice, ...]
+
+
+def list_verdicts(gold: pa.Table, agreement: Agreement = Agreement.MAJORITY) -> dict[str, PredictionVerdict]:
+    """List the verdict about every prediction that a person has one about, with each person's.
+
+    For people who ask why; `reduce_statements` decides by the same steps.
+
+    Args:
+        gold: as for `reduce_statements`.
+        agreement: between people.
+    """
+    keys = _fill_old_rows(gold.select(list(STATEMENT_KEYS)).combine_chunks())
+    stance, kind = _encode(keys["stance"], _STANCES), _encode(keys["example_kind"], _KINDS)
+    is_example = kind != _KINDS.index(ExampleKind.STATEMENT)
+    active = _take_back(keys, stance, is_example, np.zeros(len(keys), dtype=np.int8))
+    rows = np.flatnonzero(active & (stance != _STANCES.index(Stance.CHOOSES)))
+    predictions = _Numbered.from_column(keys["prediction_id"])
+    verdicts = {}
+    for group in _list_groups(keys, rows, predictions.numbers, stance, is_example, is_example):
+        votes, _ = _fold_statements(group)
+        if votes:
+            deciding = _select_most_trusted(group, votes)
+            says = _weigh_verdicts(deciding, agreement)
+            voices = tuple(Voice(group.rows[vote.place], Role(vote.says), vote in deciding) for vote in votes)
+            prediction = predictions.values[group.number].as_py()
+            verdicts[prediction] = PredictionVerdict(None if says is None else Role(says), voices)
+    return verdicts
+
+
+def name_persons(gold: pa.Table) -> list[tuple[bool, str, str]]:
+    """Name whose each row is: two rows about one prediction are one person's where the names are equal."""
+    return _list_persons(gold, np.arange(len(gold)))
+
+
+def _take_back(
+    keys: pa.Table, stance: npt.NDArray[np.int64], is_example: npt.NDArray[np.bool_], role: npt.NDArray[np.int8]
+) -> npt.NDArray[np.bool_]:
+    """Mark the rows that are neither revised, nor retracted, nor a retraction; write the others' roles into `role`."""
+    active: npt.NDArray[np.bool_] = stance != _STANCES.index(Stance.RETRACTS)
+
+    outdated, by_example = _mark_old_revisions(keys, is_example)
+    role[outdated & is_example] = np.where(by_example, _CODES[Role.SUPERSEDED], _CODES[Role.WITHDRAWN])[
+        outdated & is_example
+    ]
+    active &= ~outdated
+    retracted = _mark_retracted(keys, ~active & ~outdated) & active
+    role[retracted & is_example] = _CODES[Role.WITHDRAWN]
+    active &= ~retracted
+
+    return active
 
 
 def _fill_old_rows(keys: pa.Table) -> pa.Table:
@@ -402,6 +464,14 @@ class _Decision:
 
 def _decide(group: _Group, agreement: Agreement) -> _Decision:
     """Decide about one prediction: fold each person's statements, then weigh the people."""
+    votes, lost = _fold_statements(group)
+    verdict = _weigh_verdicts(_select_most_trusted(group, votes), agreement)
+    standing = [vote for vote in votes if vote.says == verdict]
+    return _settle(group, votes, standing, verdict, lost, is_accepted=verdict == Role.ACCEPTANCE)
+
+
+def _fold_statements(group: _Group) -> tuple[list[_Vote], dict[int, Role]]:
+    """Fold each person's statements to their vote; also name the role of each example they no longer stand by."""
     lost: dict[int, Role] = {}
     people: dict[tuple[bool, str, str], _Person] = {}
 
@@ -438,9 +508,7 @@ def _decide(group: _Group, agreement: Agreement) -> _Decision:
                 lost[person.opinion] = Role.WITHDRAWN if person.text == _REFUSED else Role.SUPERSEDED
             if person.text != _REFUSED:
                 votes.append(_Vote(person.text, Role.CORRECTION))
-    verdict = _weigh_verdicts(_select_most_trusted(group, votes), agreement)
-    standing = [vote for vote in votes if vote.says == verdict]
-    return _settle(group, votes, standing, verdict, lost, is_accepted=verdict == Role.ACCEPTANCE)
+    return votes, lost
 
 
 _DROPS: dict[str, tuple[Role | None, Role | None]] = {

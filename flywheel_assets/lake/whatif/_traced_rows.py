@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 
 from flywheel_assets.curation.sql_literals import quote
+from flywheel_assets.curation.texts.statements import STATEMENT_KEYS
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.landing.protocol import LandingPlace
@@ -18,8 +19,6 @@ from flywheel_assets.lake.whatif._landed_lines import LandedLine, find_landed_li
 from flywheel_assets.records import SubjectKind, make_event_id
 
 Row = dict[str, Any]
-STANDING = ("example_kind", "source", "feedback_received_at", "feedback_event_id")
-"""Columns of gold, besides `pair_id`, that decide which row of a pair counts."""
 
 _TEXTS = ("prompt", "output", "original_output", "final_text", "comment", "features", "label")
 _LANDED = (
@@ -28,13 +27,12 @@ _LANDED = (
 )
 _JOINED = ("completed_date", "feedback_event_id", "prediction_id", "prediction_received_date")
 _GOLD = (
-    *("completed_date", "pair_id", "prediction_id", "statement_id", "held_reason", "support_key"),
-    *("stance", "refused_reason", "admitted_by", "similarity", "policy_version", "thread_id"),
-    *("feedback_received_date", "occurred_at", "model_version", "subject", "subject_kind"),
+    *("completed_date", "support_key", "signal"),
+    *("refused_reason", "admitted_by", "similarity", "policy_version", "thread_id"),
+    *("feedback_received_date", "model_version"),
     *("label_event_id", "prediction_received_date", "predicted_at", "label_received_date", "label_received_at"),
     *("is_positive", "labeling_source", "discrepancy", "inclusion_probability", "draw"),
-    *("revision", "sibling_id", "retracts", "content_hash"),
-    *STANDING,
+    *STATEMENT_KEYS,
 )
 
 
@@ -55,7 +53,10 @@ class FoundRows:
     gold: list[Row]
     """Gold's rows of the events."""
     gold_of_predictions: list[Row]
-    """Gold's rows of the predictions, whichever event gave them."""
+    """Gold's rows that bear on the verdicts about the predictions.
+
+    These are all rows about them, about the answers that they were compared with, and what takes any of these back.
+    """
     joined: dict[str, Row]
     """The matches of the events that are asked for, by event."""
 
@@ -210,6 +211,9 @@ def find_rows(
 
     around = {"prediction_id": predictions, "statement_id": asked, "retracts": asked}
     feedback = _merge_receipts(feedback, reader.read_landed(GROUND_TRUTH, around))
+    # Over HTTP a retraction names a statement and no prediction.
+    if said := {row["statement_id"] or row["event_id"] for row in feedback} - asked:
+        feedback = _merge_receipts(feedback, reader.read_landed(GROUND_TRUTH, {"retracts": said}))
     joined = reader.read_joined(feedback, join_days)
     if missing := predictions - {row["prediction_id"] for row in served}:
         met = [row for row in joined.values() if row["prediction_id"] in missing]
@@ -226,16 +230,33 @@ def find_rows(
     # Only silence gives an example on a day on which nothing was joined.
     days = {row["completed_date"] for row in joined.values()} if reader.tables.is_text and not gold else None
     every = reader.read_gold({"prediction_id": predictions, "retracts": asked}, days)
+    own = [row for row in every if is_whole or reader.name_event(row) in of_events]
     return FoundRows(
         feedback=chosen,
         others=len({row["event_id"] for row in feedback} - of_events),
         served=served,
         lines=[line for line in lines if not line.is_feedback or line.keys.event_id in of_events],
         refused=reader.read_quarantine(events | of_events | {row["event_id"] for row in served}),
-        gold=[row for row in every if is_whole or reader.name_event(row) in of_events],
-        gold_of_predictions=every,
+        gold=own,
+        gold_of_predictions=_read_around(reader, every, predictions) if reader.tables.is_text else every,
         joined={event: row for event, row in joined.items() if event in of_events},
     )
+
+
+def _read_around(reader: RowReader, about: list[Row], predictions: Collection[str]) -> list[Row]:
+    """Read what else bears on the verdicts: rows about compared answers, and what takes a row back."""
+    rows = {row["feedback_event_id"]: row for row in about}
+    known, named = set(predictions), set[str]()
+    while about:
+        said = {row["statement_id"] or row["feedback_event_id"] for row in about} - named
+        siblings = {row[name] for row in about for name in ("prediction_id", "sibling_id") if row[name]} - known
+        of_siblings = siblings or (set(predictions) if not named else set())
+        more = reader.read_gold({"retracts": said, "prediction_id": siblings, "sibling_id": of_siblings})
+        about = [row for row in more if row["feedback_event_id"] not in rows]
+        rows |= {row["feedback_event_id"]: row for row in about}
+        known |= siblings
+        named |= said
+    return list(rows.values())
 
 
 def _belongs_to(row: Row, statements: Collection[str]) -> bool:

@@ -15,8 +15,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from flywheel_assets.curation.arrow import to_mask, values_of
-from flywheel_assets.curation.texts.duplicates import mark_repeated_rows
+from flywheel_assets.curation.texts.statements import Agreement, Role
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED
 from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.daily.ledger import LedgerEntry
@@ -31,13 +30,15 @@ from flywheel_assets.lake.tables.specs import (
 from flywheel_assets.lake.versions.exclusions import Exclusion, list_exclusions, write_excluded_sql
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Pin, VersionFolder, Versions, read_pin, read_promotion
+from flywheel_assets.lake.versions.trainability import TRAINABLE_STAGE, UNTRAINABLE_REASONS
 from flywheel_assets.lake.whatif._exported_keys import find_sets
 from flywheel_assets.lake.whatif._landed_lines import LandedLine
-from flywheel_assets.lake.whatif._traced_rows import STANDING, FoundRows, Row, RowReader, find_rows, take_first_receipts
+from flywheel_assets.lake.whatif._standing import GIVING, describe_verdicts, explain_standing
+from flywheel_assets.lake.whatif._traced_rows import FoundRows, Row, RowReader, find_rows, take_first_receipts
 from flywheel_assets.records import (
     CURATION_STAGE,
-    ExampleKind,
     Reason,
+    Stance,
 )
 
 _END_OF_DAY = time.max
@@ -115,6 +116,8 @@ class Traced:
     """This machine's landing folder: of segments that are not sealed, or not shipped to S3 yet."""
     join_days: int
     """Days within which feedback and its prediction meet."""
+    agreement: Agreement = Agreement.MAJORITY
+    """The application's rule between people; a version that was cut is explained by its own."""
 
 
 def trace_event(traced: Traced, wanted: str, source: str | None = None, *, with_texts: bool = False) -> Trace:
@@ -129,23 +132,6 @@ def trace_event(traced: Traced, wanted: str, source: str | None = None, *, with_
     with traced.lake.connect() as connection:
         reader = RowReader(traced.lake, traced.tables, connection)
         return _Tracer(traced, reader).trace(wanted, source, with_texts=with_texts)
-
-
-def explain_standing(rows: pa.Table) -> dict[str, str]:
-    """Explain for each row of one pair why it gives the pair or not: feedback event id → clause.
-
-    The one place at which the verdict of people is asked for. `resolve` keeps one row of a `pair_id`: the most trusted
-    source, then a preference pair over an accepted output, then the newest.
-
-    Args:
-        rows: all gold rows of one `pair_id`, with the columns of `STANDING` and `pair_id`.
-    """
-    is_accepted = [kind != ExampleKind.PREFERENCE_PAIR.value for kind in rows["example_kind"].to_pylist()]
-    keys = rows.append_column("is_accepted", pa.array(is_accepted))
-    repeated = to_mask(pa.array(mark_repeated_rows(keys, ["pair_id"], prefer_low="is_accepted")))
-    events: list[str] = list(values_of(rows["feedback_event_id"]))
-    winner = next(event for event, is_repeated in zip(events, repeated, strict=True) if not is_repeated)
-    return {event: _GIVES if event == winner else f"is superseded by event {winner}" for event in events}
 
 
 @dataclass
@@ -266,6 +252,10 @@ class _Tracer:
             says = f"Event {row['row_id']} {verb} ({reason}){detail if 'waits for' not in detail else ''}{by}{policy}."
             if reason == Reason.BREAKER_TRIPPED.value:
                 says += self._describe_breaker(row["day"])
+        elif asset == TRAINABLE_STAGE:
+            says = (
+                f"Event {row['row_id']} cannot be trained on: the base model's tokenizer refuses it ({reason}){detail}."
+            )
         else:
             stage = Stage.LANDED if asset in (GROUND_TRUTH.name, self.places.tables.predictions.name) else stage
             says = f"Event {row['row_id']} was refused by {asset} ({reason}){detail}."
@@ -279,18 +269,12 @@ class _Tracer:
         return f" The batch breaker keeps all of {day} out of gold (`flywheel breaker list`)."
 
     def _tell_gold(self, found: FoundRows) -> None:
-        own, rows = found.gold, found.gold_of_predictions
+        own = found.gold
         for row in own:
             tell = self._describe_pair if self.places.tables.is_text else self._describe_example
             self._add(row["completed_date"], Stage.JUDGED, tell(row))
         if self.places.tables.is_text:
-            for row in own:
-                of_pair = [each for each in rows if each["pair_id"] == row["pair_id"]]
-                if len(of_pair) > 1:
-                    standing = explain_standing(_build_table(of_pair))[row["feedback_event_id"]]
-                    newest = max(each["completed_date"] for each in of_pair)
-                    says = f"Of {len(of_pair)} events about this output, event {row['feedback_event_id']} {standing}."
-                    self._add(newest, Stage.JUDGED, says)
+            self._tell_standing(found)
         judged = {self.reader.name_event(row) for row in own} | {row["row_id"] for row in found.refused}
         days = self.reader.read_entries(self.places.tables.gold.name)
         for event, match in found.joined.items():
@@ -300,6 +284,22 @@ class _Tracer:
                     f"{self.places.tables.gold.name} keeps no row of it" if day in days else f"{day} is not curated yet"
                 )
                 self._add(day, Stage.JUDGED, f"Event {event} is not in {self.places.tables.gold.name}: {why}.")
+
+    def _tell_standing(self, found: FoundRows) -> None:
+        """Tell what each row is to the verdict, where it is more than the only thing that was said."""
+        own, rows, agreement = found.gold, found.gold_of_predictions, self.places.agreement
+        if not own:
+            return
+        standing = explain_standing(rows, agreement)
+        newest = max(each["completed_date"] for each in rows)
+        for row in own:
+            clause = standing[row["feedback_event_id"]]
+            # Of a refused row its own line says that it is only a statement.
+            if not row["refused_reason"] and (len(rows) > 1 or clause not in _GIVES):
+                self._add(newest, Stage.JUDGED, f"Event {row['feedback_event_id']} {clause}.")
+        predictions = {row["prediction_id"] for row in own} - {""}
+        for sentence in describe_verdicts(rows, predictions, agreement):
+            self._add(newest, Stage.JUDGED, sentence)
 
     def _describe_pair(self, row: Row) -> str:
         event, kind = row["feedback_event_id"], row["example_kind"]
@@ -311,12 +311,13 @@ class _Tracer:
                 f"Event {event} waits in gold ({row['held_reason']}): {have} of {need} people say the same so far "
                 f"(support key {row['support_key']})."
             )
-        similar = f", similarity {row['similarity']:.2f}" if row["similarity"] is not None else ""
-        by = f", admitted by {row['admitted_by']}" if row["admitted_by"] else ""
-        return (
-            f"Event {event} is in gold as {kind} {row['pair_id']} ({row['stance']}{similar}{by}; policy "
-            f"{row['policy_version']})."
-        )
+        facts = [
+            row["stance"],  # null: written before stances existed
+            None if row["similarity"] is None else f"similarity {row['similarity']:.2f}",
+            f"admitted by {row['admitted_by']}" if row["admitted_by"] else None,
+        ]
+        said = "; ".join(filter(None, (", ".join(filter(None, facts)), f"policy {row['policy_version']}")))
+        return f"Event {event} is in gold as {kind} {row['pair_id']} ({said})."
 
     def _describe_example(self, row: Row) -> str:
         truth = "positive" if row["is_positive"] else "negative"
@@ -367,45 +368,47 @@ class _Tracer:
             pin = read_pin(folder)
             at = datetime.fromtimestamp(folder.pin.stat().st_mtime, UTC)
             manifest = read_manifest(folder.export) if (folder.export / "manifest.json").exists() else None
+            standing = self._explain_pinned(rows, pin, manifest, exclusions)
             seen: set[str] = set()
-            for row in own:
+            # Of rows of one pair the one that gives it speaks for them.
+            for row in sorted(own, key=lambda row: standing.get(str(row.get("feedback_event_id"))) not in _GIVES):
                 key = row.get("pair_id") or row["prediction_id"]
-                if key in seen:
+                if key in seen or row.get("stance") == Stance.RETRACTS:
                     continue
                 seen.add(key)
                 sets = find_sets(folder.export, manifest, row.get("pair_id"), row["prediction_id"]) if manifest else []
                 if manifest is None:
                     self._add(at, Stage.VERSION, f"{folder.version} is pinned and not exported yet.")
+                elif ExportSet.UNTRAINABLE in sets:
+                    why = _explain_untrainable(found.refused)
+                    self._add(at, Stage.VERSION, f"{folder.version} does not hold it: {why}.")
                 elif sets:
                     names = " and ".join(_SETS[each] for each in sets)
                     self._add(
-                        at, Stage.VERSION, f"{folder.version} holds it: {names}{self._name_source(row, rows, pin)}."
+                        at, Stage.VERSION, f"{folder.version} holds it: {names}{_name_source(row, rows, standing)}."
                     )
                     self._tell_model(folder, sets, at)
                 else:
-                    why = self._explain_absence(row, rows, pin, manifest, exclusions, current)
+                    why = self._explain_absence(row, standing, pin, manifest, exclusions, current)
                     self._add(at, Stage.VERSION, f"{folder.version} does not hold it: {why}.")
 
-    def _name_source(self, row: Row, rows: list[Row], pin: Pin) -> str:
-        """Name the event that gave the pair where there are several about the same output."""
+    def _explain_pinned(
+        self, rows: list[Row], pin: Pin, manifest: Manifest | None, exclusions: list[Exclusion]
+    ) -> dict[str, str]:
+        """Explain the standing of the rows that a version saw, by the rule it was cut with."""
         if not self.places.tables.is_text:
-            return ""
-        of_pair = [
-            each
-            for each in rows
-            if each["pair_id"] == row["pair_id"]
-            and each["completed_date"].isoformat() in pin.days
-            and not each["refused_reason"]
-        ]
-        if len(of_pair) < 2:
-            return ""
-        standing = explain_standing(_build_table(of_pair))
-        return "".join(f"; event {event} {clause}" for event, clause in standing.items() if clause == _GIVES)
+            return {}
+        seen = [row for row in rows if row["completed_date"].isoformat() in pin.days]
+        if seen and (in_force := [each for each in exclusions if each.id in pin.exclusions]):
+            excluded = self._find_excluded(seen, in_force)
+            seen = [row for number, row in enumerate(seen) if number not in excluded]
+        rule = manifest.rules.get("agreement", Agreement.MAJORITY) if manifest else self.places.agreement
+        return explain_standing(seen, Agreement(rule))
 
     def _explain_absence(
         self,
         row: Row,
-        rows: list[Row],
+        standing: Mapping[str, str],
         pin: Pin,
         manifest: Manifest,
         exclusions: list[Exclusion],
@@ -419,16 +422,19 @@ class _Tracer:
         entry = current.get(row["completed_date"])
         if entry is not None and entry.content_hash != pin.days[day]:
             return f"{day} was made again since, with other rows"
-        reason = row.get("refused_reason") or row.get("held_reason")
-        if reason:
-            return f"{reason}"
-        if self.places.tables.is_text:
-            of_pair = [each for each in rows if each["pair_id"] == row["pair_id"]]
-            standing = explain_standing(_build_table(of_pair)).get(row["feedback_event_id"], "")
-            if standing.startswith("is superseded"):
-                return standing
-        counts = ", ".join(f"{reason} {count:,}" for reason, count in sorted(manifest.dropped.items()))
-        return f"resolution left it out; it left out in all: {counts or 'nothing'}"
+        if row.get("refused_reason"):
+            return f"{row['refused_reason']}"
+        clause = standing.get(str(row.get("feedback_event_id")))
+        if clause is not None and clause not in _GIVES:
+            return f"event {row['feedback_event_id']} {clause}"
+        if row.get("held_reason"):
+            return f"{row['held_reason']}"
+        known = {role.value for role in Role} | set(UNTRAINABLE_REASONS)
+        counts = [f"{reason} {count:,}" for reason, count in sorted(manifest.dropped.items()) if reason not in known]
+        return (
+            "a later step of resolution left it out, of which only counts are kept, by reason: "
+            f"{', '.join(counts) or 'none'}"
+        )
 
     def _tell_model(self, folder: VersionFolder, sets: list[ExportSet], at: datetime) -> None:
         is_learnt = ExportSet.TRAIN in sets or ExportSet.ACCEPTED in sets
@@ -456,7 +462,7 @@ class _Tracer:
             self._add(undone_at, Stage.PROMOTED, f"Gold was rolled back behind {folder.version}.")
 
 
-_GIVES = "gives the pair"
+_GIVES = frozenset(GIVING.values())
 _NOT_INGESTED = "No table holds it yet: `flywheel turn` reads it."
 _SETS = {
     ExportSet.TRAIN: "training rows",
@@ -487,8 +493,21 @@ def _find_revisions(rows: Iterable[Row]) -> list[tuple[Row, str]]:
     return [(each[-1], older["event_id"]) for each in ordered for older in each[:-1]]
 
 
-def _build_table(rows: Sequence[Row]) -> pa.Table:
-    return pa.Table.from_pylist([{name: row[name] for name in ("pair_id", *STANDING)} for row in rows])
+def _name_source(row: Row, rows: list[Row], standing: Mapping[str, str]) -> str:
+    """Name the event that gave the pair where several events are about it."""
+    of_pair = [each for each in rows if each.get("pair_id") == row.get("pair_id")]
+    if len(of_pair) < 2 or not standing:
+        return ""
+    events = (each["feedback_event_id"] for each in of_pair)
+    return "".join(f"; event {event} {standing[event]}" for event in events if standing.get(event) in _GIVES)
+
+
+def _explain_untrainable(refused: Iterable[Row]) -> str:
+    """Explain by the newest cut's quarantine why the tokenizer refused a row."""
+    for row in refused:
+        if row["stage"] == TRAINABLE_STAGE:
+            return f"the base model's tokenizer refuses it ({row['reason']}: {row['detail']})"
+    return "the base model's tokenizer refused it when it was cut; a later version's tokenizer does not"
 
 
 def _count(number: int, noun: str) -> str:

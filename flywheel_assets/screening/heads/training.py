@@ -1,8 +1,8 @@
 """Fits, calibrates and measures a head; pure but for the encoder that is given.
 
-A head learns from one half of the functional suite and from all examples. Its thresholds and its calibration come from
-texts that it was not fitted on: the suite's other half, and the examples by cross-fitting (each is scored by a fit on
-the other folds). The same scores are its figures: the last fit has seen more than any that was measured.
+A head learns from one part of the functional suite and from all examples. Its thresholds and its calibration come from
+texts that it was not fitted on: a second part of the suite, and the examples by cross-fitting (each is scored by a fit
+on the other folds). Its figures are those scores of the examples, and the suite's third part, which decided nothing.
 """
 
 from collections.abc import Sequence
@@ -60,6 +60,7 @@ class Measured:
     stopped: Bools
     """Examples that the head would stop, by scores of fits that had not seen them."""
     suite: tuple[Case, ...]
+    """The part for tests: neither the fit nor a threshold has seen it."""
     suite_stopped: Bools
 
 
@@ -81,11 +82,7 @@ def train_head(examples: Sequence[Example], encode: Encode, encoder: str, rules:
         kind = "harmful" if truth.all() else "harmless"
         raise TrainingError(f"all {len(given)} examples are {kind}: add texts of the other kind, with --from FILE")
     languages = tuple(example.language or guess_language(example.text) or SUITE_LANGUAGE for example in given)
-    learnt, suite = write_suite(0), tuple(write_suite(1))
-    known = read_pieces([case.text for case in learnt], encode)
-    known_truth = np.array([case.is_harmful for case in learnt])
-    held = read_pieces([case.text for case in suite], encode)
-    held_truth = np.array([case.is_harmful for case in suite])
+    (known, known_truth), (held, held_truth) = (_read_suite(part, encode) for part in (0, 1))
     real = read_pieces([example.text for example in given], encode)
 
     final = _fit(known.join(real), np.concatenate([known_truth, truth]), encoder, rules)
@@ -110,14 +107,14 @@ def train_head(examples: Sequence[Example], encode: Encode, encoder: str, rules:
         if limits:
             thresholds[language] = float(squash(np.array([max(limits)]))[0])
     head = msgspec.structs.replace(final, slope=slope, offset=offset, thresholds=thresholds)
-    return Measured(
-        head,
-        given,
-        languages,
-        _stop(squash(logits), languages, thresholds),
-        suite,
-        _stop(squash(suite_logits), (SUITE_LANGUAGE,) * len(suite), thresholds),
-    )
+    suite = tuple(write_suite(2))
+    suite_stopped = find_stopped(head, [case.text for case in suite], (SUITE_LANGUAGE,) * len(suite), encode)
+    return Measured(head, given, languages, _stop(squash(logits), languages, thresholds), suite, suite_stopped)
+
+
+def _read_suite(part: int, encode: Encode) -> tuple[Pieces, Bools]:
+    cases = write_suite(part)
+    return read_pieces([case.text for case in cases], encode), np.array([case.is_harmful for case in cases])
 
 
 def find_stopped(head: Head, texts: Sequence[str], languages: Sequence[str], encode: Encode) -> Bools:

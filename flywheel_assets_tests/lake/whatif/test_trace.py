@@ -152,7 +152,7 @@ def test_what_waits_expires_or_is_refused_says_so(bench: Workbench) -> None:
     assert any("is not joined yet: joined_feedback does not hold" in each for each in says(trace(bench, "late")))
     materialize(bench, 31)
     assert any("judged: Event same was refused (unchanged)" in each for each in says(trace(bench, "same")))
-    [judged] = [each for each in says(trace(bench, "toxic")) if "refused" in each]
+    [judged] = [each for each in says(trace(bench, "toxic")) if "was refused" in each]
     assert re.search(r"refused \(toxic_language\).*found by \w+ \(.*\); policy \w+", judged), judged
     assert "joined: Event late expired: no prediction came within 30 days (no_prediction_in_window)." in says(
         trace(bench, "late")
