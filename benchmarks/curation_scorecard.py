@@ -30,6 +30,7 @@ import pyarrow as pa
 
 from benchmarks.edit_faults import FaultPair, write_pairs
 from benchmarks.generated_edits import (
+    Fix,
     generate_code_fixes,
     generate_flips,
     generate_identifiers,
@@ -43,7 +44,7 @@ from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS
 from flywheel_assets.curation.texts._traces import compute_traces
 from flywheel_assets.curation.texts.duplicates import Likeness, find_clusters
-from flywheel_assets.curation.texts.gate import GateRules, curate
+from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.records import JOINED_FEEDBACK
 from flywheel_assets.screening.heads.encoder import EncoderProcess, find_encoder
@@ -121,7 +122,7 @@ def score_system_prompts(rows: int | None) -> Lines:
             refused.update(reason for each, reason in zip(ids, reasons, strict=True) if each in kept_alone)
         yield (
             f"Ordinary operator lines, as {form}: {len(OPERATOR_LINES)} lines × {len(some)} edits, "
-            f"{sum(refused.values())} rows refused because of them {dict(refused) or ''}.  "
+            f"{sum(refused.values())} rows refused because of them ({_list_counts(refused)}).  "
         )
 
 
@@ -155,18 +156,31 @@ def score_code(rows: int | None) -> Lines:
     yield "| characters of context | kept | of those without | CPU ms per row |"
     yield "|---|---|---|---|"
     alone: set[str] = set()
+    lost: dict[int, Counter[str]] = {}
+    refused: dict[int, Counter[str]] = {}
     for size in CONTEXTS:
-        built = []
-        for number, fix in enumerate(fixes):
-            damaged, correct = fix.in_context(size)
-            built.append(_name_row(number, _user(f"Write part {number} of the module."), damaged, correct))
         began = time.process_time()
-        kept = _ids(curate(table(JOINED_FEEDBACK, built), "assistant", RULES).kept)
-        cost = (time.process_time() - began) / len(built) * 1e3
+        curated = _curate_fixes(fixes, size)
+        cost = (time.process_time() - began) / len(fixes) * 1e3
+        kept = _ids(curated.kept)
         alone = alone or kept
-        yield f"| {size:,} | {len(kept)} of {len(built)} | {len(kept & alone) / max(1, len(alone)):.1%} | {cost:.2f} |"
-        lost = Counter(fix.kind for number, fix in enumerate(fixes) if f"row-{number}" not in kept)
-    yield f"\nNot kept at {size:,}: {_list_counts(lost)}."
+        yield f"| {size:,} | {len(kept)} of {len(fixes)} | {len(kept & alone) / max(1, len(alone)):.1%} | {cost:.2f} |"
+        lost[size] = Counter(fix.kind for number, fix in enumerate(fixes) if f"row-{number}" not in kept)
+        refused[size] = Counter(curated.counts)
+    yield ""
+    for size in CONTEXTS:
+        yield f"Not kept at {size:,}: {_list_counts(lost[size])} ({_list_counts(refused[size])}).  "
+    signed = list(generate_code_fixes(rows or 400, keeps_addresses=True))
+    refused_signed = Counter(_curate_fixes(signed, CONTEXTS[-1]).counts)
+    yield f"Not kept at {CONTEXTS[-1]:,}, the authors' mail addresses left in: {_list_counts(refused_signed)}."
+
+
+def _curate_fixes(fixes: Sequence[Fix], size: int) -> Curated:
+    built = []
+    for number, fix in enumerate(fixes):
+        damaged, correct = fix.in_context(size)
+        built.append(_name_row(number, _user(f"Write part {number} of the module."), damaged, correct))
+    return curate(table(JOINED_FEEDBACK, built), "assistant", RULES)
 
 
 def score_languages(rows: int | None) -> Lines:
@@ -225,16 +239,16 @@ def score_personal_data(rows: int | None) -> Lines:
     texts = [each["full_text"] for each in known]
     kinds = [{span["entity_type"] for span in each["spans"]} for each in known]
     wanted = np.array([bool(looked_for & each) for each in kinds])
-    finders = (("flywheel", _find_by_policy), ("presidio, patterns", _find_by_presidio))
+    finders = (("flywheel", _find_personal_data), ("presidio, patterns", _find_by_presidio))
     yield from _compare_finders("presidio_pii, sentences with one of six kinds", texts, wanted, finders)
     yield ""
-    yield f"| {'kind'} | sentences | flywheel | presidio, patterns |"
+    yield "| kind | sentences | flywheel | presidio, patterns |"
     yield "|---|---|---|---|"
     ours, theirs = (_try_finder(find, texts) for _, find in finders)
     for kind in sorted(looked_for):
         # A sentence that holds two kinds does not say which of them was found.
         only = [number for number, each in enumerate(kinds) if each & looked_for == {kind}]
-        cells = [f"{sum(found[n] for n in only) / max(1, len(only)):.1%}" if found else "" for found in (ours, theirs)]
+        cells = [_divide(sum(found[n] for n in only), len(only)) if found else "" for found in (ours, theirs)]
         yield f"| {kind} | {len(only)} | {' | '.join(cells)} |"
     yield ""
     yield from _print_false_alarms("personal data", finders, rows)
@@ -246,7 +260,7 @@ def score_secrets(rows: int | None) -> Lines:
     harmless = [fix.correct for fix in generate_code_fixes(rows or 600, seed=5)]
     texts = [*(line for _, line in secrets), *harmless]
     wanted = np.array([True] * len(secrets) + [False] * len(harmless))
-    finders = (("flywheel", _find_by_policy), ("detect-secrets", _find_by_detect_secrets))
+    finders = (("flywheel", _find_secrets), ("detect-secrets", _find_by_detect_secrets))
     yield from _compare_finders("generated secrets among lines of code", texts, wanted, finders)
     yield ""
     total = Counter(shape for shape, _ in secrets)
@@ -396,15 +410,27 @@ def _try_finder(find: Find, texts: Sequence[str]) -> Sequence[bool]:
         return []
 
 
-def _find_by_policy(texts: Sequence[str]) -> list[bool]:
+def _find_by_policy(texts: Sequence[str], reason: str | None = None) -> list[bool]:
     columns = {"prompt": [""] * len(texts), "chosen": list(texts), "rejected": [None] * len(texts)}
     verdicts = RULES.policy.audit(pa.table(columns, schema=TEXTS))
-    return [number in verdicts for number in range(len(texts))]
+    found = {number for number, verdict in verdicts.items() if reason in (None, verdict.reason)}
+    return [number in found for number in range(len(texts))]
+
+
+def _find_personal_data(texts: Sequence[str]) -> list[bool]:
+    return _find_by_policy(texts, "personal_data")
+
+
+def _find_secrets(texts: Sequence[str]) -> list[bool]:
+    return _find_by_policy(texts, "secret")
 
 
 def _find_by_presidio(texts: Sequence[str]) -> list[bool]:
+    import tldextract
     from presidio_analyzer import predefined_recognizers as known
 
+    # Its check of mail addresses would fetch a list of domains; the one in the package serves as well.
+    tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(suffix_list_urls=())
     recognizers = [
         known.CreditCardRecognizer(),
         known.IbanRecognizer(),
@@ -417,11 +443,16 @@ def _find_by_presidio(texts: Sequence[str]) -> list[bool]:
 
 
 def _find_by_detect_secrets(texts: Sequence[str]) -> list[bool]:
-    from detect_secrets.core.scan import scan_line
+    from detect_secrets.core.scan import scan_file
     from detect_secrets.settings import default_settings
 
-    with default_settings():
-        return [any(True for line in text.split("\n") for _ in scan_line(line)) for text in texts]
+    # One file of all lines: `scan_line` reports every word of a line, whatever its entropy. A .cfg file is the kind in
+    # which it finds most of these.
+    with tempfile.TemporaryDirectory() as folder, default_settings():
+        file = Path(folder, "lines.cfg")
+        file.write_text("\n".join(" ".join(text.split("\n")) for text in texts), encoding="utf-8")
+        found = {secret.line_number for secret in scan_file(str(file))}
+    return [number in found for number in range(1, len(texts) + 1)]
 
 
 def _train_screening_head() -> Find:

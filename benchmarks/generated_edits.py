@@ -57,10 +57,13 @@ _DAMAGES: dict[str, tuple[str, str]] = {
 _MODULES = ("json", "email", "http", "logging", "unittest", "asyncio", "importlib", "urllib", "xml", "concurrent")
 
 
-def generate_code_fixes(rows: int, seed: int = 7) -> Iterator[Fix]:
-    """Generate fixes of many kinds, each in another line, with up to 60,000 characters around it."""
+def generate_code_fixes(rows: int, seed: int = 7, *, keeps_addresses: bool = False) -> Iterator[Fix]:
+    """Generate fixes of many kinds, each in another line, with up to 60,000 characters around it.
+
+    The authors' mail addresses are replaced by reserved ones, unless they are kept: an address is a reason of its own.
+    """
     drawn = random.Random(seed)
-    whole, lines, code = _read_code()
+    whole, lines, code = _read_code(keeps_addresses)
     starts, position = [], 0
     for line in lines:
         starts.append(position)
@@ -98,13 +101,15 @@ def generate_code_fixes(rows: int, seed: int = 7) -> Iterator[Fix]:
         )
 
 
-def _read_code() -> tuple[str, list[str], list[str]]:
+def _read_code(keeps_addresses: bool) -> tuple[str, list[str], list[str]]:
     """Read files of the standard library: the whole text, its lines, and the lines with strings and comments blank."""
     library = Path(sysconfig.get_paths()["stdlib"])
     files = sorted(file for module in _MODULES for file in (library / module).rglob("*.py") if "test" not in file.parts)
     texts, code = [], []
     for file in files:
         text = file.read_text("utf-8", "replace").rstrip("\n")
+        if not keeps_addresses:
+            text = _ADDRESS.sub("author@example.org", text)
         texts.append(text)
         code += _blank_strings(text)
     whole = "\n".join(texts)
@@ -124,6 +129,7 @@ def _blank_strings(text: str) -> list[str]:
     return ["".join(line) for line in lines]
 
 
+_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 # From Python 3.12 on an f-string is several tokens.
 _NO_CODE = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
