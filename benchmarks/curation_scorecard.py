@@ -280,7 +280,7 @@ def score_toxicity(rows: int | None) -> Lines:
     suite = write_suite(1)
     finders: list[tuple[str, Find]] = [("default policy (word list)", _find_by_policy)]
     if rows is None:
-        finders.append(("head on 500 comments", _train_screening_head()))
+        finders.append(("head on 500 comments (CPU without its encoder)", _train_screening_head()))
     yield from _compare_finders("surge_toxicity, odd rows", [*toxic, *other], wanted, finders)
     yield ""
     yield f"| functionality (generated, other half of the suite) | texts | {' | '.join(name for name, _ in finders)} |"
