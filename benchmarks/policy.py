@@ -34,6 +34,7 @@ ENTITIES = {
     "EMAIL_ADDRESS": "email",
     "PHONE_NUMBER": "phone",
     "US_SSN": "us_social_security",
+    "IP_ADDRESS": "ip_address",
 }
 NAIVE_WORDS = re.compile(r"hack|bypass|toxic_slur", re.IGNORECASE)
 """What a plain logger checks for before it appends a pair."""

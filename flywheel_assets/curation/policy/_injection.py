@@ -62,7 +62,9 @@ _PHRASES = (
         r"|sudo) mode\b"
         r"|\b(?:without|free (?:of|from)|no longer bound by|not bound by|no|has no|have no|ignore(?:s)?(?: any"
         r"| all)?) (?:any )?(?:ethical|moral|safety|content|openai)(?: or \w+| and \w+)? "
-        r"(?:guidelines|restrictions|filters?|limits|limitations|policy|policies|constraints|rules)\b",
+        r"(?:guidelines|restrictions|filters?|limits|limitations|policy|policies|constraints|rules)\b"
+        r"|\b(?:does not|doesn't|do not|don't) have (?:any )?(?:ethical|moral)(?: or \w+| and \w+)? "
+        r"(?:guidelines|restrictions|limits|limitations|constraints)\b",
     ),
     (
         "prompt_extraction",

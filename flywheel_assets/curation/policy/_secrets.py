@@ -97,11 +97,11 @@ _NAMED_KEY = re.compile(
     r"(?i:secret|api[_-]?key|access[_-]?key|auth[_-]?key|private[_-]?key|token|passw(?:or)?d)[A-Za-z0-9_]{0,24}"
     r"[\"']?[ \t]*(?:=|:|=>|:=)[ \t]*[\"'`]?(?P<value>[A-Za-z0-9+/_~-]{20,150}={0,2})(?![A-Za-z0-9+/_.(\[~=-])"
 )
-# Words and numbers in a row, and UUIDs: names of things more often than keys.
-_NO_KEY = re.compile(
-    r"(?:[A-Za-z]+\d{0,4}|\d{1,8})(?:[_/-]+(?:[A-Za-z]+\d{0,4}|\d{1,8}))+|[A-Za-z]+\d{0,4}"
-    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-)
+# Words and numbers in a row: names of things more often than keys.
+_NO_KEY = re.compile(r"(?:[A-Za-z]+\d{0,4}|\d{1,8})(?:[_/-]+(?:[A-Za-z]+\d{0,4}|\d{1,8}))+|[A-Za-z]+\d{0,4}")
+# A name more often than a key, but not as the value of an environment variable: some services issue such keys.
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ENVIRONMENT_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*=[\"']?")
 _LEAST_ENTROPY_BITS = 3.7
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 
@@ -120,9 +120,13 @@ def is_password(match: re.Match[str]) -> bool:
 def is_named_key(match: re.Match[str]) -> bool:
     """Accept a value whose letters and digits are as mixed as a random key's; no path or name.
 
+    A UUID counts only behind an environment variable (`SERVICE_TOKEN=7c1d9f02-…`).
+
     Entropy is in bits per character (Shannon 1948), from the value's own character counts.
     """
     value = match["value"]
+    if _UUID.fullmatch(value):
+        return is_credential(match) and _ENVIRONMENT_VARIABLE.match(match.group()) is not None
     counts = Counter(value)
     entropy = -sum(count / len(value) * math.log2(count / len(value)) for count in counts.values())
     is_mixed = sum(map(str.isdigit, value)) >= 2 and sum(map(str.isalpha, value)) >= 3
@@ -154,5 +158,6 @@ SECRETS = (
         _NAMED_KEY,
         r"(?i:secret|key|token|passw(?:or)?d)[A-Za-z0-9_]*[\"']?[ \t]*(?:=|:|=>|:=)[ \t]*[\"'`]?[A-Za-z0-9+/_~-]{6}",
         accepts=is_named_key,
+        revision=2,
     ),
 )
