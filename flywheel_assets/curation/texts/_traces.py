@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, as_dictionary, to_mask
 from flywheel_assets.curation.texts._anchors import compute_anchors
-from flywheel_assets.curation.texts.duplicates import hash_texts, sign_words, write_signatures
+from flywheel_assets.curation.texts.duplicates import hash_texts, sign_words, write_hex, write_signatures
 from flywheel_assets.curation.texts.normalization import normalize
 from flywheel_assets.curation.texts.novelty import KnownTexts, find_added_hashes, write_added_ngrams
 from flywheel_assets.curation.texts.words import cut_into_parts, find_words
@@ -54,9 +54,9 @@ def compute_traces(request: Array, said: Array, operator: Array, chosen: Array, 
         is_edit = rejected[part].is_valid().to_numpy(zero_copy_only=False)
         added.append(find_added_hashes(written, (asked, said_by_model), is_edit, known, part.start))
     return {
-        "prompt_hash": _write_hex(prompt_digests),
-        "content_hash": _write_hex(hash_texts(contents)),
-        "request_hash": _write_hex(request_digests),
+        "prompt_hash": _write_digests(prompt_digests),
+        "content_hash": _write_digests(hash_texts(contents)),
+        "request_hash": _write_digests(request_digests),
         "request_signature": write_signatures(np.concatenate(request_signatures), request),
         "signature": write_signatures(np.concatenate(signatures), plain),
         "anchors": pa.array(anchors, pa.string()),
@@ -64,5 +64,5 @@ def compute_traces(request: Array, said: Array, operator: Array, chosen: Array, 
     }
 
 
-def _write_hex(digests: list[bytes]) -> Array:
-    return pa.array([digest.hex() for digest in digests], pa.string())
+def _write_digests(digests: list[bytes]) -> Array:
+    return write_hex(b"".join(digests), np.full(len(digests), 16))

@@ -39,7 +39,7 @@ _SEED = 42
 _MULTIPLIERS = np.random.default_rng(_SEED).integers(2**62, 2**63, 2 * _REPEATS, np.uint64) | np.uint64(1)
 # Bins next to each other often hold the same minimum, from the rotation: a band takes bins far apart.
 _ORDER = np.random.default_rng(_SEED).permutation(_HASHES)
-_EMPTY = np.uint32(0xFFFFFFFF)
+_EMPTY = np.uint8(0xFF)
 _CHANCE = 1 / 256
 """The chance that two unrelated bytes are equal."""
 _EQUAL_BYTES = (_CHANCE + SIMILARITY * (1 - _CHANCE)) * _HASHES
@@ -56,30 +56,62 @@ def compute_signatures(texts: Array) -> Array:
 def sign_words(words: Words) -> npt.NDArray[np.uint8]:
     """Compute the signature of every text, (texts, 128); zeros where it has no two neighbouring words."""
     hashes, rows = words.pairs
-    lowest = np.full(words.size * _HASHES, _EMPTY, np.uint32)
-    first_bins = rows * _HASHES
+    first_bins = rows.astype(np.uint64) << np.uint64(39)
+    # Text, bin and value in one number: sorted, the first of each bin is its minimum.
+    keys = np.empty((_REPEATS, len(hashes)), np.uint64)
     with np.errstate(over="ignore"):
-        for number in range(_REPEATS):
-            mixed = hashes * _MULTIPLIERS[2 * number]
+        for number, mixed in enumerate(keys):
+            np.multiply(hashes, _MULTIPLIERS[2 * number], out=mixed)
             mixed ^= mixed >> np.uint64(32)
             mixed *= _MULTIPLIERS[2 * number + 1]
-            bins = first_bins + (mixed >> np.uint64(57)).astype(np.int64)
-            np.minimum.at(lowest, bins, (mixed >> np.uint64(25)).astype(np.uint32))
-    minima = lowest.reshape(-1, _HASHES)
-    nearest = np.where(minima != _EMPTY, np.arange(_HASHES, dtype=np.int16), np.int16(-1))
-    np.maximum.accumulate(nearest, axis=1, out=nearest)
-    nearest = np.where(nearest < 0, nearest[:, -1:], nearest).astype(np.intp)
-    signatures: npt.NDArray[np.uint8] = np.take_along_axis(minima.astype(np.uint8), nearest, axis=1)[:, _ORDER]
+            mixed >>= np.uint64(25)
+            mixed |= first_bins
+    ordered = np.sort(keys, axis=None)
+    bins = (ordered >> np.uint64(32)).astype(np.int64)
+    is_first = np.ones(len(bins), bool)
+    np.not_equal(bins[1:], bins[:-1], out=is_first[1:])
+    filled, minima = bins[is_first], ordered[is_first].astype(np.uint8)
+    signatures: npt.NDArray[np.uint8] = _rotate(filled, minima, words.size).take(_ORDER, axis=1)
     return signatures
+
+
+def _rotate(filled: npt.NDArray[np.int64], minima: npt.NDArray[np.uint8], texts: int) -> npt.NDArray[np.uint8]:
+    """Give every empty bin the minimum of the next filled one before it, around the end; (texts, 128).
+
+    Args:
+        filled: numbers of the filled bins of all texts, ascending.
+        minima: their values.
+        texts: number of texts; one without any bin gets the value of no hash.
+    """
+    begins = np.arange(texts + 1) * _HASHES
+    firsts = np.searchsorted(filled, begins)
+    last = np.full(texts, _EMPTY)
+    has_any = firsts[1:] > firsts[:-1]
+    last[has_any] = minima[firsts[1:][has_any] - 1]
+    # Every text's last minimum stands before its first bin as well.
+    places = np.arange(len(filled)) + np.repeat(np.arange(1, texts + 1), np.diff(firsts))
+    begin_places = firsts[:-1] + np.arange(texts)
+    values, starts = np.empty(len(filled) + texts, np.uint8), np.empty(len(filled) + texts + 1, np.int64)
+    values[places], values[begin_places] = minima, last
+    starts[places], starts[begin_places], starts[-1] = filled, begins[:-1], begins[-1]
+    return np.repeat(values, np.diff(starts)).reshape(-1, _HASHES)
 
 
 def write_signatures(signatures: npt.NDArray[np.uint8], texts: Array) -> Array:
     """Write signatures as a column of hex characters; null for texts below `SHORTEST_CHARACTERS`."""
-    too_short = pc.less(pc.utf8_length(texts), SHORTEST_CHARACTERS)  # type: ignore[call-overload]
-    width = 2 * _HASHES
-    digits = pa.py_buffer(signatures.tobytes().hex().encode())
-    written = pa.Array.from_buffers(pa.binary(width), len(signatures), [None, digits])
-    return pc.if_else(too_short, None, written.cast(pa.binary()).cast(pa.string()))  # type: ignore[no-any-return]
+    long_enough = pc.greater_equal(pc.utf8_length(texts), SHORTEST_CHARACTERS)  # type: ignore[call-overload]
+    signed = to_mask(long_enough)
+    return write_hex(signatures[signed].tobytes(), np.where(signed, _HASHES, 0))
+
+
+def write_hex(content: bytes, lengths: npt.NDArray[np.int64]) -> Array:
+    """Write bytes, cut into rows of these lengths, as a column of hex characters; null where there are none."""
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(2 * lengths, out=offsets[1:])
+    has_any = lengths > 0
+    bits = None if has_any.all() else pa.py_buffer(np.packbits(has_any, bitorder="little"))
+    digits = pa.py_buffer(content.hex().encode())
+    return pa.StringArray.from_buffers(len(lengths), pa.py_buffer(offsets), digits, bits)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
