@@ -39,7 +39,7 @@ _SEED = 42
 _MULTIPLIERS = np.random.default_rng(_SEED).integers(2**62, 2**63, 2 * _REPEATS, np.uint64) | np.uint64(1)
 # Bins next to each other often hold the same minimum, from the rotation: a band takes bins far apart.
 _ORDER = np.random.default_rng(_SEED).permutation(_HASHES)
-_EMPTY = np.uint8(0xFF)
+_EMPTY = np.uint32(0xFFFFFFFF)
 _CHANCE = 1 / 256
 """The chance that two unrelated bytes are equal."""
 _EQUAL_BYTES = (_CHANCE + SIMILARITY * (1 - _CHANCE)) * _HASHES
@@ -54,47 +54,36 @@ def compute_signatures(texts: Array) -> Array:
 
 
 def sign_words(words: Words) -> npt.NDArray[np.uint8]:
-    """Compute the signature of every text, (texts, 128); zeros where it has no two neighbouring words."""
+    """Compute the signature of every text, (texts, 128); 255 where it has no two neighbouring words."""
     hashes, rows = words.pairs
-    first_bins = rows.astype(np.uint64) << np.uint64(39)
-    # Text, bin and value in one number: sorted, the first of each bin is its minimum.
-    keys = np.empty((_REPEATS, len(hashes)), np.uint64)
+    lowest = np.full(words.size * _HASHES, _EMPTY, np.uint32)
+    first_bins = rows * _HASHES
     with np.errstate(over="ignore"):
-        for number, mixed in enumerate(keys):
-            np.multiply(hashes, _MULTIPLIERS[2 * number], out=mixed)
+        for number in range(_REPEATS):
+            mixed = hashes * _MULTIPLIERS[2 * number]
             mixed ^= mixed >> np.uint64(32)
             mixed *= _MULTIPLIERS[2 * number + 1]
-            mixed >>= np.uint64(25)
-            mixed |= first_bins
-    ordered = np.sort(keys, axis=None)
-    bins = (ordered >> np.uint64(32)).astype(np.int64)
-    is_first = np.ones(len(bins), bool)
-    np.not_equal(bins[1:], bins[:-1], out=is_first[1:])
-    filled, minima = bins[is_first], ordered[is_first].astype(np.uint8)
-    signatures: npt.NDArray[np.uint8] = _rotate(filled, minima, words.size).take(_ORDER, axis=1)
+            bins = first_bins + (mixed >> np.uint64(57)).astype(np.int64)
+            np.minimum.at(lowest, bins, (mixed >> np.uint64(25)).astype(np.uint32))
+    signatures: npt.NDArray[np.uint8] = _rotate(lowest.reshape(-1, _HASHES)).take(_ORDER, axis=1)
     return signatures
 
 
-def _rotate(filled: npt.NDArray[np.int64], minima: npt.NDArray[np.uint8], texts: int) -> npt.NDArray[np.uint8]:
-    """Give every empty bin the minimum of the next filled one before it, around the end; (texts, 128).
+def _rotate(minima: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+    """Give every empty bin the low byte of the nearest filled one before it, around the end.
 
-    Args:
-        filled: numbers of the filled bins of all texts, ascending.
-        minima: their values.
-        texts: number of texts; one without any bin gets the value of no hash.
+    Seven steps of 1, 2, 4 … 64 bins for all texts at once, without any look-up: a third of the time of finding each
+    bin's nearest. A text without any hash gets 255.
     """
-    begins = np.arange(texts + 1) * _HASHES
-    firsts = np.searchsorted(filled, begins)
-    last = np.full(texts, _EMPTY)
-    has_any = firsts[1:] > firsts[:-1]
-    last[has_any] = minima[firsts[1:][has_any] - 1]
-    # Every text's last minimum stands before its first bin as well.
-    places = np.arange(len(filled)) + np.repeat(np.arange(1, texts + 1), np.diff(firsts))
-    begin_places = firsts[:-1] + np.arange(texts)
-    values, starts = np.empty(len(filled) + texts, np.uint8), np.empty(len(filled) + texts + 1, np.int64)
-    values[places], values[begin_places] = minima, last
-    starts[places], starts[begin_places], starts[-1] = filled, begins[:-1], begins[-1]
-    return np.repeat(values, np.diff(starts)).reshape(-1, _HASHES)
+    found = minima.astype(np.uint16) & np.uint16(0xFF)
+    found |= (minima == _EMPTY) * np.uint16(0xFF00)
+    before = np.empty_like(found)
+    for step in (1, 2, 4, 8, 16, 32, 64):
+        before[:, step:], before[:, :step] = found[:, :-step], found[:, -step:]
+        # All bits where the bin is filled, which leaves its value; none where it is empty, all bits itself.
+        before |= (found >> np.uint16(15)) - np.uint16(1)
+        found &= before
+    return found.astype(np.uint8)
 
 
 def write_signatures(signatures: npt.NDArray[np.uint8], texts: Array) -> Array:
