@@ -29,7 +29,9 @@ from flywheel_assets.records import Reason, make_stable_id
 # Not inside words: of Latin letters only, since writing without spaces has numbers between its characters.
 _LETTER = r"\da-zA-Z_\u00c0-\u024f"
 # The look-behind stands after the first digit, so that the search leaps from digit to digit.
-_NUMBER = re.compile(rf"[0-9](?<![{_LETTER}.].)[0-9]*(?:[,\u00a0\u202f'][0-9]{{3}})*(?:\.[0-9]+)?(?![{_LETTER}]|\.[0-9])")
+_NUMBER = re.compile(
+    rf"[0-9](?<![{_LETTER}.].)[0-9]*(?:[,\u00a0\u202f'][0-9]{{3}})*(?:\.[0-9]+)?(?![{_LETTER}]|\.[0-9])"
+)
 _LIST_NUMBER = re.compile(r"^[ \t]*\(?\d{1,3}[.):](?=[ \t])", re.MULTILINE)
 _BEFORE_HOST = re.compile(r"^(?:https?://)?(?:www\.)?")
 _MAY_NUMBER_LISTS = re.compile(r"\d[.):][ \t]")
@@ -126,8 +128,7 @@ def read_facts(text: str) -> Facts:
     hosts = frozenset[str]()
     if _may_have_address(text):
         hosts = frozenset(
-            _BEFORE_HOST.sub("", url.lower()).split("/")[0].rstrip(".,;:!?")
-            for url in _URL.findall(text)
+            _BEFORE_HOST.sub("", url.lower()).split("/")[0].rstrip(".,;:!?") for url in _URL.findall(text)
         )
         text = _URL.sub(" ", text)
     if not _DIGIT.search(text):

@@ -303,7 +303,7 @@ def find_recurring_texts(chosen: Column) -> npt.NDArray[np.int64]:
 
 
 def _sum_letters(texts: Array) -> npt.NDArray[np.uint64]:
-    foreign = pc.invert(pc.string_is_ascii(texts))  # type: ignore[arg-type]
+    foreign = pc.invert(pc.string_is_ascii(texts))
     if pc.any(foreign).as_py():
         # Bytes of other letters say nothing about their case.
         plain = ["".join(text.lower().split()) for text in values_of(texts.filter(foreign))]

@@ -98,7 +98,7 @@ def write_hex(content: bytes, lengths: npt.NDArray[np.int64]) -> Array:
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(2 * lengths, out=offsets[1:])
     has_any = lengths > 0
-    bits = None if has_any.all() else pa.py_buffer(np.packbits(has_any, bitorder="little"))
+    bits = None if has_any.all() else pa.py_buffer(np.packbits(has_any, bitorder="little"))  # type: ignore[arg-type]
     digits = pa.py_buffer(content.hex().encode())
     return pa.StringArray.from_buffers(len(lengths), pa.py_buffer(offsets), digits, bits)  # type: ignore[arg-type]
 

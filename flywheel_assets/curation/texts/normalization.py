@@ -37,7 +37,9 @@ def normalize(texts: Array) -> Array:
     few = texts.take(foreign)
     composed = [unicodedata.is_normalized("NFC", text) for text in values_of(few)]
     has_digits = to_mask(pc.match_substring_regex(few, FOREIGN_DIGIT))
-    uneven[foreign] |= to_mask(pc.match_substring_regex(few, _UNEVEN_SPACE)) | ~np.array(composed, dtype=bool) | has_digits
+    uneven[foreign] |= (
+        to_mask(pc.match_substring_regex(few, _UNEVEN_SPACE)) | ~np.array(composed, dtype=bool) | has_digits
+    )
     if uneven.any():
         rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in values_of(texts.filter(uneven))]
         places = np.cumsum(uneven) - 1

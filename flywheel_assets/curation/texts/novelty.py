@@ -105,7 +105,8 @@ def find_added_hashes(
         places = np.minimum(np.searchsorted(known.of_operators, of_operator), len(known.of_operators) - 1)
         is_new = known.of_operators[places] != of_operator
         rows, hashes = rows[is_new], hashes[is_new]
-    return rows.astype(np.uint64) << np.uint64(32) | hashes
+    found: npt.NDArray[np.uint64] = rows.astype(np.uint64) << np.uint64(32) | hashes
+    return found
 
 
 def write_added_ngrams(added: npt.NDArray[np.uint64], rows: int) -> Array:
