@@ -103,7 +103,7 @@ _SLOTS = 1 << 18
 
 @dataclass(frozen=True)
 class _Table:
-    """Holds the codes of hashed words, found by a hash's upper 18 bits in a fifth of a binary search's time."""
+    """Holds the codes of hashed words; the upper 18 bits of a hash say where to look, without a binary search."""
 
     keys: npt.NDArray[np.uint64]
     """Ascending."""
