@@ -108,7 +108,7 @@ class RepetitionCheck(Checked):
         return rows
 
     def _may_repeat(self, text: str) -> bool:
-        """Return whether enough characters equal the one a unit's length behind; the search costs 200 times as much."""
+        """Return whether enough characters equal the one a unit's length behind; the search costs 40 times as much."""
         characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         fewest = self.share * len(text.strip())
         return any(
