@@ -71,8 +71,10 @@ class FoldedTexts:
     def map_positions(self, row: int) -> list[int]:
         """Return the place in the original of every folded character of the row, and one place behind the last."""
         text = self.original[row].as_py()
-        table = _build_table()
-        return [*(place for place, character in enumerate(text) if table[ord(character)] != _HIDDEN), len(text)]
+        if text.isascii():
+            return list(range(len(text) + 1))
+        characters = _build_table()[np.frombuffer(text.encode("utf-32-le"), np.uint32)]
+        return [*np.flatnonzero(characters != _HIDDEN).tolist(), len(text)]
 
 
 def fold(texts: Array) -> FoldedTexts:

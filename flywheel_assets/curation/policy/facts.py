@@ -13,25 +13,37 @@ says supports an edit as well: the model had read it.
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from string import ascii_lowercase
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from rapidfuzz.distance import Postfix, Prefix
 
-from flywheel_assets.curation.arrow import Array, to_mask, view_bytes
+from flywheel_assets.curation.arrow import Array, to_mask, values_of, view_bytes
 from flywheel_assets.curation.digits import FOREIGN_DIGIT, write_digits
 from flywheel_assets.curation.policy.verdicts import OPERATOR, Action, Evidence, Hazard, Judgement, Verdict
 from flywheel_assets.records import Reason, make_stable_id
 
 # Not inside words: of Latin letters only, since writing without spaces has numbers between its characters.
 _LETTER = r"\da-zA-Z_\u00c0-\u024f"
-_NUMBER = re.compile(rf"(?<![{_LETTER}.])[0-9]+(?:[,\u00a0\u202f'][0-9]{{3}})*(?:\.[0-9]+)?(?![{_LETTER}]|\.[0-9])")
+# The look-behind stands after the first digit, so that the search leaps from digit to digit.
+_NUMBER = re.compile(
+    rf"[0-9](?<![{_LETTER}.].)[0-9]*(?:[,\u00a0\u202f'][0-9]{{3}})*(?:\.[0-9]+)?(?![{_LETTER}]|\.[0-9])"
+)
 _LIST_NUMBER = re.compile(r"^[ \t]*\(?\d{1,3}[.):](?=[ \t])", re.MULTILINE)
+_BEFORE_HOST = re.compile(r"^(?:https?://)?(?:www\.)?")
+_MAY_NUMBER_LISTS = re.compile(r"\d[.):][ \t]")
 _URL = re.compile(r"\b(?:https?://|www\.)[^\s<>\"'()\]]+", re.IGNORECASE)
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH_NAME = rf"\b({'|'.join(_MONTHS)})[a-z]{{0,6}}\b"
-_MONTH = re.compile(rf"{_MONTH_NAME}(?=\.? \d)|(?<=\d ){_MONTH_NAME}", re.IGNORECASE)  # "may" alone is no month
+# "may" alone is no month. Looked for at digits only: trying every word took ten times as long.
+_MONTH_BEHIND = re.compile(rf"[0-9] {_MONTH_NAME}", re.IGNORECASE)
+_MONTH_BEFORE = re.compile(rf"{_MONTH_NAME}\.?\Z", re.IGNORECASE)
+_SPACED_NUMBER = re.compile(r" [0-9]")
+_LONGEST_MONTH = 10
+_DIGIT = re.compile(r"[0-9]")
 _WORDS = {
     word: str(value)
     for value, word in enumerate(
@@ -61,6 +73,7 @@ _WORDS = {
     )
 } | {"thirty": "30", "forty": "40", "fifty": "50", "hundred": "100", "thousand": "1000", "million": "1000000"}
 _WORD = re.compile(r"\b(?:" + "|".join(_WORDS) + r")\b", re.IGNORECASE)
+_WORDS_FOR = {value: re.compile(rf"\b{word}\b", re.IGNORECASE) for word, value in _WORDS.items()}
 
 # RE2: a row with the digits of the model's text and without any of these states the same facts.
 _ADDRESS_OR_MONTH = rf"(?i:https?://|www\.|[0-9] (?:{'|'.join(_MONTHS)})|(?:{'|'.join(_MONTHS)})[a-z]{{0,6}}\.? [0-9])"
@@ -93,8 +106,9 @@ class FactsCheck:
         candidates &= to_mask(rejected_texts.is_valid())
         operator = texts[OPERATOR].combine_chunks() if OPERATOR in texts.column_names else None
         verdicts: dict[int, Verdict] = {}
-        for row in np.flatnonzero(candidates).tolist():
-            prompt, chosen, rejected = (column[row].as_py() for column in (prompt_texts, chosen_texts, rejected_texts))
+        rows = np.flatnonzero(candidates)
+        few = (values_of(column.take(rows)) for column in (prompt_texts, chosen_texts, rejected_texts))
+        for row, prompt, chosen, rejected in zip(rows.tolist(), *few, strict=True):
             instructions = operator[row].as_py() if operator is not None else ""
             unsupported = find_unsupported(prompt, chosen, rejected, instructions)
             kinds = [kind for kind, values in unsupported.items() if values]
@@ -111,12 +125,66 @@ class FactsCheck:
 def read_facts(text: str) -> Facts:
     """Read a text's numbers by value, months as `month-3`, and the hosts of web addresses."""
     text = write_digits(text)
-    addresses = _URL.findall(text)
-    hosts = {re.sub(r"^(?:https?://)?(?:www\.)?", "", url.lower()).split("/")[0].rstrip(".,;:!?") for url in addresses}
-    plain = _LIST_NUMBER.sub(" ", _URL.sub(" ", text))
+    hosts = frozenset[str]()
+    if _may_have_address(text):
+        hosts = frozenset(
+            _BEFORE_HOST.sub("", url.lower()).split("/")[0].rstrip(".,;:!?") for url in _URL.findall(text)
+        )
+        text = _URL.sub(" ", text)
+    if not _DIGIT.search(text):
+        return Facts(frozenset(), hosts)
+    plain = _LIST_NUMBER.sub(" ", text) if _MAY_NUMBER_LISTS.search(text) else text
     numbers = {_parse_number(number) for number in _NUMBER.findall(plain)}
-    numbers |= {f"month-{_MONTHS.index((first or second).lower()) + 1}" for first, second in _MONTH.findall(plain)}
-    return Facts(frozenset(numbers), frozenset(hosts))
+    months = _MONTH_BEHIND.findall(plain)
+    for found in _SPACED_NUMBER.finditer(plain):
+        months += _MONTH_BEFORE.findall(plain, max(0, found.start() - _LONGEST_MONTH), found.start())
+    numbers |= {f"month-{_MONTHS.index(month.casefold()) + 1}" for month in months}
+    return Facts(frozenset(numbers), hosts)
+
+
+def _may_have_address(text: str) -> bool:
+    return "://" in text or "www." in text.lower()
+
+
+def _find_changes(rejected: str, chosen: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Find the numbers that are new, those that are gone, and the hosts that are new.
+
+    Facts are read of what is between the common beginning and end; of these only where something is left to compare.
+    """
+    first = last = 0
+    # An address leaves a space, so that what follows it may become the beginning of a line.
+    if not _may_have_address(rejected) and not _may_have_address(chosen):
+        begin = Prefix.similarity(rejected, chosen)
+        end = min(Postfix.similarity(rejected, chosen), min(len(rejected), len(chosen)) - begin)
+        first, last = _find_cut_before(chosen, begin), _find_cut_behind(chosen, len(chosen) - end)
+    # The letter and the space before the cut stay: what follows is not the beginning of a line.
+    start = max(0, first - 2)
+    before, after = read_facts(rejected[start : len(rejected) - last]), read_facts(chosen[start : len(chosen) - last])
+    new, gone, hosts = after.numbers - before.numbers, before.numbers - after.numbers, after.hosts - before.hosts
+    if new or gone or hosts:
+        shared = read_facts(f"{chosen[:first]} x {chosen[len(chosen) - last :]}")
+        new, gone, hosts = new - shared.numbers, gone - shared.numbers, hosts - shared.hosts
+    return new, gone, hosts
+
+
+# Cuts are made behind a space between two small letters, which no number, date or address has inside.
+_SMALL_LETTERS = frozenset(ascii_lowercase)
+
+
+def _find_cut_before(text: str, end: int) -> int:
+    """Find the last cut whose letters are before `end`; 0 where there is none."""
+    place = text.rfind(" ", 1, max(1, end - 1))
+    while place > 0 and not (text[place - 1] in _SMALL_LETTERS and text[place + 1] in _SMALL_LETTERS):
+        place = text.rfind(" ", 1, place)
+    return place + 1 if place > 0 else 0
+
+
+def _find_cut_behind(text: str, begin: int) -> int:
+    """Count the characters behind the first cut whose letters are not before `begin`; 0 where there is none."""
+    place = text.find(" ", begin + 1, len(text) - 1)
+    while place > 0 and not (text[place - 1] in _SMALL_LETTERS and text[place + 1] in _SMALL_LETTERS):
+        place = text.find(" ", place + 1, len(text) - 1)
+    return len(text) - place - 1 if place > 0 else 0
 
 
 def find_unsupported(prompt: str, chosen: str, rejected: str, operator: str = "") -> dict[str, frozenset[str]]:
@@ -128,18 +196,17 @@ def find_unsupported(prompt: str, chosen: str, rejected: str, operator: str = ""
         rejected: the model's text.
         operator: the operator's text, which supports what it says.
     """
-    before, after = read_facts(rejected), read_facts(chosen)
-    new_numbers, new_hosts = after.numbers - before.numbers, after.hosts - before.hosts
-    if not before.numbers - after.numbers:
+    new_numbers, gone, new_hosts = _find_changes(rejected, chosen)
+    if not gone:
         new_numbers = frozenset()
     if not new_numbers and not new_hosts:
         return {}
     asked, instructed = read_facts(prompt), _read_operator_facts(operator)
-    said = {_WORDS[word.lower()] for text in (prompt, rejected) for word in _WORD.findall(text)}
-    return {
-        "number": new_numbers - asked.numbers - said - instructed.numbers,
-        "address": new_hosts - asked.hosts - instructed.hosts,
+    unsaid = new_numbers - asked.numbers - instructed.numbers
+    in_words = {
+        number for number in unsaid & _WORDS_FOR.keys() if any(map(_WORDS_FOR[number].search, (prompt, rejected)))
     }
+    return {"number": unsaid - in_words, "address": new_hosts - asked.hosts - instructed.hosts}
 
 
 @lru_cache(maxsize=64)
@@ -151,9 +218,8 @@ def _read_operator_facts(text: str) -> Facts:
 
 def compute_claim_key(prompt_hash: str, chosen: str, rejected: str) -> str:
     """Compute a key that is equal for two edits of one prompt with the same new facts."""
-    before, after = read_facts(rejected), read_facts(chosen)
-    new, gone = sorted(after.numbers - before.numbers), sorted(before.numbers - after.numbers)
-    return make_stable_id("claim", prompt_hash, new, gone, sorted(after.hosts - before.hosts))
+    new, gone, hosts = _find_changes(rejected, chosen)
+    return make_stable_id("claim", prompt_hash, sorted(new), sorted(gone), sorted(hosts))
 
 
 def _sum_digits(texts: Array) -> npt.NDArray[np.uint64]:
@@ -177,6 +243,9 @@ def _sum_digits(texts: Array) -> npt.NDArray[np.uint64]:
     return per_text
 
 
+_GROUPING = re.compile(r"[,\u00a0\u202f']")
+
+
 def _parse_number(number: str) -> str:
-    plain = re.sub(r"[,\u00a0\u202f']", "", number)
+    plain = number if number.isdigit() else _GROUPING.sub("", number)
     return plain.rstrip("0").rstrip(".") if "." in plain else plain.lstrip("0") or "0"

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, as_dictionary, to_mask
-from flywheel_assets.curation.texts._anchors import compute_anchors
-from flywheel_assets.curation.texts.duplicates import hash_texts, sign_words, write_signatures
+from flywheel_assets.curation.texts._anchors import compute_anchors, write_anchors
+from flywheel_assets.curation.texts.duplicates import hash_texts, sign_words, write_hex, write_signatures
 from flywheel_assets.curation.texts.normalization import normalize
 from flywheel_assets.curation.texts.novelty import KnownTexts, find_added_hashes, write_added_ngrams
 from flywheel_assets.curation.texts.words import cut_into_parts, find_words
@@ -44,25 +44,25 @@ def compute_traces(request: Array, said: Array, operator: Array, chosen: Array, 
     known = KnownTexts(as_dictionary(operator), with_context, whole)
     signatures: list[npt.NDArray[np.uint8]] = [np.zeros((0, 128), np.uint8)]
     request_signatures = list(signatures)
-    anchors: list[str | None] = []
+    anchors = [np.zeros(0, np.uint64)]
     added = [np.zeros(0, np.uint64)]
     for part in cut_into_parts(plain):
         asked, said_by_model, written = (find_words(each[part]) for each in (request, output, plain))
         signatures.append(sign_words(written))
         request_signatures.append(sign_words(asked))
-        anchors += compute_anchors(written, chosen[part])
+        anchors.append(compute_anchors(written, chosen[part]))
         is_edit = rejected[part].is_valid().to_numpy(zero_copy_only=False)
         added.append(find_added_hashes(written, (asked, said_by_model), is_edit, known, part.start))
     return {
-        "prompt_hash": _write_hex(prompt_digests),
-        "content_hash": _write_hex(hash_texts(contents)),
-        "request_hash": _write_hex(request_digests),
+        "prompt_hash": _write_digests(prompt_digests),
+        "content_hash": _write_digests(hash_texts(contents)),
+        "request_hash": _write_digests(request_digests),
         "request_signature": write_signatures(np.concatenate(request_signatures), request),
         "signature": write_signatures(np.concatenate(signatures), plain),
-        "anchors": pa.array(anchors, pa.string()),
+        "anchors": write_anchors(np.concatenate(anchors)),
         "added_ngrams": write_added_ngrams(np.concatenate(added), len(chosen)),
     }
 
 
-def _write_hex(digests: list[bytes]) -> Array:
-    return pa.array([digest.hex() for digest in digests], pa.string())
+def _write_digests(digests: list[bytes]) -> Array:
+    return write_hex(b"".join(digests), np.full(len(digests), 16))

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.curation.arrow import Array, to_mask
+from flywheel_assets.curation.arrow import Array, Column, to_mask, values_of, view_bytes
+from flywheel_assets.curation.texts.words import cut_into_parts
 
 
 def gather_words(text: str) -> frozenset[str]:
@@ -281,6 +283,40 @@ def _read_content_words(text: str) -> set[str]:
 FEWEST_REQUESTS = 5
 _SHORTEST_CANNED = 12
 _MOST_ALIKE = 0.3
+
+
+# Byte → weight; white space weighs nothing, and capitals as much as small letters.
+_WEIGHTS = np.random.default_rng(16).integers(2**62, 2**63, 256, np.uint64)
+_WEIGHTS[65:91] = _WEIGHTS[97:123]
+_WEIGHTS[[byte for byte in range(128) if chr(byte).isspace()]] = 0
+
+
+def find_recurring_texts(chosen: Column) -> npt.NDArray[np.int64]:
+    """Find the rows whose text the day may have on as many requests as a canned one.
+
+    Equal texts have equal sums of bytes. Nearly all texts of a day are there once, and need no comparison in Python.
+    """
+    pieces = chosen.chunks if isinstance(chosen, pa.ChunkedArray) else [chosen]
+    sums = [_sum_letters(piece[part]) for piece in pieces for part in cut_into_parts(piece)]
+    _, numbers, rows = np.unique(
+        np.concatenate([np.zeros(0, np.uint64), *sums]), return_inverse=True, return_counts=True
+    )
+    return np.flatnonzero(rows[numbers] >= FEWEST_REQUESTS)
+
+
+def _sum_letters(texts: Array) -> npt.NDArray[np.uint64]:
+    foreign = pc.invert(pc.string_is_ascii(texts))
+    if pc.any(foreign).as_py():
+        # Bytes of other letters say nothing about their case.
+        plain = ["".join(text.lower().split()) for text in values_of(texts.filter(foreign))]
+        texts = pc.replace_with_mask(texts, foreign, pa.array(plain, pa.string()))
+    starts, content = view_bytes(texts)
+    # One more byte, so that empty texts at the end have a place to begin at.
+    weights = np.append(_WEIGHTS[content], np.uint64(0))
+    with np.errstate(over="ignore"):
+        sums = np.add.reduceat(weights, starts[:-1])
+    sums[starts[1:] == starts[:-1]] = 0
+    return sums
 
 
 def mark_canned_texts(request: Sequence[str], rejected: Sequence[str], chosen: Sequence[str]) -> npt.NDArray[np.bool_]:

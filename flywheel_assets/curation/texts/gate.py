@@ -38,7 +38,7 @@ from flywheel_assets.curation.policy.verdicts import OPERATOR, TEXTS, Verdict
 from flywheel_assets.curation.texts._edits import EditBands as EditBands  # `config` offers it
 from flywheel_assets.curation.texts._edits import EditRule, classify_edits
 from flywheel_assets.curation.texts._traces import compute_traces
-from flywheel_assets.curation.texts.answers import mark_canned_texts
+from flywheel_assets.curation.texts.answers import find_recurring_texts, mark_canned_texts
 from flywheel_assets.curation.texts.normalization import split_prompts
 from flywheel_assets.curation.texts.operator_findings import OperatorFinding, judge_operator_texts
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, hash_delta
@@ -167,10 +167,14 @@ def _remove_canned_texts(kept: pa.Table, version: str) -> tuple[pa.Table, pa.Tab
         pc.equal(kept["example_kind"], pa.scalar(ExampleKind.PREFERENCE_PAIR.value)),
         pc.not_equal(kept["source"], pa.scalar(REVIEWER_SOURCE)),
     )
-    rows = np.flatnonzero(to_mask(edits))
-    canned = np.zeros(kept.num_rows, dtype=bool)
+    canned = to_mask(edits)
+    rows = find_recurring_texts(kept["chosen"])
+    rows = rows[canned[rows]]
     columns = kept.select(["request_hash", "rejected", "chosen"]).take(rows)
+    canned[:] = False
     canned[rows] = mark_canned_texts(*map(values_of, columns.columns))
+    if not canned.any():
+        return kept, QUARANTINE.empty_table(), CURATED_DPO_PAIRS.empty_table()
     out = kept.filter(pa.array(canned))
     refused = _refuse(out, [Reason.CANNED_TEXT.value] * out.num_rows, version)
     return kept.filter(pa.array(~canned)), refused, _withdraw_texts(out, Reason.CANNED_TEXT)

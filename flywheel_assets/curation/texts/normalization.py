@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.conversations import PromptParts, split_prompt
-from flywheel_assets.curation.arrow import Array, Dictionary, to_mask, values_of
+from flywheel_assets.curation.arrow import Array, Dictionary, to_mask, values_of, view_bytes
 from flywheel_assets.curation.digits import FOREIGN_DIGIT, write_digits
 from flywheel_assets.records import PromptFormat
 
@@ -23,22 +23,23 @@ _UNEVEN_SPACE = (
     r"  |^ | $|[\x09-\x0d\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 )
 
-# Every character below the first combining mark is its own composition (Unicode, NFC_Quick_Check).
-_PERHAPS_NOT_COMPOSED = r"[^\x00-\x{2ff}]"
+# UTF-8: every character below U+0300, the first combining mark, is its own composition (Unicode, NFC_Quick_Check); of
+# those the white space that is not ASCII begins with 0xC2.
+_FIRST_COMBINING, _LATIN_SPACE = 0xCC, 0xC2
 
 
 def normalize(texts: Array) -> Array:
     """Bring texts to NFC, lower case, trimmed, every run of white space as one space; nulls stay null.
 
-    Most texts are composed and evenly spaced already, so Python rewrites only those that RE2 filters found. For 22 MB
-    of Estonian and Romanian Arrow's `utf8_normalize` took 0.19 s; normalizing everything now takes half of that.
+    Most texts are composed and evenly spaced already, so Python rewrites only those that bytes and RE2 filters found.
     """
-    uneven = to_mask(pc.match_substring_regex(texts, _UNEVEN_SPACE))
-    foreign = np.flatnonzero(to_mask(pc.match_substring_regex(texts, _PERHAPS_NOT_COMPOSED)))
+    uneven, foreign = _find_suspects(texts)
     few = texts.take(foreign)
     composed = [unicodedata.is_normalized("NFC", text) for text in values_of(few)]
     has_digits = to_mask(pc.match_substring_regex(few, FOREIGN_DIGIT))
-    uneven[foreign] |= ~np.array(composed, dtype=bool) | has_digits
+    uneven[foreign] |= (
+        to_mask(pc.match_substring_regex(few, _UNEVEN_SPACE)) | ~np.array(composed, dtype=bool) | has_digits
+    )
     if uneven.any():
         rewritten = [" ".join(unicodedata.normalize("NFC", text).split()) for text in values_of(texts.filter(uneven))]
         places = np.cumsum(uneven) - 1
@@ -46,6 +47,28 @@ def normalize(texts: Array) -> Array:
             rewritten[place] = write_digits(rewritten[place])
         texts = pc.replace_with_mask(texts, pa.array(uneven), pa.array(rewritten, pa.string()))
     return pc.utf8_lower(texts)
+
+
+def _find_suspects(texts: Array) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Mark texts whose ASCII white space is uneven; also find rows with characters that RE2 must look at.
+
+    One pass over all bytes: RE2 costs 0.3 µs a text for each expression.
+    """
+    starts, content = view_bytes(texts)
+    filled = np.flatnonzero(starts[1:] > starts[:-1])
+    spaces = content == ord(" ")
+    odd = (content - np.uint8(9) < 5) | (content - np.uint8(28) < 4)
+    odd[:-1] |= spaces[:-1] & spaces[1:]
+    uneven = np.zeros(len(texts), dtype=bool)
+    uneven[np.searchsorted(starts, np.flatnonzero(odd), side="right") - 1] = True
+    uneven[filled] |= spaces[starts[filled]] | spaces[starts[filled + 1] - 1]
+    places = np.flatnonzero((content == _LATIN_SPACE) | (content >= _FIRST_COMBINING))
+    foreign = np.unique(np.searchsorted(starts, places, side="right") - 1)
+    if texts.null_count:
+        # The bytes behind a null are whatever a mask left there.
+        is_valid = to_mask(texts.is_valid())
+        uneven, foreign = uneven & is_valid, foreign[is_valid[foreign]]
+    return uneven, foreign
 
 
 def remove_white_space(text: str) -> str:

@@ -13,18 +13,18 @@ import numpy.typing as npt
 
 from flywheel_assets.curation.arrow import Array, view_bytes
 
-_MOST_ROWS, _FEWEST_ROWS, _BYTES_AT_ONCE = 256, 8, 2**16
+_MOST_ROWS, _FEWEST_ROWS, _BYTES_AT_ONCE = 512, 8, 2**16
 
 # Changing one of these makes stored signatures and added words incomparable: curate all days again.
 BASE = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE_BASE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
 _PAIR = np.uint64(0xC2B2AE3D27D4EB4F)
 
-_WEIGHTS = np.arange(1, 257, dtype=np.uint64)
 # Byte → 1 inside a word, 2 where a word of its own begins: writing without spaces (UTF-8 of U+2000 and above).
 _WORD_BYTES = np.zeros(256, np.uint8)
 _WORD_BYTES[[byte for byte in range(256) if byte >= 0x80 or chr(byte).isalnum() or byte == ord("_")]] = 1
 _WORD_BYTES[0xE2:0xF8] = 2
+_KINDS = _WORD_BYTES.tobytes()
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Words:
 def find_words(texts: Array) -> Words:
     """Find the words of normalized texts (see `normalization`), without nulls."""
     starts, content = view_bytes(texts)
-    kinds = _WORD_BYTES[content]
+    # `translate` reads a byte in a third of the time of numpy's indexing.
+    kinds = np.frombuffer(content.tobytes().translate(_KINDS), np.uint8)
     inside = kinds > 0
     breaks = kinds == 2
     first_bytes = starts[:-1]
@@ -78,7 +79,10 @@ def find_words(texts: Array) -> Words:
     powers, inverse = compute_powers(1 << len(content).bit_length())
     with np.errstate(over="ignore"):
         sums = np.zeros(len(content) + 1, np.uint64)
-        np.cumsum(powers[: len(content)] * _WEIGHTS[content], out=sums[1:])
+        weights = content.astype(np.uint64)
+        weights += np.uint64(1)
+        weights *= powers[: len(content)]
+        np.cumsum(weights, out=sums[1:])
         hashes = (sums[ends] - sums[begins]) * inverse[begins]
     row = np.repeat(np.arange(len(texts)), np.diff(np.searchsorted(begins, starts)))
     return Words(content, starts, begins, ends, hashes, row)

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flywheel_assets.curation.policy.facts import find_unsupported, read_facts
 from flywheel_assets.curation.policy.policy import build_default_policy
@@ -168,3 +170,33 @@ def test_changed_facts_wait_for_a_second_person_and_not_where_it_is_turned_off()
     ]
     assert resolve(curated.waiting.slice(1), ResolutionRules(holdout_share=0.0)).dropped == {"unsupported_fact": 1}
     assert gate(row(), policy=build_default_policy(factual_integrity=False)).kept.num_rows == 1
+
+
+_PIECES = [
+    "5",
+    "12",
+    "1,000.50",
+    "may",
+    "march",
+    "http://a.b/c",
+    "www.x.org",
+    "is",
+    "to",
+    "x1",
+    "2)",
+    ".",
+    "\n",
+    "\u0663",
+]
+_texts = st.lists(st.sampled_from(_PIECES), max_size=12).map(" ".join)
+
+
+@given(_texts, _texts, _texts, _texts)
+def test_facts_read_around_the_change_are_those_of_the_whole_texts(head: str, one: str, other: str, tail: str) -> None:
+    """An address leaves a space: "www.x.org 2)" cut off its line became the number of a list, and no fact."""
+    rejected, chosen = f"{head} {one} {tail}", f"{head} {other} {tail}"
+    before, after = read_facts(rejected), read_facts(chosen)
+    numbers = after.numbers - before.numbers if before.numbers - after.numbers else frozenset()
+    found = find_unsupported("", chosen, rejected)
+    assert found.get("number", frozenset()) == numbers
+    assert found.get("address", frozenset()) == after.hosts - before.hosts
