@@ -310,7 +310,8 @@ def _split_by_prediction(
 def _bound_times(keys: pa.Table) -> pa.Table:
     """Let nothing happen after it was received: a client's clock that is fast would have the last word for minutes."""
     position = keys.schema.get_field_index("occurred_at")
-    bounded = pc.min_element_wise(keys["occurred_at"], keys["feedback_received_at"])
+    is_early = pc.less_equal(keys["occurred_at"], keys["feedback_received_at"])
+    bounded = pc.if_else(is_early, keys["occurred_at"], keys["feedback_received_at"])
     return keys.set_column(position, keys.schema.field(position), bounded)
 
 
