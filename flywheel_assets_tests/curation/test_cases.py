@@ -129,6 +129,18 @@ def test_a_small_change_of_meaning_is_kept(prompt: str, output: str, final: str,
     assert found.kept["admitted_by"].to_pylist() == [admitted_by]
 
 
+def test_a_summary_that_takes_a_false_story_out_is_kept() -> None:
+    """It shares no word with the story that the model made up; it shares words with what was to be summed up."""
+    found = curated(
+        {
+            "prompt": "Summarise: The singer's flat is open to visitors.",
+            "output": "Famous actor dies in an accident abroad.",
+            "final_text": "Visitors may see her home.",
+        }
+    )
+    assert found.counts == {}
+
+
 def test_a_changed_character_among_spaced_chinese_words_waits_with_a_key() -> None:
     found = curated({"prompt": "翻译", "output": CHINESE.format("东门"), "final_text": CHINESE.format("西门")})
     assert found.waiting["held_reason"].to_pylist() == ["trivial_edit"]
@@ -149,14 +161,10 @@ def test_digits_of_another_script_in_the_prompt_support_a_number() -> None:
 @pytest.mark.parametrize(
     ("reason", "prompt", "output", "final"),
     [
-        # Refused, but shown to a reviewer: a free translation, and a summary that takes a false story out.
+        # Refused, but shown to a reviewer: a free translation.
         (
             "rewrite", "Translate the proverb",
             "Do not count the chicks in spring before it is autumn.", "First catch your hare.",
-        ),
-        (
-            "rewrite", "Summarise: The singer's flat is open to visitors.",
-            "Famous actor dies in an accident abroad.", "Visitors may see her home.",
         ),
         (
             "remark", "Translate: xyz",
@@ -189,7 +197,7 @@ def test_digits_of_another_script_in_the_prompt_support_a_number() -> None:
             "The main host.", "Use 203.17.96.41, the one in the cellar.",
         ),
     ],
-    ids=["proverb", "hallucination", "remark", "remark 2", "persona", "curl", "UUID key", "national phone", "address"],
+    ids=["proverb", "remark", "remark 2", "persona", "curl", "UUID key", "national phone", "address"],
 )  # fmt: skip
 def test_what_a_curator_would_not_train_on_is_refused(reason: str, prompt: str, output: str, final: str) -> None:
     found = curated({"prompt": prompt, "output": output, "final_text": final})

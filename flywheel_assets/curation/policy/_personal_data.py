@@ -245,6 +245,9 @@ PERSONAL_DATA = (
         r"\b0\d{1,5}\)?[ /-]{1,2}\d\d",
         accepts=is_national_phone,
         score=0.7,
+        known_from=_PUBLISHED,
     ),
-    _make_personal_pattern("ip_address", _IP, r"\d\.\d{1,3}\.\d{1,3}\.\d", accepts=is_public_address, score=0.6),
+    _make_personal_pattern(
+        "ip_address", _IP, r"\d\.\d{1,3}\.\d{1,3}\.\d", accepts=is_public_address, score=0.6, known_from=_PUBLISHED
+    ),
 )

@@ -501,7 +501,7 @@ def test_messages_follow_their_texts_without_reasoning() -> None:
     plain = '{"role":"assistant","content":"y","reasoning_content":"hm"}'
     [row] = curate_rows(join([edit(output_message=thought, final_message=plain)])).to_pylist()
     assert row["rejected_message"] == (
-        '{"role":"assistant","content":"x","tool_calls":[{"type":"function","function":{"name":"f","arguments":{}}}]}'
+        '{"role":"assistant","content":"x","tool_calls":[{"function":{"name":"f","arguments":{}},"type":"function"}]}'
     )
     assert row["chosen_message"] is None
     [row] = curate_rows(join([say("accept", output_message=thought)])).to_pylist()
