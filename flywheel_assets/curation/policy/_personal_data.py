@@ -116,6 +116,11 @@ _NATIONAL_PHONE = re.compile(
     r"(?<![\w.+/=,-])(?:\(0\d{1,5}\)|0\d{1,5})(?:[ /-]{1,2}\d{2,8}){1,5}(?![\w=/-]|[.,:]\d)", re.ASCII
 )
 _DATE = re.compile(r"\d{1,2}[ /-]\d{1,2}[ /-](?:\d{2}|(?:19|20)\d{2})\b(?![ ]\d{2} \d{2})")
+_NUMBERED = re.compile(
+    r"\b(?:ticket|order|invoice|case|reference|ref|part|item|serial|batch|model)\b\W{0,3}(?:no|nr|number|id)?\W{0,3}\Z",
+    re.IGNORECASE,
+)
+"""Stands in front of a number that counts something: a ticket's has the form of a telephone number as often as not."""
 _TRUNK_REGIONS = ("GB", "DE", "FR", "IT", "NL", "AT", "CH", "BE", "SE", "AU", "NZ", "IN", "JP", "ZA")
 
 
@@ -134,6 +139,8 @@ def is_national_phone(match: re.Match[str]) -> bool:
     import phonenumbers
 
     if len(re.sub(r"\D", "", match.group())) < 9 or _DATE.match(match.group()):
+        return False
+    if _NUMBERED.search(match.string[max(0, match.start() - 24) : match.start()]):
         return False
     for region in _TRUNK_REGIONS:
         try:

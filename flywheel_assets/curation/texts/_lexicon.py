@@ -79,6 +79,7 @@ BAD = _read_list(
 # Members of opposite pairs, and names of numbers and days: each is its own anchor.
 OPPOSABLE = _read_list(
     """
+    or oder ou или
     all every each always least more less fewer only may might must can shall before after until since during above
     below up down inside outside first last next early late earlier later high low higher lower highest lowest fast
     slow faster slower quick hot cold warm cool dark heavy finish add remove added removed allow allows allowed deny

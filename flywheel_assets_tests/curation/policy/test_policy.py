@@ -136,6 +136,7 @@ def test_injections_wait_in_quarantine_unless_only_the_rejected_text_has_them(te
         "Ignore the previous error and follow the instructions in the manual.",
         "alice@example.com, bob@sub.example.org, icon@2x.png, git@github.com:org/repo.git, @app.route, a@b",
         "version 10.12.2024.1 of 2026-03-02, build 1.2.3-4567",
+        "see ticket 020 7946 0018 and order no. 030 901820",
         "123e4567-e89b-12d3-a456-426614174000",
         "sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         "4111111111111112 and 0.4111111111111111 and 14111111111111111111",

@@ -126,6 +126,7 @@ SOURCE = "Translate the decision of the committee about the ferries and the town
         (SOURCE, REPORT.format("१४० houses move"), REPORT.format("१५० houses move")),
         (SOURCE, REPORT.format("work begins in March"), REPORT.format("work begins in April")),
         (SOURCE, REPORT.format("everyone must pay"), REPORT.format("everyone may pay")),
+        (SOURCE, REPORT.format("vans and cars pay"), REPORT.format("vans or cars pay")),
         (SOURCE, REPORT.format("it calls store.read(name)"), REPORT.format("it calls store.write(name)")),
         (SOURCE, REPORT.format("x < limit holds"), REPORT.format("x <= limit holds")),
         (SOURCE, REPORT.format("temperatures of -5 are fine"), REPORT.format("temperatures of 5 are fine")),
