@@ -132,7 +132,7 @@ def test_rows_are_shown_and_texts_and_people_only_on_demand(home: Path) -> None:
         assert words in more
     assert "holdout: 0 rows" in flywheel(home, "gold", "rows", "--version", "dpo_gold_v1", "--set", "holdout").stdout
     unknown = flywheel(home, "gold", "rows", "--version", "dpo_gold_v1", "--set", "evaluation")
-    assert "unknown set of dpo_gold_v1 'evaluation'; known: accepted, holdout, regression, train" in unknown.stderr
+    assert "unknown set of dpo_gold_v1 'evaluation'; known: accepted, demonstrations, holdout" in unknown.stderr
     assert "give --version, or --day" in flywheel(home, "gold", "rows").stderr
     assert "unknown export" in flywheel(home, "gold", "rows", "--version", "dpo_gold_v9").stderr
 

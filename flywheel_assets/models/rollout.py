@@ -1,6 +1,7 @@
 """Announces a new champion to the serving side, and posts JSON to webhooks."""
 
 import json
+import logging
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,9 @@ def post_json(webhook: str, body: Mapping[str, object], timeout_s: float) -> Pos
     Nothing is raised for what the webhook or the network does: an error's text and frames may hold the address.
     """
     import httpx  # the import takes 40 ms, and a code location must load without it
+
+    # It logs every request with its address, which is a secret of many chat services, where a process logs at INFO.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
     host = _read_host(webhook)
     try:
