@@ -145,12 +145,23 @@ def _judge_small(rejected: str, chosen: str, small: bool, reason: str | None) ->
             return Reason.COSMETIC_EDIT.value, None
     if not small and remove_white_space(rejected) != remove_white_space(chosen):
         return reason, None
+    if _is_shouted(rejected, chosen):
+        return Reason.COSMETIC_EDIT.value, None
     change = name_change(rejected, chosen)
     if change is Change.COSMETIC:
         return Reason.COSMETIC_EDIT.value, None
     if change is Change.TRIVIAL:
         return Reason.TRIVIAL_EDIT.value, None
     return None, change.value
+
+
+_LEAST_SHOUTED = 20
+"""Letters of a text from which capitals alone are shouting, also in code; a shorter one may name a constant."""
+
+
+def _is_shouted(rejected: str, chosen: str) -> bool:
+    """Return whether an edit only put the whole text into capitals."""
+    return chosen == rejected.upper() != rejected and sum(map(str.isalpha, chosen)) >= _LEAST_SHOUTED
 
 
 def _judge_replacement(

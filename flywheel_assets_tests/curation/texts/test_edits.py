@@ -245,3 +245,10 @@ def test_an_edit_without_a_word_of_the_models_text_is_a_rewrite(rejected: str, c
     classes = classify_edits(pa.array([rejected]), pa.array([chosen]), EditBands())
     assert classes.similarity[0].as_py() >= 0.10
     assert classes.reason.to_pylist() == [reason]
+
+
+def test_code_in_capitals_is_shouting_and_a_renamed_constant_is_not() -> None:
+    """Seven vandals of the demo shouted code, and their edits counted as renamed identifiers."""
+    line = 'rows = ledger.read("orders", limit=10)'
+    assert classify(line, line.upper()) == (pytest.approx(classify(line, line.upper())[0]), "cosmetic_edit")
+    assert classify("max_size = 3", "MAX_SIZE = 3")[1] is None
