@@ -7,9 +7,7 @@ rows in quarantine under `check_unavailable`.
 
 import hashlib
 import json
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,11 +17,9 @@ import pyarrow as pa
 
 from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.policy.verdicts import Action, Evidence, Hazard, Judgement, Verdict
-from flywheel_assets.errors import SettingsError
-from flywheel_assets.models.generation import require_train_extra
 from flywheel_assets.ranges import Checked, Count, Name, Positive, PositiveShare
 from flywheel_assets.records import Reason
-from flywheel_assets.screening.worker import Worker, WorkerError
+from flywheel_assets.screening.worker import KeptWorker, WorkerError
 
 _PROCESS = "flywheel_assets.screening.local_model_process"
 
@@ -42,8 +38,7 @@ class ClassifierCheck(Checked):
     timeout_s: Positive = 120.0
     """Of one batch; the first one includes loading the model."""
     name: Name = "classifier"
-    _running: list[Worker[dict[str, float]]] = field(default_factory=list, repr=False, compare=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _workers: dict[Path, KeptWorker[dict[str, float]]] = field(default_factory=dict, repr=False, compare=False)
 
     def _check_together(self) -> None:
         unknown = sorted(set(self.harmful.values()) - set(Hazard))
@@ -84,9 +79,8 @@ class ClassifierCheck(Checked):
 
     def close(self) -> None:
         """End the process, if one runs."""
-        with self._lock:
-            while self._running:
-                self._running.pop().end()
+        for worker in self._workers.values():
+            worker.close()
 
     def _make_verdict(self, scores: Mapping[str, float]) -> Verdict | None:
         found = tuple(
@@ -100,30 +94,18 @@ class ClassifierCheck(Checked):
         return Verdict(Action.QUARANTINE, Reason.CLASSIFIER, detail, found)
 
     def _compute_scores(self, texts: list[str]) -> list[dict[str, float]]:
-        with self._open_process() as process:
+        with self._worker.open() as process:
             scores = process.ask(texts, self.timeout_s)
         missing = sorted({label for label in self.harmful for each in scores if label not in each})
         if missing:
             raise WorkerError(f"has no label {', '.join(missing)}; it has {', '.join(sorted(scores[0]))}")
         return scores
 
-    @contextmanager
-    def _open_process(self) -> Iterator[Worker[dict[str, float]]]:
-        with self._lock:
-            if not self._running:
-                if not (self.model / "config.json").is_file():
-                    raise WorkerError("there is no config.json in the model's folder")
-                try:
-                    require_train_extra("the classifier check")
-                except SettingsError as error:
-                    raise WorkerError(str(error)) from None
-                self._running.append(Worker(_PROCESS, [str(self.model)], dict[str, float]))
-            try:
-                yield self._running[0]
-            except WorkerError:
-                # In an unknown state: an answer that comes too late would be taken for the next one's.
-                self._running.pop().end()
-                raise
+    @property
+    def _worker(self) -> KeptWorker[dict[str, float]]:
+        made = KeptWorker(_PROCESS, self.model, [], dict[str, float], "model", "the classifier check")
+        # Of threads that come first at once all get the same one: making it starts no process.
+        return self._workers.setdefault(self.model, made)
 
 
 @cache

@@ -4,11 +4,9 @@ Ends when its input ends. A text that is longer than the model reads is cut into
 highest score of any: harm behind the 512th token counts as well.
 """
 
-import os
 import sys
-from typing import Any
 
-import msgspec
+from flywheel_assets.screening.serving import serve_batches
 
 _OVERLAP_TOKENS = 32
 _WINDOWS_AT_ONCE = 32
@@ -17,20 +15,7 @@ _LONGEST_WINDOW_TOKENS = 512
 
 def main() -> int:
     """Serve standard input; answer an error of one batch, and try the next batch."""
-    answers = os.fdopen(os.dup(1), "wb")
-    # Libraries print; only answers may stand on the stream that is read.
-    os.dup2(2, 1)
-    scorer: Scorer | None = None
-    for line in sys.stdin.buffer:
-        try:
-            scorer = scorer or Scorer(sys.argv[1])
-            answer: dict[str, Any] = {"results": scorer.score(msgspec.json.decode(line, type=list[str]))}
-        except Exception as error:
-            # Never the error's message, which may quote a text.
-            answer = {"error": f"{'scoring' if scorer else 'loading the model'} failed ({type(error).__name__})"}
-        answers.write(msgspec.json.encode(answer) + b"\n")
-        answers.flush()
-    return 0
+    return serve_batches(lambda: Scorer(sys.argv[1]).score, "loading the model", "scoring")
 
 
 class Scorer:

@@ -6,12 +6,19 @@ along.
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Generic, TypeVar
 
 import msgspec
+
+from flywheel_assets.errors import SettingsError
+from flywheel_assets.models.generation import require_train_extra
 
 Result = TypeVar("Result")
 
@@ -75,3 +82,49 @@ class Worker(Generic[Result]):
 
     def _read_line(self, stream: IO[bytes]) -> "Future[bytes]":
         return self._reader.submit(stream.readline)
+
+
+@dataclass
+class KeptWorker(Generic[Result]):
+    """Starts a module over a model's folder at the first use, and keeps it until it fails; safe between threads."""
+
+    module: str
+    folder: Path
+    arguments: list[str]
+    """Behind the folder on the module's command line."""
+    result: type[Result]
+    what: str
+    """Names what stands in the folder, for the message of an empty one."""
+    work: str
+    """Names what needs the model libraries, for the message where they are missing."""
+    _running: list[Worker[Result]] = field(default_factory=list, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @contextmanager
+    def open(self) -> Iterator[Worker[Result]]:
+        """Yield the running process, one caller at a time; a failure ends it, and the next caller starts another.
+
+        Raises:
+            WorkerError: the folder holds no model, or the model libraries are not installed.
+        """
+        with self._lock:
+            if not self._running:
+                if not (self.folder / "config.json").is_file():
+                    raise WorkerError(f"there is no config.json in the {self.what}'s folder")
+                try:
+                    require_train_extra(self.work)
+                except SettingsError as error:
+                    raise WorkerError(str(error)) from None
+                self._running.append(Worker(self.module, [str(self.folder), *self.arguments], self.result))
+            try:
+                yield self._running[0]
+            except WorkerError:
+                # In an unknown state: an answer that comes too late would be taken for the next one's.
+                self._running.pop().end()
+                raise
+
+    def close(self) -> None:
+        """End the process, if one runs."""
+        with self._lock:
+            while self._running:
+                self._running.pop().end()

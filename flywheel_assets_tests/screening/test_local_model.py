@@ -92,9 +92,9 @@ def test_harmful_texts_wait_also_where_the_harm_is_behind_the_first_window(check
     verdict = judgement.verdicts[1]
     assert (verdict.action, verdict.reason, verdict.category) == (Action.QUARANTINE, Reason.CLASSIFIER, "hate")
     assert verdict.score > 0.5
-    pid = check._running[0]._child.pid
+    pid = check._worker._running[0]._child.pid
     check.judge(texts("fine"))
-    assert check._running[0]._child.pid == pid, "one process serves all batches"
+    assert check._worker._running[0]._child.pid == pid, "one process serves all batches"
 
 
 @pytest.mark.slow
@@ -107,8 +107,8 @@ def test_a_label_that_the_model_lacks_lets_nothing_through(check: ClassifierChec
 @pytest.mark.slow
 def test_a_process_that_dies_lets_nothing_through_and_is_started_again(check: ClassifierCheck) -> None:
     check.judge(texts("fine"))
-    check._running[0]._child.kill()
-    check._running[0]._child.wait()
+    check._worker._running[0]._child.kill()
+    check._worker._running[0]._child.wait()
     judgement = check.judge(texts(*["fine"] * 50))
     assert judgement.passed.sum() == 0
     assert {found.reason for found in judgement.verdicts.values()} == {Reason.CHECK_UNAVAILABLE}

@@ -1,9 +1,6 @@
 """Turns texts into vectors by a frozen sentence encoder, in a process of its own."""
 
 import hashlib
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -13,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.models.generation import require_train_extra
 from flywheel_assets.ranges import Checked, Count, Positive
-from flywheel_assets.screening.worker import Worker, WorkerError
+from flywheel_assets.screening.worker import KeptWorker
 
 Floats = npt.NDArray[np.float32]
 _PROCESS = "flywheel_assets.screening.heads.encoder_process"
@@ -50,8 +46,7 @@ class EncoderProcess(Checked):
     texts_at_once: Count = 32
     timeout_s: Positive = 120.0
     """Of one batch; the first one includes loading the encoder."""
-    _running: list[Worker[bytes]] = field(default_factory=list, repr=False, compare=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _workers: dict[Path, KeptWorker[bytes]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def digest(self) -> str:
@@ -66,34 +61,21 @@ class EncoderProcess(Checked):
         """
         vectors: list[Floats] = []
         for start in range(0, len(texts), self.texts_at_once):
-            with self._open_process() as process:
+            with self._worker.open() as process:
                 answers = process.ask(texts[start : start + self.texts_at_once], self.timeout_s)
             vectors += [np.frombuffer(answer, "<f4") for answer in answers]
         return np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)
 
     def close(self) -> None:
         """End the process, if one runs."""
-        with self._lock:
-            while self._running:
-                self._running.pop().end()
+        for worker in self._workers.values():
+            worker.close()
 
-    @contextmanager
-    def _open_process(self) -> Iterator[Worker[bytes]]:
-        with self._lock:
-            if not self._running:
-                if not (self.folder / "config.json").is_file():
-                    raise WorkerError("there is no config.json in the encoder's folder")
-                try:
-                    require_train_extra("a screening head")
-                except SettingsError as error:
-                    raise WorkerError(str(error)) from None
-                self._running.append(Worker(_PROCESS, [str(self.folder), str(self.threads)], bytes))
-            try:
-                yield self._running[0]
-            except WorkerError:
-                # In an unknown state: an answer that comes too late would be taken for the next one's.
-                self._running.pop().end()
-                raise
+    @property
+    def _worker(self) -> KeptWorker[bytes]:
+        made = KeptWorker(_PROCESS, self.folder, [str(self.threads)], bytes, "encoder", "a screening head")
+        # Of threads that come first at once all get the same one: making it starts no process.
+        return self._workers.setdefault(self.folder, made)
 
 
 @cache

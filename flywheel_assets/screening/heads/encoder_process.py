@@ -5,11 +5,9 @@ One line of JSON for each batch.
 The frozen encoder of a screening head. Ends when its input ends.
 """
 
-import os
 import sys
-from typing import Any
 
-import msgspec
+from flywheel_assets.screening.serving import serve_batches
 
 _LONGEST_TOKENS = 512  # pieces have at most 400 characters, and so fewer tokens: nothing is cut off
 _TEXTS_AT_ONCE = 32
@@ -17,20 +15,7 @@ _TEXTS_AT_ONCE = 32
 
 def main() -> int:
     """Serve standard input; answer an error of one batch, and try the next batch."""
-    answers = os.fdopen(os.dup(1), "wb")
-    # Libraries print; only answers may stand on the stream that is read.
-    os.dup2(2, 1)
-    encoder: Encoder | None = None
-    for line in sys.stdin.buffer:
-        try:
-            encoder = encoder or Encoder(sys.argv[1], int(sys.argv[2]))
-            answer: dict[str, Any] = {"results": encoder.encode(msgspec.json.decode(line, type=list[str]))}
-        except Exception as error:
-            # Never the error's message, which may quote a text.
-            answer = {"error": f"{'encoding' if encoder else 'loading the encoder'} failed ({type(error).__name__})"}
-        answers.write(msgspec.json.encode(answer) + b"\n")
-        answers.flush()
-    return 0
+    return serve_batches(lambda: Encoder(sys.argv[1], int(sys.argv[2])).encode, "loading the encoder", "encoding")
 
 
 class Encoder:

@@ -75,8 +75,8 @@ def test_harm_waits_other_languages_wait_and_the_rest_passes(tmp_path: Path, enc
         }
         assert judgement.verdicts[2].detail == "screening_head: de was not evaluated"
         assert replace(check, unscreened=frozenset({"de"})).judge(texts(GERMAN)).passed.all()
-        check._encoders[0]._running[0]._child.kill()
-        check._encoders[0]._running[0]._child.wait()
+        check._encoders[0]._worker._running[0]._child.kill()
+        check._encoders[0]._worker._running[0]._child.wait()
         assert {each.reason for each in check.judge(texts("fine")).verdicts.values()} == {Reason.CHECK_UNAVAILABLE}
         assert check.judge(texts("fine")).passed.all(), "a new process was started"
     finally:
