@@ -83,7 +83,7 @@ def test_every_feedback_column_can_be_filled() -> None:
 
 
 def test_every_field_lands_in_the_column_of_its_name() -> None:
-    """Lines are built by position, for speed: two texts that change places would be nobody's type error."""
+    """Lines are built by position, for speed: no type checker sees two texts that change places."""
     names = ("prediction_id", "model_version", "user_id", "thread_id")
     ids = {name: f"the {name}" for name in names}
     texts = {name: f"the {name}" for name in ("prompt", "original_output", "final_text")}

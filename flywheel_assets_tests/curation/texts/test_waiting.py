@@ -18,7 +18,7 @@ PADDING = "\n".join(f"The value of number {number} is read once and then kept." 
 
 
 def small_edit(**fields: Any) -> dict[str, Any]:
-    """One spelling inside a long text: nobody is taught by it, unless many people want it."""
+    """One spelling inside a long text: no model is taught by it, unless many people want it."""
     before = f"{PADDING}\nThe colour of the rows is grey.\n{PADDING}"
     return make_joined(**{"output": before, "final_text": before.replace("colour", "color"), **fields})
 
