@@ -40,10 +40,10 @@ from benchmarks.generated_edits import (
 from benchmarks.policy import bipia, chats, json_lines, surge, xstest
 from benchmarks.shared_prompts import write_system_prompt
 from flywheel_assets.conversations import Message, Role, encode_prompt
+from flywheel_assets.curation.likeness.duplicates import Likeness, find_clusters
+from flywheel_assets.curation.likeness.traces import compute_traces
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS
-from flywheel_assets.curation.texts._traces import compute_traces
-from flywheel_assets.curation.texts.duplicates import Likeness, find_clusters
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.records import JOINED_FEEDBACK

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from rensa import RMinHash, RMinHashLSH
 
-from flywheel_assets.curation.texts._traces import compute_traces
-from flywheel_assets.curation.texts.duplicates import SIMILARITY, Likeness, find_clusters
+from flywheel_assets.curation.likeness.duplicates import SIMILARITY, Likeness, find_clusters
+from flywheel_assets.curation.likeness.traces import compute_traces
 from flywheel_assets_tests.real_data import REAL_DATA, real_edits
 
 PLANTED_SHARE = 0.1

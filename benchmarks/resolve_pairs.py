@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from benchmarks.comparing import compare, timed
 from benchmarks.day_to_gold import lake_at
 from benchmarks.texts import Texts
-from flywheel_assets.curation.texts._traces import compute_traces
+from flywheel_assets.curation.likeness.traces import compute_traces
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,17 @@ def test_loading_imports_nothing_heavy(module: str) -> None:
     code = f"import json, sys, {module}; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     loaded = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(loaded.stdout) == []
+
+
+def test_no_room_has_more_modules_than_a_reader_keeps_apart() -> None:
+    """`curation/texts` had grown to 19 before this was asked."""
+    product = Path(__file__).parent.parent / "flywheel_assets"
+    sizes = {
+        folder.parent: sum(file.name != "__init__.py" for file in folder.parent.glob("*.py"))
+        for folder in product.rglob("__init__.py")
+    }
+    # The root holds what every room uses.
+    assert {str(room): size for room, size in sizes.items() if room != product and size > 15} == {}
 
 
 @pytest.mark.parametrize("name", ["assistant", "fraud"])

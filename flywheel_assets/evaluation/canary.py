@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flywheel_assets.curation.texts.normalization import normalize
-from flywheel_assets.curation.texts.novelty import hash_ngrams
+from flywheel_assets.curation.likeness.normalization import normalize
+from flywheel_assets.curation.likeness.novelty import hash_ngrams
 
 USERS_NEEDED = 2
 ROWS_AT_ONCE = 8192

@@ -20,8 +20,8 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel_assets.curation.labels.score_contract import ScoreContract
+from flywheel_assets.curation.likeness.normalization import make_prompts_readable
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.curation.texts.normalization import make_prompts_readable
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flywheel_assets.curation.arrow import Array, values_of
-from flywheel_assets.curation.texts._lexicon import BAD, GOOD, NEGATIONS, OPPOSABLE, read_opinions
-from flywheel_assets.curation.texts.duplicates import write_hex
-from flywheel_assets.curation.texts.words import Words, compute_powers, find_words
+from flywheel_assets.curation.likeness._lexicon import BAD, GOOD, NEGATIONS, OPPOSABLE, read_opinions
+from flywheel_assets.curation.likeness.duplicates import write_hex
+from flywheel_assets.curation.likeness.words import Words, compute_powers, find_words
 
 _RANDOM = np.random.default_rng(13).integers(2**62, 2**63, 1021, np.uint64) | np.uint64(1)
 _NUMBER, _NEGATIVE, _SIGN, _NOT, _GOOD, _BAD = np.random.default_rng(14).integers(2**62, 2**63, 6, np.uint64)

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, Column, to_mask, values_of
-from flywheel_assets.curation.texts.words import Words, find_words_by_part
+from flywheel_assets.curation.likeness.words import Words, find_words_by_part
 from flywheel_assets.records import IMPORT_PREFIX, REVIEWER_SOURCE
 
 SIMILARITY = 0.8

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, Column, Dictionary
-from flywheel_assets.curation.texts.duplicates import write_hex
-from flywheel_assets.curation.texts.normalization import normalize
-from flywheel_assets.curation.texts.words import Words, cut_into_parts, find_words
+from flywheel_assets.curation.likeness.duplicates import write_hex
+from flywheel_assets.curation.likeness.normalization import normalize
+from flywheel_assets.curation.likeness.words import Words, cut_into_parts, find_words
 
 MOST_NGRAMS = 64
 """Hashes stored per row. Of longer edits the lowest stay: the same choice for the same words in every row."""

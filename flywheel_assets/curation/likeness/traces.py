@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, as_dictionary, to_mask
-from flywheel_assets.curation.texts._anchors import compute_anchors, write_anchors
-from flywheel_assets.curation.texts.duplicates import hash_texts, sign_words, write_hex, write_signatures
-from flywheel_assets.curation.texts.normalization import normalize
-from flywheel_assets.curation.texts.novelty import KnownTexts, find_added_hashes, write_added_ngrams
-from flywheel_assets.curation.texts.words import cut_into_parts, find_words
+from flywheel_assets.curation.likeness._anchors import compute_anchors, write_anchors
+from flywheel_assets.curation.likeness.duplicates import hash_texts, sign_words, write_hex, write_signatures
+from flywheel_assets.curation.likeness.normalization import normalize
+from flywheel_assets.curation.likeness.novelty import KnownTexts, find_added_hashes, write_added_ngrams
+from flywheel_assets.curation.likeness.words import cut_into_parts, find_words
 
 
 def compute_traces(request: Array, said: Array, operator: Array, chosen: Array, rejected: Array) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Turns edits into training pairs: edit gate, duplicates, breaker, influence caps, resolution.
+"""Turns edits into training pairs: edit gate, verdicts, breaker, influence caps, resolution.
 
 Pure: no files, no clock.
 """

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, to_mask, values_of
+from flywheel_assets.curation.likeness.normalization import remove_white_space
 from flywheel_assets.curation.texts._changes import Change, name_change
 from flywheel_assets.curation.texts.alignment import measure_similarities
 from flywheel_assets.curation.texts.answers import (
@@ -24,7 +25,6 @@ from flywheel_assets.curation.texts.answers import (
     is_remark,
     may_be_remarks,
 )
-from flywheel_assets.curation.texts.normalization import remove_white_space
 from flywheel_assets.ranges import Checked, Count, Share
 from flywheel_assets.records import Reason
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import to_mask
-from flywheel_assets.curation.texts.duplicates import is_import
-from flywheel_assets.curation.texts.novelty import count_spread
+from flywheel_assets.curation.likeness.duplicates import is_import
+from flywheel_assets.curation.likeness.novelty import count_spread
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, SubjectKind
 
 EVEN_SHARES = 4

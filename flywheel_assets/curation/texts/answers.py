@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, Column, to_mask, values_of, view_bytes
-from flywheel_assets.curation.texts.words import cut_into_parts
+from flywheel_assets.curation.likeness.words import cut_into_parts
 
 
 def gather_words(text: str) -> frozenset[str]:

@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 from annotated_types import Ge
 
 from flywheel_assets.curation.arrow import ChunkedArray, values_of
-from flywheel_assets.curation.texts.duplicates import is_import
+from flywheel_assets.curation.likeness.duplicates import is_import
+from flywheel_assets.curation.likeness.novelty import count_spread
 from flywheel_assets.curation.texts.gate import Curated
-from flywheel_assets.curation.texts.novelty import count_spread
 from flywheel_assets.ranges import Checked, Count, Share
 from flywheel_assets.records import ExampleKind, Reason, SubjectKind
 

@@ -32,14 +32,14 @@ import pyarrow.compute as pc
 
 from flywheel_assets.conversations import decode_answer, encode_answer, split_reasoning
 from flywheel_assets.curation.arrow import Array, Column, Dictionary, as_dictionary, to_mask, values_of, view_bytes
+from flywheel_assets.curation.likeness.normalization import split_prompts
+from flywheel_assets.curation.likeness.traces import compute_traces
 from flywheel_assets.curation.policy.facts import compute_claim_key
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import OPERATOR, TEXTS, Verdict
 from flywheel_assets.curation.texts._edits import EditBands as EditBands  # `config` offers it
 from flywheel_assets.curation.texts._edits import EditRule, classify_edits
-from flywheel_assets.curation.texts._traces import compute_traces
 from flywheel_assets.curation.texts.answers import find_recurring_texts, mark_canned_texts
-from flywheel_assets.curation.texts.normalization import split_prompts
 from flywheel_assets.curation.texts.operator_findings import OperatorFinding, judge_operator_texts
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, hash_delta
 from flywheel_assets.ranges import Checked, Share
@@ -432,35 +432,17 @@ def _describe_examples(
 ) -> pa.Table:
     """Fill in the kind, stance, identity and messages of examples; `rows` are their rows of joined feedback."""
     columns: dict[str, Column] = {"example_kind": kinds, "stance": pa.array(stances, pa.string())}
-    compares = pc.equal(kinds, pa.scalar(ExampleKind.COMPARISON.value))
-    if pc.any(compares).as_py():
-        columns["pair_id"] = _identify_comparisons(examples["pair_id"], rows, to_mask(compares), application)
+    compares = to_mask(pc.equal(kinds, pa.scalar(ExampleKind.COMPARISON.value)))
     objects = to_mask(pc.equal(kinds, pa.scalar(ExampleKind.OBJECTION.value)))
-    if pc.any(compares).as_py():
+    if compares.any():
+        columns["pair_id"] = _identify_comparisons(examples["pair_id"], rows, compares, application)
         # One answer may be better than two others, and each of these pairs says something of its own.
-        compared = to_mask(compares)
         for name in ("content_hash", "anchors"):
-            hashed = [
-                make_stable_id(name, known, text)
-                for known, text in zip(
-                    *(examples[each].filter(pa.array(compared)).to_pylist() for each in (name, "rejected")), strict=True
-                )
-            ]
-            columns[name] = pc.replace_with_mask(
-                examples[name].combine_chunks(), pa.array(compared), pa.array(hashed, pa.string())
-            )
+            examples = _set_column(examples, name, _hash_with_rejected(examples, name, name, name, compares))
     if objects.any():
         # They choose nothing: what is repeated is the rejected text.
-        hashed = [
-            make_stable_id("objection", prompt, text)
-            for prompt, text in zip(
-                *(examples[name].filter(pa.array(objects)).to_pylist() for name in ("prompt_hash", "rejected")),
-                strict=True,
-            )
-        ]
-        columns["content_hash"] = pc.replace_with_mask(
-            examples["content_hash"].combine_chunks(), pa.array(objects), pa.array(hashed, pa.string())
-        )
+        hashed = _hash_with_rejected(examples, "content_hash", "objection", "prompt_hash", objects)
+        examples = _set_column(examples, "content_hash", hashed)
     final, output = rows["final_message"], rows["output_message"]
     if final.null_count + output.null_count < 2 * len(final):
         chosen_is_final = pc.invert(pc.equal(kinds, pa.scalar(ExampleKind.ACCEPTED_OUTPUT.value)))
@@ -470,9 +452,17 @@ def _describe_examples(
         columns["chosen_message"] = _write_messages(pc.if_else(is_objection, None, chosen))
         columns["rejected_message"] = _write_messages(pc.if_else(has_rejected, output, None))
     for name, values in columns.items():
-        position = examples.schema.get_field_index(name)
-        examples = examples.set_column(position, CURATED_DPO_PAIRS.field(position), values)
+        examples = _set_column(examples, name, values)
     return examples
+
+
+def _hash_with_rejected(examples: pa.Table, name: str, purpose: str, known: str, mask: _Mask) -> Array:
+    """Return the column `name`, where the mask holds as a hash of `known` and the rejected text."""
+    rows = examples.select([known, "rejected"]).filter(pa.array(mask))
+    hashed = [make_stable_id(purpose, before, text) for before, text in zip(*map(values_of, rows.columns), strict=True)]
+    return pc.replace_with_mask(  # type: ignore[no-any-return]
+        examples[name].combine_chunks(), pa.array(mask), pa.array(hashed, pa.string())
+    )
 
 
 def _identify_comparisons(pair_ids: Column, rows: pa.RecordBatch, compares: _Mask, application: str) -> Array:
@@ -514,25 +504,32 @@ def _build_statements(
     version: str,
 ) -> pa.Table:
     """Build the gold rows of refused feedback: what it says about its output, and no text."""
-    absent = pa.nulls(rows.num_rows, pa.string())
-    empty = absent.fill_null("")
     pair_id: Array = pa.array(make_pair_ids(application, values_of(rows["prediction_id"])), pa.string())
     compares = stances == Stance.CHOOSES.value
     if compares.any():
         pair_id = _identify_comparisons(pair_id, rows, compares, application)
+    stated = pa.table(rows.select([name for name in rows.schema.names if name in _STATED]))
+    # A retraction needs no prediction, and so may know no prompt.
+    prompt_format = rows["prompt_format"].fill_null(PromptFormat.TEXT.value)
+    stated = stated.set_column(stated.schema.get_field_index("prompt_format"), "prompt_format", prompt_format)
+    stated = stated.append_column("pair_id", pair_id)
+    stated = stated.append_column("policy_version", pa.nulls(rows.num_rows, pa.string()).fill_null(version))
+    return _write_statements(stated, pa.array(stances, pa.string()), pa.array(reasons, pa.string()))
+
+
+def _write_statements(rows: pa.Table, stances: Array, reasons: Array) -> pa.Table:
+    """Write rows of gold that hold no text, from columns that tell whose they are and what they are about."""
+    absent = pa.nulls(rows.num_rows, pa.string())
     computed: dict[str, Array] = {
-        "pair_id": pair_id,
         "example_kind": absent.fill_null(ExampleKind.STATEMENT.value),
+        "stance": stances,
+        "refused_reason": reasons,
         "similarity": pa.nulls(rows.num_rows, pa.float64()),
-        # A retraction needs no prediction, and so may know no prompt.
-        "prompt_format": rows["prompt_format"].fill_null(PromptFormat.TEXT.value),
-        "policy_version": absent.fill_null(version),
-        "stance": pa.array(stances, pa.string()),
-        "refused_reason": pa.array(reasons, pa.string()),
-        **dict.fromkeys(("prompt", "chosen", "prompt_hash", "content_hash", "request_hash"), empty),
+        **dict.fromkeys(("prompt", "chosen", "prompt_hash", "content_hash", "request_hash"), absent.fill_null("")),
     }
+    kept = {*_STATED, "pair_id", "policy_version"}
     columns = [
-        computed[field.name] if field.name in computed else rows[field.name] if field.name in _STATED else absent
+        computed[field.name] if field.name in computed else rows[field.name] if field.name in kept else absent
         for field in CURATED_DPO_PAIRS
     ]
     return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)
@@ -544,20 +541,8 @@ _STATED = frozenset(JOINED_FEEDBACK.names) - {"prompt", "tools"}
 
 def _withdraw_texts(rows: pa.Table, reason: Reason) -> pa.Table:
     """Turn examples into the statements that they remain when the day refuses them."""
-    absent = pa.nulls(rows.num_rows, pa.string())
-    changed: dict[str, Array] = {
-        "example_kind": absent.fill_null(ExampleKind.STATEMENT.value),
-        "stance": absent.fill_null(Stance.CHANGES_REFUSED.value),
-        "refused_reason": absent.fill_null(reason.value),
-        "similarity": pa.nulls(rows.num_rows, pa.float64()),
-        **dict.fromkeys(("prompt", "chosen", "prompt_hash", "content_hash", "request_hash"), absent.fill_null("")),
-    }
-    kept = {*_STATED, "pair_id", "policy_version"}
-    columns = [
-        changed[field.name] if field.name in changed else rows[field.name] if field.name in kept else absent
-        for field in CURATED_DPO_PAIRS
-    ]
-    return pa.Table.from_arrays(columns, schema=CURATED_DPO_PAIRS)
+    refused = pa.nulls(rows.num_rows, pa.string())
+    return _write_statements(rows, refused.fill_null(Stance.CHANGES_REFUSED.value), refused.fill_null(reason.value))
 
 
 def _mark_undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
@@ -644,7 +629,7 @@ def _select_waiting(rows: pa.Table, reasons: npt.NDArray[np.object_]) -> tuple[p
     return rows.filter(pc.is_valid(rows["support_key"])), keys
 
 
-def _set_column(rows: pa.Table, name: str, values: Array) -> pa.Table:
+def _set_column(rows: pa.Table, name: str, values: Column) -> pa.Table:
     position = rows.schema.get_field_index(name)
     return rows.set_column(position, CURATED_DPO_PAIRS.field(position), values)
 

@@ -7,7 +7,7 @@ The steps, in this order; each dropped row is counted under the reason of the fi
 1. Waiting. Waiting rows (small edits, changed facts) leave unless enough subjects of all days say the same: the people
    who made another correction of the same output count as well.
 2. Sides. A subject whose hash falls below `holdout_share` is held out, with all rows it has or will ever have.
-3. Duplicates. Rows of one side and kind that say the same (see `duplicates`) are one: the most trusted newest wins, and
+3. Duplicates. Rows of one side and kind that say the same (see `likeness`) are one: the most trusted newest wins, and
    the number of subjects who sent it is kept as `support_users`: evidence, never a weight. At the end every held-out
    row learns how near the nearest prompt is that the version trains on.
 4. Claims. Pairs of one user that repeat what no other user says leave until a second user says it.
@@ -28,8 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray, Column, to_mask, values_of
-from flywheel_assets.curation.texts._influence import mark_beyond_share, mark_unsupported_claims, rank_by_pair_id
-from flywheel_assets.curation.texts.duplicates import (
+from flywheel_assets.curation.likeness.duplicates import (
     Likeness,
     find_clusters,
     find_nearest,
@@ -37,6 +36,7 @@ from flywheel_assets.curation.texts.duplicates import (
     mark_repeated_rows,
     rank_by_trust,
 )
+from flywheel_assets.curation.texts._influence import mark_beyond_share, mark_unsupported_claims, rank_by_pair_id
 from flywheel_assets.curation.texts.statements import STATEMENT_KEYS, Agreement, Role, reduce_statements
 from flywheel_assets.curation.texts.waiting import (
     SUPPORT_KEYS,

@@ -51,7 +51,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray, to_mask, values_of
-from flywheel_assets.curation.texts.duplicates import rank_sources
+from flywheel_assets.curation.likeness.duplicates import rank_sources
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, Stance, SubjectKind
 
 STATEMENT_KEYS = (

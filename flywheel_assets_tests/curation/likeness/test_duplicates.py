@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.texts.duplicates import SIMILARITY, Likeness, compute_signatures, find_clusters
+from flywheel_assets.curation.likeness.duplicates import SIMILARITY, Likeness, compute_signatures, find_clusters
 from flywheel_assets.curation.texts.gate import GateRules, curate
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.records import JOINED_FEEDBACK

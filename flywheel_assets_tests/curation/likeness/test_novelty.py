@@ -1,8 +1,8 @@
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.curation.texts._traces import compute_traces
-from flywheel_assets.curation.texts.novelty import MOST_NGRAMS, count_spread
+from flywheel_assets.curation.likeness.novelty import MOST_NGRAMS, count_spread
+from flywheel_assets.curation.likeness.traces import compute_traces
 
 
 def added(prompt: str, rejected: str | None, chosen: str, operator: str = "", context: str | None = None) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flywheel_assets.curation.likeness.normalization import make_prompts_readable
 from flywheel_assets.curation.policy._commands import DESTRUCTIVE_COMMANDS
 from flywheel_assets.curation.policy._injection import CHAT_MARKERS, INJECTION_PHRASES
 from flywheel_assets.curation.policy._pattern_check import PatternCheck
@@ -19,7 +20,6 @@ from flywheel_assets.curation.policy._structure import STRUCTURE
 from flywheel_assets.curation.policy.language import NEUTRALITY, TOXIC_LANGUAGE
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
 from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Judgement, Pattern, Verdict
-from flywheel_assets.curation.texts.normalization import make_prompts_readable
 from flywheel_assets.records import Reason
 from flywheel_assets_tests.curation.judge import Judge
 

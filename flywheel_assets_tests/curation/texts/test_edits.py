@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
+from flywheel_assets.curation.likeness.normalization import normalize
 from flywheel_assets.curation.texts._edits import EditBands, classify_edits
-from flywheel_assets.curation.texts.normalization import normalize
 from flywheel_assets.errors import SettingsError
 
 SENTENCE = "The settings are read once, when the process starts, and never again."
