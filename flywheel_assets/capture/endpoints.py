@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from flywheel_assets.capture.events.scores import decode_event, decode_label, decode_prediction, decode_text_edit
 from flywheel_assets.capture.events.texts import DecodedEvent, LandedRow, Reception
-from flywheel_assets.capture.events.wire import CloudEvent, Edit, ScoredCloudEvent
+from flywheel_assets.wire import CloudEvent, Edit, ScoredCloudEvent
 
 RETRACTION_PATH = "/v1/{application}/feedback/{feedback_id:path}"
 """Takes back what was sent under an id; an id may hold slashes."""

@@ -25,7 +25,6 @@ import msgspec
 from flywheel_assets import records
 from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.events.texts import (
-    Choice,
     DecodedEvent,
     LandedRow,
     Reception,
@@ -33,10 +32,10 @@ from flywheel_assets.capture.events.texts import (
     land_cloud_event,
     land_edit,
 )
-from flywheel_assets.capture.events.wire import CloudEvent, Edit, decode_strictly
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import InvalidEventError, UnknownNameError
 from flywheel_assets.records import IMPORT_PREFIX
+from flywheel_assets.wire import Choice, CloudEvent, Edit, decode_strictly
 
 LISTED_ERRORS = 100
 EVENT_BYTES = 4 * 2**20

@@ -29,7 +29,6 @@ from flywheel_assets.capture.clock import Clock
 from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, CaptureLimits, Endpoint, EventLog
 from flywheel_assets.capture.events.recent import RecentEvents
 from flywheel_assets.capture.events.texts import EDITS_SOURCE, DecodedEvent, Reception, land_retraction
-from flywheel_assets.capture.events.wire import LONGEST_IDENTIFIER, read_claimed_id
 from flywheel_assets.capture.http.answers import (
     Answer,
     EventResult,
@@ -49,6 +48,7 @@ from flywheel_assets.capture.http.bodies import (
 from flywheel_assets.capture.operations.telemetry import Telemetry
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import EventLogError, InvalidEventError
+from flywheel_assets.wire import LONGEST_IDENTIFIER, read_claimed_id
 
 _DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one would hold up every other request
 

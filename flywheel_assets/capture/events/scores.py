@@ -25,7 +25,10 @@ from flywheel_assets.capture.events.texts import (
     decode_edit,
     land_cloud_event,
 )
-from flywheel_assets.capture.events.wire import (
+from flywheel_assets.curation.labels.score_contract import FieldMapping, ScoreContract
+from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.records import Signal
+from flywheel_assets.wire import (
     FeedbackCloudEvent,
     Identifier,
     ScoreData,
@@ -34,9 +37,6 @@ from flywheel_assets.capture.events.wire import (
     format_label,
     shorten_message,
 )
-from flywheel_assets.curation.labels.score_contract import FieldMapping, ScoreContract
-from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.records import Signal
 
 PREDICTIONS_SOURCE = "predictions-api"
 LABELS_SOURCE = "labels-api"

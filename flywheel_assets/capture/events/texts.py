@@ -21,20 +21,6 @@ from hashlib import blake2b
 import msgspec
 
 from flywheel_assets import records
-from flywheel_assets.capture.events.wire import (
-    CloudEvent,
-    Edit,
-    FeedbackCloudEvent,
-    FeedbackData,
-    Identifier,
-    PredictionCloudEvent,
-    Prompt,
-    Revision,
-    ScoredCloudEvent,
-    Time,
-    decode_strictly,
-    format_label,
-)
 from flywheel_assets.conversations import (
     FiledAnswer,
     Tools,
@@ -49,6 +35,18 @@ from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.records import IMPORT_PREFIX, REVIEWER_SOURCE, PromptFormat, Signal
+from flywheel_assets.wire import (
+    Choice,
+    CloudEvent,
+    Edit,
+    FeedbackCloudEvent,
+    FeedbackData,
+    PredictionCloudEvent,
+    Prompt,
+    ScoredCloudEvent,
+    decode_strictly,
+    format_label,
+)
 
 EDITS_SOURCE = "edits-api"
 EARLIEST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
@@ -373,22 +371,6 @@ def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
     )
     is_time_claimed = edit.occurred_at is not None
     return build_feedback_event(client_id, feedback, is_time_claimed, (encode_row(EventKind.PREDICTION, prediction),))
-
-
-class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Describes two answers to one prompt, of which a person preferred one: a row of a comparison set."""
-
-    prompt: Prompt
-    chosen: FiledAnswer
-    rejected: FiledAnswer
-    id: Identifier | None = None
-    user_id: Identifier | None = None
-    thread_id: Identifier | None = None
-    model_version: Identifier | None = None
-    do_not_train: bool = False
-    occurred_at: Time | None = None
-    tools: Tools | None = None
-    revision: Revision | None = None
 
 
 def land_choice(choice: Choice, reception: Reception, source: str) -> DecodedEvent:

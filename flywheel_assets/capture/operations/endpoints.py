@@ -21,9 +21,9 @@ from flywheel_assets.capture.auth.access import Access, require_scope
 from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Scope
 from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, RETRACTION_PATH, Endpoint, EventLog
 from flywheel_assets.capture.events.texts import EDITS_SOURCE
-from flywheel_assets.capture.events.wire import LONGEST_IDENTIFIER
 from flywheel_assets.capture.http.answers import RETRY_AFTER_S, Answer, Problem, build_json_response
 from flywheel_assets.capture.operations.telemetry import EXPOSITION_TYPE, Telemetry
+from flywheel_assets.wire import LONGEST_IDENTIFIER
 
 
 class _Status(msgspec.Struct, frozen=True):

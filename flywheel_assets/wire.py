@@ -16,7 +16,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from flywheel_assets.conversations import Answer, Message, Role, Tools
+from flywheel_assets.conversations import Answer, FiledAnswer, Message, Role, Tools
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.records import Signal
 
@@ -124,6 +124,22 @@ class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     prompt: Prompt
     original_llm_output: Answer
     final_user_edit: Answer
+    id: Identifier | None = None
+    user_id: Identifier | None = None
+    thread_id: Identifier | None = None
+    model_version: Identifier | None = None
+    do_not_train: bool = False
+    occurred_at: Time | None = None
+    tools: Tools | None = None
+    revision: Revision | None = None
+
+
+class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Describes two answers to one prompt, of which a person preferred one: a row of a comparison set."""
+
+    prompt: Prompt
+    chosen: FiledAnswer
+    rejected: FiledAnswer
     id: Identifier | None = None
     user_id: Identifier | None = None
     thread_id: Identifier | None = None

@@ -1,0 +1,1 @@
+"""Writes a gold version in the formats of training tools."""
