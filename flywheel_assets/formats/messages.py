@@ -2,7 +2,7 @@
 
 | spelling | a message |
 |---|---|
-| OpenAI, TRL, Hugging Face | `{"role", "content", "tool_calls", …}`, also `reasoning_content`, `reasoning`, `thinking` |
+| OpenAI, TRL, Hugging Face | `{"role", "content", "tool_calls", …}`, and `reasoning_content` or `reasoning` |
 | OpenAI Responses | `{"type": "message", …}`, and items of type `function_call`, `function_call_output`, `reasoning` |
 | Anthropic | `content` as blocks of type `text`, `thinking`, `tool_use`, `tool_result` |
 | Gemini | `{"role": "model", "parts": [{"text": …}]}` |
@@ -181,4 +181,7 @@ def _read_result(value: Any) -> str:
 
 
 def _write_text(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    try:
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidEventError("a content is no JSON or nested too deeply") from None

@@ -230,7 +230,7 @@ def _is_choice(value: Any) -> bool:
 
 
 def _join_items(messages: list[Message]) -> list[Message]:
-    """Return messages, those of one author in a row made one: reasoning, text and calls come as items of their own."""
+    """Return messages, in which items of one answer are one: its reasoning, its text, its calls."""
     joined: list[Message] = []
     for each in messages:
         last = joined[-1] if joined else None

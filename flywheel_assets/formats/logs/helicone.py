@@ -61,7 +61,8 @@ def _predict(record: Record, request_id: str, user: str | None, session: str | N
         prompt, answer = read_prompt(asked), read_answer(answered.get("messages") or answered.get("message"))
     if prompt is None and record.get("signed_body_url"):
         raise InvalidEventError(
-            "the bodies are not in the record, only `signed_body_url`; export with `npx @helicone/export --include-body`"
+            "the bodies are not in the record, only `signed_body_url`; export with "
+            "`npx @helicone/export --include-body`"
         )
     return predict(
         NAME,

@@ -72,25 +72,28 @@ def convert(record: Record) -> Sequence[Event]:
     assessments = list_objects(parse_json(info.get("assessments"))) or list_objects(
         parse_json(values.get("assessments"))
     )
-    overridden = {each.get("overrides") for each in assessments}
+    overridden = {read_text(each.get("overrides")) for each in assessments}
     for place, each in enumerate(assessments):
-        own = each.get("assessment_id")
+        own = read_text(each.get("assessment_id"))
         if each.get("valid") is False or (own is not None and own in overridden):
             continue
-        event_id = read_text(own) or f"{trace_id}/{each.get('assessment_name') or each.get('name')}/{place}"
-        events.extend(_assess(Record(each), event_id, trace_id, prompt, is_answered=problem is None))
+        event_id = own or f"{trace_id}/{each.get('assessment_name') or each.get('name')}/{place}"
+        events.extend(_assess(Record(each), event_id, trace_id, prompt, time, is_answered=problem is None))
     if problem is not None and not events:
         raise problem
     return events
 
 
-def _assess(said: Record, event_id: str, trace_id: str, prompt: Prompt | None, *, is_answered: bool) -> list[Event]:
+def _assess(
+    said: Record, event_id: str, trace_id: str, prompt: Prompt | None, asked_at: datetime | None, *, is_answered: bool
+) -> list[Event]:
+    """Turn one assessment into feedback; without a time of its own it has the trace's."""
     source = read_mapping(said.get("source"))
     if str(source.get("source_type") or "").upper() != "HUMAN":
         return []
     name = read_text(said.get("assessment_name")) or read_text(said.get("name"))
-    time: datetime | None = said.get_time("last_update_time") or said.get_time("create_time")
-    fields: dict[str, Any] = {"time": time or said.get_time("create_time_ms"), "user_id": _read_person(source)}
+    time = said.get_time("last_update_time") or said.get_time("create_time") or said.get_time("create_time_ms")
+    fields: dict[str, Any] = {"time": time or asked_at, "user_id": _read_person(source)}
     rationale = read_text(said.get("rationale"))
     expectation = read_mapping(said.get("expectation"))
     if expectation:

@@ -225,8 +225,10 @@ def _find_path(tree: Tree, message: Mapping[str, Any], system: str | None) -> li
         content = each.get("content")
         if isinstance(content, str | list) and content:
             fields = {"role": each.get("role"), "content": content}
-            is_answer = each.get("role") == "assistant" and isinstance(content, str)
-            path.append(_read_answer(content) if is_answer else read_message(fields))
+            if each.get("role") == "assistant" and isinstance(content, str):
+                path.append(_read_answer(content))
+            else:
+                path.append(read_message(fields))
         parent = each.get("parentId")
     path.reverse()
     return [Message(Role.SYSTEM, system), *path] if system else path

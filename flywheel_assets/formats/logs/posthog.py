@@ -1,8 +1,8 @@
 """Reads PostHog's events of models: `$ai_generation`, `$ai_trace`, `$ai_feedback`, `$ai_metric`.
 
 Feedback names the trace. A generation without a parent is the answer of its trace and has the trace's id; a generation
-within a chain has its own `$ai_span_id`, and the `$ai_trace` event the trace's. Metrics count where their name speaks of
-people; `$ai_evaluation` is a model's judgement.
+within a chain has its own `$ai_span_id`, and the `$ai_trace` event the trace's. Metrics count where their name speaks
+of people; `$ai_evaluation` is a model's judgement.
 """
 
 from collections.abc import Sequence

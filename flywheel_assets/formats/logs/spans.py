@@ -324,9 +324,9 @@ def _judge_span(source: str, span: Span, answers: frozenset[tuple[str, str]]) ->
             for each in _list_numbered(holder.get(plural)):
                 said = read_mapping(read_mapping(each).get(singular)) or read_mapping(each)
                 event_id = f"{span.trace_id}/{span.span_id}/{said.get('name')}/{said.get('identifier') or ''}"
-                found = judge_annotation(source, event_id, target, said, time=span.end, user_id=user)
-                if found is not None:
-                    yield found
+                noted = judge_annotation(source, event_id, target, said, time=span.end, user_id=user)
+                if noted is not None:
+                    yield noted
 
 
 def judge_annotation(

@@ -173,8 +173,8 @@ def score(
     if isinstance(verdict, int | float):
         if is_alone:
             raise InvalidEventError(
-                f"the score {name[:80]!r} is {str(verdict)[:40]}, and its scale is not in the record; valid: true or false, "
-                "-1, or 0 to 1; divide it by its scale before the export, or use --map"
+                f"the score {name[:80]!r} is {str(verdict)[:40]}, and its scale is not in the record; valid: true or "
+                "false, -1, or 0 to 1; divide it by its scale before the export, or use --map"
             )
         value = str(verdict)[:40]
     said = f"{name}: {value}" if isinstance(value, str) and value.strip() else ""
