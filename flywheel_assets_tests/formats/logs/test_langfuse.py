@@ -77,9 +77,10 @@ def test_trace_takes_its_answering_generation() -> None:
         "prompt": [("system", "Be kind."), ("user", "Hi")], "output": "Hello", "prediction_id": "t1",
         "model_version": "gpt-4o", "user_id": "u1", "thread_id": "x", "time": "2025-06-05T15:45:51",
     }  # fmt: skip
-    assert read("langfuse", TRACE) == [answer, DOWN]
+    down = {**DOWN, "user_id": "u1"}
+    assert read("langfuse", TRACE) == [answer, down]
     scored = {**TRACE, "scores": [{**SCORE, "observationId": "g1"}]}
-    assert read("langfuse", scored)[1] == DOWN
+    assert read("langfuse", scored)[1] == down
 
 
 def test_trace_with_an_output_of_its_own() -> None:

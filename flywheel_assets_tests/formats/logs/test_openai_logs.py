@@ -33,6 +33,12 @@ def test_request_next_to_the_response(asked: str, answered: str) -> None:
     assert read("openai-logs", record) == [SAID]
 
 
+def test_prompt_of_text_next_to_the_response() -> None:
+    completion = {"id": "cmpl-1", "object": "text_completion", "choices": [{"index": 0, "text": " blue"}]}
+    [found] = read("openai-logs", {"prompt": "The sky is", "response": completion})
+    assert (found["prompt"], found["output"]) == ("The sky is", " blue")
+
+
 def test_batch_file_with_bodies() -> None:
     response = {name: value for name, value in STORED.items() if name not in ("messages", "metadata")}
     record = {

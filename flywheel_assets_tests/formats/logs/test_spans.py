@@ -7,7 +7,7 @@ import pytest
 
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.logs import otlp
-from flywheel_assets.formats.logs.spans import read_spans
+from flywheel_assets.formats.logs.spans import convert_span, read_spans
 from flywheel_assets.formats.record import Record
 from flywheel_assets_tests.formats.logs.readings import read, thumb
 
@@ -96,6 +96,12 @@ def test_one_trace_in_one_request_has_one_answer() -> None:
 def test_a_call_without_its_root_has_its_own_id() -> None:
     [found] = read("otlp", make_request(make_span(CHAT, INNER, parentSpanId=ROOT)))
     assert found["prediction_id"] == f"{TRACE}/{INNER}"
+
+
+def test_a_span_read_alone_knows_only_whether_it_is_the_root() -> None:
+    request = make_request(make_span(CHAT, INNER, parentSpanId=ROOT), make_span(CHAT))
+    found = [event for span in read_spans(request) for event in convert_span("otlp", span)]
+    assert [event.data.prediction_id for event in found] == [f"{TRACE}/{INNER}", TRACE]  # type: ignore[union-attr]
 
 
 def test_system_instructions_tools_and_reasoning() -> None:
@@ -219,6 +225,19 @@ def test_phoenix_table_with_a_column_for_each_attribute() -> None:
         "attributes.llm.output_messages": [{"message.role": "assistant", "message.content": "Revenue grew"}],
     }  # fmt: skip
     assert read("phoenix", row) == [SEEN]
+
+
+def test_console_exporter_of_opentelemetry() -> None:
+    said = {"gen_ai.evaluation.name": "thumb", "gen_ai.evaluation.score.value": 0}
+    event = {"name": "gen_ai.evaluation.result", "timestamp": "2025-06-01T10:00:02Z", "attributes": said}
+    span = {
+        "name": "chat m", "context": {"trace_id": f"0x{TRACE}", "span_id": f"0x{ROOT}", "trace_state": "[]"},
+        "kind": "SpanKind.CLIENT", "parent_id": None, "start_time": "2025-06-01T10:00:00Z",
+        "end_time": "2025-06-01T10:00:01Z", "status": {"status_code": "UNSET"}, "attributes": CHAT,
+        "events": [event], "links": [], "resource": {"attributes": {}, "schema_url": ""},
+    }  # fmt: skip
+    answer = {name: each for name, each in SEEN.items() if name != "model_version"}
+    assert read("phoenix", span) == [answer, thumb(ROOT, -1.0, time="2025-06-01T10:00:02")]
 
 
 def test_phoenix_correction_is_an_edit() -> None:
