@@ -92,7 +92,8 @@ def _assess(
     if str(source.get("source_type") or "").upper() != "HUMAN":
         return []
     name = read_text(said.get("assessment_name")) or read_text(said.get("name"))
-    time = said.get_time("last_update_time") or said.get_time("create_time") or said.get_time("create_time_ms")
+    names = ("last_update_time", "last_update_time_ms", "create_time", "create_time_ms")
+    time = next(filter(None, map(said.get_time, names)), None)
     fields: dict[str, Any] = {"time": time or asked_at, "user_id": _read_person(source)}
     rationale = read_text(said.get("rationale"))
     expectation = read_mapping(said.get("expectation"))
