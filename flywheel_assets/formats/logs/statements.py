@@ -47,10 +47,13 @@ CORRECTIONS = frozenset({
     "expected_output", "expected_answer", "ideal_response", "reference_answer",
 })  # fmt: skip
 """Names under which people write the answer that should have been given."""
-_OF_PEOPLE = re.compile(
-    r"user|human|people|customer|client|reviewer|annotat|thumb|like|vote|star|rating|feedback|csat|satisf|emoji|manual",
-    re.IGNORECASE,
-)
+_OF_PEOPLE = frozenset({
+    "user", "users", "human", "people", "customer", "reviewer", "annotator", "annotation", "thumb", "thumbs",
+    "thumbsup", "thumbsdown", "like", "likes", "liked", "vote", "votes", "upvote", "star", "stars", "rating",
+    "feedback", "csat", "nps", "satisfaction", "emoji", "manual",
+})  # fmt: skip
+"""Words by which the name of a score says that people gave it."""
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _MACHINES = re.compile(r"llm|model|code|auto|judge|script|machine|system|heuristic|eval", re.IGNORECASE)
 _PERSONS = re.compile(r"human|user|person|annotator|reviewer|people|manual|app$|customer|expert", re.IGNORECASE)
 
@@ -205,7 +208,7 @@ def is_of_people(name: Any, judge: Any = None) -> bool:
             return True
         if _MACHINES.search(judge):
             return False
-    return isinstance(name, str) and bool(_OF_PEOPLE.search(name))
+    return isinstance(name, str) and not _OF_PEOPLE.isdisjoint(word.lower() for word in _WORD.findall(name))
 
 
 def read_mapping(value: Any) -> Mapping[str, Any]:
