@@ -113,11 +113,11 @@ def _convert_answer(
     message_id, time = str(message["id"]), _read_time(message)
     who: dict[str, Any] = {"time": time, "user_id": user, "thread_id": chat_id}
     content = message.get("content")
-    copied = _find_copied(tree, message)
-    if copied is not None:
+    source = _find_original(tree, message)
+    if source is not None:
         if isinstance(content, str):
             text = _read_answer(content)
-            yield state(NAME, f"{message_id}/edit", str(copied["id"]), Signal.EDIT, final_text=text, **who)
+            yield state(NAME, f"{message_id}/edit", str(source["id"]), Signal.EDIT, final_text=text, **who)
         return
     yield _predict_message(tree, message, system, user, chat_id)
     original = message.get("originalContent")
@@ -132,7 +132,7 @@ def _convert_answer(
     yield from _regenerate(tree, message, system, user, chat_id)
 
 
-def _find_copied(tree: Tree, message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _find_original(tree: Tree, message: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the answer of which this one is a copy with another text; None: a model wrote it.
 
     "Save as copy" puts a sibling into the tree which keeps all other fields, so that both count the same tokens or
@@ -204,7 +204,7 @@ def _regenerate(
         for each in _list_siblings(tree, message)
         if each.get("model") == message.get("model")
         and _order(each) < _order(message)
-        and _find_copied(tree, each) is None
+        and _find_original(tree, each) is None
     ]
     if not earlier:
         return

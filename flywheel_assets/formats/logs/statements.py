@@ -204,7 +204,7 @@ def is_of_people(name: Any, judge: Any = None) -> bool:
     A judge of an unknown kind counts by the name as well.
     """
     if isinstance(judge, str) and judge:
-        if _PERSONS.search(judge) and not _MACHINES.search(judge):
+        if _PERSONS.search(judge):
             return True
         if _MACHINES.search(judge):
             return False

@@ -74,6 +74,8 @@ def test_span_with_an_evaluation() -> None:
         ({"gen_ai.evaluation.name": "Relevance", "gen_ai.evaluation.source": "HUMAN",
           "gen_ai.evaluation.score.value": 1}, "thumb"),
         ({"gen_ai.evaluation.name": "user_feedback", "gen_ai.evaluation.explanation": "rude"}, "comment"),
+        ({"gen_ai.evaluation.name": "Relevance", "gen_ai.evaluation.source": "human_evaluator",
+          "gen_ai.evaluation.score.value": 1}, "thumb"),
         ({"gen_ai.evaluation.name": "likelihood", "gen_ai.evaluation.score.value": 1.0}, None),
         ({"gen_ai.evaluation.name": "userThumbs", "gen_ai.evaluation.score.value": 1.0}, "thumb"),
         ({"gen_ai.evaluation.name": "stars", "gen_ai.evaluation.score.value": 4}, "comment"),
@@ -129,6 +131,11 @@ def test_system_instructions_tools_and_reasoning() -> None:
 def test_messages_as_structured_attributes() -> None:
     attributes = {**CHAT, "gen_ai.input.messages": ASKED, "gen_ai.output.messages": ANSWERED}
     assert read("otlp", make_request(make_span(attributes))) == [ANSWER]
+
+
+def test_one_element_of_a_request() -> None:
+    [element] = make_request(make_span(CHAT))["resourceSpans"]
+    assert read("otlp", element) == [ANSWER]
 
 
 def test_content_on_an_event() -> None:
