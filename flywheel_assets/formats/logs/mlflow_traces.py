@@ -17,6 +17,7 @@ from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_call, read_prompt, read_tools, write_json
 from flywheel_assets.formats.logs.statements import (
     CORRECTIONS,
+    check_shape,
     list_objects,
     predict,
     read_mapping,
@@ -43,6 +44,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn a trace into a prediction, and people's assessments into feedback."""
+    check_shape(matches(record), "a trace, or a row of a table of traces", record)
     values = record.values
     for name in ("info", "data", "trace_id", "request", "response", "assessments", "trace", "spans", "state"):
         record.get(name)

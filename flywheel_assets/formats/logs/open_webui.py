@@ -19,7 +19,15 @@ from typing import Any
 from flywheel_assets.conversations import Message, Role
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
-from flywheel_assets.formats.logs.statements import list_objects, predict, rate, read_mapping, read_text, state
+from flywheel_assets.formats.logs.statements import (
+    check_shape,
+    list_objects,
+    predict,
+    rate,
+    read_mapping,
+    read_text,
+    state,
+)
 from flywheel_assets.formats.messages import read_message
 from flywheel_assets.formats.record import Record, parse_time
 from flywheel_assets.records import Signal
@@ -44,6 +52,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn one feedback, or one chat, into predictions and what people said of them."""
+    check_shape(matches(record), "one feedback or one chat", record)
     return _convert_feedback(record) if "data" in record.values else list(_convert_chat(record))
 
 

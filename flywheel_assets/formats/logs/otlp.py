@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.spans import convert_spans, read_spans
+from flywheel_assets.formats.logs.statements import check_shape
 from flywheel_assets.formats.record import Record
 
 NAME = "otlp"
@@ -19,6 +20,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn each call of a model into a prediction, and people's evaluations into feedback."""
+    check_shape(matches(record), "an export request of traces", record)
     for name in ("resourceSpans", "resource_spans", "scopeSpans", "resource"):
         record.get(name)
     # The list of a request may have been taken apart before.

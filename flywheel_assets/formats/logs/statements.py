@@ -29,6 +29,7 @@ from flywheel_assets.conversations import (
     find_tools_problem,
 )
 from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.formats.record import Record
 from flywheel_assets.records import Signal
 from flywheel_assets.wire import FeedbackCloudEvent, PredictionCloudEvent, shorten_message
 
@@ -56,6 +57,17 @@ _OF_PEOPLE = frozenset({
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _MACHINES = re.compile(r"llm|model|code|auto|judge|script|machine|system|heuristic|eval", re.IGNORECASE)
 _PERSONS = re.compile(r"human|user|person|annotator|reviewer|people|manual|app$|customer|expert", re.IGNORECASE)
+
+
+def check_shape(is_known: bool, shape: str, record: Record) -> None:
+    """Check that a record has the shape of its format.
+
+    Raises:
+        InvalidEventError: it has not; the message lists its fields.
+    """
+    if not is_known:
+        fields = ", ".join(sorted(str(name)[:40] for name in record.values)[:12])
+        raise InvalidEventError(f"the record is not {shape}; its fields: {fields or 'none'}")
 
 
 def predict(
