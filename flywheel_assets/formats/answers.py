@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets.conversations import (
+    OPERATOR_ROLES,
     Message,
     Prompt,
     Role,
@@ -227,11 +228,17 @@ def compare(
         InvalidEventError: they cannot be compared, or have no prompt.
     """
     shared, one, other = part_different(chosen, rejected)
-    if prompt is None or any(each.role is Role.USER for each in shared[:2]):
+    if prompt is None:
         if not shared:
             raise InvalidEventError("chosen and rejected share no turn, and there is no prompt")
         return shared, one, other
-    return ([*as_messages(prompt), *shared] if shared else prompt), one, other
+    if not shared:
+        return prompt, one, other
+    given = as_messages(prompt)
+    if shared[0].role is Role.USER and given[0].role in OPERATOR_ROLES:
+        return [given[0], *shared], one, other
+    is_whole = shared[0].role is Role.USER or shared[0].role in OPERATOR_ROLES
+    return (shared if is_whole else [*given, *shared]), one, other
 
 
 def choose(

@@ -43,9 +43,14 @@ _OUTPUTS = (
     "generated_text", "llm_output",
 )  # fmt: skip
 _SYSTEMS = ("system", "system_prompt")
-_SIDE = re.compile(r"^(.*?)[\s_-]*(a|b|c|d|[0-9]|left|right|one|two)$")
+_SIDE = re.compile(
+    r"^(.*?)[\s_-]*([0-9]|(?<![A-Za-z])(?:[a-dA-D]|left|right|one|two)|(?<=[a-z])(?:[A-D]|Left|Right|One|Two))$"
+)
+"""A name with an end that counts: `response_a`, `answer2`, `textLeft`; no word that merely ends with a letter."""
 _SIDES = {"left": "a", "right": "b", "one": "1", "two": "2"}
-_CORRECTS = re.compile(r"correct|edit|rewrit|improv|revis|better|fixed|final|ideal|gold|reference|expected", re.I)
+_CORRECTS = re.compile(
+    r"correct|(?<![a-z])edit|rewrit|improv|revis|better|fixed|final|ideal|gold|(?<!p)reference|expected", re.I
+)
 _REMARKS = re.compile(r"comment|reason|explan|rational|feedback|note|why|remark|justif|critique", re.I)
 _TIES = frozenset(
     [
@@ -107,9 +112,9 @@ def _find_answers(fields: Mapping[str, Any]) -> dict[str, str | Message]:
     """Find the answers that were shown next to each other: `response_a` and `response_b`, `chosen` and `rejected`."""
     groups: dict[str, list[str]] = {}
     for name, value in fields.items():
-        found = _SIDE.match(name.lower())
+        found = _SIDE.match(name)
         if found and value and (isinstance(value, str | Mapping) or is_messages(value)):
-            groups.setdefault(found[1], []).append(name)
+            groups.setdefault(found[1].lower(), []).append(name)
     best = max(groups.values(), key=len, default=[])
     if len(best) < 2:
         best = [name for name in ("chosen", "rejected") if isinstance(fields.get(name), str)]
@@ -192,31 +197,26 @@ class Judgements:
         word = value.strip().lower().replace(" ", "_")
         chosen = self._find_answer(value)
         verdict = read_verdict(value)
-        if _CORRECTS.search(question) and (" " in value.strip() or verdict is None) and chosen is None:
-            if self._task.output is not None:
-                self._say(event_id, Signal.EDIT, user_id, time, final_text=value)
-                return
-            self._events.append(
-                state(
-                    self._source,
-                    event_id,
-                    None,
-                    Signal.DEMONSTRATION,
-                    time=time,
-                    user_id=user_id,
-                    prompt=self._get_prompt(),
-                    final_text=value,
-                )
-            )
-        elif chosen is not None:
+        if chosen is not None:
             self._add_choice(event_id, chosen, user_id, time)
         elif self._task.answers and word in _TIES:
             return
+        elif _CORRECTS.search(question) and verdict is None:
+            self._add_correction(event_id, value, user_id, time)
         elif verdict is not None and not _REMARKS.search(question):
             self._say(event_id, Signal.THUMB, user_id, time, value=1.0 if verdict else -1.0)
         elif self._task.output is not None:
             comment = value if _REMARKS.search(question) else f"{question}: {value}"
             self._say(event_id, Signal.COMMENT, user_id, time, comment=comment)
+
+    def _add_correction(self, event_id: str, value: str, user_id: str | None, time: datetime | None) -> None:
+        if self._task.output is not None:
+            self._say(event_id, Signal.EDIT, user_id, time, final_text=value)
+            return
+        prompt, signal = self._get_prompt(), Signal.DEMONSTRATION
+        self._events.append(
+            state(self._source, event_id, None, signal, time=time, user_id=user_id, prompt=prompt, final_text=value)
+        )
 
     def _add_ranking(
         self, event_id: str, value: Sequence[Mapping[str, Any]], user_id: str | None, time: datetime | None
@@ -251,11 +251,11 @@ class Judgements:
         said = _simplify(value)
         if said in plain:
             return plain[said]
-        ends = {found[2]: name for name in answers if (found := _SIDE.match(name.lower()))}
-        match = _SIDE.match(value.strip().lower())
-        end = match[2] if match and len(value.split()) < 3 else None
-        if end is None:
+        match = _SIDE.match(value.strip()) if len(value.split()) < 3 else None
+        if match is None or not answers:
             return None
+        ends = {found[2].lower(): name for name in answers if (found := _SIDE.match(name))}
+        end = match[2].lower()
         return ends.get(end, ends.get(_SIDES.get(end, end), {"left": answers[0], "right": answers[-1]}.get(end)))
 
     def _say(self, event_id: str, signal: Signal, user_id: str | None, time: datetime | None, **data: Any) -> None:

@@ -1,5 +1,6 @@
 """Reads sets of good answers only (supervised fine-tuning): each becomes a demonstration, since nothing is rejected."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from flywheel_assets.formats.answers import (
@@ -17,49 +18,31 @@ from flywheel_assets.formats.preferences.llama_factory import read_instruction
 from flywheel_assets.formats.record import Record
 
 _OTHERS = frozenset(
-    [
-        "chosen",
-        "rejected",
-        "label",
-        "kto_tag",
-        "winner",
-        "completions",
-        "generations",
-        "choices",
-        "response",
-        "responses",
-        "output",
-        "outputs",
-        "completion",
-        "usage",
-        "model",
-        "request",
-        "run_type",
-        "traceId",
-        "trace_id",
-        "observations",
-        "annotations",
-        "fields",
-        "history",
-        "chat",
-        "feedback",
-        "rating",
-        "score",
-        "scores",
-        "event",
-        "interactionId",
-        "original_llm_output",
-        "final_user_edit",
-        "chosen_messages",
-        "rejected_messages",
-    ]
+    (
+        *("chosen", "rejected", "label", "kto_tag", "winner", "completions", "generations", "choices", "responses"),
+        *("response", "output", "outputs", "completion", "request", "observations", "annotations", "fields", "history"),
+        *("chat", "event", "original_llm_output", "final_user_edit", "chosen_messages", "rejected_messages"),
+        *("data", "properties", "inputs", "prefix", "suffix"),
+    )
 )
 """Fields of records that hold more than a good answer: another format knows them."""
+_OF_LOGS = re.compile(
+    r"model|usage|token|latency|time|user|session|trace|span|run_|event|status|accept|suggestion|responses|feedback|rating|score|created"
+)
+"""Names in logs of what a model answered: such an answer is no good one just because it is there."""
+
+
+_ANSWERS = ("output", "response")
+
+
+def _is_of_answers(record: Record, *known: str) -> bool:
+    """Return whether nothing but good answers is in a record."""
+    return not any(name in _OTHERS or _OF_LOGS.search(str(name).lower()) for name in record.values if name not in known)
 
 
 def _matches_messages(record: Record) -> bool:
-    values = record.values
-    return not _OTHERS & values.keys() and any(is_messages(values.get(name)) for name in ("messages", "conversations"))
+    found = any(is_messages(record.values.get(name)) for name in ("messages", "conversations"))
+    return found and _is_of_answers(record)
 
 
 def _convert_messages(record: Record) -> Sequence[Event]:
@@ -76,18 +59,18 @@ def _convert_messages(record: Record) -> Sequence[Event]:
 
 def _matches_alpaca(record: Record) -> bool:
     values = record.values
-    others = _OTHERS - {"output", "history"}
-    return "instruction" in values and isinstance(values.get("output"), str) and not others & values.keys()
+    is_answered = any(isinstance(values.get(name), str) for name in _ANSWERS)
+    return "instruction" in values and is_answered and _is_of_answers(record, *_ANSWERS, "history")
 
 
 def _convert_alpaca(record: Record) -> Sequence[Event]:
-    answer = read_answer(record.get("output"), "output")
+    name = next((name for name in _ANSWERS if name in record.values), "output")
+    answer = read_answer(record.get(name), name)
     return demonstrate(ALPACA.name, record, read_instruction(record), answer)
 
 
 def _matches_completion(record: Record) -> bool:
-    values = record.values
-    return {"prompt", "completion"} <= values.keys() and not (_OTHERS - {"completion"}) & values.keys()
+    return {"prompt", "completion"} <= record.values.keys() and _is_of_answers(record, "completion")
 
 
 def _convert_completion(record: Record) -> Sequence[Event]:
@@ -105,7 +88,7 @@ SFT_MESSAGES = Format(
 )
 ALPACA = Format(
     name="alpaca",
-    title="Alpaca: instruction, input and output",
+    title="Alpaca and Dolly: instruction, input and output",
     matches=_matches_alpaca,
     convert=_convert_alpaca,
     fields=("instruction", "input", "output", "system", "history"),

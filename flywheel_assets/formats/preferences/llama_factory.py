@@ -64,7 +64,7 @@ def read_instruction(record: Record) -> Prompt:
     Raises:
         InvalidEventError: there is none, or `history` is no list of pairs.
     """
-    parts = [record.get_text(name) for name in ("instruction", "question", "input")]
+    parts = [record.get_text(name) for name in ("instruction", "question", "input", "context")]
     prompt: Prompt = read_prompt("\n".join(filter(None, parts)), "instruction")
     history = read_json(record.get("history"), "history") or []
     if history:
