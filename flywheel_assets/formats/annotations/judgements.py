@@ -49,7 +49,8 @@ _SIDE = re.compile(
 """A name with an end that counts: `response_a`, `answer2`, `textLeft`; no word that merely ends with a letter."""
 _SIDES = {"left": "a", "right": "b", "one": "1", "two": "2"}
 _CORRECTS = re.compile(
-    r"correct|(?<![a-z])edit|rewrit|improv|revis|better|fixed|final|ideal|gold|(?<!p)reference|expected", re.I
+    r"correct|(?<![a-z])edit|rewrit|improv|revis|better|fixed|final|ideal|gold|(?<!p)reference|expected",
+    re.IGNORECASE,
 )
 _REMARKS = re.compile(r"comment|reason|explan|rational|feedback|note|why|remark|justif|critique", re.I)
 _TIES = frozenset(
