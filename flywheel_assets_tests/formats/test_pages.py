@@ -1,6 +1,7 @@
 """Every shape that the page of formats shows is detected as its format, by no other, and becomes what the page says."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,10 +9,12 @@ from flywheel_assets.formats import annotations, preferences
 from flywheel_assets.formats.catalog import FORMATS, detect_format, find_format
 from flywheel_assets.formats.record import Record
 from flywheel_assets_tests.formats.landings import land
-from flywheel_assets_tests.formats.pages import Shape, name_kind, read_shapes
+from flywheel_assets_tests.formats.pages import Shape, name_kind, read_records, read_shapes
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
+PAGES = sorted(PAGE.parent.glob("formats*.md"))
 SHAPES = read_shapes(PAGE)
+SHOWN = [shown for page in PAGES for shown in read_records(page)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.format)
@@ -22,13 +25,20 @@ def test_shown_records_become_what_the_page_says(shape: Shape) -> None:
     assert shape.is_named
 
 
+@pytest.mark.parametrize(("name", "record"), SHOWN, ids=[f"{name}-{place}" for place, (name, _) in enumerate(SHOWN)])
+def test_shown_records_are_of_their_format_and_of_no_other(name: str, record: dict[str, Any]) -> None:
+    assert [each.name for each in FORMATS if each.matches(Record(record))] == [name]
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.format)
-def test_shown_records_are_of_their_format_and_of_no_other(shape: Shape) -> None:
-    for record in shape.records:
-        assert [each.name for each in FORMATS if each.matches(Record(record))] == [shape.format]
+def test_shown_records_are_detected(shape: Shape) -> None:
     found = detect_format([Record(record) for record in shape.records])
     assert found is not None
     assert found.name == shape.format
+
+
+def test_every_format_shows_a_record() -> None:
+    assert {name for name, _ in SHOWN} == {each.name for each in FORMATS}
 
 
 def test_the_page_shows_every_format_of_its_rooms() -> None:

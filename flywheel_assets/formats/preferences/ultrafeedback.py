@@ -24,7 +24,10 @@ def _matches_original(record: Record) -> bool:
 def _convert_original(record: Record) -> Sequence[Event]:
     prompt = read_prompt(record.get_text("instruction"), "instruction")
     answers = []
-    for number, each in enumerate(record.get("completions") or ()):
+    completions = record.get("completions")
+    if not isinstance(completions, list):
+        raise InvalidEventError("`completions` is no list; valid: a list of objects with `response`")
+    for number, each in enumerate(completions):
         if not isinstance(each, Mapping):
             raise InvalidEventError(f"completion {number} is no object; valid: an object with `response`")
         score = read_number(each.get("overall_score"))
