@@ -88,7 +88,7 @@ DOWN_WORDS = frozenset(
 
 
 def read_json(value: Any, field: str) -> Any:
-    """Return a value, decoded where it is a text that holds a JSON list or object, as cells of tables do.
+    """Return a value, decoded where it is a text of JSON, as cells of tables are.
 
     Raises:
         InvalidEventError: it begins as a list of JSON and is none.

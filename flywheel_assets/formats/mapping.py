@@ -1,8 +1,8 @@
-"""Turns the columns of any table into events by a mapping that a person gives: `--map prompt=question`, or a TOML file.
+"""Turns the columns of any table into events by a mapping that a person gives.
 
-A mapping pairs our fields with columns. A dot goes into an object (`user_id=agent.email`), unless a column has that
-very name; a value that begins with `=` is a constant (`model_version==v7`). What is mapped, and filled in the record,
-decides the event:
+A mapping, `--map prompt=question` or a TOML file, pairs our fields with columns. A dot goes into an object
+(`user_id=agent.email`), unless a column has that very name; a value that begins with `=` is a constant
+(`model_version==v7`). What is mapped, and filled in the record, decides the event:
 
 | filled | becomes |
 |---|---|
@@ -336,7 +336,10 @@ def _read_words(given: Any, name: str) -> tuple[str, ...]:
 
 
 def _find_path(record: Record, column: str) -> _Path | None:
-    """Return the path of a column in a record: its very name, or its parts at dots; None where it is not there."""
+    """Return the path of a column in a record; None where it is not there.
+
+    It is the very name, or its parts at dots.
+    """
     if column in record.values:
         return (column,)
     path = tuple(column.split("."))

@@ -42,7 +42,10 @@ def _is_flat(values: Mapping[str, Any], name: Any) -> bool:
 
 
 def _list_questions(values: Mapping[str, Any]) -> list[str]:
-    """List the columns of a 1.x data set on the Hub that hold responses: each has one of suggestions next to it."""
+    """List the columns of a 1.x data set on the Hub that hold responses.
+
+    Each has a column of suggestions next to it.
+    """
     return [
         name
         for name in values
