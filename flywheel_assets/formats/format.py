@@ -33,3 +33,5 @@ class Format:
     has_global_ids: bool = False
     """Whether its ids are unique in the system, so that a second export of the same record is recognised under any
     file name. Otherwise ids count within one file."""
+    fields: tuple[str, ...] = ()
+    """Names of its top-level fields, by which the formats nearest to an unknown record are found."""
