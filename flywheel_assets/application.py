@@ -210,7 +210,7 @@ class PreferenceApplication(FlywheelApplication):
     recipe: AdapterRecipe = field(default_factory=AdapterRecipe)
     limits: PromotionLimits = field(default_factory=PromotionLimits)
     sources: Sequence[MlflowTraceSource] = ()
-    """Systems that its events are read from, beside those that arrive at the capture service."""
+    """Systems that its events are read from, in addition to what arrives at the capture service."""
 
     @property
     def tables(self) -> ApplicationTables:

@@ -15,7 +15,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import msgspec
 from starlette.requests import Request
@@ -28,6 +27,7 @@ from flywheel_assets.capture.events.texts import Reception
 from flywheel_assets.capture.events.traces import (
     DecodedSpans,
     MalformedTracesError,
+    TooManySpansError,
     decode_spans,
     frame_json,
     frame_protobuf,
@@ -38,7 +38,6 @@ from flywheel_assets.capture.http.answers import EventResult, EventStatus, Refus
 from flywheel_assets.capture.intake import DECODED_INLINE_BYTES, Decoded, Intake, read_media_type
 
 _LISTED_REASONS = 3
-_CONTENT_SETTING = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 
 class _PartialSuccess(msgspec.Struct, frozen=True, rename="camel"):
@@ -104,19 +103,19 @@ class TraceReceiver:
         is_protobuf = media_type == PROTOBUF_TYPE
         frame, read_span = (frame_protobuf, read_protobuf_span) if is_protobuf else (frame_json, read_json_span)
         try:
-            framed = list(islice(frame(body), limits.batch_events + 1))
+            framed = list(frame(body, limits.batch_events))
         except MalformedTracesError as error:
             raise RefusedError(Refusal.MALFORMED_BODY, str(error)) from None
-        if len(framed) > limits.batch_events:
+        except TooManySpansError:
             raise RefusedError(
                 Refusal.TOO_LARGE,
                 f"more than {limits.batch_events} spans in one request; set OTEL_BSP_MAX_EXPORT_BATCH_SIZE=512",
-            )
+            ) from None
         return decode_spans(framed, read_span, reception, limits.event_bytes)
 
 
 def _build_success(decoded: DecodedSpans, is_protobuf: bool) -> Response:
-    message = _describe(decoded)
+    message = _group_reasons(decoded.refused)
     if is_protobuf:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
@@ -129,23 +128,13 @@ def _build_success(decoded: DecodedSpans, is_protobuf: bool) -> Response:
     return Response(msgspec.json.encode(success), media_type=PLAIN_TYPE)
 
 
-def _describe(decoded: DecodedSpans) -> str:
-    """Describe what was refused and what cannot be of use; empty where there is nothing to say."""
-    sentences = _group_reasons([reason for _, reason in decoded.refused])
-    if decoded.without_content:
-        sentences.append(
-            f"{decoded.without_content} spans of calls have no messages, so that nothing can be learnt from them: set "
-            f"{_CONTENT_SETTING} in the application, to true or SPAN_ONLY as its instrumentation says"
-        )
-    return "; ".join(sentences)
-
-
-def _group_reasons(reasons: Sequence[str]) -> list[str]:
-    counts = Counter(reasons)
+def _group_reasons(refused: Sequence[tuple[str, str]]) -> str:
+    """Say the most frequent reasons, with their counts; empty where nothing was refused."""
+    counts = Counter(reason for _, reason in refused)
     listed = [f"{count} × {reason}" for reason, count in counts.most_common(_LISTED_REASONS)]
     if len(counts) > _LISTED_REASONS:
-        listed.append(f"and {len(counts) - _LISTED_REASONS} other reasons")
-    return listed
+        listed.append(f"{len(counts) - _LISTED_REASONS} more reasons")
+    return "; ".join(listed)
 
 
 def _build_refusal(refusal: RefusedError, is_protobuf: bool) -> Response:

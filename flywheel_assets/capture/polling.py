@@ -37,7 +37,7 @@ class TraceState(Protocol):
 
     @property
     def began_at(self) -> datetime:
-        """When it began, UTC."""
+        """The time of its beginning, UTC."""
 
     @property
     def fingerprint(self) -> str:
@@ -45,7 +45,7 @@ class TraceState(Protocol):
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has its answer."""
+        """Tells a trace with its answer from one in progress."""
 
 
 class TraceHistory(Protocol):

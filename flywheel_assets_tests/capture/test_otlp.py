@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 from starlette.testclient import TestClient
 
 from flywheel_assets.applications.fraud import APPLICATION
@@ -46,7 +47,7 @@ QUESTION = json.dumps([{"role": "user", "parts": [{"type": "text", "content": "H
 ANSWER = json.dumps([{"role": "assistant", "parts": [{"type": "text", "content": "Thus."}], "finish_reason": "stop"}])
 CALL = {
     "gen_ai.operation.name": "chat",
-    "gen_ai.response.id": "chatcmpl-1",
+    "gen_ai.response.id": "chatcmpl-BkXw3pQ7TzY1",
     "gen_ai.response.model": "m-1",
     "gen_ai.input.messages": QUESTION,
     "gen_ai.output.messages": ANSWER,
@@ -54,7 +55,7 @@ CALL = {
 LIKED = {
     "gen_ai.evaluation.name": "thumb",
     "gen_ai.evaluation.score.value": 1.0,
-    "gen_ai.response.id": "chatcmpl-1",
+    "gen_ai.response.id": "chatcmpl-BkXw3pQ7TzY1",
 }
 
 
@@ -104,6 +105,7 @@ def as_protobuf(*spans: dict[str, Any]) -> bytes:
             trace_id=bytes.fromhex(span["traceId"]),
             span_id=bytes.fromhex(span["spanId"]),
             name=span["name"],
+            status=SpanStatus(**span.get("status", {})),
             start_time_unix_nano=int(span["startTimeUnixNano"]),
             end_time_unix_nano=int(span["endTimeUnixNano"]),
             attributes=attributes_of(span["attributes"]),
@@ -245,6 +247,7 @@ def test_a_bad_span_costs_only_itself(client: TestClient, log: MemoryLog, header
         json_span(1),
         json_span(2, CALL | {"gen_ai.output.messages": json.dumps([{"role": "assistant", "content": "x" * 6_000}])}),
         json_span(3, startTimeUnixNano=str(4 * 10**18), endTimeUnixNano=str(4 * 10**18 + 1)),
+        json_span(4, {"gen_ai.operation.name": "chat"}, status={"code": 2, "message": "rate limit"}),
     ]
     body = json.dumps(as_request(*spans)).encode() if headers is JSON else as_protobuf(*spans)
     answer = client.post(TRACES, content=body, headers=headers)
@@ -255,18 +258,19 @@ def test_a_bad_span_costs_only_itself(client: TestClient, log: MemoryLog, header
     else:
         success = ExportTraceServiceResponse.FromString(answer.content).partial_success
         rejected, message = success.rejected_spans, success.error_message
-    assert rejected == 3
+    assert rejected == 4
     assert "`spanId` '0000000000000000'; valid: 32 and 16 hexadecimal digits" in message
     assert "valid: at most 5000" in message
     assert "from 2000-01-01" in message
-    assert [line["prediction_id"] for _, line in rows_of(log)] == ["chatcmpl-1"]
+    assert "1 more reasons" in message
+    assert [line["prediction_id"] for _, line in rows_of(log)] == ["chatcmpl-BkXw3pQ7TzY1"]
 
 
 def test_calls_without_messages_are_said(client: TestClient, log: MemoryLog) -> None:
     """Instrumentations record no messages unless they are asked to: a team would wait for its data for ever."""
     answer = client.post(TRACES, json=as_request(json_span(1, {"gen_ai.operation.name": "chat"})))
     partial = answer.json()["partialSuccess"]
-    assert partial["rejectedSpans"] == "0"
+    assert partial["rejectedSpans"] == "1"
     assert "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT" in partial["errorMessage"]
     assert log.rows == []
 
@@ -274,6 +278,21 @@ def test_calls_without_messages_are_said(client: TestClient, log: MemoryLog) -> 
 @pytest.mark.parametrize(("body", "headers"), [(b"", PROTOBUF), (b"{}", JSON), (b'{"resourceSpans":[]}', JSON)])
 def test_a_request_without_spans_is_a_success(client: TestClient, body: bytes, headers: dict[str, str]) -> None:
     assert client.post(TRACES, content=body, headers=headers).status_code == 200
+
+
+def test_a_verdict_of_a_later_span_meets_its_answer(client: TestClient, log: MemoryLog) -> None:
+    """By the provider's id, or by a link. Ollama numbers its answers 0 to 998: such an id names nothing."""
+    unnamed = {name: value for name, value in CALL.items() if name != "gen_ai.response.id"}
+    call = json_span(1, unnamed | {"gen_ai.response.id": "chatcmpl-7"})
+    link = [{"traceId": call["traceId"], "spanId": call["spanId"]}]
+    nameless = {"gen_ai.evaluation.name": "thumb", "gen_ai.evaluation.score.value": 0.0}
+    said = evaluation() | {"attributes": as_values(nameless | {"gen_ai.response.id": "chatcmpl-7"})}
+    verdict = json_span(2, {}, traceId="0" * 31 + "1", events=[said], links=link)
+    for span in (call, verdict):
+        assert client.post(TRACES, json=as_request(span)).json() == {}
+    (_, prediction), (_, feedback) = rows_of(log)
+    assert feedback["prediction_id"] == prediction["prediction_id"] == f"{call['traceId']}/{call['spanId']}"
+    assert feedback["value"] == -1.0
 
 
 # What is refused -----------------------------------------------------------------------------------------------------
@@ -361,7 +380,7 @@ _CUT = st.builds(lambda end, at: _GOOD[:at] + end, st.binary(max_size=9), st.int
 def test_any_bytes_are_spans_or_refused(body: bytes) -> None:
     for frame, read in ((frame_protobuf, read_protobuf_span), (frame_json, read_json_span)):
         with suppress(MalformedTracesError, InvalidEventError):
-            for each in frame(body):
+            for each in frame(body, 100):
                 read(each.content)
 
 

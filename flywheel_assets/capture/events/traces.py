@@ -9,6 +9,7 @@ again is a duplicate.
 
 import base64
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
@@ -23,9 +24,8 @@ from flywheel_assets.capture.events.texts import (
     land_edit,
 )
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.formats.catalog import find_format
 from flywheel_assets.formats.format import Event
-from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.logs.spans import convert_span, read_spans
 from flywheel_assets.wire import Choice, Edit, decode_strictly
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 OTLP_SOURCE = "otlp"
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}\Z")
 _SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}\Z")
-_ANSWERING = frozenset(("chat", "text_completion", "generate_content"))
-"""The values of `gen_ai.operation.name` whose spans have an answer, if the application records it."""
 
 
 class AnyValue(TypedDict, total=False):
@@ -87,6 +85,13 @@ class SpanLink(TypedDict, total=False):
     attributes: list[KeyValue]
 
 
+class SpanStatus(TypedDict, total=False):
+    """Says how a span ended; 2 is an error."""
+
+    code: int | str
+    message: str
+
+
 class Span(TypedDict, total=False):
     """Describes one operation. Ids are hexadecimal; 64-bit numbers may be texts, as OTLP's JSON has them."""
 
@@ -99,6 +104,7 @@ class Span(TypedDict, total=False):
     attributes: list[KeyValue]
     events: list[SpanEvent]
     links: list[SpanLink]
+    status: SpanStatus
 
 
 class Attributed(TypedDict, total=False):
@@ -132,6 +138,10 @@ class MalformedTracesError(Exception):
     """Reports a body that is no OTLP request; the message is safe to send to the client."""
 
 
+class TooManySpansError(Exception):
+    """Reports a body with more spans than one request may have."""
+
+
 @dataclass(frozen=True)
 class FramedSpan:
     """Holds one span before it is decoded, with what it shares with others."""
@@ -149,8 +159,6 @@ class DecodedSpans:
     events: list[DecodedEvent]
     refused: list[tuple[str, str]]
     """The id of each span that was refused, `<trace>/<span>`, and the reason."""
-    without_content: int
-    """Spans of answered calls whose application records neither prompts nor answers."""
 
 
 def decode_spans(
@@ -158,16 +166,16 @@ def decode_spans(
 ) -> DecodedSpans:
     """Decode the spans of a request; those that are no calls of a model become nothing.
 
+    Each is converted alone: which spans come in one request is chance, and an id must not depend on it.
+
     Args:
         framed: the spans as `frame_protobuf` or `frame_json` return them.
         read_span: reads a span's bytes: `read_protobuf_span` or `read_json_span`.
         reception: when and for which application they came.
         longest_bytes: a longer span is refused.
     """
-    convert = find_format(OTLP_SOURCE).convert
     events: list[DecodedEvent] = []
     refused: list[tuple[str, str]] = []
-    without_content = 0
     for each in framed:
         span_id = ""
         try:
@@ -177,13 +185,16 @@ def decode_spans(
             span_id = _check_ids(span)
             scope_spans: ScopeSpans = {"scope": each.scope, "spans": [span]}
             request: TraceRequest = {"resourceSpans": [{"resource": each.resource, "scopeSpans": [scope_spans]}]}
-            found = [land_event(event, reception, OTLP_SOURCE) for event in convert(Record(request))]
+            found = [
+                land_event(event, reception, OTLP_SOURCE)
+                for alone in read_spans(request)
+                for event in convert_span(OTLP_SOURCE, alone)
+            ]
         except InvalidEventError as error:
             refused.append((span_id, str(error)))
         else:
             events.extend(found)
-            without_content += not found and _is_answered(span)
-    return DecodedSpans(len(framed), events, refused, without_content)
+    return DecodedSpans(len(framed), events, refused)
 
 
 def land_event(event: Event, reception: Reception, source: str) -> DecodedEvent:
@@ -211,13 +222,6 @@ def _check_ids(span: Span) -> str:
     return f"{trace_id}/{span_id}"
 
 
-def _is_answered(span: Span) -> bool:
-    return any(
-        each.get("key") == "gen_ai.operation.name" and (each.get("value") or {}).get("stringValue") in _ANSWERING
-        for each in span.get("attributes") or ()
-    )
-
-
 # JSON ----------------------------------------------------------------------------------------------------------------
 
 
@@ -239,21 +243,25 @@ _request_decoder: msgspec.json.Decoder[_FramedRequest] = msgspec.json.Decoder(_F
 _span_decoder: msgspec.json.Decoder[Span] = msgspec.json.Decoder(Span)
 
 
-def frame_json(body: bytes) -> Iterator[FramedSpan]:
+def frame_json(body: bytes, most_spans: int) -> Iterator[FramedSpan]:
     """List the spans of a request in OTLP's JSON.
 
     Raises:
         MalformedTracesError: it is none.
+        TooManySpansError: it has more spans.
     """
     try:
         request = decode_strictly(body, _request_decoder)
     except InvalidEventError as error:
         raise MalformedTracesError(str(error)) from None
+    left = most_spans
     for of_resource in request.get("resourceSpans", ()):
         resource = of_resource.get("resource", {})
         for of_scope in of_resource.get("scopeSpans", ()):
             scope = of_scope.get("scope", {})
             for span in of_scope.get("spans", ()):
+                if (left := left - 1) < 0:
+                    raise TooManySpansError
                 yield FramedSpan(resource, scope, bytes(span))
 
 
@@ -269,7 +277,7 @@ def read_json_span(content: bytes) -> Span:
 # Protobuf ------------------------------------------------------------------------------------------------------------
 
 
-def frame_protobuf(body: bytes) -> Iterator[FramedSpan]:
+def frame_protobuf(body: bytes, most_spans: int) -> Iterator[FramedSpan]:
     """List the spans of a request in protobuf, found by the wire format alone.
 
     The fields are `resource_spans = 1`; of these `resource = 1` and `scope_spans = 2`; of these `scope = 1` and
@@ -277,20 +285,26 @@ def frame_protobuf(body: bytes) -> Iterator[FramedSpan]:
 
     Raises:
         MalformedTracesError: it is none.
+        TooManySpansError: it has more fields than so many spans can need.
     """
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
+    wire, left = _Wire(_FIELDS_PER_SPAN * most_spans), most_spans
     try:
-        for of_resource in _list_messages(body, 1):
-            resource = b"".join(_list_messages(of_resource, 1))  # what comes twice is merged, and that is joined
+        for of_resource in wire.group(memoryview(body))[1]:
+            fields = wire.group(of_resource)
+            resource = b"".join(fields[1])  # what comes twice is merged, and that is joined
             shared: Attributed = {"attributes": _read_attributes(Resource.FromString(resource).attributes)}
-            for of_scope in _list_messages(of_resource, 2):
-                scope = InstrumentationScope.FromString(b"".join(_list_messages(of_scope, 1)))
+            for of_scope in fields[2]:
+                fields_of_scope = wire.group(of_scope)
+                scope = InstrumentationScope.FromString(b"".join(fields_of_scope[1]))
                 described: Attributed = {"name": scope.name, "attributes": _read_attributes(scope.attributes)}
-                for span in _list_messages(of_scope, 2):
-                    yield FramedSpan(shared, described, span)
+                for span in fields_of_scope[2]:
+                    if (left := left - 1) < 0:
+                        raise TooManySpansError
+                    yield FramedSpan(shared, described, bytes(span))
     except DecodeError:
         raise MalformedTracesError("not an ExportTraceServiceRequest in protobuf: a message cannot be read") from None
 
@@ -323,6 +337,8 @@ def _read_message(message: "SpanMessage") -> Span:
     }
     if message.parent_span_id:
         span["parentSpanId"] = message.parent_span_id.hex()
+    if message.status.code:
+        span["status"] = {"code": message.status.code, "message": message.status.message}
     if message.events:
         span["events"] = [
             {
@@ -369,35 +385,45 @@ def _read_value(value: "AnyValueMessage") -> AnyValue:
 
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_FIELDS_PER_SPAN = 4
+"""One of the span, and three of its scope or resource where each span has one of its own."""
 
 
-def _list_messages(content: bytes, number: int) -> Iterator[bytes]:
-    """List the contents of one field of a message, by protobuf's wire format.
+class _Wire:
+    """Reads protobuf's wire format, up to a number of fields.
 
-    Source: protobuf.dev/programming-guides/encoding. Groups, wire types 3 and 4, occur nowhere in OTLP.
+    A body of 32 MB may hold 16 million empty ones. Source: protobuf.dev/programming-guides/encoding. Groups, wire types 3 and 4, occur nowhere in OTLP.
     """
-    position, end = 0, len(content)
-    while position < end:
-        tag, position = _read_varint(content, position)
-        wire_type = tag & 7
-        if wire_type == _VARINT:
-            _, position = _read_varint(content, position)
-        elif wire_type == _LENGTH:
-            length, position = _read_varint(content, position)
-            if position + length > end:
-                raise MalformedTracesError("not an ExportTraceServiceRequest in protobuf: it ends in a field")
-            if tag >> 3 == number:
-                yield content[position : position + length]
-            position += length
-        elif wire_type in (_FIXED64, _FIXED32):
-            position += 8 if wire_type == _FIXED64 else 4
-        else:
-            raise MalformedTracesError(f"not an ExportTraceServiceRequest in protobuf: wire type {wire_type}")
-    if position != end:
-        raise MalformedTracesError("not an ExportTraceServiceRequest in protobuf: it ends in a field")
+
+    def __init__(self, most_fields: int) -> None:
+        self._left = most_fields
+
+    def group(self, content: memoryview) -> "defaultdict[int, list[memoryview]]":
+        """Return the contents of a message's fields that have a length, by their numbers."""
+        found: defaultdict[int, list[memoryview]] = defaultdict(list)
+        position, end = 0, len(content)
+        while position < end:
+            self._left -= 1
+            if self._left < 0:
+                raise TooManySpansError
+            tag, position = _read_varint(content, position)
+            wire_type = tag & 7
+            if wire_type == _VARINT:
+                _, position = _read_varint(content, position)
+            elif wire_type == _LENGTH:
+                length, position = _read_varint(content, position)
+                found[tag >> 3].append(content[position : position + length])
+                position += length
+            elif wire_type in (_FIXED64, _FIXED32):
+                position += 8 if wire_type == _FIXED64 else 4
+            else:
+                raise MalformedTracesError(f"not an ExportTraceServiceRequest in protobuf: wire type {wire_type}")
+        if position != end:
+            raise MalformedTracesError("not an ExportTraceServiceRequest in protobuf: it ends in a field")
+        return found
 
 
-def _read_varint(content: bytes, position: int) -> tuple[int, int]:
+def _read_varint(content: memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     while position < len(content) and shift < 64:
         byte = content[position]
