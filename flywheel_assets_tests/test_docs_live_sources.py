@@ -28,9 +28,7 @@ def test_the_variable_names_the_endpoint() -> None:
     assert endpoint == TRACES_PATH.format(application="assistant")
 
 
-def test_the_examples_are_an_answer_and_the_feedback_about_it(
-    tmp_path: Path, blocks: list[str]
-) -> None:
+def test_the_examples_are_an_answer_and_the_feedback_about_it(tmp_path: Path, blocks: list[str]) -> None:
     ((path, body),) = re.findall(r"curl -s http://127\.0\.0\.1:8700(\S+) .*?-d '(\{.*?\})'", PAGE, flags=re.DOTALL)
     with running_capture(tmp_path, ["assistant"], clock=lambda: datetime(2026, 11, 28, tzinfo=UTC)) as capture:
         answer = httpx.post(capture.url + path, content=body, headers={"content-type": "application/json"})

@@ -392,7 +392,8 @@ _FIELDS_PER_SPAN = 4
 class _Wire:
     """Reads protobuf's wire format, up to a number of fields.
 
-    A body of 32 MB may hold 16 million empty ones. Source: protobuf.dev/programming-guides/encoding. Groups, wire types 3 and 4, occur nowhere in OTLP.
+    A body of 32 MB may hold 16 million empty ones. Groups, wire types 3 and 4, occur nowhere in OTLP.
+    Source: protobuf.dev/programming-guides/encoding.
     """
 
     def __init__(self, most_fields: int) -> None:
