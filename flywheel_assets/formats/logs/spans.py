@@ -7,9 +7,11 @@
 - OpenInference (Phoenix, Arize): `llm.input_messages.0.message.role`, `llm.output_messages.…`, `input.value`;
 - others: see `_PLAIN`.
 
-**Ids.** The answer of a trace has the trace's id: its root span where that is a call of a model; otherwise, if the root
-came in the same record, the last of those calls that lie in no other call. Every other call has the id
-`<trace id>/<span id>`. So feedback may name the trace, or one step of it.
+**Ids.** An answer has the id that its provider gave it (`gen_ai.response.id`), if that is long enough to be unique:
+Ollama's are `chatcmpl-` and up to three digits. Without one, the answer of a trace has the trace's id: its root span
+where that is a call of a model; otherwise, if the root came in the same record, the last of those calls that lie in no
+other call. Every other call has the id `<trace id>/<span id>`, and so has each that is converted
+alone. So feedback may name the answer, the trace, or one step of it.
 
 **Judgements.** The conventions do not say who evaluated. A result counts as a person's if an attribute says so
 (`annotator_kind`, `gen_ai.evaluation.source`, … `HUMAN`), or if its name does (`thumb`, `user_feedback`, …) and nothing
@@ -47,7 +49,9 @@ from flywheel_assets.formats.logs.statements import (
 from flywheel_assets.formats.messages import read_message, read_messages
 from flywheel_assets.formats.record import parse_time
 from flywheel_assets.records import Signal
+from flywheel_assets.wire import LONGEST_IDENTIFIER
 
+_SHORTEST_UNIQUE_ID = 16
 _WORK = ("execute_tool", "embeddings", "retrieval", "create_agent", "evaluate")
 
 _PLAIN = (
@@ -144,12 +148,15 @@ def convert_spans(source: str, spans: Iterable[Span]) -> list[Event]:
         InvalidEventError: there are calls of models, and none of them can be used.
     """
     known = list(spans)
-    answers = _find_answers(known)
+    names: dict[tuple[str, str], str] = {(trace_id, span_id): trace_id for trace_id, span_id in _find_answers(known)}
+    for span in known:
+        if (response_id := read_response_id(span.attributes)) is not None and is_call(span):
+            names[span.trace_id, span.span_id] = response_id
     events: list[Event] = []
     problems: list[str] = []
     for span in known:
         try:
-            events.extend(convert_span(source, span, answers))
+            events.extend(convert_span(source, span, names))
         except InvalidEventError as error:
             problems.append(str(error))
     if problems and not events:
@@ -157,25 +164,29 @@ def convert_spans(source: str, spans: Iterable[Span]) -> list[Event]:
     return events
 
 
-def convert_span(source: str, span: Span, answers: frozenset[tuple[str, str]] = frozenset()) -> list[Event]:
+def convert_span(source: str, span: Span, names: Mapping[tuple[str, str], str] | None = None) -> list[Event]:
     """Turn one span into the event of its call, and what people said of it.
 
     Args:
         source: name of the format.
         span: any span; those that are no call of a model give only feedback.
-        answers: (trace id, span id) of the spans that are the answers of their traces.
+        names: by (trace id, span id) the prediction ids of spans in the same record, where they are not
+            `<trace id>/<span id>`. None: the span came alone.
 
     Raises:
         InvalidEventError: it is a call that failed or whose content was not logged.
     """
     events: list[Event] = []
     problem: InvalidEventError | None = None
+    if names is None:
+        response_id = read_response_id(span.attributes) if is_call(span) else None
+        names = {} if response_id is None else {(span.trace_id, span.span_id): response_id}
     if is_call(span):
         try:
-            events.append(_predict_span(source, span, answers))
+            events.append(_predict_span(source, span, names))
         except InvalidEventError as error:
             problem = error
-    events.extend(_judge_span(source, span, answers))
+    events.extend(_judge_span(source, span, names))
     if problem is not None and not events:
         raise problem
     return events
@@ -199,9 +210,15 @@ def is_call(span: Span) -> bool:
     ) or any(event.name in (*_OLD_MESSAGES, "gen_ai.content.prompt") for event in span.events)
 
 
-def identify_answer(trace_id: str, span_id: str, answers: frozenset[tuple[str, str]]) -> str:
+def identify_answer(trace_id: str, span_id: str, names: Mapping[tuple[str, str], str]) -> str:
     """Return the prediction id of a call."""
-    return trace_id if (trace_id, span_id) in answers else f"{trace_id}/{span_id}"
+    return names.get((trace_id, span_id), f"{trace_id}/{span_id}")
+
+
+def read_response_id(attributes: Mapping[str, Any]) -> str | None:
+    """Return the id that the provider gave an answer; None where there is none, or one that is not unique."""
+    found = read_text(attributes.get("gen_ai.response.id"))
+    return found if found is not None and _SHORTEST_UNIQUE_ID <= len(found) <= LONGEST_IDENTIFIER else None
 
 
 def read_span_call(span: Span) -> tuple[Prompt | None, str | Message | None, Tools | None]:
@@ -233,7 +250,7 @@ def read_span_call(span: Span) -> tuple[Prompt | None, str | Message | None, Too
     return None, None, tools
 
 
-def _predict_span(source: str, span: Span, answers: frozenset[tuple[str, str]]) -> Event:
+def _predict_span(source: str, span: Span, names: Mapping[tuple[str, str], str]) -> Event:
     prompt, answer, tools = read_span_call(span)
     if span.error is not None and answer is None:
         raise InvalidEventError(f"the call failed: {span.error[:200] or 'the span has the status ERROR'}")
@@ -245,7 +262,7 @@ def _predict_span(source: str, span: Span, answers: frozenset[tuple[str, str]]) 
     return predict(
         source,
         f"{span.trace_id}/{span.span_id}",
-        identify_answer(span.trace_id, span.span_id, answers),
+        identify_answer(span.trace_id, span.span_id, names),
         prompt,
         answer,
         time=span.end or span.start,
@@ -288,11 +305,11 @@ def _lies_in_call(span: Span, by_id: Mapping[tuple[str, str], Span], calls: set[
     return False
 
 
-def _judge_span(source: str, span: Span, answers: frozenset[tuple[str, str]]) -> Iterator[Event]:
+def _judge_span(source: str, span: Span, names: Mapping[tuple[str, str], str]) -> Iterator[Event]:
     """Yield what people said: evaluation events, and OpenInference's annotations of the span or its trace."""
-    own = identify_answer(span.trace_id, span.span_id, answers)
+    own = identify_answer(span.trace_id, span.span_id, names)
     if len(span.links) == 1 and not is_call(span):  # said later, by a span that carries nothing else
-        own = identify_answer(*span.links[0], answers)
+        own = identify_answer(*span.links[0], names)
     user = _find_first(span.attributes, _USERS)
     for place, event in enumerate(span.events):
         if event.name not in ("gen_ai.evaluation.result", "gen_ai.evaluation"):
@@ -308,7 +325,7 @@ def _judge_span(source: str, span: Span, answers: frozenset[tuple[str, str]]) ->
         found = score(
             source,
             f"{span.trace_id}/{span.span_id}/{name}/{place}",
-            own,
+            read_response_id(said) or own,
             name,
             value,
             is_alone=False,
