@@ -60,7 +60,7 @@ def read_message(value: Any, number: int = 0) -> Message:
         fields |= _read_parts(fields.pop("content"))
     elif isinstance(fields.get("content"), Mapping):  # a structured answer
         fields["content"] = _write_text(fields["content"])
-    if "tool_call_id" in fields and role is Role.USER:  # Anthropic: results of tools come from the user
+    if fields.get("tool_call_id") and role is Role.USER:  # Anthropic: results of tools come from the user
         role = Role.TOOL
     reasoning = next(filter(None, (fields.get(key) for key in ("reasoning_content", "reasoning", "thinking"))), None)
     fields["reasoning_content"] = reasoning if isinstance(reasoning, str) else None

@@ -69,7 +69,7 @@ def read_answer(value: Any) -> str | Message | None:
     Raises:
         InvalidEventError: it is a message that cannot be read.
     """
-    said = _find_said(value, 0)
+    said = _list_answers(value, 0)
     return said[-1] if said else None
 
 
@@ -80,7 +80,7 @@ def read_call(inputs: Any, outputs: Any) -> tuple[Prompt | None, str | Message |
     output that repeats the conversation replaces the prompt.
     """
     prompt = read_prompt(inputs)
-    said = _find_said(outputs, 0)
+    said = _list_answers(outputs, 0)
     if not said:
         return prompt, None
     before = [each for each in said[:-1] if isinstance(each, Message)]
@@ -178,7 +178,7 @@ def _read_system(value: Mapping[str, Any]) -> list[Message]:
     return []
 
 
-def _find_said(value: Any, depth: int) -> list[str | Message]:
+def _list_answers(value: Any, depth: int) -> list[str | Message]:
     """Return the messages that an output holds, the answer last."""
     decoded = parse_json(value)
     if decoded is None or depth > _DEEPEST:
@@ -186,42 +186,42 @@ def _find_said(value: Any, depth: int) -> list[str | Message]:
     if isinstance(decoded, str):
         return [decoded] if decoded.strip() else []
     if isinstance(decoded, list):
-        return _find_said_in_list(decoded, depth)
+        return _list_answers_of_list(decoded, depth)
     if not isinstance(decoded, Mapping):
         return [write_json(decoded)]
     if is_message(decoded):
-        return [_check_said(read_message(decoded))] if _says_something(decoded) else []
+        return [_give_role(read_message(decoded))] if _says_something(decoded) else []
     if isinstance(decoded.get("output_text"), str) and not isinstance(decoded.get("output"), list):
         return [decoded["output_text"]]
     for name in _ANSWERED:
         inner = parse_json(decoded.get(name))
         if name == "content" and isinstance(inner, list):
-            return [_check_said(read_message({"role": "assistant", "content": inner}))] if inner else []
+            return [_give_role(read_message({"role": "assistant", "content": inner}))] if inner else []
         if isinstance(inner, list | Mapping) and inner:
-            return _find_said(inner, depth + 1)
+            return _list_answers(inner, depth + 1)
         if isinstance(inner, str) and inner:
             return [inner]
     if isinstance(decoded.get("text"), str):
         return [decoded["text"]]
     rest = {name: each for name, each in decoded.items() if name not in _USAGE and each not in (None, "", [], {})}
     if len(rest) == 1:
-        return _find_said(next(iter(rest.values())), depth + 1)
+        return _list_answers(next(iter(rest.values())), depth + 1)
     return [write_json(rest)] if rest else []
 
 
-def _find_said_in_list(values: list[Any], depth: int) -> list[str | Message]:
+def _list_answers_of_list(values: list[Any], depth: int) -> list[str | Message]:
     if not values:
         return []
     if all(is_message(each) for each in values):
         return [*_join_items([read_message(each, number) for number, each in enumerate(values)])]
     if all(isinstance(each, Mapping) and each.get("type") in ("text", "tool_use", "thinking") for each in values):
-        return [_check_said(read_message({"role": "assistant", "content": values}))]
+        return [_give_role(read_message({"role": "assistant", "content": values}))]
     if all(isinstance(each, str) for each in values):
         return ["\n".join(values)]
     if isinstance(values[0], list) or len(values) == 1 or _is_choice(values[0]):
-        return _find_said(values[0], depth + 1)
+        return _list_answers(values[0], depth + 1)
     if any(is_message(each) for each in values):
-        return _find_said([each for each in values if is_message(each)], depth + 1)
+        return _list_answers([each for each in values if is_message(each)], depth + 1)
     return [write_json(values)]
 
 
@@ -257,5 +257,5 @@ def _says_something(value: Mapping[str, Any]) -> bool:
     return bool(message.content or message.tool_calls)
 
 
-def _check_said(message: Message) -> Message:
+def _give_role(message: Message) -> Message:
     return message if message.role is Role.ASSISTANT else msgspec.structs.replace(message, role=Role.ASSISTANT)

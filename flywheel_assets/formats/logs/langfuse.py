@@ -88,7 +88,7 @@ def _convert_trace(record: Record) -> Sequence[Event]:
             problem = error
     renamed = {answering.get_id("id"): trace_id} if answering is not None else {}
     for said in list_objects(parse_json(record.get("scores"))):
-        events.extend(_convert_score(Record({"traceId": trace_id, **said}), renamed, is_alone=False))
+        events.extend(_convert_score(Record({"traceId": trace_id, "userId": user, **said}), renamed, is_alone=False))
     for place, said in enumerate(list_objects(parse_json(record.get("comments")))):
         text = read_text(said.get("content"))
         if text:
@@ -149,7 +149,7 @@ def _convert_score(record: Record, renamed: Mapping[Any, str] | None, *, is_alon
     )
     fields: dict[str, Any] = {
         "time": record.get_time("timestamp") or _get_time(record, "createdAt"),
-        "user_id": _get_id(record, "authorUserId") or _get_id(record, "userId"),
+        "user_id": _get_id(record, "authorUserId") or _get_id(record, "userId") or record.get_id("trace", "userId"),
     }
     event_id = record.get_id("id") or f"{target}/{name or 'score'}"
     comment = read_text(record.get("comment"))

@@ -164,7 +164,8 @@ def _regenerate(
 ) -> Iterator[Event]:
     """Yield the regeneration that replaced a message by this one: the one before it, of the same model."""
     parent = tree.get(str(message.get("parentId")), {})
-    if len(parent.get("models") or ()) > 1:  # answers of several models at once
+    models = parent.get("models")
+    if isinstance(models, list) and len(models) > 1:  # their answers came at once
         return
     earlier = [
         each

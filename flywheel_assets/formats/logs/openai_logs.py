@@ -82,11 +82,11 @@ def convert(record: Record) -> Sequence[Event]:
 def _find_sides(values: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
     """Return request and response; one object may be both."""
     response = values if _is_response(values) else None
-    request = values if isinstance(values.get("messages"), list) or _asks(values, response) else None
     for name in _RESPONSES:
         inner = _open_body(parse_json(values.get(name)))
         if response is None and _is_response(inner):
             response = inner
+    request = values if isinstance(values.get("messages"), list) or _asks(values, response) else None
     for name in _REQUESTS:
         inner = _open_body(parse_json(values.get(name)))
         if request is None and isinstance(inner, Mapping) and ("messages" in inner or "input" in inner):
@@ -106,7 +106,7 @@ def _asks(values: Mapping[str, Any], response: Mapping[str, Any] | None) -> bool
         return False
     if values.get("object") == "response":
         return bool(values.get("input"))
-    return isinstance(values.get("prompt"), str) and isinstance(values.get("choices"), list)
+    return isinstance(values.get("prompt"), str | list) and bool(values["prompt"])
 
 
 def _is_response(value: Any) -> bool:

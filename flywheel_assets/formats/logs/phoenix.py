@@ -1,7 +1,7 @@
 """Reads spans that Phoenix exports, and annotations of spans.
 
 - Spans, as its API gives them (`{"context": {"trace_id", "span_id"}, "parent_id", "attributes", …}`) or as its table
-  does (`context.span_id`, `attributes.llm.input_messages`, one column each).
+  does (`context.span_id`, `attributes.llm.input_messages`, one column each), or OpenTelemetry's console exporter.
 - Annotations, `{"span_id", "name", "annotator_kind", "result": {"label", "score", "explanation"}}`.
 
 Phoenix names spans by their own ids, so that an answer's id is the span's id.
@@ -15,12 +15,12 @@ from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.spans import (
     Span,
     SpanEvent,
-    is_call,
+    convert_span,
     judge_annotation,
     read_attributes,
-    read_span_call,
+    read_links,
 )
-from flywheel_assets.formats.logs.statements import list_objects, predict, read_mapping, read_text
+from flywheel_assets.formats.logs.statements import list_objects, read_mapping, read_text
 from flywheel_assets.formats.record import Record
 
 NAME = "phoenix"
@@ -43,12 +43,10 @@ def convert(record: Record) -> Sequence[Event]:
     span = _read_span(record)
     events: list[Event] = []
     problem: InvalidEventError | None = None
-    kind = str(values.get("span_kind") or span.attributes.get("openinference.span.kind") or "")
-    if kind.upper() == "LLM" or (not kind and is_call(span)):
-        try:
-            events.append(_predict(span))
-        except InvalidEventError as error:
-            problem = error
+    try:
+        events.extend(convert_span(NAME, span, lambda _, span_id: span_id))
+    except InvalidEventError as error:
+        problem = error
     record.get("annotations")
     notes = values.get("annotations", values.get("span_annotations"))
     for place, said in enumerate(list_objects(notes)):
@@ -62,25 +60,6 @@ def convert(record: Record) -> Sequence[Event]:
     if problem is not None and not events:
         raise problem
     return events
-
-
-def _predict(span: Span) -> Event:
-    prompt, answer, tools = read_span_call(span)
-    if span.error is not None and answer is None:
-        raise InvalidEventError(f"the call failed: {span.error[:200] or 'the span has the status ERROR'}")
-    said = span.attributes
-    return predict(
-        NAME,
-        span.span_id,
-        span.span_id,
-        prompt,
-        answer,
-        time=span.end or span.start,
-        model_version=read_text(said.get("llm.model_name")) or read_text(said.get("gen_ai.request.model")),
-        user_id=read_text(said.get("user.id")),
-        thread_id=read_text(said.get("session.id")),
-        tools=tools,
-    )
 
 
 def _convert_annotation(record: Record) -> Sequence[Event]:
@@ -103,7 +82,7 @@ def _convert_annotation(record: Record) -> Sequence[Event]:
 def _read_span(record: Record) -> Span:
     values = record.values
     context = read_mapping(record.get("context"))
-    span_id = read_text(context.get("span_id")) or record.get_id("context.span_id")
+    span_id = _strip(read_text(context.get("span_id")) or record.get_id("context.span_id"))
     if span_id is None:
         raise InvalidEventError("the span has no `context.span_id`")
     attributes = read_attributes(record.get("attributes"))
@@ -116,21 +95,32 @@ def _read_span(record: Record) -> Span:
                 if isinstance(value, Mapping)
                 else {inner: value}
             )
-    status = str(record.get("status_code") or "")
+    kind = record.get("span_kind")
+    if isinstance(kind, str) and kind.upper() not in ("", "UNKNOWN"):
+        attributes["openinference.span.kind"] = kind
+    status = str(record.get("status_code") or read_mapping(record.get("status")).get("status_code") or "")
     return Span(
-        read_text(context.get("trace_id")) or record.get_id("context.trace_id") or span_id,
+        _strip(read_text(context.get("trace_id")) or record.get_id("context.trace_id")) or span_id,
         span_id,
-        record.get_id("parent_id"),
+        _strip(record.get_id("parent_id")),
         str(record.get("name") or ""),
         record.get_time("start_time"),
         record.get_time("end_time"),
         attributes,
         [
-            SpanEvent(str(each.get("name") or ""), None, read_attributes(each.get("attributes")))
+            SpanEvent(
+                str(each.get("name") or ""), Record(each).get_time("timestamp"), read_attributes(each.get("attributes"))
+            )
             for each in list_objects(record.get("events"))
         ],
+        read_links(record.get("links")),
         error=str(record.get("status_message") or "") if status.upper() == "ERROR" else None,
     )
+
+
+def _strip(hexadecimal: str | None) -> str | None:
+    """Return an id without the `0x` that OpenTelemetry's console exporter writes before it."""
+    return None if hexadecimal is None else hexadecimal.removeprefix("0x") or None
 
 
 def _has_column(values: Mapping[str, Any]) -> bool:

@@ -7,18 +7,17 @@
 - OpenInference (Phoenix, Arize): `llm.input_messages.0.message.role`, `llm.output_messages.…`, `input.value`;
 - others: see `_PLAIN`.
 
-**Ids.** An answer has the id that its provider gave it (`gen_ai.response.id`), if that is long enough to be unique:
-Ollama's are `chatcmpl-` and up to three digits. Without one, the answer of a trace has the trace's id: its root span
-where that is a call of a model; otherwise, if the root came in the same record, the last of those calls that lie in no
-other call. Every other call has the id `<trace id>/<span id>`, and so has each that is converted
-alone. So feedback may name the answer, the trace, or one step of it.
+**Ids.** The answer of a trace has the trace's id: its root span where that is a call of a model; otherwise, if the root
+came in the same record, the last of those calls that lie in no other call. Every other call has the id
+`<trace id>/<span id>`. So feedback may name the trace, or one step of it. A live endpoint, for which it is chance what
+comes in one request, reads each span alone: only a root has the trace's id there.
 
 **Judgements.** The conventions do not say who evaluated. A result counts as a person's if an attribute says so
 (`annotator_kind`, `gen_ai.evaluation.source`, … `HUMAN`), or if its name does (`thumb`, `user_feedback`, …) and nothing
 names a model; all others are automatic and are left out.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -49,9 +48,7 @@ from flywheel_assets.formats.logs.statements import (
 from flywheel_assets.formats.messages import read_message, read_messages
 from flywheel_assets.formats.record import parse_time
 from flywheel_assets.records import Signal
-from flywheel_assets.wire import LONGEST_IDENTIFIER
 
-_SHORTEST_UNIQUE_ID = 16
 _WORK = ("execute_tool", "embeddings", "retrieval", "create_agent", "evaluate")
 
 _PLAIN = (
@@ -148,15 +145,16 @@ def convert_spans(source: str, spans: Iterable[Span]) -> list[Event]:
         InvalidEventError: there are calls of models, and none of them can be used.
     """
     known = list(spans)
-    names: dict[tuple[str, str], str] = {(trace_id, span_id): trace_id for trace_id, span_id in _find_answers(known)}
-    for span in known:
-        if (response_id := read_response_id(span.attributes)) is not None and is_call(span):
-            names[span.trace_id, span.span_id] = response_id
+    answers = find_answers(known)
+
+    def identify(trace_id: str, span_id: str) -> str:
+        return trace_id if (trace_id, span_id) in answers else f"{trace_id}/{span_id}"
+
     events: list[Event] = []
     problems: list[str] = []
     for span in known:
         try:
-            events.extend(convert_span(source, span, names))
+            events.extend(convert_span(source, span, identify))
         except InvalidEventError as error:
             problems.append(str(error))
     if problems and not events:
@@ -164,32 +162,36 @@ def convert_spans(source: str, spans: Iterable[Span]) -> list[Event]:
     return events
 
 
-def convert_span(source: str, span: Span, names: Mapping[tuple[str, str], str] | None = None) -> list[Event]:
+def convert_span(source: str, span: Span, identify: Callable[[str, str], str] | None = None) -> list[Event]:
     """Turn one span into the event of its call, and what people said of it.
 
     Args:
         source: name of the format.
         span: any span; those that are no call of a model give only feedback.
-        names: by (trace id, span id) the prediction ids of spans in the same record, where they are not
-            `<trace id>/<span id>`. None: the span came alone.
+        identify: returns the prediction id of the call with a trace id and a span id. Left out, the span is read
+            alone: a root has its trace's id, every other one `<trace id>/<span id>`.
 
     Raises:
         InvalidEventError: it is a call that failed or whose content was not logged.
     """
+    if identify is None:
+        identify = _identify_alone(span)
     events: list[Event] = []
     problem: InvalidEventError | None = None
-    if names is None:
-        response_id = read_response_id(span.attributes) if is_call(span) else None
-        names = {} if response_id is None else {(span.trace_id, span.span_id): response_id}
     if is_call(span):
         try:
-            events.append(_predict_span(source, span, names))
+            events.append(_predict_span(source, span, identify))
         except InvalidEventError as error:
             problem = error
-    events.extend(_judge_span(source, span, names))
+    events.extend(_judge_span(source, span, identify))
     if problem is not None and not events:
         raise problem
     return events
+
+
+def _identify_alone(span: Span) -> Callable[[str, str], str]:
+    root = None if span.parent_id else (span.trace_id, span.span_id)
+    return lambda trace_id, span_id: trace_id if (trace_id, span_id) == root else f"{trace_id}/{span_id}"
 
 
 def is_call(span: Span) -> bool:
@@ -208,17 +210,6 @@ def is_call(span: Span) -> bool:
         or name in ("gen_ai.input.messages", "gen_ai.output.messages", "ai.prompt.messages", "llm.request.type")
         for name in attributes
     ) or any(event.name in (*_OLD_MESSAGES, "gen_ai.content.prompt") for event in span.events)
-
-
-def identify_answer(trace_id: str, span_id: str, names: Mapping[tuple[str, str], str]) -> str:
-    """Return the prediction id of a call."""
-    return names.get((trace_id, span_id), f"{trace_id}/{span_id}")
-
-
-def read_response_id(attributes: Mapping[str, Any]) -> str | None:
-    """Return the id that the provider gave an answer; None where there is none, or one that is not unique."""
-    found = read_text(attributes.get("gen_ai.response.id"))
-    return found if found is not None and _SHORTEST_UNIQUE_ID <= len(found) <= LONGEST_IDENTIFIER else None
 
 
 def read_span_call(span: Span) -> tuple[Prompt | None, str | Message | None, Tools | None]:
@@ -250,7 +241,7 @@ def read_span_call(span: Span) -> tuple[Prompt | None, str | Message | None, Too
     return None, None, tools
 
 
-def _predict_span(source: str, span: Span, names: Mapping[tuple[str, str], str]) -> Event:
+def _predict_span(source: str, span: Span, identify: Callable[[str, str], str]) -> Event:
     prompt, answer, tools = read_span_call(span)
     if span.error is not None and answer is None:
         raise InvalidEventError(f"the call failed: {span.error[:200] or 'the span has the status ERROR'}")
@@ -262,7 +253,7 @@ def _predict_span(source: str, span: Span, names: Mapping[tuple[str, str], str])
     return predict(
         source,
         f"{span.trace_id}/{span.span_id}",
-        identify_answer(span.trace_id, span.span_id, names),
+        identify(span.trace_id, span.span_id),
         prompt,
         answer,
         time=span.end or span.start,
@@ -273,8 +264,8 @@ def _predict_span(source: str, span: Span, names: Mapping[tuple[str, str], str])
     )
 
 
-def _find_answers(spans: Sequence[Span]) -> frozenset[tuple[str, str]]:
-    """Find the answer of each trace, as the head of this module says."""
+def find_answers(spans: Sequence[Span]) -> frozenset[tuple[str, str]]:
+    """Find (trace id, span id) of the answer of each trace, as the head of this module says."""
     by_id = {(span.trace_id, span.span_id): span for span in spans}
     calls = {key for key, span in by_id.items() if is_call(span)}
     answers: set[tuple[str, str]] = set()
@@ -305,11 +296,12 @@ def _lies_in_call(span: Span, by_id: Mapping[tuple[str, str], Span], calls: set[
     return False
 
 
-def _judge_span(source: str, span: Span, names: Mapping[tuple[str, str], str]) -> Iterator[Event]:
+def _judge_span(source: str, span: Span, identify: Callable[[str, str], str]) -> Iterator[Event]:
     """Yield what people said: evaluation events, and OpenInference's annotations of the span or its trace."""
-    own = identify_answer(span.trace_id, span.span_id, names)
+    own = identify(span.trace_id, span.span_id)
+    is_root = span.parent_id is None
     if len(span.links) == 1 and not is_call(span):  # said later, by a span that carries nothing else
-        own = identify_answer(*span.links[0], names)
+        own, is_root = identify(*span.links[0]), True
     user = _find_first(span.attributes, _USERS)
     for place, event in enumerate(span.events):
         if event.name not in ("gen_ai.evaluation.result", "gen_ai.evaluation"):
@@ -325,7 +317,7 @@ def _judge_span(source: str, span: Span, names: Mapping[tuple[str, str], str]) -
         found = score(
             source,
             f"{span.trace_id}/{span.span_id}/{name}/{place}",
-            read_response_id(said) or own,
+            own,
             name,
             value,
             is_alone=False,
@@ -336,7 +328,7 @@ def _judge_span(source: str, span: Span, names: Mapping[tuple[str, str], str]) -
         if found is not None:
             yield found
     tree = _unflatten({key: each for key, each in span.attributes.items() if "annotations" in key or "evaluat" in key})
-    for holder, target in ((tree, own), (read_mapping(tree.get("trace")), own if span.links else span.trace_id)):
+    for holder, target in ((tree, own), (read_mapping(tree.get("trace")), own if is_root else span.trace_id)):
         for plural, singular in (("annotations", "annotation"), ("evaluations", "evaluation")):
             for each in _list_numbered(holder.get(plural)):
                 said = read_mapping(read_mapping(each).get(singular)) or read_mapping(each)
