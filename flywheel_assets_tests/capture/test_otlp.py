@@ -330,6 +330,15 @@ def test_a_malformed_request_gets_a_status(
     assert log.rows == []
 
 
+def test_pages_of_this_machine_may_send(client: TestClient) -> None:
+    """The browser's SDK sends JSON; it asks first."""
+    asked = {"origin": "http://localhost:3000", "access-control-request-method": "POST"}
+    assert client.options(TRACES, headers=asked).headers["access-control-allow-methods"] == "POST"
+    answer = client.post(TRACES, json=as_request(json_span()), headers={"origin": "http://localhost:3000"})
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert client.post(TRACES, json={}, headers={"origin": "https://evil.example.org"}).status_code == 403
+
+
 def test_an_unknown_application_is_named(client: TestClient) -> None:
     answer = client.post("/v1/nobody/otlp/v1/traces", content=b"", headers=PROTOBUF)
     assert answer.status_code == 404

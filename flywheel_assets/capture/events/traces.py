@@ -326,7 +326,7 @@ def read_protobuf_span(content: bytes) -> Span:
 
 
 def _read_message(message: "SpanMessage") -> Span:
-    """Return a span in the shape of OTLP's JSON; `MessageToDict` takes four times as long."""
+    """Return a span in the shape of OTLP's JSON; `MessageToDict` takes more than twice as long."""
     span: Span = {
         "traceId": message.trace_id.hex(),
         "spanId": message.span_id.hex(),
