@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -56,15 +57,17 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         # A session of its own: the server's workers end with it.
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
     try:
-        _wait_until_ready(uri)
+        _wait_until_ready(uri, server)
         yield uri
     finally:
-        os.killpg(server.pid, 15)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait()
 
 
-@retry(stop=stop_after_delay(60), wait=wait_fixed(0.2), retry=retry_if_exception_type(httpx.TransportError))
-def _wait_until_ready(uri: str) -> None:
+@retry(stop=stop_after_delay(300), wait=wait_fixed(0.2), retry=retry_if_exception_type(httpx.TransportError))
+def _wait_until_ready(uri: str, server: "subprocess.Popen[bytes]") -> None:
+    assert server.poll() is None, "the server ended; see its server.log"
     httpx.get(f"{uri}/health", timeout=5.0).raise_for_status()
 
 

@@ -132,7 +132,7 @@ def log() -> MemoryLog:
 
 @pytest.fixture
 def client(log: MemoryLog) -> Iterator[TestClient]:
-    app = create_app(log, ["assistant"], CaptureLimits(event_bytes=5_000, request_bytes=50_000, batch_events=20))
+    app = create_app(log, ["assistant"], CaptureLimits(event_bytes=5_000, request_bytes=500_000, batch_events=20))
     with TestClient(app) as http:
         yield http
 
@@ -284,7 +284,7 @@ def test_a_verdict_of_a_later_span_meets_its_answer(client: TestClient, log: Mem
     """By the provider's id, or by a link. Ollama numbers its answers 0 to 998: such an id names nothing."""
     unnamed = {name: value for name, value in CALL.items() if name != "gen_ai.response.id"}
     call = json_span(1, unnamed | {"gen_ai.response.id": "chatcmpl-7"})
-    link = [{"traceId": call["traceId"], "spanId": call["spanId"]}]
+    link = [{"traceId": call["traceId"].upper(), "spanId": call["spanId"]}]
     nameless = {"gen_ai.evaluation.name": "thumb", "gen_ai.evaluation.score.value": 0.0}
     said = evaluation() | {"attributes": as_values(nameless | {"gen_ai.response.id": "chatcmpl-7"})}
     verdict = json_span(2, {}, traceId="0" * 31 + "1", events=[said], links=link)
@@ -295,7 +295,23 @@ def test_a_verdict_of_a_later_span_meets_its_answer(client: TestClient, log: Mem
     assert feedback["value"] == -1.0
 
 
+def test_a_span_of_countless_values_is_refused() -> None:
+    """Two bytes of protobuf would become hundreds in memory."""
+    with pytest.raises(InvalidEventError, match="the span has 10001 events; valid: at most 10000"):
+        read_protobuf_span(Span(events=[Span.Event()] * 10_001).SerializeToString())
+
+
 # What is refused -----------------------------------------------------------------------------------------------------
+
+
+def with_fields(resource: bytes) -> bytes:
+    """A request whose resource has this content."""
+    inner = b"\x0a" + write_varint(len(resource)) + resource
+    return b"\x0a" + write_varint(len(inner)) + inner
+
+
+def write_varint(value: int) -> bytes:
+    return bytes([value & 0x7F | 0x80]) + write_varint(value >> 7) if value > 0x7F else bytes([value])
 
 
 def read_status(answer: httpx.Response) -> str:
@@ -315,8 +331,10 @@ def read_status(answer: httpx.Response) -> str:
         (b"\x0b", PROTOBUF, 400, "wire type 3"),
         (b"\x0a\x02\x0a\x00\x00", PROTOBUF, 400, "ends"),
         (b"\x0a\x04\x0a\x02\x0a\x07", PROTOBUF, 400, "cannot be read"),
+        (with_fields(resource=b"\x0a\x00" * 200_000), PROTOBUF, 400, "a resource or a scope has 400000 bytes"),
+        (b"\x12\x00" * 200_000, PROTOBUF, 413, "more than 20 spans"),
         (as_protobuf(*[json_span(number, {}) for number in range(1, 22)]), PROTOBUF, 413, "more than 20 spans"),
-        (b" " * 50_001, JSON, 413, "larger than 50000 bytes"),
+        (b" " * 500_001, JSON, 413, "larger than 500000 bytes"),
         (b"x", {"content-type": "text/plain"}, 415, "valid: application/x-protobuf, application/json"),
         (b"x", PROTOBUF | {"content-encoding": "gzip"}, 400, "gzip"),
     ],

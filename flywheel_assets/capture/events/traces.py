@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 OTLP_SOURCE = "otlp"
+_LONGEST_SHARED_BYTES = 256 * 2**10
+_MOST_VALUES = 10_000
+"""Attributes, events or links of one span; SDKs stop at 128. An empty one has 2 bytes in protobuf, 400 as objects."""
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}\Z")
 _SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}\Z")
 
@@ -219,6 +222,8 @@ def _check_ids(span: Span) -> str:
             "all zero"
         )
     span["traceId"], span["spanId"] = trace_id, span_id
+    for link in span.get("links", ()):
+        link["traceId"], link["spanId"] = link.get("traceId", "").lower(), link.get("spanId", "").lower()
     return f"{trace_id}/{span_id}"
 
 
@@ -295,11 +300,11 @@ def frame_protobuf(body: bytes, most_spans: int) -> Iterator[FramedSpan]:
     try:
         for of_resource in wire.group(memoryview(body))[1]:
             fields = wire.group(of_resource)
-            resource = b"".join(fields[1])  # what comes twice is merged, and that is joined
+            resource = _join_shared(fields[1])
             shared: Attributed = {"attributes": _read_attributes(Resource.FromString(resource).attributes)}
             for of_scope in fields[2]:
                 fields_of_scope = wire.group(of_scope)
-                scope = InstrumentationScope.FromString(b"".join(fields_of_scope[1]))
+                scope = InstrumentationScope.FromString(_join_shared(fields_of_scope[1]))
                 described: Attributed = {"name": scope.name, "attributes": _read_attributes(scope.attributes)}
                 for span in fields_of_scope[2]:
                     if (left := left - 1) < 0:
@@ -307,6 +312,16 @@ def frame_protobuf(body: bytes, most_spans: int) -> Iterator[FramedSpan]:
                     yield FramedSpan(shared, described, bytes(span))
     except DecodeError:
         raise MalformedTracesError("not an ExportTraceServiceRequest in protobuf: a message cannot be read") from None
+
+
+def _join_shared(contents: Sequence[memoryview]) -> bytes:
+    """Join the contents of a field that came several times: protobuf merges them so."""
+    joined = b"".join(contents)
+    if len(joined) > _LONGEST_SHARED_BYTES:
+        raise MalformedTracesError(
+            f"a resource or a scope has {len(joined)} bytes; valid: at most {_LONGEST_SHARED_BYTES}"
+        )
+    return joined
 
 
 def read_protobuf_span(content: bytes) -> Span:
@@ -322,6 +337,9 @@ def read_protobuf_span(content: bytes) -> Span:
         message = SpanMessage.FromString(content)
     except DecodeError:
         raise InvalidEventError("not a Span in protobuf: it cannot be read") from None
+    for name, values in (("attributes", message.attributes), ("events", message.events), ("links", message.links)):
+        if len(values) > _MOST_VALUES:
+            raise InvalidEventError(f"the span has {len(values)} {name}; valid: at most {_MOST_VALUES}")
     return _read_message(message)
 
 
