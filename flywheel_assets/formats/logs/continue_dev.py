@@ -13,7 +13,7 @@ from typing import Any
 from flywheel_assets.conversations import Prompt
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
-from flywheel_assets.formats.logs.statements import predict, read_text, state
+from flywheel_assets.formats.logs.statements import check_shape, predict, read_text, state
 from flywheel_assets.formats.messages import read_message
 from flywheel_assets.formats.record import Record
 from flywheel_assets.records import Signal, make_stable_id
@@ -31,6 +31,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn an event into a prediction and what the person did with it."""
+    check_shape(matches(record), "an event of Continue, of this or of the older schema without event names", record)
     event = _find_event(record.values)
     for name in ("eventName", "schema", "modelName"):
         record.get(name)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_prompt, read_tools
-from flywheel_assets.formats.logs.statements import is_of_people, predict, read_mapping, read_text, score
+from flywheel_assets.formats.logs.statements import check_shape, is_of_people, predict, read_mapping, read_text, score
 from flywheel_assets.formats.record import Record
 
 NAME = "helicone"
@@ -29,6 +29,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn a request into a prediction and the feedback that it carries."""
+    check_shape(matches(record), "a request that Helicone logged", record)
     request_id = record.get_id("request_id")
     if request_id is None:
         raise InvalidEventError("the request has no `request_id`")

@@ -18,6 +18,7 @@ from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_call, read_prompt, read_tools
 from flywheel_assets.formats.logs.statements import (
     CORRECTIONS,
+    check_shape,
     list_objects,
     predict,
     read_mapping,
@@ -45,6 +46,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn a trace or an observation into predictions, and people's scores into feedback."""
+    check_shape(matches(record), "a trace, an observation, a score or a dataset item", record)
     values = record.values
     if _has(values, "datasetId") and _has(values, "expectedOutput"):
         return _convert_item(record)

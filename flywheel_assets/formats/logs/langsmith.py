@@ -14,6 +14,7 @@ from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_call, read_prompt, read_tools
 from flywheel_assets.formats.logs.statements import (
+    check_shape,
     is_of_people,
     list_objects,
     predict,
@@ -41,6 +42,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn a run into a prediction, and people's feedback into feedback."""
+    check_shape(matches(record), "a run, a feedback or an example", record)
     if "run_type" in record.values:
         return _convert_run(record)
     if "run_id" in record.values:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_call, read_tools
-from flywheel_assets.formats.logs.statements import predict, read_mapping, read_text
+from flywheel_assets.formats.logs.statements import check_shape, predict, read_mapping, read_text
 from flywheel_assets.formats.record import Record
 
 NAME = "litellm"
@@ -23,6 +23,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn one call into one prediction."""
+    check_shape(matches(record), "a call that LiteLLM logged", record)
     kind = str(record.get("call_type"))
     if any(name in kind for name in _OTHER_CALLS):
         return []

@@ -17,6 +17,7 @@ from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_call, read_prompt, read_tools, write_json
 from flywheel_assets.formats.logs.statements import (
     CORRECTIONS,
+    check_shape,
     list_objects,
     predict,
     read_mapping,
@@ -43,6 +44,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn a trace into a prediction, and people's assessments into feedback."""
+    check_shape(matches(record), "a trace, or a row of a table of traces", record)
     values = record.values
     for name in ("info", "data", "trace_id", "request", "response", "assessments", "trace", "spans", "state"):
         record.get(name)
@@ -92,7 +94,8 @@ def _assess(
     if str(source.get("source_type") or "").upper() != "HUMAN":
         return []
     name = read_text(said.get("assessment_name")) or read_text(said.get("name"))
-    time = said.get_time("last_update_time") or said.get_time("create_time") or said.get_time("create_time_ms")
+    names = ("last_update_time", "last_update_time_ms", "create_time", "create_time_ms")
+    time = next(filter(None, map(said.get_time, names)), None)
     fields: dict[str, Any] = {"time": time or asked_at, "user_id": _read_person(source)}
     rationale = read_text(said.get("rationale"))
     expectation = read_mapping(said.get("expectation"))

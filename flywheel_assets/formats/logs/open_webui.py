@@ -4,8 +4,8 @@
   the rated message of the snapshot is the answer, the path of its parents the prompt. ±1 is a thumb, `details.rating`
   1 to 10 a rating. In an arena, an answer that won was chosen over each of its siblings.
 - Chats, `{"chat": {"history": {"messages", "currentId"}}}`: every answer of the tree with its path; ratings from
-  `annotation`; text that was edited in place (`originalContent`) is an edit; a second answer of the same model to one
-  message is a regeneration.
+  `annotation`; text that was edited in place (`originalContent`) or saved as a copy is an edit; a second answer of the
+  same model to one message is a regeneration.
 
 An answer's id is the message's, so that both exports meet.
 """
@@ -19,7 +19,15 @@ from typing import Any
 from flywheel_assets.conversations import Message, Role
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
-from flywheel_assets.formats.logs.statements import list_objects, predict, rate, read_mapping, read_text, state
+from flywheel_assets.formats.logs.statements import (
+    check_shape,
+    list_objects,
+    predict,
+    rate,
+    read_mapping,
+    read_text,
+    state,
+)
 from flywheel_assets.formats.messages import read_message
 from flywheel_assets.formats.record import Record, parse_time
 from flywheel_assets.records import Signal
@@ -44,6 +52,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn one feedback, or one chat, into predictions and what people said of them."""
+    check_shape(matches(record), "one feedback or one chat", record)
     return _convert_feedback(record) if "data" in record.values else list(_convert_chat(record))
 
 
@@ -91,30 +100,62 @@ def _convert_chat(record: Record) -> Iterator[Event]:
         record.get(name)
     system = _find_system(chat)
     problem: InvalidEventError | None = None
-    count = 0
-    for message_id, message in tree.items():
+    is_useful = False
+    for message in tree.values():
         if message.get("role") != "assistant" or _read_output(message) is None:
             continue
         try:
-            yield _predict_message(tree, message, system, user, chat_id)
-        except InvalidEventError as error:  # a branch without a question
+            found = list(_convert_answer(tree, message, system, user, chat_id))
+        except InvalidEventError as error:  # a branch without a question, a rating that is none
             problem = error
-            continue
-        count += 1
-        time = _read_time(message)
-        original, content = message.get("originalContent"), message.get("content")
-        if isinstance(original, str) and original.strip() and isinstance(content, str) and content != original:
-            yield state(
-                NAME, f"{message_id}/edit", message_id, Signal.EDIT, final_text=_read_answer(content), time=time,
-                user_id=user, thread_id=chat_id,
-            )  # fmt: skip
-        said = message.get("annotation")
-        if isinstance(said, Mapping):
-            event_id = read_text(message.get("feedbackId")) or f"{message_id}/rating"
-            yield from _judge(event_id, message_id, Record(said), time, user, chat_id)
-        yield from _regenerate(tree, message, system, user, chat_id)
-    if problem is not None and not count:
+        else:
+            is_useful = is_useful or bool(found)
+            yield from found
+    if problem is not None and not is_useful:
         raise problem
+
+
+def _convert_answer(
+    tree: Tree, message: Mapping[str, Any], system: str | None, user: str | None, chat_id: str | None
+) -> Iterator[Event]:
+    """Yield an answer of a chat and what the person did with it."""
+    message_id, time = str(message["id"]), _read_time(message)
+    who: dict[str, Any] = {"time": time, "user_id": user, "thread_id": chat_id}
+    content = message.get("content")
+    source = _find_original(tree, message)
+    if source is not None:
+        if isinstance(content, str):
+            text = _read_answer(content)
+            yield state(NAME, f"{message_id}/edit", str(source["id"]), Signal.EDIT, final_text=text, **who)
+        return
+    yield _predict_message(tree, message, system, user, chat_id)
+    original = message.get("originalContent")
+    if isinstance(original, str) and original.strip() and isinstance(content, str) and content != original:
+        yield state(NAME, f"{message_id}/edit", message_id, Signal.EDIT, final_text=_read_answer(content), **who)
+    said = message.get("annotation")
+    if not isinstance(said, Mapping) and message.get("rating") is not None:  # before there were annotations
+        said = {"rating": message["rating"]}
+    if isinstance(said, Mapping):
+        event_id = read_text(message.get("feedbackId")) or f"{message_id}/rating"
+        yield from _judge(event_id, message_id, Record(said), time, user, chat_id)
+    yield from _regenerate(tree, message, system, user, chat_id)
+
+
+def _find_original(tree: Tree, message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the answer of which this one is a copy with another text; None: a model wrote it.
+
+    "Save as copy" puts a sibling into the tree which keeps all other fields, so that both count the same tokens or
+    name the same feedback.
+    """
+    for name in ("feedbackId", "usage", "info"):
+        mark = message.get(name)
+        if not mark:
+            continue
+        same = [each for each in _list_siblings(tree, message) if each.get(name) == mark]
+        earlier = [each for each in same if _order(each) < _order(message) and _read_output(each) is not None]
+        if earlier:
+            return min(earlier, key=_order)
+    return None
 
 
 def _judge(
@@ -170,7 +211,9 @@ def _regenerate(
     earlier = [
         each
         for each in _list_siblings(tree, message)
-        if each.get("model") == message.get("model") and _order(each) < _order(message)
+        if each.get("model") == message.get("model")
+        and _order(each) < _order(message)
+        and _find_original(tree, each) is None
     ]
     if not earlier:
         return

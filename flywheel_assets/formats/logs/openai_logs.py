@@ -13,7 +13,7 @@ from typing import Any
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_call, read_prompt, read_tools
-from flywheel_assets.formats.logs.statements import list_objects, predict, read_mapping, read_text
+from flywheel_assets.formats.logs.statements import check_shape, list_objects, predict, read_mapping, read_text
 from flywheel_assets.formats.record import Record
 
 NAME = "openai-logs"
@@ -35,6 +35,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn a completion into one prediction for each choice."""
+    check_shape(matches(record), "a completion or a response together with what was asked", record)
     for name in _READ:
         record.get(name)
     request, response = _find_sides(record.values)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.spans import convert_spans, read_spans
+from flywheel_assets.formats.logs.statements import check_shape
 from flywheel_assets.formats.record import Record
 
 NAME = "otlp"
@@ -14,13 +15,17 @@ NAME = "otlp"
 
 def matches(record: Record) -> bool:
     """Return whether it is an export request of traces."""
-    return isinstance(record.values.get("resourceSpans", record.values.get("resource_spans")), list)
+    return any(isinstance(record.values.get(name), list) for name in ("resourceSpans", "resource_spans", "scopeSpans"))
 
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn each call of a model into a prediction, and people's evaluations into feedback."""
-    record.get("resourceSpans")
-    return convert_spans(NAME, read_spans(record.values))
+    check_shape(matches(record), "an export request of traces", record)
+    for name in ("resourceSpans", "resource_spans", "scopeSpans", "resource"):
+        record.get(name)
+    # The list of a request may have been taken apart before.
+    request = {"resourceSpans": [record.values]} if "scopeSpans" in record.values else record.values
+    return convert_spans(NAME, read_spans(request))
 
 
 FORMAT = Format(

@@ -20,7 +20,7 @@ from flywheel_assets.formats.logs.spans import (
     read_attributes,
     read_links,
 )
-from flywheel_assets.formats.logs.statements import list_objects, read_mapping, read_text
+from flywheel_assets.formats.logs.statements import check_shape, list_objects, read_mapping, read_text
 from flywheel_assets.formats.record import Record
 
 NAME = "phoenix"
@@ -37,6 +37,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn a call of a model into a prediction, and people's annotations into feedback."""
+    check_shape(matches(record), "a span with OpenInference's names, or an annotation of a span", record)
     values = record.values
     if "annotator_kind" in values or "annotatorKind" in values:
         return _convert_annotation(record)

@@ -11,7 +11,7 @@ from typing import Any
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_call, read_prompt, read_tools
-from flywheel_assets.formats.logs.statements import is_of_people, predict, read_mapping, read_text, score
+from flywheel_assets.formats.logs.statements import check_shape, is_of_people, predict, read_mapping, read_text, score
 from flywheel_assets.formats.record import Record
 from flywheel_assets.records import make_stable_id
 
@@ -26,6 +26,7 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn a generation into a prediction, and feedback into feedback."""
+    check_shape(matches(record), "an event of a model", record)
     event = record.get("event")
     said = Record(read_mapping(parse_json(record.get("properties"))))
     trace_id = said.get_id("$ai_trace_id")

@@ -223,6 +223,10 @@ def is_call(span: Span) -> bool:
         return kind.upper() == "LLM"
     if attributes.get("traceloop.span.kind") in ("tool", "task", "workflow"):
         return False
+    if attributes.get("langfuse.observation.type") == "generation":
+        return True
+    if parse_json(attributes.get("mlflow.spanType")) in ("CHAT_MODEL", "LLM"):
+        return True
     return any(
         name.startswith(("gen_ai.prompt", "gen_ai.completion", "gen_ai.request.model", "llm.input_messages"))
         or name in ("gen_ai.input.messages", "gen_ai.output.messages", "ai.prompt.messages", "llm.request.type")
@@ -543,16 +547,20 @@ def _read_old_events(span: Span) -> Call | None:
     """Read the conventions before 1.37, in which each message was an event of the span."""
     messages: list[Message] = []
     answer: str | Message | None = None
-    for event in span.events:
-        said = event.attributes
+    said_in = [(event.name, event.attributes) for event in span.events]
+    # Pydantic AI and Logfire keep the same events in an attribute.
+    said_in += [(str(each.get("event.name")), each) for each in list_objects(parse_json(span.attributes.get("events")))]
+    for name, said in said_in:
         body = read_mapping(parse_json(said.get("gen_ai.event.content"))) or said
-        if event.name in _OLD_MESSAGES:
+        if name in _OLD_MESSAGES:
             fields = {name: parse_json(body.get(name)) for name in ("tool_calls",) if body.get(name)}
-            if event.name == "gen_ai.tool.message":
+            if name == "gen_ai.tool.message":
                 fields["tool_call_id"] = body.get("id")
-            role = body.get("role") or _OLD_MESSAGES[event.name]
-            messages.append(read_message({**fields, "role": role, "content": body.get("content")}))
-        elif event.name == "gen_ai.choice" and answer is None:
+            role = body.get("role") or _OLD_MESSAGES[name]
+            parts = parse_json(body.get("content"))
+            content = parts if isinstance(parts, list) else body.get("content")
+            messages.append(read_message({**fields, "role": role, "content": content}))
+        elif name == "gen_ai.choice" and answer is None:
             message = parse_json(body.get("message"))
             if isinstance(message, Mapping):
                 answer = read_answer({"role": "assistant", **message})

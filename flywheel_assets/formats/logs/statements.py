@@ -29,6 +29,7 @@ from flywheel_assets.conversations import (
     find_tools_problem,
 )
 from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.formats.record import Record
 from flywheel_assets.records import Signal
 from flywheel_assets.wire import FeedbackCloudEvent, PredictionCloudEvent, shorten_message
 
@@ -47,12 +48,26 @@ CORRECTIONS = frozenset({
     "expected_output", "expected_answer", "ideal_response", "reference_answer",
 })  # fmt: skip
 """Names under which people write the answer that should have been given."""
-_OF_PEOPLE = re.compile(
-    r"user|human|people|customer|client|reviewer|annotat|thumb|like|vote|star|rating|feedback|csat|satisf|emoji|manual",
-    re.IGNORECASE,
-)
+_OF_PEOPLE = frozenset({
+    "user", "users", "human", "people", "customer", "reviewer", "annotator", "annotation", "thumb", "thumbs",
+    "thumbsup", "thumbsdown", "like", "likes", "liked", "vote", "votes", "upvote", "star", "stars", "rating",
+    "feedback", "csat", "nps", "satisfaction", "emoji", "manual",
+})  # fmt: skip
+"""Words by which the name of a score says that people gave it."""
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _MACHINES = re.compile(r"llm|model|code|auto|judge|script|machine|system|heuristic|eval", re.IGNORECASE)
 _PERSONS = re.compile(r"human|user|person|annotator|reviewer|people|manual|app$|customer|expert", re.IGNORECASE)
+
+
+def check_shape(is_known: bool, shape: str, record: Record) -> None:
+    """Check that a record has the shape of its format.
+
+    Raises:
+        InvalidEventError: it has not; the message lists its fields.
+    """
+    if not is_known:
+        fields = ", ".join(sorted(str(name)[:40] for name in record.values)[:12])
+        raise InvalidEventError(f"the record is not {shape}; its fields: {fields or 'none'}")
 
 
 def predict(
@@ -201,11 +216,11 @@ def is_of_people(name: Any, judge: Any = None) -> bool:
     A judge of an unknown kind counts by the name as well.
     """
     if isinstance(judge, str) and judge:
-        if _PERSONS.search(judge) and not _MACHINES.search(judge):
+        if _PERSONS.search(judge):
             return True
         if _MACHINES.search(judge):
             return False
-    return isinstance(name, str) and bool(_OF_PEOPLE.search(name))
+    return isinstance(name, str) and not _OF_PEOPLE.isdisjoint(word.lower() for word in _WORD.findall(name))
 
 
 def read_mapping(value: Any) -> Mapping[str, Any]:

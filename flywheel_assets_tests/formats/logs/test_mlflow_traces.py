@@ -98,6 +98,12 @@ def test_second_schema_and_table_of_traces() -> None:
     assert read("mlflow", row) == [ANSWER, DOWN, EDIT]
 
 
+def test_assessments_of_a_table_count_milliseconds() -> None:
+    said = {"assessment_id": "a", "name": "thumb", "source": HUMAN, "feedback": {"value": True},
+            "create_time_ms": 1748772060000, "last_update_time_ms": 1748772120000}  # fmt: skip
+    assert read("mlflow", make_trace(said))[1]["time"] == "2025-06-01T10:02:00"
+
+
 def test_expectation_of_a_trace_that_failed_is_a_demonstration() -> None:
     trace = make_trace(*TRACE["info"]["assessments"][1:], state="ERROR", response_preview=None)
     trace["data"]["spans"][0]["attributes"].pop("mlflow.spanOutputs")

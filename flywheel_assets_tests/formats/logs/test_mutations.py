@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flywheel_assets.capture.events.texts import Reception, land_cloud_event
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.catalog import FORMATS
+from flywheel_assets.formats.format import Format
 from flywheel_assets.formats.logs import FORMATS as LOGS
 from flywheel_assets.formats.record import Record
 from flywheel_assets.wire import FeedbackCloudEvent, PredictionCloudEvent
@@ -91,3 +92,10 @@ def test_changed_records_become_events_or_one_reason(record: dict[str, Any], dat
                 land_cloud_event(event, Reception("chat", NOW), f"import:{each.name}")
             except InvalidEventError as error:  # a time outside of what capture takes
                 assert str(error).startswith(("time is", "`value`"))  # noqa: PT017 - which fault it is
+
+
+@pytest.mark.parametrize("each", LOGS, ids=lambda each: each.name)
+def test_another_formats_record_gives_a_reason(each: Format) -> None:
+    """Of a record that it did not know, a format that was named said nothing at all."""
+    with pytest.raises(InvalidEventError, match="its fields: chosen, prompt, rejected"):
+        each.convert(Record({"prompt": "a", "chosen": "b", "rejected": "c"}))

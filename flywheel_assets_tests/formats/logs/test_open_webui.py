@@ -89,6 +89,26 @@ def test_chat_tree_with_branches_edits_and_ratings() -> None:
     assert (found[-1]["sibling_id"], found[-1]["final_text"]) == ("a2", "Well.")
 
 
+def test_an_edited_copy_is_an_edit_and_no_regeneration() -> None:
+    """It was taken for a second answer of the model, and the rating that it copies for a second rating."""
+    tree = copy.deepcopy(MESSAGES)
+    tree["a1"] |= {"usage": {"total_tokens": 9}, "annotation": {"rating": -1}, "feedbackId": "f1"}
+    tree["a2"] = {**tree["a1"], "id": "a2", "content": "Well, thank you.", "timestamp": 1760362700}
+    found = read("open-webui", {"id": "c1", "user_id": "p", "chat": {"history": {"messages": tree}}})
+    assert [(each.get("signal"), each["prediction_id"]) for each in found] == [
+        (None, "a1"), ("thumb", "a1"), ("edit", "a1"),
+    ]  # fmt: skip
+    assert found[-1]["final_text"] == "Well, thank you."
+
+
+def test_one_bad_rating_costs_only_its_message() -> None:
+    tree = copy.deepcopy(MESSAGES)
+    tree["a1"]["annotation"] = {"rating": 7}
+    tree["a2"] = {**MESSAGES["a1"], "id": "a2", "rating": 1, "model": "n"}
+    found = read("open-webui", {"id": "c1", "user_id": "p", "chat": {"history": {"messages": tree}}})
+    assert [(each.get("signal"), each["prediction_id"]) for each in found] == [(None, "a2"), ("thumb", "a2")]
+
+
 def test_answers_of_several_models_are_no_regeneration() -> None:
     tree = copy.deepcopy(MESSAGES)
     tree["u1"]["models"] = ["m", "n"]

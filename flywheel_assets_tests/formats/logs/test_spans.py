@@ -74,6 +74,10 @@ def test_span_with_an_evaluation() -> None:
         ({"gen_ai.evaluation.name": "Relevance", "gen_ai.evaluation.source": "HUMAN",
           "gen_ai.evaluation.score.value": 1}, "thumb"),
         ({"gen_ai.evaluation.name": "user_feedback", "gen_ai.evaluation.explanation": "rude"}, "comment"),
+        ({"gen_ai.evaluation.name": "Relevance", "gen_ai.evaluation.source": "human_evaluator",
+          "gen_ai.evaluation.score.value": 1}, "thumb"),
+        ({"gen_ai.evaluation.name": "likelihood", "gen_ai.evaluation.score.value": 1.0}, None),
+        ({"gen_ai.evaluation.name": "userThumbs", "gen_ai.evaluation.score.value": 1.0}, "thumb"),
         ({"gen_ai.evaluation.name": "stars", "gen_ai.evaluation.score.value": 4}, "comment"),
     ],
 )  # fmt: skip
@@ -141,6 +145,11 @@ def test_messages_as_structured_attributes() -> None:
     assert read("otlp", make_request(make_span(attributes))) == [ANSWER]
 
 
+def test_one_element_of_a_request() -> None:
+    [element] = make_request(make_span(CHAT))["resourceSpans"]
+    assert read("otlp", element) == [ANSWER]
+
+
 def test_content_on_an_event() -> None:
     details = make_event("gen_ai.client.inference.operation.details", CHAT)
     assert read("otlp", make_request(make_span({"gen_ai.operation.name": "chat"}, events=[details]))) == [ANSWER]
@@ -155,6 +164,29 @@ def test_older_events_one_per_message() -> None:
     [found] = read("otlp", make_request(make_span({"gen_ai.operation.name": "chat"}, events=events)))
     assert found["prompt"] == [("system", "Be short."), ("user", "Summarize")]
     assert found["output"] == "Revenue grew"
+
+
+def test_other_vendors_spellings() -> None:
+    listed = [{"event.name": "gen_ai.user.message", "role": "user", "content": "Summarize"},
+              {"event.name": "gen_ai.choice", "message": {"role": "assistant", "content": "Revenue grew"}}]  # fmt: skip
+    blocks = [make_event("gen_ai.user.message", {"content": '[{"text": "Summarize"}]'}),
+              make_event("gen_ai.choice", {"message": '[{"text": "Revenue grew"}]'})]  # fmt: skip
+    google = {"config": {"system_instruction": ""}, "contents": [{"role": "user", "parts": [{"text": "Summarize"}]}]}
+    spans = [
+        make_span({"gen_ai.operation.name": "chat", "events": json.dumps(listed)}),
+        make_span({"gen_ai.operation.name": "chat"}, events=blocks),
+        make_span({"langfuse.observation.type": "generation", "langfuse.observation.output": "Revenue grew",
+                   "langfuse.observation.input": '[{"role": "user", "content": "Summarize"}]'}),
+        make_span({"mlflow.spanType": '"CHAT_MODEL"', "mlflow.spanOutputs": '"Revenue grew"',
+                   "mlflow.spanInputs": '{"messages": [{"role": "user", "content": "Summarize"}]}'}),
+        make_span({"ai.prompt.messages": '[{"role": "user", "content": [{"type": "text", "text": "Summarize"}]}]',
+                   "ai.response.text": "Revenue grew"}),
+        make_span({"gen_ai.operation.name": "call_llm", "gcp.vertex.agent.llm_request": json.dumps(google),
+                   "gcp.vertex.agent.llm_response": json.dumps({"content": {
+                       "role": "model", "parts": [{"text": "Revenue grew"}]}})}),
+    ]  # fmt: skip
+    for span in spans:
+        assert read("otlp", make_request(span)) == [ANSWER]
 
 
 def test_numbered_attributes_of_openllmetry() -> None:
