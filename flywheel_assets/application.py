@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Literal
+from urllib.parse import urlsplit
 
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.labels.mining import MiningRules
@@ -31,7 +33,7 @@ from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets.models.boosting import ClassifierRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.promotion.text_limits import PromotionLimits
-from flywheel_assets.ranges import Checked, Count, CountOrZero, NotNegative, Positive
+from flywheel_assets.ranges import Checked, Count, CountOrZero, Name, NotNegative, Positive
 from flywheel_assets.training.recipes import AdapterRecipe
 
 # It names folders, Iceberg namespaces, MLflow models and URL paths.
@@ -94,6 +96,41 @@ class PromotionHook(Checked):
     webhook: str | None = None
     """URL that gets the event as a JSON POST, for instance a bridge to vLLM's /v1/load_lora_adapter."""
     timeout_s: Positive = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlflowTraceSource(Checked):
+    """Reads the traces of an MLflow experiment, and what people say about them, into an application.
+
+    Credentials of the server come from MLflow's own environment variables, for instance MLFLOW_TRACKING_TOKEN.
+    """
+
+    experiment: Name
+    """The experiment's name in MLflow."""
+    tracking_uri: str | None = None
+    """MLflow's tracking server; None: that of `FLYWHEEL_MLFLOW_URI`."""
+    name: str = "mlflow_traces"
+    """Lower-case word: names the asset, its job and its schedule; two sources of an application need two."""
+    every_minutes: Literal[1, 2, 3, 5, 10, 15, 20, 30, 60] = 5
+    """How often it reads."""
+    since: date | None = None
+    """The first day of traces that are read, UTC; None: the application's first day."""
+    reread_days: Count = 30
+    """Feedback is found on traces that began at most this many days before the last complete reading: MLflow can list
+    traces by the time when they began only, not by the time when they changed."""
+    max_traces: Count = 10_000
+    """New and changed traces of one run at most; the next run goes on."""
+
+    def _check_together(self) -> None:
+        if not APPLICATION_NAME.match(self.name):
+            raise self.build_range_error("name", self.name, f"a name that matches {APPLICATION_NAME.pattern}")
+        if self.tracking_uri is not None and urlsplit(self.tracking_uri).password is not None:
+            # Not quoted: an error's text goes into logs.
+            raise self.build_range_error(
+                "tracking_uri",
+                "an address with a password",
+                "an address without; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +209,8 @@ class PreferenceApplication(FlywheelApplication):
     trigger: Trigger = field(default_factory=Trigger)
     recipe: AdapterRecipe = field(default_factory=AdapterRecipe)
     limits: PromotionLimits = field(default_factory=PromotionLimits)
+    sources: Sequence[MlflowTraceSource] = ()
+    """Systems that its events are read from, in addition to what arrives at the capture service."""
 
     @property
     def tables(self) -> ApplicationTables:
@@ -192,6 +231,12 @@ class PreferenceApplication(FlywheelApplication):
     def staleness_lookback_days(self) -> Mapping[str, Mapping[str, int]]:
         """Those of every application, and the summary's: it reads the same day."""
         return {**super().staleness_lookback_days, FEEDBACK_SUMMARY.name: {JOINED_FEEDBACK.name: 0}}
+
+    def _check_together(self) -> None:
+        super()._check_together()
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise self.build_range_error("sources", names, "a `name` of its own for each source")
 
 
 @dataclass(frozen=True, kw_only=True)

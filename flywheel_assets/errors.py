@@ -25,6 +25,7 @@ FlywheelError
     ├── DiskFullError              a disk that the lake writes to is full; nothing was lost
     ├── OpenSegmentError           capture still writes a segment that holds what is to be erased
     ├── CaptureUnavailableError    the capture service did not answer
+    ├── SourceUnavailableError     a system that events are read from does not answer
     ├── BrokerUnavailableError     the message broker does not answer or refuses for now
     ├── RolloutError               the serving side did not take the new champion
     ├── AlertError                 the webhook for alerts did not take one
@@ -161,6 +162,10 @@ class OpenSegmentError(TransientError):
 
 class CaptureUnavailableError(TransientError):
     """The capture service did not answer."""
+
+
+class SourceUnavailableError(TransientError):
+    """A system that events are read from does not answer; what was read before is durable."""
 
 
 class LandingUnavailableError(StorageUnavailableError):

@@ -16,6 +16,7 @@ from flywheel_assets.lake.storage.commits import hold_lock
 from flywheel_assets.lake.storage.s3 import make_s3_client
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.models.mlflow_traces import MlflowTraces
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.settings import Settings, read_settings
 
@@ -82,6 +83,14 @@ class Stores:
             hold_lock, where.resolve_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
         )
         return ModelRegistry(where.resolve_mlflow_uri(), application, where.resolve_home() / "mlartifacts", lock)
+
+    def mlflow_traces(self, experiment: str, uri: str | None) -> MlflowTraces:
+        """Open the traces of an experiment; of the server that the settings name where `uri` is None."""
+        return MlflowTraces(uri or self.where.resolve_mlflow_uri(), experiment)
+
+    def source_memory(self, application: str, source: str) -> Path:
+        """Return the file in which a source of events remembers what it has landed; see `capture.polling`."""
+        return self.where.resolve_home() / "sources" / application / f"{source}.db"
 
     def base_model(self, name: str) -> str:
         """Return a base model's local path where it exists, else its name as a hub id."""

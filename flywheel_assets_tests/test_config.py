@@ -27,6 +27,7 @@ HOMES = {
     "LabelRules": "curation.labels.label_resolution",
     "MaintenanceRules": "lake.upkeep.maintenance",
     "MiningRules": "curation.labels.mining",
+    "MlflowTraceSource": "application",
     "Policy": "curation.policy.policy",
     "PreferenceApplication": "application",
     "PromotionHook": "application",

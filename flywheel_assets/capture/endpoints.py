@@ -10,10 +10,13 @@ from flywheel_assets.wire import CloudEvent, Edit, ScoredCloudEvent
 
 RETRACTION_PATH = "/v1/{application}/feedback/{feedback_id:path}"
 """Takes back what was sent under an id; an id may hold slashes."""
+TRACES_PATH = "/v1/{application}/otlp/v1/traces"
+"""Takes spans; exporters of OpenTelemetry append `/v1/traces` to the address that they are given."""
 ONE_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
 LINES_TYPE = "application/x-ndjson"
 PLAIN_TYPE = "application/json"
+PROTOBUF_TYPE = "application/x-protobuf"
 
 
 class EventLog(Protocol):

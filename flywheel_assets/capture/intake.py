@@ -50,11 +50,11 @@ from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import EventLogError, InvalidEventError
 from flywheel_assets.wire import LONGEST_IDENTIFIER, read_claimed_id
 
-_DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one would hold up every other request
+DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one would hold up every other request
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class Decoded:
     """Holds the content of a body, one entry per element, in order: an event, or the result that refuses it."""
 
     elements: list[DecodedEvent | EventResult]
@@ -85,67 +85,77 @@ class Intake:
         """Answer one request that brings events."""
         application: str = request.path_params["application"]
 
-        async def take_events() -> Answer:
+        async def take_events() -> Response:
             with self.budget.open_share() as share:
                 caller = self.access.admit(request, application, Scope.WRITE)
-                self._check_application(application)
-                media_type = _read_media_type(request, endpoint.content_types)
+                self.check_application(application)
+                media_type = read_media_type(request, endpoint.content_types)
                 body = await self.reader.read(request, share)
                 caller = self.access.verify_body(caller, body)
-                return await self._acknowledge(caller, await self._decode(body, media_type, caller, endpoint))
+                return _build_answer(
+                    await self.acknowledge(caller, await self._decode(body, media_type, caller, endpoint))
+                )
 
-        return await self._answer(request, application, "POST", take_events)
+        return await self.answer(request, "POST", take_events, RefusedError.build_response)
 
     async def answer_retraction(self, request: Request) -> Response:
         """Answer one request that takes back what was sent under the id in its address."""
         application: str = request.path_params["application"]
 
-        async def take_back() -> Answer:
+        async def take_back() -> Response:
             caller = self.access.admit(request, application, Scope.WRITE)
             if caller.signed is not None:
                 raise RefusedError(
                     Refusal.UNAUTHORIZED,
                     "a signature covers a body, and this request has none; send `Authorization: Bearer <key>`",
                 )
-            self._check_application(application)
+            self.check_application(application)
             source = request.query_params.get("source", EDITS_SOURCE)
-            return await self._acknowledge(caller, self._decode_retraction(request, source, caller))
+            return _build_answer(await self.acknowledge(caller, self._decode_retraction(request, source, caller)))
 
-        return await self._answer(request, application, "DELETE", take_back)
+        return await self.answer(request, "DELETE", take_back, RefusedError.build_response)
 
-    async def _answer(
-        self, request: Request, application: str, method: str, work: Callable[[], Awaitable[Answer]]
+    async def answer(
+        self,
+        request: Request,
+        method: str,
+        work: Callable[[], Awaitable[Response]],
+        refuse: Callable[[RefusedError], Response],
     ) -> Response:
+        """Answer by `work`, or by `refuse` where that raises `RefusedError`; browsers get the headers they need."""
+        application: str = request.path_params["application"]
         try:
             if request.method == "OPTIONS":
                 return Response(None, 204, self.access.build_preflight_headers(request, application, method))
-            answer = await work()
-            # The status is 202 as well where nothing was new: a repeat is a success.
-            is_success = any(result.status is not EventStatus.REFUSED for result in answer.results)
-            response = build_json_response(202 if is_success else 400, answer)
+            response = await work()
         except RefusedError as refusal:
             self.telemetry.note_refused_request(refusal.reason)
-            response = refusal.build_response()
+            response = refuse(refusal)
         cors_headers = self.access.build_cors_headers(request, application)
         if cors_headers:
             response.headers.update(cors_headers)
         return response
 
-    def _check_application(self, name: str) -> None:
+    def check_application(self, name: str) -> None:
+        """Check that this service takes events of an application.
+
+        Raises:
+            RefusedError: it does not.
+        """
         if name not in self.applications:
             known = ", ".join(sorted(self.applications))
             raise RefusedError(Refusal.UNKNOWN_APPLICATION, f"unknown application {name[:80]!r}; known: {known}")
 
-    async def _decode(self, body: bytes, media_type: str, caller: Caller, endpoint: Endpoint) -> _Decoded:
+    async def _decode(self, body: bytes, media_type: str, caller: Caller, endpoint: Endpoint) -> Decoded:
         reception = Reception(caller.application, self.clock(), self.applications[caller.application])
-        if len(body) <= _DECODED_INLINE_BYTES:
+        if len(body) <= DECODED_INLINE_BYTES:
             decoded = self._decode_body(body, media_type, reception, endpoint)
         else:
             loop = asyncio.get_running_loop()
             decoded = await loop.run_in_executor(self.decoder, self._decode_body, body, media_type, reception, endpoint)
         return self._count(caller, decoded, len(body))
 
-    def _decode_retraction(self, request: Request, source: str, caller: Caller) -> _Decoded:
+    def _decode_retraction(self, request: Request, source: str, caller: Caller) -> Decoded:
         client_id: str = request.path_params["feedback_id"]
         reception = Reception(caller.application, self.clock(), self.applications[caller.application])
         try:
@@ -154,16 +164,21 @@ class Intake:
                     raise InvalidEventError(f"`{name}` has {len(value)} characters; valid: 1 to {LONGEST_IDENTIFIER}")
             event = land_retraction(client_id, source, reception)
         except InvalidEventError as error:
-            return self._count(caller, _Decoded([EventResult(client_id, EventStatus.REFUSED, str(error))], []), 0)
-        return self._count(caller, _Decoded([event], [event]), 0)
+            return self._count(caller, Decoded([EventResult(client_id, EventStatus.REFUSED, str(error))], []), 0)
+        return self._count(caller, Decoded([event], [event]), 0)
 
-    def _count(self, caller: Caller, decoded: _Decoded, body_bytes: int) -> _Decoded:
+    def _count(self, caller: Caller, decoded: Decoded, body_bytes: int) -> Decoded:
         self.telemetry.note_received(caller.application, len(decoded.elements), body_bytes)
         self.telemetry.note_refused_events(len(decoded.elements) - len(decoded.events))
         self.access.charge(caller, len(decoded.elements))
         return decoded
 
-    async def _acknowledge(self, caller: Caller, decoded: _Decoded) -> Answer:
+    async def acknowledge(self, caller: Caller, decoded: Decoded) -> Answer:
+        """Make events durable; return what became of each element.
+
+        Raises:
+            RefusedError: nothing could be made durable.
+        """
         if self.access.is_repeat(caller):
             self.telemetry.note_repeated(caller.application, len(decoded.events))
             return Answer(0, [_mark_duplicate(element) for element in decoded.elements])
@@ -176,7 +191,7 @@ class Intake:
         self.access.remember(caller)
         return Answer(len(decoded.events), self._note_durable(caller.application, decoded))
 
-    def _note_durable(self, application: str, decoded: _Decoded) -> list[EventResult]:
+    def _note_durable(self, application: str, decoded: Decoded) -> list[EventResult]:
         results: list[EventResult] = []
         repeated = superseded = 0
         for element in decoded.elements:
@@ -193,7 +208,7 @@ class Intake:
         self.telemetry.note_accepted(application, len(decoded.events), repeated, superseded)
         return results
 
-    def _decode_body(self, body: bytes, media_type: str, reception: Reception, endpoint: Endpoint) -> _Decoded:
+    def _decode_body(self, body: bytes, media_type: str, reception: Reception, endpoint: Endpoint) -> Decoded:
         return self._decode_all(self._split_elements(body, media_type), reception, endpoint)
 
     def _split_elements(self, body: bytes, media_type: str) -> list[bytes]:
@@ -214,7 +229,7 @@ class Intake:
             )
         return elements
 
-    def _decode_all(self, elements: list[bytes], reception: Reception, endpoint: Endpoint) -> _Decoded:
+    def _decode_all(self, elements: list[bytes], reception: Reception, endpoint: Endpoint) -> Decoded:
         found: list[DecodedEvent | EventResult] = []
         events: list[DecodedEvent] = []
         for element in elements:
@@ -226,7 +241,7 @@ class Intake:
                 found.append(event)
                 events.append(event)
             reception.advance()
-        return _Decoded(found, events)
+        return Decoded(found, events)
 
     def _check_size(self, element: bytes) -> bytes:
         if len(element) > self.limits.event_bytes:
@@ -261,11 +276,22 @@ class _Request(Request):
         return self._by_name
 
 
+def _build_answer(answer: Answer) -> Response:
+    # The status is 202 as well where nothing was new: a repeat is a success.
+    is_success = any(result.status is not EventStatus.REFUSED for result in answer.results)
+    return build_json_response(202 if is_success else 400, answer)
+
+
 def _mark_duplicate(element: DecodedEvent | EventResult) -> EventResult:
     return element if isinstance(element, EventResult) else EventResult(element.client_id, EventStatus.DUPLICATE)
 
 
-def _read_media_type(request: Request, valid: Sequence[str]) -> str:
+def read_media_type(request: Request, valid: Sequence[str]) -> str:
+    """Return the media type of a body.
+
+    Raises:
+        RefusedError: it is none of the valid ones.
+    """
     given = request.headers.get("content-type", "")
     media_type, _, parameters = given.partition(";")
     charset = parameters.replace(" ", "").replace('"', "").lower()

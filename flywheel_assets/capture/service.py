@@ -35,7 +35,7 @@ from flywheel_assets.capture.brokers.broker import BrokerAddress, read_broker_ad
 from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
 from flywheel_assets.capture.brokers.messages import compute_largest_event_bytes
 from flywheel_assets.capture.clock import Clock, read_clock
-from flywheel_assets.capture.endpoints import ENDPOINTS, RETRACTION_PATH, CaptureLimits, EventLog
+from flywheel_assets.capture.endpoints import ENDPOINTS, RETRACTION_PATH, TRACES_PATH, CaptureLimits, EventLog
 from flywheel_assets.capture.http.answers import RefusedError, answer_http_error, answer_refusal
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.capture.http.connection import BoundedConnection
@@ -44,6 +44,7 @@ from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.capture.log.shipping import ShippedLog, open_shipper
 from flywheel_assets.capture.operations.endpoints import Operations, answer_browser_script
 from flywheel_assets.capture.operations.telemetry import Telemetry
+from flywheel_assets.capture.otlp import TraceReceiver
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import CaptureUnavailableError, SettingsError
 from flywheel_assets.lake.landing.s3 import ObjectLanding
@@ -116,6 +117,7 @@ def create_app(
                 Route(f"/v1/{{application}}/{name}", receiver, methods=["POST", "OPTIONS"])
                 for name, receiver in receivers.items()
             ),
+            Route(TRACES_PATH, TraceReceiver(intake).answer_request, methods=["POST", "OPTIONS"]),
             Route(RETRACTION_PATH, intake.answer_retraction, methods=["DELETE", "OPTIONS"]),
             Route("/flywheel.js", answer_browser_script, methods=["GET"]),
             Route("/healthz", operations.answer_healthz, methods=["GET"]),

@@ -18,12 +18,17 @@ from flywheel_assets.defs.assets.classification import (
     build_levers_report_asset,
 )
 from flywheel_assets.defs.assets.daily import build_feedback_assets
+from flywheel_assets.defs.assets.mlflow_traces import build_source_asset
 from flywheel_assets.defs.assets.preference import build_adapter_assets, build_pair_assets
 from flywheel_assets.defs.automation.alerts import build_alert_sensors
 from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
 from flywheel_assets.defs.automation.recovery import build_rollback_job
 from flywheel_assets.defs.automation.training_rules import TrainingRule, build_example_rule, build_pair_rule
-from flywheel_assets.defs.automation.triggers import build_daily_schedule, build_training_sensor
+from flywheel_assets.defs.automation.triggers import (
+    build_daily_schedule,
+    build_source_schedule,
+    build_training_sensor,
+)
 from flywheel_assets.defs.partitions import DAILY_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.settings import read_settings
@@ -46,7 +51,9 @@ def preference_flywheel(
         rule=build_pair_rule(application),
         stores=stores,
         clock=clock,
+        more_assets=[build_source_asset(application, source) for source in application.sources],
         more_checks=[build_breaker_check(application), build_operator_text_check(application)],
+        more_schedules=[build_source_schedule(application, source) for source in application.sources],
     )
 
 
@@ -81,6 +88,7 @@ def _assemble(
     clock: Clock | None,
     more_assets: Sequence[dg.AssetsDefinition] = (),
     more_checks: Sequence[dg.AssetChecksDefinition] = (),
+    more_schedules: Sequence[dg.ScheduleDefinition] = (),
 ) -> dg.Definitions:
     """Put together the jobs, schedules, sensors, checks and resources of one application.
 
@@ -91,8 +99,9 @@ def _assemble(
         rule: decides when a version is cut.
         stores: the places of the data; from the settings unless a test passes others.
         clock: the time that closes days; the machine's unless a test passes another.
-        more_assets: assets in no job: a person starts them.
+        more_assets: assets in neither of these jobs.
         more_checks: checks of this kind of application only.
+        more_schedules: schedules of this kind of application only.
     """
     daily_job = dg.define_asset_job(
         DAILY_JOB.format(application.name),
@@ -112,6 +121,7 @@ def _assemble(
         schedules=[
             build_daily_schedule(application, daily_job.name),
             build_maintenance_schedule(application, upkeep_job),
+            *more_schedules,
         ],
         sensors=[
             build_training_sensor(application, rule, turn_job.name),

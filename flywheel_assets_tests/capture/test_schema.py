@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemathesis import checks
 from schemathesis.generation import GenerationMode
 
-from flywheel_assets.capture.endpoints import ENDPOINTS, CaptureLimits
+from flywheel_assets.capture.endpoints import ENDPOINTS, TRACES_PATH, CaptureLimits
 from flywheel_assets.capture.service import RunningCapture, running_capture
 
 CHECKS = [
@@ -39,6 +39,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCapture
     ("label", "mode"),
     [
         *((f"POST /v1/{{application}}/{endpoint.name}", mode) for endpoint in ENDPOINTS for mode in GenerationMode),
+        *((f"POST {TRACES_PATH}", mode) for mode in GenerationMode),
         *(("DELETE /v1/{application}/feedback/{feedback_id}", mode) for mode in GenerationMode),
         ("GET /healthz", GenerationMode.POSITIVE),
         ("GET /readyz", GenerationMode.POSITIVE),

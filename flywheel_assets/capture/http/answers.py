@@ -89,7 +89,12 @@ class RefusedError(Exception):
         self.retry_after_s = retry_after_s
 
     def build_response(self) -> Response:
-        """Build the answer.
+        """Build the answer in the shape that most endpoints have."""
+        status, headers = self.build_head()
+        return build_json_response(status, Problem(self.error), headers)
+
+    def build_head(self) -> tuple[int, dict[str, str]]:
+        """Build the answer's status and headers.
 
         401 says how to authenticate; 429 and 503 say when to come back, in whole seconds, at least one.
         """
@@ -99,7 +104,7 @@ class RefusedError(Exception):
             headers["WWW-Authenticate"] = 'Bearer realm="flywheel capture"'
         if status in (429, 503):
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
-        return build_json_response(status, Problem(self.error), headers)
+        return status, headers
 
 
 def build_json_response(status: int, body: msgspec.Struct, headers: dict[str, str] | None = None) -> Response:

@@ -19,8 +19,18 @@ from starlette.responses import Response
 
 from flywheel_assets.capture.auth.access import Access, require_scope
 from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Scope
-from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, RETRACTION_PATH, Endpoint, EventLog
+from flywheel_assets.capture.endpoints import (
+    BATCH_TYPE,
+    LINES_TYPE,
+    PLAIN_TYPE,
+    PROTOBUF_TYPE,
+    RETRACTION_PATH,
+    TRACES_PATH,
+    Endpoint,
+    EventLog,
+)
 from flywheel_assets.capture.events.texts import EDITS_SOURCE
+from flywheel_assets.capture.events.traces import TraceRequest
 from flywheel_assets.capture.http.answers import RETRY_AFTER_S, Answer, Problem, build_json_response
 from flywheel_assets.capture.operations.telemetry import EXPOSITION_TYPE, Telemetry
 from flywheel_assets.wire import LONGEST_IDENTIFIER
@@ -115,9 +125,9 @@ _RETRYABLE = ("429", "503")
 def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], version: str) -> dict[str, Any]:
     """Build the document as JSON values; `applications` is empty where their names must stay private."""
     named = list(applications)
-    types = [*(kind for endpoint in endpoints for kind in endpoint.elements), Answer, Problem]
+    types = [*(kind for endpoint in endpoints for kind in endpoint.elements), TraceRequest, Answer, Problem]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    answer, problem = schemas[-2], schemas[-1]
+    traces, answer, problem = schemas[-3:]
     remaining = iter(schemas)
     application: dict[str, Any] = {"type": "string"}
     if named:
@@ -135,6 +145,7 @@ def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], v
                 "responses": _describe_responses(answer, problem),
             },
         }
+    paths[TRACES_PATH] = _describe_traces(application, traces)
     paths[RETRACTION_PATH.replace(":path", "")] = _describe_retraction(application, answer, problem)
     return {
         "openapi": "3.1.0",
@@ -148,6 +159,38 @@ def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], v
                 "key": {"type": "http", "scheme": "bearer"},
                 "browserKey": {"type": "apiKey", "in": "query", "name": "key"},
             },
+        },
+    }
+
+
+def _describe_traces(application: dict[str, Any], traces: dict[str, Any]) -> dict[str, Any]:
+    """Describe the endpoint whose shapes OpenTelemetry defines: a `Status` is the body of every refusal."""
+    binary = {"type": "string", "format": "binary"}
+    status = {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]}
+    partial = {
+        "type": "object",
+        "properties": {"rejectedSpans": {"type": "string"}, "errorMessage": {"type": "string"}},
+    }
+    response = {"type": "object", "properties": {"partialSuccess": partial}}
+    responses = {
+        "200": _describe_json(
+            "Every span is on disk or is no call of a model; `partialSuccess` counts others.", response
+        ),
+        **_describe_problems(status),
+        "400": _describe_json("The body is not what it says it is.", status),
+    }
+    for each in responses.values():
+        each["content"] = {**each["content"], PROTOBUF_TYPE: {"schema": binary}}
+    return {
+        "parameters": [{"name": "application", "in": "path", "required": True, "schema": application}],
+        "post": {
+            "operationId": "traces",
+            "summary": "Spans of calls of a model, as OpenTelemetry's exporters send them (OTLP/HTTP).",
+            "requestBody": {
+                "required": True,
+                "content": {PROTOBUF_TYPE: {"schema": binary}, PLAIN_TYPE: {"schema": traces}},
+            },
+            "responses": responses,
         },
     }
 
@@ -196,6 +239,11 @@ def _describe_responses(answer: dict[str, Any], problem: dict[str, Any]) -> dict
             "Every event was refused, or the body is not what it says it is.", {"anyOf": [answer, problem]}
         ),
     }
+    return responses | _describe_problems(problem)
+
+
+def _describe_problems(problem: dict[str, Any]) -> dict[str, Any]:
+    responses = {}
     for status, description in _PROBLEMS.items():
         responses[status] = _describe_json(description, problem)
         if status in _RETRYABLE:

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from flywheel_assets.application import FlywheelApplication, Retries
+from flywheel_assets.application import FlywheelApplication, MlflowTraceSource, Retries
 from flywheel_assets.defs.automation.training_rules import Assessment, Level, TrainingRule
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import (
@@ -49,6 +49,19 @@ def find_first_unfinished_day(lake: Lake, gold: TableSpec, start: date, last: da
     """
     closed = ledger.read_closed_days(lake, gold.name)
     return next((day for day in ledger.list_days(start, last) if day not in closed), None)
+
+
+def build_source_schedule(application: FlywheelApplication, source: MlflowTraceSource) -> dg.ScheduleDefinition:
+    """Build the schedule that reads a source every few minutes. Two runs at once do no harm: one of them waits."""
+    name = f"{application.name}_{source.name}"
+    key = dg.AssetKey([application.name, source.name])
+    return dg.ScheduleDefinition(
+        name=f"{name}_schedule",
+        job=dg.define_asset_job(name, dg.AssetSelection.assets(key), description=f"Reads {source.experiment}."),
+        cron_schedule="0 * * * *" if source.every_minutes == 60 else f"*/{source.every_minutes} * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
 
 
 def build_daily_schedule(application: FlywheelApplication, job_name: str) -> dg.ScheduleDefinition:

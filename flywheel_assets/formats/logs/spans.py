@@ -7,10 +7,12 @@
 - OpenInference (Phoenix, Arize): `llm.input_messages.0.message.role`, `llm.output_messages.…`, `input.value`;
 - others: see `_PLAIN`.
 
-**Ids.** The answer of a trace has the trace's id: its root span where that is a call of a model; otherwise, if the root
-came in the same record, the last of those calls that lie in no other call. Every other call has the id
-`<trace id>/<span id>`. So feedback may name the trace, or one step of it. A live endpoint, for which it is chance what
-comes in one request, reads each span alone: only a root has the trace's id there.
+**Ids.** An answer has the id that its provider gave it (`gen_ai.response.id`), if that is long enough to be unique:
+Ollama's are `chatcmpl-` and up to three digits. Without one, the answer of a trace has the trace's id: its root span
+where that is a call of a model; otherwise, if the root came in the same record, the last of those calls that lie in no
+other call. Every other call has the id `<trace id>/<span id>`. So feedback may name the answer, the trace, or one step
+of it. A live endpoint, for which it is chance what comes in one request, reads each span alone, and links of later
+spans name calls by trace and span: no call has the trace's id there.
 
 **Judgements.** The conventions do not say who evaluated. A result counts as a person's if an attribute says so
 (`annotator_kind`, `gen_ai.evaluation.source`, … `HUMAN`), or if its name does (`thumb`, `user_feedback`, …) and nothing
@@ -48,7 +50,9 @@ from flywheel_assets.formats.logs.statements import (
 from flywheel_assets.formats.messages import read_message, read_messages
 from flywheel_assets.formats.record import parse_time
 from flywheel_assets.records import Signal
+from flywheel_assets.wire import LONGEST_IDENTIFIER
 
+_SHORTEST_UNIQUE_ID = 16
 _WORK = ("execute_tool", "embeddings", "retrieval", "create_agent", "evaluate")
 
 _PLAIN = (
@@ -147,8 +151,10 @@ def convert_spans(source: str, spans: Iterable[Span]) -> list[Event]:
     known = list(spans)
     answers = find_answers(known)
 
+    names = {(trace_id, span_id): trace_id for trace_id, span_id in answers} | _find_response_ids(known)
+
     def identify(trace_id: str, span_id: str) -> str:
-        return trace_id if (trace_id, span_id) in answers else f"{trace_id}/{span_id}"
+        return names.get((trace_id, span_id), f"{trace_id}/{span_id}")
 
     events: list[Event] = []
     problems: list[str] = []
@@ -169,7 +175,7 @@ def convert_span(source: str, span: Span, identify: Callable[[str, str], str] | 
         source: name of the format.
         span: any span; those that are no call of a model give only feedback.
         identify: returns the prediction id of the call with a trace id and a span id. Left out, the span is read
-            alone: a root has its trace's id, every other one `<trace id>/<span id>`.
+            alone: it has its response's id, every other one `<trace id>/<span id>`.
 
     Raises:
         InvalidEventError: it is a call that failed or whose content was not logged.
@@ -190,8 +196,20 @@ def convert_span(source: str, span: Span, identify: Callable[[str, str], str] | 
 
 
 def _identify_alone(span: Span) -> Callable[[str, str], str]:
-    root = None if span.parent_id else (span.trace_id, span.span_id)
-    return lambda trace_id, span_id: trace_id if (trace_id, span_id) == root else f"{trace_id}/{span_id}"
+    names = _find_response_ids([span])
+    return lambda trace_id, span_id: names.get((trace_id, span_id), f"{trace_id}/{span_id}")
+
+
+def _find_response_ids(spans: Sequence[Span]) -> dict[tuple[str, str], str]:
+    """Find the providers' ids of the answers of calls, by (trace id, span id)."""
+    found = {(span.trace_id, span.span_id): _read_response_id(span.attributes) for span in spans if is_call(span)}
+    return {key: response_id for key, response_id in found.items() if response_id is not None}
+
+
+def _read_response_id(attributes: Mapping[str, Any]) -> str | None:
+    """Return the id that a provider gave an answer; None where there is none, or one that is not unique."""
+    found = read_text(attributes.get("gen_ai.response.id"))
+    return found if found is not None and _SHORTEST_UNIQUE_ID <= len(found) <= LONGEST_IDENTIFIER else None
 
 
 def is_call(span: Span) -> bool:
@@ -321,7 +339,7 @@ def _judge_span(source: str, span: Span, identify: Callable[[str, str], str]) ->
         found = score(
             source,
             f"{span.trace_id}/{span.span_id}/{name}/{place}",
-            own,
+            _read_response_id(said) or own,
             name,
             value,
             is_alone=False,

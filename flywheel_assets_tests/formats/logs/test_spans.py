@@ -102,10 +102,22 @@ def test_a_call_without_its_root_has_its_own_id() -> None:
     assert found["prediction_id"] == f"{TRACE}/{INNER}"
 
 
-def test_a_span_read_alone_knows_only_whether_it_is_the_root() -> None:
+def test_a_span_read_alone_has_the_id_that_a_link_of_a_later_span_names() -> None:
+    """Incident: a root had the trace's id here, and a verdict that linked to it met nothing."""
     request = make_request(make_span(CHAT, INNER, parentSpanId=ROOT), make_span(CHAT))
     found = [event for span in read_spans(request) for event in convert_span("otlp", span)]
-    assert [event.data.prediction_id for event in found] == [f"{TRACE}/{INNER}", TRACE]  # type: ignore[union-attr]
+    assert [event.data.prediction_id for event in found] == [f"{TRACE}/{INNER}", f"{TRACE}/{ROOT}"]  # type: ignore[union-attr]
+
+
+RESPONSE = "chatcmpl-BkXw3pQ7TzY1"
+
+
+@pytest.mark.parametrize(("given", "expected"), [(RESPONSE, RESPONSE), ("chatcmpl-7", TRACE)])
+def test_an_answer_has_its_providers_id_where_that_is_unique(given: str, expected: str) -> None:
+    said = {"gen_ai.evaluation.name": "thumb", "gen_ai.evaluation.score.value": 1.0, "gen_ai.response.id": given}
+    named = {**CHAT, "gen_ai.response.id": given}
+    request = make_request(make_span(named, events=[make_event("gen_ai.evaluation.result", said)]))
+    assert {each["prediction_id"] for each in read("otlp", request)} == {expected}
 
 
 def test_system_instructions_tools_and_reasoning() -> None:
