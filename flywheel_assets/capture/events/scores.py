@@ -132,7 +132,9 @@ def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
 
 
 def land_document(values: Mapping[str, Any], reception: Reception, source: str) -> list[DecodedEvent]:
-    """Build the events of one record of a file: a CloudEvent, or a prediction, a label or both in the team's own JSON.
+    """Build the events of one record of a file.
+
+    It is a CloudEvent, or the team's own JSON with a prediction, a label or both.
 
     A label that is there and null or empty is not given yet: the record gives no label event. The event id of a
     prediction does not depend on `source`, so that the same one over HTTP is a repeat: the first receipt counts.
