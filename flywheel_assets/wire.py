@@ -162,6 +162,9 @@ T = TypeVar("T")
 
 _LONGEST_MESSAGE = 500  # a field name in a message is the client's: it may be as long as an event
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+_ID_FIELDS = ("id", "subject", "prediction_id", "user_id", "thread_id", "sibling_id", "retracts")
+_MALFORMED_BYTE = re.compile(r"\(byte (\d+)\)")
+_NO_NUMBER = re.compile(rb"NaN|-?Infinity")
 _VALID_VALUES = {
     "$.type": ", ".join(str(event.__struct_config__.tag) for event in (PredictionCloudEvent, FeedbackCloudEvent)),
     "$.data.signal": ", ".join(signal.value for signal in Signal),
@@ -177,7 +180,7 @@ _id_decoder = msgspec.json.Decoder(_ClaimedId)
 
 
 def decode_strictly(element: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Decode an element as the decoder's type.
+    """Decode an element as the decoder's type; a whole number as an id counts as its digits.
 
     Raises:
         InvalidEventError: it is not JSON, not text, or not of that type; the message names the field.
@@ -185,6 +188,9 @@ def decode_strictly(element: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(element)
     except msgspec.ValidationError as error:
+        written = _write_ids(element) if "got `int`" in str(error) else None
+        if written is not None:
+            return decode_strictly(written, decoder)
         raise InvalidEventError(_describe_invalid(str(error))) from None
     except msgspec.DecodeError as error:
         raise InvalidEventError(_describe_malformed(element, error)) from None
@@ -195,6 +201,26 @@ def decode_strictly(element: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         ) from None
     except RecursionError:
         raise InvalidEventError("nested too deeply to be an event") from None
+
+
+def _write_ids(element: bytes) -> bytes | None:
+    """Return the element with its whole numbers as ids written as text; None where it has none.
+
+    Most senders have texts as ids: they do not pay for this second look.
+    """
+    try:
+        event = msgspec.json.decode(element)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    is_changed = False
+    for part in (event, event.get("data") if isinstance(event, dict) else None):
+        if isinstance(part, dict):
+            for name in _ID_FIELDS:
+                value = part.get(name)
+                if isinstance(value, int) and not isinstance(value, bool):
+                    part[name] = str(value)
+                    is_changed = True
+    return msgspec.json.encode(event) if is_changed else None
 
 
 def read_claimed_id(element: bytes) -> str | None:
@@ -225,6 +251,10 @@ def _describe_malformed(element: bytes, error: msgspec.DecodeError) -> str:
         return f"holds the lone surrogate {surrogate}, which is not text; send the character itself in UTF-8"
     if not element.strip():
         return "not JSON: nothing between two commas"
+    if place := _MALFORMED_BYTE.search(str(error)):
+        token = _NO_NUMBER.search(element, max(int(place[1]) - 2, 0), int(place[1]) + 10)
+        if token:
+            return f"{token[0].decode()} (byte {place[1]}) is no JSON; send null for an unknown number"
     return shorten_message(f"not JSON: {error}")
 
 

@@ -123,8 +123,8 @@ def test_every_rules_class_of_an_application_is_checked() -> None:
 
     found = {part for kind in FlywheelApplication.__subclasses__() for part in parts(kind)}
     assert len(found) > 15
-    # Neither holds a number: names of fields, and a chain of checks that are checked themselves.
-    assert {kind.__name__ for kind in found if not issubclass(kind, Checked)} == {"FieldMapping", "Policy"}
+    # It holds no number: a chain of checks that are checked themselves.
+    assert {kind.__name__ for kind in found if not issubclass(kind, Checked)} == {"Policy"}
 
 
 def test_a_setting_out_of_its_range_is_the_same_error_and_tells_no_value(monkeypatch: pytest.MonkeyPatch) -> None:

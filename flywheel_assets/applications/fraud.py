@@ -38,6 +38,7 @@ APPLICATION = ClassificationApplication(
         mapping=FieldMapping(
             key="transaction_id",
             score="prediction.fraud_probability",
+            prediction_time="timestamp",
             label="ground_truth.is_fraud",
             labeling_source="ground_truth.labeling_source",
             label_time="ground_truth.timestamp",

@@ -4,7 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flywheel_assets.capture.events.scores import decode_event, decode_label, decode_prediction, decode_text_edit
+from flywheel_assets.capture.events.scores import (
+    decode_event,
+    decode_label,
+    decode_prediction,
+    decode_text_edit,
+    read_event_id,
+    read_key,
+)
 from flywheel_assets.capture.events.texts import DecodedEvent, LandedRow, Reception
 from flywheel_assets.wire import CloudEvent, Edit, ScoredCloudEvent
 
@@ -57,6 +64,10 @@ class Endpoint:
     content_types: tuple[str, ...]
     decode: Callable[[bytes, Reception], DecodedEvent]
     """Raises `InvalidEventError` for an element that cannot be accepted."""
+    read_id: Callable[[bytes, Reception], str | None] = read_event_id
+    """Reads the id of a refused element."""
+    is_binary_valid: bool = False
+    """Whether one element may come as a CloudEvent in binary mode."""
 
 
 ENDPOINTS = (
@@ -66,6 +77,7 @@ ENDPOINTS = (
         (CloudEvent, ScoredCloudEvent),
         (ONE_TYPE, BATCH_TYPE, LINES_TYPE, PLAIN_TYPE),
         decode_event,
+        is_binary_valid=True,
     ),
     Endpoint(
         "edits", "Edits: what a user made of a model's text.", (Edit,), (PLAIN_TYPE, LINES_TYPE), decode_text_edit
@@ -76,6 +88,7 @@ ENDPOINTS = (
         (dict[str, Any],),
         (PLAIN_TYPE, LINES_TYPE),
         decode_prediction,
+        read_key,
     ),
     Endpoint(
         "labels",
@@ -83,5 +96,6 @@ ENDPOINTS = (
         (dict[str, Any],),
         (PLAIN_TYPE, LINES_TYPE),
         decode_label,
+        read_key,
     ),
 )

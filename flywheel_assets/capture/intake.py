@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from shlex import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,7 +27,15 @@ from starlette.types import Scope as ASGIScope
 from flywheel_assets.capture.auth.access import Access, Caller
 from flywheel_assets.capture.auth.keys import Scope
 from flywheel_assets.capture.clock import Clock
-from flywheel_assets.capture.endpoints import BATCH_TYPE, LINES_TYPE, PLAIN_TYPE, CaptureLimits, Endpoint, EventLog
+from flywheel_assets.capture.endpoints import (
+    BATCH_TYPE,
+    LINES_TYPE,
+    ONE_TYPE,
+    PLAIN_TYPE,
+    CaptureLimits,
+    Endpoint,
+    EventLog,
+)
 from flywheel_assets.capture.events.recent import RecentEvents
 from flywheel_assets.capture.events.texts import EDITS_SOURCE, DecodedEvent, Reception, land_retraction
 from flywheel_assets.capture.http.answers import (
@@ -37,10 +46,12 @@ from flywheel_assets.capture.http.answers import (
     RefusedError,
     build_json_response,
 )
+from flywheel_assets.capture.http.binary_mode import build_structured_event
 from flywheel_assets.capture.http.bodies import (
     BodyReader,
     FramingError,
     MemoryBudget,
+    TooManyElementsError,
     split_array,
     split_lines,
     starts_with_array,
@@ -48,8 +59,9 @@ from flywheel_assets.capture.http.bodies import (
 from flywheel_assets.capture.operations.telemetry import Telemetry
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import EventLogError, InvalidEventError
-from flywheel_assets.wire import LONGEST_IDENTIFIER, read_claimed_id
+from flywheel_assets.wire import LONGEST_IDENTIFIER
 
+_LINES_TYPES = dict.fromkeys(("application/jsonl", "application/x-jsonlines", "application/jsonlines"), LINES_TYPE)
 DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one would hold up every other request
 
 
@@ -92,6 +104,8 @@ class Intake:
                 media_type = read_media_type(request, endpoint.content_types)
                 body = await self.reader.read(request, share)
                 caller = self.access.verify_body(caller, body)
+                if endpoint.is_binary_valid and "ce-specversion" in request.headers and media_type == PLAIN_TYPE:
+                    body, media_type = build_structured_event(request.headers, body), ONE_TYPE
                 return _build_answer(
                     await self.acknowledge(caller, await self._decode(body, media_type, caller, endpoint))
                 )
@@ -214,19 +228,20 @@ class Intake:
     def _split_elements(self, body: bytes, media_type: str) -> list[bytes]:
         try:
             if media_type == LINES_TYPE:
-                elements = split_lines(body)
+                elements = split_lines(body, self.limits.batch_events)
             elif media_type == BATCH_TYPE or (media_type == PLAIN_TYPE and starts_with_array(body)):
-                elements = split_array(body)
+                elements = split_array(body, self.limits.batch_events)
             else:
                 elements = [body] if body.strip() else []
         except FramingError as error:
             raise RefusedError(Refusal.MALFORMED_BODY, str(error)) from None
+        except TooManyElementsError:
+            most = self.limits.batch_events
+            raise RefusedError(
+                Refusal.TOO_LARGE, f"more than {most} events in one request; valid: at most {most}"
+            ) from None
         if not elements:
             raise RefusedError(Refusal.MALFORMED_BODY, "the request holds no event")
-        if len(elements) > self.limits.batch_events:
-            raise RefusedError(
-                Refusal.TOO_LARGE, f"{len(elements)} events in one request; valid: at most {self.limits.batch_events}"
-            )
         return elements
 
     def _decode_all(self, elements: list[bytes], reception: Reception, endpoint: Endpoint) -> Decoded:
@@ -236,7 +251,7 @@ class Intake:
             try:
                 event = endpoint.decode(self._check_size(element), reception)
             except InvalidEventError as error:
-                found.append(EventResult(read_claimed_id(element), EventStatus.REFUSED, str(error)))
+                found.append(EventResult(endpoint.read_id(element, reception), EventStatus.REFUSED, str(error)))
             else:
                 found.append(event)
                 events.append(event)
@@ -294,9 +309,20 @@ def read_media_type(request: Request, valid: Sequence[str]) -> str:
     """
     given = request.headers.get("content-type", "")
     media_type, _, parameters = given.partition(";")
-    charset = parameters.replace(" ", "").replace('"', "").lower()
-    if media_type.strip().lower() not in valid or ("charset=" in charset and "charset=utf-8" not in charset):
-        raise RefusedError(
-            Refusal.CONTENT_TYPE, f"content-type is {given[:80]!r}; valid: {', '.join(valid)} (in UTF-8)"
+    media_type = media_type.strip().lower()
+    media_type = _LINES_TYPES.get(media_type, media_type)
+    if parameters:
+        charset = parameters.replace(" ", "").replace('"', "").lower()
+        is_utf8 = "charset=" not in charset or "charset=utf-8" in charset or "charset=utf8" in charset
+    else:
+        is_utf8 = True
+    if media_type in valid and is_utf8:
+        return media_type
+    error = f"content-type is {given[:80]!r}; valid: {', '.join(valid)} (in UTF-8)"
+    if media_type == "application/x-www-form-urlencoded":
+        url = quote(str(request.url.replace(query=""))[:500])
+        error += (
+            f". `curl -d` sends this type unless it is given another; paste: curl {url} "
+            f"-H 'content-type: {PLAIN_TYPE}' --data-binary @events.json"
         )
-    return media_type.strip().lower()
+    raise RefusedError(Refusal.CONTENT_TYPE, error)

@@ -142,7 +142,7 @@ def test_a_refused_event_is_named_by_its_id(http: httpx.Client) -> None:
         ("POST", EVENTS, BATCH, b"{}", 400, "expected a JSON array"),
         ("POST", EVENTS, BATCH, b"[{}", 400, "never ends"),
         ("POST", EVENTS, BATCH, b"[" * 20_000, 400, "never ends"),
-        ("POST", EDITS, NDJSON, b"{}\n" * 21, 413, "21 events in one request; valid: at most 20"),
+        ("POST", EDITS, NDJSON, b"{}\n" * 21, 413, "more than 20 events in one request; valid: at most 20"),
         ("POST", EDITS, JSON, b"x" * 50_001, 413, "larger than 50000 bytes"),
     ],
 )

@@ -6,13 +6,14 @@ names; other fields are not stored. Such a prediction's key is its event's id; a
 document, so that sending it again changes nothing and another label for the same prediction is another event.
 """
 
+import json
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from flywheel_assets import records
+from flywheel_assets.capture.events._documents import Document, write_id
 from flywheel_assets.capture.events.texts import (
     DecodedEvent,
     FeedbackLine,
@@ -25,22 +26,22 @@ from flywheel_assets.capture.events.texts import (
     decode_edit,
     land_cloud_event,
 )
-from flywheel_assets.curation.labels.score_contract import FieldMapping, ScoreContract
+from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.records import Signal
 from flywheel_assets.wire import (
+    LONGEST_IDENTIFIER,
     FeedbackCloudEvent,
-    Identifier,
     ScoreData,
     ScoredCloudEvent,
     decode_strictly,
     format_label,
+    read_claimed_id,
     shorten_message,
 )
 
 PREDICTIONS_SOURCE = "predictions-api"
 LABELS_SOURCE = "labels-api"
-_TIME = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class ScoreLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,16 +81,22 @@ def decode_event(element: bytes, reception: Reception) -> DecodedEvent:
         return decode_cloud_event(element, reception)
     event = decode_strictly(element, _event_decoder)
     check_sender(event.source)
+    return _land_event(event, reception, reception.contract, event.source)
+
+
+def _land_event(
+    event: ScoredCloudEvent | FeedbackCloudEvent, reception: Reception, contract: ScoreContract, source: str
+) -> DecodedEvent:
     if isinstance(event, FeedbackCloudEvent):
-        _check_feedback(event, reception.contract)
-        return land_cloud_event(event, reception, event.source)
+        _check_feedback(event, contract)
+        return land_cloud_event(event, reception, source)
     check_envelope(event)
     key = records.make_event_id(reception.application, event.source, event.id)
     data = event.data
     data = msgspec.structs.replace(
         data, prediction_id=data.prediction_id or event.id, user_id=data.user_id or event.subject
     )
-    return _land_score(event.id, data, reception, event.source, key, reception.check_time(event.time, "time"))
+    return _land_score(event.id, data, reception, source, key, reception.check_time(event.time, "time"))
 
 
 def decode_text_edit(element: bytes, reception: Reception) -> DecodedEvent:
@@ -112,23 +119,7 @@ def decode_prediction(element: bytes, reception: Reception) -> DecodedEvent:
     Raises:
         InvalidEventError: it cannot be accepted; the message names the field as the team calls it.
     """
-    document, names = _open_document(element, reception)
-    prediction_id = document.read_required(names.key, Identifier)
-    data = ScoreData(
-        prediction_id=prediction_id,
-        score=document.read_required(names.score, Annotated[float, msgspec.Meta(ge=0, le=1)]),
-        features=document.read_required(names.features, dict[str, float | str | bool | None]),
-        model_version=document.read_optional(names.model_version, Identifier),
-        user_id=document.read_optional(names.entity, Identifier),
-        amount=document.read_optional(names.amount, float),
-        segment=document.read_optional(names.segment, Identifier),
-        action=document.read_optional(names.action, Identifier),
-        allow_propensity=document.read_optional(names.allow_propensity, Annotated[float, msgspec.Meta(gt=0, le=1)]),
-        do_not_train=bool(document.read_optional(names.do_not_train, bool)),
-    )
-    occurred_at = reception.check_time(document.read_optional(names.prediction_time, _TIME), names.prediction_time)
-    key = records.make_event_id(reception.application, PREDICTIONS_SOURCE, prediction_id)
-    return _land_score(prediction_id, data, reception, PREDICTIONS_SOURCE, key, occurred_at)
+    return _land_prediction(_open_document(element, reception), reception, PREDICTIONS_SOURCE)
 
 
 def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
@@ -137,23 +128,97 @@ def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
     Raises:
         InvalidEventError: it cannot be accepted; the message names the field as the team calls it.
     """
-    document, names = _open_document(element, reception)
-    prediction_id = document.read_required(names.key, Identifier)
-    label = format_label(document.read_required(names.label, bool | Identifier))
-    _check_label(label, _require_contract(reception), names.label)
-    known_at = document.read_optional(names.known_at, _TIME)
-    label_time = document.read_optional(names.label_time, _TIME)
+    return _land_label(_open_document(element, reception), reception, LABELS_SOURCE)
+
+
+def land_document(values: Mapping[str, Any], reception: Reception, source: str) -> list[DecodedEvent]:
+    """Build the events of one record of a file.
+
+    It is a CloudEvent, or the team's own JSON with a prediction, a label or both.
+
+    A label that is there and null or empty is not given yet: the record gives no label event. The event id of a
+    prediction does not depend on `source`, so that the same one over HTTP is a repeat: the first receipt counts.
+
+    Raises:
+        InvalidEventError: the record, or one of its two events, cannot be accepted.
+    """
+    contract = _require_contract(reception)
+    if "specversion" in values:
+        return [_land_converted(values, reception, contract, source)]
+    document = Document(values, contract)
+    names = contract.mapping
+    events = []
+    if document.find(names.score) is not None:
+        events.append(_land_prediction(document, reception, source))
+    if document.find(names.label) not in (None, ""):
+        events.append(_land_label(document, reception, source))
+    elif not events and not document.has(names.label):
+        raise InvalidEventError(
+            f"neither a prediction nor a label: `{names.score}` and `{names.label}` are missing; the record's fields "
+            f"are {', '.join(list(values)[:20])}"
+        )
+    return events
+
+
+def read_event_id(element: bytes, _: Reception) -> str | None:
+    """Read the id of a refused event, where it can be read, so that the answer names it."""
+    return read_claimed_id(element)
+
+
+def read_key(element: bytes, reception: Reception) -> str | None:
+    """Read the key of a refused element, where it can be read, so that the answer names it."""
+    if reception.contract is None:
+        return None
+    try:
+        values = json.loads(element)  # takes NaN, too, for which the element may have been refused
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    key = write_id(Document(values, reception.contract).find(reception.contract.mapping.key))
+    return key if key is not None and len(key) <= LONGEST_IDENTIFIER else None
+
+
+def _land_prediction(document: Document, reception: Reception, source: str) -> DecodedEvent:
+    names = document.mapping
+    prediction_id = document.require_id(names.key)
+    document.require(names.score)
+    score = document.read_share(names.score, names.score_scale)
+    assert score is not None
+    data = ScoreData(
+        prediction_id=prediction_id,
+        score=score,
+        features=document.read_features(),
+        model_version=document.read_id(names.model_version),
+        user_id=document.read_id(names.entity),
+        amount=document.read_number(names.amount),
+        segment=document.read_id(names.segment),
+        action=document.read_id(names.action),
+        allow_propensity=document.read_share(names.allow_propensity, is_zero_valid=False),
+        do_not_train=document.read_boolean(names.do_not_train),
+    )
+    occurred_at = reception.check_time(document.read_time(names.prediction_time), names.prediction_time)
+    key = records.make_event_id(reception.application, PREDICTIONS_SOURCE, prediction_id)
+    return _land_score(prediction_id, data, reception, source, key, occurred_at)
+
+
+def _land_label(document: Document, reception: Reception, source: str) -> DecodedEvent:
+    names = document.mapping
+    prediction_id = document.require_id(names.key)
+    label = document.read_label(names.label)
+    known_at = document.read_time(names.known_at)
+    label_time = document.read_time(names.label_time)
     line = FeedbackLine(
         event_id="0" * 32,
         received_at=reception.stamp,
         occurred_at=reception.check_time(label_time, names.label_time),
-        source=LABELS_SOURCE,
+        source=source,
         prediction_id=prediction_id,
         signal=Signal.LABEL,
-        do_not_train=bool(document.read_optional(names.do_not_train, bool)),
+        do_not_train=document.read_boolean(names.do_not_train),
         sampling_probability=1.0,
         label=label,
-        labeling_source=document.read_optional(names.labeling_source, Identifier),
+        labeling_source=document.read_id(names.labeling_source),
         known_at=None if known_at is None else reception.check_time(known_at, names.known_at),
         statement_id=records.make_event_id(
             reception.application, LABELS_SOURCE, records.make_stable_id(document.values)
@@ -162,37 +227,20 @@ def decode_label(element: bytes, reception: Reception) -> DecodedEvent:
     return build_feedback_event(prediction_id, line, label_time is not None)
 
 
-class _Document:
-    """Reads a team's own JSON object by dotted paths."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-
-    def read_optional(self, path: str, kind: Any) -> Any:
-        """Return the value at a path as `kind`; None where it is absent or null."""
-        value: Any = self.values
-        for name in path.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        if value is None:
-            return None
-        try:
-            return msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            raise InvalidEventError(shorten_message(f"`{path}`: {error}")) from None
-
-    def read_required(self, path: str, kind: Any) -> Any:
-        """Return the value at a path as `kind`; raise where it is absent or null."""
-        value = self.read_optional(path, kind)
-        if value is None:
-            raise InvalidEventError(f"`{path}` is missing; the application's field mapping says that it is there")
-        return value
+def _land_converted(
+    values: Mapping[str, Any], reception: Reception, contract: ScoreContract, source: str
+) -> DecodedEvent:
+    try:
+        event = msgspec.convert(values, ScoredCloudEvent | FeedbackCloudEvent)
+    except msgspec.ValidationError as error:
+        raise InvalidEventError(shorten_message(str(error))) from None
+    return _land_event(event, reception, contract, source)
 
 
-def _open_document(element: bytes, reception: Reception) -> tuple[_Document, FieldMapping]:
-    """Decode a team's own JSON object, and return it with the names of its fields."""
-    names = _require_contract(reception).mapping
+def _open_document(element: bytes, reception: Reception) -> Document:
+    contract = _require_contract(reception)
     values: dict[str, Any] = decode_strictly(element, _document_decoder)
-    return _Document(values), names
+    return Document(values, contract)
 
 
 def _require_contract(reception: Reception) -> ScoreContract:

@@ -6,11 +6,14 @@ element, so that one bad element cannot spoil the others.
 
 import asyncio
 import re
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
+import zstandard
 from starlette.requests import ClientDisconnect, Request
 
 from flywheel_assets.capture.http.answers import Refusal, RefusedError
@@ -18,6 +21,8 @@ from flywheel_assets.capture.http.answers import Refusal, RefusedError
 BODY_TIMEOUT_S = 60.0
 
 _GZIP_WINDOW_BITS = 31  # gzip framing only: the header does not mean zlib's own format or raw deflate
+_LARGEST_WINDOW_BYTES = 8 * 2**20
+_UNPACKED_AT_ONCE_BYTES = 256  # 4 bytes of zstd may become 128 KiB: at most 8 MiB at a time
 _INFLATED_AT_ONCE_BYTES = 256 * 2**10
 _REQUEST_OVERHEAD_BYTES = 16 * 2**10  # the cost of a request before its first byte: connection, task, headers
 
@@ -77,14 +82,20 @@ class BodyReader:
             RefusedError: it is larger than the limit, is not the gzip it claims to be, takes too long, its sender
                 went away, or the other bodies leave no room for it.
         """
-        is_gzip = _is_gzip(request)
+        encoding = _read_encoding(request)
         # Counted while it streams: Content-Length may lie or be absent.
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > self.limit_bytes:
             raise self._build_too_large()
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await (self._inflate(request, share) if is_gzip else self._read_plain(request, share))
+                match encoding:
+                    case "gzip":
+                        return await self._inflate(request, share)
+                    case "zstd":
+                        return await self._decompress(await self._read_plain(request, share), share)
+                    case _:
+                        return await self._read_plain(request, share)
         except TimeoutError:
             raise RefusedError(Refusal.TIMEOUT, f"the body did not arrive within {self.timeout_s:g} s") from None
         except ClientDisconnect:
@@ -114,6 +125,29 @@ class BodyReader:
             raise RefusedError(Refusal.MALFORMED_BODY, "the gzip body ends in the middle")
         return bytes(body)
 
+    async def _decompress(self, packed: bytes, share: Share) -> bytes:
+        body = bytearray()
+        # RFC 8878 asks receivers for windows up to 8 MB; a larger one would cost memory that no budget counts.
+        zstd = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW_BYTES).decompressobj()
+        unyielded_bytes = 0
+        try:
+            for start in range(0, len(packed), _UNPACKED_AT_ONCE_BYTES):
+                chunk = zstd.decompress(packed[start : start + _UNPACKED_AT_ONCE_BYTES])
+                self._append(body, chunk, share)
+                unyielded_bytes += len(chunk) + _UNPACKED_AT_ONCE_BYTES
+                if zstd.eof and (zstd.unused_data or start + _UNPACKED_AT_ONCE_BYTES < len(packed)):
+                    raise RefusedError(Refusal.MALFORMED_BODY, "unexpected bytes after the end of the zstd body")
+                if unyielded_bytes > _INFLATED_AT_ONCE_BYTES:
+                    unyielded_bytes = 0
+                    await asyncio.sleep(0)
+        except zstandard.ZstdError:
+            raise RefusedError(
+                Refusal.MALFORMED_BODY, "content-encoding is zstd, but the body is not, or its window exceeds 8 MiB"
+            ) from None
+        if not zstd.eof:
+            raise RefusedError(Refusal.MALFORMED_BODY, "the zstd body ends in the middle")
+        return bytes(body)
+
     def _append(self, body: bytearray, chunk: bytes, share: Share) -> None:
         if len(body) + len(chunk) > self.limit_bytes:
             raise self._build_too_large()
@@ -131,41 +165,92 @@ def is_compressed(request: Request) -> bool:
     return request.headers.get("content-encoding", "identity").strip().lower() != "identity"
 
 
-def _is_gzip(request: Request) -> bool:
+def _read_encoding(request: Request) -> str:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "gzip"):
+    if encoding not in ("identity", "gzip", "zstd"):
         # `gzip, gzip` too: a bomb in a bomb.
         raise RefusedError(
-            Refusal.CONTENT_TYPE, f"content-encoding is {encoding[:80]!r}; valid: identity, or gzip once"
+            Refusal.CONTENT_TYPE, f"content-encoding is {encoding[:80]!r}; valid: identity, gzip or zstd once"
         )
-    return encoding == "gzip"
+    return encoding
 
 
 # One JSON token that matters for finding commas of the outermost array. Possessive quantifiers: linear time.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 _WHITESPACE = b" \t\r\n"
+_LINE = re.compile(rb"\s*+(\S[^\n]*+)")
+_DEEPEST = 1_000  # msgspec's own bound is near
+_MOST_TOKENS = 2_000_000  # about a second of the only decoder thread
 
 
 class FramingError(ValueError):
     """Reports a body that does not match its content type; the message is safe to send to the client."""
 
 
-def split_array(body: bytes) -> list[bytes]:
+class TooManyElementsError(ValueError):
+    """Reports a body of more elements than allowed; found before they exist."""
+
+
+def split_array(body: bytes, limit: int) -> list[bytes]:
     """Split a JSON array into its elements, each as its own bytes.
 
     Raises:
         FramingError: the body is not one array with balanced brackets and closed strings.
+        TooManyElementsError: it has more elements than the limit.
     """
     try:
+        if body.count(b",") >= limit:
+            _count_objects(body, limit)
         return [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # msgspec validates what it skips: one lone surrogate or bad byte would refuse the whole batch.
-        return _scan_array(body.strip(_WHITESPACE))
+        return _scan_array(body.strip(_WHITESPACE), limit)
 
 
-def split_lines(body: bytes) -> list[bytes]:
-    """Split an NDJSON body into its lines; blank lines carry no event."""
-    return [line for line in body.split(b"\n") if not line.isspace() and line]
+def split_lines(body: bytes, limit: int) -> list[bytes]:
+    """Split an NDJSON body into its lines; blank lines carry no event.
+
+    Raises:
+        TooManyElementsError: it has more lines than the limit.
+    """
+    lines = [found[1] for found in islice(_LINE.finditer(body.rstrip()), limit + 1)]
+    if len(lines) > limit:
+        raise TooManyElementsError
+    return lines
+
+
+class _Left(threading.local):
+    """Counts, for each thread, how many elements may still come."""
+
+    elements = 0
+
+
+_left = _Left()
+
+
+class _TooManyObjects(Exception):  # noqa: N818 (an error of the decoder's own kind would look like a bad element)
+    pass
+
+
+class _CountedObject(msgspec.Struct):
+    """Skips the content of an object in C and counts it."""
+
+    def __post_init__(self) -> None:
+        _left.elements -= 1
+        if _left.elements < 0:
+            raise _TooManyObjects
+
+
+_count_decoder = msgspec.json.Decoder(list[_CountedObject])
+
+
+def _count_objects(body: bytes, limit: int) -> None:
+    """Stop at the first object beyond the limit; an element that is no object raises `msgspec.ValidationError`."""
+    _left.elements = limit
+    try:
+        _count_decoder.decode(body)
+    except _TooManyObjects:
+        raise TooManyElementsError from None
 
 
 def starts_with_array(body: bytes) -> bool:
@@ -173,18 +258,21 @@ def starts_with_array(body: bytes) -> bool:
     return body[:64].lstrip(_WHITESPACE)[:1] == b"["
 
 
-def _scan_array(body: bytes) -> list[bytes]:
+def _scan_array(body: bytes, limit: int) -> list[bytes]:
     if not body.startswith(b"["):
         raise FramingError("expected a JSON array of events")
     if not body[1:-1].strip(_WHITESPACE) and body.endswith(b"]"):
         return []
-    return list(_scan_elements(body))
+    elements = list(islice(_scan_elements(body), limit + 1))
+    if len(elements) > limit:
+        raise TooManyElementsError
+    return elements
 
 
 def _scan_elements(body: bytes) -> Iterator[bytes]:
     depth = 0
     start = 1
-    for token in _TOKEN.finditer(body):
+    for number, token in enumerate(_TOKEN.finditer(body)):
         match token[0]:
             case b"[" | b"{":
                 depth += 1
@@ -202,4 +290,9 @@ def _scan_elements(body: bytes) -> Iterator[bytes]:
                 break  # a whole string is one token: this quotation mark has no partner
             case _:
                 pass
+        if depth > _DEEPEST or number > _MOST_TOKENS:
+            raise FramingError(
+                "the array is no valid JSON, and too large or too deep to find its elements; send one event a line as "
+                "application/x-ndjson"
+            )
     raise FramingError("the array of events never ends: a bracket or a quotation mark is missing")

@@ -4,15 +4,17 @@ The same declaration is used twice: by capture, so that a wrong event is refused
 it, and when examples are made, because events may have been captured before the declaration changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.ranges import Checked, Name
+from flywheel_assets.ranges import Checked, Name, Positive
 
 
 class FeatureType(StrEnum):
@@ -31,31 +33,96 @@ _JSON_TYPES = {
 _SQL_TYPE = {FeatureType.NUMBER: "DOUBLE", FeatureType.TEXT: "VARCHAR", FeatureType.BOOLEAN: "BOOLEAN"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class FieldMapping:
-    """Maps our fields to dotted paths in the application's own JSON; see the README for an example.
+_PATHS = (
+    "key",
+    "score",
+    "features",
+    "label",
+    "labeling_source",
+    "label_time",
+    "known_at",
+    "prediction_time",
+    "entity",
+    "amount",
+    "segment",
+    "action",
+    "allow_propensity",
+    "model_version",
+    "do_not_train",
+)
 
-    Of a prediction only `key`, `score` and `features` must be there, of a label `key` and `label`.
+
+@dataclass(frozen=True, kw_only=True)
+class FieldMapping(Checked):
+    """Maps our fields to dotted paths in the application's own JSON, and declares how its values are written.
+
+    Of a prediction only `key`, `score` and `features` must be there, of a label `key` and `label`. An id may be a text
+    or a whole number. A number as a time counts seconds, or milliseconds from 1e11 on.
     """
 
-    key: str = "prediction_id"
+    key: Name = "prediction_id"
     """In predictions and labels: the id of the decision, for instance of the transaction."""
-    score: str = "score"
-    features: str = "features"
-    label: str = "label"
-    """A JSON boolean, or one of the contract's two label words."""
-    labeling_source: str = "labeling_source"
-    label_time: str = "occurred_at"
-    known_at: str = "known_at"
-    prediction_time: str = "occurred_at"
-    entity: str = "user_id"
+    score: Name = "score"
+    features: str | None = "features"
+    """The object of the features. None or "": each declared feature is a field or a dotted path of its own."""
+    label: Name = "label"
+    """A JSON boolean, one of the contract's two label words, or one of the words below. Null: not labelled yet."""
+    labeling_source: Name = "labeling_source"
+    label_time: Name = "occurred_at"
+    known_at: Name = "known_at"
+    prediction_time: Name = "occurred_at"
+    entity: Name = "user_id"
     """The subject of the decision: the card or customer that rows are grouped by in evaluation."""
-    amount: str = "amount"
-    segment: str = "segment"
-    action: str = "action"
-    allow_propensity: str = "allow_propensity"
-    model_version: str = "model_version"
-    do_not_train: str = "do_not_train"
+    amount: Name = "amount"
+    segment: Name = "segment"
+    action: Name = "action"
+    allow_propensity: Name = "allow_propensity"
+    model_version: Name = "model_version"
+    do_not_train: Name = "do_not_train"
+    positive_words: tuple[Name, ...] = ()
+    """Words that mean the positive label, upper or lower case; a number counts as its digits: 1 is the word "1"."""
+    negative_words: tuple[Name, ...] = ()
+    time_zone: Name | None = None
+    """The zone of times that name none, for instance "Europe/Berlin". None: such a time is refused."""
+    time_format: Name | None = None
+    """The `strptime` pattern of times as text, for instance "%d.%m.%Y %H:%M". None: ISO 8601."""
+    numbers_as_text: bool = False
+    """Whether numbers and booleans may be texts, as in tables; an empty text is then a missing value."""
+    decimal_comma: bool = False
+    """Whether such a text writes 1.234,5 for 1234.5."""
+    booleans_as_numbers: bool = False
+    """Whether 0 and 1 are values of boolean features."""
+    score_scale: Positive = 1.0
+    """What a score of certainty is: 100 where scores are percentages."""
+
+    @property
+    def is_wide(self) -> bool:
+        """Return whether features are fields of their own, without an object around them."""
+        return not self.features
+
+    def _check_together(self) -> None:
+        for name in _PATHS:
+            path = getattr(self, name)
+            if path and "" in path.split("."):
+                raise self.build_range_error(name, path, "a dotted path without an empty part")
+        for name in ("score", "label"):
+            for other in _PATHS:
+                if other != name and getattr(self, other) == getattr(self, name):
+                    raise self.build_range_error(name, getattr(self, name), f"another path than {other}'s")
+        if self.features == self.key:
+            raise self.build_range_error("features", self.features, "another path than key's")
+        both = {each.casefold() for each in self.positive_words} & {each.casefold() for each in self.negative_words}
+        if both:
+            valid = f"words that are not in positive_words, too ({', '.join(sorted(both))})"
+            raise self.build_range_error("negative_words", self.negative_words, valid)
+        if self.decimal_comma and not self.numbers_as_text:
+            raise self.build_range_error("decimal_comma", True, "numbers_as_text=True with it")
+        if self.time_zone is not None:
+            try:
+                ZoneInfo(self.time_zone)
+            except (ValueError, OSError, KeyError):
+                valid = 'a zone of the IANA list, such as "Europe/Berlin"'
+                raise self.build_range_error("time_zone", self.time_zone, valid) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +145,25 @@ class ScoreContract(Checked):
             )
         if self.positive_label == self.negative_label:
             raise self.build_range_error("negative_label", self.negative_label, "another word than positive_label")
+        if self.negative_label.casefold() in _fold(self.mapping.positive_words):
+            raise self.build_range_error("negative_label", self.negative_label, "none of mapping.positive_words")
+        if self.positive_label.casefold() in _fold(self.mapping.negative_words):
+            raise self.build_range_error("positive_label", self.positive_label, "none of mapping.negative_words")
+
+    def read_label(self, label: str) -> str | None:
+        """Return the contract's word for a label as it was sent; None where it is none."""
+        if label in (self.positive_label, self.negative_label):
+            return label
+        word = label.casefold()
+        if word in _fold(self.mapping.positive_words):
+            return self.positive_label
+        return self.negative_label if word in _fold(self.mapping.negative_words) else None
+
+    def list_unmapped(self, values: Mapping[str, Any]) -> list[str]:
+        """List the fields of a team's own JSON, by dotted names, that are not read and not stored."""
+        mapping = self.mapping
+        paths = {getattr(mapping, name) for name in _PATHS} - {None, ""}
+        return list(_find_unmapped(values, "", paths | set(self.features) if mapping.is_wide else paths))
 
     def write_blocked_sql(self, action: str = "action") -> str:
         """Write, as a DuckDB BOOLEAN that is never null, whether an action keeps the outcome from being seen."""
@@ -91,7 +177,7 @@ class ScoreContract(Checked):
                 return f"feature `{name}` is missing; valid: a {kind.value}, or null for an unknown value"
             value = features[name]
             if value is not None and not _is_value_of(value, kind):
-                return f"feature `{name}` is a {_name_json_type(value)}; valid: a {kind.value} or null"
+                return f"feature `{name}` is a {name_json_type(value)}; valid: a {kind.value} or null"
         return None
 
     def write_problem_sql(self, features: str = "features") -> str:
@@ -110,6 +196,21 @@ class ScoreContract(Checked):
         typed = {name: _SQL_TYPE[kind] for name, kind in self.features.items()}
         fields = ", ".join(f"{_write_json_text(name)}: {_write_json_text(kind)}" for name, kind in typed.items())
         return f"from_json({features}, {quote('{' + fields + '}')})"
+
+
+def _fold(words: tuple[str, ...]) -> set[str]:
+    return {each.casefold() for each in words}
+
+
+def _find_unmapped(values: Mapping[str, Any], prefix: str, paths: set[str]) -> Iterator[str]:
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        if path in paths:
+            continue
+        if isinstance(value, Mapping) and any(each.startswith(f"{path}.") for each in paths):
+            yield from _find_unmapped(value, f"{path}.", paths)
+        else:
+            yield path
 
 
 def unpack_features(rows: pa.Table) -> pa.Table:
@@ -131,7 +232,8 @@ def _is_value_of(value: object, kind: FeatureType) -> bool:
             return isinstance(value, bool)
 
 
-def _name_json_type(value: object) -> str:
+def name_json_type(value: object) -> str:
+    """Return what JSON calls a value's type."""
     names = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "object"}
     return names.get(type(value), type(value).__name__)
 

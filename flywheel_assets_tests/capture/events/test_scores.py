@@ -8,12 +8,19 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import zstandard
 
-from flywheel_assets.capture.events.scores import decode_event, decode_label, decode_prediction, decode_text_edit
+from flywheel_assets.capture.events.scores import (
+    decode_event,
+    decode_label,
+    decode_prediction,
+    decode_text_edit,
+    land_document,
+)
 from flywheel_assets.capture.events.texts import DecodedEvent, Reception
 from flywheel_assets.capture.service import running_capture
 from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
-from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.errors import InvalidEventError, SettingsError
 from flywheel_assets.lake.daily._landed_files import LandedFile, read_lines
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, RAW_SCORES
 from flywheel_assets_tests.builders import NOON
@@ -98,13 +105,16 @@ def test_a_label_sent_again_is_the_same_event_and_another_one_is_not() -> None:
             {"features": {"avg_transaction_amount_last_7d": True, "country": "NL"}},
             "feature `avg_transaction_amount_last_7d` is a boolean; valid: a number or null",
         ),
-        ({"features": {"avg_transaction_amount_last_7d": 1, "country": ["NL"]}}, "`features`: Expected"),
+        (
+            {"features": {"avg_transaction_amount_last_7d": 1, "country": ["NL"]}},
+            "feature `country` is a list; valid: a text or null",
+        ),
         ({"features": None}, "`features` is missing"),
-        ({"prediction": {"fraud_probability": 1.2}}, "`prediction.fraud_probability`: Expected `float` <= 1"),
+        ({"prediction": {"fraud_probability": 1.2}}, "`prediction.fraud_probability` is 1.2; valid: 0 to 1"),
         ({"prediction": {}}, "`prediction.fraud_probability` is missing"),
         ({"prediction": 0.62}, "`prediction.fraud_probability` is missing"),
-        ({"transaction_id": ""}, "`transaction_id`: Expected `str` of length >= 1"),
-        ({"allow_propensity": 0}, "`allow_propensity`: Expected `float` > 0"),
+        ({"transaction_id": ""}, "`transaction_id` has 0 characters; valid: 1 to 1024"),
+        ({"allow_propensity": 0}, "`allow_propensity` is 0; valid: more than 0 to 1"),
         ({"occurred_at": (NOON + timedelta(days=3)).isoformat()}, "occurred_at is 2026-03-05"),
     ],
 )
@@ -118,8 +128,11 @@ def test_a_wrong_prediction_is_refused_with_the_field_named(change: dict[str, An
     [
         ({"is_fraud": "maybe"}, "`ground_truth.is_fraud` is 'maybe'; valid: true, false"),
         ({}, "`ground_truth.is_fraud` is missing"),
-        ({"is_fraud": 1}, "`ground_truth.is_fraud`: Expected"),
-        ({"is_fraud": True, "timestamp": "yesterday"}, "`ground_truth.timestamp`: Invalid RFC3339"),
+        ({"is_fraud": 1}, "`ground_truth.is_fraud` is '?1'?; valid: true, false; declare"),
+        (
+            {"is_fraud": True, "timestamp": "yesterday"},
+            "`ground_truth.timestamp` is 'yesterday'; valid: a time",
+        ),
     ],
 )
 def test_a_wrong_label_is_refused_with_the_field_named(truth: dict[str, Any], complaint: str) -> None:
@@ -191,3 +204,126 @@ def test_both_examples_over_http_become_lines_that_the_lake_reads(tmp_path: Path
         with LandedFile(tmp_path / f"{kind}.parquet", spec, NOON.date()) as file:
             found = read_lines(segments, file)
         assert (found.events, found.refused) == (1, ())
+
+
+TABLE = ScoreContract(
+    features={"amount": FeatureType.NUMBER, "night": FeatureType.BOOLEAN, "country": FeatureType.TEXT},
+    mapping=FieldMapping(
+        key="tx",
+        score="score_percent",
+        features=None,
+        label="outcome",
+        prediction_time="decided",
+        amount="value",
+        positive_words=("1", "Y", "Fraud"),
+        negative_words=("0", "N", "Legit"),
+        time_zone="Europe/Berlin",
+        numbers_as_text=True,
+        booleans_as_numbers=True,
+        score_scale=100,
+    ),
+)
+ROW: dict[str, Any] = {
+    "tx": 17,
+    "score_percent": "62",
+    "amount": "150.75",
+    "night": 1,
+    "country": "NL",
+    "decided": "2026-03-01 12:30:00",
+    "outcome": 1,
+    "batch": "b-7",
+}
+
+
+def land(row: dict[str, Any], contract: ScoreContract = TABLE) -> list[dict[str, Any]]:
+    return [line(event) for event in land_document(row, Reception("fraud", NOON, contract), "import:tx.csv")]
+
+
+def test_a_wide_row_of_a_table_gives_its_prediction_and_its_label() -> None:
+    scored, labelled = land(ROW)
+    assert (scored["prediction_id"], scored["score"], scored["source"]) == ("17", 0.62, "import:tx.csv")
+    assert json.loads(scored["features"]) == {"amount": 150.75, "night": True, "country": "NL"}
+    assert scored["occurred_at"] == "2026-03-01T11:30:00.000000Z"
+    assert (labelled["prediction_id"], labelled["label"]) == ("17", "true")
+    assert TABLE.list_unmapped(ROW) == ["batch"]
+
+
+@pytest.mark.parametrize("outcome", [None, ""])
+def test_an_empty_label_is_not_given_yet(outcome: str | None) -> None:
+    assert len(land({**ROW, "outcome": outcome})) == 1
+    assert land({"tx": 17, "outcome": outcome}) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "word"), [(0, "false"), (1.0, "true"), ("fraud", "true"), ("Legit", "false"), ("n", "false")]
+)
+def test_declared_words_are_labels(outcome: object, word: str) -> None:
+    assert land({"tx": 17.0, "outcome": outcome})[0]["label"] == word
+
+
+@pytest.mark.parametrize(
+    ("decided", "stored"),
+    [
+        (1772366400, "2026-03-01T12:00:00.000000Z"),
+        (1772366400500, "2026-03-01T12:00:00.500000Z"),
+        ("2026-03-01T12:00:00+00:00", "2026-03-01T12:00:00.000000Z"),
+        ("2025-10-26T02:30:00", "2025-10-26T00:30:00.000000Z"),
+    ],
+    ids=["seconds", "milliseconds", "zone", "the first of an hour that comes twice"],
+)
+def test_times_are_read_as_declared(decided: object, stored: str) -> None:
+    assert land({**ROW, "decided": decided})[0]["occurred_at"] == stored
+
+
+def test_an_hour_that_never_was_is_refused() -> None:
+    with pytest.raises(InvalidEventError, match="Europe/Berlin skipped"):
+        land({**ROW, "decided": "2025-03-30T02:30:00"})
+
+
+def test_the_same_prediction_by_file_and_http_is_one_event() -> None:
+    row = {key: value for key, value in ROW.items() if key != "outcome"}
+    reception = Reception("fraud", NOON, TABLE)
+    assert land(row)[0]["event_id"] == line(decode_prediction(msgspec.json.encode(row), reception))["event_id"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"key": ""}, "FieldMapping.key"),
+        ({"score": "a..b"}, "FieldMapping.score"),
+        ({"label": "score"}, "FieldMapping.score"),
+        ({"time_zone": "Mars/Olympus"}, "FieldMapping.time_zone"),
+        ({"positive_words": ("Y",), "negative_words": ("y",)}, "FieldMapping.negative_words"),
+        ({"decimal_comma": True}, "FieldMapping.decimal_comma"),
+        ({"score_scale": 0}, "FieldMapping.score_scale"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_with_its_field(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(SettingsError, match=field):
+        FieldMapping(**change)
+
+
+def test_http_takes_what_real_senders_send(tmp_path: Path) -> None:
+    with running_capture(tmp_path, {"fraud": CONTRACT, "assistant": None}, clock=lambda: NOON) as capture:
+        url = f"{capture.url}/v1/fraud"
+        body = b'[{"transaction_id": 7, "prediction": {"fraud_probability": NaN}}, 3]'
+        results = httpx.post(f"{url}/predictions", content=body, headers={"content-type": "application/json"}).json()
+        assert results["results"][0]["id"] == "7"
+        assert "NaN (byte" in results["results"][0]["error"]
+        lines = {"content-type": "application/jsonl; charset=UTF8", "content-encoding": "zstd"}
+        packed = zstandard.compress(msgspec.json.encode({**PREDICTION, "transaction_id": 8}))
+        answer = httpx.post(f"{url}/predictions", content=packed, headers=lines)
+        assert (answer.status_code, answer.json()["results"][0]["id"]) == (202, "8"), answer.text
+        for bad, says in ((packed[:-3], "ends in the middle"), (packed + b"x", "after the end"), (b"x", "is not")):
+            broken = httpx.post(f"{url}/predictions", content=bad, headers=lines)
+            assert (broken.status_code, says in broken.text) == (400, True), broken.text
+        refused = httpx.post(f"{url}/labels", data={"x": "y"})
+        assert refused.status_code == 415
+        assert f"curl {url}/labels -H 'content-type: application/json'" in refused.json()["error"]
+        attributes = {"ce-specversion": "1.0", "ce-id": "caf%C3%A9", "ce-source": "s", "ce-type": "flywheel.prediction"}
+        data = {"features": PREDICTION["features"], "score": 0.5}
+        binary = httpx.post(f"{url}/events", json=data, headers=attributes)
+        assert (binary.status_code, binary.json()["results"][0]["id"]) == (202, "café"), binary.text
+        edit = {"prompt": "p", "original_llm_output": "a", "final_user_edit": "b", "id": 5, "user_id": 6}
+        edited = httpx.post(f"{capture.url}/v1/assistant/edits", json=[edit])
+        assert (edited.status_code, edited.json()["results"][0]["id"]) == (202, "5"), edited.text
