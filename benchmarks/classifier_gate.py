@@ -3,10 +3,10 @@
 Claim: at the shipped limits an equal model is promoted in at most 5 % of decisions, in every scenario; at 200 positives
 the gate promotes at least as many of the much better models as ΔAP's interval lets pass, less .10.
 Data: generated decisions, 1 % positives, 20 a card, four segments, a live threshold of .5. Both models see the true
-log-odds with a shared noise of .5 and a noise of their own; "−60 %" is a challenger whose own noise is 60 % smaller. Both
-are calibrated in expectation, unless the scenario says otherwise. No model is trained.
-Peer: the point limits of before (Σp/Σy in .9 to 1.1, alerts at the live threshold within 25 %, no segment's AP lower by
-.05, two-sided 95 % interval of ΔAP), on the same rows.
+log-odds with a shared noise of .5 and a noise of their own; "−60 %" is a challenger whose own noise is 60 % smaller.
+Both are calibrated in expectation, unless the scenario says otherwise. No model is trained.
+Peer: the point limits of before (Σp/Σy in .9 to 1.1, alerts at the live threshold within 25 %, no segment's AP lower
+by .05, two-sided 95 % interval of ΔAP), on the same rows.
 Command: python -m benchmarks.classifier_gate [--decisions 400] [--draws 400] [--positives 100 200 400 1000]
 """
 

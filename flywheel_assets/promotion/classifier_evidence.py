@@ -81,6 +81,11 @@ class ClassifierEvidence:
     """As `ap_gain`, each positive counting by its amount; None without amounts."""
     segments: tuple[SegmentEvidence, ...]
 
+    @property
+    def threshold(self) -> float | None:
+        """Return the score from which the challenger gives as many alerts; None where there are no alerts."""
+        return self.alerts.challenger.threshold if self.alerts and self.alerts.budget else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRows:
