@@ -91,6 +91,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
                 entities=values_of(rows["subject"]),
                 segments=segments if has_segments else None,
                 weights=rows["sample_weight"].to_numpy(),
+                known_shares=rows["known_share"].to_numpy(),
                 amounts=rows["amount"].to_numpy() if rows["amount"].null_count < rows.num_rows else None,
             ),
             incumbent=name,
@@ -124,11 +125,12 @@ def _compute_model_scores(
     segments: Sequence[str] | None,
 ) -> ModelScores:
     weights = rows["sample_weight"].to_numpy()
+    hits = weights / rows["known_share"].to_numpy()
     days = [day.isoformat() for day in values_of(rows["prediction_received_date"])]
     return ModelScores(
-        overall=score_rows(labels, scores, weights),
-        by_week=score_groups(weeks, labels, scores, weights),
-        by_segment=score_groups(segments, labels, scores, weights) if segments is not None else {},
+        overall=score_rows(labels, scores, weights, hits),
+        by_week=score_groups(weeks, labels, scores, weights, hits),
+        by_segment=score_groups(segments, labels, scores, weights, hits) if segments is not None else {},
         precision_at_k=precision_at_k(days, values_of(rows["subject"]), labels, scores, request.cards_per_day),
         alerts=None if request.threshold is None else count_alerts(scores, request.threshold, weights),
         curve=compute_precision_recall_points(labels, scores),
