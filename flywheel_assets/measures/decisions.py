@@ -20,7 +20,7 @@ _BLOCK_NUMBERS = 4_000_000
 
 @dataclass(frozen=True)
 class Capture:
-    """What one model's alerts catch. Sums are weighted by the rows that each row stands for."""
+    """Sums up what one model's alerts catch, weighted by the rows that each row stands for."""
 
     threshold: float
     """Score from which the model alerts."""

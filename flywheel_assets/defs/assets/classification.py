@@ -244,10 +244,7 @@ def _build_promotion_asset(application: ClassificationApplication) -> dg.AssetsD
 
 
 def build_levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
-    """Build `levers_report`: the rows that other thresholds and sampling rates would select.
-
-    It is in no job: a person starts it.
-    """
+    """Build `levers_report`: the rows that other thresholds and sampling rates would select."""
 
     @dg.asset(
         key_prefix=application.name,

@@ -145,7 +145,7 @@ class Verdict:
     announcement: Mapping[str, object]
     """The facts that the serving side needs to load the model."""
     threshold: float | None = None
-    """Score from which the model alerts once it serves; None: it alerts nobody."""
+    """Score from which the model alerts once it serves; None: it alerts on no score."""
 
 
 def build_promotion_asset(

@@ -47,7 +47,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     announced: list[str] = []
     """The messages that the serving side got."""
     threshold: float | None = None
-    """Score from which the model alerts once it serves, derived for it; None: it alerts nobody."""
+    """Score from which the model alerts once it serves, derived for it; None: it alerts on no score."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _COLUMNS = ["prediction_id", "is_positive", "label_event_id", "label_received_da
 
 @dataclass(frozen=True)
 class LabelDelay:
-    """How late positives become known, and what that means for the maturity that is configured."""
+    """Holds the delay of positive labels, and its meaning for the configured maturity."""
 
     curves: tuple[DelayCurve, ...]
     """Of all labels, then of each source with enough positives."""
