@@ -74,16 +74,25 @@ SELECT *, {quote(Reason.LATER_THAN_TRAINING)} AS reason FROM {examples} WHERE NO
 """
 
 
-def write_training_rows_sql(contract: ScoreContract, rules: MiningRules, judged: str) -> str:
-    """Select the rows of a version's training file, features as a STRUCT, ordered."""
+def write_training_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: Calendar, judged: str) -> str:
+    """Select the rows of a version's training file, features as a STRUCT, ordered.
+
+    A positive of which only the share F is known at its age weighs 1 / F: those that are not known yet are among the
+    negatives, and a model of unweighted rows predicts too little (Σp/Σy .65 instead of .97 where labels come 7 + Exp(3)
+    days late and silence is a negative after 7). Reads `known_shares(age, known_share)`.
+    """
     weight = write_sample_weight_sql(
         rules.sampling, inclusion_probability="final_probability", allow_propensity=_write_propensity_sql(contract)
     )
     return f"""
 SELECT prediction_id, subject, prediction_received_date, is_positive, labeling_source, label_known_at, model_version,
        score AS score_at_decision, amount, segment, discrepancy, severity, selection_reason,
-       final_probability AS inclusion_probability, {weight} AS sample_weight, {contract.write_struct_sql()} AS features
-FROM {judged} WHERE reason IS NULL
+       final_probability AS inclusion_probability,
+       {weight} / CASE WHEN is_positive THEN coalesce(known_share, 1e0) ELSE 1e0 END AS sample_weight,
+       {contract.write_struct_sql()} AS features
+FROM {judged} LEFT JOIN known_shares
+    ON known_shares.age = date_diff('day', prediction_received_date, DATE {quote(calendar.evaluate_from.isoformat())})
+WHERE reason IS NULL
 ORDER BY prediction_id
 """
 

@@ -302,7 +302,8 @@ class _ResolvedExamples:
         kept = write_not_excluded_sql(HARD_EXAMPLES, self.exclusions)
         return {
             ExportSet.TRAIN: self._write(
-                folder / f"{self.version}.parquet", write_training_rows_sql(contract, mining, "judged")
+                folder / f"{self.version}.parquet",
+                write_training_rows_sql(contract, mining, self.calendar, "judged"),
             ),
             ExportSet.EVALUATION: self._write(
                 folder / f"{self.version}.evaluation.parquet",
