@@ -30,7 +30,8 @@ from flywheel_assets.curation.labels.sampling import (
 )
 from flywheel_assets.measures.classifiers import Scores, bootstrap_average_precision_gain, score_rows
 from flywheel_assets.models.boosting import TrainedClassifier, fit_classifier
-from flywheel_assets.promotion.classifier_limits import ClassifierLimits, decide_classifier, measure_evidence
+from flywheel_assets.promotion.classifier_evidence import EvaluationRows, measure_evidence
+from flywheel_assets.promotion.classifier_limits import ClassifierLimits, decide_classifier
 from flywheel_assets_tests.handbook import FEATURES, LABEL_DELAY_DAYS, EmergingFraud, between, decisions
 
 SEED_BEGINS, SEED_ENDS, DATA_ENDS = date(2018, 6, 22), date(2018, 7, 6), date(2018, 8, 15)
@@ -156,17 +157,15 @@ def verdict(rows: pa.Table, static: list[Week], walked: list[Week]) -> str:
     """What the gate says of the last two served weeks, the static model being the incumbent."""
     parts = [between(rows, first, end) for first, end in weeks()][-2:]
     later = pa.concat_tables(parts)
-    evidence = measure_evidence(
-        later["is_fraud"].to_numpy(),
-        np.concatenate([week.logged for week in static[-2:]]),
-        np.concatenate([week.logged for week in walked[-2:]]),
-        incumbent="static model",
+    rows_of_both = EvaluationRows(
+        labels=later["is_fraud"].to_numpy(),
+        incumbent_scores=np.concatenate([week.logged for week in static[-2:]]),
+        challenger_scores=np.concatenate([week.logged for week in walked[-2:]]),
         weeks=[str(number) for number, part in enumerate(parts) for _ in range(part.num_rows)],
         entities=later["customer"].to_pylist(),
-        threshold=0.5,
     )
-    # Alerts grow where a new fraud is found at last: their limit is for a person to set, and not in question here.
-    return decide_classifier(evidence, ClassifierLimits(max_alert_change=100.0)).sentence
+    evidence = measure_evidence(rows_of_both, incumbent="static model", threshold=0.5)
+    return decide_classifier(evidence, ClassifierLimits()).sentence
 
 
 def main() -> None:

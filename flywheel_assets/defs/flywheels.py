@@ -18,6 +18,7 @@ from flywheel_assets.defs.assets.classification import (
     build_levers_report_asset,
 )
 from flywheel_assets.defs.assets.daily import build_feedback_assets
+from flywheel_assets.defs.assets.label_delay import build_label_delay_asset, build_label_delay_check
 from flywheel_assets.defs.assets.mlflow_traces import build_source_asset
 from flywheel_assets.defs.assets.preference import build_adapter_assets, build_pair_assets
 from flywheel_assets.defs.automation.alerts import build_alert_sensors
@@ -26,10 +27,11 @@ from flywheel_assets.defs.automation.recovery import build_rollback_job
 from flywheel_assets.defs.automation.training_rules import TrainingRule, build_example_rule, build_pair_rule
 from flywheel_assets.defs.automation.triggers import (
     build_daily_schedule,
+    build_report_schedule,
     build_source_schedule,
     build_training_sensor,
 )
-from flywheel_assets.defs.partitions import DAILY_JOB, TURN_JOB
+from flywheel_assets.defs.partitions import DAILY_JOB, REPORTS_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.settings import read_settings
 
@@ -67,6 +69,7 @@ def classification_flywheel(
         stores: the places of the data; from the settings unless a test passes others.
         clock: the time that closes days; the machine's unless a test passes another.
     """
+    reports = [build_levers_report_asset(application), build_label_delay_asset(application)]
     return _assemble(
         application,
         daily=[*build_feedback_assets(application), *build_example_assets(application)],
@@ -74,8 +77,8 @@ def classification_flywheel(
         rule=build_example_rule(application),
         stores=stores,
         clock=clock,
-        more_assets=[build_levers_report_asset(application)],
-        more_checks=[build_drift_check(application)],
+        reports=reports,
+        more_checks=[build_drift_check(application), build_label_delay_check(application)],
     )
 
 
@@ -87,6 +90,7 @@ def _assemble(
     stores: Stores | None,
     clock: Clock | None,
     more_assets: Sequence[dg.AssetsDefinition] = (),
+    reports: Sequence[dg.AssetsDefinition] = (),
     more_checks: Sequence[dg.AssetChecksDefinition] = (),
     more_schedules: Sequence[dg.ScheduleDefinition] = (),
 ) -> dg.Definitions:
@@ -99,7 +103,8 @@ def _assemble(
         rule: decides when a version is cut.
         stores: the places of the data; from the settings unless a test passes others.
         clock: the time that closes days; the machine's unless a test passes another.
-        more_assets: assets in neither of these jobs.
+        more_assets: assets in none of these jobs.
+        reports: assets without partitions that a daily job of their own makes.
         more_checks: checks of this kind of application only.
         more_schedules: schedules of this kind of application only.
     """
@@ -114,14 +119,23 @@ def _assemble(
         description="One turn of the wheel: cut a gold version, train, evaluate, decide.",
     )
     upkeep_job = build_maintenance_job(application)
+    report_jobs = [
+        dg.define_asset_job(
+            REPORTS_JOB.format(application.name),
+            dg.AssetSelection.assets(*reports),
+            description="Reports on closed days, once a day.",
+        )
+        for _ in reports[:1]
+    ]
     return dg.Definitions(
-        assets=[*daily, *versions, *more_assets],
+        assets=[*daily, *versions, *more_assets, *reports],
         asset_checks=[*build_daily_checks(application), *build_version_checks(application), *more_checks],
-        jobs=[daily_job, turn_job, build_rollback_job(application), upkeep_job],
+        jobs=[daily_job, turn_job, build_rollback_job(application), upkeep_job, *report_jobs],
         schedules=[
             build_daily_schedule(application, daily_job.name),
             build_maintenance_schedule(application, upkeep_job),
             *more_schedules,
+            *(build_report_schedule(application, job.name) for job in report_jobs),
         ],
         sensors=[
             build_training_sensor(application, rule, turn_job.name),

@@ -40,7 +40,7 @@ from flywheel_assets.measures.classifiers import (
 )
 from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, load_classifier
 from flywheel_assets.models.own_process import build_main, read_report, write_report
-from flywheel_assets.promotion.classifier_limits import measure_evidence
+from flywheel_assets.promotion.classifier_evidence import EvaluationRows, measure_evidence
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,10 +65,8 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     challenger = _score(challenger_dir, rows)
     champion_dir = Path(request.champion_dir) if request.champion_dir else None
     incumbent = _score(champion_dir, rows) if champion_dir else rows["score_at_decision"].to_numpy()
-    weights = rows["sample_weight"].to_numpy()
     labels = rows["is_positive"].to_numpy(zero_copy_only=False)
     weeks = _name_weeks(rows, manifest)
-    entities = values_of(rows["subject"])
     has_segments = rows["segment"].null_count < rows.num_rows
     segments = ["none" if segment is None else segment for segment in rows["segment"].to_pylist()]
     name = "champion" if champion_dir else "deployed model"
@@ -85,15 +83,21 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
             for model, scores in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
         },
         evidence=measure_evidence(
-            labels,
-            incumbent,
-            challenger,
+            EvaluationRows(
+                labels=labels,
+                incumbent_scores=incumbent,
+                challenger_scores=challenger,
+                weeks=weeks,
+                entities=values_of(rows["subject"]),
+                segments=segments if has_segments else None,
+                weights=rows["sample_weight"].to_numpy(),
+                known_shares=rows["known_share"].to_numpy(),
+                amounts=rows["amount"].to_numpy() if rows["amount"].null_count < rows.num_rows else None,
+            ),
             incumbent=name,
-            weeks=weeks,
-            entities=entities,
-            segments=segments if has_segments else None,
             threshold=request.threshold,
-            weights=weights,
+            alert_budget=_compute_alert_budget(request, rows),
+            min_segment_positives=request.min_segment_positives,
             draws=request.bootstrap_draws,
         ),
         seconds=time.perf_counter() - started,
@@ -121,16 +125,24 @@ def _compute_model_scores(
     segments: Sequence[str] | None,
 ) -> ModelScores:
     weights = rows["sample_weight"].to_numpy()
+    hits = weights / rows["known_share"].to_numpy()
     days = [day.isoformat() for day in values_of(rows["prediction_received_date"])]
     return ModelScores(
-        overall=score_rows(labels, scores, weights),
-        by_week=score_groups(weeks, labels, scores, weights),
-        by_segment=score_groups(segments, labels, scores, weights) if segments is not None else {},
+        overall=score_rows(labels, scores, weights, hits),
+        by_week=score_groups(weeks, labels, scores, weights, hits),
+        by_segment=score_groups(segments, labels, scores, weights, hits) if segments is not None else {},
         precision_at_k=precision_at_k(days, values_of(rows["subject"]), labels, scores, request.cards_per_day),
         alerts=None if request.threshold is None else count_alerts(scores, request.threshold, weights),
         curve=compute_precision_recall_points(labels, scores),
         reliability=compute_reliability_bins(labels, scores),
     )
+
+
+def _compute_alert_budget(request: ClassifierEvaluationRequest, rows: pa.Table) -> float | None:
+    """Compute the alerts that people can handle on all days of the rows; None where the application does not say."""
+    if request.alerts_per_day is None:
+        return None
+    return request.alerts_per_day * len(set(values_of(rows["prediction_received_date"])))
 
 
 def _name_weeks(rows: pa.Table, manifest: Manifest) -> list[str]:

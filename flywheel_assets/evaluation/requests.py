@@ -9,8 +9,9 @@ from typing import Literal
 import msgspec
 
 from flywheel_assets.measures import classifiers
+from flywheel_assets.measures.texts import Interval
 from flywheel_assets.models.rendering import Rendering
-from flywheel_assets.promotion.classifier_limits import ClassifierEvidence
+from flywheel_assets.promotion.classifier_evidence import ClassifierEvidence
 from flywheel_assets.promotion.text_limits import Evidence
 from flywheel_assets.records import make_stable_id
 
@@ -156,7 +157,11 @@ class ClassifierEvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     champion_version: str | None = None
     champion_dir: str | None = None
     threshold: float | None = None
-    """Score from which the application acts."""
+    """Score from which the application acts now."""
+    alerts_per_day: float | None = None
+    """Alerts that people can handle; None: as many as the incumbent gives from `threshold` on."""
+    min_segment_positives: int = 50
+    """Segments with fewer known positives get no interval."""
     cards_per_day: int = 100
     """k of the precision at k: entities that can be looked at per day."""
     bootstrap_draws: int = 1000
@@ -172,6 +177,8 @@ class ClassifierEvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
             self.manifest_sha256,
             self.champion_version,
             self.threshold,
+            self.alerts_per_day,
+            self.min_segment_positives,
             self.cards_per_day,
             self.bootstrap_draws,
         )
@@ -186,7 +193,7 @@ class ModelScores(msgspec.Struct, frozen=True, kw_only=True):
     by_segment: dict[str, classifiers.Scores]
     precision_at_k: classifiers.PrecisionAtK
     alerts: int | None
-    """Rows from the threshold on; None without a threshold."""
+    """Rows from the live threshold on; None without one."""
     curve: list[classifiers.CurvePoint]
     reliability: list[classifiers.ReliabilityBin]
 
@@ -215,6 +222,17 @@ class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
             flat |= {f"{model}/precision_at_{each.precision_at_k.k}": each.precision_at_k.mean}
             flat |= {f"{model}/alerts": each.alerts}
             flat |= {f"{model}/ap_week_{week}": scores.average_precision for week, scores in each.by_week.items()}
-        gain = self.evidence.ap_gain
-        flat |= {"ap_gain/mean": gain.mean, "ap_gain/low": gain.low, "ap_gain/high": gain.high}
+        evidence = self.evidence
+        gains: dict[str, Interval | None] = {
+            "ap_gain": evidence.ap_gain,
+            "calibration": evidence.calibration,
+            "value_ap_gain": evidence.value_ap_gain,
+        }
+        if evidence.alerts is not None:
+            gains |= {"capture_gain": evidence.alerts.capture_gain, "value_gain": evidence.alerts.value_gain}
+            for model, capture in ((CHALLENGER, evidence.alerts.challenger), (INCUMBENT, evidence.alerts.incumbent)):
+                flat |= {f"{model}/{name}_at_budget": value for name, value in vars(capture).items()}
+        for name, gain in gains.items():
+            if gain is not None:
+                flat |= {f"{name}/mean": gain.mean, f"{name}/low": gain.low, f"{name}/high": gain.high}
         return {name: float(value) for name, value in flat.items() if value is not None}

@@ -67,13 +67,20 @@ class PrecisionAtK:
     k: int
 
 
-def score_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Scores:
+def score_rows(
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    weights: npt.ArrayLike | None = None,
+    positive_weights: npt.ArrayLike | None = None,
+) -> Scores:
     """Compute every measure of one set of rows.
 
     Args:
         labels: True or 1 for positives, one per row.
         scores: in [0, 1], one per row.
         weights: how many rows each stands for: 1 / allow_propensity of what the action policy let through by chance.
+        positive_weights: how many positives a positive row stands for, more than its weight where positives become
+            known late. They enter average precision and calibration; `weights` where it is None.
     """
     from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
@@ -81,24 +88,41 @@ def score_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayL
     positives = int(y.sum())
     if not len(y):
         return Scores(0, 0, None, None, None, None)
+    hits = w if positive_weights is None else np.asarray(positive_weights, dtype=np.float64)
+    average_precision = None
+    if positives and positive_weights is None:
+        average_precision = float(average_precision_score(y, p, sample_weight=w))
+    elif positives:
+        everyone = _ResampledPrecision(y, p, w, hits, np.zeros(len(y), dtype=np.int64))
+        average_precision = float(everyone.average_precision(np.ones((1, 1), dtype=np.int64))[0])
     return Scores(
         rows=len(y),
         positives=positives,
-        average_precision=float(average_precision_score(y, p, sample_weight=w)) if positives else None,
+        average_precision=average_precision,
         roc_auc=float(roc_auc_score(y, p, sample_weight=w)) if 0 < positives < len(y) else None,
-        calibration_ratio=float((w * p).sum() / w[y].sum()) if positives else None,
+        calibration_ratio=float((w * p).sum() / hits[y].sum()) if positives else None,
         log_loss=float(log_loss(y, p, sample_weight=w, labels=[False, True])),
     )
 
 
 def score_groups(
-    groups: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None
+    groups: Sequence[str],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    weights: npt.ArrayLike | None = None,
+    positive_weights: npt.ArrayLike | None = None,
 ) -> dict[str, Scores]:
     """Apply `score_rows` to each group (segment, week), by its name."""
     y, p, w = _check_arrays(labels, scores, weights)
+    hits = None if positive_weights is None else np.asarray(positive_weights, dtype=np.float64)
     names, member = _encode_values(groups)
     return {
-        name: score_rows(y[member == number], p[member == number], w[member == number])
+        name: score_rows(
+            y[member == number],
+            p[member == number],
+            w[member == number],
+            None if hits is None else hits[member == number],
+        )
         for number, name in enumerate(names)
     }
 
@@ -197,6 +221,7 @@ def bootstrap_average_precision_gain(
     entities: Sequence[str],
     *,
     weights: npt.ArrayLike | None = None,
+    positive_weights: npt.ArrayLike | None = None,
     draws: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -214,6 +239,8 @@ def bootstrap_average_precision_gain(
         challenger: scores of the model that may replace it.
         entities: the cluster of each row (card, user).
         weights: how many rows each stands for.
+        positive_weights: how many positives a positive row stands for: 1 / F(age) times its weight where positives
+            become known late, or its amount for AP by value; `weights` where it is None.
         draws: bootstrap samples; one without any positive has no AP and is left out.
         confidence: two-sided.
         seed: of the drawn entities.
@@ -226,7 +253,8 @@ def bootstrap_average_precision_gain(
     names, member = _encode_values(entities)
     if not y.any():
         return Interval(None, None, None, len(y), len(names))
-    before, after = _ResampledPrecision(y, old, w, member), _ResampledPrecision(y, new, w, member)
+    hits = w if positive_weights is None else np.asarray(positive_weights, dtype=np.float64)
+    before, after = _ResampledPrecision(y, old, w, hits, member), _ResampledPrecision(y, new, w, hits, member)
     generator = np.random.default_rng(seed)
     gains = np.empty(draws)
     block = max(1, _BLOCK_NUMBERS // (len(names) + before.steps + after.steps))
@@ -252,7 +280,9 @@ class _ResampledPrecision:
     A step is one distinct score that some positive has, together with the higher scores since the step before.
     """
 
-    def __init__(self, labels: npt.NDArray[np.bool_], scores: Floats, weights: Floats, member: Integers) -> None:
+    def __init__(
+        self, labels: npt.NDArray[np.bool_], scores: Floats, weights: Floats, hit_weights: Floats, member: Integers
+    ) -> None:
         from scipy.sparse import csr_array
 
         order = np.argsort(-scores, kind="stable")
@@ -264,9 +294,10 @@ class _ResampledPrecision:
         order, step = order[above], step[above]
         self.steps = len(positive_ties)
         shape = (self.steps, int(member.max()) + 1)
-        is_hit, w = labels[order], weights[order]
-        self._rows = csr_array((w, (step, member[order])), shape=shape)
-        self._hits = csr_array((w[is_hit], (step[is_hit], member[order[is_hit]])), shape=shape)
+        is_hit = labels[order]
+        hits = order[is_hit]
+        self._rows = csr_array((weights[order], (step, member[order])), shape=shape)
+        self._hits = csr_array((hit_weights[hits], (step[is_hit], member[hits])), shape=shape)
 
     def average_precision(self, times: Integers) -> Floats:
         """Return one value per draw, NaN without a positive.

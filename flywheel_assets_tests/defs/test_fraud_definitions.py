@@ -27,6 +27,7 @@ def test_assets_and_edges_are_the_way_of_one_transaction(graph) -> None:
         "hard_examples": ["ground_truth", "joined_feedback", "raw_predictions"],
         "drift_report": ["raw_predictions"],
         "levers_report": ["hard_examples"],
+        "label_delay": ["hard_examples"],
         "gold_snapshot": ["hard_examples"],
         "trained_classifier": ["gold_snapshot"],
         "classifier_evaluation": ["trained_classifier"],
@@ -61,4 +62,17 @@ def test_hard_examples_depend_on_the_days_they_read() -> None:
 
 def test_checks_guard_the_tables_the_versions_and_the_drift() -> None:
     names = {check.name for checks in fraud.defs.asset_checks for check in checks.check_keys}
-    assert {"hard_examples_rows_are_accounted_for", "fields_have_not_drifted", "exports_match_their_manifests"} <= names
+    assert names >= {
+        "hard_examples_rows_are_accounted_for",
+        "fields_have_not_drifted",
+        "exports_match_their_manifests",
+        "labels_come_before_maturity",
+    }
+
+
+def test_the_reports_are_made_every_day_without_a_person() -> None:
+    """`levers_report` was in no job, so that hardly anyone ever saw it."""
+    schedule = fraud.defs.resolve_schedule_def("fraud_daily_reports")
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    job = fraud.defs.resolve_job_def("fraud_reports")
+    assert {asset.path[-1] for asset in job.asset_layer.executable_asset_keys} == {"levers_report", "label_delay"}

@@ -12,6 +12,7 @@ from flywheel_assets.defs.presentation import build_numbers_table, embed_picture
 from flywheel_assets.evaluation.requests import CHALLENGER, INCUMBENT, ClassifierEvaluationReport
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS
+from flywheel_assets.lake.versions.label_delay import LabelDelay
 from flywheel_assets.lake.whatif.levers import LeversReport
 from flywheel_assets.measures.drift import DriftLimits
 
@@ -100,6 +101,23 @@ def plot_drift(lake: Lake, last: date, limits: DriftLimits, path: Path) -> dg.Ma
         axes.tick_params(axis="x", rotation=30)
 
     return _save_plot(draw, path, "PSI by day")
+
+
+def plot_label_delay(delay: LabelDelay, path: Path) -> dg.MarkdownMetadataValue:
+    """Plot the share of positives that is known at each age, overall with its interval and by source."""
+
+    def draw(axes: "Axes") -> None:
+        for curve in delay.curves:
+            ages = range(len(curve.known_shares))
+            if curve.source is None:
+                axes.fill_between(ages, curve.low, curve.high, color="#0072B2", alpha=0.2, step="post", linewidth=0)
+                axes.step(ages, curve.known_shares, where="post", color="#0072B2", label="all sources")
+            elif len(delay.curves) > 2:
+                axes.step(ages, curve.known_shares, where="post", linewidth=0.9, label=curve.source)
+        axes.axvline(delay.maturity_days, color="#D55E00", linestyle="--", linewidth=1, label="maturity_days")
+        axes.set(xlabel="days since the prediction", ylabel="share of positives known", ylim=(0, 1.02))
+
+    return _save_plot(draw, path, "label delay")
 
 
 def build_levers_tables(report: LeversReport) -> Mapping[str, dg.TableMetadataValue]:

@@ -56,7 +56,7 @@ from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions.example_versions import cut_example_version
 from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verify_manifest
-from flywheel_assets.lake.versions.folders import VersionFolder, Versions
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_promotion
 from flywheel_assets.lake.whatif.levers import report_levers
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.promotion.classifier_limits import StatedReason, decide_classifier
@@ -207,7 +207,9 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
             challenger_dir=str(folder.training),
             champion_version=serving.version if serving else None,
             champion_dir=str(serving.training) if serving else None,
-            threshold=application.threshold,
+            threshold=find_live_threshold(application, serving),
+            alerts_per_day=application.limits.alerts_per_day,
+            min_segment_positives=application.limits.min_segment_positives,
             cards_per_day=application.cards_per_day,
             output_dir=str(folder.evaluation),
             work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
@@ -234,16 +236,15 @@ def _build_promotion_asset(application: ClassificationApplication) -> dg.AssetsD
     def judge(context: dg.AssetExecutionContext, _: Stores, folder: VersionFolder) -> Verdict:
         report = read_evaluation(folder.evaluation)
         decision = decide_classifier(report.evidence, application.limits, find_stated_reason(context))
-        return Verdict(decision, report.champion_version, {"model_dir": str(folder.training / "model")})
+        threshold = report.evidence.threshold
+        announcement = {"model_dir": str(folder.training / "model"), "threshold": threshold}
+        return Verdict(decision, report.champion_version, announcement, threshold)
 
     return build_promotion_asset(application, "classifier_evaluation", "the deployed model", judge)
 
 
 def build_levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
-    """Build `levers_report`: the rows that other thresholds and sampling rates would select.
-
-    It is in no job: a person starts it.
-    """
+    """Build `levers_report`: the rows that other thresholds and sampling rates would select."""
 
     @dg.asset(
         key_prefix=application.name,
@@ -304,6 +305,15 @@ def build_drift_check(application: ClassificationApplication) -> dg.AssetChecksD
     return fields_have_not_drifted
 
 
+def find_live_threshold(application: ClassificationApplication, serving: VersionFolder | None) -> float | None:
+    """Return the score from which the serving model alerts: the one that it was promoted with, else the configured."""
+    if serving is not None and serving.is_finished:
+        promoted_with = read_promotion(serving.promotion).threshold
+        if promoted_with is not None:
+            return promoted_with
+    return application.threshold
+
+
 def find_stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
     """Find the reason why this version was cut, by its runs' tags.
 
@@ -356,13 +366,16 @@ def _log_to_mlflow(
     report: ClassifierEvaluationReport,
 ) -> str:
     sha256 = hash_manifest(folder.export)
+    tags = {"flywheel.manifest_sha256": sha256}
+    if report.evidence.threshold is not None:
+        tags["flywheel.threshold"] = repr(report.evidence.threshold)
     run_id = registry.log_run(
         folder.version,
         params=read_training(folder.training).to_parameters(),
         metrics=report.list_metrics(),
         datasets=[describe_dataset(application, folder)],
         files=[locate_training_report(folder), locate_evaluation_report(folder)],
-        tags={"flywheel.manifest_sha256": sha256},
+        tags=tags,
     )
     registry.register_classifier(folder.version, run_id, folder.training / "model", sha256)
     return run_id

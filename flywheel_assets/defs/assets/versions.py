@@ -144,6 +144,8 @@ class Verdict:
     """Gold version of the champion that was scored; None: there was none."""
     announcement: Mapping[str, object]
     """The facts that the serving side needs to load the model."""
+    threshold: float | None = None
+    """Score from which the model alerts once it serves; None: it alerts on no score."""
 
 
 def build_promotion_asset(
@@ -182,6 +184,7 @@ def build_promotion_asset(
                 champion_before=verdict.scored_against,
                 checks=[vars(check) for check in decision.checks],
                 announced=list(announced),
+                threshold=verdict.threshold,
             )
             return _show_promotion(record_promotion(folder.promotion, record), incumbent)
 

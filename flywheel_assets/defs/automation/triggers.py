@@ -93,6 +93,17 @@ def build_daily_schedule(application: FlywheelApplication, job_name: str) -> dg.
     return daily_feedback_schedule
 
 
+def build_report_schedule(application: FlywheelApplication, job_name: str) -> dg.ScheduleDefinition:
+    """Build the schedule that makes the reports at 01:30 UTC, an hour after the day's materialization."""
+    return dg.ScheduleDefinition(
+        name=f"{application.name}_daily_reports",
+        job_name=job_name,
+        cron_schedule="30 1 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+
+
 @dataclass(frozen=True)
 class PendingVersion:
     """A requested gold version that is not finished, and the end of its runs."""

@@ -21,7 +21,6 @@ from flywheel_assets.lake.daily.ledger import read_entries, sum_by_reason
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
 from flywheel_assets.lake.versions.folders import read_promotion
-from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 from flywheel_assets.training.classifier import read_training
@@ -31,10 +30,7 @@ _MATURITY_DAYS = 7
 
 
 def configure_demo(plan: FraudDemoPlan) -> ClassificationApplication:
-    """Configure the application of `applications/fraud.py` in the demo's size: two thousand payments a day.
-
-    Small numbers need wider limits: 100 frauds make Σy alone uncertain by 10 %, and two weeks hold hardly more.
-    """
+    """Configure the application of `applications/fraud.py` in the demo's size: two thousand payments a day."""
     sampling = replace(APPLICATION.mining.sampling, floor=0.1)  # 1 % of so few payments would be too few
     return replace(
         APPLICATION,
@@ -42,14 +38,6 @@ def configure_demo(plan: FraudDemoPlan) -> ClassificationApplication:
         mining=replace(APPLICATION.mining, maturity_days=_MATURITY_DAYS, sampling=sampling),
         threshold=plan.policy.block_from,
         trigger=ExampleTrigger(min_new_positives=100, min_new_hard_examples=50),
-        limits=ClassifierLimits(
-            min_positives=75,
-            min_calibration_ratio=0.7,
-            max_calibration_ratio=1.4,
-            # A model that sees a fraud that the serving model misses alerts more: by 71 % at the first promotion.
-            max_alert_change=1.0,
-            max_segment_ap_drop=0.1,
-        ),
     )
 
 

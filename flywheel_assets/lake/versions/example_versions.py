@@ -36,8 +36,10 @@ from flywheel_assets.lake.versions.exclusions import (
 )
 from flywheel_assets.lake.versions.exports import ExportedFile, ExportSet, Manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Pin, Versions
+from flywheel_assets.lake.versions.label_delay import read_delay_curves, register_known_shares
 from flywheel_assets.lake.versions.net_new import find_fresh_days
 from flywheel_assets.lake.versions.pins import register_pinned_days
+from flywheel_assets.measures.label_delay import DelayCurve
 from flywheel_assets.ranges import Checked, Count
 from flywheel_assets.records import Reason
 
@@ -204,8 +206,9 @@ class LiveCalibration:
 
     model_version: str | None
     ratio: float | None
-    """Σp / Σy; None without a positive."""
+    """Σp / Σy, Σy with the positives that are not known yet; None without a positive."""
     positives: int
+    """Those that are known."""
 
 
 def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> LiveCalibration:
@@ -221,6 +224,7 @@ def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> Live
     with lake.connect() as connection:
         read = closed[-(days + rules.mining.maturity_days) :]
         _register_examples(lake, connection, read, list_exclusions_in_force(lake), None, _COUNTED)
+        register_known_shares(connection, read_delay_curves(connection, "pinned_examples", closed[-1]))
         # The calendar of a version that trains on everything that has matured.
         newest = rules.plan_calendar(closed[-1]).evaluate_until
         calendar = Calendar(closed[-1], newest, date.max, newest)
@@ -234,13 +238,16 @@ recent AS (
     WHERE reason IS NULL AND prediction_received_date > DATE {quote(newest.isoformat())} - {days:d}
 ),
 live AS (SELECT arg_max(model_version, predicted_at) AS model_version FROM recent)
-SELECT any_value(live.model_version), sum(score / final_probability), count(*) FILTER (is_positive)
+SELECT any_value(live.model_version), sum(score / final_probability), count(*) FILTER (is_positive),
+       sum(1 / coalesce(known_share, 1e0)) FILTER (is_positive)
 FROM recent JOIN live ON recent.model_version IS NOT DISTINCT FROM live.model_version
+LEFT JOIN known_shares
+    ON known_shares.age = date_diff('day', prediction_received_date, DATE {quote(closed[-1].isoformat())})
 """
         ).fetchone()
     if found is None or not found[2]:
         return nothing
-    return LiveCalibration(found[0], float(found[1]) / int(found[2]), int(found[2]))
+    return LiveCalibration(found[0], float(found[1]) / float(found[3]), int(found[2]))
 
 
 @contextmanager
@@ -256,8 +263,10 @@ def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> 
         register_pinned_days(lake, connection, pin, RAW_SCORES, evaluated)
         known = ledger.list_days(calendar.evaluate_from, calendar.known_until)
         register_pinned_days(lake, connection, pin, JOINED_LABELS, known)
+        curves = read_delay_curves(connection, "pinned_examples", calendar.known_until)
+        register_known_shares(connection, curves)
         counted = dict(connection.sql("SELECT reason, count(*) FROM judged GROUP BY reason").fetchall())
-        yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions)
+        yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions, curves)
 
 
 @dataclass(frozen=True)
@@ -268,6 +277,7 @@ class _ResolvedExamples:
     calendar: Calendar
     counted: Mapping[str | None, int]
     exclusions: list[Exclusion]
+    curves: Sequence[DelayCurve]
 
     @property
     def training_rows(self) -> int:
@@ -279,7 +289,12 @@ class _ResolvedExamples:
 
     @property
     def details(self) -> Mapping[str, Any]:
-        return {name: day.isoformat() for name, day in asdict(self.calendar).items()}
+        facts: dict[str, Any] = {name: day.isoformat() for name, day in asdict(self.calendar).items()}
+        if self.curves:
+            overall = self.curves[0]
+            facts["label_horizon_days"] = overall.horizon_days
+            facts["known_at_maturity"] = overall.share_known(self.rules.mining.maturity_days)
+        return facts
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
         contract, mining = self.rules.contract, self.rules.mining
@@ -287,7 +302,8 @@ class _ResolvedExamples:
         kept = write_not_excluded_sql(HARD_EXAMPLES, self.exclusions)
         return {
             ExportSet.TRAIN: self._write(
-                folder / f"{self.version}.parquet", write_training_rows_sql(contract, mining, "judged")
+                folder / f"{self.version}.parquet",
+                write_training_rows_sql(contract, mining, self.calendar, "judged"),
             ),
             ExportSet.EVALUATION: self._write(
                 folder / f"{self.version}.evaluation.parquet",

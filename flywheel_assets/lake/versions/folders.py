@@ -46,6 +46,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     checks: list[dict[str, Any]]
     announced: list[str] = []
     """The messages that the serving side got."""
+    threshold: float | None = None
+    """Score from which the model alerts once it serves, derived for it; None: it alerts on no score."""
 
 
 @dataclass(frozen=True)
