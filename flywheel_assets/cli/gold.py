@@ -152,6 +152,8 @@ def export(
     if to is None:
         assert format_ is not None
         folder = out or Path(f"{version}-{format_}")
+        if str(folder).startswith("s3:"):
+            raise InvalidRuleError(f"--format writes a folder on this machine, no {folder}; copy it there afterwards")
         _share_version(versions.folder(version), folder, format_, which, license_, replaces=replace)
         return
     for file in publish_export(versions.folder(version), to, stores.scratch("publishing"), stores.s3_client):

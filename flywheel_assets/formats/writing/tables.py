@@ -35,7 +35,10 @@ _CALL_STRINGS = ("id", "type")
 
 
 def build_schema(kind: Kind | None, shape: Shape) -> pa.Schema:
-    """Build the columns of a file of one kind; None: of any rows, with null for an answer that a row lacks."""
+    """Build the columns of a file of one kind.
+
+    None: of any rows, with null for an answer that a row lacks.
+    """
     text = pa.list_(_build_message_type(shape)) if shape.is_conversational else pa.string()
     texts = [(name, pa.bool_() if name == "label" else text) for name in _ANSWERS[kind]]
     tools = [("tools", pa.json_())] if shape.has_tools else []

@@ -180,7 +180,10 @@ def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[
 
 
 def iterate_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> Iterator[ExportedRow]:
-    """Read the rows of one file of an export, one at a time, in file order; a file that the export lacks has none."""
+    """Read the rows of one file of an export, one at a time, in file order.
+
+    A file that the export lacks has none.
+    """
     if which in manifest.files:
         decoder = msgspec.json.Decoder(ExportedRow)
         with open(folder / manifest.files[ExportSet(which)].name, "rb") as lines:

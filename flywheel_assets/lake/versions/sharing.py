@@ -133,9 +133,10 @@ def share_version(
     """
     export = folder.export
     manifest = verify_manifest(export)
-    sets = [which for which in manifest.files if rows in (SharedSet.ALL, _SPLIT.get(which)) and which in _SPLIT]
+    there = [which for which in _SPLIT if which in manifest.files]
+    sets = [which for which in there if rows in (SharedSet.ALL, _SPLIT[which])]
     if not sets:
-        known = sorted({_SPLIT[which].value for which in manifest.files if which in _SPLIT})
+        known = sorted({_SPLIT[which].value for which in there})
         raise InvalidRuleError(f"{manifest.version} has no set {rows.value!r}; valid: {', '.join(known)}, all")
     writer = _Writer(export, manifest, sets)
     write = _find_way(writer, format_)
@@ -214,7 +215,7 @@ class _Writer:
 
     @property
     def has_scores(self) -> bool:
-        """Whether the version is a classifier's."""
+        """Return whether the version is a classifier's."""
         return self.manifest.files[ExportSet.TRAIN].name.endswith(".parquet")
 
     def write_trl(self, folder: Path) -> None:

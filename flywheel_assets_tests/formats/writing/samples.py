@@ -4,7 +4,7 @@ from typing import Any
 
 from flywheel_assets.conversations import Function, Message, Role, ToolCall, encode_answer, encode_prompt, encode_tools
 from flywheel_assets.formats.writing.examples import Example
-from flywheel_assets_tests.builders import make_gold
+from flywheel_assets.lake.versions.exports import ExportedRow
 
 TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": "weather", "parameters": {"properties": {"city": {"type": "string"}}}}}
@@ -52,21 +52,23 @@ ACCEPTED = Example(asks("Hello"), says("Hello!"), None)
 OBJECTION = Example(asks("Hello"), None, says("Go away."))
 
 
-def gold_row(example: Example, **more: Any) -> dict[str, Any]:
-    """The example as a row of gold."""
+def exported_row(number: int, example: Example) -> ExportedRow:
+    """The example as a row of a version's export."""
     prompt, prompt_format = encode_prompt(example.prompt)
-    kind = {"preference": "preference_pair", "sft": "accepted_output"}[example.kind]
-    assert example.chosen is not None
-    chosen, chosen_message = encode_answer(example.chosen)
+    chosen, chosen_message = ("", None) if example.chosen is None else encode_answer(example.chosen)
     rejected, rejected_message = (None, None) if example.rejected is None else encode_answer(example.rejected)
-    row = {
-        "example_kind": kind,
-        "prompt": prompt,
-        "prompt_format": prompt_format.value,
-        "chosen": chosen,
-        "chosen_message": chosen_message,
-        "rejected": rejected,
-        "rejected_message": rejected_message,
-        "tools": encode_tools(example.tools),
-    }
-    return make_gold(**{**row, **more})
+    return ExportedRow(
+        pair_id=f"pair-{number}",
+        prompt=prompt,
+        prompt_format=prompt_format.value,
+        chosen=chosen,
+        chosen_message=chosen_message,
+        rejected=rejected,
+        rejected_message=rejected_message,
+        tools=encode_tools(example.tools),
+        subject=f"ada-{number}",
+        similarity=0.5,
+        prompt_hash=f"hash-{number}",
+        completed_date="2026-03-02",
+        model_version="base",
+    )
