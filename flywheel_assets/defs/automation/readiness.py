@@ -4,6 +4,7 @@ The thresholds of the trigger are no such thing: `flywheel retrain` is there to 
 make the version's run fail: no row to train on, or none to judge the result by.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 
 from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication
@@ -11,7 +12,7 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.landing.disk import CLOSING_DELAY
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.example_versions import count_examples_to_train
-from flywheel_assets.lake.versions.pair_versions import count_pairs_to_cut
+from flywheel_assets.lake.versions.pair_versions import count_pairs, count_pairs_to_cut
 
 
 def find_cut_problem(application: FlywheelApplication, lake: Lake, now: datetime) -> str | None:
@@ -59,17 +60,25 @@ def describe_open_days(application: FlywheelApplication, lake: Lake, now: dateti
     rows = {day: each.rows_kept for day, each in entries.items() if not each.is_closed and each.rows_kept}
     if not rows:
         return None
-    noun = "pairs" if isinstance(application, PreferenceApplication) else "examples"
-    last, number = max(rows), sum(rows.values())
+    what = _describe_rows(application, lake, rows)
+    last = max(rows)
     closes_at = datetime.combine(last + timedelta(days=1), datetime.min.time(), UTC) + CLOSING_DELAY
     if closes_at <= now:
-        return f"{number:,} {noun} up to {last} count after the next `flywheel turn`, which closes their days"
+        return f"{what} up to {last} count after the next `flywheel turn`, which closes their days"
     left = f"{_describe_duration(closes_at - now)}"
     which = _name_days(rows, now)
-    return f"{which} {number:,} {noun} count when the day closes at {closes_at:%H:%M} UTC (in {left})"
+    return f"{which} {what} count when the day closes at {closes_at:%H:%M} UTC (in {left})"
 
 
-def _name_days(days: dict[date, int], now: datetime) -> str:
+def _describe_rows(application: FlywheelApplication, lake: Lake, rows: Mapping[date, int]) -> str:
+    number = sum(rows.values())
+    if not isinstance(application, PreferenceApplication):
+        return f"{number:,} examples"
+    pairs = count_pairs(lake, rows)
+    return f"{number:,} pairs" if pairs == number else f"{number:,} rows of gold, {pairs:,} of them pairs,"
+
+
+def _name_days(days: Mapping[date, int], now: datetime) -> str:
     if set(days) == {now.date()}:
         return "today's"
     return f"the {len(days):,} open days'"

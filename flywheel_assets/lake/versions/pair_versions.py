@@ -35,7 +35,7 @@ from flywheel_assets.lake.versions.exports import (
 )
 from flywheel_assets.lake.versions.folders import Pin, VersionFolder, Versions
 from flywheel_assets.lake.versions.trainability import FindUntrainable, take_out
-from flywheel_assets.records import Reason
+from flywheel_assets.records import ExampleKind, Reason
 
 MOST_DELTAS = 10
 """Small edits that a version's manifest lists."""
@@ -183,6 +183,14 @@ def _leave_out_untrainable(resolved: _ResolvedPairs, find: FindUntrainable) -> _
             for each in sorted(found, key=lambda each: each.pair_id)
         ],
     )
+
+
+def count_pairs(lake: Lake, days: Iterable[date]) -> int:
+    """Count the pairs and comparisons of gold days that wait for nothing; reads no text."""
+    kinds = pa.array([ExampleKind.PREFERENCE_PAIR.value, ExampleKind.COMPARISON.value])
+    rows = lake.read(CURATED_DPO_PAIRS, days, ["example_kind", "held_reason"])
+    is_pair = pc.and_(pc.is_in(rows["example_kind"], value_set=kinds), pc.is_null(rows["held_reason"]))
+    return rows.filter(is_pair).num_rows
 
 
 @dataclass(frozen=True)

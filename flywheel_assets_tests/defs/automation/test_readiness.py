@@ -11,9 +11,13 @@ from flywheel_assets.applications import fraud
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.automation.readiness import describe_open_days, find_cut_problem
 from flywheel_assets.defs.resources import Stores
+from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets_tests.builders import DAY, day
+from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
+from flywheel_assets_tests.builders import DAY, day, make_gold
 from flywheel_assets_tests.lake.gold import write_gold_days
+from flywheel_assets_tests.lake.workbench import stamp, write_day
 
 APPLICATION = PreferenceApplication(
     name="assistant", description="test", start_date=DAY, base_model="base", resolution=ResolutionRules()
@@ -32,6 +36,16 @@ def test_todays_rows_count_when_the_day_closes(lake: Lake) -> None:
     assert describe_open_days(APPLICATION, lake, EVENING) == waiting
     assert find_cut_problem(APPLICATION, lake, EVENING) == f"gold has no closed day; {waiting}"
     assert "(in 12 min)" in str(describe_open_days(APPLICATION, lake, EVENING + timedelta(hours=3)))
+
+
+def test_accepted_outputs_are_no_pairs(lake: Lake) -> None:
+    kinds = ["preference_pair", "accepted_output", "accepted_output"]
+    rows = [make_gold(completed_date=DAY, example_kind=kind) for kind in kinds]
+    write_day(lake, CURATED_DPO_PAIRS, DAY, rows)
+    entry = LedgerEntry(CURATED_DPO_PAIRS.name, DAY, False, "content", {}, 3, 3, {})
+    ledger.record_entries(lake, [entry], stamp())
+    waiting = "today's 3 rows of gold, 1 of them pairs, count when the day closes at 00:15 UTC (in 3 h 12 min)"
+    assert describe_open_days(APPLICATION, lake, EVENING) == waiting
 
 
 def test_a_day_that_could_close_waits_for_a_turn(lake: Lake) -> None:
