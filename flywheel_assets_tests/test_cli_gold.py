@@ -1,6 +1,7 @@
 """Commands over gold, as a person uses them: say first, act with --yes, answer unknown names with the known ones."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,49 @@ def test_a_retraining_is_requested_at_once_and_only_once(home: Path) -> None:
         assert instance.get_dynamic_partitions(partitions) == ["dpo_gold_v2"]
     refused = flywheel(home, "retrain", "--reason", "again", "--yes")
     assert "dpo_gold_v2 was requested and is not finished" in refused.stderr
+
+
+def test_a_retraining_on_todays_rows_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """600 edits were imported today; `flywheel retrain` left an empty version, behind which the trigger stood still."""
+    today = datetime.now(UTC).date()
+    write_gold_days(Stores(home=str(tmp_path)).lake(NAME), {today: 600}, is_closed=False)
+    refused = flywheel(tmp_path, "retrain", "--reason", "the first one", "--yes")
+    assert refused.returncode == 1
+    assert "dpo_gold_v1 would fail, so it is not requested: gold has no closed day; today's 600 pairs" in refused.stderr
+    with open_instance(tmp_path / "dagster", ROOT / "dagster.yaml") as instance:
+        assert instance.get_dynamic_partitions(str(build_version_partitions(NAME).name)) == []
+    write_gold_days(Stores(home=str(tmp_path)).lake(NAME), {day(0): 600})
+    assert "dpo_gold_v1 is trained" in flywheel(tmp_path, "retrain", "--reason", "the first one", "--yes").stdout
+
+
+def test_a_version_is_exported_in_another_format(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pairs"
+    done = flywheel(home, "gold", "export", "dpo_gold_v1", "--format", "trl", "--out", str(out))
+    assert re.search(r"train\.preference\.jsonl  7 rows, [\d,]+ bytes", done.stdout), done.stderr
+    assert "No erasure reaches this copy" in done.stdout
+    assert (out / "manifest.json").exists()
+    assert str(out) in flywheel(home, "gold", "show", "dpo_gold_v1").stdout
+    again = flywheel(home, "gold", "export", "dpo_gold_v1", "--format", "hf", "--out", str(out))
+    assert "exists: choose another folder with --out, or replace it with --replace" in again.stderr
+    replaced = flywheel(home, "gold", "export", "dpo_gold_v1", "--format", "hf", "--out", str(out), "--replace")
+    assert replaced.returncode == 0, replaced.stderr
+    assert (out / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "give --to FOLDER for the version's own files, or --format"),
+        (["--to", "there", "--format", "trl"], "give --to FOLDER"),
+        (["--format", "alpaca"], "unknown format 'alpaca'; known: hf, kto, openai, parquet, trl"),
+        (["--format", "trl", "--set", "accepted"], "unknown set 'accepted'; known: all, holdout, regression, train"),
+        (["--format", "trl", "--out", "s3://bucket/x"], "writes a folder on this machine"),
+    ],
+)
+def test_what_an_export_cannot_do_is_said(home: Path, arguments: list[str], complaint: str) -> None:
+    failed = flywheel(home, "gold", "export", "dpo_gold_v1", *arguments)
+    assert failed.returncode == 1
+    assert complaint in failed.stderr
 
 
 def test_versions_are_listed_shown_compared_and_copied(home: Path) -> None:

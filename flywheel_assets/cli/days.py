@@ -184,9 +184,11 @@ def _fail_unless_succeeded(finished: "Finished") -> None:
 
 
 def _describe_progress(config: FlywheelApplication) -> str:
+    from flywheel_assets.defs.automation.readiness import describe_open_days
     from flywheel_assets.defs.automation.training_rules import build_rule
 
-    stores = Stores()
+    stores, now = Stores(), datetime.now(UTC)
     lake, versions = stores.lake(config.name), stores.versions(config.name)
-    assessment = build_rule(config).assess(stores, lake, versions, datetime.now(UTC))
-    return f"training trigger: {assessment.sentence}"
+    assessment = build_rule(config).assess(stores, lake, versions, now)
+    waiting = describe_open_days(config, lake, now)
+    return f"training trigger: {assessment.sentence}{f'; {waiting}' if waiting else ''}"

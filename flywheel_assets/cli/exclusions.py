@@ -167,28 +167,36 @@ def retrain(
 ) -> None:
     """Request a training at once, without waiting for the thresholds.
 
-    The trigger runs the next version at its next tick.
+    The trigger runs the next version at its next tick. A version that could not be trained or judged is refused.
     """
+    from flywheel_assets.defs.automation.readiness import find_cut_problem
     from flywheel_assets.defs.automation.triggers import find_pending_version, name_next_version
     from flywheel_assets.defs.partitions import TURN_JOB, build_version_partitions
-    from flywheel_assets.errors import VersionConflictError
+    from flywheel_assets.defs.running import request_retry
+    from flywheel_assets.errors import EmptyVersionError, VersionConflictError
 
     config = load_application(application)
     stores, driver = Stores(), build_driver(config)
     name = str(build_version_partitions(application).name)
     requested = driver.instance.get_dynamic_partitions(name)
-    versions = stores.versions(application)
-    if pending := find_pending_version(driver.instance, versions, requested, TURN_JOB.format(application)):
+    lake, versions = stores.lake(application), stores.versions(application)
+    pending = find_pending_version(driver.instance, versions, requested, TURN_JOB.format(application))
+    if pending is not None and not pending.is_empty:
         raise VersionConflictError(
             f"{pending.version} was requested and is not finished: wait for its end, or run `flywheel abandon "
-            f"{pending.version}`"
+            f"{pending.version} --reason … --yes`"
         )
-    version = name_next_version(stores.lake(application), versions, requested, config)
+    version = pending.version if pending else name_next_version(lake, versions, requested, config)
+    if problem := find_cut_problem(config, lake, datetime.now(UTC)):
+        raise EmptyVersionError(f"{version} would fail, so it is not requested: {problem}")
     if not yes:
         console.print(f"would request {version}: {reason}. To do it, repeat the command with --yes.")
         return
-    # The trigger first runs a requested version that has no run yet.
-    driver.instance.add_dynamic_partitions(name, [version])
+    if pending is None:
+        # The trigger first runs a requested version that has no run yet.
+        driver.instance.add_dynamic_partitions(name, [version])
+    else:
+        request_retry(driver.instance, application, version)
     console.print(f"{version} is trained at the trigger's next tick: {reason}")
 
 

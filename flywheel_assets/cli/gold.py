@@ -1,13 +1,14 @@
 """Commands over gold versions: list, show, compare, copy and verify them, show rows; retry or abandon one."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, app, build_driver, console, load_application
-from flywheel_assets.errors import UnknownNameError, VersionConflictError
+from flywheel_assets.errors import InvalidRuleError, UnknownNameError, VersionConflictError
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
@@ -116,19 +117,71 @@ def diff(first: Version, second: Version, application: Application = "assistant"
 @gold.command()
 def export(
     version: Version,
-    to: Annotated[str, typer.Option(help="The target: a folder, or s3://bucket/prefix.")],
+    to: Annotated[
+        str | None, typer.Option(help="Copy the version's own files to this folder, or to s3://bucket/prefix.")
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Write another format: trl, openai, kto, parquet or hf.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --format: the folder to write. Default: ./VERSION-FORMAT.")
+    ] = None,
+    which: Annotated[str, typer.Option("--set", help="With --format: train, holdout, regression or all.")] = "all",
+    license_: Annotated[
+        str, typer.Option("--license", help="With --format hf: the licence of the card, as cc-by-4.0.")
+    ] = "other",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --format: replace a folder that this command wrote before.")
+    ] = False,
     application: Application = "assistant",
 ) -> None:
-    """Copy a version as JSON lines and Parquet. Files that exist already are never overwritten."""
+    """Copy a version: its own files with --to, or in the format of a training tool with --format.
+
+    Files that exist already are never overwritten.
+    """
     from flywheel_assets.lake.versions.publishing import publish_export
     from flywheel_assets.lake.versions.summaries import find_summary, require_manifest
 
     config, stores = load_application(application), Stores()
     versions = stores.versions(application)
+    if (to is None) == (format_ is None):
+        raise InvalidRuleError(
+            "give --to FOLDER for the version's own files, or --format trl|openai|kto|parquet|hf for another format"
+        )
     require_manifest(find_summary(stores.lake(application), versions, config.tables.gold, version))
+    if to is None:
+        assert format_ is not None
+        folder = out or Path(f"{version}-{format_}")
+        if str(folder).startswith("s3:"):
+            raise InvalidRuleError(f"--format writes a folder on this machine, no {folder}; copy it there afterwards")
+        _share_version(versions.folder(version), folder, format_, which, license_, replaces=replace)
+        return
     for file in publish_export(versions.folder(version), to, stores.scratch("publishing"), stores.s3_client):
         state = "new" if file.is_new else "existed already"
         console.print(f"{file.where}  {file.bytes:,} bytes, {state}", highlight=False, soft_wrap=True)
+
+
+def _share_version(
+    folder: "VersionFolder", out: Path, format_: str, which: str, license_: str, *, replaces: bool
+) -> None:
+    from flywheel_assets.formats.writing.examples import GAPS, Gap
+    from flywheel_assets.lake.versions.sharing import SharedFormat, SharedSet, share_version
+
+    for kind, given, known in (("format", format_, SharedFormat), ("set", which, SharedSet)):
+        if given not in list(known):
+            raise UnknownNameError(kind, given, list(known))
+    shared = share_version(folder, out, SharedFormat(format_), SharedSet(which), license_, replaces=replaces)
+    for name, file in shared.files.items():
+        rows = f"{file.rows:,} rows, " if file.rows else ""
+        console.print(f"{out / name}  {rows}{file.bytes:,} bytes", highlight=False, soft_wrap=True)
+    for gap, number in shared.not_expressed.items():
+        console.print(f"not there: {number:,} rows ({gap}): {GAPS[Gap(gap)]}", highlight=False, soft_wrap=True)
+    if shared.reasoning_left_out:
+        console.print(f"{shared.reasoning_left_out:,} rows are there without the model's reasoning")
+    console.print(
+        "No erasure reaches this copy: `flywheel erase` names the folder, and you delete it or export it again.",
+        soft_wrap=True,
+    )
 
 
 @gold.command()
@@ -149,7 +202,6 @@ def rows(
     application: Application = "assistant",
 ) -> None:
     """Show rows of a version's set, or of a day of gold, waiting and refused ones with their reasons."""
-    from flywheel_assets.errors import InvalidRuleError
     from flywheel_assets.lake.whatif.gold_rows import TEXTS, read_day_rows, read_version_rows
 
     config, stores = load_application(application), Stores()

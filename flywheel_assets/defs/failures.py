@@ -7,11 +7,13 @@ from pathlib import Path
 
 import dagster as dg
 
-from flywheel_assets.errors import FlywheelError
+from flywheel_assets.errors import EmptyVersionError, FlywheelError
 from flywheel_assets.models.own_process import is_transient
 
 FAILURE_TAG = "flywheel/failure"
 PERMANENT = "permanent"
+EMPTY = "empty"
+"""Permanent as well, until there is something to train on; a cut that ends so has begun nothing."""
 TRANSIENT = "transient"
 RETRY_REQUESTED = "retry_requested"
 
@@ -39,7 +41,8 @@ def classify_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
 
 
 def _build_failure(context: dg.AssetExecutionContext, error: Exception, description: str, may_pass: bool) -> dg.Failure:
-    context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: TRANSIENT if may_pass else PERMANENT})
+    kind = TRANSIENT if may_pass else EMPTY if isinstance(error, EmptyVersionError) else PERMANENT
+    context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: kind})
     return dg.Failure(
         description=description,
         metadata={

@@ -9,7 +9,7 @@ import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication, MlflowTraceSource, Retries
 from flywheel_assets.defs.automation.training_rules import Assessment, Level, TrainingRule
-from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED
+from flywheel_assets.defs.failures import EMPTY, FAILURE_TAG, PERMANENT, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import (
     PARTITION_TAG,
     RANGE_END_TAG,
@@ -118,6 +118,8 @@ class PendingVersion:
     is_canceled: bool
     """A person stopped the last run: only a person starts it again."""
     last_run_id: str | None = None
+    is_empty: bool = False
+    """Its cut found nothing to train on and withdrew its pin: nothing of it exists, and it waits for rows."""
 
 
 def name_next_version(
@@ -151,16 +153,20 @@ def find_pending_version(
         ):
             break
         failed_in_a_row += 1
+    is_running = any(record.dagster_run.status in _UNFINISHED for record in records)
     newest = records[0] if records else None
+    failure = newest.dagster_run.tags.get(FAILURE_TAG) if newest else None
     return PendingVersion(
         version=version,
-        is_running=any(record.dagster_run.status in _UNFINISHED for record in records),
+        is_running=is_running,
         attempts=len(records),
         failed_in_a_row=failed_in_a_row,
-        failure=newest.dagster_run.tags.get(FAILURE_TAG) if newest else None,
+        failure=failure,
         ended_at=newest.end_time if newest else None,
         is_canceled=newest is not None and newest.dagster_run.status is dg.DagsterRunStatus.CANCELED,
         last_run_id=newest.dagster_run.run_id if newest else None,
+        # A version without anything to score fails likewise, later: it has a pin, and rows that may be mended.
+        is_empty=failure == EMPTY and not is_running and not versions.folder(version).pin.exists(),
     )
 
 
@@ -170,8 +176,13 @@ def explain_retry_refusal(pending: PendingVersion, trigger: Retries, now: dateti
         return f"{pending.version} is queued or running"
     if pending.is_canceled and pending.failure != RETRY_REQUESTED:
         return f"{pending.version} was canceled; start it again with `flywheel retry {pending.version}`"
-    if pending.failure == PERMANENT:
-        return f"{pending.version} failed permanently; mend the cause, then `flywheel retry {pending.version}`"
+    if pending.is_empty:
+        return f"{pending.version} found nothing to train on; it is cut again when the thresholds are reached"
+    if pending.failure in (PERMANENT, EMPTY):
+        return (
+            f"{pending.version} failed permanently; mend the cause, then `flywheel retry {pending.version}`, or leave "
+            f"it: `flywheel abandon {pending.version} --reason … --yes`"
+        )
     if pending.failed_in_a_row >= trigger.max_transient_attempts:
         return (
             f"{pending.version} failed {pending.failed_in_a_row} times in a row; see its runs, then "
@@ -205,14 +216,20 @@ def build_training_sensor(application: FlywheelApplication, rule: TrainingRule, 
         lake, versions = stores.lake(application.name), stores.versions(application.name)
         partitions = context.instance.get_dynamic_partitions(str(partitions_def.name))
         pending = find_pending_version(context.instance, versions, partitions, job_name)
-        if pending is not None:
+        if pending is not None and not pending.is_empty:
             if refusal := explain_retry_refusal(pending, rule.retries, clock.now()):
                 return dg.SkipReason(refusal)
             return _build_request(application.name, pending.version, pending.last_run_id, {"retry": "retry"})
 
         assessment, cursor = _assess_once_per_state(context.cursor, rule, stores, lake, versions, clock.now())
         if not assessment.reasons:
-            return dg.SensorResult(skip_reason=assessment.sentence, cursor=cursor)
+            waits = "" if pending is None else f"{explain_retry_refusal(pending, rule.retries, clock.now())}: "
+            return dg.SensorResult(skip_reason=waits + assessment.sentence, cursor=cursor)
+        if pending is not None:
+            # Once per content: rows that only the tokenizer refuses would start a run at every tick.
+            attempt = f"empty:{rule.fingerprint(Level.CONTENT, stores, lake, versions)}"
+            request = _build_request(application.name, pending.version, attempt, assessment.reasons)
+            return dg.SensorResult(run_requests=request.run_requests, cursor=cursor)
         version = name_next_version(lake, versions, partitions, application)
         request = _build_request(application.name, version, None, assessment.reasons)
         return dg.SensorResult(
@@ -224,11 +241,11 @@ def build_training_sensor(application: FlywheelApplication, rule: TrainingRule, 
     return training_threshold_sensor
 
 
-def _build_request(application: str, version: str, last_run_id: str | None, reasons: dict[str, str]) -> dg.SensorResult:
+def _build_request(application: str, version: str, attempt: str | None, reasons: dict[str, str]) -> dg.SensorResult:
     # Dagster skips a run key that a failed run has used, so each attempt needs its own. The key names the previous run.
     # A count of runs would repeat once old runs are deleted, and the request would be lost.
     request = dg.RunRequest(
-        run_key=f"{application}:{version}:{last_run_id or 'first'}",
+        run_key=f"{application}:{version}:{attempt or 'first'}",
         partition_key=version,
         tags={REASON_TAG: "; ".join(reasons.values()), **{f"{REASON_TAG}.{name}": "yes" for name in reasons}},
     )

@@ -160,6 +160,16 @@ def count_new_examples(
     return NewExamples(positives, hard_examples, rows, since, calendar.train_until, age_days)
 
 
+def count_examples_to_train(lake: Lake, rules: ExampleRules, days: Sequence[date]) -> int:
+    """Count the rows that a version cut now over the closed days `days`, at least one, would train on."""
+    with lake.connect() as connection:
+        _register_examples(lake, connection, days, list_exclusions_in_force(lake), None, _COUNTED)
+        judged = write_judged_examples_sql(rules.mining, rules.plan_calendar(days[-1]), "pinned_examples")
+        found = connection.execute(f"SELECT count(*) FROM ({judged}) WHERE reason IS NULL").fetchone()
+    assert found is not None
+    return int(found[0])
+
+
 def _bound_new_examples(
     lake: Lake,
     trained: Manifest | None,

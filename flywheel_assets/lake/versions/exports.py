@@ -20,7 +20,7 @@ against the manifest before they use a row.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -176,12 +176,18 @@ def read_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> list[
 
     A file that the export lacks has none.
     """
-    if which not in manifest.files:
-        return []
-    name = manifest.files[ExportSet(which)].name
-    with open(folder / name, "rb") as lines:
+    return list(iterate_rows(folder, manifest, which))
+
+
+def iterate_rows(folder: Path, manifest: Manifest, which: ExportSet | str) -> Iterator[ExportedRow]:
+    """Read the rows of one file of an export, one at a time, in file order.
+
+    A file that the export lacks has none.
+    """
+    if which in manifest.files:
         decoder = msgspec.json.Decoder(ExportedRow)
-        return [decoder.decode(line) for line in lines]
+        with open(folder / manifest.files[ExportSet(which)].name, "rb") as lines:
+            yield from map(decoder.decode, lines)
 
 
 def read_pair_ids(folder: Path, manifest: Manifest, which: ExportSet) -> set[str]:
@@ -269,22 +275,23 @@ def build_json_lines_writer(version: str, rows: Iterable[tuple[ExportSet, Export
         encode = msgspec.json.Encoder().encode
         with ExitStack() as stack:
             files = {
-                which: stack.enter_context(_Lines(folder / f"{version}{suffix}"))
+                which: stack.enter_context(LinesFile(folder / f"{version}{suffix}"))
                 for which, suffix in _JSON_LINES_SUFFIX.items()
             }
             for which, row in rows:
                 if which not in files:
-                    files[which] = stack.enter_context(_Lines(folder / f"{version}{_UNTRAINABLE_SUFFIX}"))
+                    files[which] = stack.enter_context(LinesFile(folder / f"{version}{_UNTRAINABLE_SUFFIX}"))
                 files[which].write(encode(row) + b"\n")
         return {which: file.describe() for which, file in files.items()}
 
     return write_files
 
 
-class _Lines:
+class LinesFile:
     """Writes a file of lines, counts and hashes it meanwhile, and syncs it to disk at the end."""
 
     def __init__(self, path: Path) -> None:
+        """Create the file; its folder exists."""
         self._path, self._file = path, open(path, "wb")  # noqa: SIM115
         self._sha256, self._rows, self._bytes = hashlib.sha256(), 0, 0
 
@@ -297,10 +304,12 @@ class _Lines:
             os.fsync(file.fileno())
 
     def write(self, line: bytes) -> None:
+        """Add one line, with its end."""
         self._file.write(line)
         self._sha256.update(line)
         self._rows += 1
         self._bytes += len(line)
 
     def describe(self) -> ExportedFile:
+        """Return the file's rows, bytes and hash so far."""
         return ExportedFile(name=self._path.name, rows=self._rows, bytes=self._bytes, sha256=self._sha256.hexdigest())

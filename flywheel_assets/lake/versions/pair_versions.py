@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from flywheel_assets import records
 from flywheel_assets.curation.arrow import values_of
-from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
+from flywheel_assets.curation.texts.resolution import Resolution, ResolutionRules, resolve
 from flywheel_assets.curation.texts.waiting import compute_delta
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
@@ -35,7 +35,7 @@ from flywheel_assets.lake.versions.exports import (
 )
 from flywheel_assets.lake.versions.folders import Pin, VersionFolder, Versions
 from flywheel_assets.lake.versions.trainability import FindUntrainable, take_out
-from flywheel_assets.records import Reason
+from flywheel_assets.records import ExampleKind, Reason
 
 MOST_DELTAS = 10
 """Small edits that a version's manifest lists."""
@@ -185,15 +185,41 @@ def _leave_out_untrainable(resolved: _ResolvedPairs, find: FindUntrainable) -> _
     )
 
 
+def count_pairs(lake: Lake, days: Iterable[date]) -> int:
+    """Count the pairs and comparisons of gold days that wait for nothing; reads no text."""
+    kinds = pa.array([ExampleKind.PREFERENCE_PAIR.value, ExampleKind.COMPARISON.value])
+    rows = lake.read(CURATED_DPO_PAIRS, days, ["example_kind", "held_reason"])
+    is_pair = pc.and_(pc.is_in(rows["example_kind"], value_set=kinds), pc.is_null(rows["held_reason"]))
+    return rows.filter(is_pair).num_rows
+
+
+@dataclass(frozen=True)
+class CutCount:
+    """Counts the rows of a version that would be cut now."""
+
+    train: int
+    """Pairs to train on."""
+    judged: int
+    """Held-out rows to judge the model by."""
+    dropped: dict[str, int]
+    """Rows left out, by reason."""
+
+
+def count_pairs_to_cut(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> CutCount:
+    """Count the rows of a version cut now over the closed days `days`; reads no text."""
+    resolution = _resolve_now(lake, rules, days)
+    judged = len(resolution.holdout) + len(resolution.regression)
+    return CutCount(len(resolution.train), judged, resolution.dropped)
+
+
 def find_pair_ids_to_train(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:
     """Find the pairs that a version cut now over the closed days `days` would train on; reads no text."""
-    gold = lake.read(
-        CURATED_DPO_PAIRS,
-        days,
-        _DECIDING,
-        where=write_not_excluded_sql(CURATED_DPO_PAIRS, list_exclusions_in_force(lake)),
-    )
-    return set(values_of(resolve(gold, rules).train["pair_id"]))
+    return set(values_of(_resolve_now(lake, rules, days).train["pair_id"]))
+
+
+def _resolve_now(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> Resolution:
+    kept = write_not_excluded_sql(CURATED_DPO_PAIRS, list_exclusions_in_force(lake))
+    return resolve(lake.read(CURATED_DPO_PAIRS, days, _DECIDING, where=kept), rules)
 
 
 def read_trained_pair_ids(folder: VersionFolder) -> set[str]:

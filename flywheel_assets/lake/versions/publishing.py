@@ -78,7 +78,7 @@ def publish_export(folder: VersionFolder, to: str, scratch: Path, s3_client: Cal
     scratch.mkdir(parents=True, exist_ok=True)
     places = [scratch] if to.startswith("s3://") else [Path(to), scratch]
     # Remembered before the first file is copied: an erasure could not name an unknown copy.
-    _remember_copy(folder, to)
+    remember_copy(folder, to)
     with translate_disk_full(*places), tempfile.TemporaryDirectory(dir=scratch) as work:
         for file in manifest.files.values():
             original = folder.export / file.name
@@ -95,7 +95,8 @@ def publish_export(folder: VersionFolder, to: str, scratch: Path, s3_client: Cal
     return published
 
 
-def _remember_copy(folder: VersionFolder, to: str) -> None:
+def remember_copy(folder: VersionFolder, to: str) -> None:
+    """Record the place of a copy, so that an erasure can name it."""
     if to not in list_copies(folder):
         path = folder.path / _COPIES
         before = path.read_bytes() if path.exists() else b""

@@ -23,7 +23,7 @@ from flywheel_assets.defs.automation.triggers import (
     find_pending_version,
     name_next_version,
 )
-from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, RETRY_REQUESTED, TRANSIENT
+from flywheel_assets.defs.failures import EMPTY, FAILURE_TAG, PERMANENT, RETRY_REQUESTED, TRANSIENT, classify_failures
 from flywheel_assets.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, build_version_partitions
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily import ledger
@@ -281,6 +281,54 @@ def test_a_failed_training_is_run_again_as_the_same_version(stores, lake, instan
     assert (request.partition_key, request.run_key) == ("dpo_gold_v1", f"assistant:dpo_gold_v1:{run_id}")
 
 
+@dg.asset(partitions_def=VERSIONS)
+def gold_snapshot(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> None:
+    """Cuts the version, as the real asset does."""
+    with classify_failures(context):
+        versions = stores.versions("assistant")
+        cut_pair_version(stores.lake("assistant"), versions, context.partition_key, RULES, "1")
+
+
+def cut_in_a_run(instance: dg.DagsterInstance, stores: Stores, version: str) -> None:
+    job = dg.define_asset_job("assistant_turn", dg.AssetSelection.assets(gold_snapshot))
+    definitions = dg.Definitions(assets=[gold_snapshot], jobs=[job], resources={"stores": stores})
+    definitions.resolve_job_def("assistant_turn").execute_in_process(
+        instance=instance, partition_key=version, raise_on_error=False
+    )
+
+
+def test_an_empty_version_waits_for_rows_and_blocks_nothing(stores, lake, instance) -> None:
+    """600 edits were imported and a training was requested on the same day: no pair counted yet.
+
+    The run failed for good, and the trigger named that version at every tick, also when the day had closed.
+    """
+    write_gold(lake, DAY, 600, is_closed=False)
+    instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1"])
+    cut_in_a_run(instance, stores, "dpo_gold_v1")
+    waiting = reason(tick(stores, instance))
+    assert waiting.startswith("dpo_gold_v1 found nothing to train on; it is cut again when the thresholds are reached")
+    assert "0 of 5 new pairs" in waiting
+
+    write_gold(lake, DAY, 600)
+    result = tick(stores, instance)
+    assert [request.partition_key for request in result.run_requests] == ["dpo_gold_v1"]
+    assert not result.dynamic_partitions_requests
+    cut_in_a_run(instance, stores, "dpo_gold_v1")
+    assert stores.versions("assistant").folder("dpo_gold_v1").export.exists()
+
+
+def test_a_version_that_stays_empty_is_tried_once_per_content(stores, lake, instance) -> None:
+    """The tokenizer may refuse every row that the count takes for a pair: a run at every tick would help no one."""
+    write_gold(lake, DAY, 600, is_closed=False)
+    instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1"])
+    cut_in_a_run(instance, stores, "dpo_gold_v1")
+    write_gold(lake, DAY, 600)
+    keys = {tick(stores, instance).run_requests[0].run_key for _ in range(2)}
+    write_gold(lake, DAY + timedelta(days=1), 5)
+    keys |= {tick(stores, instance).run_requests[0].run_key}
+    assert len(keys) == 2, "Dagster starts no second run under the same key"
+
+
 def test_deleted_runs_lose_no_retry(stores, lake, instance) -> None:
     """Dagster silently drops a request whose key any earlier run had."""
     instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1"])
@@ -319,6 +367,8 @@ PENDING = PendingVersion("dpo_gold_v3", False, 1, 1, TRANSIENT, NOW.timestamp() 
         ({"failure": None}, None),
         ({"is_running": True}, "queued or running"),
         ({"failure": PERMANENT}, "failed permanently"),
+        ({"failure": EMPTY}, "or leave it: `flywheel abandon dpo_gold_v3 --reason … --yes`"),
+        ({"failure": EMPTY, "is_empty": True}, "found nothing to train on"),
         ({"is_canceled": True}, "was canceled"),
         ({"is_canceled": True, "failure": RETRY_REQUESTED, "failed_in_a_row": 0}, None),
         ({"ended_at": NOW.timestamp() - 59}, "run again in 1 s (attempt 2)"),

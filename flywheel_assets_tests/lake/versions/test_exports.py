@@ -143,7 +143,7 @@ def test_another_manifest_than_the_expected_one_is_refused(folder: Path) -> None
         verify_manifest(folder, digest)
 
 
-@pytest.mark.parametrize("step", ["_Lines.write", "encode_manifest"])
+@pytest.mark.parametrize("step", ["LinesFile.write", "encode_manifest"])
 def test_a_torn_export_is_never_visible(folder: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
