@@ -43,7 +43,7 @@ from flywheel_assets.conversations import Message, Role, encode_prompt
 from flywheel_assets.curation.likeness.duplicates import Likeness, find_clusters
 from flywheel_assets.curation.likeness.traces import compute_traces
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
-from flywheel_assets.curation.policy.verdicts import TEXTS
+from flywheel_assets.curation.policy.verdicts import DOCUMENTS, TEXTS
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.records import JOINED_FEEDBACK
@@ -297,22 +297,32 @@ def score_injections(rows: int | None) -> Lines:
     """Stop injections in documents and in edits, and leave ordinary prompts alone."""
     attacks, mails = bipia()[:rows], [row["context"] for row in json_lines("bipia", "train.jsonl")][:rows]
     drawn = random.Random(5)
+    articles = [row["article"] for row in json_lines("defacto", "val.jsonl")][:rows]
     poisoned = [f"{drawn.choice(mails)}\n{attack}" for attack in attacks]
     yield "| | texts | stopped as prompt_injection | stopped for any reason | CPU µs per text |"
     yield "|---|---|---|---|---|"
     for name, texts, column in (
         ("bipia's injections, as an edit", attacks, "chosen"),
         ("bipia's injections inside of an e-mail, as the prompt", poisoned, "prompt"),
+        ("bipia's injections inside of an e-mail, as a tool's result", poisoned, DOCUMENTS),
         ("bipia's e-mails without them, as the prompt", mails, "prompt"),
+        ("bipia's e-mails without them, as a tool's result", mails, DOCUMENTS),
+        ("defacto, articles, as a tool's result", articles, DOCUMENTS),
+        ("realhumaneval, chat turns, as a tool's result", chats()[:rows], DOCUMENTS),
         ("xstest, safe prompts", xstest("safe")[:rows], "prompt"),
         ("xstest, unsafe prompts (topics, not judged)", xstest("unsafe")[:rows], "prompt"),
         ("realhumaneval, chat turns", chats()[:rows], "prompt"),
         ("ordinary operator lines, as a user's prompt", list(OPERATOR_LINES), "prompt"),
     ):
         other = ["Yes."] * len(texts)
-        columns = {"prompt": other, "chosen": other, "rejected": ["No."] * len(texts)} | {column: texts}
+        # What a tool returned is part of the prompt as well.
+        read = "prompt" if column == DOCUMENTS else column
+        columns = {"prompt": other, "chosen": other, "rejected": ["No."] * len(texts)} | {read: texts}
+        judged = pa.table(columns, schema=TEXTS)
+        if column == DOCUMENTS:
+            judged = judged.append_column(DOCUMENTS, pa.array(texts).dictionary_encode())
         began = time.process_time()
-        verdicts = RULES.policy.audit(pa.table(columns, schema=TEXTS))
+        verdicts = RULES.policy.audit(judged)
         cost = (time.process_time() - began) / len(texts) * 1e6
         injected = sum(verdict.reason == "prompt_injection" for verdict in verdicts.values())
         yield f"| {name} | {len(texts)} | {injected / len(texts):.1%} | {len(verdicts) / len(texts):.1%} | {cost:.0f} |"

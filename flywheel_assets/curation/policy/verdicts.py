@@ -62,6 +62,13 @@ OPERATOR = "operator"
 the model had read it, and it is never judged with the row: see `curation.texts.operator_findings`."""
 
 
+HEAD, TAIL = "preamble_characters", "postscript_characters"
+"""Columns that may follow: characters at the beginning and the end of a prompt in plain text that are the operator's
+lines (see `curation.texts._preambles`). The row checks do not read them; a model outside reads the prompt as it is."""
+DOCUMENTS = "documents"
+"""A column that may follow: what tools returned, as a dictionary. It is part of the prompt as well."""
+
+
 class Action(StrEnum):
     """The action on a row; REJECT outranks QUARANTINE, which a reviewer may overrule."""
 
