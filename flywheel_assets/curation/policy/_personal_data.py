@@ -173,6 +173,35 @@ def is_mailbox(match: re.Match[str]) -> bool:
     )
 
 
+_COMMENT = re.compile(
+    r"\s*(?:(?P<code>#+|//+|/\*+)|--|;|%|<!--|\*\s+@author\b|__(?:author|credits|maintainer|copyright|email)__\s*=)"
+)
+_AUTHORSHIP = re.compile(
+    r"(?:\b|_)(?:authors?|copyright|maintainers?|contributors?|credits|licen[cs]ed?|written by)(?:\b|_)|\(c\)|©",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(r"\b(?i:contact|email):\s*\S*\Z|\b(?i:by)\s+(?:[A-Z][\w.'’-]*\s+){1,4}[<(]?\Z")
+
+
+def names_an_author(match: re.Match[str]) -> bool:
+    """Return whether an address stands in a line of a source file that names its author.
+
+    Authors publish these lines with their code, and licences demand to keep them. A comment that holds nothing but
+    the address is one as well. A bullet of prose ("* Contact: …") is none.
+    """
+    text = match.string
+    first, last = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
+    before, after = text[first : match.start()], text[match.end() : last if last >= 0 else len(text)]
+    comment = _COMMENT.match(before)
+    if comment is None:
+        return False
+    if _AUTHORSHIP.search(f"{before} {after}"):
+        return True
+    return comment["code"] is not None and (
+        _NAMED.search(before) is not None or not any(map(str.isalnum, before + after))
+    )
+
+
 def is_us_phone(match: re.Match[str]) -> bool:
     """Exclude the numbers that are reserved for fiction (555-0100 to 555-0199)."""
     return not (match["exchange"] == "555" and match["line"].startswith("01"))
@@ -219,6 +248,7 @@ PERSONAL_DATA = (
         r"[A-Za-z0-9._%+-]@[A-Za-z0-9-]+\.[A-Za-z0-9-]",
         accepts=is_mailbox,
         known_from=_PUBLISHED,
+        is_published=names_an_author,
     ),
     _make_personal_pattern(
         "international_phone",

@@ -190,6 +190,9 @@ class Pattern:
     score: float = 1.0
     known_from: tuple[str, ...] = ()
     """A finding does not count where one of these fields of the row has the same text: it was not the edit's doing."""
+    is_published: Callable[[re.Match[str]], bool] | None = None
+    """Says of a match whether its place shows that it was made public on purpose. Such a finding counts only in a
+    chosen text that adds it: not in prompt and rejected text, and not where the model's text has it too."""
     revision: int = 1
     """Raised by hand when `accepts` decides differently: code has no digest that survives a formatter."""
 
@@ -207,5 +210,6 @@ class Pattern:
             self.accepts.__name__,
             self.score,
             list(self.known_from),
+            self.is_published.__name__ if self.is_published else None,
             self.revision,
         )

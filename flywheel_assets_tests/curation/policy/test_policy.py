@@ -253,3 +253,57 @@ def test_a_verdict_names_its_category_its_score_and_the_policy() -> None:
     assert verdict is not None
     assert (verdict.category, verdict.score) == ("privacy", 1.0)
     assert verdict.policy_version == build_default_policy().version
+
+
+AUTHOR_LINES = [
+    "# Author: Ann Lee <ann.lee@northmail.eu>",
+    "# Copyright 2000 by Ann Lee <ann.lee@northmail.eu>",
+    "__author__ = 'Ann Lee (ann.lee@northmail.eu)'",
+    "// Contact: ann.lee@northmail.eu",
+    "#   by Ann B. Lee <ann.lee@northmail.eu>",
+    "# ann.lee@northmail.eu",
+    " * @author Ann Lee <ann.lee@northmail.eu>",
+    "-- (c) 2012 ann.lee@northmail.eu",
+]
+
+
+@pytest.mark.parametrize("line", AUTHOR_LINES)
+def test_an_author_in_a_files_header_refuses_no_fix_and_an_edit_that_adds_one_waits(line: str) -> None:
+    """133 of 369 fixes in files of the standard library waited for the mail addresses of its authors."""
+    code, fixed = "def read(path):\n    return open(path)\n", "def read(path):\n    return open(path).read()\n"
+    assert judged(f"{line}\n{fixed}", rejected=f"{line}\n{code}") is None
+    assert judged(fixed, rejected=code, prompt=f"Mend this:\n{line}\n{code}") is None
+    assert judged(fixed, rejected=f"{line}\n{code}") is None
+    added = judged(f"{line}\n{fixed}", rejected=code)
+    assert added is not None
+    assert added.reason is Reason.PERSONAL_DATA
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "* Contact: ann.lee@northmail.eu",
+        "- Author: ann.lee@northmail.eu",
+        "Written by Ann Lee <ann.lee@northmail.eu>",
+        "# Ask Ann, who is ill since May: ann.lee@northmail.eu",
+        "customer = 'ann.lee@northmail.eu'",
+        "-- contact: ann.lee@northmail.eu",
+        "# by phone or by ann.lee@northmail.eu, who left",
+    ],
+)
+def test_an_address_that_is_no_authors_waits_wherever_it_stands(line: str) -> None:
+    for found in (
+        judged(f"{line}\nYes.", rejected=f"{line}\nNo."),
+        judged("Yes.", rejected="No.", prompt=line),
+        judged("Yes.", rejected=f"{line}\nNo."),
+    ):
+        assert found is not None
+        assert found.reason is Reason.PERSONAL_DATA
+
+
+def test_an_address_behind_five_that_do_not_count_is_found() -> None:
+    """Only the first five findings of a text were looked at, whether they counted or not."""
+    header = "\n".join(f"# Author: Ann Lee <ann{number}@northmail.eu>" for number in range(6))
+    found = judged(f"{header}\nsend('bob@northmail.eu', 2)", rejected=f"{header}\nsend('bob@northmail.eu')")
+    assert found is not None
+    assert [evidence.start for evidence in found.evidence if evidence.field == "chosen"] == [len(header) + 7]
