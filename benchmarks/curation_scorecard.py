@@ -35,6 +35,7 @@ from benchmarks.generated_edits import (
     generate_flips,
     generate_identifiers,
     generate_language_fixes,
+    generate_national_ids,
     generate_secrets,
 )
 from benchmarks.policy import bipia, chats, json_lines, surge, xstest
@@ -252,6 +253,31 @@ def score_personal_data(rows: int | None) -> Lines:
         yield f"| {kind} | {len(only)} | {' | '.join(cells)} |"
     yield ""
     yield from _print_false_alarms("personal data", finders, rows)
+    yield from _score_national_ids(rows, (*finders, ("presidio with its national recognizers", _find_national_ids)))
+
+
+def _score_national_ids(rows: int | None, finders: Iterable[tuple[str, Find]]) -> Lines:
+    yield "\n| national ids: valid by python-stdnum / wrong check sign | flywheel | presidio | presidio, national |"
+    yield "|---|---|---|---|"
+    try:
+        known = list(generate_national_ids())[:rows]
+    except ImportError:
+        yield "| python-stdnum is not installed | | | |"
+        return
+    found = {name: _try_finder(find, [text for _, text, _ in known]) for name, find in finders}
+    for country in dict.fromkeys(country for country, *_ in known):
+        cells = []
+        for hits in found.values():
+            counts = [
+                [
+                    hit
+                    for (each, _, is_valid), hit in zip(known, hits, strict=False)
+                    if (each, is_valid) == (country, want)
+                ]
+                for want in (True, False)
+            ]
+            cells.append(" / ".join(f"{sum(each)} of {len(each)}" for each in counts))
+        yield f"| {country} | {' | '.join(cells)} |"
 
 
 def score_secrets(rows: int | None) -> Lines:
@@ -450,6 +476,18 @@ def _find_by_presidio(texts: Sequence[str]) -> list[bool]:
         known.IpRecognizer(),
     ]
     return [any(each.analyze(text, each.supported_entities, None) for each in recognizers) for text in texts]
+
+
+def _find_national_ids(texts: Sequence[str]) -> list[bool]:
+    from presidio_analyzer import predefined_recognizers as known
+
+    names = ("EsNif", "ItFiscalCode", "FiPersonalIdentityCode", "SePersonnummer", "PlPesel", "UkNino")
+    recognizers = [getattr(known, f"{name}Recognizer")() for name in names]
+    # The score from which presidio would report a match without words around it.
+    return [
+        any(result.score >= 0.5 for each in recognizers for result in each.analyze(text, each.supported_entities, None))
+        for text in texts
+    ]
 
 
 def _find_by_detect_secrets(texts: Sequence[str]) -> list[bool]:

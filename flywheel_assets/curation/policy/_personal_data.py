@@ -5,7 +5,7 @@ the model would learn it all the same. Names and postal addresses have no form; 
 """
 
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from string import ascii_uppercase
 from typing import Any
 
@@ -109,7 +109,16 @@ _WITHDRAWN_SSN = frozenset(("078-05-1120", "219-09-9999", "123-45-6789"))  # pri
 
 
 _IP = re.compile(r"(?<![\w.+/-])(?<![vV] )(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)", re.ASCII)
+# Eight groups, or fewer around "::": a time has no "::", and names of C++ are no addresses that anyone assigns.
+_IPV6 = re.compile(
+    r"(?<![\w:.])(?:(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}"
+    r"|[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}(?:[0-9A-Fa-f]{1,4}|(?<=::)))(?![\w:]|\.\d)",
+    re.ASCII,
+)
 _WELL_KNOWN_IPS = frozenset(("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "1.2.3.4", "208.67.222.222"))
+_WELL_KNOWN_IPV6 = frozenset(
+    ("2001:4860:4860::8888", "2001:4860:4860::8844", "2606:4700:4700::1111", "2606:4700:4700::1001", "2620:fe::fe")
+)
 _VERSION_WORDS = re.compile(r"\b(?:version|release|v|firmware|build|driver|chrome|oid)\b[^.\n]{0,12}$", re.IGNORECASE)
 # A trunk zero and groups; the regions whose numbering plan may make it a number.
 _NATIONAL_PHONE = re.compile(
@@ -132,6 +141,19 @@ def is_public_address(match: re.Match[str]) -> bool:
         return False
     is_version = _VERSION_WORDS.search(match.string[max(0, match.start() - 24) : match.start()])
     return address.is_global and match.group() not in _WELL_KNOWN_IPS and not is_version
+
+
+def is_public_ipv6_address(match: re.Match[str]) -> bool:
+    """Accept a global address (RFC 4291) that is no known resolver.
+
+    A world wide name has eight groups too, of two digits each.
+    """
+    try:
+        address = IPv6Address(match.group())
+    except ValueError:
+        return False
+    is_long = max(map(len, match.group().split(":"))) > 2
+    return address.is_global and is_long and str(address) not in _WELL_KNOWN_IPV6
 
 
 def is_national_phone(match: re.Match[str]) -> bool:
@@ -286,5 +308,13 @@ PERSONAL_DATA = (
     ),
     _make_personal_pattern(
         "ip_address", _IP, r"\d\.\d{1,3}\.\d{1,3}\.\d", accepts=is_public_address, score=0.6, known_from=_PUBLISHED
+    ),
+    _make_personal_pattern(
+        "ipv6_address",
+        _IPV6,
+        r"[0-9A-Fa-f]:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]|[0-9A-Fa-f]::",
+        accepts=is_public_ipv6_address,
+        score=0.6,
+        known_from=_PUBLISHED,
     ),
 )

@@ -19,6 +19,7 @@ from flywheel_assets.curation.policy._commands import DESTRUCTIVE_COMMANDS
 from flywheel_assets.curation.policy._documents import DocumentsCheck
 from flywheel_assets.curation.policy._foreign_digits import ForeignDigitsCheck
 from flywheel_assets.curation.policy._injection import CHAT_MARKERS, INJECTION_PHRASES
+from flywheel_assets.curation.policy._national_ids import NATIONAL_IDS
 from flywheel_assets.curation.policy._pattern_check import PatternCheck
 from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA
 from flywheel_assets.curation.policy._secrets import SECRETS
@@ -115,6 +116,8 @@ def build_default_policy(*, factual_integrity: bool = True, word_list: bool = Tr
     return Policy(
         (
             PatternCheck("forms", SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE),
+            # Apart, so that the automaton of the forms above stays small.
+            PatternCheck("national_ids", NATIONAL_IDS),
             ForeignDigitsCheck(),
             # Apart: merged into one, these three overflow RE2's automaton and take a hundred times as long.
             PatternCheck("injection_phrases", INJECTION_PHRASES, reads_folded=True),
