@@ -325,7 +325,7 @@ def score_injections(rows: int | None) -> Lines:
     drawn = random.Random(5)
     articles = [row["article"] for row in json_lines("defacto", "val.jsonl")][:rows]
     poisoned = [f"{drawn.choice(mails)}\n{attack}" for attack in attacks]
-    yield "| | texts | stopped as prompt_injection | stopped for any reason | CPU µs per text |"
+    yield "| | texts | found as prompt_injection | stopped for any reason | CPU µs per text |"
     yield "|---|---|---|---|---|"
     for name, texts, column in (
         ("bipia's injections, as an edit", attacks, "chosen"),
@@ -350,7 +350,10 @@ def score_injections(rows: int | None) -> Lines:
         began = time.process_time()
         verdicts = RULES.policy.audit(judged)
         cost = (time.process_time() - began) / len(texts) * 1e6
-        injected = sum(verdict.reason == "prompt_injection" for verdict in verdicts.values())
+        # Also where an address in the e-mail is the first reason.
+        injected = sum(
+            any(found.category == "prompt_injection" for found in verdict.evidence) for verdict in verdicts.values()
+        )
         yield f"| {name} | {len(texts)} | {injected / len(texts):.1%} | {len(verdicts) / len(texts):.1%} | {cost:.0f} |"
 
 
