@@ -245,7 +245,7 @@ _APOSTROPHE = "’".encode()[0]
 
 
 def find_turned_negations(prompt: str, chosen: str, rejected: str) -> frozenset[str]:
-    """Find phrases of the edit that deny what prompt and model's text say in the same words, or the other way round.
+    """Find phrases of the edit that turn around what prompt and model's text say in the same words.
 
     A phrase is at most four words that differ, with two words on either side, in lower case.
     """
