@@ -44,7 +44,7 @@ def find_preambles(joined: pa.Table) -> Preambles:
     """Find the lines of the operator in one day's prompts; a function of the day's rows, in any order.
 
     Args:
-        joined: JOINED_FEEDBACK. Prompts that hold messages say who wrote them, and have no such lines.
+        joined: JOINED_FEEDBACK. Prompts that hold messages say who wrote them.
     """
     head, tail = np.zeros(joined.num_rows, np.int32), np.zeros(joined.num_rows, np.int32)
     in_text = to_mask(pc.equal(joined["prompt_format"], pa.scalar(PromptFormat.TEXT.value)))
@@ -54,11 +54,16 @@ def find_preambles(joined: pa.Table) -> Preambles:
     # Equal prompts count once: what one person sends again and again is no template.
     every = pc.count_distinct(joined["prompt"].filter(pa.array(in_text))).as_py()
     users = _number_users(joined, rows)
-    prompts, lines = np.zeros(len(rows), np.int64), (_Lines(), _Lines())
-    for place, text in enumerate(_read_prompts(joined, rows)):
-        prompts[place] = hash(text)
-        for each, read in zip(lines, (text, text[: -_MOST_CHARACTERS - 1 : -1]), strict=True):
-            each.add(place, read)
+    # Few lines of a day recur. The first and the last one say of most prompts that they have no template.
+    outer = np.array([(hash(text), *map(_hash_line, _face(text))) for text in _read_prompts(joined, rows)], np.int64)
+    prompts = outer[:, 0]
+    may_share = [_count_equal(outer[:, column]) >= _FEWEST_PROMPTS for column in (1, 2)]
+    candidates = np.flatnonzero(may_share[0] | may_share[1])
+    lines = (_Lines(), _Lines())
+    for place, text in zip(candidates.tolist(), _read_prompts(joined, rows[candidates]), strict=True):
+        for each, read, may in zip(lines, _face(text), may_share, strict=True):
+            if may[place]:
+                each.add(place, read)
     shared = [each.measure_shared(prompts, users, every) for each in lines]
     characters = np.array(pc.utf8_length(joined["prompt"]), np.int64)[rows]
     # Something must be left that was asked.
@@ -82,6 +87,22 @@ def _read_prompts(joined: pa.Table, rows: Numbers) -> Iterator[str]:
         first, last = np.searchsorted(rows, (start, start + _ROWS_AT_ONCE))
         if last > first:
             yield from values_of(prompts.slice(start, _ROWS_AT_ONCE).take(rows[first:last] - start))
+
+
+def _face(text: str) -> tuple[str, str]:
+    """Return a text as it begins, and backwards from its end."""
+    return text, text[: -_MOST_CHARACTERS - 1 : -1]
+
+
+def _hash_line(text: str) -> int:
+    return hash(text[: text.find("\n", 0, _MOST_CHARACTERS) + 1])
+
+
+def _count_equal(values: Numbers) -> Numbers:
+    """Count how often each value is there, itself included."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    counted: Numbers = counts[group]
+    return counted
 
 
 class _Lines:
