@@ -35,6 +35,7 @@ from benchmarks.generated_edits import (
     generate_flips,
     generate_identifiers,
     generate_language_fixes,
+    generate_national_ids,
     generate_secrets,
 )
 from benchmarks.policy import bipia, chats, json_lines, surge, xstest
@@ -43,7 +44,7 @@ from flywheel_assets.conversations import Message, Role, encode_prompt
 from flywheel_assets.curation.likeness.duplicates import Likeness, find_clusters
 from flywheel_assets.curation.likeness.traces import compute_traces
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
-from flywheel_assets.curation.policy.verdicts import TEXTS
+from flywheel_assets.curation.policy.verdicts import DOCUMENTS, TEXTS
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
 from flywheel_assets.records import JOINED_FEEDBACK
@@ -252,6 +253,31 @@ def score_personal_data(rows: int | None) -> Lines:
         yield f"| {kind} | {len(only)} | {' | '.join(cells)} |"
     yield ""
     yield from _print_false_alarms("personal data", finders, rows)
+    yield from _score_national_ids(rows, (*finders, ("presidio with its national recognizers", _find_national_ids)))
+
+
+def _score_national_ids(rows: int | None, finders: Iterable[tuple[str, Find]]) -> Lines:
+    yield "\n| national ids: valid by python-stdnum / wrong check sign | flywheel | presidio | presidio, national |"
+    yield "|---|---|---|---|"
+    try:
+        known = list(generate_national_ids())[:rows]
+    except ImportError:
+        yield "| python-stdnum is not installed | | | |"
+        return
+    found = {name: _try_finder(find, [text for _, text, _ in known]) for name, find in finders}
+    for country in dict.fromkeys(country for country, *_ in known):
+        cells = []
+        for hits in found.values():
+            counts = [
+                [
+                    hit
+                    for (each, _, is_valid), hit in zip(known, hits, strict=False)
+                    if (each, is_valid) == (country, want)
+                ]
+                for want in (True, False)
+            ]
+            cells.append(" / ".join(f"{sum(each)} of {len(each)}" for each in counts))
+        yield f"| {country} | {' | '.join(cells)} |"
 
 
 def score_secrets(rows: int | None) -> Lines:
@@ -297,24 +323,37 @@ def score_injections(rows: int | None) -> Lines:
     """Stop injections in documents and in edits, and leave ordinary prompts alone."""
     attacks, mails = bipia()[:rows], [row["context"] for row in json_lines("bipia", "train.jsonl")][:rows]
     drawn = random.Random(5)
+    articles = [row["article"] for row in json_lines("defacto", "val.jsonl")][:rows]
     poisoned = [f"{drawn.choice(mails)}\n{attack}" for attack in attacks]
-    yield "| | texts | stopped as prompt_injection | stopped for any reason | CPU µs per text |"
+    yield "| | texts | found as prompt_injection | stopped for any reason | CPU µs per text |"
     yield "|---|---|---|---|---|"
     for name, texts, column in (
         ("bipia's injections, as an edit", attacks, "chosen"),
         ("bipia's injections inside of an e-mail, as the prompt", poisoned, "prompt"),
+        ("bipia's injections inside of an e-mail, as a tool's result", poisoned, DOCUMENTS),
         ("bipia's e-mails without them, as the prompt", mails, "prompt"),
+        ("bipia's e-mails without them, as a tool's result", mails, DOCUMENTS),
+        ("defacto, articles, as a tool's result", articles, DOCUMENTS),
+        ("realhumaneval, chat turns, as a tool's result", chats()[:rows], DOCUMENTS),
         ("xstest, safe prompts", xstest("safe")[:rows], "prompt"),
         ("xstest, unsafe prompts (topics, not judged)", xstest("unsafe")[:rows], "prompt"),
         ("realhumaneval, chat turns", chats()[:rows], "prompt"),
         ("ordinary operator lines, as a user's prompt", list(OPERATOR_LINES), "prompt"),
     ):
         other = ["Yes."] * len(texts)
-        columns = {"prompt": other, "chosen": other, "rejected": ["No."] * len(texts)} | {column: texts}
+        # What a tool returned is part of the prompt as well.
+        read = "prompt" if column == DOCUMENTS else column
+        columns = {"prompt": other, "chosen": other, "rejected": ["No."] * len(texts)} | {read: texts}
+        judged = pa.table(columns, schema=TEXTS)
+        if column == DOCUMENTS:
+            judged = judged.append_column(DOCUMENTS, pa.array(texts).dictionary_encode())
         began = time.process_time()
-        verdicts = RULES.policy.audit(pa.table(columns, schema=TEXTS))
+        verdicts = RULES.policy.audit(judged)
         cost = (time.process_time() - began) / len(texts) * 1e6
-        injected = sum(verdict.reason == "prompt_injection" for verdict in verdicts.values())
+        # Also where an address in the e-mail is the first reason.
+        injected = sum(
+            any(found.category == "prompt_injection" for found in verdict.evidence) for verdict in verdicts.values()
+        )
         yield f"| {name} | {len(texts)} | {injected / len(texts):.1%} | {len(verdicts) / len(texts):.1%} | {cost:.0f} |"
 
 
@@ -440,6 +479,18 @@ def _find_by_presidio(texts: Sequence[str]) -> list[bool]:
         known.IpRecognizer(),
     ]
     return [any(each.analyze(text, each.supported_entities, None) for each in recognizers) for text in texts]
+
+
+def _find_national_ids(texts: Sequence[str]) -> list[bool]:
+    from presidio_analyzer import predefined_recognizers as known
+
+    names = ("EsNif", "ItFiscalCode", "FiPersonalIdentityCode", "SePersonnummer", "PlPesel", "UkNino")
+    recognizers = [getattr(known, f"{name}Recognizer")() for name in names]
+    # The score from which presidio would report a match without words around it.
+    return [
+        any(result.score >= 0.5 for each in recognizers for result in each.analyze(text, each.supported_entities, None))
+        for text in texts
+    ]
 
 
 def _find_by_detect_secrets(texts: Sequence[str]) -> list[bool]:

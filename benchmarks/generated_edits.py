@@ -12,6 +12,8 @@ import sysconfig
 import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date, timedelta
+from importlib import import_module
 from pathlib import Path
 
 
@@ -232,6 +234,51 @@ def generate_identifiers(per_shape: int = 40, seed: int = 13) -> Iterator[tuple[
     for shape, write in shapes.items():
         for _ in range(per_shape):
             yield shape, write()
+
+
+def generate_national_ids(per_shape: int = 40, seed: int = 17) -> Iterator[tuple[str, str, bool]]:
+    """Generate (country, sentence, valid) with national identity numbers, valid ones and as many that are not.
+
+    Valid is what python-stdnum says, which the policy does not use. The sentences do not say what the number is.
+
+    Raises:
+        ImportError: python-stdnum is not installed.
+    """
+    drawn = random.Random(seed)
+
+    def digits(count: int) -> str:
+        return "".join(drawn.choices("0123456789", k=count))
+
+    def letters(count: int) -> str:
+        return "".join(drawn.choices("BCDFGLMNPRSTV", k=count))
+
+    def born(form: str) -> str:
+        return (date(1950, 1, 1) + timedelta(drawn.randrange(18_000))).strftime(form)
+
+    shapes: dict[str, tuple[str, Callable[[], str]]] = {
+        "Spain": ("es.dni", lambda: digits(8) + drawn.choice("TRWAGMYFPDXBNJZSQVHLCKE")),
+        "France": ("fr.nir", lambda: f"{drawn.choice('12')}{digits(2)}{born('%m')}{digits(10)}"),
+        "Italy": (
+            "it.codicefiscale",
+            lambda: (
+                f"{letters(6)}{born('%y')}{drawn.choice('ABCDEHLMPRST')}{born('%d')}{letters(1)}{digits(3)}{letters(1)}"
+            ),
+        ),
+        "Brazil": ("br.cpf", lambda: f"{digits(3)}.{digits(3)}.{digits(3)}-{digits(2)}"),
+        "China": ("cn.ric", lambda: f"110105{born('%Y%m%d')}{digits(4)}"),
+        "Finland": ("fi.hetu", lambda: f"{born('%d%m%y')}-{digits(3)}{drawn.choice('0123456789ABCDEFHJKLMN')}"),
+        "Belgium": ("be.nn", lambda: f"{born('%y.%m.%d')}-{digits(3)}.{digits(2)}"),
+        "Switzerland": ("ch.ssn", lambda: f"756.{digits(4)}.{digits(4)}.{digits(2)}"),
+        "Sweden": ("se.personnummer", lambda: f"{born('%y%m%d')}-{digits(4)}"),
+        "Poland, not looked for": ("pl.pesel", lambda: f"{born('%y%m%d')}{digits(5)}"),
+        "Netherlands, not looked for": ("nl.bsn", lambda: digits(9)),
+    }
+    for country, (module, write) in shapes.items():
+        is_valid = import_module(f"stdnum.{module}").is_valid
+        for valid in (True, False):
+            for _ in range(per_shape):
+                number = next(each for each in iter(write, None) if is_valid(each) is valid)
+                yield country, f"The form says {number} and was signed on Tuesday.", valid
 
 
 _FLIPS = {

@@ -323,6 +323,8 @@ class PromptParts:
     """Earlier turns, documents and results of tools."""
     request: str
     """The last message of the user; of a prompt that is text, all of it."""
+    documents: str = ""
+    """The results of tools, which are part of the context."""
 
     @property
     def conversation(self) -> str:
@@ -343,9 +345,13 @@ def split_prompt(prompt: str, prompt_format: str) -> PromptParts:
         return PromptParts("", "", prompt)
     operator: list[str] = []
     context: list[str] = []
+    documents: list[str] = []
     request = max((place for place, each in enumerate(messages) if each.role is Role.USER), default=-1)
     for place, message in enumerate(messages):
         if place != request:
-            (operator if message.role in OPERATOR_ROLES else context).append(read_answer_text(message))
+            text = read_answer_text(message)
+            (operator if message.role in OPERATOR_ROLES else context).append(text)
+            if message.role is Role.TOOL:
+                documents.append(text)
     said = read_content(messages[request]) if request >= 0 else ""
-    return PromptParts("\n".join(operator), "\n".join(context), said)
+    return PromptParts("\n".join(operator), "\n".join(context), said, "\n".join(documents))

@@ -117,26 +117,35 @@ class PromptColumns:
     """Everything but the operator's text."""
     request: Array
     """The last turn of the user; equal to `said` where there is no context."""
+    documents: Dictionary
+    """The results of tools; "" in most rows."""
 
 
 def split_prompts(prompt: Array, prompt_format: Array) -> PromptColumns:
     """Part prompts into operator's text, what was said, and the request; each distinct prompt is decoded once."""
     in_messages = pc.equal(prompt_format, pa.scalar(PromptFormat.MESSAGES.value))
     operator = np.zeros(len(prompt), np.int32)
-    numbers = {"": 0}
+    documents = operator.copy()
+    numbers, numbers_of_documents = {"": 0}, {"": 0}
     rows = np.flatnonzero(to_mask(in_messages))
     if len(rows) == 0:
-        return PromptColumns(_make_dictionary(operator, numbers), prompt, prompt)
+        empty = _make_dictionary(operator, numbers)
+        return PromptColumns(empty, prompt, prompt, empty)
     encoded = prompt.filter(in_messages).dictionary_encode()
     parts = [_split_messages(raw) for raw in values_of(encoded.dictionary)]
     of_row = encoded.indices.to_numpy()
     number_of_parts = np.array([numbers.setdefault(each.operator, len(numbers)) for each in parts], np.int32)
     operator[rows] = number_of_parts[of_row]
+    number_of_documents = np.array(
+        [numbers_of_documents.setdefault(each.documents, len(numbers_of_documents)) for each in parts], np.int32
+    )
+    documents[rows] = number_of_documents[of_row]
     said, request = (
         pc.replace_with_mask(prompt, in_messages, pa.array(texts, pa.string()).take(encoded.indices))
         for texts in ([each.conversation for each in parts], [each.request for each in parts])
     )
-    return PromptColumns(_make_dictionary(operator, numbers), said, request)
+    found = (_make_dictionary(operator, numbers), _make_dictionary(documents, numbers_of_documents))
+    return PromptColumns(found[0], said, request, found[1])
 
 
 def _split_messages(raw: str) -> PromptParts:

@@ -8,6 +8,7 @@ original that has any width, so that "ｆｕсk", "fu\u200bck" and "FÜCK" are o
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -204,9 +205,8 @@ class PatternCheck:
             for number in np.flatnonzero(_match_rows(few, pattern.prefilter)).tolist():
                 row = int(rows[number])
                 known = [self._read_text(texts, field, row) for field in pattern.known_from]
-                for found, start, end in _find_spans(pattern, few[number].as_py()):
-                    if any(found in text for text in known):
-                        continue
+                output = self._read_text(texts, "rejected", row) if pattern.is_published and name == "chosen" else None
+                for start, end in _find_spans(pattern, few[number].as_py(), known, output):
                     if folded:
                         start, end = _map_span(folded, row, start, end)
                         if not _is_spelled(column[row].as_py()[start:end]):
@@ -232,11 +232,25 @@ def _is_spelled(text: str) -> bool:
     return (3 if signs >= _LONG_PHRASE else 2) * letters >= signs
 
 
-def _find_spans(pattern: Pattern, text: str) -> list[tuple[str, int, int]]:
+def _find_spans(pattern: Pattern, text: str, known: Sequence[str], output: str | None) -> list[tuple[int, int]]:
+    """Find what counts of a pattern's matches in a text: the first five.
+
+    Args:
+        pattern: what to look for.
+        text: where.
+        known: texts whose matches do not count here.
+        output: the model's text, where `text` is the edit; None where it is not.
+    """
     # Of a number behind "call us at", the number: known texts may announce it in other words.
     named = "number" if "number" in pattern.expression.groupindex else 0
-    accepted = ((match[named], *match.span()) for match in pattern.expression.finditer(text) if pattern.accepts(match))
-    return list(islice(accepted, MOST_FINDINGS))
+
+    def counts(match: re.Match[str]) -> bool:
+        if not pattern.accepts(match) or any(match[named] in each for each in known):
+            return False
+        is_published = pattern.is_published is not None and pattern.is_published(match)
+        return not is_published or (output is not None and match[named] not in output)
+
+    return [match.span() for match in islice(filter(counts, pattern.expression.finditer(text)), MOST_FINDINGS)]
 
 
 def _match_rows(column: Array, expression: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

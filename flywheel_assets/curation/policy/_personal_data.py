@@ -5,7 +5,7 @@ the model would learn it all the same. Names and postal addresses have no form; 
 """
 
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from string import ascii_uppercase
 from typing import Any
 
@@ -109,7 +109,16 @@ _WITHDRAWN_SSN = frozenset(("078-05-1120", "219-09-9999", "123-45-6789"))  # pri
 
 
 _IP = re.compile(r"(?<![\w.+/-])(?<![vV] )(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)", re.ASCII)
+# Eight groups, or fewer around "::": a time has no "::", and names of C++ are no addresses that anyone assigns.
+_IPV6 = re.compile(
+    r"(?<![\w:.])(?:(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}"
+    r"|[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}(?:[0-9A-Fa-f]{1,4}|(?<=::)))(?![\w:]|\.\d)",
+    re.ASCII,
+)
 _WELL_KNOWN_IPS = frozenset(("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "1.2.3.4", "208.67.222.222"))
+_WELL_KNOWN_IPV6 = frozenset(
+    ("2001:4860:4860::8888", "2001:4860:4860::8844", "2606:4700:4700::1111", "2606:4700:4700::1001", "2620:fe::fe")
+)
 _VERSION_WORDS = re.compile(r"\b(?:version|release|v|firmware|build|driver|chrome|oid)\b[^.\n]{0,12}$", re.IGNORECASE)
 # A trunk zero and groups; the regions whose numbering plan may make it a number.
 _NATIONAL_PHONE = re.compile(
@@ -132,6 +141,19 @@ def is_public_address(match: re.Match[str]) -> bool:
         return False
     is_version = _VERSION_WORDS.search(match.string[max(0, match.start() - 24) : match.start()])
     return address.is_global and match.group() not in _WELL_KNOWN_IPS and not is_version
+
+
+def is_public_ipv6_address(match: re.Match[str]) -> bool:
+    """Accept a global address (RFC 4291) that is no known resolver.
+
+    A world wide name has eight groups too, of two digits each.
+    """
+    try:
+        address = IPv6Address(match.group())
+    except ValueError:
+        return False
+    is_long = max(map(len, match.group().split(":"))) > 2
+    return address.is_global and is_long and str(address) not in _WELL_KNOWN_IPV6
 
 
 def is_national_phone(match: re.Match[str]) -> bool:
@@ -170,6 +192,35 @@ def is_mailbox(match: re.Match[str]) -> bool:
         match["top"].lower() not in _RESERVED_TOPS | _FILE_ENDINGS
         and not domain.endswith(_RESERVED_DOMAINS)
         and not match.group().startswith("git@")
+    )
+
+
+_COMMENT = re.compile(
+    r"\s*(?:(?P<code>#+|//+|/\*+)|--|;|%|<!--|\*\s+@author\b|__(?:author|credits|maintainer|copyright|email)__\s*=)"
+)
+_AUTHORSHIP = re.compile(
+    r"(?:\b|_)(?:authors?|copyright|maintainers?|contributors?|credits|licen[cs]ed?|written by)(?:\b|_)|\(c\)|©",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(r"\b(?i:contact|email):\s*\S*\Z|\b(?i:by)\s+(?:[A-Z][\w.'’-]*\s+){1,4}[<(]?\Z")
+
+
+def names_an_author(match: re.Match[str]) -> bool:
+    """Return whether an address stands in a line of a source file that names its author.
+
+    Authors publish these lines with their code, and licences demand to keep them. A comment that holds nothing but
+    the address is one as well. A bullet of prose ("* Contact: …") is none.
+    """
+    text = match.string
+    first, last = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
+    before, after = text[first : match.start()], text[match.end() : last if last >= 0 else len(text)]
+    comment = _COMMENT.match(before)
+    if comment is None:
+        return False
+    if _AUTHORSHIP.search(f"{before} {after}"):
+        return True
+    return comment["code"] is not None and (
+        _NAMED.search(before) is not None or not any(map(str.isalnum, before + after))
     )
 
 
@@ -219,6 +270,7 @@ PERSONAL_DATA = (
         r"[A-Za-z0-9._%+-]@[A-Za-z0-9-]+\.[A-Za-z0-9-]",
         accepts=is_mailbox,
         known_from=_PUBLISHED,
+        is_published=names_an_author,
     ),
     _make_personal_pattern(
         "international_phone",
@@ -256,5 +308,13 @@ PERSONAL_DATA = (
     ),
     _make_personal_pattern(
         "ip_address", _IP, r"\d\.\d{1,3}\.\d{1,3}\.\d", accepts=is_public_address, score=0.6, known_from=_PUBLISHED
+    ),
+    _make_personal_pattern(
+        "ipv6_address",
+        _IPV6,
+        r"[0-9A-Fa-f]:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]|[0-9A-Fa-f]::",
+        accepts=is_public_ipv6_address,
+        score=0.6,
+        known_from=_PUBLISHED,
     ),
 )

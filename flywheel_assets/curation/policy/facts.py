@@ -1,4 +1,4 @@
-"""Finds numbers, dates and addresses that an edit changes without support in the prompt.
+"""Finds numbers, dates, addresses and negations that an edit changes without support in the prompt.
 
 A vandal turns 1987 into 1978 as easily as an expert corrects it, and no machine knows which it was. So the row waits,
 and counts from the day on which a second person makes the same change to the same prompt (`curation.texts.waiting`).
@@ -8,6 +8,10 @@ Only a *change* counts: a number that appears while another one disappears. What
 for a web address on a host that neither prompt nor output has. Numbers are compared by value ("1,000.0" is 1000, "१४०"
 is 140), words for small numbers support their digits, and the numbers of lists are ignored. What the operator's text
 says supports an edit as well: the model had read it.
+
+A negation counts where the prompt says the very words that the edit turns around, two words on either side included:
+"The plant is not for sale" in the prompt, "is for sale" in the edit. Names are not compared so: of 16,000 corrected
+translations 2 % replace a name that the source has by its English form.
 """
 
 import re
@@ -19,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from rapidfuzz.distance import Postfix, Prefix
+from rapidfuzz.distance import Levenshtein, Postfix, Prefix
 
 from flywheel_assets.curation.arrow import Array, to_mask, values_of, view_bytes
 from flywheel_assets.curation.digits import FOREIGN_DIGIT, write_digits
@@ -94,7 +98,7 @@ class FactsCheck:
     """Makes edits wait whose numbers, dates or addresses have no support but the edit."""
 
     name: str = "facts"
-    version: str = "2"
+    version: str = "3"
 
     def judge(self, texts: pa.Table) -> Judgement:
         """Judge every row; accepted outputs, which change nothing, pass."""
@@ -103,14 +107,19 @@ class FactsCheck:
         prompt_texts = texts["prompt"].combine_chunks()
         candidates = to_mask(pc.match_substring_regex(chosen_texts, _MAY_STATE_FACTS))
         candidates |= _sum_digits(chosen_texts) != _sum_digits(rejected_texts.fill_null(""))
+        turned = _count_negations(chosen_texts) != _count_negations(rejected_texts.fill_null(""))
+        turned &= ~candidates & to_mask(rejected_texts.is_valid())
         candidates &= to_mask(rejected_texts.is_valid())
         operator = texts[OPERATOR].combine_chunks() if OPERATOR in texts.column_names else None
         verdicts: dict[int, Verdict] = {}
-        rows = np.flatnonzero(candidates)
+        rows = np.flatnonzero(candidates | turned)
         few = (values_of(column.take(rows)) for column in (prompt_texts, chosen_texts, rejected_texts))
         for row, prompt, chosen, rejected in zip(rows.tolist(), *few, strict=True):
-            instructions = operator[row].as_py() if operator is not None else ""
-            unsupported = find_unsupported(prompt, chosen, rejected, instructions)
+            if turned[row]:
+                unsupported = {"negation": find_turned_negations(prompt, chosen, rejected)}
+            else:
+                instructions = operator[row].as_py() if operator is not None else ""
+                unsupported = find_unsupported(prompt, chosen, rejected, instructions)
             kinds = [kind for kind, values in unsupported.items() if values]
             if kinds:
                 found = tuple(
@@ -199,14 +208,82 @@ def find_unsupported(prompt: str, chosen: str, rejected: str, operator: str = ""
     new_numbers, gone, new_hosts = _find_changes(rejected, chosen)
     if not gone:
         new_numbers = frozenset()
-    if not new_numbers and not new_hosts:
+    turned = find_turned_negations(prompt, chosen, rejected)
+    if not new_numbers and not new_hosts and not turned:
         return {}
     asked, instructed = read_facts(prompt), _read_operator_facts(operator)
     unsaid = new_numbers - asked.numbers - instructed.numbers
     in_words = {
         number for number in unsaid & _WORDS_FOR.keys() if any(map(_WORDS_FOR[number].search, (prompt, rejected)))
     }
-    return {"number": unsaid - in_words, "address": new_hosts - asked.hosts - instructed.hosts}
+    new_hosts -= asked.hosts | instructed.hosts
+    return {"number": unsaid - in_words, "address": new_hosts, "negation": turned}
+
+
+_NEGATION = re.compile(r"\b(?:not|no|none|never|cannot|nothing)\b|n['’]t\b", re.IGNORECASE)
+_SAID = re.compile(r"\w+(?:['’]\w+)?")
+_AROUND, _LONGEST_TURN = 2, 4
+_MOST_WORDS = 2_000
+"""Of the part that differs: more words are another text, and none of it is compared."""
+
+
+def _count_negations(texts: Array) -> npt.NDArray[np.int64]:
+    """Count "no", "nev" and "n'" per text: equal counts are the rule, and few other rows change a negation.
+
+    RE2's count of the words themselves took 5 µs a row.
+    """
+    starts, content = view_bytes(texts)
+    low = np.frombuffer(content.tobytes().lower() + b"  ", np.uint8)
+    first, second, third = low[:-2] == ord("n"), low[1:-1], low[2:]
+    begins = (second == ord("o")) | (second == ord("'")) | (second == _APOSTROPHE)
+    begins |= (second == ord("e")) & (third == ord("v"))
+    counted = np.searchsorted(np.flatnonzero(first & begins), starts)
+    return np.diff(counted)
+
+
+_APOSTROPHE = "’".encode()[0]
+
+
+def find_turned_negations(prompt: str, chosen: str, rejected: str) -> frozenset[str]:
+    """Find phrases of the edit that turn around what prompt and model's text say in the same words.
+
+    A phrase is at most four words that differ, with two words on either side, in lower case.
+    """
+    turns = _find_turns(chosen, rejected)
+    if not turns:
+        return frozenset()
+    said = f" {' '.join(_SAID.findall(prompt.lower()))} "
+    return frozenset(after for after, before in turns.items() if f" {before} " in said and f" {after} " not in said)
+
+
+def _find_turns(chosen: str, rejected: str) -> dict[str, str]:
+    """Find where a negation comes or goes: the edit's phrase and the model's."""
+    if len(_NEGATION.findall(chosen)) == len(_NEGATION.findall(rejected)):
+        return {}
+    old, new = _SAID.findall(rejected.lower()), _SAID.findall(chosen.lower())
+    begin = Prefix.similarity(old, new)
+    end = min(Postfix.similarity(old, new), min(len(old), len(new)) - begin)
+    begin, end = max(0, begin - _AROUND), max(0, end - _AROUND)
+    old, new = old[begin : len(old) - end], new[begin : len(new) - end]
+    turns: dict[str, str] = {}
+    if max(len(old), len(new)) > _MOST_WORDS:
+        return turns
+    for code in Levenshtein.opcodes(old, new):
+        before, after = old[code.src_start : code.src_end], new[code.dest_start : code.dest_end]
+        if code.tag == "equal" or max(len(before), len(after)) > _LONGEST_TURN:
+            continue
+        # Where the words around differ as well, it is said in other words, and none of it is compared.
+        starts = old[: code.src_start][-1:] == new[: code.dest_start][-1:]
+        if not starts or old[code.src_end :][:1] != new[code.dest_end :][:1]:
+            continue
+        if _is_negative(before) != _is_negative(after):
+            phrase = " ".join(new[max(0, code.dest_start - _AROUND) : code.dest_end + _AROUND])
+            turns[phrase] = " ".join(old[max(0, code.src_start - _AROUND) : code.src_end + _AROUND])
+    return turns
+
+
+def _is_negative(words: list[str]) -> bool:
+    return any(map(_NEGATION.search, words))
 
 
 @lru_cache(maxsize=64)
@@ -219,7 +296,9 @@ def _read_operator_facts(text: str) -> Facts:
 def compute_claim_key(prompt_hash: str, chosen: str, rejected: str) -> str:
     """Compute a key that is equal for two edits of one prompt with the same new facts."""
     new, gone, hosts = _find_changes(rejected, chosen)
-    return make_stable_id("claim", prompt_hash, sorted(new), sorted(gone), sorted(hosts))
+    # Of the negations themselves: whether the prompt says them is the same for every edit of it.
+    turned = sorted(_find_turns(chosen, rejected))
+    return make_stable_id("claim", prompt_hash, sorted(new), sorted(gone), sorted(hosts), *([turned] if turned else []))
 
 
 def _sum_digits(texts: Array) -> npt.NDArray[np.uint64]:

@@ -10,18 +10,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.policy._commands import DESTRUCTIVE_COMMANDS
+from flywheel_assets.curation.policy._documents import DocumentsCheck
 from flywheel_assets.curation.policy._foreign_digits import ForeignDigitsCheck
 from flywheel_assets.curation.policy._injection import CHAT_MARKERS, INJECTION_PHRASES
+from flywheel_assets.curation.policy._national_ids import NATIONAL_IDS
 from flywheel_assets.curation.policy._pattern_check import PatternCheck
 from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA
 from flywheel_assets.curation.policy._secrets import SECRETS
 from flywheel_assets.curation.policy._structure import STRUCTURE, RepetitionCheck
 from flywheel_assets.curation.policy.facts import FactsCheck
 from flywheel_assets.curation.policy.language import GRAVE_LANGUAGE, NEUTRALITY, TOXIC_LANGUAGE
-from flywheel_assets.curation.policy.verdicts import SEVERITY, Action, Check, Judgement, Remembering, Verdict
+from flywheel_assets.curation.policy.verdicts import (
+    HEAD,
+    SEVERITY,
+    TAIL,
+    TEXTS,
+    Action,
+    Check,
+    Judgement,
+    Remembering,
+    Verdict,
+)
 from flywheel_assets.records import Reason
 
 
@@ -47,15 +62,18 @@ class Policy:
         the gravest decides, the earliest check among equals, and all evidence is kept.
         """
         verdicts: dict[int, Verdict] = {}
+        said = _cut_operator_lines(texts)
         for check in self.checks:
             rejected = [row for row, verdict in verdicts.items() if verdict.action is Action.REJECT]
             shown = np.ones(len(texts), dtype=bool)
             shown[rejected] = False
             numbers = np.flatnonzero(shown)
-            seen = texts if not rejected else texts.filter(pa.array(shown))
+            seen = said if not rejected else said.filter(pa.array(shown))
             for row, verdict in _ask_check(check, seen).items():
                 number = int(numbers[row])
                 verdicts[number] = _merge(verdicts[number], verdict) if number in verdicts else verdict
+        if said is not texts:
+            verdicts = _move_evidence(verdicts, texts[HEAD].to_numpy())
         for check in self.outside:
             refused = [row for row, verdict in verdicts.items() if verdict.reason is not Reason.UNSUPPORTED_FACT]
             shown = np.ones(len(texts), dtype=bool)
@@ -98,9 +116,12 @@ def build_default_policy(*, factual_integrity: bool = True, word_list: bool = Tr
     return Policy(
         (
             PatternCheck("forms", SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE),
+            # Apart, so that the automaton of the forms above stays small.
+            PatternCheck("national_ids", NATIONAL_IDS),
             ForeignDigitsCheck(),
             # Apart: merged into one, these three overflow RE2's automaton and take a hundred times as long.
             PatternCheck("injection_phrases", INJECTION_PHRASES, reads_folded=True),
+            DocumentsCheck(),
             toxic if word_list else PatternCheck("toxic_language", GRAVE_LANGUAGE, reads_folded=True),
             neutrality,
             RepetitionCheck(),
@@ -124,6 +145,39 @@ def _ask_check(check: Check, texts: pa.Table) -> Mapping[int, Verdict]:
     silent[list(judgement.verdicts)] = False
     unanswered = _quarantine_unanswered(check, "gave no answer")
     return answers | {int(row): unanswered for row in np.flatnonzero(silent)}
+
+
+def _cut_operator_lines(texts: pa.Table) -> pa.Table:
+    """Return the texts with prompts that lack the operator's lines, where a column says which these are."""
+    if HEAD not in texts.column_names:
+        return texts
+    head, tail = texts[HEAD].to_numpy(), texts[TAIL].to_numpy()
+    has_lines = (head > 0) | (tail > 0)
+    if not has_lines.any():
+        return texts
+    rows = np.flatnonzero(has_lines)
+    prompts = values_of(texts["prompt"].take(rows))
+    cut = [
+        text[first : len(text) - last]
+        for text, first, last in zip(prompts, head[rows].tolist(), tail[rows].tolist(), strict=True)
+    ]
+    column = pc.replace_with_mask(texts["prompt"], pa.array(has_lines), pa.array(cut, pa.string()))
+    return texts.set_column(0, TEXTS.field("prompt"), column)
+
+
+def _move_evidence(verdicts: dict[int, Verdict], head: npt.NDArray[np.int32]) -> dict[int, Verdict]:
+    """Give findings in the prompt their places in the whole prompt."""
+    moved = {}
+    for row, verdict in verdicts.items():
+        first = int(head[row])
+        evidence = tuple(
+            replace(found, start=found.start + first, end=found.end + first)
+            if found.field == "prompt" and found.start is not None and found.end is not None
+            else found
+            for found in verdict.evidence
+        )
+        moved[row] = replace(verdict, evidence=evidence)
+    return moved
 
 
 def _find_complaint(judgement: Judgement, rows: int) -> str | None:

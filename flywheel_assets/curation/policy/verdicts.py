@@ -62,6 +62,13 @@ OPERATOR = "operator"
 the model had read it, and it is never judged with the row: see `curation.texts.operator_findings`."""
 
 
+HEAD, TAIL = "preamble_characters", "postscript_characters"
+"""Columns that may follow: characters at the beginning and the end of a prompt in plain text that are the operator's
+lines (see `curation.texts._preambles`). The row checks do not read them; a model outside reads the prompt as it is."""
+DOCUMENTS = "documents"
+"""A column that may follow: what tools returned, as a dictionary. It is part of the prompt as well."""
+
+
 class Action(StrEnum):
     """The action on a row; REJECT outranks QUARANTINE, which a reviewer may overrule."""
 
@@ -183,6 +190,9 @@ class Pattern:
     score: float = 1.0
     known_from: tuple[str, ...] = ()
     """A finding does not count where one of these fields of the row has the same text: it was not the edit's doing."""
+    is_published: Callable[[re.Match[str]], bool] | None = None
+    """Says of a match whether its place shows that it was made public on purpose. Such a finding counts only in a
+    chosen text that adds it: not in prompt and rejected text, and not where the model's text has it too."""
     revision: int = 1
     """Raised by hand when `accepts` decides differently: code has no digest that survives a formatter."""
 
@@ -200,5 +210,6 @@ class Pattern:
             self.accepts.__name__,
             self.score,
             list(self.known_from),
+            self.is_published.__name__ if self.is_published else None,
             self.revision,
         )

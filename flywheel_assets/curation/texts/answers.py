@@ -258,8 +258,13 @@ def are_unrelated(rejected: str, chosen: str) -> bool:
 
     "No." may well correct "Yes.": of fewer than four words the lack says nothing.
     """
-    words = set(_LETTERS.findall(rejected.lower()))
-    shared = words.intersection(_LETTERS.findall(chosen.lower()))
+    before, after = rejected.lower(), chosen.lower()
+    # What stands between spaces is found in a fraction of the time of a search for words, and settles most pairs.
+    plain = set(before.split()).intersection(after.split()) - FUNCTION_WORDS
+    if any(len(word) > 1 and word.isalnum() for word in plain):
+        return False
+    words = set(_LETTERS.findall(before))
+    shared = words.intersection(_LETTERS.findall(after))
     if shared - FUNCTION_WORDS:
         return False
     return len(words - FUNCTION_WORDS if shared else words) >= 4

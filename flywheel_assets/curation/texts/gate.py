@@ -36,9 +36,10 @@ from flywheel_assets.curation.likeness.normalization import split_prompts
 from flywheel_assets.curation.likeness.traces import compute_traces
 from flywheel_assets.curation.policy.facts import compute_claim_key
 from flywheel_assets.curation.policy.policy import Policy, build_default_policy
-from flywheel_assets.curation.policy.verdicts import OPERATOR, TEXTS, Verdict
+from flywheel_assets.curation.policy.verdicts import DOCUMENTS, HEAD, OPERATOR, TAIL, TEXTS, Verdict
 from flywheel_assets.curation.texts._edits import EditBands as EditBands  # `config` offers it
 from flywheel_assets.curation.texts._edits import EditRule, classify_edits
+from flywheel_assets.curation.texts._preambles import find_preambles, select_preambles
 from flywheel_assets.curation.texts.answers import find_recurring_texts, mark_canned_texts
 from flywheel_assets.curation.texts.operator_findings import OperatorFinding, judge_operator_texts
 from flywheel_assets.curation.texts.waiting import SUPPORTERS_NEEDED, hash_delta
@@ -118,6 +119,7 @@ def curate(joined: pa.Table, application: str, rules: GateRules) -> Curated:
     cores = os.cpu_count() or 1
     size = min(max(-(-joined.num_rows // cores), FEWEST_ROWS_AT_ONCE), MOST_ROWS_AT_ONCE)
     size = max(1, min(size, joined.num_rows * MOST_BYTES_AT_ONCE // max(1, joined.nbytes)))
+    joined = _append_operator_lines(joined)
     slices = (joined.slice(start, size).combine_chunks() for start in range(0, joined.num_rows, size))
     batches = [batch for part in slices for batch in part.to_batches()]
     version = rules.policy.version
@@ -550,14 +552,35 @@ def _mark_undecided(reasons: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
 
 
 _TEXT_COLUMNS = ["signal", "source", "value", "sibling_id", "prompt", "prompt_format", "output", "final_text"]
-_PARTS = ("operator", "said", "request")
+_PARTS = ("operator", "said", "request", "documents", HEAD, TAIL)
 """Columns of a batch of joined rows behind those of the table: the parts of its prompts, split once."""
+
+
+def _append_operator_lines(joined: pa.Table) -> pa.Table:
+    lines = find_preambles(joined)
+    return joined.append_column(HEAD, pa.array(lines.head)).append_column(TAIL, pa.array(lines.tail))
 
 
 def _append_prompt_parts(batch: pa.RecordBatch) -> pa.RecordBatch:
     parts = split_prompts(batch["prompt"], batch["prompt_format"])
-    columns = (parts.operator, parts.said, parts.request)
-    return pa.RecordBatch.from_arrays([*batch.columns, *columns], names=[*batch.schema.names, *_PARTS])
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    none = pa.array(np.zeros(batch.num_rows, np.int32))
+    columns |= {HEAD: columns.get(HEAD, none), TAIL: columns.get(TAIL, none)}
+    operator = _join_operator_texts(parts.operator, batch["prompt"], columns[HEAD], columns[TAIL])
+    columns |= {"operator": operator, "said": parts.said, "request": parts.request, "documents": parts.documents}
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _join_operator_texts(operator: Dictionary, prompt: Array, head: Array, tail: Array) -> Dictionary:
+    """Return the operator's texts with those of its lines in plain prompts, of which no row has both."""
+    first, last = head.to_numpy(), tail.to_numpy()
+    has_lines = (first > 0) | (last > 0)
+    if not has_lines.any():
+        return operator
+    rows = np.flatnonzero(has_lines)
+    found = pa.array(select_preambles(prompt.take(rows), first[rows], last[rows]), pa.string())
+    texts = pc.replace_with_mask(operator.dictionary_decode(), pa.array(has_lines), found)
+    return as_dictionary(texts.dictionary_encode())
 
 
 def select_judged_texts(joined: pa.Table) -> pa.Table:
@@ -570,7 +593,10 @@ def select_judged_texts(joined: pa.Table) -> pa.Table:
 def _select_policy_texts(rows: pa.RecordBatch) -> pa.Table:
     """Select the texts that the policy reads of rows that passed the bands, and the operator's text as support."""
     columns = [rows["said"], *_select_chosen_and_rejected(rows)]
-    return pa.Table.from_arrays(columns, schema=TEXTS).append_column(OPERATOR, rows["operator"])
+    texts = pa.Table.from_arrays(columns, schema=TEXTS)
+    for name in (OPERATOR, DOCUMENTS, HEAD, TAIL):
+        texts = texts.append_column(name, rows[name])
+    return texts
 
 
 def _select_chosen_and_rejected(rows: pa.RecordBatch) -> tuple[Array, Array]:

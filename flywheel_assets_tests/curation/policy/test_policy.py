@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flywheel_assets.curation.likeness.normalization import make_prompts_readable
 from flywheel_assets.curation.policy._commands import DESTRUCTIVE_COMMANDS
 from flywheel_assets.curation.policy._injection import CHAT_MARKERS, INJECTION_PHRASES
+from flywheel_assets.curation.policy._national_ids import NATIONAL_IDS
 from flywheel_assets.curation.policy._pattern_check import PatternCheck
 from flywheel_assets.curation.policy._personal_data import PERSONAL_DATA, is_card_number, is_iban, passes_luhn
 from flywheel_assets.curation.policy._secrets import SECRETS
@@ -23,7 +24,7 @@ from flywheel_assets.curation.policy.verdicts import TEXTS, Action, Judgement, P
 from flywheel_assets.records import Reason
 from flywheel_assets_tests.curation.judge import Judge
 
-AS_WRITTEN = SECRETS + PERSONAL_DATA + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE
+AS_WRITTEN = SECRETS + PERSONAL_DATA + NATIONAL_IDS + CHAT_MARKERS + DESTRUCTIVE_COMMANDS + STRUCTURE
 FOLDED = INJECTION_PHRASES + TOXIC_LANGUAGE + NEUTRALITY
 
 
@@ -93,6 +94,21 @@ def test_secrets_are_rejected_in_every_text_that_would_be_trained_on(check: str,
         ("national_phone", "ring 020 7946 0018 at nine", "020 7946 0018"),
         ("national_phone", "Büro (030) 901820", "(030) 901820"),
         ("ip_address", "my server 93.184.216.34 is down", "93.184.216.34"),
+        ("ipv6_address", "my server 2a02:908:1b3::4c1 is down", "2a02:908:1b3::4c1"),
+        ("ipv6_address", "from [6e40:4041:c617:e898:c11:40d2:c669:2eb4]:443", "6e40:4041:c617:e898:c11:40d2:c669:2eb4"),
+        # Made up, but for the Italian and the Chinese one, which every description prints.
+        ("spanish_dni", "DNI 12345678Z, Sevilla", "12345678Z"),
+        ("spanish_dni", "NIE: X-2482300-W", "X-2482300-W"),
+        ("french_nir", "sécu 2 95 10 99 126 111 93", "2 95 10 99 126 111 93"),
+        ("italian_codice_fiscale", "CF RSSMRA85T10A562S", "RSSMRA85T10A562S"),
+        ("brazilian_cpf", "CPF 390.533.447-05", "390.533.447-05"),
+        ("chinese_resident_id", "身份证 11010519491231002X", "11010519491231002X"),
+        ("finnish_hetu", "hetu 131052-308T", "131052-308T"),
+        ("belgian_rijksregister", "RR 85.07.30-033.28", "85.07.30-033.28"),
+        ("swiss_ahv", "AHV 756.9217.0769.85", "756.9217.0769.85"),
+        ("mexican_curp", "CURP BOXW310820HNERXN09", "BOXW310820HNERXN09"),
+        ("swedish_personnummer", "pnr 811218-9876", "811218-9876"),
+        ("british_nino", "NI number AB 12 34 56 C", "AB 12 34 56 C"),
         ("international_phone", "कॉल +९१ ९८७६५ ४३२१०", "+९१ ९८७६५ ४३२१०"),
         ("payment_card", "charge ４１１１ １１１１ １１１１ １１１１ now", "４１１１ １１１１ １１１１ １１１１"),
     ],
@@ -147,6 +163,9 @@ def test_injections_wait_in_quarantine_unless_only_the_rejected_text_has_them(te
         "postgres://user:password@localhost/db, redis://default:${REDIS_PASSWORD}@cache",
         "the flag of Scotland: 🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
         "x +1000000000 and a+12345678901",
+        "12345678A, 85.07.30-033.29, 390.533.447-04, RSSMRA85T10A562T, 811218-9875, 756.9217.0769.84, BG 12 34 56 C",
+        "131052-308U, 110105194913310021, 2 95 10 99 126 111 92, BOXW310820HNERXN08, X2482300Q",
+        "fe80::1, ::1, 2001:db8::7, dead::beef, 12:30:45, 50:06:01:60:3b:a0:11:22, 2001:4860:4860::8888, std::cout",
         "مرحبا \0 \u202b 👍🏽",
         "",
     ],
@@ -253,3 +272,57 @@ def test_a_verdict_names_its_category_its_score_and_the_policy() -> None:
     assert verdict is not None
     assert (verdict.category, verdict.score) == ("privacy", 1.0)
     assert verdict.policy_version == build_default_policy().version
+
+
+AUTHOR_LINES = [
+    "# Author: Ann Lee <ann.lee@northmail.eu>",
+    "# Copyright 2000 by Ann Lee <ann.lee@northmail.eu>",
+    "__author__ = 'Ann Lee (ann.lee@northmail.eu)'",
+    "// Contact: ann.lee@northmail.eu",
+    "#   by Ann B. Lee <ann.lee@northmail.eu>",
+    "# ann.lee@northmail.eu",
+    " * @author Ann Lee <ann.lee@northmail.eu>",
+    "-- (c) 2012 ann.lee@northmail.eu",
+]
+
+
+@pytest.mark.parametrize("line", AUTHOR_LINES)
+def test_an_author_in_a_files_header_refuses_no_fix_and_an_edit_that_adds_one_waits(line: str) -> None:
+    """133 of 369 fixes in files of the standard library waited for the mail addresses of its authors."""
+    code, fixed = "def read(path):\n    return open(path)\n", "def read(path):\n    return open(path).read()\n"
+    assert judged(f"{line}\n{fixed}", rejected=f"{line}\n{code}") is None
+    assert judged(fixed, rejected=code, prompt=f"Mend this:\n{line}\n{code}") is None
+    assert judged(fixed, rejected=f"{line}\n{code}") is None
+    added = judged(f"{line}\n{fixed}", rejected=code)
+    assert added is not None
+    assert added.reason is Reason.PERSONAL_DATA
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "* Contact: ann.lee@northmail.eu",
+        "- Author: ann.lee@northmail.eu",
+        "Written by Ann Lee <ann.lee@northmail.eu>",
+        "# Ask Ann, who is ill since May: ann.lee@northmail.eu",
+        "customer = 'ann.lee@northmail.eu'",
+        "-- contact: ann.lee@northmail.eu",
+        "# by phone or by ann.lee@northmail.eu, who left",
+    ],
+)
+def test_an_address_that_is_no_authors_waits_wherever_it_stands(line: str) -> None:
+    for found in (
+        judged(f"{line}\nYes.", rejected=f"{line}\nNo."),
+        judged("Yes.", rejected="No.", prompt=line),
+        judged("Yes.", rejected=f"{line}\nNo."),
+    ):
+        assert found is not None
+        assert found.reason is Reason.PERSONAL_DATA
+
+
+def test_an_address_behind_five_that_do_not_count_is_found() -> None:
+    """Only the first five findings of a text were looked at, whether they counted or not."""
+    header = "\n".join(f"# Author: Ann Lee <ann{number}@northmail.eu>" for number in range(6))
+    found = judged(f"{header}\nsend('bob@northmail.eu', 2)", rejected=f"{header}\nsend('bob@northmail.eu')")
+    assert found is not None
+    assert [evidence.start for evidence in found.evidence if evidence.field == "chosen"] == [len(header) + 7]

@@ -144,6 +144,18 @@ def test_a_row_that_waits_supersedes_nothing() -> None:
         ("docs.io: https://docs.io", "See https://docs.io/a", "See the manual.", set()),
         ("", "1. read\n2. write", "- read\n- write", set()),
         ("", "Call read(limit=10)", "Call get(5)", {"number"}),
+        (
+            "The plant is not for sale.",
+            "The plant is for sale today.",
+            "The plant is not for sale today.",
+            {"negation"},
+        ),
+        ("The plant is for sale.", "The plant isn't for sale.", "The plant is for sale.", {"negation"}),
+        ("The plant is not for sale.", "The plant is not for sale.", "The plant is for sale.", set()),
+        ("What about it?", "The plant is for sale today.", "The plant is not for sale today.", set()),
+        ("Is it for sale or is it not for sale?", "It is for sale.", "It is not for sale.", set()),
+        ("The plant is not for sale.", "Nobody buys a plant.", "The plant is not for sale.", set()),
+        ("I know the way.", "I see the way.", "I know the way.", set()),
     ],
 )
 def test_a_changed_fact_needs_support(prompt: str, chosen: str, rejected: str, kinds: set[str]) -> None:
@@ -170,6 +182,18 @@ def test_changed_facts_wait_for_a_second_person_and_not_where_it_is_turned_off()
     ]
     assert resolve(curated.waiting.slice(1), ResolutionRules(holdout_share=0.0)).dropped == {"unsupported_fact": 1}
     assert gate(row(), policy=build_default_policy(factual_integrity=False)).kept.num_rows == 1
+
+
+def test_two_turned_negations_of_one_prompt_do_not_confirm_each_other() -> None:
+    """Every edit that turns a negation around passed unseen; each waits for a second person with the same one."""
+    prompt = "The plant is not for sale, and the yard is not to let."
+    sale = prompt.replace("is not for", "is for")
+    let = prompt.replace("is not to", "is to")
+    curated = gate(*(make_joined(prompt=prompt, output=prompt, final_text=text) for text in (sale, let, sale)))
+    assert curated.counts == {"unsupported_fact": 3}
+    keys = curated.waiting["support_key"].to_pylist()
+    assert (keys[0] == keys[2], keys[0] == keys[1]) == (True, False)
+    assert "changed_negation" in curated.refused["evidence"][0].as_py()
 
 
 _PIECES = [
