@@ -7,7 +7,7 @@ U+2028 and other separators of Unicode within a text: only line feeds and carria
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -16,12 +16,13 @@ import msgspec
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.reading.entries import Entry, ReadingOptions, Unreadable, decode_object, normalize_object
 
-USUAL_NAMES = frozenset({
-    "annotations", "comparisons", "conversations", "data", "dataset", "docs", "documents", "edits", "entries", "events",
-    "examples", "feedback", "feedbacks", "generations", "hits", "instances", "items", "labels", "list", "logs",
-    "observations", "pairs", "predictions", "preferences", "records", "requests", "responses", "results", "rows", "runs",
-    "samples", "scores", "sessions", "tasks", "test", "traces", "train", "validation", "value", "values",
-})  # fmt: skip
+USUAL_NAMES = frozenset(
+    """
+    annotations comparisons conversations data dataset docs documents edits entries events examples feedback feedbacks
+    generations hits instances items labels list logs observations pairs predictions preferences records requests
+    responses results rows runs samples scores sessions tasks test traces train validation value values
+    """.split()  # noqa: SIM905
+)
 """Under which a list of records stands in an object around it."""
 
 _CHUNK_BYTES = 2**20
@@ -59,12 +60,13 @@ def is_lines(head: bytes) -> bool | None:
 
 def read_lines(stream: io.BufferedReader, options: ReadingOptions) -> Iterator[Entry | Unreadable]:
     """Read one object per line; numbers are those of the lines."""
-    return _release_one(_split_lines(stream, options.longest_bytes), options)
+    return _release_one(_split_lines(stream, options.longest_bytes), options, lambda: True)
 
 
 def read_document(stream: io.BufferedReader, options: ReadingOptions) -> Iterator[Entry | Unreadable]:
     """Read objects that follow each other, in arrays or not; numbers are those of the records."""
-    return _release_one(_Document(stream, options).read(), options)
+    document = _Document(stream, options)
+    return _release_one(document.read(), options, lambda: not document.has_array)
 
 
 def _split_lines(stream: io.BufferedReader, longest_bytes: int) -> Iterator[Entry | Unreadable]:
@@ -102,7 +104,7 @@ def _read_odd_line(number: int, content: bytes) -> Iterator[Entry | Unreadable]:
 
 def buffered(content: bytes) -> io.BufferedReader:
     """Return a stream of bytes in memory."""
-    return io.BufferedReader(io.BytesIO(content))  # type: ignore[arg-type]
+    return io.BufferedReader(io.BytesIO(content))
 
 
 class _Scan:
@@ -145,6 +147,8 @@ class _Document:
         self._buffer = b""
         self._at = 0
         self._ends_with_array = False
+        self.has_array = False
+        """Whether objects stood in an array, as far as the stream was read."""
 
     def read(self) -> Iterator[Entry | Unreadable]:
         number = 0
@@ -199,6 +203,7 @@ class _Document:
             assert between is not None
             if self._ends_with_array and b"]" in between[0]:
                 return False
+            self.has_array = self.has_array or b"[" in between[0]
             self._at = between.end()
             if self._at < len(self._buffer):
                 return True
@@ -240,13 +245,15 @@ class _Document:
             begun = begun[found.end() :] + more  # a backslash whose partner comes with the next part
 
 
-def _release_one(entries: Iterator[Entry | Unreadable], options: ReadingOptions) -> Iterator[Entry | Unreadable]:
-    """Read entries; where the source is one object around a list of objects, read those instead."""
+def _release_one(
+    entries: Iterator[Entry | Unreadable], options: ReadingOptions, is_bare: Callable[[], bool]
+) -> Iterator[Entry | Unreadable]:
+    """Read entries; where the source is one bare object around a list of objects, read those instead."""
     first = next(entries, None)
     if first is None:
         return
     second = next(entries, None)
-    if second is None and isinstance(first, Entry):
+    if second is None and isinstance(first, Entry) and is_bare():
         assert isinstance(first.value, bytes)
         wrapped = _find_wrapped(first.value, options)
         if wrapped is not None:

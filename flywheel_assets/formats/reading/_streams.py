@@ -3,14 +3,15 @@
 import codecs
 import io
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from flywheel_assets.errors import InvalidEventError, UnknownNameError
 
 HEAD_BYTES = 2**20
 """Looked at before anything is read; it holds the header of a table and the first records of anything."""
 
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+_Compression = Literal["gzip", "zstd", "bz2"]
+_COMPRESSIONS: dict[bytes, _Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),

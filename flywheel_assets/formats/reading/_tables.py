@@ -10,7 +10,7 @@ tabs is read as RFC 4180 has it only where its first rows are quoted as a writer
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TextIO
 
 from flywheel_assets.errors import InvalidEventError
@@ -47,7 +47,7 @@ class Table:
         self.columns = self._read_header(name)
 
     def _read_header(self, name: str) -> list[str]:
-        header = next((cells for cells in self._rows if any(map(str.strip, cells))), [])
+        header: list[str] = next((cells for cells in self._rows if any(map(str.strip, cells))), [])
         columns = [cell.strip() for cell in header]
         named = [column for column in columns if column]
         twice = sorted({column for column in named if named.count(column) > 1})
@@ -192,8 +192,3 @@ class _Lines:
                 f"not valid UTF-8: byte 0x{byte:02x} at position {error.start} of the line; send UTF-8, or name its "
                 "encoding with --encoding latin-1"
             )
-
-
-def list_delimiters() -> Sequence[str]:
-    """List the delimiters that are found without an option."""
-    return _DELIMITERS

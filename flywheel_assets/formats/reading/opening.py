@@ -113,4 +113,3 @@ def read_source(source: Source, options: ReadingOptions | None = None) -> Iterat
     """
     with open_reading(source, options or ReadingOptions()) as reading:
         yield from reading
-

@@ -1,0 +1,122 @@
+"""Chooses how the records of a source become events: a format by name or by detection, or a mapping of fields."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flywheel_assets.errors import InvalidEventError, UnknownNameError
+from flywheel_assets.formats import own
+from flywheel_assets.formats.catalog import AUTO, FORMATS, detect_format
+from flywheel_assets.formats.format import Event, Format
+from flywheel_assets.formats.reading.entries import Entry, decode_object
+from flywheel_assets.formats.record import Record
+
+SAMPLE_RECORDS = 200
+_SHOWN_FIELDS = 12
+
+
+class FieldMap(Protocol):
+    """Turns records into events by the names of their fields, as a person gave them."""
+
+    def convert(self, record: Record, /) -> Sequence[Event]:
+        """Turn one record into events.
+
+        Raises:
+            InvalidEventError: the record cannot be used.
+        """
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Turns the entries of one source into events."""
+
+    name: str
+    """Of the format; `map` for a mapping of fields."""
+    title: str
+    convert: Callable[[bytes | dict[str, Any]], Sequence[Event]]
+    """Raises `InvalidEventError`."""
+    has_global_ids: bool
+    read: Callable[[Record], Sequence[Event]]
+    """Does the same with a record that remembers which of its fields were read."""
+
+
+def list_formats() -> tuple[Format, ...]:
+    """List every format, our own first."""
+    return (own.OWN, *FORMATS)
+
+
+def is_record(values: Mapping[str, Any]) -> bool:
+    """Return whether any format knows an object as a record of its own."""
+    record = Record(values)
+    return any(each.matches(record) for each in list_formats())
+
+
+def choose_conversion(
+    sample: Sequence[Entry], name: str, choice: str = AUTO, mapping: FieldMap | None = None
+) -> Conversion:
+    """Choose the conversion for a source of that name, of which these are the first records.
+
+    Raises:
+        UnknownNameError: no format has the chosen name.
+        InvalidEventError: no format knows these records; the message lists their fields and what helps.
+    """
+    if mapping is not None:
+        return Conversion("map", "fields by --map", _convert_by(mapping.convert), False, mapping.convert)
+    if choice != AUTO:
+        found = next((each for each in list_formats() if each.name == choice), None)
+        if found is None:
+            raise UnknownNameError("format", choice, [AUTO, *(each.name for each in list_formats())])
+        return _build_conversion(found)
+    values = list(decode_sample(sample))
+    counted = [Record(each) for each in values]
+    own_count = sum(map(own.OWN.matches, counted))
+    detected = detect_format(counted)
+    if own_count and (detected is None or own_count >= sum(map(detected.matches, counted))):
+        return _build_conversion(own.OWN)
+    if detected is not None:
+        return _build_conversion(detected)
+    if any(map(own.is_nearly, values)) or not values:
+        return _build_conversion(own.OWN)
+    fields = sorted({field for each in values for field in each})
+    more = f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else ""
+    raise InvalidEventError(
+        f"no format has the fields of {name}: {', '.join(fields[:_SHOWN_FIELDS])}{more}; valid: "
+        f"{', '.join(each.name for each in list_formats())}. Say which fields are what, for instance with "
+        "--map prompt=question,final_text=answer_sent, or choose a format with --format"
+    )
+
+
+def list_unread(sample: Sequence[Entry], conversion: Conversion) -> list[str]:
+    """List the fields of the sampled records that become no part of an event, by dotted names."""
+    used: set[tuple[str, ...]] = set()
+    read = [Record(values, used) for values in decode_sample(sample)]
+    for record in read:
+        try:
+            conversion.read(record)
+        except InvalidEventError:
+            continue
+    return sorted({field for record in read for field in record.list_unread()})
+
+
+def decode_sample(sample: Iterable[Entry]) -> Iterable[dict[str, Any]]:
+    """Decode those of the sampled records that can be decoded."""
+    for entry in sample:
+        try:
+            yield decode_object(entry.value) if isinstance(entry.value, bytes) else entry.value
+        except InvalidEventError:
+            continue
+
+
+def _build_conversion(chosen: Format) -> Conversion:
+    convert = own.convert_entry if chosen is own.OWN else _convert_by(chosen.convert)
+    return Conversion(chosen.name, chosen.title, convert, chosen.has_global_ids, chosen.convert)
+
+
+def _convert_by(read: Callable[[Record], Sequence[Event]]) -> Callable[[bytes | dict[str, Any]], Sequence[Event]]:
+    # What was read is of no interest here: one set for all records costs nothing.
+    used: set[tuple[str, ...]] = set()
+
+    def convert(value: bytes | dict[str, Any]) -> Sequence[Event]:
+        return read(Record(decode_object(value) if isinstance(value, bytes) else value, used))
+
+    return convert
