@@ -224,6 +224,7 @@ def _print_report(report: "ImportReport", is_look: bool) -> None:
                 "them as line breaks and tabs",
                 markup=False,
                 highlight=False,
+                soft_wrap=True,
             )
         if file.problem:
             errors.print(f"  {file.problem}", markup=False, style="yellow", highlight=False, soft_wrap=True)

@@ -119,7 +119,7 @@ def _convert_record(record: Record) -> Sequence[Event]:
 
 OWN = Format(
     name=NAME,
-    title="edits, choices between two answers, and CloudEvents, in this project's own fields",
+    title="edits, choices and events in this project's own fields",
     matches=_matches,
     convert=_convert_record,
 )
@@ -129,7 +129,7 @@ def _build_event(line: _Line) -> Event:
     if line.retracts is not None:
         return _build_retraction(line)
     if line.prompt is None:
-        raise InvalidEventError("lacks `prompt`")
+        raise InvalidEventError(f"lacks `prompt`; valid: {', '.join(EDIT_FIELDS)}, or {', '.join(CHOICE_FIELDS)}")
     shared: dict[str, Any] = {
         "prompt": line.prompt,
         "id": _read_id(line.id),

@@ -113,7 +113,11 @@ def _import_one(
     file.shape, file.unit = reading.shape, reading.unit
     entries = islice(reading, limit)
     sample = _take_sample(entries)
-    lander = _choose_lander([each for each in sample if isinstance(each, Entry)], file, plan)
+    try:
+        lander = _choose_lander([each for each in sample if isinstance(each, Entry)], file, plan)
+    except InvalidEventError:
+        file.records = file.refused = len(sample)  # the others are not worth reading
+        raise
     for entry in chain(sample, entries):
         file.records += 1
         reception = moments.receive_next()
@@ -151,7 +155,7 @@ def _take_sample(entries: Iterator[Entry | Unreadable]) -> list[Entry | Unreadab
 def _choose_lander(sample: Sequence[Entry], file: FileReport, plan: ImportPlan) -> Lander:
     if plan.contract is not None:
         check_documents(sample, file.name, plan.application)
-        file.format, file.title = "scores", "predictions and labels in the application's own fields, or CloudEvents"
+        file.format, file.title = "scores", "predictions and labels by the application's field mapping"
         file.unread = tuple(list_unread_scores(sample, plan.contract))
         return ScoreLander(file.name)
     conversion = choose_conversion(sample, file.name, plan.format, plan.mapping)

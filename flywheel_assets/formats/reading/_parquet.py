@@ -1,8 +1,10 @@
 """Reads Parquet by batches of rows, nested columns too."""
 
 import math
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,18 +22,23 @@ def read_parquet(stream: BinaryIO) -> Iterator[Entry]:
     """Read the rows; numbers are those of the rows. A stream without positions is copied to a nameless file first.
 
     Memory is bounded by the pages of one row group: columns are read through small buffers.
+
+    Raises:
+        OSError: the file is torn.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if stream.seekable():
-        yield from _read_batches(pq.ParquetFile(stream, pre_buffer=False, buffer_size=2**20), pa)
-        return
-    with tempfile.TemporaryFile() as copy:
-        while part := stream.read(2**20):
-            copy.write(part)
-        copy.seek(0)
-        yield from _read_batches(pq.ParquetFile(copy, pre_buffer=False, buffer_size=2**20), pa)
+    with ExitStack() as copies:
+        if not stream.seekable():
+            copy = copies.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(stream, copy)
+            copy.seek(0)
+            stream = copy
+        try:
+            yield from _read_batches(pq.ParquetFile(stream, pre_buffer=False, buffer_size=2**20), pa)
+        except pa.ArrowException as error:
+            raise OSError(str(error)) from None
 
 
 def _read_batches(file: Any, pa: Any) -> Iterator[Entry]:

@@ -42,7 +42,7 @@ class Table:
         r"""Rows with `\n`, `\r` or `\t` as two characters each, which were kept as they stand."""
         self._escapes = options.escapes
         self._lines = _Lines(stream, options.longest_bytes)
-        csv.field_size_limit(max(csv.field_size_limit(), options.longest_bytes))
+        csv.field_size_limit(options.longest_bytes)  # of this process; nothing else here reads with `csv`
         self._rows = _build_reader(self._lines, self.delimiter, self.quoting)
         self.columns = self._read_header(name)
 
@@ -64,7 +64,7 @@ class Table:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Unreadable(start, f"not a row of the table: {error}; is a quotation mark left open?")
+                yield Unreadable(start, f"no row of the table: {error}; is a quotation mark left open?")
                 continue
             problem = self._lines.take_problem()
             if problem is not None:
@@ -74,7 +74,9 @@ class Table:
 
     def _build_entry(self, number: int, cells: list[str]) -> Entry | Unreadable:
         if len(cells) != len(self.columns):
-            return Unreadable(number, f"the line has {len(cells)} cells; the header names {len(self.columns)}")
+            is_long = self._rows.line_num > number
+            hint = "; is a quotation mark left open, or literal (--quoting none)?" if is_long else ""
+            return Unreadable(number, f"the line has {len(cells)} cells; the header names {len(self.columns)}{hint}")
         # A column without a name is the index that pandas writes.
         values = {column: cell for column, cell in zip(self.columns, cells, strict=True) if column}
         if any("\\" in cell and _ESCAPE.search(cell) for cell in cells):
