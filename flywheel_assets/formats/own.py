@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets import records
-from flywheel_assets.conversations import Answer, FiledAnswer, Tools, find_answer_problem
+from flywheel_assets.conversations import Answer, FiledAnswer, Message, Tools, find_answer_problem
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.reading.entries import PYTHON_SENTENCE, normalize_object
@@ -130,25 +130,24 @@ def _build_event(line: _Line) -> Event:
         return _build_retraction(line)
     if line.prompt is None:
         raise InvalidEventError(f"lacks `prompt`; valid: {', '.join(EDIT_FIELDS)}, or {', '.join(CHOICE_FIELDS)}")
-    shared: dict[str, Any] = {
-        "prompt": line.prompt,
-        "id": _read_id(line.id),
-        "user_id": _read_id(line.user_id),
-        "thread_id": _read_id(line.thread_id),
-        "model_version": _read_id(line.model_version),
-        "do_not_train": bool(line.do_not_train),
-        "occurred_at": None if line.occurred_at is None else _read_time(line.occurred_at),
-        "tools": line.tools,
-        "revision": line.revision,
-    }
-    if line.original_llm_output is not None and line.final_user_edit is not None:
-        return Edit(
-            original_llm_output=_read_answer(line.original_llm_output, "original_llm_output"),
-            final_user_edit=_read_answer(line.final_user_edit, "final_user_edit"),
-            **shared,
-        )
+    # By position: names would cost a tenth of importing a line.
+    optional = (
+        _read_id(line.id),
+        _read_id(line.user_id),
+        _read_id(line.thread_id),
+        _read_id(line.model_version),
+        bool(line.do_not_train),
+        _read_time(line.occurred_at),
+        line.tools,
+        line.revision,
+    )
+    original, final = line.original_llm_output, line.final_user_edit
+    if original is not None and final is not None:
+        original = _read_answer(original, "original_llm_output") if isinstance(original, list) else original
+        final = _read_answer(final, "final_user_edit") if isinstance(final, list) else final
+        return Edit(line.prompt, original, final, *optional)
     if line.chosen is not None and line.rejected is not None:
-        return Choice(chosen=line.chosen, rejected=line.rejected, **shared)
+        return Choice(line.prompt, line.chosen, line.rejected, *optional)
     wanted = EDIT_FIELDS if line.chosen is None and line.rejected is None else CHOICE_FIELDS
     lacking = [name for name in wanted if getattr(line, name) is None]
     raise InvalidEventError(
@@ -174,8 +173,12 @@ def _read_id(given: str | int | float | None) -> str | None:
     return str(int(given))
 
 
-def _read_time(given: str | float) -> datetime:
+def _read_time(given: str | float | None) -> datetime | None:
+    if given is None:
+        return None
     try:
+        if type(given) is str and given[-1:] == "Z":
+            return datetime.fromisoformat(given)
         return parse_time(given)
     except ValueError:
         raise InvalidEventError(
@@ -183,9 +186,7 @@ def _read_time(given: str | float) -> datetime:
         ) from None
 
 
-def _read_answer(answer: FiledAnswer, field: str) -> Answer:
-    if not isinstance(answer, list):
-        return answer
+def _read_answer(answer: list[Message], field: str) -> Answer:
     if problem := find_answer_problem(answer):
         raise InvalidEventError(f"`{field}`: {problem}")
     return answer[0]

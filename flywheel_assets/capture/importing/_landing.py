@@ -18,7 +18,7 @@ from flywheel_assets.formats.reading.entries import Entry, decode_object
 from flywheel_assets.formats.record import Record
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.records import IMPORT_PREFIX
-from flywheel_assets.wire import Choice, CloudEvent, Edit, PredictionCloudEvent
+from flywheel_assets.wire import Choice, CloudEvent, Edit, FeedbackCloudEvent, PredictionCloudEvent
 
 LandedEvent = tuple[str, DecodedEvent]
 """The kind of an event, as it is counted, and the event."""
@@ -45,10 +45,11 @@ class TextLander:
 
     def land(self, value: bytes | dict[str, Any], reception: Reception) -> Sequence[LandedEvent]:
         """Land one record."""
-        landed = []
+        landed: list[LandedEvent] = []
         for event in self._conversion.convert(value):
+            if landed:
+                reception.advance()
             landed.append((name_kind(event), self._land_event(event, reception)))
-            reception.advance()
         return landed
 
     def _land_event(self, event: Event, reception: Reception) -> DecodedEvent:
@@ -85,11 +86,12 @@ def _name_statement(client_id: str) -> str:
     return f"{client_id}/feedback"
 
 
+_KINDS = {Edit: "edit", Choice: "choice", PredictionCloudEvent: "prediction"}
+
+
 def name_kind(event: Event) -> str:
     """Return the word under which an event is counted."""
-    if isinstance(event, Edit | Choice):
-        return type(event).__name__.lower()
-    return "prediction" if isinstance(event, PredictionCloudEvent) else event.data.signal.value
+    return event.data.signal.value if isinstance(event, FeedbackCloudEvent) else _KINDS[type(event)]
 
 
 class ScoreLander:

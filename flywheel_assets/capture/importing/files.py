@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from itertools import chain, islice
 
@@ -67,7 +66,7 @@ def import_files(
         EventLogError: the disk refused; import again when it has room, what landed already is recognized.
     """
     tally = Tally()
-    reception = Reception(plan.application, clock(), plan.contract)
+    moments = _Moments(plan, clock)
     options = replace(plan.reading, is_record=_choose_record_test(plan))
     for source in sources:
         left = None if plan.limit is None else plan.limit - sum(each.records for each in tally.files)
@@ -76,7 +75,7 @@ def import_files(
         file = tally.open_file(source.name)
         try:
             with open_reading(source, options) as reading:
-                reception = _import_one(reading, file, tally, plan, sink, _Moments(reception, clock), on_progress, left)
+                _import_one(reading, file, tally, plan, sink, moments, on_progress, left)
                 file.escaped_rows = reading.escaped_rows
         except InvalidEventError as error:
             file.problem = str(error)
@@ -84,20 +83,23 @@ def import_files(
     return tally.report()
 
 
-@dataclass
 class _Moments:
     """Gives every record a time of receipt later than the one before it, so that records keep their order."""
 
-    reception: Reception
-    clock: Clock
+    def __init__(self, plan: ImportPlan, clock: Clock) -> None:
+        self._clock = clock
+        self._reception = Reception(plan.application, clock(), plan.contract)
+        self._given = 0
 
     def receive_next(self) -> Reception:
-        """Return the reception of the next record."""
-        self.reception.advance()
-        now: datetime = self.clock()
-        if now > self.reception.received_at:
-            self.reception = Reception(self.reception.application, now, self.reception.contract)
-        return self.reception
+        """Return the reception of the next record; the clock is asked once in a while."""
+        self._reception.advance()
+        self._given += 1
+        if self._given % _STEP_RECORDS == 0:
+            now = self._clock()
+            if now > self._reception.received_at:
+                self._reception = Reception(self._reception.application, now, self._reception.contract)
+        return self._reception
 
 
 def _import_one(
@@ -109,7 +111,7 @@ def _import_one(
     moments: _Moments,
     on_progress: Progress,
     limit: int | None,
-) -> Reception:
+) -> None:
     file.shape, file.unit = reading.shape, reading.unit
     entries = islice(reading, limit)
     sample = _take_sample(entries)
@@ -138,7 +140,6 @@ def _import_one(
         if file.records % _STEP_RECORDS == 0:
             on_progress(file.records, reading.bytes_read)
     on_progress(file.records, reading.bytes_read)
-    return moments.reception
 
 
 def _take_sample(entries: Iterator[Entry | Unreadable]) -> list[Entry | Unreadable]:
@@ -172,6 +173,6 @@ def _choose_record_test(plan: ImportPlan) -> Callable[..., bool]:
 
 def _check_size(landed: Sequence[LandedEvent], event_bytes: int) -> None:
     for _, event in landed:
-        longest = max(len(row.line) for row in event.rows)
-        if longest > event_bytes:
-            raise InvalidEventError(f"the event has {longest} bytes; valid: at most {event_bytes}")
+        for row in event.rows:
+            if len(row.line) > event_bytes:
+                raise InvalidEventError(f"the event has {len(row.line)} bytes; valid: at most {event_bytes}")
