@@ -5,6 +5,7 @@ and commas around them are passed over. Everywhere else the end of an object is 
 U+2028 and other separators of Unicode within a text: only line feeds and carriage returns end it.
 """
 
+import codecs
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -27,7 +28,9 @@ USUAL_NAMES = frozenset(
 
 _CHUNK_BYTES = 2**20
 _AROUND = b" \t\r\n,\x1e"
-_BETWEEN = re.compile(rb"[\s,\[\]\x1e]*")
+_MARK = codecs.BOM_UTF8
+"""Stands in the middle where files have been joined."""
+_BETWEEN = re.compile(rb"(?:[\s,\[\]\x1e]|%b)*+" % _MARK)
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)|[{}\[\]]', re.DOTALL)
 _REST_OF_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
 _NEXT_START = re.compile(rb"[\r\n][ \t,\[]*(?=\{)")
@@ -38,7 +41,7 @@ _LONG = "the record is longer than {} bytes, which is the most that is held of o
 
 def is_lines(head: bytes) -> bool | None:
     """Return whether a text holds a JSON object per line; False: other JSON; None: no JSON object at all."""
-    lines = [line for each in head.split(b"\n", 200)[:200] if (line := each.strip(_AROUND))]
+    lines = [line for each in head.split(b"\n", 200)[:200] if (line := each.removeprefix(_MARK).strip(_AROUND))]
     if not lines:
         return True
     first = lines[0]
@@ -79,6 +82,8 @@ def _split_lines(stream: io.BufferedReader, longest_bytes: int) -> Iterator[Entr
             yield Unreadable(number, _LONG.format(longest_bytes))
             continue
         content = line.strip(_AROUND)
+        if content[:1] == b"\xef":
+            content = content.removeprefix(_MARK)
         if content[:1] == b"{" and content[-1:] == b"}":
             yield Entry(number, content)
         elif content and content.strip(b"[]" + _AROUND):

@@ -49,6 +49,8 @@ def values(content: bytes, **said: Any) -> list[Any]:
         b'{"data": [' + A + b"," + B + b'], "meta": {"page": 1, "errors": []}}',
         json.dumps({"meta": {"a": [1]}, "records": [ONE, TWO], "next": None}, indent=1).encode(),
         b"\x1e" + A + b"\n\x1e" + B + b"\n",
+        b"\xef\xbb\xbf" + A + b"\n\xef\xbb\xbf" + B + b"\n",
+        b"\xef\xbb\xbf[" + A + b"]\n\xef\xbb\xbf[" + B + b"]\n",
     ],
 )
 def test_two_records_in_every_shape(content: bytes) -> None:
