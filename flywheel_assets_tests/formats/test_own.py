@@ -81,11 +81,12 @@ def test_times_as_databases_write_them(given: Any, moment: datetime) -> None:
 
 
 def test_cells_of_a_table() -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
     row = EDIT | {
         "user_id": "",
         "do_not_train": "TRUE",
         "revision": "3",
-        "occurred_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "occurred_at": moment,
     }
     [event] = convert_entry(row)
     assert isinstance(event, Edit)
