@@ -1,4 +1,7 @@
-"""Chooses how the records of a source become events: a format by name or by detection, or a mapping of fields."""
+"""Chooses how the records of a source become events.
+
+By a format's name, by detection among all formats, or by a mapping of fields.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

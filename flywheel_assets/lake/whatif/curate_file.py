@@ -96,9 +96,9 @@ _encoder = msgspec.json.Encoder()
 
 
 def curate_files(sources: Sequence[Source], out: Path, rules: GateRules, plan: CuratePlan | None = None) -> FileResult:
-    """Pass the pairs in the sources through the edit gate and replace `out` by the kept ones, in one atomic rename.
+    """Pass the pairs in the sources through the edit gate, and replace `out` by the kept ones.
 
-    Of pairs with the same normalized prompt and chosen text the first is kept. A record that cannot be read is counted
+    One atomic rename replaces it. Of pairs with the same normalized prompt and chosen text the first is kept. A record that cannot be read is counted
     as `malformed_event`; the others are not affected. An older revision is `superseded`, also by one that the gate
     refuses; a retracted one is `withdrawn`, and the record that retracts it a `statement`. Without a kept pair, an
     existing output stays as it is unless the plan says otherwise.
@@ -139,7 +139,7 @@ def curate_files(sources: Sequence[Source], out: Path, rules: GateRules, plan: C
 
 
 def _open_twice(source: Source, scratch: Path, copies: ExitStack) -> Source:
-    """Return a source that can be read twice: a pipe is copied to a file in `scratch` that is gone afterwards."""
+    """Return a source that can be read twice; a pipe is copied to a passing file in `scratch`."""
     if source.size_bytes is not None:
         return source
     copy = Path(copies.enter_context(tempfile.TemporaryDirectory(dir=scratch))) / "copy"
