@@ -268,7 +268,7 @@ def _release_one(
 
 
 def _find_wrapped(content: bytes, options: ReadingOptions) -> bytes | None:
-    """Return the only list of objects under a usual name; None where there is none, or the object is a record."""
+    """Return the only list of objects under a usual name; None: it has none, or is a record."""
     try:
         items = _items_decoder.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -98,10 +98,10 @@ _encoder = msgspec.json.Encoder()
 def curate_files(sources: Sequence[Source], out: Path, rules: GateRules, plan: CuratePlan | None = None) -> FileResult:
     """Pass the pairs in the sources through the edit gate, and replace `out` by the kept ones.
 
-    One atomic rename replaces it. Of pairs with the same normalized prompt and chosen text the first is kept. A record that cannot be read is counted
-    as `malformed_event`; the others are not affected. An older revision is `superseded`, also by one that the gate
-    refuses; a retracted one is `withdrawn`, and the record that retracts it a `statement`. Without a kept pair, an
-    existing output stays as it is unless the plan says otherwise.
+    One atomic rename replaces it. Of pairs with the same normalized prompt and chosen text the first is kept. A record
+    that cannot be read is counted as `malformed_event`; the others are not affected. An older revision is `superseded`,
+    also by one that the gate refuses; a retracted one is `withdrawn`, and the record that retracts it a `statement`.
+    Without a kept pair, an existing output stays as it is unless the plan says otherwise.
 
     Raises:
         UnknownNameError: no format or encoding has the plan's name.
