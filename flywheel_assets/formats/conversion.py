@@ -64,7 +64,8 @@ def choose_conversion(
         InvalidEventError: no format knows these records; the message lists their fields and what helps.
     """
     if mapping is not None:
-        return Conversion("map", "fields by --map", _convert_by(mapping.convert), False, mapping.convert)
+        read = _contain("map", mapping.convert)
+        return Conversion("map", "fields by --map", _convert_by(read), False, read)
     if choice != AUTO:
         found = next((each for each in list_formats() if each.name == choice), None)
         if found is None:
@@ -111,8 +112,24 @@ def decode_sample(sample: Iterable[Entry]) -> Iterable[dict[str, Any]]:
 
 
 def _build_conversion(chosen: Format) -> Conversion:
-    convert = own.convert_entry if chosen is own.OWN else _convert_by(chosen.convert)
-    return Conversion(chosen.name, chosen.title, convert, chosen.has_global_ids, chosen.convert)
+    read = _contain(chosen.name, chosen.convert)
+    convert = own.convert_entry if chosen is own.OWN else _convert_by(read)
+    return Conversion(chosen.name, chosen.title, convert, chosen.has_global_ids, read)
+
+
+def _contain(name: str, read: Callable[[Record], Sequence[Event]]) -> Callable[[Record], Sequence[Event]]:
+    """Make a fault of a format, on a shape that its author did not foresee, cost only the record."""
+
+    def read_contained(record: Record) -> Sequence[Event]:
+        try:
+            return read(record)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidEventError(
+                f"the format {name} cannot read this shape of its records; please report it: "
+                f"{type(error).__name__}: {str(error)[:200]}"
+            ) from error
+
+    return read_contained
 
 
 def _convert_by(read: Callable[[Record], Sequence[Event]]) -> Callable[[bytes | dict[str, Any]], Sequence[Event]]:

@@ -54,6 +54,19 @@ def test_a_mapping_converts_and_its_other_fields_are_listed() -> None:
     assert list_unread(sample, found) == ["agent"]
 
 
+def test_a_fault_of_a_format_costs_only_the_record() -> None:
+    """One annotation without answers ended the import of all others with a traceback."""
+
+    class Faulty:
+        def convert(self, record: Record, /) -> list[Edit]:
+            return [record.values["answers"][0]]
+
+    found = choose_conversion([], "x", mapping=Faulty())
+    with pytest.raises(InvalidEventError, match="the format map cannot read this shape .*IndexError"):
+        found.convert({"answers": []})
+    assert list_unread([Entry(1, {"answers": []})], found) == ["answers"]
+
+
 def test_names_are_said_once_and_no_record_has_two_formats() -> None:
     names = [each.name for each in list_formats()]
     assert names[0] == "edits"
