@@ -85,6 +85,12 @@ def import_(
         _print_formats()
         return
     config = load_application(application)
+    if maps and config.score_contract is not None:
+        raise typer.BadParameter(
+            f"--map is for texts; the fields of {config.name} are named in its FieldMapping, in its Python module"
+        )
+    if history and not reason:
+        raise typer.BadParameter("--history changes past days: say why with --reason")
     sources = _find_sources(files)
     plan = ImportPlan(
         application=config.name,

@@ -21,6 +21,13 @@ _SHOWN_FIELDS = 12
 class FieldMap(Protocol):
     """Turns records into events by the names of their fields, as a person gave them."""
 
+    def check_columns(self, sample: Iterable[Record], /) -> None:
+        """Check that the first records of a source have the fields.
+
+        Raises:
+            InvalidRuleError: a field is in none of them.
+        """
+
     def convert(self, record: Record, /) -> Sequence[Event]:
         """Turn one record into events.
 
@@ -61,9 +68,11 @@ def choose_conversion(
 
     Raises:
         UnknownNameError: no format has the chosen name.
+        InvalidRuleError: a field of the mapping is in none of the records.
         InvalidEventError: no format knows these records; the message lists their fields and what helps.
     """
     if mapping is not None:
+        mapping.check_columns(map(Record, decode_sample(sample)))
         read = _contain("map", mapping.convert)
         return Conversion("map", "fields by --map", _convert_by(read), False, read)
     if choice != AUTO:

@@ -1,11 +1,12 @@
 """How the records of a source come to be converted: by name, by detection, by a mapping of fields."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from flywheel_assets.errors import InvalidEventError, UnknownNameError
+from flywheel_assets.errors import InvalidEventError, InvalidRuleError, UnknownNameError
 from flywheel_assets.formats.conversion import choose_conversion, is_record, list_formats, list_unread
 from flywheel_assets.formats.reading.entries import Entry
 from flywheel_assets.formats.record import Record
@@ -40,7 +41,11 @@ def test_a_name_is_taken_or_the_names_are_listed() -> None:
 
 
 class Questions:
-    """A mapping of two fields."""
+    """A mapping of three fields."""
+
+    def check_columns(self, sample: Iterable[Record], /) -> None:
+        if any("question" not in each.values for each in sample):
+            raise InvalidRuleError("no column 'question'")
 
     def convert(self, record: Record, /) -> list[Edit]:
         return [Edit(*(str(record.get(name)) for name in ("question", "draft", "sent")))]
@@ -52,17 +57,19 @@ def test_a_mapping_converts_and_its_other_fields_are_listed() -> None:
     found = choose_conversion(sample, "x", mapping=Questions())
     assert found.convert(row) == [Edit("How?", "Thus.", "Like this.")]
     assert list_unread(sample, found) == ["agent"]
+    with pytest.raises(InvalidRuleError, match="no column 'question'"):
+        choose_conversion([Entry(2, {"q": "How?"})], "x", mapping=Questions())
 
 
 def test_a_fault_of_a_format_costs_only_the_record() -> None:
     """One annotation without answers ended the import of all others with a traceback."""
 
-    class Faulty:
+    class Faulty(Questions):
         def convert(self, record: Record, /) -> list[Edit]:
             return [record.values["answers"][0]]
 
     found = choose_conversion([], "x", mapping=Faulty())
-    with pytest.raises(InvalidEventError, match="the format map cannot read this shape .*IndexError"):
+    with pytest.raises(InvalidEventError, match=r"the format map cannot read this shape .*IndexError"):
         found.convert({"answers": []})
     assert list_unread([Entry(1, {"answers": []})], found) == ["answers"]
 
