@@ -190,8 +190,7 @@ def _read_mapping(maps: Sequence[str] | None) -> "FieldMap | None":
         return None
     from flywheel_assets.formats.mapping import read_mapping  # type: ignore[import-not-found]
 
-    is_file = len(maps) == 1 and "=" not in maps[0]
-    mapping: FieldMap = read_mapping(Path(maps[0]) if is_file else maps)
+    mapping: FieldMap = read_mapping(maps)
     return mapping
 
 
