@@ -3,7 +3,8 @@
 | module | commands |
 |---|---|
 | `serving` | capture, drain, doctor, dev, demo |
-| `days` | curate, import, turn, backfill, stale |
+| `files` | import, curate |
+| `days` | turn, backfill, stale |
 | `gold` | gold, verify, retry, abandon |
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
 | `upkeep` | maintain, rollback, erase |
@@ -20,6 +21,7 @@ import sys
 from flywheel_assets.cli import (
     days,
     exclusions,
+    files,
     gold,
     init,
     keys,
@@ -37,6 +39,7 @@ __all__ = [
     "app",
     "days",
     "exclusions",
+    "files",
     "gold",
     "init",
     "keys",

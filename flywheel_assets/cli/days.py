@@ -1,8 +1,6 @@
-"""Commands over landed days: import telemetry, materialize, find stale days; and the gate over a file."""
+"""Commands over landed days: materialize them, materialize them again, find stale ones."""
 
-from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,58 +14,12 @@ from flywheel_assets.cli.terminal import (
     console,
     errors,
     load_application,
-    load_preference,
     print_reasons,
 )
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.defs.running import Driver, Finished
-
-
-@app.command()
-def curate(
-    pairs: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="A file of JSON lines; the README shows its fields.")
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The file to write: one {prompt, chosen, rejected} line per kept pair.")
-    ],
-    application: Annotated[str | None, typer.Option("--application", "-a", help="Use this application's gate.")] = None,
-) -> None:
-    """Pass a file of edits through the gate, without Dagster, and count the dropped ones by reason."""
-    from flywheel_assets.curation.texts.gate import GateRules
-    from flywheel_assets.lake.whatif.curate_file import curate_file
-
-    rules = load_preference(application).gate if application else GateRules()
-    result = curate_file(pairs, out, rules)
-    print_reasons(f"{pairs.name} → {out.name}", result.kept, result.dropped)
-    for line, complaint in result.malformed[:10]:
-        errors.print(f"line {line}: {complaint}", markup=False, style="yellow")
-
-
-@app.command("import")
-def import_(
-    file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="A .jsonl file, or a .tsv file with a header.")
-    ],
-    application: Application,
-) -> None:
-    """Send existing telemetry from a file through capture into today's landing.
-
-    Importing a file twice changes nothing.
-    """
-    from flywheel_assets.capture.importing import import_file
-    from flywheel_assets.capture.log.shipping import open_shipper
-
-    load_application(application)
-    stores = Stores()
-    with open_shipper(stores.where, stores.shipping()) or nullcontext():
-        result = import_file(file, application, stores.landing_folder())
-    console.print(f"{result.accepted:,} of {result.lines:,} lines accepted, {result.refused:,} refused")
-    for complaint in result.errors[:10]:
-        errors.print(f"line {complaint.line}: {complaint.error}", markup=False, style="yellow")
-    console.print(f"next: [bold]flywheel turn --now --application {application}[/]")
 
 
 @app.command()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.capture.importing import import_file
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.texts.breaker import BreakerLimits
 from flywheel_assets.curation.texts.gate import GateRules
@@ -19,6 +18,7 @@ from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, GROUND_TRUTH, JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets_tests.capture.imports import import_into
 from flywheel_assets_tests.real_data import needs_real_data, write_real_edits
 
 DAY = date(2026, 9, 1)
@@ -31,7 +31,7 @@ def test_import_to_gold_to_version(tmp_path: Path) -> None:
     file = tmp_path / "edits.jsonl"
     assert write_real_edits(file) == 16_000
     landing = tmp_path / "landing"
-    imported = import_file(file, "assistant", landing, clock=lambda: datetime(2026, 9, 1, 12, tzinfo=UTC))
+    imported = import_into(landing, file, clock=lambda: datetime(2026, 9, 1, 12, tzinfo=UTC))
     assert (imported.accepted, imported.refused) == (16_000, 0)
 
     lake = Lake("assistant", f"sqlite:///{tmp_path}/catalog.db", f"file://{tmp_path}/warehouse", tmp_path / "scratch")

@@ -1,28 +1,29 @@
-"""Curates a file of edits through the same edit gate as the lake, without Dagster (`flywheel curate`).
+"""Curates pairs in files through the same edit gate as the lake, without Dagster (`flywheel curate`).
 
-A line is an edit, {"prompt", "original_llm_output", "final_user_edit"}, or a choice between two answers, {"prompt",
-"chosen", "rejected"}. The prompt may be a list of messages, each answer an assistant message or a list of one; `tools`
-belong to the prompt, other keys are ignored, `do_not_train` is honoured. Kept lines are written as {"prompt", "chosen",
-"rejected"}, with `tools`, and with a message where a text does not say everything.
+A record is whatever a format turns into events (`formats.conversion`): an edit, a choice between two answers, or a
+prediction with its correction. Kept pairs are written as {"prompt", "chosen", "rejected"}, with `tools`, and with a
+message where a text does not say everything. `do_not_train` is honoured. Records without a pair, for instance thumbs,
+are counted as `not_trainable_signal`.
 
-Lines with one `id` are revisions of one statement, as they are when the file is imported: the highest `revision`
-counts, of equal ones the last line. A line {"retracts": id} takes back what stands above it under that id. Lines
-without an id each say something of their own: the file names no people whose statements could be weighed.
+Records with one `id` are revisions of one statement, as they are when the file is imported: the highest `revision`
+counts, of equal ones the last. A line {"retracts": id} takes back what stands above it under that id. Records without
+an id each say something of their own: the file names no people whose statements could be weighed.
 
-The file is read twice, in chunks of bounded size: once for the ids, once for the texts. Both rules and the removal of
-equal pairs hold for the whole file; rules that compare many texts (the same text on many requests) hold within a chunk.
-What stays in memory are 16 bytes per kept line and about 200 per id.
+The files are read twice, in chunks of bounded size: once for the ids, once for the texts. Both rules and the removal of
+equal pairs hold for all files together; rules that compare many texts (the same text on many requests) hold within a
+chunk. What stays in memory are 16 bytes per kept pair and about 200 per id.
 """
 
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,85 +31,92 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flywheel_assets.conversations import (
-    FiledAnswer,
-    Prompt,
-    Tools,
-    encode_answer,
-    encode_prompt,
-    encode_tools,
-    find_answer_problem,
-    find_role_problem,
-    find_tools_problem,
-)
+from flywheel_assets.conversations import encode_answer, encode_prompt, encode_tools
 from flywheel_assets.curation.texts.gate import GateRules, curate
+from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.formats.catalog import AUTO
+from flywheel_assets.formats.causes import Cause, Causes
+from flywheel_assets.formats.conversion import SAMPLE_RECORDS, FieldMap, choose_conversion, is_record
+from flywheel_assets.formats.reading.entries import Entry, ReadingOptions, Unreadable
+from flywheel_assets.formats.reading.opening import open_reading
+from flywheel_assets.formats.reading.sources import Source
 from flywheel_assets.lake.storage.files import make_hidden_path, sync_folder
-from flywheel_assets.records import JOINED_FEEDBACK, ExampleKind, PromptFormat, Reason, Signal, SubjectKind
+from flywheel_assets.lake.whatif._pairs import Pair, Retraction, find_statements
+from flywheel_assets.records import JOINED_FEEDBACK, ExampleKind, PromptFormat, Reason, SubjectKind
 
-CHUNK_LINES = 16_384
+CHUNK_RECORDS = 16_384
 CHUNK_BYTES = 64 * 2**20
-LONGEST_LINE_BYTES = 32 * 2**20
-MOST_COMPLAINTS = 100
+LONGEST_RECORD_BYTES = 32 * 2**20
 
-_LAST_LINE = 10**12
-_NO_LINE = (-(2**63), 0)
-"""A revision that every line is newer than."""
+_LAST_NUMBER = 10**12
+_NO_NUMBER = (-(2**63), 0)
+"""A revision that every record is newer than."""
 _PAIR_KINDS = [ExampleKind.PREFERENCE_PAIR.value, ExampleKind.COMPARISON.value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CuratePlan:
+    """Holds what a person has said about the files."""
+
+    format: str = AUTO
+    mapping: FieldMap | None = None
+    reading: ReadingOptions = field(default_factory=lambda: ReadingOptions(longest_bytes=LONGEST_RECORD_BYTES))
+    allows_empty: bool = False
+    """Whether an existing output is replaced although no pair was kept."""
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """Counts the kept and the dropped lines of a file; blank lines do not count."""
+    """Counts the kept and the dropped pairs of files; blank lines do not count."""
 
     kept: int
     dropped: dict[str, int]
-    """Lines by reason code; with `kept` it accounts for every line."""
-    malformed: tuple[tuple[int, str], ...]
-    """Line number (from 1) and complaint of the first `MOST_COMPLAINTS` lines that could not be read."""
+    """Pairs by reason code, and records without one; with `kept` it accounts for every record."""
+    causes: tuple[Cause, ...] = ()
+    """Why records could not be read."""
+    is_written: bool = True
+    exit_code: int = 0
+    """0: every record could be read; 1: no pair was kept; 3: some records could not be read."""
 
 
-class _Line(msgspec.Struct):
-    prompt: Prompt | None = None
-    original_llm_output: FiledAnswer | None = None
-    final_user_edit: FiledAnswer | None = None
-    chosen: FiledAnswer | None = None
-    rejected: FiledAnswer | None = None
-    tools: Tools | None = None
-    do_not_train: bool | None = None
-    id: Any = None
-    revision: Any = None
-    retracts: Any = None
+@dataclass
+class _Numbered:
+    """Holds what one record says, or why it cannot be read; numbers count over all files, from 1."""
+
+    number: int
+    size_bytes: int
+    statements: Sequence[Pair | Retraction] = ()
+    problem: str | None = None
+    file: str = ""
+    unit: str = ""
+    place: int = 0
 
 
-class _UnreadableLineError(Exception):
-    """Says why one line is no edit."""
-
-
-_decoder = msgspec.json.Decoder(_Line)
 _encoder = msgspec.json.Encoder()
 
 
-def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
-    """Pass the edits in `path` through the edit gate and replace `out` by the kept ones, in one atomic rename.
+def curate_files(sources: Sequence[Source], out: Path, rules: GateRules, plan: CuratePlan | None = None) -> FileResult:
+    """Pass the pairs in the sources through the edit gate, and replace `out` by the kept ones.
 
-    Of lines with the same normalized prompt and chosen text the first is kept. A line that cannot be read is counted
-    as `malformed_event`; the others are not affected. An older revision is `superseded`, also by one that the gate
-    refuses; a retracted line is `withdrawn`, and the line that retracts it a `statement`.
+    One atomic rename replaces it. Of pairs with the same normalized prompt and chosen text the first is kept. A record
+    that cannot be read is counted as `malformed_event`; the others are not affected. An older revision is `superseded`,
+    also by one that the gate refuses; a retracted one is `withdrawn`, and the record that retracts it a `statement`.
+    Without a kept pair, an existing output stays as it is unless the plan says otherwise.
+
+    Raises:
+        UnknownNameError: no format or encoding has the plan's name.
     """
-    kept, dropped, malformed = 0, Counter[str](), list[tuple[int, str]]()
+    plan = plan or CuratePlan()
+    kept, dropped, causes = 0, Counter[str](), Causes()
     seen: set[bytes] = set()
     out.parent.mkdir(parents=True, exist_ok=True)
     building = make_hidden_path(out)
     try:
-        with _open_twice(path, out.parent) as lines, open(building, "wb") as file:
-            outdated = _find_outdated(lines)
-            lines.seek(0)
-            for chunk in _read_chunks(lines):
-                current = [(number, line) for number, line in chunk if number not in outdated]
-                dropped.update(outdated[number].value for number, _ in chunk if number in outdated)
-                rows, complaints = _decode_chunk(current)
-                dropped[Reason.MALFORMED_EVENT.value] += len(complaints)
-                malformed += complaints[: MOST_COMPLAINTS - len(malformed)]
+        with ExitStack() as copies, open(building, "wb") as file:
+            twice = [_open_twice(each, out.parent, copies) for each in sources]
+            outdated = _find_outdated(_read_records(twice, plan))
+            for chunk in _cut_chunks(_read_records(twice, plan)):
+                rows = _build_rows(chunk, outdated, dropped, causes)
                 curated = curate(pa.Table.from_pylist(rows, schema=JOINED_FEEDBACK), "file", rules)
                 dropped.update(curated.counts)
                 # Gold holds refused rows as statements too; `counts` says why.
@@ -118,148 +126,146 @@ def curate_file(path: Path, out: Path, rules: GateRules) -> FileResult:
                 dropped[Reason.DUPLICATE.value] += pairs.num_rows - written
             file.flush()
             os.fsync(file.fileno())
-        os.replace(building, out)
-        sync_folder(out.parent)
+        is_written = bool(kept) or plan.allows_empty or not out.exists()
+        if is_written:
+            os.replace(building, out)
+            sync_folder(out.parent)
     finally:
         building.unlink(missing_ok=True)
-    return FileResult(kept, {reason: count for reason, count in sorted(dropped.items()) if count}, tuple(malformed))
+    malformed = dropped[Reason.MALFORMED_EVENT.value]
+    exit_code = 1 if not kept and not (plan.allows_empty and not malformed) else 3 if malformed else 0
+    counts = {reason: count for reason, count in sorted(dropped.items()) if count}
+    return FileResult(kept, counts, causes.sort(), is_written, exit_code)
 
 
-@contextmanager
-def _open_twice(path: Path, scratch: Path) -> Iterator[BinaryIO]:
-    """Open a file so that it can be read twice: a pipe is copied to a nameless file in `scratch`."""
-    with open(path, "rb") as given:
-        if given.seekable():
-            yield given
-            return
-        with tempfile.TemporaryFile(dir=scratch) as copy:
-            shutil.copyfileobj(given, copy)
-            copy.seek(0)
-            yield copy
+def _open_twice(source: Source, scratch: Path, copies: ExitStack) -> Source:
+    """Return a source that can be read twice; a pipe is copied to a passing file in `scratch`."""
+    if source.size_bytes is not None:
+        return source
+    copy = Path(copies.enter_context(tempfile.TemporaryDirectory(dir=scratch))) / "copy"
+    with source.open() as given, open(copy, "wb") as file:
+        shutil.copyfileobj(given, file)
+    return replace(source, open=lambda: open(copy, "rb"))
 
 
-def _find_outdated(lines: BinaryIO) -> dict[int, Reason]:
-    """Return the numbers of the lines that do not count, with why: older revisions, retracted and retracting ones."""
+def _read_records(sources: Sequence[Source], plan: CuratePlan) -> Iterator[_Numbered]:
+    """Read the records of all sources in their order."""
+    number = 0
+    options = replace(plan.reading, is_record=is_record)
+    for source in sources:
+        try:
+            with open_reading(source, options) as reading:
+                entries = iter(reading)
+                sample = list(islice(entries, SAMPLE_RECORDS))
+                known = [each for each in sample if isinstance(each, Entry)]
+                convert = choose_conversion(known, source.name, plan.format, plan.mapping).convert
+                for entries_part in (sample, entries):
+                    for entry in entries_part:
+                        number += 1
+                        yield _read_record(entry, number, convert, source.name, reading.unit)
+        except InvalidEventError as error:
+            number += 1
+            yield _Numbered(number, 0, problem=str(error), file=source.name, unit="file", place=1)
+
+
+def _read_record(entry: Entry | Unreadable, number: int, convert: Any, file: str, unit: str) -> _Numbered:
+    if isinstance(entry, Unreadable):
+        return _Numbered(number, 0, problem=entry.problem, file=file, unit=unit, place=entry.number)
+    size = len(entry.value) if isinstance(entry.value, bytes) else sum(len(str(each)) for each in entry.value.values())
+    try:
+        return _Numbered(number, size, find_statements(convert(entry.value)))
+    except InvalidEventError as error:
+        return _Numbered(number, 0, problem=str(error), file=file, unit=unit, place=entry.number)
+
+
+def _find_outdated(records: Iterator[_Numbered]) -> dict[int, Reason]:
+    """Return the numbers of the records that do not count, with why.
+
+    They are older revisions, retracted and retracting ones.
+    """
     newest: dict[bytes, tuple[int, int]] = {}
     outdated: dict[int, Reason] = {}
-    for chunk in _read_chunks(lines):
-        for number, line in chunk:
-            try:
-                found = _decode_line(line)
-            except _UnreadableLineError:
-                continue
-            if found.retracts is not None:
-                outdated[number] = Reason.STATEMENT
-                retracted = newest.pop(_hash_id(found.retracts), None)
+    for record in records:
+        for statement in record.statements:
+            if isinstance(statement, Retraction):
+                outdated[record.number] = Reason.STATEMENT
+                retracted = newest.pop(_hash_id(statement.key), None)
                 if retracted is not None:
                     outdated[retracted[1]] = Reason.WITHDRAWN
-            elif found.id is not None:
-                key = _hash_id(found.id)
-                revision = found.revision if isinstance(found.revision, int) else 0
-                older, newest[key] = sorted([(revision, number), newest.get(key, _NO_LINE)])
-                if older is not _NO_LINE:
+            elif statement.key is not None:
+                key = _hash_id(statement.key)
+                older, newest[key] = sorted([(statement.revision, record.number), newest.get(key, _NO_NUMBER)])
+                if older is not _NO_NUMBER and older[1] != newest[key][1]:
                     outdated[older[1]] = Reason.SUPERSEDED
     return outdated
 
 
-def _hash_id(given: Any) -> bytes:
-    return blake2b(_encoder.encode(given), digest_size=16).digest()
+def _hash_id(key: tuple[str, str]) -> bytes:
+    return blake2b(_encoder.encode(key), digest_size=16).digest()
 
 
-def _read_chunks(lines: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:
-    """Read numbered lines, at most `CHUNK_LINES` or about `CHUNK_BYTES` together; None stands for one too long."""
-    chunk: list[tuple[int, bytes | None]] = []
-    size = number = 0
-    while line := lines.readline(LONGEST_LINE_BYTES):
-        number += 1
-        content: bytes | None = line
-        if len(line) == LONGEST_LINE_BYTES and not line.endswith(b"\n"):
-            content = None
-            while (rest := lines.readline(LONGEST_LINE_BYTES)) and not rest.endswith(b"\n"):
-                pass
-        if content is None or content.strip():
-            chunk.append((number, content))
-            size += len(content or b"")
-        if len(chunk) == CHUNK_LINES or size >= CHUNK_BYTES:
+def _cut_chunks(records: Iterator[_Numbered]) -> Iterator[list[_Numbered]]:
+    """Cut records into lists of at most `CHUNK_RECORDS`, or about `CHUNK_BYTES` together."""
+    chunk: list[_Numbered] = []
+    size = 0
+    for record in records:
+        chunk.append(record)
+        size += record.size_bytes
+        if len(chunk) == CHUNK_RECORDS or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
         yield chunk
 
 
-def _decode_chunk(chunk: list[tuple[int, bytes | None]]) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
-    rows, complaints = [], []
-    for number, line in chunk:
-        try:
-            rows.append(_build_joined_row(number, line))
-        except _UnreadableLineError as error:
-            complaints.append((number, str(error)))
-    return rows, complaints
+def _build_rows(
+    chunk: Sequence[_Numbered], outdated: dict[int, Reason], dropped: Counter[str], causes: Causes
+) -> list[dict[str, Any]]:
+    """Build the joined rows of the pairs that count, and count everything else."""
+    rows: list[dict[str, Any]] = []
+    for record in chunk:
+        pairs = [each for each in record.statements if isinstance(each, Pair)]
+        if record.problem is not None:
+            dropped[Reason.MALFORMED_EVENT.value] += 1
+            causes.add(record.problem, record.file, record.unit, record.place)
+        elif record.number in outdated:
+            dropped[outdated[record.number].value] += 1
+        elif not pairs:
+            dropped[Reason.NOT_TRAINABLE_SIGNAL.value] += 1
+        rows.extend(
+            _build_joined_row(record.number, part, pair)
+            for part, pair in enumerate(pairs)
+            if record.number not in outdated
+        )
+    return rows
 
 
-def _decode_line(line: bytes | None) -> _Line:
-    if line is None:
-        raise _UnreadableLineError(f"longer than {LONGEST_LINE_BYTES // 2**20} MiB")
-    try:
-        found = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _UnreadableLineError(f"not a JSON object with a prompt and two texts: {error}") from None
-    if found.retracts is None:
-        _check_line(found)
-    return found
-
-
-def _build_joined_row(number: int, line: bytes | None) -> dict[str, Any]:
-    edit = _decode_line(line)
-    signal, chosen, rejected = _read_texts(edit)
-    assert edit.prompt is not None
-    prompt, prompt_format = encode_prompt(edit.prompt)
-    output, output_message = encode_answer(rejected)
-    final_text, final_message = encode_answer(chosen)
+def _build_joined_row(number: int, part: int, pair: Pair) -> dict[str, Any]:
+    """Build the row that capture and the join would make of the `part`-th pair of a record."""
+    prompt, prompt_format = encode_prompt(pair.prompt)
+    output, output_message = encode_answer(pair.rejected)
+    final_text, final_message = encode_answer(pair.chosen)
+    # Descending ids: of equal duplicates the edit gate keeps the highest id, which makes it the first record.
+    statement_id = f"{_LAST_NUMBER - number:013d}-{999 - part:03d}"
     return {
         **_UNKNOWN,
-        # Descending ids: of equal duplicates the edit gate keeps the highest id, which makes it the first line.
-        "feedback_event_id": f"{_LAST_LINE - number:013d}",
-        "statement_id": f"{_LAST_LINE - number:013d}",
-        "signal": signal.value,
-        "prediction_id": str(number),
-        "subject": str(number),
-        "do_not_train": bool(edit.do_not_train),
+        "feedback_event_id": statement_id,
+        "statement_id": statement_id,
+        "signal": pair.signal.value,
+        "prediction_id": f"{number}-{part}",
+        "subject": f"{number}-{part}",
+        "do_not_train": pair.do_not_train,
         "prompt": prompt,
         "prompt_format": prompt_format.value,
         "output": output,
         "output_message": output_message,
         "final_text": final_text,
         "final_message": final_message,
-        "tools": encode_tools(edit.tools),
+        "tools": encode_tools(pair.tools),
     }
 
 
-def _read_texts(line: _Line) -> tuple[Signal, FiledAnswer, FiledAnswer]:
-    """Return a line's signal, its chosen and its rejected text."""
-    if line.original_llm_output is not None and line.final_user_edit is not None:
-        return Signal.EDIT, line.final_user_edit, line.original_llm_output
-    if line.chosen is not None and line.rejected is not None:
-        return Signal.CHOICE, line.chosen, line.rejected
-    raise _UnreadableLineError("needs original_llm_output and final_user_edit, or chosen and rejected")
-
-
-def _check_line(line: _Line) -> None:
-    if line.prompt is None:
-        raise _UnreadableLineError("needs a prompt, or `retracts` with the id of a line above")
-    _, chosen, rejected = _read_texts(line)
-    problems = [
-        find_role_problem(line.prompt) if isinstance(line.prompt, list) else None,
-        find_answer_problem(chosen),
-        find_answer_problem(rejected),
-        find_tools_problem(line.tools or []),
-    ]
-    for name, problem in zip(("prompt", "the chosen text", "the rejected text", "tools"), problems, strict=True):
-        if problem is not None:
-            raise _UnreadableLineError(f"{name}: {problem}")
-
-
-# The columns that a line does not give. The lake's columns need a time; nothing here depends on it.
+# The columns that a record does not give. The lake's columns need a time; nothing here depends on it.
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _UNKNOWN = {
     "completed_date": _EPOCH.date(),

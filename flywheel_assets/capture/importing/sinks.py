@@ -1,0 +1,71 @@
+"""Takes landed rows: into the event log in bounded batches, or nowhere, for a look before an import."""
+
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Protocol
+
+from flywheel_assets.capture.events.texts import LandedRow
+from flywheel_assets.capture.log.segments import SegmentLog
+
+_BATCH_ROWS = 1000
+_BATCH_BYTES = 4 * 2**20
+_BATCHES_IN_FLIGHT = 4
+
+
+class RowSink(Protocol):
+    """Takes the rows of accepted events in their order."""
+
+    def add(self, rows: Iterable[LandedRow]) -> None:
+        """Take the rows of one event; it may wait until there is room."""
+
+    def finish(self) -> None:
+        """Return when all rows are durable."""
+
+
+class LogSink:
+    """Sends rows to the log in batches, bounded in number and in bytes, however large the file is."""
+
+    def __init__(self, event_log: SegmentLog, application: str) -> None:
+        self._event_log = event_log
+        self._application = application
+        self._rows: list[LandedRow] = []
+        self._size_bytes = 0
+        self._in_flight: deque[Future[None]] = deque()
+
+    def add(self, rows: Iterable[LandedRow]) -> None:
+        """Take the rows of one event."""
+        for row in rows:
+            self._rows.append(row)
+            self._size_bytes += len(row.line)
+        if len(self._rows) >= _BATCH_ROWS or self._size_bytes >= _BATCH_BYTES:
+            self._send()
+
+    def finish(self) -> None:
+        """Return when all rows are durable."""
+        self._send()
+        while self._in_flight:
+            self._in_flight.popleft().result()
+
+    def _send(self) -> None:
+        if self._rows:
+            while len(self._in_flight) >= _BATCHES_IN_FLIGHT:
+                self._in_flight.popleft().result()
+            self._in_flight.append(self._event_log.submit(self._application, self._rows))
+            self._rows, self._size_bytes = [], 0
+
+
+class FirstRows:
+    """Keeps the first rows and lands nothing."""
+
+    def __init__(self, most: int = 3) -> None:
+        self.rows: list[LandedRow] = []
+        self._most = most
+
+    def add(self, rows: Iterable[LandedRow]) -> None:
+        """Keep the rows of one event while there is room."""
+        if len(self.rows) < self._most:
+            self.rows.extend(list(rows)[: self._most - len(self.rows)])
+
+    def finish(self) -> None:
+        """Do nothing: nothing was to be landed."""
