@@ -32,6 +32,7 @@ from flywheel_assets.capture.events.texts import (
     land_cloud_event,
     land_edit,
 )
+from flywheel_assets.capture.log.history import HistoryLog
 from flywheel_assets.capture.log.segments import SegmentLimits, SegmentLog
 from flywheel_assets.errors import InvalidEventError, UnknownNameError
 from flywheel_assets.records import IMPORT_PREFIX
@@ -130,8 +131,9 @@ def import_file(
     clock: Clock = read_clock,
     segment_limits: SegmentLimits | None = None,
     event_bytes: int = EVENT_BYTES,
+    history: HistoryLog | None = None,
 ) -> ImportResult:
-    """Land every good line of a JSONL or TSV file; when this returns they are published.
+    """Land every good line of a JSONL or TSV file; when this returns they are published, unless they are `history`.
 
     Args:
         path: the file; its suffix names the format, its name becomes the source.
@@ -140,6 +142,7 @@ def import_file(
         clock: when the events are received, and the default of when they occurred.
         segment_limits: of the event log that this call opens.
         event_bytes: a longer line is refused, and never held in memory.
+        history: takes the lines in place of today's landing; the caller publishes it.
 
     Raises:
         UnknownNameError: the suffix is none of those read here.
@@ -167,7 +170,7 @@ def import_file(
                     tally.refuse(number, str(error))
                 else:
                     tally.accepted += 1
-                    batches.add(event.rows)
+                    (batches if history is None else history).add(event.rows)
             batches.finish()
     return ImportResult(tally.accepted + tally.refused, tally.accepted, tally.refused, tuple(tally.errors))
 

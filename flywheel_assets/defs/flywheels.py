@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication
+from flywheel_assets.application import (
+    ClassificationApplication,
+    FlywheelApplication,
+    PreferenceApplication,
+    begin_with_history,
+)
 from flywheel_assets.defs._checks import (
     build_breaker_check,
     build_daily_checks,
@@ -18,6 +23,7 @@ from flywheel_assets.defs.assets.classification import (
     build_levers_report_asset,
 )
 from flywheel_assets.defs.assets.daily import build_feedback_assets
+from flywheel_assets.defs.assets.landed import build_landed_assets
 from flywheel_assets.defs.assets.preference import build_adapter_assets, build_pair_assets
 from flywheel_assets.defs.automation.alerts import build_alert_sensors
 from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
@@ -39,6 +45,7 @@ def preference_flywheel(
         stores: the places of the data; from the settings unless a test passes others.
         clock: the time that closes days; the machine's unless a test passes another.
     """
+    application = begin_with_history(application, stores or Stores())
     return _assemble(
         application,
         daily=[*build_feedback_assets(application), *build_pair_assets(application)],
@@ -60,6 +67,7 @@ def classification_flywheel(
         stores: the places of the data; from the settings unless a test passes others.
         clock: the time that closes days; the machine's unless a test passes another.
     """
+    application = begin_with_history(application, stores or Stores())
     return _assemble(
         application,
         daily=[*build_feedback_assets(application), *build_example_assets(application)],
@@ -106,7 +114,7 @@ def _assemble(
     )
     upkeep_job = build_maintenance_job(application)
     return dg.Definitions(
-        assets=[*daily, *versions, *more_assets],
+        assets=[*build_landed_assets(application), *daily, *versions, *more_assets],
         asset_checks=[*build_daily_checks(application), *build_version_checks(application), *more_checks],
         jobs=[daily_job, turn_job, build_rollback_job(application), upkeep_job],
         schedules=[

@@ -18,10 +18,21 @@ from flywheel_assets.errors import InvalidEventError
 
 _ROLES = {
     **{role.value: role for role in Role},
-    "human": Role.USER, "gpt": Role.ASSISTANT, "ai": Role.ASSISTANT, "model": Role.ASSISTANT, "bot": Role.ASSISTANT,
-    "function": Role.TOOL, "observation": Role.TOOL, "function_call": Role.ASSISTANT, "chatbot": Role.ASSISTANT,
-    "HumanMessage": Role.USER, "AIMessage": Role.ASSISTANT, "SystemMessage": Role.SYSTEM, "ToolMessage": Role.TOOL,
-    "AIMessageChunk": Role.ASSISTANT, "FunctionMessage": Role.TOOL,
+    "human": Role.USER,
+    "gpt": Role.ASSISTANT,
+    "ai": Role.ASSISTANT,
+    "model": Role.ASSISTANT,
+    "bot": Role.ASSISTANT,
+    "function": Role.TOOL,
+    "observation": Role.TOOL,
+    "function_call": Role.ASSISTANT,
+    "chatbot": Role.ASSISTANT,
+    "HumanMessage": Role.USER,
+    "AIMessage": Role.ASSISTANT,
+    "SystemMessage": Role.SYSTEM,
+    "ToolMessage": Role.TOOL,
+    "AIMessageChunk": Role.ASSISTANT,
+    "FunctionMessage": Role.TOOL,
 }
 
 
