@@ -151,6 +151,12 @@ def report_days(
     return dg.MaterializeResult(metadata=_WITHOUT_EVENTS_OF_DAGSTER)
 
 
+_BEFORE_EVERY_OBSERVATION = 1
+"""Stands for "landing was never observed": without a number Dagster compares the newest observation with itself.
+
+The run's own first event is older than any observation that comes after it.
+"""
+
 INGEST_CODE_VERSION = "1"
 JOIN_CODE_VERSION = "1"
 
@@ -179,7 +185,8 @@ def _build_raw_asset(application: FlywheelApplication, kind: EventKind, descript
     )
     def raw_events(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
         with classify_failures(context):
-            seen, stamp = find_seen_inputs(context), make_stamp(context, clock, INGEST_CODE_VERSION)
+            seen = {name: number or _BEFORE_EVERY_OBSERVATION for name, number in find_seen_inputs(context).items()}
+            stamp = make_stamp(context, clock, INGEST_CODE_VERSION)
             lake = stores.lake(application.name)
             days = list_partition_days(context)
             entries = ingest_days(lake, stores.landing(), kind, days, stamp, tables)
