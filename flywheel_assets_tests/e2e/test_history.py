@@ -50,7 +50,7 @@ CONFIG = replace(
     assistant.APPLICATION, start_date=FIRST, window=JoinWindow(join_days=5, dedupe_days=2), name="assistant"
 )
 TABLES = (RAW_PREDICTIONS, GROUND_TRUTH, JOINED_FEEDBACK, CURATED_DPO_PAIRS, QUARANTINE, FEEDBACK_SUMMARY)
-ABOUT_RECEIPT = {"received_at", "feedback_received_at", "prediction_received_at", "latency_s"}
+ABOUT_RECEIPT = {"received_at", "feedback_received_at"}
 """Columns that say when a row was received: history is received when it is imported."""
 EDITED = (
     ("Add a retry to the upload", "upload(file)", "upload(file, attempts=3)"),
@@ -211,7 +211,10 @@ def was_there() -> Any:
         home = Home(Path(folder), patch, FIRST)
         for on in DAYS:
             home.live(on, world())
-        yield home.accounts(), {spec.name: home.rows(spec) for spec in TABLES}
+        rows = {spec.name: home.rows(spec) for spec in TABLES}
+        assert all(rows.values())
+        assert {"no_prediction_in_window", "unchanged"} <= {json.loads(row)["reason"] for row in rows["quarantine"]}
+        yield home.accounts(), rows
 
 
 def compare(home: Home, was_there: Any) -> None:
