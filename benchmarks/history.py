@@ -4,8 +4,8 @@ Claim: the import spreads rows over 1,826 days of two kinds with no file open be
 run with as many commits as one day makes, and neither holds the history in memory.
 Data: edits in this project's own format, 200 a day, evenly over the days before 2026; catalog and Dagster's instance on
 SQLite, local disk.
-Peer, in the same run: a plain loop over the same file (`json.loads` a line, a pandas frame and a Parquet file a day): it
-has neither ids, duplicates, audit, join nor gate, and nothing of it survives a kill.
+Peer, in the same run: a loop over the same file (`json.loads` a line, a pandas frame and a Parquet file a day). It has
+neither ids, duplicates, audit, join nor gate, and nothing of it survives a kill.
 Command: python -m benchmarks.history [days, 1826 by default] [edits a day, 200 by default]
 """
 

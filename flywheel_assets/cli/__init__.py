@@ -3,7 +3,7 @@
 | module | commands |
 |---|---|
 | `serving` | capture, drain, doctor, dev, demo |
-| `days` | curate, import, turn, backfill, stale |
+| `days` | curate, import, turn, backfill, stale, history |
 | `gold` | gold, verify, retry, abandon |
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
 | `upkeep` | maintain, rollback, erase |

@@ -214,8 +214,8 @@ def find_day(row: LandedRow) -> date:
     A client that gave no time got the time of receipt: its row belongs to today.
     """
     times = _times_decoder.decode(row.line)
-    is_told_later = row.kind is EventKind.FEEDBACK and times.known_at is not None
-    return ((times.known_at if is_told_later else None) or times.occurred_at).astimezone(UTC).date()
+    known_at = times.known_at if row.kind is EventKind.FEEDBACK else None
+    return (known_at or times.occurred_at).astimezone(UTC).date()
 
 
 def _list_event_ids(paths: Sequence[Path]) -> Iterator[bytes]:

@@ -56,7 +56,10 @@ def find_first_unfinished_day(lake: Lake, gold: TableSpec, start: date, last: da
 def find_first_day_to_do(
     lake: Lake, landing: LandingPlace, application: FlywheelApplication, start: date, last: date
 ) -> date | None:
-    """Return the first day up to `last` that is not closed in gold, or that history has changed since; None: no day."""
+    """Return the first day up to `last` that is not closed in gold or has changed since; None: there is none.
+
+    Only an import of history changes a closed day.
+    """
     changed = find_first_changed_day(find_changed_days(lake, landing, application.tables), last)
     unfinished = find_first_unfinished_day(lake, application.tables.gold, start, last)
     return min((day for day in (changed, unfinished) if day is not None), default=None)
