@@ -11,6 +11,7 @@ holds already is left out, so that a repetition changes nothing.
 
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -145,7 +146,8 @@ class HistoryLog:
         now = self.clock().astimezone(UTC)
         with lake.pause_daily_steps():
             known, segments = 0, dict[_Key, list[Path]]()
-            decision = make_decision_id(lake, "history", now.isoformat(), self.who, self.file)
+            # By lot, since two imports may have one clock: a segment's name must never come twice.
+            decision = make_decision_id(lake, "history", now.isoformat(), self.who, self.file, secrets.token_hex(8))
             prefix = f"{now:%Y%m%dT%H%M%S%f}Z-history-{decision}"
             for key in sorted(self._spilled):
                 found, left_out = self._cut_segments(key, zones[key[0]], prefix)
