@@ -7,9 +7,9 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from flywheel_assets.curation.joining import JoinWindow
@@ -34,6 +34,7 @@ from flywheel_assets.models.boosting import ClassifierRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.promotion.text_limits import PromotionLimits
 from flywheel_assets.ranges import Checked, Count, CountOrZero, Name, NotNegative, Positive
+from flywheel_assets.stores import Stores
 from flywheel_assets.training.recipes import AdapterRecipe
 
 # It names folders, Iceberg namespaces, MLflow models and URL paths.
@@ -281,3 +282,15 @@ class ClassificationApplication(FlywheelApplication):
     def gold_lookback_days(self) -> Mapping[str, int]:
         """A day of examples reads labels, silence, and the labelled predictions."""
         return compute_mining_lookback(self.window, self.mining)
+
+
+_Application = TypeVar("_Application", bound=FlywheelApplication)
+
+
+def begin_with_history(application: _Application, stores: Stores) -> _Application:
+    """Return the application with its first day moved to where its imported history begins, if that is earlier.
+
+    Every reader of `start_date` gets the application from here: `load_application` and the code location.
+    """
+    first = stores.find_first_day(application.name, application.start_date)
+    return application if first == application.start_date else replace(application, start_date=first)

@@ -15,9 +15,10 @@ from types import ModuleType
 from typing import Any
 
 from flywheel_assets import applications
-from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.application import FlywheelApplication, begin_with_history
 from flywheel_assets.errors import SettingsError, UnknownNameError
 from flywheel_assets.settings import read_settings
+from flywheel_assets.stores import Stores
 
 ENTRY_POINT_GROUP = "flywheel_assets.applications"
 
@@ -61,6 +62,8 @@ def find_applications() -> dict[str, Place]:
 def load_application(name: str) -> FlywheelApplication:
     """Import one application's module and return its configuration; no other application is imported.
 
+    Its first day is the one on which imported history begins, where that is earlier than the configured one.
+
     Raises:
         UnknownNameError: no application of that name is on offer.
         SettingsError: its module cannot be imported or holds no `APPLICATION` of that name.
@@ -78,7 +81,7 @@ def load_application(name: str) -> FlywheelApplication:
             f"{place.module} ({place.origin}) is offered as {name!r}, but its APPLICATION is called "
             f"{application.name!r}; give both one name"
         )
-    return application
+    return begin_with_history(application, Stores())
 
 
 def load_definitions(name: str) -> Any:

@@ -653,6 +653,17 @@ ERASURES = pa.schema(
     ]
 )
 
+# Written before the first day changes: a closed day never changes without an entry here.
+HISTORY_IMPORTS = pa.schema(
+    [
+        *_DECISION,
+        _define_column("file", pa.string(), "name of the imported file"),
+        _define_column("events", pa.int64(), "rows of predictions and feedback"),
+        _define_column("days", pa.string(), "JSON object: by kind of event the days that they belong to"),
+        _define_column("reopened", pa.string(), "JSON object: those of the days that were closed before"),
+    ]
+)
+
 STORAGE = pa.schema(
     [
         _define_column("measured_at", TIMESTAMP, "end of a maintenance"),

@@ -5,10 +5,12 @@ review pages once opened the lake without `FLYWHEEL_S3_ENDPOINT`, and asked AWS 
 connects at its first use, and opening it imports no heavy library.
 """
 
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flywheel_assets.errors import LandingUnavailableError, SettingsError
 from flywheel_assets.lake.landing.disk import DiskLanding
 from flywheel_assets.lake.landing.protocol import LandingPlace
 from flywheel_assets.lake.landing.s3 import ObjectLanding
@@ -39,6 +41,26 @@ class Stores:
         """Open the landing zone of all applications: a folder, or a prefix of an S3 bucket."""
         uri = self.where.landing_s3
         return DiskLanding(self.landing_folder()) if uri is None else ObjectLanding.from_uri(uri, self.s3_client())
+
+    def find_first_day(self, application: str, start: date) -> date:
+        """Find an application's first day: `start`, or the earlier day on which its imported history begins.
+
+        Loading a code location asks for it. On a disk that reads one small file; on S3 one small object, whose last
+        answer is kept on this machine for as long as S3 does not answer.
+        """
+        landing = self.landing()
+        if landing.find_folder(application) is not None:
+            first = landing.read_first_day(application)
+        else:
+            kept = DiskLanding(self.where.resolve_home() / "first_days")
+            try:
+                first = landing.read_first_day(application)
+            except (LandingUnavailableError, SettingsError):
+                first = kept.read_first_day(application)
+            else:
+                if first is not None:
+                    kept.note_first_day(application, first)
+        return start if first is None else min(start, first)
 
     def landing_folder(self) -> Path:
         """Return the landing folder on this machine's disk: the zone itself, or capture's way to S3."""

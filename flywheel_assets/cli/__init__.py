@@ -4,7 +4,7 @@
 |---|---|
 | `serving` | capture, drain, doctor, dev, demo |
 | `files` | import, curate |
-| `days` | turn, backfill, stale |
+| `days` | turn, backfill, stale, history |
 | `gold` | gold, verify, retry, abandon |
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
 | `upkeep` | maintain, rollback, erase |

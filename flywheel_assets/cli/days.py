@@ -1,9 +1,11 @@
 """Commands over landed days: materialize them, materialize them again, find stale ones."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.cli.terminal import (
@@ -19,6 +21,7 @@ from flywheel_assets.cli.terminal import (
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
+    from flywheel_assets.capture.log.history import Published
     from flywheel_assets.defs.running import Driver, Finished
 
 
@@ -62,7 +65,7 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
     The missing days before it are included, and the days after it that read it.
     """
     config = load_application(application)
-    lookback = timedelta(days=config.window.match_lookback_days)
+    reach = timedelta(days=config.window.match_lookback_days + max(config.gold_lookback_days.values(), default=0))
     today = datetime.now(UTC).date()
     if first > last:
         raise typer.BadParameter(f"{first.date()} is later than {last.date()}: give the first day first")
@@ -71,7 +74,7 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
     if last.date() > today:
         raise typer.BadParameter(f"{last.date()} is in the future: today is {today} (UTC)")
     begin = min(first.date(), _find_first_pending(config, first.date()))
-    end = min(last.date() + lookback, max(last.date(), _find_last_materialized(config) or last.date()), today)
+    end = min(last.date() + reach, max(last.date(), _find_last_materialized(config) or last.date()), today)
     _run_range(build_driver(config), begin, end)
 
 
@@ -81,29 +84,89 @@ def stale(application: Application = "assistant") -> None:
 
     The exit code is 1 when there are any.
     """
-    from flywheel_assets.lake.daily.ledger import find_stale_days
+    from flywheel_assets.lake.daily.history import find_days_to_redo
 
-    config = load_application(application)
-    lake = Stores().lake(application)
-    found = False
-    for asset, lookback in config.staleness_lookback_days.items():
-        for day, inputs in find_stale_days(lake, asset, lookback, config.start_date).items():
-            found = True
-            console.print(f"{asset} {day}: {', '.join(inputs)} changed")
+    config, stores = load_application(application), Stores()
+    stale = find_days_to_redo(
+        stores.lake(application),
+        stores.landing(),
+        config.tables,
+        config.staleness_lookback_days,
+        config.start_date,
+    )
+    found = [(day, asset, inputs) for asset, days in stale.items() for day, inputs in days.items()]
+    for day, asset, inputs in found:
+        console.print(f"{asset} {day}: {', '.join(inputs)} changed", highlight=False)
     if found:
+        first, last = min(found)[0], max(found)[0]
+        console.print(f"to redo them: [bold]flywheel backfill {first} {last} -a {application}[/]", highlight=False)
         raise typer.Exit(1)
     console.print("every day is fresh")
 
 
+@app.command()
+def history(application: Application = "assistant") -> None:
+    """List every import of history: who let which file in, when and why, and which days received it."""
+    from flywheel_assets.lake.daily.history import list_history_imports
+
+    load_application(application)
+    table = Table("id", "when", "who", "reason", "file", "rows", "days", "reopened")
+    for each in list_history_imports(Stores().lake(application)):
+        table.add_row(
+            each.id,
+            f"{each.decided_at:%Y-%m-%d %H:%M}",
+            each.decided_by,
+            each.reason,
+            each.file,
+            f"{each.events:,}",
+            _describe_days(each.list_days()),
+            _describe_days(each.list_reopened()),
+        )
+    console.print(table if table.row_count else "no history was imported")
+
+
+def _describe_days(days: Sequence[date]) -> str:
+    return f"{days[0]} … {days[-1]} ({len(days):,})" if days else "none"
+
+
+def print_published(published: "Published", config: FlywheelApplication) -> None:
+    """Say which days have received history, and what makes gold right.
+
+    Args:
+        published: what `HistoryLog.publish` returned.
+        config: the application as it was loaded before.
+    """
+    if published.known:
+        console.print(f"{published.known:,} rows had landed before and were left out")
+    days = sorted({day for found in published.days.values() for day in found})
+    if not days:
+        console.print("nothing new: no day has changed")
+        return
+    reopened = sorted({day for found in published.reopened.values() for day in found})
+    console.print(
+        f"history {published.decision}: {published.events:,} rows on {_describe_days(days)}; reopened: "
+        f"{_describe_days(reopened)}",
+        highlight=False,
+    )
+    if published.first_day is not None and published.first_day < config.start_date:
+        console.print(
+            f"{config.name} now begins on {published.first_day}. A running Dagster shows the partitions before "
+            f"{config.start_date} when its code location is reloaded: in the UI Deployment, Code locations, Reload, or "
+            "start `flywheel dev` again",
+            soft_wrap=True,
+        )
+    console.print(f"next: [bold]flywheel backfill {days[0]} {days[-1]} --application {config.name}[/]", highlight=False)
+
+
 def _find_first_pending(config: FlywheelApplication, last: date) -> date:
-    """Find the first day up to `last` that is not closed and curated yet.
+    """Find the first day up to `last` that is not closed and curated yet, or that history has changed since.
 
     The join of later days would miss it.
     """
-    from flywheel_assets.defs.automation.triggers import find_first_unfinished_day
+    from flywheel_assets.defs.automation.triggers import find_first_day_to_do
 
-    lake = Stores().lake(config.name)
-    return find_first_unfinished_day(lake, config.tables.gold, config.start_date, last) or last
+    stores = Stores()
+    return find_first_day_to_do(stores.lake(config.name), stores.landing(), config, config.start_date, last) or last
 
 
 def _find_last_materialized(config: FlywheelApplication) -> date | None:

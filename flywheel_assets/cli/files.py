@@ -9,20 +9,25 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.cli.days import print_published
 from flywheel_assets.cli.terminal import (
     Application,
+    Who,
     app,
+    build_driver,
     console,
     errors,
     load_application,
     load_preference,
+    name_decider,
     print_reasons,
 )
-from flywheel_assets.errors import SettingsError
 from flywheel_assets.formats.reading.entries import Quoting
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
+    from flywheel_assets.capture.importing.files import ImportPlan
     from flywheel_assets.capture.importing.report import ImportReport
     from flywheel_assets.capture.importing.sinks import RowSink
     from flywheel_assets.formats.causes import Cause
@@ -69,6 +74,7 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be imported, and land nothing.")] = False,
     history: Annotated[bool, typer.Option("--history", help="Land each row on its own day, not on today.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="With --history: why; stored for audits.")] = None,
+    who: Who = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Read only so many records.")] = None,
     show_formats: Annotated[bool, typer.Option("--list-formats", help="List the formats and do no more.")] = False,
 ) -> None:
@@ -100,32 +106,58 @@ def import_(
         reading=ReadingOptions(encoding=encoding, delimiter=delimiter, quoting=quoting, escapes=escapes),
         limit=limit,
     )
-    first_rows = FirstRows()
-    sink = nullcontext(first_rows) if dry_run else _open_sink(config.name, history, reason)
-    with sink as open_sink, _show_progress(sources) as on_progress:
-        report = import_files(sources, plan, open_sink, on_progress=on_progress)
-    _print_report(report, is_look=dry_run)
     if dry_run:
+        first_rows = FirstRows()
+        with _show_progress(sources) as on_progress:
+            report = import_files(sources, plan, first_rows, on_progress=on_progress)
+        _print_report(report, is_look=True)
         _print_rows(first_rows)
-    elif report.accepted:
-        console.print(f"next: [bold]flywheel turn --now --application {config.name}[/]")
+    elif history:
+        report = _import_history(sources, plan, config, name_decider(who), reason or "")
+    else:
+        with _open_sink(config.name) as sink, _show_progress(sources) as on_progress:
+            report = import_files(sources, plan, sink, on_progress=on_progress)
+        _print_report(report, is_look=False)
+        if report.accepted:
+            console.print(f"next: [bold]flywheel turn --now --application {config.name}[/]")
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 
 
 @contextmanager
-def _open_sink(application: str, is_history: bool, reason: str | None) -> Iterator["RowSink"]:
-    """Open what takes the rows: today's landing, or the days on which they happened."""
+def _open_sink(application: str) -> Iterator["RowSink"]:
+    """Open today's landing."""
     from flywheel_assets.capture.importing.sinks import LogSink
     from flywheel_assets.capture.log.segments import SegmentLog
     from flywheel_assets.capture.log.shipping import open_shipper
 
-    if is_history:
-        raise SettingsError("--history is not wired yet")
     stores = Stores()
     shipper = open_shipper(stores.where, stores.shipping()) or nullcontext()
     with shipper, SegmentLog(stores.landing_folder()) as event_log:
         yield LogSink(event_log, application)
+
+
+def _import_history(
+    sources: Sequence["Source"], plan: "ImportPlan", config: FlywheelApplication, who: str, reason: str
+) -> "ImportReport":
+    """Land every row on its own day, and say which days have changed and what makes gold right."""
+    from flywheel_assets.capture.importing.files import import_files
+    from flywheel_assets.capture.importing.sinks import HistorySink
+    from flywheel_assets.capture.log.history import HistoryLog
+    from flywheel_assets.defs.assets.landed import report_changed_days
+
+    stores = Stores()
+    names = ", ".join(source.name for source in sources)
+    where = stores.lake(config.name), stores.landing(), stores.scratch("history")
+    with HistoryLog(*where, who, reason, names) as log:
+        sink = HistorySink(log)
+        with _show_progress(sources) as on_progress:
+            report = import_files(sources, plan, sink, on_progress=on_progress)
+    _print_report(report, is_look=False)
+    if sink.published is not None:
+        report_changed_days(build_driver(config).instance, config, stores)
+        print_published(sink.published, config)
+    return report
 
 
 @app.command()
@@ -188,7 +220,7 @@ def _find_sources(files: Sequence[str] | None) -> tuple["Source", ...]:
 def _read_mapping(maps: Sequence[str] | None) -> "FieldMap | None":
     if not maps:
         return None
-    from flywheel_assets.formats.mapping import read_mapping  # type: ignore[import-not-found]
+    from flywheel_assets.formats.mapping import read_mapping
 
     mapping: FieldMap = read_mapping(maps)
     return mapping

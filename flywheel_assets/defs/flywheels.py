@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication
+from flywheel_assets.application import (
+    ClassificationApplication,
+    FlywheelApplication,
+    PreferenceApplication,
+    begin_with_history,
+)
 from flywheel_assets.defs._checks import (
     build_breaker_check,
     build_daily_checks,
@@ -19,6 +24,7 @@ from flywheel_assets.defs.assets.classification import (
 )
 from flywheel_assets.defs.assets.daily import build_feedback_assets
 from flywheel_assets.defs.assets.label_delay import build_label_delay_asset, build_label_delay_check
+from flywheel_assets.defs.assets.landed import build_landed_assets
 from flywheel_assets.defs.assets.mlflow_traces import build_source_asset
 from flywheel_assets.defs.assets.preference import build_adapter_assets, build_pair_assets
 from flywheel_assets.defs.automation.alerts import build_alert_sensors
@@ -46,6 +52,7 @@ def preference_flywheel(
         stores: the places of the data; from the settings unless a test passes others.
         clock: the time that closes days; the machine's unless a test passes another.
     """
+    application = begin_with_history(application, stores or Stores())
     return _assemble(
         application,
         daily=[*build_feedback_assets(application), *build_pair_assets(application)],
@@ -69,6 +76,7 @@ def classification_flywheel(
         stores: the places of the data; from the settings unless a test passes others.
         clock: the time that closes days; the machine's unless a test passes another.
     """
+    application = begin_with_history(application, stores or Stores())
     reports = [build_levers_report_asset(application), build_label_delay_asset(application)]
     return _assemble(
         application,
@@ -128,7 +136,7 @@ def _assemble(
         for _ in reports[:1]
     ]
     return dg.Definitions(
-        assets=[*daily, *versions, *more_assets, *reports],
+        assets=[*build_landed_assets(application), *daily, *versions, *more_assets, *reports],
         asset_checks=[*build_daily_checks(application), *build_version_checks(application), *more_checks],
         jobs=[daily_job, turn_job, build_rollback_job(application), upkeep_job, *report_jobs],
         schedules=[

@@ -7,13 +7,17 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import msgspec
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
 from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.applications import fraud
+from flywheel_assets.capture.events.texts import LandedRow
+from flywheel_assets.capture.log.history import HistoryLog
 from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.defs.assets.landed import report_changed_days
 from flywheel_assets.defs.flywheels import classification_flywheel, preference_flywheel
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from flywheel_assets.defs.resources import Clock, Stores
@@ -138,3 +142,30 @@ def test_dagster_is_bounded_where_its_undocumented_parts_are_used() -> None:
     """Another minor version of Dagster is tried before it is allowed: `__source_asset_observation__` is no promise."""
     pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     assert "dagster>=1.13,<1.14" in pyproject["project"]["dependencies"]
+
+
+def test_history_marks_the_reopened_day_and_then_what_reads_it_and_no_other(
+    bench, definitions, instance, tmp_path: Path
+) -> None:
+    backfill(definitions, instance, DAILY)
+    stores = Stores(home=str(tmp_path))
+    assert not any(report_changed_days(instance, APPLICATION, stores).values())
+    when = datetime(2026, 9, 1, 8, tzinfo=UTC)
+    old = make_feedback(event_id="o" * 32, prediction_id="o", user_id="o", occurred_at=when)
+    log = HistoryLog(
+        bench.lake, stores.landing(), tmp_path / "history", "ada", "moved here", "f.jsonl", lambda: DURING_THE_SECOND
+    )
+    with log:
+        log.add([LandedRow(EventKind.FEEDBACK, msgspec.json.encode(old) + b"\n")])
+        assert log.publish().reopened[EventKind.FEEDBACK] == [FIRST]
+    for _ in range(2):  # reported once however often
+        assert report_changed_days(instance, APPLICATION, stores)["ground_truth"] == [FIRST]
+    assert len(instance.fetch_observations(key("landed_feedback"), limit=9).records) == 1
+    assert stale(definitions, instance) == {"ground_truth": [FIRST.isoformat()]}
+
+    backfill(definitions, instance, ["raw_predictions", "ground_truth"])
+    # Day 2 of the join reads day 1 as well.
+    assert stale(definitions, instance) == {"joined_feedback": [FIRST.isoformat(), SECOND.isoformat()]}
+    backfill(definitions, instance, DAILY[2:])
+    assert stale(definitions, instance) == {}
+    assert not any(report_changed_days(instance, APPLICATION, stores).values())

@@ -28,8 +28,10 @@ def test_assets_and_edges_are_the_designs_way_of_one_edit(graph) -> None:
         for asset in graph.get_all_asset_keys()
     }
     assert edges == {
-        "raw_predictions": [],
-        "ground_truth": [],
+        "landed_predictions": [],
+        "landed_feedback": [],
+        "raw_predictions": ["landed_predictions"],
+        "ground_truth": ["landed_feedback"],
         "joined_feedback": ["ground_truth", "raw_predictions"],
         "feedback_summary": ["joined_feedback"],
         "curated_dpo_pairs": ["joined_feedback"],

@@ -21,8 +21,10 @@ def test_assets_and_edges_are_the_way_of_one_transaction(graph) -> None:
         for asset in graph.get_all_asset_keys()
     }
     assert edges == {
-        "raw_predictions": [],
-        "ground_truth": [],
+        "landed_predictions": [],
+        "landed_feedback": [],
+        "raw_predictions": ["landed_predictions"],
+        "ground_truth": ["landed_feedback"],
         "joined_feedback": ["ground_truth", "raw_predictions"],
         "hard_examples": ["ground_truth", "joined_feedback", "raw_predictions"],
         "drift_report": ["raw_predictions"],

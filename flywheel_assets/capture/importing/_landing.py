@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from flywheel_assets import records
-from flywheel_assets.capture.events.scores import decode_event, decode_label, decode_prediction
+from flywheel_assets.capture.events.scores import land_document
 from flywheel_assets.capture.events.texts import DecodedEvent, Reception, land_choice, land_cloud_event, land_edit
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
@@ -103,7 +103,7 @@ class ScoreLander:
     def land(self, value: bytes | dict[str, Any], reception: Reception) -> Sequence[LandedEvent]:
         """Land one record: a prediction, a label, or both."""
         values = decode_object(value) if isinstance(value, bytes) else value
-        events = _land_document(values, reception, self._source)
+        events = land_document(values, reception, self._source)
         return [(_name_score_kind(event), event) for event in events]
 
 
@@ -136,20 +136,3 @@ def check_documents(sample: Sequence[Entry], name: str, application: str) -> Non
 
 def _name_score_kind(event: DecodedEvent) -> str:
     return "prediction" if event.rows[-1].kind is EventKind.PREDICTION else "label"
-
-
-def _land_document(values: Mapping[str, Any], reception: Reception, source: str) -> list[DecodedEvent]:
-    assert reception.contract is not None
-    element = msgspec.json.encode(values)
-    if "specversion" in values:
-        return [decode_event(element, reception)]
-    names, record = reception.contract.mapping, Record(values)
-    has_score = record.get(*names.score.split(".")) is not None
-    has_label = record.get(*names.label.split(".")) is not None
-    if not has_score and not has_label:
-        raise InvalidEventError(
-            f"neither a prediction nor a label: has no `{names.score}` and no `{names.label}`, which the "
-            "application's field mapping names"
-        )
-    events = [decode_prediction(element, reception)] if has_score else []
-    return [*events, decode_label(element, reception)] if has_label else events

@@ -1,4 +1,4 @@
-"""Takes landed rows: into the event log in bounded batches, or nowhere, for a look before an import."""
+"""Takes landed rows: into the event log in bounded batches, onto their own days, or nowhere, for a look before."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from flywheel_assets.capture.events.texts import LandedRow
+from flywheel_assets.capture.log.history import HistoryLog, Published
 from flywheel_assets.capture.log.segments import SegmentLog
 
 _BATCH_ROWS = 1000
@@ -53,6 +54,23 @@ class LogSink:
                 self._in_flight.popleft().result()
             self._in_flight.append(self._event_log.submit(self._application, self._rows))
             self._rows, self._size_bytes = [], 0
+
+
+class HistorySink:
+    """Lands rows on the days on which they happened, all at the end."""
+
+    def __init__(self, history: HistoryLog) -> None:
+        self._history = history
+        self.published: Published | None = None
+        """The days that have changed, once `finish` has returned."""
+
+    def add(self, rows: Iterable[LandedRow]) -> None:
+        """Take the rows of one event."""
+        self._history.add(rows)
+
+    def finish(self) -> None:
+        """Return when every row is on its day."""
+        self.published = self._history.publish()
 
 
 class FirstRows:

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.defs.assets.landed import DATA_VERSION_TAG, name_landed_asset
 from flywheel_assets.defs.failures import RETRY_TRANSIENT, classify_failures
 from flywheel_assets.defs.partitions import GROUP, ONE_RUN, build_daily_partitions, list_partition_days, map_join_window
 from flywheel_assets.defs.presentation import build_column_schema, describe_entry
@@ -25,7 +26,7 @@ LATE_AFTER = dg.FreshnessPolicy.cron(deadline_cron="0 6 * * *", lower_bound_delt
 """At 06:00 UTC the UI marks daily assets as late that were not materialized since midnight."""
 
 # Dagster's names of the tags that its staleness reads (dagster/_core/definitions/data_version.py).
-_DATA_VERSION, _IS_OURS = "dagster/data_version", "dagster/data_version_is_user_provided"
+_IS_OURS = "dagster/data_version_is_user_provided"
 _CODE_VERSION = "dagster/code_version"
 _INPUT_EVENT, _INPUT_VERSION = "dagster/input_event_pointer/{}", "dagster/input_data_version/{}"
 
@@ -81,14 +82,18 @@ def make_stamp(context: dg.AssetExecutionContext, clock: Clock, code_version: st
 
 
 def find_seen_inputs(context: dg.AssetExecutionContext) -> dict[str, int | None]:
-    """Find the id of the newest materialization of each input asset; None: it has none.
+    """Find the id of the newest materialization or observation of each input asset; None: it has none.
 
     Call it before rows are read: a later materialization then counts as not seen, and marks the day as stale.
     """
     newest: dict[str, int | None] = {}
     for dependency in context.assets_def.get_asset_spec(context.asset_key).deps:
-        records = context.instance.fetch_materializations(dependency.asset_key, limit=1).records
-        newest[dependency.asset_key.to_user_string()] = records[0].storage_id if records else None
+        # Landing is observed, everything else is materialized.
+        records = [
+            *context.instance.fetch_materializations(dependency.asset_key, limit=1).records,
+            *context.instance.fetch_observations(dependency.asset_key, limit=1).records,
+        ]
+        newest[dependency.asset_key.to_user_string()] = max((each.storage_id for each in records), default=None)
     return newest
 
 
@@ -132,7 +137,11 @@ def report_days(
     """
     code_version = context.assets_def.get_asset_spec(context.asset_key).code_version
     for day, report in reports.items():
-        tags = {_DATA_VERSION: report.content_hash, _IS_OURS: "true", _CODE_VERSION: code_version or context.run.run_id}
+        tags = {
+            DATA_VERSION_TAG: report.content_hash,
+            _IS_OURS: "true",
+            _CODE_VERSION: code_version or context.run.run_id,
+        }
         for asset, storage_id in seen.items():
             tags[_INPUT_EVENT.format(asset)] = str(storage_id) if storage_id is not None else "NULL"
             tags[_INPUT_VERSION.format(asset)] = report.input_hashes.get(asset.split("/")[-1], "UNKNOWN")
@@ -141,6 +150,12 @@ def report_days(
         )
     return dg.MaterializeResult(metadata=_WITHOUT_EVENTS_OF_DAGSTER)
 
+
+_BEFORE_EVERY_OBSERVATION = 1
+"""Stands for "landing was never observed": without a number Dagster compares the newest observation with itself.
+
+The run's own first event is older than any observation that comes after it.
+"""
 
 INGEST_CODE_VERSION = "1"
 JOIN_CODE_VERSION = "1"
@@ -164,16 +179,18 @@ def _build_raw_asset(application: FlywheelApplication, kind: EventKind, descript
         spec,
         "landing",
         INGEST_CODE_VERSION,
+        reads={name_landed_asset(kind): None},
         name=spec.name,
         description=f"{description} Partition D is a pure function of landing day D; once closed it never changes.",
     )
     def raw_events(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
         with classify_failures(context):
-            lake = stores.lake(application.name)
+            seen = {name: number or _BEFORE_EVERY_OBSERVATION for name, number in find_seen_inputs(context).items()}
             stamp = make_stamp(context, clock, INGEST_CODE_VERSION)
+            lake = stores.lake(application.name)
             days = list_partition_days(context)
             entries = ingest_days(lake, stores.landing(), kind, days, stamp, tables)
-            return report_entries(context, {}, entries)
+            return report_entries(context, seen, entries)
 
     return raw_events
 

@@ -20,7 +20,9 @@ from flywheel_assets.defs.partitions import (
 )
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.history import find_changed_days, find_first_changed_day
 from flywheel_assets.lake.landing.disk import CLOSING_DELAY
+from flywheel_assets.lake.landing.protocol import LandingPlace
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.versions.folders import Versions, parse_version_number
@@ -64,6 +66,18 @@ def build_source_schedule(application: FlywheelApplication, source: MlflowTraceS
     )
 
 
+def find_first_day_to_do(
+    lake: Lake, landing: LandingPlace, application: FlywheelApplication, start: date, last: date
+) -> date | None:
+    """Return the first day up to `last` that is not closed in gold or has changed since; None: there is none.
+
+    Only an import of history changes a closed day.
+    """
+    changed = find_first_changed_day(find_changed_days(lake, landing, application.tables), last)
+    unfinished = find_first_unfinished_day(lake, application.tables.gold, start, last)
+    return min((day for day in (changed, unfinished) if day is not None), default=None)
+
+
 def build_daily_schedule(application: FlywheelApplication, job_name: str) -> dg.ScheduleDefinition:
     """Build the schedule that materializes closed days at 00:30 UTC, a quarter of an hour after they could close.
 
@@ -82,9 +96,17 @@ def build_daily_schedule(application: FlywheelApplication, job_name: str) -> dg.
         now = context.scheduled_execution_time.astimezone(UTC)
         last = find_last_closed_day(now)
         lake = stores.lake(application.name)
-        first = find_first_unfinished_day(lake, application.tables.gold, application.start_date, last)
+        # Asked at every tick: history may have been imported since this code location was loaded.
+        start = stores.find_first_day(application.name, application.start_date)
+        first = find_first_day_to_do(lake, stores.landing(), application, start, last)
         if first is None:
             return dg.SkipReason(f"every day up to {last} is closed in gold")
+        if first < application.start_date:
+            return dg.SkipReason(
+                f"imported history begins on {start}, and {first} is not in gold yet: reload this code location, so "
+                f"that it knows the partitions before {application.start_date}, or run `flywheel backfill {first} "
+                f"{last} --application {application.name}`"
+            )
         return dg.RunRequest(
             run_key=f"{application.name}:{first}:{last}",
             tags={RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()},

@@ -7,7 +7,7 @@ of an event id is kept; across days the join decides.
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import duckdb
@@ -95,8 +95,12 @@ def _ingest_day(
     path = lake.make_file_path(spec, landed.day)
     with zone.fetch(landed, lake.scratch / "landing") as segments, LandedFile(path, spec, landed.day) as file:
         lines = read_lines(segments, file)
+    # History counts as received when its day ended: what a person did before their erasure stays refused, however much
+    # later it is imported.
+    ended = datetime.combine(landed.day + timedelta(days=1), time(), UTC)
     connection.execute(
-        "CREATE OR REPLACE TEMP VIEW landed AS SELECT event_id, user_id, received_at, file_row_number AS number "
+        "CREATE OR REPLACE TEMP VIEW landed AS SELECT event_id, user_id, "
+        f"least(received_at, TIMESTAMPTZ {quote(ended.isoformat())}) AS received_at, file_row_number AS number "
         f"FROM read_parquet({quote(str(path))}, file_row_number = true)"
     )
     refused, erased_rows = lines.refused, set[int]()

@@ -9,6 +9,11 @@ end *closes* it: from then on the day is exactly the files that `_CLOSED.json` l
 day on which it was found, by a reader of the closed day or by the sweep before every ingest. So nothing acknowledged
 is lost and no closed day changes.
 
+History joins the day on which it happened, also a closed one (`LandingZone.add_history`). A segment of it is complete
+as `<segment>.jsonl.adding`, which no reader opens, before the closing lists it; then it takes its final name. If it is
+killed before the closing is replaced, the day is what it was; if after, every reader gives the listed segments their
+names first. So a day is the old one or the new one, and what a closing lists is never late.
+
 Only an erasure replaces segments. It writes their new content to `<segment>.jsonl.erasing`, which no reader opens; then
 it replaces the closing; then each file takes its final name. If it is killed in between, every reader refuses the day,
 since its closing describes files that do not exist yet. The next erasure finishes the day before anything else.
@@ -18,6 +23,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -39,7 +45,11 @@ UNREADABLE_FOLDER = "_unreadable"
 _ABOUT_TO_CLOSE = timedelta(minutes=5)
 """No open day is rewritten so shortly before its closing: clocks differ, and a rewrite takes a while."""
 _BUILDING = ".erasing"
+_ADDING = ".adding"
 _DAY_DIR = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})$")
+
+FIRST_DAY_FILE = "_HISTORY.json"
+"""File next to the folders of both kinds; it says where imported history begins."""
 
 IsGone = Callable[[bytes], bool]
 """Returns whether a landed line is to be erased."""
@@ -52,12 +62,30 @@ class EventKind(StrEnum):
     FEEDBACK = "feedback"
 
 
+class FirstDay(msgspec.Struct, frozen=True):
+    """`_HISTORY.json`, the first day of an application's imported history."""
+
+    first_day: date
+
+
 class Segment(msgspec.Struct, frozen=True):
     """One sealed file as a closing records it."""
 
     name: str
     bytes: int
     sha256: str
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """One decision by which segments of history joined a day."""
+
+    decision: str
+    """Its id in the table `history_imports`."""
+    decided_at: datetime
+    decided_by: str
+    reason: str
+    segments: list[str] = []
+    """Names of the segments that joined this day; an erasure on S3 may have renamed them since."""
 
 
 class Closing(msgspec.Struct, frozen=True):
@@ -68,7 +96,9 @@ class Closing(msgspec.Struct, frozen=True):
     erasures: list[str] = []
     """Ids of the erasures that have removed lines from these segments since."""
     erasing: list[str] = []
-    """Objects of an unfinished erasure on S3; they are no part of the day unless `segments` lists them."""
+    """Objects of unfinished work on S3; they are no part of the day unless `segments` lists them."""
+    revisions: list[Revision] = []
+    """The decisions that added history, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +140,20 @@ class DiskLanding:
     def find_folder(self, application: str) -> Path:
         """Find the folder of an application's events."""
         return self.root / application
+
+    def read_first_day(self, application: str) -> date | None:
+        """Read the first day of an application's history; None: none was imported."""
+        path = self.find_folder(application) / FIRST_DAY_FILE
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=FirstDay).first_day
+        except FileNotFoundError:
+            return None
+
+    def note_first_day(self, application: str, day: date) -> None:
+        """Note that history begins on `day` at the latest."""
+        known = self.read_first_day(application)
+        if known is None or day < known:
+            replace_file(self.find_folder(application) / FIRST_DAY_FILE, msgspec.json.encode(FirstDay(day)))
 
 
 @dataclass(frozen=True)
@@ -163,15 +207,65 @@ class LandingZone:
         is_over = now >= compute_closing_time(day)
         # A closing counts also where this reader's clock is behind the clock of the reader that closed the day.
         if is_over or (folder / CLOSED_FILE).exists():
-            closing = self._close(day, now)
-            return LandedDay(
-                day=day,
-                paths=tuple(folder / segment.name for segment in closing.segments),
-                is_closed=True,
-                content_hash=digest_content([(segment.name, segment.sha256) for segment in closing.segments]),
-            )
-        paths = tuple(sorted(folder.glob("*.jsonl")))
-        return LandedDay(day, paths, False, digest_content([(path.name, path.stat().st_size) for path in paths]))
+            return _build_closed_day(day, folder, self._close(day, now))
+        return _build_open_day(day, folder)
+
+    def look(self, day: date) -> LandedDay:
+        """List one day's segments as they are, without closing the day or looking for late ones."""
+        folder = self.find_day_folder(day)
+        closed_file = folder / CLOSED_FILE
+        if closed_file.exists():
+            closing = read_closing(closed_file)
+            _finish_adding(folder, closing)
+            return _build_closed_day(day, folder, closing)
+        return _build_open_day(day, folder)
+
+    def add_history(self, day: date, segments: Sequence[Path], revision: Revision, now: datetime) -> bool:
+        """Add segments of history to a day; return whether the day had been closed before.
+
+        A day whose time is over is closed with them, or its closing gains a revision. The caller keeps erasures and
+        other imports away (`Lake.pause_daily_steps`). After a kill at any point the day is what it was, or complete.
+
+        Args:
+            day: the day that the events belong to.
+            segments: complete files, each with the name that it shall have.
+            revision: the decision; this adds the names.
+            now: the time.
+
+        Raises:
+            OpenSegmentError: the day is open and about to close; repeat after its closing.
+            LandingRetiredError: listed segments are gone, so that the day can no longer be read.
+            ClosedDayError: a listed segment was altered.
+        """
+        folder = self.find_day_folder(day)
+        closed_file = folder / CLOSED_FILE
+        was_closed = closed_file.exists()
+        is_open = not was_closed and now < compute_closing_time(day)
+        if is_open:
+            refuse_while_closing(day, now)
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+        _finish_rewrite(folder, is_whole=False)
+        _clear_unfinished_history(folder)
+        added = [_copy_hidden(segment, folder) for segment in segments]
+        sync_folder(folder)
+        if not is_open:
+            revision = msgspec.structs.replace(revision, segments=[each.name for each in added])
+            if not was_closed:
+                first = Closing(now, _sort_segments([*_list_segments(folder), *added]), revisions=[revision])
+                # Another reader may have closed the day at the same moment: then it is a closed day like any other.
+                was_closed = not write_once(closed_file, msgspec.json.encode(first))
+            if was_closed:
+                closing = read_closing(closed_file)
+                self._verify(folder, closing, day)
+                revised = msgspec.structs.replace(
+                    closing,
+                    segments=_sort_segments([*closing.segments, *added]),
+                    revisions=[*closing.revisions, revision],
+                )
+                replace_file(closed_file, msgspec.json.encode(revised))
+        _take_final_names(folder, added)
+        return was_closed
 
     def republish_late(self, now: datetime) -> list[Path]:
         """Move every segment that is late for its closed day to today; return the new paths.
@@ -184,23 +278,32 @@ class LandingZone:
             folder = self.find_day_folder(day)
             closed_file = folder / CLOSED_FILE
             if closed_file.exists():
-                moved += self._republish_late_segments(folder, read_closing(closed_file), now)
+                moved += self._republish_late_segments(folder, now)
         return moved
 
     @contextmanager
     def fetch(self, landed: LandedDay, scratch: Path) -> Iterator[Sequence[Path]]:
-        """Yield the day's segments, which are files of this machine already."""
+        """Yield the day's segments, which are files of this machine already.
+
+        Raises:
+            LandingRetiredError: a segment is gone.
+        """
+        gone = next((path for path in landed.paths if not path.exists()), None)
+        if gone is not None:
+            raise LandingRetiredError(f"{gone} was removed from landing: restore it, or leave out the day {landed.day}")
         yield landed.paths
 
     def read_copies(self, scratch: Path) -> Iterator[Path]:
         """Read every sealed segment, oldest day first."""
         for day in self.list_days():
+            self.look(day)  # history that a killed import has listed takes its names
             yield from sorted(self.find_day_folder(day).glob("*.jsonl"))
 
     def open_rewrites(self, clock: Callable[[], datetime], scratch: Path) -> Generator["_DayRewrite", None, None]:
         """Yield every day as one unit to replace, after finishing the work of a killed erasure there."""
         for day in self.list_days():
             _finish_rewrite(self.find_day_folder(day), is_whole=False)
+            _clear_unfinished_history(self.find_day_folder(day))
             yield _DayRewrite(day, self.find_day_folder(day))
 
     def delete_old_versions(self, is_gone: IsGone) -> Removal:
@@ -213,12 +316,14 @@ class LandingZone:
         closed_file = folder / CLOSED_FILE
         if closed_file.exists():
             closing = read_closing(closed_file)
+            _finish_adding(folder, closing)
             self._verify(folder, closing, day)
         else:
             write_once(closed_file, msgspec.json.encode(Closing(closed_at=now, segments=_list_segments(folder))))
             # Another reader may have closed the day at the same moment: then its list counts.
             closing = read_closing(closed_file)
-        self._republish_late_segments(folder, closing, now)
+            _finish_adding(folder, closing)
+        self._republish_late_segments(folder, now)
         return closing
 
     def _verify(self, folder: Path, closing: Closing, day: date) -> None:
@@ -236,10 +341,12 @@ class LandingZone:
                     "A closed day never changes: restore the file."
                 )
 
-    def _republish_late_segments(self, folder: Path, closing: Closing, now: datetime) -> list[Path]:
-        listed = {segment.name for segment in closing.segments}
+    def _republish_late_segments(self, folder: Path, now: datetime) -> list[Path]:
+        found = sorted(folder.glob("*.jsonl"))
+        # The closing is read after the listing: history is listed in it before it takes a name that is found.
+        listed = {segment.name for segment in read_closing(folder / CLOSED_FILE).segments}
         moved = []
-        for late in sorted(folder.glob("*.jsonl")):
+        for late in found:
             if late.name not in listed:
                 with suppress(FileNotFoundError):  # another reader of the closed day moved it first
                     moved.append(self.publish(late, now.date()))
@@ -335,6 +442,60 @@ def _finish_rewrite(folder: Path, *, is_whole: bool) -> None:
     sync_folder(folder)
 
 
+def _build_closed_day(day: date, folder: Path, closing: Closing) -> LandedDay:
+    return LandedDay(
+        day=day,
+        paths=tuple(folder / segment.name for segment in closing.segments),
+        is_closed=True,
+        content_hash=digest_content([(segment.name, segment.sha256) for segment in closing.segments]),
+    )
+
+
+def _build_open_day(day: date, folder: Path) -> LandedDay:
+    paths = tuple(sorted(folder.glob("*.jsonl")))
+    return LandedDay(day, paths, False, digest_content([(path.name, path.stat().st_size) for path in paths]))
+
+
+def _sort_segments(segments: Sequence[Segment]) -> list[Segment]:
+    return sorted(segments, key=lambda segment: segment.name)
+
+
+def _copy_hidden(segment: Path, folder: Path) -> Segment:
+    """Copy a complete file into a day under a name that no reader opens; return its description."""
+    target = folder / f"{segment.name}{_ADDING}"
+    with open(segment, "rb") as source, open(target, "wb") as copy:
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
+    return Segment(segment.name, target.stat().st_size, hash_file(target))
+
+
+def _take_final_names(folder: Path, segments: Sequence[Segment]) -> None:
+    for segment in segments:
+        with suppress(FileNotFoundError):  # a reader of the revised closing has renamed it
+            os.rename(folder / f"{segment.name}{_ADDING}", folder / segment.name)
+    sync_folder(folder)
+
+
+def _finish_adding(folder: Path, closing: Closing) -> None:
+    """Give segments of history their final names where an import was killed after the closing listed them."""
+    waiting = [each for each in closing.segments if not (folder / each.name).exists()]
+    if any((folder / f"{each.name}{_ADDING}").exists() for each in waiting):
+        _take_final_names(folder, waiting)
+
+
+def _clear_unfinished_history(folder: Path) -> None:
+    """Finish the history of a killed import that the day's closing lists, and delete what it does not list.
+
+    Only for callers that keep imports away: the file of a living one is not listed yet.
+    """
+    closed_file = folder / CLOSED_FILE
+    if closed_file.exists():
+        _finish_adding(folder, read_closing(closed_file))
+    for path in folder.glob(f"*{_ADDING}"):
+        path.unlink()
+
+
 def _describe_in_closing(folder: Path, names: set[str], erasure: str) -> None:
     """Describe the rewritten segments in the closing of a closed day."""
     closed = folder / CLOSED_FILE
@@ -344,7 +505,7 @@ def _describe_in_closing(folder: Path, names: set[str], erasure: str) -> None:
     segments = [
         _describe_segment(folder, segment) if segment.name in names else segment for segment in closing.segments
     ]
-    updated = Closing(closing.closed_at, segments, [*closing.erasures, erasure])
+    updated = msgspec.structs.replace(closing, segments=segments, erasures=[*closing.erasures, erasure])
     replace_file(closed, msgspec.json.encode(updated))
 
 

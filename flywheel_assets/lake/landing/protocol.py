@@ -11,7 +11,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Protocol
 
-from flywheel_assets.lake.landing.disk import EventKind, IsGone, LandedDay, Removal
+from flywheel_assets.lake.landing.disk import EventKind, IsGone, LandedDay, Removal, Revision
 
 
 class Rewrite(Protocol):
@@ -53,6 +53,20 @@ class Landing(Protocol):
             LandingUnavailableError: S3 does not answer.
         """
 
+    def look(self, day: date) -> LandedDay:
+        """List one day's segments as they are, without closing the day or looking for late ones."""
+
+    def add_history(self, day: date, segments: Sequence[Path], revision: Revision, now: datetime) -> bool:
+        """Add segments of history to a day; return whether the day had been closed before.
+
+        A day whose time is over is closed with them, or its closing gains a revision. After a kill at any point readers
+        see the day as it was, or with all of them.
+
+        Raises:
+            OpenSegmentError: the day is open and about to close; repeat after its closing.
+            LandingRetiredError: listed segments are gone, so that the day can no longer be read.
+        """
+
     def republish_late(self, now: datetime) -> Sequence[object]:
         """Move every segment that is late for its closed day to today; return the moved segments."""
 
@@ -81,3 +95,9 @@ class LandingPlace(Protocol):
 
     def find_folder(self, application: str) -> Path | None:
         """Find the local folder of an application's events; None: they are not on this machine."""
+
+    def read_first_day(self, application: str) -> date | None:
+        """Read the first day of an application's history; None: none was imported."""
+
+    def note_first_day(self, application: str, day: date) -> None:
+        """Note that history begins on `day` at the latest."""

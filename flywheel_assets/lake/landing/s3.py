@@ -19,13 +19,17 @@ A `_CLOSED.json` is replaced only if it still is the one that was seen. After a 
 and the next erasure continues from the current list. Of an open day the new object is created, then the old one is
 deleted; a day that closes in between lists both, and the lake keeps the first receipt of every event.
 
+History joins a closed day in the same way: `_CLOSED.json` announces the new objects under `erasing`, they are created,
+and `_CLOSED.json` lists them as segments of a new revision. What a killed import announced and did not list is no part
+of the day; the next erasure deletes it.
+
 A bucket with versioning keeps deleted content. There objects are deleted version by version, and versions of objects
 that were deleted before (late segments, retention) are searched as well. Versions that S3 refuses to delete are
 counted.
 """
 
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,14 +45,18 @@ import msgspec
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingUnavailableError, SettingsError
 from flywheel_assets.lake.landing.disk import (
     CLOSED_FILE,
+    FIRST_DAY_FILE,
     Closing,
     EventKind,
+    FirstDay,
     IsGone,
     LandedDay,
     Removal,
+    Revision,
     Segment,
     compute_closing_time,
     digest_content,
+    refuse_while_closing,
 )
 from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.storage.s3 import Bucket, ObjectVersion, ReplacedError
@@ -93,6 +101,40 @@ class ObjectLanding:
 
     def find_folder(self, application: str) -> None:
         """Return None: the events are not on this machine."""
+
+    def read_first_day(self, application: str) -> date | None:
+        """Read the first day of an application's history; None: none was imported.
+
+        Raises:
+            LandingUnavailableError: S3 does not answer.
+        """
+        store, key = self._find_first_day(application)
+        found = store.read(key)
+        return None if found is None else msgspec.json.decode(found[0], type=FirstDay).first_day
+
+    def note_first_day(self, application: str, day: date) -> None:
+        """Note that history begins on `day` at the latest.
+
+        Raises:
+            LandingUnavailableError: S3 does not answer, or another import came in between.
+        """
+        store, key = self._find_first_day(application)
+        content = msgspec.json.encode(FirstDay(day))
+        found = store.read(key)
+        if found is None:
+            if store.create(key, content):
+                return
+            found = store.read(key)
+        assert found is not None
+        if day < msgspec.json.decode(found[0], type=FirstDay).first_day:
+            try:
+                store.replace(key, content, found[1])
+            except ReplacedError:
+                raise LandingUnavailableError(f"{key} was changed meanwhile; repeat the command") from None
+
+    def _find_first_day(self, application: str) -> tuple[Bucket, str]:
+        key = "/".join(filter(None, (self.prefix, application, FIRST_DAY_FILE)))
+        return self.open_zone(application, EventKind.PREDICTION).store, key
 
     def open_zone(self, application: str, kind: EventKind) -> "ObjectLandingZone":
         """Open the part of one application and kind of event."""
@@ -153,8 +195,7 @@ class ObjectLandingZone:
         """
         closing, segments = self._list_day(day)
         if closing is None and now < compute_closing_time(day):
-            names = tuple(Path(segment.name) for segment in segments)
-            return LandedDay(day, names, False, digest_content([(each.name, each.bytes) for each in segments]))
+            return _build_open_day(day, segments)
         if closing is None:
             self._create(
                 self.build_key(day, CLOSED_FILE), msgspec.json.encode(Closing(closed_at=now, segments=segments))
@@ -164,12 +205,54 @@ class ObjectLandingZone:
             assert closing is not None
         self._verify(day, closing, segments)
         self._republish_late_segments(day, closing, segments, now)
-        return LandedDay(
-            day=day,
-            paths=tuple(Path(segment.name) for segment in closing.segments),
-            is_closed=True,
-            content_hash=digest_content([(segment.name, segment.sha256) for segment in closing.segments]),
+        return _build_closed_day(day, closing)
+
+    def look(self, day: date) -> LandedDay:
+        """List one day's segments as they are, without closing the day or looking for late ones.
+
+        Raises:
+            LandingUnavailableError: S3 does not answer.
+        """
+        closing = self._read_closing(day)
+        return _build_open_day(day, self.list_segments(day)) if closing is None else _build_closed_day(day, closing)
+
+    def add_history(self, day: date, segments: Sequence[Path], revision: Revision, now: datetime) -> bool:
+        """Add segments of history to a day; return whether the day had been closed before.
+
+        See `disk.LandingZone.add_history`, and the order of writes at the top of this module.
+
+        Raises:
+            OpenSegmentError: the day is open and about to close; repeat after its closing.
+            LandingRetiredError: listed segments are gone, so that the day can no longer be read.
+            LandingUnavailableError: S3 does not answer, or another writer changed the closing.
+            SettingsError: we may not write there.
+        """
+        sealed = self.find_closing(day)
+        was_closed = sealed is not None
+        if sealed is None and now < compute_closing_time(day):
+            refuse_while_closing(day, now)
+            for segment in segments:
+                self.publish(segment, day)
+            return False
+        if sealed is None:
+            self.read(day, now)
+            sealed = self.find_closing(day)
+            assert sealed is not None
+        closing = sealed.closing
+        self._verify(day, closing, self.list_segments(day))
+        added = [_describe_segment(segment) for segment in segments]
+        names = [each.name for each in added]
+        announced = msgspec.structs.replace(closing, erasing=sorted({*closing.erasing, *names}))
+        etag = self.replace_closing(day, announced, sealed.etag)
+        for segment in segments:
+            self.publish(segment, day)
+        revised = msgspec.structs.replace(
+            closing,
+            segments=sorted([*closing.segments, *added], key=lambda segment: segment.name),
+            revisions=[*closing.revisions, msgspec.structs.replace(revision, segments=names)],
         )
+        self.replace_closing(day, revised, etag)
+        return was_closed
 
     def republish_late(self, now: datetime) -> list[str]:
         """Move every segment that is late for its closed day to today; return the names.
@@ -496,6 +579,20 @@ class _DayRewrite:
 
     def _remove(self, name: str) -> Removal:
         return self.zone.remove(self.day, name, keeps_versions=self.keeps_versions)
+
+
+def _build_closed_day(day: date, closing: Closing) -> LandedDay:
+    return LandedDay(
+        day=day,
+        paths=tuple(Path(segment.name) for segment in closing.segments),
+        is_closed=True,
+        content_hash=digest_content([(segment.name, segment.sha256) for segment in closing.segments]),
+    )
+
+
+def _build_open_day(day: date, segments: Sequence[Segment]) -> LandedDay:
+    names = tuple(Path(segment.name) for segment in segments)
+    return LandedDay(day, names, False, digest_content([(each.name, each.bytes) for each in segments]))
 
 
 @contextmanager

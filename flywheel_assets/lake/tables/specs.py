@@ -63,6 +63,7 @@ EXCLUSIONS = TableSpec("exclusions", records.EXCLUSIONS, order_by=("decided_at",
 BREAKER_RESETS = TableSpec("breaker_resets", records.BREAKER_RESETS, order_by=("decided_at", "id"))
 ROLLBACKS = TableSpec("rollbacks", records.ROLLBACKS, order_by=("decided_at", "id"))
 ERASURES = TableSpec("erasures", records.ERASURES, order_by=("decided_at", "id"))
+HISTORY_IMPORTS = TableSpec("history_imports", records.HISTORY_IMPORTS, order_by=("decided_at", "id"))
 
 
 # Files and bytes of every stage after each maintenance.
@@ -110,4 +111,4 @@ def list_tables(tables: ApplicationTables) -> list[TableSpec]:
     """List every table that one application may have."""
     daily = [tables.predictions, GROUND_TRUTH, tables.joined, tables.gold, QUARANTINE, LEDGER]
     reports = [FEEDBACK_SUMMARY, BREAKER_DAYS] if tables.is_text else [DRIFT_REPORTS]
-    return [*daily, *reports, EXCLUSIONS, BREAKER_RESETS, ROLLBACKS, ERASURES, STORAGE]
+    return [*daily, *reports, EXCLUSIONS, BREAKER_RESETS, ROLLBACKS, ERASURES, HISTORY_IMPORTS, STORAGE]
