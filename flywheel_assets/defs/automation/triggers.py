@@ -69,9 +69,9 @@ def build_source_schedule(application: FlywheelApplication, source: MlflowTraceS
 def find_first_day_to_do(
     lake: Lake, landing: LandingPlace, application: FlywheelApplication, start: date, last: date
 ) -> date | None:
-    """Return the first day up to `last` that is not closed in gold or has changed since; None: there is none.
+    """Return the first day up to `last` that gold lacks or that has changed; None: there is none.
 
-    Only an import of history changes a closed day.
+    Gold lacks a day that is not closed in it. Only an import of history changes a closed day.
     """
     changed = find_first_changed_day(find_changed_days(lake, landing, application.tables), last)
     unfinished = find_first_unfinished_day(lake, application.tables.gold, start, last)

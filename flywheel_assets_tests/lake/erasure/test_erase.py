@@ -271,7 +271,7 @@ def test_the_days_can_be_made_again_from_what_is_left(after: Workbench, forgotte
 def test_a_replay_does_not_bring_the_person_back_and_a_new_event_does(after: Workbench, forgotten: Forgotten) -> None:
     old = edit(0, event_id="replayed")
     replayed = [line for line in forgotten.segment.splitlines() if b"broken" not in line]
-    again = day(5)
+    again = NOW.date()  # on an earlier day the new event would be history
     new = edit(77, received_at=NOW + timedelta(hours=1))
     after.land(EventKind.FEEDBACK, again, [old, *replayed, new], "replay")
     entry = after.ingest(EventKind.FEEDBACK, [again], NOW + timedelta(days=90))[again]
@@ -281,6 +281,14 @@ def test_a_replay_does_not_bring_the_person_back_and_a_new_event_does(after: Wor
     assert entry.rows_by_reason["erased"] == 5
     assert entry.balance == 0
     assert entry.rows_kept == 6
+
+
+def test_history_of_before_the_erasure_stays_refused_however_late_it_is_imported(after: Workbench) -> None:
+    """It is received after the erasure, on a day before: the person would have been back by an old export."""
+    imported = edit(78, received_at=NOW + timedelta(hours=1))
+    after.land(EventKind.FEEDBACK, day(5), [imported], "history")
+    entry = after.ingest(EventKind.FEEDBACK, [day(5)], NOW + timedelta(days=90))[day(5)]
+    assert (entry.rows_kept, entry.rows_by_reason) == (0, {"erased": 1})
 
 
 def test_without_its_key_nothing_is_ingested(after: Workbench) -> None:
