@@ -22,11 +22,13 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.backfill import APPLICATION, spending
-from flywheel_assets.capture.importing import import_file
-from flywheel_assets.capture.log.history import HistoryLog
+from flywheel_assets.capture.importing.files import ImportPlan, import_files
+from flywheel_assets.capture.importing.sinks import HistorySink
+from flywheel_assets.capture.log.history import HistoryLog, Published
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.running import Driver, open_instance
+from flywheel_assets.formats.reading.sources import find_sources
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 
 LAST = date(2025, 12, 31)
@@ -97,17 +99,23 @@ def main() -> None:
             where = lake, stores.landing(), stores.scratch("history")
             return HistoryLog(*where, "ada", "benchmark", file.name, lambda: NOW)
 
-        with timing("import"), open_log() as log:
-            imported = import_file(file, application.name, stores.landing_folder(), lambda: NOW, history=log)
-            assert not imported.refused, imported.errors
-            published = log.publish()
+        def import_history() -> Published:
+            with open_log() as log:
+                sink = HistorySink(log)
+                plan = ImportPlan(application=application.name)
+                imported = import_files(find_sources([str(file)]).sources, plan, sink, lambda: NOW)
+                assert not imported.refused, imported.causes
+            assert sink.published is not None
+            return sink.published
+
+        with timing("import"):
+            published = import_history()
         files = sum(1 for path in stores.landing_folder().rglob("*") if path.is_file())
         print(
             f"  {published.events:,} rows on {sum(map(len, published.days.values())):,} days of a kind, {files:,} files"
         )
-        with timing("the same import again"), open_log() as log:
-            import_file(file, application.name, stores.landing_folder(), lambda: NOW, history=log)
-            assert log.publish().events == 0
+        with timing("the same import again"):
+            assert import_history().events == 0
         definitions = preference_flywheel(application, stores, Clock(fixed=NOW.isoformat()))
         driver = Driver(application, definitions, open_instance(home / "dagster"))
         with timing("backfill"):

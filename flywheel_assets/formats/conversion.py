@@ -9,13 +9,12 @@ from typing import Any, Protocol
 
 from flywheel_assets.errors import InvalidEventError, UnknownNameError
 from flywheel_assets.formats import own
-from flywheel_assets.formats.catalog import AUTO, FORMATS, detect_format
+from flywheel_assets.formats.catalog import AUTO, FORMATS, describe_unknown, detect_format
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.reading.entries import Entry, decode_object
 from flywheel_assets.formats.record import Record
 
 SAMPLE_RECORDS = 200
-_SHOWN_FIELDS = 12
 
 
 class FieldMap(Protocol):
@@ -90,13 +89,7 @@ def choose_conversion(
         return _build_conversion(detected)
     if any(map(own.is_nearly, values)) or not values:
         return _build_conversion(own.OWN)
-    fields = sorted({field for each in values for field in each})
-    more = f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else ""
-    raise InvalidEventError(
-        f"no format has the fields of {name}: {', '.join(fields[:_SHOWN_FIELDS])}{more}; valid: "
-        f"{', '.join(each.name for each in list_formats())}. Say which fields are what, for instance with "
-        "--map prompt=question,final_text=answer_sent, or choose a format with --format"
-    )
+    raise InvalidEventError(describe_unknown(counted, name))
 
 
 def list_unread(sample: Sequence[Entry], conversion: Conversion) -> list[str]:

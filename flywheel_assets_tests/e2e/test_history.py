@@ -17,11 +17,14 @@ from typing import Any
 import pytest
 
 from flywheel_assets.applications import assistant
-from flywheel_assets.capture.importing import import_file
+from flywheel_assets.capture.importing.files import ImportPlan, import_files
+from flywheel_assets.capture.importing.sinks import LogSink
+from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
+from flywheel_assets.formats.reading.sources import find_sources
 from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.daily.ingest import ingest_days
 from flywheel_assets.lake.daily.join_days import join_days
@@ -156,7 +159,10 @@ class Home:
         """Receive a day's events on that day, and make the day when it is over."""
         noon = datetime.combine(on, time(23, 55), UTC)
         file = self.write([each for each in happenings if each.on == on])
-        assert not import_file(file, "assistant", self.root / "landing", lambda: noon).refused
+        with SegmentLog(self.root / "landing", clock=lambda: noon) as log:
+            sink = LogSink(log, "assistant")
+            plan = ImportPlan(application="assistant")
+            assert not import_files(find_sources([str(file)]).sources, plan, sink, lambda: noon).refused
         stamp = RunStamp("live", "1", datetime.combine(on + timedelta(days=1), time(0, 30), UTC))
         for kind in EventKind:
             ingest_days(self.lake, self.stores.landing(), kind, [on], stamp)
