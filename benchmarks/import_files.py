@@ -1,7 +1,8 @@
 """Importing files against the script that a team would write instead, and against only reading the file with pandas.
 
-Claim: importing lands rows at least 2.5 × as fast as a script that reads line by line and sends 100 at a time, and 50 ×
-as fast as one that sends each. Its memory does not grow with the file, and is less than pandas needs to read it.
+Claim: importing lands rows at least 10 × as fast as a script that sends each by itself, in memory that does not grow
+with the file and is less than pandas needs to read it. A script that sends 100 at a time is about as fast (0.75 to
+1.25 × in small runs on a shared machine, 2026-11-28, without the service's CPU).
 Data: comparisons of 1.6 KB in the shape of HH-RLHF (`--shape hh`) or in our own fields, as JSON lines; and a CSV of
 edits of 400 bytes, in our own columns or, with `--map`, in a team's. Both are generated with a seed.
 Command: python -m benchmarks.import_files [--comparisons 160000] [--rows 1000000] [--single 2000] [--batched 50000]
