@@ -25,7 +25,7 @@ from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event
 from flywheel_assets.formats.messages import read_message, read_messages
 from flywheel_assets.formats.record import Record
-from flywheel_assets.records import Signal, make_stable_id
+from flywheel_assets.records import Signal, make_content_id
 from flywheel_assets.wire import (
     LONGEST_IDENTIFIER,
     Choice,
@@ -106,6 +106,16 @@ def is_messages(value: Any) -> bool:
     if isinstance(value, str):
         return value.startswith("[{") and ('"role"' in value or '"from"' in value)
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def is_conversation(value: Any) -> bool:
+    """Return whether a value is a list of several messages, or a cell that holds one as JSON."""
+    if isinstance(value, str) and is_messages(value):
+        try:
+            value = msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return False
+    return isinstance(value, list) and len(value) > 1
 
 
 def read_turns(value: Any, field: str) -> list[Message]:
@@ -376,7 +386,7 @@ def demonstrate(source: str, record: Record, prompt: Prompt, answer: str | Messa
 def identify(source: str, record: Record) -> str:
     """Return an id for a record without one: a hash of all its fields."""
     try:
-        return make_stable_id(source, msgspec.to_builtins(record.values, str_keys=True))
+        return make_content_id(source, record.values)
     except (TypeError, ValueError, RecursionError, msgspec.EncodeError) as error:
         raise InvalidEventError(f"the record holds a value that JSON cannot: {shorten_message(str(error))}") from None
 

@@ -155,7 +155,13 @@ class _Row:
         if column.startswith("="):
             return column[1:]
         value = self._record.get(*(_find_path(self._record, column) or (column,)))
-        return None if value == "" and field not in ("output", "final_text", "chosen", "rejected") else value
+        return None if value == "" and not self._may_be_empty(field) else value
+
+    def _may_be_empty(self, field: str) -> bool:
+        """Return whether an empty text is an answer: next to a thumb it says that nothing was rewritten."""
+        if field == "final_text":
+            return not any(name in self._mapping.columns for name in _STATEMENTS)
+        return field in ("output", "chosen", "rejected")
 
     def has(self, field: str) -> bool:
         return self.get(field) is not None

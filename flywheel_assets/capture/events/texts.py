@@ -376,10 +376,10 @@ def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
 def land_choice(choice: Choice, reception: Reception, source: str) -> DecodedEvent:
     """Build the feedback row of one choice from a file; it carries its texts, so that no prediction is landed."""
     occurred_at = reception.check_time(choice.occurred_at, "occurred_at")
-    client_id = choice.id or records.make_stable_id("choice", reception.application, msgspec.to_builtins(choice))
     prompt, prompt_format = store_prompt(choice.prompt)
     chosen, chosen_message = store_answer(choice.chosen, "chosen")
     rejected, rejected_message = store_answer(choice.rejected, "rejected")
+    client_id = choice.id or records.make_content_id("choice", reception.application, choice)
     line = FeedbackLine(
         event_id=_NO_ID,
         received_at=reception.stamp,

@@ -13,13 +13,14 @@ from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.conversion import Conversion, decode_sample, is_record
 from flywheel_assets.formats.format import Event
-from flywheel_assets.formats.own import NAME, RETRACTING_SOURCE
+from flywheel_assets.formats.own import ENVELOPE, NAME, RETRACTING_SOURCE
 from flywheel_assets.formats.reading.entries import Entry, decode_object
 from flywheel_assets.formats.record import Record
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.records import IMPORT_PREFIX
 from flywheel_assets.wire import Choice, CloudEvent, Edit, FeedbackCloudEvent, PredictionCloudEvent
 
+_EVENT_FIELDS = frozenset((*ENVELOPE, "data"))
 LandedEvent = tuple[str, DecodedEvent]
 """The kind of an event, as it is counted, and the event."""
 
@@ -114,10 +115,11 @@ def is_document(values: Mapping[str, Any], contract: ScoreContract) -> bool:
 
 def list_unread_scores(sample: Sequence[Entry], contract: ScoreContract) -> list[str]:
     """List the fields of the sampled records that the application's field mapping does not name."""
-    named = {tuple(str(path).split(".")) for path in vars(contract.mapping).values()}
-    own = {("specversion",), ("type",), ("id",), ("source",), ("time",), ("subject",), ("data",)}
-    read = [Record(values, named | own if "specversion" in values else named) for values in decode_sample(sample)]
-    return sorted({field for record in read for field in record.list_unread()})
+    unread: set[str] = set()
+    for values in decode_sample(sample):
+        is_event = "specversion" in values
+        unread.update(values.keys() - _EVENT_FIELDS if is_event else contract.list_unmapped(values))
+    return sorted(unread)
 
 
 def check_documents(sample: Sequence[Entry], name: str, application: str) -> None:

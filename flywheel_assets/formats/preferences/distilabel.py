@@ -9,6 +9,7 @@ from flywheel_assets.formats.answers import (
     choose,
     choose_best,
     compare,
+    is_conversation,
     is_messages,
     read_answer,
     read_json,
@@ -34,11 +35,8 @@ def _matches(record: Record) -> bool:
         return False
     if "chosen" not in values or "rejected" not in values:
         return isinstance(values.get("generations"), list) and ("ratings" in values or "rating" in values)
-    is_ours = all(not is_messages(values[name]) for name in ("chosen", "rejected")) and "prompt" in values
-    is_single = "prompt" in values and all(
-        isinstance(values[name], list) and len(values[name]) == 1 for name in ("chosen", "rejected")
-    )
-    if is_ours or is_single or ULTRAFEEDBACK_BINARIZED.matches(record):
+    is_ours = "prompt" in values and not any(is_conversation(values[name]) for name in ("chosen", "rejected"))
+    if is_ours or ULTRAFEEDBACK_BINARIZED.matches(record):
         return False
     return any(name in values for name in _MARKS)
 

@@ -1,12 +1,12 @@
 """Reads TRL's data sets: preferences with the prompt inside or before the answers, and single answers with a label."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.answers import (
     choose,
     compare,
+    is_conversation,
     is_messages,
     judge,
     read_answer,
@@ -32,12 +32,8 @@ def _matches_preference(record: Record) -> bool:
     if any(each.matches(record) for each in _NEARER):
         return False
     if is_messages(chosen) and is_messages(rejected):
-        return "prompt" not in values or _is_long(chosen) or _is_long(rejected)
+        return "prompt" not in values or is_conversation(chosen) or is_conversation(rejected)
     return "prompt" not in values and isinstance(chosen, str) and isinstance(rejected, str)
-
-
-def _is_long(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 1
 
 
 def _convert_preference(record: Record) -> Sequence[Event]:

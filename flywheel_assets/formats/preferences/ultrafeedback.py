@@ -7,6 +7,7 @@ from flywheel_assets.formats.answers import (
     choose,
     choose_best,
     compare,
+    is_conversation,
     is_messages,
     read_number,
     read_prompt,
@@ -44,12 +45,8 @@ def _matches_binarized(record: Record) -> bool:
         and ("score_chosen" in values or "messages" in values)
         and is_messages(values.get("chosen"))
         and is_messages(values.get("rejected"))
-        and not (_is_single(values["chosen"]) and _is_single(values["rejected"]))
+        and (is_conversation(values["chosen"]) or is_conversation(values["rejected"]))
     )
-
-
-def _is_single(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 1
 
 
 def _convert_binarized(record: Record) -> Sequence[Event]:
