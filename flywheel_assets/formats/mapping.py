@@ -25,22 +25,19 @@ from typing import Any
 
 from flywheel_assets.conversations import Prompt
 from flywheel_assets.errors import InvalidEventError, InvalidRuleError, UnknownNameError
-from flywheel_assets.formats.answers import (
-    add_system,
+from flywheel_assets.formats.answers import add_system, read_answer, read_prompt, read_tools
+from flywheel_assets.formats.format import Event
+from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import (
     choose,
     demonstrate,
     identify,
     predict,
     rate,
-    read_answer,
     read_number,
-    read_prompt,
-    read_tools,
     read_verdict,
     state,
 )
-from flywheel_assets.formats.format import Event
-from flywheel_assets.formats.record import Record
 from flywheel_assets.records import Signal
 from flywheel_assets.wire import LONGEST_IDENTIFIER, Edit
 

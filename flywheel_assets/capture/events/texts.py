@@ -247,6 +247,34 @@ def land_cloud_event(
     return _land_feedback(event, reception, source, rename)
 
 
+def land_event(
+    event: CloudEvent | Edit | Choice, reception: Reception, source: str, rename: Callable[[str], str] = str
+) -> DecodedEvent:
+    """Build the rows of an event that a format made; `rename` is `land_cloud_event`'s.
+
+    Raises:
+        InvalidEventError: it cannot be accepted.
+    """
+    if isinstance(event, Edit):
+        return land_edit(event, reception, source)
+    if isinstance(event, Choice):
+        return land_choice(event, reception, source)
+    return land_cloud_event(event, reception, source, rename)
+
+
+def land_events(events: Iterable[CloudEvent | Edit | Choice], reception: Reception, source: str) -> list[DecodedEvent]:
+    """Build the rows of events that a format made of one record, each a microsecond after the one before it.
+
+    Raises:
+        InvalidEventError: one of them cannot be accepted.
+    """
+    landed = []
+    for event in events:
+        reception.advance()
+        landed.append(land_event(event, reception, source))
+    return landed
+
+
 def identify_statement(application: str, source: str, client_id: str) -> str:
     """Return the `statement_id` of the edit or the feedback that a client sent under an id."""
     return records.make_event_id(application, source, f"{client_id}/feedback" if source == EDITS_SOURCE else client_id)

@@ -8,7 +8,7 @@ import msgspec
 
 from flywheel_assets import records
 from flywheel_assets.capture.events.scores import land_document
-from flywheel_assets.capture.events.texts import DecodedEvent, Reception, land_choice, land_cloud_event, land_edit
+from flywheel_assets.capture.events.texts import DecodedEvent, Reception, land_event
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.conversion import Conversion, decode_sample, is_record
@@ -54,10 +54,8 @@ class TextLander:
         return landed
 
     def _land_event(self, event: Event, reception: Reception) -> DecodedEvent:
-        if isinstance(event, Edit):
-            return land_edit(event, reception, self._source)
-        if isinstance(event, Choice):
-            return land_choice(event, reception, self._source)
+        if isinstance(event, Edit | Choice):
+            return land_event(event, reception, self._source)
         rename: Callable[[str], str] = str
         if event.source == RETRACTING_SOURCE:
             rename = _name_statement
@@ -65,8 +63,8 @@ class TextLander:
             # Under one imported source, ids of different original sources must stay apart.
             rename = partial(records.make_stable_id, event.source)
         elif self._counts_ids_within_file:
-            return land_cloud_event(self._localize(event), reception, self._source)
-        return land_cloud_event(event, reception, self._source, rename)
+            event = self._localize(event)
+        return land_event(event, reception, self._source, rename)
 
     def _localize(self, event: CloudEvent) -> CloudEvent:
         """Return an event whose prediction is another one than that of the same number in another file."""

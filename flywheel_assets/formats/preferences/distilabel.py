@@ -6,20 +6,18 @@ from flywheel_assets.conversations import Prompt
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.answers import (
     add_system,
-    choose,
-    choose_best,
     compare,
     is_conversation,
     is_messages,
     read_answer,
     read_json,
-    read_number,
     read_prompt,
     read_turns,
 )
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.preferences.ultrafeedback import ULTRAFEEDBACK_BINARIZED
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose, choose_best, read_number
 
 _MARKS = (
     "rating_chosen", "chosen_rating", "chosen_model", "new_generations", "raw_generation_responses", "generations",

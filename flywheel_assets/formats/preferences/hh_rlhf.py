@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from flywheel_assets.conversations import Message, Role
-from flywheel_assets.formats.answers import choose, part_different
+from flywheel_assets.formats.answers import part_different
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose
 
 _TURN = re.compile(r"\n\n[ \t]*(Human|Assistant):")
 """Without `^`: an alternative to a fixed beginning is tried at every character, at seven times the cost."""

@@ -4,16 +4,13 @@ from collections.abc import Sequence
 
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.answers import (
-    choose,
     compare,
     is_conversation,
     is_messages,
-    judge,
     read_answer,
     read_prompt,
     read_tools,
     read_turns,
-    read_verdict,
 )
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.preferences.distilabel import DISTILABEL
@@ -21,6 +18,7 @@ from flywheel_assets.formats.preferences.hh_rlhf import HH_RLHF
 from flywheel_assets.formats.preferences.llama_factory import ALPACA_PREFERENCE, SHAREGPT_DPO
 from flywheel_assets.formats.preferences.ultrafeedback import ULTRAFEEDBACK_BINARIZED
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose, judge, read_verdict
 
 _NEARER = (HH_RLHF, ULTRAFEEDBACK_BINARIZED, DISTILABEL, SHAREGPT_DPO, ALPACA_PREFERENCE)
 """What else has `chosen` and `rejected`: it knows more of the record."""

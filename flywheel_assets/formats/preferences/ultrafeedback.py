@@ -3,18 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.formats.answers import (
-    choose,
-    choose_best,
-    compare,
-    is_conversation,
-    is_messages,
-    read_number,
-    read_prompt,
-    read_turns,
-)
+from flywheel_assets.formats.answers import compare, is_conversation, is_messages, read_prompt, read_turns
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose, choose_best, read_number
 
 
 def _matches_original(record: Record) -> bool:
