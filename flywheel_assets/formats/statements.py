@@ -1,4 +1,4 @@
-"""Builds events of what people stated, and reads what a thumb, a rating, a score or a word of judgement means.
+"""Builds events of what people stated, and reads what thumbs, ratings, scores and words of judgement mean.
 
 | a score | becomes |
 |---|---|
