@@ -16,8 +16,7 @@ from typing import Any, Protocol
 from filelock import FileLock
 
 from flywheel_assets.capture.clock import Clock
-from flywheel_assets.capture.events.texts import DecodedEvent, Reception
-from flywheel_assets.capture.events.traces import land_event
+from flywheel_assets.capture.events.texts import DecodedEvent, Reception, land_events
 from flywheel_assets.capture.log.segments import SegmentLog
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Format
@@ -156,7 +155,7 @@ def _land_page(
         polled.read += 1
         done.append(by_id[trace_id])
         try:
-            found = [land_event(event, reception, form.name) for event in form.convert(Record(trace))]
+            found = land_events(form.convert(Record(trace)), reception, form.name)
         except InvalidEventError:
             polled.refused_traces += 1
             if len(polled.refused) < _LISTED_REFUSALS:

@@ -25,22 +25,19 @@ from typing import Any
 
 from flywheel_assets.conversations import Prompt
 from flywheel_assets.errors import InvalidEventError, InvalidRuleError, UnknownNameError
-from flywheel_assets.formats.answers import (
-    add_system,
+from flywheel_assets.formats.answers import add_system, read_answer, read_prompt, read_tools
+from flywheel_assets.formats.format import Event
+from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import (
     choose,
     demonstrate,
     identify,
     predict,
     rate,
-    read_answer,
     read_number,
-    read_prompt,
-    read_tools,
     read_verdict,
     state,
 )
-from flywheel_assets.formats.format import Event
-from flywheel_assets.formats.record import Record
 from flywheel_assets.records import Signal
 from flywheel_assets.wire import LONGEST_IDENTIFIER, Edit
 
@@ -155,7 +152,13 @@ class _Row:
         if column.startswith("="):
             return column[1:]
         value = self._record.get(*(_find_path(self._record, column) or (column,)))
-        return None if value == "" and field not in ("output", "final_text", "chosen", "rejected") else value
+        return None if value == "" and not self._may_be_empty(field) else value
+
+    def _may_be_empty(self, field: str) -> bool:
+        """Return whether an empty text is an answer: next to a thumb it says that nothing was rewritten."""
+        if field == "final_text":
+            return not any(name in self._mapping.columns for name in _STATEMENTS)
+        return field in ("output", "chosen", "rejected")
 
     def has(self, field: str) -> bool:
         return self.get(field) is not None

@@ -15,6 +15,7 @@ import msgspec
 from flywheel_assets import records
 from flywheel_assets.conversations import Answer, FiledAnswer, Message, Tools, find_answer_problem
 from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.formats.answers import is_conversation
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.reading.entries import PYTHON_SENTENCE, normalize_object
 from flywheel_assets.formats.record import Record, parse_time
@@ -57,18 +58,20 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
     model_version: _Id = None
     do_not_train: bool | int | None = None
     occurred_at: str | int | float | None = None
-    tools: Tools | None = None
+    tools: Tools | str | None = None
     revision: Revision | None = None
     retracts: _Id = None
     specversion: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _FIELDS = tuple(field for field in _Line.__struct_fields__ if field != "specversion")
-_ENVELOPE = ("specversion", "type", "id", "source", "time", "subject", "datacontenttype", "data_base64")
+ENVELOPE = ("specversion", "type", "id", "source", "time", "subject", "datacontenttype", "data_base64")
+"""Fields of a CloudEvent apart from its `data`."""
 _IDS = ("id", "prediction_id", "user_id", "thread_id", "model_version", "subject", "sibling_id", "retracts")
 _DATA = frozenset((*FeedbackData.__struct_fields__, *PredictionData.__struct_fields__))
 _MESSAGES = ("prompt", "original_llm_output", "final_user_edit", "chosen", "rejected")
 _line_decoder = msgspec.json.Decoder(_Line)
+_tools_decoder: msgspec.json.Decoder[Tools | None] = msgspec.json.Decoder(Tools | None)
 _event_decoder: msgspec.json.Decoder[CloudEvent] = msgspec.json.Decoder(CloudEvent)
 
 
@@ -96,8 +99,8 @@ def _matches(record: Record) -> bool:
         return str(values.get("type")).startswith("flywheel.")
     if all(name in values for name in EDIT_FIELDS) or values.keys() == {"retracts"}:
         return True
-    return all(name in values for name in CHOICE_FIELDS) and all(
-        not isinstance(values[name], list) or len(values[name]) == 1 for name in ("chosen", "rejected")
+    return all(name in values for name in CHOICE_FIELDS) and not any(
+        is_conversation(values[name]) for name in ("chosen", "rejected")
     )
 
 
@@ -110,7 +113,7 @@ def is_nearly(values: Mapping[str, Any]) -> bool:
 def _convert_record(record: Record) -> Sequence[Event]:
     values = record.values
     if "specversion" in values:
-        record.used.update((name,) for name in _ENVELOPE)
+        record.used.update((name,) for name in ENVELOPE)
         record.used.update(("data", name) for name in _DATA)
         return convert_entry(msgspec.json.encode(values))
     record.used.update((name,) for name in _FIELDS)
@@ -138,7 +141,7 @@ def _build_event(line: _Line) -> Event:
         _read_id(line.model_version),
         bool(line.do_not_train),
         _read_time(line.occurred_at),
-        line.tools,
+        _read_tools(line.tools) if isinstance(line.tools, str) else line.tools,
         line.revision,
     )
     original, final = line.original_llm_output, line.final_user_edit
@@ -186,6 +189,19 @@ def _read_time(given: str | float | None) -> datetime | None:
         ) from None
 
 
+def _read_tools(text: str) -> Tools | None:
+    """Read tools from a text of JSON, as TRL and our own exports write them."""
+    if not text:
+        return None
+    try:
+        return _tools_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise InvalidEventError(
+            f"`tools` is no list of tools: {shorten_message(str(error))}; valid: a list of descriptions of functions, "
+            "or such a list as JSON text"
+        ) from None
+
+
 def _read_answer(answer: list[Message], field: str) -> Answer:
     if problem := find_answer_problem(answer):
         raise InvalidEventError(f"`{field}`: {problem}")
@@ -226,7 +242,7 @@ def _convert_row(row: Mapping[str, Any]) -> Event:
         values["occurred_at"] = values["occurred_at"].isoformat()
     if isinstance(values.get("revision"), str | float):
         values["revision"] = _read_number(values["revision"])
-    for name in (*_MESSAGES, "tools"):
+    for name in _MESSAGES:
         if isinstance(values.get(name), str):
             values[name] = _read_messages(values[name], name)
     try:
@@ -252,7 +268,7 @@ def _read_number(cell: str | float) -> int | str | float:
 
 def _read_messages(cell: str, name: str) -> Any:
     """Return a cell's messages, where it holds some as JSON; otherwise its text."""
-    if cell[:2] not in ("[{", '{"') or ('"role"' not in cell and name != "tools"):
+    if cell[:2] not in ("[{", '{"') or '"role"' not in cell:
         if cell.startswith("[{'") and "'role'" in cell:
             raise InvalidEventError(f"`{name}`: {PYTHON_SENTENCE}")
         return cell
@@ -261,4 +277,4 @@ def _read_messages(cell: str, name: str) -> Any:
     except ValueError:
         return cell
     items = found if isinstance(found, list) else [found]
-    return found if name == "tools" or all(isinstance(each, dict) and "role" in each for each in items) else cell
+    return found if all(isinstance(each, dict) and "role" in each for each in items) else cell

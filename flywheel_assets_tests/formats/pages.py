@@ -1,7 +1,8 @@
 """Reads the shapes that pages of formats show, so that tests can run each through its format.
 
-A section of a page is headed by a format's name, `## hh-rlhf`; it has a block of JSON with one record a line, and a
-line "Becomes: `choice`, `choice`." that names what the records become, in order.
+The heading of a section is a format's name, `## hh-rlhf`, or ends with it, "## Langfuse (`--format langfuse`)". It has
+blocks of JSON with one record a line, or one record each. A section that `read_shapes` reads has also a line
+"Becomes: `choice`, `choice`." that names what the records become, in order.
 """
 
 import json
@@ -14,8 +15,7 @@ from typing import Any
 from flywheel_assets.formats.format import Event
 from flywheel_assets.wire import Choice, Edit, PredictionCloudEvent
 
-_SECTION = re.compile(r"^## ([a-z0-9-]+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-_HEADING = re.compile(r"^## (?:.*`--format )?([a-z0-9-]+)(?:`\))?$", re.MULTILINE)
+_SECTION = re.compile(r"^## (?:[^\n]*`--format )?([a-z0-9-]+)(?:`\))?\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -47,11 +47,10 @@ def read_shapes(page: Path) -> list[Shape]:
 
 def read_records(page: Path) -> list[tuple[str, dict[str, Any]]]:
     """Read every record that a page shows, with the name of its format, which the heading ends with."""
-    _, *parts = _HEADING.split(page.read_text())
     return [
         (name, record)
-        for name, text in zip(parts[::2], parts[1::2], strict=True)
-        for block in _BLOCK.findall(text.split("\n## ")[0])
+        for name, text in _SECTION.findall(page.read_text())
+        for block in _BLOCK.findall(text)
         for record in _read_block(block)
     ]
 

@@ -107,6 +107,20 @@ def test_cells_of_a_table() -> None:
         convert_entry({**EDIT, "do_not_train": "maybe"})
 
 
+@pytest.mark.parametrize("base", [EDIT, CHOICE])
+def test_tools_may_be_a_text_of_json(base: dict[str, Any]) -> None:
+    """TRL and our own exports write them so: one column holds tools of any shape."""
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    for given in (json.dumps({**base, "tools": json.dumps(tools)}).encode(), {**base, "tools": json.dumps(tools)}):
+        [event] = convert_entry(given)
+        assert isinstance(event, Edit | Choice)
+        assert event.tools == tools
+    for empty in ("", "null", "[]"):
+        assert not convert(**base, tools=empty).tools
+    with pytest.raises(InvalidEventError, match=r"`tools` is no list of tools: .*; valid: a list of descriptions"):
+        convert(**base, tools="a hammer")
+
+
 def test_a_line_that_takes_back() -> None:
     event = convert(retracts=7)
     assert isinstance(event, FeedbackCloudEvent)
@@ -137,6 +151,8 @@ def test_what_is_wrong_is_said(fields: dict[str, Any], says: str) -> None:
         (PREDICTION, True),
         ({**CHOICE, "chosen": [{"role": "assistant", "content": "x"}]}, True),
         ({**CHOICE, "chosen": [{"role": "user"}, {"role": "assistant"}]}, False),
+        ({**CHOICE, "chosen": json.dumps([{"role": "assistant", "content": "x"}])}, True),
+        ({**CHOICE, "chosen": json.dumps([{"role": "user"}, {"role": "assistant"}])}, False),
         ({"chosen": "x", "rejected": "y"}, False),
         ({"specversion": "1.0", "type": "com.example.order"}, False),
         ({}, False),

@@ -247,6 +247,34 @@ def land_cloud_event(
     return _land_feedback(event, reception, source, rename)
 
 
+def land_event(
+    event: CloudEvent | Edit | Choice, reception: Reception, source: str, rename: Callable[[str], str] = str
+) -> DecodedEvent:
+    """Build the rows of an event that a format made; `rename` is `land_cloud_event`'s.
+
+    Raises:
+        InvalidEventError: it cannot be accepted.
+    """
+    if isinstance(event, Edit):
+        return land_edit(event, reception, source)
+    if isinstance(event, Choice):
+        return land_choice(event, reception, source)
+    return land_cloud_event(event, reception, source, rename)
+
+
+def land_events(events: Iterable[CloudEvent | Edit | Choice], reception: Reception, source: str) -> list[DecodedEvent]:
+    """Build the rows of events that a format made of one record, each a microsecond after the one before it.
+
+    Raises:
+        InvalidEventError: one of them cannot be accepted.
+    """
+    landed = []
+    for event in events:
+        reception.advance()
+        landed.append(land_event(event, reception, source))
+    return landed
+
+
 def identify_statement(application: str, source: str, client_id: str) -> str:
     """Return the `statement_id` of the edit or the feedback that a client sent under an id."""
     return records.make_event_id(application, source, f"{client_id}/feedback" if source == EDITS_SOURCE else client_id)
@@ -376,10 +404,10 @@ def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
 def land_choice(choice: Choice, reception: Reception, source: str) -> DecodedEvent:
     """Build the feedback row of one choice from a file; it carries its texts, so that no prediction is landed."""
     occurred_at = reception.check_time(choice.occurred_at, "occurred_at")
-    client_id = choice.id or records.make_stable_id("choice", reception.application, msgspec.to_builtins(choice))
     prompt, prompt_format = store_prompt(choice.prompt)
     chosen, chosen_message = store_answer(choice.chosen, "chosen")
     rejected, rejected_message = store_answer(choice.rejected, "rejected")
+    client_id = choice.id or records.make_content_id("choice", reception.application, choice)
     line = FeedbackLine(
         event_id=_NO_ID,
         received_at=reception.stamp,

@@ -16,17 +16,10 @@ from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
-from flywheel_assets.capture.events.texts import (
-    DecodedEvent,
-    Reception,
-    land_choice,
-    land_cloud_event,
-    land_edit,
-)
+from flywheel_assets.capture.events.texts import DecodedEvent, Reception, land_events
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.formats.format import Event
 from flywheel_assets.formats.logs.spans import convert_span, read_spans
-from flywheel_assets.wire import Choice, Edit, decode_strictly
+from flywheel_assets.wire import decode_strictly
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue as AnyValueMessage
@@ -188,30 +181,13 @@ def decode_spans(
             span_id = _check_ids(span)
             scope_spans: ScopeSpans = {"scope": each.scope, "spans": [span]}
             request: TraceRequest = {"resourceSpans": [{"resource": each.resource, "scopeSpans": [scope_spans]}]}
-            found = [
-                land_event(event, reception, OTLP_SOURCE)
-                for alone in read_spans(request)
-                for event in convert_span(OTLP_SOURCE, alone)
-            ]
+            converted = [event for alone in read_spans(request) for event in convert_span(OTLP_SOURCE, alone)]
+            found = land_events(converted, reception, OTLP_SOURCE)
         except InvalidEventError as error:
             refused.append((span_id, str(error)))
         else:
             events.extend(found)
     return DecodedSpans(len(framed), events, refused)
-
-
-def land_event(event: Event, reception: Reception, source: str) -> DecodedEvent:
-    """Build the rows of an event that a format's conversion made, a microsecond after the one before it.
-
-    Raises:
-        InvalidEventError: it cannot be accepted.
-    """
-    reception.advance()
-    if isinstance(event, Edit):
-        return land_edit(event, reception, source)
-    if isinstance(event, Choice):
-        return land_choice(event, reception, source)
-    return land_cloud_event(event, reception, source)
 
 
 def _check_ids(span: Span) -> str:

@@ -8,18 +8,19 @@ import msgspec
 
 from flywheel_assets import records
 from flywheel_assets.capture.events.scores import land_document
-from flywheel_assets.capture.events.texts import DecodedEvent, Reception, land_choice, land_cloud_event, land_edit
+from flywheel_assets.capture.events.texts import DecodedEvent, Reception, land_event
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.conversion import Conversion, decode_sample, is_record
 from flywheel_assets.formats.format import Event
-from flywheel_assets.formats.own import NAME, RETRACTING_SOURCE
+from flywheel_assets.formats.own import ENVELOPE, NAME, RETRACTING_SOURCE
 from flywheel_assets.formats.reading.entries import Entry, decode_object
 from flywheel_assets.formats.record import Record
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.records import IMPORT_PREFIX
 from flywheel_assets.wire import Choice, CloudEvent, Edit, FeedbackCloudEvent, PredictionCloudEvent
 
+_EVENT_FIELDS = frozenset((*ENVELOPE, "data"))
 LandedEvent = tuple[str, DecodedEvent]
 """The kind of an event, as it is counted, and the event."""
 
@@ -53,10 +54,8 @@ class TextLander:
         return landed
 
     def _land_event(self, event: Event, reception: Reception) -> DecodedEvent:
-        if isinstance(event, Edit):
-            return land_edit(event, reception, self._source)
-        if isinstance(event, Choice):
-            return land_choice(event, reception, self._source)
+        if isinstance(event, Edit | Choice):
+            return land_event(event, reception, self._source)
         rename: Callable[[str], str] = str
         if event.source == RETRACTING_SOURCE:
             rename = _name_statement
@@ -64,8 +63,8 @@ class TextLander:
             # Under one imported source, ids of different original sources must stay apart.
             rename = partial(records.make_stable_id, event.source)
         elif self._counts_ids_within_file:
-            return land_cloud_event(self._localize(event), reception, self._source)
-        return land_cloud_event(event, reception, self._source, rename)
+            event = self._localize(event)
+        return land_event(event, reception, self._source, rename)
 
     def _localize(self, event: CloudEvent) -> CloudEvent:
         """Return an event whose prediction is another one than that of the same number in another file."""
@@ -114,10 +113,11 @@ def is_document(values: Mapping[str, Any], contract: ScoreContract) -> bool:
 
 def list_unread_scores(sample: Sequence[Entry], contract: ScoreContract) -> list[str]:
     """List the fields of the sampled records that the application's field mapping does not name."""
-    named = {tuple(str(path).split(".")) for path in vars(contract.mapping).values()}
-    own = {("specversion",), ("type",), ("id",), ("source",), ("time",), ("subject",), ("data",)}
-    read = [Record(values, named | own if "specversion" in values else named) for values in decode_sample(sample)]
-    return sorted({field for record in read for field in record.list_unread()})
+    unread: set[str] = set()
+    for values in decode_sample(sample):
+        is_event = "specversion" in values
+        unread.update(values.keys() - _EVENT_FIELDS if is_event else contract.list_unmapped(values))
+    return sorted(unread)
 
 
 def check_documents(sample: Sequence[Entry], name: str, application: str) -> None:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.annotations.judgements import Judgements, read_task
-from flywheel_assets.formats.answers import check_id, identify, read_json
+from flywheel_assets.formats.answers import read_json
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import check_id, identify
 
 _END = ".responses"
 _UNUSED = ("draft", "discarded", "pending", "missing")

@@ -19,21 +19,9 @@ from typing import Any
 
 from flywheel_assets.conversations import Message, Prompt, Role
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.formats.answers import (
-    add_system,
-    choose,
-    choose_best,
-    is_messages,
-    predict,
-    rate,
-    read_answer,
-    read_number,
-    read_prompt,
-    read_turns,
-    read_verdict,
-    state,
-)
+from flywheel_assets.formats.answers import add_system, is_messages, read_answer, read_prompt, read_turns
 from flywheel_assets.formats.format import Event
+from flywheel_assets.formats.statements import choose, choose_best, predict, rate, read_number, read_verdict, state
 from flywheel_assets.records import Signal
 
 LOWEST_RATING, HIGHEST_RATING = 1, 5

@@ -9,9 +9,9 @@ from typing import Any
 
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.annotations.judgements import Judgements, read_task
-from flywheel_assets.formats.answers import check_id, identify
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.record import Record, parse_time
+from flywheel_assets.formats.statements import check_id, identify
 
 _MIN_FIELDS = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 _VALUES = ("selected", "choices", "rating", "text", "number")

@@ -13,9 +13,10 @@ from typing import Any
 from flywheel_assets.conversations import Prompt
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
-from flywheel_assets.formats.logs.statements import check_shape, predict, read_text, state
+from flywheel_assets.formats.logs.shapes import check_shape, read_text
 from flywheel_assets.formats.messages import read_message
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import predict, state
 from flywheel_assets.records import Signal, make_stable_id
 
 NAME = "continue"

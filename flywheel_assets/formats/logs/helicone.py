@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_prompt, read_tools
-from flywheel_assets.formats.logs.statements import check_shape, is_of_people, predict, read_mapping, read_text, score
+from flywheel_assets.formats.logs.shapes import check_shape, read_mapping, read_text
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import is_of_people, predict, score
 
 NAME = "helicone"
 _FEEDBACK = "helicone-score-feedback"

@@ -13,17 +13,9 @@ from typing import Any
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_call, read_prompt, read_tools
-from flywheel_assets.formats.logs.statements import (
-    check_shape,
-    is_of_people,
-    list_objects,
-    predict,
-    read_mapping,
-    read_text,
-    score,
-    state,
-)
+from flywheel_assets.formats.logs.shapes import check_shape, list_objects, read_mapping, read_text
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import is_of_people, predict, score, state
 from flywheel_assets.records import Signal
 
 NAME = "langsmith"

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_call, read_tools
-from flywheel_assets.formats.logs.statements import check_shape, predict, read_mapping, read_text
+from flywheel_assets.formats.logs.shapes import check_shape, read_mapping, read_text
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import predict
 
 NAME = "litellm"
 _OTHER_CALLS = ("embedding", "rerank", "image", "speech", "transcription", "moderation", "health", "models")

@@ -19,17 +19,10 @@ from typing import Any
 from flywheel_assets.conversations import Message, Role
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
-from flywheel_assets.formats.logs.statements import (
-    check_shape,
-    list_objects,
-    predict,
-    rate,
-    read_mapping,
-    read_text,
-    state,
-)
+from flywheel_assets.formats.logs.shapes import check_shape, list_objects, read_mapping, read_text
 from flywheel_assets.formats.messages import read_message
 from flywheel_assets.formats.record import Record, parse_time
+from flywheel_assets.formats.statements import predict, rate, state
 from flywheel_assets.records import Signal
 
 NAME = "open-webui"
@@ -172,7 +165,7 @@ def _judge(
         yield state(NAME, event_id, message_id, Signal.COMMENT, comment=text, **fields)
     score = read_mapping(said.values.get("details")).get("rating")
     if isinstance(score, int | float) and not isinstance(score, bool):
-        value = rate(float(score), 1, 10)
+        value = rate(float(score), 1, 10, "details.rating")
         yield state(NAME, f"{event_id}/details", message_id, Signal.RATING, value=value, **fields)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_call, read_prompt, read_tools
-from flywheel_assets.formats.logs.statements import check_shape, list_objects, predict, read_mapping, read_text
+from flywheel_assets.formats.logs.shapes import check_shape, list_objects, read_mapping, read_text
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import predict
 
 NAME = "openai-logs"
 _REQUESTS = ("request", "request_body", "input", "body")

@@ -6,8 +6,8 @@ Content, ids and judgements are those of `spans`.
 from collections.abc import Sequence
 
 from flywheel_assets.formats.format import Event, Format
+from flywheel_assets.formats.logs.shapes import check_shape
 from flywheel_assets.formats.logs.spans import convert_spans, read_spans
-from flywheel_assets.formats.logs.statements import check_shape
 from flywheel_assets.formats.record import Record
 
 NAME = "otlp"

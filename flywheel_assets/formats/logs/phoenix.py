@@ -12,6 +12,7 @@ from typing import Any
 
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.format import Event, Format
+from flywheel_assets.formats.logs.shapes import check_shape, list_objects, read_mapping, read_text
 from flywheel_assets.formats.logs.spans import (
     Span,
     SpanEvent,
@@ -20,7 +21,6 @@ from flywheel_assets.formats.logs.spans import (
     read_attributes,
     read_links,
 )
-from flywheel_assets.formats.logs.statements import check_shape, list_objects, read_mapping, read_text
 from flywheel_assets.formats.record import Record
 
 NAME = "phoenix"

@@ -37,18 +37,10 @@ from flywheel_assets.formats.logs.calls import (
     read_tools,
     write_json,
 )
-from flywheel_assets.formats.logs.statements import (
-    CORRECTIONS,
-    is_of_people,
-    list_objects,
-    predict,
-    read_mapping,
-    read_text,
-    score,
-    state,
-)
+from flywheel_assets.formats.logs.shapes import list_objects, read_mapping, read_text
 from flywheel_assets.formats.messages import read_message, read_messages
 from flywheel_assets.formats.record import parse_time
+from flywheel_assets.formats.statements import CORRECTIONS, is_of_people, predict, score, state
 from flywheel_assets.records import Signal
 from flywheel_assets.wire import LONGEST_IDENTIFIER
 

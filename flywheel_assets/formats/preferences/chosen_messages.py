@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from flywheel_assets.formats.answers import add_system, choose, compare, read_prompt, read_tools, read_turns
+from flywheel_assets.formats.answers import add_system, compare, read_prompt, read_tools, read_turns
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose
 
 
 def _matches(record: Record) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 from flywheel_assets.formats.answers import (
     add_system,
-    demonstrate,
     is_messages,
     part_last,
     read_answer,
@@ -16,6 +15,7 @@ from flywheel_assets.formats.answers import (
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.preferences.llama_factory import read_instruction
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import demonstrate
 
 _OTHERS = frozenset(
     (

@@ -6,19 +6,18 @@ from flywheel_assets.conversations import Prompt
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.answers import (
     add_system,
-    choose,
-    choose_best,
     compare,
+    is_conversation,
     is_messages,
     read_answer,
     read_json,
-    read_number,
     read_prompt,
     read_turns,
 )
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.preferences.ultrafeedback import ULTRAFEEDBACK_BINARIZED
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose, choose_best, read_number
 
 _MARKS = (
     "rating_chosen", "chosen_rating", "chosen_model", "new_generations", "raw_generation_responses", "generations",
@@ -34,11 +33,8 @@ def _matches(record: Record) -> bool:
         return False
     if "chosen" not in values or "rejected" not in values:
         return isinstance(values.get("generations"), list) and ("ratings" in values or "rating" in values)
-    is_ours = all(not is_messages(values[name]) for name in ("chosen", "rejected")) and "prompt" in values
-    is_single = "prompt" in values and all(
-        isinstance(values[name], list) and len(values[name]) == 1 for name in ("chosen", "rejected")
-    )
-    if is_ours or is_single or ULTRAFEEDBACK_BINARIZED.matches(record):
+    is_ours = "prompt" in values and not any(is_conversation(values[name]) for name in ("chosen", "rejected"))
+    if is_ours or ULTRAFEEDBACK_BINARIZED.matches(record):
         return False
     return any(name in values for name in _MARKS)
 

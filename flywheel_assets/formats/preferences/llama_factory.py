@@ -8,20 +8,18 @@ from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.answers import (
     add_system,
     as_messages,
-    choose,
     is_messages,
-    judge,
     part_last,
     read_answer,
     read_json,
     read_prompt,
     read_tools,
     read_turns,
-    read_verdict,
 )
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.preferences.distilabel import DISTILABEL
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose, judge, read_verdict
 
 
 def _matches_sharegpt(record: Record) -> bool:

@@ -11,18 +11,10 @@ from collections.abc import Sequence
 
 from flywheel_assets.conversations import Message, Role
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.formats.answers import (
-    choose,
-    identify,
-    part_different,
-    predict,
-    read_json,
-    read_turns,
-    read_verdict,
-    state,
-)
+from flywheel_assets.formats.answers import part_different, read_json, read_turns
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose, identify, predict, read_verdict, state
 from flywheel_assets.records import Signal
 
 _BOTH_BAD = ("tie (bothbad)", "bothbad", "both_bad", "tie (both bad)")

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from flywheel_assets.formats.answers import choose, compare, read_prompt, read_tools, read_turns
+from flywheel_assets.formats.answers import compare, read_prompt, read_tools, read_turns
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose
 
 _NAMES = (("preferred_output", "non_preferred_output"), ("preferred_completion", "non_preferred_completion"))
 

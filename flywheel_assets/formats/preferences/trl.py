@@ -1,19 +1,16 @@
 """Reads TRL's data sets: preferences with the prompt inside or before the answers, and single answers with a label."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.answers import (
-    choose,
     compare,
+    is_conversation,
     is_messages,
-    judge,
     read_answer,
     read_prompt,
     read_tools,
     read_turns,
-    read_verdict,
 )
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.preferences.distilabel import DISTILABEL
@@ -21,6 +18,7 @@ from flywheel_assets.formats.preferences.hh_rlhf import HH_RLHF
 from flywheel_assets.formats.preferences.llama_factory import ALPACA_PREFERENCE, SHAREGPT_DPO
 from flywheel_assets.formats.preferences.ultrafeedback import ULTRAFEEDBACK_BINARIZED
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose, judge, read_verdict
 
 _NEARER = (HH_RLHF, ULTRAFEEDBACK_BINARIZED, DISTILABEL, SHAREGPT_DPO, ALPACA_PREFERENCE)
 """What else has `chosen` and `rejected`: it knows more of the record."""
@@ -32,12 +30,8 @@ def _matches_preference(record: Record) -> bool:
     if any(each.matches(record) for each in _NEARER):
         return False
     if is_messages(chosen) and is_messages(rejected):
-        return "prompt" not in values or _is_long(chosen) or _is_long(rejected)
+        return "prompt" not in values or is_conversation(chosen) or is_conversation(rejected)
     return "prompt" not in values and isinstance(chosen, str) and isinstance(rejected, str)
-
-
-def _is_long(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 1
 
 
 def _convert_preference(record: Record) -> Sequence[Event]:

@@ -3,17 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.formats.answers import (
-    choose,
-    choose_best,
-    compare,
-    is_messages,
-    read_number,
-    read_prompt,
-    read_turns,
-)
+from flywheel_assets.formats.answers import compare, is_conversation, is_messages, read_prompt, read_turns
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.record import Record
+from flywheel_assets.formats.statements import choose, choose_best, read_number
 
 
 def _matches_original(record: Record) -> bool:
@@ -44,12 +37,8 @@ def _matches_binarized(record: Record) -> bool:
         and ("score_chosen" in values or "messages" in values)
         and is_messages(values.get("chosen"))
         and is_messages(values.get("rejected"))
-        and not (_is_single(values["chosen"]) and _is_single(values["rejected"]))
+        and (is_conversation(values["chosen"]) or is_conversation(values["rejected"]))
     )
-
-
-def _is_single(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 1
 
 
 def _convert_binarized(record: Record) -> Sequence[Event]:

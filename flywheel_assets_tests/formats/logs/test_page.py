@@ -1,8 +1,5 @@
 """The page of these formats: each shape on it is read, and each format has its part."""
 
-import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +7,10 @@ import pytest
 
 from flywheel_assets.formats.logs import FORMATS
 from flywheel_assets_tests.formats.logs.readings import read
+from flywheel_assets_tests.formats.pages import read_records
 
 PAGE = Path(__file__).parents[3] / "docs" / "formats_logs.md"
-HEADING = re.compile(r"^## .*\(`--format ([\w-]+)`\)$", re.MULTILINE)
-BLOCK = re.compile(r"^```json\n(.*?)^```", re.DOTALL | re.MULTILINE)
-
-
-def list_shapes() -> Iterator[tuple[str, dict[str, Any]]]:
-    _, *parts = HEADING.split(PAGE.read_text())
-    for name, text in zip(parts[::2], parts[1::2], strict=True):
-        for block in BLOCK.findall(text):
-            yield name, json.loads(block)
-
-
-SHAPES = list(list_shapes())
+SHAPES = read_records(PAGE)
 
 
 @pytest.mark.parametrize(("name", "record"), SHAPES, ids=[f"{name}-{place}" for place, (name, _) in enumerate(SHAPES)])

@@ -25,6 +25,7 @@ from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets_tests.builders import APPLICATION, DAY, day, make_feedback, make_prediction
+from flywheel_assets_tests.lake.kills import FailsAt, Killed
 from flywheel_assets_tests.lake.workbench import LONG_AFTER, Workbench, stamp
 from flywheel_assets_tests.s3_server import S3Server
 
@@ -206,32 +207,6 @@ def test_a_late_segment_is_rewritten_where_it_lies(landing: ObjectLanding, tmp_p
     assert [name.partition(".")[0] for name in zone.republish_late(NOW)] == ["late"]
     with zone.fetch(zone.read(NOW.date(), NOW), tmp_path / "read") as [path]:
         assert path.read_bytes() == line(False, 0)
-
-
-class Killed(BaseException):
-    """As KeyboardInterrupt, but of this test."""
-
-
-class FailsAt:
-    """An S3 client that dies before its nth request that changes anything."""
-
-    def __init__(self, client: Any, at: int) -> None:
-        self._client = client
-        self._left = at
-        self.changes = 0
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(self._client, name)
-        if name not in ("put_object", "delete_object"):
-            return real
-
-        def change(**arguments: Any) -> Any:
-            self.changes += 1
-            if self.changes == self._left:
-                raise Killed
-            return real(**arguments)
-
-        return change
 
 
 @pytest.mark.slow

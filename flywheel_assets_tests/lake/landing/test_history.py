@@ -16,33 +16,10 @@ from flywheel_assets.lake.landing.disk import CLOSED_FILE, DiskLanding, EventKin
 from flywheel_assets.lake.landing.protocol import Landing, LandingPlace
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets_tests.builders import APPLICATION, DAY, day
+from flywheel_assets_tests.lake.kills import FailsAt, Killed
 
 LATER = datetime.combine(DAY + timedelta(days=40), time(12), UTC)
 REVISION = Revision("decision", LATER, "ada", "moved here")
-
-
-class Killed(BaseException):
-    """The process ends here; nothing catches it."""
-
-
-class FailsAt:
-    """S3's client; the process is killed before the change of this number."""
-
-    def __init__(self, client: Any, left: int) -> None:
-        self._client, self._left, self.changes = client, left, 0
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(self._client, name)
-        if name not in ("put_object", "delete_object"):
-            return real
-
-        def change(**arguments: Any) -> Any:
-            self.changes += 1
-            if self.changes == self._left:
-                raise Killed
-            return real(**arguments)
-
-        return change
 
 
 @pytest.fixture(params=["disk", "s3"])
