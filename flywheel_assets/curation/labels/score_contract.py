@@ -7,6 +7,7 @@ it, and when examples are made, because events may have been captured before the
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -30,6 +31,12 @@ _JSON_TYPES = {
     FeatureType.TEXT: ("VARCHAR",),
     FeatureType.BOOLEAN: ("BOOLEAN",),
 }
+_USUAL_TYPES: dict[FeatureType, type] = {
+    FeatureType.NUMBER: float,
+    FeatureType.TEXT: str,
+    FeatureType.BOOLEAN: bool,
+}
+_ABSENT = object()
 _SQL_TYPE = {FeatureType.NUMBER: "DOUBLE", FeatureType.TEXT: "VARCHAR", FeatureType.BOOLEAN: "BOOLEAN"}
 
 
@@ -170,13 +177,21 @@ class ScoreContract(Checked):
         blocking = ", ".join(quote(each) for each in sorted(self.blocking_actions)) or "NULL"
         return f"coalesce(({action}) IN ({blocking}), false)"
 
+    @cached_property
+    def usual_types(self) -> Mapping[str, type]:
+        """Return, for each feature, the Python type that most of its values have."""
+        return {name: _USUAL_TYPES[kind] for name, kind in self.features.items()}
+
     def find_problem(self, features: Mapping[str, object]) -> str | None:
         """Return a sentence about the first wrong feature of one event; None where all are right."""
-        for name, kind in self.features.items():
-            if name not in features:
+        for name, usual in self.usual_types.items():
+            value = features.get(name, _ABSENT)
+            if type(value) is usual or value is None:
+                continue
+            kind = self.features[name]
+            if value is _ABSENT:
                 return f"feature `{name}` is missing; valid: a {kind.value}, or null for an unknown value"
-            value = features[name]
-            if value is not None and not _is_value_of(value, kind):
+            if not _is_value_of(value, kind):
                 return f"feature `{name}` is a {name_json_type(value)}; valid: a {kind.value} or null"
         return None
 
