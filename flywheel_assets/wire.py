@@ -25,9 +25,7 @@ Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_IDENTI
 # `decode_strictly` takes a whole number as its digits; the types are for the OpenAPI document.
 Id = Annotated[
     str,
-    msgspec.Meta(
-        min_length=1, max_length=LONGEST_IDENTIFIER, extra_json_schema={"type": ["string", "integer"]}
-    ),
+    msgspec.Meta(min_length=1, max_length=LONGEST_IDENTIFIER, extra_json_schema={"type": ["string", "integer"]}),
 ]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 # `texts.check_envelope` checks both, with a sentence; the patterns here are for the OpenAPI document.

@@ -168,9 +168,18 @@ class ScoreContract(Checked):
 
     def list_unmapped(self, values: Mapping[str, Any]) -> list[str]:
         """List the fields of a team's own JSON, by dotted names, that are not read and not stored."""
-        mapping = self.mapping
-        paths = {getattr(mapping, name) for name in _PATHS} - {None, ""}
-        return list(_find_unmapped(values, "", paths | set(self.features) if mapping.is_wide else paths))
+        return list(_find_unmapped(values, "", self._read_paths, self._parents))
+
+    @cached_property
+    def _read_paths(self) -> frozenset[str]:
+        paths = {getattr(self.mapping, name) for name in _PATHS} - {None, ""}
+        return frozenset(paths | set(self.features) if self.mapping.is_wide else paths)
+
+    @cached_property
+    def _parents(self) -> frozenset[str]:
+        """Return the objects within which a path goes on."""
+        cut = (path.split(".") for path in self._read_paths)
+        return frozenset(".".join(names[:end]) for names in cut for end in range(1, len(names)))
 
     def write_blocked_sql(self, action: str = "action") -> str:
         """Write, as a DuckDB BOOLEAN that is never null, whether an action keeps the outcome from being seen."""
@@ -217,13 +226,15 @@ def _fold(words: tuple[str, ...]) -> set[str]:
     return {each.casefold() for each in words}
 
 
-def _find_unmapped(values: Mapping[str, Any], prefix: str, paths: set[str]) -> Iterator[str]:
+def _find_unmapped(
+    values: Mapping[str, Any], prefix: str, paths: frozenset[str], parents: frozenset[str]
+) -> Iterator[str]:
     for name, value in values.items():
         path = f"{prefix}{name}"
         if path in paths:
             continue
-        if isinstance(value, Mapping) and any(each.startswith(f"{path}.") for each in paths):
-            yield from _find_unmapped(value, f"{path}.", paths)
+        if path in parents and isinstance(value, Mapping):
+            yield from _find_unmapped(value, f"{path}.", paths, parents)
         else:
             yield path
 
