@@ -10,8 +10,8 @@ scope `import`. They are then imports like those of a file, which count for less
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -40,6 +40,8 @@ from flywheel_assets.errors import FlywheelError, UnknownNameError
 from flywheel_assets.formats.catalog import AUTO
 from flywheel_assets.formats.reading.entries import ReadingOptions
 from flywheel_assets.formats.reading.sources import hold_bytes
+
+log = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 8
 _ROWS_OF_BODY = 3
@@ -170,16 +172,22 @@ class RecordsReceiver:
         self, place: HistoryPlace, who: str, reason: str, body: bytes, plan: ImportPlan
     ) -> tuple[ImportReport, Published]:
         try:
-            with place.open(plan.application, who, reason, "http") as log:
-                report = self._read(body, plan, _Unpublished(log))
-                published = log.publish()
+            with place.open(plan.application, who, reason, "http") as history:
+                report = self._read(body, plan, _Unpublished(history))
+                published = history.publish()
             if published.decision is not None:
-                with suppress(FlywheelError):  # the ledger says what is stale; only a mark in the UI is missing
-                    place.report(plan.application)
+                _report(place, plan.application)
         except FlywheelError as error:
             refusal = Refusal.NOT_DURABLE if error.is_transient else Refusal.MALFORMED_BODY
             raise RefusedError(refusal, str(error), 30) from None
         return report, published
+
+
+def _report(place: HistoryPlace, application: str) -> None:
+    try:
+        place.report(application)
+    except Exception:  # the rows are on their days, and the ledger knows what is stale: only the UI's mark is missing
+        log.exception("the days of %s could not be reported as changed", application)
 
 
 class _HeldRows:
@@ -207,12 +215,12 @@ class _HeldRows:
 class _Unpublished:
     """Hands rows to history; nothing is published before all are read."""
 
-    def __init__(self, log: HistoryLog) -> None:
-        self._log = log
+    def __init__(self, history: HistoryLog) -> None:
+        self._history = history
 
     def add(self, rows: Iterable[LandedRow]) -> None:
         """Take the rows of one event."""
-        self._log.add(rows)
+        self._history.add(rows)
 
     def finish(self) -> None:
         """Do nothing: whether anything is published is decided when all are read."""

@@ -165,9 +165,10 @@ class Intake:
         return response
 
     def charge_refused(self, caller: Caller, refusal: RefusedError, share: Share) -> None:
-        """Count a body that was refused as a whole: its key pays one event for each KiB that was read or unpacked.
+        """Charge its key for a body that was refused as a whole.
 
-        Such bodies cost memory and the decoder's time; without a charge, one key could send them without an end.
+        It pays one event for each KiB that was read or unpacked. Such bodies cost memory and the decoder's time;
+        without a charge, one key could send them without an end.
         """
         if refusal.reason in _CHARGED:
             self.access.charge(caller, max(1, share.body_bytes // _BYTES_OF_ONE_EVENT))

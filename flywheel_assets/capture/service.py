@@ -24,6 +24,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -142,6 +143,15 @@ def create_app(
     )
     app.state.access = access  # `access.require_scope` finds it here
     return app
+
+
+class _AnythingConvertor(PathConvertor):
+    """Matches the rest of an address, line feeds too: Starlette's own `path` answered 404 for an id with one."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("anything", _AnythingConvertor())
 
 
 class _Capture(Starlette):

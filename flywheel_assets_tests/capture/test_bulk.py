@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,6 +154,19 @@ def test_records_in_our_own_fields_land_as_events_and_edits_do(sender: Sender) -
     assert choice["source"] == "edits-api"
     [retraction] = sender.take('{"retracts": "m-1"}')
     assert retraction["retracts"] == feedback["statement_id"]
+
+
+def test_the_handbooks_line_is_accepted_as_written(sender: Sender) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "capture.md").read_text()
+    [(path, body)] = re.findall(r"curl http://127\.0\.0\.1:8700(\S+/records) -d '(\{.*?\})'", page)
+    [thumb] = sender.take(body, path, **{"content-type": "application/x-www-form-urlencoded"})
+    assert (thumb["signal"], thumb["value"], thumb["source"]) == ("thumb", -1.0, "http:langfuse")
+
+
+def test_a_list_that_is_wrapped_with_its_page_is_read(sender: Sender) -> None:
+    """As the interface of Langfuse gives scores."""
+    [thumb] = sender.take(json.dumps({"data": [SCORE], "meta": {"page": 1, "limit": 100, "totalItems": 1}}))
+    assert thumb["signal"] == "thumb"
 
 
 @pytest.mark.parametrize("source", ["import:langfuse", "import:retracts", "reviewer"])

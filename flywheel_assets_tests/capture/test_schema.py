@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from schemathesis import checks
 from schemathesis.generation import GenerationMode
@@ -61,6 +61,8 @@ def test_no_unexpected_answer(capture: RunningCapture, label: str, mode: Generat
         if mode is GenerationMode.NEGATIVE:
             known = {"application": "assistant", "feedback_id": "f-1"}
             case.path_parameters = {name: known[name] for name in known if f"{{{name}}}" in operation.path}
+        # Clients take `.` and `..` out of an address before they send it.
+        assume(not {".", ".."} & set(str(case.path_parameters.get("feedback_id", "")).split("/")))
         answer = case.call()
         statuses.add(answer.status_code)
         case.validate_response(answer, checks=CHECKS)

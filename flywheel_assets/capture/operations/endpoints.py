@@ -156,7 +156,7 @@ def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], v
         }
     paths[TRACES_PATH] = _describe_traces(application, traces)
     paths[RECORDS_PATH] = _describe_records(application, taken, problem)
-    paths[RETRACTION_PATH.replace(":path", "")] = _describe_retraction(application, answer, problem)
+    paths[RETRACTION_PATH.replace(":anything", "")] = _describe_retraction(application, answer, problem)
     return {
         "openapi": "3.1.0",
         "info": {"title": "flywheel capture", "version": version},

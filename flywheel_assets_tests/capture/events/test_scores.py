@@ -337,8 +337,8 @@ def test_a_file_may_hold_cloud_events() -> None:
     assert (labelled["prediction_id"], labelled["label"]) == ("e1", "true")
     with pytest.raises(InvalidEventError, match="feature `night` is missing"):
         land(json.loads(cloud_event("prediction", {"features": {"amount": 1}, "score": 0.5})))
-    with pytest.raises(InvalidEventError, match="missing required field `features`"):
-        land(json.loads(cloud_event("prediction", {"score": 2})))
+    with pytest.raises(InvalidEventError, match="score"):
+        land(json.loads(cloud_event("prediction", {**data, "score": 2})))
 
 
 def test_fields_that_no_mapping_names_are_listed_in_the_answer(tmp_path: Path) -> None:
