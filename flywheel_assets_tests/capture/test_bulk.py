@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import re
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ import pytest
 import zstandard
 from starlette.testclient import TestClient
 
+from flywheel_assets.capture.auth._signatures import sign_request
 from flywheel_assets.capture.auth.access import Access
 from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, Scope, create_key
 from flywheel_assets.capture.bulk import HistoryPlace
@@ -224,6 +226,40 @@ def test_a_body_that_cannot_be_taken_leaves_nothing(
     assert says in answer.text
 
 
+def test_a_kilobyte_of_parquet_with_a_long_text_in_every_row_stays_small() -> None:
+    """A text that stands once in a dictionary is as long in every row: 1 KB took 974 MB while a format was sought."""
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000, pa.int32()), pa.array(["x" * 3_000_000]))
+    short = pa.array(["a"] * 2_000)
+    written = io.BytesIO()
+    table = pa.table({"prompt": long, "original_llm_output": short, "final_user_edit": short})
+    pq.write_table(table, written, compression="zstd", dictionary_pagesize_limit=10_000_000, write_statistics=False)
+    assert len(written.getvalue()) < 2_000
+    log = MemoryLog()
+    with TestClient(create_app(log, ["assistant"], CaptureLimits(request_bytes=8 * 2**20))) as http:
+        tracemalloc.start()
+        try:
+            answer = http.post(RECORDS, content=written.getvalue())
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert (answer.status_code, log.rows) == (413, []), answer.text
+    assert peak < 160 * 2**20
+
+
+def test_a_webhook_that_comes_again_is_not_written_again(keyed: "Keyed") -> None:
+    body = json.dumps(SCORE).encode()
+    timestamp = int(LONG_AFTER.timestamp())
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": sign_request(keyed.keys["hook"], "msg_1", timestamp, body),
+    }
+    answers = [keyed.http.post(RECORDS, content=body, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert len(keyed.log.rows) == 1
+    assert keyed.http.post(RECORDS, content=body + b" ", headers=headers).status_code == 401
+
+
 # History ---------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +271,7 @@ class Keyed:
     bench: Workbench
     keys: dict[str, str]
     reported: list[str]
+    log: MemoryLog
 
     def send(self, key: str, query: str, body: str) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.keys[key]}"}
@@ -247,6 +284,7 @@ def keyed(tmp_path: Path) -> Iterator[Keyed]:
     wanted = {
         "backend": KeyRequest("assistant", "backend"),
         "web": KeyRequest("assistant", "web", origins=["https://app.example"]),
+        "hook": KeyRequest("assistant", "crm", is_webhook=True),
         "mover": KeyRequest("assistant", "ada", scopes=[Scope.IMPORT]),
     }
     keys = {name: create_key(path, request, LONG_AFTER).secret for name, request in wanted.items()}
@@ -260,9 +298,10 @@ def keyed(tmp_path: Path) -> Iterator[Keyed]:
 
     place = HistoryPlace(open_log, reported.append)
     access = Access(KeyStore(path), clock=lambda: LONG_AFTER)
-    app = create_app(MemoryLog(), ["assistant"], LIMITS, lambda: LONG_AFTER, access, history=place)
+    log = MemoryLog()
+    app = create_app(log, ["assistant"], LIMITS, lambda: LONG_AFTER, access, history=place)
     with TestClient(app) as http:
-        yield Keyed(http, bench, keys, reported)
+        yield Keyed(http, bench, keys, reported, log)
 
 
 PAST = edit(id="m-1", occurred_at=datetime(2026, 1, 5, 8, tzinfo=UTC).isoformat())

@@ -153,10 +153,19 @@ def _take_sample(entries: Iterator[Entry | Unreadable]) -> list[Entry | Unreadab
     size_bytes = 0
     for entry in entries:
         sample.append(entry)
-        size_bytes += len(entry.value) if isinstance(entry, Entry) and isinstance(entry.value, bytes) else 1000
+        size_bytes += _measure(entry)
         if len(sample) == SAMPLE_RECORDS or size_bytes >= _SAMPLE_BYTES:
             break
     return sample
+
+
+def _measure(entry: Entry | Unreadable) -> int:
+    if isinstance(entry, Unreadable):
+        return len(entry.problem)
+    if isinstance(entry.value, bytes):
+        return len(entry.value)
+    # A Parquet file of a kilobyte may have megabytes in each of its rows.
+    return sum(len(cell) if isinstance(cell, str) else len(repr(cell)) for cell in entry.value.values())
 
 
 def _choose_lander(sample: Sequence[Entry], file: FileReport, plan: ImportPlan) -> Lander:
