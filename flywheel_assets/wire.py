@@ -22,6 +22,11 @@ from flywheel_assets.records import Signal
 
 LONGEST_IDENTIFIER = 1024
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_IDENTIFIER)]
+# `decode_strictly` takes a whole number as its digits; the types are for the OpenAPI document.
+Id = Annotated[
+    str,
+    msgspec.Meta(min_length=1, max_length=LONGEST_IDENTIFIER, extra_json_schema={"type": ["string", "integer"]}),
+]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 # `texts.check_envelope` checks both, with a sentence; the patterns here are for the OpenAPI document.
 SpecVersion = Annotated[str, msgspec.Meta(extra_json_schema={"const": "1.0"})]
@@ -37,10 +42,10 @@ class PredictionData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     prompt: Prompt
     output: Answer
-    prediction_id: Identifier | None = None
+    prediction_id: Id | None = None
     model_version: Identifier | None = None
-    user_id: Identifier | None = None
-    thread_id: Identifier | None = None
+    user_id: Id | None = None
+    thread_id: Id | None = None
     do_not_train: bool = False
     tools: Tools | None = None
 
@@ -50,10 +55,10 @@ class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     features: dict[str, float | str | bool | None]
     score: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    prediction_id: Identifier | None = None
+    prediction_id: Id | None = None
     model_version: Identifier | None = None
-    user_id: Identifier | None = None
-    thread_id: Identifier | None = None
+    user_id: Id | None = None
+    thread_id: Id | None = None
     do_not_train: bool = False
     amount: float | None = None
     segment: Identifier | None = None
@@ -68,7 +73,7 @@ class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     signal: Signal
-    prediction_id: Identifier | None = None
+    prediction_id: Id | None = None
     final_text: Answer | None = None
     value: float | None = None
     label: Identifier | bool | None = None
@@ -78,24 +83,24 @@ class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompt: Prompt | None = None
     original_output: Answer | None = None
     model_version: Identifier | None = None
-    user_id: Identifier | None = None
-    thread_id: Identifier | None = None
+    user_id: Id | None = None
+    thread_id: Id | None = None
     do_not_train: bool = False
     sampling_probability: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     tools: Tools | None = None
     revision: Revision | None = None
-    sibling_id: Identifier | None = None
-    retracts: Identifier | None = None
+    sibling_id: Id | None = None
+    retracts: Id | None = None
 
 
 class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
     """Holds the CloudEvents attributes that both types share."""
 
     specversion: SpecVersion
-    id: Identifier
+    id: Id
     source: Identifier
     time: Time | None = None
-    subject: Identifier | None = None
+    subject: Id | None = None
     datacontenttype: JsonType | None = None
     data_base64: str | None = None
 
@@ -124,9 +129,9 @@ class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     prompt: Prompt
     original_llm_output: Answer
     final_user_edit: Answer
-    id: Identifier | None = None
-    user_id: Identifier | None = None
-    thread_id: Identifier | None = None
+    id: Id | None = None
+    user_id: Id | None = None
+    thread_id: Id | None = None
     model_version: Identifier | None = None
     do_not_train: bool = False
     occurred_at: Time | None = None
@@ -140,9 +145,9 @@ class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     prompt: Prompt
     chosen: FiledAnswer
     rejected: FiledAnswer
-    id: Identifier | None = None
-    user_id: Identifier | None = None
-    thread_id: Identifier | None = None
+    id: Id | None = None
+    user_id: Id | None = None
+    thread_id: Id | None = None
     model_version: Identifier | None = None
     do_not_train: bool = False
     occurred_at: Time | None = None
@@ -173,7 +178,7 @@ _VALID_ROLES = ", ".join(Role)
 
 
 class _ClaimedId(msgspec.Struct, frozen=True):
-    id: Identifier | None = None
+    id: Id | None = None
 
 
 _id_decoder = msgspec.json.Decoder(_ClaimedId)

@@ -15,10 +15,14 @@ from flywheel_assets.capture.events.scores import (
 from flywheel_assets.capture.events.texts import DecodedEvent, LandedRow, Reception
 from flywheel_assets.wire import CloudEvent, Edit, ScoredCloudEvent
 
-RETRACTION_PATH = "/v1/{application}/feedback/{feedback_id:path}"
-"""Takes back what was sent under an id; an id may hold slashes."""
+RETRACTION_PATH = "/v1/{application}/feedback/{feedback_id:anything}"
+"""Takes back what was sent under an id; an id may hold slashes and line feeds."""
 TRACES_PATH = "/v1/{application}/otlp/v1/traces"
 """Takes spans; exporters of OpenTelemetry append `/v1/traces` to the address that they are given."""
+RECORDS_PATH = "/v1/{application}/records"
+"""Takes exports and webhooks of other systems in any format that is known."""
+LONGEST_REASON = 500
+"""Characters of the reason for which history changes closed days."""
 ONE_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
 LINES_TYPE = "application/x-ndjson"

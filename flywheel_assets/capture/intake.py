@@ -37,7 +37,13 @@ from flywheel_assets.capture.endpoints import (
     EventLog,
 )
 from flywheel_assets.capture.events.recent import RecentEvents
-from flywheel_assets.capture.events.texts import EDITS_SOURCE, DecodedEvent, Reception, land_retraction
+from flywheel_assets.capture.events.texts import (
+    EDITS_SOURCE,
+    DecodedEvent,
+    LandedRow,
+    Reception,
+    land_retraction,
+)
 from flywheel_assets.capture.http.answers import (
     Answer,
     EventResult,
@@ -51,6 +57,7 @@ from flywheel_assets.capture.http.bodies import (
     BodyReader,
     FramingError,
     MemoryBudget,
+    Share,
     TooManyElementsError,
     split_array,
     split_lines,
@@ -62,6 +69,8 @@ from flywheel_assets.errors import EventLogError, InvalidEventError
 from flywheel_assets.wire import LONGEST_IDENTIFIER
 
 _LINES_TYPES = dict.fromkeys(("application/jsonl", "application/x-jsonlines", "application/jsonlines"), LINES_TYPE)
+_CHARGED = (Refusal.MALFORMED_BODY, Refusal.TOO_LARGE, Refusal.TIMEOUT, Refusal.DISCONNECTED)
+_BYTES_OF_ONE_EVENT = 2**10
 DECODED_INLINE_BYTES = 256 * 2**10  # about 2 ms of decoding; a longer one would hold up every other request
 
 
@@ -71,6 +80,8 @@ class Decoded:
 
     elements: list[DecodedEvent | EventResult]
     events: list[DecodedEvent]
+    unmapped: list[str] = field(default_factory=list)
+    """Fields of a classifier's own JSON that its application's mapping does not name."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +113,16 @@ class Intake:
                 caller = self.access.admit(request, application, Scope.WRITE)
                 self.check_application(application)
                 media_type = read_media_type(request, endpoint.content_types)
-                body = await self.reader.read(request, share)
-                caller = self.access.verify_body(caller, body)
-                if endpoint.is_binary_valid and "ce-specversion" in request.headers and media_type == PLAIN_TYPE:
-                    body, media_type = build_structured_event(request.headers, body), ONE_TYPE
-                return _build_answer(
-                    await self.acknowledge(caller, await self._decode(body, media_type, caller, endpoint))
-                )
+                try:
+                    body = await self.reader.read(request, share)
+                    caller = self.access.verify_body(caller, body)
+                    if endpoint.is_binary_valid and "ce-specversion" in request.headers and media_type == PLAIN_TYPE:
+                        body, media_type = build_structured_event(request.headers, body), ONE_TYPE
+                    decoded = await self._decode(body, media_type, caller, endpoint)
+                except RefusedError as refusal:
+                    self.charge_refused(caller, refusal, share)
+                    raise
+                return _build_answer(await self.acknowledge(caller, decoded))
 
         return await self.answer(request, "POST", take_events, RefusedError.build_response)
 
@@ -149,6 +163,15 @@ class Intake:
         if cors_headers:
             response.headers.update(cors_headers)
         return response
+
+    def charge_refused(self, caller: Caller, refusal: RefusedError, share: Share) -> None:
+        """Charge its key for a body that was refused as a whole.
+
+        It pays one event for each KiB that was read or unpacked. Such bodies cost memory and the decoder's time;
+        without a charge, one key could send them without an end.
+        """
+        if refusal.reason in _CHARGED:
+            self.access.charge(caller, max(1, share.body_bytes // _BYTES_OF_ONE_EVENT))
 
     def check_application(self, name: str) -> None:
         """Check that this service takes events of an application.
@@ -195,15 +218,24 @@ class Intake:
         """
         if self.access.is_repeat(caller):
             self.telemetry.note_repeated(caller.application, len(decoded.events))
-            return Answer(0, [_mark_duplicate(element) for element in decoded.elements])
+            return Answer(0, [_mark_duplicate(element) for element in decoded.elements], decoded.unmapped)
         if not decoded.events:
-            return Answer(0, [element for element in decoded.elements if isinstance(element, EventResult)])
+            refused = [element for element in decoded.elements if isinstance(element, EventResult)]
+            return Answer(0, refused, decoded.unmapped)
+        await self.make_durable(caller, [row for event in decoded.events for row in event.rows])
+        return Answer(len(decoded.events), self._note_durable(caller.application, decoded), decoded.unmapped)
+
+    async def make_durable(self, caller: Caller, rows: Sequence[LandedRow]) -> None:
+        """Append rows to the event log; return when they are durable.
+
+        Raises:
+            RefusedError: nothing may be acknowledged.
+        """
         try:
-            await self.event_log.append(caller.application, [row for event in decoded.events for row in event.rows])
+            await self.event_log.append(caller.application, rows)
         except EventLogError as error:
             raise RefusedError(Refusal.NOT_DURABLE, str(error)) from None
         self.access.remember(caller)
-        return Answer(len(decoded.events), self._note_durable(caller.application, decoded))
 
     def _note_durable(self, application: str, decoded: Decoded) -> list[EventResult]:
         results: list[EventResult] = []
@@ -256,7 +288,7 @@ class Intake:
                 found.append(event)
                 events.append(event)
             reception.advance()
-        return Decoded(found, events)
+        return Decoded(found, events, list(reception.unmapped))
 
     def _check_size(self, element: bytes) -> bytes:
         if len(element) > self.limits.event_bytes:

@@ -77,9 +77,14 @@ class TraceReceiver:
                         f"to /v1/{application}/predictions and labels to /v1/{application}/labels",
                     )
                 media_type = read_media_type(request, (PROTOBUF_TYPE, PLAIN_TYPE))
-                body = await intake.reader.read(request, share)
-                caller = intake.access.verify_body(caller, body)
-                return _build_success(await self._take(caller, body, media_type), is_protobuf)
+                try:
+                    body = await intake.reader.read(request, share)
+                    caller = intake.access.verify_body(caller, body)
+                    taken = await self._take(caller, body, media_type)
+                except RefusedError as refusal:
+                    intake.charge_refused(caller, refusal, share)
+                    raise
+                return _build_success(taken, is_protobuf)
 
         return await intake.answer(request, "POST", take_spans, lambda refusal: _build_refusal(refusal, is_protobuf))
 

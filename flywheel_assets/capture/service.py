@@ -24,6 +24,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -34,8 +35,16 @@ from flywheel_assets.capture.brokers import open_producer
 from flywheel_assets.capture.brokers.broker import BrokerAddress, read_broker_address
 from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
 from flywheel_assets.capture.brokers.messages import compute_largest_event_bytes
+from flywheel_assets.capture.bulk import HistoryPlace, RecordsReceiver
 from flywheel_assets.capture.clock import Clock, read_clock
-from flywheel_assets.capture.endpoints import ENDPOINTS, RETRACTION_PATH, TRACES_PATH, CaptureLimits, EventLog
+from flywheel_assets.capture.endpoints import (
+    ENDPOINTS,
+    RECORDS_PATH,
+    RETRACTION_PATH,
+    TRACES_PATH,
+    CaptureLimits,
+    EventLog,
+)
 from flywheel_assets.capture.http.answers import RefusedError, answer_http_error, answer_refusal
 from flywheel_assets.capture.http.bodies import BodyReader, MemoryBudget
 from flywheel_assets.capture.http.connection import BoundedConnection
@@ -67,6 +76,7 @@ def create_app(
     access: Access | None = None,
     telemetry: Telemetry | None = None,
     pages: Pages | None = None,
+    history: HistoryPlace | None = None,
 ) -> Starlette:
     """Build the ASGI application. It starts the event log with the server and stops it after the last request.
 
@@ -78,6 +88,7 @@ def create_app(
         access: decides who may send; without it every sender may.
         telemetry: the counters; give the same object as to `event_log`.
         pages: more routes to serve here, for instance those of `review.pages.build_review_pages`.
+        history: where history lands that comes in requests; without it such requests are refused.
     """
     limits = limits or CaptureLimits()
     access = access or Access(clock=clock)
@@ -118,6 +129,7 @@ def create_app(
                 for name, receiver in receivers.items()
             ),
             Route(TRACES_PATH, TraceReceiver(intake).answer_request, methods=["POST", "OPTIONS"]),
+            Route(RECORDS_PATH, RecordsReceiver(intake, history).answer_request, methods=["POST", "OPTIONS"]),
             Route(RETRACTION_PATH, intake.answer_retraction, methods=["DELETE", "OPTIONS"]),
             Route("/flywheel.js", answer_browser_script, methods=["GET"]),
             Route("/healthz", operations.answer_healthz, methods=["GET"]),
@@ -131,6 +143,15 @@ def create_app(
     )
     app.state.access = access  # `access.require_scope` finds it here
     return app
+
+
+class _AnythingConvertor(PathConvertor):
+    """Matches the rest of an address, line feeds too: Starlette's own `path` answered 404 for an id with one."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("anything", _AnythingConvertor())
 
 
 class _Capture(Starlette):
@@ -170,6 +191,7 @@ def serve(
     on_ready: Callable[[str], None] | None = None,
     pages: Pages | None = None,
     ship_to: ObjectLanding | None = None,
+    history: HistoryPlace | None = None,
 ) -> None:
     """Run the service until SIGINT or SIGTERM.
 
@@ -182,6 +204,7 @@ def serve(
         on_ready: called with the service's URL when it listens.
         pages: more routes to serve here.
         ship_to: the landing zone on S3, as `Stores(settings).shipping()` opens it.
+        history: where history lands that comes in requests.
 
     Raises:
         SettingsError: the address reaches beyond this machine and there is no key, the keys cannot be read, or the
@@ -206,7 +229,7 @@ def serve(
     with open_socket(settings.capture_host, settings.capture_port) as listener:
         if on_ready is not None:
             on_ready(_build_url(listener))
-        service = create_app(event_log, applications, limits, clock, access, telemetry, pages)
+        service = create_app(event_log, applications, limits, clock, access, telemetry, pages, history)
         _build_server(service).run(sockets=[listener])
 
 
@@ -272,6 +295,7 @@ def running_capture(
     segment_limits: SegmentLimits | None = None,
     access: Access | None = None,
     pages: Pages | None = None,
+    history: HistoryPlace | None = None,
 ) -> Iterator[RunningCapture]:
     """Run the real service on a free loopback port, in a thread; stop it at the end of the block.
 
@@ -282,7 +306,8 @@ def running_capture(
     """
     telemetry = Telemetry()
     event_log = SegmentLog(landing_root, segment_limits, clock, telemetry)
-    server = _build_server(create_app(event_log, applications, limits, clock, access, telemetry, pages))
+    app = create_app(event_log, applications, limits, clock, access, telemetry, pages, history)
+    server = _build_server(app)
     with open_socket("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="capture", daemon=True)
         thread.start()

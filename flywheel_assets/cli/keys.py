@@ -24,7 +24,11 @@ def create(
     holder: Annotated[str, typer.Option("--holder", help="The user of the key: a service, a web page or a person.")],
     scope: Annotated[
         list[Scope],
-        typer.Option("--scope", help="The permission. write: send events; review: the review pages; admin: /metrics."),
+        typer.Option(
+            "--scope",
+            help="The permission. write: send events; review: the review pages; admin: /metrics; import: land history "
+            "on past days.",
+        ),
     ] = [Scope.WRITE],  # noqa: B006 (typer copies it)
     origin: Annotated[
         list[str],

@@ -23,6 +23,7 @@ from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
+    from flywheel_assets.capture.bulk import HistoryPlace
     from flywheel_assets.review.queue import Reviewed
 
 
@@ -52,7 +53,27 @@ def capture() -> None:
         ),
         pages=partial(build_review_pages, reviewed=reviewed, index_dir=stores.where.resolve_review_dir()),
         ship_to=stores.shipping(),
+        history=_open_history(stores),
     )
+
+
+def _open_history(stores: Stores) -> "HistoryPlace":
+    """Open the place in which history lands that a key with the scope `import` sends."""
+    from flywheel_assets.capture.bulk import HistoryPlace
+    from flywheel_assets.capture.log.history import HistoryLog
+
+    def open_log(application: str, who: str, reason: str, file: str) -> HistoryLog:
+        return HistoryLog(stores.lake(application), stores.landing(), stores.scratch("history"), who, reason, file)
+
+    def report(application: str) -> None:
+        # Dagster takes seconds and much memory to load: a service that receives no history never does.
+        from flywheel_assets.defs.assets.landed import report_changed_days
+        from flywheel_assets.defs.running import open_instance
+
+        with open_instance(stores.where.resolve_dagster_home()) as instance:
+            report_changed_days(instance, load_application(application), stores)
+
+    return HistoryPlace(open_log, report)
 
 
 def open_reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Reviewed":

@@ -147,6 +147,11 @@ def test_repeats_and_revisions_are_counted() -> None:
         ("/m-1", "edits-api", "m-1"),
         ("/f-1?source=app", "app", "f-1"),
         ("/a/b%20c?source=app", "app", "a/b c"),
+        (
+            "/a%0Ab%0A?source=app",
+            "app",
+            "a\nb\n",
+        ),  # it was 404: Starlette's `path` ends at a line feed
     ],
 )
 def test_delete_takes_back_one_statement(

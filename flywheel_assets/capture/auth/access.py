@@ -81,6 +81,10 @@ class Caller:
     application: str
     key_id: str | None = None
     signed: SignedHeaders | None = None
+    holder: str | None = None
+    """The user of the key, in words; None: no key is needed, or a signature came instead."""
+    is_page: bool = False
+    """Whether the key is one that a web page shows to everybody."""
 
 
 class Access:
@@ -128,7 +132,7 @@ class Access:
         self._check_key(key, application, scope)
         _check_origin(key, request, origin)
         self._rates.check(key.key_id, key.events_per_s or self._events_per_s)
-        return Caller(application, key.key_id)
+        return Caller(application, key.key_id, holder=key.holder, is_page=key.is_for_browsers)
 
     def check_key(self, presented: str, application: str, scope: Scope) -> Caller:
         """Return the holder of a key that did not come as a header, for instance from a login form.

@@ -51,6 +51,8 @@ class Scope(StrEnum):
     """Read and decide what waits for a human review."""
     ADMIN = "admin"
     """Read the service's metrics."""
+    IMPORT = "import"
+    """Land history on its own days, which changes closed days."""
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -29,7 +29,10 @@ class Document:
         """Return the value at a path; None where it is absent, null, NaN, or an empty text of a table."""
         value: Any = self.values
         for name in _split(path):
-            value = value.get(name) if isinstance(value, Mapping) else None
+            # Most are dictionaries: asking for the abstract type costs ten times as much.
+            value = value.get(name) if type(value) is dict or isinstance(value, Mapping) else None
+        if value is None or (type(value) is str and value):
+            return value
         return None if self._is_missing(value) else value
 
     def has(self, path: str) -> bool:
@@ -70,8 +73,8 @@ class Document:
     def read_number(self, path: str) -> float | None:
         """Return the number at a path."""
         value = self.find(path)
-        if value is None:
-            return None
+        if value is None or (type(value) is float and math.isfinite(value)):
+            return value
         number = self._parse_number(value)
         if number is None:
             raise InvalidEventError(self._describe_no_number(path, value))
@@ -105,7 +108,8 @@ class Document:
         if isinstance(value, datetime):
             return self._place(value, path)
         if isinstance(value, str):
-            number = self._parse_number(value)
+            # A declared pattern decides: 20260301 may be a day as well as a number of seconds.
+            number = self._parse_number(value) if self.mapping.time_format is None else None
             if number is None:
                 return self._parse_text_time(value, path)
             value = number
@@ -153,7 +157,11 @@ class Document:
                     features[name] = self.values[name]
                 elif self.has(name):
                     features[name] = self.find(name)
+        usual = self.contract.usual_types
         for name, value in features.items():
+            # Nearly every value has its declared type: what follows is for the others.
+            if value is None or (type(value) is usual.get(name) and (type(value) is not float or math.isfinite(value))):
+                continue
             kind = self.contract.features.get(name)
             if isinstance(value, float) and not math.isfinite(value):
                 features[name] = None

@@ -240,6 +240,7 @@ def _land_converted(
 def _open_document(element: bytes, reception: Reception) -> Document:
     contract = _require_contract(reception)
     values: dict[str, Any] = decode_strictly(element, _document_decoder)
+    reception.note_unmapped(values)
     return Document(values, contract)
 
 

@@ -12,11 +12,12 @@ back unchanged; the gate decides what is worth training on). A lone surrogate su
 is not text: no UTF-8 file can hold it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -132,6 +133,9 @@ class DecodedEvent(msgspec.Struct, frozen=True, gc=False):
     """Of feedback, the revision and the time: of one statement the highest counts. None: a prediction."""
 
 
+_LOOKED_AT_DOCUMENTS = 20
+_LISTED_FIELDS = 50
+_LONGEST_SHOWN_FIELD = 100
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -149,6 +153,9 @@ class Reception:
     """The declared fields of a classification application; None: its predictions are texts."""
     stamp: str = field(init=False)
     """`received_at` as landed lines have it."""
+    unmapped: dict[str, None] = field(default_factory=dict)
+    """Fields of the first documents that the contract's mapping does not name, in their order."""
+    _documents_left: int = _LOOKED_AT_DOCUMENTS
 
     def __post_init__(self) -> None:
         """Format the time once."""
@@ -159,6 +166,14 @@ class Reception:
         self.received_at += _MICROSECOND
         microsecond = self.received_at.microsecond
         self.stamp = f"{self.stamp[:20]}{microsecond:06d}Z" if microsecond else format_time(self.received_at)
+
+    def note_unmapped(self, values: Mapping[str, Any]) -> None:
+        """Remember which fields of a classifier's own JSON are not read; only the first documents are looked at."""
+        if self._documents_left > 0 and self.contract is not None:
+            self._documents_left -= 1
+            for path in self.contract.list_unmapped(values):
+                if len(self.unmapped) < _LISTED_FIELDS:
+                    self.unmapped[path[:_LONGEST_SHOWN_FIELD]] = None
 
     def check_time(self, claimed: datetime | None, field: str) -> str:
         """Return the client's time if it is plausible, the time of receipt if there is none; else raise."""

@@ -1,6 +1,7 @@
 """Defines the service's answers: one shape per outcome, and the reasons for a refusal."""
 
 import math
+from datetime import date
 from enum import StrEnum
 
 import msgspec
@@ -34,11 +35,57 @@ class EventResult(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     detail: str | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """Holds the body of 202, and of 400 where every event was refused."""
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Holds the body of 202, and of 400 where every event was refused.
+
+    `unmapped` names fields of a classifier's own JSON that its application's field mapping does not name: they are not
+    stored.
+    """
 
     accepted: int
     results: list[EventResult]
+    unmapped: list[str] = []
+
+
+class RefusedRecords(msgspec.Struct, frozen=True):
+    """Counts records that were refused for one cause; `first` is the number of the first of them."""
+
+    error: str
+    records: int
+    first: int
+
+
+class LandedHistory(msgspec.Struct, frozen=True):
+    """Says which days have received history."""
+
+    decision: str | None
+    """Id of the audited decision; null: everything had landed before."""
+    days: list[date]
+    reopened: list[date]
+    """Those that had been closed."""
+    known_rows: int
+    """Rows that were left out because their day holds them already."""
+    next: str | None
+    """The command that makes every table right; null: nothing has changed."""
+
+
+class RecordsAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Holds the body of 202, and of 400 where every record was refused: records = accepted + refused + unused."""
+
+    format: str
+    shape: str
+    records: int
+    accepted: int
+    refused: int
+    unused: int
+    """Records that say nothing of use."""
+    events: dict[str, int]
+    """Accepted events by kind."""
+    causes: list[RefusedRecords] = []
+    """The most frequent first."""
+    unmapped: list[str] = []
+    """Fields of the first records that become no part of an event."""
+    history: LandedHistory | None = None
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import asyncio
 import re
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -21,6 +21,9 @@ from flywheel_assets.capture.http.answers import Refusal, RefusedError
 BODY_TIMEOUT_S = 60.0
 
 _GZIP_WINDOW_BITS = 31  # gzip framing only: the header does not mean zlib's own format or raw deflate
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_BZIP2_MAGIC = b"BZh"
 _LARGEST_WINDOW_BYTES = 8 * 2**20
 _UNPACKED_AT_ONCE_BYTES = 256  # 4 bytes of zstd may become 128 KiB: at most 8 MiB at a time
 _INFLATED_AT_ONCE_BYTES = 256 * 2**10
@@ -45,6 +48,11 @@ class Share:
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self._held_bytes = 0
+
+    @property
+    def body_bytes(self) -> int:
+        """Return the bytes of the request's body that were read, packed and unpacked ones."""
+        return max(0, self._held_bytes - _REQUEST_OVERHEAD_BYTES)
 
     def __enter__(self) -> "Share":
         self.take(_REQUEST_OVERHEAD_BYTES)
@@ -76,11 +84,11 @@ class BodyReader:
     timeout_s: float = BODY_TIMEOUT_S
 
     async def read(self, request: Request, share: Share) -> bytes:
-        """Read the whole body, inflated where it came as gzip.
+        """Read the whole body, inflated where its encoding says gzip or zstd.
 
         Raises:
-            RefusedError: it is larger than the limit, is not the gzip it claims to be, takes too long, its sender
-                went away, or the other bodies leave no room for it.
+            RefusedError: it is larger than the limit, is not the gzip or zstd it claims to be, takes too long, its
+                sender went away, or the other bodies leave no room for it.
         """
         encoding = _read_encoding(request)
         # Counted while it streams: Content-Length may lie or be absent.
@@ -91,9 +99,10 @@ class BodyReader:
             async with asyncio.timeout(self.timeout_s):
                 match encoding:
                     case "gzip":
-                        return await self._inflate(request, share)
+                        return await self._inflate(request.stream(), share, "content-encoding is gzip")
                     case "zstd":
-                        return await self._decompress(await self._read_plain(request, share), share)
+                        packed = await self._read_plain(request, share)
+                        return await self._decompress(packed, share, "content-encoding is zstd")
                     case _:
                         return await self._read_plain(request, share)
         except TimeoutError:
@@ -108,11 +117,26 @@ class BodyReader:
                 self._append(body, chunk, share)
         return bytes(body)
 
-    async def _inflate(self, request: Request, share: Share) -> bytes:
+    async def unpack(self, body: bytes, share: Share) -> bytes:
+        """Return a body that is a compressed file without its compression, as its first bytes show it.
+
+        Raises:
+            RefusedError: it is torn, larger than the limit, compressed twice, or compressed in a way that is not read.
+        """
+        if body.startswith(_GZIP_MAGIC):
+            body = await self._inflate(_give(body), share, "the body begins like gzip")
+        elif body.startswith(_ZSTD_MAGIC):
+            body = await self._decompress(body, share, "the body begins like zstd")
+        if body.startswith((_GZIP_MAGIC, _ZSTD_MAGIC, _BZIP2_MAGIC)):
+            # The reading layer would unpack it without a bound.
+            raise RefusedError(Refusal.MALFORMED_BODY, "the body is compressed twice, or with bzip2; use gzip or zstd")
+        return body
+
+    async def _inflate(self, chunks: AsyncIterable[bytes], share: Share, claim: str) -> bytes:
         body = bytearray()
         gzip = zlib.decompressobj(_GZIP_WINDOW_BITS)
         try:
-            async for chunk in request.stream():
+            async for chunk in chunks:
                 while chunk:
                     self._append(body, gzip.decompress(chunk, _INFLATED_AT_ONCE_BYTES), share)
                     chunk = gzip.unconsumed_tail
@@ -120,12 +144,12 @@ class BodyReader:
                         raise RefusedError(Refusal.MALFORMED_BODY, "unexpected bytes after the end of the gzip body")
                     await asyncio.sleep(0)  # 64 KB may become 64 MB: this lets other requests run in between
         except zlib.error:
-            raise RefusedError(Refusal.MALFORMED_BODY, "content-encoding is gzip, but the body is not") from None
+            raise RefusedError(Refusal.MALFORMED_BODY, f"{claim}, but the body is not") from None
         if not gzip.eof:
             raise RefusedError(Refusal.MALFORMED_BODY, "the gzip body ends in the middle")
         return bytes(body)
 
-    async def _decompress(self, packed: bytes, share: Share) -> bytes:
+    async def _decompress(self, packed: bytes, share: Share, claim: str) -> bytes:
         body = bytearray()
         # RFC 8878 asks receivers for windows up to 8 MB; a larger one would cost memory that no budget counts.
         zstd = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW_BYTES).decompressobj()
@@ -142,7 +166,7 @@ class BodyReader:
                     await asyncio.sleep(0)
         except zstandard.ZstdError:
             raise RefusedError(
-                Refusal.MALFORMED_BODY, "content-encoding is zstd, but the body is not, or its window exceeds 8 MiB"
+                Refusal.MALFORMED_BODY, f"{claim}, but the body is not, or its window exceeds 8 MiB"
             ) from None
         if not zstd.eof:
             raise RefusedError(Refusal.MALFORMED_BODY, "the zstd body ends in the middle")
@@ -158,6 +182,10 @@ class BodyReader:
         return RefusedError(
             Refusal.TOO_LARGE, f"the request is larger than {self.limit_bytes} bytes; send fewer events at a time"
         )
+
+
+async def _give(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 def is_compressed(request: Request) -> bool:

@@ -8,7 +8,15 @@ import msgspec
 
 from flywheel_assets import records
 from flywheel_assets.capture.events.scores import land_document
-from flywheel_assets.capture.events.texts import DecodedEvent, Reception, land_event
+from flywheel_assets.capture.events.texts import (
+    EDITS_SOURCE,
+    DecodedEvent,
+    LandedRow,
+    Reception,
+    check_sender,
+    land_cloud_event,
+    land_event,
+)
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.conversion import Conversion, decode_sample, is_record
@@ -17,10 +25,13 @@ from flywheel_assets.formats.own import ENVELOPE, NAME, RETRACTING_SOURCE
 from flywheel_assets.formats.reading.entries import Entry, decode_object
 from flywheel_assets.formats.record import Record
 from flywheel_assets.lake.landing.disk import EventKind
-from flywheel_assets.records import IMPORT_PREFIX
+from flywheel_assets.records import IMPORT_PREFIX, Signal
 from flywheel_assets.wire import Choice, CloudEvent, Edit, FeedbackCloudEvent, PredictionCloudEvent
 
 _EVENT_FIELDS = frozenset((*ENVELOPE, "data"))
+SENDER_PREFIX = "http:"
+"""Of the source under which a sender's records of another system's format land."""
+SCORES = "scores"
 LandedEvent = tuple[str, DecodedEvent]
 """The kind of an event, as it is counted, and the event."""
 
@@ -93,16 +104,66 @@ def name_kind(event: Event) -> str:
     return event.data.signal.value if isinstance(event, FeedbackCloudEvent) else _KINDS[type(event)]
 
 
-class ScoreLander:
-    """Lands a classifier's predictions and labels, in the team's own fields or as CloudEvents."""
+class SenderLander:
+    """Lands texts that an ordinary sender brings in a request, who may not pose as an import of a file.
 
-    def __init__(self, file_name: str) -> None:
-        self._source = f"{IMPORT_PREFIX}{file_name}"
+    Records in our own fields land as `/events` and `/edits` land them. Those of another format get the source
+    `http:<format>` and the ids that a file gives them, so that the same export is recognised on both ways; where ids
+    count within one file, the body takes the file's place.
+    """
+
+    def __init__(self, conversion: Conversion, body_name: str) -> None:
+        self._conversion = conversion
+        self._texts = TextLander(conversion, body_name)
+        counted = conversion.name if conversion.has_global_ids else body_name
+        self._imported = f'"source":"{IMPORT_PREFIX}{counted}"'.encode()
+        self._sent = f'"source":"{SENDER_PREFIX}{conversion.name}"'.encode()
+
+    def land(self, value: bytes | dict[str, Any], reception: Reception) -> Sequence[LandedEvent]:
+        """Land one record."""
+        if self._conversion.name != NAME:
+            return [(kind, self._name_sender(event)) for kind, event in self._texts.land(value, reception)]
+        landed: list[LandedEvent] = []
+        for event in self._conversion.convert(value):
+            if landed:
+                reception.advance()
+            landed.append((name_kind(event), _land_own(event, reception)))
+        return landed
+
+    def _name_sender(self, event: DecodedEvent) -> DecodedEvent:
+        # Nothing that a client sent stands before the source of a landed line.
+        rows = (LandedRow(row.kind, row.line.replace(self._imported, self._sent, 1)) for row in event.rows)
+        return msgspec.structs.replace(event, rows=tuple(rows))
+
+
+def _land_own(event: Event, reception: Reception) -> DecodedEvent:
+    if isinstance(event, Edit | Choice):
+        return land_event(event, reception, EDITS_SOURCE)
+    is_retraction = isinstance(event, FeedbackCloudEvent) and event.data.signal is Signal.RETRACT
+    if is_retraction and event.source == RETRACTING_SOURCE:
+        return land_cloud_event(event, reception, EDITS_SOURCE)
+    check_sender(event.source)
+    return land_cloud_event(event, reception, event.source)
+
+
+class ScoreLander:
+    """Lands a classifier's predictions and labels, in the team's own fields or as CloudEvents.
+
+    An ordinary sender's CloudEvents keep their own source.
+    """
+
+    def __init__(self, source: str, is_sent: bool = False) -> None:
+        self._source = source
+        self._is_sent = is_sent
 
     def land(self, value: bytes | dict[str, Any], reception: Reception) -> Sequence[LandedEvent]:
         """Land one record: a prediction, a label, or both."""
         values = decode_object(value) if isinstance(value, bytes) else value
-        events = land_document(values, reception, self._source)
+        source = self._source
+        if self._is_sent and "specversion" in values and isinstance(values.get("source"), str):
+            source = values["source"]
+            check_sender(source)
+        events = land_document(values, reception, source)
         return [(_name_score_kind(event), event) for event in events]
 
 

@@ -8,9 +8,12 @@ from itertools import chain, islice
 from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.events.texts import Reception
 from flywheel_assets.capture.importing._landing import (
+    SCORES,
+    SENDER_PREFIX,
     LandedEvent,
     Lander,
     ScoreLander,
+    SenderLander,
     TextLander,
     check_documents,
     is_document,
@@ -25,6 +28,7 @@ from flywheel_assets.formats.conversion import SAMPLE_RECORDS, FieldMap, choose_
 from flywheel_assets.formats.reading.entries import Entry, ReadingOptions, Unreadable
 from flywheel_assets.formats.reading.opening import Reading, open_reading
 from flywheel_assets.formats.reading.sources import Source
+from flywheel_assets.records import IMPORT_PREFIX
 
 EVENT_BYTES = 4 * 2**20
 _SAMPLE_BYTES = 16 * 2**20
@@ -46,6 +50,8 @@ class ImportPlan:
     """Records to read in all; None: every one."""
     event_bytes: int = EVENT_BYTES
     """A longer landed row is refused."""
+    is_sent: bool = False
+    """Whether an ordinary sender brings the records in a request; see `SenderLander`."""
 
 
 Progress = Callable[[int, int], None]
@@ -147,22 +153,32 @@ def _take_sample(entries: Iterator[Entry | Unreadable]) -> list[Entry | Unreadab
     size_bytes = 0
     for entry in entries:
         sample.append(entry)
-        size_bytes += len(entry.value) if isinstance(entry, Entry) and isinstance(entry.value, bytes) else 1000
+        size_bytes += _measure(entry)
         if len(sample) == SAMPLE_RECORDS or size_bytes >= _SAMPLE_BYTES:
             break
     return sample
 
 
+def _measure(entry: Entry | Unreadable) -> int:
+    if isinstance(entry, Unreadable):
+        return len(entry.problem)
+    if isinstance(entry.value, bytes):
+        return len(entry.value)
+    # A Parquet file of a kilobyte may have megabytes in each of its rows.
+    return sum(len(cell) if isinstance(cell, str) else len(repr(cell)) for cell in entry.value.values())
+
+
 def _choose_lander(sample: Sequence[Entry], file: FileReport, plan: ImportPlan) -> Lander:
     if plan.contract is not None:
         check_documents(sample, file.name, plan.application)
-        file.format, file.title = "scores", "predictions and labels by the application's field mapping"
+        file.format, file.title = SCORES, "predictions and labels by the application's field mapping"
         file.unread = tuple(list_unread_scores(sample, plan.contract))
-        return ScoreLander(file.name)
+        source = f"{SENDER_PREFIX}{SCORES}" if plan.is_sent else f"{IMPORT_PREFIX}{file.name}"
+        return ScoreLander(source, plan.is_sent)
     conversion = choose_conversion(sample, file.name, plan.format, plan.mapping)
     file.format, file.title = conversion.name, conversion.title
     file.unread = tuple(list_unread(sample, conversion))
-    return TextLander(conversion, file.name)
+    return SenderLander(conversion, file.name) if plan.is_sent else TextLander(conversion, file.name)
 
 
 def _choose_record_test(plan: ImportPlan) -> Callable[..., bool]:

@@ -22,8 +22,10 @@ from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Scope
 from flywheel_assets.capture.endpoints import (
     BATCH_TYPE,
     LINES_TYPE,
+    LONGEST_REASON,
     PLAIN_TYPE,
     PROTOBUF_TYPE,
+    RECORDS_PATH,
     RETRACTION_PATH,
     TRACES_PATH,
     Endpoint,
@@ -31,8 +33,9 @@ from flywheel_assets.capture.endpoints import (
 )
 from flywheel_assets.capture.events.texts import EDITS_SOURCE
 from flywheel_assets.capture.events.traces import TraceRequest
-from flywheel_assets.capture.http.answers import RETRY_AFTER_S, Answer, Problem, build_json_response
+from flywheel_assets.capture.http.answers import RETRY_AFTER_S, Answer, Problem, RecordsAnswer, build_json_response
 from flywheel_assets.capture.operations.telemetry import EXPOSITION_TYPE, Telemetry
+from flywheel_assets.formats.catalog import AUTO
 from flywheel_assets.wire import LONGEST_IDENTIFIER
 
 
@@ -125,9 +128,15 @@ _RETRYABLE = ("429", "503")
 def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], version: str) -> dict[str, Any]:
     """Build the document as JSON values; `applications` is empty where their names must stay private."""
     named = list(applications)
-    types = [*(kind for endpoint in endpoints for kind in endpoint.elements), TraceRequest, Answer, Problem]
+    types = [
+        *(kind for endpoint in endpoints for kind in endpoint.elements),
+        TraceRequest,
+        RecordsAnswer,
+        Answer,
+        Problem,
+    ]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    traces, answer, problem = schemas[-3:]
+    traces, taken, answer, problem = schemas[-4:]
     remaining = iter(schemas)
     application: dict[str, Any] = {"type": "string"}
     if named:
@@ -146,7 +155,8 @@ def build_document(endpoints: Sequence[Endpoint], applications: Iterable[str], v
             },
         }
     paths[TRACES_PATH] = _describe_traces(application, traces)
-    paths[RETRACTION_PATH.replace(":path", "")] = _describe_retraction(application, answer, problem)
+    paths[RECORDS_PATH] = _describe_records(application, taken, problem)
+    paths[RETRACTION_PATH.replace(":anything", "")] = _describe_retraction(application, answer, problem)
     return {
         "openapi": "3.1.0",
         "info": {"title": "flywheel capture", "version": version},
@@ -191,6 +201,45 @@ def _describe_traces(application: dict[str, Any], traces: dict[str, Any]) -> dic
                 "content": {PROTOBUF_TYPE: {"schema": binary}, PLAIN_TYPE: {"schema": traces}},
             },
             "responses": responses,
+        },
+    }
+
+
+def _describe_records(application: dict[str, Any], taken: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]:
+    """Describe the endpoint whose bodies show themselves what they are, whatever their type says."""
+    parameters = (
+        ("format", "The format's name; auto finds it.", {"type": "string", "default": AUTO}),
+        ("history", "Whether rows land on their own days; needs a key of the scope import.", {"type": "boolean"}),
+        ("reason", "Why history lands; kept for audits.", {"type": "string", "maxLength": LONGEST_REASON}),
+    )
+    binary = {"type": "string", "format": "binary"}
+    return {
+        "parameters": [
+            {"name": "application", "in": "path", "required": True, "schema": application},
+            *(
+                {"name": name, "in": "query", "description": description, "schema": schema}
+                for name, description, schema in parameters
+            ),
+        ],
+        "post": {
+            "operationId": "records",
+            "summary": "Exports and webhooks of other systems: JSON, JSON lines, CSV, TSV or Parquet.",
+            "requestBody": {
+                "required": True,
+                "content": {
+                    PLAIN_TYPE: {"schema": {"anyOf": [{"type": "object"}, {"type": "array"}]}},
+                    LINES_TYPE: {"schema": {"type": "string", "description": "One record per line."}},
+                    "text/csv": {"schema": {"type": "string"}},
+                    "application/octet-stream": {"schema": binary},
+                },
+            },
+            "responses": {
+                "202": _describe_json("Every accepted record is on disk.", taken),
+                "400": _describe_json(
+                    "Every record was refused, or the body is not what it seems to be.", {"anyOf": [taken, problem]}
+                ),
+                **_describe_problems(problem),
+            },
         },
     }
 

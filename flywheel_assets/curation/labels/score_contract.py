@@ -7,6 +7,7 @@ it, and when examples are made, because events may have been captured before the
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -30,6 +31,12 @@ _JSON_TYPES = {
     FeatureType.TEXT: ("VARCHAR",),
     FeatureType.BOOLEAN: ("BOOLEAN",),
 }
+_USUAL_TYPES: dict[FeatureType, type] = {
+    FeatureType.NUMBER: float,
+    FeatureType.TEXT: str,
+    FeatureType.BOOLEAN: bool,
+}
+_ABSENT = object()
 _SQL_TYPE = {FeatureType.NUMBER: "DOUBLE", FeatureType.TEXT: "VARCHAR", FeatureType.BOOLEAN: "BOOLEAN"}
 
 
@@ -161,22 +168,39 @@ class ScoreContract(Checked):
 
     def list_unmapped(self, values: Mapping[str, Any]) -> list[str]:
         """List the fields of a team's own JSON, by dotted names, that are not read and not stored."""
-        mapping = self.mapping
-        paths = {getattr(mapping, name) for name in _PATHS} - {None, ""}
-        return list(_find_unmapped(values, "", paths | set(self.features) if mapping.is_wide else paths))
+        return list(_find_unmapped(values, "", self._read_paths, self._parents))
+
+    @cached_property
+    def _read_paths(self) -> frozenset[str]:
+        paths = {getattr(self.mapping, name) for name in _PATHS} - {None, ""}
+        return frozenset(paths | set(self.features) if self.mapping.is_wide else paths)
+
+    @cached_property
+    def _parents(self) -> frozenset[str]:
+        """Return the objects within which a path goes on."""
+        cut = (path.split(".") for path in self._read_paths)
+        return frozenset(".".join(names[:end]) for names in cut for end in range(1, len(names)))
 
     def write_blocked_sql(self, action: str = "action") -> str:
         """Write, as a DuckDB BOOLEAN that is never null, whether an action keeps the outcome from being seen."""
         blocking = ", ".join(quote(each) for each in sorted(self.blocking_actions)) or "NULL"
         return f"coalesce(({action}) IN ({blocking}), false)"
 
+    @cached_property
+    def usual_types(self) -> Mapping[str, type]:
+        """Return, for each feature, the Python type that most of its values have."""
+        return {name: _USUAL_TYPES[kind] for name, kind in self.features.items()}
+
     def find_problem(self, features: Mapping[str, object]) -> str | None:
         """Return a sentence about the first wrong feature of one event; None where all are right."""
-        for name, kind in self.features.items():
-            if name not in features:
+        for name, usual in self.usual_types.items():
+            value = features.get(name, _ABSENT)
+            if type(value) is usual or value is None:
+                continue
+            kind = self.features[name]
+            if value is _ABSENT:
                 return f"feature `{name}` is missing; valid: a {kind.value}, or null for an unknown value"
-            value = features[name]
-            if value is not None and not _is_value_of(value, kind):
+            if not _is_value_of(value, kind):
                 return f"feature `{name}` is a {name_json_type(value)}; valid: a {kind.value} or null"
         return None
 
@@ -202,13 +226,15 @@ def _fold(words: tuple[str, ...]) -> set[str]:
     return {each.casefold() for each in words}
 
 
-def _find_unmapped(values: Mapping[str, Any], prefix: str, paths: set[str]) -> Iterator[str]:
+def _find_unmapped(
+    values: Mapping[str, Any], prefix: str, paths: frozenset[str], parents: frozenset[str]
+) -> Iterator[str]:
     for name, value in values.items():
         path = f"{prefix}{name}"
         if path in paths:
             continue
-        if isinstance(value, Mapping) and any(each.startswith(f"{path}.") for each in paths):
-            yield from _find_unmapped(value, f"{path}.", paths)
+        if path in parents and isinstance(value, Mapping):
+            yield from _find_unmapped(value, f"{path}.", paths, parents)
         else:
             yield path
 

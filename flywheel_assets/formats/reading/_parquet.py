@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAGIC = b"PAR1"
-_BATCH_ROWS = 500
 
 
-def read_parquet(stream: BinaryIO) -> Iterator[Entry]:
+def read_parquet(stream: BinaryIO, rows_at_once: int) -> Iterator[Entry]:
     """Read the rows; numbers are those of the rows. A stream without positions is copied to a nameless file first.
 
     Memory is bounded by the pages of one row group: columns are read through small buffers.
@@ -36,16 +35,16 @@ def read_parquet(stream: BinaryIO) -> Iterator[Entry]:
             copy.seek(0)
             stream = copy
         try:
-            yield from _read_batches(pq.ParquetFile(stream, pre_buffer=False, buffer_size=2**20), pa)
+            yield from _read_batches(pq.ParquetFile(stream, pre_buffer=False, buffer_size=2**20), rows_at_once, pa)
         except pa.ArrowException as error:
             raise OSError(str(error)) from None
 
 
-def _read_batches(file: Any, pa: Any) -> Iterator[Entry]:
+def _read_batches(file: Any, rows_at_once: int, pa: Any) -> Iterator[Entry]:
     number = 0
     names = [each.name for each in file.schema_arrow if not each.name.startswith("__index_level_")]
     odd = {each.name for each in file.schema_arrow if _needs_cleaning(each.type, pa)}
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=names, use_threads=False):
+    for batch in file.iter_batches(batch_size=rows_at_once, columns=names, use_threads=False):
         for row in batch.to_pylist(maps_as_pydicts="lossy"):
             number += 1
             for name in odd:

@@ -58,6 +58,9 @@ class ReadingOptions:
     r"""Whether `\n`, `\r`, `\t` and `\\` in cells of a table stand for other characters."""
     longest_bytes: int = LONGEST_BYTES
     r"""A longer record is refused and never held whole."""
+    rows_at_once: int = 500
+    """Rows of Parquet that are held at once. One short text in a dictionary may stand in every row: what bounds one row
+    bounds this many."""
     is_record: Callable[[Mapping[str, Any]], bool] = _deny
     """Says whether an object is a record itself, although it holds a list of objects under a usual name."""
 

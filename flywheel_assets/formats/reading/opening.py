@@ -35,7 +35,9 @@ class Reading:
         if content.peek(1).startswith(MAGIC):
             self.shape, self.unit = "Parquet", "row"
             is_in_place = compression is None and file.seekable()
-            self._entries: Iterator[Entry | Unreadable] = read_parquet(file if is_in_place else content)
+            self._entries: Iterator[Entry | Unreadable] = read_parquet(
+                file if is_in_place else content, options.rows_at_once
+            )
         else:
             self._open_text(decode_text(content, options.encoding), source, options)
         if compression is not None:

@@ -345,3 +345,23 @@ def test_it_does_not_start_open_because_the_keys_cannot_be_read(
 
 def _metrics(guarded: Guarded) -> str:
     return guarded.http.get("/metrics", headers={"authorization": f"Bearer {guarded.keys['ops']}"}).text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (EDITS, b"[" * 60_000),
+        (EDITS, b"[" + b"{}," * 20_000 + b"{}]"),
+        ("/v1/assistant/records", b"[" * 60_000),
+        ("/v1/assistant/otlp/v1/traces", b"{" * 60_000),
+    ],
+)
+def test_a_body_that_is_refused_as_a_whole_uses_up_the_rate(guarded: Guarded, path: str, body: bytes) -> None:
+    """32 KB of gzip cost 21 CPU seconds of the only decoder thread, and a key could repeat that without an end."""
+    headers = JSON | {"authorization": f"Bearer {guarded.keys['slow']}"}
+    assert guarded.http.post(path, content=body, headers=headers).status_code in (400, 413)
+    refused = guarded.http.post(path, content=body, headers=headers)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) >= 15
+    guarded.seconds.now += 40
+    assert guarded.post("slow").status_code == 202

@@ -1,6 +1,7 @@
 """A classifier's predictions and labels: the documented JSON as it stands, CloudEvents, and what is refused and how."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,79 @@ def test_times_are_read_as_declared(decided: object, stored: str) -> None:
 def test_an_hour_that_never_was_is_refused() -> None:
     with pytest.raises(InvalidEventError, match="Europe/Berlin skipped"):
         land({**ROW, "decided": "2025-03-30T02:30:00"})
+
+
+def with_mapping(**changes: Any) -> ScoreContract:
+    return replace(TABLE, mapping=replace(TABLE.mapping, **changes))
+
+
+def test_a_declared_pattern_decides_over_a_time_of_digits_only() -> None:
+    """With numbers as text, "20260301" was read as seconds: August 1970, long before the earliest time."""
+    days = with_mapping(time_format="%Y%m%d", time_zone="UTC")
+    assert land({**ROW, "decided": "20260301"}, days)[0]["occurred_at"] == "2026-03-01T00:00:00.000000Z"
+    [scored, _] = land({**ROW, "decided": "01.03.2026 12:30"}, with_mapping(time_format="%d.%m.%Y %H:%M"))
+    assert scored["occurred_at"] == "2026-03-01T11:30:00.000000Z"
+    with pytest.raises(InvalidEventError, match="valid: a time as '%Y%m%d'"):
+        land({**ROW, "decided": "2026-03-01"}, days)
+    assert land({**ROW, "decided": "1772366400"})[0]["occurred_at"] == "2026-03-01T12:00:00.000000Z"
+
+
+@pytest.mark.parametrize(("written", "amount"), [("1.234,5", 1234.5), ("-0,25", -0.25), ("7", 7.0), (" 12,0 ", 12.0)])
+def test_a_comma_is_a_decimal_point_where_it_is_declared(written: str, amount: float) -> None:
+    row = {**ROW, "score_percent": "62,5", "amount": written, "value": written}
+    [scored, _] = land(row, with_mapping(decimal_comma=True))
+    assert (scored["score"], scored["amount"]) == (0.625, amount)
+    assert json.loads(scored["features"])["amount"] == amount
+
+
+@pytest.mark.parametrize("written", ["1,234.5", "1_000", "nan", "inf", "twelve"])
+def test_a_text_that_is_no_number_is_refused(written: str) -> None:
+    with pytest.raises(InvalidEventError, match="feature `amount` is a text; valid: a number or null"):
+        land({**ROW, "amount": written})
+
+
+def test_wide_features_may_lie_deeper() -> None:
+    contract = ScoreContract(
+        features={"tx.amount": FeatureType.NUMBER, "tx.geo.country": FeatureType.TEXT, "flat.dot": FeatureType.NUMBER},
+        mapping=FieldMapping(key="id", features=None),
+    )
+    row = {"id": 1, "score": 0.5, "tx": {"amount": 3, "geo": {"country": "NL", "city": "x"}, "more": 1}, "flat.dot": 2}
+    [scored] = land(row, contract)
+    assert json.loads(scored["features"]) == {"tx.amount": 3, "tx.geo.country": "NL", "flat.dot": 2}
+    assert contract.list_unmapped(row) == ["tx.geo.city", "tx.more"]
+    with pytest.raises(InvalidEventError, match=r"feature `tx\.geo\.country` is missing"):
+        land({**row, "tx": {"amount": 3}}, contract)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_of_a_table_that_is_not_finite_is_a_missing_value(value: float) -> None:
+    [scored, _] = land({**ROW, "amount": value})
+    assert json.loads(scored["features"])["amount"] is None
+
+
+def test_a_file_may_hold_cloud_events() -> None:
+    data = {"features": {"amount": 1, "night": True, "country": None}, "score": 0.5}
+    [scored] = land(json.loads(cloud_event("prediction", data)))
+    assert (scored["prediction_id"], scored["source"], scored["score"]) == ("e1", "import:tx.csv", 0.5)
+    [labelled] = land(json.loads(cloud_event("feedback", {"prediction_id": "e1", "signal": "label", "label": True})))
+    assert (labelled["prediction_id"], labelled["label"]) == ("e1", "true")
+    with pytest.raises(InvalidEventError, match="feature `night` is missing"):
+        land(json.loads(cloud_event("prediction", {"features": {"amount": 1}, "score": 0.5})))
+    with pytest.raises(InvalidEventError, match="score"):
+        land(json.loads(cloud_event("prediction", {**data, "score": 2})))
+
+
+def test_fields_that_no_mapping_names_are_listed_in_the_answer(tmp_path: Path) -> None:
+    """The shipped mapping once ignored the prediction's own time, and no answer said so."""
+    with running_capture(tmp_path, {"fraud": CONTRACT}, clock=lambda: NOON) as capture:
+        url = f"{capture.url}/v1/fraud/predictions"
+        extra = {"decided": "2026-03-01", "prediction": {"fraud_probability": 0.6, "model": "m"}}
+        answer = httpx.post(url, json=[{**PREDICTION, **extra}, {**PREDICTION, "transaction_id": 2, "batch": 1}])
+        assert answer.json()["unmapped"] == ["prediction.model", "decided", "batch"]
+        assert "unmapped" not in httpx.post(url, json=PREDICTION).json()
+        many = {f"field_{number}_{'x' * 200}": 1 for number in range(100)}
+        listed = httpx.post(url, json={**PREDICTION, **many}).json()["unmapped"]
+        assert (len(listed), {len(name) for name in listed}) == (50, {100})
 
 
 def test_the_same_prediction_by_file_and_http_is_one_event() -> None:

@@ -7,11 +7,13 @@ import re
 import resource
 import socket
 import time
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+import zstandard
 from starlette.requests import Request
 
 from flywheel_assets.capture.endpoints import CaptureLimits
@@ -84,6 +86,46 @@ def test_what_claims_to_be_gzip(http: httpx.Client, body: bytes, encoding: str, 
 
 
 # Size, depth, names --------------------------------------------------------------------------------------------------
+
+
+ZSTD = JSON | {"content-encoding": "zstd"}
+
+
+def test_a_zstd_bomb_is_unpacked_no_further_than_the_limit() -> None:
+    """Four bytes of zstd may become 128 KiB: 40 KB would become a gigabyte."""
+    bomb = zstandard.compress(bytes(256 * 2**20))
+    assert len(bomb) < 30_000
+    budget = MemoryBudget(2**30)
+
+    async def read() -> None:
+        with budget.open_share() as share:
+            await BodyReader(LIMIT).read(build_request(bomb, "zstd"), share)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(RefusedError, match="larger than 50000 bytes"):
+            asyncio.run(read())
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("window_log", "status"), [(20, 202), (23, 202), (24, 400), (27, 400)])
+def test_a_window_of_zstd_is_bounded(http: httpx.Client, window_log: int, status: int) -> None:
+    """A frame that declares a window of 128 MiB would make the decoder take it, whatever the body's size."""
+    settings = zstandard.ZstdCompressionParameters.from_level(3, window_log=window_log, write_content_size=0)
+    frame = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+    body = frame.compress(padded(1_000)) + frame.flush()
+    answer = http.post(EDITS, content=body, headers=ZSTD)
+    assert answer.status_code == status, answer.text
+
+
+def build_request(body: bytes, encoding: str) -> Request:
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers = [(b"content-encoding", encoding.encode())]
+    return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}, receive)
 
 
 def test_a_length_that_lies_does_not_help(capture: RunningCapture) -> None:

@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from flywheel_assets.capture.endpoints import ENDPOINTS, TRACES_PATH, CaptureLimits
+from flywheel_assets.capture.endpoints import ENDPOINTS, RECORDS_PATH, TRACES_PATH, CaptureLimits
 from flywheel_assets.capture.log.segments import SegmentLimits
 from flywheel_assets.capture.operations.telemetry import JsonLines, RefusalLog, log_json_lines
 from flywheel_assets.capture.service import create_app, running_capture
@@ -177,7 +177,7 @@ def test_the_document_is_valid_openapi_3_1_and_names_every_route(document: dict[
     assert document["openapi"].startswith("3.1.")
     posted = {f"/v1/{{application}}/{endpoint.name}" for endpoint in ENDPOINTS}
     retraction = "/v1/{application}/feedback/{feedback_id}"
-    assert set(document["paths"]) == posted | {TRACES_PATH, retraction, "/healthz", "/readyz", "/metrics"}
+    assert set(document["paths"]) == posted | {TRACES_PATH, RECORDS_PATH, retraction, "/healthz", "/readyz", "/metrics"}
     (parameter,) = document["paths"]["/v1/{application}/edits"]["parameters"]
     assert parameter["schema"]["enum"] == ["assistant", "fraud"]
 
