@@ -75,16 +75,20 @@ SELECT *, {quote(Reason.LATER_THAN_TRAINING)} AS reason FROM {examples} WHERE NO
 
 
 def write_training_rows_sql(contract: ScoreContract, rules: MiningRules, judged: str) -> str:
-    """Select the rows of a version's training file, features as a STRUCT, ordered."""
+    """Select the rows of a version's training file, features as a STRUCT, ordered.
+
+    A soft label gives two rows, one of each class, whose weights have its shares of votes as a factor.
+    """
     weight = write_sample_weight_sql(
         rules.sampling, inclusion_probability="final_probability", allow_propensity=_write_propensity_sql(contract)
     )
     return f"""
 SELECT prediction_id, subject, prediction_received_date, is_positive, labeling_source, label_known_at, model_version,
        score AS score_at_decision, amount, segment, discrepancy, severity, selection_reason,
-       final_probability AS inclusion_probability, {weight} AS sample_weight, {contract.write_struct_sql()} AS features
+       final_probability AS inclusion_probability, {weight} * vote_share AS sample_weight,
+       {contract.write_struct_sql()} AS features
 FROM {judged} WHERE reason IS NULL
-ORDER BY prediction_id
+ORDER BY prediction_id, is_positive
 """
 
 
@@ -127,7 +131,8 @@ WITH known AS (
            any_value(labeling_source) FILTER (holds) AS labeling_source,
            any_value(label_received_date) FILTER (holds) AS label_received_date,
            any_value(label_event_id) FILTER (holds) AS label_event_id
-    FROM ({write_resolved_labels_sql(rules.labels, write_label_events_sql(contract))}) GROUP BY prediction_id
+    FROM ({write_resolved_labels_sql(rules.labels.with_one_class, write_label_events_sql(contract))})
+    GROUP BY prediction_id
 ),
 first_receipts AS (
     SELECT * FROM raw_predictions
