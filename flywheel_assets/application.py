@@ -7,7 +7,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
 from urllib.parse import urlsplit
@@ -278,7 +278,7 @@ class ClassificationApplication(FlywheelApplication):
     @property
     def score_contract(self) -> ScoreContract:
         """The declaration that capture checks its events against."""
-        return self.contract
+        return replace(self.contract, trusted_sources=self.mining.labels.trusted_sources)
 
     @property
     def examples(self) -> ExampleRules:

@@ -199,7 +199,7 @@ def test_a_type_of_feature_that_is_none_is_refused_when_it_is_loaded(kind: Any) 
 
 
 def test_an_empty_key_is_refused_when_it_is_loaded() -> None:
-    with pytest.raises(SettingsError, match="FieldMapping.key is ''"):
+    with pytest.raises(SettingsError, match=r"FieldMapping\.key is ''"):
         FieldMapping(key="")
 
 

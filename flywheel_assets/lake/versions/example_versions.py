@@ -81,6 +81,7 @@ class ExampleRules(Checked):
         """Return the rules as a manifest records them."""
         rules = asdict(self)
         rules["contract"]["features"] = {name: kind.value for name, kind in self.contract.features.items()}
+        del rules["contract"]["trusted_sources"]  # capture's; the tiers are in the mining rules
         rules["contract"]["blocking_actions"] = sorted(self.contract.blocking_actions)
         return rules
 
