@@ -36,7 +36,7 @@ class LabelRules(Checked):
     """Labeling sources, the most trusted tier first; within a tier they are equals. All others rank below. Where the
     capture service has keys, only a key that was created with `--labels-as` may claim one of these."""
     disagreement: Disagreement = "dispute"
-    """What a contradiction within a trusted tier means. Each source has one vote. "dispute": nobody trains on the row.
+    """What a contradiction within a trusted tier means. Each source has one vote. "dispute": the row is not trained on.
     "majority": the class with more votes holds; a tie is a dispute. "soft": each class is a training row of its own
     that weighs its share of the votes; the evaluation takes the majority and leaves out ties."""
     unlisted_disagreement: Literal["newest", "dispute", "majority", "soft"] = "newest"
@@ -108,7 +108,7 @@ def write_resolved_labels_sql(rules: LabelRules, label_events: str) -> str:
     newest_first = "label_known_at DESC, label_received_at DESC, label_event_id DESC NULLS LAST"
     said_last = "said_last DESC, label_event_id DESC NULLS LAST"
     return f"""
-WITH told AS (
+WITH stated AS (
     SELECT *, {rules.write_tier_sql()} AS tier,
            is_positive IS DISTINCT FROM lag(is_positive) OVER (
                PARTITION BY prediction_id, labeling_source ORDER BY {order}
@@ -121,7 +121,7 @@ ranked AS (
     SELECT *, is_change AND row_number() OVER (
                PARTITION BY prediction_id, labeling_source, is_change ORDER BY {newest_first}
            ) = 1 AS is_newest
-    FROM told
+    FROM stated
 ),
 decisive AS (
     SELECT *, min(tier) OVER (PARTITION BY prediction_id) AS best_tier, is_newest AND tier = best_tier AS is_decisive
