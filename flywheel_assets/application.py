@@ -252,7 +252,7 @@ class ClassificationApplication(FlywheelApplication):
     """Features, label words and field names of its events."""
     window: JoinWindow = field(default_factory=lambda: JoinWindow(join_days=180))
     """How far apart a prediction and its label may be. Card disputes take up to 120 days; a label that comes later
-    than the window joins nothing and is reported as `label_after_window`."""
+    than the window joins nothing."""
     mining: MiningRules = field(default_factory=MiningRules)
     evaluation_weeks: Count = 2
     """Matured weeks after the training rows on which champion and challenger meet."""
