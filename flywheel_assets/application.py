@@ -33,7 +33,7 @@ from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets.models.boosting import ClassifierRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.promotion.text_limits import PromotionLimits
-from flywheel_assets.ranges import Checked, Count, CountOrZero, Name, NotNegative, Positive
+from flywheel_assets.ranges import Checked, Count, CountOrZero, Name, NotNegative, Positive, Share
 from flywheel_assets.stores import Stores
 from flywheel_assets.training.recipes import AdapterRecipe
 
@@ -86,6 +86,11 @@ class ExampleTrigger(Retries):
     maintenance_pause_days: CountOrZero = 7
     """Days beyond the last training that another one must reach for calibration or age. Without them a nearly equal
     challenger would follow every day on one that was not promoted."""
+
+    def _check_together(self) -> None:
+        if not self.min_calibration_ratio <= self.max_calibration_ratio:
+            valid = f"at most max_calibration_ratio, here {self.max_calibration_ratio!r}: every ratio would be a reason"
+            raise self.build_range_error("min_calibration_ratio", self.min_calibration_ratio, valid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,10 +251,13 @@ class ClassificationApplication(FlywheelApplication):
 
     contract: ScoreContract
     """Features, label words and field names of its events."""
+    window: JoinWindow = field(default_factory=lambda: JoinWindow(join_days=180))
+    """How far apart a prediction and its label may be. Card disputes take up to 120 days; a label that comes later
+    than the window joins nothing."""
     mining: MiningRules = field(default_factory=MiningRules)
     evaluation_weeks: Count = 2
     """Matured weeks after the training rows on which champion and challenger meet."""
-    threshold: float | None = 0.5
+    threshold: Share | None = 0.5
     """Score from which the application alerts or blocks; None: it acts on no threshold."""
     cards_per_day: Count = 100
     """Entities that people can look at per day: k of the precision at k."""
@@ -271,12 +279,27 @@ class ClassificationApplication(FlywheelApplication):
     @property
     def score_contract(self) -> ScoreContract:
         """The declaration that capture checks its events against."""
-        return self.contract
+        return replace(self.contract, trusted_sources=self.mining.labels.trusted_sources)
 
     @property
     def examples(self) -> ExampleRules:
         """The rules that turn its examples into a version."""
         return ExampleRules(contract=self.contract, mining=self.mining, evaluation_weeks=self.evaluation_weeks)
+
+    def _check_together(self) -> None:
+        super()._check_together()
+        maturity_days, join_days = self.mining.maturity_days, self.window.join_days
+        if maturity_days > join_days:
+            valid = (
+                f"at most window.join_days, here {join_days}: silence would become a negative after labels stopped "
+                "joining; raise JoinWindow.join_days"
+            )
+            raise self.build_range_error("mining.maturity_days", maturity_days, valid)
+        if self.evaluation_weeks < self.limits.min_weeks:
+            valid = (
+                f"at least limits.min_weeks, here {self.limits.min_weeks}: no version could ever have enough evidence"
+            )
+            raise self.build_range_error("evaluation_weeks", self.evaluation_weeks, valid)
 
     @property
     def gold_lookback_days(self) -> Mapping[str, int]:

@@ -9,6 +9,7 @@ wrong values ("3" becomes 3), and raise an error of their own (ADR 30).
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from enum import Enum
 from functools import cache
 from numbers import Integral, Real
 from types import UnionType
@@ -41,8 +42,8 @@ _KINDS: dict[type, str] = {int: "a whole number", float: "a finite number", str:
 class Checked:
     """Checks the values of a frozen dataclass against the ranges of its annotations.
 
-    It checks numbers, texts, booleans, None, literals, and the members of tuples and mappings of these. Mypy checks
-    every other kind of field.
+    It checks numbers, texts, booleans, None, literals, members of enums, and the members of tuples and mappings of
+    these. Mypy checks every other kind of field.
     """
 
     def __post_init__(self) -> None:
@@ -104,6 +105,10 @@ def _find_misfits_of_one(where: str, value: Any, hint: Any) -> Iterator[tuple[st
     elif hint in _KINDS:
         if not _is_instance(value, hint):
             yield where, value, _KINDS[hint]
+    elif isinstance(hint, type) and issubclass(hint, Enum):
+        # The text of a member is refused, too: what asks for its `value` or its identity would fail much later.
+        if not isinstance(value, hint):
+            yield where, value, "one of " + ", ".join(_name_members(hint))
     elif origin is tuple:
         yield from _find_misfits_of_members(where, value, arguments)
     elif origin in (Mapping, dict) and isinstance(value, Mapping):
@@ -128,6 +133,10 @@ def _is_instance(value: object, kind: type) -> bool:
         # NaN compares as false with everything, and no bound of ours means infinity.
         return isinstance(value, Real) and math.isfinite(value)
     return isinstance(value, kind)
+
+
+def _name_members(kind: type[Enum]) -> list[str]:
+    return [f"{kind.__name__}.{member.name}" for member in kind]
 
 
 def _is_within(value: Any, bound: object) -> bool:

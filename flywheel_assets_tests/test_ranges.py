@@ -4,6 +4,8 @@ import math
 import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from datetime import date
+from enum import StrEnum
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
@@ -11,7 +13,10 @@ import annotated_types
 import pytest
 
 import flywheel_assets
-from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.application import ClassificationApplication, ExampleTrigger, FlywheelApplication
+from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.ranges import (
     Checked,
@@ -25,6 +30,11 @@ from flywheel_assets.ranges import (
     ShareBelowOne,
 )
 from flywheel_assets.settings import Settings, read_settings
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +53,7 @@ class EveryRange(Checked):
     is_on: bool = False
     words: str | tuple[str, ...] = "all"
     rates: Mapping[str, NotNegative] = field(default_factory=dict)
+    colours: Mapping[str, Colour] = field(default_factory=dict)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +78,7 @@ class EveryRange(Checked):
         ("is_on", 1, "is_on is 1; need True or False"),
         ("words", 7, "words is 7; need a text"),
         ("rates", {"travel": -1}, r"rates\['travel'\] is -1; need at least 0"),
+        ("colours", {"sky": "blue"}, r"colours\['sky'\] is 'blue'; need one of Colour\.RED, Colour\.BLUE"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_place_and_what_is_valid(name: str, value: Any, complaint: str) -> None:
@@ -140,3 +152,58 @@ def test_a_setting_out_of_its_range_is_the_same_error_and_tells_no_value(monkeyp
     assert error.value.__cause__ is None
     assert error.value.__context__ is None
     assert Settings.model_fields
+
+
+CLASSIFIER = ClassificationApplication(
+    name="fraud",
+    description="Card fraud.",
+    start_date=date(2026, 3, 1),
+    contract=ScoreContract(features={"amount": FeatureType.NUMBER}),
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"threshold": math.nan}, "threshold is nan; need a finite number, 0 to 1, or None"),
+        ({"threshold": 50}, "threshold is 50; need 0 to 1, or None"),
+        ({"threshold": -1}, "threshold is -1; need 0 to 1, or None"),
+        ({"threshold": "0.5"}, r"threshold is '0\.5'; need a finite number"),
+        ({"cards_per_day": 0}, "cards_per_day is 0; need at least 1"),
+        ({"evaluation_weeks": 0}, "evaluation_weeks is 0; need at least 1"),
+        ({"evaluation_weeks": 1}, r"evaluation_weeks is 1; need at least limits\.min_weeks, here 2"),
+        ({"mining": MiningRules(maturity_days=181)}, r"mining\.maturity_days is 181; need at most window\.join_days"),
+        (
+            {"mining": MiningRules(maturity_days=60), "window": JoinWindow(join_days=30)},
+            r"maturity_days is 60; need at most window\.join_days, here 30",
+        ),
+    ],
+)
+def test_a_classifiers_settings_that_could_never_work_are_refused_when_they_are_loaded(
+    changes: dict[str, Any], complaint: str
+) -> None:
+    """A threshold of 50 made 0 alerts of both models, so that the alert check passed for ever."""
+    with pytest.raises(SettingsError, match=complaint):
+        replace(CLASSIFIER, **changes)
+
+
+def test_ends_that_contradict_each_other_are_refused_when_they_are_loaded() -> None:
+    with pytest.raises(SettingsError, match=r"min_calibration_ratio is 1\.25; need at most max_calibration_ratio"):
+        ExampleTrigger(min_calibration_ratio=1.25, max_calibration_ratio=0.8)
+
+
+@pytest.mark.parametrize("kind", ["number", "nummer", float])
+def test_a_type_of_feature_that_is_none_is_refused_when_it_is_loaded(kind: Any) -> None:
+    with pytest.raises(SettingsError, match=r"features\['amount'\] is .*; need one of FeatureType\.NUMBER"):
+        ScoreContract(features={"amount": kind})
+
+
+def test_an_empty_key_is_refused_when_it_is_loaded() -> None:
+    with pytest.raises(SettingsError, match=r"FieldMapping\.key is ''"):
+        FieldMapping(key="")
+
+
+def test_labels_of_a_classifier_join_for_180_days_where_nothing_else_is_said() -> None:
+    """A label 35 days after its prediction was lost by the window of texts, 30 days, and stayed a negative."""
+    assert CLASSIFIER.window.join_days == 180
+    assert JoinWindow().join_days == 30

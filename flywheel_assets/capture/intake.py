@@ -184,7 +184,8 @@ class Intake:
             raise RefusedError(Refusal.UNKNOWN_APPLICATION, f"unknown application {name[:80]!r}; known: {known}")
 
     async def _decode(self, body: bytes, media_type: str, caller: Caller, endpoint: Endpoint) -> Decoded:
-        reception = Reception(caller.application, self.clock(), self.applications[caller.application])
+        contract = self.applications[caller.application]
+        reception = Reception(caller.application, self.clock(), contract, caller.labels_as)
         if len(body) <= DECODED_INLINE_BYTES:
             decoded = self._decode_body(body, media_type, reception, endpoint)
         else:

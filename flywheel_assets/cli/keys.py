@@ -40,6 +40,10 @@ def create(
     events_per_s: Annotated[
         float | None, typer.Option(help="The key's rate limit. Default: FLYWHEEL_CAPTURE_EVENTS_PER_S.")
     ] = None,
+    labels_as: Annotated[
+        list[str],
+        typer.Option("--labels-as", help="A trusted labeling source that its labels may claim; repeat it for more."),
+    ] = [],  # noqa: B006
 ) -> None:
     """Create a key and print its secret this one time.
 
@@ -49,7 +53,7 @@ def create(
     if application not in known:
         raise UnknownNameError("application", application, known)
     path = read_settings().resolve_capture_keys_file()
-    request = KeyRequest(application, holder, scope, origin, webhook, events_per_s)
+    request = KeyRequest(application, holder, scope, origin, webhook, events_per_s, labels_as)
     created = capture_keys.create_key(path, request, datetime.now(UTC))
     console.print(created.secret, markup=False, highlight=False, soft_wrap=True)
     # This goes to standard error, so that `$(flywheel keys create …)` is the key and nothing else.
@@ -68,7 +72,7 @@ def list_() -> None:
             record.key_id,
             record.application,
             escape(record.holder),
-            ", ".join(scopes),
+            ", ".join([*scopes, *(f"label as {escape(each)}" for each in record.labels_as)]),
             ", ".join(origins) or ("servers" if isinstance(record, Key) else "signed webhooks"),
             f"{record.created_at:%Y-%m-%d}",
             f"{record.revoked_at:%Y-%m-%d}" if record.revoked_at else "",

@@ -85,6 +85,8 @@ class Caller:
     """The user of the key, in words; None: no key is needed, or a signature came instead."""
     is_page: bool = False
     """Whether the key is one that a web page shows to everybody."""
+    labels_as: frozenset[str] | None = None
+    """The trusted labeling sources that it may claim; None, all of them, only where the service has no keys."""
 
 
 class Access:
@@ -132,7 +134,13 @@ class Access:
         self._check_key(key, application, scope)
         _check_origin(key, request, origin)
         self._rates.check(key.key_id, key.events_per_s or self._events_per_s)
-        return Caller(application, key.key_id, holder=key.holder, is_page=key.is_for_browsers)
+        return Caller(
+            application,
+            key.key_id,
+            holder=key.holder,
+            is_page=key.is_for_browsers,
+            labels_as=frozenset(key.labels_as),
+        )
 
     def check_key(self, presented: str, application: str, scope: Scope) -> Caller:
         """Return the holder of a key that did not come as a header, for instance from a login form.
@@ -146,7 +154,7 @@ class Access:
         if key is None:
             raise _build_refusal()
         self._check_key(key, application, scope)
-        return Caller(application, key.key_id)
+        return Caller(application, key.key_id, labels_as=frozenset(key.labels_as))
 
     def verify_body(self, caller: Caller, body: bytes) -> Caller:
         """Return the sender of a signed request, once its body is there; any other caller is returned unchanged.
@@ -158,7 +166,7 @@ class Access:
             return caller
         signer = caller.signed.find_signer(body, self._keys.list_webhook_secrets(caller.application))
         self._rates.check(signer.key_id, signer.events_per_s or self._events_per_s)
-        return replace(caller, key_id=signer.key_id)
+        return replace(caller, key_id=signer.key_id, labels_as=frozenset(signer.labels_as))
 
     def is_repeat(self, caller: Caller) -> bool:
         """Return whether this signed request was acknowledged before."""
@@ -223,7 +231,7 @@ class Access:
                 Refusal.UNAUTHORIZED,
                 "signed webhooks need a secret: `flywheel keys create --webhook` makes one for an application",
             )
-        return Caller(application, signed=signed)
+        return Caller(application, signed=signed, labels_as=frozenset())
 
     def _find_key(self, request: Request) -> Key:
         assert self._keys is not None

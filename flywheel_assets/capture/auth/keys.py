@@ -70,6 +70,8 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     """A browser key works from pages of these origins, and only from there. Empty: a key for servers."""
     events_per_s: float | None = None
     """Rate limit of this key; None: the service's default."""
+    labels_as: list[str] = []
+    """The trusted labeling sources that labels sent with it may claim."""
 
     @property
     def is_for_browsers(self) -> bool:
@@ -91,6 +93,8 @@ class WebhookSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     created_at: datetime
     revoked_at: datetime | None = None
     events_per_s: float | None = None
+    labels_as: list[str] = []
+    """The trusted labeling sources that labels signed with it may claim."""
 
     def __repr__(self) -> str:
         return f"WebhookSecret(key_id={self.key_id!r}, application={self.application!r}, holder={self.holder!r})"
@@ -134,6 +138,7 @@ class KeyRequest:
     origins: Sequence[str] = ()
     is_webhook: bool = False
     events_per_s: float | None = None
+    labels_as: Sequence[str] = ()
 
 
 def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
@@ -156,7 +161,13 @@ def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
         if request.is_webhook:
             secret = WEBHOOK_PREFIX + b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
             webhook = WebhookSecret(
-                key_id, request.application, request.holder, secret, now.astimezone(UTC), None, request.events_per_s
+                key_id,
+                request.application,
+                request.holder,
+                secret,
+                now.astimezone(UTC),
+                events_per_s=request.events_per_s,
+                labels_as=sorted(set(request.labels_as)),
             )
             _write_keys(path, KeyFile(held.keys, [*held.webhook_secrets, webhook]))
         else:
@@ -171,6 +182,7 @@ def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
                 created_at=now.astimezone(UTC),
                 origins=[origin.lower() for origin in request.origins],
                 events_per_s=request.events_per_s,
+                labels_as=sorted(set(request.labels_as)),
             )
             _write_keys(path, KeyFile([*held.keys, key], held.webhook_secrets))
     return CreatedKey(key_id, secret)
@@ -313,6 +325,8 @@ def _check_request(request: KeyRequest) -> None:
         raise SettingsError("a webhook secret belongs to one application; name it")
     if request.origins and set(request.scopes) != {Scope.WRITE}:
         raise SettingsError("everybody can read a browser key in the page: its only scope can be write")
+    if request.labels_as and (request.origins or Scope.WRITE not in request.scopes):
+        raise SettingsError("only a key that can write and that no page shows can label as a trusted source")
     for origin in request.origins:
         if not _is_origin(origin):
             raise SettingsError(

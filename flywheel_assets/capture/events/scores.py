@@ -89,6 +89,8 @@ def _land_event(
 ) -> DecodedEvent:
     if isinstance(event, FeedbackCloudEvent):
         _check_feedback(event, contract)
+        if event.data.signal is Signal.LABEL:
+            _check_role(event.data.labeling_source or source, reception, contract)
         return land_cloud_event(event, reception, source)
     check_envelope(event)
     key = records.make_event_id(reception.application, event.source, event.id)
@@ -206,6 +208,8 @@ def _land_label(document: Document, reception: Reception, source: str) -> Decode
     names = document.mapping
     prediction_id = document.require_id(names.key)
     label = document.read_label(names.label)
+    labeling_source = document.read_id(names.labeling_source)
+    _check_role(labeling_source or source, reception, document.contract)
     known_at = document.read_time(names.known_at)
     label_time = document.read_time(names.label_time)
     line = FeedbackLine(
@@ -218,7 +222,7 @@ def _land_label(document: Document, reception: Reception, source: str) -> Decode
         do_not_train=document.read_boolean(names.do_not_train),
         sampling_probability=1.0,
         label=label,
-        labeling_source=document.read_id(names.labeling_source),
+        labeling_source=labeling_source,
         known_at=None if known_at is None else reception.check_time(known_at, names.known_at),
         statement_id=records.make_event_id(
             reception.application, LABELS_SOURCE, records.make_stable_id(document.values)
@@ -290,6 +294,16 @@ def _check_feedback(event: FeedbackCloudEvent, contract: ScoreContract) -> None:
         raise InvalidEventError("signal 'retract' is about a text; send the right label instead: the newest counts")
     if event.data.signal is Signal.LABEL and event.data.label is not None:
         _check_label(format_label(event.data.label), contract, "label")
+
+
+def _check_role(claimed: str, reception: Reception, contract: ScoreContract) -> None:
+    """Check that the sender's key may label as this source: a free field must not outrank an analyst."""
+    if reception.labels_as is None or claimed not in contract.trusted_sources or claimed in reception.labels_as:
+        return
+    raise InvalidEventError(
+        f"labeling source {claimed[:80]!r} is trusted, and this key may not label as it; create a key with "
+        f"`flywheel keys create {reception.application} --holder NAME --labels-as {claimed[:80]}`"
+    )
 
 
 def _check_label(label: str, contract: ScoreContract, field: str) -> None:

@@ -151,6 +151,8 @@ class Reception:
     received_at: datetime
     contract: ScoreContract | None = None
     """The declared fields of a classification application; None: its predictions are texts."""
+    labels_as: frozenset[str] | None = None
+    """The trusted labeling sources that the sender may claim; None: all, as without keys and for imports."""
     stamp: str = field(init=False)
     """`received_at` as landed lines have it."""
     unmapped: dict[str, None] = field(default_factory=dict)
@@ -652,17 +654,22 @@ def build_feedback_event(
     """Build the event of one feedback line behind `others`, and give it its `event_id`: a hash of what it says.
 
     The time of receipt is no part of that, and neither is a time that only repeats it, so that a retry is a duplicate.
+    A label without a time of its own is the exception: true, false and true again are three statements, and only their
+    receipts tell the first from the third. Its retry lands twice, which resolution reads as one statement.
     The line is encoded once: what is hashed is its end, and the id goes into the room that was left for it.
     """
     encoded = _line_encoder.encode(line)
     digest = _NOTHING_SAID.copy()
     digest.update(encoded[_BEFORE_TIME if is_time_claimed else _BEFORE_CONTENT :])
+    content = digest.hexdigest()
+    if line.signal is Signal.LABEL and not is_time_claimed and line.known_at is None:
+        digest.update(line.received_at.encode())
     event_id = digest.hexdigest()
     landed = b"".join((b'{"event_id":"', event_id.encode(), encoded[_AFTER_ID:], b"\n"))
     assert line.statement_id is not None
     rank = (line.revision or 0, line.occurred_at)
     rows = (*others, LandedRow(EventKind.FEEDBACK, landed))
-    return DecodedEvent(client_id, (line.statement_id,), event_id, rows, rank)
+    return DecodedEvent(client_id, (line.statement_id,), content, rows, rank)
 
 
 def encode_row(kind: EventKind, line: msgspec.Struct) -> LandedRow:

@@ -77,6 +77,8 @@ SELECT *, {quote(Reason.LATER_THAN_TRAINING)} AS reason FROM {examples} WHERE NO
 def write_training_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: Calendar, judged: str) -> str:
     """Select the rows of a version's training file, features as a STRUCT, ordered.
 
+    A soft label gives two rows, one of each class, whose weights have its shares of votes as a factor.
+
     A positive of which only the share F is known at its age weighs 1 / F: those that are not known yet are among the
     negatives, and a model of unweighted rows predicts too little (Σp/Σy .65 instead of .97 where labels come 7 + Exp(3)
     days late and silence is a negative after 7). Reads `known_shares(age, known_share)`.
@@ -88,12 +90,12 @@ def write_training_rows_sql(contract: ScoreContract, rules: MiningRules, calenda
 SELECT prediction_id, subject, prediction_received_date, is_positive, labeling_source, label_known_at, model_version,
        score AS score_at_decision, amount, segment, discrepancy, severity, selection_reason,
        final_probability AS inclusion_probability,
-       {weight} / CASE WHEN is_positive THEN coalesce(known_share, 1e0) ELSE 1e0 END AS sample_weight,
+       {weight} * vote_share / CASE WHEN is_positive THEN coalesce(known_share, 1e0) ELSE 1e0 END AS sample_weight,
        {contract.write_struct_sql()} AS features
 FROM {judged} LEFT JOIN known_shares
     ON known_shares.age = date_diff('day', prediction_received_date, DATE {quote(calendar.evaluate_from.isoformat())})
 WHERE reason IS NULL
-ORDER BY prediction_id
+ORDER BY prediction_id, is_positive
 """
 
 
@@ -138,7 +140,8 @@ WITH known AS (
            any_value(labeling_source) FILTER (holds) AS labeling_source,
            any_value(label_received_date) FILTER (holds) AS label_received_date,
            any_value(label_event_id) FILTER (holds) AS label_event_id
-    FROM ({write_resolved_labels_sql(rules.labels, write_label_events_sql(contract))}) GROUP BY prediction_id
+    FROM ({write_resolved_labels_sql(rules.labels.with_one_class, write_label_events_sql(contract))})
+    GROUP BY prediction_id
 ),
 first_receipts AS (
     SELECT * FROM raw_predictions

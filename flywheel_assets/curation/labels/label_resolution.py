@@ -3,29 +3,44 @@
 Labels are append-only. A user who corrects a label sends another one. The label that holds is computed on every
 read, so that a version cut last month still says what was known last month:
 
-1. of each source only its newest label counts: correcting oneself is no dispute;
+1. of each source only its newest *statement* counts: correcting oneself is no dispute. A statement is as new as the
+   time when it was known (`label_known_at`: the claimed `known_at`, else the claimed time of the label, else its
+   receipt), then its receipt. Equal statements in a row are one, made when the first of them was: a retry changes
+   nothing, and true, false, true again is true.
 2. the most trusted tier with a label decides;
-3. within a trusted tier a contradiction is a *dispute*: the row is not trained on, and people look at it;
-4. among sources that are in no tier the newest label wins; silence holds only where there is no label at all.
+3. within a trusted tier `LabelRules.disagreement` decides about a contradiction: it is a *dispute* (the row is not
+   trained on, and people look at it), the majority of sources holds, or both classes train with their shares;
+4. among sources that are in no tier `LabelRules.unlisted_disagreement` decides, by default for the newest statement;
+   silence holds only where there is no label at all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.ranges import Checked
 from flywheel_assets.records import SILENCE, Signal
 
+Disagreement = Literal["dispute", "majority", "soft"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRules(Checked):
-    """Ranks the sources of labels by trust."""
+    """Ranks the sources of labels by trust, and settles contradictions among equals."""
 
     trusted_tiers: tuple[tuple[str, ...], ...] = (
         ("reviewer",),
         ("analyst", "chargeback", "user_dispute_confirmed_by_analyst"),
     )
-    """Labeling sources, the most trusted tier first; within a tier they are equals. All others rank below."""
+    """Labeling sources, the most trusted tier first; within a tier they are equals. All others rank below. Where the
+    capture service has keys, only a key that was created with `--labels-as` may claim one of these."""
+    disagreement: Disagreement = "dispute"
+    """What a contradiction within a trusted tier means. Each source has one vote. "dispute": the row is not trained on.
+    "majority": the class with more votes holds; a tie is a dispute. "soft": each class is a training row of its own
+    that weighs its share of the votes; the evaluation takes the majority and leaves out ties."""
+    unlisted_disagreement: Literal["newest", "dispute", "majority", "soft"] = "newest"
+    """The same among the sources that are in no tier; "newest": the newest statement of any of them holds."""
 
     def _check_together(self) -> None:
         named = [source for tier in self.trusted_tiers for source in tier]
@@ -36,6 +51,18 @@ class LabelRules(Checked):
             raise self.build_range_error(
                 "trusted_tiers", self.trusted_tiers, f"no {SILENCE!r}, which is the absence of a source"
             )
+
+    @property
+    def trusted_sources(self) -> frozenset[str]:
+        """Return the sources of all tiers."""
+        return frozenset(source for tier in self.trusted_tiers for source in tier)
+
+    @property
+    def with_one_class(self) -> "LabelRules":
+        """Return the same rules with the majority instead of shares: for sums in which a prediction has one class."""
+        trusted: Disagreement = "majority" if self.disagreement == "soft" else self.disagreement
+        unlisted = "majority" if self.unlisted_disagreement == "soft" else self.unlisted_disagreement
+        return replace(self, disagreement=trusted, unlisted_disagreement=unlisted)
 
     def write_tier_sql(self, source: str = "labeling_source") -> str:
         """Write the rank of a source as a DuckDB expression of type INTEGER; smaller is more trusted."""
@@ -56,8 +83,9 @@ def write_label_events_sql(contract: ScoreContract, joined: str = "joined_feedba
     positive, negative = quote(contract.positive_label), quote(contract.negative_label)
     return f"""(
     SELECT prediction_id, feedback_event_id AS label_event_id, label = {positive} AS is_positive,
-           coalesce(labeling_source, source) AS labeling_source, feedback_received_at AS label_received_at,
-           feedback_received_date AS label_received_date, completed_date, do_not_train
+           coalesce(labeling_source, source) AS labeling_source, coalesce(known_at, occurred_at) AS label_known_at,
+           feedback_received_at AS label_received_at, feedback_received_date AS label_received_date, completed_date,
+           do_not_train
     FROM {joined} WHERE signal = {quote(Signal.LABEL)} AND label IN ({positive}, {negative})
 )"""
 
@@ -66,32 +94,65 @@ def write_resolved_labels_sql(rules: LabelRules, label_events: str) -> str:
     """Write a query that marks every label event as holding or not.
 
     Args:
-        rules: whose label outranks whose.
+        rules: whose label outranks whose, and what contradictions mean.
         label_events: a relation with `prediction_id`, `label_event_id` (null: silence), `is_positive`,
-            `labeling_source` and `label_received_at`; one row per event.
+            `labeling_source`, `label_known_at` and `label_received_at`; one row per event.
 
     Returns:
-        Its rows with `is_disputed` (of the prediction) and `holds`: true for exactly one row of every prediction that
-        is not disputed, for none of the others.
+        Its rows with `is_disputed` (of the prediction), `holds` and `vote_share`. `holds` is true for one row of every
+        prediction that is not disputed, and for none of the others. Of a soft label it is true for one row of each
+        class, whose `vote_share` add up to 1; every other row that holds has 1.
     """
     unlisted = len(rules.trusted_tiers)
-    newest_first = "label_received_at DESC, label_event_id DESC NULLS LAST"
+    order = "label_known_at, label_received_at, label_event_id NULLS FIRST"
+    newest_first = "label_known_at DESC, label_received_at DESC, label_event_id DESC NULLS LAST"
+    said_last = "said_last DESC, label_event_id DESC NULLS LAST"
     return f"""
-WITH ranked AS (
+WITH stated AS (
     SELECT *, {rules.write_tier_sql()} AS tier,
-           row_number() OVER (PARTITION BY prediction_id, labeling_source ORDER BY {newest_first}) = 1 AS is_newest
+           is_positive IS DISTINCT FROM lag(is_positive) OVER (
+               PARTITION BY prediction_id, labeling_source ORDER BY {order}
+           ) AS is_change,
+           max({{known: label_known_at, received: label_received_at}})
+               OVER (PARTITION BY prediction_id, labeling_source) AS said_last
     FROM {label_events}
 ),
+ranked AS (
+    SELECT *, is_change AND row_number() OVER (
+               PARTITION BY prediction_id, labeling_source, is_change ORDER BY {newest_first}
+           ) = 1 AS is_newest
+    FROM stated
+),
 decisive AS (
-    SELECT *, is_newest AND tier = min(tier) OVER (PARTITION BY prediction_id) AS is_decisive FROM ranked
+    SELECT *, min(tier) OVER (PARTITION BY prediction_id) AS best_tier, is_newest AND tier = best_tier AS is_decisive
+    FROM ranked
+),
+voted AS (
+    SELECT *,
+           CASE WHEN best_tier < {unlisted} THEN {quote(rules.disagreement)}
+                WHEN best_tier = {unlisted} THEN {quote(rules.unlisted_disagreement)} ELSE 'newest' END AS rule,
+           count(*) FILTER (is_decisive AND is_positive) OVER (PARTITION BY prediction_id) AS positive_votes,
+           count(*) FILTER (is_decisive) OVER (PARTITION BY prediction_id) AS votes,
+           row_number() OVER (PARTITION BY prediction_id, is_decisive ORDER BY {said_last}) = 1 AS is_first,
+           row_number() OVER (PARTITION BY prediction_id, is_decisive, is_positive ORDER BY {said_last}) = 1
+               AS is_first_of_class
+    FROM decisive
 ),
 judged AS (
     SELECT *,
-           count(DISTINCT is_positive) FILTER (is_decisive AND tier < {unlisted})
-               OVER (PARTITION BY prediction_id) > 1 AS is_disputed,
-           row_number() OVER (PARTITION BY prediction_id, is_decisive ORDER BY {newest_first}) = 1 AS is_first
-    FROM decisive
+           CASE rule WHEN 'dispute' THEN positive_votes NOT IN (0, votes)
+                     WHEN 'majority' THEN 2 * positive_votes = votes ELSE false END AS is_disputed,
+           is_decisive AND NOT is_disputed AND CASE rule
+               WHEN 'newest' THEN is_first
+               WHEN 'majority' THEN is_first_of_class AND is_positive = (2 * positive_votes > votes)
+               ELSE is_first_of_class END AS holds
+    FROM voted
 )
-SELECT * EXCLUDE (tier, is_newest, is_decisive, is_first), is_decisive AND is_first AND NOT is_disputed AS holds
+SELECT * EXCLUDE (
+           tier, is_change, said_last, is_newest, best_tier, is_decisive, rule, positive_votes, votes, is_first,
+           is_first_of_class
+       ),
+       CASE WHEN rule <> 'soft' THEN 1e0 WHEN is_positive THEN positive_votes / votes
+            ELSE (votes - positive_votes) / votes END AS vote_share
 FROM judged
 """

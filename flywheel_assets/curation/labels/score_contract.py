@@ -144,6 +144,9 @@ class ScoreContract(Checked):
     mapping: FieldMapping = field(default_factory=FieldMapping)
     blocking_actions: frozenset[str] = frozenset({"block"})
     """Actions after which the outcome cannot be seen: silence about such a prediction says nothing."""
+    trusted_sources: frozenset[str] = frozenset()
+    """Labeling sources that a sender with a key may claim only by that key's right; an application fills in those of
+    its trusted tiers."""
 
     def _check_together(self) -> None:
         if not self.features:

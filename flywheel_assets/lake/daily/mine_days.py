@@ -171,7 +171,8 @@ def _create_views(connection: duckdb.DuckDBPyConnection, day: date, window: Join
         f"WHERE signal = {quote(Signal.LABEL)} "
         f"AND received_date BETWEEN {_quote_day(matured - timedelta(days=window.join_days))} AND {_quote_day(day)}",
         "known_labels": "SELECT prediction_id, feedback_event_id, signal, label, labeling_source, source, "
-        "feedback_received_at, feedback_received_date, completed_date, do_not_train FROM all_joined "
+        "known_at, occurred_at, feedback_received_at, feedback_received_date, completed_date, do_not_train "
+        "FROM all_joined "
         f"WHERE completed_date BETWEEN {_quote_day(known_from)} AND {_quote_day(day)}",
     }
     for name, query in views.items():

@@ -52,6 +52,7 @@ _COUNTED = [
     "predicted_at",
     "is_positive",
     "labeling_source",
+    "label_known_at",
     "label_received_at",
     "label_received_date",
     "model_version",
@@ -82,6 +83,7 @@ class ExampleRules(Checked):
         """Return the rules as a manifest records them."""
         rules = asdict(self)
         rules["contract"]["features"] = {name: kind.value for name, kind in self.contract.features.items()}
+        del rules["contract"]["trusted_sources"]  # capture's; the tiers are in the mining rules
         rules["contract"]["blocking_actions"] = sorted(self.contract.blocking_actions)
         return rules
 
@@ -239,7 +241,7 @@ def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> Live
         newest = rules.plan_calendar(closed[-1]).evaluate_until
         calendar = Calendar(closed[-1], newest, date.max, newest)
         sampling = replace(rules.mining.sampling, recency_half_life_days=None)
-        mining = replace(rules.mining, sampling=sampling)
+        mining = replace(rules.mining, sampling=sampling, labels=rules.mining.labels.with_one_class)
         found = connection.execute(
             f"""
 WITH judged AS ({write_judged_examples_sql(mining, calendar, "pinned_examples")}),

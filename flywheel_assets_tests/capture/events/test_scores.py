@@ -11,6 +11,8 @@ import msgspec
 import pytest
 import zstandard
 
+from flywheel_assets.capture.auth.access import Access
+from flywheel_assets.capture.auth.keys import KeyRequest, KeyStore, create_key
 from flywheel_assets.capture.events.scores import (
     decode_event,
     decode_label,
@@ -401,3 +403,55 @@ def test_http_takes_what_real_senders_send(tmp_path: Path) -> None:
         edit = {"prompt": "p", "original_llm_output": "a", "final_user_edit": "b", "id": 5, "user_id": 6}
         edited = httpx.post(f"{capture.url}/v1/assistant/edits", json=[edit])
         assert (edited.status_code, edited.json()["results"][0]["id"]) == (202, "5"), edited.text
+
+
+UNDATED: dict[str, Any] = {"transaction_id": "t1", "ground_truth": {"is_fraud": True, "labeling_source": "analyst"}}
+
+
+def test_a_label_restated_without_a_time_is_a_statement_of_its_own() -> None:
+    """True, false and true again, the same JSON: the third was dropped as a duplicate of the first, and false held."""
+    later = Reception("fraud", NOON + timedelta(minutes=5), CONTRACT)
+    assert label(UNDATED)["event_id"] != label(UNDATED, later)["event_id"]
+    assert label(LABEL)["event_id"] == label(LABEL, later)["event_id"]  # a time of its own: sent again it is a retry
+
+
+TIERED = replace(CONTRACT, trusted_sources=frozenset({"reviewer", "analyst"}))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "content_type"),
+    [
+        ("labels", msgspec.json.encode(UNDATED), "application/json"),
+        (
+            "events",
+            cloud_event(
+                "feedback", {"prediction_id": "t1", "signal": "label", "label": True, "labeling_source": "analyst"}
+            ),
+            "application/cloudevents+json",
+        ),
+        (
+            "events",
+            cloud_event("feedback", {"prediction_id": "t1", "signal": "label", "label": True}, source="analyst"),
+            "application/cloudevents+json",
+        ),
+    ],
+)
+def test_only_a_key_with_the_right_may_label_as_a_trusted_source(
+    tmp_path: Path, path: str, body: bytes, content_type: str
+) -> None:
+    """The attack `role by free text`: any write key wrote "analyst" and overruled the analysts."""
+    keys = tmp_path / "keys.json"
+    writer = create_key(keys, KeyRequest("fraud", "scorer"), NOON).secret
+    analysts = create_key(keys, KeyRequest("fraud", "desk", labels_as=["analyst"]), NOON).secret
+    with running_capture(tmp_path / "landing", {"fraud": TIERED}, access=Access(KeyStore(keys))) as capture:
+
+        def post(secret: str) -> httpx.Response:
+            headers = {"authorization": f"Bearer {secret}", "content-type": content_type}
+            return httpx.post(f"{capture.url}/v1/fraud/{path}", content=body, headers=headers)
+
+        refused = post(writer)
+        assert refused.status_code == 400
+        assert "this key may not label as it" in refused.json()["results"][0]["error"]
+        assert post(analysts).status_code == 202
+    with running_capture(tmp_path / "open", {"fraud": TIERED}) as capture:
+        assert post(writer).status_code == 202  # without keys every sender of this machine is trusted
