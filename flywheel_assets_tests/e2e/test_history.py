@@ -43,9 +43,7 @@ from flywheel_assets.lake.tables.specs import (
 from flywheel_assets.lake.versions.exports import read_manifest
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.lake.versions.verification import verify_versions
-from flywheel_assets.settings import read_settings
 from flywheel_assets_tests.command_line import flywheel
-from flywheel_assets_tests.s3_server import s3_server
 
 TODAY = datetime.now(UTC).date()
 FIRST = TODAY - timedelta(days=40)
@@ -291,20 +289,3 @@ def compare_all_but_repeats(home: Home, was_there: Any) -> None:
     for name, days in home.accounts().items():
         for day, account in days.items():
             assert account[1:2] + account[3:] == accounts[name][day][1:2] + accounts[name][day][3:]
-
-
-def test_history_into_landing_on_s3_gives_the_tables_of_a_flywheel_that_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_there: Any
-) -> None:
-    with s3_server() as server:
-        monkeypatch.setenv("FLYWHEEL_LANDING_S3", f"s3://{server.bucket}/landing")
-        monkeypatch.setenv("FLYWHEEL_S3_ENDPOINT", server.endpoint)
-        read_settings.cache_clear()
-        home = Home(tmp_path, monkeypatch, TODAY)
-        assert f"assistant now begins on {FIRST}" in home.import_history(world())
-        home.backfill(FIRST, LAST)
-        compare(home, was_there)
-        assert "nothing new: no day has changed" in home.import_history(world())
-        assert "every day is fresh" in flywheel(tmp_path, "stale", "-a", "assistant").stdout
-        assert not list((tmp_path / "landing").rglob("*.jsonl"))
-    read_settings.cache_clear()
