@@ -25,7 +25,7 @@ import msgspec
 from flywheel_assets.capture.clock import Clock, read_clock
 from flywheel_assets.capture.events.texts import LandedRow
 from flywheel_assets.errors import InvalidRuleError
-from flywheel_assets.lake.daily.history import HistoryImport, record_history_import
+from flywheel_assets.lake.daily.history import HistoryImport, clear_killed_imports, record_history_import
 from flywheel_assets.lake.landing.disk import EventKind, Revision
 from flywheel_assets.lake.landing.protocol import Landing, LandingPlace
 from flywheel_assets.lake.tables.decisions import make_decision_id
@@ -145,6 +145,7 @@ class HistoryLog:
         zones = {kind: landing.open_zone(application, kind) for kind in EventKind}
         now = self.clock().astimezone(UTC)
         with lake.pause_daily_steps():
+            clear_killed_imports(lake, landing)
             known, segments = 0, dict[_Key, list[Path]]()
             # By lot, since two imports may have one clock: a segment's name must never come twice.
             decision = make_decision_id(lake, "history", now.isoformat(), self.who, self.file, secrets.token_hex(8))

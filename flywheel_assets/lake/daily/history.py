@@ -60,6 +60,20 @@ def list_history_imports(lake: Lake) -> list[HistoryImport]:
     ]
 
 
+def clear_killed_imports(lake: Lake, landing: LandingPlace) -> None:
+    """Delete what killed imports have left hidden in any day: it holds people's texts.
+
+    The caller keeps imports and erasures away (`Lake.pause_daily_steps`).
+
+    Raises:
+        LandingError: S3 does not answer, or we may not delete there.
+    """
+    imports = list_history_imports(lake)
+    for kind in EventKind:
+        days = {day for each in imports for day in each.days.get(kind, [])}
+        landing.open_zone(lake.application, kind).clear_unfinished(sorted(days))
+
+
 def find_changed_days(lake: Lake, landing: LandingPlace, tables: ApplicationTables) -> dict[str, dict[date, str]]:
     """Find the closed days of the raw tables that hold something else than landing does now.
 

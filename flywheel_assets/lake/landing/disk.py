@@ -24,7 +24,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -266,6 +266,17 @@ class LandingZone:
                 replace_file(closed_file, msgspec.json.encode(revised))
         _take_final_names(folder, added)
         return was_closed
+
+    def clear_unfinished(self, days: Iterable[date]) -> None:
+        """Delete what a killed import or erasure left hidden in the given days; what a closing lists stays.
+
+        The caller keeps imports and erasures away (`Lake.pause_daily_steps`).
+        """
+        for day in days:
+            folder = self.find_day_folder(day)
+            if folder.is_dir():
+                _finish_rewrite(folder, is_whole=False)
+                _clear_unfinished_history(folder)
 
     def republish_late(self, now: datetime) -> list[Path]:
         """Move every segment that is late for its closed day to today; return the new paths.

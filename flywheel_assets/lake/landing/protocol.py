@@ -5,7 +5,7 @@ announces the new objects in the day's closing, a spool swaps one file under the
 the unit of a replacement; `lake.erasure.landing` has the one algorithm that uses it.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime
 from pathlib import Path
@@ -65,6 +65,12 @@ class Landing(Protocol):
         Raises:
             OpenSegmentError: the day is open and about to close; repeat after its closing.
             LandingRetiredError: listed segments are gone, so that the day can no longer be read.
+        """
+
+    def clear_unfinished(self, days: Iterable[date]) -> None:
+        """Delete what a killed import or erasure left hidden in the given days; what a closing lists stays.
+
+        The caller keeps imports and erasures away (`Lake.pause_daily_steps`).
         """
 
     def republish_late(self, now: datetime) -> Sequence[object]:

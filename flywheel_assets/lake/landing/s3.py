@@ -29,7 +29,7 @@ counted.
 """
 
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -253,6 +253,23 @@ class ObjectLandingZone:
         )
         self.replace_closing(day, revised, etag)
         return was_closed
+
+    def clear_unfinished(self, days: Iterable[date]) -> None:
+        """Delete objects that a killed import or erasure announced in the given days and that no closing lists.
+
+        The caller keeps imports and erasures away (`Lake.pause_daily_steps`). One request a day, several at once.
+
+        Raises:
+            LandingUnavailableError: S3 does not answer, or another writer changed a closing.
+            SettingsError: we may not delete there.
+        """
+        asked = list(days)
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            found = dict(zip(asked, threads.map(self.find_closing, asked), strict=True))
+        unfinished = {day: sealed for day, sealed in found.items() if sealed and sealed.closing.erasing}
+        keeps_versions = self.store.keeps_versions() if unfinished else False
+        for day, sealed in unfinished.items():
+            _DayRewrite(self, day, sealed, Path(), keeps_versions).replace({}, "")
 
     def republish_late(self, now: datetime) -> list[str]:
         """Move every segment that is late for its closed day to today; return the names.

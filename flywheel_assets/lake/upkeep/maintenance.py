@@ -14,6 +14,7 @@ from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.labels.sampling import write_draw_sql
 from flywheel_assets.errors import LandingError, PartitionChangedError
 from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.history import clear_killed_imports, list_history_imports
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.landing.protocol import LandingPlace
@@ -101,8 +102,9 @@ def maintain_tables(
         s3_client: for what a bucket keeps of deleted files; None: the warehouse is on a disk.
 
     Raises:
-        CommitContentionError: there was something to trim or to retire, and a daily step or an erasure was at work for
-            ten minutes; it is safe to run again.
+        CommitContentionError: there was something to trim or to retire, or history was imported before, and a daily
+            step or an erasure was at work for ten minutes; it is safe to run again.
+        LandingError: S3 does not answer, or we may not delete there what a killed import of history left.
     """
     now = stamp.now
     before = weigh_stages(lake, tables, versions, landing)
@@ -114,6 +116,9 @@ def maintain_tables(
     if rules.landing_kept_days is not None and last is not None:
         until = min(last, now.date() - timedelta(days=rules.landing_kept_days))
         removed = retire_segments(lake, tables, landing, until, now)
+    if list_history_imports(lake):
+        with lake.pause_daily_steps():
+            clear_killed_imports(lake, landing)
     remove_unfinished(find_unfinished_work(lake.scratch, versions), now - _UNFINISHED_AFTER)
     release_ended_cuts(lake, versions, tables)
     expired, deleted, waiting = 0, Stored(0, 0), Stored(0, 0)

@@ -215,6 +215,37 @@ def test_killed_before_any_request_to_s3_the_day_is_the_old_or_the_new_one(
         assert calls >= 4
 
 
+def test_what_a_killed_import_left_on_a_disk_can_be_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zone = LandingZone(tmp_path / "landing", APPLICATION, EventKind.FEEDBACK)
+    land(zone, tmp_path, "a", "live")
+    zone.read(DAY, LATER)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(disk, "replace_file", die)
+    with pytest.raises(Killed):
+        zone.add_history(DAY, [write(tmp_path / "h", "h1", "a person's text")], REVISION, LATER)
+    assert list(zone.find_day_folder(DAY).glob("*.adding"))
+    zone.clear_unfinished([DAY, day(3)])
+    assert not list(zone.find_day_folder(DAY).glob("*.adding"))
+    assert read(zone, tmp_path) == ["live"]
+
+
+def test_what_a_killed_import_left_on_s3_can_be_cleared(landing: ObjectLanding, tmp_path: Path) -> None:
+    zone = open_zone(landing)
+    land(zone, tmp_path, "a", "live")
+    zone.read(DAY, LATER)
+    dying = open_zone(ObjectLanding(FailsAt(landing.client, 3), landing.bucket, landing.prefix))
+    with pytest.raises(Killed):
+        dying.add_history(DAY, [write(tmp_path / "h", "h1", "a person's text")], REVISION, LATER)
+    assert len(zone.list_segments(DAY)) == 2
+    zone.clear_unfinished([DAY, day(3)])
+    assert len(zone.list_segments(DAY)) == 1
+    assert zone.find_closing(DAY).closing.erasing == []
+    assert read(zone, tmp_path) == ["live"]
+
+
 def erase(zone: Any, tmp_path: Path) -> None:
     erase_lines(zone, lambda line: b"mallory" in line, "erasure1", lambda: LATER, tmp_path / "scratch")
 
