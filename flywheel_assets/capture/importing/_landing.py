@@ -114,10 +114,8 @@ def is_document(values: Mapping[str, Any], contract: ScoreContract) -> bool:
 
 def list_unread_scores(sample: Sequence[Entry], contract: ScoreContract) -> list[str]:
     """List the fields of the sampled records that the application's field mapping does not name."""
-    named = {tuple(str(path).split(".")) for path in vars(contract.mapping).values()}
-    own = {("specversion",), ("type",), ("id",), ("source",), ("time",), ("subject",), ("data",)}
-    read = [Record(values, named | own if "specversion" in values else named) for values in decode_sample(sample)]
-    return sorted({field for record in read for field in record.list_unread()})
+    documents = [values for values in decode_sample(sample) if "specversion" not in values]
+    return sorted({field for values in documents for field in contract.list_unmapped(values)})
 
 
 def check_documents(sample: Sequence[Entry], name: str, application: str) -> None:

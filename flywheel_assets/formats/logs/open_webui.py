@@ -18,6 +18,7 @@ from typing import Any
 
 from flywheel_assets.conversations import Message, Role
 from flywheel_assets.errors import InvalidEventError
+from flywheel_assets.formats.answers import read_number
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.statements import (
     check_shape,
@@ -170,9 +171,9 @@ def _judge(
         yield state(NAME, event_id, message_id, Signal.THUMB, value=thumb, comment=text, **fields)
     elif text:
         yield state(NAME, event_id, message_id, Signal.COMMENT, comment=text, **fields)
-    score = read_mapping(said.values.get("details")).get("rating")
-    if isinstance(score, int | float) and not isinstance(score, bool):
-        value = rate(float(score), 1, 10)
+    score = read_number(read_mapping(said.values.get("details")).get("rating"))
+    if score is not None:
+        value = rate(score, 1, 10)
         yield state(NAME, f"{event_id}/details", message_id, Signal.RATING, value=value, **fields)
 
 

@@ -1,7 +1,7 @@
 """A classifier's predictions and labels: the documented JSON as it stands, CloudEvents, and what is refused and how."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +327,36 @@ def test_http_takes_what_real_senders_send(tmp_path: Path) -> None:
         edit = {"prompt": "p", "original_llm_output": "a", "final_user_edit": "b", "id": 5, "user_id": 6}
         edited = httpx.post(f"{capture.url}/v1/assistant/edits", json=[edit])
         assert (edited.status_code, edited.json()["results"][0]["id"]) == (202, "5"), edited.text
+
+
+@pytest.mark.parametrize(
+    ("changed", "features", "labels"),
+    [
+        ({"night": "0.0", "outcome": "1.0"}, {"amount": 150.75, "night": False, "country": "NL"}, ["true"]),
+        (
+            {"amount": "NaN", "night": "NULL", "country": "NA"},
+            {"amount": None, "night": None, "country": "NA"},
+            ["true"],
+        ),
+        ({"outcome": "nan", "value": "nan"}, {"amount": 150.75, "night": True, "country": "NL"}, []),
+    ],
+)
+def test_gaps_of_tables_are_missing_values(
+    changed: dict[str, Any], features: dict[str, Any], labels: list[str]
+) -> None:
+    """pandas writes integers with gaps as 1.0, R and SQL clients gaps as words: all such rows had been refused."""
+    scored, *labelled = land({**ROW, **changed})
+    assert json.loads(scored["features"]) == features, "a text may be NA: it is Namibia"
+    assert [each["label"] for each in labelled] == labels
+
+
+def test_a_score_that_is_a_gap_gives_its_label_only() -> None:
+    assert [each["signal"] for each in land({**ROW, "score_percent": "nan"})] == ["label"]
+    with pytest.raises(InvalidEventError, match="finite number"):
+        decode_prediction(json.dumps({**ROW, "score_percent": "nan"}).encode(), Reception("fraud", NOON, TABLE))
+
+
+def test_a_label_with_times_of_parquet_is_taken() -> None:
+    """The whole import had ended with a traceback: the label's id is a hash of values that JSON does not know."""
+    moment = datetime(2026, 3, 1, 12, 30)
+    assert land({**ROW, "decided": moment})[1]["label"] == "true"
