@@ -202,7 +202,10 @@ class Document:
         return value == "" and self.mapping.numbers_as_text
 
     def _is_gap(self, value: Any) -> bool:
-        """Return whether a table writes a missing number, boolean or label so; an id or a text may be such a word."""
+        """Return whether a value is missing, or a word for that.
+
+        Of numbers, booleans and labels only: a text or an id may be such a word.
+        """
         if self._is_missing(value):
             return True
         return self.mapping.numbers_as_text and isinstance(value, str) and value.strip().lower() in _GAPS

@@ -89,9 +89,8 @@ class Table:
         values: dict[str, str | None] = {
             column: cell for column, cell in zip(self.columns, cells, strict=True) if column
         }
-        for column, cell in values.items():
-            if cell == _NULL:
-                values[column] = None
+        if _NULL in cells:
+            values = {column: None if cell == _NULL else cell for column, cell in values.items()}
         if any("\\" in cell and _ESCAPE.search(cell) for cell in cells):
             if self._escapes:
                 values = {column: cell and _ESCAPE.sub(_unescape, cell) for column, cell in values.items()}
