@@ -103,6 +103,7 @@ class RecordsReceiver:
             reading=ReadingOptions(longest_bytes=intake.limits.event_bytes, rows_at_once=_ROWS_AT_ONCE),
             limit=intake.limits.batch_events + 1,
             event_bytes=intake.limits.event_bytes,
+            labels_as=caller.labels_as,
             is_sent=not is_history,
         )
         published = None

@@ -7,6 +7,7 @@
 | Anthropic | `content` as blocks of type `text`, `thinking`, `tool_use`, `tool_result` |
 | Gemini | `{"role": "model", "parts": [{"text": …}]}` |
 | ShareGPT | `{"from": "human", "value": …}` |
+| Axolotl's older sets | `{"sender": "user", "text": …}` |
 | LangChain | `{"type": "human", "data": {"content": …}}` or `{"lc": 1, "id": […, "HumanMessage"], "kwargs": {…}}` |
 | OpenTelemetry's GenAI conventions | `{"role", "parts": [{"type": "text", "content": …}, {"type": "tool_call", …}]}` |
 """
@@ -82,6 +83,8 @@ def _find_fields(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a message under the names that `Message` has."""
     if "from" in value and "value" in value:
         return {"role": value["from"], "content": value["value"]}
+    if "sender" in value and "text" in value and "role" not in value:
+        return {"role": value["sender"], "content": value["text"]}
     if isinstance(value.get("kwargs"), Mapping) and isinstance(value.get("id"), list):
         return _rename_langchain(str(value["id"][-1]) if value["id"] else "", value["kwargs"])
     kind = value.get("type")

@@ -6,7 +6,7 @@ import json
 import re
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -354,3 +354,18 @@ def test_a_web_page_sends_no_exports(keyed: Keyed) -> None:
     headers = {"authorization": f"Bearer {keyed.keys['web']}", "origin": "https://app.example"}
     answer = keyed.http.post(RECORDS, content=json.dumps(EDITS), headers=headers)
     assert (answer.status_code, "records come from servers" in answer.text) == (403, True)
+
+
+def test_records_cannot_claim_a_trusted_role_either(tmp_path: Path) -> None:
+    """A write key posted `"labeling_source": "analyst"` and overruled the analysts; this door asks the key, too."""
+    path = tmp_path / "keys.json"
+    plain = create_key(path, KeyRequest("fraud", "shop"), LONG_AFTER).secret
+    analyst = create_key(path, KeyRequest("fraud", "desk", labels_as=["analyst"]), LONG_AFTER).secret
+    contract = replace(FRAUD, trusted_sources=frozenset({"analyst"}))
+    access = Access(KeyStore(path), clock=lambda: LONG_AFTER)
+    label = json.dumps({"tx": "t1", "outcome": True, "labeling_source": "analyst"})
+    with TestClient(create_app(MemoryLog(), {"fraud": contract}, LIMITS, lambda: LONG_AFTER, access)) as http:
+        for secret, status in ((plain, 400), (analyst, 202)):
+            headers = {"authorization": f"Bearer {secret}"}
+            answer = http.post("/v1/fraud/records", content=label, headers=headers)
+            assert answer.status_code == status, answer.text

@@ -12,7 +12,9 @@ from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.wire import LONGEST_IDENTIFIER, shorten_message
 
 _MILLISECONDS_FROM = 1e11  # in seconds this would be the year 5138
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False, "1.0": True, "0.0": False}
+_GAPS = frozenset({"nan", "na", "n/a", "null", "none"})
+"""Words, in lower case, by which pandas, R and SQL clients write a missing number into a table."""
 
 
 class Document:
@@ -70,11 +72,17 @@ class Document:
         assert found is not None
         return found
 
+    def has_number(self, path: str) -> bool:
+        """Return whether a number is given: neither null nor a word for a missing value."""
+        return not self._is_gap(self.find(path))
+
     def read_number(self, path: str) -> float | None:
         """Return the number at a path."""
         value = self.find(path)
-        if value is None or (type(value) is float and math.isfinite(value)):
+        if type(value) is float and math.isfinite(value):
             return value
+        if self._is_gap(value):
+            return None
         number = self._parse_number(value)
         if number is None:
             raise InvalidEventError(self._describe_no_number(path, value))
@@ -123,8 +131,7 @@ class Document:
     def read_label(self, path: str) -> str:
         """Return the contract's word for the label at a path."""
         value = self.require(path)
-        word = str(value).lower() if isinstance(value, bool) else write_id(value)
-        label = None if word is None else self.contract.read_label(word)
+        label = self._find_label(value)
         if label is None:
             valid = ", ".join(
                 dict.fromkeys(
@@ -140,6 +147,19 @@ class Document:
                 f"`{path}` is {str(value)[:80]!r}; valid: {valid}; declare other words with "
                 "FieldMapping(positive_words=…, negative_words=…)"
             )
+        return label
+
+    def has_label(self, path: str) -> bool:
+        """Return whether a label is given: neither null nor a word for a missing value."""
+        value = self.find(path)
+        return value not in (None, "") and (self._find_label(value) is not None or not self._is_gap(value))
+
+    def _find_label(self, value: Any) -> str | None:
+        word = str(value).lower() if isinstance(value, bool) else write_id(value)
+        label = None if word is None else self.contract.read_label(word)
+        if label is None and isinstance(value, str):  # tables hold integers with gaps as 1.0
+            word = write_id(self._parse_number(value))
+            label = None if word is None else self.contract.read_label(word)
         return label
 
     def read_features(self) -> dict[str, Any]:
@@ -175,7 +195,7 @@ class Document:
 
     def _convert_feature(self, value: Any, kind: FeatureType) -> Any:
         """Return a number or boolean as the mapping declares it; what it does not declare stays as it is."""
-        if self._is_missing(value):
+        if self._is_gap(value):
             return None
         if kind is FeatureType.BOOLEAN:
             return value if isinstance(value, bool) else self._parse_boolean(value)
@@ -190,6 +210,15 @@ class Document:
         if isinstance(value, float):
             return value != value
         return value == "" and self.mapping.numbers_as_text
+
+    def _is_gap(self, value: Any) -> bool:
+        """Return whether a value is missing, or a word for that.
+
+        Of numbers, booleans and labels only: a text or an id may be such a word.
+        """
+        if self._is_missing(value):
+            return True
+        return self.mapping.numbers_as_text and isinstance(value, str) and value.strip().lower() in _GAPS
 
     def _parse_number(self, value: Any) -> float | None:
         if isinstance(value, str):

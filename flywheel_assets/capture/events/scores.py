@@ -150,9 +150,9 @@ def land_document(values: Mapping[str, Any], reception: Reception, source: str) 
     document = Document(values, contract)
     names = contract.mapping
     events = []
-    if document.find(names.score) is not None:
+    if document.has_number(names.score):
         events.append(_land_prediction(document, reception, source))
-    if document.find(names.label) not in (None, ""):
+    if document.has_label(names.label):
         events.append(_land_label(document, reception, source))
     elif not events and not document.has(names.label):
         raise InvalidEventError(
@@ -186,7 +186,8 @@ def _land_prediction(document: Document, reception: Reception, source: str) -> D
     prediction_id = document.require_id(names.key)
     document.require(names.score)
     score = document.read_share(names.score, names.score_scale)
-    assert score is not None
+    if score is None:
+        raise InvalidEventError(f"`{names.score}` is {str(document.find(names.score))[:40]!r}; valid: a finite number")
     data = ScoreData(
         prediction_id=prediction_id,
         score=score,
@@ -225,7 +226,7 @@ def _land_label(document: Document, reception: Reception, source: str) -> Decode
         labeling_source=labeling_source,
         known_at=None if known_at is None else reception.check_time(known_at, names.known_at),
         statement_id=records.make_event_id(
-            reception.application, LABELS_SOURCE, records.make_stable_id(document.values)
+            reception.application, LABELS_SOURCE, records.make_stable_id(msgspec.to_builtins(document.values))
         ),
     )
     return build_feedback_event(prediction_id, line, label_time is not None)

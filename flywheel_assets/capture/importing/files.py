@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from itertools import chain, islice
 
@@ -50,6 +51,8 @@ class ImportPlan:
     """Records to read in all; None: every one."""
     event_bytes: int = EVENT_BYTES
     """A longer landed row is refused."""
+    labels_as: frozenset[str] | None = None
+    """The trusted labeling sources that may be claimed; None: all of them, as for a person who imports a file."""
     is_sent: bool = False
     """Whether an ordinary sender brings the records in a request; see `SenderLander`."""
 
@@ -94,7 +97,8 @@ class _Moments:
 
     def __init__(self, plan: ImportPlan, clock: Clock) -> None:
         self._clock = clock
-        self._reception = Reception(plan.application, clock(), plan.contract)
+        self._plan = plan
+        self._reception = self._receive(clock())
         self._given = 0
 
     def receive_next(self) -> Reception:
@@ -104,8 +108,11 @@ class _Moments:
         if self._given % _STEP_RECORDS == 0:
             now = self._clock()
             if now > self._reception.received_at:
-                self._reception = Reception(self._reception.application, now, self._reception.contract)
+                self._reception = self._receive(now)
         return self._reception
+
+    def _receive(self, now: datetime) -> Reception:
+        return Reception(self._plan.application, now, self._plan.contract, self._plan.labels_as)
 
 
 def _import_one(

@@ -3,11 +3,12 @@
 | entered | becomes |
 |---|---|
 | a text, in a question named like a correction (`corrected`, `edit`, `rewrite`, `improved`, `better`, …) | an edit; where no answer was shown, a demonstration |
+| a text, in a question named like an answer (`response`, …), where none was shown | a demonstration |
 | another text | a thumb where it is a word of judgement, else a comment |
 | a word of judgement (`good`, `bad`, `yes`, …), true or false | a thumb |
 | a number | a rating on the scale 1 to 5, the default of both tools |
 | the name or the side of an answer | a choice; `tie`, `both` and the like are none |
-| a ranking of answers | a choice of the best over each answer of a lower rank |
+| a ranking of answers, also their names in order | a choice of the best over each answer of a lower rank |
 | several labels, spans, boxes | nothing, or a comment that names the labels |
 """  # noqa: E501
 
@@ -133,6 +134,9 @@ class Judgements:
             value = value[0]
         if _is_ranking(value):
             self._add_ranking(event_id, value, user_id, time)
+        elif isinstance(value, list) and len(value) > 1 and all(map(self._names_answer, value)):
+            ranked = [{"value": each, "rank": place} for place, each in enumerate(value)]
+            self._add_ranking(event_id, ranked, user_id, time)
         elif isinstance(value, str) and value.strip():
             self._add_text(event_id, question, value, user_id, time)
         elif isinstance(value, bool):
@@ -190,13 +194,17 @@ class Judgements:
             self._add_choice(event_id, chosen, user_id, time)
         elif self._task.answers and word in _TIES:
             return
-        elif _CORRECTS.search(question) and verdict is None:
+        elif verdict is None and (_CORRECTS.search(question) or self._asks_for_answer(question)):
             self._add_correction(event_id, value, user_id, time)
         elif verdict is not None and not _REMARKS.search(question):
             self._say(event_id, Signal.THUMB, user_id, time, value=1.0 if verdict else -1.0)
         elif self._task.output is not None:
             comment = value if _REMARKS.search(question) else f"{question}: {value}"
             self._say(event_id, Signal.COMMENT, user_id, time, comment=comment)
+
+    def _asks_for_answer(self, question: str) -> bool:
+        """Return whether people wrote the answer themselves: a question `response`, and no answer was shown."""
+        return self._task.output is None and not self._task.answers and question.lower() in _OUTPUTS
 
     def _add_correction(self, event_id: str, value: str, user_id: str | None, time: datetime | None) -> None:
         if self._task.output is not None:
@@ -232,6 +240,9 @@ class Judgements:
                     occurred_at=time,
                 )
             )
+
+    def _names_answer(self, value: Any) -> bool:
+        return isinstance(value, str) and self._find_answer(value) is not None
 
     def _find_answer(self, value: str) -> str | None:
         """Find the answer that a value names: by its field, by its end, or by its place."""

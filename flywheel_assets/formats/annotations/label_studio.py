@@ -4,11 +4,12 @@ Cancelled annotations are left out, and so are `predictions`, which come from mo
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from flywheel_assets.errors import InvalidEventError
-from flywheel_assets.formats.annotations.judgements import Judgements, read_task
+from flywheel_assets.formats.annotations.judgements import Judgements, Task, read_task
 from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.record import Record, parse_time
 from flywheel_assets.formats.statements import check_id, identify
@@ -97,7 +98,7 @@ def _begin(source: str, task_id: str, fields: Mapping[str, Any]) -> Judgements:
         source,
         task_id,
         prediction_id if isinstance(prediction_id, str) and prediction_id else f"label-studio/{task_id}",
-        read_task(fields),
+        _read_task(fields),
         model if isinstance(model, str) else None,
     )
 
@@ -108,6 +109,8 @@ def _add(
     """Take the value of one result, of which the key says the kind of control."""
     if isinstance(value.get("selected"), str):
         found.choose_side(question, value["selected"], user_id, time, name)
+    elif "ranker" in value:
+        found.add(question, _read_ranking(value["ranker"]), user_id, time, name)
     elif "rating" in value:
         found.add(question, value["rating"], user_id, time, name)
     elif "choices" in value:
@@ -116,6 +119,26 @@ def _add(
         texts = value["text"]
         is_lines = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
         found.add(question, "\n".join(texts) if is_lines else texts, user_id, time, name)
+
+
+def _read_task(fields: Mapping[str, Any]) -> Task:
+    """Find prompt and answers; a ranker shows its answers as items, `[{"id", "body"}]`, which results name by id."""
+    for name, value in fields.items():
+        if isinstance(value, list) and len(value) > 1 and all(map(_is_item, value)):
+            task = read_task({other: each for other, each in fields.items() if other != name})
+            return replace(task, answers={str(each["id"]): each["body"] for each in value})
+    return read_task(fields)
+
+
+def _is_item(value: Any) -> bool:
+    return isinstance(value, Mapping) and "id" in value and isinstance(value.get("body"), str)
+
+
+def _read_ranking(ranker: Any) -> Any:
+    """Return the ranked items, the best first: a list, or that of the first bucket that holds several."""
+    lists = [ranker] if isinstance(ranker, list) else list(ranker.values()) if isinstance(ranker, Mapping) else []
+    ids = next((each for each in lists if isinstance(each, list) and len(each) > 1), [])
+    return [{"value": str(each), "rank": place} for place, each in enumerate(ids)]
 
 
 def _read_user(value: Any) -> str | None:

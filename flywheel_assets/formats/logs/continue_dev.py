@@ -32,6 +32,12 @@ def matches(record: Record) -> bool:
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn an event into a prediction and what the person did with it."""
+    if _is_posted(record.values):
+        for name in ("name", "schema", "data", "level", "profileId"):
+            record.get(name)
+        record = Record(
+            {"eventName": record.values["name"], "schema": record.values["schema"], **record.values["data"]}
+        )
     check_shape(matches(record), "an event of Continue, of this or of the older schema without event names", record)
     event = _find_event(record.values)
     for name in ("eventName", "schema", "modelName"):
@@ -98,7 +104,16 @@ def _read_turns(text: str) -> Prompt:
     ]
 
 
+def _is_posted(values: Mapping[str, Any]) -> bool:
+    """Return whether it is what a data destination on the web receives: an event below `data`."""
+    name = values.get("name")
+    is_known = isinstance(name, str) and (name in _EVENTS or name in _OTHERS)
+    return is_known and "schema" in values and isinstance(values.get("data"), Mapping)
+
+
 def _find_event(values: Mapping[str, Any]) -> str | None:
+    if _is_posted(values):
+        return str(values["name"])
     name = values.get("eventName")
     if isinstance(name, str):
         is_known = name in _EVENTS or name in _OTHERS

@@ -15,10 +15,12 @@ from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.calls import parse_json, read_answer, read_call, read_prompt, read_tools
 from flywheel_assets.formats.logs.shapes import check_shape, list_objects, read_mapping, read_text
 from flywheel_assets.formats.record import Record
-from flywheel_assets.formats.statements import is_of_people, predict, score, state
+from flywheel_assets.formats.statements import identify, is_of_people, predict, score, state
 from flywheel_assets.records import Signal
 
 NAME = "langsmith"
+_OF_EXAMPLES = frozenset({"id", "inputs", "outputs", "metadata", "created_at", "modified_at", "split", "attachments"})
+"""Fields of an example in a data set that was exported as JSON lines."""
 _MODELS_VERDICTS = ("model", "auto_eval", "evaluator", "llm")
 
 
@@ -29,7 +31,11 @@ def matches(record: Record) -> bool:
         return "inputs" in values or "outputs" in values or "id" in values
     if "run_id" in values and "key" in values:
         return any(name in values for name in ("score", "value", "correction", "comment"))
-    return "dataset_id" in values and "inputs" in values and "outputs" in values
+    if "dataset_id" in values:
+        return "inputs" in values and "outputs" in values
+    return values.keys() <= _OF_EXAMPLES and all(
+        isinstance(values.get(name), Mapping) for name in ("inputs", "outputs")
+    )
 
 
 def convert(record: Record) -> Sequence[Event]:
@@ -145,9 +151,9 @@ def _convert_example(record: Record) -> Sequence[Event]:
     final = read_answer(record.get("outputs"))
     if final is None:
         return []
-    prompt, example_id = read_prompt(record.get("inputs")), record.get_id("id")
-    if prompt is None or example_id is None:
-        raise InvalidEventError("the example has no `inputs` or no `id`")
+    prompt, example_id = read_prompt(record.get("inputs")), record.get_id("id") or identify(NAME, record)
+    if prompt is None:
+        raise InvalidEventError("the example has no `inputs`")
     time = record.get_time("modified_at") or record.get_time("created_at")
     return [state(NAME, example_id, None, Signal.DEMONSTRATION, prompt=prompt, final_text=final, time=time)]
 

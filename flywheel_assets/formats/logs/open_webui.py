@@ -22,7 +22,7 @@ from flywheel_assets.formats.format import Event, Format
 from flywheel_assets.formats.logs.shapes import check_shape, list_objects, read_mapping, read_text
 from flywheel_assets.formats.messages import read_message
 from flywheel_assets.formats.record import Record, parse_time
-from flywheel_assets.formats.statements import predict, rate, state
+from flywheel_assets.formats.statements import predict, rate, read_number, state
 from flywheel_assets.records import Signal
 
 NAME = "open-webui"
@@ -163,9 +163,9 @@ def _judge(
         yield state(NAME, event_id, message_id, Signal.THUMB, value=thumb, comment=text, **fields)
     elif text:
         yield state(NAME, event_id, message_id, Signal.COMMENT, comment=text, **fields)
-    score = read_mapping(said.values.get("details")).get("rating")
-    if isinstance(score, int | float) and not isinstance(score, bool):
-        value = rate(float(score), 1, 10, "details.rating")
+    score = read_number(read_mapping(said.values.get("details")).get("rating"))
+    if score is not None:
+        value = rate(score, 1, 10, "details.rating")
         yield state(NAME, f"{event_id}/details", message_id, Signal.RATING, value=value, **fields)
 
 

@@ -3,6 +3,7 @@
 - Stored completions, `{"object": "chat.completion", "messages", "choices"}`, also with the request next to the response
   (`request`/`response`, `input`/`output`, `body`), as gateways and batch files have them.
 - Responses, `{"object": "response", "input", "output"}`.
+- Messages of Anthropic with their request, `{"type": "message", "role": "assistant", "content"}`.
 
 An answer's id is the completion's own id; of several choices the one at index `n` > 0 has the id `<id>/<n>`.
 """
@@ -66,6 +67,10 @@ def convert(record: Record) -> Sequence[Event]:
         "thread_id": read_text(metadata.get("session_id") or metadata.get("thread_id") or metadata.get("conversation")),
         "tools": read_tools(request),
     }
+    if response.get("type") == "message":
+        prompt = read_prompt({name: request[name] for name in ("system", "messages") if request.get(name)})
+        answer = read_answer({"role": "assistant", "content": response["content"]})
+        return [predict(NAME, answer_id, answer_id, prompt, answer, **fields)]
     if not isinstance(response.get("choices"), list):
         prompt, answer = read_call(request, {"output": response.get("output")})
         return [predict(NAME, answer_id, answer_id, prompt, answer, **fields)]
@@ -116,10 +121,12 @@ def _is_response(value: Any) -> bool:
         return False
     if value.get("object") == "response":
         return "output" in value
+    if value.get("type") == "message":
+        return value.get("role") == "assistant" and isinstance(value.get("content"), list)
     return isinstance(value.get("choices"), list) and all(isinstance(each, Mapping) for each in value["choices"])
 
 
 FORMAT = Format(
-    name=NAME, title="OpenAI, Azure, Together: stored completions", matches=matches, convert=convert,
-    has_global_ids=True,
+    name=NAME, title="OpenAI, Azure, Together, Anthropic: answers with what was asked", matches=matches,
+    convert=convert, has_global_ids=True,
 )  # fmt: skip

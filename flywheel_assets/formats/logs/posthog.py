@@ -5,7 +5,7 @@ within a chain has its own `$ai_span_id`, and the `$ai_trace` event the trace's.
 of people; `$ai_evaluation` is a model's judgement.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flywheel_assets.errors import InvalidEventError
@@ -17,19 +17,23 @@ from flywheel_assets.formats.statements import is_of_people, predict, score
 from flywheel_assets.records import make_stable_id
 
 NAME = "posthog"
+_FLAT = "properties."
 
 
 def matches(record: Record) -> bool:
     """Return whether it is an event of a model."""
     event = record.values.get("event")
-    return isinstance(event, str) and event.startswith("$ai_") and "properties" in record.values
+    is_of_model = isinstance(event, str) and event.startswith("$ai_")
+    return is_of_model and ("properties" in record.values or any(map(_is_flat, record.values)))
 
 
 def convert(record: Record) -> Sequence[Event]:
     """Turn a generation into a prediction, and feedback into feedback."""
-    check_shape(matches(record), "an event of a model", record)
     event = record.get("event")
-    said = Record(read_mapping(parse_json(record.get("properties"))))
+    if isinstance(event, str) and not event.startswith("$ai_") and "distinct_id" in record.values:
+        return []  # a page view or the like, in an export of all events
+    check_shape(matches(record), "an event of a model", record)
+    said = Record(_read_properties(record))
     trace_id = said.get_id("$ai_trace_id")
     user = record.get_id("distinct_id")
     time = record.get_time("timestamp")
@@ -54,6 +58,18 @@ def convert(record: Record) -> Sequence[Event]:
             return []
         found = score(NAME, event_id, target, name, said.get("$ai_metric_value"), **fields)
     return [] if found is None else [found]
+
+
+def _is_flat(name: Any) -> bool:
+    return isinstance(name, str) and name.startswith(_FLAT)
+
+
+def _read_properties(record: Record) -> Mapping[str, Any]:
+    """Return the properties: an object, its JSON, or columns such as `properties.$ai_model` of the UI's CSV."""
+    if "properties" in record.values:
+        return read_mapping(parse_json(record.get("properties")))
+    names = [name for name in record.values if _is_flat(name)]
+    return {name.removeprefix(_FLAT): value for name in names if (value := record.get(name)) != ""}
 
 
 def _predict(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.answers import (
     add_system,
     is_messages,
@@ -22,7 +23,7 @@ _OTHERS = frozenset(
         *("chosen", "rejected", "label", "kto_tag", "winner", "completions", "generations", "choices", "responses"),
         *("response", "output", "outputs", "completion", "request", "observations", "annotations", "fields", "history"),
         *("chat", "event", "original_llm_output", "final_user_edit", "chosen_messages", "rejected_messages"),
-        *("data", "properties", "inputs", "prefix", "suffix"),
+        *("data", "properties", "inputs", "prefix", "suffix", "rejected_response", "rejected_messages"),
     )
 )
 """Fields of records that hold more than a good answer: another format knows them."""
@@ -33,28 +34,50 @@ _OF_LOGS = re.compile(
 
 
 _ANSWERS = ("output", "response")
+_CONVERSATIONS = ("messages", "conversations", "contents")
+_SYSTEMS = ("system", "systemInstruction", "system_instruction")
 
 
 def _is_of_answers(record: Record, *known: str) -> bool:
-    """Return whether nothing but good answers is in a record."""
-    return not any(name in _OTHERS or _OF_LOGS.search(str(name).lower()) for name in record.values if name not in known)
+    """Return whether nothing but good answers is in a record; what is empty does not count."""
+    return not any(
+        name in _OTHERS or _OF_LOGS.search(str(name).lower())
+        for name, value in record.values.items()
+        if name not in known and value not in (None, "", [], {})
+    )
 
 
 def _matches_messages(record: Record) -> bool:
-    found = any(is_messages(record.values.get(name)) for name in ("messages", "conversations"))
+    found = any(is_messages(record.values.get(name)) for name in _CONVERSATIONS)
     return found and _is_of_answers(record)
 
 
 def _convert_messages(record: Record) -> Sequence[Event]:
-    name = "messages" if is_messages(record.values.get("messages")) else "conversations"
+    name = next((name for name in _CONVERSATIONS if is_messages(record.values.get(name))), "messages")
     given = record.get(name)
     turns, answer = part_last(read_turns(given, name), name)
     last = given[-1] if isinstance(given, list) else None
     if isinstance(last, Mapping) and last.get("weight") == 0:  # OpenAI: no answer to be learnt from
         return []
-    prompt = add_system(turns, record.get_text("system"))
+    prompt = add_system(turns, read_system(record))
     tools = read_tools(record, "tools")
     return demonstrate(SFT_MESSAGES.name, record, prompt, answer, tools=tools, id=record.get_id("id"))
+
+
+def read_system(record: Record) -> str | None:
+    """Read the system prompt: a text, Bedrock's list of blocks, or Gemini's message.
+
+    Raises:
+        InvalidEventError: it is something else.
+    """
+    given = next((value for name in _SYSTEMS if (value := record.get(name))), None)
+    if isinstance(given, Mapping):
+        given = given.get("parts")
+    if given is None or isinstance(given, str):
+        return given
+    if not isinstance(given, list):
+        raise InvalidEventError("`system` is no text and no list of texts")
+    return "\n".join(str(each["text"]) for each in given if isinstance(each, Mapping) and each.get("text")) or None
 
 
 def _matches_alpaca(record: Record) -> bool:
@@ -81,7 +104,7 @@ def _convert_completion(record: Record) -> Sequence[Event]:
 
 SFT_MESSAGES = Format(
     name="sft-messages",
-    title="Conversations to learn from: messages, or ShareGPT's conversations",
+    title="Conversations to learn from: messages, ShareGPT's conversations, Gemini's contents",
     matches=_matches_messages,
     convert=_convert_messages,
     fields=("messages", "conversations", "tools", "system"),

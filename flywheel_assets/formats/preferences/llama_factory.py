@@ -21,14 +21,24 @@ from flywheel_assets.formats.preferences.distilabel import DISTILABEL
 from flywheel_assets.formats.record import Record
 from flywheel_assets.formats.statements import choose, judge, read_verdict
 
+_BEFORE = ("conversations", "messages", "conversation")
+"""Names of what came before two answers; the first is LLaMA-Factory's, the others are Axolotl's."""
+_ANSWERS = ("chosen", "rejected")
+
 
 def _matches_sharegpt(record: Record) -> bool:
     values = record.values
-    return "conversations" in values and "chosen" in values and "rejected" in values and "prompt" not in values
+    if "chosen" not in values or "rejected" not in values or "prompt" in values:
+        return False
+    if "conversations" in values:
+        return True
+    is_behind = any(is_messages(values.get(name)) for name in _BEFORE[1:])
+    return is_behind and not any(isinstance(values[name], list) and len(values[name]) > 1 for name in _ANSWERS)
 
 
 def _convert_sharegpt(record: Record) -> Sequence[Event]:
-    turns = read_turns(record.get("conversations"), "conversations")
+    name = next((name for name in _BEFORE if name in record.values), _BEFORE[0])
+    turns = read_turns(record.get(name), name)
     prompt = add_system(turns, record.get_text("system"))
     answers = (read_answer(record.get(name), name) for name in ("chosen", "rejected"))
     return [choose(prompt, *answers, tools=read_tools(record, "tools"))]
@@ -82,14 +92,17 @@ def _read_history(history: Any) -> list[Message]:
 
 def _matches_kto(record: Record) -> bool:
     values: Mapping[str, Any] = record.values
-    return "kto_tag" in values and any(name in values for name in ("conversations", "messages", "instruction"))
+    if "kto_tag" in values:
+        return any(name in values for name in ("conversations", "messages", "instruction"))
+    return "label" in values and "chosen" not in values and is_messages(values.get("messages"))
 
 
 def _convert_kto(record: Record) -> Sequence[Event]:
     tools = read_tools(record, "tools")
-    verdict = read_verdict(record.get("kto_tag"))
+    tag = "kto_tag" if "kto_tag" in record.values else "label"
+    verdict = read_verdict(record.get(tag))
     if verdict is None:
-        raise InvalidEventError(f"`kto_tag` is {str(record.get('kto_tag'))[:40]!r}; valid: true or false")
+        raise InvalidEventError(f"`{tag}` is {str(record.get(tag))[:40]!r}; valid: true or false")
     name = next((name for name in ("conversations", "messages") if name in record.values), None)
     if name is None:
         prompt, output = read_instruction(record), read_answer(record.get("output"), "output")
@@ -101,7 +114,7 @@ def _convert_kto(record: Record) -> Sequence[Event]:
 
 SHAREGPT_DPO = Format(
     name="sharegpt-dpo",
-    title="ShareGPT pairs of LLaMA-Factory: conversations, chosen, rejected",
+    title="Pairs of LLaMA-Factory and Axolotl: a conversation, chosen, rejected",
     matches=_matches_sharegpt,
     convert=_convert_sharegpt,
     fields=("conversations", "chosen", "rejected"),
@@ -115,7 +128,7 @@ ALPACA_PREFERENCE = Format(
 )
 LLAMA_FACTORY_KTO = Format(
     name="llama-factory-kto",
-    title="LLaMA-Factory KTO: one answer and kto_tag, as ShareGPT or Alpaca",
+    title="LLaMA-Factory and ms-swift KTO: one answer and kto_tag or label, as messages, ShareGPT or Alpaca",
     matches=_matches_kto,
     convert=_convert_kto,
     fields=("conversations", "instruction", "output", "kto_tag"),

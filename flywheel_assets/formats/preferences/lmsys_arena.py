@@ -77,18 +77,21 @@ def _read_battle(record: Record, side: str) -> list[Message]:
     said = _read_texts(record, f"response_{side}")
     if len(asked) != len(said):
         raise InvalidEventError(f"`prompt` has {len(asked)} turns and `response_{side}` {len(said)}; valid: as many")
-    return [
-        Message(role, text)
-        for pair in zip(asked, said, strict=True)
-        for role, text in zip((Role.USER, Role.ASSISTANT), pair, strict=True)
-    ]
+    turns: list[Message] = []
+    for question, answer in zip(asked, said, strict=True):
+        if question is None or answer is None:  # what was shown after a lost turn is not known
+            break
+        turns += [Message(Role.USER, question), Message(Role.ASSISTANT, answer)]
+    if not turns:
+        raise InvalidEventError(f"the first turn of `prompt` or `response_{side}` is null; valid: texts")
+    return turns
 
 
-def _read_texts(record: Record, name: str) -> list[str]:
+def _read_texts(record: Record, name: str) -> list[str | None]:
     given = record.get(name)
     found = read_json(given, name) if isinstance(given, str) and given[:1] == "[" else given
     texts = [found] if isinstance(found, str) else found
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str | None) for text in texts):
         raise InvalidEventError(f"`{name}` is no text and no list of texts; an answer may be missing")
     return texts
 

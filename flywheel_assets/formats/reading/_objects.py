@@ -8,7 +8,7 @@ U+2028 and other separators of Unicode within a text: only line feeds and carria
 import codecs
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -34,6 +34,9 @@ _BETWEEN = re.compile(rb"(?:[\s,\[\]\x1e]|%b)*+" % _MARK)
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)|[{}\[\]]', re.DOTALL)
 _REST_OF_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
 _NEXT_START = re.compile(rb"[\r\n][ \t,\[]*(?=\{)")
+_MESSAGE = re.compile(
+    rb'\[\s*\{[^{}\[\]]{0,200}?"(?:role|from|sender)"\s*:\s*"(?:system|developer|user|human|assistant|gpt)"'
+)
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 _items_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LONG = "the record is longer than {} bytes, which is the most that is held of one"
@@ -276,10 +279,19 @@ def _find_wrapped(content: bytes, options: ReadingOptions) -> bytes | None:
             items = _items_decoder.decode(normalize_object(content))
         except InvalidEventError:
             return None
-    lists = [raw for name, raw in items.items() if name.lower() in USUAL_NAMES and re.match(rb"\[\s*\{", bytes(raw))]
+    lists = _list_wrapped(items)
+    if not lists:  # what an API answers may lie one level deeper: {"result": {"items": […]}}
+        deeper = [raw for raw in items.values() if bytes(raw)[:1] == b"{"]
+        lists = [found for raw in deeper for found in _list_wrapped(_items_decoder.decode(raw))]
     if len(lists) != 1 or options.is_record(decode_object(content)):
         return None
-    return bytes(lists[0])
+    return lists[0]
+
+
+def _list_wrapped(items: Mapping[str, msgspec.Raw]) -> list[bytes]:
+    """List the lists of objects under usual names; messages are no records."""
+    usual = [bytes(raw) for name, raw in items.items() if name.lower() in USUAL_NAMES]
+    return [raw for raw in usual if re.match(rb"\[\s*\{", raw) and not _MESSAGE.match(raw)]
 
 
 def _find_wrapped_start(begun: bytes) -> int | None:

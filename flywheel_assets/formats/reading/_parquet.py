@@ -69,8 +69,8 @@ def _clean(value: Any) -> Any:
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    if isinstance(value, datetime):
-        return value
+    if isinstance(value, datetime):  # of nanoseconds: the one of pandas, which JSON does not know
+        return value.to_pydatetime(warn=False) if hasattr(value, "to_pydatetime") else value
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, timedelta):

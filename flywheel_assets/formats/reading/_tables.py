@@ -16,10 +16,14 @@ from typing import TextIO
 from flywheel_assets.errors import InvalidEventError
 from flywheel_assets.formats.reading.entries import Entry, Quoting, ReadingOptions, Unreadable
 
-_DELIMITERS = ("\t", ";", ",")
+_DELIMITERS = ("\t", ";", ",", "|")
 _NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+_EXCEL = re.compile(rb"(?:\xef\xbb\xbf)?sep=[^\r\n]\r?\n", re.IGNORECASE)
+"""A first line that tells only Excel which delimiter follows; the header shows it as well."""
 _ESCAPE = re.compile(r"\\([nrt\\])")
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+_NULL = r"\N"
+"""Which Postgres, MySQL and Hive write for a missing value."""
 _SAMPLE_CHARACTERS = 65_536
 
 
@@ -32,6 +36,10 @@ class Table:
         Raises:
             InvalidEventError: it names no columns, or one of them twice.
         """
+        named = _EXCEL.match(head)
+        if named is not None:
+            stream.read(named.end())
+            head = head[named.end() :]
         sample = head.decode(errors="replace")[:_SAMPLE_CHARACTERS]
         self.delimiter = _NAMES.get(options.delimiter or "", options.delimiter) or find_delimiter(sample)
         if len(self.delimiter) != 1:
@@ -78,10 +86,14 @@ class Table:
             hint = "; is a quotation mark left open, or literal (--quoting none)?" if is_long else ""
             return Unreadable(number, f"the line has {len(cells)} cells; the header names {len(self.columns)}{hint}")
         # A column without a name is the index that pandas writes.
-        values = {column: cell for column, cell in zip(self.columns, cells, strict=True) if column}
+        values: dict[str, str | None] = {
+            column: cell for column, cell in zip(self.columns, cells, strict=True) if column
+        }
+        if _NULL in cells:
+            values = {column: None if cell == _NULL else cell for column, cell in values.items()}
         if any("\\" in cell and _ESCAPE.search(cell) for cell in cells):
             if self._escapes:
-                values = {column: _ESCAPE.sub(_unescape, cell) for column, cell in values.items()}
+                values = {column: cell and _ESCAPE.sub(_unescape, cell) for column, cell in values.items()}
             else:
                 self.escaped_rows += 1
         return Entry(number, values)

@@ -72,13 +72,21 @@ class Reading:
             self.unit = "line" if has_lines else "record"
             self._entries = read_lines(stream, options) if has_lines else read_document(stream, options)
             return
+        if b"\0" in head:
+            raise InvalidEventError(
+                f"{source.name} holds zero bytes: it is no text, or UTF-16 without a byte order mark; name that with "
+                "--encoding utf-16-le or utf-16-be"
+            )
         table = Table(stream, head, options, source.name)
         if len(table.columns) < 2:
             raise InvalidEventError(
                 f"{source.name} is neither JSON nor a table: it begins with {head[:40].decode(errors='replace')!r}; "
-                "valid: JSON, JSON lines, CSV or TSV with a header, Parquet, each also as gzip or zstd"
+                "valid: JSON, JSON lines, CSV or TSV with a header, Parquet, each also as gzip or zstd; another "
+                "delimiter of a table is named, for instance --delimiter :"
             )
-        name = {"\t": "tabs", ";": "semicolons", ",": "commas"}.get(table.delimiter, repr(table.delimiter))
+        name = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "pipes"}.get(
+            table.delimiter, repr(table.delimiter)
+        )
         literal = ", quotation marks literal" if table.quoting is Quoting.NONE else ""
         self.shape, self.unit = f"table separated by {name}{literal}", "line"
         self._table, self._entries = table, table.read()

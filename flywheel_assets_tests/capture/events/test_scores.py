@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -455,3 +455,36 @@ def test_only_a_key_with_the_right_may_label_as_a_trusted_source(
         assert post(analysts).status_code == 202
     with running_capture(tmp_path / "open", {"fraud": TIERED}) as capture:
         assert post(writer).status_code == 202  # without keys every sender of this machine is trusted
+
+
+@pytest.mark.parametrize(
+    ("changed", "features", "labels"),
+    [
+        ({"night": "0.0", "outcome": "1.0"}, {"amount": 150.75, "night": False, "country": "NL"}, ["true"]),
+        (
+            {"amount": "NaN", "night": "NULL", "country": "NA"},
+            {"amount": None, "night": None, "country": "NA"},
+            ["true"],
+        ),
+        ({"outcome": "nan", "value": "nan"}, {"amount": 150.75, "night": True, "country": "NL"}, []),
+    ],
+)
+def test_gaps_of_tables_are_missing_values(
+    changed: dict[str, Any], features: dict[str, Any], labels: list[str]
+) -> None:
+    """pandas writes integers with gaps as 1.0, R and SQL clients gaps as words: all such rows had been refused."""
+    scored, *labelled = land({**ROW, **changed})
+    assert json.loads(scored["features"]) == features, "a text may be NA: it is Namibia"
+    assert [each["label"] for each in labelled] == labels
+
+
+def test_a_score_that_is_a_gap_gives_its_label_only() -> None:
+    assert [each["signal"] for each in land({**ROW, "score_percent": "nan"})] == ["label"]
+    with pytest.raises(InvalidEventError, match="finite number"):
+        decode_prediction(json.dumps({**ROW, "score_percent": "nan"}).encode(), Reception("fraud", NOON, TABLE))
+
+
+def test_a_label_with_times_of_parquet_is_taken() -> None:
+    """The whole import had ended with a traceback: the label's id is a hash of values that JSON does not know."""
+    moment = datetime(2026, 3, 1, 12, 30)
+    assert land({**ROW, "decided": moment})[1]["label"] == "true"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flywheel_assets.applications.fraud import APPLICATION as FRAUD
+from flywheel_assets.curation.labels.score_contract import FeatureType, FieldMapping, ScoreContract
 from flywheel_assets.formats.reading.sources import Source, hold_bytes
 from flywheel_assets_tests.capture.imports import import_into
 from flywheel_assets_tests.capture.samples import Clock, edit, landed
@@ -172,3 +173,14 @@ def test_an_event_beyond_the_bound_of_the_log_is_refused_alone(tmp_path: Path) -
     result = import_into(tmp_path, hold_bytes("x", content), event_bytes=4000)
     assert (result.accepted, result.refused) == (1, 1)
     assert "valid: at most 4000" in result.causes[0].problem
+
+
+def test_declared_features_of_a_wide_table_are_not_listed_as_unread(tmp_path: Path) -> None:
+    """Every feature but the amount was listed as not taken, although it was stored."""
+    contract = ScoreContract(
+        features={"amount": FeatureType.NUMBER, "country": FeatureType.TEXT},
+        mapping=FieldMapping(key="id", features=None, numbers_as_text=True),
+    )
+    table = hold_bytes("x.csv", b"id,score,amount,country,batch\n1,0.5,2,DE,b7\n")
+    result = import_into(tmp_path, table, application="fraud", contract=contract, clock=Clock())
+    assert (result.accepted, result.files[0].unread) == (1, ("batch",))

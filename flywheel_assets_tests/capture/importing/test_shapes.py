@@ -21,6 +21,7 @@ Rows = list[dict[str, str]]
 
 # A cell of CSV cannot tell an absent text from an empty one, and some writers fold line ends: neither is at issue here.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), min_size=1, max_size=40)
+TEXTS = TEXTS.filter(lambda text: text != r"\N")  # in a table it is null
 ROWS = st.lists(
     st.fixed_dictionaries({"prompt": TEXTS, "original_llm_output": TEXTS, "final_user_edit": TEXTS, "user_id": TEXTS}),
     min_size=1,

@@ -193,3 +193,29 @@ def test_rows_of_json_min_are_read() -> None:
 def test_messy_annotations_are_refused_with_a_reason(record: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidEventError, match=reason):
         read(record)
+
+
+def test_a_ranker_of_label_studio_is_choices() -> None:
+    """Its result had been passed over without a word."""
+    items = [{"id": "a", "title": "A", "body": "7"}, {"id": "b", "title": "B", "body": "9"}]
+    result = {"type": "ranker", "from_name": "rank", "to_name": "items", "value": {"ranker": {"rank": ["b", "a"]}}}
+    (row,) = read(studio({"prompt": "Name a prime", "items": items}, result))
+    assert (row["final_text"], row["original_output"]) == ("9", "7")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        argilla({"prompt": "Name a prime"}, {"response": [{"value": "7", "user_id": "ann"}]}),
+        studio({"prompt": "Name a prime"}, {"type": "textarea", "from_name": "response", "value": {"text": ["7"]}}),
+    ],
+)
+def test_an_answer_that_people_wrote_themselves_is_a_demonstration(record: dict[str, Any]) -> None:
+    """The templates for supervised tuning call the question `response`; such texts had been lost."""
+    (row,) = read(record)
+    assert (row["signal"], row["final_text"]) == ("demonstration", "7")
+
+
+def test_a_ranking_of_argilla_may_be_names_in_order() -> None:
+    (row,) = read(argilla(PAIR, {"best": [{"value": ["response_b", "response_a"], "user_id": "ann"}]}))
+    assert (row["final_text"], row["original_output"]) == ("9", "7")

@@ -60,3 +60,9 @@ def test_events_without_code_give_a_reason() -> None:
     with pytest.raises(InvalidEventError, match="level: all"):
         continue_dev.convert(Record({name: EDIT[name] for name in (*BASE, "eventName", "accepted")}))
     assert read("continue", {**BASE, "eventName": "tokensGenerated", "promptTokens": 3}) == []
+
+
+def test_what_a_destination_on_the_web_receives() -> None:
+    """Continue posts {"name", "schema", "data"}, which was no event of it."""
+    posted = {"name": "chatFeedback", "schema": "0.2.0", "level": "all", "data": CHAT}
+    assert read("continue", posted) == read("continue", CHAT)

@@ -131,3 +131,30 @@ def test_posthog_what_models_and_code_say() -> None:
     failed = {**GENERATION["properties"], "$ai_output_choices": [], "$ai_is_error": True, "$ai_error": "429"}
     with pytest.raises(InvalidEventError, match="the call failed: 429"):
         posthog.convert(Record({**GENERATION, "properties": failed}))
+
+
+def test_posthog_columns_of_the_uis_csv() -> None:
+    flat = {
+        "uuid": "1",
+        "event": "$ai_generation",
+        "distinct_id": "p",
+        "timestamp": "2025-01-15T00:00:00Z",
+        "properties.$ai_trace_id": "t",
+        "properties.$ai_input": '[{"role": "user", "content": "q"}]',
+        "properties.$ai_output_choices": '[{"role": "assistant", "content": "r"}]',
+        "properties.$ai_parent_id": "",
+    }
+    (answer,) = read("posthog", flat)
+    assert (answer["prompt"], answer["output"], answer["prediction_id"]) == ([("user", "q")], "r", "t")
+
+
+def test_posthog_page_views_in_an_export_of_all_events_say_nothing() -> None:
+    """They had been refused, so that a good export ended with exit code 3."""
+    view = {
+        "uuid": "2",
+        "event": "$pageview",
+        "distinct_id": "p",
+        "properties": {},
+        "timestamp": "2025-01-15T00:00:00Z",
+    }
+    assert posthog.convert(Record(view)) == []

@@ -98,3 +98,9 @@ def test_an_example_is_a_demonstration() -> None:
 def test_failed_run_gives_its_reason() -> None:
     with pytest.raises(InvalidEventError, match="the run failed: timeout"):
         langsmith.convert(Record({**RUN, "outputs": None, "error": "timeout", "feedback_stats": None}))
+
+
+def test_an_example_of_a_downloaded_data_set_has_no_ids() -> None:
+    """The download as JSON lines holds inputs, outputs and metadata only, and had no format."""
+    (row,) = read("langsmith", {"inputs": {"question": "2+2?"}, "outputs": {"answer": "4"}, "metadata": {"split": "a"}})
+    assert (row["signal"], row["prompt"], row["final_text"]) == ("demonstration", "2+2?", "4")

@@ -137,3 +137,10 @@ def test_a_circle_of_parents_ends() -> None:
 def test_feedback_that_says_nothing_gives_a_reason() -> None:
     with pytest.raises(InvalidEventError, match="no rating and no comment"):
         open_webui.convert(Record({**FEEDBACK, "snapshot": None, "data": {"rating": None}}))
+
+
+def test_a_rating_may_be_a_text() -> None:
+    """Only numbers were read: the rating was lost, the thumb next to it was not."""
+    said = copy.deepcopy(FEEDBACK)
+    said["data"] |= {"rating": "1", "details": {"rating": "10"}}
+    assert read("open-webui", said) == read("open-webui", FEEDBACK)

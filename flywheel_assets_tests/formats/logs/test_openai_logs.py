@@ -84,3 +84,12 @@ def test_failed_call_gives_its_reason() -> None:
         openai_logs.convert(Record({**STORED, "error": {"message": "rate limit"}}))
     with pytest.raises(InvalidEventError, match="no answer is in the record"):
         openai_logs.convert(Record({**STORED, "choices": [{"message": {"role": "assistant", "content": None}}]}))
+
+
+def test_message_of_anthropic_with_its_request() -> None:
+    request = {"model": "claude", "system": "Be brief.", "messages": [{"role": "user", "content": "q"}]}
+    response = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-4",
+                "content": [{"type": "text", "text": "r"}]}  # fmt: skip
+    (answer,) = read("openai-logs", {"request": request, "response": response})
+    assert answer["prompt"] == [("system", "Be brief."), ("user", "q")]
+    assert (answer["output"], answer["prediction_id"], answer["model_version"]) == ("r", "msg_1", "claude-4")

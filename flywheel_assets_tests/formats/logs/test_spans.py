@@ -289,3 +289,12 @@ def test_phoenix_correction_is_an_edit() -> None:
     [found] = read("phoenix", note)
     assert (found["signal"], found["final_text"]) == ("edit", "Revenue fell")
     assert read("phoenix", {**PHOENIX, "span_kind": "CHAIN"}) == []
+
+
+def test_traces_of_tempo_are_batches() -> None:
+    span = {"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "chat",
+            "attributes": [{"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}},
+                           {"key": "gen_ai.prompt.0.role", "value": {"stringValue": "user"}},
+                           {"key": "gen_ai.prompt.0.content", "value": {"stringValue": "q"}},
+                           {"key": "gen_ai.completion.0.content", "value": {"stringValue": "r"}}]}  # fmt: skip
+    assert len(read("otlp", {"batches": [{"scopeSpans": [{"spans": [span]}]}]})) == 1

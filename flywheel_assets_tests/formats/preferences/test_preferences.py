@@ -333,3 +333,73 @@ def test_cells_that_hold_half_a_character_are_refused() -> None:
     record = {"winner_model_a": 1, "prompt": '["\\ud83d"]', "response_a": '["b"]', "response_b": '["c"]'}
     with pytest.raises(InvalidEventError, match="`prompt` begins as JSON and is none"):
         found.convert(Record(record))
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("chosen-messages", {"messages": say("q", "good"), "rejected_response": "bad"}),
+        ("chosen-messages", {"messages": say("q", "good"), "rejected_messages": say("q", "bad")}),
+        ("sharegpt-dpo", {"messages": say("q"), "chosen": answer("good")[0], "rejected": answer("bad")[0]}),
+        (
+            "sharegpt-dpo",
+            {
+                "conversation": [{"sender": "user", "text": "q"}],
+                "chosen": {"sender": "assistant", "text": "good"},
+                "rejected": {"sender": "assistant", "text": "bad"},
+            },
+        ),
+        (
+            "gemini-preference",
+            {
+                "contents": [{"role": "user", "parts": [{"text": "q"}]}],
+                "completions": [
+                    {"score": 0, "completion": {"role": "model", "parts": [{"text": "bad"}]}},
+                    {"score": 1, "completion": {"role": "model", "parts": [{"text": "good"}]}},
+                ],
+            },
+        ),
+    ],
+)
+def test_pairs_behind_a_conversation_of_other_trainers(name: str, record: dict[str, Any]) -> None:
+    """Sets of ms-swift had become demonstrations without their rejected answers; the others had been refused."""
+    assert pairs(read(record, name)) == [([("user", "q")], "good", "bad")]
+
+
+def test_ms_swift_marks_one_answer_with_a_label() -> None:
+    rows = read({"messages": say("q", "r"), "label": False}, "llama-factory-kto")
+    assert [row.get("value") for row in rows if row.get("signal") == "thumb"] == [-1.0]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {
+            "conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "q"},
+                              {"from": "gpt", "value": "r", "weight": None}],
+            "model_name": None, "views": None, "source": "x",
+        },
+        {
+            "schemaVersion": "bedrock-conversation-2024", "system": [{"text": "s"}],
+            "messages": [{"role": "user", "content": [{"text": "q"}]},
+                         {"role": "assistant", "content": [{"text": "r"}]}],
+        },
+        {
+            "systemInstruction": {"role": "system", "parts": [{"text": "s"}]},
+            "contents": [{"role": "user", "parts": [{"text": "q"}]}, {"role": "model", "parts": [{"text": "r"}]}],
+        },
+    ],
+)  # fmt: skip
+def test_sets_for_tuning_of_other_vendors(record: dict[str, Any]) -> None:
+    """OpenHermes has null columns named like those of logs; Bedrock and Gemini write system prompts as parts."""
+    (row,) = read(record, "sft-messages")
+    assert read_prompt(row) == [("system", "s"), ("user", "q")]
+
+
+def test_a_battle_is_cut_where_a_turn_is_lost() -> None:
+    """The 55,000 battles of Kaggle have null turns; one had refused the whole battle."""
+    battle = {"id": 1, "prompt": '["q", null]', "response_a": '["bad", null]', "response_b": '["good", "x"]',
+              "winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0}  # fmt: skip
+    assert pairs(read(battle, "lmsys-arena")) == [([("user", "q")], "good", "bad")]
+    with pytest.raises(InvalidEventError, match="first turn"):
+        read({**battle, "response_a": "[null, null]"})

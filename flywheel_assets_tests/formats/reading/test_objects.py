@@ -128,7 +128,10 @@ def test_an_object_that_a_format_knows_is_not_unwrapped() -> None:
         {"data": [ONE], "records": [TWO]},
         {"data": [1, 2]},
         {"spans_of_mine": [ONE]},
-        {"data": {"records": [ONE]}},
+        {"result": {"records": [ONE]}, "other": {"items": [TWO]}},
+        {"data": {"inner": {"records": [ONE]}}},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "r"}], "odd": 1},
+        {"values": [{"content": "q", "role": "user"}]},
     ],
 )
 def test_what_is_ambiguous_stays_as_it_is(whole: dict[str, Any]) -> None:
@@ -186,3 +189,9 @@ def test_memory_is_bounded_whatever_the_length(shape: str) -> None:
         tracemalloc.stop()
     assert found == (0 if shape == "long" else records)
     assert peak_bytes < 10 * 2**20, "15 MB went through"
+
+
+def test_records_one_level_deeper_are_unwrapped() -> None:
+    """APIs answer {"status", "result": {"page", "items"}}, which was refused as one record with unknown fields."""
+    content = json.dumps({"status": "ok", "result": {"page": 1, "items": [ONE, TWO]}}, indent=2).encode()
+    assert values(content) == [ONE, TWO]

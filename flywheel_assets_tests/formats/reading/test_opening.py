@@ -140,3 +140,13 @@ def test_bytes_are_counted_as_they_lie_in_the_file() -> None:
         list(reading)
         assert reading.bytes_read == len(content)
         assert reading.shape == "JSON lines, gzip"
+
+
+def test_nanoseconds_are_times_as_others_are(tmp_path: Path) -> None:
+    """They came as a type of pandas that JSON does not know: hashing a label's row ended the import."""
+    kind = pa.timestamp("ns")
+    pq.write_table(pa.table({"at": pa.array([1735689600123456789], kind)}), tmp_path / "x.parquet")
+    (row,) = [each.value for each in read_source(open_file(tmp_path / "x.parquet")) if isinstance(each, Entry)]
+    assert isinstance(row, dict)
+    assert type(row["at"]) is datetime
+    assert row["at"].isoformat() == "2025-01-01T00:00:00.123456"

@@ -106,3 +106,26 @@ def test_a_column_twice_is_refused_and_words_are_no_table() -> None:
         read("a,b,a\n1,2,3\n")
     with pytest.raises(InvalidEventError, match="neither JSON nor a table: it begins with 'Dear team'"):
         read("Dear team")
+
+
+@pytest.mark.parametrize("escapes", [False, True])
+def test_the_null_of_postgres_is_no_text(escapes: bool) -> None:
+    r"""COPY, MySQL and Hive write \\N for null; it had become a person of that name."""
+    content = "text\tuser_id\nq\t\\N\nr\tu\n"
+    assert read(content, escapes=escapes) == [{"text": "q", "user_id": None}, {"text": "r", "user_id": "u"}]
+
+
+def test_the_line_that_tells_excel_the_delimiter_is_no_header() -> None:
+    assert read("sep=;\r\na;b\r\n1,5;x\r\n") == [{"a": "1,5", "b": "x"}]
+    assert read("\ufeffsep=;\r\na;b\r\n1,5;x\r\n") == [{"a": "1,5", "b": "x"}]
+
+
+def test_pipes_are_found() -> None:
+    assert read("a|b\nx, y|z\n") == [{"a": "x, y", "b": "z"}]
+
+
+def test_utf_16_without_a_mark_names_the_option() -> None:
+    content = "a,b\n1,2\n".encode("utf-16-le")
+    with pytest.raises(InvalidEventError, match="--encoding utf-16-le"):
+        read(content)
+    assert read(content, encoding="utf-16-le") == [{"a": "1", "b": "2"}]
