@@ -24,12 +24,12 @@ class Finished:
     stderr: str
 
 
-def flywheel(home: Path, *arguments: str) -> Finished:
-    """Run a command on `home`, from the repository's root."""
+def flywheel(home: Path, *arguments: str, folder: Path = ROOT) -> Finished:
+    """Run a command on `home` from `folder`."""
     stdout, stderr = io.StringIO(), io.StringIO()
     returncode = 0
     with pytest.MonkeyPatch.context() as patched, redirect_stdout(stdout), redirect_stderr(stderr):
-        patched.chdir(ROOT)
+        patched.chdir(folder)
         patched.delenv("DAGSTER_HOME", raising=False)
         patched.setenv("FLYWHEEL_HOME", str(home))
         patched.setenv("COLUMNS", str(_WIDTH))

@@ -1,6 +1,5 @@
 """The page "bring your data": its commands run as written, on the small files next to it."""
 
-import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.cli import app
 from flywheel_assets_tests.command_line import ROOT, flywheel
 
 PAGE = (ROOT / "docs" / "bring_your_data.md").read_text()
@@ -31,10 +29,7 @@ def with_paths(arguments: list[str]) -> list[str]:
     return [str(EXAMPLES / each) if (EXAMPLES / each).is_file() else each for each in arguments]
 
 
-def can_import_history() -> bool:
-    [command] = [each for each in app.registered_commands if each.name == "import"]
-    assert command.callback is not None
-    return "history" in inspect.signature(command.callback).parameters
+IMPORTS = [each for _, section in SECTIONS for each in commands(section) if each[0] == "import"]
 
 
 @pytest.mark.parametrize("section", [text for _, text in SECTIONS], ids=[name for name, _ in SECTIONS])
@@ -58,8 +53,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+@pytest.mark.parametrize(
+    "arguments", IMPORTS, ids=[f"{each[1]}{' history' * ('--history' in each)}" for each in IMPORTS]
+)
+def test_each_import_takes_every_record_in_a_dry_run(home: Path, arguments: list[str]) -> None:
+    done = flywheel(home, *with_paths(arguments), *(() if "--dry-run" in arguments else ("--dry-run",)))
+    assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+    assert re.search(r"^(\d+) of \1 records would be accepted, 0 refused$", done.stdout, flags=re.MULTILINE), (
+        done.stdout
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not can_import_history(), reason="`flywheel import` has no --history yet")
 @pytest.mark.parametrize("section", [text for _, text in SECTIONS[:-1]], ids=[name for name, _ in SECTIONS[:-1]])
 def test_the_commands_run_as_written(home: Path, section: str) -> None:
     for arguments in commands(section):

@@ -52,6 +52,19 @@ def test_exit_codes_of_an_import(tmp_path: Path, lines: list[Any], code: int) ->
     assert bool(landed_files(tmp_path)) == (code != 1)
 
 
+def test_history_outside_the_projects_folder_lands_nothing(tmp_path: Path) -> None:
+    # A newcomer stood where the export was. The rows landed, then Dagster's instance could not be made: the days were
+    # never reported, and the repeated import said that no day had changed.
+    file = write(tmp_path / "edits.jsonl", EDIT | {"occurred_at": "2026-11-02T09:00:00Z"})
+    arguments = ("import", file, "-a", "assistant", "--history", "--reason", "the first days")
+    refused = flywheel(tmp_path, *arguments, folder=tmp_path)
+    assert refused.returncode == 1
+    assert "run from the project's folder" in refused.stderr
+    assert landed_files(tmp_path) == []
+    landed = flywheel(tmp_path, *arguments)
+    assert "next: flywheel backfill 2026-11-02" in landed.stdout
+
+
 def test_standard_input_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "logs" / "deep").mkdir(parents=True)
     (tmp_path / "logs" / "deep" / "a.json.gz").write_bytes(gzip.compress(json.dumps([EDIT]).encode()))

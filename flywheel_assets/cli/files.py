@@ -147,6 +147,9 @@ def _import_history(
     from flywheel_assets.defs.assets.landed import report_changed_days
 
     stores = Stores()
+    # Opened first: it fails outside the project's folder, and rows that had landed by then would stay unreported,
+    # since a repeated import finds them landed and changes no day.
+    instance = build_driver(config).instance
     names = ", ".join(source.name for source in sources)
     where = stores.lake(config.name), stores.landing(), stores.scratch("history")
     with HistoryLog(*where, who, reason, names) as log:
@@ -155,7 +158,7 @@ def _import_history(
             report = import_files(sources, plan, sink, on_progress=on_progress)
     _print_report(report, is_look=False)
     if sink.published is not None:
-        report_changed_days(build_driver(config).instance, config, stores)
+        report_changed_days(instance, config, stores)
         print_published(sink.published, config)
     return report
 
