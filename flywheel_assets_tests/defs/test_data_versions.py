@@ -3,6 +3,7 @@
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from flywheel_assets.defs.assets.landed import report_changed_days
 from flywheel_assets.defs.flywheels import classification_flywheel, preference_flywheel
 from flywheel_assets.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.lake.daily.ledger import read_entries
+from flywheel_assets.lake.daily.ledger import find_stale_days, read_entries
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets_tests.builders import make_feedback
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -169,3 +170,46 @@ def test_history_marks_the_reopened_day_and_then_what_reads_it_and_no_other(
     backfill(definitions, instance, DAILY[2:])
     assert stale(definitions, instance) == {}
     assert not any(report_changed_days(instance, APPLICATION, stores).values())
+
+
+def test_a_backfill_of_two_days_in_a_new_home_reaches_gold(
+    bench: Workbench, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """Somebody imported two days of history and backfilled them in the UI: the join refused 87 days of silence."""
+    application = replace(APPLICATION, start_date=FIRST - timedelta(days=30))
+    definitions = preference_flywheel(
+        application, Stores(home=str(tmp_path)), Clock(fixed=DURING_THE_SECOND.isoformat())
+    )
+    backfill(definitions, instance, ["raw_predictions", "ground_truth"])
+    backfill(definitions, instance, ["joined_feedback", "feedback_summary", "curated_dpo_pairs"])
+    gold = read_entries(bench.lake, "curated_dpo_pairs")
+    assert {day: entry.is_closed for day, entry in gold.items()} == {FIRST: True, SECOND: False}
+    read = {"ground_truth": 3, "raw_predictions": 3}
+    assert not find_stale_days(bench.lake, "joined_feedback", read, application.start_date)
+
+
+def test_a_day_with_landed_events_is_still_asked_for(
+    bench: Workbench, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    land(bench, FIRST - timedelta(days=1), "c")
+    application = replace(APPLICATION, start_date=FIRST - timedelta(days=30))
+    definitions = preference_flywheel(
+        application, Stores(home=str(tmp_path)), Clock(fixed=DURING_THE_SECOND.isoformat())
+    )
+    backfill(definitions, instance, ["raw_predictions", "ground_truth"])
+    with pytest.raises(dg.Failure, match=r"never materialized for 1 of \d+ days, first 2026-08-31"):
+        backfill(definitions, instance, ["joined_feedback"])
+
+
+def test_a_classifiers_two_days_in_a_new_home_reach_gold(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    application = replace(fraud.APPLICATION, start_date=FIRST - timedelta(days=30))
+    definitions = classification_flywheel(
+        application, Stores(home=str(tmp_path)), Clock(fixed=DURING_THE_SECOND.isoformat())
+    )
+    for names in (["raw_predictions", "ground_truth"], ["joined_feedback"], ["hard_examples"]):
+        job = definitions.resolve_implicit_global_asset_job_def().get_subset(
+            asset_selection={key(name, "fraud") for name in names}, asset_check_selection=set()
+        )
+        tags = {RANGE_START_TAG: FIRST.isoformat(), RANGE_END_TAG: SECOND.isoformat()}
+        assert job.execute_in_process(instance=instance, tags=tags).success
+    assert set(read_entries(Stores(home=str(tmp_path)).lake("fraud"), "hard_examples")) == {FIRST, SECOND}

@@ -1,6 +1,6 @@
 """Builds the assets of the classification flywheel: by day, by gold version, and the levers report."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -49,8 +49,9 @@ from flywheel_assets.defs.presentation import build_numbers_table
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.evaluation.classifier import read_evaluation
 from flywheel_assets.evaluation.requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
-from flywheel_assets.lake.daily.ledger import hash_content
+from flywheel_assets.lake.daily.ledger import hash_content, list_days
 from flywheel_assets.lake.daily.mine_days import mine_days
+from flywheel_assets.lake.daily.quiet_days import join_quiet_days
 from flywheel_assets.lake.daily.reports import WINDOW_DAYS, Reference, read_reference, report_drift
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
@@ -105,15 +106,12 @@ def _build_hard_examples_asset(application: ClassificationApplication) -> dg.Ass
         """
         with classify_failures(context):
             seen = find_seen_inputs(context)
-            entries = mine_days(
-                stores.lake(application.name),
-                list_partition_days(context),
-                application.start_date,
-                application.window,
-                application.contract,
-                application.mining,
-                make_stamp(context, clock, MINE_CODE_VERSION),
-            )
+            lake, days, start = stores.lake(application.name), list_partition_days(context), application.start_date
+            stamp = make_stamp(context, clock, MINE_CODE_VERSION)
+            read = list_days(max(start, days[0] - timedelta(days=max(reach.values()))), days[-1])
+            tables, window = application.tables, application.window
+            join_quiet_days(lake, stores.landing(), tables, read, start, window, stamp)
+            entries = mine_days(lake, days, start, window, application.contract, application.mining, stamp)
             return report_entries(context, seen, entries)
 
     return hard_examples

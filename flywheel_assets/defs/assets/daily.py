@@ -18,7 +18,8 @@ from flywheel_assets.defs.presentation import build_column_schema, describe_entr
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.lake.daily.ingest import ingest_days, select_raw_table
 from flywheel_assets.lake.daily.join_days import join_days
-from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp, list_days
+from flywheel_assets.lake.daily.quiet_days import ingest_quiet_days
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, TableSpec
 
@@ -211,8 +212,11 @@ def _build_joined_asset(application: FlywheelApplication) -> dg.AssetsDefinition
         with classify_failures(context):
             seen, stamp = find_seen_inputs(context), make_stamp(context, clock, JOIN_CODE_VERSION)
             lake = stores.lake(application.name)
-            days = list_partition_days(context)
-            entries = join_days(lake, days, application.start_date, application.window, stamp, tables)
+            days, start = list_partition_days(context), application.start_date
+            reach = timedelta(days=application.window.account_lookback_days)
+            read = list_days(max(start, days[0] - reach), days[-1])
+            ingest_quiet_days(lake, stores.landing(), tables, read, stamp)
+            entries = join_days(lake, days, start, application.window, stamp, tables)
             return report_entries(context, seen, entries)
 
     return joined_feedback
