@@ -1,4 +1,4 @@
-"""Materializes days on which nothing landed, where a later step needs them and nobody asked for them.
+"""Materializes days on which nothing landed, where a later step needs them and no person asked for them.
 
 A join reads the days before its own. In a new home with two imported days of history, a person who starts a backfill of
 those two in the UI asks for nothing else, and the days around them were never materialized. An empty day is known to be
