@@ -314,10 +314,10 @@ def test_an_incumbent_that_predicts_too_little_can_be_replaced() -> None:
 
 def test_positives_that_are_not_known_yet_do_not_look_like_false_predictions() -> None:
     """Versions were judged with 75 to 80 % of their frauds, and refused at Σp/Σy 1.25 to 1.38 where it was 1.00."""
-    rows = make_decisions(known_share=0.7)
+    rows = make_decisions(known_share=0.6)
     found = measure_evidence(rows, incumbent="champion", threshold=0.5, draws=300)
     assert found.calibration.mean == pytest.approx(1.0, abs=0.1)
-    assert found.expected_positives == pytest.approx(found.positives / 0.7)
+    assert found.expected_positives == pytest.approx(found.positives / 0.6)
     assert decide_classifier(found, ClassifierLimits()).promote
     blind = measure_evidence(
         dataclasses.replace(rows, known_shares=None), incumbent="champion", threshold=0.5, draws=300

@@ -306,7 +306,7 @@ def test_a_comma_is_a_decimal_point_where_it_is_declared(written: str, amount: f
     assert json.loads(scored["features"])["amount"] == amount
 
 
-@pytest.mark.parametrize("written", ["1,234.5", "1_000", "nan", "inf", "twelve"])
+@pytest.mark.parametrize("written", ["1,234.5", "1_000", "inf", "twelve"])
 def test_a_text_that_is_no_number_is_refused(written: str) -> None:
     with pytest.raises(InvalidEventError, match="feature `amount` is a text; valid: a number or null"):
         land({**ROW, "amount": written})
