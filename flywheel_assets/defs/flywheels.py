@@ -127,14 +127,15 @@ def _assemble(
         description="One turn of the wheel: cut a gold version, train, evaluate, decide.",
     )
     upkeep_job = build_maintenance_job(application)
-    report_jobs = [
-        dg.define_asset_job(
-            REPORTS_JOB.format(application.name),
-            dg.AssetSelection.assets(*reports),
-            description="Reports on closed days, once a day.",
+    report_jobs = []
+    if reports:
+        report_jobs.append(
+            dg.define_asset_job(
+                REPORTS_JOB.format(application.name),
+                dg.AssetSelection.assets(*reports),
+                description="Reports on closed days, once a day.",
+            )
         )
-        for _ in reports[:1]
-    ]
     return dg.Definitions(
         assets=[*build_landed_assets(application), *daily, *versions, *more_assets, *reports],
         asset_checks=[*build_daily_checks(application), *build_version_checks(application), *more_checks],

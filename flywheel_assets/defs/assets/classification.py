@@ -23,6 +23,7 @@ from flywheel_assets.defs.assets.daily import (
     report_days,
     report_entries,
 )
+from flywheel_assets.defs.assets.example_reports import example_report
 from flywheel_assets.defs.assets.versions import (
     Opponents,
     Verdict,
@@ -37,7 +38,6 @@ from flywheel_assets.defs.assets.versions import (
 )
 from flywheel_assets.defs.failures import classify_failures
 from flywheel_assets.defs.partitions import (
-    GROUP,
     PARTITION_TAG,
     REASON_TAG,
     list_partition_days,
@@ -244,14 +244,9 @@ def _build_promotion_asset(application: ClassificationApplication) -> dg.AssetsD
 def build_levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
     """Build `levers_report`: the rows that other thresholds and sampling rates would select."""
 
-    @dg.asset(
-        key_prefix=application.name,
-        group_name=GROUP.format(application.name, "monitoring"),
-        owners=application.owners,
-        tags=application.tags,
-        kinds={"duckdb"},
-        deps=[dg.AssetDep([application.name, HARD_EXAMPLES.name])],
-        description=f"Shows what other thresholds and sampling rates would select from the last {LEVERS_DAYS} matured "
+    @example_report(
+        application,
+        f"Shows what other thresholds and sampling rates would select from the last {LEVERS_DAYS} matured "
         "days, as `flywheel levers` does. It writes nothing.",
     )
     def levers_report(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:

@@ -4,8 +4,8 @@ import dagster as dg
 
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.defs.assets._classifier_plots import plot_label_delay
+from flywheel_assets.defs.assets.example_reports import example_report
 from flywheel_assets.defs.failures import classify_failures
-from flywheel_assets.defs.partitions import GROUP
 from flywheel_assets.defs.presentation import build_numbers_table
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
@@ -16,14 +16,9 @@ from flywheel_assets.measures.label_delay import MIN_POSITIVES
 def build_label_delay_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
     """Build `label_delay`: how late positive labels come. The daily report job makes it."""
 
-    @dg.asset(
-        key_prefix=application.name,
-        group_name=GROUP.format(application.name, "monitoring"),
-        owners=application.owners,
-        tags=application.tags,
-        kinds={"duckdb"},
-        deps=[dg.AssetDep([application.name, HARD_EXAMPLES.name])],
-        description="Estimates the share of positives that is known at each age, overall and by labeling source, and "
+    @example_report(
+        application,
+        "Estimates the share of positives that is known at each age, overall and by labeling source, and "
         "compares it with `maturity_days`. Versions weigh known positives by it.",
     )
     def label_delay(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:

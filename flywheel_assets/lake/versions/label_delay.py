@@ -19,7 +19,14 @@ LEAST_KNOWN_SHARE = 0.2
 """No known positive stands for more than five: at an age at which hardly any label has come, chance would decide."""
 ENOUGH_KNOWN = 0.95
 """The share of the positives that should be known when silence is taken for a negative."""
-_COLUMNS = ["prediction_id", "is_positive", "label_event_id", "label_received_date", "prediction_received_date"]
+_COLUMNS = [
+    "prediction_id",
+    "is_positive",
+    "label_event_id",
+    "label_received_date",
+    "prediction_received_date",
+    "labeling_source",
+]
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def measure_label_delay(lake: Lake, maturity_days: int) -> LabelDelay | None:
         return None
     with lake.connect() as connection:
         days = [day for day in closed if day > closed[-1] - timedelta(days=DELAY_DAYS)]
-        lake.register(connection, HARD_EXAMPLES, days, [*_COLUMNS, "labeling_source"], view="delayed_examples")
+        lake.register(connection, HARD_EXAMPLES, days, _COLUMNS, view="delayed_examples")
         curves = read_delay_curves(connection, "delayed_examples", closed[-1])
     if not curves:
         return None
