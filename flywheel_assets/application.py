@@ -81,10 +81,11 @@ class ExampleTrigger(Retries):
     """… measured on this many matured days, …"""
     min_calibration_positives: CountOrZero = 100
     """… with at least so many positives among them."""
-    max_age_days: Count | None = 90
-    """Days by which a training now would reach beyond the last one; None: age is no reason."""
+    max_age_days: Count | None = 7
+    """Closed days since those of the last training that are a reason by themselves; None: age is no reason. A week of
+    newer rows is worth more than most gains in recipe, and a refit costs seconds."""
     maintenance_pause_days: CountOrZero = 7
-    """Days beyond the last training that another one must reach for calibration or age. Without them a nearly equal
+    """Closed days since the last training that calibration and age must wait for. Without them a nearly equal
     challenger would follow every day on one that was not promoted."""
 
     def _check_together(self) -> None:

@@ -3,13 +3,15 @@
     <output_dir>/
         evaluation.json   the report
 
-The incumbent is the champion's model, scored again on the features as they were logged. Before the first promotion the
-scores that were served stand for it: the model that made them is not here.
+The incumbent is the champion's judged model, scored again on the features as they were logged: its deployed one may
+have been fitted on these very rows. Before the first promotion the scores that were served stand for it: the model that
+made them is not here.
 """
 
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -38,9 +40,16 @@ from flywheel_assets.measures.classifiers import (
     score_groups,
     score_rows,
 )
-from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, load_classifier
+from flywheel_assets.measures.folds import FOLDS, assign_folds
+from flywheel_assets.models.boosting import MODEL_FILE, find_judged, load_classifier, name_stand_in
 from flywheel_assets.models.own_process import build_main, read_report, write_report
-from flywheel_assets.promotion.classifier_evidence import EvaluationRows, measure_evidence
+from flywheel_assets.promotion.classifier_evidence import (
+    CHAMPION,
+    ClassifierEvidence,
+    EvaluationRows,
+    measure_evidence,
+)
+from flywheel_assets.promotion.refit import RefitEvidence, measure_score_shift
 
 Floats = npt.NDArray[np.float64]
 
@@ -53,7 +62,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         TrainingError: a model cannot be read, or the rows lack one of its features.
     """
     output, challenger_dir = Path(request.output_dir), Path(request.challenger_dir)
-    challenger_sha256 = hash_file(challenger_dir / MODEL_FOLDER / MODEL_FILE)
+    challenger_sha256 = hash_file(find_judged(challenger_dir) / MODEL_FILE)
     if output.exists():
         report = read_evaluation(output)
         if (report.request_sha256, report.challenger_sha256) == (request.compute_digest(), challenger_sha256):
@@ -69,37 +78,40 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     weeks = _name_weeks(rows, manifest)
     has_segments = rows["segment"].null_count < rows.num_rows
     segments = ["none" if segment is None else segment for segment in rows["segment"].to_pylist()]
-    name = "champion" if champion_dir else "deployed model"
+    name = CHAMPION if champion_dir else "deployed model"
+    measured = EvaluationRows(
+        labels=labels,
+        incumbent_scores=incumbent,
+        challenger_scores=challenger,
+        weeks=weeks,
+        entities=values_of(rows["subject"]),
+        segments=segments if has_segments else None,
+        weights=rows["sample_weight"].to_numpy(),
+        known_shares=rows["known_share"].to_numpy(),
+        amounts=rows["amount"].to_numpy() if rows["amount"].null_count < rows.num_rows else None,
+    )
+    evidence = measure_evidence(
+        measured,
+        incumbent=name,
+        threshold=request.threshold,
+        alert_budget=_compute_alert_budget(request, rows),
+        min_segment_positives=request.min_segment_positives,
+        draws=request.bootstrap_draws,
+    )
     report = ClassifierEvaluationReport(
         request_sha256=request.compute_digest(),
         manifest_sha256=request.manifest_sha256,
         challenger_sha256=challenger_sha256,
         champion_version=request.champion_version,
-        champion_sha256=hash_file(champion_dir / MODEL_FOLDER / MODEL_FILE) if champion_dir else None,
+        champion_sha256=hash_file(find_judged(champion_dir) / MODEL_FILE) if champion_dir else None,
         incumbent=name,
         rows=rows.num_rows,
         scores={
             model: _compute_model_scores(request, rows, labels, scores, weeks, segments if has_segments else None)
             for model, scores in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
         },
-        evidence=measure_evidence(
-            EvaluationRows(
-                labels=labels,
-                incumbent_scores=incumbent,
-                challenger_scores=challenger,
-                weeks=weeks,
-                entities=values_of(rows["subject"]),
-                segments=segments if has_segments else None,
-                weights=rows["sample_weight"].to_numpy(),
-                known_shares=rows["known_share"].to_numpy(),
-                amounts=rows["amount"].to_numpy() if rows["amount"].null_count < rows.num_rows else None,
-            ),
-            incumbent=name,
-            threshold=request.threshold,
-            alert_budget=_compute_alert_budget(request, rows),
-            min_segment_positives=request.min_segment_positives,
-            draws=request.bootstrap_draws,
-        ),
+        evidence=evidence,
+        refit=_measure_refit(challenger_dir, rows, measured, evidence, request.bootstrap_draws),
         seconds=time.perf_counter() - started,
     )
     with write_folder(output, replaces=True) as building:
@@ -113,7 +125,28 @@ def read_evaluation(output: Path) -> ClassifierEvaluationReport:
 
 
 def _score(trained: Path, rows: pa.Table) -> Floats:
-    return load_classifier(trained / MODEL_FOLDER).predict(unpack_features(rows))
+    return load_classifier(find_judged(trained)).predict(unpack_features(rows))
+
+
+def _measure_refit(
+    trained: Path, rows: pa.Table, measured: EvaluationRows, evidence: ClassifierEvidence, draws: int
+) -> RefitEvidence | None:
+    """Measure the refit's stand-ins against the judged model; None where the trainer made none."""
+    if not (trained / name_stand_in(0)).is_dir():
+        return None
+    features, folds = unpack_features(rows), assign_folds(values_of(rows["subject"]))
+    scores = np.zeros(rows.num_rows)
+    for fold in range(FOLDS):
+        chosen = folds == fold
+        scores[chosen] = load_classifier(trained / name_stand_in(fold)).predict(features.filter(pa.array(chosen)))
+    judged = np.asarray(measured.challenger_scores, dtype=np.float64)
+    against_judged = measure_evidence(
+        replace(measured, incumbent_scores=judged, challenger_scores=scores, segments=None),
+        incumbent="judged model",
+        alert_budget=evidence.alerts.budget if evidence.alerts else None,
+        draws=draws,
+    )
+    return RefitEvidence(against_judged=against_judged, score_shift=measure_score_shift(judged, scores))
 
 
 def _compute_model_scores(

@@ -12,6 +12,7 @@ from flywheel_assets.measures import classifiers
 from flywheel_assets.measures.texts import Interval
 from flywheel_assets.models.rendering import Rendering
 from flywheel_assets.promotion.classifier_evidence import ClassifierEvidence
+from flywheel_assets.promotion.refit import RefitEvidence
 from flywheel_assets.promotion.text_limits import Evidence
 from flywheel_assets.records import make_stable_id
 
@@ -199,7 +200,11 @@ class ModelScores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Challenger and incumbent on the same matured, unsampled rows, and the evidence for the promotion gate."""
+    """Challenger and incumbent on the same matured, unsampled rows, and the evidence for the promotion gate.
+
+    The challenger is the version's judged model, a champion's is its version's: both are what they were before the
+    evaluation weeks began.
+    """
 
     request_sha256: str = msgspec.field(name="request_digest")
     manifest_sha256: str
@@ -212,6 +217,8 @@ class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, ModelScores]
     """`challenger` and `incumbent`."""
     evidence: ClassifierEvidence
+    refit: RefitEvidence | None = None
+    """Of the model that is deployed in place of the judged one; None: there is none."""
     seconds: float
 
     def list_metrics(self) -> dict[str, float]:
@@ -232,6 +239,13 @@ class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
             gains |= {"capture_gain": evidence.alerts.capture_gain, "value_gain": evidence.alerts.value_gain}
             for model, capture in ((CHALLENGER, evidence.alerts.challenger), (INCUMBENT, evidence.alerts.incumbent)):
                 flat |= {f"{model}/{name}_at_budget": value for name, value in vars(capture).items()}
+        if self.refit is not None:
+            flat["refit/score_shift"] = self.refit.score_shift
+            flat["refit/average_precision"] = self.refit.against_judged.average_precision
+            gains |= {
+                "refit_ap_gain": self.refit.against_judged.ap_gain,
+                "refit_calibration": self.refit.against_judged.calibration,
+            }
         for name, gain in gains.items():
             if gain is not None:
                 flat |= {f"{name}/mean": gain.mean, f"{name}/low": gain.low, f"{name}/high": gain.high}

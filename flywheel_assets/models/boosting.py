@@ -41,7 +41,9 @@ Floats = npt.NDArray[np.float64]
 
 MODEL_FILE, ENCODING_FILE = "model.txt", "features.json"
 MODEL_FOLDER = "model"
-"""Folder of the two files within a trainer's result."""
+"""Folder of the two files within a trainer's result: of the model that may be deployed."""
+JUDGED_FOLDER = "judged"
+"""Folder of the model that is tested in its place; without one the model itself is."""
 
 # LightGBM refuses JSON's own characters in a feature's name, and replaces white space behind one's back.
 _FEATURE_NAME = re.compile(r'[^\s",:\[\]{}]+')
@@ -216,6 +218,17 @@ def fit_classifier(
         params=recipe.to_parameters(),
     )
     return TrainedClassifier(lightgbm.train(recipe.to_parameters(), data, num_boost_round=recipe.trees), encoding)
+
+
+def name_stand_in(fold: int) -> str:
+    """Name the folder of the model that stands for the refit on a fold's recent rows."""
+    return f"stand_in_{fold}"
+
+
+def find_judged(trained: Path) -> Path:
+    """Return the folder of the model that is tested, within a trainer's result."""
+    judged = trained / JUDGED_FOLDER
+    return judged if judged.is_dir() else trained / MODEL_FOLDER
 
 
 def load_classifier(folder: Path) -> TrainedClassifier:

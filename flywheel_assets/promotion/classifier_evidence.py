@@ -22,6 +22,8 @@ from flywheel_assets.measures.texts import Interval
 
 Floats = npt.NDArray[np.float64]
 
+CHAMPION = "champion"
+"""The incumbent's name where it is a promoted model of the flywheel."""
 CONFIDENCE = 0.95
 """Two-sided. The percentile interval is a little short: an equal model passes its lower bound in up to 3.6 % of
 decisions, and one of 90 % in up to 5.6 %, which is too often."""

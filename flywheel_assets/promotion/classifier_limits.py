@@ -20,7 +20,12 @@ from typing import Annotated
 from annotated_types import Ge
 
 from flywheel_assets.measures.texts import Interval
-from flywheel_assets.promotion.classifier_evidence import AlertEvidence, ClassifierEvidence, SegmentEvidence
+from flywheel_assets.promotion.classifier_evidence import (
+    CHAMPION,
+    AlertEvidence,
+    ClassifierEvidence,
+    SegmentEvidence,
+)
 from flywheel_assets.promotion.text_limits import Check, Decision, conclude, fill_missing
 from flywheel_assets.ranges import Checked, CountOrZero, NotNegative, Positive, Share
 
@@ -35,7 +40,9 @@ class StatedReason(StrEnum):
 
 
 MAINTENANCE = frozenset({StatedReason.CALIBRATION, StatedReason.DRIFT, StatedReason.AGE})
-"""Reasons for which replacing the incumbent is worth it without a gain: it is known to be out of date."""
+"""Reasons for which replacing the incumbent is worth it without a gain: it is known to be out of date. Age is one only
+for a champion of ours: a newer fit of the same recipe replaces an older one. A model that was deployed before the
+flywheel must be beaten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +72,8 @@ class ClassifierLimits(Checked):
     """Largest fall of AP in any segment, where it is a fall beyond chance."""
     min_segment_positives: CountOrZero = 50
     """Segments with fewer positives are shown but decide nothing."""
+    max_refit_score_shift: Positive = 0.25
+    """PSI between the scores of the judged model and those of its refit; above it the judged model is deployed."""
 
 
 def decide_classifier(
@@ -83,14 +92,15 @@ def decide_classifier(
         f"{limits.min_weeks} weeks and {limits.min_positives} positives are needed",
     )
     better = _check_gain(evidence, limits, stated_reason)
-    checks = (enough, better, _check_calibration(evidence, limits), *_check_alerts(evidence, limits))
+    checks = (enough, better, check_calibration(evidence, limits), *_check_alerts(evidence, limits))
     return conclude((*checks, _check_segments(evidence, limits)), enough=enough, better=better)
 
 
 def _check_gain(evidence: ClassifierEvidence, limits: ClassifierLimits, stated_reason: StatedReason) -> Check:
     gain = evidence.ap_gain
     low = fill_missing(gain.low)
-    maintenance = stated_reason in MAINTENANCE
+    is_ours = evidence.incumbent == CHAMPION
+    maintenance = stated_reason in MAINTENANCE and (is_ours or stated_reason is not StatedReason.AGE)
     limit = -limits.non_inferiority_margin if maintenance else limits.min_ap_gain
     demand = (
         f"not to be worse by {limits.non_inferiority_margin:.3f} is enough because the reason is {stated_reason}"
@@ -108,13 +118,14 @@ def _check_gain(evidence: ClassifierEvidence, limits: ClassifierLimits, stated_r
     )
 
 
-def _check_calibration(evidence: ClassifierEvidence, limits: ClassifierLimits) -> Check:
+def check_calibration(evidence: ClassifierEvidence, limits: ClassifierLimits, name: str = "calibration") -> Check:
+    """Check that Σp / Σy of the challenger is not outside of the limits beyond chance."""
     found = evidence.calibration
     low, high = fill_missing(found.low), fill_missing(found.high)
     least, most = limits.min_calibration_ratio, limits.max_calibration_ratio
     ratio = fill_missing(found.mean)
     return Check(
-        "calibration",
+        name,
         ratio,
         most if ratio > 1 else least,
         low <= most and high >= least,

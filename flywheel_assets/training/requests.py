@@ -149,8 +149,18 @@ class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
         return make_stable_id("classifier", self.manifest_sha256, msgspec.to_builtins(self.recipe))
 
 
+class FitReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One fitted model and its rows."""
+
+    rows: int
+    positives: int
+    model_sha256: str
+    seconds: float
+    """Of fitting, wall time."""
+
+
 class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one training and its data."""
+    """The result of one training and its data: of the refit, and of the judged model where there are two."""
 
     application: str
     version: str
@@ -169,10 +179,16 @@ class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     model_sha256: str
     seconds: float
     """Of fitting, wall time."""
+    judged: FitReport | None = None
+    """The model that is tested on the evaluation weeks; None: the export had no rows for a refit, and `model` is it."""
+    stand_ins: list[FitReport] = msgspec.field(default_factory=list)
+    """The models that stand for the refit on the evaluation weeks, by fold."""
 
     def to_parameters(self) -> dict[str, str | int | float]:
         """Return the run's parameters for a tracking server: the recipe and its data."""
+        judged = {} if self.judged is None else {"judged_rows": self.judged.rows}
         return {
+            **judged,
             **vars(self.recipe),
             "rows": self.rows,
             "positives": self.positives,

@@ -124,6 +124,13 @@ def test_what_blocks_a_challenger(what: str, changes: dict[str, Any], reason: st
     assert decision.sentence.endswith(".")
 
 
+def test_age_is_no_reason_to_replace_a_model_that_the_flywheel_did_not_make() -> None:
+    """A newer fit of one's own recipe may follow an equal one; a foreign model must be beaten."""
+    foreign = evidence(ap_gain=NEAR, incumbent="deployed model")
+    assert failed(decide_classifier(foreign, ClassifierLimits(), StatedReason.AGE)) == {"ap_gain"}
+    assert decide_classifier(foreign, ClassifierLimits(), StatedReason.CALIBRATION).promote
+
+
 def test_the_sentence_says_why() -> None:
     promoted = decide_classifier(GOOD, ClassifierLimits()).sentence
     assert promoted == (
@@ -142,8 +149,10 @@ def test_the_sentence_says_why() -> None:
     assert early.startswith("Not promoted, not enough evidence: 1 matured weeks with 400 positives")
 
 
-LIMITS = [each for each in dataclasses.fields(ClassifierLimits) if each.name != "alerts_per_day"]
-"""Each decides something; the alerts that people can handle only say where the models are compared."""
+_DECIDE_ELSEWHERE = {"alerts_per_day", "max_refit_score_shift"}
+LIMITS = [each for each in dataclasses.fields(ClassifierLimits) if each.name not in _DECIDE_ELSEWHERE]
+"""Each decides something; the alerts that people can handle only say where the models are compared, and the refit's own
+limit decides which of two models is deployed."""
 
 
 @pytest.mark.parametrize("field", LIMITS, ids=lambda field: field.name)

@@ -1,6 +1,8 @@
 """Builds the assets of the classification flywheel: by day, by gold version, and the levers report."""
 
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -59,8 +61,11 @@ from flywheel_assets.lake.versions.example_versions import cut_example_version
 from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_promotion
 from flywheel_assets.lake.whatif.levers import report_levers
+from flywheel_assets.models.boosting import MODEL_FOLDER, find_judged
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.promotion.classifier_limits import StatedReason, decide_classifier
+from flywheel_assets.promotion.refit import decide_refit
+from flywheel_assets.promotion.text_limits import Check
 from flywheel_assets.training.classifier import compute_seconds_per_row, read_training
 from flywheel_assets.training.requests import REFERENCE_FILE, ClassifierTrainingRequest
 
@@ -162,7 +167,10 @@ def _build_trained_classifier_asset(application: ClassificationApplication) -> d
     def trained_classifier(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        """Trains boosted trees from scratch on the export's weighted rows, in a process of their own."""
+        """Trains boosted trees from scratch on the export's weighted rows, in a process of their own.
+
+        Once for the judged model, which knows nothing of the evaluation weeks, and once on all matured rows.
+        """
         with classify_failures(context):
             folder = stores.versions(application.name).folder(context.partition_key)
             manifest = verify_manifest(folder.export)
@@ -184,6 +192,7 @@ def _build_trained_classifier_asset(application: ClassificationApplication) -> d
                     "positives": report.positives,
                     "hard_examples": report.hard_examples,
                     "rows_stood_for": round(report.rows_stood_for),
+                    **({} if report.judged is None else {"judged_rows": report.judged.rows}),
                     "seconds": round(report.seconds, 2),
                     "gains": build_numbers_table(["feature", "share of gain"], list(report.gains.items())),
                     "model_sha256": report.model_sha256,
@@ -214,7 +223,8 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
         )
         run_in_own_process(context, pipes, "flywheel_assets.evaluation.classifier", request)
         report = read_evaluation(folder.evaluation)
-        run_id = _log_to_mlflow(stores.registry(application.name), application, folder, report)
+        deployed = choose_deployed(application, folder, report)
+        run_id = _log_to_mlflow(stores.registry(application.name), application, folder, report, deployed)
         return dg.MaterializeResult(
             metadata={
                 "scores": build_classifier_scores_table(report),
@@ -222,6 +232,7 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
                 "calibration": plot_calibration(report, folder.path / "calibration.png"),
                 "ap_by_week": plot_ap_by_week(report, folder.path / "ap_by_week.png"),
                 "evaluated_rows": report.rows,
+                "deployed": deployed.sentence,
                 "mlflow_run": run_id,
             }
         )
@@ -234,11 +245,37 @@ def _build_promotion_asset(application: ClassificationApplication) -> dg.AssetsD
     def judge(context: dg.AssetExecutionContext, _: Stores, folder: VersionFolder) -> Verdict:
         report = read_evaluation(folder.evaluation)
         decision = decide_classifier(report.evidence, application.limits, find_stated_reason(context))
-        threshold = report.evidence.threshold
-        announcement = {"model_dir": str(folder.training / "model"), "threshold": threshold}
-        return Verdict(decision, report.champion_version, announcement, threshold)
+        deployed = choose_deployed(application, folder, report)
+        if decision.promote:
+            decision = replace(decision, sentence=f"{decision.sentence} {deployed.sentence}")
+        decision = replace(decision, checks=(*decision.checks, *deployed.checks))
+        announcement = {"model_dir": str(deployed.model_dir), "threshold": deployed.threshold}
+        return Verdict(decision, report.champion_version, announcement, deployed.threshold)
 
     return build_promotion_asset(application, "classifier_evaluation", "the deployed model", judge)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The model of a version that is registered and, if the version is promoted, deployed."""
+
+    model_dir: Path
+    threshold: float | None
+    """Score from which it gives as many alerts as the incumbent; None without alerts."""
+    sentence: str
+    checks: tuple[Check, ...]
+    """Those of the refit; a failed one costs the refit, not the promotion."""
+
+
+def choose_deployed(
+    application: ClassificationApplication, folder: VersionFolder, report: ClassifierEvaluationReport
+) -> Deployed:
+    """Choose the refit where its own checks hold, else the judged model."""
+    refit = decide_refit(report.refit, application.limits)
+    if refit.deploy_refit and report.refit is not None:
+        threshold = report.refit.against_judged.threshold
+        return Deployed(folder.training / MODEL_FOLDER, threshold, refit.sentence, refit.checks)
+    return Deployed(find_judged(folder.training), report.evidence.threshold, refit.sentence, refit.checks)
 
 
 def build_levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
@@ -319,8 +356,8 @@ def find_stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
         for tag in record.dagster_run.tags
         if tag.startswith(f"{REASON_TAG}.")
     }
-    # A version cut for new examples must be better. Only a version cut for another reason may be merely not worse.
-    order = (StatedReason.NEW_EXAMPLES, StatedReason.CALIBRATION, StatedReason.DRIFT, StatedReason.AGE)
+    # A version that is due anyway need not be better, however many new examples it has.
+    order = (StatedReason.CALIBRATION, StatedReason.DRIFT, StatedReason.AGE, StatedReason.NEW_EXAMPLES)
     return next((reason for reason in order if reason.value in named), StatedReason.NEW_EXAMPLES)
 
 
@@ -357,11 +394,12 @@ def _log_to_mlflow(
     application: ClassificationApplication,
     folder: VersionFolder,
     report: ClassifierEvaluationReport,
+    deployed: Deployed,
 ) -> str:
     sha256 = hash_manifest(folder.export)
-    tags = {"flywheel.manifest_sha256": sha256}
-    if report.evidence.threshold is not None:
-        tags["flywheel.threshold"] = repr(report.evidence.threshold)
+    tags = {"flywheel.manifest_sha256": sha256, "flywheel.deployed": deployed.model_dir.name}
+    if deployed.threshold is not None:
+        tags["flywheel.threshold"] = repr(deployed.threshold)
     run_id = registry.log_run(
         folder.version,
         params=read_training(folder.training).to_parameters(),
@@ -370,5 +408,5 @@ def _log_to_mlflow(
         files=[locate_training_report(folder), locate_evaluation_report(folder)],
         tags=tags,
     )
-    registry.register_classifier(folder.version, run_id, folder.training / "model", sha256)
+    registry.register_classifier(folder.version, run_id, deployed.model_dir, sha256)
     return run_id

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,12 @@ from flywheel_assets.lake.versions.exclusions import (
 )
 from flywheel_assets.lake.versions.exports import ExportedFile, ExportSet, Manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Pin, Versions
-from flywheel_assets.lake.versions.label_delay import read_delay_curves, register_known_shares
+from flywheel_assets.lake.versions.label_delay import (
+    find_effective_maturity,
+    read_delay,
+    read_delay_curves,
+    register_known_shares,
+)
 from flywheel_assets.lake.versions.net_new import find_fresh_days
 from flywheel_assets.lake.versions.pins import register_pinned_days
 from flywheel_assets.measures.label_delay import DelayCurve
@@ -75,9 +80,15 @@ class ExampleRules(Checked):
     evaluation_weeks: Count = 2
     """Matured weeks after the training rows on which champion and challenger meet; one week decides by chance."""
 
-    def plan_calendar(self, last_day: date) -> Calendar:
-        """Plan the days that a version trains on and is judged on."""
-        return Calendar.plan(last_day, self.mining.maturity_days, self.evaluation_weeks)
+    def plan_calendar(self, last_day: date, curves: Iterable[DelayCurve] = ()) -> Calendar:
+        """Plan the days that a version trains on and is judged on.
+
+        Args:
+            last_day: the last closed day.
+            curves: of the label delay; without them `maturity_days` is believed, the soonest that a row can count.
+        """
+        maturity_days = find_effective_maturity(curves, self.mining.maturity_days)
+        return Calendar.plan(last_day, maturity_days, self.evaluation_weeks)
 
     def as_json(self) -> dict[str, Any]:
         """Return the rules as a manifest records them."""
@@ -109,9 +120,9 @@ class NewExamples:
     since: str | None
     """The last successfully trained version."""
     train_until: date | None
-    """Last day of predictions that a version cut now would train on; None: no closed day."""
+    """Last day of predictions that the judged model of a version cut now would train on; None: no closed day."""
     age_days: int | None = None
-    """From the last day that the last trained version trained on to that day."""
+    """From the last day that was closed for the last trained version to the last one now."""
     is_exact: bool = True
     """False: `hard_examples` and the other two are upper bounds, from the accounts of the days and Iceberg's metadata
     alone, and too few."""
@@ -139,7 +150,7 @@ def count_new_examples(
     calendar = rules.plan_calendar(days[-1])
     age_days = None
     if manifest:
-        age_days = (calendar.train_until - date.fromisoformat(manifest.details["train_until"])).days
+        age_days = (calendar.known_until - date.fromisoformat(manifest.details["known_until"])).days
     is_paused = age_days is None or pause_days is None or age_days < pause_days
     if enough_hard_examples and is_paused:
         rows_at_most, hard_at_most = _bound_new_examples(lake, manifest, rules, closed, calendar, enough_hard_examples)
@@ -148,7 +159,8 @@ def count_new_examples(
             return NewExamples(*at_most, since, calendar.train_until, age_days, is_exact=False)
     with lake.connect() as connection:
         _register_examples(lake, connection, days, list_exclusions_in_force(lake), None, _COUNTED)
-        judged = write_judged_examples_sql(rules.mining, calendar, "pinned_examples")
+        calendar = _plan_delayed(connection, rules, days[-1])
+        judged = write_judged_examples_sql(rules.mining, calendar.judged, "pinned_examples")
         known = "SELECT NULL::VARCHAR AS prediction_id, NULL::BOOLEAN AS is_positive"
         if trained and manifest:
             file = trained.export / manifest.files[ExportSet.TRAIN].name
@@ -166,7 +178,8 @@ def count_examples_to_train(lake: Lake, rules: ExampleRules, days: Sequence[date
     """Count the rows that a version cut now over the closed days `days`, at least one, would train on."""
     with lake.connect() as connection:
         _register_examples(lake, connection, days, list_exclusions_in_force(lake), None, _COUNTED)
-        judged = write_judged_examples_sql(rules.mining, rules.plan_calendar(days[-1]), "pinned_examples")
+        calendar = _plan_delayed(connection, rules, days[-1])
+        judged = write_judged_examples_sql(rules.mining, calendar.judged, "pinned_examples")
         found = connection.execute(f"SELECT count(*) FROM ({judged}) WHERE reason IS NULL").fetchone()
     assert found is not None
     return int(found[0])
@@ -234,17 +247,18 @@ def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> Live
     if not closed:
         return nothing
     with lake.connect() as connection:
-        read = closed[-(days + rules.mining.maturity_days) :]
+        delay = read_delay(lake, connection, closed)
+        calendar = rules.plan_calendar(closed[-1], delay)
+        first = calendar.evaluate_until - timedelta(days=days)
+        read = [day for day in closed if day > first]
         _register_examples(lake, connection, read, list_exclusions_in_force(lake), None, _COUNTED)
-        register_known_shares(connection, read_delay_curves(connection, "pinned_examples", closed[-1]))
-        # The calendar of a version that trains on everything that has matured.
-        newest = rules.plan_calendar(closed[-1]).evaluate_until
-        calendar = Calendar(closed[-1], newest, date.max, newest)
+        register_known_shares(connection, delay)
+        newest = calendar.evaluate_until
         sampling = replace(rules.mining.sampling, recency_half_life_days=None)
         mining = replace(rules.mining, sampling=sampling, labels=rules.mining.labels.with_one_class)
         found = connection.execute(
             f"""
-WITH judged AS ({write_judged_examples_sql(mining, calendar, "pinned_examples")}),
+WITH judged AS ({write_judged_examples_sql(mining, calendar.refit, "pinned_examples")}),
 recent AS (
     SELECT * FROM judged
     WHERE reason IS NULL AND prediction_received_date > DATE {quote(newest.isoformat())} - {days:d}
@@ -262,21 +276,26 @@ LEFT JOIN known_shares
     return LiveCalibration(found[0], float(found[1]) / float(found[3]), int(found[2]))
 
 
+def _plan_delayed(connection: duckdb.DuckDBPyConnection, rules: ExampleRules, last_day: date) -> Calendar:
+    """Plan the calendar of a version, with the label delay of the registered examples."""
+    return rules.plan_calendar(last_day, read_delay_curves(connection, "pinned_examples", last_day))
+
+
 @contextmanager
 def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> Iterator["_ResolvedExamples"]:
     exclusions = find_exclusions(lake, pin.exclusions)
-    calendar = rules.plan_calendar(pin.dates[-1])
     with lake.connect() as connection:
         _register_examples(lake, connection, pin.dates, exclusions, pin.snapshot_id, HARD_EXAMPLES.schema.names)
-        connection.execute(
-            f"CREATE TEMP TABLE judged AS {write_judged_examples_sql(rules.mining, calendar, 'pinned_examples')}"
-        )
+        curves = read_delay_curves(connection, "pinned_examples", pin.dates[-1])
+        register_known_shares(connection, curves)
+        calendar = rules.plan_calendar(pin.dates[-1], curves)
+        for name, span in (("judged", calendar.judged), ("matured", calendar.refit)):
+            examples = write_judged_examples_sql(rules.mining, span, "pinned_examples")
+            connection.execute(f"CREATE TEMP TABLE {name} AS {examples}")
         evaluated = ledger.list_days(calendar.evaluate_from, calendar.evaluate_until)
         register_pinned_days(lake, connection, pin, RAW_SCORES, evaluated)
         known = ledger.list_days(calendar.evaluate_from, calendar.known_until)
         register_pinned_days(lake, connection, pin, JOINED_LABELS, known)
-        curves = read_delay_curves(connection, "pinned_examples", calendar.known_until)
-        register_known_shares(connection, curves)
         counted = dict(connection.sql("SELECT reason, count(*) FROM judged GROUP BY reason").fetchall())
         yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions, curves)
 
@@ -302,10 +321,11 @@ class _ResolvedExamples:
     @property
     def details(self) -> Mapping[str, Any]:
         facts: dict[str, Any] = {name: day.isoformat() for name, day in asdict(self.calendar).items()}
+        facts["maturity_days"] = find_effective_maturity(self.curves, self.rules.mining.maturity_days)
         if self.curves:
             overall = self.curves[0]
             facts["label_horizon_days"] = overall.horizon_days
-            facts["known_at_maturity"] = overall.share_known(self.rules.mining.maturity_days)
+            facts["known_at_maturity"] = overall.share_known(facts["maturity_days"])
         return facts
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
@@ -315,7 +335,11 @@ class _ResolvedExamples:
         return {
             ExportSet.TRAIN: self._write(
                 folder / f"{self.version}.parquet",
-                write_training_rows_sql(contract, mining, self.calendar, "judged"),
+                write_training_rows_sql(contract, mining, self.calendar.judged, "judged"),
+            ),
+            ExportSet.REFIT: self._write(
+                folder / f"{self.version}.refit.parquet",
+                write_training_rows_sql(contract, mining, self.calendar.refit, "matured"),
             ),
             ExportSet.EVALUATION: self._write(
                 folder / f"{self.version}.evaluation.parquet",

@@ -43,6 +43,9 @@ class ExportSet(StrEnum):
     HOLDOUT = "holdout"
     REGRESSION = "regression"
     EVALUATION = "evaluation"
+    REFIT = "refit"
+    """Of a classifier: what had matured when the version was cut, the evaluation weeks included; the deployed model is
+    fitted on it."""
     DEMONSTRATIONS = "demonstrations"
     OBJECTIONS = "objections"
     UNTRAINABLE = "untrainable"

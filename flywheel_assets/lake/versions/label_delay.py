@@ -1,12 +1,13 @@
 """Estimates from gold how late positives become known: for a version's weights, and to choose the maturity."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 import duckdb
 import pyarrow as pa
 
+from flywheel_assets.curation.labels.example_resolution import TRUSTED_SHARE
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.tables.lake import Lake
@@ -76,15 +77,29 @@ def register_known_shares(connection: duckdb.DuckDBPyConnection, curves: Iterabl
     connection.register("known_shares", pa.table({"age": ages, "known_share": pa.array(shares, pa.float64())}))
 
 
+def read_delay(lake: Lake, connection: duckdb.DuckDBPyConnection, closed: Sequence[date]) -> list[DelayCurve]:
+    """Estimate the curves from the last `DELAY_DAYS` of the closed days of gold; empty with too few positives."""
+    days = [day for day in closed if day > closed[-1] - timedelta(days=DELAY_DAYS)]
+    lake.register(connection, HARD_EXAMPLES, days, _COLUMNS, view="delayed_examples")
+    return read_delay_curves(connection, "delayed_examples", closed[-1])
+
+
+def find_effective_maturity(curves: Iterable[DelayCurve], maturity_days: int) -> int:
+    """Find the age in days from which rows count: `maturity_days`, or later where labels come later.
+
+    It is the first age at which `TRUSTED_SHARE` of all positives is known; without a curve it is `maturity_days`.
+    """
+    overall = next((curve for curve in curves if curve.source is None), None)
+    return maturity_days if overall is None else max(maturity_days, overall.find_age(TRUSTED_SHARE))
+
+
 def measure_label_delay(lake: Lake, maturity_days: int) -> LabelDelay | None:
     """Estimate the curves from the closed days of gold; None with too few positives."""
     closed = list(ledger.read_closed_days(lake, HARD_EXAMPLES.name))
     if not closed:
         return None
     with lake.connect() as connection:
-        days = [day for day in closed if day > closed[-1] - timedelta(days=DELAY_DAYS)]
-        lake.register(connection, HARD_EXAMPLES, days, _COLUMNS, view="delayed_examples")
-        curves = read_delay_curves(connection, "delayed_examples", closed[-1])
+        curves = read_delay(lake, connection, closed)
     if not curves:
         return None
     overall = curves[0]

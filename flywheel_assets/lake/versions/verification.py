@@ -86,9 +86,10 @@ def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snaps
 def _list_gold_sets(manifest: Manifest) -> list[ExportSet]:
     """List the sets whose rows are gold rows and are not counted among the dropped.
 
-    A classifier is judged on all predictions of later weeks.
+    A classifier is judged on all predictions of later weeks, and its refit takes them among its rows.
     """
-    return [which for which in manifest.files if which not in (ExportSet.EVALUATION, ExportSet.UNTRAINABLE)]
+    others = (ExportSet.EVALUATION, ExportSet.REFIT, ExportSet.UNTRAINABLE)
+    return [which for which in manifest.files if which not in others]
 
 
 def _write_rows_sql(path: Path) -> str:
@@ -159,7 +160,7 @@ def _check_contents(
     connection: duckdb.DuckDBPyConnection, lake: Lake, gold: TableSpec, manifest: Manifest
 ) -> Iterator[str]:
     covered = write_excluded_sql(gold, find_exclusions(lake, manifest.exclusions))
-    for which in _list_gold_sets(manifest):
+    for which in [*_list_gold_sets(manifest), *({ExportSet.REFIT} & manifest.files.keys())]:
         if "pair_id" in gold.schema.names:
             there = f"SELECT {_write_text_hash_sql('pair_id')} AS text_hash, {covered} AS is_excluded FROM gold"
             by = "text_hash"

@@ -437,7 +437,7 @@ class _Tracer:
         )
 
     def _tell_model(self, folder: VersionFolder, sets: list[ExportSet], at: datetime) -> None:
-        is_learnt = ExportSet.TRAIN in sets or ExportSet.ACCEPTED in sets
+        is_learnt = not {ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.REFIT}.isdisjoint(sets)
         if not folder.is_trained:
             if is_learnt:
                 self._add(at, Stage.TRAINED, f"{folder.version} is not trained yet.")
@@ -470,6 +470,7 @@ _SETS = {
     ExportSet.HOLDOUT: "held-out pairs, never trained on",
     ExportSet.REGRESSION: "the regression set, never trained on",
     ExportSet.EVALUATION: "rows that models are judged on",
+    ExportSet.REFIT: "rows that the deployed model is fitted on",
 }
 
 

@@ -117,6 +117,33 @@ def test_training_and_evaluation_rows_are_complete_on_both_sides(holders: Workbe
     assert manifest.dropped == {"later_than_training": 14 + 19}
 
 
+def test_the_refit_knows_what_the_judged_model_may_not(holders: Workbench) -> None:
+    """Training rows that end before the evaluation weeks cost .025 AP: what is deployed takes those weeks in, too."""
+    versions = versions_of(holders)
+    cut(holders, versions)
+    refit = rows(versions, ExportSet.REFIT)
+    assert set(refit) == {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(23)}
+    assert {name for name, row in refit.items() if row["is_positive"]} == {f"fraud-{n}" for n in range(23)}
+
+
+def test_rows_count_once_most_positives_are_known(bench: Workbench, versions: Versions) -> None:
+    """With labels 7 + Exp(3) days late hardly one is known after 7 days: rows of that age would teach the silence."""
+    delays = [9, 9, 9, 10, 10, 11, 11, 12, 12, 14]
+    events = []
+    for offset in range(60):
+        events += [score(day(offset), f"n{offset}-{number}") for number in range(3)]
+        arrives = offset + delays[offset % 10]
+        if arrives < 60:
+            events += [label(day(arrives), f"n{offset}-{number}") for number in range(3)]
+    run(bench, events, day(59))
+    manifest = cut(bench, versions)
+    assert manifest.details["maturity_days"] == 12
+    assert manifest.details["evaluate_until"] == day(59 - 12).isoformat()
+    assert max(row["prediction_received_date"] for row in rows(versions, ExportSet.REFIT).values()) == day(59 - 12)
+    new = count_new_examples(bench.lake, versions, EXAMPLES)
+    assert new.train_until == date.fromisoformat(manifest.details["train_until"])
+
+
 def test_a_label_after_the_evaluation_began_does_not_train(bench: Workbench, versions: Versions) -> None:
     """The fraud of day 3 is disputed on day 20: trained at day 16 nobody could know, so the silence holds."""
     run(bench, [score(day(3), "late", score=0.3), label(day(20), "late"), score(day(1), "x"), label(day(2), "x")], LAST)
@@ -357,10 +384,10 @@ def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(holders: Wo
     now = datetime(2027, 1, 1, tzinfo=UTC)
     receipt = erase_person(place, plan_erasure(place, "mallory"), who="ada", reason="r", now=now, grace=timedelta(0))
     hers = {f"{kind}-{offset}" for kind in ("quiet", "fraud") for offset in range(0, 30, 3)}
-    kept = {**rows(versions, ExportSet.TRAIN), **rows(versions, ExportSet.EVALUATION)}
+    kept = [name for which in before.files for name in rows(versions, which)]
     assert not hers & set(kept)
     assert len(kept) + receipt.versions[0].exported_rows_removed == sum(file.rows for file in before.files.values())
-    exported_days = [*range(9), *range(16, 23)]
+    exported_days = [*range(9), *range(16, 23), *range(23)]  # training, evaluation and refit
     assert receipt.versions[0].exported_rows_removed == 2 * sum(offset % 3 == 0 for offset in exported_days)
     assert verify_versions(bench.lake, versions, HARD_EXAMPLES).differences == ()
     assert bench.lake.read(HARD_EXAMPLES, where="subject = 'mallory'").num_rows == 0

@@ -48,5 +48,7 @@ def test_rows_of_a_classifier_have_no_features_unless_asked_for(tmp_path: Path) 
     [row] = read_version_rows(bench.lake, HARD_EXAMPLES, folder, "train", 20, with_texts=True)
     assert row["features"]["country"] == "NL"
     assert [row["is_positive"] for row in read_day_rows(bench.lake, HARD_EXAMPLES, DAY, 20)] == [True]
-    with pytest.raises(UnknownNameError, match="unknown set of fraud_gold_v1 'holdout'; known: evaluation, train"):
+    with pytest.raises(
+        UnknownNameError, match="unknown set of fraud_gold_v1 'holdout'; known: evaluation, refit, train"
+    ):
         read_version_rows(bench.lake, HARD_EXAMPLES, folder, "holdout", 20)

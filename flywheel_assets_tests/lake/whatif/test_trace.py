@@ -215,10 +215,13 @@ def test_a_label_is_followed_into_the_evaluation_rows(tmp_path: Path) -> None:
     )
     assert any("became a positive example by chargeback (event l-n0-2026-03-03)" in each for each in told)
     assert told[-2:] == [
-        "version: fraud_gold_v1 holds it: training rows.",
+        "version: fraud_gold_v1 holds it: rows that the deployed model is fitted on and training rows.",
         "trained: fraud_gold_v1 is not trained yet.",
     ]
-    assert says(trace(bench, "n16"))[-1] == "version: fraud_gold_v1 holds it: rows that models are judged on."
+    judged = (
+        "version: fraud_gold_v1 holds it: rows that models are judged on and rows that the deployed model is fitted on."
+    )
+    assert says(trace(bench, "n16"))[-2:] == [judged, "trained: fraud_gold_v1 is not trained yet."]
 
 
 def test_an_event_whose_prediction_only_landed(bench: Workbench) -> None:
