@@ -28,7 +28,7 @@ from flywheel_assets.evaluation.requests import (
     ClassifierEvaluationRequest,
     ModelScores,
 )
-from flywheel_assets.lake.storage.files import hash_file, write_folder
+from flywheel_assets.lake.storage.files import write_folder
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.measures.classifiers import (
     compute_precision_recall_points,
@@ -38,8 +38,10 @@ from flywheel_assets.measures.classifiers import (
     score_groups,
     score_rows,
 )
-from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, load_classifier
+from flywheel_assets.models.boosting import MODEL_FOLDER
+from flywheel_assets.models.model_folder import hash_model
 from flywheel_assets.models.own_process import build_main, read_report, write_report
+from flywheel_assets.models.trainers.fitting import load_model
 from flywheel_assets.promotion.classifier_evidence import EvaluationRows, measure_evidence
 
 Floats = npt.NDArray[np.float64]
@@ -53,7 +55,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         TrainingError: a model cannot be read, or the rows lack one of its features.
     """
     output, challenger_dir = Path(request.output_dir), Path(request.challenger_dir)
-    challenger_sha256 = hash_file(challenger_dir / MODEL_FOLDER / MODEL_FILE)
+    challenger_sha256 = hash_model(challenger_dir / MODEL_FOLDER)
     if output.exists():
         report = read_evaluation(output)
         if (report.request_sha256, report.challenger_sha256) == (request.compute_digest(), challenger_sha256):
@@ -62,9 +64,9 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     manifest = verify_manifest(export, request.manifest_sha256)
     started = time.perf_counter()
     rows = pq.read_table(export / manifest.files[ExportSet.EVALUATION].name)
-    challenger = _score(challenger_dir, rows)
+    challenger = _score(challenger_dir, rows, request)
     champion_dir = Path(request.champion_dir) if request.champion_dir else None
-    incumbent = _score(champion_dir, rows) if champion_dir else rows["score_at_decision"].to_numpy()
+    incumbent = _score(champion_dir, rows, request) if champion_dir else rows["score_at_decision"].to_numpy()
     labels = rows["is_positive"].to_numpy(zero_copy_only=False)
     weeks = _name_weeks(rows, manifest)
     has_segments = rows["segment"].null_count < rows.num_rows
@@ -75,7 +77,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         manifest_sha256=request.manifest_sha256,
         challenger_sha256=challenger_sha256,
         champion_version=request.champion_version,
-        champion_sha256=hash_file(champion_dir / MODEL_FOLDER / MODEL_FILE) if champion_dir else None,
+        champion_sha256=hash_model(champion_dir / MODEL_FOLDER) if champion_dir else None,
         incumbent=name,
         rows=rows.num_rows,
         scores={
@@ -112,8 +114,10 @@ def read_evaluation(output: Path) -> ClassifierEvaluationReport:
     return read_report(output / REPORT_FILE, ClassifierEvaluationReport)
 
 
-def _score(trained: Path, rows: pa.Table) -> Floats:
-    return load_classifier(trained / MODEL_FOLDER).predict(unpack_features(rows))
+def _score(trained: Path, rows: pa.Table, request: ClassifierEvaluationRequest) -> Floats:
+    work_dir = Path(request.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    return load_model(trained / MODEL_FOLDER, work_dir).predict(unpack_features(rows))
 
 
 def _compute_model_scores(

@@ -1,7 +1,7 @@
 """Trains one classifier from one pinned export, in a process of its own: `python -m … REQUEST.json`.
 
     <output_dir>/
-        model/model.txt, model/features.json   the trees in LightGBM's text, and how they read features
+        model/                                 the model; of trees LightGBM's text and how it reads features
         reference.json                         how the weighted training rows are distributed, for the drift report
         training.json                          the report
 
@@ -11,6 +11,7 @@ The folder appears by one rename. A finished output of the same request is left 
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import pyarrow as pa
@@ -18,12 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_assets.curation.labels.score_contract import unpack_features
-from flywheel_assets.lake.storage.files import hash_file, write_folder
+from flywheel_assets.lake.storage.files import write_folder
 from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
 from flywheel_assets.measures.drift import build_drift_reference
-from flywheel_assets.models.boosting import MODEL_FILE, MODEL_FOLDER, fit_classifier
+from flywheel_assets.models.boosting import MODEL_FOLDER
+from flywheel_assets.models.model_folder import hash_model
 from flywheel_assets.models.own_process import build_main, find_finished_report, read_report, write_report
+from flywheel_assets.models.trainers.fitting import fit_model
 from flywheel_assets.training.requests import (
     REFERENCE_FILE,
     REPORT_FILE,
@@ -51,10 +54,12 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     manifest = verify_manifest(export, request.manifest_sha256)
     rows = pq.read_table(export / manifest.files[ExportSet.TRAIN].name)
     features, weights = unpack_features(rows), rows["sample_weight"].to_numpy()
-    started = time.perf_counter()
-    classifier = fit_classifier(features, rows["is_positive"].to_numpy(zero_copy_only=False), weights, request.recipe)
-    seconds = time.perf_counter() - started
-    with write_folder(output) as building:
+    labels = rows["is_positive"].to_numpy(zero_copy_only=False)
+    Path(request.work_dir).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="fit-", dir=request.work_dir) as work, write_folder(output) as building:
+        started = time.perf_counter()
+        classifier = fit_model(request.recipe, features, labels, weights, Path(work))
+        seconds = time.perf_counter() - started
         classifier.save(building / MODEL_FOLDER)
         # Of the model's own scores: the served ones come from the model that it replaces.
         seen = features.append_column(SCORE, pa.array(classifier.predict(features)))
@@ -70,7 +75,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
             hard_examples=rows.num_rows - rows["discrepancy"].null_count,
             rows_stood_for=float(weights.sum()),
             gains=dict(classifier.compute_gains()),
-            model_sha256=hash_file(building / MODEL_FOLDER / MODEL_FILE),
+            model_sha256=hash_model(building / MODEL_FOLDER),
             seconds=seconds,
         )
         write_report(building / REPORT_FILE, report)

@@ -171,7 +171,7 @@ def _build_trained_classifier_asset(application: ClassificationApplication) -> d
                 version=folder.version,
                 export_dir=str(folder.export),
                 manifest_sha256=hash_manifest(folder.export),
-                recipe=application.recipe,
+                recipe=application.recipe.locate(stores.base_model),
                 output_dir=str(folder.training),
                 work_dir=str(stores.scratch("training", application.name, folder.version)),
             )
