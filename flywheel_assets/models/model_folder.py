@@ -47,7 +47,7 @@ def is_plain_lightgbm(folder: Path) -> bool:
 
 
 def hash_model(folder: Path) -> str:
-    """Hash a model with sha256: the text of plain trees as ever, else the name and the content of each file.
+    """Hash a model with sha256: the text of plain trees, else the name and content of each file.
 
     Raises:
         TrainingError: the folder holds no model.

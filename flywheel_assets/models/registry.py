@@ -149,8 +149,6 @@ class ModelRegistry:
 
         def upload_folder() -> str:
             import mlflow.pyfunc
-            from mlflow.models import ModelSignature
-            from mlflow.types import ColSpec, Schema
 
             with TemporaryDirectory() as folder:
                 mlflow.pyfunc.save_model(
@@ -158,7 +156,6 @@ class ModelRegistry:
                     loader_module="flywheel_assets.models.pyfunc_loader",
                     data_path=str(model_dir),
                     pip_requirements=["flywheel_assets"],
-                    signature=ModelSignature(outputs=Schema([ColSpec("double")])),
                 )
                 self._client.log_artifacts(run_id, f"{folder}/model", "model")
             return "model"

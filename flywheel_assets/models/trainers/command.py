@@ -100,7 +100,7 @@ class CommandRecipe(TrainerRecipe):
 
 
 class ScoringCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `score.json` holds."""
+    """Describes the content of `score.json`."""
 
     command: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 
@@ -112,7 +112,7 @@ class _CommandKind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What `request.json` holds."""
+    """Describes the content of `request.json`."""
 
     format: int = 1
     features: dict[str, FeatureKind]
@@ -217,7 +217,9 @@ def load_command_model(folder: Path, work_dir: Path | None) -> CommandModel:
 
 
 def run_command(command: Sequence[str], arguments: Sequence[Path], folder: Path, timeout_s: float, who: str) -> None:
-    """Run a command in `folder` without a shell and wait for it; it and what it started end at the time limit.
+    """Run a command in `folder` without a shell, and wait for it.
+
+    It and the processes that it started end at the time limit.
 
     Args:
         command: program and arguments.

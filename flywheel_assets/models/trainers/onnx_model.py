@@ -147,7 +147,7 @@ def load_onnx_model(folder: Path) -> OnnxModel:
         raise TrainingError(f"{folder / KIND_FILE} is unreadable: {unreadable}; train the version again") from None
 
 
-def _build_input(column: "pa.ChunkedArray[Any]", asked: Any) -> npt.NDArray[Any]:
+def _build_input(column: Any, asked: Any) -> npt.NDArray[Any]:
     kind = _find_numpy_type(asked)
     if pa.types.is_string(column.type):
         if kind is not np.object_:

@@ -101,7 +101,7 @@ class TextClassifierRecipe(TrainerRecipe):
 
 
 class _TextKind(msgspec.Struct, frozen=True, kw_only=True):
-    """What `model.json` holds."""
+    """Describes the content of `model.json`."""
 
     kind: Literal["text_classifier"] = "text_classifier"
     features: dict[str, FeatureKind]

