@@ -31,6 +31,7 @@ from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules
 from flywheel_assets.lake.versions.example_versions import ExampleRules
 from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.models.trainer_recipe import TrainerRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.promotion.text_limits import PromotionLimits
 from flywheel_assets.ranges import Checked, Count, CountOrZero, Name, NotNegative, Positive, Share
@@ -263,7 +264,8 @@ class ClassificationApplication(FlywheelApplication):
     cards_per_day: Count = 100
     """Entities that people can look at per day: k of the precision at k."""
     trigger: ExampleTrigger = field(default_factory=ExampleTrigger)
-    recipe: ClassifierRecipe = field(default_factory=ClassifierRecipe)
+    recipe: TrainerRecipe = field(default_factory=ClassifierRecipe)
+    """How a classifier is trained: `ClassifierRecipe`, `TextClassifierRecipe`, or `CommandRecipe` for a team's own."""
     limits: ClassifierLimits = field(default_factory=ClassifierLimits)
     drift: DriftLimits = field(default_factory=DriftLimits)
 
@@ -289,6 +291,7 @@ class ClassificationApplication(FlywheelApplication):
 
     def _check_together(self) -> None:
         super()._check_together()
+        self.recipe.check_features({name: kind.value for name, kind in self.contract.features.items()})
         maturity_days, join_days = self.mining.maturity_days, self.window.join_days
         if maturity_days > join_days:
             valid = (

@@ -26,6 +26,8 @@ from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules
 from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.models.trainers.command import CommandRecipe
+from flywheel_assets.models.trainers.text_classifier import TextClassifierRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.promotion.text_limits import PromotionLimits
 from flywheel_assets.training.recipes import AdapterRecipe
@@ -36,6 +38,7 @@ __all__ = [
     "ClassificationApplication",
     "ClassifierLimits",
     "ClassifierRecipe",
+    "CommandRecipe",
     "DiscrepancyRules",
     "DriftLimits",
     "EditBands",
@@ -56,6 +59,7 @@ __all__ = [
     "ResolutionRules",
     "SamplingRules",
     "ScoreContract",
+    "TextClassifierRecipe",
     "Trigger",
     "build_default_policy",
 ]

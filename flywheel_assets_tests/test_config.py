@@ -15,6 +15,7 @@ HOMES = {
     "ClassificationApplication": "application",
     "ClassifierLimits": "promotion.classifier_limits",
     "ClassifierRecipe": "models.boosting",
+    "CommandRecipe": "models.trainers.command",
     "DiscrepancyRules": "curation.labels.discrepancies",
     "DriftLimits": "measures.drift",
     "EditBands": "curation.texts.gate",
@@ -35,6 +36,7 @@ HOMES = {
     "ResolutionRules": "curation.texts.resolution",
     "SamplingRules": "curation.labels.sampling",
     "ScoreContract": "curation.labels.score_contract",
+    "TextClassifierRecipe": "models.trainers.text_classifier",
     "Trigger": "application",
     "build_default_policy": "curation.policy.policy",
 }

@@ -30,7 +30,7 @@ from flywheel_assets.evaluation.requests import (
     ClassifierEvaluationRequest,
     ModelScores,
 )
-from flywheel_assets.lake.storage.files import hash_file, write_folder
+from flywheel_assets.lake.storage.files import write_folder
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.measures.classifiers import (
     compute_precision_recall_points,
@@ -41,8 +41,9 @@ from flywheel_assets.measures.classifiers import (
     score_rows,
 )
 from flywheel_assets.measures.folds import FOLDS, assign_folds
-from flywheel_assets.models.boosting import MODEL_FILE, find_judged, load_classifier, name_stand_in
+from flywheel_assets.models.model_folder import find_judged, hash_model, name_stand_in
 from flywheel_assets.models.own_process import build_main, read_report, write_report
+from flywheel_assets.models.trainers.fitting import load_model
 from flywheel_assets.promotion.classifier_evidence import (
     CHAMPION,
     ClassifierEvidence,
@@ -62,7 +63,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         TrainingError: a model cannot be read, or the rows lack one of its features.
     """
     output, challenger_dir = Path(request.output_dir), Path(request.challenger_dir)
-    challenger_sha256 = hash_file(find_judged(challenger_dir) / MODEL_FILE)
+    challenger_sha256 = hash_model(find_judged(challenger_dir))
     if output.exists():
         report = read_evaluation(output)
         if (report.request_sha256, report.challenger_sha256) == (request.compute_digest(), challenger_sha256):
@@ -71,9 +72,11 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     manifest = verify_manifest(export, request.manifest_sha256)
     started = time.perf_counter()
     rows = pq.read_table(export / manifest.files[ExportSet.EVALUATION].name)
-    challenger = _score(challenger_dir, rows)
+    features = unpack_features(rows)
+    challenger = _score(find_judged(challenger_dir), features, request)
     champion_dir = Path(request.champion_dir) if request.champion_dir else None
-    incumbent = _score(champion_dir, rows) if champion_dir else rows["score_at_decision"].to_numpy()
+    served = rows["score_at_decision"].to_numpy()
+    incumbent = _score(find_judged(champion_dir), features, request) if champion_dir else served
     labels = rows["is_positive"].to_numpy(zero_copy_only=False)
     weeks = _name_weeks(rows, manifest)
     has_segments = rows["segment"].null_count < rows.num_rows
@@ -103,7 +106,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         manifest_sha256=request.manifest_sha256,
         challenger_sha256=challenger_sha256,
         champion_version=request.champion_version,
-        champion_sha256=hash_file(find_judged(champion_dir) / MODEL_FILE) if champion_dir else None,
+        champion_sha256=hash_model(find_judged(champion_dir)) if champion_dir else None,
         incumbent=name,
         rows=rows.num_rows,
         scores={
@@ -111,7 +114,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
             for model, scores in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
         },
         evidence=evidence,
-        refit=_measure_refit(challenger_dir, rows, measured, evidence, request.bootstrap_draws),
+        refit=_measure_refit(request, rows, measured, evidence),
         seconds=time.perf_counter() - started,
     )
     with write_folder(output, replaces=True) as building:
@@ -124,27 +127,30 @@ def read_evaluation(output: Path) -> ClassifierEvaluationReport:
     return read_report(output / REPORT_FILE, ClassifierEvaluationReport)
 
 
-def _score(trained: Path, rows: pa.Table) -> Floats:
-    return load_classifier(find_judged(trained)).predict(unpack_features(rows))
+def _score(model: Path, features: pa.Table, request: ClassifierEvaluationRequest) -> Floats:
+    work_dir = Path(request.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    return load_model(model, work_dir).predict(features)
 
 
 def _measure_refit(
-    trained: Path, rows: pa.Table, measured: EvaluationRows, evidence: ClassifierEvidence, draws: int
+    request: ClassifierEvaluationRequest, rows: pa.Table, measured: EvaluationRows, evidence: ClassifierEvidence
 ) -> RefitEvidence | None:
     """Measure the refit's stand-ins against the judged model; None where the trainer made none."""
+    trained = Path(request.challenger_dir)
     if not (trained / name_stand_in(0)).is_dir():
         return None
     features, folds = unpack_features(rows), assign_folds(values_of(rows["subject"]))
     scores = np.zeros(rows.num_rows)
     for fold in range(FOLDS):
         chosen = folds == fold
-        scores[chosen] = load_classifier(trained / name_stand_in(fold)).predict(features.filter(pa.array(chosen)))
+        scores[chosen] = _score(trained / name_stand_in(fold), features.filter(pa.array(chosen)), request)
     judged = np.asarray(measured.challenger_scores, dtype=np.float64)
     against_judged = measure_evidence(
         replace(measured, incumbent_scores=judged, challenger_scores=scores, segments=None),
         incumbent="judged model",
         alert_budget=evidence.alerts.budget if evidence.alerts else None,
-        draws=draws,
+        draws=request.bootstrap_draws,
     )
     return RefitEvidence(against_judged=against_judged, score_shift=measure_score_shift(judged, scores))
 

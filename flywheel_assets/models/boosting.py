@@ -31,7 +31,8 @@ from annotated_types import Ge
 
 from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.errors import TrainingError
-from flywheel_assets.ranges import Checked, Count, NotNegative, PositiveShare
+from flywheel_assets.models.trainer_recipe import RecalibrationMethod, TrainerRecipe
+from flywheel_assets.ranges import Count, NotNegative, PositiveShare
 from flywheel_assets.records import is_text
 
 if TYPE_CHECKING:
@@ -40,18 +41,13 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 MODEL_FILE, ENCODING_FILE = "model.txt", "features.json"
-MODEL_FOLDER = "model"
-"""Folder of the two files within a trainer's result: of the model that may be deployed."""
-JUDGED_FOLDER = "judged"
-"""Folder of the model that is tested in its place; without one the model itself is."""
-
 # LightGBM refuses JSON's own characters in a feature's name, and replaces white space behind one's back.
 _FEATURE_NAME = re.compile(r'[^\s",:\[\]{}]+')
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierRecipe(Checked):
-    """Everything that decides a classifier besides its rows."""
+class ClassifierRecipe(TrainerRecipe):
+    """Everything that decides boosted trees besides their rows."""
 
     trees: Count = 120
     """Boosting rounds; there is no early stopping, which would need rows that are better trained on."""
@@ -69,6 +65,8 @@ class ClassifierRecipe(Checked):
     """Of the few ties that LightGBM breaks at random."""
     threads: Count = 1
     """In the recipe because sums in another order give another model."""
+    recalibration: RecalibrationMethod = "none"
+    """Last step, fitted on out-of-sample scores; see `models.recalibration`."""
 
     def to_parameters(self) -> dict[str, Any]:
         """Return the parameters under LightGBM's names."""
@@ -207,7 +205,7 @@ def fit_classifier(
     recipe = recipe or ClassifierRecipe()
     targets = np.asarray(labels, dtype=np.float64)
     row_weights = np.ones(len(targets)) if weights is None else np.asarray(weights, dtype=np.float64)
-    _check_rows(features.num_rows, targets, row_weights)
+    check_training_rows(features.num_rows, targets, row_weights)
     encoding = FeatureEncoding.derive(features)
     data = lightgbm.Dataset(
         encoding.encode(features),
@@ -218,17 +216,6 @@ def fit_classifier(
         params=recipe.to_parameters(),
     )
     return TrainedClassifier(lightgbm.train(recipe.to_parameters(), data, num_boost_round=recipe.trees), encoding)
-
-
-def name_stand_in(fold: int) -> str:
-    """Name the folder of the model that stands for the refit on a fold's recent rows."""
-    return f"stand_in_{fold}"
-
-
-def find_judged(trained: Path) -> Path:
-    """Return the folder of the model that is tested, within a trainer's result."""
-    judged = trained / JUDGED_FOLDER
-    return judged if judged.is_dir() else trained / MODEL_FOLDER
 
 
 def load_classifier(folder: Path) -> TrainedClassifier:
@@ -255,7 +242,12 @@ def load_classifier(folder: Path) -> TrainedClassifier:
     return TrainedClassifier(booster, encoding)
 
 
-def _check_rows(rows: int, targets: Floats, weights: Floats) -> None:
+def check_training_rows(rows: int, targets: Floats, weights: Floats) -> None:
+    """Check that labels and weights fit the rows of features, and that there is something to learn.
+
+    Raises:
+        TrainingError: lengths differ, a label is neither 0 nor 1, one class is missing, or a weight is not above 0.
+    """
     if not rows == len(targets) == len(weights):
         raise TrainingError(f"{rows} rows of features, {len(targets)} labels and {len(weights)} weights; need as many")
     if not np.isin(targets, (0.0, 1.0)).all():

@@ -20,6 +20,7 @@ import msgspec
 
 from flywheel_assets.errors import FlywheelError, SettingsError, TransientError, VersionConflictError
 from flywheel_assets.lake.storage.files import replace_file
+from flywheel_assets.models.trainers.recipes import decode_recipe
 
 ERROR_FILE = "error.json"
 _PERMANENT_EXIT, _TRANSIENT_EXIT, _USAGE_EXIT = 1, 75, 2
@@ -114,7 +115,7 @@ def find_finished_report(
 
 def read_report(report_file: Path, report_type: type[_Decoded]) -> _Decoded:
     """Return what a process reported."""
-    return msgspec.json.decode(report_file.read_bytes(), type=report_type)
+    return msgspec.json.decode(report_file.read_bytes(), type=report_type, dec_hook=decode_recipe)
 
 
 def write_report(report_file: Path, report: msgspec.Struct) -> None:
@@ -150,7 +151,7 @@ def _describe_safely(error: Exception) -> str:
 
 def _decode_file(path: Path, request_type: type[_R]) -> _R:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=request_type)
+        return msgspec.json.decode(path.read_bytes(), type=request_type, dec_hook=decode_recipe)
     except FileNotFoundError as error:
         raise SettingsError(f"the request file {path} does not exist") from error
     except msgspec.DecodeError as error:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from flywheel_assets.errors import VersionConflictError
+from flywheel_assets.models.model_folder import is_plain_lightgbm
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -134,7 +135,10 @@ class ModelRegistry:
     def register_classifier(
         self, gold_version: str, run_id: str, model_dir: Path, manifest_sha256: str
     ) -> RegisteredModel:
-        """Store a LightGBM classifier as a model version, in its own text: `mlflow.pyfunc` loads it without pickle.
+        """Store a classifier of any kind as a model version; `mlflow.pyfunc` loads it without pickle.
+
+        Plain trees are stored in LightGBM's flavour and text. Any other kind is stored as its folder, with a module of
+        this package as its loader: where it is loaded, `flywheel_assets` must be installed.
 
         Args:
             gold_version: the version that it was trained on.
@@ -143,7 +147,20 @@ class ModelRegistry:
             manifest_sha256: of the version.
         """
 
-        def upload() -> str:
+        def upload_folder() -> str:
+            import mlflow.pyfunc
+
+            with TemporaryDirectory() as folder:
+                mlflow.pyfunc.save_model(
+                    f"{folder}/model",
+                    loader_module="flywheel_assets.models.pyfunc_loader",
+                    data_path=str(model_dir),
+                    pip_requirements=["flywheel_assets"],
+                )
+                self._client.log_artifacts(run_id, f"{folder}/model", "model")
+            return "model"
+
+        def upload_lightgbm() -> str:
             import lightgbm
             import mlflow.lightgbm
             from mlflow.models import ModelSignature
@@ -163,6 +180,7 @@ class ModelRegistry:
             self._client.log_artifact(run_id, str(model_dir / "features.json"), "model")
             return "model"
 
+        upload = upload_lightgbm if is_plain_lightgbm(model_dir) else upload_folder
         return self._register(gold_version, run_id, model_dir, manifest_sha256, upload)
 
     def _register(

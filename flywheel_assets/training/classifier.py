@@ -1,8 +1,8 @@
 """Trains the classifiers of one pinned export, in a process of its own: `python -m … REQUEST.json`.
 
     <output_dir>/
-        model/model.txt, model/features.json   the refit, which is deployed: the trees in LightGBM's text, and how they
-                                               read features
+        model/                                 the refit, which is deployed; of trees LightGBM's text and how it reads
+                                               features
         judged/                                the model that the gate tests on the evaluation weeks
         stand_in_0/, stand_in_1/               the refit without the recent rows of one half of the entities each
         reference.json                         how the refit's weighted rows are distributed, for the drift report
@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -26,20 +28,17 @@ import pyarrow.parquet as pq
 
 from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.labels.score_contract import unpack_features
-from flywheel_assets.lake.storage.files import hash_file, write_folder
+from flywheel_assets.lake.storage.files import write_folder
 from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
 from flywheel_assets.measures.drift import build_drift_reference
 from flywheel_assets.measures.folds import FOLDS, assign_folds
-from flywheel_assets.models.boosting import (
-    JUDGED_FOLDER,
-    MODEL_FILE,
-    MODEL_FOLDER,
-    TrainedClassifier,
-    fit_classifier,
-    name_stand_in,
-)
+from flywheel_assets.models.model_folder import JUDGED_FOLDER, MODEL_FOLDER, hash_model, name_stand_in
 from flywheel_assets.models.own_process import build_main, find_finished_report, read_report, write_report
+from flywheel_assets.models.recalibration import fit_recalibration
+from flywheel_assets.models.trainer_recipe import TrainerRecipe
+from flywheel_assets.models.trainers.fitting import RecalibratedModel, fit_model
+from flywheel_assets.models.trainers.model import FittedModel
 from flywheel_assets.training.requests import (
     REFERENCE_FILE,
     REPORT_FILE,
@@ -67,20 +66,22 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
     rows = pq.read_table(export / manifest.files[ExportSet.TRAIN].name)
-    with write_folder(output) as building:
+    Path(request.work_dir).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="fit-", dir=request.work_dir) as work, write_folder(output) as building:
+        fit = partial(_fit, request.recipe, Path(work))
         judged, stand_ins = None, []
         if ExportSet.REFIT in manifest.files:
-            judged = _fit(rows, request, building / JUDGED_FOLDER).report
+            judged = fit(rows, building / JUDGED_FOLDER).report
             rows = pq.read_table(export / manifest.files[ExportSet.REFIT].name)
             stand_ins = [
-                _fit(rows.filter(pa.array(chosen)), request, building / name_stand_in(fold)).report
+                fit(rows.filter(pa.array(chosen)), building / name_stand_in(fold)).report
                 for fold, chosen in enumerate(_choose_rows(rows, str(manifest.details["evaluate_from"])))
             ]
-        fitted = _fit(rows, request, building / MODEL_FOLDER)
+        fitted = fit(rows, building / MODEL_FOLDER)
         weights = rows["sample_weight"].to_numpy()
         # Of the model's own scores: the served ones come from the model that it replaces.
         features = unpack_features(rows)
-        seen = features.append_column(SCORE, pa.array(fitted.classifier.predict(features)))
+        seen = features.append_column(SCORE, pa.array(fitted.model.predict(features)))
         (building / REFERENCE_FILE).write_bytes(msgspec.json.encode(build_drift_reference(seen, weights)))
         report = ClassifierTrainingReport(
             application=request.application,
@@ -92,7 +93,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
             positives=fitted.report.positives,
             hard_examples=rows.num_rows - rows["discrepancy"].null_count,
             rows_stood_for=float(weights.sum()),
-            gains=dict(fitted.classifier.compute_gains()),
+            gains=dict(fitted.model.compute_gains()),
             model_sha256=fitted.report.model_sha256,
             seconds=fitted.report.seconds,
             judged=judged,
@@ -104,23 +105,31 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
 
 @dataclass(frozen=True)
 class _Fitted:
-    classifier: TrainedClassifier
+    model: FittedModel
     report: FitReport
 
 
-def _fit(rows: pa.Table, request: ClassifierTrainingRequest, folder: Path) -> _Fitted:
+def _fit(recipe: TrainerRecipe, work: Path, rows: pa.Table, folder: Path) -> _Fitted:
+    """Fit one model, with its recalibration, and store it in `folder`."""
     started = time.perf_counter()
-    labels = rows["is_positive"].to_numpy(zero_copy_only=False)
-    classifier = fit_classifier(unpack_features(rows), labels, rows["sample_weight"].to_numpy(), request.recipe)
+    features, labels = unpack_features(rows), rows["is_positive"].to_numpy(zero_copy_only=False)
+    weights = rows["sample_weight"].to_numpy()
+    model = fit_model(recipe, features, labels, weights, work)
+    if recipe.recalibration != "none":
+        unseen, folds = np.zeros(rows.num_rows), assign_folds(values_of(rows["subject"]))
+        for fold in range(FOLDS):
+            known, chosen = folds != fold, pa.array(folds == fold)
+            half = fit_model(recipe, features.filter(pa.array(known)), labels[known], weights[known], work)
+            unseen[~known] = half.predict(features.filter(chosen))
+        step = fit_recalibration(recipe.recalibration, unseen, labels, weights)
+        if step.method != "none":
+            model = RecalibratedModel(model, step)
     seconds = time.perf_counter() - started
-    classifier.save(folder)
+    model.save(folder)
     report = FitReport(
-        rows=rows.num_rows,
-        positives=int(labels.sum()),
-        model_sha256=hash_file(folder / MODEL_FILE),
-        seconds=seconds,
+        rows=rows.num_rows, positives=int(labels.sum()), model_sha256=hash_model(folder), seconds=seconds
     )
-    return _Fitted(classifier, report)
+    return _Fitted(model, report)
 
 
 def _choose_rows(rows: pa.Table, evaluate_from: str) -> Iterator[npt.NDArray[np.bool_]]:

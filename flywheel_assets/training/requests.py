@@ -5,7 +5,7 @@ Free of torch and lightgbm, so that a code location can import it.
 
 import msgspec
 
-from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.models.trainer_recipe import TrainerRecipe
 from flywheel_assets.records import make_stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 
@@ -138,15 +138,15 @@ class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     export_dir: str
     manifest_sha256: str
-    recipe: ClassifierRecipe
+    recipe: TrainerRecipe
     output_dir: str
     """Appears by one rename."""
     work_dir: str
-    """Only error.json is written there."""
+    """For error.json, and for the files of a trainer that is a command."""
 
     def compute_digest(self) -> str:
         """Hash everything that decides the result."""
-        return make_stable_id("classifier", self.manifest_sha256, msgspec.to_builtins(self.recipe))
+        return make_stable_id("classifier", self.manifest_sha256, self.recipe.describe())
 
 
 class FitReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +167,7 @@ class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     request_sha256: str = msgspec.field(name="request_digest")
     """Digest of everything that decides the result; a finished output answers no other request."""
     manifest_sha256: str
-    recipe: ClassifierRecipe
+    recipe: TrainerRecipe
     rows: int
     positives: int
     hard_examples: int
@@ -189,7 +189,7 @@ class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
         judged = {} if self.judged is None else {"judged_rows": self.judged.rows}
         return {
             **judged,
-            **vars(self.recipe),
+            **self.recipe.list_parameters(),
             "rows": self.rows,
             "positives": self.positives,
             "hard_examples": self.hard_examples,

@@ -3,12 +3,17 @@
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from filelock import FileLock
 
 from flywheel_assets.errors import VersionConflictError
+from flywheel_assets.models.boosting import ClassifierRecipe, fit_classifier
+from flywheel_assets.models.recalibration import Recalibration
 from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry, RegisteredModel
+from flywheel_assets.models.trainers.fitting import RecalibratedModel
+from flywheel_assets_tests.models.test_boosting import world
 from flywheel_assets_tests.models.tracked import client_of
 
 DATASET = EvaluatedDataset(
@@ -165,3 +170,25 @@ def test_versions_behind_the_first_page_are_found(registry: ModelRegistry, monke
     monkeypatch.setattr(type(client), "search_model_versions", lambda client, where: search(client, where, 3))
     assert registry.promote("dpo_gold_v1", None) == first
     assert register(registry, "dpo_gold_v1") == first
+
+
+def test_a_classifier_of_another_kind_is_loaded_by_pyfunc_as_it_was_stored(
+    registry: ModelRegistry, tmp_path: Path
+) -> None:
+    """Recalibrated trees are no plain LightGBM: its flavour would give the scores before the last step."""
+    import mlflow.pyfunc
+
+    features, labels, _ = world(2000)
+    model = fit_classifier(features, labels, None, ClassifierRecipe(trees=5))
+    recalibration = Recalibration(method="platt", slope=2.0, intercept=-1.0)
+    RecalibratedModel(model, recalibration).save(tmp_path / "model")
+    registered = registry.register_classifier(
+        "fraud_gold_v1", log(registry, "fraud_gold_v1"), tmp_path / "model", "a" * 64
+    )
+    assert registered.model_dir == tmp_path / "model"
+    version = client_of(registry).get_model_version("assistant", registered.model_version)
+    stored = Path(urlsplit(version.source).path)
+    assert not list(stored.rglob("*.pkl"))
+    loaded = mlflow.pyfunc.load_model(str(stored))
+    expected = recalibration.apply(model.predict(features))
+    assert loaded.predict(features.to_pandas()).tolist() == expected.tolist()

@@ -61,8 +61,10 @@ from flywheel_assets.lake.versions.example_versions import cut_example_version
 from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_promotion
 from flywheel_assets.lake.whatif.levers import report_levers
-from flywheel_assets.models.boosting import MODEL_FOLDER, find_judged
+from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.models.model_folder import MODEL_FOLDER, find_judged
 from flywheel_assets.models.registry import ModelRegistry
+from flywheel_assets.models.trainers.text_classifier import TextClassifierRecipe
 from flywheel_assets.promotion.classifier_limits import StatedReason, decide_classifier
 from flywheel_assets.promotion.refit import decide_refit
 from flywheel_assets.promotion.text_limits import Check
@@ -163,11 +165,11 @@ def _build_gold_snapshot_asset(application: ClassificationApplication) -> dg.Ass
 
 
 def _build_trained_classifier_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
-    @version_asset(application, "gold_snapshot", kinds={"lightgbm"})
+    @version_asset(application, "gold_snapshot", kinds={_name_trainer(application)})
     def trained_classifier(
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        """Trains boosted trees from scratch on the export's weighted rows, in a process of their own.
+        """Trains the recipe's model from scratch on the export's weighted rows, in a process of its own.
 
         Once for the judged model, which knows nothing of the evaluation weeks, and once on all matured rows.
         """
@@ -179,7 +181,7 @@ def _build_trained_classifier_asset(application: ClassificationApplication) -> d
                 version=folder.version,
                 export_dir=str(folder.export),
                 manifest_sha256=hash_manifest(folder.export),
-                recipe=application.recipe,
+                recipe=application.recipe.locate(stores.base_model),
                 output_dir=str(folder.training),
                 work_dir=str(stores.scratch("training", application.name, folder.version)),
             )
@@ -253,6 +255,16 @@ def _build_promotion_asset(application: ClassificationApplication) -> dg.AssetsD
         return Verdict(decision, report.champion_version, announcement, deployed.threshold)
 
     return build_promotion_asset(application, "classifier_evaluation", "the deployed model", judge)
+
+
+def _name_trainer(application: ClassificationApplication) -> str:
+    """Name the trainer for Dagster's `kinds`, which show as icons."""
+    match application.recipe:
+        case ClassifierRecipe():
+            return "lightgbm"
+        case TextClassifierRecipe():
+            return "transformers"
+    return "command"
 
 
 @dataclass(frozen=True)
