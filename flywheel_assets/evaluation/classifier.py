@@ -10,6 +10,7 @@ scores that were served stand for it: the model that made them is not here.
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -82,23 +83,26 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
             model: _compute_model_scores(request, rows, labels, scores, weeks, segments if has_segments else None)
             for model, scores in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
         },
-        evidence=measure_evidence(
-            EvaluationRows(
-                labels=labels,
-                incumbent_scores=incumbent,
-                challenger_scores=challenger,
-                weeks=weeks,
-                entities=values_of(rows["subject"]),
-                segments=segments if has_segments else None,
-                weights=rows["sample_weight"].to_numpy(),
-                known_shares=rows["known_share"].to_numpy(),
-                amounts=rows["amount"].to_numpy() if rows["amount"].null_count < rows.num_rows else None,
+        evidence=replace(
+            measure_evidence(
+                EvaluationRows(
+                    labels=labels,
+                    incumbent_scores=incumbent,
+                    challenger_scores=challenger,
+                    weeks=weeks,
+                    entities=values_of(rows["subject"]),
+                    segments=segments if has_segments else None,
+                    weights=rows["sample_weight"].to_numpy(),
+                    known_shares=rows["known_share"].to_numpy(),
+                    amounts=rows["amount"].to_numpy() if rows["amount"].null_count < rows.num_rows else None,
+                ),
+                incumbent=name,
+                threshold=request.threshold,
+                alert_budget=_compute_alert_budget(request, rows),
+                min_segment_positives=request.min_segment_positives,
+                draws=request.bootstrap_draws,
             ),
-            incumbent=name,
-            threshold=request.threshold,
-            alert_budget=_compute_alert_budget(request, rows),
-            min_segment_positives=request.min_segment_positives,
-            draws=request.bootstrap_draws,
+            feature_problem=manifest.details.get("feature_problem"),
         ),
         seconds=time.perf_counter() - started,
     )

@@ -262,7 +262,7 @@ def _land_score(
     client_id: str, data: ScoreData, reception: Reception, source: str, key: str, occurred_at: str
 ) -> DecodedEvent:
     assert reception.contract is not None
-    if problem := reception.contract.find_problem(data.features):
+    if problem := reception.contract.find_problem(data.features, reception.received_at.date()):
         raise InvalidEventError(problem)
     line = ScoreLine(
         event_id=key,

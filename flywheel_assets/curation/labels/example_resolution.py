@@ -117,7 +117,7 @@ def write_evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calen
 SELECT prediction_id, {write_subject_sql("matured")} AS subject,
        received_date AS prediction_received_date, CAST({week} AS INTEGER) AS week, is_positive, labeling_source,
        model_version, score AS score_at_decision, amount, segment, {weight} AS sample_weight,
-       coalesce(known_share, 1e0) AS known_share, {contract.write_struct_sql()} AS features,
+       coalesce(known_share, 1e0) AS known_share, {contract.write_struct_sql(with_retired=True)} AS features,
        label_event_id, label_received_date, NULL::DATE AS completed_date, occurred_at AS predicted_at,
        {write_subject_kind_sql("matured")} AS subject_kind
 FROM ({write_matured_predictions_sql(contract, rules)}) matured LEFT JOIN known_shares ON known_shares.age = {age}

@@ -96,7 +96,7 @@ def _write_labels_sql(salt: str, contract: ScoreContract, rules: MiningRules) ->
     labels = f"""
 SELECT * REPLACE (coalesce(labeling_source, source) AS labeling_source),
        CASE label WHEN {positive} THEN true WHEN {negative} THEN false END AS is_positive,
-       {contract.write_problem_sql()} AS problem
+       {contract.write_problem_sql(received_date="prediction_received_date")} AS problem
 FROM joined_feedback
 """
     return f"""
@@ -152,7 +152,7 @@ FROM (
            {write_subject_kind_sql("p")} AS subject_kind,
            p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity,
            d.discrepancy, d.severity, d.selection_reason, d.inclusion_probability, d.draw, p.event_id,
-           {contract.write_problem_sql("p.features")} AS problem
+           {contract.write_problem_sql("p.features", "p.received_date")} AS problem
     FROM raw_predictions p JOIN silent_decisions d ON d.event_id = p.event_id
     WHERE d.reason IS NULL
 )

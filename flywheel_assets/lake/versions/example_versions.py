@@ -44,6 +44,8 @@ from flywheel_assets.ranges import Checked, Count
 from flywheel_assets.records import Reason
 
 _ROW_GROUP_ROWS = 100_000
+_ROWS_CHECKED = 20_000
+"""Predictions of the evaluation weeks that are looked at for a reason why rows are refused."""
 _COUNTED = [
     "completed_date",
     "prediction_id",
@@ -82,7 +84,11 @@ class ExampleRules(Checked):
     def as_json(self) -> dict[str, Any]:
         """Return the rules as a manifest records them."""
         rules = asdict(self)
-        rules["contract"]["features"] = {name: kind.value for name, kind in self.contract.features.items()}
+        for field_name in ("features", "retired_features"):
+            kinds = rules["contract"][field_name]
+            rules["contract"][field_name] = {name: kind.value for name, kind in kinds.items()}
+        first_days = self.contract.features_since.items()
+        rules["contract"]["features_since"] = {name: first.isoformat() for name, first in first_days}
         del rules["contract"]["trusted_sources"]  # capture's; the tiers are in the mining rules
         rules["contract"]["blocking_actions"] = sorted(self.contract.blocking_actions)
         return rules
@@ -306,7 +312,17 @@ class _ResolvedExamples:
             overall = self.curves[0]
             facts["label_horizon_days"] = overall.horizon_days
             facts["known_at_maturity"] = overall.share_known(self.rules.mining.maturity_days)
+        if problem := self._find_feature_problem():
+            facts["feature_problem"] = problem
         return facts
+
+    def _find_feature_problem(self) -> str | None:
+        """Find why predictions of the evaluation weeks do not fit the contract; looks at the first of them only."""
+        found = self.connection.execute(
+            f"SELECT mode(problem) FROM (SELECT {self.rules.contract.write_problem_sql()} AS problem "
+            f"FROM (FROM raw_predictions LIMIT {_ROWS_CHECKED}))"
+        ).fetchone()
+        return None if found is None or found[0] is None else str(found[0])
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
         contract, mining = self.rules.contract, self.rules.mining

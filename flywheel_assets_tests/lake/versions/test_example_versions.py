@@ -11,6 +11,7 @@ import pytest
 
 from flywheel_assets.curation.labels.example_resolution import Calendar
 from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
+from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
 from flywheel_assets.errors import EmptyVersionError
 from flywheel_assets.lake.erasure.erase import Place, erase_person, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
@@ -364,3 +365,49 @@ def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(holders: Wo
     assert receipt.versions[0].exported_rows_removed == 2 * sum(offset % 3 == 0 for offset in exported_days)
     assert verify_versions(bench.lake, versions, HARD_EXAMPLES).differences == ()
     assert bench.lake.read(HARD_EXAMPLES, where="subject = 'mallory'").num_rows == 0
+
+
+OLD, NEW = '{"amount":1.0,"night":true,"country":"NL"}', '{"amount":1.0,"night":true,"country":"NL","risk":0.5}'
+WITH_RISK = {**CONTRACT.features, "risk": FeatureType.NUMBER}
+
+
+def turn_over_a_new_feature(bench: Workbench, versions: Versions, contract: ScoreContract) -> Manifest:
+    """A score a day; from day 20 on, within the evaluation week, the service sends `risk`."""
+    events = [score(day(n), f"n{n}", features=NEW if n >= 20 else OLD) for n in range(30)]
+    run(bench, events, LAST, contract=contract)
+    return cut(bench, versions, replace(EXAMPLES, contract=contract))
+
+
+def test_a_new_feature_is_null_in_rows_before_its_first_day(bench: Workbench, versions: Versions) -> None:
+    """To add a feature emptied the evaluation set and stopped the wheel for five weeks."""
+    contract = replace(CONTRACT, features=WITH_RISK, features_since={"risk": day(20)})
+    manifest = turn_over_a_new_feature(bench, versions, contract)
+    train, evaluation = rows(versions, ExportSet.TRAIN), rows(versions, ExportSet.EVALUATION)
+    assert {row["features"]["risk"] for row in train.values()} == {None}
+    assert {name: row["features"]["risk"] for name, row in evaluation.items()} == {
+        f"n{n}": 0.5 if n >= 20 else None for n in range(16, 23)
+    }
+    assert "feature_problem" not in manifest.details
+    assert manifest.rules["contract"]["features_since"] == {"risk": day(20).isoformat()}
+
+
+def test_a_version_says_that_a_feature_without_a_first_day_refuses_its_rows(
+    bench: Workbench, versions: Versions
+) -> None:
+    """The gate said "0 matured weeks", and not one word of the schema."""
+    turn_over_a_new_feature(bench, versions, CONTRACT)
+    changed = replace(EXAMPLES, contract=replace(CONTRACT, features=WITH_RISK))
+    manifest = cut(bench, versions, changed, "fraud_gold_v2")
+    assert set(rows(versions, ExportSet.EVALUATION, "fraud_gold_v2")) == {"n20", "n21", "n22"}
+    assert manifest.details["feature_problem"].startswith("feature `risk` is missing")
+
+
+def test_a_retired_feature_is_there_for_the_champion_that_reads_it(bench: Workbench, versions: Versions) -> None:
+    features = {name: kind for name, kind in CONTRACT.features.items() if name != "night"}
+    contract = replace(CONTRACT, features=features, retired_features={"night": FeatureType.BOOLEAN})
+    events = [score(day(n), f"n{n}", features='{"amount":1,"country":"NL"}' if n >= 20 else OLD) for n in range(30)]
+    run(bench, events, LAST, contract=contract)
+    cut(bench, versions, replace(EXAMPLES, contract=contract))
+    train, evaluation = rows(versions, ExportSet.TRAIN), rows(versions, ExportSet.EVALUATION)
+    assert {tuple(row["features"]) for row in train.values()} == {("amount", "country")}
+    assert [evaluation[name]["features"]["night"] for name in ("n19", "n20")] == [True, None]
