@@ -55,6 +55,7 @@ _PATHS = (
     "segment",
     "action",
     "allow_propensity",
+    "label_propensity",
     "model_version",
     "do_not_train",
 )
@@ -85,6 +86,9 @@ class FieldMapping(Checked):
     segment: Name = "segment"
     action: Name = "action"
     allow_propensity: Name = "allow_propensity"
+    label_propensity: Name = "label_propensity"
+    """Of a prediction: with which probability a case like it is labelled, more than 0 to 1; see `MiningRules.silence`.
+    """
     model_version: Name = "model_version"
     do_not_train: Name = "do_not_train"
     positive_words: tuple[Name, ...] = ()

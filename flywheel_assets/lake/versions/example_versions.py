@@ -15,9 +15,11 @@ from flywheel_assets.curation.labels.example_resolution import (
     Calendar,
     write_evaluation_rows_sql,
     write_judged_examples_sql,
+    write_label_propensity_sql,
     write_training_rows_sql,
 )
 from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.sampling import write_sample_weight_sql
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
@@ -64,6 +66,7 @@ _COUNTED = [
     "discrepancy",
     "inclusion_probability",
     "draw",
+    "label_propensity",
 ]
 """The columns that decide about an example; features are nearly all bytes of the others."""
 
@@ -79,7 +82,7 @@ class ExampleRules(Checked):
 
     def plan_calendar(self, last_day: date) -> Calendar:
         """Plan the days that a version trains on and is judged on."""
-        return Calendar.plan(last_day, self.mining.maturity_days, self.evaluation_weeks)
+        return Calendar.plan(last_day, self.mining.waiting_days, self.evaluation_weeks)
 
     def as_json(self) -> dict[str, Any]:
         """Return the rules as a manifest records them."""
@@ -233,21 +236,28 @@ def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> Live
     """Measure Σp / Σy of the newest model on its predictions of the last `days` matured days.
 
     Each example stands for 1/π rows, so that the two sums are unbiased for those over all predictions that were not
-    blocked (Horvitz and Thompson).
+    blocked (Horvitz and Thompson). Where silence is unknown, over all labelled ones; over all of them where
+    `label_propensity` is known.
     """
     closed = list(ledger.read_closed_days(lake, HARD_EXAMPLES.name))
     nothing = LiveCalibration(None, None, 0)
     if not closed:
         return nothing
     with lake.connect() as connection:
-        read = closed[-(days + rules.mining.maturity_days) :]
+        read = closed[-(days + rules.mining.waiting_days) :]
         _register_examples(lake, connection, read, list_exclusions_in_force(lake), None, _COUNTED)
-        register_known_shares(connection, read_delay_curves(connection, "pinned_examples", closed[-1]))
+        register_known_shares(connection, _read_delay_curves(connection, rules, closed[-1]))
         # The calendar of a version that trains on everything that has matured.
         newest = rules.plan_calendar(closed[-1]).evaluate_until
         calendar = Calendar(closed[-1], newest, date.max, newest)
         sampling = replace(rules.mining.sampling, recency_half_life_days=None)
         mining = replace(rules.mining, sampling=sampling, labels=rules.mining.labels.with_one_class)
+        weight = write_sample_weight_sql(
+            mining.sampling,
+            inclusion_probability="final_probability",
+            allow_propensity="NULL",
+            label_propensity=write_label_propensity_sql(mining),
+        )
         found = connection.execute(
             f"""
 WITH judged AS ({write_judged_examples_sql(mining, calendar, "pinned_examples")}),
@@ -256,8 +266,8 @@ recent AS (
     WHERE reason IS NULL AND prediction_received_date > DATE {quote(newest.isoformat())} - {days:d}
 ),
 live AS (SELECT arg_max(model_version, predicted_at) AS model_version FROM recent)
-SELECT any_value(live.model_version), sum(score / final_probability), count(*) FILTER (is_positive),
-       sum(1 / coalesce(known_share, 1e0)) FILTER (is_positive)
+SELECT any_value(live.model_version), sum(score * {weight}), count(*) FILTER (is_positive),
+       sum({weight} / coalesce(known_share, 1e0)) FILTER (is_positive)
 FROM recent JOIN live ON recent.model_version IS NOT DISTINCT FROM live.model_version
 LEFT JOIN known_shares
     ON known_shares.age = date_diff('day', prediction_received_date, DATE {quote(closed[-1].isoformat())})
@@ -281,10 +291,15 @@ def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> 
         register_pinned_days(lake, connection, pin, RAW_SCORES, evaluated)
         known = ledger.list_days(calendar.evaluate_from, calendar.known_until)
         register_pinned_days(lake, connection, pin, JOINED_LABELS, known)
-        curves = read_delay_curves(connection, "pinned_examples", calendar.known_until)
+        curves = _read_delay_curves(connection, rules, calendar.known_until)
         register_known_shares(connection, curves)
         counted = dict(connection.sql("SELECT reason, count(*) FROM judged GROUP BY reason").fetchall())
         yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions, curves)
+
+
+def _read_delay_curves(connection: duckdb.DuckDBPyConnection, rules: ExampleRules, until: date) -> Sequence[DelayCurve]:
+    """Estimate how late positives come; where silence is unknown no row waits for its label, and there is none."""
+    return read_delay_curves(connection, "pinned_examples", until) if rules.mining.is_silence_negative else []
 
 
 @dataclass(frozen=True)
@@ -312,9 +327,19 @@ class _ResolvedExamples:
             overall = self.curves[0]
             facts["label_horizon_days"] = overall.horizon_days
             facts["known_at_maturity"] = overall.share_known(self.rules.mining.maturity_days)
+        if not self.rules.mining.is_silence_negative:
+            facts["silence"] = self.rules.mining.silence
+            facts["label_propensity_known"] = self._measure_known_propensities()
         if problem := self._find_feature_problem():
             facts["feature_problem"] = problem
         return facts
+
+    def _measure_known_propensities(self) -> float:
+        """Measure the share of training rows whose `label_propensity` is known; the others stand for themselves."""
+        found = self.connection.execute(
+            "SELECT avg((label_propensity IS NOT NULL)::INTEGER) FROM judged WHERE reason IS NULL"
+        ).fetchone()
+        return 0.0 if found is None or found[0] is None else float(found[0])
 
     def _find_feature_problem(self) -> str | None:
         """Find why predictions of the evaluation weeks do not fit the contract; looks at the first of them only."""

@@ -526,3 +526,16 @@ def test_a_retired_feature_of_a_table_is_stored_and_not_required() -> None:
     assert [json.loads(each["features"]) for each in land(row, contract)] == [{"amount": 3}]
     assert [json.loads(each["features"]) for each in land({**row, "risk": "7"}, contract)] == [{"amount": 3, "risk": 7}]
     assert contract.list_unmapped({**row, "risk": "7"}) == []
+
+
+def test_the_chance_to_be_labelled_is_stored_with_the_prediction() -> None:
+    data = {"features": {"amount": 1, "night": True, "country": None}, "score": 0.5, "label_propensity": 0.1}
+    assert land(json.loads(cloud_event("prediction", data)))[0]["label_propensity"] == 0.1
+    contract = ScoreContract(
+        features={"amount": FeatureType.NUMBER}, mapping=FieldMapping(label_propensity="review.chance")
+    )
+    row = {"prediction_id": "p", "score": 0.5, "features": {"amount": 3}, "review": {"chance": 0.25}}
+    assert land(row, contract)[0]["label_propensity"] == 0.25
+    assert contract.list_unmapped(row) == []
+    with pytest.raises(InvalidEventError, match=r"`review\.chance` is 0; valid: more than 0 to 1"):
+        land({**row, "review": {"chance": 0}}, contract)

@@ -411,3 +411,56 @@ def test_a_retired_feature_is_there_for_the_champion_that_reads_it(bench: Workbe
     train, evaluation = rows(versions, ExportSet.TRAIN), rows(versions, ExportSet.EVALUATION)
     assert {tuple(row["features"]) for row in train.values()} == {("amount", "country")}
     assert [evaluation[name]["features"]["night"] for name in ("n19", "n20")] == [True, None]
+
+
+def land_moderated(bench: Workbench, rules: ExampleRules) -> None:
+    """Each day one risky post, always reviewed, two of twenty harmless ones, reviewed by a draw of .1, and silence."""
+    events = []
+    for n in range(30):
+        on, said = day(n), day(min(n + 1, 29))
+        events.append(score(on, f"risky-{n}", score=0.8, label_propensity=1.0))
+        events.append(label(said, f"risky-{n}"))
+        for copy in range(20):
+            events.append(score(on, f"calm-{n}-{copy}", score=0.05, label_propensity=0.1))
+            if copy < 2:
+                events.append(label(said, f"calm-{n}-{copy}", label="false" if n % 2 or copy else "true"))
+    run(bench, events, LAST, rules.mining)
+
+
+MODERATED = replace(EXAMPLES, mining=replace(RULES, silence="unknown"))
+
+
+def test_where_silence_is_unknown_only_labelled_predictions_count(bench: Workbench, versions: Versions) -> None:
+    """It took an undocumented trick, an action in `blocking_actions`, and lost the propensities."""
+    land_moderated(bench, MODERATED)
+    manifest = cut(bench, versions, MODERATED)
+    # No maturity: T = M = 29, E = 23, P = 22.
+    train, evaluation = rows(versions, ExportSet.TRAIN), rows(versions, ExportSet.EVALUATION)
+    assert set(evaluation) == {name for n in range(23, 30) for name in (f"risky-{n}", f"calm-{n}-0", f"calm-{n}-1")}
+    assert set(train) == {name for n in range(22) for name in (f"risky-{n}", f"calm-{n}-0", f"calm-{n}-1")}
+    assert {row["labeling_source"] for row in (*train.values(), *evaluation.values())} == {"chargeback"}
+    weights = {name.split("-")[0]: row["sample_weight"] for name, row in evaluation.items()}
+    assert weights == {"risky": 1.0, "calm": 10.0}
+    assert {row["sample_weight"] for name, row in train.items() if name.startswith("calm")} == {10.0}
+    assert {row["known_share"] for row in evaluation.values()} == {1.0}
+    assert (manifest.details["silence"], manifest.details["label_propensity_known"]) == ("unknown", 1.0)
+    assert "known_at_maturity" not in manifest.details
+
+
+def test_live_calibration_of_labelled_predictions_stands_for_all_by_their_propensities(bench: Workbench) -> None:
+    """Silence as negatives made a calibrated classifier look as if it predicted two positives for each that came."""
+    land_moderated(bench, MODERATED)
+    live = measure_live_calibration(bench.lake, MODERATED, days=10)
+    # Ten days: 10 risky positives of weight 1; of 20 calm rows of weight 10 the 5 of even days are positive.
+    assert live.positives == 15
+    assert live.ratio == pytest.approx((10 * 0.8 + 20 * 10 * 0.05) / (10 + 5 * 10))
+
+
+def test_silence_that_was_mined_as_negative_leaves_when_it_becomes_unknown(
+    bench: Workbench, versions: Versions
+) -> None:
+    land_moderated(bench, EXAMPLES)
+    manifest = cut(bench, versions, MODERATED)
+    assert {row["labeling_source"] for row in rows(versions, ExportSet.TRAIN).values()} == {"chargeback"}
+    # Predictions up to day 15 matured by day 22, the day before E; 18 of each day were never looked at.
+    assert manifest.dropped["silence_unknown"] == 16 * 18
