@@ -144,6 +144,7 @@ class Reason(StrEnum):
     INVALID_FEATURES = "invalid_features"
     UNKNOWN_LABEL = "unknown_label"
     BLOCKED = "blocked"
+    SILENCE_UNKNOWN = "silence_unknown"
     LABELLED = "labelled"
     DISPUTED = "disputed"
     HELD_FOR_REVIEW = "held_for_review"
@@ -304,6 +305,12 @@ _SCORE = [
         nullable=True,
     ),
 ]
+_LABEL_PROPENSITY = _define_column(
+    "label_propensity",
+    pa.float64(),
+    "probability with which a case like this is labelled, where silence says nothing",
+    nullable=True,
+)
 SCORED_EVENT = pa.schema(
     [
         *_RECEIPT,
@@ -311,6 +318,7 @@ SCORED_EVENT = pa.schema(
         _define_column("model_version", pa.string(), "which model scored it", nullable=True),
         *_IDENTITY,
         *_SCORE,
+        _LABEL_PROPENSITY,
     ]
 )
 FEEDBACK_EVENT = pa.schema(
@@ -403,6 +411,7 @@ JOINED_LABELS = pa.schema(
         _define_column("value", pa.float64(), "thumb: −1 or 1; rating: 0 to 1", nullable=True),
         _define_column("comment", pa.string(), "free text, never trained on", nullable=True),
         _define_column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
+        _LABEL_PROPENSITY,
     ]
 )
 
@@ -528,6 +537,7 @@ HARD_EXAMPLES = pa.schema(
         ),
         _define_column("draw", pa.float64(), "u in [0, 1), a hash of the prediction id: drawn where u < π"),
         _define_column("sampling_version", pa.string(), "hash of the rules that gave π"),
+        _LABEL_PROPENSITY,
     ]
 )
 

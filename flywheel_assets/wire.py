@@ -64,6 +64,7 @@ class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     segment: Identifier | None = None
     action: Identifier | None = None
     allow_propensity: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    label_propensity: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
 
 
 class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -59,6 +59,7 @@ def make_score(**overrides: Any) -> dict[str, Any]:
         "segment": "web",
         "action": "allow",
         "allow_propensity": None,
+        "label_propensity": None,
     }
     return _with(row, overrides, records.SCORED_EVENT)
 

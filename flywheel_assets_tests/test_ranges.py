@@ -198,6 +198,20 @@ def test_a_type_of_feature_that_is_none_is_refused_when_it_is_loaded(kind: Any) 
         ScoreContract(features={"amount": kind})
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"features_since": {"risk": date(2026, 10, 1)}}, "features_since is 'risk'; need one of features: amount"),
+        ({"features_since": {"amount": "2026-10-01"}}, r"features_since\['amount'\] is '2026-10-01'; need a day"),
+        ({"retired_features": {"amount": FeatureType.NUMBER}}, "retired_features is .*; need none of features: amount"),
+        ({"retired_features": {"risk": "number"}}, r"retired_features\['risk'\] is 'number'; need one of FeatureType"),
+    ],
+)
+def test_a_schema_that_contradicts_itself_is_refused_when_it_is_loaded(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        ScoreContract(features={"amount": FeatureType.NUMBER}, **changes)
+
+
 def test_an_empty_key_is_refused_when_it_is_loaded() -> None:
     with pytest.raises(SettingsError, match=r"FieldMapping\.key is ''"):
         FieldMapping(key="")

@@ -101,6 +101,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         min_segment_positives=request.min_segment_positives,
         draws=request.bootstrap_draws,
     )
+    evidence = replace(evidence, feature_problem=manifest.details.get("feature_problem"))
     report = ClassifierEvaluationReport(
         request_sha256=request.compute_digest(),
         manifest_sha256=request.manifest_sha256,

@@ -132,7 +132,8 @@ class FeatureEncoding(msgspec.Struct, frozen=True):
         if absent := [name for name in self.names if name not in features.column_names]:
             raise TrainingError(
                 f"the model needs the features {', '.join(absent)}, which the rows lack; they have "
-                f"{', '.join(features.column_names) or 'none'}"
+                f"{', '.join(features.column_names) or 'none'}. Features that the contract had once belong into its "
+                "retired_features while such a model may serve"
             )
         matrix = np.empty((features.num_rows, len(self.names)))
         for position, name in enumerate(self.names):

@@ -83,6 +83,8 @@ class ClassifierEvidence:
     value_ap_gain: Interval | None = None
     """As `ap_gain`, each positive counting by its amount; None without amounts."""
     segments: tuple[SegmentEvidence, ...]
+    feature_problem: str | None = None
+    """Why predictions of these weeks are missing: they do not fit the contract. None: all that were looked at do."""
 
     @property
     def threshold(self) -> float | None:

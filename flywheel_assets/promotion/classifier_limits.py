@@ -89,11 +89,20 @@ def decide_classifier(
         limits.min_weeks,
         evidence.weeks >= limits.min_weeks and evidence.positives >= limits.min_positives,
         f"{evidence.weeks} matured weeks with {evidence.positives} positives after the training data, "
-        f"{limits.min_weeks} weeks and {limits.min_positives} positives are needed",
+        f"{limits.min_weeks} weeks and {limits.min_positives} positives are needed{_explain_absence(evidence)}",
     )
     better = _check_gain(evidence, limits, stated_reason)
     checks = (enough, better, check_calibration(evidence, limits), *_check_alerts(evidence, limits))
     return conclude((*checks, _check_segments(evidence, limits)), enough=enough, better=better)
+
+
+def _explain_absence(evidence: ClassifierEvidence) -> str:
+    if evidence.feature_problem is None:
+        return ""
+    return (
+        f"; predictions of these weeks do not fit the contract and are left out: {evidence.feature_problem}. If a "
+        "feature is new, give its first day in ScoreContract.features_since"
+    )
 
 
 def _check_gain(evidence: ClassifierEvidence, limits: ClassifierLimits, stated_reason: StatedReason) -> Check:

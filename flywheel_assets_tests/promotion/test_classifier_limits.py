@@ -187,6 +187,15 @@ def test_every_limit_can_be_the_one_that_decides(field: "dataclasses.Field[float
     assert decide_classifier(evidence(**changes), ClassifierLimits(**wide), reason).promote
 
 
+def test_missing_evidence_names_the_schema_where_that_is_the_reason() -> None:
+    """A new feature emptied the evaluation set, and the sentence said "0 matured weeks" without a word of it."""
+    problem = "feature `device` is missing; valid: a text, or null for an unknown value"
+    decision = decide_classifier(evidence(weeks=0, positives=0, feature_problem=problem), ClassifierLimits())
+    assert problem in decision.sentence
+    assert "ScoreContract.features_since" in decision.sentence
+    assert "features_since" not in decide_classifier(evidence(weeks=0), ClassifierLimits()).sentence
+
+
 @pytest.mark.parametrize(
     "limits", [{"min_calibration_ratio": 1.05}, {"max_capture_drop": math.nan}, {"min_ap_gain": -0.1}]
 )

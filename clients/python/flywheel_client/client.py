@@ -220,6 +220,7 @@ class FlywheelClient:
         segment: str | None = None,
         action: str | None = None,
         allow_propensity: float | None = None,
+        label_propensity: float | None = None,
     ) -> None:
         """Send one decision of a classifier now.
 
@@ -235,9 +236,11 @@ class FlywheelClient:
             segment: which of the application's segments it belongs to.
             action: the action that followed.
             allow_propensity: with which probability it was let through, where that was drawn.
+            label_propensity: with which probability a case like it is labelled, where only some are.
         """
         context = Context(model_version, user_id, thread_id, do_not_train)
         stake = {"amount": amount, "segment": segment, "action": action, "allow_propensity": allow_propensity}
+        stake["label_propensity"] = label_propensity
         data = {"features": dict(features), "score": score, "prediction_id": prediction_id, **context.fields()}
         data |= {name: value for name, value in stake.items() if value is not None}
         self._send(

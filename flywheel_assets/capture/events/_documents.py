@@ -172,7 +172,7 @@ class Document:
             features = dict(found)
         else:
             features = {}
-            for name in self.contract.features:
+            for name in self.contract.logged_features:
                 if name in self.values:
                     features[name] = self.values[name]
                 elif self.has(name):
@@ -182,7 +182,7 @@ class Document:
             # Nearly every value has its declared type: what follows is for the others.
             if value is None or (type(value) is usual.get(name) and (type(value) is not float or math.isfinite(value))):
                 continue
-            kind = self.contract.features.get(name)
+            kind = self.contract.logged_features.get(name)
             if isinstance(value, float) and not math.isfinite(value):
                 features[name] = None
             elif kind is None:

@@ -62,6 +62,7 @@ class ScoreLine(msgspec.Struct, frozen=True, omit_defaults=True):
     segment: str | None = None
     action: str | None = None
     allow_propensity: float | None = None
+    label_propensity: float | None = None
 
 
 _event_decoder: msgspec.json.Decoder[ScoredCloudEvent | FeedbackCloudEvent] = msgspec.json.Decoder(
@@ -198,6 +199,7 @@ def _land_prediction(document: Document, reception: Reception, source: str) -> D
         segment=document.read_id(names.segment),
         action=document.read_id(names.action),
         allow_propensity=document.read_share(names.allow_propensity, is_zero_valid=False),
+        label_propensity=document.read_share(names.label_propensity, is_zero_valid=False),
         do_not_train=document.read_boolean(names.do_not_train),
     )
     occurred_at = reception.check_time(document.read_time(names.prediction_time), names.prediction_time)
@@ -262,7 +264,7 @@ def _land_score(
     client_id: str, data: ScoreData, reception: Reception, source: str, key: str, occurred_at: str
 ) -> DecodedEvent:
     assert reception.contract is not None
-    if problem := reception.contract.find_problem(data.features):
+    if problem := reception.contract.find_problem(data.features, reception.received_at.date()):
         raise InvalidEventError(problem)
     line = ScoreLine(
         event_id=key,
@@ -280,6 +282,7 @@ def _land_score(
         segment=data.segment,
         action=data.action,
         allow_propensity=data.allow_propensity,
+        label_propensity=data.label_propensity,
     )
     content = hash((line.score, line.features, line.amount, line.segment, line.action, line.prediction_id))
     return build_prediction_event(client_id, reception.application, key, line.prediction_id, content, line)

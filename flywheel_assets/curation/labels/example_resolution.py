@@ -96,7 +96,8 @@ weighed AS (
     SELECT *, inclusion_probability * {write_recency_factor_sql(rules.sampling, age_days=age)} AS final_probability
     FROM resolved
 )
-SELECT *, CASE WHEN is_disputed THEN {quote(Reason.DISPUTED)}
+SELECT *, CASE WHEN {_write_unknown_sql(rules)} THEN {quote(Reason.SILENCE_UNKNOWN)}
+               WHEN is_disputed THEN {quote(Reason.DISPUTED)}
                WHEN NOT holds THEN {quote(Reason.SUPERSEDED)}
                WHEN draw >= final_probability THEN {quote(Reason.NOT_SAMPLED)} END AS reason
 FROM weighed
@@ -115,7 +116,10 @@ def write_training_rows_sql(contract: ScoreContract, rules: MiningRules, span: T
     days late and silence is a negative after 7). Reads `known_shares(age, known_share)`.
     """
     weight = write_sample_weight_sql(
-        rules.sampling, inclusion_probability="final_probability", allow_propensity=_write_propensity_sql(contract)
+        rules.sampling,
+        inclusion_probability="final_probability",
+        allow_propensity=_write_propensity_sql(contract),
+        label_propensity=write_label_propensity_sql(rules),
     )
     return f"""
 SELECT prediction_id, subject, prediction_received_date, is_positive, labeling_source, label_known_at, model_version,
@@ -140,7 +144,10 @@ def write_evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calen
     out.
     """
     weight = write_sample_weight_sql(
-        rules.sampling, inclusion_probability="1e0", allow_propensity=_write_propensity_sql(contract)
+        rules.sampling,
+        inclusion_probability="1e0",
+        allow_propensity=_write_propensity_sql(contract),
+        label_propensity=write_label_propensity_sql(rules),
     )
     week = f"date_diff('day', DATE {quote(calendar.evaluate_from.isoformat())}, received_date) // 7"
     age = f"date_diff('day', received_date, DATE {quote(calendar.known_until.isoformat())})"
@@ -148,7 +155,7 @@ def write_evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calen
 SELECT prediction_id, {write_subject_sql("matured")} AS subject,
        received_date AS prediction_received_date, CAST({week} AS INTEGER) AS week, is_positive, labeling_source,
        model_version, score AS score_at_decision, amount, segment, {weight} AS sample_weight,
-       coalesce(known_share, 1e0) AS known_share, {contract.write_struct_sql()} AS features,
+       coalesce(known_share, 1e0) AS known_share, {contract.write_struct_sql(with_retired=True)} AS features,
        label_event_id, label_received_date, NULL::DATE AS completed_date, occurred_at AS predicted_at,
        {write_subject_kind_sql("matured")} AS subject_kind
 FROM ({write_matured_predictions_sql(contract, rules)}) matured LEFT JOIN known_shares ON known_shares.age = {age}
@@ -160,10 +167,12 @@ ORDER BY prediction_id
 def write_matured_predictions_sql(contract: ScoreContract, rules: MiningRules) -> str:
     """Select the first receipt of each raw prediction with its resolved label, or silence.
 
-    Blocked predictions without a label, and disputed ones, are left out: their truth is unknown. The columns of
+    Blocked predictions without a label, and disputed ones, are left out: their truth is unknown; where silence is
+    unknown, so are all without a label. The columns of
     `raw_predictions`, and `is_positive`, `labeling_source`, `label_event_id`, `label_received_date` and
     `is_label_withheld` (a label came without consent).
     """
+    blocked = contract.write_blocked_sql("p.action") if rules.is_silence_negative else "true"
     return f"""
 WITH known AS (
     SELECT prediction_id, bool_or(is_disputed) AS is_disputed, bool_or(do_not_train) AS is_label_withheld,
@@ -183,8 +192,18 @@ SELECT p.*, coalesce(k.is_positive, false) AS is_positive,
        k.label_event_id, coalesce(k.is_label_withheld, false) AS is_label_withheld
 FROM first_receipts p LEFT JOIN known k ON k.prediction_id = p.prediction_id
 WHERE NOT coalesce(k.is_disputed, false)
-  AND (k.is_positive IS NOT NULL OR NOT {contract.write_blocked_sql("p.action")})
+  AND (k.is_positive IS NOT NULL OR NOT {blocked})
 """
+
+
+def write_label_propensity_sql(rules: MiningRules) -> str:
+    """Write the chance with which a row got its label; null where silence is a label, too."""
+    return "NULL" if rules.is_silence_negative else "label_propensity"
+
+
+def _write_unknown_sql(rules: MiningRules) -> str:
+    """Write whether a row is silence that says nothing: it was mined while the rules took it for a negative."""
+    return "false" if rules.is_silence_negative else "label_event_id IS NULL"
 
 
 def _write_propensity_sql(contract: ScoreContract) -> str:

@@ -6,6 +6,7 @@ that it is not kept for, or none. Silence is decided in two steps, because only 
 
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Literal
 
 import duckdb
 
@@ -30,6 +31,10 @@ class MiningRules(Checked):
 
     maturity_days: Count = 30
     """A prediction without a label this many days after its receipt is a negative."""
+    silence: Literal["negative", "unknown"] = "negative"
+    """What a prediction without a label means. "unknown" where only some are looked at, as in moderation: labelled
+    predictions alone are examples and evaluation rows, from the day of their label, and no share of labels is taken
+    for late. They stand for all predictions where `label_propensity` is sent with each, else for labelled ones."""
     discrepancies: DiscrepancyRules = field(default_factory=DiscrepancyRules)
     sampling: SamplingRules = field(default_factory=SamplingRules)
     labels: LabelRules = field(default_factory=LabelRules)
@@ -37,6 +42,16 @@ class MiningRules(Checked):
     """Negative labels on scores above this wait in quarantine for a reviewer's label; None: they are examples at once.
     With 0.19 % of labels flipped, 79 % of the confident false alarms were wrong labels. If all of them wait, the model
     overestimates, so this is for applications whose reviewers keep up."""
+
+    @property
+    def is_silence_negative(self) -> bool:
+        """Return whether a prediction that has matured without a label is a negative."""
+        return self.silence == "negative"
+
+    @property
+    def waiting_days(self) -> int:
+        """Return the age from which a prediction counts: its silence must have matured, a label needs no wait."""
+        return self.maturity_days if self.is_silence_negative else 0
 
     @property
     def version(self) -> str:
@@ -96,7 +111,7 @@ def _write_labels_sql(salt: str, contract: ScoreContract, rules: MiningRules) ->
     labels = f"""
 SELECT * REPLACE (coalesce(labeling_source, source) AS labeling_source),
        CASE label WHEN {positive} THEN true WHEN {negative} THEN false END AS is_positive,
-       {contract.write_problem_sql()} AS problem
+       {contract.write_problem_sql(received_date="prediction_received_date")} AS problem
 FROM joined_feedback
 """
     return f"""
@@ -132,6 +147,7 @@ SELECT *,
             WHEN prediction_id IN (SELECT prediction_id FROM labelled_predictions) THEN {quote(Reason.LABELLED)}
             WHEN {contract.write_blocked_sql()} THEN {quote(Reason.BLOCKED)}
             WHEN do_not_train THEN {quote(Reason.NO_CONSENT)}
+            WHEN {"false" if rules.is_silence_negative else "true"} THEN {quote(Reason.SILENCE_UNKNOWN)}
             WHEN draw >= inclusion_probability THEN {quote(Reason.NOT_SAMPLED)} END AS reason
 FROM ({_write_judged_sql(salt, rules, silence)})
 """
@@ -150,9 +166,9 @@ FROM (
            TIMESTAMPTZ {quote(known_at)} AS label_received_at, p.model_version,
            {write_subject_sql("p")} AS subject,
            {write_subject_kind_sql("p")} AS subject_kind,
-           p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity,
+           p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity, p.label_propensity,
            d.discrepancy, d.severity, d.selection_reason, d.inclusion_probability, d.draw, p.event_id,
-           {contract.write_problem_sql("p.features")} AS problem
+           {contract.write_problem_sql("p.features", "p.received_date")} AS problem
     FROM raw_predictions p JOIN silent_decisions d ON d.event_id = p.event_id
     WHERE d.reason IS NULL
 )

@@ -60,6 +60,8 @@ class SamplingRules(Checked):
     """Smallest recency factor, in (0, 1]: bounds the weight of old negatives by 1 / (floor · recency_floor)."""
     min_allow_propensity: PositiveShare = 0.05
     """Smaller propensities are raised to it: a weight of at most 20 is worth the small bias it costs."""
+    min_label_propensity: PositiveShare = 0.01
+    """The same for `label_propensity`, where silence is unknown: reviews of a random percent are usual."""
 
     def _check_together(self) -> None:
         if self.large_amount is None and self.large_amount_factor != 1:
@@ -163,10 +165,11 @@ def write_sample_weight_sql(
     *,
     inclusion_probability: str = "inclusion_probability",
     allow_propensity: str = "allow_propensity",
+    label_propensity: str = "NULL",
 ) -> str:
     """Write the weight of a kept row as a DuckDB expression of type DOUBLE, ≥ 1.
 
-    It is 1 / (π · allow_propensity): the number of rows that the row stands for.
+    It is 1 / (π · allow_propensity · label_propensity): the number of rows that the row stands for.
 
     Args:
         rules: the smallest propensity that is believed.
@@ -174,9 +177,12 @@ def write_sample_weight_sql(
         allow_propensity: chance with which the action policy let the prediction through, drawn independently of its
             outcome; NULL counts as 1. Give NULL for a blocked row that got its label another way: no draw let it
             through, so it stands for itself.
+        label_propensity: chance with which a labelled row got its label, given what was known at the decision; NULL
+            counts as 1.
     """
     allowed = f"least(1e0, greatest({quote_double(rules.min_allow_propensity)}, coalesce(({allow_propensity}), 1e0)))"
-    return f"(1e0 / (({inclusion_probability}) * {allowed}))"
+    labelled = f"least(1e0, greatest({quote_double(rules.min_label_propensity)}, coalesce(({label_propensity}), 1e0)))"
+    return f"(1e0 / (({inclusion_probability}) * {allowed} * {labelled}))"
 
 
 def _write_surprise_sql(rules: SamplingRules, score: str, severity: str, amount: str, segment: str) -> str:

@@ -6,6 +6,7 @@ it, and when examples are made, because events may have been captured before the
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -54,6 +55,7 @@ _PATHS = (
     "segment",
     "action",
     "allow_propensity",
+    "label_propensity",
     "model_version",
     "do_not_train",
 )
@@ -84,6 +86,9 @@ class FieldMapping(Checked):
     segment: Name = "segment"
     action: Name = "action"
     allow_propensity: Name = "allow_propensity"
+    label_propensity: Name = "label_propensity"
+    """Of a prediction: with which probability a case like it is labelled, more than 0 to 1; see `MiningRules.silence`.
+    """
     model_version: Name = "model_version"
     do_not_train: Name = "do_not_train"
     positive_words: tuple[Name, ...] = ()
@@ -138,6 +143,13 @@ class ScoreContract(Checked):
 
     features: Mapping[str, FeatureType]
     """Every feature the model reads, as logged at the decision. Events may carry more; those are stored, not used."""
+    features_since: Mapping[str, date] = field(default_factory=dict)
+    """For a feature that came later: its first UTC day of receipt. Events received before may lack it, and a value of
+    another type in them is no error: both are missing values, in training and evaluation rows. From that day on the
+    feature is required. An application's first features need no day."""
+    retired_features: Mapping[str, FeatureType] = field(default_factory=dict)
+    """Features that new models no longer read. Events may carry them or not; evaluation rows keep what was logged, for
+    a champion that was trained with them. Remove one once no model that may serve needs it."""
     positive_label: Name = "true"
     """The label word of the class whose probability the score is; a JSON `true` means it, too, where it is "true"."""
     negative_label: Name = "false"
@@ -153,6 +165,15 @@ class ScoreContract(Checked):
             raise self.build_range_error(
                 "features", self.features, "at least one feature: declare what the model reads"
             )
+        for name, first in self.features_since.items():
+            if name not in self.features:
+                raise self.build_range_error("features_since", name, f"one of features: {', '.join(self.features)}")
+            # A datetime is a date for Python, and comparing the two fails with the first event.
+            if not isinstance(first, date) or isinstance(first, datetime):
+                raise self.build_range_error(f"features_since[{name!r}]", first, "a day, such as date(2026, 10, 1)")
+        if both := self.features.keys() & self.retired_features:
+            valid = f"none of features: {', '.join(sorted(both))} cannot be both"
+            raise self.build_range_error("retired_features", sorted(self.retired_features), valid)
         if self.positive_label == self.negative_label:
             raise self.build_range_error("negative_label", self.negative_label, "another word than positive_label")
         if self.negative_label.casefold() in _fold(self.mapping.positive_words):
@@ -176,7 +197,7 @@ class ScoreContract(Checked):
     @cached_property
     def _read_paths(self) -> frozenset[str]:
         paths = {getattr(self.mapping, name) for name in _PATHS} - {None, ""}
-        return frozenset(paths | set(self.features) if self.mapping.is_wide else paths)
+        return frozenset(paths | set(self.logged_features) if self.mapping.is_wide else paths)
 
     @cached_property
     def _parents(self) -> frozenset[str]:
@@ -194,11 +215,23 @@ class ScoreContract(Checked):
         """Return, for each feature, the Python type that most of its values have."""
         return {name: _USUAL_TYPES[kind] for name, kind in self.features.items()}
 
-    def find_problem(self, features: Mapping[str, object]) -> str | None:
-        """Return a sentence about the first wrong feature of one event; None where all are right."""
+    @cached_property
+    def logged_features(self) -> Mapping[str, FeatureType]:
+        """Return the features of today's models, and the retired ones that an older champion may read."""
+        return {**self.features, **self.retired_features}
+
+    def find_problem(self, features: Mapping[str, object], received: date | None = None) -> str | None:
+        """Return a sentence about the first wrong feature of one event; None where all are right.
+
+        Args:
+            features: by name.
+            received: the UTC day of the event's receipt, before which a later feature is not required. None: all are.
+        """
         for name, usual in self.usual_types.items():
             value = features.get(name, _ABSENT)
             if type(value) is usual or value is None:
+                continue
+            if received and name in self.features_since and received < self.features_since[name]:
                 continue
             kind = self.features[name]
             if value is _ABSENT:
@@ -207,20 +240,30 @@ class ScoreContract(Checked):
                 return f"feature `{name}` is a {name_json_type(value)}; valid: a {kind.value} or null"
         return None
 
-    def write_problem_sql(self, features: str = "features") -> str:
-        """Write the same check for stored events, as a DuckDB VARCHAR over a JSON text; NULL where all are right."""
+    def write_problem_sql(self, features: str = "features", received_date: str = "received_date") -> str:
+        """Write the same check for stored events, as a DuckDB VARCHAR over a JSON text; NULL where all are right.
+
+        Args:
+            features: expression of the JSON text.
+            received_date: expression of the prediction's day of receipt.
+        """
         cases = []
         for name, kind in self.features.items():
             found = f"json_type({features}, {quote(_write_json_path(name))})"
             valid = ", ".join(quote(each) for each in (*_JSON_TYPES[kind], "NULL"))
             missing = quote(f"feature `{name}` is missing; valid: a {kind.value}, or null for an unknown value")
             wrong = quote(f"feature `{name}` is no {kind.value}; valid: a {kind.value} or null")
-            cases.append(f"WHEN {found} IS NULL THEN {missing} WHEN {found} NOT IN ({valid}) THEN {wrong}")
+            first = self.features_since.get(name)
+            since = f"{received_date} >= DATE {quote(first.isoformat())} AND " if first else ""
+            cases.append(
+                f"WHEN {since}{found} IS NULL THEN {missing} WHEN {since}{found} NOT IN ({valid}) THEN {wrong}"
+            )
         return f"CASE {' '.join(cases)} END"
 
-    def write_struct_sql(self, features: str = "features") -> str:
-        """Write the declared features as a DuckDB STRUCT with their types, over a JSON text."""
-        typed = {name: _SQL_TYPE[kind] for name, kind in self.features.items()}
+    def write_struct_sql(self, features: str = "features", *, with_retired: bool = False) -> str:
+        """Write the declared features as a DuckDB STRUCT with their types, over a JSON text; absent ones are NULL."""
+        declared = self.logged_features if with_retired else self.features
+        typed = {name: _SQL_TYPE[kind] for name, kind in declared.items()}
         fields = ", ".join(f"{_write_json_text(name)}: {_write_json_text(kind)}" for name, kind in typed.items())
         return f"from_json({features}, {quote('{' + fields + '}')})"
 

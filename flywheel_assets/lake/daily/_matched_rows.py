@@ -192,7 +192,8 @@ _TEXT_COLUMNS = f"""
        f.final_message"""
 _SCORE_COLUMNS = """
        f.labeling_source, f.known_at,
-       p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity"""
+       p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity,
+       p.label_propensity"""
 
 
 def _add_subjects(rows: pa.Table, tables: ApplicationTables) -> pa.Table:

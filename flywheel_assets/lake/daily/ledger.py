@@ -49,6 +49,7 @@ NOT_QUARANTINED = {
     Reason.ROLLED_BACK.value,
     Reason.LABELLED.value,
     Reason.BLOCKED.value,
+    Reason.SILENCE_UNKNOWN.value,
     Reason.NOT_SAMPLED.value,
 }
 STAGE_OF = {

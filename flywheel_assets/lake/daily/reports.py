@@ -131,9 +131,9 @@ def report_drift(
         for day in sorted(days) if reference else []:
             assert reference is not None
             week = list_days(max(start, day - timedelta(days=WINDOW_DAYS - 1)), day)
-            lake.register(connection, RAW_SCORES, week, ["prediction_id", "features", "score"])
+            lake.register(connection, RAW_SCORES, week, ["prediction_id", "received_date", "features", "score"])
             rows = connection.sql(
-                f"SELECT {contract.write_struct_sql()} AS features, score FROM raw_predictions "
+                f"SELECT {contract.write_struct_sql(with_retired=True)} AS features, score FROM raw_predictions "
                 f"WHERE {contract.write_problem_sql()} IS NULL ORDER BY {write_draw_sql('drift')} LIMIT {MAX_ROWS:d}"
             ).to_arrow_table()
             if not rows.num_rows:

@@ -15,9 +15,11 @@ from flywheel_assets.curation.labels.example_resolution import (
     Calendar,
     write_evaluation_rows_sql,
     write_judged_examples_sql,
+    write_label_propensity_sql,
     write_training_rows_sql,
 )
 from flywheel_assets.curation.labels.mining import MiningRules
+from flywheel_assets.curation.labels.sampling import write_sample_weight_sql
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
@@ -49,6 +51,8 @@ from flywheel_assets.ranges import Checked, Count
 from flywheel_assets.records import Reason
 
 _ROW_GROUP_ROWS = 100_000
+_ROWS_CHECKED = 20_000
+"""Predictions of the evaluation weeks that are looked at for a reason why rows are refused."""
 _COUNTED = [
     "completed_date",
     "prediction_id",
@@ -67,6 +71,7 @@ _COUNTED = [
     "discrepancy",
     "inclusion_probability",
     "draw",
+    "label_propensity",
 ]
 """The columns that decide about an example; features are nearly all bytes of the others."""
 
@@ -87,13 +92,17 @@ class ExampleRules(Checked):
             last_day: the last closed day.
             curves: of the label delay; without them `maturity_days` is believed, the soonest that a row can count.
         """
-        maturity_days = find_effective_maturity(curves, self.mining.maturity_days)
+        maturity_days = find_effective_maturity(curves, self.mining.waiting_days)
         return Calendar.plan(last_day, maturity_days, self.evaluation_weeks)
 
     def as_json(self) -> dict[str, Any]:
         """Return the rules as a manifest records them."""
         rules = asdict(self)
-        rules["contract"]["features"] = {name: kind.value for name, kind in self.contract.features.items()}
+        for field_name in ("features", "retired_features"):
+            kinds = rules["contract"][field_name]
+            rules["contract"][field_name] = {name: kind.value for name, kind in kinds.items()}
+        first_days = self.contract.features_since.items()
+        rules["contract"]["features_since"] = {name: first.isoformat() for name, first in first_days}
         del rules["contract"]["trusted_sources"]  # capture's; the tiers are in the mining rules
         rules["contract"]["blocking_actions"] = sorted(self.contract.blocking_actions)
         return rules
@@ -240,14 +249,15 @@ def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> Live
     """Measure Σp / Σy of the newest model on its predictions of the last `days` matured days.
 
     Each example stands for 1/π rows, so that the two sums are unbiased for those over all predictions that were not
-    blocked (Horvitz and Thompson).
+    blocked (Horvitz and Thompson). Where silence is unknown, over all labelled ones; over all of them where
+    `label_propensity` is known.
     """
     closed = list(ledger.read_closed_days(lake, HARD_EXAMPLES.name))
     nothing = LiveCalibration(None, None, 0)
     if not closed:
         return nothing
     with lake.connect() as connection:
-        delay = read_delay(lake, connection, closed)
+        delay = read_delay(lake, connection, closed) if rules.mining.is_silence_negative else []
         calendar = rules.plan_calendar(closed[-1], delay)
         first = calendar.evaluate_until - timedelta(days=days)
         read = [day for day in closed if day > first]
@@ -256,6 +266,12 @@ def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> Live
         newest = calendar.evaluate_until
         sampling = replace(rules.mining.sampling, recency_half_life_days=None)
         mining = replace(rules.mining, sampling=sampling, labels=rules.mining.labels.with_one_class)
+        weight = write_sample_weight_sql(
+            mining.sampling,
+            inclusion_probability="final_probability",
+            allow_propensity="NULL",
+            label_propensity=write_label_propensity_sql(mining),
+        )
         found = connection.execute(
             f"""
 WITH judged AS ({write_judged_examples_sql(mining, calendar.refit, "pinned_examples")}),
@@ -264,8 +280,8 @@ recent AS (
     WHERE reason IS NULL AND prediction_received_date > DATE {quote(newest.isoformat())} - {days:d}
 ),
 live AS (SELECT arg_max(model_version, predicted_at) AS model_version FROM recent)
-SELECT any_value(live.model_version), sum(score / final_probability), count(*) FILTER (is_positive),
-       sum(1 / coalesce(known_share, 1e0)) FILTER (is_positive)
+SELECT any_value(live.model_version), sum(score * {weight}), count(*) FILTER (is_positive),
+       sum({weight} / coalesce(known_share, 1e0)) FILTER (is_positive)
 FROM recent JOIN live ON recent.model_version IS NOT DISTINCT FROM live.model_version
 LEFT JOIN known_shares
     ON known_shares.age = date_diff('day', prediction_received_date, DATE {quote(closed[-1].isoformat())})
@@ -278,7 +294,7 @@ LEFT JOIN known_shares
 
 def _plan_delayed(connection: duckdb.DuckDBPyConnection, rules: ExampleRules, last_day: date) -> Calendar:
     """Plan the calendar of a version, with the label delay of the registered examples."""
-    return rules.plan_calendar(last_day, read_delay_curves(connection, "pinned_examples", last_day))
+    return rules.plan_calendar(last_day, _read_delay_curves(connection, rules, last_day))
 
 
 @contextmanager
@@ -286,7 +302,7 @@ def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> 
     exclusions = find_exclusions(lake, pin.exclusions)
     with lake.connect() as connection:
         _register_examples(lake, connection, pin.dates, exclusions, pin.snapshot_id, HARD_EXAMPLES.schema.names)
-        curves = read_delay_curves(connection, "pinned_examples", pin.dates[-1])
+        curves = _read_delay_curves(connection, rules, pin.dates[-1])
         register_known_shares(connection, curves)
         calendar = rules.plan_calendar(pin.dates[-1], curves)
         for name, span in (("judged", calendar.judged), ("matured", calendar.refit)):
@@ -298,6 +314,11 @@ def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> 
         register_pinned_days(lake, connection, pin, JOINED_LABELS, known)
         counted = dict(connection.sql("SELECT reason, count(*) FROM judged GROUP BY reason").fetchall())
         yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions, curves)
+
+
+def _read_delay_curves(connection: duckdb.DuckDBPyConnection, rules: ExampleRules, until: date) -> Sequence[DelayCurve]:
+    """Estimate how late positives come; where silence is unknown no row waits for its label, and there is none."""
+    return read_delay_curves(connection, "pinned_examples", until) if rules.mining.is_silence_negative else []
 
 
 @dataclass(frozen=True)
@@ -321,12 +342,32 @@ class _ResolvedExamples:
     @property
     def details(self) -> Mapping[str, Any]:
         facts: dict[str, Any] = {name: day.isoformat() for name, day in asdict(self.calendar).items()}
-        facts["maturity_days"] = find_effective_maturity(self.curves, self.rules.mining.maturity_days)
+        facts["maturity_days"] = find_effective_maturity(self.curves, self.rules.mining.waiting_days)
         if self.curves:
             overall = self.curves[0]
             facts["label_horizon_days"] = overall.horizon_days
             facts["known_at_maturity"] = overall.share_known(facts["maturity_days"])
+        if not self.rules.mining.is_silence_negative:
+            facts["silence"] = self.rules.mining.silence
+            facts["label_propensity_known"] = self._measure_known_propensities()
+        if problem := self._find_feature_problem():
+            facts["feature_problem"] = problem
         return facts
+
+    def _measure_known_propensities(self) -> float:
+        """Measure the share of training rows whose `label_propensity` is known; the others stand for themselves."""
+        found = self.connection.execute(
+            "SELECT avg((label_propensity IS NOT NULL)::INTEGER) FROM judged WHERE reason IS NULL"
+        ).fetchone()
+        return 0.0 if found is None or found[0] is None else float(found[0])
+
+    def _find_feature_problem(self) -> str | None:
+        """Find why predictions of the evaluation weeks do not fit the contract; looks at the first of them only."""
+        found = self.connection.execute(
+            f"SELECT mode(problem) FROM (SELECT {self.rules.contract.write_problem_sql()} AS problem "
+            f"FROM (FROM raw_predictions LIMIT {_ROWS_CHECKED}))"
+        ).fetchone()
+        return None if found is None or found[0] is None else str(found[0])
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
         contract, mining = self.rules.contract, self.rules.mining

@@ -89,7 +89,7 @@ def report_levers(
     closed = list(ledger.read_closed_days(lake, HARD_EXAMPLES.name))
     if not closed:
         return None
-    last = closed[-1] - timedelta(days=rules.maturity_days)
+    last = closed[-1] - timedelta(days=rules.waiting_days)
     first = max(closed[0], last - timedelta(days=days - 1))
     if last < first:
         return None

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -488,3 +488,54 @@ def test_a_label_with_times_of_parquet_is_taken() -> None:
     """The whole import had ended with a traceback: the label's id is a hash of values that JSON does not know."""
     moment = datetime(2026, 3, 1, 12, 30)
     assert land({**ROW, "decided": moment})[1]["label"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("since", "features", "complaint"),
+    [
+        (date(2026, 3, 2), {"amount": 1}, "feature `risk` is missing"),
+        (date(2026, 3, 3), {"amount": 1}, None),
+        (date(2026, 3, 3), {"amount": 1, "risk": "high"}, None),  # a trial before its first day, with another type
+        (date(2026, 3, 2), {"amount": 1, "risk": "high"}, "feature `risk` is a text"),
+        (date(2026, 3, 3), {"risk": 1}, "feature `amount` is missing"),
+    ],
+)
+def test_a_later_feature_is_required_from_its_first_day(
+    since: date, features: dict[str, Any], complaint: str | None
+) -> None:
+    contract = ScoreContract(
+        features={"amount": FeatureType.NUMBER, "risk": FeatureType.NUMBER}, features_since={"risk": since}
+    )
+    reception = Reception("fraud", NOON, contract)
+    assert NOON.date() == date(2026, 3, 2)
+    element = json.dumps({"prediction_id": "p", "score": 0.5, "features": features}).encode()
+    if complaint is None:
+        assert json.loads(line(decode_prediction(element, reception))["features"]) == features
+    else:
+        with pytest.raises(InvalidEventError, match=complaint):
+            decode_prediction(element, reception)
+
+
+def test_a_retired_feature_of_a_table_is_stored_and_not_required() -> None:
+    contract = ScoreContract(
+        features={"amount": FeatureType.NUMBER},
+        retired_features={"risk": FeatureType.NUMBER},
+        mapping=FieldMapping(features=None, numbers_as_text=True),
+    )
+    row = {"prediction_id": "p", "score": "0.5", "amount": "3"}
+    assert [json.loads(each["features"]) for each in land(row, contract)] == [{"amount": 3}]
+    assert [json.loads(each["features"]) for each in land({**row, "risk": "7"}, contract)] == [{"amount": 3, "risk": 7}]
+    assert contract.list_unmapped({**row, "risk": "7"}) == []
+
+
+def test_the_chance_to_be_labelled_is_stored_with_the_prediction() -> None:
+    data = {"features": {"amount": 1, "night": True, "country": None}, "score": 0.5, "label_propensity": 0.1}
+    assert land(json.loads(cloud_event("prediction", data)))[0]["label_propensity"] == 0.1
+    contract = ScoreContract(
+        features={"amount": FeatureType.NUMBER}, mapping=FieldMapping(label_propensity="review.chance")
+    )
+    row = {"prediction_id": "p", "score": 0.5, "features": {"amount": 3}, "review": {"chance": 0.25}}
+    assert land(row, contract)[0]["label_propensity"] == 0.25
+    assert contract.list_unmapped(row) == []
+    with pytest.raises(InvalidEventError, match=r"`review\.chance` is 0; valid: more than 0 to 1"):
+        land({**row, "review": {"chance": 0}}, contract)

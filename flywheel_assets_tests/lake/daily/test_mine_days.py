@@ -210,3 +210,12 @@ def test_a_label_for_an_unknown_or_another_applications_prediction_waits_and_exp
     expired = [row["row_id"] for row in bench.rows(QUARANTINE) if row["reason"] == "no_prediction_in_window"]
     assert sorted(expired) == [f"l-nobodys-{day(1)}", f"l-theirs-{DAY}"]
     assert [name for name, _ in examples(other)] == ["theirs"]
+
+
+def test_silence_that_says_nothing_is_counted_and_never_an_example(bench: Workbench) -> None:
+    """Half of the hate speech that no moderator had looked at was trained on as harmless."""
+    events = [score(DAY, "unseen"), score(DAY, "stopped", action="block"), score(DAY, "seen", label_propensity=0.5)]
+    entries = run(bench, [*events, label(day(2), "seen", label="false")], day(8), replace(RULES, silence="unknown"))
+    [row] = bench.rows(HARD_EXAMPLES)
+    assert (row["prediction_id"], row["is_positive"], row["label_propensity"]) == ("seen", False, 0.5)
+    assert entries[day(7)].rows_by_reason == {"labelled": 1, "blocked": 1, "silence_unknown": 1}

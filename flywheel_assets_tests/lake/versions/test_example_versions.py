@@ -11,6 +11,7 @@ import pytest
 
 from flywheel_assets.curation.labels.example_resolution import Calendar
 from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
+from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
 from flywheel_assets.errors import EmptyVersionError
 from flywheel_assets.lake.erasure.erase import Place, erase_person, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
@@ -391,3 +392,102 @@ def test_an_erased_person_is_in_neither_training_nor_evaluation_rows(holders: Wo
     assert receipt.versions[0].exported_rows_removed == 2 * sum(offset % 3 == 0 for offset in exported_days)
     assert verify_versions(bench.lake, versions, HARD_EXAMPLES).differences == ()
     assert bench.lake.read(HARD_EXAMPLES, where="subject = 'mallory'").num_rows == 0
+
+
+OLD, NEW = '{"amount":1.0,"night":true,"country":"NL"}', '{"amount":1.0,"night":true,"country":"NL","risk":0.5}'
+WITH_RISK = {**CONTRACT.features, "risk": FeatureType.NUMBER}
+
+
+def turn_over_a_new_feature(bench: Workbench, versions: Versions, contract: ScoreContract) -> Manifest:
+    """A score a day; from day 20 on, within the evaluation week, the service sends `risk`."""
+    events = [score(day(n), f"n{n}", features=NEW if n >= 20 else OLD) for n in range(30)]
+    run(bench, events, LAST, contract=contract)
+    return cut(bench, versions, replace(EXAMPLES, contract=contract))
+
+
+def test_a_new_feature_is_null_in_rows_before_its_first_day(bench: Workbench, versions: Versions) -> None:
+    """To add a feature emptied the evaluation set and stopped the wheel for five weeks."""
+    contract = replace(CONTRACT, features=WITH_RISK, features_since={"risk": day(20)})
+    manifest = turn_over_a_new_feature(bench, versions, contract)
+    train, evaluation = rows(versions, ExportSet.TRAIN), rows(versions, ExportSet.EVALUATION)
+    assert {row["features"]["risk"] for row in train.values()} == {None}
+    assert {name: row["features"]["risk"] for name, row in evaluation.items()} == {
+        f"n{n}": 0.5 if n >= 20 else None for n in range(16, 23)
+    }
+    assert "feature_problem" not in manifest.details
+    assert manifest.rules["contract"]["features_since"] == {"risk": day(20).isoformat()}
+
+
+def test_a_version_says_that_a_feature_without_a_first_day_refuses_its_rows(
+    bench: Workbench, versions: Versions
+) -> None:
+    """The gate said "0 matured weeks", and not one word of the schema."""
+    turn_over_a_new_feature(bench, versions, CONTRACT)
+    changed = replace(EXAMPLES, contract=replace(CONTRACT, features=WITH_RISK))
+    manifest = cut(bench, versions, changed, "fraud_gold_v2")
+    assert set(rows(versions, ExportSet.EVALUATION, "fraud_gold_v2")) == {"n20", "n21", "n22"}
+    assert manifest.details["feature_problem"].startswith("feature `risk` is missing")
+
+
+def test_a_retired_feature_is_there_for_the_champion_that_reads_it(bench: Workbench, versions: Versions) -> None:
+    features = {name: kind for name, kind in CONTRACT.features.items() if name != "night"}
+    contract = replace(CONTRACT, features=features, retired_features={"night": FeatureType.BOOLEAN})
+    events = [score(day(n), f"n{n}", features='{"amount":1,"country":"NL"}' if n >= 20 else OLD) for n in range(30)]
+    run(bench, events, LAST, contract=contract)
+    cut(bench, versions, replace(EXAMPLES, contract=contract))
+    train, evaluation = rows(versions, ExportSet.TRAIN), rows(versions, ExportSet.EVALUATION)
+    assert {tuple(row["features"]) for row in train.values()} == {("amount", "country")}
+    assert [evaluation[name]["features"]["night"] for name in ("n19", "n20")] == [True, None]
+
+
+def land_moderated(bench: Workbench, rules: ExampleRules) -> None:
+    """Each day one risky post, always reviewed, two of twenty harmless ones, reviewed by a draw of .1, and silence."""
+    events = []
+    for n in range(30):
+        on, said = day(n), day(min(n + 1, 29))
+        events.append(score(on, f"risky-{n}", score=0.8, label_propensity=1.0))
+        events.append(label(said, f"risky-{n}"))
+        for copy in range(20):
+            events.append(score(on, f"calm-{n}-{copy}", score=0.05, label_propensity=0.1))
+            if copy < 2:
+                events.append(label(said, f"calm-{n}-{copy}", label="false" if n % 2 or copy else "true"))
+    run(bench, events, LAST, rules.mining)
+
+
+MODERATED = replace(EXAMPLES, mining=replace(RULES, silence="unknown"))
+
+
+def test_where_silence_is_unknown_only_labelled_predictions_count(bench: Workbench, versions: Versions) -> None:
+    """It took an undocumented trick, an action in `blocking_actions`, and lost the propensities."""
+    land_moderated(bench, MODERATED)
+    manifest = cut(bench, versions, MODERATED)
+    # No maturity: T = M = 29, E = 23, P = 22.
+    train, evaluation = rows(versions, ExportSet.TRAIN), rows(versions, ExportSet.EVALUATION)
+    assert set(evaluation) == {name for n in range(23, 30) for name in (f"risky-{n}", f"calm-{n}-0", f"calm-{n}-1")}
+    assert set(train) == {name for n in range(22) for name in (f"risky-{n}", f"calm-{n}-0", f"calm-{n}-1")}
+    assert {row["labeling_source"] for row in (*train.values(), *evaluation.values())} == {"chargeback"}
+    weights = {name.split("-")[0]: row["sample_weight"] for name, row in evaluation.items()}
+    assert weights == {"risky": 1.0, "calm": 10.0}
+    assert {row["sample_weight"] for name, row in train.items() if name.startswith("calm")} == {10.0}
+    assert {row["known_share"] for row in evaluation.values()} == {1.0}
+    assert (manifest.details["silence"], manifest.details["label_propensity_known"]) == ("unknown", 1.0)
+    assert "known_at_maturity" not in manifest.details
+
+
+def test_live_calibration_of_labelled_predictions_stands_for_all_by_their_propensities(bench: Workbench) -> None:
+    """Silence as negatives made a calibrated classifier look as if it predicted two positives for each that came."""
+    land_moderated(bench, MODERATED)
+    live = measure_live_calibration(bench.lake, MODERATED, days=10)
+    # Ten days: 10 risky positives of weight 1; of 20 calm rows of weight 10 the 5 of even days are positive.
+    assert live.positives == 15
+    assert live.ratio == pytest.approx((10 * 0.8 + 20 * 10 * 0.05) / (10 + 5 * 10))
+
+
+def test_silence_that_was_mined_as_negative_leaves_when_it_becomes_unknown(
+    bench: Workbench, versions: Versions
+) -> None:
+    land_moderated(bench, EXAMPLES)
+    manifest = cut(bench, versions, MODERATED)
+    assert {row["labeling_source"] for row in rows(versions, ExportSet.TRAIN).values()} == {"chargeback"}
+    # Predictions up to day 15 matured by day 22, the day before E; 18 of each day were never looked at.
+    assert manifest.dropped["silence_unknown"] == 16 * 18
