@@ -153,6 +153,9 @@ class ScoreContract(Checked):
             raise self.build_range_error(
                 "features", self.features, "at least one feature: declare what the model reads"
             )
+        for name in self.features:
+            if not isinstance(name, str) or not name.strip():
+                raise self.build_range_error("features", name, "a name that is not empty for every feature")
         if self.positive_label == self.negative_label:
             raise self.build_range_error("negative_label", self.negative_label, "another word than positive_label")
         if self.negative_label.casefold() in _fold(self.mapping.positive_words):
