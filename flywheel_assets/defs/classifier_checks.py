@@ -123,16 +123,21 @@ def _build_match_check(application: ClassificationApplication) -> dg.AssetChecks
     )
     def labels_find_their_predictions(stores: Stores) -> dg.AssetCheckResult:
         entries = ledger.read_entries(stores.lake(application.name), joined).values()
-        recent = [each for each in entries if each.is_closed][-RECENT_DAYS:]
+        closed = [each for each in entries if each.is_closed]
+        recent = closed[-RECENT_DAYS:]
         matched = sum(each.rows_kept for each in recent)
         expired = sum(each.rows_by_reason.get(Reason.NO_PREDICTION_IN_WINDOW.value, 0) for each in recent)
-        # What waits is carried from day to day, so only the last one counts.
-        waiting = recent[-1].rows_by_reason.get(Reason.WAITING_FOR_PREDICTION.value, 0) if recent else 0
-        labels, missing = matched + expired + waiting, expired + waiting
+        # What waits is carried from day to day: of the labels of these days it is what was added to it.
+        waiting, before = (
+            days[-1].rows_by_reason.get(Reason.WAITING_FOR_PREDICTION.value, 0) if days else 0
+            for days in (closed, closed[:-RECENT_DAYS])
+        )
+        missing = max(0, expired + waiting - before)
+        labels = matched + missing
         counts = {"matched": matched, "waiting": waiting, "expired": expired}
         sentence = (
-            f"{missing:,} of {labels:,} labels found no prediction in the last {len(recent)} closed days: {waiting:,} "
-            f"wait, {expired:,} waited past {application.window.join_days} days"
+            f"{missing:,} of {labels:,} labels of the last {len(recent)} closed days found no prediction; {waiting:,} "
+            f"wait in all, {expired:,} waited past {application.window.join_days} days"
         )
         passed = labels < MIN_LABELS or missing <= MAX_UNMATCHED_SHARE * labels
         advice = "; compare the ids in both systems: `flywheel trace ID` shows one label"

@@ -48,7 +48,7 @@ def build_comparison_table(report: ClassifierEvaluationReport) -> dg.TableMetada
         counts = [f"{each:,}" for each in (old.alerts, new.alerts)]
         rows.append(["alerts, live threshold", *counts, f"{new.alerts - old.alerts:+,}", "", ""])
     for week, each in new.by_week.items():
-        rows.append(_compare(f"AP, week {week}", old.by_week[week].average_precision, each.average_precision))
+        rows.append(_compare(f"AP, week {week[5:]}", old.by_week[week].average_precision, each.average_precision))
     for part in evidence.segments:
         aps = (part.incumbent_average_precision, part.average_precision)
         rows.append(_compare(f"AP, segment {part.segment}", *aps, part.ap_gain))
@@ -73,7 +73,7 @@ def _compare(name: str, old: float | None, new: float | None, gain: Interval | N
 def _format(interval: Interval, sign: str = "+") -> str:
     if interval.low is None or interval.high is None:
         return ""
-    return f"[{interval.low:{sign}.3f},\u00a0{interval.high:{sign}.3f}]"
+    return f"[{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
 def _judge_ratio(ratio: Interval) -> str:

@@ -218,8 +218,8 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
         run_id = _log_to_mlflow(stores.registry(application.name), application, folder, report)
         return dg.MaterializeResult(
             metadata={
-                "comparison": build_comparison_table(report),
                 "plots": draw_small_plots(report),
+                "comparison": build_comparison_table(report),
                 "plots, large": join_pictures(
                     plot_precision_recall(report, folder.path / "precision_recall.png"),
                     plot_calibration(report, folder.path / "calibration.png"),

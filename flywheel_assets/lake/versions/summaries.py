@@ -175,7 +175,7 @@ def write_keyed_rows_sql(path: Path) -> str:
     day only: each version would count as changing every evaluation row.
     """
     if path.suffix == ".parquet":
-        rows = f"SELECT COLUMNS(name -> name NOT IN ('week', 'known_share')) FROM read_parquet({quote(str(path))})"
+        rows = f"SELECT COLUMNS(lambda name: name NOT IN ('week', 'known_share')) FROM read_parquet({quote(str(path))})"
         return f"SELECT prediction_id AS key, md5(to_json(r)::VARCHAR) AS content FROM ({rows}) r"
     objects = f"read_ndjson_objects({quote(str(path))}, maximum_object_size = {64 * 2**20})"
     return f"SELECT json ->> '$.pair_id' AS key, md5(json::VARCHAR) AS content FROM {objects}"
