@@ -49,7 +49,7 @@ def _warn(sentence: str, *, passed: bool, **metadata: float | int | str) -> dg.A
 
 def _build_drift_check(application: ClassificationApplication) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=[application.name, DRIFT_REPORTS.name],
+        asset=[application.name, "drift_report"],
         description="On the newest reported day no feature and no score is further from the reference than the limits "
         "allow: the champion's training rows, or before it the first served days.",
     )

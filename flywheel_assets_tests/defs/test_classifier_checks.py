@@ -46,9 +46,8 @@ def test_labels_without_predictions_and_disputes_are_counted(tmp_path: Path) -> 
     events = [score(DAY, name) for name in known]
     events += [label(day(1), name, label="true", labeling_source="analyst") for name in known]
     events += [label(day(1), f"unknown{number}", label="true", labeling_source="analyst") for number in range(6)]
-    events += [
-        label(day(1), name, event_id=f"no-{name}", label="false", labeling_source="chargeback") for name in known[:3]
-    ]
+    for name in known[:3]:
+        events.append(label(day(1), name, event_id=f"no-{name}", label="false", labeling_source="chargeback"))
     run(bench, events, day(2))
 
     match = check(stores, "labels_find_their_predictions")

@@ -67,7 +67,7 @@ from flywheel_assets.training.requests import REFERENCE_FILE, ClassifierTraining
 
 MINE_CODE_VERSION = "1"
 RESOLVE_CODE_VERSION = "1"
-DRIFT_CODE_VERSION = "1"
+DRIFT_CODE_VERSION = "2"
 LEVERS_DAYS = 28
 
 

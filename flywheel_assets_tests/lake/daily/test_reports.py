@@ -1,5 +1,6 @@
 """What people did, counted per model version and day; drift before a champion; labels that contradict."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -88,18 +89,18 @@ def test_a_day_that_was_never_joined_is_refused(bench: Workbench) -> None:
         summarize_days(bench.lake, [DAY], stamp())
 
 
+def serve(bench: Workbench, on: date, features: list[str]) -> None:
+    rows = [score(on, f"{on}-{number}", features=each) for number, each in enumerate(features)]
+    bench.write(RAW_SCORES, on, [{**row, "received_date": on} for row in rows])
+
+
 def test_before_a_champion_the_first_served_days_are_the_reference(tmp_path: Path) -> None:
     """A bad static model served for ten weeks, and the report was empty: there was no champion to compare with."""
     bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
     for number in range(FIRST_DAYS + 7):
         amount = 10 if number < FIRST_DAYS else 900
-        rows = [
-            score(
-                day(number), f"{number}-{each}", features=f'{{"amount":{amount + each},"night":false,"country":"NL"}}'
-            )
-            for each in range(30)
-        ]
-        bench.write(RAW_SCORES, day(number), rows)
+        features = [f'{{"amount":{amount + each},"night":false,"country":"NL"}}' for each in range(30)]
+        serve(bench, day(number), features)
     days = [day(number) for number in range(FIRST_DAYS + 7)]
     reports = report_drift(bench.lake, days, DAY, CONTRACT, DriftLimits(min_rows=100), None, stamp())
     assert not any(reports[each] for each in days[:FIRST_DAYS])
@@ -112,7 +113,7 @@ def test_before_a_champion_the_first_served_days_are_the_reference(tmp_path: Pat
 
 def test_too_few_served_days_are_no_reference(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
-    bench.write(RAW_SCORES, DAY, [score(DAY, "one")])
+    serve(bench, DAY, ['{"amount":1,"night":false,"country":"NL"}'])
     assert report_drift(bench.lake, [DAY], DAY, CONTRACT, DriftLimits(), None, stamp()) == {DAY: []}
 
 
