@@ -53,8 +53,9 @@ def build_label_delay_asset(application: ClassificationApplication) -> dg.Assets
 
 
 def _draw_small_curve(delay: LabelDelay) -> dg.MarkdownMetadataValue:
-    shares = delay.curves[0].known_shares
-    last = max(len(shares) - 1, delay.maturity_days, 1)
+    # The days until nearly all is known fill the picture: behind them the curve is flat.
+    last = max(2 * delay.curves[0].find_age(ENOUGH_KNOWN), delay.maturity_days, 1)
+    shares = delay.curves[0].known_shares[: last + 1]
     matures = delay.maturity_days / last
     lines = {
         "#0072B2": [(age / last, share) for age, share in enumerate(shares)],
