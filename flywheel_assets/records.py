@@ -545,7 +545,11 @@ DRIFT_REPORTS = pa.schema(
     [
         _define_column("day", pa.date32(), "last UTC day of the week of receipt that was compared; the partition"),
         _define_column("field", pa.string(), "a feature, or the score"),
-        _define_column("reference_version", pa.string(), "gold version whose weighted training rows are the reference"),
+        _define_column(
+            "reference_version",
+            pa.string(),
+            "gold version whose weighted training rows are the reference, or the first served days",
+        ),
         _define_column("rows", pa.int64(), "predictions with a value"),
         _define_column("missing_share", pa.float64(), "of the week's predictions", nullable=True),
         _define_column("psi", pa.float64(), "population stability index, nats; null: too few rows", nullable=True),

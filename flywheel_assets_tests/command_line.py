@@ -24,7 +24,7 @@ class Finished:
     stderr: str
 
 
-def flywheel(home: Path, *arguments: str, folder: Path = ROOT) -> Finished:
+def flywheel(home: Path, *arguments: str, folder: Path = ROOT, width: int = _WIDTH) -> Finished:
     """Run a command on `home` from `folder`."""
     stdout, stderr = io.StringIO(), io.StringIO()
     returncode = 0
@@ -32,11 +32,11 @@ def flywheel(home: Path, *arguments: str, folder: Path = ROOT) -> Finished:
         patched.chdir(folder)
         patched.delenv("DAGSTER_HOME", raising=False)
         patched.setenv("FLYWHEEL_HOME", str(home))
-        patched.setenv("COLUMNS", str(_WIDTH))
+        patched.setenv("COLUMNS", str(width))
         patched.setattr(sys, "argv", ["flywheel", *arguments])
         for console in (cli.terminal.console, cli.terminal.errors):
             # They were made when the module was imported, as wide as the terminal was then.
-            patched.setattr(console, "width", _WIDTH)
+            patched.setattr(console, "width", width)
         read_settings.cache_clear()
         try:
             cli.main()

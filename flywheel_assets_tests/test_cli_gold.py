@@ -144,6 +144,13 @@ def test_what_an_export_cannot_do_is_said(home: Path, arguments: list[str], comp
     assert complaint in failed.stderr
 
 
+def test_a_narrow_terminal_breaks_no_name(home: Path) -> None:
+    """In 80 columns `fraud_gold_v1` was `fraud_g/old_v1`, and each header was broken, too."""
+    listed = flywheel(home, "gold", "list", width=80).stdout
+    assert re.search(r"│ dpo_gold_v1 +│.*│ not decided +│", listed), listed
+    assert "exclusions, model." in listed
+
+
 def test_versions_are_listed_shown_compared_and_copied(home: Path) -> None:
     stores = Stores(home=str(home))
     cut_pair_version(

@@ -1,13 +1,19 @@
 """`flywheel_assets.config`: each name is the type itself, and importing it stays cheap."""
 
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
+from typing import Any
 
 import pytest
 
 from flywheel_assets import config
+from flywheel_assets.applications.fraud import APPLICATION
+from flywheel_assets.errors import SettingsError
 
 HOMES = {
     "AdapterRecipe": "training.recipes",
@@ -80,3 +86,36 @@ def test_importing_it_loads_neither_dagster_nor_a_heavy_library() -> None:
     code = f"import json, sys, flywheel_assets.config; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
     loaded = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(loaded.stdout) == []
+
+
+NUMBER = config.FeatureType.NUMBER
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "named"),
+    [
+        *((replace, {"threshold": value}, "threshold") for value in (50, -1, math.nan, "0.5")),
+        (replace, {"cards_per_day": 0}, "cards_per_day"),
+        (replace, {"evaluation_weeks": 0}, "evaluation_weeks"),
+        # The limits ask for two weeks: with one no version could ever have been promoted.
+        (replace, {"evaluation_weeks": 1}, "evaluation_weeks"),
+        (
+            config.ExampleTrigger,
+            {"min_calibration_ratio": 1.25, "max_calibration_ratio": 0.8},
+            "min_calibration_ratio",
+        ),
+        *((config.ScoreContract, {"features": {"x": kind}}, "features['x']") for kind in ("number", float, "a b")),
+        *((config.ScoreContract, {"features": {name: NUMBER}}, "features") for name in ("", " ")),
+        *((config.FieldMapping, {name: ""}, name) for name in ("key", "score", "label", "entity", "amount")),
+        (config.JoinWindow, {"join_days": -5}, "join_days"),
+        (replace, {"mining": config.MiningRules(maturity_days=181)}, "mining.maturity_days"),
+    ],
+)
+def test_a_wrong_value_is_refused_where_the_file_is_loaded(
+    make: Callable[..., Any], wrong: dict[str, Any], named: str
+) -> None:
+    """With threshold 50 or nan the check of alerts passed for ever: no alert on either side."""
+    with pytest.raises(SettingsError) as refused:
+        make(*([APPLICATION] if make is replace else []), **wrong)
+    assert f".{named} is " in str(refused.value)
+    assert "need " in str(refused.value)

@@ -31,24 +31,43 @@ def list_versions(application: Application = "assistant") -> None:
     config, stores = load_application(application), Stores()
     lake = stores.lake(application)
     champion = _find_champion(application)
+    described = [
+        _describe_version(each, champion)
+        for each in summarize_versions(lake, stores.versions(application), config.tables.gold)
+    ]
+    # In a narrow terminal all columns together would break names in the middle of a word.
+    shown = _VERSION_COLUMNS if console.width >= _WIDE else _NARROW_COLUMNS
     table = Table()
-    for column in ("version", "snapshot", "rows", "days", "left out", "exclusions", "model", "decision"):
-        table.add_column(column, overflow="fold")
-    for each in summarize_versions(lake, stores.versions(application), config.tables.gold):
-        manifest = each.manifest
-        table.add_row(
-            each.version + (" (undone)" if each.is_undone else ""),
-            str(each.snapshot_id or "not tagged"),
-            ", ".join(f"{name} {rows:,}" for name, rows in each.rows.items()) or "not exported",
-            f"{min(manifest.days)} … {max(manifest.days)}" if manifest and manifest.days else "",
-            f"{sum(manifest.dropped.values()):,}" if manifest else "",
-            ", ".join(manifest.exclusions) if manifest else "",
-            (each.trained or "not trained")[:12],
-            _describe_decision(each, champion),
-        )
+    for column in shown:
+        table.add_column(column, overflow="fold", no_wrap=column in ("version", "decision"))
+    for each in described:
+        table.add_row(*(each[column] for column in shown))
     console.print(table)
+    if len(shown) < len(_VERSION_COLUMNS):
+        left_out = ", ".join(name for name in _VERSION_COLUMNS if name not in shown)
+        console.print(f"`flywheel gold show VERSION`, or {_WIDE} columns, show {left_out}.", soft_wrap=True)
     for name in sorted(name for name in list_tags(lake, config.tables.gold) if name.startswith(SAVED_HEAD)):
         console.print(f"{name}: the gold table before a rollback")
+
+
+_VERSION_COLUMNS = ("version", "snapshot", "rows", "days", "left out", "exclusions", "model", "decision")
+_NARROW_COLUMNS = ("version", "rows", "days", "decision")
+_WIDE = 120
+
+
+def _describe_version(summary: "VersionSummary", champion: str | None) -> dict[str, str]:
+    """Describe a version in the columns of the list."""
+    manifest = summary.manifest
+    return {
+        "version": summary.version + (" (undone)" if summary.is_undone else ""),
+        "snapshot": str(summary.snapshot_id or "not tagged"),
+        "rows": ", ".join(f"{name} {rows:,}" for name, rows in summary.rows.items()) or "not exported",
+        "days": f"{min(manifest.days)} … {max(manifest.days)}" if manifest and manifest.days else "",
+        "left out": f"{sum(manifest.dropped.values()):,}" if manifest else "",
+        "exclusions": ", ".join(manifest.exclusions) if manifest else "",
+        "model": (summary.trained or "not trained")[:12],
+        "decision": _describe_decision(summary, champion),
+    }
 
 
 @gold.command()

@@ -18,7 +18,6 @@ from flywheel_assets.defs._checks import (
 )
 from flywheel_assets.defs.assets.classification import (
     build_classifier_assets,
-    build_drift_check,
     build_example_assets,
     build_levers_report_asset,
 )
@@ -37,6 +36,7 @@ from flywheel_assets.defs.automation.triggers import (
     build_source_schedule,
     build_training_sensor,
 )
+from flywheel_assets.defs.classifier_checks import build_classifier_checks
 from flywheel_assets.defs.partitions import DAILY_JOB, REPORTS_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.settings import read_settings
@@ -86,7 +86,7 @@ def classification_flywheel(
         stores=stores,
         clock=clock,
         reports=reports,
-        more_checks=[build_drift_check(application), build_label_delay_check(application)],
+        more_checks=[*build_classifier_checks(application), build_label_delay_check(application)],
     )
 
 

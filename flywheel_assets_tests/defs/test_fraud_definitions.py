@@ -69,6 +69,10 @@ def test_checks_guard_the_tables_the_versions_and_the_drift() -> None:
         "fields_have_not_drifted",
         "exports_match_their_manifests",
         "labels_come_before_maturity",
+        "served_scores_are_calibrated",
+        "labels_find_their_predictions",
+        "labels_agree",
+        "versions_get_promoted",
     }
 
 

@@ -39,7 +39,10 @@ def test_landed_days_to_a_promoted_classifier(home: Path, instance: dg.DagsterIn
     daily = wheel.materialize(FIRST, LAST)
     assert daily.succeeded, daily.error
     lake = stores.lake("fraud")
-    assert lake.count_rows_per_day(DRIFT_REPORTS) == {}  # nobody to compare with yet
+    # Before the first champion the first served days are the reference.
+    references = {row["reference_version"] for row in lake.read(DRIFT_REPORTS).to_pylist()}
+    assert len(references) == 1
+    assert references.pop().startswith(f"first served days {FIRST} … ")
 
     ticked = wheel.tick()
     assert ticked.version == "fraud_gold_v1", ticked.reason

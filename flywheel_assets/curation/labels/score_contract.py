@@ -165,6 +165,9 @@ class ScoreContract(Checked):
             raise self.build_range_error(
                 "features", self.features, "at least one feature: declare what the model reads"
             )
+        for name in self.features:
+            if not isinstance(name, str) or not name.strip():
+                raise self.build_range_error("features", name, "a name that is not empty for every feature")
         for name, first in self.features_since.items():
             if name not in self.features:
                 raise self.build_range_error("features_since", name, f"one of features: {', '.join(self.features)}")

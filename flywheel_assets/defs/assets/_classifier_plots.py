@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import numpy as np
 
-from flywheel_assets.defs.presentation import build_numbers_table, embed_picture
+from flywheel_assets.defs.presentation import Point, build_numbers_table, embed_picture, embed_small_plot
 from flywheel_assets.evaluation.requests import CHALLENGER, INCUMBENT, ClassifierEvaluationReport
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS
 from flywheel_assets.lake.versions.label_delay import LabelDelay
 from flywheel_assets.lake.whatif.levers import LeversReport
 from flywheel_assets.measures.drift import DriftLimits
+from flywheel_assets.measures.texts import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,17 +25,84 @@ _COLOURS = {INCUMBENT: "#E69F00", CHALLENGER: "#009E73"}
 _DRIFT_DAYS = 60
 
 
-def build_classifier_scores_table(report: ClassifierEvaluationReport) -> dg.TableMetadataValue:
-    """Build a table of both models overall, by week and by segment."""
-    rows: list[list[object]] = []
+def build_comparison_table(report: ClassifierEvaluationReport) -> dg.TableMetadataValue:
+    """Build a table with a row per measure: both models side by side, the difference, its interval and a verdict."""
+    evidence, old, new = report.evidence, report.scores[INCUMBENT], report.scores[CHALLENGER]
+    ratio = evidence.calibration
+    ratios = (old.overall.calibration_ratio, new.overall.calibration_ratio)
+    rows = [
+        _compare("AP", evidence.incumbent_average_precision, evidence.average_precision, evidence.ap_gain),
+        ["Σp/Σy", *map(_fill_missing, ratios), "", _format(ratio, ""), _judge_ratio(ratio)],
+        _compare(f"precision@{new.precision_at_k.k}", old.precision_at_k.mean, new.precision_at_k.mean),
+    ]
+    if (alerts := evidence.alerts) is not None:
+        before, after = alerts.incumbent, alerts.challenger
+        caught = f"at {alerts.budget:,.0f} alerts"
+        rows.append(_compare(f"captured {caught}", before.share, after.share, alerts.capture_gain))
+        if alerts.value_gain is not None:
+            rows.append(_compare(f"value captured {caught}", before.value_share, after.value_share, alerts.value_gain))
+        rows.append(_compare(f"threshold {caught}", before.threshold, after.threshold))
+    if evidence.value_ap_gain is not None:
+        rows.append(_compare("value AP, in amounts", None, None, evidence.value_ap_gain))
+    if old.alerts is not None and new.alerts is not None:
+        counts = [f"{each:,}" for each in (old.alerts, new.alerts)]
+        rows.append(["alerts, live threshold", *counts, f"{new.alerts - old.alerts:+,}", "", ""])
+    for week, each in new.by_week.items():
+        rows.append(_compare(f"AP, week {week[5:]}", old.by_week[week].average_precision, each.average_precision))
+    for part in evidence.segments:
+        aps = (part.incumbent_average_precision, part.average_precision)
+        rows.append(_compare(f"AP, segment {part.segment}", *aps, part.ap_gain))
+    rows += [
+        _compare("ROC AUC", old.overall.roc_auc, new.overall.roc_auc),
+        _compare("log loss", old.overall.log_loss, new.overall.log_loss),
+    ]
+    header = ["measure", report.incumbent, CHALLENGER, "Δ", "95 % interval", "verdict"]
+    return build_numbers_table(header, rows)
+
+
+def _compare(name: str, old: float | None, new: float | None, gain: Interval | None = None) -> list[object]:
+    """Build a measure's row; without an interval there is no verdict."""
+    difference = gain.mean if gain is not None else None if old is None or new is None else new - old
+    verdict = ""
+    if gain is not None and gain.low is not None and gain.high is not None:
+        verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "unproven"
+    shown = "" if difference is None else f"{difference:+.3f}"
+    return [name, _fill_missing(old), _fill_missing(new), shown, "" if gain is None else _format(gain), verdict]
+
+
+def _format(interval: Interval, sign: str = "+") -> str:
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"[{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+
+
+def _judge_ratio(ratio: Interval) -> str:
+    if ratio.low is None or ratio.high is None:
+        return ""
+    return "predicts too few" if ratio.high < 1 else "predicts too many" if ratio.low > 1 else "calibrated"
+
+
+def draw_small_plots(report: ClassifierEvaluationReport) -> dg.MarkdownMetadataValue:
+    """Draw both models' curves so small that the page's first view shows them; the large plots lie behind a link."""
+    curves: dict[str, list[Point]] = {}
+    bins: dict[str, list[Point]] = {"#999": [(0, 0), (1, 1)]}
+    weeks: dict[str, list[Point]] = {}
     for model, scores in report.scores.items():
-        name = report.incumbent if model == INCUMBENT else model
-        parts = {"all": scores.overall, **{f"week of {week}": each for week, each in scores.by_week.items()}}
-        parts |= {f"segment {segment}": each for segment, each in scores.by_segment.items()}
-        for part, each in parts.items():
-            measures = (each.average_precision, each.roc_auc, each.calibration_ratio, each.log_loss)
-            rows.append([name, part, each.rows, each.positives, *("" if m is None else m for m in measures)])
-    return build_numbers_table(["model", "rows of", "rows", "positives", "AP", "ROC AUC", "Σp/Σy", "log loss"], rows)
+        colour = _COLOURS[model]
+        curves[colour] = [(each.recall, each.precision) for each in scores.curve]
+        known = [each for each in scores.reliability if each.positive_share > 0 and each.mean_score > 0]
+        bins[colour] = [(_place(each.mean_score), _place(each.positive_share)) for each in known]
+        last = max(1, len(scores.by_week) - 1)
+        weeks[colour] = [
+            (number / last, each.average_precision or 0.0) for number, each in enumerate(scores.by_week.values())
+        ]
+    caption = f"{report.incumbent} orange, {CHALLENGER} green: precision/recall; calibration from 1e-4; AP by week"
+    return embed_small_plot(caption, curves, bins, weeks)
+
+
+def _place(share: float) -> float:
+    """Return the place of a share on a logarithmic axis from 0.0001 to 1."""
+    return float(np.clip(1 + np.log10(share) / 4, 0, 1))
 
 
 def plot_precision_recall(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.defs.assets._classifier_plots import (
-    build_classifier_scores_table,
+    build_comparison_table,
     build_levers_tables,
+    draw_small_plots,
     plot_ap_by_week,
     plot_calibration,
     plot_drift,
@@ -47,14 +48,14 @@ from flywheel_assets.defs.partitions import (
     map_lookback,
 )
 from flywheel_assets.defs.piped import run_in_own_process
-from flywheel_assets.defs.presentation import build_numbers_table
+from flywheel_assets.defs.presentation import build_numbers_table, join_pictures
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.evaluation.classifier import read_evaluation
 from flywheel_assets.evaluation.requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
 from flywheel_assets.lake.daily.ledger import hash_content, list_days
 from flywheel_assets.lake.daily.mine_days import mine_days
 from flywheel_assets.lake.daily.quiet_days import join_quiet_days
-from flywheel_assets.lake.daily.reports import WINDOW_DAYS, Reference, read_reference, report_drift
+from flywheel_assets.lake.daily.reports import FIRST_DAYS, WINDOW_DAYS, Reference, read_reference, report_drift
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions.example_versions import cut_example_version
@@ -73,7 +74,7 @@ from flywheel_assets.training.requests import REFERENCE_FILE, ClassifierTraining
 
 MINE_CODE_VERSION = "1"
 RESOLVE_CODE_VERSION = "1"
-DRIFT_CODE_VERSION = "1"
+DRIFT_CODE_VERSION = "2"
 LEVERS_DAYS = 28
 
 
@@ -135,7 +136,7 @@ def _build_drift_report_asset(application: ClassificationApplication) -> dg.Asse
     def drift_report(context: dg.AssetExecutionContext, stores: Stores, clock: Clock) -> dg.MaterializeResult[None]:
         """Compares features and scores of the week up to D with the champion's training rows.
 
-        Empty before the first champion.
+        Before the first champion the first 28 served days are the reference.
         """
         with classify_failures(context):
             seen, lake, days = find_seen_inputs(context), stores.lake(application.name), list_partition_days(context)
@@ -229,10 +230,13 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
         run_id = _log_to_mlflow(stores.registry(application.name), application, folder, report, deployed)
         return dg.MaterializeResult(
             metadata={
-                "scores": build_classifier_scores_table(report),
-                "precision_recall": plot_precision_recall(report, folder.path / "precision_recall.png"),
-                "calibration": plot_calibration(report, folder.path / "calibration.png"),
-                "ap_by_week": plot_ap_by_week(report, folder.path / "ap_by_week.png"),
+                "plots": draw_small_plots(report),
+                "comparison": build_comparison_table(report),
+                "plots, large": join_pictures(
+                    plot_precision_recall(report, folder.path / "precision_recall.png"),
+                    plot_calibration(report, folder.path / "calibration.png"),
+                    plot_ap_by_week(report, folder.path / "ap_by_week.png"),
+                ),
                 "evaluated_rows": report.rows,
                 "deployed": deployed.sentence,
                 "mlflow_run": run_id,
@@ -323,30 +327,6 @@ def build_levers_report_asset(application: ClassificationApplication) -> dg.Asse
     return levers_report
 
 
-def build_drift_check(application: ClassificationApplication) -> dg.AssetChecksDefinition:
-    """Build the check that no field has drifted away from the champion's training rows."""
-
-    @dg.asset_check(
-        asset=[application.name, "drift_report"],
-        description="On the newest reported day no feature and no score is further from the champion's training rows "
-        "than the limits allow.",
-    )
-    def fields_have_not_drifted(stores: Stores) -> dg.AssetCheckResult:
-        lake = stores.lake(application.name)
-        days = sorted(lake.count_rows_per_day(DRIFT_REPORTS))
-        rows = lake.read(DRIFT_REPORTS, days[-1:]).to_pylist() if days else []
-        breached = {row["field"]: row["breach"] for row in rows if row["breach"]}
-        shown = "; ".join(f"{field}: {breach}" for field, breach in list(breached.items())[:5])
-        return dg.AssetCheckResult(
-            passed=not breached,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=f"{days[-1]}: {shown}" if breached else "nothing has drifted, or nothing can be compared",
-            metadata={"fields": len(rows), "drifted": len(breached)},
-        )
-
-    return fields_have_not_drifted
-
-
 def find_live_threshold(application: ClassificationApplication, serving: VersionFolder | None) -> float | None:
     """Return the score from which the serving model alerts: the one that it was promoted with, else the configured."""
     if serving is not None and serving.is_finished:
@@ -388,16 +368,17 @@ def _read_champion_reference(application: ClassificationApplication, stores: Sto
 
 def _build_drift_metadata(rows: list[dict[str, object]]) -> dict[str, Any]:
     if not rows:
-        return {"state": "no champion, or no predictions: nothing to compare"}
+        return {"state": f"nothing can be compared: no predictions, or no champion and {FIRST_DAYS} days at most"}
     header = ["field", "rows", "missing", "PSI", "Wasserstein", "Jensen–Shannon", "breach"]
     names = ("field", "rows", "missing_share", "psi", "wasserstein", "jensen_shannon", "breach")
-    cells = [["" if row[name] is None else row[name] for name in names] for row in rows]
-    numbers = {f"psi/{row['field']}": row["psi"] for row in rows if row["psi"] is not None}
+    distances = {str(row["field"]): psi for row in rows if isinstance(psi := row["psi"], float)}
+    ordered = sorted(rows, key=lambda row: -distances.get(str(row["field"]), -1.0))
+    cells = [["" if row[name] is None else row[name] for name in names] for row in ordered]
     return {
         "reference": rows[0]["reference_version"],
         "drifted": sum(row["breach"] is not None for row in rows),
+        "largest_psi": round(max(distances.values()), 3) if distances else "too few rows to compare",
         "fields": build_numbers_table(header, cells),
-        **numbers,
     }
 
 

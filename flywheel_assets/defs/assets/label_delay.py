@@ -6,7 +6,7 @@ from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.defs.assets._classifier_plots import plot_label_delay
 from flywheel_assets.defs.assets.example_reports import example_report
 from flywheel_assets.defs.failures import classify_failures
-from flywheel_assets.defs.presentation import build_numbers_table
+from flywheel_assets.defs.presentation import build_numbers_table, embed_small_plot
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES
 from flywheel_assets.lake.versions.label_delay import ENOUGH_KNOWN, LabelDelay, measure_label_delay
@@ -40,15 +40,28 @@ def build_label_delay_asset(application: ClassificationApplication) -> dg.Assets
             header = ["source", "positives", "50 % by day", "80 %", "95 %", "known at maturity", "days seen"]
             return dg.MaterializeResult(
                 metadata={
-                    "curve": plot_label_delay(delay, plot),
                     "summary": describe_label_delay(delay),
-                    "known_at_maturity": delay.known_at_maturity,
+                    "curve": _draw_small_curve(delay),
+                    "curve, large": plot_label_delay(delay, plot),
+                    "known_at_maturity": round(delay.known_at_maturity, 3),
                     "proposed_maturity_days": delay.proposed_days,
                     "sources": build_numbers_table(header, rows),
                 }
             )
 
     return label_delay
+
+
+def _draw_small_curve(delay: LabelDelay) -> dg.MarkdownMetadataValue:
+    # The days until nearly all is known fill the picture: behind them the curve is flat.
+    last = max(2 * delay.curves[0].find_age(ENOUGH_KNOWN), delay.maturity_days, 1)
+    shares = delay.curves[0].known_shares[: last + 1]
+    matures = delay.maturity_days / last
+    lines = {
+        "#0072B2": [(age / last, share) for age, share in enumerate(shares)],
+        "#D55E00": [(matures, 0.0), (matures, 1.0)],
+    }
+    return embed_small_plot(f"share of positives known, 0 to 1; day 0 to {last}, red: maturity_days", lines)
 
 
 def build_label_delay_check(application: ClassificationApplication) -> dg.AssetChecksDefinition:

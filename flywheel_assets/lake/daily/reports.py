@@ -5,7 +5,8 @@ retraction of the day counts, also one that a later revision replaced or a retra
 never change because of a later day; the state that feedback comes to is resolved for versions only. The summary is
 never used for training: a thumb has no text to learn from, and a model trained on approval learns to be approved of.
 
-The drift report compares `raw_predictions` of the week up to D with the champion's training rows, a row per field. It
+The drift report compares `raw_predictions` of the week up to D with the champion's training rows, a row per field;
+before the first promotion with the first days that were served, so that a bad model is watched from the start. It
 takes a whole week, because the days of a week differ: single days named `is_weekend` on every day there was, weeks
 nothing in 165 field-weeks. Drift does not see a new kind of fraud (PSI .009 while Σp/Σy fell to .36): the trigger
 looks at that.
@@ -16,22 +17,39 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pyarrow as pa
 
 from flywheel_assets import records
+from flywheel_assets.curation.labels.label_resolution import LabelRules, write_resolved_labels_sql
 from flywheel_assets.curation.labels.sampling import write_draw_sql
 from flywheel_assets.curation.labels.score_contract import ScoreContract, unpack_features
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp, list_days
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, FEEDBACK_SUMMARY, JOINED_FEEDBACK, RAW_SCORES
-from flywheel_assets.measures.drift import DriftLimits, DriftReference, find_breaches, measure_drift
+from flywheel_assets.lake.tables.specs import (
+    DRIFT_REPORTS,
+    FEEDBACK_SUMMARY,
+    HARD_EXAMPLES,
+    JOINED_FEEDBACK,
+    RAW_SCORES,
+)
+from flywheel_assets.measures.drift import (
+    DriftLimits,
+    DriftReference,
+    build_drift_reference,
+    find_breaches,
+    measure_drift,
+)
 
 WINDOW_DAYS = 7
 MAX_ROWS = 200_000
 """Most predictions of a week that a report reads, the same ones each time: PSI's noise at this size is .0001."""
+
+FIRST_DAYS = 28
+"""Days with predictions that are the reference before the first promotion."""
 
 _COLUMNS = ["completed_date", "model_version", "prediction_id", "signal", "output", "final_text", "value"]
 
@@ -103,15 +121,41 @@ def read_summaries(lake: Lake, days: Sequence[date] | None = None) -> pa.Table:
 
 @dataclass(frozen=True)
 class Reference:
-    """Describes the rows that the champion was trained on."""
+    """Describes the rows that the champion was trained on, or the first that were served."""
 
     version: str
+    """The gold version, or the first served days."""
     fields: DriftReference
 
 
 def read_reference(version: str, file: Path) -> Reference:
     """Read the reference that the trainer wrote."""
     return Reference(version, msgspec.json.decode(file.read_bytes(), type=DriftReference))
+
+
+@dataclass(frozen=True)
+class Disputes:
+    """Counts the predictions of some days with labels, and those about which equals contradict each other."""
+
+    labelled: int
+    disputed: int
+
+
+def count_disputes(lake: Lake, rules: LabelRules, days: Sequence[date]) -> Disputes:
+    """Count the labelled predictions whose labels became complete on `days`; reads key columns only."""
+    columns = [
+        *("prediction_id", "label_event_id", "is_positive", "labeling_source", "label_known_at"),
+        "label_received_at",
+    ]
+    with lake.connect() as connection:
+        lake.register(connection, HARD_EXAMPLES, days, columns, view="recent_examples")
+        labels = "(SELECT * FROM recent_examples WHERE label_event_id IS NOT NULL)"
+        found = connection.execute(
+            "SELECT count(*), count(*) FILTER (is_disputed) FROM (SELECT prediction_id, bool_or(is_disputed) AS "
+            f"is_disputed FROM ({write_resolved_labels_sql(rules, labels)}) GROUP BY prediction_id)"
+        ).fetchone()
+    assert found is not None
+    return Disputes(*found)
 
 
 @run_as_daily_step
@@ -124,18 +168,24 @@ def report_drift(
     reference: Reference | None,
     stamp: RunStamp,
 ) -> dict[date, list[dict[str, object]]]:
-    """Replace partitions `days` of the report and return its rows by day; without a champion there are none."""
+    """Replace partitions `days` of the report and return its rows by day.
+
+    Without a reference the first `FIRST_DAYS` days with predictions are it; those days themselves have no rows.
+    """
     reports: dict[date, list[dict[str, object]]] = {day: [] for day in days}
     files: dict[date, Path] = {}
     with lake.connect() as connection:
-        for day in sorted(days) if reference else []:
+        compared = sorted(days)
+        if reference is None:
+            first = sorted(day for day, rows in lake.count_rows_per_day(RAW_SCORES).items() if rows)[:FIRST_DAYS]
+            compared = [day for day in compared if len(first) == FIRST_DAYS and day > first[-1]]
+            if compared:
+                served = _read_fields(lake, connection, first, contract)
+                reference = Reference(f"first served days {first[0]} … {first[-1]}", build_drift_reference(served))
+        for day in compared:
             assert reference is not None
             week = list_days(max(start, day - timedelta(days=WINDOW_DAYS - 1)), day)
-            lake.register(connection, RAW_SCORES, week, ["prediction_id", "received_date", "features", "score"])
-            rows = connection.sql(
-                f"SELECT {contract.write_struct_sql(with_retired=True)} AS features, score FROM raw_predictions "
-                f"WHERE {contract.write_problem_sql()} IS NULL ORDER BY {write_draw_sql('drift')} LIMIT {MAX_ROWS:d}"
-            ).to_arrow_table()
+            rows = _read_fields(lake, connection, week, contract)
             if not rows.num_rows:
                 continue
             reports[day] = _build_drift_rows(day, rows, limits, reference)
@@ -146,8 +196,20 @@ def report_drift(
     return reports
 
 
+def _read_fields(
+    lake: Lake, connection: duckdb.DuckDBPyConnection, days: Sequence[date], contract: ScoreContract
+) -> pa.Table:
+    """Read features and score of at most `MAX_ROWS` predictions, a column per field."""
+    lake.register(connection, RAW_SCORES, days, ["prediction_id", "features", "score"])
+    rows = connection.sql(
+        f"SELECT {contract.write_struct_sql(with_retired=True)} AS features, score FROM raw_predictions "
+        f"WHERE {contract.write_problem_sql()} IS NULL ORDER BY {write_draw_sql('drift')} LIMIT {MAX_ROWS:d}"
+    ).to_arrow_table()
+    return unpack_features(rows).append_column("score", rows["score"])
+
+
 def _build_drift_rows(day: date, rows: pa.Table, limits: DriftLimits, reference: Reference) -> list[dict[str, object]]:
-    drifts = measure_drift(reference.fields, unpack_features(rows).append_column("score", rows["score"]), limits)
+    drifts = measure_drift(reference.fields, rows, limits)
     breached = find_breaches(drifts, limits)
     return [
         {

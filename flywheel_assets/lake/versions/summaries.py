@@ -171,12 +171,12 @@ def _register_files(
 def write_keyed_rows_sql(path: Path) -> str:
     """Write SQL for the rows of one exported file as (key, content).
 
-    The key names the example, the content is a hash of the whole row.
+    The key names the example, the content is a hash of the row without the columns that depend on the version's last
+    day only: each version would count as changing every evaluation row.
     """
     if path.suffix == ".parquet":
-        return (
-            f"SELECT prediction_id AS key, md5(to_json(r)::VARCHAR) AS content FROM read_parquet({quote(str(path))}) r"
-        )
+        rows = f"SELECT COLUMNS(lambda name: name NOT IN ('week', 'known_share')) FROM read_parquet({quote(str(path))})"
+        return f"SELECT prediction_id AS key, md5(to_json(r)::VARCHAR) AS content FROM ({rows}) r"
     objects = f"read_ndjson_objects({quote(str(path))}, maximum_object_size = {64 * 2**20})"
     return f"SELECT json ->> '$.pair_id' AS key, md5(json::VARCHAR) AS content FROM {objects}"
 

@@ -1,13 +1,18 @@
-"""What people did, counted per model version and day."""
+"""What people did, counted per model version and day; drift before a champion; labels that contradict."""
+
+from datetime import date
+from pathlib import Path
 
 import pytest
 
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import LedgerEntry
-from flywheel_assets.lake.daily.reports import read_summaries, summarize_days
-from flywheel_assets.lake.tables.specs import FEEDBACK_SUMMARY, JOINED_FEEDBACK
+from flywheel_assets.lake.daily.reports import FIRST_DAYS, count_disputes, read_summaries, report_drift, summarize_days
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, FEEDBACK_SUMMARY, JOINED_FEEDBACK, RAW_SCORES
+from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets_tests.builders import DAY, day, make_joined
+from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, run, score
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
 
 
@@ -82,3 +87,44 @@ def test_a_day_is_replaced_and_a_silent_day_is_empty(bench: Workbench) -> None:
 def test_a_day_that_was_never_joined_is_refused(bench: Workbench) -> None:
     with pytest.raises(MissingInputError, match="joined_feedback was never materialized"):
         summarize_days(bench.lake, [DAY], stamp())
+
+
+def serve(bench: Workbench, on: date, features: list[str]) -> None:
+    rows = [score(on, f"{on}-{number}", features=each) for number, each in enumerate(features)]
+    bench.write(RAW_SCORES, on, [{**row, "received_date": on} for row in rows])
+
+
+def test_before_a_champion_the_first_served_days_are_the_reference(tmp_path: Path) -> None:
+    """A bad static model served for ten weeks, and the report was empty: there was no champion to compare with."""
+    bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
+    for number in range(FIRST_DAYS + 7):
+        amount = 10 if number < FIRST_DAYS else 900
+        features = [f'{{"amount":{amount + each},"night":false,"country":"NL"}}' for each in range(30)]
+        serve(bench, day(number), features)
+    days = [day(number) for number in range(FIRST_DAYS + 7)]
+    reports = report_drift(bench.lake, days, DAY, CONTRACT, DriftLimits(min_rows=100), None, stamp())
+    assert not any(reports[each] for each in days[:FIRST_DAYS])
+    last = {row["field"]: row for row in reports[days[-1]]}
+    assert set(last) == {"amount", "night", "country", "score"}
+    assert last["amount"]["breach"] is not None
+    assert [last[name]["breach"] for name in ("night", "country", "score")] == [None] * 3
+    assert last["amount"]["reference_version"] == f"first served days {DAY} … {day(FIRST_DAYS - 1)}"
+
+
+def test_too_few_served_days_are_no_reference(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
+    serve(bench, DAY, ['{"amount":1,"night":false,"country":"NL"}'])
+    assert report_drift(bench.lake, [DAY], DAY, CONTRACT, DriftLimits(), None, stamp()) == {DAY: []}
+
+
+def test_equals_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
+    events = [score(DAY, name) for name in ("agreed", "disputed", "silent")]
+    events += [label(day(1), name, label="true", labeling_source="analyst") for name in ("agreed", "disputed")]
+    events += [
+        label(day(1), "disputed", event_id="other", label="false", labeling_source="chargeback"),
+        label(day(1), "agreed", event_id="lower", label="false", labeling_source="a bot"),
+    ]
+    run(bench, events, day(2))
+    found = count_disputes(bench.lake, RULES.labels, [DAY, day(1), day(2)])
+    assert (found.labelled, found.disputed) == (2, 1)
