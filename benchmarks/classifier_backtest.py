@@ -30,7 +30,14 @@ from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.applications import fraud
 from flywheel_assets.backtest.plan import BacktestPlan
 from flywheel_assets.backtest.replay import PlayedWeek
-from flywheel_assets.backtest.report import HEADER, BacktestReport, describe_days, describe_week, list_cells, write_backtest
+from flywheel_assets.backtest.report import (
+    HEADER,
+    BacktestReport,
+    describe_days,
+    describe_week,
+    list_cells,
+    write_backtest,
+)
 from flywheel_assets.backtest.rivals import FLYWHEEL
 from flywheel_assets.backtest.wheel import run_backtest
 from flywheel_assets.capture.events.scores import ScoreLine
@@ -139,7 +146,9 @@ def make_disputes(share: float) -> World:
     )
 
 
-def _delay_labels(name: str, seconds: npt.NDArray[np.float64], is_fraud: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+def _delay_labels(
+    name: str, seconds: npt.NDArray[np.float64], is_fraud: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
     delays = DELAYS[name](np.random.default_rng(7), len(seconds))
     return np.where(is_fraud, seconds + 86_400 * delays, np.inf)
 

@@ -5,7 +5,7 @@ label that holds, blocked predictions, disputes and consent follow the rules of 
 (`curation.labels.example_resolution`). Features stay in memory: rows × features × 8 bytes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -141,11 +141,13 @@ WHERE NOT do_not_train AND NOT is_label_withheld
 ORDER BY number
 """).fetchnumpy()
         return Outcomes(
-            numbers=found["number"].astype(np.int64),
-            is_positive=found["is_positive"].astype(bool),
-            weights=found["weight"].astype(np.float64),
-            probabilities={floor: found[f"share_{place}"].astype(np.float64) for place, floor in enumerate(floors)},
-            draws=found["draw"].astype(np.float64),
+            numbers=np.asarray(found["number"], dtype=np.int64),
+            is_positive=np.asarray(found["is_positive"], dtype=bool),
+            weights=np.asarray(found["weight"], dtype=np.float64),
+            probabilities={
+                floor: np.asarray(found[f"share_{place}"], dtype=np.float64) for place, floor in enumerate(floors)
+            },
+            draws=np.asarray(found["draw"], dtype=np.float64),
         )
 
     @cached_property
@@ -174,8 +176,8 @@ SELECT delay, age, count(*) FROM (
         )
         self.connection.execute(f"""
 CREATE OR REPLACE TEMP VIEW joined_feedback AS
-SELECT l.prediction_id, l.event_id AS feedback_event_id, l.label, l.labeling_source, l.source, l.known_at, l.occurred_at,
-       l.received_at AS feedback_received_at, l.received_date AS feedback_received_date,
+SELECT l.prediction_id, l.event_id AS feedback_event_id, l.label, l.labeling_source, l.source, l.known_at,
+       l.occurred_at, l.received_at AS feedback_received_at, l.received_date AS feedback_received_date,
        greatest(l.received_date, p.received_date) AS completed_date, l.do_not_train, l.signal
 FROM landed_labels l JOIN replayed p USING (prediction_id)
 WHERE l.received_date < DATE {quote(known_before.isoformat())}
@@ -204,12 +206,16 @@ def open_history(
     zones = {kind: landing.open_zone(application.name, kind) for kind in EventKind}
     days = {kind: zones[kind].list_days() for kind in EventKind}
     scratch.mkdir(parents=True, exist_ok=True)
-    connection = connect(scratch)
+    # Without it the rows of a sorted query come in the order in which threads finish: scores then meet other labels.
+    connection = connect(scratch, keeps_order=True)
+    empty = application.contract.write_struct_sql("'{}'")
     try:
-        connection.execute(_write_create_sql("landed_predictions", _PREDICTION_COLUMNS, application))
+        connection.execute(_write_create_sql("landed_predictions", _PREDICTION_COLUMNS, empty))
         connection.execute(_write_create_sql("landed_labels", _LABEL_COLUMNS))
-        for kind, wanted in ((EventKind.PREDICTION, [day for day in days[EventKind.PREDICTION] if day <= last]),
-                             (EventKind.FEEDBACK, days[EventKind.FEEDBACK])):
+        for kind, wanted in (
+            (EventKind.PREDICTION, [day for day in days[EventKind.PREDICTION] if day <= last]),
+            (EventKind.FEEDBACK, days[EventKind.FEEDBACK]),
+        ):
             for day in wanted:
                 with zones[kind].fetch(zones[kind].look(day), scratch) as paths:
                     if paths:
@@ -219,16 +225,10 @@ def open_history(
         connection.close()
 
 
-def _write_create_sql(
-    name: str, columns: dict[str, str], application: ClassificationApplication | None = None
-) -> str:
-    fields = [f"{column} {kind}" for column, kind in columns.items() if column != "features"]
-    found = f"CREATE TEMP TABLE {name} (received_date DATE, {', '.join(fields)}"
-    if application is not None:
-        empty = application.contract.write_struct_sql("'{}'")
-        kind = duckdb.sql(f"SELECT typeof({empty})").fetchall()[0][0]
-        found += f", features {kind}"
-    return f"{found})"
+def _write_create_sql(name: str, columns: dict[str, str], features: str | None = None) -> str:
+    fields = [f"NULL::{kind} AS {column}" for column, kind in columns.items() if column != "features"]
+    fields += [] if features is None else [f"{features} AS features"]
+    return f"CREATE TEMP TABLE {name} AS SELECT NULL::DATE AS received_date, {', '.join(fields)} LIMIT 0"
 
 
 def _write_insert_sql(kind: EventKind, day: date, paths: Sequence[Path], application: ClassificationApplication) -> str:
@@ -237,9 +237,7 @@ def _write_insert_sql(kind: EventKind, day: date, paths: Sequence[Path], applica
     fields = ", ".join(f"{name}: {quote(type_)}" for name, type_ in columns.items())
     files = ", ".join(quote(str(path)) for path in paths)
     # A line that is no event is one that ingest puts into quarantine.
-    source = (
-        f"read_json([{files}], format = 'newline_delimited', columns = {{{fields}}}, ignore_errors = true)"
-    )
+    source = f"read_json([{files}], format = 'newline_delimited', columns = {{{fields}}}, ignore_errors = true)"
     names = ", ".join(name for name in columns if name != "features")
     if not is_prediction:
         return f"INSERT INTO landed_labels SELECT DATE {quote(day.isoformat())}, {names} FROM {source}"
@@ -264,7 +262,7 @@ WHERE receipt = 1
 """)
     connection.execute("DROP TABLE landed_predictions")
     connection.execute("CREATE TEMP TABLE replayed AS SELECT * EXCLUDE features FROM first_receipts")
-    rows = connection.execute(
+    rows = connection.sql(
         f"SELECT features, received_date, prediction_id, {write_subject_sql('p')} AS entity, score, amount "
         "FROM first_receipts p ORDER BY number"
     ).to_arrow_table()
@@ -307,6 +305,3 @@ def _check_history(
             f"no label of {name} has landed, so that nothing can be trained or judged; bring labels with their times: "
             f"`flywheel import FILE --history --reason backtest --application {name}`"
         )
-
-
-Progress = Callable[[str], None]

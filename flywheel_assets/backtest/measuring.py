@@ -51,8 +51,8 @@ class _Judged:
             self.positive_weights[rows],
             self.known_shares[rows],
             self.amounts[rows],
-            [self.days[row] for row in rows],
-            [self.entities[row] for row in rows],
+            [self.days[row] for row in rows.tolist()],
+            [self.entities[row] for row in rows.tolist()],
         )
 
 
@@ -134,8 +134,10 @@ def _measure(name: str, plan: BacktestPlan, history: History, played: Played, ju
     fits = _list_fits(name, played.weeks)
     by_value = None
     if np.nansum(judged.amounts[judged.is_positive]) > 0:
-        values = judged.positive_weights * np.nan_to_num(np.maximum(judged.amounts, 0))
-        by_value = score_rows(judged.is_positive, scores, judged.weights, values).average_precision
+        values = np.nan_to_num(np.maximum(judged.amounts, 0))
+        by_value = score_rows(
+            judged.is_positive, scores, judged.weights * values, judged.positive_weights * values
+        ).average_precision
     at_k = precision_at_k(judged.days, judged.entities, judged.is_positive, scores, history.application.cards_per_day)
     last = fits[-1] if fits else (0, 0, 0.0)
     return StrategyReport(
@@ -170,8 +172,10 @@ def _compare(name: str, other: str, plan: BacktestPlan, played: Played, judged: 
         draws=plan.draws,
         seed=plan.seed,
     )
-    return None if found.mean is None or found.low is None or found.high is None else Gain(
-        mean=found.mean, low=found.low, high=found.high
+    return (
+        None
+        if found.mean is None or found.low is None or found.high is None
+        else Gain(mean=found.mean, low=found.low, high=found.high)
     )
 
 

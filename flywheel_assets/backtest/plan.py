@@ -50,3 +50,18 @@ class BacktestPlan:
         starts = range(0, (self.last - self.first).days + 1, DAYS_PER_WEEK)
         firsts = [self.first + timedelta(days=start) for start in starts]
         return [Week(first, min(self.last, first + timedelta(days=DAYS_PER_WEEK - 1))) for first in firsts]
+
+
+def read_day(text: str, option: str) -> date:
+    """Read a day as YYYY-MM-DD.
+
+    Raises:
+        InvalidRuleError: it is none.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        received = repr(text) if text else "nothing"
+        raise InvalidRuleError(
+            f"{option} is {received}; valid: a day as YYYY-MM-DD. Try {option} {date(2026, 3, 1)}"
+        ) from None

@@ -6,14 +6,13 @@ rests on them.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from flywheel_assets.backtest.history import Floats, History
 from flywheel_assets.backtest.landing import Lander, ServedScores
@@ -131,7 +130,7 @@ def replay(
         turn = wheel.turn()
         lap("turn")
         numbers = history.find_rows(week.first, week.last)
-        features = history.features.take(pa.array(numbers))
+        features = history.features.take(numbers)
         serving = wheel.find_serving()
         played.scores[STATIC][numbers] = history.scores[numbers]
         played.scores[FLYWHEEL][numbers] = history.scores[numbers]
@@ -169,6 +168,6 @@ class _Laps:
         self._since = now
 
 
-def list_turns(weeks: Sequence[PlayedWeek]) -> list[Turned]:
-    """List the versions that were cut."""
-    return [week.turn for week in weeks if isinstance(week.turn, Turned)]
+def describe_turn(turn: Turned | Waited) -> str:
+    """Say what the trigger and the promotion gate decided."""
+    return turn.reason if isinstance(turn, Waited) else f"{turn.version}: {turn.sentence}"

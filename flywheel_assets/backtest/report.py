@@ -287,7 +287,9 @@ def _plot(report: BacktestReport, path: Path) -> None:
     if not report.is_settled or report.weeks[-1].last > report.measured_until:
         first_open = next((n for n, week in enumerate(report.weeks) if week.last > report.measured_until), None)
         if first_open is not None:
-            axes.axvspan(first_open - 0.5, len(report.weeks) - 0.5, color="#eeeeee", zorder=0, label="labels still come")
+            axes.axvspan(
+                first_open - 0.5, len(report.weeks) - 0.5, color="#eeeeee", zorder=0, label="labels still come"
+            )
     axes.set(xlabel="week of", ylabel="average precision", ylim=(0, 1))
     axes.set_xticks(list(places), [f"{week.first:%d %b}" for week in report.weeks], rotation=60, fontsize=8)
     axes.grid(axis="y", alpha=0.3)

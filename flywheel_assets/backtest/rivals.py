@@ -11,7 +11,7 @@ from datetime import date, timedelta
 import numpy as np
 import pyarrow as pa
 
-from flywheel_assets.backtest.history import Floats, History, Outcomes
+from flywheel_assets.backtest.history import Booleans, Floats, History, Outcomes
 from flywheel_assets.models.boosting import ClassifierRecipe, TrainedClassifier, fit_classifier
 
 STATIC, FLYWHEEL, WEEKLY = "static", "flywheel", "weekly, all rows"
@@ -92,14 +92,14 @@ def fit_rival(
     positives = int(known.is_positive[chosen].sum())
     if positives < LEAST_POSITIVES or positives == int(chosen.sum()):
         return None
-    features = history.features.take(pa.array(known.numbers[chosen]))
+    features = history.features.take(known.numbers[chosen])
     begin = time.process_time()
     model = fit_classifier(features, known.is_positive[chosen], weights[chosen], recipe)
     seconds = time.process_time() - begin
     return Fitted(model, int(chosen.sum()), positives, seconds, kept_negatives)
 
 
-def _undersample(known: Outcomes, per_positive: int, seed: int) -> tuple[np.ndarray, float]:
+def _undersample(known: Outcomes, per_positive: int, seed: int) -> tuple[Booleans, float]:
     negatives = np.flatnonzero(~known.is_positive)
     count = min(len(negatives), per_positive * int(known.is_positive.sum()))
     chosen = known.is_positive.copy()
