@@ -70,7 +70,7 @@ _LABEL_COLUMNS = {
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What is known of some predictions; one element each, ordered by number."""
+    """Labels and silence of some predictions; one element each, ordered by number."""
 
     numbers: Integers
     """Rows of `History.features`."""

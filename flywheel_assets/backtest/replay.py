@@ -1,4 +1,4 @@
-"""Replays the weeks in a closed loop: what the flywheel promotes scores the next week, and is what it learns from.
+"""Replays the weeks in a closed loop: a promoted model scores the next week, and the flywheel learns from that.
 
 At each week's start the days before it land in the throw-away home, Dagster materializes them in one range run, and the
 trigger is asked once; then the week's predictions are scored. So the days of the last week never land: no decision

@@ -20,6 +20,7 @@ def hash_files(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_history_is_replayed_in_a_home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Places that the environment names stay untouched, and the serving side hears of no promotion."""
     home = tmp_path / "home"
