@@ -153,6 +153,26 @@ def read_settings() -> Settings:
     raise SettingsError(f"{'; '.join(wrong)}. Correct the environment or .env.")
 
 
+def isolate_settings(home: Path) -> Settings:
+    """Return settings whose every place lies in `home`, whatever places the environment names; no alert is sent."""
+    return Settings(
+        home=home,
+        landing_dir=None,
+        landing_s3=None,
+        catalog_uri=None,
+        warehouse=None,
+        versions_dir=None,
+        models_dir=None,
+        mlflow_uri=None,
+        erasure_key=None,
+        s3_endpoint=None,
+        alert_webhook=None,
+        queue="local",
+        queue_properties_file=None,
+        capture_keys_file=None,
+    )
+
+
 def build_subprocess_environment(**extra: str) -> dict[str, str]:
     """Copy this process's environment for a child of ours: offline and without telemetry by default."""
     quiet = {

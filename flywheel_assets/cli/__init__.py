@@ -9,6 +9,7 @@
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
 | `upkeep` | maintain, rollback, erase |
 | `whatif` | levers, policy |
+| `backtest` | backtest |
 | `screen` | screen |
 | `trace` | trace |
 | `keys`, `init` | keys; init |
@@ -19,6 +20,7 @@ A module may import every room, and imports heavy ones inside the commands.
 import sys
 
 from flywheel_assets.cli import (
+    backtest,
     days,
     exclusions,
     files,
@@ -37,6 +39,7 @@ from flywheel_assets.errors import FlywheelError
 
 __all__ = [
     "app",
+    "backtest",
     "days",
     "exclusions",
     "files",
