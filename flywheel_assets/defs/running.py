@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 
 from flywheel_assets.application import FlywheelApplication
+from flywheel_assets.defs.event_log import open_gathering_instance
 from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
 from flywheel_assets.defs.partitions import (
     DAILY_JOB,
@@ -50,7 +51,7 @@ class Ticked:
 def open_instance(dagster_home: Path, template: Path = Path("dagster.yaml")) -> dg.DagsterInstance:
     """Open the persistent instance in `dagster_home`; its first use copies this project's dagster.yaml there."""
     prepare_home(dagster_home, template)
-    return dg.DagsterInstance.from_config(str(dagster_home))
+    return open_gathering_instance(dagster_home)
 
 
 def prepare_home(dagster_home: Path, template: Path = Path("dagster.yaml")) -> None:

@@ -200,7 +200,7 @@ def _read_fields(
     lake: Lake, connection: duckdb.DuckDBPyConnection, days: Sequence[date], contract: ScoreContract
 ) -> pa.Table:
     """Read features and score of at most `MAX_ROWS` predictions, a column per field."""
-    lake.register(connection, RAW_SCORES, days, ["prediction_id", "features", "score"])
+    lake.register(connection, RAW_SCORES, days, ["prediction_id", "received_date", "features", "score"])
     rows = connection.sql(
         f"SELECT {contract.write_struct_sql(with_retired=True)} AS features, score FROM raw_predictions "
         f"WHERE {contract.write_problem_sql()} IS NULL ORDER BY {write_draw_sql('drift')} LIMIT {MAX_ROWS:d}"
