@@ -19,7 +19,8 @@ from flywheel_assets.backtest.landing import Lander, ServedScores
 from flywheel_assets.backtest.plan import BacktestPlan, Week
 from flywheel_assets.backtest.rivals import FLYWHEEL, STATIC, Fitted, find_last_matured_day, fit_rival, list_rivals
 from flywheel_assets.lake.daily.ledger import list_days
-from flywheel_assets.models.boosting import load_classifier
+from flywheel_assets.models.trainer_recipe import TrainerRecipe
+from flywheel_assets.models.trainers.fitting import load_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,8 @@ def replay(
     history: History,
     wheel: ReplayedWheel,
     lander: Lander,
+    recipe: TrainerRecipe,
+    work_dir: Path,
     on_week: Callable[[PlayedWeek], None] = lambda _: None,
 ) -> Played:
     """Replay every week of the plan.
@@ -104,6 +107,8 @@ def replay(
         history: predictions and labels.
         wheel: the flywheel in the throw-away home.
         lander: brings days of history there.
+        recipe: of the rivals, with the paths of this machine.
+        work_dir: for the files of trainers that are commands.
         on_week: is called after each week.
 
     Raises:
@@ -136,7 +141,7 @@ def replay(
         played.scores[FLYWHEEL][numbers] = history.scores[numbers]
         served = None
         if serving is not None:
-            scores = load_classifier(serving.folder).predict(features)
+            scores = load_model(serving.folder, work_dir).predict(features)
             played.scores[FLYWHEEL][numbers] = scores
             ids = [history.ids[number] for number in numbers]
             served = ServedScores(serving.version, dict(zip(ids, scores.tolist(), strict=True)))
@@ -145,7 +150,7 @@ def replay(
         known = history.resolve(week.first, until, plan.floors)
         fitted: dict[str, Fitted | None] = {}
         for rival in rivals:
-            fitted[rival.name] = fit_rival(rival, history, known, week.first, application.recipe, plan.seed)
+            fitted[rival.name] = fit_rival(rival, history, known, week.first, recipe, plan.seed, work_dir)
             model = fitted[rival.name] or last_scores.get(rival.name)
             if model is not None:
                 last_scores[rival.name] = model

@@ -7,12 +7,15 @@ label had landed before that day, negative otherwise. So both classes are as com
 import time
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from flywheel_assets.backtest.history import Booleans, Floats, History, Outcomes
-from flywheel_assets.models.boosting import ClassifierRecipe, TrainedClassifier, fit_classifier
+from flywheel_assets.models.trainer_recipe import TrainerRecipe
+from flywheel_assets.models.trainers.fitting import fit_model
+from flywheel_assets.models.trainers.model import FittedModel
 
 STATIC, FLYWHEEL, WEEKLY = "static", "flywheel", "weekly, all rows"
 LEAST_POSITIVES = 20
@@ -46,7 +49,7 @@ def list_rivals(floors: tuple[float, ...] = ()) -> list[Rival]:
 class Fitted:
     """A rival's model of one week."""
 
-    model: TrainedClassifier
+    model: FittedModel
     rows: int
     positives: int
     cpu_seconds: float
@@ -66,7 +69,13 @@ def find_last_matured_day(week_start: date, maturity_days: int) -> date:
 
 
 def fit_rival(
-    rival: Rival, history: History, known: Outcomes, week_start: date, recipe: ClassifierRecipe, seed: int
+    rival: Rival,
+    history: History,
+    known: Outcomes,
+    week_start: date,
+    recipe: TrainerRecipe,
+    seed: int,
+    work_dir: Path,
 ) -> Fitted | None:
     """Fit a rival at a week's start; None with too few known positives.
 
@@ -77,6 +86,7 @@ def fit_rival(
         week_start: the day on which the model would begin to serve.
         recipe: of the application.
         seed: of the drawn negatives.
+        work_dir: for the files of a trainer that is a command.
     """
     chosen = np.ones(len(known.numbers), dtype=bool)
     weights, kept_negatives = known.weights, 1.0
@@ -94,7 +104,7 @@ def fit_rival(
         return None
     features = history.features.take(known.numbers[chosen])
     begin = time.process_time()
-    model = fit_classifier(features, known.is_positive[chosen], weights[chosen], recipe)
+    model = fit_model(recipe, features, known.is_positive[chosen], weights[chosen], work_dir)
     seconds = time.process_time() - begin
     return Fitted(model, int(chosen.sum()), positives, seconds, kept_negatives)
 

@@ -148,7 +148,10 @@ def run_backtest(
             )
             with dg.DagsterInstance.ephemeral() as instance:
                 wheel = ThrowAwayWheel(replayed, stores, instance)
-                played = replay(plan, history, wheel, lander, on_week)
+                work_dir = home / "scratch" / "rivals"
+                work_dir.mkdir(parents=True, exist_ok=True)
+                recipe = application.recipe.locate(stores.base_model)
+                played = replay(plan, history, wheel, lander, recipe, work_dir, on_week)
             played.seconds["read"] = reading_s
             return build_report(plan, history, played, lambda: (time.monotonic() - begin, time.process_time() - cpu))
 

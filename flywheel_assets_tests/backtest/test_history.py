@@ -54,7 +54,7 @@ def test_rivals_train_on_matured_days_only_each_on_its_rows(tmp_path: Path) -> N
         known = history.resolve(GO_LIVE, until, [0.2])
         assert history.ordinals[known.numbers].max() == until.toordinal()
         fitted = {
-            rival.name: fit_rival(rival, history, known, GO_LIVE, APPLICATION.recipe, 0)
+            rival.name: fit_rival(rival, history, known, GO_LIVE, APPLICATION.recipe, 0, tmp_path)
             for rival in list_rivals((0.2,))
         }
         rows = {name: model.rows for name, model in fitted.items() if model is not None}
@@ -73,7 +73,7 @@ def test_rivals_train_on_matured_days_only_each_on_its_rows(tmp_path: Path) -> N
 def test_too_few_positives_give_no_model(tmp_path: Path) -> None:
     with open_history(APPLICATION, land_history(tmp_path), GO_LIVE, LAST, tmp_path / "work") as history:
         known = history.resolve(FIRST + timedelta(days=1), FIRST)
-        assert fit_rival(Rival(WEEKLY), history, known, FIRST, APPLICATION.recipe, 0) is None
+        assert fit_rival(Rival(WEEKLY), history, known, FIRST, APPLICATION.recipe, 0, tmp_path) is None
 
 
 def test_a_range_without_predictions_names_the_days_that_there_are(tmp_path: Path) -> None:
