@@ -6,8 +6,9 @@ Data: fraud_handbook, 584,471 transactions of 61 days (15 June to 14 August 2018
 history before go-live; labels of frauds come 7 + Exp(3) days later ("late"), 7 days later ("fixed"), or Exp(14) days
 later ("slow"). "disputes": a generated stream of 40 weeks (`demo.fraud.world`, a new fraud in week 20) whose labels
 come 45 + Gamma(3, 5) days later, 12 weeks of it before go-live.
-The application is `applications/fraud.py` with other names. Static is a model of the first week by the labels that
-were known at go-live; its scores of that week are out of fold.
+The application is `applications/fraud.py` with other names. Static is a model of the third week by its
+true labels, more than anybody knew then; its scores of that week are out of fold. Before it a terminal's risk, which
+looks back seven days and more, is not known.
 Peer: the rivals of `flywheel backtest`, in the same run.
 Command: python -m benchmarks.classifier_backtest late fixed slow disputes [--share 0.4] [--output DIR]
 """
@@ -154,19 +155,19 @@ def _delay_labels(
 
 
 def score_statically(world: World) -> npt.NDArray[np.float64]:
-    """Score every prediction by a model of the first week, that week's out of two folds."""
-    known = world.known_seconds < datetime.combine(world.go_live, datetime.min.time(), UTC).timestamp()
-    week = world.seconds < world.seconds[0] // 86_400 * 86_400 + 7 * 86_400
-    scores = _fit(world, week, known).predict(world.features)
-    fold = np.arange(len(known)) % 2 == 0
+    """Score every prediction by a model of the third week, that week's out of two folds."""
+    begin = world.seconds[0] // 86_400 * 86_400 + 14 * 86_400
+    week = (world.seconds >= begin) & (world.seconds < begin + 7 * 86_400)
+    scores = _fit(world, week).predict(world.features)
+    fold = np.arange(len(week)) % 2 == 0
     for half in (fold, ~fold):
         rows = week & half
-        scores[rows] = _fit(world, week & ~half, known).predict(world.features.filter(pa.array(rows)))
+        scores[rows] = _fit(world, week & ~half).predict(world.features.filter(pa.array(rows)))
     return scores
 
 
-def _fit(world: World, rows: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]):
-    return fit_classifier(world.features.filter(pa.array(rows)), known[rows], recipe=world.application.recipe)
+def _fit(world: World, rows: npt.NDArray[np.bool_]):
+    return fit_classifier(world.features.filter(pa.array(rows)), world.is_fraud[rows])
 
 
 def land(world: World, scores: npt.NDArray[np.float64], root: Path) -> DiskLanding:

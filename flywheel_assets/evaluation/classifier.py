@@ -153,7 +153,8 @@ def _measure_refit(
         alert_budget=evidence.alerts.budget if evidence.alerts else None,
         draws=request.bootstrap_draws,
     )
-    return RefitEvidence(against_judged=against_judged, score_shift=measure_score_shift(judged, scores))
+    shift = measure_score_shift(judged, scores, rows["sample_weight"].to_numpy())
+    return RefitEvidence(against_judged=against_judged, score_shift=shift)
 
 
 def _compute_model_scores(

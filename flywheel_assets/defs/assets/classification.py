@@ -250,7 +250,8 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
 def _build_promotion_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
     def judge(context: dg.AssetExecutionContext, _: Stores, folder: VersionFolder) -> Verdict:
         report = read_evaluation(folder.evaluation)
-        decision = decide_classifier(report.evidence, application.limits, find_stated_reason(context))
+        reason = find_stated_reason(context, report.champion_version)
+        decision = decide_classifier(report.evidence, application.limits, reason)
         deployed = choose_deployed(application, folder, report)
         if decision.promote:
             decision = replace(decision, sentence=f"{decision.sentence} {deployed.sentence}")
@@ -336,10 +337,10 @@ def find_live_threshold(application: ClassificationApplication, serving: Version
     return application.threshold
 
 
-def find_stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
-    """Find the reason why this version was cut, by its runs' tags.
+def find_stated_reason(context: dg.AssetExecutionContext, champion_version: str | None) -> StatedReason:
+    """Find the reason that asks least of this version, among those for which it was cut, by its runs' tags.
 
-    New examples is the reason where a person started it.
+    New examples is the reason where a person started it. Age is none before there is a champion.
     """
     runs = context.instance.get_run_records(_select_runs_of_version(context), ascending=True)
     named = {
@@ -348,8 +349,9 @@ def find_stated_reason(context: dg.AssetExecutionContext) -> StatedReason:
         for tag in record.dagster_run.tags
         if tag.startswith(f"{REASON_TAG}.")
     }
-    # A version that is due anyway need not be better, however many new examples it has.
-    order = (StatedReason.CALIBRATION, StatedReason.DRIFT, StatedReason.AGE, StatedReason.NEW_EXAMPLES)
+    order = [StatedReason.CALIBRATION, StatedReason.DRIFT, StatedReason.NEW_EXAMPLES]
+    if champion_version is not None:
+        order.insert(0, StatedReason.AGE)
     return next((reason for reason in order if reason.value in named), StatedReason.NEW_EXAMPLES)
 
 

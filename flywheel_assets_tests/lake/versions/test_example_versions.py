@@ -138,9 +138,9 @@ def test_rows_count_once_most_positives_are_known(bench: Workbench, versions: Ve
             events += [label(day(arrives), f"n{offset}-{number}") for number in range(3)]
     run(bench, events, day(59))
     manifest = cut(bench, versions)
-    assert manifest.details["maturity_days"] == 12
-    assert manifest.details["evaluate_until"] == day(59 - 12).isoformat()
-    assert max(row["prediction_received_date"] for row in rows(versions, ExportSet.REFIT).values()) == day(59 - 12)
+    assert manifest.details["maturity_days"] == 10
+    assert manifest.details["evaluate_until"] == day(59 - 10).isoformat()
+    assert max(row["prediction_received_date"] for row in rows(versions, ExportSet.REFIT).values()) == day(59 - 10)
     new = count_new_examples(bench.lake, versions, EXAMPLES)
     assert new.train_until == date.fromisoformat(manifest.details["train_until"])
 
