@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -53,6 +54,13 @@ from flywheel_assets.promotion.classifier_evidence import (
 from flywheel_assets.promotion.refit import RefitEvidence, measure_score_shift
 
 Floats = npt.NDArray[np.float64]
+TRAINING_FILE = "training.json"
+
+
+class _Trained(msgspec.Struct):
+    """The part of the trainer's report that evaluation reads."""
+
+    blocks: dict[str, str] = {}
 
 
 def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvaluationReport:
@@ -72,27 +80,17 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     manifest = verify_manifest(export, request.manifest_sha256)
     started = time.perf_counter()
     rows = pq.read_table(export / manifest.files[ExportSet.EVALUATION].name)
-    features = unpack_features(rows)
-    challenger = _score(find_judged(challenger_dir), features, request)
     champion_dir = Path(request.champion_dir) if request.champion_dir else None
-    served = rows["score_at_decision"].to_numpy()
-    incumbent = _score(find_judged(champion_dir), features, request) if champion_dir else served
+    incumbent = _score_by_blocks(champion_dir, rows, request) if champion_dir else rows["score_at_decision"].to_numpy()
+    # Before its oldest block the champion's models have seen the outcomes.
+    can_judge = ~np.isnan(incumbent)
+    rows, incumbent = rows.filter(pa.array(can_judge)), incumbent[can_judge]
+    challenger = _score_by_blocks(challenger_dir, rows, request)
     labels = rows["is_positive"].to_numpy(zero_copy_only=False)
     weeks = _name_weeks(rows, manifest)
-    has_segments = rows["segment"].null_count < rows.num_rows
-    segments = ["none" if segment is None else segment for segment in rows["segment"].to_pylist()]
+    segments = _name_segments(rows)
     name = CHAMPION if champion_dir else "deployed model"
-    measured = EvaluationRows(
-        labels=labels,
-        incumbent_scores=incumbent,
-        challenger_scores=challenger,
-        weeks=weeks,
-        entities=values_of(rows["subject"]),
-        segments=segments if has_segments else None,
-        weights=rows["sample_weight"].to_numpy(),
-        known_shares=rows["known_share"].to_numpy(),
-        amounts=rows["amount"].to_numpy() if rows["amount"].null_count < rows.num_rows else None,
-    )
+    measured = _build_evaluation_rows(rows, weeks, incumbent, challenger)
     evidence = measure_evidence(
         measured,
         incumbent=name,
@@ -111,7 +109,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         incumbent=name,
         rows=rows.num_rows,
         scores={
-            model: _compute_model_scores(request, rows, labels, scores, weeks, segments if has_segments else None)
+            model: _compute_model_scores(request, rows, labels, scores, weeks, segments)
             for model, scores in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
         },
         evidence=evidence,
@@ -128,29 +126,72 @@ def read_evaluation(output: Path) -> ClassifierEvaluationReport:
     return read_report(output / REPORT_FILE, ClassifierEvaluationReport)
 
 
+def _build_evaluation_rows(
+    rows: pa.Table, weeks: Sequence[str], incumbent: Floats, challenger: Floats
+) -> EvaluationRows:
+    return EvaluationRows(
+        labels=rows["is_positive"].to_numpy(zero_copy_only=False),
+        incumbent_scores=incumbent,
+        challenger_scores=challenger,
+        weeks=weeks,
+        entities=values_of(rows["subject"]),
+        segments=_name_segments(rows),
+        weights=rows["sample_weight"].to_numpy(),
+        known_shares=rows["known_share"].to_numpy(),
+        amounts=rows["amount"].to_numpy() if rows["amount"].null_count < rows.num_rows else None,
+    )
+
+
+def _name_segments(rows: pa.Table) -> list[str] | None:
+    """Name each row's segment; None where no row has one."""
+    if rows["segment"].null_count == rows.num_rows:
+        return None
+    return ["none" if segment is None else segment for segment in rows["segment"].to_pylist()]
+
+
 def _score(model: Path, features: pa.Table, request: ClassifierEvaluationRequest) -> Floats:
     work_dir = Path(request.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     return load_model(model, work_dir).predict(features)
 
 
+def _score_by_blocks(trained: Path, rows: pa.Table, request: ClassifierEvaluationRequest) -> Floats:
+    """Score each row by the newest judged model that knew nothing of its day; NaN where every one did."""
+    blocks = read_report(trained / TRAINING_FILE, _Trained).blocks
+    features = unpack_features(rows)
+    if not blocks:
+        return _score(find_judged(trained), features, request)
+    days = np.array(values_of(rows["prediction_received_date"]), dtype="datetime64[D]")
+    scores = np.full(rows.num_rows, np.nan)
+    for first_day, folder in sorted(blocks.items()):
+        chosen = days >= np.datetime64(first_day)
+        scores[chosen] = _score(trained / folder, features.filter(pa.array(chosen)), request)
+    return scores
+
+
 def _measure_refit(
     request: ClassifierEvaluationRequest, rows: pa.Table, measured: EvaluationRows, evidence: ClassifierEvidence
 ) -> RefitEvidence | None:
-    """Measure the refit's stand-ins against the judged model; None where the trainer made none."""
+    """Measure the refit's stand-ins against the judged model on the newest block; None where the trainer made none."""
     trained = Path(request.challenger_dir)
     if not (trained / name_stand_in(0)).is_dir():
         return None
+    begin = max(read_report(trained / TRAINING_FILE, _Trained).blocks)
+    days = np.array(values_of(rows["prediction_received_date"]), dtype="datetime64[D]")
+    is_recent = days >= np.datetime64(begin)
+    judged = np.asarray(measured.challenger_scores, dtype=np.float64)[is_recent]
+    weeks = [week for week, chosen in zip(measured.weeks, is_recent, strict=True) if chosen]
+    rows = rows.filter(pa.array(is_recent))
     features, folds = unpack_features(rows), assign_folds(values_of(rows["subject"]))
     scores = np.zeros(rows.num_rows)
     for fold in range(FOLDS):
         chosen = folds == fold
         scores[chosen] = _score(trained / name_stand_in(fold), features.filter(pa.array(chosen)), request)
-    judged = np.asarray(measured.challenger_scores, dtype=np.float64)
+    share = rows.num_rows / max(1, len(days))
     against_judged = measure_evidence(
-        replace(measured, incumbent_scores=judged, challenger_scores=scores, segments=None),
+        replace(_build_evaluation_rows(rows, weeks, judged, scores), segments=None),
         incumbent="judged model",
-        alert_budget=evidence.alerts.budget if evidence.alerts else None,
+        alert_budget=evidence.alerts.budget * share if evidence.alerts else None,
         draws=request.bootstrap_draws,
     )
     shift = measure_score_shift(judged, scores, rows["sample_weight"].to_numpy())
@@ -188,7 +229,8 @@ def _compute_alert_budget(request: ClassifierEvaluationRequest, rows: pa.Table) 
 
 def _name_weeks(rows: pa.Table, manifest: Manifest) -> list[str]:
     """Name each row's week by its first day."""
-    first = date.fromisoformat(str(manifest.details["evaluate_from"]))
+    details = manifest.details
+    first = date.fromisoformat(str(details.get("evaluated_from", details["evaluate_from"])))
     return [(first + timedelta(days=7 * week)).isoformat() for week in values_of(rows["week"])]
 
 

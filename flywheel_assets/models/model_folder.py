@@ -30,6 +30,11 @@ class _Kind(msgspec.Struct, frozen=True):
     kind: str
 
 
+def name_judged(block: int) -> str:
+    """Name the folder of the model that is tested on a block of evaluation weeks; 0 is the newest."""
+    return JUDGED_FOLDER if block == 0 else f"{JUDGED_FOLDER}_{block}"
+
+
 def name_stand_in(fold: int) -> str:
     """Name the folder of the model that stands for the refit on a fold's recent rows."""
     return f"stand_in_{fold}"

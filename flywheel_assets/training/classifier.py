@@ -3,7 +3,7 @@
     <output_dir>/
         model/                                 the refit, which is deployed; of trees LightGBM's text and how it reads
                                                features
-        judged/                                the model that the gate tests on the evaluation weeks
+        judged/, judged_1/, judged_2/          the models that the gate tests, each on a block of evaluation weeks
         stand_in_0/, stand_in_1/               the refit without the recent rows of one half of the entities each
         reference.json                         how the refit's weighted rows are distributed, for the drift report
         training.json                          the report
@@ -33,7 +33,7 @@ from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder
 from flywheel_assets.measures.drift import build_drift_reference
 from flywheel_assets.measures.folds import FOLDS, assign_folds
-from flywheel_assets.models.model_folder import JUDGED_FOLDER, MODEL_FOLDER, hash_model, name_stand_in
+from flywheel_assets.models.model_folder import JUDGED_FOLDER, MODEL_FOLDER, hash_model, name_judged, name_stand_in
 from flywheel_assets.models.own_process import build_main, find_finished_report, read_report, write_report
 from flywheel_assets.models.recalibration import fit_recalibration
 from flywheel_assets.models.trainer_recipe import TrainerRecipe
@@ -69,9 +69,14 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     Path(request.work_dir).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="fit-", dir=request.work_dir) as work, write_folder(output) as building:
         fit = partial(_fit, request.recipe, Path(work))
-        judged, stand_ins = None, []
+        judged, stand_ins, blocks = None, [], {}
         if ExportSet.REFIT in manifest.files:
             judged = fit(rows, building / JUDGED_FOLDER).report
+            for block, first_day in enumerate(manifest.details["judged_from"]):
+                blocks[str(first_day)] = name_judged(block)
+                if block:
+                    earlier = manifest.files[ExportSet(f"earlier_{block}")].name
+                    fit(pq.read_table(export / earlier), building / name_judged(block))
             rows = pq.read_table(export / manifest.files[ExportSet.REFIT].name)
             stand_ins = [
                 fit(rows.filter(pa.array(chosen)), building / name_stand_in(fold)).report
@@ -97,6 +102,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
             model_sha256=fitted.report.model_sha256,
             seconds=fitted.report.seconds,
             judged=judged,
+            blocks=blocks,
             stand_ins=stand_ins,
         )
         write_report(building / REPORT_FILE, report)
@@ -133,7 +139,7 @@ def _fit(recipe: TrainerRecipe, work: Path, rows: pa.Table, folder: Path) -> _Fi
 
 
 def _choose_rows(rows: pa.Table, evaluate_from: str) -> Iterator[npt.NDArray[np.bool_]]:
-    """Choose the rows of each stand-in: all older ones, and the recent ones of the other folds' entities."""
+    """Choose the rows of each stand-in: all before the newest block, and that block's of the other folds' entities."""
     first = date.fromisoformat(evaluate_from)
     recent = np.array([day >= first for day in values_of(rows["prediction_received_date"])])
     folds = assign_folds(values_of(rows["subject"]))

@@ -180,7 +180,10 @@ class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """Of fitting, wall time."""
     judged: FitReport | None = None
-    """The model that is tested on the evaluation weeks; None: the export had no rows for a refit, and `model` is it."""
+    """The model that is tested on the newest block of evaluation weeks; None: the export had no rows for a refit, and
+    `model` is it."""
+    blocks: dict[str, str] = msgspec.field(default_factory=dict)
+    """The judged models' folders by the first day, ISO, that each is tested on; it knows only what was known before."""
     stand_ins: list[FitReport] = msgspec.field(default_factory=list)
     """The models that stand for the refit on the evaluation weeks, by fold."""
 

@@ -96,7 +96,10 @@ NEAR = Interval(0.001, -0.004, 0.006, 60_000, 4000)
         ("near-identical, to repair calibration", {"ap_gain": NEAR}, "calibration", set()),
         ("near-identical, after drift", {"ap_gain": NEAR}, "drift", set()),
         ("near-identical, for age", {"ap_gain": NEAR}, "age", set()),
-        ("perhaps much worse", {"ap_gain": Interval(-0.01, -0.02, 0.0, 60_000, 4000)}, "age", {"ap_gain"}),
+        ("perhaps much worse", {"ap_gain": Interval(-0.01, -0.02, 0.0, 60_000, 4000)}, "drift", {"ap_gain"}),
+        ("perhaps worse, a refresh", {"ap_gain": Interval(-0.01, -0.03, 0.01, 60_000, 4000)}, "age", set()),
+        ("surely worse, a refresh", {"ap_gain": Interval(-0.02, -0.03, -0.01, 60_000, 4000)}, "age", {"ap_gain"}),
+        ("a refresh without a value", {"ap_gain": Interval(None, None, None, 0, 0)}, "age", {"ap_gain"}),
         ("one week", {"weeks": 1}, "new_examples", {"matured_evidence"}),
         ("few positives", {"positives": 99}, "new_examples", {"matured_evidence"}),
         ("scores too high", {"calibration": ratio(1.4, 1.3, 1.5)}, "new_examples", {"calibration"}),
@@ -164,7 +167,7 @@ def test_every_limit_can_be_the_one_that_decides(field: "dataclasses.Field[float
         "min_positives": ({"positives": 90}, StatedReason.AGE, {}, {"min_positives": 90}),
         "min_ap_gain": ({}, StatedReason.NEW_EXAMPLES, {"min_ap_gain": 0.005}, {"min_ap_gain": 0.004}),
         "non_inferiority_margin": (
-            {"ap_gain": NEAR}, StatedReason.AGE, {"non_inferiority_margin": 0.004}, {"non_inferiority_margin": 0.005},
+            {"ap_gain": NEAR}, StatedReason.DRIFT, {"non_inferiority_margin": 0.004}, {"non_inferiority_margin": 0.005},
         ),
         "min_calibration_ratio": (
             {"calibration": ratio(0.7, 0.6, 0.79)}, StatedReason.AGE, {}, {"min_calibration_ratio": 0.75},

@@ -28,7 +28,7 @@ def measure(draws: int = 200) -> RefitEvidence:
     )
     found = measure_evidence(rows, incumbent="judged model", alert_budget=80, draws=draws)
     return RefitEvidence(
-        against_judged=dataclasses.replace(found, calibration=Interval(1.0, 0.9, 1.1, 4000, 900)), score_shift=0.02
+        against_judged=dataclasses.replace(found, calibration=Interval(1.0, 0.9, 1.1, 4000, 900)), score_shift=1.02
     )
 
 
@@ -54,7 +54,8 @@ def test_fresher_rows_are_deployed_unless_the_rows_speak_against_them() -> None:
         (changed(ap_gain=Interval(-0.05, -0.08, -0.02, 4000, 900)), "refit_ap"),
         (changed(ap_gain=Interval(None, None, None, 0, 0)), "refit_ap"),
         (changed(calibration=Interval(2.0, 1.7, 2.3, 4000, 900)), "refit_calibration"),
-        (dataclasses.replace(EVIDENCE, score_shift=0.3), "refit_score_shift"),
+        (dataclasses.replace(EVIDENCE, score_shift=2.1), "refit_score_shift"),
+        (dataclasses.replace(EVIDENCE, score_shift=0.45), "refit_score_shift"),
         (dataclasses.replace(EVIDENCE, score_shift=float("nan")), "refit_score_shift"),
     ],
 )
@@ -69,11 +70,12 @@ def test_a_version_without_a_refit_deploys_its_only_model() -> None:
     assert decide_refit(None, LIMITS).sentence == "The judged model is deployed: this version has no refit."
 
 
-def test_the_score_shift_is_zero_for_equal_scores_and_grows_with_the_distance() -> None:
-    scores = np.random.default_rng(0).beta(1, 20, 5000)
-    assert measure_score_shift(scores, scores) == 0
-    near, far = measure_score_shift(scores, scores * 1.05), measure_score_shift(scores, scores * 2)
-    assert 0 < near < 0.05 < 0.25 < far
+def test_the_score_shift_is_the_ratio_of_expected_positives() -> None:
+    scores, weights = np.array([0.1, 0.2, 0.5]), np.array([10.0, 1.0, 1.0])
+    assert measure_score_shift(scores, scores, weights) == 1
+    assert measure_score_shift(scores, scores * 1.5, weights) == pytest.approx(1.5)
+    assert measure_score_shift(scores, [0.2, 0.2, 0.5], weights) == pytest.approx(2.7 / 1.7)
+    assert np.isnan(measure_score_shift([0.0], [0.5], [1.0]))
 
 
 def test_the_evidence_round_trips_through_json() -> None:

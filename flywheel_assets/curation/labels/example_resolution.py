@@ -10,7 +10,9 @@ Evaluation rows are all predictions received from E to M, matured by T. The trai
 before E, of predictions up to P = E − 1 − m, for which silence had matured, too: labels and silence that came later,
 and predictions whose frauds were known before their silence could be, would both give the trained model more than
 any model in production has. So both classes are complete on both sides, and a model trained at E is tested as if it
-had been deployed at E. It is the *judged* model: the recipe's proof. Deployed is the *refit*: the same recipe on
+had been deployed at E. It is the *judged* model: the recipe's proof. Where history allows, up to two blocks of w weeks
+before E are judged likewise, each by a model of the day on which it begins: two weeks alone cannot tell a gain of .02
+from chance. Deployed is the *refit*: the same recipe on
 everything that had matured by T, the evaluation weeks included, because rows that are four weeks older cost more than
 most gains (ADR 39).
 
@@ -57,11 +59,27 @@ class Calendar:
     """E."""
     train_until: date
     """P: the last day of predictions that the judged model is trained on."""
+    older_blocks: int = 0
+    """Blocks of as many weeks before E that are judged, too, each by a model of its own."""
 
     @property
     def judged(self) -> TrainingSpan:
-        """Return the span of the model that is judged."""
-        return TrainingSpan(self.evaluate_from, self.train_until)
+        """Return the span of the model that is judged on the newest block."""
+        return self.list_judged()[0]
+
+    @property
+    def evaluated_from(self) -> date:
+        """Return the first evaluation day of all blocks."""
+        return self.evaluate_from - self.older_blocks * self._block
+
+    @property
+    def _block(self) -> timedelta:
+        return self.evaluate_until - self.evaluate_from + timedelta(days=1)
+
+    def list_judged(self) -> list[TrainingSpan]:
+        """List the spans of the judged models, that of the newest block first."""
+        steps = [number * self._block for number in range(self.older_blocks + 1)]
+        return [TrainingSpan(self.evaluate_from - step, self.train_until - step) for step in steps]
 
     @property
     def refit(self) -> TrainingSpan:
@@ -150,7 +168,7 @@ def write_evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calen
         allow_propensity=_write_propensity_sql(contract),
         label_propensity=write_label_propensity_sql(rules),
     )
-    week = f"date_diff('day', DATE {quote(calendar.evaluate_from.isoformat())}, received_date) // 7"
+    week = f"date_diff('day', DATE {quote(calendar.evaluated_from.isoformat())}, received_date) // 7"
     age = f"date_diff('day', received_date, DATE {quote(calendar.known_until.isoformat())})"
     return f"""
 SELECT prediction_id, {write_subject_sql("matured")} AS subject,

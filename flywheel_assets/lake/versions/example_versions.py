@@ -50,6 +50,10 @@ from flywheel_assets.measures.label_delay import DelayCurve
 from flywheel_assets.ranges import Checked, Count
 from flywheel_assets.records import Reason
 
+LEAST_BLOCK_POSITIVES = 100
+"""Known positives of the model that is judged on an older block of weeks; a model of fewer proves nothing."""
+_JUDGED = (ExportSet.TRAIN, ExportSet.EARLIER_1, ExportSet.EARLIER_2)
+"""The training rows of the judged models, that of the newest block of evaluation weeks first."""
 _ROW_GROUP_ROWS = 100_000
 _ROWS_CHECKED = 20_000
 """Predictions of the evaluation weeks that are looked at for a reason why rows are refused."""
@@ -297,6 +301,20 @@ def _plan_delayed(connection: duckdb.DuckDBPyConnection, rules: ExampleRules, la
     return rules.plan_calendar(last_day, _read_delay_curves(connection, rules, last_day))
 
 
+def _count_older_blocks(connection: duckdb.DuckDBPyConnection, calendar: Calendar) -> int:
+    """Count the blocks before the newest whose model would have enough known positives to train on."""
+    for count in range(len(_JUDGED) - 1, 0, -1):
+        span = replace(calendar, older_blocks=count).list_judged()[-1]
+        found = connection.execute(
+            "SELECT count(DISTINCT prediction_id) FROM pinned_examples WHERE is_positive "
+            f"AND completed_date < DATE {quote(span.known_before.isoformat())} "
+            f"AND prediction_received_date <= DATE {quote(span.predictions_until.isoformat())}"
+        ).fetchone()
+        if found is not None and found[0] >= LEAST_BLOCK_POSITIVES:
+            return count
+    return 0
+
+
 @contextmanager
 def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> Iterator["_ResolvedExamples"]:
     exclusions = find_exclusions(lake, pin.exclusions)
@@ -305,14 +323,16 @@ def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> 
         curves = _read_delay_curves(connection, rules, pin.dates[-1])
         register_known_shares(connection, curves)
         calendar = rules.plan_calendar(pin.dates[-1], curves)
-        for name, span in (("judged", calendar.judged), ("matured", calendar.refit)):
+        calendar = replace(calendar, older_blocks=_count_older_blocks(connection, calendar))
+        spans = zip(_JUDGED, calendar.list_judged(), strict=False)
+        for name, span in (*((which.value, span) for which, span in spans), (ExportSet.REFIT.value, calendar.refit)):
             examples = write_judged_examples_sql(rules.mining, span, "pinned_examples")
-            connection.execute(f"CREATE TEMP TABLE {name} AS {examples}")
-        evaluated = ledger.list_days(calendar.evaluate_from, calendar.evaluate_until)
+            connection.execute(f"CREATE TEMP TABLE {name}_examples AS {examples}")
+        evaluated = ledger.list_days(calendar.evaluated_from, calendar.evaluate_until)
         register_pinned_days(lake, connection, pin, RAW_SCORES, evaluated)
-        known = ledger.list_days(calendar.evaluate_from, calendar.known_until)
+        known = ledger.list_days(calendar.evaluated_from, calendar.known_until)
         register_pinned_days(lake, connection, pin, JOINED_LABELS, known)
-        counted = dict(connection.sql("SELECT reason, count(*) FROM judged GROUP BY reason").fetchall())
+        counted = dict(connection.sql("SELECT reason, count(*) FROM train_examples GROUP BY reason").fetchall())
         yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions, curves)
 
 
@@ -341,7 +361,9 @@ class _ResolvedExamples:
 
     @property
     def details(self) -> Mapping[str, Any]:
-        facts: dict[str, Any] = {name: day.isoformat() for name, day in asdict(self.calendar).items()}
+        days = {"evaluated_from": self.calendar.evaluated_from, **asdict(self.calendar)}
+        facts: dict[str, Any] = {name: day.isoformat() for name, day in days.items() if isinstance(day, date)}
+        facts["judged_from"] = [span.known_before.isoformat() for span in self.calendar.list_judged()]
         facts["maturity_days"] = find_effective_maturity(self.curves, self.rules.mining.waiting_days)
         if self.curves:
             overall = self.curves[0]
@@ -357,7 +379,7 @@ class _ResolvedExamples:
     def _measure_known_propensities(self) -> float:
         """Measure the share of training rows whose `label_propensity` is known; the others stand for themselves."""
         found = self.connection.execute(
-            "SELECT avg((label_propensity IS NOT NULL)::INTEGER) FROM judged WHERE reason IS NULL"
+            "SELECT avg((label_propensity IS NOT NULL)::INTEGER) FROM train_examples WHERE reason IS NULL"
         ).fetchone()
         return 0.0 if found is None or found[0] is None else float(found[0])
 
@@ -373,15 +395,16 @@ class _ResolvedExamples:
         contract, mining = self.rules.contract, self.rules.mining
         evaluation = write_evaluation_rows_sql(contract, mining, self.calendar)
         kept = write_not_excluded_sql(HARD_EXAMPLES, self.exclusions)
+        spans = [*zip(_JUDGED, self.calendar.list_judged(), strict=False), (ExportSet.REFIT, self.calendar.refit)]
+        trained = {
+            which: self._write(
+                folder / (f"{self.version}.parquet" if which is ExportSet.TRAIN else f"{self.version}.{which}.parquet"),
+                write_training_rows_sql(contract, mining, span, f"{which.value}_examples"),
+            )
+            for which, span in spans
+        }
         return {
-            ExportSet.TRAIN: self._write(
-                folder / f"{self.version}.parquet",
-                write_training_rows_sql(contract, mining, self.calendar.judged, "judged"),
-            ),
-            ExportSet.REFIT: self._write(
-                folder / f"{self.version}.refit.parquet",
-                write_training_rows_sql(contract, mining, self.calendar.refit, "matured"),
-            ),
+            **trained,
             ExportSet.EVALUATION: self._write(
                 folder / f"{self.version}.evaluation.parquet",
                 "SELECT * EXCLUDE (label_event_id, label_received_date, completed_date, predicted_at, subject_kind) "

@@ -43,6 +43,9 @@ class ExportSet(StrEnum):
     HOLDOUT = "holdout"
     REGRESSION = "regression"
     EVALUATION = "evaluation"
+    EARLIER_1 = "earlier_1"
+    EARLIER_2 = "earlier_2"
+    """Of a classifier: what was known before the second newest block of evaluation weeks, and before the third."""
     REFIT = "refit"
     """Of a classifier: what had matured when the version was cut, the evaluation weeks included; the deployed model is
     fitted on it."""

@@ -21,6 +21,8 @@ from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse
 from flywheel_assets.lake.versions.trainability import UNTRAINABLE_REASONS
 
 _LONGEST_LINE_BYTES = 64 * 2**20
+_REUSED = (ExportSet.EARLIER_1, ExportSet.EARLIER_2, ExportSet.REFIT)
+"""Gold rows of a classifier's further models; they are also among the training rows, or dropped as later than these."""
 _LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
 _HELD_OUT = (ExportSet.HOLDOUT, ExportSet.REGRESSION)
 
@@ -86,10 +88,9 @@ def verify_version(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snaps
 def _list_gold_sets(manifest: Manifest) -> list[ExportSet]:
     """List the sets whose rows are gold rows and are not counted among the dropped.
 
-    A classifier is judged on all predictions of later weeks, and its refit takes them among its rows.
+    A classifier is judged on all predictions of later weeks, and several of its models share gold rows.
     """
-    others = (ExportSet.EVALUATION, ExportSet.REFIT, ExportSet.UNTRAINABLE)
-    return [which for which in manifest.files if which not in others]
+    return [which for which in manifest.files if which not in (ExportSet.EVALUATION, ExportSet.UNTRAINABLE, *_REUSED)]
 
 
 def _write_rows_sql(path: Path) -> str:
@@ -160,7 +161,7 @@ def _check_contents(
     connection: duckdb.DuckDBPyConnection, lake: Lake, gold: TableSpec, manifest: Manifest
 ) -> Iterator[str]:
     covered = write_excluded_sql(gold, find_exclusions(lake, manifest.exclusions))
-    for which in [*_list_gold_sets(manifest), *({ExportSet.REFIT} & manifest.files.keys())]:
+    for which in [*_list_gold_sets(manifest), *(which for which in _REUSED if which in manifest.files)]:
         if "pair_id" in gold.schema.names:
             there = f"SELECT {_write_text_hash_sql('pair_id')} AS text_hash, {covered} AS is_excluded FROM gold"
             by = "text_hash"

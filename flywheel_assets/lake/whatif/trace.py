@@ -470,6 +470,8 @@ _SETS = {
     ExportSet.HOLDOUT: "held-out pairs, never trained on",
     ExportSet.REGRESSION: "the regression set, never trained on",
     ExportSet.EVALUATION: "rows that models are judged on",
+    ExportSet.EARLIER_1: "rows of a model that is judged on an earlier block of weeks",
+    ExportSet.EARLIER_2: "rows of a model that is judged on the earliest block of weeks",
     ExportSet.REFIT: "rows that the deployed model is fitted on",
 }
 
