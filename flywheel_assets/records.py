@@ -104,6 +104,7 @@ class Reason(StrEnum):
     # raw tables → joined feedback
     NO_PREDICTION_IN_WINDOW = "no_prediction_in_window"
     WAITING_FOR_PREDICTION = "waiting_for_prediction"
+    LABEL_AFTER_WINDOW = "label_after_window"
     # joined feedback → gold
     NOT_TRAINABLE_SIGNAL = "not_trainable_signal"
     NO_CONSENT = "no_consent"

@@ -13,8 +13,17 @@ from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.curation.labels.score_contract import FeatureType
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.join_days import LATE_LABEL_STAGE
+from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.daily.mine_days import DISPUTE_STAGE, compute_mining_lookback
-from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES, QUARANTINE
+from flywheel_assets.lake.tables.specs import (
+    CLASSIFICATION_TABLES,
+    GROUND_TRUTH,
+    HARD_EXAMPLES,
+    JOINED_LABELS,
+    QUARANTINE,
+    RAW_SCORES,
+)
 from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
@@ -195,6 +204,28 @@ def test_the_window_it_reads_is_the_window_it_declares(bench: Workbench) -> None
     assert {on: set(names) for on, names in stale.items()} == {
         on: set(lookback) for on in ledger.list_days(day(5), day(9))
     }
+
+
+def test_a_label_after_the_window_supersedes_the_silence_it_contradicts(bench: Workbench) -> None:
+    """A label 35 days late with a window of 30 was refused as `no_prediction_in_window`, though its prediction lay in
+    `raw_predictions`; the silent negative stayed in gold."""
+    bench.window = JoinWindow(join_days=10, wait_days=3, late_days=30)
+    entries = run(bench, [score(DAY, "m1", score=0.1), label(day(15), "m1"), label(day(15), "unknown")], day(20))
+    found = {source: (row["completed_date"], row["is_positive"]) for (_, source), row in examples(bench).items()}
+    assert found == {"silence": (day(7), False), "chargeback": (day(15), True)}
+    assert entries[day(15)].rows_kept == 1
+    joined = ledger.read_entries(bench.lake, JOINED_LABELS.name)
+    assert joined[day(15)].rows_by_reason == {"waiting_for_prediction": 1}
+    assert joined[day(18)].rows_by_reason == {"no_prediction_in_window": 1}
+    [late] = [row for row in bench.rows(QUARANTINE) if row["stage"] == LATE_LABEL_STAGE]
+    assert (late["day"], late["reason"], late["row_id"]) == (day(15), "label_after_window", f"l-m1-{day(15)}")
+    assert late["detail"] == (
+        f"joined 15 days after its prediction of {DAY}, beyond the window of 10; "
+        "JoinWindow(join_days=15) would take it at once"
+    )
+    assert audit_accounts(bench.lake, JOINED_LABELS).discrepancies == ()
+    lookback = dict.fromkeys((RAW_SCORES.name, GROUND_TRUTH.name), bench.window.compute_lookback_days(is_text=False))
+    assert ledger.find_stale_days(bench.lake, JOINED_LABELS.name, lookback, DAY) == {}
 
 
 def test_a_label_for_an_unknown_or_another_applications_prediction_waits_and_expires(
