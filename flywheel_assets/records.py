@@ -99,6 +99,7 @@ class Reason(StrEnum):
     # landing → raw tables
     MALFORMED_EVENT = "malformed_event"
     DUPLICATE_EVENT = "duplicate_event"
+    PREDICTION_ID_REUSED = "prediction_id_reused"
     ERASED = "erased"
     TRIMMED = "trimmed"
     # raw tables → joined feedback

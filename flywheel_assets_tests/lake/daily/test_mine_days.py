@@ -206,6 +206,46 @@ def test_the_window_it_reads_is_the_window_it_declares(bench: Workbench) -> None
     }
 
 
+def test_the_first_receipt_of_a_reused_id_counts_and_the_other_is_kept_in_quarantine(bench: Workbench) -> None:
+    """Training took the second receipt of an id, evaluation and join the first, and no table held the other."""
+    other = '{"amount": 1, "night": true, "country": "DE"}'
+    events = [score(DAY, name, score=0.1) for name in ("same-day", "next-day", "retry", "long-after")]
+    events += [
+        score(DAY, "same-day", event_id="again", score=0.8, features=other, received_at=NOON + timedelta(hours=1)),
+        score(day(1), "next-day", score=0.8, features=other),
+        score(day(1), "retry", score=0.1),
+        score(day(bench.window.dedupe_days + 1), "long-after", score=0.8),
+        label(day(20), "next-day"),
+    ]
+    entries = run(bench, events, day(20))
+    kept = {(row["prediction_id"], row["labeling_source"]): row["score"] for row in bench.rows(HARD_EXAMPLES)}
+    assert kept["next-day", "chargeback"] == kept["next-day", "silence"] == kept["same-day", "silence"] == 0.1
+    assert entries[day(7)].rows_by_reason == {"prediction_id_reused": 1}
+    assert entries[day(8)].rows_by_reason == {"prediction_id_reused": 1, "duplicate_event": 1}
+    refused = bench.refusals(HARD_EXAMPLES.name)
+    assert [(row["row_id"], row["reason"]) for row in refused] == [
+        ("again", "prediction_id_reused"),
+        (f"p-next-day-{day(1)}", "prediction_id_reused"),
+    ]
+    for row in refused:
+        said = json.loads(row["payload"])
+        assert (said["score"], said["features"]) == (0.8, other)
+
+
+def test_a_score_that_comes_again_under_its_event_id_with_other_content_is_no_retry(bench: Workbench) -> None:
+    """It was counted as `duplicate_event`, and what it said was in no table."""
+    first, later = score(DAY, "m1", score=0.1), NOON + timedelta(hours=1)
+    run(bench, [first, {**first, "received_at": later}, {**first, "received_at": later, "score": 0.8}], day(7))
+    [row] = bench.rows(RAW_SCORES)
+    assert row["score"] == 0.1
+    raw = ledger.read_entries(bench.lake, RAW_SCORES.name)
+    assert raw[DAY].rows_by_reason == {"duplicate_event": 1, "prediction_id_reused": 1}
+    assert audit_accounts(bench.lake, RAW_SCORES).discrepancies == ()
+    [refused] = bench.refusals(RAW_SCORES.name)
+    assert (refused["row_id"], refused["reason"]) == (first["event_id"], "prediction_id_reused")
+    assert json.loads(refused["payload"])["score"] == 0.8
+
+
 def test_a_label_after_the_window_supersedes_the_silence_it_contradicts(bench: Workbench) -> None:
     """A label 35 days late with a window of 30 was refused as `no_prediction_in_window`, though its prediction lay in
     `raw_predictions`; the silent negative stayed in gold."""
