@@ -175,6 +175,11 @@ class FlywheelApplication(Checked, ABC):
         """Per input of the gold table the days before D that its partition D reads."""
 
     @property
+    def join_lookback_days(self) -> int:
+        """Days before D on which the joined rows of D depend."""
+        return self.window.compute_lookback_days(is_text=self.tables.is_text)
+
+    @property
     def score_contract(self) -> ScoreContract | None:
         """The classifier's declaration of its events; None: predictions are texts."""
         return None
@@ -184,7 +189,7 @@ class FlywheelApplication(Checked, ABC):
         """Per derived table its inputs, with the days before D that its partition D reads."""
         raw = (self.tables.predictions.name, GROUND_TRUTH.name)
         return {
-            self.tables.joined.name: dict.fromkeys(raw, self.window.match_lookback_days),
+            self.tables.joined.name: dict.fromkeys(raw, self.join_lookback_days),
             self.tables.gold.name: self.gold_lookback_days,
         }
 
@@ -255,7 +260,7 @@ class ClassificationApplication(FlywheelApplication):
     """Features, label words and field names of its events."""
     window: JoinWindow = field(default_factory=lambda: JoinWindow(join_days=180))
     """How far apart a prediction and its label may be. Card disputes take up to 120 days; a label that comes later
-    than the window joins nothing."""
+    than the window is joined, too, and reported as `label_after_window`."""
     mining: MiningRules = field(default_factory=MiningRules)
     evaluation_weeks: Count = 2
     """Matured weeks after the training rows on which champion and challenger meet."""

@@ -99,11 +99,13 @@ class Reason(StrEnum):
     # landing → raw tables
     MALFORMED_EVENT = "malformed_event"
     DUPLICATE_EVENT = "duplicate_event"
+    PREDICTION_ID_REUSED = "prediction_id_reused"
     ERASED = "erased"
     TRIMMED = "trimmed"
     # raw tables → joined feedback
     NO_PREDICTION_IN_WINDOW = "no_prediction_in_window"
     WAITING_FOR_PREDICTION = "waiting_for_prediction"
+    LABEL_AFTER_WINDOW = "label_after_window"
     # joined feedback → gold
     NOT_TRAINABLE_SIGNAL = "not_trainable_signal"
     NO_CONSENT = "no_consent"

@@ -169,7 +169,7 @@ SELECT delay, age, count(*) FROM (
         return estimate_delay_curve(delays, ages, counts)
 
     def _open_views(self, known_before: date, until: date) -> None:
-        join_days = self.application.window.join_days
+        window = self.application.window
         self.connection.execute(
             "CREATE OR REPLACE TEMP VIEW raw_predictions AS SELECT * FROM replayed "
             f"WHERE received_date <= DATE {quote(until.isoformat())}"
@@ -178,10 +178,12 @@ SELECT delay, age, count(*) FROM (
 CREATE OR REPLACE TEMP VIEW joined_feedback AS
 SELECT l.prediction_id, l.event_id AS feedback_event_id, l.label, l.labeling_source, l.source, l.known_at,
        l.occurred_at, l.received_at AS feedback_received_at, l.received_date AS feedback_received_date,
-       greatest(l.received_date, p.received_date) AS completed_date, l.do_not_train, l.signal
+       greatest(l.received_date, p.received_date) AS completed_date, p.received_date AS prediction_received_date,
+       l.do_not_train, l.signal
 FROM landed_labels l JOIN replayed p USING (prediction_id)
 WHERE l.received_date < DATE {quote(known_before.isoformat())}
-  AND abs(l.received_date - p.received_date) <= {join_days:d}
+  AND l.received_date - p.received_date
+      BETWEEN {-window.longest_wait_days:d} AND {window.join_days + window.late_days:d}
 """)
 
 

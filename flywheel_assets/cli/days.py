@@ -65,7 +65,7 @@ def backfill(first: Day, last: Day, application: Application = "assistant") -> N
     The missing days before it are included, and the days after it that read it.
     """
     config = load_application(application)
-    reach = timedelta(days=config.window.match_lookback_days + max(config.gold_lookback_days.values(), default=0))
+    reach = timedelta(days=config.join_lookback_days + max(config.gold_lookback_days.values(), default=0))
     today = datetime.now(UTC).date()
     if first > last:
         raise typer.BadParameter(f"{first.date()} is later than {last.date()}: give the first day first")

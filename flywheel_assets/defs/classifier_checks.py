@@ -36,6 +36,7 @@ def build_classifier_checks(application: ClassificationApplication) -> Sequence[
         _build_drift_check(application),
         _build_calibration_check(application),
         _build_match_check(application),
+        _build_window_check(application),
         _build_dispute_check(application),
         _build_promotion_check(application),
     ]
@@ -144,6 +145,42 @@ def _build_match_check(application: ClassificationApplication) -> dg.AssetChecks
         return _warn(sentence if passed else sentence + advice, passed=passed, **counts)
 
     return labels_find_their_predictions
+
+
+def _build_window_check(application: ClassificationApplication) -> dg.AssetChecksDefinition:
+    joined = application.tables.joined
+
+    @dg.asset_check(
+        asset=[application.name, joined.name],
+        description=f"No label of the last {RECENT_DAYS} closed days came later than the join window: it is joined all "
+        "the same, but its prediction counted as a negative for longer than the window says.",
+    )
+    def labels_come_within_the_window(stores: Stores) -> dg.AssetCheckResult:
+        lake, limit = stores.lake(application.name), application.window.join_days
+        days = list(ledger.read_closed_days(lake, joined.name))[-RECENT_DAYS:]
+        columns = ["completed_date", "feedback_received_date", "prediction_received_date"]
+        rows = lake.read(joined, days, columns=columns).to_pylist() if days else []
+        delays = [
+            (row["completed_date"], delay)
+            for row in rows
+            if row["prediction_received_date"] is not None
+            and (delay := (row["feedback_received_date"] - row["prediction_received_date"]).days) > limit
+        ]
+        longest = max((delay for _, delay in delays), default=0)
+        sentence = (
+            f"{len(delays):,} labels of the last {len(days)} closed days came later than the window of {limit} days"
+        )
+        advice = ""
+        if delays:
+            newest = max(day for day, _ in delays)
+            on_newest = sum(day == newest for day, _ in delays)
+            advice = (
+                f", at most {longest} days after their predictions; {on_newest:,} of them on {newest}, the newest day. "
+                f"window=JoinWindow(join_days={longest}) takes them in time"
+            )
+        return _warn(sentence + advice, passed=not delays, late=len(delays), longest_delay_days=longest)
+
+    return labels_come_within_the_window
 
 
 def _build_dispute_check(application: ClassificationApplication) -> dg.AssetChecksDefinition:

@@ -67,7 +67,11 @@ def date_of(day: int) -> date:
 
 
 def joined(
-    connection: duckdb.DuckDBPyConnection, traffic: Traffic, days: Iterable[int], window: JoinWindow = WINDOW
+    connection: duckdb.DuckDBPyConnection,
+    traffic: Traffic,
+    days: Iterable[int],
+    window: JoinWindow = WINDOW,
+    finds_late: bool = False,
 ) -> JoinedKeys:
     connection.register(
         "prediction_keys",
@@ -89,7 +93,8 @@ def joined(
             }
         ),
     )
-    return join_keys(connection, [date_of(day) for day in days], window)
+    connection.execute("CREATE OR REPLACE TEMP VIEW old_prediction_keys AS SELECT * FROM prediction_keys")
+    return join_keys(connection, [date_of(day) for day in days], window, finds_late=finds_late)
 
 
 def matches_of(keys: JoinedKeys) -> list[Match]:
@@ -318,6 +323,56 @@ def test_cases(
         for match in matches_of(joined(connection, traffic, EVERY_DAY))
     ]
     assert found == list(expected)
+
+
+LATE = JoinWindow(join_days=4, dedupe_days=2, wait_days=1, late_days=6)
+
+
+@pytest.mark.parametrize(("age", "matched_on"), [(4, 12), (5, 12), (6, 12), (10, 12), (11, None)])
+def test_feedback_after_the_window_is_matched_on_arrival(
+    connection: duckdb.DuckDBPyConnection, age: int, matched_on: int | None
+) -> None:
+    """A label 35 days after its prediction waited for 30 days, was refused, and its silence stayed a negative."""
+    traffic = Traffic((Feedback("e1", "p1", 12, False),), (Prediction("p1", 12 - age),))
+    keys = joined(connection, traffic, EVERY_DAY, LATE, finds_late=True)
+    expected = [] if matched_on is None else [Match(matched_on, "e1", 12, "p1", 12 - age)]
+    assert matches_of(keys) == expected
+    assert keys.expiries.num_rows == (matched_on is None)
+    assert matches_of(joined(connection, traffic, [12], LATE, finds_late=True)) == expected
+    next_day = joined(connection, traffic, [13], LATE, finds_late=True)
+    assert matches_of(next_day) == []
+    assert next_day.expiries.num_rows == (matched_on is None)
+
+
+@given(traffic=traffics(is_consistent=False))
+@QUICK
+def test_the_account_of_late_feedback_adds_up(connection: duckdb.DuckDBPyConnection, traffic: Traffic) -> None:
+    """Day by day as in a range; what is matched after the window is matched instead of being refused."""
+    without, keys = (joined(connection, traffic, EVERY_DAY, LATE, finds_late=finds) for finds in (False, True))
+    late = set(matches_of(keys)) - set(matches_of(without))
+    superseded = set(matches_of(without)) - set(matches_of(keys))
+    assert {(match.event, match.feedback_day) for match in superseded} <= {
+        (match.event, match.feedback_day) for match in late
+    }
+    assert all(match.day == match.feedback_day for match in late)
+    assert all(4 < match.feedback_day - (match.prediction_day or 0) <= 10 for match in late)
+    carried = 0
+    for day, account in sorted(keys.accounts.items()):
+        assert account.carried_in == carried
+        assert account.received + carried == account.duplicates + account.matched + account.expired + account.waiting
+        carried = account.waiting
+        assert matches_of(joined(connection, traffic, [(day - FIRST).days], LATE, finds_late=True)) == [
+            match for match in matches_of(keys) if date_of(match.day) == day
+        ]
+
+
+def test_feedback_waits_no_longer_than_the_join_window() -> None:
+    assert JoinWindow(join_days=180).longest_wait_days == 30
+    assert JoinWindow(join_days=180).account_lookback_days == 217
+    assert JoinWindow(join_days=5).longest_wait_days == 5
+    assert JoinWindow().compute_lookback_days(is_text=True) == 37
+    assert JoinWindow(join_days=180).compute_lookback_days(is_text=False) == 360
+    assert JoinWindow(join_days=180).compute_reading_days(is_text=False) == 390
 
 
 def test_no_input_gives_empty_accounts(connection: duckdb.DuckDBPyConnection) -> None:

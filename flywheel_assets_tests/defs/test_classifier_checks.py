@@ -29,6 +29,7 @@ def check(stores: Stores, name: str) -> dg.AssetCheckResult:
         ("fields_have_not_drifted", "nothing can be compared: no champion, and at most 28 days with predictions"),
         ("served_scores_are_calibrated", "no positive among the last 28 matured days"),
         ("labels_find_their_predictions", "0 of 0 labels"),
+        ("labels_come_within_the_window", "0 labels of the last 0 closed days"),
         ("labels_agree", "no day is closed yet"),
         ("versions_get_promoted", "0 versions in a row were refused"),
     ],
@@ -57,6 +58,20 @@ def test_labels_without_predictions_and_disputes_are_counted(tmp_path: Path) -> 
     agree = check(stores, "labels_agree")
     assert not agree.passed
     assert str(agree.description).startswith("3 of 24 labelled predictions are disputed; rank the sources")
+
+
+def test_labels_later_than_the_window_are_counted_with_the_window_that_takes_them(tmp_path: Path) -> None:
+    """A label 195 days after its prediction waited for 30 days and was refused, and no check was red."""
+    bench, stores = Workbench(tmp_path, tables=CLASSIFICATION_TABLES, application="fraud"), Stores(home=str(tmp_path))
+    bench.lake, bench.window = stores.lake("fraud"), APPLICATION.window
+    run(bench, [score(DAY, "m1"), score(day(150), "m2"), label(day(195), "m1"), label(day(195), "m2")], day(196))
+    result = check(stores, "labels_come_within_the_window")
+    assert not result.passed
+    assert result.description == (
+        "1 labels of the last 28 closed days came later than the window of 180 days, at most 195 days after their "
+        f"predictions; 1 of them on {day(195)}, the newest day. window=JoinWindow(join_days=195) takes them in time"
+    )
+    assert check(stores, "labels_find_their_predictions").passed
 
 
 def decide(versions: Versions, number: int, *failed: str) -> None:

@@ -202,8 +202,12 @@ WITH known AS (
     FROM ({write_resolved_labels_sql(rules.labels.with_one_class, write_label_events_sql(contract))})
     GROUP BY prediction_id
 ),
-first_receipts AS (
-    SELECT * FROM raw_predictions
+first_receipts AS (  -- a label that is about an earlier receipt says that this one is not the first
+    SELECT * FROM raw_predictions p
+    WHERE NOT EXISTS (
+        FROM joined_feedback j
+        WHERE j.prediction_id = p.prediction_id AND j.prediction_received_date < p.received_date
+    )
     QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) = 1
 )
 SELECT p.*, coalesce(k.is_positive, false) AS is_positive,

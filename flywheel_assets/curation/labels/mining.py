@@ -19,7 +19,7 @@ from flywheel_assets.curation.labels.sampling import (
     write_inclusion_probability_sql,
     write_selection_reason_sql,
 )
-from flywheel_assets.curation.labels.score_contract import ScoreContract
+from flywheel_assets.curation.labels.score_contract import ScoreContract, write_score_content_sql
 from flywheel_assets.curation.sql_literals import quote, quote_double
 from flywheel_assets.ranges import Checked, Count, Share
 from flywheel_assets.records import SILENCE, Reason, Signal, SubjectKind
@@ -67,7 +67,8 @@ def examine(
     """Decide about every row that day D has to account for.
 
     Args:
-        connection: holds `joined_feedback` (the rows of D), `raw_predictions` (of the day that matures on D) and
+        connection: holds `joined_feedback` (the rows of D), `raw_predictions` (of the day that matures on D),
+            `earlier_predictions` (of the days before that one, as far as an id is looked for) and
             `labelled_predictions(prediction_id)` (every prediction with a label received by D; may repeat).
         day: D.
         salt: the application's name, of the sampling draw.
@@ -79,6 +80,12 @@ def examine(
     which those without a reason are the rows of `examined_silence`.
     """
     connection.execute(f"CREATE OR REPLACE TEMP TABLE examined_labels AS {_write_labels_sql(salt, contract, rules)}")
+    # Keys first: what they said is read of the few ids only that came on an earlier day, too.
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE repeated_ids AS SELECT DISTINCT prediction_id FROM earlier_predictions "
+        "SEMI JOIN raw_predictions USING (prediction_id)"
+    )
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE repeated_predictions AS {_REPEATED_PREDICTIONS}")
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE silent_decisions AS {_write_silent_decisions_sql(salt, contract, rules)}"
     )
@@ -138,18 +145,47 @@ def _write_silent_decisions_sql(salt: str, contract: ScoreContract, rules: Minin
     """
     silence = """
 SELECT event_id, prediction_id, user_id, score, amount, segment, action, do_not_train, false AS is_positive,
-       row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) AS receipt
-FROM raw_predictions
+       r.event_id IS NOT NULL AS is_repeated, coalesce(r.is_reused, false) AS is_reused
+FROM raw_predictions LEFT JOIN repeated_predictions r USING (event_id)
 """
     return f"""
 SELECT *,
-       CASE WHEN receipt > 1 THEN {quote(Reason.DUPLICATE_EVENT)}
+       CASE WHEN is_reused THEN {quote(Reason.PREDICTION_ID_REUSED)}
+            WHEN is_repeated THEN {quote(Reason.DUPLICATE_EVENT)}
             WHEN prediction_id IN (SELECT prediction_id FROM labelled_predictions) THEN {quote(Reason.LABELLED)}
             WHEN {contract.write_blocked_sql()} THEN {quote(Reason.BLOCKED)}
             WHEN do_not_train THEN {quote(Reason.NO_CONSENT)}
             WHEN {"false" if rules.is_silence_negative else "true"} THEN {quote(Reason.SILENCE_UNKNOWN)}
             WHEN draw >= inclusion_probability THEN {quote(Reason.NOT_SAMPLED)} END AS reason
 FROM ({_write_judged_sql(salt, rules, silence)})
+"""
+
+
+# Receipts of the maturing day that are not the first of their prediction; is_reused: it says something else.
+_REPEATED_PREDICTIONS = f"""
+WITH numbered AS (
+    SELECT event_id, prediction_id, received_at,
+           row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) AS receipt
+    FROM raw_predictions
+),
+ids AS (
+    SELECT prediction_id FROM numbered WHERE receipt > 1
+    UNION SELECT prediction_id FROM repeated_ids
+),
+receipts AS (
+    SELECT event_id, prediction_id, received_at, false AS is_maturing, {write_score_content_sql()} AS content
+    FROM earlier_predictions SEMI JOIN ids USING (prediction_id)
+    UNION ALL
+    SELECT event_id, prediction_id, received_at, true AS is_maturing, {write_score_content_sql()} AS content
+    FROM raw_predictions SEMI JOIN ids USING (prediction_id)
+),
+compared AS (
+    SELECT *, row_number() OVER by_receipt > 1 AS is_repeated,
+           content <> first_value(content) OVER by_receipt AS is_reused
+    FROM receipts
+    WINDOW by_receipt AS (PARTITION BY prediction_id ORDER BY is_maturing, received_at, event_id)
+)
+SELECT event_id, is_reused, content FROM compared WHERE is_maturing AND is_repeated
 """
 
 

@@ -321,3 +321,9 @@ def _write_json_path(name: str) -> str:
 def _write_json_text(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def write_score_content_sql() -> str:
+    """Write what a raw score says, as JSON text: two receipts of one prediction with equal texts are a retry."""
+    said = ", ".join(f"{name}: {name}" for name in ("model_version", "features", "score", "amount", "segment"))
+    return f"CAST(to_json({{{said}}}) AS VARCHAR)"

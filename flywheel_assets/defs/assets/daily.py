@@ -213,7 +213,7 @@ def _build_joined_asset(application: FlywheelApplication) -> dg.AssetsDefinition
             seen, stamp = find_seen_inputs(context), make_stamp(context, clock, JOIN_CODE_VERSION)
             lake = stores.lake(application.name)
             days, start = list_partition_days(context), application.start_date
-            reach = timedelta(days=application.window.account_lookback_days)
+            reach = timedelta(days=max(application.window.account_lookback_days, application.join_lookback_days))
             read = list_days(max(start, days[0] - reach), days[-1])
             ingest_quiet_days(lake, stores.landing(), tables, read, stamp)
             entries = join_days(lake, days, start, application.window, stamp, tables)

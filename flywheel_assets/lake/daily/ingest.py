@@ -2,10 +2,11 @@
 
 Capture refused malformed events, so an unreadable line here means a damaged file or one that capture did not write.
 Such a line is written to `quarantine` as it is; the other lines of its file are kept. Within a day the first receipt
-of an event id is kept; across days the join decides.
+of an event id is kept; across days the join decides. A score that comes again under its id with other content is no
+retry: it is written to `quarantine`, too.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_assets import records
+from flywheel_assets.curation.labels.score_contract import write_score_content_sql
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily._landed_files import LandedFile, RefusedLine, read_lines, remove_rows
@@ -100,7 +102,8 @@ def _ingest_day(
     ended = datetime.combine(landed.day + timedelta(days=1), time(), UTC)
     connection.execute(
         "CREATE OR REPLACE TEMP VIEW landed AS SELECT event_id, user_id, "
-        f"least(received_at, TIMESTAMPTZ {quote(ended.isoformat())}) AS received_at, file_row_number AS number "
+        f"least(received_at, TIMESTAMPTZ {quote(ended.isoformat())}) AS received_at, file_row_number AS number, "
+        f"{_write_content_sql(spec)} AS content "
         f"FROM read_parquet({quote(str(path))}, file_row_number = true)"
     )
     refused, erased_rows = lines.refused, set[int]()
@@ -109,13 +112,15 @@ def _ingest_day(
         refused = tuple(line for line in refused if not erased.has_event(line.event_id))
         erased_rows = erased.find_numbers(connection, "landed", "number")
     repeated = _find_repeated_rows(connection, erased_rows)
+    reused = _find_reused_ids(connection, repeated)
     left_out = np.array([*erased_rows, *repeated], np.int64)
     kept = remove_rows(path, left_out, spec, landed.day, lake.make_file_path(spec, landed.day))
     rows_kept = pq.read_metadata(kept).num_rows
     if not rows_kept:
         kept.unlink()
     reasons = {
-        Reason.DUPLICATE_EVENT: len(repeated),
+        Reason.DUPLICATE_EVENT: len(repeated) - len(reused),
+        Reason.PREDICTION_ID_REUSED: len(reused),
         Reason.MALFORMED_EVENT: len(refused),
         Reason.ERASED: len(erased_rows) + len(lines.refused) - len(refused),
     }
@@ -129,7 +134,8 @@ def _ingest_day(
         rows_kept=rows_kept,
         rows_by_reason={reason.value: count for reason, count in reasons.items() if count},
     )
-    quarantined = lake.write_rows(connection, QUARANTINE, landed.day, _build_quarantine_rows(refused, spec, landed.day))
+    quarantine_rows = _build_quarantine_rows(refused, reused, spec, landed.day)
+    quarantined = lake.write_rows(connection, QUARANTINE, landed.day, quarantine_rows)
     return _Ingested(entry, kept if rows_kept else None, quarantined)
 
 
@@ -148,10 +154,47 @@ def _find_repeated_rows(connection: duckdb.DuckDBPyConnection, erased_rows: Set[
     return [row[0] for row in rows]
 
 
-def _build_quarantine_rows(refused: Sequence[RefusedLine], spec: TableSpec, day: date) -> pa.Table:
-    """Build quarantine rows that hold the refused lines as they are: no other table holds them."""
+def _write_content_sql(spec: TableSpec) -> str:
+    return write_score_content_sql() if "features" in spec.schema.names else "NULL::VARCHAR"
+
+
+def _find_reused_ids(connection: duckdb.DuckDBPyConnection, repeated: Sequence[int]) -> list[Mapping[str, str | None]]:
+    """Find the repeated scores in the view `landed` whose content is not that of the first receipt."""
+    if not repeated:
+        return []
+    connection.register("repeated_numbers", pa.table({"number": pa.array(repeated, pa.int64())}))
+    found = connection.sql("""
+        WITH repeats AS (SELECT * FROM landed SEMI JOIN repeated_numbers USING (number)),
+        firsts AS (
+            SELECT event_id, content FROM landed SEMI JOIN repeats USING (event_id)
+            ANTI JOIN repeated_numbers USING (number) ANTI JOIN erased_numbers USING (number)
+        )
+        SELECT r.event_id, r.user_id, r.content FROM repeats r JOIN firsts f USING (event_id)
+        WHERE r.content <> f.content
+        ORDER BY r.number
+        """).to_arrow_table()
+    rows: list[Mapping[str, str | None]] = found.to_pylist()
+    return rows
+
+
+def _build_quarantine_rows(
+    refused: Sequence[RefusedLine], reused: Sequence[Mapping[str, str | None]], spec: TableSpec, day: date
+) -> pa.Table:
+    """Build quarantine rows that hold the refused lines and contents as they are: no other table holds them."""
     return pa.Table.from_pylist(
         [
+            {
+                "day": day,
+                "stage": spec.name,
+                "row_id": row["event_id"],
+                "reason": Reason.PREDICTION_ID_REUSED.value,
+                "detail": "received again with other content; the first receipt counts",
+                "subject": row["user_id"],
+                "payload": row["content"],
+            }
+            for row in reused
+        ]
+        + [
             {
                 "day": day,
                 "stage": spec.name,

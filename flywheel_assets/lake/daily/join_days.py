@@ -2,6 +2,10 @@
 
 Only key columns are read over the window of days. The matched rows are fetched day by day
 (`lake.daily._matched_rows`), so that memory is bounded by one day's feedback whatever the length of the range.
+
+A label that finds no prediction within the window is looked up among those before it, too. If it is found there, its
+row is one of `joined_feedback` like any other, and supersedes the silence; a copy in quarantine (stage
+`LATE_LABEL_STAGE`) says by how much the window is too short.
 """
 
 from collections.abc import Sequence
@@ -29,6 +33,9 @@ from flywheel_assets.lake.tables.specs import (
 )
 from flywheel_assets.records import Reason, Signal
 
+LATE_LABEL_STAGE = "late_labels"
+"""Quarantine's copies of labels that came after the join window; their rows stay in `joined_feedback`."""
+
 
 @run_as_daily_step
 def join_days(
@@ -52,7 +59,8 @@ def join_days(
     Raises:
         MissingInputError: a day of the window was never materialized in one of the raw tables.
     """
-    window_days = ledger.list_days(max(start, min(days) - timedelta(days=window.account_lookback_days)), max(days))
+    reach = window.compute_reading_days(is_text=tables.is_text)
+    window_days = ledger.list_days(max(start, min(days) - timedelta(days=reach)), max(days))
     predictions = ledger.require_entries(lake, tables.predictions.name, window_days)
     feedback = ledger.require_entries(lake, GROUND_TRUTH.name, window_days)
     with lake.connect() as connection:
@@ -60,6 +68,7 @@ def join_days(
         planned = {spec.name: lake.plan_days(spec, window_days) for spec in (tables.predictions, GROUND_TRUTH)}
         files: dict[date, Path] = {}
         refused: dict[date, Path] = {}
+        late: dict[date, Path] = {}
         entries: list[LedgerEntry] = []
         for day in sorted(days):
             matches = keys.matches.filter(pc.equal(keys.matches["completed_date"], pa.scalar(day)))
@@ -68,7 +77,10 @@ def join_days(
                 files[day] = file
             if file := lake.write_rows(connection, QUARANTINE, day, _build_expired_rows(keys, day)):
                 refused[day] = file
-            lookback = ledger.list_days(max(start, day - timedelta(days=window.match_lookback_days)), day)
+            if file := lake.write_rows(connection, QUARANTINE, day, _build_late_rows(matches, day, window)):
+                late[day] = file
+            lookback_days = window.compute_lookback_days(is_text=tables.is_text)
+            lookback = ledger.list_days(max(start, day - timedelta(days=lookback_days)), day)
             entries.append(
                 LedgerEntry(
                     asset=JOINED_FEEDBACK.name,
@@ -87,6 +99,8 @@ def join_days(
     properties = stamp.properties
     lake.replace_days(tables.joined, days, files, properties)
     lake.replace_days(QUARANTINE, days, refused, properties, stage=JOINED_FEEDBACK.name)
+    if not tables.is_text:
+        lake.replace_days(QUARANTINE, days, late, properties, stage=LATE_LABEL_STAGE)
     ledger.record_entries(lake, entries, stamp)
     return {entry.day: entry for entry in entries}
 
@@ -99,23 +113,23 @@ def _join_window(
     window_days: Sequence[date],
     window: JoinWindow,
 ) -> JoinedKeys:
-    lake.register(
-        connection,
-        tables.predictions,
-        window_days,
-        columns=["prediction_id", "received_date"],
-        view="prediction_keys",
-    )
+    first, last = min(days) - timedelta(days=window.account_lookback_days), max(days)
+    recent = [day for day in window_days if day >= first]
+    old = [day for day in window_days if day < last - timedelta(days=window.join_days)]
+    finds_late = not tables.is_text and window.late_days > 0
+    views = {"prediction_keys": recent, **({"old_prediction_keys": old} if finds_late else {})}
+    for view, read in views.items():
+        lake.register(connection, tables.predictions, read, columns=["prediction_id", "received_date"], view=view)
     lake.register(
         connection,
         GROUND_TRUTH,
-        window_days,
+        recent,
         columns=["event_id", "prediction_id", "received_date", "signal", "prompt_format", "sibling_id"],
         view="feedback_columns",
     )
     _find_corrections(lake, connection)
     connection.execute(_FEEDBACK_KEYS.format(is_text=tables.is_text))
-    return join_keys(connection, sorted(days), window)
+    return join_keys(connection, sorted(days), window, finds_late=finds_late)
 
 
 def _find_corrections(lake: Lake, connection: duckdb.DuckDBPyConnection) -> None:
@@ -161,6 +175,25 @@ def _build_expired_rows(keys: JoinedKeys, day: date) -> pa.Table:
                 "detail": f"received {row['feedback_date']}, no prediction by {day}",
             }
             for row in expiries.to_pylist()
+        ],
+        schema=records.QUARANTINE,
+    )
+
+
+def _build_late_rows(matches: pa.Table, day: date, window: JoinWindow) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {
+                "day": day,
+                "stage": LATE_LABEL_STAGE,
+                "row_id": row["feedback_event_id"],
+                "reason": Reason.LABEL_AFTER_WINDOW.value,
+                "detail": f"joined {delay_days} days after its prediction of {row['prediction_date']}, beyond the "
+                f"window of {window.join_days}; JoinWindow(join_days={delay_days}) would take it at once",
+            }
+            for row in matches.to_pylist()
+            if row["prediction_date"] is not None
+            and (delay_days := (row["feedback_date"] - row["prediction_date"]).days) > window.join_days
         ],
         schema=records.QUARANTINE,
     )

@@ -36,8 +36,8 @@ def compute_mining_lookback(window: JoinWindow, rules: MiningRules) -> Mapping[s
     """Return by input how many days before D a day of hard examples reads."""
     return {
         JOINED_LABELS.name: window.match_lookback_days,
-        RAW_SCORES.name: rules.maturity_days,
-        GROUND_TRUTH.name: rules.maturity_days + window.join_days,
+        RAW_SCORES.name: rules.maturity_days + window.dedupe_days,
+        GROUND_TRUTH.name: rules.maturity_days + window.longest_wait_days,
     }
 
 
@@ -164,12 +164,15 @@ def _create_views(connection: duckdb.DuckDBPyConnection, day: date, window: Join
     """Create the views of one day; files of other days are skipped by their statistics."""
     matured = day - timedelta(days=rules.maturity_days)
     known_from = day - timedelta(days=window.match_lookback_days)
+    labelled_from = matured - timedelta(days=window.longest_wait_days)
     views = {
         "joined_feedback": f"SELECT * FROM all_joined WHERE completed_date = {_quote_day(day)}",
         "raw_predictions": f"SELECT * FROM all_predictions WHERE received_date = {_quote_day(matured)}",
+        "earlier_predictions": "SELECT * FROM all_predictions WHERE received_date BETWEEN "
+        f"{_quote_day(matured - timedelta(days=window.dedupe_days))} AND {_quote_day(matured - timedelta(days=1))}",
         "labelled_predictions": "SELECT DISTINCT prediction_id FROM all_signals "
         f"WHERE signal = {quote(Signal.LABEL)} "
-        f"AND received_date BETWEEN {_quote_day(matured - timedelta(days=window.join_days))} AND {_quote_day(day)}",
+        f"AND received_date BETWEEN {_quote_day(labelled_from)} AND {_quote_day(day)}",
         "known_labels": "SELECT prediction_id, feedback_event_id, signal, label, labeling_source, source, "
         "known_at, occurred_at, feedback_received_at, feedback_received_date, completed_date, do_not_train "
         "FROM all_joined "
@@ -209,6 +212,11 @@ SELECT event_id AS row_id, reason, detail, subject, {constants} FROM examined_si
 UNION ALL
 SELECT event_id AS row_id, reason, NULL AS detail, user_id AS subject, {constants}
 FROM silent_decisions WHERE reason = {quote(Reason.NO_CONSENT)}
+UNION ALL
+SELECT event_id AS row_id, reason, 'received again with other content; the first receipt counts' AS detail,
+       user_id AS subject, {constants.replace("NULL::VARCHAR AS payload", "content AS payload")}
+FROM silent_decisions JOIN repeated_predictions USING (event_id)
+WHERE reason = {quote(Reason.PREDICTION_ID_REUSED)}
 """
 
 

@@ -54,7 +54,8 @@ def join_quiet_days(
     missing = _find_missing(lake, tables.joined.name, days)
     if not missing:
         return
-    read = ledger.list_days(max(start, missing[0] - timedelta(days=window.account_lookback_days)), missing[-1])
+    reach = window.compute_reading_days(is_text=tables.is_text)
+    read = ledger.list_days(max(start, missing[0] - timedelta(days=reach)), missing[-1])
     ingest_quiet_days(lake, landing, tables, read, stamp)
     raw = [ledger.read_entries(lake, select_raw_table(kind, tables).name, missing) for kind in EventKind]
     quiet = [day for day in missing if all(day in entries and not entries[day].rows_in for entries in raw)]

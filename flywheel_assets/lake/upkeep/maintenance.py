@@ -142,7 +142,8 @@ def find_last_settled_day(lake: Lake, tables: ApplicationTables, window: JoinWin
     """
     closed = list(ledger.read_closed_days(lake, tables.joined.name))
     gapless = [day for number, day in enumerate(closed) if day - closed[0] == timedelta(days=number)]
-    return gapless[-1] - timedelta(days=window.account_lookback_days) if gapless else None
+    reach = window.compute_reading_days(is_text=tables.is_text)
+    return gapless[-1] - timedelta(days=reach) if gapless else None
 
 
 def weigh_stages(lake: Lake, tables: ApplicationTables, versions: Versions, landing: LandingPlace) -> dict[str, Stored]:

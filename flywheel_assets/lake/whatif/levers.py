@@ -110,7 +110,7 @@ def report_levers(
         drawn = f"FILTER (draw < {probability})"
         measured += [f"count(*) {drawn}", f"sum(1 / ({probability})) {drawn}", f"sum(1 / ({probability}) ** 2) {drawn}"]
     with lake.connect() as connection:
-        narrow = ["prediction_id", "event_id", "received_at", "score", "amount", "segment", "action"]
+        narrow = ["prediction_id", "event_id", "received_at", "received_date", "score", "amount", "segment", "action"]
         lake.register(connection, RAW_SCORES, ledger.list_days(first, last), narrow)
         lake.register(connection, JOINED_LABELS, ledger.list_days(first, closed[-1]))
         scored = (

@@ -13,8 +13,17 @@ from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.curation.labels.score_contract import FeatureType
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.join_days import LATE_LABEL_STAGE
+from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.daily.mine_days import DISPUTE_STAGE, compute_mining_lookback
-from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES, QUARANTINE
+from flywheel_assets.lake.tables.specs import (
+    CLASSIFICATION_TABLES,
+    GROUND_TRUTH,
+    HARD_EXAMPLES,
+    JOINED_LABELS,
+    QUARANTINE,
+    RAW_SCORES,
+)
 from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score
 from flywheel_assets_tests.lake.workbench import Workbench, stamp
@@ -195,6 +204,68 @@ def test_the_window_it_reads_is_the_window_it_declares(bench: Workbench) -> None
     assert {on: set(names) for on, names in stale.items()} == {
         on: set(lookback) for on in ledger.list_days(day(5), day(9))
     }
+
+
+def test_the_first_receipt_of_a_reused_id_counts_and_the_other_is_kept_in_quarantine(bench: Workbench) -> None:
+    """Training took the second receipt of an id, evaluation and join the first, and no table held the other."""
+    other = '{"amount": 1, "night": true, "country": "DE"}'
+    events = [score(DAY, name, score=0.1) for name in ("same-day", "next-day", "retry", "long-after")]
+    events += [
+        score(DAY, "same-day", event_id="again", score=0.8, features=other, received_at=NOON + timedelta(hours=1)),
+        score(day(1), "next-day", score=0.8, features=other),
+        score(day(1), "retry", score=0.1),
+        score(day(bench.window.dedupe_days + 1), "long-after", score=0.8),
+        label(day(20), "next-day"),
+    ]
+    entries = run(bench, events, day(20))
+    kept = {(row["prediction_id"], row["labeling_source"]): row["score"] for row in bench.rows(HARD_EXAMPLES)}
+    assert kept["next-day", "chargeback"] == kept["next-day", "silence"] == kept["same-day", "silence"] == 0.1
+    assert entries[day(7)].rows_by_reason == {"prediction_id_reused": 1}
+    assert entries[day(8)].rows_by_reason == {"prediction_id_reused": 1, "duplicate_event": 1}
+    refused = bench.refusals(HARD_EXAMPLES.name)
+    assert [(row["row_id"], row["reason"]) for row in refused] == [
+        ("again", "prediction_id_reused"),
+        (f"p-next-day-{day(1)}", "prediction_id_reused"),
+    ]
+    for row in refused:
+        said = json.loads(row["payload"])
+        assert (said["score"], said["features"]) == (0.8, other)
+
+
+def test_a_score_that_comes_again_under_its_event_id_with_other_content_is_no_retry(bench: Workbench) -> None:
+    """It was counted as `duplicate_event`, and what it said was in no table."""
+    first, later = score(DAY, "m1", score=0.1), NOON + timedelta(hours=1)
+    run(bench, [first, {**first, "received_at": later}, {**first, "received_at": later, "score": 0.8}], day(7))
+    [row] = bench.rows(RAW_SCORES)
+    assert row["score"] == 0.1
+    raw = ledger.read_entries(bench.lake, RAW_SCORES.name)
+    assert raw[DAY].rows_by_reason == {"duplicate_event": 1, "prediction_id_reused": 1}
+    assert audit_accounts(bench.lake, RAW_SCORES).discrepancies == ()
+    [refused] = bench.refusals(RAW_SCORES.name)
+    assert (refused["row_id"], refused["reason"]) == (first["event_id"], "prediction_id_reused")
+    assert json.loads(refused["payload"])["score"] == 0.8
+
+
+def test_a_label_after_the_window_supersedes_the_silence_it_contradicts(bench: Workbench) -> None:
+    """A label 35 days late with a window of 30 was refused as `no_prediction_in_window`, though its prediction lay in
+    `raw_predictions`; the silent negative stayed in gold."""
+    bench.window = JoinWindow(join_days=10, wait_days=3, late_days=30)
+    entries = run(bench, [score(DAY, "m1", score=0.1), label(day(15), "m1"), label(day(15), "unknown")], day(20))
+    found = {source: (row["completed_date"], row["is_positive"]) for (_, source), row in examples(bench).items()}
+    assert found == {"silence": (day(7), False), "chargeback": (day(15), True)}
+    assert entries[day(15)].rows_kept == 1
+    joined = ledger.read_entries(bench.lake, JOINED_LABELS.name)
+    assert joined[day(15)].rows_by_reason == {"waiting_for_prediction": 1}
+    assert joined[day(18)].rows_by_reason == {"no_prediction_in_window": 1}
+    [late] = [row for row in bench.rows(QUARANTINE) if row["stage"] == LATE_LABEL_STAGE]
+    assert (late["day"], late["reason"], late["row_id"]) == (day(15), "label_after_window", f"l-m1-{day(15)}")
+    assert late["detail"] == (
+        f"joined 15 days after its prediction of {DAY}, beyond the window of 10; "
+        "JoinWindow(join_days=15) would take it at once"
+    )
+    assert audit_accounts(bench.lake, JOINED_LABELS).discrepancies == ()
+    lookback = dict.fromkeys((RAW_SCORES.name, GROUND_TRUTH.name), bench.window.compute_lookback_days(is_text=False))
+    assert ledger.find_stale_days(bench.lake, JOINED_LABELS.name, lookback, DAY) == {}
 
 
 def test_a_label_for_an_unknown_or_another_applications_prediction_waits_and_expires(

@@ -243,6 +243,15 @@ def test_evaluation_leaves_out_what_nobody_can_know(bench: Workbench, versions: 
     }
 
 
+def test_an_evaluation_row_is_the_first_receipt_of_its_id_however_old(bench: Workbench, versions: Versions) -> None:
+    """The second receipt was an evaluation row, as a negative, while the label was about the first one."""
+    events = [score(day(offset), f"n{offset}", score=0.1) for offset in range(30)]
+    events += [score(DAY, "reused", score=0.2), score(day(18), "reused", score=0.9), label(day(19), "reused")]
+    run(bench, events, LAST)
+    cut(bench, versions)
+    assert "reused" not in rows(versions, ExportSet.EVALUATION)
+
+
 def test_an_excluded_week_is_in_neither_file(bench: Workbench, versions: Versions) -> None:
     events = [score(day(offset), f"n{offset}") for offset in range(30)]
     run(bench, events, LAST)
