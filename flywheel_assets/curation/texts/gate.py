@@ -131,6 +131,9 @@ def curate_each(days: Sequence[pa.Table], application: str, rules: GateRules) ->
         application: see `curate`.
         rules: see `curate`.
     """
+    if len(days) > 1 and rules.policy.outside:
+        # A judge that gives up does so for all rows that it was shown, and remembers its answers at their end.
+        return [curate(each, application, rules) for each in days]
     joined = pa.concat_tables([_append_operator_lines(each) for each in days])
     cores = os.cpu_count() or 1
     size = min(max(-(-joined.num_rows // cores), FEWEST_ROWS_AT_ONCE), MOST_ROWS_AT_ONCE)
@@ -148,10 +151,8 @@ def curate_each(days: Sequence[pa.Table], application: str, rules: GateRules) ->
     parted = {name: _part_by_day(judged, name, spans) for name in _OUTCOMES}
     findings = judge_operator_texts([_select_operator_texts(judged, *span) for span in spans], rules.policy)
     return [
-        _complete_day(
-            days[number].num_rows, {name: parted[name][number] for name in _OUTCOMES}, findings[number], rules
-        )
-        for number in range(len(days))
+        _complete_day(rows.num_rows, {name: parts[number] for name, parts in parted.items()}, findings[number], rules)
+        for number, rows in enumerate(days)
     ]
 
 
