@@ -7,8 +7,9 @@ them is shown to the team, because a secret or a forged chat marker in a prompt 
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,16 +41,48 @@ def hash_operator_text(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def judge_operator_texts(columns: Iterable[Dictionary], policy: Policy) -> tuple[OperatorFinding, ...]:
-    """Judge every distinct operator's text by the policy's own checks; models outside are not asked.
+def judge_operator_texts(days: Sequence[Iterable[Dictionary]], policy: Policy) -> list[tuple[OperatorFinding, ...]]:
+    """Judge every distinct operator's text of some days by the policy's own checks; models outside are not asked.
 
     Args:
-        columns: dictionaries, one text per row.
+        days: dictionaries of each day, one text per row.
         policy: of the gate.
 
     Returns:
-        The findings, most rows first.
+        The findings of each day, most rows first.
     """
+    counted = [_count_texts(columns) for columns in days]
+    of_days = [
+        [text for text, _ in sorted(rows.items(), key=lambda item: (-item[1], item[0]))[:MOST_JUDGED]]
+        for rows in counted
+    ]
+    # A prompt recurs on every day: it is judged once.
+    texts = list(dict.fromkeys(chain.from_iterable(of_days)))
+    if not texts:
+        return [()] * len(days)
+    empty = [""] * len(texts)
+    judged = pa.table({"prompt": texts, "chosen": empty, "rejected": [None] * len(texts)}, schema=TEXTS)
+    verdicts = {texts[row]: verdict for row, verdict in replace(policy, outside=()).audit(judged).items()}
+    if len(days) > 1 and not all(verdict.is_complete for verdict in verdicts.values()):
+        # A check that breaks objects to every text that it was shown.
+        return [findings for day in days for findings in judge_operator_texts([day], policy)]
+    return [
+        tuple(
+            OperatorFinding(
+                text_hash=hash_operator_text(text),
+                rows=rows[text],
+                reasons=(verdicts[text].reason.value,),
+                evidence=tuple(replace(found, field="operator") for found in verdicts[text].evidence),
+            )
+            for text in asked
+            if text in verdicts
+        )
+        for rows, asked in zip(counted, of_days, strict=True)
+    ]
+
+
+def _count_texts(columns: Iterable[Dictionary]) -> Counter[str]:
+    """Count the rows of each text; most rows have none, which does not count."""
     rows: Counter[str] = Counter()
     for column in columns:
         counted = pc.value_counts(column.indices)
@@ -57,18 +90,4 @@ def judge_operator_texts(columns: Iterable[Dictionary], policy: Policy) -> tuple
         for number, count in zip(numbers, counts, strict=True):
             rows[column.dictionary[number].as_py()] += count
     del rows[""]
-    texts = [text for text, _ in sorted(rows.items(), key=lambda item: (-item[1], item[0]))[:MOST_JUDGED]]
-    if not texts:
-        return ()
-    empty = [""] * len(texts)
-    judged = pa.table({"prompt": texts, "chosen": empty, "rejected": [None] * len(texts)}, schema=TEXTS)
-    verdicts = replace(policy, outside=()).audit(judged)
-    return tuple(
-        OperatorFinding(
-            text_hash=hash_operator_text(texts[row]),
-            rows=rows[texts[row]],
-            reasons=tuple(sorted({verdict.reason.value})),
-            evidence=tuple(replace(found, field="operator") for found in verdict.evidence),
-        )
-        for row, verdict in sorted(verdicts.items())
-    )
+    return rows

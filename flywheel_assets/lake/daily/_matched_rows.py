@@ -90,7 +90,7 @@ def fetch_matched_rows(
     if not matches.num_rows:
         return tables.joined.schema.empty_table()
     connection.register("matched", matches)
-    lake.register(connection, GROUND_TRUTH, _list_days_in(matches["feedback_date"]), planned=planned[GROUND_TRUTH.name])
+    lake.register(connection, GROUND_TRUTH, list_days_in(matches["feedback_date"]), planned=planned[GROUND_TRUTH.name])
     connection.execute(_FEEDBACK)
     carried = _CARRIED if tables.is_text else "false"
     wanted = connection.sql(_WANTED.format(is_carried=carried)).to_arrow_table()
@@ -112,7 +112,7 @@ def _fetch_receipts(
     found = [schema.empty_table()]
     for unread in ((), _TEXTS):
         asked = wanted.filter(pc.equal(wanted["is_carried"], pa.scalar(bool(unread))))
-        ids = {day: _select_ids(asked, day) for day in _list_days_in(asked["prediction_date"])}
+        ids = {day: _select_ids(asked, day) for day in list_days_in(asked["prediction_date"])}
         large = [day for day in ids if sum(file.bytes for file in planned.get(day, ())) > _LARGE_BYTES]
         sparse = [day for day in large if len(ids[day]) <= _FEW_ROWS and not unread]
         by_file = {file.uri: ids[day] for day in sparse for file in planned[day]}
@@ -125,9 +125,14 @@ def _fetch_receipts(
         columns = [name for name in schema.names if name not in unread]
         selected = ", ".join(f"NULL::VARCHAR AS {name}" if name in unread else name for name in schema.names)
         for days in filter(None, whole):
-            connection.register("wanted_ids", pa.table({"prediction_id": pa.concat_arrays([ids[day] for day in days])}))
+            keys = asked.filter(pc.is_in(asked["prediction_date"], pa.array(days, pa.date32())))
+            connection.register("wanted_ids", keys.select(["prediction_id", "prediction_date"]))
             lake.register(connection, spec, days, columns, view="raw_days", planned=planned)
-            query = f"SELECT {selected} FROM raw_days SEMI JOIN wanted_ids USING (prediction_id)"
+            # By day as well: the same prediction may be wanted with its texts on one day, without them on another.
+            query = (
+                f"SELECT {selected} FROM raw_days SEMI JOIN wanted_ids ON raw_days.prediction_id = "
+                "wanted_ids.prediction_id AND received_date = prediction_date"
+            )
             found.append(connection.sql(query).to_arrow_table().cast(schema))
     return pa.concat_tables(found)
 
@@ -207,5 +212,6 @@ def _add_subjects(rows: pa.Table, tables: ApplicationTables) -> pa.Table:
     return rows.select(tables.joined.schema.names).cast(tables.joined.schema)
 
 
-def _list_days_in(column: ChunkedArray) -> list[date]:
+def list_days_in(column: ChunkedArray) -> list[date]:
+    """List the days in a column, each once."""
     return [day for day in pc.unique(column).to_pylist() if day is not None]

@@ -7,7 +7,7 @@ no other. It changes no table by itself; an ordinary backfill curates the day ag
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,11 +52,8 @@ class Reset:
 
 def list_trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: BreakerLimits) -> list[int]:
     """List the joined rows of each closed day among the `trailing_days` before `day`, from the ledger alone."""
-    return [
-        entry.rows_kept
-        for each, entry in joined.items()
-        if 0 < (day - each).days <= limits.trailing_days and entry.is_closed
-    ]
+    before = (joined.get(day - timedelta(days=number)) for number in range(limits.trailing_days, 0, -1))
+    return [entry.rows_kept for entry in before if entry is not None and entry.is_closed]
 
 
 def record_judged_days(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequence[date], stamp: RunStamp) -> None:

@@ -1,14 +1,15 @@
 """Joins `raw_predictions` and `ground_truth` into `joined_feedback`: finds matches by keys, then fetches their rows.
 
-Only key columns are read over the window of days. The matched rows are fetched day by day
-(`lake.daily._matched_rows`), so that memory is bounded by one day's feedback whatever the length of the range.
+Only key columns are read over the window of days. The matched rows are fetched day by day, small days together
+(`lake.daily._matched_rows`, `day_groups`), so that memory is bounded by one day's feedback whatever the length of the
+range.
 
 A label that finds no prediction within the window is looked up among those before it, too. If it is found there, its
 row is one of `joined_feedback` like any other, and supersedes the silence; a copy in quarantine (stage
 `LATE_LABEL_STAGE`) says by how much the window is too short.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -19,8 +20,9 @@ import pyarrow.compute as pc
 from flywheel_assets import records
 from flywheel_assets.curation.joining import DayAccount, JoinedKeys, JoinWindow, join_keys
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily._matched_rows import fetch_matched_rows
+from flywheel_assets.lake.daily._matched_rows import fetch_matched_rows, list_days_in
 from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
+from flywheel_assets.lake.daily.day_groups import count_bytes, group_days, part_by_day
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
@@ -30,6 +32,7 @@ from flywheel_assets.lake.tables.specs import (
     QUARANTINE,
     RAW_PREDICTIONS,
     ApplicationTables,
+    PlannedFile,
 )
 from flywheel_assets.records import Reason, Signal
 
@@ -70,32 +73,39 @@ def join_days(
         refused: dict[date, Path] = {}
         late: dict[date, Path] = {}
         entries: list[LedgerEntry] = []
-        for day in sorted(days):
-            matches = keys.matches.filter(pc.equal(keys.matches["completed_date"], pa.scalar(day)))
-            rows = fetch_matched_rows(lake, connection, tables, matches, planned)
-            if file := lake.write_rows(connection, tables.joined, day, rows):
-                files[day] = file
-            if file := lake.write_rows(connection, QUARANTINE, day, _build_expired_rows(keys, day)):
-                refused[day] = file
-            if file := lake.write_rows(connection, QUARANTINE, day, _build_late_rows(matches, day, window)):
-                late[day] = file
-            lookback_days = window.compute_lookback_days(is_text=tables.is_text)
-            lookback = ledger.list_days(max(start, day - timedelta(days=lookback_days)), day)
-            entries.append(
-                LedgerEntry(
-                    asset=JOINED_FEEDBACK.name,
-                    day=day,
-                    is_closed=all(predictions[past].is_closed and feedback[past].is_closed for past in lookback),
-                    content_hash=ledger.hash_content(rows, connection),
-                    input_hashes={
-                        RAW_PREDICTIONS.name: ledger.hash_window(predictions, lookback),
-                        GROUND_TRUTH.name: ledger.hash_window(feedback, lookback),
-                    },
-                    rows_in=keys.accounts[day].received + keys.accounts[day].carried_in,
-                    rows_kept=rows.num_rows,
-                    rows_by_reason=_count_reasons(keys.accounts[day]),
+        matches_of = {
+            day: keys.matches.filter(pc.equal(keys.matches["completed_date"], pa.scalar(day))) for day in sorted(days)
+        }
+        rows_of = {day: matches.num_rows for day, matches in matches_of.items()}
+        bytes_of = {day: _count_bytes_read(matches, tables, planned) for day, matches in matches_of.items()}
+        for group in group_days(sorted(days), rows_of, bytes_of):
+            matches = pa.concat_tables([matches_of[day] for day in group])
+            joined = part_by_day(fetch_matched_rows(lake, connection, tables, matches, planned), tables.joined, group)
+            hashes = ledger.hash_days(joined, str(tables.joined.day_column), connection)
+            for day, rows in joined.items():
+                if file := lake.write_rows(connection, tables.joined, day, rows):
+                    files[day] = file
+                if file := lake.write_rows(connection, QUARANTINE, day, _build_expired_rows(keys, day)):
+                    refused[day] = file
+                if file := lake.write_rows(connection, QUARANTINE, day, _build_late_rows(matches_of[day], day, window)):
+                    late[day] = file
+                lookback_days = window.compute_lookback_days(is_text=tables.is_text)
+                lookback = ledger.list_days(max(start, day - timedelta(days=lookback_days)), day)
+                entries.append(
+                    LedgerEntry(
+                        asset=JOINED_FEEDBACK.name,
+                        day=day,
+                        is_closed=all(predictions[past].is_closed and feedback[past].is_closed for past in lookback),
+                        content_hash=hashes[day],
+                        input_hashes={
+                            RAW_PREDICTIONS.name: ledger.hash_window(predictions, lookback),
+                            GROUND_TRUTH.name: ledger.hash_window(feedback, lookback),
+                        },
+                        rows_in=keys.accounts[day].received + keys.accounts[day].carried_in,
+                        rows_kept=rows.num_rows,
+                        rows_by_reason=_count_reasons(keys.accounts[day]),
+                    )
                 )
-            )
     properties = stamp.properties
     lake.replace_days(tables.joined, days, files, properties)
     lake.replace_days(QUARANTINE, days, refused, properties, stage=JOINED_FEEDBACK.name)
@@ -103,6 +113,14 @@ def join_days(
         lake.replace_days(QUARANTINE, days, late, properties, stage=LATE_LABEL_STAGE)
     ledger.record_entries(lake, entries, stamp)
     return {entry.day: entry for entry in entries}
+
+
+def _count_bytes_read(
+    matches: pa.Table, tables: ApplicationTables, planned: Mapping[str, Mapping[date, Sequence[PlannedFile]]]
+) -> int:
+    """Count the bytes of the files that hold the rows of some matches."""
+    places = ((GROUND_TRUTH.name, "feedback_date"), (tables.predictions.name, "prediction_date"))
+    return sum(count_bytes(planned[name], list_days_in(matches[column])) for name, column in places)
 
 
 def _join_window(

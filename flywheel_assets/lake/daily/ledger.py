@@ -272,6 +272,26 @@ def hash_content(rows: pa.Table, connection: duckdb.DuckDBPyConnection | None = 
     return str(found)
 
 
+def hash_days(rows: Mapping[date, pa.Table], day_column: str, connection: duckdb.DuckDBPyConnection) -> dict[date, str]:
+    """Return the `hash_content` of each of several days, by one statement.
+
+    Args:
+        rows: the days' partitions, in the columns of one table.
+        day_column: holds the day of each row.
+        connection: to compute with.
+    """
+    filled = [each for each in rows.values() if each.num_rows]
+    hashes = dict.fromkeys(rows, _OF_NO_ROWS)
+    if filled:
+        connection.register("hashed", pa.concat_tables(filled))
+        found = connection.execute(
+            f"SELECT {day_column}, md5(string_agg(digest, '' ORDER BY digest)) "
+            f"FROM (SELECT {day_column}, md5(to_json(hashed)::VARCHAR) AS digest FROM hashed) GROUP BY {day_column}"
+        ).fetchall()
+        hashes |= dict(found)
+    return hashes
+
+
 def list_days(first: date, last: date) -> list[date]:
     """List every day from `first` to `last`, both included; empty when `last` is earlier."""
     return [first + timedelta(days=i) for i in range((last - first).days + 1)]

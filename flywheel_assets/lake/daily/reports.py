@@ -27,6 +27,7 @@ from flywheel_assets.curation.labels.sampling import write_draw_sql
 from flywheel_assets.curation.labels.score_contract import ScoreContract, unpack_features
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
+from flywheel_assets.lake.daily.day_groups import count_bytes, group_days, part_by_day
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp, list_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
@@ -91,24 +92,27 @@ def summarize_days(lake: Lake, days: Sequence[date], stamp: RunStamp) -> dict[da
     entries: list[LedgerEntry] = []
     planned = lake.plan_days(JOINED_FEEDBACK, days)
     with lake.connect() as connection:
-        for day in sorted(days):
-            lake.register(connection, JOINED_FEEDBACK, [day], _COLUMNS, view="joined", planned=planned)
-            rows = connection.sql(_SUMMARY).to_arrow_table()
-            connection.register("summary", rows)
-            if file := lake.write_day(connection, FEEDBACK_SUMMARY, day, "SELECT * FROM summary"):
-                files[day] = file
-            entries.append(
-                LedgerEntry(
-                    asset=FEEDBACK_SUMMARY.name,
-                    day=day,
-                    is_closed=joined[day].is_closed,
-                    content_hash=ledger.hash_content(rows, connection),
-                    input_hashes={JOINED_FEEDBACK.name: ledger.hash_window(joined, [day])},
-                    rows_in=rows.num_rows,
-                    rows_kept=rows.num_rows,
-                    rows_by_reason={},
+        rows_of = {day: joined[day].rows_kept for day in days}
+        bytes_of = {day: count_bytes(planned, [day]) for day in days}
+        for group in group_days(sorted(days), rows_of, bytes_of):
+            lake.register(connection, JOINED_FEEDBACK, group, _COLUMNS, view="joined", planned=planned)
+            summaries = part_by_day(connection.sql(_SUMMARY).to_arrow_table(), FEEDBACK_SUMMARY, group)
+            hashes = ledger.hash_days(summaries, str(FEEDBACK_SUMMARY.day_column), connection)
+            for day, rows in summaries.items():
+                if file := lake.write_rows(connection, FEEDBACK_SUMMARY, day, rows):
+                    files[day] = file
+                entries.append(
+                    LedgerEntry(
+                        asset=FEEDBACK_SUMMARY.name,
+                        day=day,
+                        is_closed=joined[day].is_closed,
+                        content_hash=hashes[day],
+                        input_hashes={JOINED_FEEDBACK.name: ledger.hash_window(joined, [day])},
+                        rows_in=rows.num_rows,
+                        rows_kept=rows.num_rows,
+                        rows_by_reason={},
+                    )
                 )
-            )
     lake.replace_days(FEEDBACK_SUMMARY, days, files, stamp.properties)
     ledger.record_entries(lake, entries, stamp)
     return {entry.day: entry for entry in entries}
