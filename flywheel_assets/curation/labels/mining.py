@@ -72,7 +72,10 @@ def examine(
         day: D.
         salt: the application's name, of the sampling draw.
         contract: declared features and label words.
-        rules: of the application.
+        rules: of the application, with the day's sampling floor.
+
+    Raises:
+        ValueError: the sampling floor is not settled.
 
     Makes three temporary tables, each with `reason` (null: kept): `examined_labels` and `examined_silence` have the
     columns of `records.HARD_EXAMPLES` and `detail`; `silent_decisions` has one narrow row per silent prediction, of

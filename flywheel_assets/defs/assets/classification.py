@@ -72,7 +72,7 @@ from flywheel_assets.promotion.text_limits import Check
 from flywheel_assets.training.classifier import compute_seconds_per_row, read_training
 from flywheel_assets.training.requests import REFERENCE_FILE, ClassifierTrainingRequest
 
-MINE_CODE_VERSION = "1"
+MINE_CODE_VERSION = "2"
 RESOLVE_CODE_VERSION = "1"
 DRIFT_CODE_VERSION = "2"
 LEVERS_DAYS = 28
