@@ -7,8 +7,8 @@ scores stay calibrated. Measured on
 1.2 M rows: 3.3 % of them give AP .7268 where all give .7277; the same rows unweighted inflate the scores six-fold.
 
 Sampling pays where there are many rows. The floor follows from their number: everything is kept while all rows of 180
-days fit the row budget, because a fit of so few rows costs seconds and a low floor costs average precision (.018 at
-3,900 predictions a day, measured).
+days fit the row budget, because a fit of so few rows costs seconds and a low floor costs average precision (.006 to
+.018 at 3,900 predictions a day, measured).
 
 Three rules keep that true:
 
@@ -81,8 +81,8 @@ class SamplingRules(Checked):
 
         clip(row_budget / 180 / predictions_per_day, .01, 1): all rows are kept up to 11,111 predictions a day, half of
         the easy ones at 22,222, and one in a hundred from 1,111,111 on. Rejected: the smallest floor whose cost in
-        average precision, measured on matured weeks, stays within .005. That is one standard error of a week's
-        difference, so that chance would choose (`docs/experiments.md`).
+        average precision, measured on matured weeks, stays within .005. One week's difference has a
+        standard error of .003 to .007, so that chance would choose (`docs/experiments.md`).
         """
         if self.floor is not None:
             return self

@@ -12,6 +12,7 @@ from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.defs.assets._classifier_plots import (
     build_comparison_table,
     build_levers_tables,
+    draw_levers,
     draw_small_plots,
     plot_ap_by_week,
     plot_calibration,
@@ -320,6 +321,7 @@ def build_levers_report_asset(application: ClassificationApplication) -> dg.Asse
                     "last_day": report.last_day.isoformat(),
                     "rows": report.rows,
                     "positives": report.positives,
+                    "levers": draw_levers(report),
                     **build_levers_tables(report),
                 }
             )
