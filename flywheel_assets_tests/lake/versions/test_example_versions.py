@@ -221,13 +221,13 @@ def test_weights_are_inverse_probabilities_with_recency_and_propensity(bench: Wo
 
 def test_training_rows_alone_are_emphasised(bench: Workbench, versions: Versions) -> None:
     """Both training files have the factor; evaluation rows have neither the factor nor its weight."""
-    rules = replace(EXAMPLES, mining=replace(RULES, emphasis=EmphasisRules(recent_half_life_days=1.0)))
+    rules = replace(EXAMPLES, mining=replace(RULES, emphasis=EmphasisRules(recent_half_life_days=10.0)))
     events = [score(DAY, "old"), score(day(1), "young"), score(day(17), "judged")]
     run(bench, events, LAST, rules.mining)
     cut(bench, versions, rules)
     for which in (ExportSet.TRAIN, ExportSet.REFIT):
         found = rows(versions, which)
-        assert found["young"]["emphasis"] == pytest.approx(2 * found["old"]["emphasis"])
+        assert found["young"]["emphasis"] == pytest.approx(2**0.1 * found["old"]["emphasis"])
         assert sum(row["emphasis"] for row in found.values()) == pytest.approx(len(found))
         assert all(row["sample_weight"] == row["emphasis"] for row in found.values())
     evaluated = rows(versions, ExportSet.EVALUATION)["judged"]
