@@ -61,10 +61,10 @@ STRATEGIES = [
     Strategy("all rows", "TRUE"),
     Strategy("hard only", HARD),
     sampled("frauds + random 5 %", SamplingRules(surprise_factor=0, floor=0.05)),
-    sampled("surprise, floor 1 %", SamplingRules()),
+    sampled("surprise, floor 1 %", SamplingRules(floor=0.01)),
     sampled("surprise, floor 2 %", SamplingRules(floor=0.02)),
     sampled("surprise, floor 5 %", SamplingRules(floor=0.05)),
-    sampled("surprise, floor 1 %, unweighted", SamplingRules(), is_weighted=False),
+    sampled("surprise, floor 1 %, unweighted", SamplingRules(floor=0.01), is_weighted=False),
 ]
 
 

@@ -25,6 +25,7 @@ HOMES = {
     "DiscrepancyRules": "curation.labels.discrepancies",
     "DriftLimits": "measures.drift",
     "EditBands": "curation.texts.gate",
+    "EmphasisRules": "curation.labels.emphasis",
     "ExampleTrigger": "application",
     "FeatureType": "curation.labels.score_contract",
     "FieldMapping": "curation.labels.score_contract",

@@ -11,7 +11,6 @@ from flywheel_assets.config import (
     FeatureType,
     FieldMapping,
     MiningRules,
-    SamplingRules,
     ScoreContract,
 )
 from flywheel_assets.defs.flywheels import classification_flywheel
@@ -46,10 +45,10 @@ APPLICATION = ClassificationApplication(
         ),
     ),
     # A payment without a dispute after a week is a negative here. Real disputes take 60 to 120 days.
-    mining=MiningRules(maturity_days=7, sampling=SamplingRules(surprise_factor=10.0, floor=0.01)),
+    mining=MiningRules(maturity_days=7),
     # Above this score a payment is blocked; a challenger may not change the number of alerts by more than the limits.
     threshold=0.5,
-    trigger=ExampleTrigger(min_new_positives=100, min_new_hard_examples=100, max_age_days=90),
+    trigger=ExampleTrigger(min_new_positives=100, min_new_hard_examples=100),
 )
 
 defs = classification_flywheel(APPLICATION)

@@ -78,6 +78,7 @@ def test_the_levers_are_tried_without_writing(home: Path, instance: dg.DagsterIn
     result = dg.materialize([levers], instance=instance)
     [materialization] = result.asset_materializations_for_node("fraud__levers_report")
     assert materialization.metadata["rows"].value == 28 * 100
+    assert "data:image/svg" in materialization.metadata["levers"].value
     samplings = materialization.metadata["samplings"].records
     rows = {(each.data["surprise factor"], each.data["floor"]): int(each.data["rows"]) for each in samplings}
     assert rows["20.000", "1.000"] == 28 * 100

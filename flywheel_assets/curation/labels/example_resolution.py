@@ -23,6 +23,7 @@ younger silent rows too many are positives of which nothing is known yet, and ea
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from flywheel_assets.curation.labels.emphasis import write_emphasis_sql
 from flywheel_assets.curation.labels.label_resolution import write_label_events_sql, write_resolved_labels_sql
 from flywheel_assets.curation.labels.mining import MiningRules, write_subject_kind_sql, write_subject_sql
 from flywheel_assets.curation.labels.sampling import write_recency_factor_sql, write_sample_weight_sql
@@ -133,22 +134,29 @@ def write_training_rows_sql(contract: ScoreContract, rules: MiningRules, span: T
     A positive of which only the share F is known at its age weighs 1 / F: those that are not known yet are among the
     negatives, and a model of unweighted rows predicts too little (Σp/Σy .65 instead of .97 where labels come 7 + Exp(3)
     days late and silence is a negative after 7). Reads `known_shares(age, known_share)`.
+
+    `emphasis` is a factor of `sample_weight`, NULL where the rules emphasise nothing; evaluation rows have none.
     """
+    age = f"date_diff('day', prediction_received_date, DATE {quote(span.known_before.isoformat())})"
     weight = write_sample_weight_sql(
         rules.sampling,
         inclusion_probability="final_probability",
         allow_propensity=_write_propensity_sql(contract),
         label_propensity=write_label_propensity_sql(rules),
     )
+    emphasis = write_emphasis_sql(rules.emphasis, weight="represented", age_days=age)
     return f"""
+SELECT * EXCLUDE (represented), represented * coalesce(emphasis, 1e0) AS sample_weight
+FROM (SELECT *, {emphasis} AS emphasis FROM (
 SELECT prediction_id, subject, prediction_received_date, is_positive, labeling_source, label_known_at, model_version,
        score AS score_at_decision, amount, segment, discrepancy, severity, selection_reason,
        final_probability AS inclusion_probability,
-       {weight} * vote_share / CASE WHEN is_positive THEN coalesce(known_share, 1e0) ELSE 1e0 END AS sample_weight,
+       {weight} * vote_share / CASE WHEN is_positive THEN coalesce(known_share, 1e0) ELSE 1e0 END AS represented,
        {contract.write_struct_sql()} AS features
 FROM {judged} LEFT JOIN known_shares
-    ON known_shares.age = date_diff('day', prediction_received_date, DATE {quote(span.known_before.isoformat())})
+    ON known_shares.age = {age}
 WHERE reason IS NULL
+))
 ORDER BY prediction_id, is_positive
 """
 

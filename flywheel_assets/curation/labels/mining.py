@@ -12,6 +12,7 @@ import duckdb
 
 from flywheel_assets import records
 from flywheel_assets.curation.labels.discrepancies import DiscrepancyRules, write_discrepancy_sql, write_severity_sql
+from flywheel_assets.curation.labels.emphasis import EmphasisRules
 from flywheel_assets.curation.labels.label_resolution import LabelRules
 from flywheel_assets.curation.labels.sampling import (
     SamplingRules,
@@ -37,6 +38,8 @@ class MiningRules(Checked):
     for late. They stand for all predictions where `label_propensity` is sent with each, else for labelled ones."""
     discrepancies: DiscrepancyRules = field(default_factory=DiscrepancyRules)
     sampling: SamplingRules = field(default_factory=SamplingRules)
+    emphasis: EmphasisRules = field(default_factory=EmphasisRules)
+    """Of the training rows of a version; it changes no day."""
     labels: LabelRules = field(default_factory=LabelRules)
     hold_false_alarms_above: Share | None = None
     """Negative labels on scores above this wait in quarantine for a reviewer's label; None: they are examples at once.
@@ -55,8 +58,9 @@ class MiningRules(Checked):
 
     @property
     def version(self) -> str:
-        """A digest that changes with every rule; it is stored with each example."""
+        """A digest that changes with every rule of a day; it is stored with each example."""
         rules = asdict(self)
+        del rules["emphasis"]  # a version's: days need not be mined again for it
         rules["sampling"]["segment_rates"] = dict(self.sampling.segment_rates)
         return records.make_stable_id("mining", rules)[:12]
 
@@ -73,7 +77,10 @@ def examine(
         day: D.
         salt: the application's name, of the sampling draw.
         contract: declared features and label words.
-        rules: of the application.
+        rules: of the application, with the day's sampling floor.
+
+    Raises:
+        ValueError: the sampling floor is not settled.
 
     Makes three temporary tables, each with `reason` (null: kept): `examined_labels` and `examined_silence` have the
     columns of `records.HARD_EXAMPLES` and `detail`; `silent_decisions` has one narrow row per silent prediction, of

@@ -220,6 +220,15 @@ def build_levers_tables(report: LeversReport) -> Mapping[str, dg.TableMetadataVa
     }
 
 
+def draw_levers(report: LeversReport) -> dg.MarkdownMetadataValue:
+    """Draw precision by recall of the thresholds, and effective rows by rows of the samplings, without a click."""
+    alerts = [(each.caught, each.positive_share) for each in report.thresholds]
+    rows = sorted((each.row_share, min(1.0, each.effective_rows / report.rows)) for each in report.samplings)
+    caption = "left: precision by recall of the thresholds; right: effective rows by rows, shares of all"
+    curve = [(x, y) for x, y in alerts if x is not None and y is not None]
+    return embed_small_plot(caption, {"#0072B2": curve}, {"#D55E00": rows})
+
+
 def _fill_missing(value: float | None) -> object:
     return "" if value is None else value
 

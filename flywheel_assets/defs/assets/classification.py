@@ -12,6 +12,7 @@ from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.defs.assets._classifier_plots import (
     build_comparison_table,
     build_levers_tables,
+    draw_levers,
     draw_small_plots,
     plot_ap_by_week,
     plot_calibration,
@@ -72,7 +73,7 @@ from flywheel_assets.promotion.text_limits import Check
 from flywheel_assets.training.classifier import compute_seconds_per_row, read_training
 from flywheel_assets.training.requests import REFERENCE_FILE, ClassifierTrainingRequest
 
-MINE_CODE_VERSION = "1"
+MINE_CODE_VERSION = "2"
 RESOLVE_CODE_VERSION = "1"
 DRIFT_CODE_VERSION = "2"
 LEVERS_DAYS = 28
@@ -321,6 +322,7 @@ def build_levers_report_asset(application: ClassificationApplication) -> dg.Asse
                     "last_day": report.last_day.isoformat(),
                     "rows": report.rows,
                     "positives": report.positives,
+                    "levers": draw_levers(report),
                     **build_levers_tables(report),
                 }
             )

@@ -31,7 +31,7 @@ _MATURITY_DAYS = 7
 
 def configure_demo(plan: FraudDemoPlan) -> ClassificationApplication:
     """Configure the application of `applications/fraud.py` in the demo's size: two thousand payments a day."""
-    sampling = replace(APPLICATION.mining.sampling, floor=0.1)  # 1 % of so few payments would be too few
+    sampling = replace(APPLICATION.mining.sampling, floor=0.1)  # the row budget would keep all of so few payments
     return replace(
         APPLICATION,
         start_date=plan.first_day,

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from flywheel_assets import records
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.labels.label_resolution import write_label_events_sql, write_resolved_labels_sql
 from flywheel_assets.curation.labels.mining import MiningRules, examine
+from flywheel_assets.curation.labels.sampling import SamplingRules
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
@@ -53,6 +54,9 @@ def mine_days(
 ) -> dict[date, LedgerEntry]:
     """Replace partitions `days` of `hard_examples` by the labels and the silence that became known on them.
 
+    Where the rules name no sampling floor, each day's follows from the number of predictions that mature on it. The
+    labels of the day have the same: they are about other days, of which each has about as many predictions.
+
     Args:
         lake: the application's tables.
         days: the days to replace.
@@ -80,9 +84,11 @@ def mine_days(
             matured = [each for each in [day - timedelta(days=rules.maturity_days)] if each >= start]
             rows_in = inputs[JOINED_LABELS.name][day].rows_kept
             rows_in += sum(inputs[RAW_SCORES.name][each].rows_kept for each in matured)
+            # Before anything matures, the first day's predictions say how many there are.
+            volume = inputs[RAW_SCORES.name][max(start, day - timedelta(days=rules.maturity_days))].rows_kept
             mined = _NOTHING
             if rows_in:
-                mined = _mine_day(lake, connection, day, window, contract, rules)
+                mined = _mine_day(lake, connection, day, window, contract, rules, rules.sampling.settle_floor(volume))
                 for path, made in (
                     (mined.file, files),
                     (mined.quarantine_file, refused),
@@ -133,9 +139,10 @@ def _mine_day(
     window: JoinWindow,
     contract: ScoreContract,
     rules: MiningRules,
+    sampling: SamplingRules,
 ) -> _Mined:
     _create_views(connection, day, window, rules)
-    examine(connection, day, lake.application, contract, rules)
+    examine(connection, day, lake.application, contract, replace(rules, sampling=sampling))
     kept, reasons = _count_rows(connection)
     rows = connection.sql(_write_kept_sql(rules)).to_arrow_table()
     return _Mined(

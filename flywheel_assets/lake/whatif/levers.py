@@ -93,8 +93,8 @@ def report_levers(
     first = max(closed[0], last - timedelta(days=days - 1))
     if last < first:
         return None
-    combinations = [
-        replace(rules.sampling, surprise_factor=factor, floor=floor)
+    choices = [
+        (factor, floor)
         for floor in floors
         for factor in surprise_factors
         if floor < 1 or factor == max(surprise_factors)  # to keep every row is one choice
@@ -105,8 +105,8 @@ def report_levers(
         *(f"count(*) FILTER (score >= {quote_double(at)})" for at in thresholds),
         *(f"count(*) FILTER (is_positive AND score >= {quote_double(at)})" for at in thresholds),
     ]
-    for sampling in combinations:
-        probability = write_inclusion_probability_sql(sampling)
+    for factor, floor in choices:
+        probability = write_inclusion_probability_sql(replace(rules.sampling, surprise_factor=factor, floor=floor))
         drawn = f"FILTER (draw < {probability})"
         measured += [f"count(*) {drawn}", f"sum(1 / ({probability})) {drawn}", f"sum(1 / ({probability}) ** 2) {drawn}"]
     with lake.connect() as connection:
@@ -137,16 +137,16 @@ def report_levers(
         ),
         samplings=tuple(
             SamplingLever(
-                surprise_factor=sampling.surprise_factor,
-                floor=sampling.floor,
+                surprise_factor=factor,
+                floor=floor,
                 rows=int(kept),
                 row_share=kept / rows,
                 positive_share=positives / kept if kept else None,
                 effective_rows=float(weight**2 / squared) if kept else 0.0,
                 fit_seconds=None if seconds_per_row is None else kept * seconds_per_row,
             )
-            for sampling, (kept, weight, squared) in zip(
-                combinations, zip(sampled[::3], sampled[1::3], sampled[2::3], strict=True), strict=True
+            for (factor, floor), (kept, weight, squared) in zip(
+                choices, zip(sampled[::3], sampled[1::3], sampled[2::3], strict=True), strict=True
             )
         ),
     )

@@ -35,6 +35,7 @@ def value_of(expression: str, **columns: Any) -> Any:
 
 
 LEVERS = SamplingRules(
+    floor=0.01,
     severity_boost=2.0,
     large_amount=500.0,
     large_amount_factor=3.0,
@@ -45,15 +46,15 @@ LEVERS = SamplingRules(
 @pytest.mark.parametrize(
     ("rules", "columns", "probability", "reason"),
     [
-        (SamplingRules(), {"score": 0.03}, 0.3, "surprise"),
-        (SamplingRules(), {"score": 0.0005}, 0.01, "floor"),
-        (SamplingRules(), {"score": 0.001}, 0.01, "floor"),  # what the floor gives anyway is the floor's
-        (SamplingRules(), {"score": 0.1}, 1.0, "surprise"),
-        (SamplingRules(), {"score": 0.9}, 1.0, "surprise"),
-        (SamplingRules(), {"score": 0.0, "is_positive": True}, 1.0, "positive"),
-        (SamplingRules(), {"is_positive": None}, None, None),
-        (SamplingRules(), {"score": None}, 1.0, "surprise"),  # nobody can say that it is easy
-        (SamplingRules(), {"score": math.nan}, 1.0, "surprise"),
+        (SamplingRules(floor=0.01), {"score": 0.03}, 0.3, "surprise"),
+        (SamplingRules(floor=0.01), {"score": 0.0005}, 0.01, "floor"),
+        (SamplingRules(floor=0.01), {"score": 0.001}, 0.01, "floor"),  # what the floor gives anyway is the floor's
+        (SamplingRules(floor=0.01), {"score": 0.1}, 1.0, "surprise"),
+        (SamplingRules(floor=0.01), {"score": 0.9}, 1.0, "surprise"),
+        (SamplingRules(floor=0.01), {"score": 0.0, "is_positive": True}, 1.0, "positive"),
+        (SamplingRules(floor=0.01), {"is_positive": None}, None, None),
+        (SamplingRules(floor=0.01), {"score": None}, 1.0, "surprise"),  # nobody can say that it is easy
+        (SamplingRules(floor=0.01), {"score": math.nan}, 1.0, "surprise"),
         (SamplingRules(surprise_factor=0, floor=0.05), {"score": 0.9}, 0.05, "floor"),
         (SamplingRules(floor=1), {"score": 0.0}, 1.0, "floor"),
         (LEVERS, {"score": 0.01}, 0.1, "surprise"),
@@ -76,9 +77,34 @@ def test_the_probability_of_a_row(
     assert value_of(write_selection_reason_sql(rules), **columns) == reason
 
 
+@pytest.mark.parametrize(
+    ("rules", "predictions_per_day", "floor"),
+    [
+        (SamplingRules(), 0, 1.0),
+        (SamplingRules(), 3_900, 1.0),  # a stranger's payments: a floor of .01 cost .018 of average precision there
+        (SamplingRules(), 9_600, 1.0),
+        (SamplingRules(), 22_222, 0.5),
+        (SamplingRules(), 1_000_000, 0.0111),
+        (SamplingRules(), 10_000_000, 0.01),
+        (SamplingRules(row_budget=18_000), 1_000, 0.1),
+        (SamplingRules(floor=0.2), 1, 0.2),
+        (SamplingRules(floor=0.002), 10_000_000, 0.002),
+    ],
+)
+def test_the_floor_follows_from_the_row_budget_unless_it_is_named(
+    rules: SamplingRules, predictions_per_day: int, floor: float
+) -> None:
+    assert rules.settle_floor(predictions_per_day).floor == pytest.approx(floor, rel=1e-2)
+
+
+def test_a_floor_that_nobody_settled_is_no_probability() -> None:
+    with pytest.raises(ValueError, match="settle_floor"):
+        write_inclusion_probability_sql(SamplingRules())
+
+
 def test_a_lever_that_is_not_used_needs_no_column() -> None:
     expression = write_inclusion_probability_sql(
-        SamplingRules(), severity="nowhere", amount="nowhere", segment="nowhere"
+        SamplingRules(floor=0.01), severity="nowhere", amount="nowhere", segment="nowhere"
     )
     assert value_of(expression) == pytest.approx(0.3)
 
@@ -112,6 +138,7 @@ def test_a_row_stands_for_what_was_not_drawn_and_what_was_not_let_through(
         ({"floor": 0.0}, "floor is 0.0"),
         ({"floor": 1.5}, "floor is 1.5"),
         ({"floor": math.nan}, "floor is nan"),
+        ({"row_budget": 0}, "row_budget is 0"),
         ({"surprise_factor": -1.0}, "surprise_factor is -1.0"),
         ({"surprise_factor": math.inf}, "surprise_factor is inf"),
         ({"recency_half_life_days": 0.0}, "recency_half_life_days is 0.0"),
@@ -212,6 +239,7 @@ def test_weights_sum_to_all_rows_whatever_the_levers(
 def test_raising_a_rate_only_adds_rows_and_age_only_removes_them(
     world: duckdb.DuckDBPyConnection, rules: SamplingRules, more: float, age_days: int
 ) -> None:
+    assert rules.floor
     generous = SamplingRules(
         **{**vars(rules), "surprise_factor": rules.surprise_factor * more, "floor": min(1.0, rules.floor * more)}
     )
@@ -226,7 +254,7 @@ def test_raising_a_rate_only_adds_rows_and_age_only_removes_them(
 
 def test_a_policy_that_lets_some_through_leaves_the_estimate_unbiased(world: duckdb.DuckDBPyConnection) -> None:
     """Of what scores above 0.5 one in five is let through, and only that gets a label; their weights stand for all."""
-    rules = SamplingRules()
+    rules = SamplingRules(floor=0.01)
     estimate, positives = world.execute(f"""
         SELECT sum({write_sample_weight_sql(rules, inclusion_probability="pi", allow_propensity="allowed")})
                    FILTER (is_positive AND draw < pi AND {write_draw_sql("policy")} < allowed),

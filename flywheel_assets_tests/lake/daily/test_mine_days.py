@@ -149,6 +149,26 @@ def test_easy_silence_is_sampled_and_counted(bench: Workbench) -> None:
     assert {row["inclusion_probability"] for row in bench.rows(HARD_EXAMPLES)} == {0.2}
 
 
+def test_the_floor_of_a_day_follows_from_the_predictions_that_mature_on_it(bench: Workbench) -> None:
+    """Two days of other volumes: each is drawn by its own floor, labels by that of the day that matures with them."""
+    rules = replace(RULES, sampling=SamplingRules(surprise_factor=0, row_budget=180 * 20))
+    few, many = [f"f{i}" for i in range(20)], [f"m{i}" for i in range(80)]
+    events = [score(DAY, name) for name in few] + [score(day(1), name) for name in many]
+    labels = [label(day(7), "f0", label="false"), label(day(8), "m0", label="false")]
+    run(bench, events + labels, day(8), rules)
+    floors = {row["prediction_id"]: row["inclusion_probability"] for row in bench.rows(HARD_EXAMPLES)}
+    assert {floors[name] for name in few} == {1.0}
+    drawn = {name for name in many if draw_uniform(APPLICATION, name) < 0.25} | {"m0"}
+    assert {name: floor for name, floor in floors.items() if name.startswith("m")} == dict.fromkeys(drawn, 0.25)
+
+
+def test_before_anything_matures_the_first_days_predictions_give_the_floor_of_the_labels(bench: Workbench) -> None:
+    rules = replace(RULES, sampling=SamplingRules(surprise_factor=0, row_budget=180 * 5))
+    events = [score(DAY, f"n{i}") for i in range(10)]
+    run(bench, [*events, label(day(1), "n0", label="false")], day(1), rules)
+    assert [row["inclusion_probability"] for row in bench.rows(HARD_EXAMPLES)] == [0.5]
+
+
 def test_confident_false_alarms_can_wait_for_a_reviewer(bench: Workbench) -> None:
     rules = replace(RULES, hold_false_alarms_above=0.9)
     events = [

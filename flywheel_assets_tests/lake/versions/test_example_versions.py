@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from flywheel_assets.curation.labels.emphasis import EmphasisRules
 from flywheel_assets.curation.labels.example_resolution import Calendar
 from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
@@ -216,6 +217,22 @@ def test_weights_are_inverse_probabilities_with_recency_and_propensity(bench: Wo
     assert (train["let-through"]["sample_weight"], train["let-through"]["inclusion_probability"]) == (4.0, 1.0)
     kept_on_the_day = sum(draw_uniform(APPLICATION, name) < 0.5 for name in names)
     assert manifest.dropped == {"not_sampled": kept_on_the_day - (len(train) - 1)}
+
+
+def test_training_rows_alone_are_emphasised(bench: Workbench, versions: Versions) -> None:
+    """Both training files have the factor; evaluation rows have neither the factor nor its weight."""
+    rules = replace(EXAMPLES, mining=replace(RULES, emphasis=EmphasisRules(recent_half_life_days=10.0)))
+    events = [score(DAY, "old"), score(day(1), "young"), score(day(17), "judged")]
+    run(bench, events, LAST, rules.mining)
+    cut(bench, versions, rules)
+    for which in (ExportSet.TRAIN, ExportSet.REFIT):
+        found = rows(versions, which)
+        assert found["young"]["emphasis"] == pytest.approx(2**0.1 * found["old"]["emphasis"])
+        assert sum(row["emphasis"] for row in found.values()) == pytest.approx(len(found))
+        assert all(row["sample_weight"] == row["emphasis"] for row in found.values())
+    evaluated = rows(versions, ExportSet.EVALUATION)["judged"]
+    assert evaluated["sample_weight"] == 1.0
+    assert "emphasis" not in evaluated
 
 
 def test_evaluation_leaves_out_what_nobody_can_know(bench: Workbench, versions: Versions) -> None:
