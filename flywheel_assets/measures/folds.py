@@ -1,4 +1,4 @@
-"""Divides recent rows into two halves by entity, so that each is scored by a model that has not seen it."""
+"""Divides recent rows into two halves by entity; a model that has not seen a half scores it."""
 
 import hashlib
 from collections.abc import Iterable
