@@ -43,7 +43,10 @@ def count_bytes(planned: Mapping[date, Sequence[PlannedFile]], days: Sequence[da
 
 
 def part_by_day(rows: pa.Table, spec: TableSpec, days: Sequence[date]) -> dict[date, pa.Table]:
-    """Part a group's rows of `spec` by day, each in the table's order; a group of one day keeps the order it has."""
+    """Part a group's rows of `spec` by day, each in the table's order.
+
+    A group of one day keeps the order that it has.
+    """
     if len(days) == 1:
         return {days[0]: rows}
     assert spec.day_column is not None

@@ -144,7 +144,10 @@ def _ingest_day(
 
 
 def _is_small_and_distinct(path: Path, rows: int) -> bool:
-    """Return whether a file has few rows and no event id twice; a query that asks costs 8 ms however few they are."""
+    """Return whether a file has few rows and no event id twice.
+
+    A query that asks costs 8 ms however few they are.
+    """
     if rows > _FEW_ROWS:
         return False
     ids = pq.read_table(path, columns=["event_id"], use_threads=False)["event_id"]
