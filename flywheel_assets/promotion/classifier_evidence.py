@@ -175,9 +175,15 @@ class _Measured:
             if rows.known_shares is None
             else self.weights / np.asarray(rows.known_shares, dtype=np.float64)
         )
-        self.values: Floats | None = (
-            None if rows.amounts is None else self.hits * np.nan_to_num(np.asarray(rows.amounts, dtype=np.float64))
-        )
+        self.values = self._weigh_by_amounts()
+
+    def _weigh_by_amounts(self) -> Floats | None:
+        """Weigh rows by their amounts, so that the positives keep the sum of their weights: AP stays within [0, 1]."""
+        if self.rows.amounts is None:
+            return None
+        values = self.hits * np.nan_to_num(np.asarray(self.rows.amounts, dtype=np.float64))
+        total = float(values[self.labels].sum())
+        return np.asarray(values * (float(self.hits[self.labels].sum()) / total)) if total else values
 
     def bootstrap_ap_gain(
         self, hits: Floats, chosen: npt.NDArray[np.bool_] | None = None, confidence: float = CONFIDENCE
