@@ -179,6 +179,7 @@ def test_the_world_holds_every_kind_of_example(was_there: Home) -> None:
     assert {row["labeling_source"] for row in examples} == {"chargeback", "analyst", "silence"}
     assert {row["reason"] for row in was_there.lake.read(QUARANTINE).to_pylist()} == {
         "disputed",
+        "label_after_window",
         "no_prediction_in_window",
     }
 
