@@ -310,3 +310,14 @@ def test_silence_that_says_nothing_is_counted_and_never_an_example(bench: Workbe
     [row] = bench.rows(HARD_EXAMPLES)
     assert (row["prediction_id"], row["is_positive"], row["label_propensity"]) == ("seen", False, 0.5)
     assert entries[day(7)].rows_by_reason == {"labelled": 1, "blocked": 1, "silence_unknown": 1}
+
+
+def test_where_silence_says_nothing_the_budget_counts_labels(bench: Workbench) -> None:
+    """Of 40 predictions a day two are labelled: a floor from all 40 would thin out the few rows that there are."""
+    sampling = SamplingRules(surprise_factor=0, row_budget=180 * 2)
+    rules = replace(RULES, silence="unknown", sampling=sampling)
+    events = [score(DAY, f"n{number}", score=0.01) for number in range(40)]
+    events += [label(day(1), f"n{number}", label="false") for number in range(2)]
+    run(bench, events, day(9), rules)
+    kept = bench.lake.read(HARD_EXAMPLES).to_pylist()
+    assert [row["inclusion_probability"] for row in kept] == [1.0, 1.0]
