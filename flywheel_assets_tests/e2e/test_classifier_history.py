@@ -1,11 +1,11 @@
 """A classifier's history on its own days: the tables equal those of a flywheel that was there at the time.
 
-Twelve days of decisions and late labels come in the team's own JSON: day by day as they happened, and as two files of
-history into a flywheel that begins today.
+Twelve days of decisions and late labels come in the team's own JSON: day by day as they happened; as two files of
+history into a flywheel that begins today; and half of them live, half as history into days that were closed long ago.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -192,3 +192,24 @@ def test_history_into_an_empty_flywheel_gives_the_tables_of_one_that_was_there(
     home.backfill()
     compare(home, was_there)
     assert "nothing new: no day has changed" in home.import_history(world())
+
+
+@pytest.mark.parametrize(
+    "is_live",
+    [lambda number, line: "prediction" in line, lambda number, line: number % 2 == 0],
+    ids=["the labels are missing", "every second line is missing"],
+)
+def test_history_into_closed_days_gives_the_tables_of_a_flywheel_that_had_it_all(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    was_there: Home,
+    is_live: Callable[[int, dict[str, Any]], bool],
+) -> None:
+    live = [each for number, each in enumerate(world()) if is_live(number, each[1])]
+    home = Home(tmp_path, monkeypatch, FIRST)
+    for on in DAYS:
+        home.live(on, live)
+    assert "reopened: " in home.import_history([each for each in world() if each not in live])
+    assert flywheel(tmp_path, "stale", "-a", "fraud").returncode == 1
+    home.backfill()
+    compare(home, was_there)

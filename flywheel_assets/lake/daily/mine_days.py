@@ -239,8 +239,9 @@ def _write_disputed_sql(day: date, contract: ScoreContract, rules: MiningRules) 
     return f"""
 WITH resolved AS ({write_resolved_labels_sql(rules.labels, events)}),
 evidence AS (
-    SELECT prediction_id, to_json(list({{source: labeling_source, positive: is_positive}} ORDER BY label_received_at))
-           ::VARCHAR AS evidence
+    SELECT prediction_id, to_json(
+               list({{source: labeling_source, positive: is_positive}} ORDER BY label_known_at, label_event_id)
+           )::VARCHAR AS evidence
     FROM resolved GROUP BY prediction_id
 )
 SELECT {_quote_day(day)} AS day, {quote(DISPUTE_STAGE)} AS stage, r.label_event_id AS row_id,
