@@ -216,7 +216,7 @@ first_receipts AS (  -- a label that is about an earlier receipt says that this 
         FROM joined_feedback j
         WHERE j.prediction_id = p.prediction_id AND j.prediction_received_date < p.received_date
     )
-    QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY received_at, event_id) = 1
+    QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY received_date, received_at, event_id) = 1
 )
 SELECT p.*, coalesce(k.is_positive, false) AS is_positive,
        coalesce(k.labeling_source, {quote(SILENCE)}) AS labeling_source, k.label_received_date,
