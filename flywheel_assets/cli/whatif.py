@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -10,6 +10,9 @@ from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, Day, app, console, load_classification, load_preference
 from flywheel_assets.stores import Stores
+
+if TYPE_CHECKING:
+    from flywheel_assets.evaluation.floor_costs import FloorCosts
 
 
 @app.command()
@@ -27,22 +30,19 @@ def levers(
         list[float] | None,
         typer.Option("--floor", help="The smallest sampling probability; repeat the option for more."),
     ] = None,
+    fit: Annotated[bool, typer.Option(help="Fit each floor, and test it on the last matured week.")] = True,
 ) -> None:
-    """Try thresholds and sampling rates on the last matured days: alerts, training rows, and their cost."""
+    """Try thresholds and sampling rates on the last matured days: alerts, training rows, and their cost.
+
+    What a floor costs and saves is measured by fitting at most 300,000 rows, about a minute; --no-fit leaves it out.
+    """
+    from flywheel_assets.evaluation.floor_costs import try_floors
     from flywheel_assets.lake.whatif.levers import FLOORS, SURPRISE_FACTORS, THRESHOLDS, report_levers
-    from flywheel_assets.training.classifier import compute_seconds_per_row
 
     config = load_classification(application)
-    stores = Stores()
+    lake, tried = Stores().lake(application), floors or FLOORS
     report = report_levers(
-        stores.lake(application),
-        config.contract,
-        config.mining,
-        days,
-        compute_seconds_per_row(stores.versions(application).find_last_trained()),
-        thresholds or THRESHOLDS,
-        factors or SURPRISE_FACTORS,
-        floors or FLOORS,
+        lake, config.contract, config.mining, days, thresholds or THRESHOLDS, factors or SURPRISE_FACTORS, tried
     )
     if report is None:
         console.print(
@@ -50,9 +50,13 @@ def levers(
             f"{config.mining.maturity_days} days, see `flywheel turn --application {application}`"
         )
         return
+    costs = None
+    if fit:
+        with console.status("fitting each floor"):
+            costs = try_floors(lake, config.contract, config.mining, config.recipe, days, tried)
     console.print(
         f"{application} {report.first_day} … {report.last_day}: {report.rows:,} matured predictions, "
-        f"{report.positives:,} positives",
+        f"{report.positives:,} positives; sampling floor {report.floor:g}",
         style="bold",
         highlight=False,
     )
@@ -70,20 +74,45 @@ def levers(
         ],
     )
     _print_table(
-        ["surprise factor", "floor", "training rows", "of all", "positive", "effective rows", "fit s"],
+        ["sampling", "training rows", "of all", "positive", "effective rows", "fit s"],
         [
             [
-                f"{each.surprise_factor:g}",
-                f"{each.floor:g}",
+                each.lever,
                 f"{each.rows:,}",
                 f"{each.row_share:.1%}",
                 _format_share(each.positive_share),
                 f"{each.effective_rows:,.0f}",
-                "–" if each.fit_seconds is None else f"{each.fit_seconds:.1f}",
+                "–" if costs is None else f"{costs.estimate_fit_seconds(each.rows):.1f}",
             ]
-            for each in report.samplings
+            for each in (*report.samplings, *report.others)
         ],
     )
+    if costs is not None:
+        _print_costs(costs)
+    elif fit:
+        console.print(
+            "what a floor costs was not measured: it needs 14 matured days with positives, the last week's among "
+            "them, and boosted trees as the trainer"
+        )
+
+
+def _print_costs(costs: "FloorCosts") -> None:
+    console.print(costs.describe(), highlight=False)
+    if costs.floors:
+        _print_table(
+            ["floor", "training rows", "fit s", "AP", "AP lost", "95 % interval"],
+            [
+                [
+                    f"{each.floor:g}",
+                    f"{each.rows:,}",
+                    f"{each.fit_seconds:.2f}",
+                    _format_number(each.average_precision),
+                    _format_number(each.cost.mean),
+                    f"{_format_number(each.cost.low)} to {_format_number(each.cost.high)}",
+                ]
+                for each in costs.floors
+            ],
+        )
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -97,6 +126,10 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _format_share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
+
+
+def _format_number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 policy = typer.Typer(no_args_is_help=True, help="Try the policy on stored days, without materializing anything.")

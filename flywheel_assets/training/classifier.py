@@ -30,7 +30,6 @@ from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.labels.score_contract import unpack_features
 from flywheel_assets.lake.storage.files import write_folder
 from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
-from flywheel_assets.lake.versions.folders import VersionFolder
 from flywheel_assets.measures.drift import build_drift_reference
 from flywheel_assets.measures.folds import FOLDS, assign_folds
 from flywheel_assets.models.model_folder import JUDGED_FOLDER, MODEL_FOLDER, hash_model, name_judged, name_stand_in
@@ -150,14 +149,6 @@ def _choose_rows(rows: pa.Table, evaluate_from: str) -> Iterator[npt.NDArray[np.
 def read_training(output: Path) -> ClassifierTrainingReport:
     """Return the report of a finished training."""
     return read_report(output / REPORT_FILE, ClassifierTrainingReport)
-
-
-def compute_seconds_per_row(trained: VersionFolder | None) -> float | None:
-    """Compute the seconds of fitting per row in a version's training; None without a training."""
-    if trained is None:
-        return None
-    report = read_training(trained.training)
-    return report.seconds / report.rows
 
 
 main = build_main(ClassifierTrainingRequest, train_classifier)

@@ -9,11 +9,12 @@ import dagster as dg
 import numpy as np
 
 from flywheel_assets.defs.presentation import Point, build_numbers_table, embed_picture, embed_small_plot
+from flywheel_assets.evaluation.floor_costs import FloorCosts
 from flywheel_assets.evaluation.requests import CHALLENGER, INCUMBENT, ClassifierEvaluationReport
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS
 from flywheel_assets.lake.versions.label_delay import LabelDelay
-from flywheel_assets.lake.whatif.levers import LeversReport
+from flywheel_assets.lake.whatif.levers import LeversReport, SamplingLever
 from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets.measures.texts import Interval
 
@@ -188,8 +189,27 @@ def plot_label_delay(delay: LabelDelay, path: Path) -> dg.MarkdownMetadataValue:
     return _save_plot(draw, path, "label delay")
 
 
-def build_levers_tables(report: LeversReport) -> Mapping[str, dg.TableMetadataValue]:
-    """Build both tables of a levers report."""
+def plot_floor_costs(costs: FloorCosts, path: Path) -> dg.MarkdownMetadataValue:
+    """Plot what each sampling floor costs in average precision over the rows that it trains on, with intervals."""
+
+    def draw(axes: "Axes") -> None:
+        for each in costs.floors:
+            interval = each.cost
+            if interval.mean is None or interval.low is None or interval.high is None:
+                continue
+            axes.plot([each.rows, each.rows], [interval.low, interval.high], color="#0072B2", linewidth=1)
+            axes.plot(each.rows, interval.mean, "o", color="#0072B2", markersize=5)
+            label = f"{each.floor:g}, {each.fit_seconds:.1f} s"
+            axes.annotate(label, (each.rows, interval.mean), (5, 5), textcoords="offset points", fontsize=8)
+        axes.axhline(0, color="#999999", linewidth=0.8)
+        axes.set(xlabel="training rows (floor, CPU seconds of the fit)", ylabel="AP lost", xscale="log")
+        axes.margins(x=0.2)
+
+    return _save_plot(draw, path, "what a sampling floor costs")
+
+
+def build_levers_tables(report: LeversReport, costs: FloorCosts | None) -> Mapping[str, dg.TableMetadataValue]:
+    """Build the tables of a levers report; what was not measured by fitting is left empty."""
     thresholds = [
         [
             each.threshold,
@@ -200,24 +220,41 @@ def build_levers_tables(report: LeversReport) -> Mapping[str, dg.TableMetadataVa
         ]
         for each in report.thresholds
     ]
-    samplings = [
-        [
-            each.surprise_factor,
-            each.floor,
+    counted = ["rows", "of all", "positive", "effective rows", "fit seconds"]
+
+    def describe(each: SamplingLever) -> list[object]:
+        return [
             each.rows,
             each.row_share,
             _fill_missing(each.positive_share),
             round(each.effective_rows),
-            _fill_missing(each.fit_seconds),
+            "" if costs is None else costs.estimate_fit_seconds(each.rows),
         ]
-        for each in report.samplings
-    ]
-    return {
+
+    samplings = [[each.surprise_factor, each.floor, *describe(each)] for each in report.samplings]
+    others = [[each.lever, *describe(each)] for each in report.others]
+    tables = {
         "thresholds": build_numbers_table(["alert from", "alerts", "a day", "precision", "recall"], thresholds),
-        "samplings": build_numbers_table(
-            ["surprise factor", "floor", "rows", "of all", "positive", "effective rows", "fit seconds"], samplings
-        ),
+        "samplings": build_numbers_table(["surprise factor", "floor", *counted], samplings),
+        "other_levers": build_numbers_table(["lever", *counted], others),
     }
+    if costs is not None:
+        floors: list[list[object]] = [
+            [
+                each.floor,
+                each.rows,
+                each.fit_seconds,
+                *(_fill_missing(value) for value in (each.average_precision, *_list_ends(each.cost))),
+            ]
+            for each in costs.floors
+        ]
+        names = ["floor", "training rows", "fit seconds", "AP", "AP lost", "low", "high"]
+        tables["floors"] = build_numbers_table(names, floors)
+    return tables
+
+
+def _list_ends(interval: Interval) -> tuple[float | None, float | None, float | None]:
+    return interval.mean, interval.low, interval.high
 
 
 def draw_levers(report: LeversReport) -> dg.MarkdownMetadataValue:

@@ -17,6 +17,7 @@ from flywheel_assets.defs.assets._classifier_plots import (
     plot_ap_by_week,
     plot_calibration,
     plot_drift,
+    plot_floor_costs,
     plot_precision_recall,
 )
 from flywheel_assets.defs.assets.daily import (
@@ -52,6 +53,7 @@ from flywheel_assets.defs.piped import run_in_own_process
 from flywheel_assets.defs.presentation import build_numbers_table, join_pictures
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.evaluation.classifier import read_evaluation
+from flywheel_assets.evaluation.floor_costs import MAX_ROWS, MAX_SECONDS, try_floors
 from flywheel_assets.evaluation.requests import ClassifierEvaluationReport, ClassifierEvaluationRequest
 from flywheel_assets.lake.daily.ledger import hash_content, list_days
 from flywheel_assets.lake.daily.mine_days import mine_days
@@ -70,7 +72,7 @@ from flywheel_assets.models.trainers.text_classifier import TextClassifierRecipe
 from flywheel_assets.promotion.classifier_limits import StatedReason, decide_classifier
 from flywheel_assets.promotion.refit import decide_refit
 from flywheel_assets.promotion.text_limits import Check
-from flywheel_assets.training.classifier import compute_seconds_per_row, read_training
+from flywheel_assets.training.classifier import read_training
 from flywheel_assets.training.requests import REFERENCE_FILE, ClassifierTrainingRequest
 
 MINE_CODE_VERSION = "2"
@@ -297,33 +299,35 @@ def choose_deployed(
 
 
 def build_levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
-    """Build `levers_report`: the rows that other thresholds and sampling rates would select."""
+    """Build `levers_report`: what other thresholds and sampling rates would select, cost and save."""
 
     @example_report(
         application,
         f"Shows what other thresholds and sampling rates would select from the last {LEVERS_DAYS} matured "
-        "days, as `flywheel levers` does. It writes nothing.",
+        f"days, and by fitting at most {MAX_ROWS:,} rows for about {MAX_SECONDS:g} s what a sampling floor costs in "
+        "average precision and saves in seconds, as `flywheel levers` does. It writes nothing.",
     )
     def levers_report(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:
         with classify_failures(context):
-            lake, versions = stores.lake(application.name), stores.versions(application.name)
-            report = report_levers(
-                lake,
-                application.contract,
-                application.mining,
-                LEVERS_DAYS,
-                compute_seconds_per_row(versions.find_last_trained()),
-            )
+            lake, rules = stores.lake(application.name), application.mining
+            report = report_levers(lake, application.contract, rules, LEVERS_DAYS)
             if report is None:
                 return dg.MaterializeResult(metadata={"state": "nothing has matured yet"})
+            costs = try_floors(lake, application.contract, rules, application.recipe, LEVERS_DAYS)
+            measured: dict[str, Any] = {}
+            if costs is not None:
+                plot = stores.scratch("plots", f"{application.name}_floor_costs.png")
+                measured = {"summary": costs.describe(), "floor costs": plot_floor_costs(costs, plot)}
             return dg.MaterializeResult(
                 metadata={
+                    **measured,
                     "first_day": report.first_day.isoformat(),
                     "last_day": report.last_day.isoformat(),
                     "rows": report.rows,
                     "positives": report.positives,
+                    "floor_in_force": report.floor,
                     "levers": draw_levers(report),
-                    **build_levers_tables(report),
+                    **build_levers_tables(report, costs),
                 }
             )
 
