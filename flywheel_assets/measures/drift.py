@@ -236,7 +236,8 @@ def jensen_shannon(expected: Floats, observed: Floats) -> float:
     middle = (expected + observed) / 2
     divergence = 0.0
     for shares in (expected, observed):
-        there = shares > 0
+        # Half of the smallest number is 0.
+        there = (shares > 0) & (middle > 0)
         divergence += 0.5 * float((shares[there] * np.log2(shares[there] / middle[there])).sum())
     return float(np.sqrt(max(0.0, divergence)))
 
