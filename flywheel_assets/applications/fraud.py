@@ -46,7 +46,7 @@ APPLICATION = ClassificationApplication(
     ),
     # A payment without a dispute after a week is a negative here. Real disputes take 60 to 120 days.
     mining=MiningRules(maturity_days=7),
-    # Above this score a payment is blocked; a challenger may not change the number of alerts by more than the limits.
+    # Above this score a payment is blocked; a challenger is compared at as many alerts.
     threshold=0.5,
     trigger=ExampleTrigger(min_new_positives=100, min_new_hard_examples=100),
 )

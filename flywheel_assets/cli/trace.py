@@ -58,6 +58,6 @@ def open_traced_places(config: "FlywheelApplication", stores: Stores) -> "Traced
         stores.versions(config.name),
         stores.landing(),
         stores.landing_folder(),
-        config.window.join_days,
+        config.window.longest_wait_days,
         config.resolution.agreement if isinstance(config, PreferenceApplication) else Agreement.MAJORITY,
     )

@@ -138,7 +138,7 @@ def _build_match_check(application: ClassificationApplication) -> dg.AssetChecks
         counts = {"matched": matched, "waiting": waiting, "expired": expired}
         sentence = (
             f"{missing:,} of {labels:,} labels of the last {len(recent)} closed days found no prediction; {waiting:,} "
-            f"wait in all, {expired:,} waited past {application.window.join_days} days"
+            f"wait in all, {expired:,} waited past {application.window.longest_wait_days} days"
         )
         passed = labels < MIN_LABELS or missing <= MAX_UNMATCHED_SHARE * labels
         advice = "; compare the ids in both systems: `flywheel trace ID` shows one label"

@@ -33,6 +33,7 @@ from flywheel_assets.evaluation.requests import (
 )
 from flywheel_assets.lake.storage.files import write_folder
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
+from flywheel_assets.lake.versions.folders import TRAINING_REPORT
 from flywheel_assets.measures.classifiers import (
     compute_precision_recall_points,
     compute_reliability_bins,
@@ -54,7 +55,6 @@ from flywheel_assets.promotion.classifier_evidence import (
 from flywheel_assets.promotion.refit import RefitEvidence, measure_score_shift
 
 Floats = npt.NDArray[np.float64]
-TRAINING_FILE = "training.json"
 
 
 class _Trained(msgspec.Struct):
@@ -79,6 +79,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
     started = time.perf_counter()
+    Path(request.work_dir).mkdir(parents=True, exist_ok=True)
     rows = pq.read_table(export / manifest.files[ExportSet.EVALUATION].name)
     champion_dir = Path(request.champion_dir) if request.champion_dir else None
     incumbent = _score_by_blocks(champion_dir, rows, request) if champion_dir else rows["score_at_decision"].to_numpy()
@@ -86,9 +87,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     can_judge = ~np.isnan(incumbent)
     rows, incumbent = rows.filter(pa.array(can_judge)), incumbent[can_judge]
     challenger = _score_by_blocks(challenger_dir, rows, request)
-    labels = rows["is_positive"].to_numpy(zero_copy_only=False)
     weeks = _name_weeks(rows, manifest)
-    segments = _name_segments(rows)
     name = CHAMPION if champion_dir else "deployed model"
     measured = _build_evaluation_rows(rows, weeks, incumbent, challenger)
     evidence = measure_evidence(
@@ -109,7 +108,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         incumbent=name,
         rows=rows.num_rows,
         scores={
-            model: _compute_model_scores(request, rows, labels, scores, weeks, segments)
+            model: _compute_model_scores(request, rows, measured, scores)
             for model, scores in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
         },
         evidence=evidence,
@@ -149,19 +148,21 @@ def _name_segments(rows: pa.Table) -> list[str] | None:
     return ["none" if segment is None else segment for segment in rows["segment"].to_pylist()]
 
 
+def _read_days(rows: pa.Table) -> npt.NDArray[np.datetime64]:
+    return np.array(values_of(rows["prediction_received_date"]), dtype="datetime64[D]")
+
+
 def _score(model: Path, features: pa.Table, request: ClassifierEvaluationRequest) -> Floats:
-    work_dir = Path(request.work_dir)
-    work_dir.mkdir(parents=True, exist_ok=True)
-    return load_model(model, work_dir).predict(features)
+    return load_model(model, Path(request.work_dir)).predict(features)
 
 
 def _score_by_blocks(trained: Path, rows: pa.Table, request: ClassifierEvaluationRequest) -> Floats:
     """Score each row by the newest judged model that knew nothing of its day; NaN where every one did."""
-    blocks = read_report(trained / TRAINING_FILE, _Trained).blocks
+    blocks = read_report(trained / TRAINING_REPORT, _Trained).blocks
     features = unpack_features(rows)
     if not blocks:
         return _score(find_judged(trained), features, request)
-    days = np.array(values_of(rows["prediction_received_date"]), dtype="datetime64[D]")
+    days = _read_days(rows)
     scores = np.full(rows.num_rows, np.nan)
     for first_day, folder in sorted(blocks.items()):
         chosen = days >= np.datetime64(first_day)
@@ -176,9 +177,8 @@ def _measure_refit(
     trained = Path(request.challenger_dir)
     if not (trained / name_stand_in(0)).is_dir():
         return None
-    begin = max(read_report(trained / TRAINING_FILE, _Trained).blocks)
-    days = np.array(values_of(rows["prediction_received_date"]), dtype="datetime64[D]")
-    is_recent = days >= np.datetime64(begin)
+    begin = max(read_report(trained / TRAINING_REPORT, _Trained).blocks)
+    is_recent = _read_days(rows) >= np.datetime64(begin)
     judged = np.asarray(measured.challenger_scores, dtype=np.float64)[is_recent]
     weeks = [week for week, chosen in zip(measured.weeks, is_recent, strict=True) if chosen]
     rows = rows.filter(pa.array(is_recent))
@@ -187,7 +187,7 @@ def _measure_refit(
     for fold in range(FOLDS):
         chosen = folds == fold
         scores[chosen] = _score(trained / name_stand_in(fold), features.filter(pa.array(chosen)), request)
-    share = rows.num_rows / max(1, len(days))
+    share = rows.num_rows / max(1, len(is_recent))
     against_judged = measure_evidence(
         replace(_build_evaluation_rows(rows, weeks, judged, scores), segments=None),
         incumbent="judged model",
@@ -199,21 +199,17 @@ def _measure_refit(
 
 
 def _compute_model_scores(
-    request: ClassifierEvaluationRequest,
-    rows: pa.Table,
-    labels: npt.NDArray[np.bool_],
-    scores: Floats,
-    weeks: Sequence[str],
-    segments: Sequence[str] | None,
+    request: ClassifierEvaluationRequest, rows: pa.Table, measured: EvaluationRows, scores: Floats
 ) -> ModelScores:
-    weights = rows["sample_weight"].to_numpy()
+    weights, labels = rows["sample_weight"].to_numpy(), np.asarray(measured.labels)
     hits = weights / rows["known_share"].to_numpy()
     days = [day.isoformat() for day in values_of(rows["prediction_received_date"])]
+    segments = measured.segments
     return ModelScores(
         overall=score_rows(labels, scores, weights, hits),
-        by_week=score_groups(weeks, labels, scores, weights, hits),
+        by_week=score_groups(measured.weeks, labels, scores, weights, hits),
         by_segment=score_groups(segments, labels, scores, weights, hits) if segments is not None else {},
-        precision_at_k=precision_at_k(days, values_of(rows["subject"]), labels, scores, request.cards_per_day),
+        precision_at_k=precision_at_k(days, measured.entities, labels, scores, request.cards_per_day),
         alerts=None if request.threshold is None else count_alerts(scores, request.threshold, weights),
         curve=compute_precision_recall_points(labels, scores),
         reliability=compute_reliability_bins(labels, scores),

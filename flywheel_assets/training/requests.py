@@ -5,11 +5,12 @@ Free of torch and lightgbm, so that a code location can import it.
 
 import msgspec
 
+from flywheel_assets.lake.versions.folders import TRAINING_REPORT
 from flywheel_assets.models.trainer_recipe import TrainerRecipe
 from flywheel_assets.records import make_stable_id
 from flywheel_assets.training.recipes import AdapterRecipe
 
-REPORT_FILE = "training.json"
+REPORT_FILE = TRAINING_REPORT
 REFERENCE_FILE = "reference.json"
 SCORE = "score"
 """The name of the score among the drift reference's fields."""

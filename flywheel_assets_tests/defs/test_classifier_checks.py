@@ -6,10 +6,12 @@ import dagster as dg
 import pytest
 
 from flywheel_assets.applications.fraud import APPLICATION
+from flywheel_assets.defs.assets.classification import Deployed, add_deployed
 from flywheel_assets.defs.classifier_checks import build_classifier_checks, describe_refusals, list_refusals
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES
 from flywheel_assets.lake.versions.folders import Promotion, Versions, record_promotion
+from flywheel_assets.promotion.text_limits import Check, Decision
 from flywheel_assets_tests.builders import DAY, day
 from flywheel_assets_tests.lake.labelled import label, run, score
 from flywheel_assets_tests.lake.workbench import Workbench
@@ -107,3 +109,16 @@ def test_the_rule_that_refuses_most_versions_is_named(tmp_path: Path) -> None:
 def test_a_refusal_without_a_failed_check_is_described() -> None:
     refused = Promotion(version="v", promoted=False, sentence="", champion_before=None, checks=[])
     assert "without a failed check" in describe_refusals([refused] * 3)
+
+
+def test_a_refits_failed_check_is_no_reason_for_a_refusal() -> None:
+    """It was recorded with the refused version, and could have been named as the rule that refuses."""
+    refit = Check("refit_ap", -0.1, 0.0, False, "worse out of sample")
+    sentence = "The judged model is deployed, not its refit: worse out of sample."
+    deployed = Deployed(Path("judged"), 0.4, sentence, (refit,))
+    gain = Check("ap_gain", -0.02, 0.0, False, "not better")
+    refused = Decision(False, "Not promoted: not better.", (gain,))
+    assert add_deployed(refused, deployed) == refused
+    promoted = add_deployed(Decision(True, "Promoted: better.", ()), deployed)
+    assert (promoted.promote, promoted.checks) == (True, (refit,))
+    assert promoted.sentence == f"Promoted: better. {sentence}"

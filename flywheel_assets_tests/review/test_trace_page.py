@@ -28,8 +28,8 @@ def bench(tmp_path: Path) -> Workbench:
 def capture(bench: Workbench) -> Iterator[RunningCapture]:
     landing = DiskLanding(bench.landing)
     versions = Versions(bench.root / "versions", APPLICATION)
-    traced = Traced(bench.lake, bench.tables, versions, landing, bench.landing, bench.window.join_days)
-    with service(bench, application=Reviewed(bench.lake, bench.window.join_days, traced=traced)) as running:
+    traced = Traced(bench.lake, bench.tables, versions, landing, bench.landing, bench.window.longest_wait_days)
+    with service(bench, application=Reviewed(bench.lake, bench.window.longest_wait_days, traced=traced)) as running:
         yield running
 
 

@@ -44,7 +44,7 @@ def build_comparison_table(report: ClassifierEvaluationReport) -> dg.TableMetada
             rows.append(_compare(f"value captured {caught}", before.value_share, after.value_share, alerts.value_gain))
         rows.append(_compare(f"threshold {caught}", before.threshold, after.threshold))
     if evidence.value_ap_gain is not None:
-        rows.append(_compare("value AP, in amounts", None, None, evidence.value_ap_gain))
+        rows.append(_compare("AP by value", None, None, evidence.value_ap_gain))
     if old.alerts is not None and new.alerts is not None:
         counts = [f"{each:,}" for each in (old.alerts, new.alerts)]
         rows.append(["alerts, live threshold", *counts, f"{new.alerts - old.alerts:+,}", "", ""])

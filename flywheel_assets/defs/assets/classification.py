@@ -37,7 +37,6 @@ from flywheel_assets.defs.assets.versions import (
     build_promotion_asset,
     describe_dataset,
     locate_evaluation_report,
-    locate_training_report,
     version_asset,
     was_trained_before_erasure,
 )
@@ -71,7 +70,7 @@ from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.models.trainers.text_classifier import TextClassifierRecipe
 from flywheel_assets.promotion.classifier_limits import StatedReason, decide_classifier
 from flywheel_assets.promotion.refit import decide_refit
-from flywheel_assets.promotion.text_limits import Check
+from flywheel_assets.promotion.text_limits import Check, Decision
 from flywheel_assets.training.classifier import read_training
 from flywheel_assets.training.requests import REFERENCE_FILE, ClassifierTrainingRequest
 
@@ -256,9 +255,7 @@ def _build_promotion_asset(application: ClassificationApplication) -> dg.AssetsD
         reason = find_stated_reason(context, report.champion_version)
         decision = decide_classifier(report.evidence, application.limits, reason)
         deployed = choose_deployed(application, folder, report)
-        if decision.promote:
-            decision = replace(decision, sentence=f"{decision.sentence} {deployed.sentence}")
-        decision = replace(decision, checks=(*decision.checks, *deployed.checks))
+        decision = add_deployed(decision, deployed)
         announcement = {"model_dir": str(deployed.model_dir), "threshold": deployed.threshold}
         return Verdict(decision, report.champion_version, announcement, deployed.threshold)
 
@@ -296,6 +293,17 @@ def choose_deployed(
         threshold = report.refit.against_judged.threshold
         return Deployed(folder.training / MODEL_FOLDER, threshold, refit.sentence, refit.checks)
     return Deployed(find_judged(folder.training), report.evidence.threshold, refit.sentence, refit.checks)
+
+
+def add_deployed(decision: Decision, deployed: Deployed) -> Decision:
+    """Add to a promotion which model is deployed, and the refit's checks.
+
+    Of a refused version nothing is deployed: its refit's checks refused nothing, and none is named as the reason.
+    """
+    if not decision.promote:
+        return decision
+    sentence = f"{decision.sentence} {deployed.sentence}"
+    return replace(decision, sentence=sentence, checks=(*decision.checks, *deployed.checks))
 
 
 def build_levers_report_asset(application: ClassificationApplication) -> dg.AssetsDefinition:
@@ -406,7 +414,7 @@ def _log_to_mlflow(
         params=read_training(folder.training).to_parameters(),
         metrics=report.list_metrics(),
         datasets=[describe_dataset(application, folder)],
-        files=[locate_training_report(folder), locate_evaluation_report(folder)],
+        files=[folder.training_report, locate_evaluation_report(folder)],
         tags=tags,
     )
     registry.register_classifier(folder.version, run_id, deployed.model_dir, sha256)

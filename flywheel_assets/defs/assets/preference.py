@@ -17,7 +17,6 @@ from flywheel_assets.defs.assets.versions import (
     build_promotion_asset,
     describe_dataset,
     locate_evaluation_report,
-    locate_training_report,
     version_asset,
     was_trained_before_erasure,
 )
@@ -177,7 +176,7 @@ def _build_promotion_asset(application: PreferenceApplication) -> dg.AssetsDefin
 
 def read_training_report(folder: VersionFolder) -> TrainingReport:
     """Read the trainer's report of a version."""
-    return msgspec.json.decode(locate_training_report(folder).read_bytes(), type=TrainingReport)
+    return msgspec.json.decode(folder.training_report.read_bytes(), type=TrainingReport)
 
 
 def read_evaluation_report(folder: VersionFolder) -> EvaluationReport:
@@ -195,7 +194,7 @@ def _log_to_mlflow(
         params={**training.to_parameters(), "base_model": application.base_model},
         metrics=report.list_metrics(),
         datasets=[describe_dataset(application, folder)],
-        files=[locate_training_report(folder), locate_evaluation_report(folder)],
+        files=[folder.training_report, locate_evaluation_report(folder)],
         tags={"flywheel.challenger_stage": training.chosen_stage, "flywheel.manifest_sha256": sha256},
     )
     registry.register_adapter(folder.version, run_id, folder.training / "adapter", sha256)

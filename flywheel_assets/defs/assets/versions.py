@@ -191,11 +191,6 @@ def build_promotion_asset(
     return promotion
 
 
-def locate_training_report(folder: VersionFolder) -> Path:
-    """Return the path of the trainer's report of a version."""
-    return folder.training / "training.json"
-
-
 class _TrainedOn(msgspec.Struct):
     """The part of both trainers' reports that names the export."""
 
@@ -210,7 +205,7 @@ def was_trained_before_erasure(folder: VersionFolder, manifest: Manifest) -> boo
     """
     if not folder.is_trained:
         return False
-    trained_on = msgspec.json.decode(locate_training_report(folder).read_bytes(), type=_TrainedOn).manifest_sha256
+    trained_on = msgspec.json.decode(folder.training_report.read_bytes(), type=_TrainedOn).manifest_sha256
     return trained_on in {revised.manifest_sha256_before for revised in manifest.erasures}
 
 

@@ -37,6 +37,8 @@ from flywheel_assets.lake.tables.specs import (
 )
 from flywheel_assets.records import CURATION_STAGE, Reason
 
+_DIGEST = "md5(to_json(hashed)::VARCHAR)"
+"""Of one row of the view `hashed`: both hashes of a day are made of it."""
 _OF_NO_ROWS = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 """The hash of no rows by the statement of `hash_content`: most days of a range are empty."""
 # Counted in the ledger only: a duplicate's first receipt is kept, a row without its prediction is still in the raw
@@ -267,7 +269,7 @@ def hash_content(rows: pa.Table, connection: duckdb.DuckDBPyConnection | None = 
     # `fetchall`, though there is one row: a result that is still open blocks the connection.
     ((found,),) = connection.execute(
         "SELECT md5(coalesce(string_agg(digest, '' ORDER BY digest), '')) "
-        "FROM (SELECT md5(to_json(hashed)::VARCHAR) AS digest FROM hashed)"
+        f"FROM (SELECT {_DIGEST} AS digest FROM hashed)"
     ).fetchall()
     return str(found)
 
@@ -286,7 +288,7 @@ def hash_days(rows: Mapping[date, pa.Table], day_column: str, connection: duckdb
         connection.register("hashed", pa.concat_tables(filled))
         found = connection.execute(
             f"SELECT {day_column}, md5(string_agg(digest, '' ORDER BY digest)) "
-            f"FROM (SELECT {day_column}, md5(to_json(hashed)::VARCHAR) AS digest FROM hashed) GROUP BY {day_column}"
+            f"FROM (SELECT {day_column}, {_DIGEST} AS digest FROM hashed) GROUP BY {day_column}"
         ).fetchall()
         hashes |= dict(found)
     return hashes

@@ -84,11 +84,10 @@ def mine_days(
             matured = [each for each in [day - timedelta(days=rules.maturity_days)] if each >= start]
             rows_in = inputs[JOINED_LABELS.name][day].rows_kept
             rows_in += sum(inputs[RAW_SCORES.name][each].rows_kept for each in matured)
-            # Before anything matures, the first day's predictions say how many there are.
             # Where silence says nothing, labels are all that there is to keep.
-            source = RAW_SCORES if rules.is_silence_negative else JOINED_LABELS
-            counted = max(start, day - timedelta(days=rules.maturity_days)) if rules.is_silence_negative else day
-            volume = inputs[source.name][counted].rows_kept
+            kept_from = RAW_SCORES if rules.is_silence_negative else JOINED_LABELS
+            # Before anything matures, the first day's predictions say how many there are.
+            volume = inputs[kept_from.name][max(start, day - timedelta(days=rules.waiting_days))].rows_kept
             mined = _NOTHING
             if rows_in:
                 mined = _mine_day(lake, connection, day, window, contract, rules, rules.sampling.settle_floor(volume))

@@ -13,6 +13,7 @@ import duckdb
 
 from flywheel_assets.curation.labels.example_resolution import (
     Calendar,
+    TrainingSpan,
     write_evaluation_rows_sql,
     write_judged_examples_sql,
     write_label_propensity_sql,
@@ -301,6 +302,11 @@ def _plan_delayed(connection: duckdb.DuckDBPyConnection, rules: ExampleRules, la
     return rules.plan_calendar(last_day, _read_delay_curves(connection, rules, last_day))
 
 
+def _list_spans(calendar: Calendar) -> list[tuple[ExportSet, TrainingSpan]]:
+    """List the training sets of a version, each with the span of its model."""
+    return [*zip(_JUDGED, calendar.list_judged(), strict=False), (ExportSet.REFIT, calendar.refit)]
+
+
 def _count_older_blocks(connection: duckdb.DuckDBPyConnection, calendar: Calendar) -> int:
     """Count the blocks before the newest whose model would have enough known positives to train on."""
     for count in range(len(_JUDGED) - 1, 0, -1):
@@ -324,10 +330,9 @@ def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> 
         register_known_shares(connection, curves)
         calendar = rules.plan_calendar(pin.dates[-1], curves)
         calendar = replace(calendar, older_blocks=_count_older_blocks(connection, calendar))
-        spans = zip(_JUDGED, calendar.list_judged(), strict=False)
-        for name, span in (*((which.value, span) for which, span in spans), (ExportSet.REFIT.value, calendar.refit)):
+        for which, span in _list_spans(calendar):
             examples = write_judged_examples_sql(rules.mining, span, "pinned_examples")
-            connection.execute(f"CREATE TEMP TABLE {name}_examples AS {examples}")
+            connection.execute(f"CREATE TEMP TABLE {which.value}_examples AS {examples}")
         evaluated = ledger.list_days(calendar.evaluated_from, calendar.evaluate_until)
         register_pinned_days(lake, connection, pin, RAW_SCORES, evaluated)
         known = ledger.list_days(calendar.evaluated_from, calendar.known_until)
@@ -395,13 +400,12 @@ class _ResolvedExamples:
         contract, mining = self.rules.contract, self.rules.mining
         evaluation = write_evaluation_rows_sql(contract, mining, self.calendar)
         kept = write_not_excluded_sql(HARD_EXAMPLES, self.exclusions)
-        spans = [*zip(_JUDGED, self.calendar.list_judged(), strict=False), (ExportSet.REFIT, self.calendar.refit)]
         trained = {
             which: self._write(
                 folder / (f"{self.version}.parquet" if which is ExportSet.TRAIN else f"{self.version}.{which}.parquet"),
                 write_training_rows_sql(contract, mining, span, f"{which.value}_examples"),
             )
-            for which, span in spans
+            for which, span in _list_spans(self.calendar)
         }
         return {
             **trained,

@@ -12,6 +12,8 @@ import msgspec
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.storage.files import write_once
 
+TRAINING_REPORT = "training.json"
+"""Every trainer's report, within its result."""
 _VERSION = re.compile(r"^[a-z][a-z0-9_]*_gold_v([1-9][0-9]*)\Z")
 
 
@@ -88,9 +90,14 @@ class VersionFolder:
         return self.path / "promotion.json"
 
     @property
+    def training_report(self) -> Path:
+        """The trainer's report; exists only when the training succeeded."""
+        return self.training / TRAINING_REPORT
+
+    @property
     def is_trained(self) -> bool:
         """A training on this version succeeded."""
-        return (self.training / "training.json").exists()
+        return self.training_report.exists()
 
     @property
     def is_finished(self) -> bool:

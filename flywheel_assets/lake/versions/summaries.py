@@ -71,7 +71,7 @@ def _summarize_folder(folder: VersionFolder, snapshot_id: int | None) -> Version
         snapshot_id=snapshot_id,
         manifest=read_manifest(folder.export) if exported else None,
         manifest_sha256=hash_manifest(folder.export) if exported else None,
-        trained=_read_model_sha256(folder.training / "training.json") if folder.is_trained else None,
+        trained=_read_model_sha256(folder.training_report) if folder.is_trained else None,
         promoted=decision.promoted if decision else None,
         decision=decision.sentence if decision else None,
         is_undone=folder.undone.exists(),

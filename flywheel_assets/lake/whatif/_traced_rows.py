@@ -97,11 +97,11 @@ class RowReader:
         empty: Row = dict.fromkeys(_LANDED)
         return _sort_receipts({**empty, **row} for row in self._read(spec, _LANDED, named, days))
 
-    def read_joined(self, receipts: Collection[Row], join_days: int) -> dict[str, Row]:
-        """Read the matches of received events, by event; a match lies at most `join_days` after a receipt."""
+    def read_joined(self, receipts: Collection[Row], wait_days: int) -> dict[str, Row]:
+        """Read the matches of received events, by event; a match lies at most `wait_days` after a receipt."""
         events = {row["event_id"] for row in receipts}
         first = {row["received_date"] for row in receipts}
-        days = {day + timedelta(days=after) for day in first for after in range(join_days + 1)}
+        days = {day + timedelta(days=after) for day in first for after in range(wait_days + 1)}
         rows = self._read(self.tables.joined, _JOINED, {"feedback_event_id": events}, days)
         return {row["feedback_event_id"]: row for row in rows}
 
@@ -170,7 +170,7 @@ class RowReader:
 
 
 def find_rows(
-    reader: RowReader, landing: LandingPlace, local_landing: Path, join_days: int, wanted: str, source: str | None
+    reader: RowReader, landing: LandingPlace, local_landing: Path, wait_days: int, wanted: str, source: str | None
 ) -> FoundRows:
     """Find the rows of a prediction, a pair or a statement.
 
@@ -181,7 +181,7 @@ def find_rows(
         reader: of the tables.
         landing: where sealed segments lie.
         local_landing: this machine's landing folder.
-        join_days: days within which feedback and its prediction meet.
+        wait_days: days for which feedback waits for its prediction.
         wanted: the id.
         source: with it `wanted` may be a client's event id.
     """
@@ -214,7 +214,7 @@ def find_rows(
     # Over HTTP a retraction names a statement and no prediction.
     if said := {row["statement_id"] or row["event_id"] for row in feedback} - asked:
         feedback = _merge_receipts(feedback, reader.read_landed(GROUND_TRUTH, {"retracts": said}))
-    joined = reader.read_joined(feedback, join_days)
+    joined = reader.read_joined(feedback, wait_days)
     if missing := predictions - {row["prediction_id"] for row in served}:
         met = [row for row in joined.values() if row["prediction_id"] in missing]
         on = {row["prediction_received_date"] for row in met if row["prediction_received_date"]}

@@ -114,8 +114,8 @@ class Traced:
     landing: LandingPlace
     local_landing: Path
     """This machine's landing folder: of segments that are not sealed, or not shipped to S3 yet."""
-    join_days: int
-    """Days within which feedback and its prediction meet."""
+    wait_days: int
+    """Days for which feedback waits for its prediction."""
     agreement: Agreement = Agreement.MAJORITY
     """The application's rule between people; a version that was cut is explained by its own."""
 
@@ -142,7 +142,7 @@ class _Tracer:
 
     def trace(self, wanted: str, source: str | None, *, with_texts: bool) -> Trace:
         places = self.places
-        found = find_rows(self.reader, places.landing, places.local_landing, places.join_days, wanted, source)
+        found = find_rows(self.reader, places.landing, places.local_landing, places.wait_days, wanted, source)
         self._tell_predictions(found.served, found.lines)
         self._tell_receipts(found.feedback, {line.keys.event_id: line.where for line in found.lines})
         if found.others:
@@ -225,7 +225,7 @@ class _Tracer:
                 how = f"was joined with its prediction, received on {when}" if when else "carries its own texts"
                 self._add(match["completed_date"], Stage.JOINED, f"Event {event} is complete: it {how}.")
                 continue
-            until = row["received_date"] + timedelta(days=self.places.join_days)
+            until = row["received_date"] + timedelta(days=self.places.wait_days)
             last = max(days, default=None)
             if last is None or last < row["received_date"]:
                 says = f"Event {event} is not joined yet: {spec.name} does not hold {row['received_date']}."
@@ -238,7 +238,7 @@ class _Tracer:
         asset, stage, reason = row["stage"], Stage.JUDGED, row["reason"]
         detail = f": {row['detail']}" if row["detail"] else ""
         if reason == Reason.NO_PREDICTION_IN_WINDOW.value:
-            days = self.places.join_days
+            days = self.places.wait_days
             says = f"Event {row['row_id']} expired: no prediction came within {days} days ({reason})."
             self._add(row["day"], Stage.JOINED, says)
             return
@@ -442,9 +442,9 @@ class _Tracer:
             if is_learnt:
                 self._add(at, Stage.TRAINED, f"{folder.version} is not trained yet.")
             return
-        report = msgspec.json.decode((folder.training / "training.json").read_bytes(), type=_Trained)
+        report = msgspec.json.decode(folder.training_report.read_bytes(), type=_Trained)
         model = f"adapter {report.adapter_sha256}" if report.adapter_sha256 else f"model {report.model_sha256}"
-        trained_at = datetime.fromtimestamp((folder.training / "training.json").stat().st_mtime, UTC)
+        trained_at = datetime.fromtimestamp(folder.training_report.stat().st_mtime, UTC)
         if is_learnt:
             self._add(trained_at, Stage.TRAINED, f"It was trained into {model} of {folder.version}.")
         evaluation = folder.evaluation / "evaluation.json"

@@ -38,8 +38,8 @@ def versions_of(bench: Workbench) -> Versions:
 
 
 def trace(bench: Workbench, wanted: str, source: str | None = None, *, with_texts: bool = False) -> Trace:
-    landing = DiskLanding(bench.landing)
-    places = Traced(bench.lake, bench.tables, versions_of(bench), landing, bench.landing, bench.window.join_days)
+    landing, wait_days = DiskLanding(bench.landing), bench.window.longest_wait_days
+    places = Traced(bench.lake, bench.tables, versions_of(bench), landing, bench.landing, wait_days)
     return trace_event(places, wanted, source, with_texts=with_texts)
 
 
