@@ -83,7 +83,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     rows = pq.read_table(export / manifest.files[ExportSet.EVALUATION].name)
     champion_dir = Path(request.champion_dir) if request.champion_dir else None
     incumbent = _score_by_blocks(champion_dir, rows, request) if champion_dir else rows["score_at_decision"].to_numpy()
-    # Before its oldest block the champion's models have seen the outcomes.
+    # Before its oldest week the champion's models have seen the outcomes.
     can_judge = ~np.isnan(incumbent)
     rows, incumbent = rows.filter(pa.array(can_judge)), incumbent[can_judge]
     challenger = _score_by_blocks(challenger_dir, rows, request)
@@ -112,7 +112,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
             for model, scores in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
         },
         evidence=evidence,
-        refit=_measure_refit(request, rows, measured, evidence),
+        refit=_measure_refit(request, rows, measured, evidence, manifest),
         seconds=time.perf_counter() - started,
     )
     with write_folder(output, replaces=True) as building:
@@ -171,14 +171,17 @@ def _score_by_blocks(trained: Path, rows: pa.Table, request: ClassifierEvaluatio
 
 
 def _measure_refit(
-    request: ClassifierEvaluationRequest, rows: pa.Table, measured: EvaluationRows, evidence: ClassifierEvidence
+    request: ClassifierEvaluationRequest,
+    rows: pa.Table,
+    measured: EvaluationRows,
+    evidence: ClassifierEvidence,
+    manifest: Manifest,
 ) -> RefitEvidence | None:
-    """Measure the refit's stand-ins against the judged model on the newest block; None where the trainer made none."""
+    """Measure the refit's stand-ins against the judged models on the recent weeks; None where the trainer made none."""
     trained = Path(request.challenger_dir)
     if not (trained / name_stand_in(0)).is_dir():
         return None
-    begin = max(read_report(trained / TRAINING_REPORT, _Trained).blocks)
-    is_recent = _read_days(rows) >= np.datetime64(begin)
+    is_recent = _read_days(rows) >= np.datetime64(str(manifest.details["cross_fitted_from"]))
     judged = np.asarray(measured.challenger_scores, dtype=np.float64)[is_recent]
     weeks = [week for week, chosen in zip(measured.weeks, is_recent, strict=True) if chosen]
     rows = rows.filter(pa.array(is_recent))

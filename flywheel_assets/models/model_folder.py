@@ -30,9 +30,9 @@ class _Kind(msgspec.Struct, frozen=True):
     kind: str
 
 
-def name_judged(block: int) -> str:
-    """Name the folder of the model that is tested on a block of evaluation weeks; 0 is the newest."""
-    return JUDGED_FOLDER if block == 0 else f"{JUDGED_FOLDER}_{block}"
+def name_judged(week: int) -> str:
+    """Name the folder of the model that is tested on an evaluation week; 0 is the newest."""
+    return JUDGED_FOLDER if week == 0 else f"{JUDGED_FOLDER}_{week}"
 
 
 def name_stand_in(fold: int) -> str:

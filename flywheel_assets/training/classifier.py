@@ -3,7 +3,7 @@
     <output_dir>/
         model/                                 the refit, which is deployed; of trees LightGBM's text and how it reads
                                                features
-        judged/, judged_1/, judged_2/          the models that the gate tests, each on a block of evaluation weeks
+        judged/, judged_1/, …                  the models that the gate tests, each on the week after its day
         stand_in_0/, stand_in_1/               the refit without the recent rows of one half of the entities each
         reference.json                         how the refit's weighted rows are distributed, for the drift report
         training.json                          the report
@@ -79,7 +79,7 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
             rows = pq.read_table(export / manifest.files[ExportSet.REFIT].name)
             stand_ins = [
                 fit(rows.filter(pa.array(chosen)), building / name_stand_in(fold)).report
-                for fold, chosen in enumerate(_choose_rows(rows, str(manifest.details["evaluate_from"])))
+                for fold, chosen in enumerate(_choose_rows(rows, str(manifest.details["cross_fitted_from"])))
             ]
         fitted = fit(rows, building / MODEL_FOLDER)
         weights = rows["sample_weight"].to_numpy()
@@ -137,9 +137,9 @@ def _fit(recipe: TrainerRecipe, work: Path, rows: pa.Table, folder: Path) -> _Fi
     return _Fitted(model, report)
 
 
-def _choose_rows(rows: pa.Table, evaluate_from: str) -> Iterator[npt.NDArray[np.bool_]]:
-    """Choose the rows of each stand-in: all before the newest block, and that block's of the other folds' entities."""
-    first = date.fromisoformat(evaluate_from)
+def _choose_rows(rows: pa.Table, recent_from: str) -> Iterator[npt.NDArray[np.bool_]]:
+    """Choose the rows of each stand-in: all before the recent weeks, and those weeks' of the other folds' entities."""
+    first = date.fromisoformat(recent_from)
     recent = np.array([day >= first for day in values_of(rows["prediction_received_date"])])
     folds = assign_folds(values_of(rows["subject"]))
     for fold in range(FOLDS):

@@ -22,17 +22,17 @@ from flywheel_assets.training.requests import ClassifierTrainingReport, Classifi
 RECIPE = ClassifierRecipe(trees=20, leaves=4, min_leaf_hessian=1.0)
 FIRST = date(2026, 3, 2)
 DAYS = 84
-EVALUATED, NEWEST = FIRST + timedelta(days=56), FIRST + timedelta(days=70)
-"""The two blocks of evaluation weeks begin here."""
+EVALUATED, NEWEST = FIRST + timedelta(days=70), FIRST + timedelta(days=77)
+"""The two evaluation weeks begin here."""
 
 
 def make_rows(days: Sequence[int], seed: int, a_day: int = 60) -> pa.Table:
-    """A stream whose amounts tell frauds; `flipped` tells them, too, and turns round on the newest block."""
+    """A stream whose amounts tell frauds; `flipped` tells them, too, and turns round when the evaluation weeks begin."""
     random = np.random.default_rng(seed)
     count = len(days) * a_day
     day = np.repeat(days, a_day)
     fraud = random.random(count) < 0.15
-    turned = day >= (NEWEST - FIRST).days
+    turned = day >= (EVALUATED - FIRST).days
     return pa.table(
         {
             "prediction_id": [f"{seed}-{number}" for number in range(count)],
@@ -57,17 +57,17 @@ def make_rows(days: Sequence[int], seed: int, a_day: int = 60) -> pa.Table:
     )
 
 
-def write_version(folder: Path, *, blocks: int = 2) -> Path:
-    """Write the export of a version with a newest block, and an older one where `blocks` is 2."""
+def write_version(folder: Path, *, weeks: int = 2) -> Path:
+    """Write the export of a version with a newest evaluation week, and an older one where `weeks` is 2."""
     tables = {
-        ExportSet.TRAIN: make_rows(range(62), 1),
-        ExportSet.EARLIER_1: make_rows(range(48), 2),
+        ExportSet.TRAIN: make_rows(range(70), 1),
+        ExportSet.EARLIER_1: make_rows(range(63), 2),
         ExportSet.REFIT: make_rows(range(DAYS), 3),
-        ExportSet.EVALUATION: make_rows(range(56, DAYS), 4),
+        ExportSet.EVALUATION: make_rows(range(70, DAYS), 4),
     }
-    if blocks == 1:
+    if weeks == 1:
         del tables[ExportSet.EARLIER_1]
-        tables[ExportSet.EVALUATION] = make_rows(range(70, DAYS), 4)
+        tables[ExportSet.EVALUATION] = make_rows(range(77, DAYS), 4)
 
     def write_files(building: Path) -> dict[ExportSet, ExportedFile]:
         files = {}
@@ -79,7 +79,7 @@ def write_version(folder: Path, *, blocks: int = 2) -> Path:
             )
         return files
 
-    judged = [NEWEST, EVALUATED][:blocks]
+    judged = [NEWEST, EVALUATED][:weeks]
     write_export(
         folder / "export",
         version="fraud_gold_v1",
@@ -94,6 +94,7 @@ def write_version(folder: Path, *, blocks: int = 2) -> Path:
             "evaluate_from": NEWEST.isoformat(),
             "evaluated_from": judged[-1].isoformat(),
             "judged_from": [day.isoformat() for day in judged],
+            "cross_fitted_from": judged[-1].isoformat(),
         },
     )
     return folder
@@ -139,26 +140,26 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_version_trains_a_model_for_each_block_two_stand_ins_and_the_refit(version: Path) -> None:
+def test_a_version_trains_a_model_for_each_week_two_stand_ins_and_the_refit(version: Path) -> None:
     report = train(version)  # finds the finished one
-    assert report.blocks == {"2026-05-11": "judged", "2026-04-27": "judged_1"}
-    assert (report.judged.rows if report.judged else 0, report.rows) == (62 * 60, DAYS * 60)
-    # Each stand-in lacks one half of the entities on the newest block, and no row before it.
+    assert report.blocks == {"2026-05-18": "judged", "2026-05-11": "judged_1"}
+    assert (report.judged.rows if report.judged else 0, report.rows) == (70 * 60, DAYS * 60)
+    # Each stand-in lacks one half of the entities in the evaluation weeks, and no row before them.
     assert sum(each.rows for each in report.stand_ins) == 2 * 70 * 60 + 14 * 60
     folders = {path.name for path in (version / "training").iterdir() if path.is_dir()}
     assert folders == {"model", "judged", "judged_1", "stand_in_0", "stand_in_1"}
 
 
-def test_each_block_is_scored_by_the_model_that_knew_nothing_of_it(version: Path) -> None:
+def test_each_week_is_scored_by_the_model_that_knew_nothing_of_it(version: Path) -> None:
     report = evaluate(version)
-    assert list(report.scores["challenger"].by_week) == ["2026-04-27", "2026-05-04", "2026-05-11", "2026-05-18"]
-    assert report.evidence.weeks == 4
+    assert list(report.scores["challenger"].by_week) == ["2026-05-11", "2026-05-18"]
+    assert report.evidence.weeks == 2
     assert report.incumbent == "deployed model"
-    assert report.rows == 28 * 60
+    assert report.rows == 14 * 60
 
 
-def test_the_refit_is_measured_out_of_sample_on_the_newest_block(version: Path) -> None:
-    """One feature turned round on that block: the judged model cannot know, models of its other half do."""
+def test_the_refit_is_measured_out_of_sample_on_the_recent_weeks(version: Path) -> None:
+    """One feature turned round in these weeks: the judged models cannot know, models of their other half do."""
     report = evaluate(version)
     assert report.refit is not None
     assert report.refit.against_judged.ap_gain.rows == 14 * 60
@@ -168,17 +169,17 @@ def test_the_refit_is_measured_out_of_sample_on_the_newest_block(version: Path) 
 
 
 def test_a_champion_judges_only_weeks_that_its_models_had_not_seen(version: Path, tmp_path: Path) -> None:
-    """Fitted on the older block's outcomes, it could not be beaten there."""
-    champion = write_version(tmp_path / "champion", blocks=1)
+    """Fitted on the older week's outcomes, it could not be beaten there."""
+    champion = write_version(tmp_path / "champion", weeks=1)
     train(champion)
     report = evaluate(version, champion, output_dir=str(tmp_path / "evaluation"))
     assert report.incumbent == "champion"
-    assert (report.evidence.weeks, report.rows) == (2, 14 * 60)
+    assert (report.evidence.weeks, report.rows) == (1, 7 * 60)
     assert report.evidence.ap_gain.mean == pytest.approx(0, abs=0.1)
 
 
 def test_a_recalibration_is_fitted_on_scores_of_rows_that_the_model_has_not_seen(tmp_path: Path) -> None:
-    folder = write_version(tmp_path, blocks=1)
+    folder = write_version(tmp_path, weeks=1)
     train(folder, ClassifierRecipe(trees=20, leaves=4, min_leaf_hessian=1.0, recalibration="platt"))
     for name in ("model", "judged", "stand_in_0"):
         assert isinstance(load_model(folder / "training" / name), RecalibratedModel)

@@ -28,7 +28,7 @@ from flywheel_assets.lake.storage.files import replace_file
 from flywheel_assets.lake.tables.lake import Lake, translate_swept_files
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import list_tags
-from flywheel_assets.lake.versions.exports import ExportSet, read_manifest
+from flywheel_assets.lake.versions.exports import EARLIER, ExportSet, read_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, encode_pin, parse_version_number, read_pin
 from flywheel_assets.lake.versions.publishing import list_copies
 
@@ -158,7 +158,7 @@ def _finish_killed_move(lake: Lake, gold: TableSpec, name: str, exported: Versio
 def _add_export(version: ErasedVersion, folder: VersionFolder, revision: PreparedRevision) -> ErasedVersion:
     """Add what the prepared revision will change, and what happens to a model that was trained on erased rows."""
     removed = revision.revised.rows_removed
-    learnt = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.EARLIER_1, ExportSet.EARLIER_2, ExportSet.REFIT)
+    learnt = (ExportSet.TRAIN, ExportSet.ACCEPTED, *EARLIER, ExportSet.REFIT)
     trained = folder.is_trained and any(removed.get(which, 0) for which in learnt)
     # While it is in this folder only it can be made again.
     dropped = trained and not folder.is_finished and not folder.evaluation.exists()

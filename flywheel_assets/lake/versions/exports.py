@@ -45,7 +45,10 @@ class ExportSet(StrEnum):
     EVALUATION = "evaluation"
     EARLIER_1 = "earlier_1"
     EARLIER_2 = "earlier_2"
-    """Of a classifier: what was known before the second newest block of evaluation weeks, and before the third."""
+    EARLIER_3 = "earlier_3"
+    EARLIER_4 = "earlier_4"
+    EARLIER_5 = "earlier_5"
+    """Of a classifier: what was known before the second newest evaluation week, the third, and so on."""
     REFIT = "refit"
     """Of a classifier: what had matured when the version was cut, the evaluation weeks included; the deployed model is
     fitted on it."""
@@ -53,6 +56,10 @@ class ExportSet(StrEnum):
     OBJECTIONS = "objections"
     UNTRAINABLE = "untrainable"
     """Rows that the tokenizer refused, without texts: they count among the dropped, and are never new again."""
+
+
+EARLIER = tuple(which for which in ExportSet if which.startswith("earlier_"))
+"""The sets of the judged models before the newest, the newest of them first."""
 
 
 class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):

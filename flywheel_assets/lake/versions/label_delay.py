@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import duckdb
-import pyarrow as pa
 
 from flywheel_assets.curation.labels.example_resolution import TRUSTED_SHARE
 from flywheel_assets.curation.sql_literals import quote
@@ -73,8 +72,11 @@ def register_known_shares(connection: duckdb.DuckDBPyConnection, curves: Iterabl
     """Make the table `known_shares(age, known_share)` of the overall curve; an age that is not there knows all."""
     overall = next((curve for curve in curves if curve.source is None), None)
     shares = [] if overall is None else [max(LEAST_KNOWN_SHARE, share) for share in overall.known_shares]
-    ages = pa.array(range(len(shares)), pa.int64())
-    connection.register("known_shares", pa.table({"age": ages, "known_share": pa.array(shares, pa.float64())}))
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE known_shares AS "
+        "SELECT unnest(?::BIGINT[]) AS age, unnest(?::DOUBLE[]) AS known_share",
+        [list(range(len(shares))), shares],
+    )
 
 
 def read_delay(lake: Lake, connection: duckdb.DuckDBPyConnection, closed: Sequence[date]) -> list[DelayCurve]:

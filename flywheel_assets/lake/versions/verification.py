@@ -16,12 +16,12 @@ from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exclusions import find_exclusions, write_excluded_sql
-from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
+from flywheel_assets.lake.versions.exports import EARLIER, ExportSet, Manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, parse_version_number, read_pin
 from flywheel_assets.lake.versions.trainability import UNTRAINABLE_REASONS
 
 _LONGEST_LINE_BYTES = 64 * 2**20
-_REUSED = (ExportSet.EARLIER_1, ExportSet.EARLIER_2, ExportSet.REFIT)
+_REUSED = (*EARLIER, ExportSet.REFIT)
 """Gold rows of a classifier's further models; they are also among the training rows, or dropped as later than these."""
 _LEARNT = (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS, ExportSet.OBJECTIONS)
 _HELD_OUT = (ExportSet.HOLDOUT, ExportSet.REGRESSION)

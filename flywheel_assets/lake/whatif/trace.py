@@ -28,7 +28,7 @@ from flywheel_assets.lake.tables.specs import (
     ApplicationTables,
 )
 from flywheel_assets.lake.versions.exclusions import Exclusion, list_exclusions, write_excluded_sql
-from flywheel_assets.lake.versions.exports import ExportSet, Manifest, read_manifest
+from flywheel_assets.lake.versions.exports import EARLIER, ExportSet, Manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Pin, VersionFolder, Versions, read_pin, read_promotion
 from flywheel_assets.lake.versions.trainability import TRAINABLE_STAGE, UNTRAINABLE_REASONS
 from flywheel_assets.lake.whatif._exported_keys import find_sets
@@ -470,8 +470,7 @@ _SETS = {
     ExportSet.HOLDOUT: "held-out pairs, never trained on",
     ExportSet.REGRESSION: "the regression set, never trained on",
     ExportSet.EVALUATION: "rows that models are judged on",
-    ExportSet.EARLIER_1: "rows of a model that is judged on an earlier block of weeks",
-    ExportSet.EARLIER_2: "rows of a model that is judged on the earliest block of weeks",
+    **dict.fromkeys(EARLIER, "rows of a model that is judged on an earlier week"),
     ExportSet.REFIT: "rows that the deployed model is fitted on",
 }
 
