@@ -27,7 +27,7 @@ EVALUATED, NEWEST = FIRST + timedelta(days=70), FIRST + timedelta(days=77)
 
 
 def make_rows(days: Sequence[int], seed: int, a_day: int = 60) -> pa.Table:
-    """A stream whose amounts tell frauds; `flipped` tells them, too, and turns round when the evaluation weeks begin."""
+    """A stream whose amounts tell frauds; `flipped` tells them, too, and turns round in the evaluation weeks."""
     random = np.random.default_rng(seed)
     count = len(days) * a_day
     day = np.repeat(days, a_day)
