@@ -29,10 +29,17 @@ import pyarrow.parquet as pq
 from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.labels.score_contract import unpack_features
 from flywheel_assets.lake.storage.files import write_folder
-from flywheel_assets.lake.versions.exports import ExportSet, verify_manifest
+from flywheel_assets.lake.versions.exports import EARLIER, ExportedFile, ExportSet, Manifest, verify_manifest
 from flywheel_assets.measures.drift import build_drift_reference
 from flywheel_assets.measures.folds import FOLDS, assign_folds
-from flywheel_assets.models.model_folder import JUDGED_FOLDER, MODEL_FOLDER, hash_model, name_judged, name_stand_in
+from flywheel_assets.models.model_folder import (
+    JUDGED_FOLDER,
+    MODEL_FOLDER,
+    copy_model,
+    hash_model,
+    name_judged,
+    name_stand_in,
+)
 from flywheel_assets.models.own_process import build_main, find_finished_report, read_report, write_report
 from flywheel_assets.models.recalibration import fit_recalibration
 from flywheel_assets.models.trainer_recipe import TrainerRecipe
@@ -64,19 +71,20 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
         return finished
     export = Path(request.export_dir)
     manifest = verify_manifest(export, request.manifest_sha256)
-    rows = pq.read_table(export / manifest.files[ExportSet.TRAIN].name)
+    fitted_set = ExportSet.REFIT if ExportSet.REFIT in manifest.files else ExportSet.TRAIN
+    rows = pq.read_table(export / manifest.files[fitted_set].name)
     Path(request.work_dir).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="fit-", dir=request.work_dir) as work, write_folder(output) as building:
         fit = partial(_fit, request.recipe, Path(work))
-        judged, stand_ins, blocks = None, [], {}
+        judged: dict[str, FitReport] = {}
+        stand_ins, blocks = [], {}
         if ExportSet.REFIT in manifest.files:
-            judged = fit(rows, building / JUDGED_FOLDER).report
-            for block, first_day in enumerate(manifest.details["judged_from"]):
-                blocks[str(first_day)] = name_judged(block)
-                if block:
-                    earlier = manifest.files[ExportSet(f"earlier_{block}")].name
-                    fit(pq.read_table(export / earlier), building / name_judged(block))
-            rows = pq.read_table(export / manifest.files[ExportSet.REFIT].name)
+            earlier = _find_earlier_fits(request)
+            for first_day, (folder, file) in zip(manifest.details["judged_from"], _list_judged(manifest), strict=True):
+                blocks[str(first_day)] = folder
+                taken = _take_over(earlier.get(file.sha256), building / folder)
+                found = taken or fit(pq.read_table(export / file.name), building / folder).report
+                judged[folder] = msgspec.structs.replace(found, rows_sha256=file.sha256)
             stand_ins = [
                 fit(rows.filter(pa.array(chosen)), building / name_stand_in(fold)).report
                 for fold, chosen in enumerate(_choose_rows(rows, str(manifest.details["cross_fitted_from"])))
@@ -100,12 +108,39 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
             gains=dict(fitted.model.compute_gains()),
             model_sha256=fitted.report.model_sha256,
             seconds=fitted.report.seconds,
-            judged=judged,
+            judged=judged.get(JUDGED_FOLDER),
             blocks=blocks,
+            judged_fits=judged,
             stand_ins=stand_ins,
         )
         write_report(building / REPORT_FILE, report)
     return report
+
+
+def _list_judged(manifest: Manifest) -> Iterator[tuple[str, ExportedFile]]:
+    """List the judged models' folders, that of the newest week first, each with the file of its rows."""
+    for week, which in enumerate((ExportSet.TRAIN, *EARLIER)):
+        if which in manifest.files:
+            yield name_judged(week), manifest.files[which]
+
+
+def _find_earlier_fits(request: ClassifierTrainingRequest) -> dict[str, tuple[Path, FitReport]]:
+    """Find the judged models of the training before, by the sha256 of their rows; none of another recipe."""
+    if request.earlier_dir is None:
+        return {}
+    earlier = Path(request.earlier_dir)
+    report = read_training(earlier)
+    if report.recipe.describe() != request.recipe.describe():
+        return {}
+    return {fit.rows_sha256: (earlier / folder, fit) for folder, fit in report.judged_fits.items() if fit.rows_sha256}
+
+
+def _take_over(earlier: tuple[Path, FitReport] | None, folder: Path) -> FitReport | None:
+    """Copy an earlier training's model into `folder`; None where there is none, or it is not as it was written."""
+    if earlier is None or not earlier[0].is_dir() or hash_model(earlier[0]) != earlier[1].model_sha256:
+        return None
+    copy_model(earlier[0], folder)
+    return earlier[1]
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,9 @@ class ClassifierTrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Appears by one rename."""
     work_dir: str
     """For error.json, and for the files of a trainer that is a command."""
+    earlier_dir: str | None = None
+    """Result of the training before this one. A judged model that was fitted there on the same rows by the same recipe
+    is taken over; it decides nothing, so it is not in the digest."""
 
     def compute_digest(self) -> str:
         """Hash everything that decides the result."""
@@ -157,7 +160,9 @@ class FitReport(msgspec.Struct, frozen=True, kw_only=True):
     positives: int
     model_sha256: str
     seconds: float
-    """Of fitting, wall time."""
+    """Of fitting, wall time; of an earlier training where the model was taken over from there."""
+    rows_sha256: str | None = None
+    """Of the exported file that holds the rows; None: they are no file of their own."""
 
 
 class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +190,8 @@ class ClassifierTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     `model` is it."""
     blocks: dict[str, str] = msgspec.field(default_factory=dict)
     """The judged models' folders by the first day, ISO, that each is tested on; it knows only what was known before."""
+    judged_fits: dict[str, FitReport] = msgspec.field(default_factory=dict)
+    """The judged models by folder, the newest included."""
     stand_ins: list[FitReport] = msgspec.field(default_factory=list)
     """The models that stand for the refit on the evaluation weeks, by fold."""
 

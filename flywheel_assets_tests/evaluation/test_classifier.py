@@ -15,6 +15,7 @@ from flywheel_assets.evaluation.requests import ClassifierEvaluationReport, Clas
 from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.versions.exports import ExportedFile, ExportSet, hash_manifest, write_export
 from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.models.model_folder import hash_model
 from flywheel_assets.models.trainers.fitting import RecalibratedModel, load_model
 from flywheel_assets.training.classifier import train_classifier
 from flywheel_assets.training.requests import ClassifierTrainingReport, ClassifierTrainingRequest
@@ -100,7 +101,7 @@ def write_version(folder: Path, *, weeks: int = 2) -> Path:
     return folder
 
 
-def train(folder: Path, recipe: ClassifierRecipe = RECIPE) -> ClassifierTrainingReport:
+def train(folder: Path, recipe: ClassifierRecipe = RECIPE, earlier: Path | None = None) -> ClassifierTrainingReport:
     return train_classifier(
         ClassifierTrainingRequest(
             application="fraud",
@@ -110,6 +111,7 @@ def train(folder: Path, recipe: ClassifierRecipe = RECIPE) -> ClassifierTraining
             recipe=recipe,
             output_dir=str(folder / "training"),
             work_dir=str(folder / "work"),
+            earlier_dir=str(earlier / "training") if earlier else None,
         )
     )
 
@@ -148,6 +150,30 @@ def test_a_version_trains_a_model_for_each_week_two_stand_ins_and_the_refit(vers
     assert sum(each.rows for each in report.stand_ins) == 2 * 70 * 60 + 14 * 60
     folders = {path.name for path in (version / "training").iterdir() if path.is_dir()}
     assert folders == {"model", "judged", "judged_1", "stand_in_0", "stand_in_1"}
+
+
+def test_a_judged_model_of_the_same_rows_is_taken_over_from_the_version_before(version: Path, tmp_path: Path) -> None:
+    """A week later five of six judged models are those of last week: each would cost a fit of all rows again."""
+    before, again = train(version), write_version(tmp_path / "again")
+    report = train(again, earlier=version)
+    assert report.judged_fits == before.judged_fits, "taken over with the seconds of their fits"
+    for name in ("judged", "judged_1"):
+        assert hash_model(again / "training" / name) == hash_model(version / "training" / name)
+    assert report.stand_ins[0].seconds != before.stand_ins[0].seconds
+
+    other = write_version(tmp_path / "other")
+    fresh = train(other, ClassifierRecipe(trees=21, leaves=4, min_leaf_hessian=1.0), earlier=version)
+    assert fresh.judged_fits["judged"].model_sha256 != before.judged_fits["judged"].model_sha256
+
+
+def test_a_damaged_earlier_model_is_not_taken_over(version: Path, tmp_path: Path) -> None:
+    damaged, after = write_version(tmp_path / "damaged"), write_version(tmp_path / "after")
+    train(damaged, earlier=version)
+    model = damaged / "training" / "judged" / "model.txt"
+    model.write_text(model.read_text().replace("leaf_value=", "leaf_value=0.1 ", 1))
+    report = train(after, earlier=damaged)
+    assert hash_model(after / "training" / "judged") == hash_model(version / "training" / "judged")
+    assert report.judged_fits["judged"].seconds != train(version).judged_fits["judged"].seconds
 
 
 def test_each_week_is_scored_by_the_model_that_knew_nothing_of_it(version: Path) -> None:

@@ -177,8 +177,10 @@ def _build_trained_classifier_asset(application: ClassificationApplication) -> d
         Once for the judged model, which knows nothing of the evaluation weeks, and once on all matured rows.
         """
         with classify_failures(context):
-            folder = stores.versions(application.name).folder(context.partition_key)
+            versions = stores.versions(application.name)
+            folder = versions.folder(context.partition_key)
             manifest = verify_manifest(folder.export)
+            earlier = versions.find_last_trained()
             request = ClassifierTrainingRequest(
                 application=application.name,
                 version=folder.version,
@@ -187,6 +189,7 @@ def _build_trained_classifier_asset(application: ClassificationApplication) -> d
                 recipe=application.recipe.locate(stores.base_model),
                 output_dir=str(folder.training),
                 work_dir=str(stores.scratch("training", application.name, folder.version)),
+                earlier_dir=str(earlier.training) if earlier else None,
             )
             if not was_trained_before_erasure(folder, manifest):
                 run_in_own_process(context, pipes, "flywheel_assets.training.classifier", request)
