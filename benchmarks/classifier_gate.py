@@ -123,12 +123,12 @@ def main() -> None:
     parser.add_argument("--positives", type=int, nargs="+", default=[100, 200, 400, 1000])
     options = parser.parse_args()
     limits = ClassifierLimits(min_positives=0)
-    print("| scenario | positives | ΔAP alone | promoted | for maintenance | point limits | refused by |")
-    print("|---|---|---|---|---|---|---|")
+    print("| scenario | positives | ΔAP alone | promoted | maintenance | as a refresh | point limits | refused by |")
+    print("|---|---|---|---|---|---|---|---|")
     for scenario in SCENARIOS:
         for positives in options.positives:
             random = np.random.default_rng(positives)
-            passed = promoted = maintained = by_points = 0
+            passed = promoted = maintained = refreshed = by_points = 0
             refused = Counter[str]()
             for _ in range(options.decisions):
                 rows = generate_rows(scenario, positives, random)
@@ -137,10 +137,11 @@ def main() -> None:
                 failed = [check.name for check in decision.checks if not check.ok]
                 passed += "ap_gain" not in failed
                 promoted += decision.promote
-                maintained += decide_classifier(evidence, limits, StatedReason.AGE).promote
+                maintained += decide_classifier(evidence, limits, StatedReason.CALIBRATION).promote
+                refreshed += decide_classifier(evidence, limits, StatedReason.AGE).promote
                 by_points += decide_by_points(rows, options.draws)
                 refused.update(name for name in failed if name != "ap_gain")
-            shares = [each / options.decisions for each in (passed, promoted, maintained, by_points)]
+            shares = [each / options.decisions for each in (passed, promoted, maintained, refreshed, by_points)]
             names = ", ".join(f"{name} {count / options.decisions:.2f}" for name, count in refused.most_common())
             cells = " | ".join(f"{share:.3f}" for share in shares)
             print(f"| {scenario.name} | {positives} | {cells} | {names} |", flush=True)
