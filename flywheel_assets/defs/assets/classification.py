@@ -121,7 +121,9 @@ def _build_hard_examples_asset(application: ClassificationApplication) -> dg.Ass
             read = list_days(max(start, days[0] - timedelta(days=max(reach.values()))), days[-1])
             tables, window = application.tables, application.window
             join_quiet_days(lake, stores.landing(), tables, read, start, window, stamp)
-            entries = mine_days(lake, days, start, window, application.contract, application.mining, stamp)
+            entries = mine_days(
+                lake, days, start, window, application.contract, application.mining, stamp, application.breaker
+            )
             return report_entries(context, seen, entries)
 
     return hard_examples
