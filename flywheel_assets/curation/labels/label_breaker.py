@@ -1,4 +1,4 @@
-"""Judges a day of labels as a whole: is it like the days before, or did somebody's export go wrong?
+"""Judges a day of labels as a whole: is it like the days before, or did an export go wrong?
 
 Resolution sees one prediction. A flipped column, an import in which everything is positive, or a rerun that reverses
 a third of what was known is visible only in the whole day. A day is judged by its own label events, by how many the
@@ -137,7 +137,10 @@ def _find_most_positives(days: Sequence[LabelCounts], factor: float, min_labels:
 
 
 def _find_broken_share(counts: LabelCounts, days: Sequence[LabelCounts], limits: LabelBreakerLimits) -> float | None:
-    """Find the end of the allowed range that the day's share lies beyond; None: it lies within, or too few days."""
+    """Find the end of the allowed range that the day's share lies beyond.
+
+    None: it lies within, or there are too few days.
+    """
     assert limits.max_share_change is not None
     shares = [each.positive_share for each in days if each.labels >= FEW_LABELS]
     if len(shares) < limits.min_trailing_days:
