@@ -77,15 +77,15 @@ def count(day: int, positives: Integers, negatives: Integers) -> LabelCounts:
     return LabelCounts(MONDAY + timedelta(days=day), int(positives[day] + negatives[day]), int(positives[day]))
 
 
-def try_stream(positives: Integers, negatives: Integers, found: Counter[str], is_batched: bool) -> None:
+def try_stream(positives: Integers, negatives: Integers, found: Counter[str], world: World) -> None:
     """Judge each day as it is and, after week 13, as each kind of wrong day."""
     every = [count(day, positives, negatives) for day in range(DAYS)]
-    kind = "batches" if is_batched else "no batches"
+    kind = "batches" if world[-1] else "no batches"
     for day, counts in enumerate(every):
         before = every[max(0, day - LIMITS.trailing_days) : day]
         found[f"days, {kind}"] += 1
         if judge_labels(counts, 0, before, LIMITS).trips:
-            found[f"false alarms, {kind}, month {day // MONTH + 1}"] += 1
+            found[f"false alarms, {kind}, labels {world[3]} days late, month {day // MONTH + 1}"] += 1
         if day < 91 or counts.labels < LIMITS.min_labels:
             continue
         share = counts.positive_share
@@ -110,7 +110,7 @@ def main() -> None:
     for number, world in enumerate(list_worlds()):
         for seed in range(parser.parse_args().seeds):
             rng = np.random.default_rng([seed, number])
-            try_stream(*simulate(rng, world), found, world[-1])
+            try_stream(*simulate(rng, world), found, world)
             found["streams"] += 1
     for name, rows in sorted(found.items()):
         print(f"{name:80} {rows:9,}")

@@ -7,7 +7,8 @@ its days one by one.
 
 An ordinary stream grows, pauses at weekends, has attacks, and gets chargebacks in monthly batches. Hence the trailing
 days are five weeks, which hold one batch of each month; a day is compared with their upper tenth, not with their
-middle; and what an accepted day of them showed is a precedent. Only the first batch is like no day before it.
+middle; and what an accepted day showed three to five weeks ago is a precedent. Only a first batch is like no day
+before.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from flywheel_assets.ranges import Checked, Count, Share
 FEW_LABELS = 20
 """A day of fewer says nothing about a share."""
 _UPPER, _LOWER = 0.9, 0.1
+PRECEDENT_DAYS = 21
+"""A day that was accepted so long ago is a precedent: a monthly batch comes again, two within a month do not."""
 _PRECEDENT_FACTOR = 3
 """A batch of chargebacks that a weekend splits is half of its month, and the next one is whole."""
 
@@ -36,10 +39,10 @@ class LabelBreakerLimits(Checked):
     """Days with fewer labels are not judged; so many positives are never a burst."""
     max_positive_burst: Annotated[float, Ge(1)] | None = 4.0
     """Positives of the day over the 90 % quantile of the trailing days' positives. Three times the most that an
-    accepted trailing day had is allowed as well: a monthly batch of chargebacks has its like a month before."""
+    accepted day three to five weeks before had is allowed as well: a monthly batch of chargebacks has its like."""
     max_share_change: Share | None = 0.25
     """Distance of the day's share of positives from the range of the trailing days: their 10 % to 90 % quantiles, and
-    the shares of those with `min_labels` or more."""
+    the shares three to five weeks before of days with `min_labels` or more."""
     max_reversed_share: Share | None = 0.25
     """Share of the day's labels that overturn the class that earlier labels gave their prediction."""
     trailing_days: Count = 35
@@ -117,11 +120,13 @@ def judge_labels(
         days = [each for each in trailing if each.labels]
         if _is_warm(counts.day, days, limits):
             if limits.max_positive_burst is not None:
-                most = _find_most_positives(days, limits.max_positive_burst, limits.min_labels)
+                most = _find_most_positives(counts.day, days, limits.max_positive_burst, limits)
                 if counts.positives > most:
                     trips.append(Trip("positive_burst", counts.positives, most, ()))
-            if limits.max_share_change is not None and (limit := _find_broken_share(counts, days, limits)) is not None:
-                trips.append(Trip("positive_share", counts.positive_share, limit, ()))
+            if limits.max_share_change is not None:
+                limit = _find_broken_share(counts, days, limits.max_share_change, limits)
+                if limit is not None:
+                    trips.append(Trip("positive_share", counts.positive_share, limit, ()))
     return LabelFigures(counts.labels, counts.positives, reversals, tuple(trips))
 
 
@@ -131,24 +136,29 @@ def _is_warm(day: date, days: Sequence[LabelCounts], limits: LabelBreakerLimits)
     return (day - min(each.day for each in days)).days >= limits.warm_up_days
 
 
-def _find_most_positives(days: Sequence[LabelCounts], factor: float, min_labels: int) -> float:
-    positives = [each.positives for each in days]
-    return float(max(min_labels, factor * np.quantile(positives, _UPPER), _PRECEDENT_FACTOR * max(positives)))
+def _find_most_positives(day: date, days: Sequence[LabelCounts], factor: float, limits: LabelBreakerLimits) -> float:
+    usual = factor * float(np.quantile([each.positives for each in days], _UPPER))
+    batches = [_PRECEDENT_FACTOR * each.positives for each in _list_precedents(day, days, limits)]
+    return max(limits.min_labels, usual, *batches)
 
 
-def _find_broken_share(counts: LabelCounts, days: Sequence[LabelCounts], limits: LabelBreakerLimits) -> float | None:
+def _find_broken_share(
+    counts: LabelCounts, days: Sequence[LabelCounts], change: float, limits: LabelBreakerLimits
+) -> float | None:
     """Find the end of the allowed range that the day's share lies beyond.
 
     None: it lies within, or there are too few days.
     """
-    assert limits.max_share_change is not None
     shares = [each.positive_share for each in days if each.labels >= FEW_LABELS]
     if len(shares) < limits.min_trailing_days:
         return None
-    precedents = [each.positive_share for each in days if each.labels >= limits.min_labels]
-    low = min(float(np.quantile(shares, _LOWER)), *precedents) if precedents else float(np.quantile(shares, _LOWER))
-    high = max(float(np.quantile(shares, _UPPER)), *precedents) if precedents else float(np.quantile(shares, _UPPER))
-    lowest, highest = low - limits.max_share_change, high + limits.max_share_change
+    batches = [each.positive_share for each in _list_precedents(counts.day, days, limits)]
+    lowest = min(float(np.quantile(shares, _LOWER)), *batches, 1.0) - change
+    highest = max(float(np.quantile(shares, _UPPER)), *batches, 0.0) + change
     if counts.positive_share > highest:
         return highest
     return lowest if counts.positive_share < lowest else None
+
+
+def _list_precedents(day: date, days: Sequence[LabelCounts], limits: LabelBreakerLimits) -> list[LabelCounts]:
+    return [each for each in days if each.labels >= limits.min_labels and (day - each.day).days >= PRECEDENT_DAYS]
