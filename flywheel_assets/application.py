@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.labels.label_breaker import LabelBreakerLimits
 from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.texts.breaker import BreakerLimits
@@ -262,6 +263,8 @@ class ClassificationApplication(FlywheelApplication):
     """How far apart a prediction and its label may be. Card disputes take up to 120 days; a label that comes later
     than the window is joined, too, and reported as `label_after_window`."""
     mining: MiningRules = field(default_factory=MiningRules)
+    breaker: LabelBreakerLimits = field(default_factory=LabelBreakerLimits)
+    """Keeps the labels of an unusual day out of gold until a person has looked."""
     evaluation_weeks: Count = 2
     """Matured weeks after the training rows on which champion and challenger meet."""
     threshold: Share | None = 0.5
@@ -313,7 +316,7 @@ class ClassificationApplication(FlywheelApplication):
     @property
     def gold_lookback_days(self) -> Mapping[str, int]:
         """A day of examples reads labels, silence, and the labelled predictions."""
-        return compute_mining_lookback(self.window, self.mining)
+        return compute_mining_lookback(self.window, self.mining, self.breaker)
 
 
 _Application = TypeVar("_Application", bound=FlywheelApplication)

@@ -16,6 +16,7 @@ from flywheel_assets.application import (
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.labels.discrepancies import DiscrepancyRules
 from flywheel_assets.curation.labels.emphasis import EmphasisRules
+from flywheel_assets.curation.labels.label_breaker import LabelBreakerLimits
 from flywheel_assets.curation.labels.label_resolution import LabelRules
 from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.sampling import SamplingRules
@@ -50,6 +51,7 @@ __all__ = [
     "FlywheelApplication",
     "GateRules",
     "JoinWindow",
+    "LabelBreakerLimits",
     "LabelRules",
     "MaintenanceRules",
     "MiningRules",

@@ -639,8 +639,8 @@ BREAKER_DAYS = pa.schema(
     [
         _define_column("day", pa.date32(), "closed day of joined feedback; the key"),
         _define_column("joined_hash", pa.string(), "content hash of the joined rows that were judged"),
-        _define_column("rows", pa.int64(), "joined rows of the day"),
-        _define_column("subjects", pa.int64(), "distinct subjects among them"),
+        _define_column("rows", pa.int64(), "joined rows of the day; of a classifier its labels"),
+        _define_column("subjects", pa.int64(), "distinct subjects among them; like the next two 0 for labels"),
         _define_column("flagged_ratio", pa.float64(), "share of the rows that a hostile policy reason refused"),
         _define_column("top_user_ratio", pa.float64(), "share of the rows that came from one signed-in user"),
         _define_column(
@@ -652,6 +652,8 @@ BREAKER_DAYS = pa.schema(
         _define_column("trips", pa.string(), "JSON list of {rule, value, limit, examples: [feedback event ids]}"),
         _define_column("is_reset", pa.bool_(), "a person let the day in, whatever tripped"),
         _define_column("recorded_at", TIMESTAMP, "when it was judged"),
+        _define_column("positives", pa.int64(), "positive labels; null: edits were judged", nullable=True),
+        _define_column("reversals", pa.int64(), "labels that overturn what was known before", nullable=True),
     ]
 )
 BREAKER_RESETS = pa.schema(

@@ -9,8 +9,11 @@ from flywheel_assets.cli import app
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES
 from flywheel_assets.settings import read_settings
 from flywheel_assets_tests.builders import day, make_feedback
+from flywheel_assets_tests.lake.labelled import run
+from flywheel_assets_tests.lake.mass_labels import LABEL_LIMITS, LAST, WRONG, flip, make_ordinary_days
 from flywheel_assets_tests.lake.raid import LIMITS, RAID
 from flywheel_assets_tests.lake.workbench import Workbench
 
@@ -50,3 +53,17 @@ def test_a_reset_without_a_reason_is_no_command(raided: Workbench) -> None:
     result = CliRunner().invoke(app, ["breaker", "reset", str(day(2)), "--yes"])
     assert result.exit_code == 2
     assert breaker.list_resets(raided.lake) == []
+
+
+def test_a_day_of_wrong_labels_is_listed_and_reset_by_the_same_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    read_settings.cache_clear()
+    bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES, application="fraud")
+    bench.lake = Stores().lake("fraud")
+    run(bench, flip(make_ordinary_days(0, 11), WRONG), LAST, limits=LABEL_LIMITS)
+    assert "kept out of" in flywheel("list", "-a", "fraud")
+    said = flywheel("reset", str(WRONG), "-a", "fraud", "--reason", "a wave", "--who", "ada", "--yes")
+    assert f"flywheel backfill {WRONG} {WRONG} --application fraud" in said
+    assert [each.day for each in breaker.list_resets(bench.lake)] == [WRONG]

@@ -32,6 +32,7 @@ HOMES = {
     "FlywheelApplication": "application",
     "GateRules": "curation.texts.gate",
     "JoinWindow": "curation.joining",
+    "LabelBreakerLimits": "curation.labels.label_breaker",
     "LabelRules": "curation.labels.label_resolution",
     "MaintenanceRules": "lake.upkeep.maintenance",
     "MiningRules": "curation.labels.mining",

@@ -19,7 +19,6 @@ from flywheel_assets.cli.terminal import (
     build_driver,
     console,
     load_application,
-    load_preference,
     name_decider,
     print_days,
 )
@@ -211,7 +210,7 @@ def list_days(application: Application = "assistant") -> None:
     """List every tripped day with its figures, and who let which day in."""
     from flywheel_assets.lake.daily import breaker as days
 
-    load_preference(application)
+    load_application(application)
     lake = Stores().lake(application)
     decided = {(each.day, each.joined_hash): each for each in days.list_resets(lake)}
     table = Table("day", "rows", "out of bounds", "for instance", "state")
@@ -243,7 +242,7 @@ def reset(
     from flywheel_assets.errors import UnknownNameError
     from flywheel_assets.lake.daily import breaker as days
 
-    load_preference(application)
+    load_application(application)
     lake = Stores().lake(application)
     tripped = {each.day: each for each in days.find_tripped_days(lake)}
     if (found := tripped.get(day.date())) is None:
@@ -251,7 +250,7 @@ def reset(
         raise UnknownNameError(
             "tripped day", f"{day:%Y-%m-%d}", known, "`flywheel breaker list` lists every day that tripped."
         )
-    console.print(f"{found.day}: {found.figures.rows:,} joined rows, {found.figures.describe()}", highlight=False)
+    console.print(f"{found.day}: {found.figures.rows:,} rows, {found.figures.describe()}", highlight=False)
     if not yes:
         console.print(f"would let {found.day} in: {reason}. To do it, repeat the command with --yes.")
         return

@@ -9,7 +9,7 @@ from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.presentation import OPERATOR_FINDINGS, build_numbers_table
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.daily import ledger
-from flywheel_assets.lake.daily.breaker import find_tripped_days
+from flywheel_assets.lake.daily.breaker import JudgedDay, find_tripped_days
 from flywheel_assets.lake.daily.ledger import audit_accounts, describe_discrepancies
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, TableSpec
 from flywheel_assets.lake.versions.verification import verify_versions
@@ -86,6 +86,8 @@ def build_breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefin
         ]
         header = ["day", "rule", "value", "limit", "joined rows", "feedback events, for instance"]
         shown = "; ".join(f"{each.day}: {each.figures.describe()}" for each in tripped[:3])
+        if tripped and not application.tables.is_text:
+            shown += f". {_advise_reset(application.name, tripped[0])}"
         return dg.AssetCheckResult(
             passed=not tripped,
             description=f"{len(tripped)} days kept out of gold: {shown}" if tripped else "every day is within bounds",
@@ -93,6 +95,16 @@ def build_breaker_check(application: FlywheelApplication) -> dg.AssetChecksDefin
         )
 
     return no_day_tripped_the_breaker
+
+
+def _advise_reset(application: str, tripped: JudgedDay) -> str:
+    """Write the commands that show one of the day's labels, and that let the day in if they are right."""
+    event = next((event for trip in tripped.figures.trips for event in trip.examples), "EVENT")
+    return (
+        f"Look: `flywheel trace {event} --application {application}`; if its labels are right: `flywheel breaker reset "
+        f'{tripped.day} --application {application} --reason "…" --yes`, then `flywheel backfill {tripped.day} '
+        f"{tripped.day} --application {application}`"
+    )
 
 
 def build_operator_text_check(application: FlywheelApplication) -> dg.AssetChecksDefinition:

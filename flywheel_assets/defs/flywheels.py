@@ -86,7 +86,11 @@ def classification_flywheel(
         stores=stores,
         clock=clock,
         reports=reports,
-        more_checks=[*build_classifier_checks(application), build_label_delay_check(application)],
+        more_checks=[
+            *build_classifier_checks(application),
+            build_label_delay_check(application),
+            build_breaker_check(application),
+        ],
     )
 
 

@@ -3,12 +3,17 @@
 import json
 from pathlib import Path
 
+from flywheel_assets.applications import fraud
 from flywheel_assets.applications.assistant import APPLICATION
 from flywheel_assets.defs._checks import build_breaker_check
+from flywheel_assets.defs.automation.alerts import build_breaker_alert
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.daily import breaker
 from flywheel_assets.lake.landing.disk import EventKind
+from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES
 from flywheel_assets_tests.builders import NOON, day, make_feedback
+from flywheel_assets_tests.lake.labelled import run
+from flywheel_assets_tests.lake.mass_labels import LABEL_LIMITS, LAST, WRONG, flip, make_ordinary_days
 from flywheel_assets_tests.lake.raid import LIMITS, RAID
 from flywheel_assets_tests.lake.workbench import Workbench
 
@@ -40,3 +45,21 @@ def test_the_check_fails_with_figures_until_a_person_has_let_the_day_in(tmp_path
     breaker.reset_day(bench.lake, day(2), who="ada", reason="the launch", now=NOON)
     bench.curate([day(2)])
     assert check(stores).passed
+
+
+def test_the_check_of_a_classifier_names_rule_numbers_and_commands(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES, application="fraud")
+    bench.lake = Stores(home=str(tmp_path)).lake("fraud")
+    run(bench, flip(make_ordinary_days(0, 11), WRONG), LAST, limits=LABEL_LIMITS)
+    stores = Stores(home=str(tmp_path))
+    assert not build_breaker_check(fraud.APPLICATION)(stores).passed
+    text = build_breaker_check(fraud.APPLICATION)(stores).description
+    [found] = breaker.find_tripped_days(bench.lake)
+    event = found.figures.trips[0].examples[0]
+    assert text == (
+        f"1 days kept out of gold: {WRONG}: positive_share: 67% of 21 labels are positive, at most 58% after the days "
+        f"before. Look: `flywheel trace {event} --application fraud`; if its labels are right: `flywheel breaker reset "
+        f'{WRONG} --application fraud --reason "…" --yes`, then `flywheel backfill {WRONG} {WRONG} --application fraud`'
+    )
+    alert = build_breaker_alert("fraud", [found])
+    assert alert["days"] == {str(WRONG): ["positive_share 0.667 > 0.583"]}

@@ -73,6 +73,7 @@ def test_checks_guard_the_tables_the_versions_and_the_drift() -> None:
         "labels_find_their_predictions",
         "labels_agree",
         "versions_get_promoted",
+        "no_day_tripped_the_breaker",
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, time
 from typing import Any
 
+from flywheel_assets.curation.labels.label_breaker import LabelBreakerLimits
 from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.curation.labels.sampling import SamplingRules
 from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
@@ -20,6 +21,7 @@ CONTRACT = ScoreContract(
 )
 # Everything is drawn, so that a test sees every row.
 RULES = MiningRules(maturity_days=7, sampling=SamplingRules(floor=1.0))
+DEFAULT_LIMITS = LabelBreakerLimits()
 
 
 def score(on: date, name: str, **more: Any) -> dict[str, Any]:
@@ -41,6 +43,7 @@ def run(
     rules: MiningRules = RULES,
     contract: ScoreContract = CONTRACT,
     each_day: bool = False,
+    limits: LabelBreakerLimits = DEFAULT_LIMITS,
 ) -> dict[date, LedgerEntry]:
     """Land the events on the day they were received and materialize everything up to `last`."""
     for kind, is_score in ((EventKind.PREDICTION, True), (EventKind.FEEDBACK, False)):
@@ -50,7 +53,7 @@ def run(
     days = ledger.list_days(DAY, last)
     bench.ingest_both(days)
     bench.join(days)
-    return mine(bench, days, rules, contract, each_day)
+    return mine(bench, days, rules, contract, each_day, limits)
 
 
 def mine(
@@ -59,9 +62,10 @@ def mine(
     rules: MiningRules = RULES,
     contract: ScoreContract = CONTRACT,
     each_day: bool = False,
+    limits: LabelBreakerLimits = DEFAULT_LIMITS,
 ) -> dict[date, LedgerEntry]:
     entries: dict[date, LedgerEntry] = {}
     for some in [[each] for each in days] if each_day else [days]:
-        entries |= mine_days(bench.lake, some, bench.start, bench.window, contract, rules, stamp())
+        entries |= mine_days(bench.lake, some, bench.start, bench.window, contract, rules, stamp(), limits)
     assert audit_accounts(bench.lake, HARD_EXAMPLES).discrepancies == ()
     return entries

@@ -19,6 +19,7 @@ m is `maturity_days`, or the first age at which `TRUSTED_SHARE` of the positives
 younger silent rows too many are positives of which nothing is known yet, and each known one would stand for many.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -28,7 +29,7 @@ from flywheel_assets.curation.labels.mining import MiningRules, write_subject_ki
 from flywheel_assets.curation.labels.sampling import write_recency_factor_sql, write_sample_weight_sql
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.records import SILENCE, Reason
+from flywheel_assets.records import SILENCE, Reason, Signal
 
 TRUSTED_SHARE = 0.5
 """Of the positives are known at the age from which rows count; each known one then stands for at most two. Measured by
@@ -108,6 +109,9 @@ def write_judged_examples_sql(rules: MiningRules, span: TrainingSpan, examples: 
         span: of the model.
         examples: a relation with the columns of `records.HARD_EXAMPLES` that are asked for.
 
+    Reads `withheld_labels(prediction_id, completed_date)`, the labels of days that tripped the breaker: silence that
+    one of them contradicts is no negative.
+
     Returns:
         Its rows with `reason` (null: trained on), and `final_probability`: the π it was drawn with, recency included.
     """
@@ -124,6 +128,9 @@ weighed AS (
 SELECT *, CASE WHEN {_write_unknown_sql(rules)} THEN {quote(Reason.SILENCE_UNKNOWN)}
                WHEN is_disputed THEN {quote(Reason.DISPUTED)}
                WHEN NOT holds THEN {quote(Reason.SUPERSEDED)}
+               WHEN label_event_id IS NULL AND prediction_id IN (
+                   SELECT prediction_id FROM withheld_labels WHERE completed_date < DATE {moment}
+               ) THEN {quote(Reason.BREAKER_TRIPPED)}
                WHEN draw >= final_probability THEN {quote(Reason.NOT_SAMPLED)} END AS reason
 FROM weighed
 UNION ALL BY NAME
@@ -166,7 +173,9 @@ ORDER BY prediction_id, is_positive
 """
 
 
-def write_evaluation_rows_sql(contract: ScoreContract, rules: MiningRules, calendar: Calendar) -> str:
+def write_evaluation_rows_sql(
+    contract: ScoreContract, rules: MiningRules, calendar: Calendar, tripped_days: Collection[date] = ()
+) -> str:
     """Select the rows of a version's evaluation file: every matured prediction of its weeks, unsampled, ordered.
 
     With the columns that an exclusion may ask for, and `known_share`: the share of positives that is known at the row's
@@ -190,21 +199,27 @@ SELECT prediction_id, {write_subject_sql("matured")} AS subject,
        coalesce(known_share, 1e0) AS known_share, {contract.write_struct_sql(with_retired=True)} AS features,
        label_event_id, label_received_date, NULL::DATE AS completed_date, occurred_at AS predicted_at,
        {write_subject_kind_sql("matured")} AS subject_kind
-FROM ({write_matured_predictions_sql(contract, rules)}) matured LEFT JOIN known_shares ON known_shares.age = {age}
+FROM ({write_matured_predictions_sql(contract, rules, tripped_days)}) matured
+LEFT JOIN known_shares ON known_shares.age = {age}
 WHERE NOT do_not_train AND NOT is_label_withheld AND {contract.write_problem_sql()} IS NULL
 ORDER BY prediction_id
 """
 
 
-def write_matured_predictions_sql(contract: ScoreContract, rules: MiningRules) -> str:
+def write_matured_predictions_sql(
+    contract: ScoreContract, rules: MiningRules, tripped_days: Collection[date] = ()
+) -> str:
     """Select the first receipt of each raw prediction with its resolved label, or silence.
 
     Blocked predictions without a label, and disputed ones, are left out: their truth is unknown; where silence is
-    unknown, so are all without a label. The columns of
+    unknown, so are all without a label. Labels of `tripped_days` say nothing until a person has looked: a prediction
+    that only they are about is left out, too. The columns of
     `raw_predictions`, and `is_positive`, `labeling_source`, `label_event_id`, `label_received_date` and
     `is_label_withheld` (a label came without consent).
     """
     blocked = contract.write_blocked_sql("p.action") if rules.is_silence_negative else "true"
+    on_tripped_day = " OR ".join(["false", *(f"completed_date = DATE {quote(str(day))}" for day in tripped_days)])
+    admitted = f"(SELECT * FROM joined_feedback WHERE NOT ({on_tripped_day}))"
     return f"""
 WITH known AS (
     SELECT prediction_id, bool_or(is_disputed) AS is_disputed, bool_or(do_not_train) AS is_label_withheld,
@@ -212,7 +227,7 @@ WITH known AS (
            any_value(labeling_source) FILTER (holds) AS labeling_source,
            any_value(label_received_date) FILTER (holds) AS label_received_date,
            any_value(label_event_id) FILTER (holds) AS label_event_id
-    FROM ({write_resolved_labels_sql(rules.labels.with_one_class, write_label_events_sql(contract))})
+    FROM ({write_resolved_labels_sql(rules.labels.with_one_class, write_label_events_sql(contract, admitted))})
     GROUP BY prediction_id
 ),
 first_receipts AS (  -- a label that is about an earlier receipt says that this one is not the first
@@ -228,7 +243,9 @@ SELECT p.*, coalesce(k.is_positive, false) AS is_positive,
        k.label_event_id, coalesce(k.is_label_withheld, false) AS is_label_withheld
 FROM first_receipts p LEFT JOIN known k ON k.prediction_id = p.prediction_id
 WHERE NOT coalesce(k.is_disputed, false)
-  AND (k.is_positive IS NOT NULL OR NOT {blocked})
+  AND (k.is_positive IS NOT NULL OR NOT ({blocked} OR p.prediction_id IN (
+      SELECT prediction_id FROM joined_feedback WHERE signal = {quote(Signal.LABEL)} AND ({on_tripped_day})
+  )))
 """
 
 

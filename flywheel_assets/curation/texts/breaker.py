@@ -24,6 +24,7 @@ from flywheel_assets.curation.arrow import ChunkedArray, values_of
 from flywheel_assets.curation.likeness.duplicates import is_import
 from flywheel_assets.curation.likeness.novelty import count_spread
 from flywheel_assets.curation.texts.gate import Curated
+from flywheel_assets.curation.trips import MOST_EXAMPLES, Trip
 from flywheel_assets.ranges import Checked, Count, Share
 from flywheel_assets.records import ExampleKind, Reason, SubjectKind
 
@@ -43,7 +44,6 @@ HOSTILE = frozenset(
 )
 """Reason codes that count as flagged. Mail addresses are the daily bread of a mail assistant, changed facts of a
 newsroom, and a judge that cannot be reached is an outage: none of them is a sign of an attack."""
-MOST_EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,22 +75,6 @@ class BreakerLimits(Checked):
         if self.min_trailing_days > self.trailing_days:
             never = f"{self.min_trailing_days} of {self.trailing_days} trailing days can never be there"
             raise self.build_range_error("min_trailing_days", self.min_trailing_days, f"at most trailing_days: {never}")
-
-
-@dataclass(frozen=True)
-class Trip:
-    """One limit that a day is beyond."""
-
-    rule: str
-    """flagged_share | top_user_share | burst | concentrated_claim."""
-    value: float
-    limit: float
-    examples: tuple[str, ...]
-    """Feedback event ids of the first few rows behind it: never texts."""
-
-    def describe(self) -> str:
-        """Describe the trip for people, without user text."""
-        return f"{self.rule} {self.value:.3g} > {self.limit:.3g}"
 
 
 @dataclass(frozen=True)

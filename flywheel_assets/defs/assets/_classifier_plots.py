@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, as in the plots of text models.
 _COLOURS = {INCUMBENT: "#E69F00", CHALLENGER: "#009E73"}
 _DRIFT_DAYS = 60
+_DRIFT_COLOURS = {"blue": "#0072B2", "red": "#D55E00", "green": "#009E73"}
 
 
 def build_comparison_table(report: ClassifierEvaluationReport) -> dg.TableMetadataValue:
@@ -151,20 +152,38 @@ def plot_ap_by_week(report: ClassifierEvaluationReport, path: Path) -> dg.Markdo
     return _save_plot(draw, path, "average precision by week")
 
 
-def plot_drift(lake: Lake, last: date, limits: DriftLimits, path: Path) -> dg.MarkdownMetadataValue:
-    """Plot the PSI by day of the fields that moved most in the last weeks."""
+def read_most_drifted(lake: Lake, last: date) -> dict[str, dict[date, float]]:
+    """Read the PSI by day of the fields that moved most in the last weeks, most first."""
     days = [last - timedelta(days=offset) for offset in reversed(range(_DRIFT_DAYS))]
     rows = lake.read(DRIFT_REPORTS, days, ["day", "field", "psi"]).to_pylist()
     by_field: dict[str, dict[date, float]] = {}
     for row in sorted(rows, key=lambda row: row["day"]):
         if row["psi"] is not None:
             by_field.setdefault(row["field"], {})[row["day"]] = row["psi"]
-    most = sorted(by_field, key=lambda name: -max(by_field[name].values()))[:6]
+    return {name: by_field[name] for name in sorted(by_field, key=lambda name: -max(by_field[name].values()))[:6]}
+
+
+def draw_small_drift(most: Mapping[str, Mapping[date, float]], limits: DriftLimits) -> dg.MarkdownMetadataValue:
+    """Draw the PSI of the three fields that moved most, without a click; grey is the limit."""
+    shown = dict(list(most.items())[: len(_DRIFT_COLOURS)])
+    days = sorted({day for by_day in shown.values() for day in by_day})
+    span = max(1, (days[-1] - days[0]).days) if days else 1
+    top = max([2 * limits.max_psi, *(psi for by_day in shown.values() for psi in by_day.values())])
+    limit = limits.max_psi / top
+    lines: dict[str, list[Point]] = {"#999": [(0, limit), (1, limit)]}
+    for colour, by_day in zip(_DRIFT_COLOURS.values(), shown.values(), strict=False):
+        lines[colour] = [((day - days[0]).days / span, psi / top) for day, psi in sorted(by_day.items())]
+    names = ", ".join(f"{name} {colour}" for name, colour in zip(shown, _DRIFT_COLOURS, strict=False))
+    return embed_small_plot(f"PSI by day, 0 to {top:.2g}, grey {limits.max_psi:g} is the limit: {names}", lines)
+
+
+def plot_drift(most: Mapping[str, Mapping[date, float]], limits: DriftLimits, path: Path) -> dg.MarkdownMetadataValue:
+    """Plot the PSI by day of these fields."""
 
     def draw(axes: "Axes") -> None:
         for name in most:
-            days_of_field = np.array(list(by_field[name]), dtype="datetime64[D]")
-            axes.plot(days_of_field, list(by_field[name].values()), label=name, linewidth=1.2)
+            days_of_field = np.array(list(most[name]), dtype="datetime64[D]")
+            axes.plot(days_of_field, list(most[name].values()), label=name, linewidth=1.2)
         axes.axhline(limits.max_psi, color="#999999", linewidth=0.8, linestyle="--")
         axes.set(ylabel="PSI")
         axes.tick_params(axis="x", rotation=30)

@@ -13,12 +13,14 @@ from flywheel_assets.defs.assets._classifier_plots import (
     build_comparison_table,
     build_levers_tables,
     draw_levers,
+    draw_small_drift,
     draw_small_plots,
     plot_ap_by_week,
     plot_calibration,
     plot_drift,
     plot_floor_costs,
     plot_precision_recall,
+    read_most_drifted,
 )
 from flywheel_assets.defs.assets.daily import (
     DayReport,
@@ -61,7 +63,7 @@ from flywheel_assets.lake.daily.reports import FIRST_DAYS, WINDOW_DAYS, Referenc
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import DRIFT_REPORTS, GROUND_TRUTH, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions.example_versions import cut_example_version
-from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verify_manifest
+from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, read_manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_promotion
 from flywheel_assets.lake.whatif.levers import report_levers
 from flywheel_assets.models.boosting import ClassifierRecipe
@@ -121,7 +123,9 @@ def _build_hard_examples_asset(application: ClassificationApplication) -> dg.Ass
             read = list_days(max(start, days[0] - timedelta(days=max(reach.values()))), days[-1])
             tables, window = application.tables, application.window
             join_quiet_days(lake, stores.landing(), tables, read, start, window, stamp)
-            entries = mine_days(lake, days, start, window, application.contract, application.mining, stamp)
+            entries = mine_days(
+                lake, days, start, window, application.contract, application.mining, stamp, application.breaker
+            )
             return report_entries(context, seen, entries)
 
     return hard_examples
@@ -152,7 +156,9 @@ def _build_drift_report_asset(application: ClassificationApplication) -> dg.Asse
                 metadata = _build_drift_metadata(rows)
                 if day == days[-1] and rows:
                     file = stores.scratch("plots", f"{application.name}_drift.png")
-                    metadata["psi_by_day"] = plot_drift(lake, day, application.drift, file)
+                    most = read_most_drifted(lake, day)
+                    metadata["psi_by_day"] = draw_small_drift(most, application.drift)
+                    metadata["psi_by_day, large"] = plot_drift(most, application.drift, file)
                 content = pa.Table.from_pylist(rows, schema=DRIFT_REPORTS.schema)
                 day_reports[day] = DayReport(hash_content(content), metadata)
             return report_days(context, seen, day_reports)
@@ -243,6 +249,7 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
                     plot_ap_by_week(report, folder.path / "ap_by_week.png"),
                 ),
                 "evaluated_rows": report.rows,
+                **describe_population(read_manifest(folder.export)),
                 "deployed": deployed.sentence,
                 "mlflow_run": run_id,
             }
@@ -250,6 +257,18 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
 
     description = "Scores champion and challenger on every matured row of the weeks after the training; logs to MLflow."
     return build_evaluation_asset(application, "classifier_evaluation", description, "trained_classifier", evaluate)
+
+
+def describe_population(manifest: Manifest) -> dict[str, str]:
+    """Say of whom the evaluation holds, where that is not of all predictions."""
+    known = manifest.details.get("label_propensity_known")
+    if known is None or known == 1:
+        return {}
+    sentence = (
+        f"for labelled predictions only: silence is unknown, and {known:.0%} of the training rows have the "
+        "`label_propensity` that lets a row stand for those without a label"
+    )
+    return {"evaluation_holds": sentence}
 
 
 def _build_promotion_asset(application: ClassificationApplication) -> dg.AssetsDefinition:

@@ -71,7 +71,7 @@ def build_alert_sensors(application: FlywheelApplication, webhook: str | None) -
         # A day that is no longer tripped leaves the cursor: if it trips again, people are alerted again.
         return dg.SensorResult(skip_reason=f"{len(news)} new tripped days", cursor=json.dumps(sorted(tripped)))
 
-    return [run_failure_alert, breaker_alert] if application.tables.is_text else [run_failure_alert]
+    return [run_failure_alert, breaker_alert]
 
 
 def build_failure_alert(application: str, run: dg.DagsterRun) -> dict[str, object]:
@@ -95,7 +95,8 @@ def build_breaker_alert(application: str, days: Sequence[JudgedDay]) -> dict[str
     """Build the alert about days that tripped."""
     shown = "; ".join(f"{each.day}: {each.figures.describe()}" for each in days[:5])
     return {
-        "text": f"{application}: {len(days)} days kept out of gold. {shown}. See `flywheel breaker list`.",
+        "text": f"{application}: {len(days)} days kept out of gold. {shown}. "
+        f"See `flywheel breaker list --application {application}`.",
         "event": "breaker_tripped",
         "application": application,
         "days": {each.day.isoformat(): [trip.describe() for trip in each.figures.trips] for each in days},

@@ -5,15 +5,18 @@ no other. It changes no table by itself; an ordinary backfill curates the day ag
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets import records
-from flywheel_assets.curation.texts.breaker import BreakerLimits, DayFigures, Trip
+from flywheel_assets.curation.labels.label_breaker import LabelFigures
+from flywheel_assets.curation.texts.breaker import BreakerLimits, DayFigures
+from flywheel_assets.curation.trips import Trip
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.decisions import list_decisions, make_decision_id, record_decision
@@ -27,7 +30,7 @@ class JudgedDay:
 
     day: date
     joined_hash: str
-    figures: DayFigures
+    figures: DayFigures | LabelFigures
     is_reset: bool
     """A person had let these rows in when the day was curated."""
     recorded_at: datetime
@@ -50,6 +53,10 @@ class Reset:
     reason: str
 
 
+_NOT_OF_LABELS = {"subjects": 0, "flagged_ratio": 0.0, "top_user_ratio": 0.0, "concentrated_rows": 0}
+"""Columns that were there before labels were judged, and hold a number."""
+
+
 def list_trailing_rows(joined: dict[date, LedgerEntry], day: date, limits: BreakerLimits) -> list[int]:
     """List the joined rows of each closed day among the `trailing_days` before `day`, from the ledger alone."""
     before = (joined.get(day - timedelta(days=number)) for number in range(limits.trailing_days, 0, -1))
@@ -63,6 +70,7 @@ def record_judged_days(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequenc
             {
                 "day": each.day,
                 "joined_hash": each.joined_hash,
+                **_NOT_OF_LABELS,
                 **{name: value for name, value in asdict(each.figures).items() if name != "trips"},
                 "trips": json.dumps([asdict(trip) for trip in each.figures.trips]),
                 "is_reset": each.is_reset,
@@ -81,35 +89,33 @@ def record_judged_days(lake: Lake, days: Sequence[JudgedDay], forgotten: Sequenc
     lake.replace_all(BREAKER_DAYS, merge, stamp.properties)
 
 
-def read_judged_days(lake: Lake, where: str = "true") -> list[JudgedDay]:
+def read_judged_days(lake: Lake, where: str = "true", snapshot_id: int | None = None) -> list[JudgedDay]:
     """Read every judged day, oldest first; `where` is SQL over the table."""
     return [
         JudgedDay(
             day=row["day"],
             joined_hash=row["joined_hash"],
-            figures=DayFigures(
-                rows=row["rows"],
-                subjects=row["subjects"],
-                flagged_ratio=row["flagged_ratio"],
-                top_user_ratio=row["top_user_ratio"],
-                trailing_median_rows=row["trailing_median_rows"],
-                concentrated_rows=row["concentrated_rows"],
-                trips=tuple(
-                    Trip(trip["rule"], trip["value"], trip["limit"], tuple(trip["examples"]))
-                    for trip in json.loads(row["trips"])
-                ),
-            ),
+            figures=_read_figures(row),
             is_reset=row["is_reset"],
             recorded_at=row["recorded_at"],
         )
-        for row in lake.read(BREAKER_DAYS, where=where).sort_by("day").to_pylist()
+        for row in lake.read(BREAKER_DAYS, where=where, snapshot_id=snapshot_id).sort_by("day").to_pylist()
     ]
 
 
-def find_tripped_days(lake: Lake) -> list[JudgedDay]:
-    """Find the days that are kept out of gold, oldest first."""
+def _read_figures(row: Mapping[str, Any]) -> DayFigures | LabelFigures:
+    trips = tuple(
+        Trip(trip["rule"], trip["value"], trip["limit"], tuple(trip["examples"])) for trip in json.loads(row["trips"])
+    )
+    kind: type[DayFigures | LabelFigures] = DayFigures if row["positives"] is None else LabelFigures
+    return kind(**{each.name: row[each.name] for each in fields(kind) if each.name != "trips"}, trips=trips)
+
+
+def find_tripped_days(lake: Lake, snapshot_id: int | None = None) -> list[JudgedDay]:
+    """Find the days that are kept out of gold, oldest first, now or as of a snapshot of `breaker_days`."""
     # A sensor asks every minute: only the few that tripped are read, of however many days.
-    return [each for each in read_judged_days(lake, "trips <> '[]' AND NOT is_reset") if each.is_tripped]
+    judged = read_judged_days(lake, "trips <> '[]' AND NOT is_reset", snapshot_id)
+    return [each for each in judged if each.is_tripped]
 
 
 def reset_day(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Reset:

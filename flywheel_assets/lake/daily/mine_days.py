@@ -1,8 +1,13 @@
-"""Mines `joined_feedback` and matured `raw_predictions` into `hard_examples` and `quarantine`, each day by itself."""
+"""Mines `joined_feedback` and matured `raw_predictions` into `hard_examples` and `quarantine`, each day by itself.
+
+A day of labels that the breaker trips on is mined like any other, and none of its labels is kept: they are in
+quarantine, until a person resets the day and it is mined again. Its silence stays, since no label is among it: a
+prediction with a label on any day is `labelled`, whatever became of that day.
+"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -10,12 +15,14 @@ import duckdb
 
 from flywheel_assets import records
 from flywheel_assets.curation.joining import JoinWindow
+from flywheel_assets.curation.labels.label_breaker import LabelBreakerLimits, LabelCounts, judge_labels
 from flywheel_assets.curation.labels.label_resolution import write_label_events_sql, write_resolved_labels_sql
 from flywheel_assets.curation.labels.mining import MiningRules, examine
 from flywheel_assets.curation.labels.sampling import SamplingRules
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.lake.daily import ledger
+from flywheel_assets.curation.trips import MOST_EXAMPLES, Trip
+from flywheel_assets.lake.daily import breaker, ledger
 from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.tables.lake import Lake
@@ -33,10 +40,15 @@ DISPUTE_STAGE = "disputes"
 """Quarantine's copies of labels that contradict others; their rows stay in `hard_examples`."""
 
 
-def compute_mining_lookback(window: JoinWindow, rules: MiningRules) -> Mapping[str, int]:
+_DEFAULT_LIMITS = LabelBreakerLimits()
+
+
+def compute_mining_lookback(
+    window: JoinWindow, rules: MiningRules, limits: LabelBreakerLimits = _DEFAULT_LIMITS
+) -> Mapping[str, int]:
     """Return by input how many days before D a day of hard examples reads."""
     return {
-        JOINED_LABELS.name: window.match_lookback_days,
+        JOINED_LABELS.name: max(window.match_lookback_days, limits.trailing_days),
         RAW_SCORES.name: rules.maturity_days + window.dedupe_days,
         GROUND_TRUTH.name: rules.maturity_days + window.longest_wait_days,
     }
@@ -51,11 +63,14 @@ def mine_days(
     contract: ScoreContract,
     rules: MiningRules,
     stamp: RunStamp,
+    limits: LabelBreakerLimits = _DEFAULT_LIMITS,
 ) -> dict[date, LedgerEntry]:
     """Replace partitions `days` of `hard_examples` by the labels and the silence that became known on them.
 
     Where the rules name no sampling floor, each day's follows from the number of predictions that mature on it. The
     labels of the day have the same: they are about other days, of which each has about as many predictions.
+
+    The breaker judges the labels of each closed day by those of the days before it; see `label_breaker`.
 
     Args:
         lake: the application's tables.
@@ -65,11 +80,12 @@ def mine_days(
         contract: declared features and label words.
         rules: of mining.
         stamp: who writes.
+        limits: the breaker's.
 
     Raises:
         MissingInputError: a day of the look-back was never materialized.
     """
-    lookback = compute_mining_lookback(window, rules)
+    lookback = compute_mining_lookback(window, rules, limits)
     inputs = {
         asset: ledger.require_entries(lake, asset, _list_lookback(start, min(days), reach, max(days)))
         for asset, reach in lookback.items()
@@ -80,6 +96,8 @@ def mine_days(
     entries: list[LedgerEntry] = []
     with lake.connect() as connection:
         _register_inputs(lake, connection, {asset: list(entries_of_days) for asset, entries_of_days in inputs.items()})
+        joined = inputs[JOINED_LABELS.name]
+        judge = _DayJudge.open(lake, connection, days, joined, contract, rules, limits, stamp)
         for day in sorted(days):
             matured = [each for each in [day - timedelta(days=rules.maturity_days)] if each >= start]
             rows_in = inputs[JOINED_LABELS.name][day].rows_kept
@@ -90,7 +108,9 @@ def mine_days(
             volume = inputs[kept_from.name][max(start, day - timedelta(days=rules.waiting_days))].rows_kept
             mined = _NOTHING
             if rows_in:
-                mined = _mine_day(lake, connection, day, window, contract, rules, rules.sampling.settle_floor(volume))
+                mined = _mine_day(
+                    lake, connection, day, window, contract, rules, rules.sampling.settle_floor(volume), judge
+                )
                 for path, made in (
                     (mined.file, files),
                     (mined.quarantine_file, refused),
@@ -115,6 +135,8 @@ def mine_days(
     lake.replace_days(HARD_EXAMPLES, days, files, properties)
     lake.replace_days(QUARANTINE, days, refused, properties, stage=HARD_EXAMPLES.name)
     lake.replace_days(QUARANTINE, days, disputed, properties, stage=DISPUTE_STAGE)
+    unjudged = set(days) - {each.day for each in judge.judged}
+    breaker.record_judged_days(lake, judge.judged, sorted(unjudged), stamp)
     ledger.record_entries(lake, entries, stamp)
     return {entry.day: entry for entry in entries}
 
@@ -142,19 +164,130 @@ def _mine_day(
     contract: ScoreContract,
     rules: MiningRules,
     sampling: SamplingRules,
+    judge: "_DayJudge",
 ) -> _Mined:
-    _create_views(connection, day, window, rules)
+    _create_views(connection, day, window, rules, judge.kept_out)
     examine(connection, day, lake.application, contract, replace(rules, sampling=sampling))
+    known = write_label_events_sql(contract, "known_labels")
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE recent_labels AS SELECT * FROM {known} "
+        "WHERE prediction_id IN (SELECT prediction_id FROM examined_labels)"
+    )
+    if found := judge.trip(day):
+        connection.execute(
+            f"UPDATE examined_labels SET reason = {quote(Reason.BREAKER_TRIPPED)}, detail = {quote(found)} "
+            "WHERE reason IS NULL"
+        )
     kept, reasons = _count_rows(connection)
     rows = connection.sql(_write_kept_sql(rules)).to_arrow_table()
     return _Mined(
         file=lake.write_rows(connection, HARD_EXAMPLES, day, rows),
         quarantine_file=lake.write_day(connection, QUARANTINE, day, _write_refused_sql(day, rules)),
-        dispute_file=lake.write_day(connection, QUARANTINE, day, _write_disputed_sql(day, contract, rules)),
+        dispute_file=lake.write_day(connection, QUARANTINE, day, _write_disputed_sql(day, rules)),
         content_hash=ledger.hash_content(rows, connection),
         rows_kept=kept,
         rows_by_reason=reasons,
     )
+
+
+@dataclass(frozen=True)
+class _DayJudge:
+    """Judges the labels of the days of a run, in their order; knows what was decided about the days before."""
+
+    connection: duckdb.DuckDBPyConnection
+    counts: Mapping[date, LabelCounts]
+    """Of each closed day with labels, of those that the days of the run are compared with."""
+    joined: Mapping[date, LedgerEntry]
+    let_in: Collection[tuple[date, str]]
+    """The day and the joined rows of each reset."""
+    kept_out: set[date]
+    """The days that tripped and were not reset; those of the run are judged again."""
+    rules: MiningRules
+    limits: LabelBreakerLimits
+    stamp: RunStamp
+    judged: list[breaker.JudgedDay] = field(default_factory=list)
+
+    @classmethod
+    def open(
+        cls,
+        lake: Lake,
+        connection: duckdb.DuckDBPyConnection,
+        days: Sequence[date],
+        joined: Mapping[date, LedgerEntry],
+        contract: ScoreContract,
+        rules: MiningRules,
+        limits: LabelBreakerLimits,
+        stamp: RunStamp,
+    ) -> "_DayJudge":
+        """Count the labels of all these days at once, by two narrow columns; the rows are in `all_joined`."""
+        first = _quote_day(min(days) - timedelta(days=limits.trailing_days))
+        counted = connection.execute(
+            f"SELECT completed_date, count(*), count(*) FILTER (is_positive) "
+            f"FROM {write_label_events_sql(contract, 'all_joined')} WHERE completed_date >= {first} GROUP BY ALL"
+        ).fetchall()
+        let_in = {(each.day, each.joined_hash) for each in breaker.list_resets(lake)}
+        tripped = [(each.day, each.joined_hash) for each in breaker.find_tripped_days(lake)]
+        return cls(
+            connection,
+            {day: LabelCounts(day, *found) for day, *found in counted if joined[day].is_closed},
+            joined,
+            let_in,
+            {day for day, content in tripped if (day, content) not in let_in and day not in days},
+            rules,
+            limits,
+            stamp,
+        )
+
+    def trip(self, day: date) -> str | None:
+        """Judge a day whose `recent_labels` are there; return the limits that keep it out, None: it is let in."""
+        if not self.joined[day].is_closed:
+            return None
+        counts = self.counts.get(day, LabelCounts(day, 0, 0))
+        before = ledger.list_days(day - timedelta(days=self.limits.trailing_days), day - timedelta(days=1))
+        trailing = [self.counts[each] for each in before if each in self.counts and each not in self.kept_out]
+        is_judged = counts.labels >= self.limits.min_labels
+        figures = judge_labels(counts, self._count_reversals(day) if is_judged else 0, trailing, self.limits)
+        figures = replace(figures, trips=tuple(self._add_examples(trip, day) for trip in figures.trips))
+        is_reset = (day, self.joined[day].content_hash) in self.let_in
+        self.judged.append(breaker.JudgedDay(day, self.joined[day].content_hash, figures, is_reset, self.stamp.now))
+        if not self.judged[-1].is_tripped:
+            return None
+        self.kept_out.add(day)
+        return figures.describe()
+
+    def _count_reversals(self, day: date) -> int:
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE reversals AS {_write_reversals_sql(day, self.rules)}")
+        ((found,),) = self.connection.execute("SELECT count(*) FROM reversals").fetchall()
+        return int(found)
+
+    def _add_examples(self, trip: Trip, day: date) -> Trip:
+        of_day = f"SELECT label_event_id FROM recent_labels WHERE completed_date = {_quote_day(day)}"
+        rows = {
+            "reversals": "FROM reversals",
+            "positive_burst": f"{of_day} AND is_positive",
+            "positive_share": f"{of_day} AND is_positive = {trip.value > trip.limit}",
+        }[trip.rule]
+        found = self.connection.execute(f"{rows} ORDER BY label_event_id LIMIT {MOST_EXAMPLES:d}").fetchall()
+        return replace(trip, examples=tuple(event for (event,) in found))
+
+
+def _write_reversals_sql(day: date, rules: MiningRules) -> str:
+    """Write the query of D's labels that overturn the class that held before D; reads `recent_labels`.
+
+    Where sources vote, a label that contradicts the majority and does not change it is none.
+    """
+    labels = rules.labels.with_one_class
+    before = f"(SELECT * FROM recent_labels WHERE completed_date < {_quote_day(day)})"
+    return f"""
+WITH before AS (SELECT prediction_id, is_positive FROM ({write_resolved_labels_sql(labels, before)}) WHERE holds),
+after AS (
+    SELECT prediction_id, is_positive FROM ({write_resolved_labels_sql(labels, "recent_labels")}) WHERE holds
+)
+SELECT r.label_event_id
+FROM recent_labels r JOIN before USING (prediction_id) LEFT JOIN after USING (prediction_id)
+WHERE r.completed_date = {_quote_day(day)} AND r.is_positive <> before.is_positive
+  AND after.is_positive IS DISTINCT FROM before.is_positive
+"""
 
 
 def _list_lookback(start: date, first: date, reach: int, last: date) -> list[date]:
@@ -169,7 +302,13 @@ def _register_inputs(lake: Lake, connection: duckdb.DuckDBPyConnection, read: Ma
     lake.register(connection, GROUND_TRUTH, read[GROUND_TRUTH.name], columns=columns, view="all_signals")
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, day: date, window: JoinWindow, rules: MiningRules) -> None:
+def _create_views(
+    connection: duckdb.DuckDBPyConnection,
+    day: date,
+    window: JoinWindow,
+    rules: MiningRules,
+    kept_out: Collection[date],
+) -> None:
     """Create the views of one day; files of other days are skipped by their statistics."""
     matured = day - timedelta(days=rules.maturity_days)
     known_from = day - timedelta(days=window.match_lookback_days)
@@ -185,7 +324,8 @@ def _create_views(connection: duckdb.DuckDBPyConnection, day: date, window: Join
         "known_labels": "SELECT prediction_id, feedback_event_id, signal, label, labeling_source, source, "
         "known_at, occurred_at, feedback_received_at, feedback_received_date, completed_date, do_not_train "
         "FROM all_joined "
-        f"WHERE completed_date BETWEEN {_quote_day(known_from)} AND {_quote_day(day)}",
+        f"WHERE completed_date BETWEEN {_quote_day(known_from)} AND {_quote_day(day)}"
+        + "".join(f" AND completed_date <> {_quote_day(each)}" for each in sorted(kept_out) if each >= known_from),
     }
     for name, query in views.items():
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
@@ -229,10 +369,10 @@ WHERE reason = {quote(Reason.PREDICTION_ID_REUSED)}
 """
 
 
-def _write_disputed_sql(day: date, contract: ScoreContract, rules: MiningRules) -> str:
+def _write_disputed_sql(day: date, rules: MiningRules) -> str:
     """Write the query of D's labels whose prediction is disputed on D; evidence: each source with its label."""
-    events = f"""(
-    SELECT * FROM {write_label_events_sql(contract, "known_labels")}
+    events = """(
+    SELECT * FROM recent_labels
     WHERE prediction_id IN (SELECT prediction_id FROM examined_labels WHERE reason IS NULL)
 )"""
     return f"""

@@ -110,5 +110,5 @@ def make_nullable(schema: pa.Schema) -> pa.Schema:
 def list_tables(tables: ApplicationTables) -> list[TableSpec]:
     """List every table that one application may have."""
     daily = [tables.predictions, GROUND_TRUTH, tables.joined, tables.gold, QUARANTINE, LEDGER]
-    reports = [FEEDBACK_SUMMARY, BREAKER_DAYS] if tables.is_text else [DRIFT_REPORTS]
+    reports = [FEEDBACK_SUMMARY if tables.is_text else DRIFT_REPORTS, BREAKER_DAYS]
     return [*daily, *reports, EXCLUSIONS, BREAKER_RESETS, ROLLBACKS, ERASURES, HISTORY_IMPORTS, STORAGE]

@@ -25,12 +25,13 @@ from flywheel_assets.curation.labels.sampling import write_sample_weight_sql
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.breaker import find_tripped_days
 from flywheel_assets.lake.daily.ledger import ClosedDay
 from flywheel_assets.lake.storage.duckdb_engine import write_parquet
 from flywheel_assets.lake.storage.failures import translate_outages
 from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
+from flywheel_assets.lake.tables.specs import BREAKER_DAYS, HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 from flywheel_assets.lake.versions.cutting import cut_version
 from flywheel_assets.lake.versions.exclusions import (
     Exclusion,
@@ -50,7 +51,7 @@ from flywheel_assets.lake.versions.net_new import find_fresh_days
 from flywheel_assets.lake.versions.pins import register_pinned_days
 from flywheel_assets.measures.label_delay import DelayCurve
 from flywheel_assets.ranges import Checked, Count
-from flywheel_assets.records import Reason
+from flywheel_assets.records import Reason, Signal
 
 LEAST_POSITIVES = 100
 """Known positives of the model that is judged on an older week; a model of fewer proves nothing."""
@@ -123,7 +124,7 @@ def cut_example_version(
 ) -> Manifest:
     """Pin, resolve and export the closed days of `hard_examples`; raises the errors of `cut_version`."""
     resolve = partial(_resolve_pin, version=version, rules=rules)
-    also_read = (RAW_SCORES, JOINED_LABELS)
+    also_read = (RAW_SCORES, JOINED_LABELS, BREAKER_DAYS)
     return cut_version(lake, versions, version, HARD_EXAMPLES, resolve, rules.as_json(), code_version, also_read)
 
 
@@ -177,7 +178,7 @@ def count_new_examples(
             at_most = (rows_at_most, hard_at_most, rows_at_most)
             return NewExamples(*at_most, since, calendar.train_until, age_days, is_exact=False)
     with lake.connect() as connection:
-        _register_examples(lake, connection, days, list_exclusions_in_force(lake), None, _COUNTED)
+        _register_examples_of_today(lake, connection, days, _COUNTED)
         calendar = _plan_delayed(connection, rules, days[-1])
         judged = write_judged_examples_sql(rules.mining, calendar.judged, "pinned_examples")
         known = "SELECT NULL::VARCHAR AS prediction_id, NULL::BOOLEAN AS is_positive"
@@ -196,7 +197,7 @@ def count_new_examples(
 def count_examples_to_train(lake: Lake, rules: ExampleRules, days: Sequence[date]) -> int:
     """Count the rows that a version cut now over the closed days `days`, at least one, would train on."""
     with lake.connect() as connection:
-        _register_examples(lake, connection, days, list_exclusions_in_force(lake), None, _COUNTED)
+        _register_examples_of_today(lake, connection, days, _COUNTED)
         calendar = _plan_delayed(connection, rules, days[-1])
         judged = write_judged_examples_sql(rules.mining, calendar.judged, "pinned_examples")
         found = connection.execute(f"SELECT count(*) FROM ({judged}) WHERE reason IS NULL").fetchone()
@@ -271,7 +272,7 @@ def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> Live
         calendar = rules.plan_calendar(closed[-1], delay)
         first = calendar.evaluate_until - timedelta(days=days)
         read = [day for day in closed if day > first]
-        _register_examples(lake, connection, read, list_exclusions_in_force(lake), None, _COUNTED)
+        _register_examples_of_today(lake, connection, read, _COUNTED)
         register_known_shares(connection, delay)
         newest = calendar.evaluate_until
         sampling = replace(rules.mining.sampling, recency_half_life_days=None)
@@ -344,6 +345,9 @@ def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> 
     exclusions = find_exclusions(lake, pin.exclusions)
     with lake.connect() as connection:
         _register_examples(lake, connection, pin.dates, exclusions, pin.snapshot_id, HARD_EXAMPLES.schema.names)
+        tripped = _find_tripped_days(lake, pin)
+        register_pinned_days(lake, connection, pin, JOINED_LABELS, tripped)
+        _keep_withheld_labels(connection)
         curves = _read_delay_curves(connection, rules, pin.dates[-1])
         calendar = _add_older_weeks(connection, rules.plan_calendar(pin.dates[-1], curves))
         for which, span in _list_spans(calendar):
@@ -354,7 +358,7 @@ def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> 
         known = ledger.list_days(calendar.evaluated_from, calendar.known_until)
         register_pinned_days(lake, connection, pin, JOINED_LABELS, known)
         counted = dict(connection.sql("SELECT reason, count(*) FROM train_examples GROUP BY reason").fetchall())
-        yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions, curves)
+        yield _ResolvedExamples(connection, version, rules, calendar, counted, exclusions, curves, tripped)
 
 
 def _read_delay_curves(connection: duckdb.DuckDBPyConnection, rules: ExampleRules, until: date) -> Sequence[DelayCurve]:
@@ -371,6 +375,7 @@ class _ResolvedExamples:
     counted: Mapping[str | None, int]
     exclusions: list[Exclusion]
     curves: Sequence[DelayCurve]
+    tripped_days: Sequence[date]
 
     @property
     def training_rows(self) -> int:
@@ -392,6 +397,8 @@ class _ResolvedExamples:
             overall = self.curves[0]
             facts["label_horizon_days"] = overall.horizon_days
             facts["known_at_maturity"] = overall.share_known(facts["maturity_days"])
+        if self.tripped_days:
+            facts["tripped_days"] = [day.isoformat() for day in self.tripped_days]
         if not self.rules.mining.is_silence_negative:
             facts["silence"] = self.rules.mining.silence
             facts["label_propensity_known"] = self._measure_known_propensities()
@@ -416,7 +423,7 @@ class _ResolvedExamples:
 
     def write_files(self, folder: Path) -> dict[ExportSet, ExportedFile]:
         contract, mining = self.rules.contract, self.rules.mining
-        evaluation = write_evaluation_rows_sql(contract, mining, self.calendar)
+        evaluation = write_evaluation_rows_sql(contract, mining, self.calendar, self.tripped_days)
         kept = write_not_excluded_sql(HARD_EXAMPLES, self.exclusions)
         trained = {}
         for which, span in _list_spans(self.calendar):
@@ -445,6 +452,31 @@ class _ResolvedExamples:
         with open(path, "rb") as written:
             os.fsync(written.fileno())
         return ExportedFile(name=path.name, rows=rows, bytes=path.stat().st_size, sha256=hash_file(path))
+
+
+def _find_tripped_days(lake: Lake, pin: Pin) -> list[date]:
+    """Find the days of the pin whose labels the breaker kept out when it was pinned."""
+    snapshot_id = pin.also_read[BREAKER_DAYS.name]
+    judged = [] if snapshot_id is None else find_tripped_days(lake, snapshot_id)
+    return [each.day for each in judged if each.day.isoformat() in pin.days]
+
+
+def _keep_withheld_labels(connection: duckdb.DuckDBPyConnection) -> None:
+    """Keep the labels of `joined_feedback`, which holds the tripped days only, as `withheld_labels`."""
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE withheld_labels AS SELECT DISTINCT prediction_id, completed_date "
+        f"FROM joined_feedback WHERE signal = {quote(Signal.LABEL)}"
+    )
+
+
+def _register_examples_of_today(
+    lake: Lake, connection: duckdb.DuckDBPyConnection, days: Iterable[date], columns: list[str]
+) -> None:
+    """Register the present examples without the excluded ones, and the labels that the breaker keeps out."""
+    _register_examples(lake, connection, days, list_exclusions_in_force(lake), None, columns)
+    tripped = [each.day for each in find_tripped_days(lake)]
+    lake.register(connection, JOINED_LABELS, tripped, ["prediction_id", "signal", "completed_date"])
+    _keep_withheld_labels(connection)
 
 
 def _register_examples(

@@ -20,7 +20,7 @@ from flywheel_assets.errors import EmptyVersionError, UnknownNameError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.storage.files import replace_file, write_once
 from flywheel_assets.lake.tables.lake import Lake
-from flywheel_assets.lake.tables.specs import ApplicationTables, TableSpec
+from flywheel_assets.lake.tables.specs import BREAKER_DAYS, ApplicationTables, TableSpec
 from flywheel_assets.lake.tables.tags import list_tags
 from flywheel_assets.lake.versions.exclusions import list_exclusions_in_force
 from flywheel_assets.lake.versions.folders import (
@@ -221,7 +221,7 @@ def release_unfinished_cuts(lake: Lake, versions: Versions, tables: ApplicationT
 
 def _list_readable_tables(tables: ApplicationTables) -> tuple[TableSpec, ...]:
     """List the tables whose rows a version may be made of."""
-    return tables.gold, tables.joined, tables.predictions
+    return tables.gold, tables.joined, tables.predictions, BREAKER_DAYS
 
 
 def _list_snapshots(pin: Pin, gold: TableSpec, others: Iterable[TableSpec]) -> list[tuple[TableSpec, int]]:

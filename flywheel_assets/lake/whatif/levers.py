@@ -25,6 +25,7 @@ from flywheel_assets.curation.labels.sampling import (
 from flywheel_assets.curation.labels.score_contract import ScoreContract
 from flywheel_assets.curation.sql_literals import quote, quote_double
 from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.breaker import find_tripped_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import HARD_EXAMPLES, JOINED_LABELS, RAW_SCORES
 
@@ -251,10 +252,12 @@ def _open_matured(
         ]
         lake.register(connection, RAW_SCORES, ledger.list_days(first, last), columns)
         lake.register(connection, JOINED_LABELS, ledger.list_days(first, closed))
+        tripped = [each.day for each in find_tripped_days(lake)]
         connection.execute(
             "CREATE OR REPLACE TEMP VIEW matured AS "
             f"SELECT *, coalesce({write_severity_sql(rules.discrepancies)}, 0e0) AS severity, "
-            f"{write_draw_sql(lake.application)} AS draw FROM ({write_matured_predictions_sql(contract, rules)}) "
+            f"{write_draw_sql(lake.application)} AS draw "
+            f"FROM ({write_matured_predictions_sql(contract, rules, tripped)}) "
             "WHERE NOT do_not_train AND NOT is_label_withheld"
         )
         yield connection

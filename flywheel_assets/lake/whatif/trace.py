@@ -259,6 +259,8 @@ class _Tracer:
         else:
             stage = Stage.LANDED if asset in (GROUND_TRUTH.name, self.places.tables.predictions.name) else stage
             says = f"Event {row['row_id']} was refused by {asset} ({reason}){detail}."
+            if reason == Reason.BREAKER_TRIPPED.value:
+                says += self._describe_breaker(row["day"])
         self._add(row["day"], stage, says)
 
     def _describe_breaker(self, day: date) -> str:
@@ -266,7 +268,8 @@ class _Tracer:
         is_reset = any(each.day == day and each.is_reset for each in judged)
         if is_reset:
             return " The day was let in since; curate it again."
-        return f" The batch breaker keeps all of {day} out of gold (`flywheel breaker list`)."
+        listing = f"`flywheel breaker list --application {self.places.lake.application}`"
+        return f" The batch breaker keeps all of {day} out of gold ({listing})."
 
     def _tell_gold(self, found: FoundRows) -> None:
         own = found.gold

@@ -109,7 +109,8 @@ def test_a_tripped_day_is_told_once(raided: Workbench, hook: Webhook) -> None:
     [body] = map(json.loads, hook.bodies)
     assert body["days"] == {str(day(2)): ["burst 2.05 > 2"]}
     assert body["text"] == (
-        f"assistant: 1 days kept out of gold. {day(2)}: burst 2.05 > 2. See `flywheel breaker list`."
+        f"assistant: 1 days kept out of gold. {day(2)}: burst 2.05 > 2. "
+        "See `flywheel breaker list --application assistant`."
     )
 
 

@@ -14,6 +14,8 @@ from flywheel_assets.curation.labels.example_resolution import Calendar
 from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
 from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
 from flywheel_assets.errors import EmptyVersionError
+from flywheel_assets.lake.daily.breaker import find_tripped_days, reset_day
+from flywheel_assets.lake.daily.ledger import list_days
 from flywheel_assets.lake.erasure.erase import Place, erase_person, plan_erasure
 from flywheel_assets.lake.erasure.landing import ErasableLanding
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES, HARD_EXAMPLES
@@ -27,9 +29,11 @@ from flywheel_assets.lake.versions.example_versions import (
 from flywheel_assets.lake.versions.exclusions import ExclusionRule, exclude_rows
 from flywheel_assets.lake.versions.exports import ExportSet, Manifest, verify_manifest
 from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.label_delay import measure_label_delay
 from flywheel_assets.lake.versions.verification import verify_versions
-from flywheel_assets_tests.builders import APPLICATION, DAY, day
+from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day
 from flywheel_assets_tests.lake.labelled import CONTRACT, RULES, label, mine, run, score
+from flywheel_assets_tests.lake.mass_labels import LABEL_LIMITS, flip, make_ordinary_days
 from flywheel_assets_tests.lake.workbench import Workbench
 from flywheel_assets_tests.prepared import PreparedFolder
 
@@ -517,3 +521,38 @@ def test_silence_that_was_mined_as_negative_leaves_when_it_becomes_unknown(
     assert {row["labeling_source"] for row in rows(versions, ExportSet.TRAIN).values()} == {"chargeback"}
     # Predictions up to day 15 matured by day 22, the day before E; 18 of each day were never looked at.
     assert manifest.dropped["silence_unknown"] == 16 * 18
+
+
+def test_labels_of_a_tripped_day_count_nowhere_until_the_day_is_reset(bench: Workbench, versions: Versions) -> None:
+    """A prediction that only wrong labels are about is no silent negative either: its truth is unknown.
+
+    Flipped are the labels of days 9 and 18, about the predictions of 8 and 17. On day 12 forty predictions of day 1
+    are called fraud, whose silence had matured.
+    """
+    called = [f"called-{number}" for number in range(40)]
+    events = make_ordinary_days(0, 28)
+    for on in (day(9), day(18)):
+        events = flip(events, on)
+    events += [score(day(1), name) for name in called] + [label(day(12), name) for name in called]
+    run(bench, events, LAST, limits=LABEL_LIMITS)
+    manifest = cut(bench, versions)
+    assert manifest.details["tripped_days"] == [each.isoformat() for each in (day(9), day(12), day(18))]
+    assert manifest.dropped["breaker_tripped"] == len(called)
+    train, evaluation = rows(versions, ExportSet.TRAIN), rows(versions, ExportSet.EVALUATION)
+    assert {name.split("-")[0] for name in train} == {str(offset) for offset in range(8)}
+    assert {name.split("-")[0] for name in evaluation} == {str(offset) for offset in range(16, 23) if offset != 17}
+    new = count_new_examples(bench.lake, versions, EXAMPLES)
+    assert (new.rows, new.positives) == (len(train), sum(row["is_positive"] for row in train.values()))
+    delay = measure_label_delay(bench.lake, RULES.maturity_days)
+    assert delay is not None
+    assert delay.curves[0].share_known(1) == 1
+
+    for tripped in find_tripped_days(bench.lake):
+        reset_day(bench.lake, tripped.day, who="ada", reason="they are right", now=NOON)
+    mine(bench, list_days(day(9), LAST), limits=LABEL_LIMITS)
+    manifest = cut(bench, versions, version="fraud_gold_v2")
+    assert "tripped_days" not in manifest.details
+    assert "breaker_tripped" not in manifest.dropped
+    train = rows(versions, ExportSet.TRAIN, "fraud_gold_v2")
+    assert all(train[name]["is_positive"] for name in called)
+    assert "17-0" in rows(versions, ExportSet.EVALUATION, "fraud_gold_v2")
