@@ -43,6 +43,11 @@ def backtest(
     from flywheel_assets.backtest.wheel import run_backtest
 
     config = load_classification(application)
+    if config.contract.classes:
+        raise InvalidRuleError(
+            f"{config.name} declares {len(config.contract.classes)} classes, and a backtest replays two. Each version "
+            f"measures its model on the weeks after its training rows: `flywheel retrain -a {config.name}` cuts one"
+        )
     plan = BacktestPlan(
         first=read_day(first, "--from"), last=read_day(last, "--to"), floors=tuple(floors or ()), seed=seed
     )
