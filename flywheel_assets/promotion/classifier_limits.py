@@ -56,7 +56,8 @@ class ClassifierLimits(Checked):
     min_positives: CountOrZero = 100
     """Known positives among them. At 100 a model that is much better passes in half of the cases, at 200 in most."""
     min_ap_gain: NotNegative = 0.0
-    """The lower bound of ΔAP, of several classes of Δ macro AP, must exceed this, unless the stated reason is maintenance."""
+    """The lower bound of ΔAP must exceed this, unless the stated reason is maintenance; of several classes here and below
+    that of their macro AP."""
     non_inferiority_margin: NotNegative = 0.01
     """Where the reason is calibration or drift, the lower bound of ΔAP may be this far below 0."""
     min_calibration_ratio: Share = 0.8
@@ -138,8 +139,8 @@ def _check_gain(evidence: ClassifierEvidence, limits: ClassifierLimits, stated_r
         value,
         limit,
         ok,
-        f"{what} {fill_missing(new):.3f} against the {evidence.incumbent}'s {fill_missing(old):.3f}, a difference of {fill_missing(gain.mean):+.3f} "
-        f"[{low:+.3f}, {high:+.3f}], {demand}",
+        f"{what} {fill_missing(new):.3f} against the {evidence.incumbent}'s {fill_missing(old):.3f}, a difference of "
+        f"{fill_missing(gain.mean):+.3f} [{low:+.3f}, {high:+.3f}], {demand}",
     )
 
 
@@ -224,8 +225,8 @@ def _check_parts(
         drop,
         limit,
         not math.isnan(drop) and (drop <= limit or not _is_proven(part)),
-        f"average precision {place} {kind} {worst!r} changes by {-drop:+.3f} [{low:+.3f}, {high:+.3f}], the largest fall "
-        f"of {len(drops)}; one of more than {limit:.3f} beyond chance is not allowed in any",
+        f"average precision {place} {kind} {worst!r} changes by {-drop:+.3f} [{low:+.3f}, {high:+.3f}], the "
+        f"largest fall of {len(drops)}; one of more than {limit:.3f} beyond chance is not allowed in any",
     )
 
 
