@@ -87,7 +87,7 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     classes = _Classes(tuple(manifest.details.get("classes", ())), manifest.details.get("negative_label", ""))
     incumbent = _score_by_blocks(champion_dir, rows, request, classes) if champion_dir else classes.read_served(rows)
     # Before its oldest block the champion's models have seen the outcomes.
-    can_judge: npt.NDArray[np.bool_] = np.isfinite(incumbent).all(axis=1)
+    can_judge = np.asarray(np.isfinite(incumbent).all(axis=1))
     rows, incumbent = rows.filter(pa.array(can_judge)), incumbent[can_judge]
     challenger = _score_by_blocks(challenger_dir, rows, request, classes)
     weeks = _name_weeks(rows, manifest)

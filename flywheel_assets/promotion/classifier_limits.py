@@ -56,8 +56,8 @@ class ClassifierLimits(Checked):
     min_positives: CountOrZero = 100
     """Known positives among them. At 100 a model that is much better passes in half of the cases, at 200 in most."""
     min_ap_gain: NotNegative = 0.0
-    """The lower bound of ΔAP must exceed this, unless the stated reason is maintenance; of several classes here and below
-    that of their macro AP."""
+    """The lower bound of ΔAP must exceed this, unless the stated reason is maintenance; of several classes, here and
+    below, that of their macro AP."""
     non_inferiority_margin: NotNegative = 0.01
     """Where the reason is calibration or drift, the lower bound of ΔAP may be this far below 0."""
     min_calibration_ratio: Share = 0.8
