@@ -212,7 +212,7 @@ def _land_prediction(document: Document, reception: Reception, source: str) -> D
     )
     occurred_at = reception.check_time(document.read_time(names.prediction_time), names.prediction_time)
     key = records.make_event_id(reception.application, PREDICTIONS_SOURCE, prediction_id)
-    return _land_score(prediction_id, data, reception, source, key, occurred_at)
+    return _land_score(prediction_id, data, reception, source, key, occurred_at, names.scores)
 
 
 def _land_label(document: Document, reception: Reception, source: str) -> DecodedEvent:
@@ -269,10 +269,16 @@ def _require_contract(reception: Reception) -> ScoreContract:
 
 
 def _land_score(
-    client_id: str, data: ScoreData, reception: Reception, source: str, key: str, occurred_at: str
+    client_id: str,
+    data: ScoreData,
+    reception: Reception,
+    source: str,
+    key: str,
+    occurred_at: str,
+    scores_field: str = "scores",
 ) -> DecodedEvent:
     assert reception.contract is not None
-    score, scores = _read_score(data, reception.contract)
+    score, scores = _read_score(data, reception.contract, scores_field)
     if problem := reception.contract.find_problem(data.features, reception.received_at.date()):
         raise InvalidEventError(problem)
     line = ScoreLine(
@@ -298,14 +304,13 @@ def _land_score(
     return build_prediction_event(client_id, reception.application, key, line.prediction_id, content, line)
 
 
-def _read_score(data: ScoreData, contract: ScoreContract) -> tuple[float, str | None]:
+def _read_score(data: ScoreData, contract: ScoreContract, name: str) -> tuple[float, str | None]:
     """Return the probability of a positive, and of several classes all probabilities as JSON."""
     if not contract.classes:
         if data.score is None or data.scores is not None:
             problem = "is missing" if data.score is None else "has a field `scores` next to it"
             raise InvalidEventError(f"`score` {problem}; valid: the probability of the positive class, 0 to 1")
         return data.score, None
-    name = contract.mapping.scores
     if data.scores is None or data.score is not None:
         problem = "is missing" if data.scores is None else "has a field `score` next to it, which follows from it"
         raise InvalidEventError(f"`{name}` {problem}; valid: an object with the probability of every class")

@@ -267,7 +267,7 @@ class ScoreContract(Checked):
             if not 0 <= value <= 1:
                 raise ValueError(f"`{field}` of {name!r} is {value:g}; valid: 0 to 1")
         total = sum(scores.values())
-        if abs(total - 1) > SUM_TOLERANCE:
+        if abs(total - 1) > SUM_TOLERANCE + 1e-9:  # .33 three times is within it, but for the last digit
             raise ValueError(f"`{field}` sum to {total:.3f}; valid: 1, within {SUM_TOLERANCE}")
         return 1 - scores[self.negative_label]
 
