@@ -145,5 +145,11 @@ def test_landed_days_of_three_classes_to_a_promoted_model(tmp_path: Path) -> Non
         shown = materialized.asset_materialization
         assert shown is not None
         assert {"confusion", "confusion, plot"} <= set(shown.metadata)
+        # With a champion the trigger compares served scores with outcomes, and the levers fit the binary view.
+        assert ticked.version in wheel.tick().reason
+        levers = classification_flywheel(application, stores, Clock(fixed=now.isoformat())).resolve_assets_def(
+            dg.AssetKey([application.name, "levers_report"])
+        )
+        assert dg.materialize([levers], instance=instance).success
         model = load_classifier(folder.training / "model")
         assert model.encoding.classes == CLASSES

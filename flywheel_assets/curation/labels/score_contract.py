@@ -238,7 +238,10 @@ class ScoreContract(Checked):
         return f"CASE WHEN {label} IN ({positive}) THEN true WHEN {label} = {quote(self.negative_label)} THEN false END"
 
     def write_class_sql(self, label: str = "label") -> str:
-        """Write the class of a label word, as a DuckDB VARCHAR; NULL of two classes, and where it is no class."""
+        """Write the class of a label word, as a DuckDB VARCHAR.
+
+        NULL where the contract has two classes, and where the word is none of several.
+        """
         if not self.classes:
             return "NULL::VARCHAR"
         return f"CASE WHEN {label} IN ({', '.join(map(quote, self.classes))}) THEN {label} END"
