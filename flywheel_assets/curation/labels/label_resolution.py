@@ -134,33 +134,45 @@ voted AS (
     SELECT *,
            CASE WHEN best_tier < {unlisted} THEN {quote(rules.disagreement)}
                 WHEN best_tier = {unlisted} THEN {quote(rules.unlisted_disagreement)} ELSE 'newest' END AS rule,
-           count(*) FILTER (is_decisive) OVER (PARTITION BY prediction_id, {said}) AS class_votes,
+           {_COUNT_POSITIVE if said == "is_positive" else _COUNT_CLASS.format(said=said)},
            count(*) FILTER (is_decisive) OVER (PARTITION BY prediction_id) AS votes,
            row_number() OVER (PARTITION BY prediction_id, is_decisive ORDER BY {said_last}) = 1 AS is_first,
            row_number() OVER (PARTITION BY prediction_id, is_decisive, {said} ORDER BY {said_last}) = 1
                AS is_first_of_class
     FROM decisive
 ),
-led AS (
-    SELECT *, is_decisive AND is_first_of_class
-              AND class_votes = max(class_votes) OVER (PARTITION BY prediction_id) AS is_leader
-    FROM voted
-),
+led AS ({_LEAD_OF_TWO if said == "is_positive" else _LEAD_OF_SEVERAL}),
 judged AS (
     SELECT *,
-           CASE rule WHEN 'dispute' THEN max(class_votes) OVER (PARTITION BY prediction_id) < votes
-                     WHEN 'majority' THEN count(*) FILTER (is_leader) OVER (PARTITION BY prediction_id) > 1
-                     ELSE false END AS is_disputed,
+           CASE rule WHEN 'dispute' THEN most_votes < votes WHEN 'majority' THEN is_tied ELSE false END AS is_disputed,
            is_decisive AND NOT is_disputed AND CASE rule
                WHEN 'newest' THEN is_first
-               WHEN 'majority' THEN is_leader
+               WHEN 'majority' THEN is_first_of_class AND class_votes = most_votes
                ELSE is_first_of_class END AS holds
     FROM led
 )
 SELECT * EXCLUDE (
            tier, is_change, said_last, is_newest, best_tier, is_decisive, rule, class_votes, votes, is_first,
-           is_first_of_class, is_leader
+           is_first_of_class, most_votes, is_tied{", positive_votes" if said == "is_positive" else ""}
        ),
        CASE WHEN rule <> 'soft' THEN 1e0 ELSE class_votes / votes END AS vote_share
 FROM judged
+"""
+
+
+# Of two classes one count says all; of several each class is counted, which costs a sort more.
+_COUNT_POSITIVE = "count(*) FILTER (is_decisive AND is_positive) OVER (PARTITION BY prediction_id) AS positive_votes"
+_COUNT_CLASS = "count(*) FILTER (is_decisive) OVER (PARTITION BY prediction_id, {said}) AS class_votes"
+_LEAD_OF_TWO = """
+    SELECT *, CASE WHEN is_positive THEN positive_votes ELSE votes - positive_votes END AS class_votes,
+           greatest(positive_votes, votes - positive_votes) AS most_votes, 2 * positive_votes = votes AS is_tied
+    FROM voted
+"""
+_LEAD_OF_SEVERAL = """
+    SELECT * EXCLUDE (led), list_max(led) AS most_votes,
+           list_sort(led, 'DESC')[2] IS NOT DISTINCT FROM list_max(led) AS is_tied
+    FROM (
+        SELECT *, list(class_votes) FILTER (is_decisive AND is_first_of_class) OVER (PARTITION BY prediction_id) AS led
+        FROM voted
+    )
 """
