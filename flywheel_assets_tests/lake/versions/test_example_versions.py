@@ -517,3 +517,12 @@ def test_silence_that_was_mined_as_negative_leaves_when_it_becomes_unknown(
     assert {row["labeling_source"] for row in rows(versions, ExportSet.TRAIN).values()} == {"chargeback"}
     # Predictions up to day 15 matured by day 22, the day before E; 18 of each day were never looked at.
     assert manifest.dropped["silence_unknown"] == 16 * 18
+
+
+def test_a_manifest_of_two_classes_does_not_speak_of_several() -> None:
+    """The rules of a version decide whether its days are new: another key would make each of them so."""
+    contract = ExampleRules(contract=CONTRACT).as_json()["contract"]
+    assert "classes" not in contract
+    assert "scores" not in contract["mapping"]
+    several = replace(CONTRACT, classes=("legit", "stolen", "friendly"), negative_label="legit")
+    assert ExampleRules(contract=several).as_json()["contract"]["classes"] == ["legit", "stolen", "friendly"]
