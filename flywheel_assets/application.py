@@ -299,6 +299,12 @@ class ClassificationApplication(FlywheelApplication):
 
     def _check_together(self) -> None:
         super()._check_together()
+        if self.contract.classes and not isinstance(self.recipe, ClassifierRecipe):
+            valid = "a ClassifierRecipe where contract.classes are declared: the other trainers learn two classes"
+            raise self.build_range_error("recipe", type(self.recipe).__name__, valid)
+        if self.contract.classes and self.recipe.recalibration != "none":
+            valid = '"none" where contract.classes are declared: it corrects one score, not a probability of each class'
+            raise self.build_range_error("recipe.recalibration", self.recipe.recalibration, valid)
         self.recipe.check_features({name: kind.value for name, kind in self.contract.features.items()})
         maturity_days, join_days = self.mining.maturity_days, self.window.join_days
         if maturity_days > join_days:

@@ -296,7 +296,11 @@ _LABEL = [
 ]
 _SCORE = [
     _define_column("features", pa.string(), "what the model saw when it decided, as a JSON object"),
-    _define_column("score", pa.float64(), "the model's probability of the positive class, 0 to 1"),
+    _define_column(
+        "score",
+        pa.float64(),
+        "the model's probability of the positive class, of several classes of all but the negative one, 0 to 1",
+    ),
     _define_column("amount", pa.float64(), "what is at stake, in the application's unit", nullable=True),
     _define_column("segment", pa.string(), "a group that is reported and sampled by itself", nullable=True),
     _define_column("action", pa.string(), "what was done: allow, review or block", nullable=True),
@@ -313,6 +317,9 @@ _LABEL_PROPENSITY = _define_column(
     "probability with which a case like this is labelled, where silence says nothing",
     nullable=True,
 )
+_SCORES = _define_column(
+    "scores", pa.string(), "the model's probability of every class, as a JSON object; null: two classes", nullable=True
+)
 SCORED_EVENT = pa.schema(
     [
         *_RECEIPT,
@@ -321,6 +328,7 @@ SCORED_EVENT = pa.schema(
         *_IDENTITY,
         *_SCORE,
         _LABEL_PROPENSITY,
+        _SCORES,
     ]
 )
 FEEDBACK_EVENT = pa.schema(
@@ -414,6 +422,7 @@ JOINED_LABELS = pa.schema(
         _define_column("comment", pa.string(), "free text, never trained on", nullable=True),
         _define_column("sampling_probability", pa.float64(), "with which the client kept the feedback"),
         _LABEL_PROPENSITY,
+        _SCORES,
     ]
 )
 
@@ -531,7 +540,12 @@ HARD_EXAMPLES = pa.schema(
         _define_column("subject", pa.string(), "whom it is about"),
         _define_column("subject_kind", pa.string(), "user | thread | prediction"),
         *_SCORE,
-        _define_column("discrepancy", pa.string(), "uncertain | confident_miss | confident_false_alarm", nullable=True),
+        _define_column(
+            "discrepancy",
+            pa.string(),
+            "uncertain | confident_miss | confident_false_alarm | wrong_class",
+            nullable=True,
+        ),
         _define_column("severity", pa.float64(), "how wrong or unsure the model was, 0 to 1"),
         _define_column("selection_reason", pa.string(), "positive | surprise | floor: what set π"),
         _define_column(
@@ -540,6 +554,10 @@ HARD_EXAMPLES = pa.schema(
         _define_column("draw", pa.float64(), "u in [0, 1), a hash of the prediction id: drawn where u < π"),
         _define_column("sampling_version", pa.string(), "hash of the rules that gave π"),
         _LABEL_PROPENSITY,
+        _SCORES,
+        _define_column(
+            "label_class", pa.string(), "the true class of several; null: two classes, `is_positive`", nullable=True
+        ),
     ]
 )
 

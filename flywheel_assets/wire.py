@@ -51,10 +51,14 @@ class PredictionData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Describes `data` of a classifier's `flywheel.prediction`; `features` are the values at the decision."""
+    """Describes `data` of a classifier's `flywheel.prediction`; `features` are the values at the decision.
+
+    It has `score`, or of several classes `scores` with the probability of each.
+    """
 
     features: dict[str, float | str | bool | None]
-    score: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    score: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    scores: dict[str, float] | None = None
     prediction_id: Id | None = None
     model_version: Identifier | None = None
     user_id: Id | None = None

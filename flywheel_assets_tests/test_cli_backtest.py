@@ -81,3 +81,17 @@ def test_a_small_history_is_compared_written_and_kept(tmp_path: Path, project: P
     assert {path.name for path in output.iterdir()} == {"backtest.json", "backtest.md", "backtest.png"}
     assert f"FLYWHEEL_HOME={kept} flywheel gold list -a fraud" in done.stdout
     assert flywheel(kept, "gold", "list", "-a", "fraud", folder=project).returncode == 0
+
+
+def test_an_application_of_several_classes_is_refused(tmp_path: Path, project: Path) -> None:
+    several = (
+        "from dataclasses import replace\n"
+        "from flywheel_assets_tests.e2e.fraud_traffic import APPLICATION as BINARY\n"
+        "contract = replace(BINARY.contract, classes=('legit', 'stolen', 'friendly'), negative_label='legit')\n"
+        "APPLICATION = replace(BINARY, contract=contract)\n"
+    )
+    (project / "small_bank" / "fraud.py").write_text(several)
+    failed = flywheel(tmp_path, "backtest", *RANGE, folder=project)
+    assert failed.returncode == 1
+    assert "fraud declares 3 classes, and a backtest replays two" in failed.stderr
+    assert "flywheel retrain -a fraud" in failed.stderr

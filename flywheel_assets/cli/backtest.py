@@ -43,6 +43,11 @@ def backtest(
     from flywheel_assets.backtest.wheel import run_backtest
 
     config = load_classification(application)
+    if config.contract.classes:
+        raise InvalidRuleError(
+            f"{config.name} declares {len(config.contract.classes)} classes, and a backtest replays two. A version "
+            f"measures its model on later weeks. Try flywheel retrain -a {config.name} --reason … --yes"
+        )
     plan = BacktestPlan(
         first=read_day(first, "--from"), last=read_day(last, "--to"), floors=tuple(floors or ()), seed=seed
     )

@@ -11,9 +11,10 @@ made them is not here.
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -45,9 +46,11 @@ from flywheel_assets.measures.classifiers import (
 from flywheel_assets.measures.folds import FOLDS, assign_folds
 from flywheel_assets.models.model_folder import find_judged, hash_model, name_stand_in
 from flywheel_assets.models.own_process import build_main, read_report, write_report
-from flywheel_assets.models.trainers.fitting import load_model
+from flywheel_assets.models.trainers.fitting import load_model, predict_classes
+from flywheel_assets.models.trainers.model import FittedModel
 from flywheel_assets.promotion.classifier_evidence import (
     CHAMPION,
+    ClassColumns,
     ClassifierEvidence,
     EvaluationRows,
     measure_evidence,
@@ -82,14 +85,15 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
     Path(request.work_dir).mkdir(parents=True, exist_ok=True)
     rows = pq.read_table(export / manifest.files[ExportSet.EVALUATION].name)
     champion_dir = Path(request.champion_dir) if request.champion_dir else None
-    incumbent = _score_by_blocks(champion_dir, rows, request) if champion_dir else rows["score_at_decision"].to_numpy()
+    classes = _Classes.read(manifest)
+    incumbent = _score_by_blocks(champion_dir, rows, request, classes) if champion_dir else classes.read_served(rows)
     # Before its oldest week the champion's models have seen the outcomes.
-    can_judge = ~np.isnan(incumbent)
+    can_judge = np.asarray(np.isfinite(incumbent).all(axis=1))
     rows, incumbent = rows.filter(pa.array(can_judge)), incumbent[can_judge]
-    challenger = _score_by_blocks(challenger_dir, rows, request)
+    challenger = _score_by_blocks(challenger_dir, rows, request, classes)
     weeks = _name_weeks(rows, manifest)
     name = CHAMPION if champion_dir else "deployed model"
-    measured = _build_evaluation_rows(rows, weeks, incumbent, challenger)
+    measured = _build_evaluation_rows(rows, weeks, incumbent, challenger, classes)
     evidence = measure_evidence(
         measured,
         incumbent=name,
@@ -108,11 +112,11 @@ def evaluate_classifier(request: ClassifierEvaluationRequest) -> ClassifierEvalu
         incumbent=name,
         rows=rows.num_rows,
         scores={
-            model: _compute_model_scores(request, rows, measured, scores)
-            for model, scores in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
+            model: _compute_model_scores(request, rows, measured, classes.compute_score(found))
+            for model, found in ((CHALLENGER, challenger), (INCUMBENT, incumbent))
         },
         evidence=evidence,
-        refit=_measure_refit(request, rows, measured, evidence, manifest),
+        refit=_measure_refit(request, rows, measured, challenger, evidence, manifest),
         seconds=time.perf_counter() - started,
     )
     with write_folder(output, replaces=True) as building:
@@ -125,13 +129,60 @@ def read_evaluation(output: Path) -> ClassifierEvaluationReport:
     return read_report(output / REPORT_FILE, ClassifierEvaluationReport)
 
 
+@dataclass(frozen=True)
+class _Classes:
+    """The classes of a version; no names: two classes, of which a model says one score."""
+
+    names: tuple[str, ...]
+    negative_label: str
+
+    @classmethod
+    def read(cls, manifest: Manifest) -> Self:
+        """Read them from a version's manifest."""
+        return cls(tuple(manifest.details.get("classes", ())), manifest.details.get("negative_label", ""))
+
+    @property
+    def columns(self) -> int:
+        """Return how many numbers a model says of a row."""
+        return len(self.names) or 1
+
+    def read_served(self, rows: pa.Table) -> Floats:
+        """Read what was served, rows × columns; NaN where a prediction is older than the classes."""
+        if not self.names:
+            return rows["score_at_decision"].to_numpy()[:, None]
+        unknown = [None] * self.columns
+        served = [unknown if each is None else each for each in rows["scores_at_decision"].to_pylist()]
+        return np.array(served, dtype=np.float64).reshape(rows.num_rows, self.columns)
+
+    def predict(self, model: FittedModel, features: pa.Table) -> Floats:
+        """Score features, rows × columns."""
+        if not self.names:
+            return model.predict(features)[:, None]
+        return predict_classes(model, features, self.names)
+
+    def compute_score(self, found: Floats) -> Floats:
+        """Compute the probability of a positive, one per row."""
+        if not self.names:
+            return found[:, 0]
+        return np.asarray(np.clip(1 - found[:, self.names.index(self.negative_label)], 0.0, 1.0))
+
+    def build_columns(self, rows: pa.Table, incumbent: Floats, challenger: Floats) -> ClassColumns | None:
+        """Build the columns of several classes; None of two."""
+        if not self.names:
+            return None
+        number = {name: place for place, name in enumerate(self.names)}
+        labels = np.array([number[word] for word in values_of(rows["label_class"])], dtype=np.int64)
+        return ClassColumns(names=self.names, labels=labels, incumbent=incumbent, challenger=challenger)
+
+
 def _build_evaluation_rows(
-    rows: pa.Table, weeks: Sequence[str], incumbent: Floats, challenger: Floats
+    rows: pa.Table, weeks: Sequence[str], incumbent: Floats, challenger: Floats, classes: _Classes
 ) -> EvaluationRows:
     return EvaluationRows(
         labels=rows["is_positive"].to_numpy(zero_copy_only=False),
-        incumbent_scores=incumbent,
-        challenger_scores=challenger,
+        incumbent_scores=classes.compute_score(incumbent),
+        challenger_scores=classes.compute_score(challenger),
+        classes=classes.build_columns(rows, incumbent, challenger),
         weeks=weeks,
         entities=values_of(rows["subject"]),
         segments=_name_segments(rows),
@@ -152,21 +203,21 @@ def _read_days(rows: pa.Table) -> npt.NDArray[np.datetime64]:
     return np.array(values_of(rows["prediction_received_date"]), dtype="datetime64[D]")
 
 
-def _score(model: Path, features: pa.Table, request: ClassifierEvaluationRequest) -> Floats:
-    return load_model(model, Path(request.work_dir)).predict(features)
+def _score(model: Path, features: pa.Table, request: ClassifierEvaluationRequest, classes: _Classes) -> Floats:
+    return classes.predict(load_model(model, Path(request.work_dir)), features)
 
 
-def _score_by_blocks(trained: Path, rows: pa.Table, request: ClassifierEvaluationRequest) -> Floats:
+def _score_by_blocks(trained: Path, rows: pa.Table, request: ClassifierEvaluationRequest, classes: _Classes) -> Floats:
     """Score each row by the newest judged model that knew nothing of its day; NaN where every one did."""
     blocks = read_report(trained / TRAINING_REPORT, _Trained).blocks
     features = unpack_features(rows)
     if not blocks:
-        return _score(find_judged(trained), features, request)
+        return _score(find_judged(trained), features, request, classes)
     days = _read_days(rows)
-    scores = np.full(rows.num_rows, np.nan)
+    scores = np.full((rows.num_rows, classes.columns), np.nan)
     for first_day, folder in sorted(blocks.items()):
         chosen = days >= np.datetime64(first_day)
-        scores[chosen] = _score(trained / folder, features.filter(pa.array(chosen)), request)
+        scores[chosen] = _score(trained / folder, features.filter(pa.array(chosen)), request, classes)
     return scores
 
 
@@ -174,6 +225,7 @@ def _measure_refit(
     request: ClassifierEvaluationRequest,
     rows: pa.Table,
     measured: EvaluationRows,
+    challenger: Floats,
     evidence: ClassifierEvidence,
     manifest: Manifest,
 ) -> RefitEvidence | None:
@@ -181,23 +233,26 @@ def _measure_refit(
     trained = Path(request.challenger_dir)
     if not (trained / name_stand_in(0)).is_dir():
         return None
+    classes = _Classes.read(manifest)
     is_recent = _read_days(rows) >= np.datetime64(str(manifest.details["cross_fitted_from"]))
-    judged = np.asarray(measured.challenger_scores, dtype=np.float64)[is_recent]
+    judged = challenger[is_recent]
     weeks = [week for week, chosen in zip(measured.weeks, is_recent, strict=True) if chosen]
     rows = rows.filter(pa.array(is_recent))
     features, folds = unpack_features(rows), assign_folds(values_of(rows["subject"]))
-    scores = np.zeros(rows.num_rows)
+    scores = np.zeros((rows.num_rows, classes.columns))
     for fold in range(FOLDS):
         chosen = folds == fold
-        scores[chosen] = _score(trained / name_stand_in(fold), features.filter(pa.array(chosen)), request)
+        scores[chosen] = _score(trained / name_stand_in(fold), features.filter(pa.array(chosen)), request, classes)
     share = rows.num_rows / max(1, len(is_recent))
     against_judged = measure_evidence(
-        replace(_build_evaluation_rows(rows, weeks, judged, scores), segments=None),
+        replace(_build_evaluation_rows(rows, weeks, judged, scores, classes), segments=None),
         incumbent="judged model",
         alert_budget=evidence.alerts.budget * share if evidence.alerts else None,
+        min_segment_positives=request.min_segment_positives,
         draws=request.bootstrap_draws,
     )
-    shift = measure_score_shift(judged, scores, rows["sample_weight"].to_numpy())
+    sums = classes.compute_score(judged), classes.compute_score(scores)
+    shift = measure_score_shift(*sums, rows["sample_weight"].to_numpy())
     return RefitEvidence(against_judged=against_judged, score_shift=shift)
 
 

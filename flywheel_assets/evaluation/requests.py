@@ -11,7 +11,7 @@ import msgspec
 from flywheel_assets.measures import classifiers
 from flywheel_assets.measures.texts import Interval
 from flywheel_assets.models.rendering import Rendering
-from flywheel_assets.promotion.classifier_evidence import ClassifierEvidence
+from flywheel_assets.promotion.classifier_evidence import ClassifierEvidence, MultiClassEvidence
 from flywheel_assets.promotion.refit import RefitEvidence
 from flywheel_assets.promotion.text_limits import Evidence
 from flywheel_assets.records import make_stable_id
@@ -246,7 +246,30 @@ class ClassifierEvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
                 "refit_ap_gain": self.refit.against_judged.ap_gain,
                 "refit_calibration": self.refit.against_judged.calibration,
             }
+        if evidence.classes is not None:
+            gains["macro_ap_gain"] = evidence.classes.macro_ap_gain
+            flat |= _list_class_metrics(evidence.classes)
         for name, gain in gains.items():
             if gain is not None:
                 flat |= {f"{name}/mean": gain.mean, f"{name}/low": gain.low, f"{name}/high": gain.high}
         return {name: float(value) for name, value in flat.items() if value is not None}
+
+
+_MOST_LOGGED_CLASSES = 10
+"""Classes up to which each cell of the confusion matrix is a metric; of more there are too many to look at."""
+
+
+def _list_class_metrics(found: MultiClassEvidence) -> dict[str, float | None]:
+    flat: dict[str, float | None] = {
+        f"{CHALLENGER}/macro_average_precision": found.macro_average_precision,
+        f"{INCUMBENT}/macro_average_precision": found.incumbent_macro_average_precision,
+    }
+    for each in found.by_class:
+        flat[f"{CHALLENGER}/ap_class_{each.segment}"] = each.average_precision
+        flat[f"{INCUMBENT}/ap_class_{each.segment}"] = each.incumbent_average_precision
+    if len(found.names) > _MOST_LOGGED_CLASSES:
+        return flat
+    for model, matrix in ((CHALLENGER, found.confusion), (INCUMBENT, found.incumbent_confusion)):
+        for true, row in zip(found.names, matrix, strict=True):
+            flat |= {f"{model}/{true} as {said}": rows for said, rows in zip(found.names, row, strict=True)}
+    return flat

@@ -6,7 +6,7 @@ not know. scikit-learn computes what it knows; it and scipy are imported inside 
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -255,23 +255,116 @@ def bootstrap_average_precision_gain(
         return Interval(None, None, None, len(y), len(names))
     hits = w if positive_weights is None else np.asarray(positive_weights, dtype=np.float64)
     before, after = _ResampledPrecision(y, old, w, hits, member), _ResampledPrecision(y, new, w, hits, member)
-    generator = np.random.default_rng(seed)
     gains = np.empty(draws)
     block = max(1, _BLOCK_NUMBERS // (len(names) + before.steps + after.steps))
-    for start in range(0, draws, block):
-        count = min(block, draws - start)
-        drawn = generator.integers(0, len(names), (count, len(names)))
-        drawn += np.arange(count)[:, None] * len(names)
-        times = np.bincount(drawn.ravel(), minlength=count * len(names)).reshape(count, len(names)).T
+    for start, times in _draw_entities(len(names), draws, block, seed):
+        count = times.shape[1]
         gains[start : start + count] = after.average_precision(times) - before.average_precision(times)
     once = np.ones((len(names), 1), dtype=np.int64)
     mean = float((after.average_precision(once) - before.average_precision(once))[0])
-    gains = gains[~np.isnan(gains)]
-    if not len(gains):
-        return Interval(mean, None, None, len(y), len(names))
+    return _build_interval(mean, gains, confidence, len(y), len(names))
+
+
+@dataclass(frozen=True)
+class ClassGains:
+    """Differences of two models of several classes in average precision, each class against the rest."""
+
+    macro: Interval
+    """Of the mean over the compared classes."""
+    by_class: tuple[Interval, ...]
+    """Of each compared class."""
+
+
+def bootstrap_class_gains(
+    labels: npt.ArrayLike,
+    incumbent: Floats,
+    challenger: Floats,
+    entities: Sequence[str],
+    compared: Sequence[int],
+    *,
+    weights: Floats,
+    positive_weights: Floats,
+    draws: int = 1000,
+    confidence: float = 0.95,
+    class_confidence: float = 0.95,
+    seed: int = 0,
+) -> ClassGains:
+    """Compute AP(challenger) − AP(incumbent) of classes and of their mean, with intervals over the same draws.
+
+    As `bootstrap_average_precision_gain`, each class against the rest. All classes see the same drawn entities, so that
+    the interval of the mean holds what one entity does to several classes.
+
+    Args:
+        labels: the number of each row's class.
+        incumbent: rows × classes, probabilities of the model that serves now.
+        challenger: the same of the model that may replace it.
+        entities: the cluster of each row.
+        compared: numbers of the classes, each with at least one row.
+        weights: how many rows each stands for.
+        positive_weights: how many rows of its class a row stands for.
+        draws: bootstrap samples; one without any row of a class is left out of that class's and the mean's.
+        confidence: of the mean's interval, two-sided.
+        class_confidence: of each class's interval.
+        seed: of the drawn entities.
+    """
+    numbers = np.asarray(labels, dtype=np.int64)
+    names, member = _encode_values(entities)
+    if not compared:
+        return ClassGains(Interval(None, None, None, len(numbers), len(names)), ())
+    pairs = []
+    for number in compared:
+        y, old, w = _check_arrays(numbers == number, incumbent[:, number], weights)
+        _, new, _ = _check_arrays(numbers == number, challenger[:, number], None)
+        ranked = (_ResampledPrecision(y, scores, w, positive_weights, member) for scores in (old, new))
+        pairs.append(tuple(ranked))
+
+    def subtract(times: Integers) -> Floats:
+        return np.array([after.average_precision(times) - before.average_precision(times) for before, after in pairs])
+
+    gains = np.empty((len(pairs), draws))
+    block = max(1, _BLOCK_NUMBERS // (len(names) + sum(before.steps + after.steps for before, after in pairs)))
+    for start, times in _draw_entities(len(names), draws, block, seed):
+        gains[:, start : start + times.shape[1]] = subtract(times)
+    means = subtract(np.ones((len(names), 1), dtype=np.int64))[:, 0]
+    shape = len(numbers), len(names)
+    return ClassGains(
+        _build_interval(float(means.mean()), gains.mean(axis=0), confidence, *shape),
+        tuple(_build_interval(float(means[i]), gains[i], class_confidence, *shape) for i in range(len(pairs))),
+    )
+
+
+def count_confusions(labels: npt.ArrayLike, probabilities: Floats, weights: npt.ArrayLike) -> list[list[float]]:
+    """Sum the weights of rows by true class, in rows, and most probable class, in columns.
+
+    Args:
+        labels: the number of each row's class.
+        probabilities: rows × classes; of equal ones the first class counts.
+        weights: how many rows each stands for.
+    """
+    classes = probabilities.shape[1]
+    cells = np.asarray(labels, dtype=np.int64) * classes + probabilities.argmax(axis=1)
+    found = np.bincount(cells, np.asarray(weights, dtype=np.float64), minlength=classes * classes)
+    return [[float(value) for value in row] for row in found.reshape(classes, classes)]
+
+
+def _draw_entities(entities: int, draws: int, block: int, seed: int) -> Iterator[tuple[int, Integers]]:
+    """Draw entities with replacement; yields the first draw's number and how often each counts, entities × draws."""
+    generator = np.random.default_rng(seed)
+    for start in range(0, draws, block):
+        count = min(block, draws - start)
+        drawn = generator.integers(0, entities, (count, entities))
+        drawn += np.arange(count)[:, None] * entities
+        yield start, np.bincount(drawn.ravel(), minlength=count * entities).reshape(count, entities).T
+
+
+def _build_interval(mean: float, gains: Floats, confidence: float, rows: int, clusters: int) -> Interval:
+    """Build the percentile interval of drawn gains; those that are not a number are left out."""
+    known = gains[~np.isnan(gains)]
+    if not len(known):
+        return Interval(mean, None, None, rows, clusters)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(gains, [tail, 1 - tail])
-    return Interval(mean, float(low), float(high), len(y), len(names))
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return Interval(mean, float(low), float(high), rows, clusters)
 
 
 class _ResampledPrecision:

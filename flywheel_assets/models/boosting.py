@@ -17,7 +17,7 @@ Defaults that differ from LightGBM's, and why:
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,13 +87,20 @@ class ClassifierRecipe(TrainerRecipe):
         }
 
 
-class FeatureEncoding(msgspec.Struct, frozen=True):
-    """Maps a table of features to a model's inputs; stored as JSON, because the model's text only knows numbers."""
+class FeatureEncoding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Maps a table of features to a model's inputs, and its outputs to classes.
+
+    Stored as JSON, because the model's text only knows numbers.
+    """
 
     names: tuple[str, ...]
     """Columns in the order of the model's inputs."""
     categories: dict[str, tuple[str, ...]]
     """Of each text feature the values it was trained with; a value's position is its code."""
+    classes: tuple[str, ...] = ()
+    """In the order of the model's outputs; empty: two classes, one output."""
+    negative_label: str = ""
+    """The one of the classes whose rows are negatives; empty: two classes."""
 
     @classmethod
     def derive(cls, features: pa.Table) -> "FeatureEncoding":
@@ -160,13 +167,30 @@ class TrainedClassifier:  # type: ignore[no-any-unimported]
     def predict(self, features: pa.Table) -> Floats:
         """Compute the probability of the positive class, one per row, on one thread.
 
+        Of several classes: 1 − the probability of the negative label.
+
         Raises:
             TrainingError: the rows lack a feature, or one is of another kind than at training.
         """
+        if self.encoding.classes:
+            negative = self.encoding.classes.index(self.encoding.negative_label)
+            return np.asarray(np.clip(1 - self.predict_classes(features)[:, negative], 0.0, 1.0))
+        return self._predict(features)
+
+    def predict_classes(self, features: pa.Table) -> Floats:
+        """Compute the probability of each class, rows × classes in the order of `encoding.classes`.
+
+        Raises:
+            TrainingError: the model knows two classes, the rows lack a feature, or one is of another kind.
+        """
+        if not self.encoding.classes:
+            raise TrainingError("the model was trained with two classes; its score is all that it says: use predict")
+        return self._predict(features).reshape(features.num_rows, len(self.encoding.classes))
+
+    def _predict(self, features: pa.Table) -> Floats:
         if not features.num_rows:
             return np.zeros(0)
-        scores = self.booster.predict(self.encoding.encode(features), num_threads=1)
-        return np.asarray(scores, dtype=np.float64)
+        return np.asarray(self.booster.predict(self.encoding.encode(features), num_threads=1), dtype=np.float64)
 
     def compute_gains(self) -> Mapping[str, float]:
         """Compute each feature's share in the fall of the training loss, largest first; they sum to 1."""
@@ -187,36 +211,57 @@ def fit_classifier(
     labels: npt.ArrayLike,
     weights: npt.ArrayLike | None = None,
     recipe: ClassifierRecipe | None = None,
+    classes: Sequence[str] = (),
+    negative_label: str = "",
 ) -> TrainedClassifier:
     """Fit trees to weighted rows; the same rows in the same order and the same recipe give the same text.
 
     Args:
         features: one column per feature, of numbers, booleans or texts; nulls are missing values.
-        labels: 1 or True for positives, 0 or False for negatives.
+        labels: 1 or True for positives, 0 or False for negatives; of several classes their words.
         weights: how many rows each one stands for, above 0; without them each stands for itself. They are not
             normalised: `min_leaf_hessian` counts in their unit.
         recipe: the default recipe where none is given.
+        classes: three or more, in the order of the model's outputs; one without rows gets next to no probability.
+        negative_label: which of them is negative.
 
     Raises:
-        TrainingError: lengths differ, a label is neither 0 nor 1, one class is missing, a weight is not above 0, or a
+        TrainingError: lengths differ, a label is none, one class is missing, a weight is not above 0, or a
             feature cannot be used.
     """
     import lightgbm
 
     recipe = recipe or ClassifierRecipe()
-    targets = np.asarray(labels, dtype=np.float64)
+    targets = _number_classes(labels, classes) if classes else np.asarray(labels, dtype=np.float64)
     row_weights = np.ones(len(targets)) if weights is None else np.asarray(weights, dtype=np.float64)
-    check_training_rows(features.num_rows, targets, row_weights)
+    negative = float(classes.index(negative_label)) if classes else 0.0
+    check_training_rows(features.num_rows, (targets != negative) * 1.0 if classes else targets, row_weights)
     encoding = FeatureEncoding.derive(features)
+    parameters = recipe.to_parameters()
+    if classes:
+        encoding = msgspec.structs.replace(encoding, classes=tuple(classes), negative_label=negative_label)
+        parameters |= {"objective": "multiclass", "num_class": len(classes)}
     data = lightgbm.Dataset(
         encoding.encode(features),
         label=targets,
         weight=row_weights,
         feature_name=list(encoding.names),
         categorical_feature=[encoding.names.index(name) for name in encoding.categories],
-        params=recipe.to_parameters(),
+        params=parameters,
     )
-    return TrainedClassifier(lightgbm.train(recipe.to_parameters(), data, num_boost_round=recipe.trees), encoding)
+    return TrainedClassifier(lightgbm.train(parameters, data, num_boost_round=recipe.trees), encoding)
+
+
+def _number_classes(labels: npt.ArrayLike, classes: Sequence[str]) -> Floats:
+    """Number labels by their places among the classes."""
+    words = np.asarray(labels, dtype=object)
+    numbers = np.full(len(words), np.nan)
+    for number, name in enumerate(classes):
+        numbers[words == name] = number
+    if np.isnan(numbers).any():
+        odd = words[np.isnan(numbers)][0]
+        raise TrainingError(f"a label is {str(odd)[:80]!r}; valid are {', '.join(classes)}: cut the version again")
+    return numbers
 
 
 def load_classifier(folder: Path) -> TrainedClassifier:

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flywheel_assets.measures.classifiers import bootstrap_average_precision_gain, score_groups, score_rows
+from flywheel_assets.measures.classifiers import (
+    bootstrap_average_precision_gain,
+    bootstrap_class_gains,
+    count_confusions,
+    score_groups,
+    score_rows,
+)
 from flywheel_assets.measures.decisions import (
     Capture,
     bootstrap_clustered_ratio,
@@ -60,6 +66,23 @@ class AlertEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MultiClassEvidence:
+    """Both classifiers of several classes, each class against the rest."""
+
+    names: tuple[str, ...]
+    by_class: tuple[SegmentEvidence, ...]
+    """As of segments; `rows` are all, and a class with too few rows of its own has no interval."""
+    macro_ap_gain: Interval
+    """Mean over the classes with intervals, challenger − incumbent; all classes from the same draws."""
+    macro_average_precision: float | None
+    """Of the challenger, over the same classes; None: every class has too few rows."""
+    incumbent_macro_average_precision: float | None
+    confusion: list[list[float]]
+    """Of the challenger, sums of weights: a row for each true class, a column for each most probable one."""
+    incumbent_confusion: list[list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassifierEvidence:
     """The measurements of one challenger; both classifiers scored the same rows."""
 
@@ -85,11 +108,37 @@ class ClassifierEvidence:
     segments: tuple[SegmentEvidence, ...]
     feature_problem: str | None = None
     """Why predictions of these weeks are missing: they do not fit the contract. None: all that were looked at do."""
+    classes: MultiClassEvidence | None = None
+    """None: there are two classes."""
+
+    @property
+    def deciding_gain(self) -> Interval:
+        """Return the gain that decides: ΔAP, of several classes that of the macro AP."""
+        return self.ap_gain if self.classes is None else self.classes.macro_ap_gain
+
+    @property
+    def deciding_values(self) -> tuple[float | None, float | None]:
+        """Return what the gain is the difference of: the challenger's and the incumbent's."""
+        if self.classes is None:
+            return self.average_precision, self.incumbent_average_precision
+        return self.classes.macro_average_precision, self.classes.incumbent_macro_average_precision
 
     @property
     def threshold(self) -> float | None:
         """Return the score from which the challenger gives as many alerts; None where there are no alerts."""
         return self.alerts.challenger.threshold if self.alerts and self.alerts.budget else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassColumns:
+    """Labels and probabilities of several classes, for the rows of `EvaluationRows`."""
+
+    names: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    """The number of each row's class."""
+    incumbent: Floats
+    """Rows × classes."""
+    challenger: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +163,8 @@ class EvaluationRows:
     """F(age) in (0, 1]: the share of positives that is known at the row's age; None: all of them."""
     amounts: npt.ArrayLike | None = None
     """The money at stake; a missing amount counts as 0."""
+    classes: ClassColumns | None = None
+    """None: there are two classes."""
 
 
 def measure_evidence(
@@ -132,7 +183,7 @@ def measure_evidence(
         incumbent: its name for the sentence.
         threshold: score from which the incumbent alerts, where the application acts on one.
         alert_budget: alerts on all rows that people can handle; None: as many as the incumbent gives from `threshold`.
-        min_segment_positives: a segment with fewer known positives gets no interval.
+        min_segment_positives: a segment with fewer known positives, or a class with fewer rows, gets no interval.
         draws: of the bootstraps.
     """
     measured = _Measured(rows, draws)
@@ -158,6 +209,7 @@ def measure_evidence(
         alerts=measured.compare_alerts(threshold, alert_budget),
         value_ap_gain=None if measured.values is None else measured.bootstrap_ap_gain(measured.values),
         segments=measured.compare_segments(min_segment_positives),
+        classes=None if rows.classes is None else measured.compare_classes(rows.classes, min_segment_positives),
     )
 
 
@@ -231,6 +283,52 @@ class _Measured:
             gained, self.labels * hits, self.rows.entities, draws=self.draws, confidence=CONFIDENCE
         )
 
+    def compare_classes(self, columns: ClassColumns, min_rows: int) -> MultiClassEvidence:
+        """Compare the models on each class against the rest; the classes' intervals hold together."""
+        # Late labels are missing among the positives only: a negative stands for itself.
+        hits = np.where(self.labels, self.hits, self.weights)
+        counts = np.bincount(columns.labels, minlength=len(columns.names))
+        large = [number for number, count in enumerate(counts) if count >= max(1, min_rows)]
+        gains = bootstrap_class_gains(
+            columns.labels,
+            columns.incumbent,
+            columns.challenger,
+            self.rows.entities,
+            large,
+            weights=self.weights,
+            positive_weights=hits,
+            draws=self.draws,
+            confidence=CONFIDENCE,
+            class_confidence=1 - (1 - CONFIDENCE) / max(1, len(large)),
+        )
+        intervals = dict(zip(large, gains.by_class, strict=True))
+        by_class = []
+        for number, name in enumerate(columns.names):
+            old, new = (
+                score_rows(columns.labels == number, scores[:, number], self.weights, hits).average_precision
+                for scores in (columns.incumbent, columns.challenger)
+            )
+            by_class.append(
+                SegmentEvidence(
+                    segment=name,
+                    rows=len(columns.labels),
+                    positives=int(counts[number]),
+                    average_precision=new,
+                    incumbent_average_precision=old,
+                    ap_gain=intervals.get(number),
+                )
+            )
+        compared = [by_class[number] for number in large]
+        return MultiClassEvidence(
+            names=columns.names,
+            by_class=tuple(by_class),
+            macro_ap_gain=gains.macro,
+            macro_average_precision=_average([each.average_precision for each in compared]),
+            incumbent_macro_average_precision=_average([each.incumbent_average_precision for each in compared]),
+            confusion=count_confusions(columns.labels, columns.challenger, hits),
+            incumbent_confusion=count_confusions(columns.labels, columns.incumbent, hits),
+        )
+
     def compare_segments(self, min_positives: int) -> tuple[SegmentEvidence, ...]:
         """Compare the models in each segment; intervals hold for all large segments together."""
         if self.rows.segments is None:
@@ -251,3 +349,8 @@ class _Measured:
             )
             for name, scores in after.items()
         )
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

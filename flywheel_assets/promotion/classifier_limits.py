@@ -13,9 +13,10 @@ threshold is a part of its promotion. `benchmarks/classifier_gate.py` measures t
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
@@ -55,7 +56,8 @@ class ClassifierLimits(Checked):
     min_positives: CountOrZero = 100
     """Known positives among them. At 100 a model that is much better passes in half of the cases, at 200 in most."""
     min_ap_gain: NotNegative = 0.0
-    """The lower bound of ΔAP must exceed this, unless the stated reason is maintenance."""
+    """The lower bound of ΔAP must exceed this, unless the stated reason is maintenance; of several classes, here and
+    below, that of their macro AP."""
     non_inferiority_margin: NotNegative = 0.01
     """Where the reason is calibration or drift, the lower bound of ΔAP may be this far below 0."""
     min_calibration_ratio: Share = 0.8
@@ -70,9 +72,9 @@ class ClassifierLimits(Checked):
     min_value_gain: float | None = None
     """The lower bound of the gain in the share of the amounts caught must exceed this; None: shown, not decisive."""
     max_segment_ap_drop: NotNegative = 0.05
-    """Largest fall of AP in any segment, where it is a fall beyond chance."""
+    """Largest fall of AP in any segment, and of any class of several, where it is a fall beyond chance."""
     min_segment_positives: CountOrZero = 50
-    """Segments with fewer positives are shown but decide nothing."""
+    """Segments with fewer positives, and of several classes those with fewer rows, are shown but decide nothing."""
     max_refit_score_shift: Annotated[float, Ge(1)] = 2.0
     """Largest factor, up or down, between the positives that a refit and its judged model expect among the same rows;
     beyond it the judged model is deployed."""
@@ -95,7 +97,10 @@ def decide_classifier(
     )
     better = _check_gain(evidence, limits, stated_reason)
     checks = (enough, better, check_calibration(evidence, limits), *_check_alerts(evidence, limits))
-    return conclude((*checks, _check_segments(evidence, limits)), enough=enough, better=better)
+    checks = (*checks, _check_parts(evidence.segments, "segment", limits))
+    if evidence.classes is not None:
+        checks = (*checks, _check_parts(evidence.classes.by_class, "class", limits))
+    return conclude(checks, enough=enough, better=better)
 
 
 def _explain_absence(evidence: ClassifierEvidence) -> str:
@@ -115,8 +120,9 @@ def _check_gain(evidence: ClassifierEvidence, limits: ClassifierLimits, stated_r
     .744). It cannot creep downwards step by step, because every fit begins from nothing. A model that was deployed
     before the flywheel must be beaten.
     """
-    gain = evidence.ap_gain
+    gain, (new, old) = evidence.deciding_gain, evidence.deciding_values
     low, high = fill_missing(gain.low), fill_missing(gain.high)
+    what = "average precision" if evidence.classes is None else "macro average precision"
     if stated_reason is StatedReason.AGE and evidence.incumbent == CHAMPION:
         value, limit, ok = high, 0.0, high >= 0.0
         demand = "not to be worse beyond chance is enough because the reason is age"
@@ -129,13 +135,12 @@ def _check_gain(evidence: ClassifierEvidence, limits: ClassifierLimits, stated_r
         value, limit, ok = low, limits.min_ap_gain, low > limits.min_ap_gain
         demand = f"the lower bound must exceed {limits.min_ap_gain:.3f}"
     return Check(
-        "ap_gain",
+        "ap_gain" if evidence.classes is None else "macro_ap_gain",
         value,
         limit,
         ok,
-        f"average precision {fill_missing(evidence.average_precision):.3f} against the {evidence.incumbent}'s "
-        f"{fill_missing(evidence.incumbent_average_precision):.3f}, a difference of {fill_missing(gain.mean):+.3f} "
-        f"[{low:+.3f}, {high:+.3f}], {demand}",
+        f"{what} {fill_missing(new):.3f} against the {evidence.incumbent}'s {fill_missing(old):.3f}, a difference of "
+        f"{fill_missing(gain.mean):+.3f} [{low:+.3f}, {high:+.3f}], {demand}",
     )
 
 
@@ -197,27 +202,31 @@ def _format_shares(gain: Interval) -> str:
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] points"
 
 
-def _check_segments(evidence: ClassifierEvidence, limits: ClassifierLimits) -> Check:
+def _check_parts(
+    parts: Sequence[SegmentEvidence], kind: Literal["segment", "class"], limits: ClassifierLimits
+) -> Check:
+    """Check that average precision falls nowhere by more than the limit, beyond chance."""
+    name, place = ("segments", "in") if kind == "segment" else ("classes", "of")
     drops = {
         part.segment: (_find_drop(part), part)
-        for part in evidence.segments
+        for part in parts
         if part.positives >= limits.min_segment_positives and part.ap_gain is not None
     }
     limit = limits.max_segment_ap_drop
     if not drops:
-        return Check("segments", 0.0, limit, True, "no segment is large enough to compare")
+        return Check(name, 0.0, limit, True, f"no {kind} is large enough to compare")
     # A drop that is not a number is the worst, then those that chance does not explain.
     worst = max(drops, key=lambda name: (math.isnan(drops[name][0]), _is_proven(drops[name][1]), drops[name][0]))
     drop, part = drops[worst]
     assert part.ap_gain is not None
     low, high = fill_missing(part.ap_gain.low), fill_missing(part.ap_gain.high)
     return Check(
-        "segments",
+        name,
         drop,
         limit,
         not math.isnan(drop) and (drop <= limit or not _is_proven(part)),
-        f"average precision in segment {worst!r} changes by {-drop:+.3f} [{low:+.3f}, {high:+.3f}], the largest fall "
-        f"of {len(drops)}; one of more than {limit:.3f} beyond chance is not allowed in any",
+        f"average precision {place} {kind} {worst!r} changes by {-drop:+.3f} [{low:+.3f}, {high:+.3f}], the "
+        f"largest fall of {len(drops)}; one of more than {limit:.3f} beyond chance is not allowed in any",
     )
 
 

@@ -53,16 +53,17 @@ def decide_refit(evidence: RefitEvidence | None, limits: ClassifierLimits) -> Re
     if evidence is None:
         return RefitDecision(False, "The judged model is deployed: this version has no refit.", ())
     found = evidence.against_judged
-    gain = found.ap_gain
+    gain, (refit, judged) = found.deciding_gain, found.deciding_values
     low, high = fill_missing(gain.low), fill_missing(gain.high)
+    what = "average precision" if found.classes is None else "macro average precision"
     checks = (
         Check(
             "refit_ap",
             high,
             0.0,
             high >= 0.0,
-            f"average precision {fill_missing(found.average_precision):.3f} out of sample, the judged model's "
-            f"{fill_missing(found.incumbent_average_precision):.3f}, a difference of {fill_missing(gain.mean):+.3f} "
+            f"{what} {fill_missing(refit):.3f} out of sample, the "
+            f"judged model's {fill_missing(judged):.3f}, a difference of {fill_missing(gain.mean):+.3f} "
             f"[{low:+.3f}, {high:+.3f}]; a fall beyond chance is not allowed",
         ),
         check_calibration(found, limits, name="refit_calibration"),

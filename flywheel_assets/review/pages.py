@@ -287,6 +287,7 @@ class _Pages:
             row=row,
             shown=shown,
             features=None if shown else msgspec.json.decode(row["features"], type=dict[str, Any]),
+            scores=msgspec.json.decode(row["scores"], type=dict[str, float]) if row.get("scores") else None,
             labels=labels,
             contract=queue.reviewed.contract,
             place=place + 1,
@@ -457,7 +458,7 @@ def _choose_answer(
         return verb, None
     if reviewed.contract is not None:
         label = row["label"] if verb is Verb.ACCEPT else written
-        valid = (reviewed.contract.positive_label, reviewed.contract.negative_label)
+        valid = reviewed.contract.label_words
         if verb is Verb.WRITE or label not in valid:
             raise PageRefusal(400, f"A label is one of {' and '.join(valid)}.")
         return Verb.LABEL, label

@@ -13,7 +13,7 @@ The folder appears by one rename. A finished output of the same request is left 
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -75,7 +75,8 @@ def train_classifier(request: ClassifierTrainingRequest) -> ClassifierTrainingRe
     rows = pq.read_table(export / manifest.files[fitted_set].name)
     Path(request.work_dir).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="fit-", dir=request.work_dir) as work, write_folder(output) as building:
-        fit = partial(_fit, request.recipe, Path(work))
+        classes = tuple(manifest.details.get("classes", ()))
+        fit = partial(_fit, request.recipe, Path(work), classes, manifest.details.get("negative_label", ""))
         judged: dict[str, FitReport] = {}
         stand_ins, blocks = [], {}
         if ExportSet.REFIT in manifest.files:
@@ -149,12 +150,15 @@ class _Fitted:
     report: FitReport
 
 
-def _fit(recipe: TrainerRecipe, work: Path, rows: pa.Table, folder: Path) -> _Fitted:
+def _fit(
+    recipe: TrainerRecipe, work: Path, classes: Sequence[str], negative_label: str, rows: pa.Table, folder: Path
+) -> _Fitted:
     """Fit one model, with its recalibration, and store it in `folder`."""
     started = time.perf_counter()
     features, labels = unpack_features(rows), rows["is_positive"].to_numpy(zero_copy_only=False)
     weights = rows["sample_weight"].to_numpy()
-    model = fit_model(recipe, features, labels, weights, work)
+    said = values_of(rows["label_class"]) if classes else labels
+    model = fit_model(recipe, features, said, weights, work, classes, negative_label)
     if recipe.recalibration != "none":
         unseen, folds = np.zeros(rows.num_rows), assign_folds(values_of(rows["subject"]))
         for fold in range(FOLDS):

@@ -271,6 +271,21 @@ def test_decisions_of_a_classifier_and_their_late_labels_land(tmp_path: Path) ->
     assert label["known_at"].startswith("2026-03-02T12:00:00")
 
 
+def test_decisions_between_several_classes_land_with_their_probabilities(tmp_path: Path) -> None:
+    classes = ("legit", "stolen", "friendly")
+    contract = ScoreContract(features={"distance": FeatureType.NUMBER}, classes=classes, negative_label="legit")
+    scores = {"legit": 0.2, "stolen": 0.7, "friendly": 0.1}
+    with running_capture(tmp_path, {"disputes": contract}) as capture:
+        with FlywheelClient(capture.url, "disputes") as client:
+            client.scored_prediction({"distance": 4.2}, prediction_id="t-1", scores=scores)
+            client.label("t-1", "friendly", labeling_source="analyst")
+            assert client.flush(20)
+        assert client.counts().delivery.accepted == 2
+    [decision], [label] = landed(tmp_path, "prediction", "disputes"), landed(tmp_path, "feedback", "disputes")
+    assert (json.loads(decision["scores"]), decision["score"]) == (scores, pytest.approx(0.8))
+    assert label["label"] == "friendly"
+
+
 def test_what_waits_at_exit_is_delivered(tmp_path: Path) -> None:
     with running_capture(tmp_path, ["assistant"]) as capture:
         code = (

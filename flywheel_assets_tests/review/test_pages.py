@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +302,28 @@ def test_a_disputed_label_is_shown_with_everybodys_labels_and_a_reviewer_ends_it
         event = decided(bench.root, capture)[row_id]
         assert ann.get(QUEUE).text.count("data-row") == 0
     assert (event["signal"], event["label"], event["labeling_source"]) == ("label", "true", "reviewer")
+
+
+def test_a_dispute_between_several_classes_offers_each_of_them(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, tables=CLASSIFICATION_TABLES)
+    contract = replace(CONTRACT, classes=("legit", "stolen", "friendly"), negative_label="legit")
+    scores = '{"legit":0.2,"stolen":0.7,"friendly":0.1}'
+    bench.land(EventKind.PREDICTION, DAY, [make_score(prediction_id="odd", score=0.8, scores=scores)])
+    said = [("chargeback", "friendly"), ("analyst", "stolen")]
+    labels = [make_label(prediction_id="odd", labeling_source=who, label=label) for who, label in said]
+    bench.land(EventKind.FEEDBACK, DAY, labels)
+    bench.ingest_both([DAY])
+    bench.join([DAY])
+    mine(bench, [DAY], contract=contract)
+    with service(bench, application=Reviewed(bench.lake, bench.window.join_days, contract)) as capture:
+        ann = Reviewer(capture.url)
+        row_id = ann.get(QUEUE).text.split(f"{QUEUE}/")[1].split('"')[0]
+        page = ann.get(f"{QUEUE}/{row_id}").text
+        assert "another class than legit" in page
+        assert "0.700" in page
+        assert page.count('name="label"') == 2  # the third is what was said last
+        assert ann.decide(row_id, "label", label="true").status_code == 400
+        sent = {"token": ann.token, "label": "friendly"}
+        assert ann.http.post(f"{QUEUE}/{row_id}", data=sent).status_code == 303
+        event = decided(bench.root, capture)[row_id]
+    assert (event["label"], event["labeling_source"]) == ("friendly", "reviewer")

@@ -209,9 +209,10 @@ class FlywheelClient:
     def scored_prediction(
         self,
         features: Mapping[str, float | str | bool | None],
-        score: float,
+        score: float | None = None,
         *,
         prediction_id: str,
+        scores: Mapping[str, float] | None = None,
         model_version: str | None = None,
         user_id: str | None = None,
         thread_id: str | None = None,
@@ -226,8 +227,9 @@ class FlywheelClient:
 
         Args:
             features: as they were at the decision.
-            score: the model's probability of the positive class, from 0 to 1.
+            score: the model's probability of the positive class, from 0 to 1; of several classes it is left out.
             prediction_id: what its label will name, however late.
+            scores: of several classes, the model's probability of each; they sum to 1.
             model_version: which model decided.
             user_id: the person that it was about.
             thread_id: the session.
@@ -241,7 +243,8 @@ class FlywheelClient:
         context = Context(model_version, user_id, thread_id, do_not_train)
         stake = {"amount": amount, "segment": segment, "action": action, "allow_propensity": allow_propensity}
         stake["label_propensity"] = label_propensity
-        data = {"features": dict(features), "score": score, "prediction_id": prediction_id, **context.fields()}
+        said = {"score": score} if scores is None else {"scores": dict(scores)}
+        data = {"features": dict(features), **said, "prediction_id": prediction_id, **context.fields()}
         data |= {name: value for name, value in stake.items() if value is not None}
         self._send(
             build_cloud_event("flywheel.prediction", self._source, f"{prediction_id}/prediction", read_clock(), data)

@@ -98,6 +98,20 @@ class Document:
             raise InvalidEventError(f"`{path}` is {number:g}; valid: {least} to {scale:g}")
         return number / scale
 
+    def read_scores(self, path: str, scale: float = 1.0) -> dict[str, float]:
+        """Return the object of the classes' probabilities at a path, each divided by a scale."""
+        found = self.require(path)
+        if not isinstance(found, Mapping):
+            valid = "an object with the probability of every class"
+            raise InvalidEventError(f"`{path}` is a {name_json_type(found)}; valid: {valid}")
+        scores = {}
+        for name, value in found.items():
+            number = self._parse_number(value)
+            if number is None:
+                raise InvalidEventError(self._describe_no_number(f"{path}.{name}", value))
+            scores[str(name)] = number / scale
+        return scores
+
     def read_boolean(self, path: str) -> bool:
         """Return the boolean at a path; False where it is absent or null."""
         value = self.find(path)
@@ -136,16 +150,15 @@ class Document:
             valid = ", ".join(
                 dict.fromkeys(
                     (
-                        self.contract.positive_label,
-                        self.contract.negative_label,
+                        *self.contract.label_words,
                         *self.mapping.positive_words,
                         *self.mapping.negative_words,
                     )
                 )
             )
+            declared = "negative_words=…" if self.contract.classes else "positive_words=…, negative_words=…"
             raise InvalidEventError(
-                f"`{path}` is {str(value)[:80]!r}; valid: {valid}; declare other words with "
-                "FieldMapping(positive_words=…, negative_words=…)"
+                f"`{path}` is {str(value)[:80]!r}; valid: {valid}; declare other words with FieldMapping({declared})"
             )
         return label
 

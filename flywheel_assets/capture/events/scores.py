@@ -63,6 +63,7 @@ class ScoreLine(msgspec.Struct, frozen=True, omit_defaults=True):
     action: str | None = None
     allow_propensity: float | None = None
     label_propensity: float | None = None
+    scores: str | None = None
 
 
 _event_decoder: msgspec.json.Decoder[ScoredCloudEvent | FeedbackCloudEvent] = msgspec.json.Decoder(
@@ -151,13 +152,14 @@ def land_document(values: Mapping[str, Any], reception: Reception, source: str) 
     document = Document(values, contract)
     names = contract.mapping
     events = []
-    if document.has_number(names.score):
+    if document.has(names.scores) if contract.classes else document.has_number(names.score):
         events.append(_land_prediction(document, reception, source))
     if document.has_label(names.label):
         events.append(_land_label(document, reception, source))
     elif not events and not document.has(names.label):
+        score = names.scores if contract.classes else names.score
         raise InvalidEventError(
-            f"neither a prediction nor a label: `{names.score}` and `{names.label}` are missing; the record's fields "
+            f"neither a prediction nor a label: `{score}` and `{names.label}` are missing; the record's fields "
             f"are {', '.join(list(values)[:20])}"
         )
     return events
@@ -185,13 +187,19 @@ def read_key(element: bytes, reception: Reception) -> str | None:
 def _land_prediction(document: Document, reception: Reception, source: str) -> DecodedEvent:
     names = document.mapping
     prediction_id = document.require_id(names.key)
-    document.require(names.score)
-    score = document.read_share(names.score, names.score_scale)
-    if score is None:
-        raise InvalidEventError(f"`{names.score}` is {str(document.find(names.score))[:40]!r}; valid: a finite number")
+    score, scores = None, None
+    if document.contract.classes:
+        scores = document.read_scores(names.scores, names.score_scale)
+    else:
+        document.require(names.score)
+        score = document.read_share(names.score, names.score_scale)
+        if score is None:
+            shown = str(document.find(names.score))[:40]
+            raise InvalidEventError(f"`{names.score}` is {shown!r}; valid: a finite number")
     data = ScoreData(
         prediction_id=prediction_id,
         score=score,
+        scores=scores,
         features=document.read_features(),
         model_version=document.read_id(names.model_version),
         user_id=document.read_id(names.entity),
@@ -204,7 +212,7 @@ def _land_prediction(document: Document, reception: Reception, source: str) -> D
     )
     occurred_at = reception.check_time(document.read_time(names.prediction_time), names.prediction_time)
     key = records.make_event_id(reception.application, PREDICTIONS_SOURCE, prediction_id)
-    return _land_score(prediction_id, data, reception, source, key, occurred_at)
+    return _land_score(prediction_id, data, reception, source, key, occurred_at, names.scores)
 
 
 def _land_label(document: Document, reception: Reception, source: str) -> DecodedEvent:
@@ -261,9 +269,16 @@ def _require_contract(reception: Reception) -> ScoreContract:
 
 
 def _land_score(
-    client_id: str, data: ScoreData, reception: Reception, source: str, key: str, occurred_at: str
+    client_id: str,
+    data: ScoreData,
+    reception: Reception,
+    source: str,
+    key: str,
+    occurred_at: str,
+    scores_field: str = "scores",
 ) -> DecodedEvent:
     assert reception.contract is not None
+    score, scores = _read_score(data, reception.contract, scores_field)
     if problem := reception.contract.find_problem(data.features, reception.received_at.date()):
         raise InvalidEventError(problem)
     line = ScoreLine(
@@ -274,7 +289,7 @@ def _land_score(
         prediction_id=str(data.prediction_id),
         do_not_train=data.do_not_train,
         features=_features_encoder.encode(data.features).decode(),
-        score=data.score,
+        score=score,
         model_version=data.model_version,
         user_id=data.user_id,
         thread_id=data.thread_id,
@@ -283,9 +298,28 @@ def _land_score(
         action=data.action,
         allow_propensity=data.allow_propensity,
         label_propensity=data.label_propensity,
+        scores=scores,
     )
-    content = hash((line.score, line.features, line.amount, line.segment, line.action, line.prediction_id))
+    content = hash((line.score, line.scores, line.features, line.amount, line.segment, line.action, line.prediction_id))
     return build_prediction_event(client_id, reception.application, key, line.prediction_id, content, line)
+
+
+def _read_score(data: ScoreData, contract: ScoreContract, name: str) -> tuple[float, str | None]:
+    """Return the probability of a positive, and of several classes all probabilities as JSON."""
+    if not contract.classes:
+        if data.score is None or data.scores is not None:
+            problem = "is missing" if data.score is None else "has a field `scores` next to it"
+            raise InvalidEventError(f"`score` {problem}; valid: the probability of the positive class, 0 to 1")
+        return data.score, None
+    if data.scores is None or data.score is not None:
+        problem = "is missing" if data.scores is None else "has a field `score` next to it, which follows from it"
+        raise InvalidEventError(f"`{name}` {problem}; valid: an object with the probability of every class")
+    try:
+        score = contract.check_scores(data.scores, name)
+    except ValueError as error:
+        raise InvalidEventError(shorten_message(str(error))) from None
+    ordered = {each: data.scores[each] for each in contract.classes}
+    return score, _features_encoder.encode(ordered).decode()
 
 
 def _check_feedback(event: FeedbackCloudEvent, contract: ScoreContract) -> None:
@@ -311,6 +345,5 @@ def _check_role(claimed: str, reception: Reception, contract: ScoreContract) -> 
 
 
 def _check_label(label: str, contract: ScoreContract, field: str) -> None:
-    valid = (contract.positive_label, contract.negative_label)
-    if label not in valid:
-        raise InvalidEventError(f"`{field}` is {label[:80]!r}; valid: {', '.join(valid)}")
+    if label not in contract.label_words:
+        raise InvalidEventError(f"`{field}` is {label[:80]!r}; valid: {', '.join(contract.label_words)}")

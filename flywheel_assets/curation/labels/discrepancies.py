@@ -6,6 +6,7 @@ never decide alone what is trained on: a model trained on its hard rows only lea
 lever of several.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +20,7 @@ class Discrepancy(StrEnum):
     CONFIDENT_MISS = "confident_miss"  # positive, scored low
     CONFIDENT_FALSE_ALARM = "confident_false_alarm"  # negative, scored high
     UNCERTAIN = "uncertain"  # scored within the band, whatever the label
+    WRONG_CLASS = "wrong_class"  # of several classes: positive, and another positive class was the most probable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,39 @@ def write_severity_sql(rules: DiscrepancyRules, score: str = "score", is_positiv
     WHEN ({is_positive}) AND ({score}) < {miss} THEN 1e0 - ({score})
     WHEN NOT ({is_positive}) AND ({score}) > {alarm} THEN ({score})
 END"""
+
+
+def write_class_discrepancy_sql(classes: Sequence[str], negative: str) -> str:
+    """Write the reason code of a row of several classes as a DuckDB expression of type VARCHAR.
+
+    A discrepancy is a label that was not the most probable class: a confident miss where that was the negative label,
+    a confident false alarm where the label is it, and a wrong class between two others. Limits on the score say nothing
+    about those. NULL where the class or the probabilities are unknown.
+
+    Args:
+        classes: in the order of `probabilities`.
+        negative: the negative label.
+
+    Reads `probabilities`, a LIST of DOUBLE, and `label_class`.
+    """
+    place = classes.index(negative) + 1
+    own, highest = _write_label_probability_sql(classes), "list_max(probabilities)"
+    return f"""CASE
+    WHEN {own} IS NULL OR {own} >= {highest} THEN NULL
+    WHEN label_class = {quote(negative)} THEN {quote(Discrepancy.CONFIDENT_FALSE_ALARM)}
+    WHEN probabilities[{place}] = {highest} THEN {quote(Discrepancy.CONFIDENT_MISS)}
+    ELSE {quote(Discrepancy.WRONG_CLASS)}
+END"""
+
+
+def write_class_severity_sql(classes: Sequence[str]) -> str:
+    """Write the severity of such a discrepancy, 1 − p(label class), as a DuckDB DOUBLE; NULL where there is none."""
+    own = _write_label_probability_sql(classes)
+    return f"CASE WHEN {own} < list_max(probabilities) THEN 1e0 - {own} END"
+
+
+def _write_label_probability_sql(classes: Sequence[str]) -> str:
+    return f"probabilities[list_position([{', '.join(map(quote, classes))}], label_class)]"
 
 
 def _write_unjudged_sql(score: str, is_positive: str) -> str:

@@ -101,13 +101,16 @@ class Calendar:
         return cls(last_day, evaluate_until, evaluate_from, train_until, evaluation_weeks - 1)
 
 
-def write_judged_examples_sql(rules: MiningRules, span: TrainingSpan, examples: str = "hard_examples") -> str:
+def write_judged_examples_sql(
+    rules: MiningRules, span: TrainingSpan, examples: str = "hard_examples", said: str = "is_positive"
+) -> str:
     """Select every example of the pinned days with the reason that it is left out, if any.
 
     Args:
         rules: of the application.
         span: of the model.
         examples: a relation with the columns of `records.HARD_EXAMPLES` that are asked for.
+        said: the column that says what a label says, `ScoreContract.said_column`.
 
     Reads `withheld_labels(prediction_id, completed_date)`, the labels of days that tripped the breaker: silence that
     one of them contradicts is no negative.
@@ -120,7 +123,7 @@ def write_judged_examples_sql(rules: MiningRules, span: TrainingSpan, examples: 
     in_time = f"(completed_date < DATE {moment} AND prediction_received_date <= DATE {last})"
     return f"""
 WITH timely AS (SELECT * FROM {examples} WHERE {in_time}),
-resolved AS ({write_resolved_labels_sql(rules.labels, "timely")}),
+resolved AS ({write_resolved_labels_sql(rules.labels, "timely", said)}),
 weighed AS (
     SELECT *, inclusion_probability * {write_recency_factor_sql(rules.sampling, age_days=age)} AS final_probability
     FROM resolved
@@ -147,7 +150,8 @@ def write_training_rows_sql(contract: ScoreContract, rules: MiningRules, span: T
     negatives, and a model of unweighted rows predicts too little (Σp/Σy .65 instead of .97 where labels come 7 + Exp(3)
     days late and silence is a negative after 7). Reads `known_shares(age, known_share)`.
 
-    `emphasis` is a factor of `sample_weight`, NULL where the rules emphasise nothing; evaluation rows have none.
+    `emphasis` is a factor of `sample_weight`, NULL where the rules emphasise nothing; evaluation rows have none. Of
+    several classes there is `label_class`, too.
     """
     age = f"date_diff('day', prediction_received_date, DATE {quote(span.known_before.isoformat())})"
     weight = write_sample_weight_sql(
@@ -164,12 +168,12 @@ SELECT prediction_id, subject, prediction_received_date, is_positive, labeling_s
        score AS score_at_decision, amount, segment, discrepancy, severity, selection_reason,
        final_probability AS inclusion_probability,
        {weight} * vote_share / CASE WHEN is_positive THEN coalesce(known_share, 1e0) ELSE 1e0 END AS represented,
-       {contract.write_struct_sql()} AS features
+       {contract.write_struct_sql()} AS features{", label_class" if contract.classes else ""}
 FROM {judged} LEFT JOIN known_shares
     ON known_shares.age = {age}
 WHERE reason IS NULL
 ))
-ORDER BY prediction_id, is_positive
+ORDER BY prediction_id, {contract.said_column}
 """
 
 
@@ -180,7 +184,8 @@ def write_evaluation_rows_sql(
 
     With the columns that an exclusion may ask for, and `known_share`: the share of positives that is known at the row's
     age. Reads `raw_predictions` (received from E to M), `joined_feedback` (completed from E to T) and
-    `known_shares(age, known_share)`. What the action policy let through by chance weighs 1 / allow_propensity. Blocked
+    `known_shares(age, known_share)`. Of several classes there are `label_class`, and `scores_at_decision` in the
+    contract's order. What the action policy let through by chance weighs 1 / allow_propensity. Blocked
     predictions without a label, disputed ones, those without consent and those whose features do not fit are left
     out.
     """
@@ -192,13 +197,16 @@ def write_evaluation_rows_sql(
     )
     week = f"date_diff('day', DATE {quote(calendar.evaluated_from.isoformat())}, received_date) // 7"
     age = f"date_diff('day', received_date, DATE {quote(calendar.known_until.isoformat())})"
+    of_classes = (
+        f", label_class, {contract.write_probabilities_sql()} AS scores_at_decision" if contract.classes else ""
+    )
     return f"""
 SELECT prediction_id, {write_subject_sql("matured")} AS subject,
        received_date AS prediction_received_date, CAST({week} AS INTEGER) AS week, is_positive, labeling_source,
        model_version, score AS score_at_decision, amount, segment, {weight} AS sample_weight,
        coalesce(known_share, 1e0) AS known_share, {contract.write_struct_sql(with_retired=True)} AS features,
        label_event_id, label_received_date, NULL::DATE AS completed_date, occurred_at AS predicted_at,
-       {write_subject_kind_sql("matured")} AS subject_kind
+       {write_subject_kind_sql("matured")} AS subject_kind{of_classes}
 FROM ({write_matured_predictions_sql(contract, rules, tripped_days)}) matured
 LEFT JOIN known_shares ON known_shares.age = {age}
 WHERE NOT do_not_train AND NOT is_label_withheld AND {contract.write_problem_sql()} IS NULL
@@ -215,19 +223,26 @@ def write_matured_predictions_sql(
     unknown, so are all without a label. Labels of `tripped_days` say nothing until a person has looked: a prediction
     that only they are about is left out, too. The columns of
     `raw_predictions`, and `is_positive`, `labeling_source`, `label_event_id`, `label_received_date` and
-    `is_label_withheld` (a label came without consent).
+    `is_label_withheld` (a label came without consent); of several classes `label_class`, too.
     """
+    known, coalesced = "", ""
+    if contract.classes:
+        known = "any_value(label_class) FILTER (holds) AS label_class,"
+        coalesced = f"coalesce(k.label_class, {quote(contract.negative_label)}) AS label_class,"
     blocked = contract.write_blocked_sql("p.action") if rules.is_silence_negative else "true"
     on_tripped_day = " OR ".join(["false", *(f"completed_date = DATE {quote(str(day))}" for day in tripped_days)])
     admitted = f"(SELECT * FROM joined_feedback WHERE NOT ({on_tripped_day}))"
+    labels = write_resolved_labels_sql(
+        rules.labels.with_one_class, write_label_events_sql(contract, admitted), contract.said_column
+    )
     return f"""
 WITH known AS (
     SELECT prediction_id, bool_or(is_disputed) AS is_disputed, bool_or(do_not_train) AS is_label_withheld,
-           bool_or(is_positive) FILTER (holds) AS is_positive,
+           bool_or(is_positive) FILTER (holds) AS is_positive, {known}
            any_value(labeling_source) FILTER (holds) AS labeling_source,
            any_value(label_received_date) FILTER (holds) AS label_received_date,
            any_value(label_event_id) FILTER (holds) AS label_event_id
-    FROM ({write_resolved_labels_sql(rules.labels.with_one_class, write_label_events_sql(contract, admitted))})
+    FROM ({labels})
     GROUP BY prediction_id
 ),
 first_receipts AS (  -- a label that is about an earlier receipt says that this one is not the first
@@ -238,7 +253,7 @@ first_receipts AS (  -- a label that is about an earlier receipt says that this 
     )
     QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY received_date, received_at, event_id) = 1
 )
-SELECT p.*, coalesce(k.is_positive, false) AS is_positive,
+SELECT p.*, coalesce(k.is_positive, false) AS is_positive, {coalesced}
        coalesce(k.labeling_source, {quote(SILENCE)}) AS labeling_source, k.label_received_date,
        k.label_event_id, coalesce(k.is_label_withheld, false) AS is_label_withheld
 FROM first_receipts p LEFT JOIN known k ON k.prediction_id = p.prediction_id

@@ -11,7 +11,13 @@ from typing import Literal
 import duckdb
 
 from flywheel_assets import records
-from flywheel_assets.curation.labels.discrepancies import DiscrepancyRules, write_discrepancy_sql, write_severity_sql
+from flywheel_assets.curation.labels.discrepancies import (
+    DiscrepancyRules,
+    write_class_discrepancy_sql,
+    write_class_severity_sql,
+    write_discrepancy_sql,
+    write_severity_sql,
+)
 from flywheel_assets.curation.labels.emphasis import EmphasisRules
 from flywheel_assets.curation.labels.label_resolution import LabelRules
 from flywheel_assets.curation.labels.sampling import (
@@ -114,7 +120,7 @@ def write_subject_kind_sql(prediction: str) -> str:
 
 
 def _write_labels_sql(salt: str, contract: ScoreContract, rules: MiningRules) -> str:
-    positive, negative = quote(contract.positive_label), quote(contract.negative_label)
+    valid = " and ".join(contract.label_words).replace("'", "''")
     held = "false"
     if rules.hold_false_alarms_above is not None:
         reviewers = ", ".join(quote(name) for name in rules.labels.trusted_tiers[0])
@@ -124,7 +130,7 @@ def _write_labels_sql(salt: str, contract: ScoreContract, rules: MiningRules) ->
         )
     labels = f"""
 SELECT * REPLACE (coalesce(labeling_source, source) AS labeling_source),
-       CASE label WHEN {positive} THEN true WHEN {negative} THEN false END AS is_positive,
+       {contract.write_is_positive_sql()} AS is_positive, {contract.write_class_sql()} AS label_class,
        {contract.write_problem_sql(received_date="prediction_received_date")} AS problem
 FROM joined_feedback
 """
@@ -135,12 +141,12 @@ SELECT *,
             WHEN is_positive IS NULL THEN {quote(Reason.UNKNOWN_LABEL)}
             WHEN problem IS NOT NULL THEN {quote(Reason.INVALID_FEATURES)}
             WHEN {held} THEN {quote(Reason.HELD_FOR_REVIEW)} END AS reason,
-       CASE reason WHEN {quote(Reason.UNKNOWN_LABEL)} THEN 'valid: ' || {positive} || ' and ' || {negative}
+       CASE reason WHEN {quote(Reason.UNKNOWN_LABEL)} THEN 'valid: {valid}'
                    WHEN {quote(Reason.INVALID_FEATURES)} THEN problem END AS detail
 FROM (
     SELECT *, feedback_event_id AS label_event_id, feedback_received_at AS label_received_at,
            feedback_received_date AS label_received_date, coalesce(known_at, occurred_at) AS label_known_at
-    FROM ({_write_judged_sql(salt, rules, labels)})
+    FROM ({_write_judged_sql(salt, contract, rules, labels)})
 )
 """
 
@@ -150,8 +156,9 @@ def _write_silent_decisions_sql(salt: str, contract: ScoreContract, rules: Minin
 
     Of a million silent predictions only the few that are drawn are read whole.
     """
-    silence = """
-SELECT event_id, prediction_id, user_id, score, amount, segment, action, do_not_train, false AS is_positive,
+    silence = f"""
+SELECT event_id, prediction_id, user_id, score, scores, amount, segment, action, do_not_train, false AS is_positive,
+       {_write_silent_class_sql(contract)} AS label_class,
        r.event_id IS NOT NULL AS is_repeated, coalesce(r.is_reused, false) AS is_reused
 FROM raw_predictions LEFT JOIN repeated_predictions r USING (event_id)
 """
@@ -164,7 +171,7 @@ SELECT *,
             WHEN do_not_train THEN {quote(Reason.NO_CONSENT)}
             WHEN {"false" if rules.is_silence_negative else "true"} THEN {quote(Reason.SILENCE_UNKNOWN)}
             WHEN draw >= inclusion_probability THEN {quote(Reason.NOT_SAMPLED)} END AS reason
-FROM ({_write_judged_sql(salt, rules, silence)})
+FROM ({_write_judged_sql(salt, contract, rules, silence)})
 """
 
 
@@ -210,6 +217,7 @@ FROM (
            {write_subject_sql("p")} AS subject,
            {write_subject_kind_sql("p")} AS subject_kind,
            p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity, p.label_propensity,
+           p.scores, {_write_silent_class_sql(contract)} AS label_class,
            d.discrepancy, d.severity, d.selection_reason, d.inclusion_probability, d.draw, p.event_id,
            {contract.write_problem_sql("p.features", "p.received_date")} AS problem
     FROM raw_predictions p JOIN silent_decisions d ON d.event_id = p.event_id
@@ -218,14 +226,25 @@ FROM (
 """
 
 
-def _write_judged_sql(salt: str, rules: MiningRules, rows: str) -> str:
-    """Add discrepancy, severity, π and draw to `rows` (with `score`, `is_positive`, `amount`, `segment`)."""
+def _write_silent_class_sql(contract: ScoreContract) -> str:
+    return quote(contract.negative_label) if contract.classes else "NULL::VARCHAR"
+
+
+def _write_judged_sql(salt: str, contract: ScoreContract, rules: MiningRules, rows: str) -> str:
+    """Add discrepancy, severity, π and draw to `rows` (with `score`, `is_positive`, `amount`, `segment`).
+
+    Of several classes `rows` have `scores` and `label_class`, too.
+    """
+    discrepancy, severity = write_discrepancy_sql(rules.discrepancies), write_severity_sql(rules.discrepancies)
+    if contract.classes:
+        rows = f"SELECT *, {contract.write_probabilities_sql()} AS probabilities FROM ({rows})"
+        discrepancy = write_class_discrepancy_sql(contract.classes, contract.negative_label)
+        severity = write_class_severity_sql(contract.classes)
     return f"""
 SELECT *, {write_inclusion_probability_sql(rules.sampling)} AS inclusion_probability,
        {write_selection_reason_sql(rules.sampling)} AS selection_reason, {write_draw_sql(salt)} AS draw
 FROM (
-    SELECT *, {write_discrepancy_sql(rules.discrepancies)} AS discrepancy,
-           coalesce({write_severity_sql(rules.discrepancies)}, 0e0) AS severity
+    SELECT *, {discrepancy} AS discrepancy, coalesce({severity}, 0e0) AS severity
     FROM ({rows})
 )
 """

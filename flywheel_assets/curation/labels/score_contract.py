@@ -4,6 +4,7 @@ The same declaration is used twice: by capture, so that a wrong event is refused
 it, and when examples are made, because events may have been captured before the declaration changed.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -41,9 +42,16 @@ _ABSENT = object()
 _SQL_TYPE = {FeatureType.NUMBER: "DOUBLE", FeatureType.TEXT: "VARCHAR", FeatureType.BOOLEAN: "BOOLEAN"}
 
 
+_CLASS_NAME = re.compile(r"[\w.-][\w. -]{0,59}")
+"""It names metrics, for which MLflow takes no other characters."""
+MOST_CLASSES = 100
+SUM_TOLERANCE = 0.01
+"""Of the probabilities of all classes around 1: senders round them."""
+
 _PATHS = (
     "key",
     "score",
+    "scores",
     "features",
     "label",
     "labeling_source",
@@ -72,6 +80,8 @@ class FieldMapping(Checked):
     key: Name = "prediction_id"
     """In predictions and labels: the id of the decision, for instance of the transaction."""
     score: Name = "score"
+    scores: Name = "scores"
+    """Of several classes, in place of `score`: the object with each class's probability."""
     features: str | None = "features"
     """The object of the features. None or "": each declared feature is a field or a dotted path of its own."""
     label: Name = "label"
@@ -119,7 +129,11 @@ class FieldMapping(Checked):
                 raise self.build_range_error(name, path, "a dotted path without an empty part")
         for name in ("score", "label"):
             for other in _PATHS:
-                if other != name and getattr(self, other) == getattr(self, name):
+                if (
+                    other != name
+                    and (other, self.scores) != ("scores", "scores")
+                    and getattr(self, other) == getattr(self, name)
+                ):
                     raise self.build_range_error(name, getattr(self, name), f"another path than {other}'s")
         if self.features == self.key:
             raise self.build_range_error("features", self.features, "another path than key's")
@@ -153,6 +167,10 @@ class ScoreContract(Checked):
     positive_label: Name = "true"
     """The label word of the class whose probability the score is; a JSON `true` means it, too, where it is "true"."""
     negative_label: Name = "false"
+    classes: tuple[Name, ...] = ()
+    """The label words of three or more classes, of which a row has one; predictions then carry `scores`, the
+    probability of each, in place of `score`. `negative_label` is one of them, and everything that asks whether a row is
+    positive asks whether its class is another one: the score is 1 − its probability. Empty: two classes."""
     mapping: FieldMapping = field(default_factory=FieldMapping)
     blocking_actions: frozenset[str] = frozenset({"block"})
     """Actions after which the outcome cannot be seen: silence about such a prediction says nothing."""
@@ -177,6 +195,9 @@ class ScoreContract(Checked):
         if both := self.features.keys() & self.retired_features:
             valid = f"none of features: {', '.join(sorted(both))} cannot be both"
             raise self.build_range_error("retired_features", sorted(self.retired_features), valid)
+        if self.classes:
+            self._check_classes()
+            return
         if self.positive_label == self.negative_label:
             raise self.build_range_error("negative_label", self.negative_label, "another word than positive_label")
         if self.negative_label.casefold() in _fold(self.mapping.positive_words):
@@ -184,9 +205,78 @@ class ScoreContract(Checked):
         if self.positive_label.casefold() in _fold(self.mapping.negative_words):
             raise self.build_range_error("positive_label", self.positive_label, "none of mapping.negative_words")
 
+    def _check_classes(self) -> None:
+        if not 3 <= len(self.classes) <= MOST_CLASSES or len(set(self.classes)) < len(self.classes):
+            valid = f"3 to {MOST_CLASSES} different words, or none for two classes"
+            raise self.build_range_error("classes", self.classes, valid)
+        for name in self.classes:
+            if not _CLASS_NAME.fullmatch(name):
+                valid = "words of at most 60 letters, digits, spaces, '_', '-' and '.': they name metrics"
+                raise self.build_range_error("classes", name, valid)
+        if self.positive_label != "true":
+            valid = "left out where classes are declared: every class but negative_label is positive"
+            raise self.build_range_error("positive_label", self.positive_label, valid)
+        if self.negative_label not in self.classes:
+            raise self.build_range_error("negative_label", self.negative_label, f"one of {', '.join(self.classes)}")
+        if self.mapping.positive_words:
+            valid = "none where classes are declared: a label is sent as the word of its class"
+            raise self.build_range_error("mapping.positive_words", self.mapping.positive_words, valid)
+
+    @property
+    def label_words(self) -> tuple[str, ...]:
+        """Return the words that a label may be."""
+        return self.classes or (self.positive_label, self.negative_label)
+
+    @property
+    def said_column(self) -> str:
+        """Return the column that says what a label says: two that differ in it contradict each other."""
+        return "label_class" if self.classes else "is_positive"
+
+    def write_is_positive_sql(self, label: str = "label") -> str:
+        """Write whether a label word is positive, as a DuckDB BOOLEAN; NULL where it is no word of the contract."""
+        positive = ", ".join(quote(word) for word in self.label_words if word != self.negative_label)
+        return f"CASE WHEN {label} IN ({positive}) THEN true WHEN {label} = {quote(self.negative_label)} THEN false END"
+
+    def write_class_sql(self, label: str = "label") -> str:
+        """Write the class of a label word, as a DuckDB VARCHAR.
+
+        NULL where the contract has two classes, and where the word is none of several.
+        """
+        if not self.classes:
+            return "NULL::VARCHAR"
+        return f"CASE WHEN {label} IN ({', '.join(map(quote, self.classes))}) THEN {label} END"
+
+    def write_probabilities_sql(self, scores: str = "scores") -> str:
+        """Write the probabilities of all classes, in their order, as a DuckDB LIST of DOUBLE over a JSON text."""
+        paths = ", ".join(quote(_write_json_path(name)) for name in self.classes)
+        return f"CAST(json_extract({scores}, [{paths}]) AS DOUBLE[])"
+
+    def check_scores(self, scores: Mapping[str, float], field: str = "scores") -> float:
+        """Return the score of the probabilities of all classes: 1 − that of the negative label.
+
+        Args:
+            scores: by class.
+            field: its name, for the message.
+
+        Raises:
+            ValueError: a class is missing or unknown, a probability is none, or they do not sum to 1.
+        """
+        if missing := [name for name in self.classes if name not in scores]:
+            raise ValueError(f"`{field}` lacks {', '.join(missing[:5])}; valid: a probability of every class")
+        if unknown := [name for name in scores if name not in self.classes]:
+            raise ValueError(f"`{field}` names {unknown[0][:80]!r}; valid: {', '.join(self.classes)}")
+        for name, value in scores.items():
+            # Not "outside 0 to 1": a number that is none is refused, too.
+            if not 0 <= value <= 1:
+                raise ValueError(f"`{field}` of {name!r} is {value:g}; valid: 0 to 1")
+        total = sum(scores.values())
+        if abs(total - 1) > SUM_TOLERANCE + 1e-9:  # .33 three times is within it, but for the last digit
+            raise ValueError(f"`{field}` sum to {total:.3f}; valid: 1, within {SUM_TOLERANCE}")
+        return 1 - scores[self.negative_label]
+
     def read_label(self, label: str) -> str | None:
         """Return the contract's word for a label as it was sent; None where it is none."""
-        if label in (self.positive_label, self.negative_label):
+        if label in self.label_words:
             return label
         word = label.casefold()
         if word in _fold(self.mapping.positive_words):
@@ -199,7 +289,8 @@ class ScoreContract(Checked):
 
     @cached_property
     def _read_paths(self) -> frozenset[str]:
-        paths = {getattr(self.mapping, name) for name in _PATHS} - {None, ""}
+        unread = "score" if self.classes else "scores"
+        paths = {getattr(self.mapping, name) for name in _PATHS if name != unread} - {None, ""}
         return frozenset(paths | set(self.logged_features) if self.mapping.is_wide else paths)
 
     @cached_property

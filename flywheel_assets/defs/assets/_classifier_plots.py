@@ -17,6 +17,7 @@ from flywheel_assets.lake.versions.label_delay import LabelDelay
 from flywheel_assets.lake.whatif.levers import LeversReport, SamplingLever
 from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets.measures.texts import Interval
+from flywheel_assets.promotion.classifier_evidence import MultiClassEvidence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _COLOURS = {INCUMBENT: "#E69F00", CHALLENGER: "#009E73"}
 _DRIFT_DAYS = 60
 _DRIFT_COLOURS = {"blue": "#0072B2", "red": "#D55E00", "green": "#009E73"}
+_MOST_WRITTEN_CLASSES = 12
+"""Classes up to which the cells of the confusion plot hold their numbers."""
 
 
 def build_comparison_table(report: ClassifierEvaluationReport) -> dg.TableMetadataValue:
@@ -54,6 +57,12 @@ def build_comparison_table(report: ClassifierEvaluationReport) -> dg.TableMetada
     for part in evidence.segments:
         aps = (part.incumbent_average_precision, part.average_precision)
         rows.append(_compare(f"AP, segment {part.segment}", *aps, part.ap_gain))
+    if (classes := evidence.classes) is not None:
+        macro = (classes.incumbent_macro_average_precision, classes.macro_average_precision)
+        rows.insert(0, _compare("macro AP", *macro, classes.macro_ap_gain))
+        for part in classes.by_class:
+            aps = (part.incumbent_average_precision, part.average_precision)
+            rows.append(_compare(f"AP, class {part.segment}", *aps, part.ap_gain))
     rows += [
         _compare("ROC AUC", old.overall.roc_auc, new.overall.roc_auc),
         _compare("log loss", old.overall.log_loss, new.overall.log_loss),
@@ -119,6 +128,33 @@ def plot_precision_recall(report: ClassifierEvaluationReport, path: Path) -> dg.
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
 
     return _save_plot(draw, path, "precision and recall")
+
+
+def build_confusion_table(found: MultiClassEvidence) -> dg.TableMetadataValue:
+    """Build a table of the challenger's confusions: a row for each true class, a column for each predicted one."""
+    rows = [[name, *map(round, counts)] for name, counts in zip(found.names, found.confusion, strict=True)]
+    return build_numbers_table(["true \\ predicted", *found.names], rows)
+
+
+def plot_confusion(found: MultiClassEvidence, path: Path) -> dg.MarkdownMetadataValue:
+    """Plot the challenger's confusions, shaded by the share of each true class."""
+    counts = np.array(found.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
+
+    def draw(axes: "Axes") -> None:
+        axes.imshow(shares, cmap="Greens", vmin=0, vmax=1)
+        places = range(len(found.names))
+        axes.set_xticks(places, found.names, rotation=30, ha="right", fontsize=8)
+        axes.set_yticks(places, found.names, fontsize=8)
+        if len(found.names) <= _MOST_WRITTEN_CLASSES:
+            for true in places:
+                for said in places:
+                    colour = "white" if shares[true, said] > 0.5 else "black"
+                    text = f"{counts[true, said]:,.0f}"
+                    axes.text(said, true, text, ha="center", va="center", color=colour, fontsize=8)
+        axes.set(xlabel="most probable class", ylabel="true class")
+
+    return _save_plot(draw, path, "confusion matrix")
 
 
 def plot_calibration(report: ClassifierEvaluationReport, path: Path) -> dg.MarkdownMetadataValue:

@@ -11,12 +11,14 @@ import pyarrow as pa
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.defs.assets._classifier_plots import (
     build_comparison_table,
+    build_confusion_table,
     build_levers_tables,
     draw_levers,
     draw_small_drift,
     draw_small_plots,
     plot_ap_by_week,
     plot_calibration,
+    plot_confusion,
     plot_drift,
     plot_floor_costs,
     plot_precision_recall,
@@ -237,12 +239,19 @@ def _build_evaluation_asset(application: ClassificationApplication) -> dg.Assets
         )
         run_in_own_process(context, pipes, "flywheel_assets.evaluation.classifier", request)
         report = read_evaluation(folder.evaluation)
+        of_classes: dict[str, Any] = {}
+        if report.evidence.classes is not None:
+            of_classes = {
+                "confusion": build_confusion_table(report.evidence.classes),
+                "confusion, plot": plot_confusion(report.evidence.classes, folder.path / "confusion.png"),
+            }
         deployed = choose_deployed(application, folder, report)
         run_id = _log_to_mlflow(stores.registry(application.name), application, folder, report, deployed)
         return dg.MaterializeResult(
             metadata={
                 "plots": draw_small_plots(report),
                 "comparison": build_comparison_table(report),
+                **of_classes,
                 "plots, large": join_pictures(
                     plot_precision_recall(report, folder.path / "precision_recall.png"),
                     plot_calibration(report, folder.path / "calibration.png"),

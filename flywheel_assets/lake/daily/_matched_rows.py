@@ -198,7 +198,7 @@ _TEXT_COLUMNS = f"""
 _SCORE_COLUMNS = """
        f.labeling_source, f.known_at,
        p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity,
-       p.label_propensity"""
+       p.label_propensity, p.scores"""
 
 
 def _add_subjects(rows: pa.Table, tables: ApplicationTables) -> pa.Table:

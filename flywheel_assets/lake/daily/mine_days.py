@@ -375,11 +375,14 @@ def _write_disputed_sql(day: date, rules: MiningRules) -> str:
     SELECT * FROM recent_labels
     WHERE prediction_id IN (SELECT prediction_id FROM examined_labels WHERE reason IS NULL)
 )"""
+    said = "{source: labeling_source, positive: is_positive}"
+    if contract.classes:
+        said = "{source: labeling_source, positive: is_positive, label: label_class}"
     return f"""
-WITH resolved AS ({write_resolved_labels_sql(rules.labels, events)}),
+WITH resolved AS ({write_resolved_labels_sql(rules.labels, events, contract.said_column)}),
 evidence AS (
     SELECT prediction_id, to_json(
-               list({{source: labeling_source, positive: is_positive}} ORDER BY label_known_at, label_event_id)
+               list({said} ORDER BY label_known_at, label_event_id)
            )::VARCHAR AS evidence
     FROM resolved GROUP BY prediction_id
 )

@@ -145,18 +145,21 @@ class Disputes:
     disputed: int
 
 
+_SAID = "coalesce(label_class, CAST(is_positive AS VARCHAR))"
+
+
 def count_disputes(lake: Lake, rules: LabelRules, days: Sequence[date]) -> Disputes:
     """Count the labelled predictions whose labels became complete on `days`; reads key columns only."""
     columns = [
         *("prediction_id", "label_event_id", "is_positive", "labeling_source", "label_known_at"),
-        "label_received_at",
+        *("label_received_at", "label_class"),
     ]
     with lake.connect() as connection:
         lake.register(connection, HARD_EXAMPLES, days, columns, view="recent_examples")
         labels = "(SELECT * FROM recent_examples WHERE label_event_id IS NOT NULL)"
         found = connection.execute(
             "SELECT count(*), count(*) FILTER (is_disputed) FROM (SELECT prediction_id, bool_or(is_disputed) AS "
-            f"is_disputed FROM ({write_resolved_labels_sql(rules, labels)}) GROUP BY prediction_id)"
+            f"is_disputed FROM ({write_resolved_labels_sql(rules, labels, _SAID)}) GROUP BY prediction_id)"
         ).fetchone()
     assert found is not None
     return Disputes(*found)

@@ -83,6 +83,7 @@ _COUNTED = [
     "inclusion_probability",
     "draw",
     "label_propensity",
+    "label_class",
 ]
 """The columns that decide about an example; features are nearly all bytes of the others."""
 
@@ -116,6 +117,10 @@ class ExampleRules(Checked):
         rules["contract"]["features_since"] = {name: first.isoformat() for name, first in first_days}
         del rules["contract"]["trusted_sources"]  # capture's; the tiers are in the mining rules
         rules["contract"]["blocking_actions"] = sorted(self.contract.blocking_actions)
+        if self.contract.classes:
+            rules["contract"]["classes"] = list(self.contract.classes)
+        else:  # as manifests of two classes were before there were more
+            del rules["contract"]["classes"], rules["contract"]["mapping"]["scores"]
         return rules
 
 
@@ -180,7 +185,7 @@ def count_new_examples(
     with lake.connect() as connection:
         _register_examples_of_today(lake, connection, days, _COUNTED)
         calendar = _plan_delayed(connection, rules, days[-1])
-        judged = write_judged_examples_sql(rules.mining, calendar.judged, "pinned_examples")
+        judged = _write_judged_sql(rules, calendar.judged)
         known = "SELECT NULL::VARCHAR AS prediction_id, NULL::BOOLEAN AS is_positive"
         if trained and manifest:
             file = trained.export / manifest.files[ExportSet.TRAIN].name
@@ -199,7 +204,7 @@ def count_examples_to_train(lake: Lake, rules: ExampleRules, days: Sequence[date
     with lake.connect() as connection:
         _register_examples_of_today(lake, connection, days, _COUNTED)
         calendar = _plan_delayed(connection, rules, days[-1])
-        judged = write_judged_examples_sql(rules.mining, calendar.judged, "pinned_examples")
+        judged = _write_judged_sql(rules, calendar.judged)
         found = connection.execute(f"SELECT count(*) FROM ({judged}) WHERE reason IS NULL").fetchone()
     assert found is not None
     return int(found[0])
@@ -285,7 +290,7 @@ def measure_live_calibration(lake: Lake, rules: ExampleRules, days: int) -> Live
         )
         found = connection.execute(
             f"""
-WITH judged AS ({write_judged_examples_sql(mining, calendar.refit, "pinned_examples")}),
+WITH judged AS ({_write_judged_sql(replace(rules, mining=mining), calendar.refit)}),
 recent AS (
     SELECT * FROM judged
     WHERE reason IS NULL AND prediction_received_date > DATE {quote(newest.isoformat())} - {days:d}
@@ -306,6 +311,11 @@ LEFT JOIN known_shares
 def _plan_delayed(connection: duckdb.DuckDBPyConnection, rules: ExampleRules, last_day: date) -> Calendar:
     """Plan the calendar of a version, with the label delay of the registered examples."""
     return rules.plan_calendar(last_day, _read_delay_curves(connection, rules, last_day))
+
+
+def _write_judged_sql(rules: ExampleRules, span: TrainingSpan) -> str:
+    """Select the registered examples, each with the reason that a model of this span is not trained on it."""
+    return write_judged_examples_sql(rules.mining, span, "pinned_examples", rules.contract.said_column)
 
 
 def _list_spans(calendar: Calendar) -> list[tuple[ExportSet, TrainingSpan]]:
@@ -351,7 +361,7 @@ def _resolve_pin(lake: Lake, pin: Pin, *, version: str, rules: ExampleRules) -> 
         curves = _read_delay_curves(connection, rules, pin.dates[-1])
         calendar = _add_older_weeks(connection, rules.plan_calendar(pin.dates[-1], curves))
         for which, span in _list_spans(calendar):
-            examples = write_judged_examples_sql(rules.mining, span, "pinned_examples")
+            examples = _write_judged_sql(rules, span)
             connection.execute(f"CREATE TEMP TABLE {which.value}_examples AS {examples}")
         evaluated = ledger.list_days(calendar.evaluated_from, calendar.evaluate_until)
         register_pinned_days(lake, connection, pin, RAW_SCORES, evaluated)
@@ -392,6 +402,9 @@ class _ResolvedExamples:
         judged_from = [span.known_before.isoformat() for span in self.calendar.list_judged()]
         facts["judged_from"] = judged_from
         facts["cross_fitted_from"] = judged_from[min(self.rules.evaluation_weeks, len(judged_from)) - 1]
+        if self.rules.contract.classes:
+            facts["classes"] = list(self.rules.contract.classes)
+            facts["negative_label"] = self.rules.contract.negative_label
         facts["maturity_days"] = find_effective_maturity(self.curves, self.rules.mining.waiting_days)
         if self.curves:
             overall = self.curves[0]

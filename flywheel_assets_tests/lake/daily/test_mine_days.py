@@ -10,7 +10,7 @@ import pytest
 
 from flywheel_assets.curation.joining import JoinWindow
 from flywheel_assets.curation.labels.sampling import SamplingRules, draw_uniform
-from flywheel_assets.curation.labels.score_contract import FeatureType
+from flywheel_assets.curation.labels.score_contract import FeatureType, ScoreContract
 from flywheel_assets.errors import MissingInputError
 from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.join_days import LATE_LABEL_STAGE
@@ -321,3 +321,39 @@ def test_where_silence_says_nothing_the_budget_counts_labels(bench: Workbench) -
     run(bench, events, day(9), rules)
     kept = bench.lake.read(HARD_EXAMPLES).to_pylist()
     assert [row["inclusion_probability"] for row in kept] == [1.0, 1.0]
+
+
+CLASSES = ScoreContract(features=CONTRACT.features, classes=("legit", "stolen", "friendly"), negative_label="legit")
+
+
+def test_sources_that_name_different_classes_are_a_dispute_though_both_are_positive(bench: Workbench) -> None:
+    said = '{"legit":0.2,"stolen":0.7,"friendly":0.1}'
+    run(
+        bench,
+        [
+            score(DAY, "odd", score=0.8, scores=said),
+            score(DAY, "quiet", score=0.8, scores=said),
+            label(day(1), "odd", labeling_source="chargeback", label="friendly"),
+            label(day(2), "odd", labeling_source="analyst", label="stolen"),
+            label(day(2), "quiet", label="true"),
+        ],
+        day(8),
+        contract=CLASSES,
+    )
+    found = examples(bench)
+    by_source = {source: (row["label_class"], row["discrepancy"]) for (_, source), row in found.items()}
+    assert by_source == {"chargeback": ("friendly", "wrong_class"), "analyst": ("stolen", None)}
+    assert found["odd", "chargeback"]["severity"] == pytest.approx(0.9)
+    disputed = [row for row in bench.rows(QUARANTINE) if row["stage"] == DISPUTE_STAGE]
+    assert [(row["day"], json.loads(row["evidence"])[1]["label"]) for row in disputed] == [(day(2), "stolen")]
+    # A word that is no class is no label, as of two classes.
+    [refused] = [row for row in bench.rows(QUARANTINE) if row["reason"] == "unknown_label"]
+    assert refused["detail"] == "valid: legit and stolen and friendly"
+
+
+def test_the_columns_of_several_classes_change_no_hash_of_two(bench: Workbench) -> None:
+    """A day that is made again after the upgrade would look changed, and every version after it too."""
+    run(bench, [score(DAY, "x"), label(day(1), "x")], day(8))
+    rows = bench.lake.read(HARD_EXAMPLES, [day(1)])
+    assert rows.num_rows == 1
+    assert ledger.hash_content(rows) == ledger.hash_content(rows.drop_columns(["scores", "label_class"]))

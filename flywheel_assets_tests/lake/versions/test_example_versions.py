@@ -556,3 +556,12 @@ def test_labels_of_a_tripped_day_count_nowhere_until_the_day_is_reset(bench: Wor
     train = rows(versions, ExportSet.TRAIN, "fraud_gold_v2")
     assert all(train[name]["is_positive"] for name in called)
     assert "17-0" in rows(versions, ExportSet.EVALUATION, "fraud_gold_v2")
+
+
+def test_a_manifest_of_two_classes_does_not_speak_of_several() -> None:
+    """The rules of a version decide whether its days are new: another key would make each of them so."""
+    contract = ExampleRules(contract=CONTRACT).as_json()["contract"]
+    assert "classes" not in contract
+    assert "scores" not in contract["mapping"]
+    several = replace(CONTRACT, classes=("legit", "stolen", "friendly"), negative_label="legit")
+    assert ExampleRules(contract=several).as_json()["contract"]["classes"] == ["legit", "stolen", "friendly"]
