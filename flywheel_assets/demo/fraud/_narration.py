@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from flywheel_assets.backtest.report import HEADER, describe_days, list_cells
 from flywheel_assets.demo.fraud.bank import StaticModel
 from flywheel_assets.demo.fraud.report import ClassifierTurn, Comparison, Week
 from flywheel_assets.demo.fraud.world import FraudWorld
 
 if TYPE_CHECKING:
+    from flywheel_assets.backtest.report import BacktestReport
     from flywheel_assets.demo.fraud.report import FraudChapterReport, FraudDemoReport
 
 
@@ -81,6 +83,23 @@ def print_summary(console: Console, report: "FraudDemoReport", out_dir: Path) ->
     console.print(
         f"{len(report.turns)} turns of the wheel, {promoted} promotions, {report.seconds:.0f} s on "
         f"{report.hardware['cores']} cores. {out_dir / 'demo-fraud.png'} and {out_dir / 'report.json'} hold the rest.",
+        highlight=False,
+    )
+
+
+def print_backtest(console: Console, report: "BacktestReport", out_dir: Path) -> None:
+    """Print what simpler ways to retrain would have reached on a part of the played history."""
+    console.rule("[bold]the same history, retrained in simpler ways")
+    console.print(describe_days(report), highlight=False)
+    table = Table()
+    for place, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if place else "left")
+    for cells in list_cells(report):
+        table.add_row(*cells)
+    console.print(table)
+    console.print(
+        f"{report.wall_seconds:.0f} s. {out_dir / 'backtest.md'} holds every decision; on your own history: "
+        "`flywheel backtest -a fraud --from DAY --to DAY`",
         highlight=False,
     )
 

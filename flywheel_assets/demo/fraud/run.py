@@ -2,17 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 
 import dagster as dg
 from rich.console import Console
 
-from flywheel_assets.application import ClassificationApplication, ExampleTrigger
+from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.applications.fraud import APPLICATION
+from flywheel_assets.backtest.plan import BacktestPlan
+from flywheel_assets.backtest.report import write_backtest
+from flywheel_assets.backtest.wheel import run_backtest
 from flywheel_assets.defs.flywheels import classification_flywheel
 from flywheel_assets.defs.resources import Clock
 from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, open_home
+from flywheel_assets.demo.fraud._narration import print_backtest
 from flywheel_assets.demo.fraud.demo import FraudDemoPlan, prepare, run_fraud_demo
 from flywheel_assets.demo.fraud.report import ClassifierTurn, FraudDemoReport, MinedDays
 from flywheel_assets.evaluation.classifier import read_evaluation
@@ -25,20 +30,17 @@ from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 from flywheel_assets.training.classifier import read_training
 
-_MATURITY_DAYS = 7
-"""The world's labels come within about a week; those that come later correct the silence."""
+_BACKTEST_BEGINS_WEEKS = 4
+"""After the new fraud's first day: labels about it have matured, so that every strategy can learn it."""
+_BACKTEST_WEEKS = 3
 
 
 def configure_demo(plan: FraudDemoPlan) -> ClassificationApplication:
-    """Configure the application of `applications/fraud.py` in the demo's size: two thousand payments a day."""
-    sampling = replace(APPLICATION.mining.sampling, floor=0.1)  # the row budget would keep all of so few payments
-    return replace(
-        APPLICATION,
-        start_date=plan.first_day,
-        mining=replace(APPLICATION.mining, maturity_days=_MATURITY_DAYS, sampling=sampling),
-        threshold=plan.policy.block_from,
-        trigger=ExampleTrigger(min_new_positives=100, min_new_hard_examples=50),
-    )
+    """Configure the shipped application of `applications/fraud.py` for the simulated bank.
+
+    Only two fields are the world's: its first day, and the score from which the bank blocks.
+    """
+    return replace(APPLICATION, start_date=plan.first_day, threshold=plan.policy.block_from)
 
 
 def run(seed: int, console: Console) -> FraudDemoReport:
@@ -66,7 +68,20 @@ def play(plan: FraudDemoPlan, console: Console) -> FraudDemoReport:
 
     with open_home(application, plan.first_day) as (instance, door):
         wheel = DagsterWheel(instance, configured, _count_days, _report_turn)
-        return run_fraud_demo(wheel, bank, static, door, plan, home / "demo", console)
+        report = run_fraud_demo(wheel, bank, static, door, plan, home / "demo", console)
+    _replay(application, report, home / "demo" / "backtest", console)
+    return report
+
+
+def _replay(application: ClassificationApplication, played: FraudDemoReport, out_dir: Path, console: Console) -> None:
+    first = played.emerges_on + timedelta(weeks=_BACKTEST_BEGINS_WEEKS)
+    backtest = BacktestPlan(first=first, last=first + timedelta(weeks=_BACKTEST_WEEKS, days=-1), seed=played.seed)
+    if backtest.last > played.last_day:
+        return
+    with console.status(f"replaying {backtest.first} … {backtest.last} against simpler ways to retrain"):
+        report = run_backtest(application, Stores().landing(), backtest)
+    write_backtest(report, out_dir)
+    print_backtest(console, report, out_dir)
 
 
 def _count_days(days: Sequence[date]) -> MinedDays:
@@ -100,4 +115,5 @@ def _report_turn(ticked: Ticked, seconds: float) -> ClassifierTurn:
         sentence=promotion.sentence,
         seconds=seconds,
         champion=champion.model_dir if champion else None,
+        threshold=promotion.threshold,
     )
