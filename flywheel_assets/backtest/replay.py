@@ -146,7 +146,7 @@ def replay(
             ids = [history.ids[number] for number in numbers]
             served = ServedScores(serving.version, dict(zip(ids, scores.tolist(), strict=True)))
         lap("score")
-        until = find_last_matured_day(week.first, application.mining.maturity_days)
+        until = find_last_matured_day(week.first, application.mining.waiting_days)
         known = history.resolve(week.first, until, plan.floors)
         fitted: dict[str, Fitted | None] = {}
         for rival in rivals:
