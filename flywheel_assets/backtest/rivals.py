@@ -64,7 +64,7 @@ class Fitted:
 
 
 def find_last_matured_day(week_start: date, waiting_days: int) -> date:
-    """Find the last day that counts by the day before the week: its silence has matured, or a label needs no wait."""
+    """Find the last day whose rows are old enough to count by the day before the week."""
     return week_start - timedelta(days=1 + waiting_days)
 
 

@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date, timedelta
-from pathlib import Path
+from datetime import date
 
 import dagster as dg
 from rich.console import Console
 
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.applications.fraud import APPLICATION
-from flywheel_assets.backtest.plan import BacktestPlan
 from flywheel_assets.backtest.report import write_backtest
-from flywheel_assets.backtest.wheel import run_backtest
 from flywheel_assets.defs.flywheels import classification_flywheel
 from flywheel_assets.defs.resources import Clock
 from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, open_home
-from flywheel_assets.demo.fraud._narration import print_backtest
+from flywheel_assets.demo.fraud._narration import print_rivals
+from flywheel_assets.demo.fraud._rivals import compare_with_rivals
 from flywheel_assets.demo.fraud.demo import FraudDemoPlan, prepare, run_fraud_demo
 from flywheel_assets.demo.fraud.report import ClassifierTurn, FraudDemoReport, MinedDays
 from flywheel_assets.evaluation.classifier import read_evaluation
@@ -29,10 +27,6 @@ from flywheel_assets.lake.versions.folders import read_promotion
 from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 from flywheel_assets.training.classifier import read_training
-
-_BACKTEST_BEGINS_WEEKS = 4
-"""After the new fraud's first day: labels about it have matured, so that every strategy can learn it."""
-_BACKTEST_WEEKS = 3
 
 
 def configure_demo(plan: FraudDemoPlan) -> ClassificationApplication:
@@ -69,19 +63,11 @@ def play(plan: FraudDemoPlan, console: Console) -> FraudDemoReport:
     with open_home(application, plan.first_day) as (instance, door):
         wheel = DagsterWheel(instance, configured, _count_days, _report_turn)
         report = run_fraud_demo(wheel, bank, static, door, plan, home / "demo", console)
-    _replay(application, report, home / "demo" / "backtest", console)
+    with console.status("fitting simpler ways to retrain, week by week, on the same stream"):
+        compared = compare_with_rivals(application, report, Stores())
+    write_backtest(compared.since_emergence, home / "demo" / "backtest")
+    print_rivals(console, compared, home / "demo" / "backtest")
     return report
-
-
-def _replay(application: ClassificationApplication, played: FraudDemoReport, out_dir: Path, console: Console) -> None:
-    first = played.emerges_on + timedelta(weeks=_BACKTEST_BEGINS_WEEKS)
-    backtest = BacktestPlan(first=first, last=first + timedelta(weeks=_BACKTEST_WEEKS, days=-1), seed=played.seed)
-    if backtest.last > played.last_day:
-        return
-    with console.status(f"replaying {backtest.first} … {backtest.last} against simpler ways to retrain"):
-        report = run_backtest(application, Stores().landing(), backtest)
-    write_backtest(report, out_dir)
-    print_backtest(console, report, out_dir)
 
 
 def _count_days(days: Sequence[date]) -> MinedDays:
@@ -99,14 +85,14 @@ def _report_turn(ticked: Ticked, seconds: float) -> ClassifierTurn:
     folder = stores.versions(APPLICATION.name).folder(ticked.version)
     manifest = read_manifest(folder.export)
     evaluation = read_evaluation(folder.evaluation)
-    promotion = read_promotion(folder.promotion)
+    training, promotion = read_training(folder.training), read_promotion(folder.promotion)
     champion = stores.registry(APPLICATION.name).find_champion()
     of_challenger, of_incumbent = (evaluation.scores[model].overall for model in (CHALLENGER, INCUMBENT))
     return ClassifierTurn(
         version=ticked.version,
         reason=ticked.reason,
         train_rows=manifest.files[ExportSet.TRAIN].rows,
-        train_positives=read_training(folder.training).positives,
+        train_positives=training.positives,
         test_rows=evaluation.rows,
         test_positives=of_challenger.positives,
         ap_incumbent=of_incumbent.average_precision,
@@ -115,5 +101,6 @@ def _report_turn(ticked: Ticked, seconds: float) -> ClassifierTurn:
         sentence=promotion.sentence,
         seconds=seconds,
         champion=champion.model_dir if champion else None,
+        fit_seconds=training.seconds,
         threshold=promotion.threshold,
     )
