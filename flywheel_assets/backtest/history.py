@@ -20,7 +20,10 @@ import pyarrow as pa
 from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.curation.arrow import values_of
 from flywheel_assets.curation.labels.discrepancies import write_severity_sql
-from flywheel_assets.curation.labels.example_resolution import write_matured_predictions_sql
+from flywheel_assets.curation.labels.example_resolution import (
+    write_label_propensity_sql,
+    write_matured_predictions_sql,
+)
 from flywheel_assets.curation.labels.mining import write_subject_sql
 from flywheel_assets.curation.labels.sampling import (
     write_draw_sql,
@@ -53,6 +56,7 @@ _PREDICTION_COLUMNS = {
     "segment": "VARCHAR",
     "action": "VARCHAR",
     "allow_propensity": "DOUBLE",
+    "label_propensity": "DOUBLE",
 }
 _LABEL_COLUMNS = {
     "event_id": "VARCHAR",
@@ -77,7 +81,8 @@ class Outcomes:
     is_positive: Booleans
     """False for silence, too."""
     weights: Floats
-    """Predictions of its kind that a row stands for: 1 / allow_propensity where an action policy drew."""
+    """Predictions of its kind that a row stands for: 1 / allow_propensity where an action policy drew, and
+    1 / label_propensity where silence is unknown."""
     probabilities: dict[float, Floats]
     """Inclusion probability by sampling floor."""
     draws: Floats
@@ -115,7 +120,7 @@ class History:
     def resolve(self, known_before: date, until: date, floors: Sequence[float] = ()) -> Outcomes:
         """Resolve the labels that landed before a day, of the predictions up to another one.
 
-        Predictions whose truth is unknown (blocked, disputed, no consent) are left out.
+        Predictions whose truth is unknown are left out: blocked, disputed, no consent, silent where silence is unknown.
 
         Args:
             known_before: a label that lands on this day or later is not known.
@@ -128,6 +133,7 @@ class History:
             rules.sampling,
             inclusion_probability="1e0",
             allow_propensity=f"CASE WHEN {contract.write_blocked_sql()} THEN NULL ELSE allow_propensity END",
+            label_propensity=write_label_propensity_sql(rules),
         )
         shares = [write_inclusion_probability_sql(replace(rules.sampling, floor=floor)) for floor in floors]
         found = self.connection.execute(f"""
@@ -152,8 +158,10 @@ ORDER BY number
 
     @cached_property
     def delay(self) -> DelayCurve | None:
-        """Estimate how late positives become known; None with too few of them."""
+        """Estimate how late positives become known; None with too few of them, or where silence says nothing."""
         contract = self.application.contract
+        if not self.application.mining.is_silence_negative:
+            return None
         self._open_views(self.last_day + timedelta(days=1), self.last_day)
         rows = self.connection.execute(f"""
 SELECT delay, age, count(*) FROM (

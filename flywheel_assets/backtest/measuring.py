@@ -69,7 +69,7 @@ def build_report(
     """
     judged = _judge(plan, history)
     delay = history.delay
-    settled_days = history.application.mining.maturity_days if delay is None else delay.find_age(ENOUGH_KNOWN)
+    settled_days = history.application.mining.waiting_days if delay is None else delay.find_age(ENOUGH_KNOWN)
     measured_until = min(plan.last, history.last_day - timedelta(days=settled_days))
     is_settled = measured_until >= plan.first + timedelta(days=DAYS_PER_WEEK - 1)
     if not is_settled:

@@ -90,6 +90,11 @@ class Played:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage."""
 
+    def open_scores(self, plan: BacktestPlan, rows: int) -> None:
+        """Give every strategy of the plan a score of NaN for each prediction."""
+        for name in (STATIC, FLYWHEEL, *(rival.name for rival in list_rivals(plan.floors))):
+            self.scores[name] = np.full(rows, np.nan)
+
 
 def replay(
     plan: BacktestPlan,
@@ -115,14 +120,11 @@ def replay(
         TrainingError: a range of days could not be materialized.
     """
     application = history.application
-    rivals = list_rivals(plan.floors)
     played = Played()
-    rows = len(history.scores)
-    for name in (STATIC, FLYWHEEL, *(rival.name for rival in rivals)):
-        played.scores[name] = np.full(rows, np.nan)
+    played.open_scores(plan, len(history.scores))
     landed_until = history.first_day - timedelta(days=1)
     served: ServedScores | None = None
-    last_scores: dict[str, Fitted] = {}
+    last_models: dict[str, Fitted] = {}
     for week in plan.list_weeks():
         lap = _Laps(played.seconds)
         before = list_days(landed_until + timedelta(days=1), week.first - timedelta(days=1))
@@ -146,20 +148,49 @@ def replay(
             ids = [history.ids[number] for number in numbers]
             served = ServedScores(serving.version, dict(zip(ids, scores.tolist(), strict=True)))
         lap("score")
-        until = find_last_matured_day(week.first, application.mining.maturity_days)
-        known = history.resolve(week.first, until, plan.floors)
-        fitted: dict[str, Fitted | None] = {}
-        for rival in rivals:
-            fitted[rival.name] = fit_rival(rival, history, known, week.first, recipe, plan.seed, work_dir)
-            model = fitted[rival.name] or last_scores.get(rival.name)
-            if model is not None:
-                last_scores[rival.name] = model
-            played.scores[rival.name][numbers] = history.scores[numbers] if model is None else model.score(features)
+        fitted = play_rivals(plan, history, week, played, last_models, recipe, work_dir)
         lap("rivals")
         version, threshold = (None, application.threshold) if serving is None else (serving.version, serving.threshold)
         played.weeks.append(PlayedWeek(week, turn, version, threshold, fitted))
         on_week(played.weeks[-1])
     return played
+
+
+def play_rivals(
+    plan: BacktestPlan,
+    history: History,
+    week: Week,
+    played: Played,
+    last_models: dict[str, Fitted],
+    recipe: TrainerRecipe,
+    work_dir: Path,
+) -> dict[str, Fitted | None]:
+    """Fit every rival at the week's start, and score the week with it.
+
+    Args:
+        plan: its floors and its seed.
+        history: predictions and labels.
+        week: that begins.
+        played: gets the scores; those of static are there already, and serve a rival that has no model yet.
+        last_models: of each rival, which serves on where too few positives are known to fit another; is updated.
+        recipe: with the paths of this machine.
+        work_dir: for the files of trainers that are commands.
+    """
+    numbers = history.find_rows(week.first, week.last)
+    features = history.features.take(numbers)
+    until = find_last_matured_day(week.first, history.application.mining.waiting_days)
+    known = history.resolve(week.first, until, plan.floors)
+    fitted: dict[str, Fitted | None] = {}
+    for rival in list_rivals(plan.floors):
+        model = fit_rival(rival, history, known, week.first, recipe, plan.seed, work_dir)
+        fitted[rival.name] = model
+        if model is not None:
+            last_models[rival.name] = model
+        serving = last_models.get(rival.name)
+        played.scores[rival.name][numbers] = (
+            played.scores[STATIC][numbers] if serving is None else serving.score(features)
+        )
+    return fitted
 
 
 class _Laps:

@@ -4,7 +4,7 @@ A rival is fitted at each week's start on what was known then: predictions older
 label had landed before that day, negative otherwise. So both classes are as complete as they could be.
 """
 
-import time
+import os
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -63,9 +63,9 @@ class Fitted:
         return p * kept / (p * kept + 1 - p)
 
 
-def find_last_matured_day(week_start: date, maturity_days: int) -> date:
-    """Find the last day whose silence has become a negative by the day before the week."""
-    return week_start - timedelta(days=1 + maturity_days)
+def find_last_matured_day(week_start: date, waiting_days: int) -> date:
+    """Find the last day whose rows are old enough to count by the day before the week."""
+    return week_start - timedelta(days=1 + waiting_days)
 
 
 def fit_rival(
@@ -103,10 +103,15 @@ def fit_rival(
     if positives < LEAST_POSITIVES or positives == int(chosen.sum()):
         return None
     features = history.features.take(known.numbers[chosen])
-    begin = time.process_time()
+    begin = _read_cpu_seconds()
     model = fit_model(recipe, features, known.is_positive[chosen], weights[chosen], work_dir)
-    seconds = time.process_time() - begin
+    seconds = _read_cpu_seconds() - begin
     return Fitted(model, int(chosen.sum()), positives, seconds, kept_negatives)
+
+
+def _read_cpu_seconds() -> float:
+    """Read the CPU time of this process and of its ended children: a trainer may be a command."""
+    return sum(os.times()[:4])
 
 
 def _undersample(known: Outcomes, per_positive: int, seed: int) -> tuple[Booleans, float]:

@@ -1,5 +1,6 @@
 """What is known on which day: no label that lands on a day or later may be used by a model of that day."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from flywheel_assets.backtest.history import open_history
 from flywheel_assets.backtest.rivals import WEEKLY, Rival, find_last_matured_day, fit_rival, list_rivals
+from flywheel_assets.curation.labels.mining import MiningRules
 from flywheel_assets.errors import EmptyVersionError, InvalidRuleError
 from flywheel_assets.lake.landing.disk import DiskLanding, EventKind
 from flywheel_assets.lake.tables.specs import CLASSIFICATION_TABLES
@@ -68,6 +70,25 @@ def test_rivals_train_on_matured_days_only_each_on_its_rows(tmp_path: Path) -> N
         for model in fitted.values():
             assert model is not None
             assert model.score(history.features).mean() == pytest.approx(expected, rel=0.25)
+
+
+def test_where_silence_says_nothing_labelled_rows_stand_for_all(tmp_path: Path) -> None:
+    """A word list that moderators follow once read AP .872 instead of .663: what it flags was counted as everything."""
+    application = replace(APPLICATION, mining=MiningRules(silence="unknown"))
+    bench = Workbench(tmp_path, start=FIRST, tables=CLASSIFICATION_TABLES, application="fraud")
+    when = {"received_at": at_noon(FIRST), "occurred_at": at_noon(FIRST), "features": '{"risk":0.5,"country":"NL"}'}
+    chances = {"flagged": 1.0, "looked_at": 0.2, "silent": 0.2}
+    made = [make_score(prediction_id=name, event_id=name, label_propensity=p, **when) for name, p in chances.items()]
+    bench.land(EventKind.PREDICTION, FIRST, made)
+    labels = [
+        make_label(event_id=name, prediction_id=name, received_at=at_noon(FIRST)) for name in ("flagged", "looked_at")
+    ]
+    bench.land(EventKind.FEEDBACK, FIRST, labels)
+    with open_history(application, DiskLanding(bench.landing), FIRST, FIRST, tmp_path / "work") as history:
+        known = history.resolve(FIRST + timedelta(days=1), FIRST)
+        weights = {history.ids[number]: weight for number, weight in zip(known.numbers, known.weights, strict=True)}
+        assert weights == {"flagged": 1.0, "looked_at": 5.0}
+        assert history.delay is None
 
 
 def test_too_few_positives_give_no_model(tmp_path: Path) -> None:

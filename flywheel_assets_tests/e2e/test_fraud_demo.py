@@ -1,5 +1,6 @@
 """A short version of the fraud demo, with everything real: capture over HTTP, the assets, the trigger, the gate."""
 
+import io
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from flywheel_assets.backtest.report import read_backtest
+from flywheel_assets.backtest.rivals import FLYWHEEL, STATIC, WEEKLY
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.demo.fraud.demo import Chapter, FraudDemoPlan
 from flywheel_assets.demo.fraud.report import ClassifierTurn
@@ -35,7 +38,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_eight_weeks_of_payments_become_a_judged_classifier(home: Path) -> None:
-    report = play(PLAN, Console(quiet=True))
+    told = io.StringIO()
+    report = play(PLAN, Console(file=told, width=120))
     quiet, new = report.chapters
     assert isinstance(quiet.turn, Skipped)
     assert isinstance(new.turn, ClassifierTurn)
@@ -52,3 +56,14 @@ def test_eight_weeks_of_payments_become_a_judged_classifier(home: Path) -> None:
     assert sum(kept.values()) == sum(chapter.scores.payments for chapter in report.chapters)
     assert (new.turn.champion is not None) == new.turn.promoted
     assert (home / "demo" / "demo-fraud.png").stat().st_size > 10_000
+
+    compared = read_backtest(home / "demo" / "backtest")
+    assert compared.first == report.emerges_on
+    static, flywheel, weekly = (compared.find(name) for name in (STATIC, FLYWHEEL, WEEKLY))
+    # The demo ends with its first turn, so that the static model decides to the end, and the rivals retrain weekly.
+    assert static.average_precision == pytest.approx(flywheel.average_precision)
+    assert [week.serving for week in compared.weeks] == [None] * 6
+    assert weekly.fits == 6
+    text = " ".join(told.getvalue().split())
+    assert "the same stream, retrained in simpler ways" in text
+    assert all(name in text for name in ("static", "flywheel, 0 promoted", "weekly, all rows", "weekly, 1:10"))

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from flywheel_assets.backtest.report import describe_days, format_gain
 from flywheel_assets.demo.fraud.bank import StaticModel
 from flywheel_assets.demo.fraud.report import ClassifierTurn, Comparison, Week
 from flywheel_assets.demo.fraud.world import FraudWorld
 
 if TYPE_CHECKING:
+    from flywheel_assets.demo.fraud._rivals import RivalsReport
     from flywheel_assets.demo.fraud.report import FraudChapterReport, FraudDemoReport
 
 
@@ -81,6 +83,42 @@ def print_summary(console: Console, report: "FraudDemoReport", out_dir: Path) ->
     console.print(
         f"{len(report.turns)} turns of the wheel, {promoted} promotions, {report.seconds:.0f} s on "
         f"{report.hardware['cores']} cores. {out_dir / 'demo-fraud.png'} and {out_dir / 'report.json'} hold the rest.",
+        highlight=False,
+    )
+
+
+def print_rivals(console: Console, compared: "RivalsReport", out_dir: Path) -> None:
+    """Print what simpler ways to retrain would have reached on the same stream."""
+    report, later = compared.since_emergence, compared.since_promotion
+    console.rule("[bold]the same stream, retrained in simpler ways")
+    console.print(
+        f"by the labels that have come, not by the world's truth: {describe_days(report)}. The flywheel's trigger was "
+        "asked at the end of each chapter; the others retrain every week, and no promotion gate stops them",
+        highlight=False,
+    )
+    table = Table()
+    for name in ("strategy", "AP", "AP,\nlater", "by\nvalue", "prec.\n@k", "Σp/Σy", "rows", "fit s"):
+        table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=name != "strategy")
+    for each in report.strategies:
+        table.add_row(
+            each.name if each.promotions is None else f"{each.name}, {each.promotions} promoted",
+            _format_number(each.average_precision),
+            _format_number(None if later is None else later.find(each.name).average_precision),
+            _format_number(each.average_precision_by_value),
+            _format_number(each.precision_at_budget),
+            _format_number(each.calibration_ratio, digits=2),
+            f"{each.last_training_rows:,}" if each.fits else "–",
+            f"{each.fit_seconds:.0f}",
+        )
+    console.print(table)
+    gaps = [f"{format_gain(report.find('flywheel').over_weekly)} since the new fraud appeared"]
+    if later is not None:
+        gaps.append(f"{format_gain(later.find('flywheel').over_weekly)} later, from the first promotion on")
+    console.print(f"the flywheel's AP against weekly training on all rows: {', '.join(gaps)}", highlight=False)
+    console.print(
+        f"@k: among the {report.cards_per_day} cards with the highest scores of a day; rows: of the last training. "
+        f"{report.wall_seconds:.0f} s, {report.cpu_seconds:.0f} s of CPU. {out_dir / 'backtest.md'} has every week and "
+        "decision. On your own history: `flywheel backtest -a fraud --from DAY --to DAY`",
         highlight=False,
     )
 

@@ -1,7 +1,7 @@
 """Simulates the card issuer: payments come in, the deployed model decides, and labels come later."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -108,6 +108,11 @@ class Bank:
         self._policy = policy
         self._store = FeatureStore(first_day)
         self._coming: defaultdict[date, list[tuple[Transactions, Label]]] = defaultdict(list)
+
+    def block_from(self, score: float) -> None:
+        """Act on a new model's own threshold; reviews begin at the same fraction of it as before."""
+        share = self._policy.review_from / self._policy.block_from
+        self._policy = replace(self._policy, block_from=score, review_from=share * score)
 
     def live(self, day: date, model: FraudModel | None) -> BankDay:
         """Simulate everything that happens on the day; without a model every payment goes through."""

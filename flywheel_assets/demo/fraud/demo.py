@@ -145,6 +145,8 @@ def run_fraud_demo(
         first = days[-1].day + timedelta(days=1)
         if isinstance(turn, ClassifierTurn) and turn.promoted and turn.champion is not None:
             serving = deploy(turn.champion, turn.version)
+            if turn.threshold is not None:
+                bank.block_from(turn.threshold)
     finished = _report_story(plan, bank, static, chapters, played, time.monotonic() - started)
     _write(finished, out_dir)
     narration.print_summary(console, finished, out_dir)

@@ -138,6 +138,10 @@ class ClassifierTurn:
     """Wall time from the trigger to the decision."""
     champion: Path | None
     """The folder of the model that serves after the decision; None: still the static one."""
+    fit_seconds: float = 0.0
+    """Wall time of the trainer's process: the deployed model's and the judged ones' fits."""
+    threshold: float | None = None
+    """Score from which the new model alerts, as its promotion says; None: from the old one's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +183,11 @@ class FraudDemoReport:
     seconds: float
     """Wall time of the whole story, without the prehistory."""
     hardware: Mapping[str, Any]
+
+    @property
+    def last_day(self) -> date:
+        """The last day that was played."""
+        return self.chapters[-1].last_day
 
     @property
     def turns(self) -> tuple[ClassifierTurn, ...]:

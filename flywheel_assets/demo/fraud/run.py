@@ -7,12 +7,15 @@ from datetime import date
 import dagster as dg
 from rich.console import Console
 
-from flywheel_assets.application import ClassificationApplication, ExampleTrigger
+from flywheel_assets.application import ClassificationApplication
 from flywheel_assets.applications.fraud import APPLICATION
+from flywheel_assets.backtest.report import write_backtest
 from flywheel_assets.defs.flywheels import classification_flywheel
 from flywheel_assets.defs.resources import Clock
 from flywheel_assets.defs.running import Ticked
 from flywheel_assets.demo.dagster_wheel import DagsterWheel, clear, open_home
+from flywheel_assets.demo.fraud._narration import print_rivals
+from flywheel_assets.demo.fraud._rivals import compare_with_rivals
 from flywheel_assets.demo.fraud.demo import FraudDemoPlan, prepare, run_fraud_demo
 from flywheel_assets.demo.fraud.report import ClassifierTurn, FraudDemoReport, MinedDays
 from flywheel_assets.evaluation.classifier import read_evaluation
@@ -25,20 +28,13 @@ from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 from flywheel_assets.training.classifier import read_training
 
-_MATURITY_DAYS = 7
-"""The world's labels come within about a week; those that come later correct the silence."""
-
 
 def configure_demo(plan: FraudDemoPlan) -> ClassificationApplication:
-    """Configure the application of `applications/fraud.py` in the demo's size: two thousand payments a day."""
-    sampling = replace(APPLICATION.mining.sampling, floor=0.1)  # the row budget would keep all of so few payments
-    return replace(
-        APPLICATION,
-        start_date=plan.first_day,
-        mining=replace(APPLICATION.mining, maturity_days=_MATURITY_DAYS, sampling=sampling),
-        threshold=plan.policy.block_from,
-        trigger=ExampleTrigger(min_new_positives=100, min_new_hard_examples=50),
-    )
+    """Configure the shipped application of `applications/fraud.py` for the simulated bank.
+
+    Only two fields are the world's: its first day, and the score from which the bank blocks.
+    """
+    return replace(APPLICATION, start_date=plan.first_day, threshold=plan.policy.block_from)
 
 
 def run(seed: int, console: Console) -> FraudDemoReport:
@@ -66,7 +62,12 @@ def play(plan: FraudDemoPlan, console: Console) -> FraudDemoReport:
 
     with open_home(application, plan.first_day) as (instance, door):
         wheel = DagsterWheel(instance, configured, _count_days, _report_turn)
-        return run_fraud_demo(wheel, bank, static, door, plan, home / "demo", console)
+        report = run_fraud_demo(wheel, bank, static, door, plan, home / "demo", console)
+    with console.status("fitting simpler ways to retrain, week by week, on the same stream"):
+        compared = compare_with_rivals(application, report, Stores())
+    write_backtest(compared.since_emergence, home / "demo" / "backtest")
+    print_rivals(console, compared, home / "demo" / "backtest")
+    return report
 
 
 def _count_days(days: Sequence[date]) -> MinedDays:
@@ -84,14 +85,14 @@ def _report_turn(ticked: Ticked, seconds: float) -> ClassifierTurn:
     folder = stores.versions(APPLICATION.name).folder(ticked.version)
     manifest = read_manifest(folder.export)
     evaluation = read_evaluation(folder.evaluation)
-    promotion = read_promotion(folder.promotion)
+    training, promotion = read_training(folder.training), read_promotion(folder.promotion)
     champion = stores.registry(APPLICATION.name).find_champion()
     of_challenger, of_incumbent = (evaluation.scores[model].overall for model in (CHALLENGER, INCUMBENT))
     return ClassifierTurn(
         version=ticked.version,
         reason=ticked.reason,
         train_rows=manifest.files[ExportSet.TRAIN].rows,
-        train_positives=read_training(folder.training).positives,
+        train_positives=training.positives,
         test_rows=evaluation.rows,
         test_positives=of_challenger.positives,
         ap_incumbent=of_incumbent.average_precision,
@@ -100,4 +101,6 @@ def _report_turn(ticked: Ticked, seconds: float) -> ClassifierTurn:
         sentence=promotion.sentence,
         seconds=seconds,
         champion=champion.model_dir if champion else None,
+        fit_seconds=training.seconds,
+        threshold=promotion.threshold,
     )

@@ -66,6 +66,17 @@ def test_a_promoted_classifier_decides_from_the_next_chapter_on(tmp_path: Path) 
     assert played.report.gain_after_promotion is not None
 
 
+def test_the_bank_blocks_from_the_promoted_threshold_on(tmp_path: Path) -> None:
+    """It blocked from the static model's threshold on, which for a new model means another number of alerts."""
+    promoted = replace(turn_report("fraud_gold_v1", promoted=True, champion=CHAMPION), threshold=0.05)
+    played = Played(tmp_path / "new", [Skipped("no"), promoted, Skipped("no")])
+    unchanged = replace(promoted, threshold=None)
+    before = Played(tmp_path / "old", [Skipped("no"), unchanged, Skipped("no")])
+    blocks = [each.report.chapters[2].actions.get("block", 0) for each in (before, played)]
+    assert blocks[0] < blocks[1], blocks
+    assert before.report.chapters[1].actions == played.report.chapters[1].actions
+
+
 def test_what_is_not_promoted_never_serves(tmp_path: Path) -> None:
     blocked = turn_report("fraud_gold_v1", promoted=False)
     played = Played(tmp_path, [Skipped("no"), blocked, Skipped("no")])

@@ -2,7 +2,10 @@
 
 import fcntl
 import json
+import re
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
@@ -266,3 +269,17 @@ def test_a_feature_with_the_name_of_a_column_of_ours_is_refused(tmp_path: Path) 
     trainer = write_trainer(tmp_path / "trainer", "pass")
     with pytest.raises(TrainingError, match="feature 'is_positive' has the name"):
         fit_model(trainer, pa.table({"is_positive": np.ones(100)}), labels, None, tmp_path)
+
+
+@needs_onnx
+def test_the_page_tries_the_scikit_learn_example_by_hand(tmp_path: Path) -> None:
+    """The page once left the two export files to the reader, whose first try then failed on a column."""
+    page = (EXAMPLES.parent / "own_trainer.md").read_text()
+    (script,) = re.findall(r"^```python\n(import json.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    shutil.copy(EXAMPLES / "sklearn_trainer" / "train.py", tmp_path)
+    for name in ("export", "model"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "write_export.py").write_text(script)
+    for command in (["write_export.py"], ["train.py", "export", "model"]):
+        subprocess.run([sys.executable, *command], cwd=tmp_path, check=True, timeout=120)
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["model.onnx"]
