@@ -183,7 +183,7 @@ def _mine_day(
     return _Mined(
         file=lake.write_rows(connection, HARD_EXAMPLES, day, rows),
         quarantine_file=lake.write_day(connection, QUARANTINE, day, _write_refused_sql(day, rules)),
-        dispute_file=lake.write_day(connection, QUARANTINE, day, _write_disputed_sql(day, rules)),
+        dispute_file=lake.write_day(connection, QUARANTINE, day, _write_disputed_sql(day, contract, rules)),
         content_hash=ledger.hash_content(rows, connection),
         rows_kept=kept,
         rows_by_reason=reasons,
@@ -369,7 +369,7 @@ WHERE reason = {quote(Reason.PREDICTION_ID_REUSED)}
 """
 
 
-def _write_disputed_sql(day: date, rules: MiningRules) -> str:
+def _write_disputed_sql(day: date, contract: ScoreContract, rules: MiningRules) -> str:
     """Write the query of D's labels whose prediction is disputed on D; evidence: each source with its label."""
     events = """(
     SELECT * FROM recent_labels
