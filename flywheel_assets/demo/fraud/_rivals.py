@@ -16,7 +16,7 @@ from flywheel_assets.backtest.plan import BacktestPlan, Week
 from flywheel_assets.backtest.replay import Played, PlayedWeek, Turned, Waited, play_rivals
 from flywheel_assets.backtest.report import BacktestReport
 from flywheel_assets.backtest.rivals import FLYWHEEL, STATIC, Fitted
-from flywheel_assets.demo.fraud.demo import STATIC_VERSION
+from flywheel_assets.demo.fraud.bank import STATIC_VERSION
 from flywheel_assets.demo.fraud.report import ClassifierTurn, FraudDemoReport
 from flywheel_assets.demo.staging import Skipped
 from flywheel_assets.models.boosting import load_classifier

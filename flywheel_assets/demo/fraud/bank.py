@@ -14,6 +14,8 @@ from flywheel_assets.demo.fraud.labels import Action, Label, Outside
 from flywheel_assets.demo.fraud.world import Floats, FraudWorld, Transactions
 from flywheel_assets.models.boosting import fit_classifier, load_classifier
 
+STATIC_VERSION = "static"
+
 
 class FraudModel(Protocol):
     """Scores payments; tests put a scripted one in the place of a booster."""

@@ -23,6 +23,7 @@ from flywheel_assets.demo.capture_client import CaptureDoor
 from flywheel_assets.demo.fraud import _narration as narration
 from flywheel_assets.demo.fraud.bank import (
     PREHISTORY_DAYS,
+    STATIC_VERSION,
     Bank,
     DeployedClassifier,
     FraudModel,
@@ -45,8 +46,6 @@ from flywheel_assets.demo.fraud.report import (
 )
 from flywheel_assets.demo.fraud.world import FraudWorld
 from flywheel_assets.demo.staging import Skipped, Stopwatch, Wheel, describe_hardware, make_progress_bar
-
-STATIC_VERSION = "static"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flywheel_assets.demo.fraud.bank import Bank, Policy, StaticModel
-from flywheel_assets.demo.fraud.demo import STATIC_VERSION, Chapter, FraudDemoPlan, run_fraud_demo
+from flywheel_assets.demo.fraud.bank import STATIC_VERSION, Bank, Policy, StaticModel
+from flywheel_assets.demo.fraud.demo import Chapter, FraudDemoPlan, run_fraud_demo
 from flywheel_assets.demo.fraud.labels import Outside
 from flywheel_assets.demo.fraud.report import ClassifierTurn
 from flywheel_assets.demo.fraud.world import FraudWorld
