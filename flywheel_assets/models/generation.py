@@ -43,6 +43,8 @@ class Generation:
 
     text: str
     ended: bool
+    tokens: list[int]
+    """Without the one that ended it; control tokens are among them, and not in `text`."""
 
 
 def load_model(base_model: str, adapter: str | None, *, device: str = "auto") -> tuple[Any, Any]:
@@ -160,7 +162,7 @@ def generate(
             for row, tokens in zip(rows, written, strict=True):
                 end = next((place for place, token in enumerate(tokens) if token in ends), None)
                 text = tokenizer.decode(tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-                generations[row] = Generation(text, end is not None)
+                generations[row] = Generation(text, end is not None, tokens[:end])
     return [generation for generation in generations if generation is not None]
 
 
