@@ -203,9 +203,14 @@ def compute_token_log_probabilities(
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Silence the deprecations that the model libraries raise about each other's names: no caller can act on them."""
+    """Silence what the model libraries say of each other's names and of settings of their own.
+
+    No caller can act on it: PEFT mends the layout of GPT-2's layers itself, and misses its own patterns for experts.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*deprecated")
+        warnings.filterwarnings("ignore", category=UserWarning, message="fan_in_fan_out is set to False")
+        warnings.filterwarnings("ignore", category=RuntimeWarning, message="The following (rank|alpha)_pattern keys")
         yield
 
 
