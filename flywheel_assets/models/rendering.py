@@ -172,8 +172,13 @@ class RowEncoder:
 
     def find_opening(self, completion: Sequence[int], answer: str) -> list[int]:
         """Return what a completion holds before the answer, from the last control token on."""
-        starts = (place for place in range(len(completion)) if self.decode(list(completion[place:])) == answer)
-        start = next(starts, 0)
+        start = 0
+        for place in range(len(completion)):
+            text = self.decode(list(completion[place:]))
+            if len(text) <= len(answer):
+                # Shorter: one token reaches from what leads to the answer into it.
+                start = place if text == answer else 0
+                break
         while start < len(completion) - 1 and completion[start] in self._special:
             start += 1
         controls = (place for place in reversed(range(start)) if completion[place] in self._special)

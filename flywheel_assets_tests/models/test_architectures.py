@@ -198,6 +198,13 @@ def test_the_text_of_a_generation_is_the_answer_alone(name: str, written: str) -
     assert encoder.read_answer(target, ids) == "Done!"
 
 
+def test_a_lead_that_shares_a_token_with_the_answer_opens_nothing() -> None:
+    encoder = make_encoder("llama3")
+    ids = encoder.tokenizer(" lights are on", add_special_tokens=False)["input_ids"]
+    assert encoder.tokenizer.decode(ids[:1]) == " lights"
+    assert encoder.find_opening(ids, "lights are on") == []
+
+
 @pytest.mark.parametrize("name", ["llama3", "gpt_oss"])
 def test_a_template_that_writes_the_date_writes_the_row_s(name: str) -> None:
     """It wrote the day of the training: other tokens on every day, and not those that serving had sent."""
