@@ -38,6 +38,11 @@ class Settings(BaseSettings):
         None, description="Exports, adapters and reports of gold versions. Default: <home>/versions."
     )
     models_dir: Path | None = Field(None, description="Base models addressed by name. Default: <home>/models.")
+    hub_offline: bool | None = Field(
+        None,
+        description="Whether training and evaluation stay away from the hub: true, false, or as HF_HUB_OFFLINE says. "
+        "Default: only where the base model is a folder.",
+    )
     mlflow_uri: str | None = Field(
         None, repr=False, description="MLflow tracking server. Default: sqlite:///<home>/mlflow.db."
     )
@@ -173,10 +178,18 @@ def isolate_settings(home: Path) -> Settings:
     )
 
 
-def build_subprocess_environment(**extra: str) -> dict[str, str]:
-    """Copy this process's environment for a child of ours: offline and without telemetry by default."""
+def build_subprocess_environment(*, base_model: str | None = None, **extra: str) -> dict[str, str]:
+    """Copy this process's environment for a child of ours, by default without telemetry.
+
+    Args:
+        base_model: folder or hub id that the child loads; a folder needs no hub, so that nothing is asked there.
+        extra: further variables.
+    """
+    offline = read_settings().hub_offline
+    if offline is None and base_model is not None and Path(base_model).exists():
+        offline = True
     quiet = {
-        "HF_HUB_OFFLINE": "1",
+        **({} if offline is None else {"HF_HUB_OFFLINE": str(int(offline))}),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",

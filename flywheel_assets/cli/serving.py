@@ -99,19 +99,20 @@ def dev(
     run_services(webserver_port, mlflow_port, console)
 
 
-_STORIES = ("assistant", "fraud")
+_STORIES = ("assistant", "fraud", "house_style")
 
 
 @app.command()
 def demo(
     application: Annotated[
-        str, typer.Option("--application", "-a", help="The story: assistant or fraud.")
+        str, typer.Option("--application", "-a", help="The story: assistant, fraud or house_style.")
     ] = "assistant",
     seed: Annotated[int, typer.Option(help="The random seed of the simulated world.")] = 0,
 ) -> None:
     """Play a story against the real flywheel.
 
-    assistant: engineers correct a coding assistant; fraud: a new card fraud appears.
+    assistant: engineers correct a coding assistant; fraud: a new card fraud appears; house_style: a real small model
+    (SmolLM2) learns from people who want one sentence.
     """
     if application not in _STORIES:
         raise UnknownNameError("demo", application, _STORIES)

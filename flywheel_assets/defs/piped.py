@@ -39,7 +39,8 @@ def run_in_own_process(
     replace_file(request_file, msgspec.json.encode(request))
     command = [sys.executable, "-m", "flywheel_assets.defs.piped_entry", module, str(request_file)]
     try:
-        pipes.run(context=context, command=command, env=build_subprocess_environment())
+        environment = build_subprocess_environment(base_model=getattr(request, "base_model", None))
+        pipes.run(context=context, command=command, env=environment)
     except dg.DagsterError as error:
         raise _read_error(work_dir, module) from error
 

@@ -216,7 +216,9 @@ def _score_model(
         likelihood = compute_token_log_probabilities(using, [*chosen, *rejected], max(1, request.batch_size // 4))
     log_p_rejected: Floats = np.full(len(fitting), np.nan)
     log_p_rejected[pairs] = likelihood[len(chosen) :]
-    texts = [target.read(generation.text) for target, generation in zip(targets, written, strict=True)]
+    texts = [
+        encoder.read_answer(target, generation.tokens) for target, generation in zip(targets, written, strict=True)
+    ]
     table = build_scored_rows(
         [
             (stratum, msgspec.structs.replace(row, chosen=target.reference))

@@ -43,6 +43,8 @@ class Generation:
 
     text: str
     ended: bool
+    tokens: list[int]
+    """Without the one that ended it; control tokens are among them, and not in `text`."""
 
 
 def load_model(base_model: str, adapter: str | None, *, device: str = "auto") -> tuple[Any, Any]:
@@ -160,7 +162,7 @@ def generate(
             for row, tokens in zip(rows, written, strict=True):
                 end = next((place for place, token in enumerate(tokens) if token in ends), None)
                 text = tokenizer.decode(tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-                generations[row] = Generation(text, end is not None)
+                generations[row] = Generation(text, end is not None, tokens[:end])
     return [generation for generation in generations if generation is not None]
 
 
@@ -201,9 +203,14 @@ def compute_token_log_probabilities(
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Silence the deprecations that the model libraries raise about each other's names: no caller can act on them."""
+    """Silence what the model libraries say of each other's names and of settings of their own.
+
+    No caller can act on it: PEFT mends the layout of GPT-2's layers itself, and misses its own patterns for experts.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*deprecated")
+        warnings.filterwarnings("ignore", category=UserWarning, message="fan_in_fan_out is set to False")
+        warnings.filterwarnings("ignore", category=RuntimeWarning, message="The following (rank|alpha)_pattern keys")
         yield
 
 

@@ -14,6 +14,9 @@ block of reasoning): there is no completion that both the template and serving m
 A token across the boundary, for instance where the prompt ends in a line break and the answer begins with one, is
 split there: serving never sees it, so prompt and completion are then encoded apart, to the same text.
 
+A template that writes today's date (Llama 3.2, gpt-oss) writes the day of the row: serving did so when it answered, and
+what is trained on does not depend on the day of the training.
+
 Without a chat template prompt and completion are encoded apart and the end token is added. Messages are then written as
 plain turns, `role: content` with an empty line between them, and `assistant:` with a line break before the answer.
 """
@@ -23,6 +26,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -41,6 +45,13 @@ from flywheel_assets.records import PromptFormat, Reason
 
 _LONGEST_SENTENCE = 200
 _PROBES = ("flywheelprobeone", "flywheelprobetwo")
+_DATE_DIRECTIVES = ("%Y", "%y", "%m", "%B", "%b", "%d", "%j", "%A", "%a", "%H", "%M", "%S")
+# Takes the place of the function by which templates ask for today's date; transformers lets no other function in.
+_DATE_OF_THE_ROW = (
+    "{%- macro strftime_now(format) -%}{%- set found = namespace(text=format) -%}"
+    "{%- for directive, written in row_date.items() -%}{%- set found.text = found.text|replace(directive, written) -%}"
+    "{%- endfor -%}{{- found.text -}}{%- endmacro %}"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +110,7 @@ class RowEncoder:
         template = tokenizer.chat_template
         self.has_template = bool(template)
         self._templates = "\n".join(template.values()) if isinstance(template, dict) else template or ""
+        self._asks_for_the_date = "strftime_now" in self._templates
         added = tokenizer.added_tokens_decoder
         self._special = {number for number, token in added.items() if token.special}
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -158,9 +170,38 @@ class RowEncoder:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
+    def find_opening(self, completion: Sequence[int], answer: str) -> list[int]:
+        """Return what a completion holds before the answer, from the last control token on."""
+        start = 0
+        for place in range(len(completion)):
+            text = self.decode(list(completion[place:]))
+            if len(text) <= len(answer):
+                # Shorter: one token reaches from what leads to the answer into it.
+                start = place if text == answer else 0
+                break
+        while start < len(completion) - 1 and completion[start] in self._special:
+            start += 1
+        controls = (place for place in reversed(range(start)) if completion[place] in self._special)
+        return list(completion[next(controls, start) : start])
+
+    def read_answer(self, target: "Target", written: Sequence[int]) -> str:
+        """Read the answer in the tokens that a model wrote, without what leads to it and without reasoning.
+
+        Reasoning in a channel of its own ends where the channel of the answer opens.
+        """
+        length = len(target.opening)
+        for start in reversed(range(len(written) - length + 1)) if length else ():
+            if list(written[start : start + length]) == target.opening:
+                return self.decode(list(written[start + length :]))
+        text = self.decode(list(written))
+        if target.lead and text.startswith(target.lead):
+            return text.removeprefix(target.lead)
+        return split_reasoning(text)[1]
+
     def _render(self, row: ExportedRow) -> _Rendered:
         prompt = self._read_prompt(row.prompt, row.prompt_format)
         tools = _read_tools(row.tools)
+        day = date.fromisoformat(row.completed_date) if row.completed_date else None
         answers = [_read_answer(row.chosen, row.chosen_message)]
         if row.rejected is not None:
             answers.append(_read_answer(row.rejected, row.rejected_message))
@@ -169,12 +210,12 @@ class RowEncoder:
             raise _RefusedError(Reason.UNFINISHED_TURN, sentence)
         self._refuse_controls("prompt", [prompt] if isinstance(prompt, str) else _list_texts(prompt, tools))
         self._refuse_controls("answer", _list_texts(answers, None))
-        text, is_chat = self._render_prompt(prompt, tools)
+        text, is_chat = self._render_prompt(prompt, tools, day)
         if not is_chat:
             return _Rendered(text, [read_answer_text(answer) for answer in answers], is_chat=False)
         assert not isinstance(prompt, str)
         asked = [self._to_template(each) for each in prompt]
-        completions = [self._render_completion(asked, self._to_template(each), tools, text) for each in answers]
+        completions = [self._render_completion(asked, self._to_template(each), tools, day, text) for each in answers]
         return _Rendered(text, completions, is_chat=True)
 
     def _read_prompt(self, prompt: str, prompt_format: str) -> str | list[Message]:
@@ -190,29 +231,32 @@ class RowEncoder:
             raise _RefusedError(Reason.TEMPLATE_REFUSED, sentence)
         return messages
 
-    def _render_prompt(self, prompt: str | list[Message], tools: list[Any] | None) -> tuple[str, bool]:
-        """Render what serving sends; also return whether the chat template wrote it."""
+    def _render_prompt(
+        self, prompt: str | list[Message], tools: list[Any] | None, day: date | None = None
+    ) -> tuple[str, bool]:
+        """Render what serving sends on a day, None: today; also return whether the chat template wrote it."""
         if isinstance(prompt, str):
             return prompt, False
         if not self.has_template:
             return _write_plain_turns(prompt, tools), False
-        return self._apply_template(
-            [self._to_template(each) for each in prompt], tools, add_generation_prompt=True
-        ), True
+        messages = [self._to_template(each) for each in prompt]
+        return self._apply_template(messages, tools, day, add_generation_prompt=True), True
 
     def _render_completion(
-        self, asked: list[dict[str, Any]], answer: dict[str, Any], tools: list[Any] | None, start: str
+        self, asked: list[dict[str, Any]], answer: dict[str, Any], tools: list[Any] | None, day: date | None, start: str
     ) -> str:
         """Render what the template writes for the answer after `start`, the prompt that serving sends."""
-        whole = self._apply_template([*asked, answer], tools, add_generation_prompt=False)
+        whole = self._apply_template([*asked, answer], tools, day, add_generation_prompt=False)
         if whole.startswith(start):
             return whole[len(start) :]
         # The earlier turns differ. A probe in the place of the last message shows what follows that message.
         probe = self._to_template(Message(Role.USER, _PROBES[0]))["content"]
         probed = [*asked[:-1], {**asked[-1], "content": probe}]
         with suppress(_RefusedError):
-            ending = self._apply_template(probed, tools, add_generation_prompt=True).rpartition(_PROBES[0])
-            written = self._apply_template([*probed, answer], tools, add_generation_prompt=False).rpartition(_PROBES[0])
+            ending = self._apply_template(probed, tools, day, add_generation_prompt=True).rpartition(_PROBES[0])
+            written = self._apply_template([*probed, answer], tools, day, add_generation_prompt=False).rpartition(
+                _PROBES[0]
+            )
             is_found = ending[1] and written[1] and start.endswith(ending[2]) and whole.endswith(written[2])
             if is_found and written[2].startswith(ending[2]):
                 return written[2][len(ending[2]) :]
@@ -223,14 +267,20 @@ class RowEncoder:
         raise _RefusedError(Reason.TEMPLATE_MISMATCH, sentence)
 
     def _apply_template(
-        self, messages: list[dict[str, Any]], tools: list[Any] | None, *, add_generation_prompt: bool
+        self, messages: list[dict[str, Any]], tools: list[Any] | None, day: date | None, *, add_generation_prompt: bool
     ) -> str:
+        dated: dict[str, Any] = {}
+        if day is not None and self._asks_for_the_date:
+            template = self.tokenizer.get_chat_template(tools=tools)
+            written = {directive: day.strftime(directive) for directive in _DATE_DIRECTIVES}
+            dated = {"chat_template": _DATE_OF_THE_ROW + template, "row_date": written}
         try:
             rendered: str = self.tokenizer.apply_chat_template(
                 messages,
                 tools=tools,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
+                **dated,
                 **self._rendering.chat_template_kwargs,
             )
         except Exception as error:  # A template is a program of its own: it may raise anything.
@@ -275,7 +325,7 @@ class RowEncoder:
 
     def _try(self, content: str | list[dict[str, str]]) -> str:
         try:
-            return self._apply_template([{"role": "user", "content": content}], None, add_generation_prompt=True)
+            return self._apply_template([{"role": "user", "content": content}], None, None, add_generation_prompt=True)
         except _RefusedError:
             return ""
 
@@ -393,17 +443,14 @@ class Target:
     reference: str
     """The answer as text; special tokens are left out."""
     lead: str
-    """What the template writes before the answer: the header of a channel, an empty block of reasoning."""
+    """What the template writes before the answer, as text: an empty block of reasoning."""
+    opening: list[int]
+    """Tokens that the template writes right before the answer, from the last control token on; empty: there is none.
+    `<|message|>` for gpt-oss, which ends the header of its channel."""
     tokens: int
     """Of the whole completion."""
     turn_end: int
     """The token that ends the completion."""
-
-    def read(self, text: str) -> str:
-        """Read the answer in what a model wrote, without the lead and without reasoning."""
-        if self.lead and text.startswith(self.lead):
-            return text.removeprefix(self.lead)
-        return split_reasoning(text)[1]
 
 
 def encode_rows(encoder: RowEncoder, rows: Sequence[ExportedRow]) -> list[EncodedRow]:
@@ -431,7 +478,8 @@ def prepare_targets(encoder: RowEncoder, rows: Sequence[ExportedRow], encoded: S
         # Of a tool call the template's form is compared, not the line of JSON that people are shown.
         is_text = written.endswith(row.chosen)
         lead, reference = (written[: len(written) - len(row.chosen)], row.chosen) if is_text else ("", written)
-        targets.append(Target(each.prompt, reference, lead, len(each.chosen), each.chosen[-1]))
+        opening = encoder.find_opening(each.chosen, row.chosen) if is_text else []
+        targets.append(Target(each.prompt, reference, lead, opening, len(each.chosen), each.chosen[-1]))
     return targets
 
 

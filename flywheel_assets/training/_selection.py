@@ -136,7 +136,9 @@ def _score(
             4 * recipe.batch_size,
             {target.turn_end for target in targets},
         )
-    texts = [target.read(generation.text) for target, generation in zip(targets, written, strict=True)]
+    texts = [
+        encoder.read_answer(target, generation.tokens) for target, generation in zip(targets, written, strict=True)
+    ]
     distances = normalized_edit_distances(texts, [target.reference for target in targets])
     endless = np.array([not generation.ended for generation in written], dtype=np.float64)
     count = len(pairs)

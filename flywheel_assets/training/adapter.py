@@ -46,6 +46,7 @@ from flywheel_assets.models.generation import (
 from flywheel_assets.models.own_process import build_main, find_finished_report, write_report
 from flywheel_assets.models.rendering import RowEncoder, load_tokenizer
 from flywheel_assets.records import make_stable_id
+from flywheel_assets.training._coverage import measure_coverage
 from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
 from flywheel_assets.training._stages import locate_result, release_memory, train_preference, train_sft
 from flywheel_assets.training.examples import Example, Split, encode, keep_back, select_unseen, split
@@ -143,6 +144,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         seconds=time.monotonic() - started,
         device=choose_placement(request.recipe.device)[0],
         libraries={name: version(name) for name in _LIBRARIES},
+        coverage=measure_coverage(model.model),
     )
     with write_folder(output) as building:
         _copy_adapter(adapters["challenger"], building / "adapter")

@@ -75,6 +75,26 @@ class SelectionScore(msgspec.Struct, frozen=True, kw_only=True):
     """Share of those whose log p is lower than under the SFT adapter by more than the tolerance."""
 
 
+class AdapterCoverage(msgspec.Struct, frozen=True, kw_only=True):
+    """Says which weight matrices of the base the adapter changes, without norms, biases and embeddings."""
+
+    adapted: dict[str, int]
+    """Matrices with an adapter by their name without the layer's number: {"self_attn.q_proj": 32}."""
+    left_alone: dict[str, int]
+    """Parameters of the matrices without one, by their name: {"experts.gate_up_proj": 1990656000}."""
+    share_left_alone: float
+    """Share of all these parameters."""
+
+    def describe(self) -> str:
+        """Say in one sentence what the adapter leaves alone."""
+        if not self.left_alone:
+            return "The adapter covers every linear layer of the base."
+        return (
+            f"The adapter leaves {self.share_left_alone:.0%} of the base's weights alone, embeddings not counted: "
+            f"{', '.join(self.left_alone)}."
+        )
+
+
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """Describes a finished training, its rows, and the stage whose adapter is the challenger."""
 
@@ -107,6 +127,8 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """Wall time of the process that finished."""
     device: str
     libraries: dict[str, str]
+    coverage: AdapterCoverage | None = None
+    """None: an older report."""
 
     @property
     def pairs_used(self) -> int:

@@ -486,7 +486,7 @@ def test_a_row_that_is_too_long_is_refused_with_its_numbers() -> None:
 
 def test_what_a_template_writes_around_an_answer_is_no_part_of_the_text_that_is_compared() -> None:
     rows = {
-        "channels": (row_of([USER]), "final", "finalDone!"),
+        "channels": (row_of([USER]), "final", "<|channel|>final<|message|>Done!"),
         "qwen": (row_of([USER]), "<think>\n\n</think>\n\n", "<think>\nhm\n</think>\n\nDone!"),
         "chatml": (row_of([USER]), "", "Done!"),
     }
@@ -494,7 +494,7 @@ def test_what_a_template_writes_around_an_answer_is_no_part_of_the_text_that_is_
         encoder = RowEncoder(make_tokenizer(family), Rendering())
         (target,) = prepare_targets(encoder, [row], encode_rows(encoder, [row]))
         assert (target.lead, target.reference) == (lead, "Done!")
-        assert target.read(written) == "Done!"
+        assert encoder.read_answer(target, encoder.tokenizer.encode(written, add_special_tokens=False)) == "Done!"
 
 
 def test_rows_of_one_batch_do_not_depend_on_each_other() -> None:

@@ -110,6 +110,7 @@ def _build_trained_adapter_asset(application: PreferenceApplication) -> dg.Asset
                 metadata={
                     "challenger_stage": report.chosen_stage,
                     "why": report.why,
+                    "coverage": report.coverage.describe() if report.coverage else "not recorded",
                     "training_pairs": report.pairs_used,
                     "accepted_outputs": report.accepted_used,
                     "seconds": round(report.seconds, 1),
