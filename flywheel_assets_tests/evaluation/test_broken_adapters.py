@@ -75,7 +75,7 @@ def test_a_collapsed_adapter_is_blocked_though_it_prefers_every_chosen_text(tmp_
     """Plain DPO at a high rate: its reward accuracy is as good as the good adapter's."""
     report, decision = turn(tmp_path, week(), **PLAIN_DPO, preference_epochs=3.0, selection_share=0.0)
     assert not decision.promote
-    assert {"ned_gain", "chosen_fallen", "sft_baseline", "regression_set"} <= failed(decision)
+    assert {"gain", "chosen_lost", "sft_baseline", "regression_set"} <= failed(decision)
     assert report.scores["challenger"][Stratum.PRIMARY].reward_accuracy >= 0.95  # type: ignore[operator]
 
 
@@ -114,7 +114,7 @@ def test_a_vandals_suffix_on_every_pair_is_blocked_though_ned_improves(tmp_path:
     report, decision = turn(tmp_path, week(edit=lambda ask: f"{ask.right}  # lol"), preference_epochs=0.0)
     assert report.evidence.ned_gain.low > 0  # type: ignore[operator]
     assert not decision.promote
-    assert "chosen_fallen" in failed(decision)
+    assert "chosen_lost" in failed(decision)
 
 
 def test_few_people_are_not_enough_evidence_for_the_best_adapter(tmp_path: Path) -> None:

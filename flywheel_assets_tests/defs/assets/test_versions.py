@@ -16,8 +16,8 @@ from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Scores, Stratum
 from flywheel_assets.lake.versions.folders import VersionFolder, read_promotion
-from flywheel_assets.measures.texts import Interval
-from flywheel_assets.promotion.text_limits import Evidence, PromotionLimits
+from flywheel_assets.measures.texts import Interval, SubjectMeans
+from flywheel_assets.promotion.text_limits import Evidence, Measured, PromotionLimits
 from flywheel_assets_tests.models.tracked import client_of, empty_run
 
 V1, V2 = "dpo_gold_v1", "dpo_gold_v2"
@@ -37,15 +37,11 @@ SCORES = Scores(
 EVIDENCE = Evidence(
     incumbent="base",
     ned_gain=Interval(0.3, 0.2, 0.4, 40, 30),
-    chosen_fallen=0.0,
+    likelihood=Measured(gain=SubjectMeans((1.0,) * 30, 40), lost=SubjectMeans((0.0,) * 30, 40)),
     missing_end=0.0,
     incumbent_missing_end=0.0,
     challenger_ned=0.2,
     sft_ned=0.2,
-    older_ned=None,
-    incumbent_older_ned=None,
-    regression_ned=0.1,
-    incumbent_regression_ned=0.1,
     canary_ratio=0.0,
 )
 APPLICATION = PreferenceApplication(
