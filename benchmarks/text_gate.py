@@ -2,28 +2,48 @@
 
 Claim: with the shipped bound a challenger without gain is promoted in at most 5 % of decisions in every scenario, also
 where few people lose much, and in at most 5 % of sequences of ten turns.
-Data: generated differences in edit distance of 20, 50 and 200 held-out subjects; no model is trained. Three numbers of
-rows a subject (3; geometric with mean 2.9; Pareto capped at 100) and three shapes: symmetric (half of the rows equal
-under both models), rare gains (5 % of people gain .8, the others lose .042) and rare losses (the reverse). The wins of
-the likelihood are drawn a row: 35 % more likely, 15 % less, the rest equal, with a spread between people.
-Peers: the bound of before (bootstrap of rows clustered by subject, percentiles) and eight others of the literature.
-Command: python -m benchmarks.text_gate [--replications 600] [--only bounds turns routes] [--plot docs/text_gate.png]
+Data: generated differences in [−1, 1] of 20, 50 and 200 held-out subjects; no model is trained. Three numbers of rows a
+subject (3; geometric with mean 2.9; Pareto capped at 100) and four shapes: symmetric (half of the rows equal under both
+models), rare gains (5 % of people gain .8, the others lose .042), rare losses (the reverse), and rare losses where the
+others differ a little (σ .02 a person). Turns and routes draw wins (+1) and losses (−1) of the likelihood row by row,
+half of the rows equal, 50 and 200 subjects, geometric numbers of rows.
+Peers: the bound of before (bootstrap of rows clustered by subject, percentiles) and nine others of the literature; for
+the turns the same level every time, and LORD (Javanmard and Montanari 2018; Ramdas et al. 2017, "LORD++").
+Command: python -m benchmarks.text_gate [--replications 400] [--only bounds|turns|routes] [--plot docs/text_gate.png]
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats  # noqa: TID253  (a benchmark is started on its own)
 
-from flywheel_assets.measures.texts import average_by_subject, bootstrap_clustered_mean, bound_mean_below
+from flywheel_assets.measures.texts import (
+    Interval,
+    SubjectMeans,
+    average_by_subject,
+    bootstrap_clustered_mean,
+    bound_mean_below,
+)
+from flywheel_assets.promotion.text_limits import (
+    CHAMPION,
+    Decision,
+    Evidence,
+    Measured,
+    PromotionLimits,
+    Route,
+    decide,
+    spend_alpha,
+)
 
 Floats = npt.NDArray[np.float64]
 
 SUBJECTS = (20, 50, 200)
-SHAPES = ("symmetric", "rare gains", "rare losses")
+SHAPES = ("symmetric", "rare gains", "rare losses", "noisy rare losses")
 SIZES = ("equal", "geometric", "pareto")
 GAINS = (0.0, 0.01, 0.02, 0.05)
 ALPHA = 0.025
@@ -54,6 +74,8 @@ def draw_rows(shape: str, sizes: str, subjects: int, gain: float, random: np.ran
     else:
         values = np.where(random.random(subjects) < 0.05, 0.8, -0.8 * 0.05 / 0.95)[member]
         values = values if shape == "rare gains" else -values
+        if shape == "noisy rare losses":
+            values = values + random.normal(0, 0.02, subjects)[member]
     return Rows(np.clip(values + gain, -1, 1), member.astype(str).tolist())
 
 
@@ -75,7 +97,8 @@ def _pass_studentized(means: Floats) -> bool:
     again = _draw_resamples(means)
     spread = again.std(axis=1, ddof=1)
     pivots = np.where(spread > 0, (again.mean(axis=1) - means.mean()) / np.where(spread > 0, spread, 1), np.inf)
-    return bool(means.mean() - np.quantile(pivots, 1 - ALPHA, method="higher") * means.std(ddof=1) > 0)
+    largest = float(np.quantile(pivots, 1 - ALPHA, method="higher"))
+    return math.isfinite(largest) and bool(means.mean() - largest * means.std(ddof=1) > 0)
 
 
 def _pass_bca(means: Floats) -> bool:
@@ -152,6 +175,7 @@ def _pass_shipped(means: Floats) -> bool:
     return bound_mean_below(means, least=-1, alpha=ALPHA, draws=2 * _DRAWS) > 0
 
 
+SHIPPED = "Gaffke (shipped)"
 TESTS: dict[str, Callable[[Floats], bool]] = {
     "percentiles": _pass_percentile,
     "t": _pass_t,
@@ -162,7 +186,7 @@ TESTS: dict[str, Callable[[Floats], bool]] = {
     "empirical likelihood": _pass_empirical_likelihood,
     "empirical Bernstein": _pass_bernstein,
     "betting": _pass_betting,
-    "Gaffke (shipped)": _pass_shipped,
+    SHIPPED: _pass_shipped,
 }
 BEFORE = "rows, percentiles (before)"
 
@@ -178,7 +202,9 @@ def measure_bounds(replications: int) -> dict[tuple[str, str, int, float], dict[
                     passed = dict.fromkeys([BEFORE, *TESTS], 0)
                     for _ in range(replications):
                         rows = draw_rows(shape, sizes, subjects, gain, random)
-                        means = np.asarray(average_by_subject(rows.values, rows.subjects).values)
+                        by_subject = average_by_subject(rows.values, rows.subjects)
+                        assert by_subject is not None
+                        means = np.asarray(by_subject.values)
                         passed[BEFORE] += _pass_before(rows)
                         for name, test in TESTS.items():
                             passed[name] += test(means)
@@ -203,12 +229,186 @@ def print_bounds(found: dict[tuple[str, str, int, float], dict[str, float]]) -> 
             print(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |", flush=True)
 
 
+def draw_wins(wins: float, subjects: int, random: np.random.Generator) -> SubjectMeans:
+    """Draw the wins less losses of one decision, whose expectation for each subject is `wins` on average."""
+    counts = random.geometric(0.35, subjects)
+    member = np.repeat(np.arange(subjects), counts)
+    level = np.clip(wins + random.normal(0, 0.15, subjects), -0.5, 0.5)[member]
+    decided = random.random(len(member)) < 0.5
+    # Half of the rows are decided, so their expectation is twice that of all rows.
+    values = np.where(decided, np.where(random.random(len(member)) < 0.5 + level, 1.0, -1.0), 0.0)
+    found = average_by_subject(values, member.astype(str).tolist())
+    assert found is not None
+    return found
+
+
+def _level_always(promoted: list[bool]) -> float:
+    return 0.025
+
+
+def _level_spent(promoted: list[bool]) -> float:
+    since = promoted[::-1].index(True) if True in promoted else len(promoted)
+    return spend_alpha(0.05, since + 1)
+
+
+def _level_lord(promoted: list[bool]) -> float:
+    # LORD++ with α .05, first wealth .025 and the same series 1 / (j (j + 1)).
+    turn = len(promoted) + 1
+    found = spend_alpha(0.025, turn)
+    for number, earlier in enumerate(place + 1 for place, was in enumerate(promoted) if was):
+        found += spend_alpha(0.05 - 0.025 if number == 0 else 0.05, turn - earlier)
+    return found
+
+
+LEVELS = {"same level .025": _level_always, "spent, reset by promotion (shipped)": _level_spent, "LORD++": _level_lord}
+
+
+def measure_turns(replications: int, subjects: int) -> None:
+    """Print how ten turns go under each way of choosing a turn's level."""
+    streams = {"no gain in ten turns": [0.0] * 10, "a gain of .2 every third turn": [0.2, 0.0, 0.0] * 3 + [0.2]}
+    print(f"\n| ten turns, {subjects} subjects | any without a gain | promotions without a gain | gains promoted |")
+    print("|---|---|---|---|")
+    for stream, wins in streams.items():
+        for name, level_of in LEVELS.items():
+            any_false = false = proven = 0
+            random = np.random.default_rng(subjects)
+            for _ in range(replications):
+                promoted: list[bool] = []
+                for true in wins:
+                    means = draw_wins(true, subjects, random)
+                    level = level_of(promoted)
+                    draws = max(2 * _DRAWS, int(20 / level))
+                    low = bound_mean_below(means.values, least=-1, alpha=level, draws=draws)
+                    promoted.append(low > 0)
+                wrong = sum(was and true == 0 for was, true in zip(promoted, wins, strict=True))
+                any_false += wrong > 0
+                false += wrong
+                proven += sum(promoted) - wrong
+            gains = sum(true > 0 for true in wins) * replications
+            share = f"{proven / gains:.2f}" if gains else "–"
+            print(
+                f"| {stream}: {name} | {any_false / replications:.3f} | {false / replications:.3f} | {share} |",
+                flush=True,
+            )
+
+
+def decide_wins(champion: SubjectMeans, anchor: SubjectMeans | None, look: int = 1) -> Decision:
+    """Apply the shipped limits to a challenger whose other measurements are in order."""
+    none_lost = SubjectMeans((0.0,) * len(champion.values), champion.rows)
+    evidence = Evidence(
+        incumbent=CHAMPION,
+        ned_gain=Interval(None, None, None, 0, 0),
+        likelihood=Measured(gain=champion, lost=none_lost),
+        anchor=None if anchor is None else "anchor",
+        anchor_likelihood_gain=anchor,
+        missing_end=0.0,
+        incumbent_missing_end=0.0,
+        challenger_ned=0.0,
+        sft_ned=0.0,
+        canary_ratio=0.0,
+    )
+    return decide(evidence, PromotionLimits(), look)
+
+
+def measure_routes(replications: int) -> dict[tuple[int, float], dict[str, float]]:
+    """Measure the share promoted by each route, by subjects and true wins; the champion is the anchor."""
+    found = {}
+    for subjects in SUBJECTS:
+        for wins in (-0.2, -0.1, -0.05, 0.0, 0.1, 0.2, 0.35):
+            random = np.random.default_rng([subjects, int(100 * wins + 100)])
+            routes: dict[str, float] = dict.fromkeys(Route, 0.0)
+            for _ in range(replications):
+                means = draw_wins(wins, subjects, random)
+                if (route := decide_wins(means, means).route) is not None:
+                    routes[route] += 1 / replications
+            found[subjects, wins] = routes
+    return found
+
+
+def measure_slips(replications: int, subjects: int = 200) -> None:
+    """Print where ten challengers lead, each of them .05 worse than the champion that it met."""
+    print(f"\n| ten challengers, each .05 worse than its champion, {subjects} subjects | promotions | last champion |")
+    print("|---|---|---|")
+    for name in ("with the anchor (shipped)", "against the champion alone"):
+        random = np.random.default_rng(3)
+        promotions = slipped = 0.0
+        for _ in range(replications):
+            quality, look = 0.0, 1
+            for _ in range(10):
+                champion = draw_wins(-0.05, subjects, random)
+                anchor = draw_wins(quality - 0.05, subjects, random) if "with" in name else champion
+                decision = decide_wins(champion, anchor, look)
+                look = 1 if decision.promote else look + 1
+                if decision.promote:
+                    quality -= 0.05
+                    promotions += 1
+            slipped += quality
+        print(f"| {name} | {promotions / replications:.2f} | {slipped / replications:+.3f} |", flush=True)
+
+
+def plot_gate(
+    bounds: dict[tuple[str, str, int, float], dict[str, float]],
+    routes: dict[tuple[int, float], dict[str, float]],
+    path: Path,
+) -> None:
+    """Draw the errors of the bounds, and the promotions by route."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    shown = {BEFORE: "#D55E00", "studentized": "#E69F00", "BCa": "#CC79A7", "betting": "#56B4E9", SHIPPED: "#009E73"}
+    cells = [(shape, n) for shape in SHAPES for n in SUBJECTS]
+    for name, colour in shown.items():
+        worst = [max(bounds[shape, sizes, n, 0.0][name] for sizes in SIZES) for shape, n in cells]
+        left.plot(range(len(cells)), worst, "o", color=colour, label=name, markersize=4)
+    left.axhline(0.05, color="#999999", linewidth=0.8)
+    left.set_xticks(range(len(cells)), [str(n) for _, n in cells], fontsize=7)
+    left.set_xlabel("subjects: " + ", ".join(SHAPES), fontsize=7)
+    left.set_ylabel("promoted without a gain")
+    left.legend(frameon=False, fontsize=7)
+    for subjects, style in zip(SUBJECTS, (":", "--", "-"), strict=True):
+        wins = sorted(true for n, true in routes if n == subjects)
+        gained = [routes[subjects, true][Route.PROVEN_GAIN] for true in wins]
+        either = [sum(routes[subjects, true].values()) for true in wins]
+        right.plot(wins, gained, style, color="#009E73", label=f"proven gain, {subjects}")
+        right.plot(wins, either, style, color="#0072B2", label=f"or newer data, {subjects}")
+    right.axvline(-0.1, color="#999999", linewidth=0.8)
+    right.set_xlabel("true wins less losses against champion and anchor")
+    right.set_ylabel("promoted")
+    right.legend(frameon=False, fontsize=7)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     """Print the tables, and draw the plot if one is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--replications", type=int, default=600)
+    parser.add_argument("--replications", type=int, default=400)
+    parser.add_argument("--only", choices=["bounds", "turns", "routes"])
+    parser.add_argument("--plot", type=Path, help="a PNG of bounds and routes; not with --only")
     options = parser.parse_args()
-    print_bounds(measure_bounds(options.replications))
+    if options.plot and options.only:
+        parser.error("--plot shows bounds and routes: leave --only out")
+    bounds, routes = {}, {}
+    if options.only in (None, "turns"):
+        for subjects in SUBJECTS[1:]:
+            measure_turns(options.replications, subjects)
+    if options.only in (None, "routes"):
+        routes = measure_routes(options.replications)
+        print("\n| true wins | " + " | ".join(f"{n}: proven gain | {n}: newer data" for n in SUBJECTS) + " |")
+        print("|---" * (2 * len(SUBJECTS) + 1) + "|")
+        for wins in sorted({true for _, true in routes}):
+            cells = [f"{routes[n, wins][route]:.3f}" for n in SUBJECTS for route in Route]
+            print(f"| {wins:+.2f} | {' | '.join(cells)} |", flush=True)
+        measure_slips(options.replications // 4)
+    if options.only in (None, "bounds"):
+        bounds = measure_bounds(options.replications)
+        print_bounds(bounds)
+    if options.plot:
+        plot_gate(bounds, routes, options.plot)
 
 
 if __name__ == "__main__":
