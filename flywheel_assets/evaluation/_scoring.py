@@ -225,7 +225,10 @@ def _count_wins(table: pa.Table, opponent: pa.Table, tolerance_nats: float) -> S
 
 
 def _mark_unlikely(table: pa.Table, incumbent: pa.Table) -> Floats:
-    """Mark texts that the model lost: less likely by more than 1 nat, and by more than .1 nats a token."""
+    """Mark the texts that the model lost.
+
+    They are less likely by more than 1 nat, and by more than .1 nats a token.
+    """
     change = _read_column(table, "log_p_chosen") - _read_column(incumbent, "log_p_chosen")
     limit = np.maximum(_LOST_NATS, _LOST_NATS_A_TOKEN * _read_column(table, "tokens"))
     return (~(change >= -limit)).astype(np.float64)

@@ -240,7 +240,7 @@ def _has_one_right_text(evidence: Evidence, limits: PromotionLimits) -> bool:
 def _check_gain(
     evidence: Evidence, measures: dict[str, Measured], limits: PromotionLimits, level: float
 ) -> tuple[Check, Route]:
-    """Demand a proven gain by any measure that decides, or that it is as good as champion and anchor by likelihood.
+    """Demand a proven gain by any deciding measure, or as good a likelihood as champion and anchor.
 
     The level is divided among the measures. The bound of non-inferiority is asked of both opponents, which costs no
     level: both must hold. The distance itself cannot be shown to be within .02 with fewer than 180 subjects, so it only
