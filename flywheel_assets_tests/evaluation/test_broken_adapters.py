@@ -96,7 +96,8 @@ def test_an_adapter_that_never_ends_is_blocked_though_its_text_is_right(
 
     monkeypatch.setattr(examples, "encode_rows", encode_with_padding_as_end)
     report, decision = turn(tmp_path, week(), preference_epochs=0.0)
-    assert report.evidence.ned_gain.low > PromotionLimits().min_ned_gain  # type: ignore[operator]
+    # Not its lower bound: that of any distribution proves no gain of .13 with 32 people.
+    assert report.evidence.ned_gain.mean > 0.1  # type: ignore[operator]
     assert not decision.promote
     assert "missing_end" in failed(decision)
     assert "never end" in decision.sentence
