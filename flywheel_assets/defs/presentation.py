@@ -18,6 +18,7 @@ _MODEL_COLOURS = {
     Scored.BASE: "#999999",
     Scored.SFT: "#56B4E9",
     Scored.CHAMPION: "#E69F00",
+    Scored.ANCHOR: "#CC79A7",
     Scored.CHALLENGER: "#009E73",
 }
 _DAGSTER_TYPES = {"date32[day]": "date", "timestamp[us, tz=UTC]": "timestamp (UTC)"}

@@ -6,9 +6,11 @@ The tables of scored rows, one for each model (grain: one row of the export), ho
     stratum                        see `requests`
     ned, exact, ended              of the greedy generation against the user's text
     log_p_chosen, log_p_rejected   nats, with the end token; rejected is null for accepted outputs
+    tokens                         of the user's text, with the end token
     length_ratio, repetition       of the generation
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
@@ -22,12 +24,20 @@ from flywheel_assets.evaluation.requests import Scored, Scores, Stratum
 from flywheel_assets.lake.versions.exports import ExportedRow
 from flywheel_assets.measures.texts import (
     Floats,
-    bootstrap_clustered_mean,
+    Interval,
+    SubjectMeans,
+    average_by_subject,
     length_ratios,
     measure_repetition,
     normalized_edit_distances,
 )
-from flywheel_assets.promotion.text_limits import Evidence
+from flywheel_assets.promotion.text_limits import Evidence, Measured
+
+# Long texts move by more than short ones when nothing of what they say has changed.
+_EQUAL_NATS_A_TOKEN = 0.01
+_LOST_NATS = 1.0
+_LOST_NATS_A_TOKEN = 0.1
+_LOST_NED = 0.1
 
 SCORED_ROWS = pa.schema(
     [  # type: ignore[arg-type]
@@ -42,6 +52,7 @@ SCORED_ROWS = pa.schema(
         ("log_p_rejected", pa.float64()),
         ("length_ratio", pa.float64()),
         ("repetition", pa.float64()),
+        ("tokens", pa.int64()),
     ]
 )
 
@@ -71,6 +82,7 @@ def build_scored_rows(
     ended: Sequence[bool],
     log_p_chosen: Floats,
     log_p_rejected: Floats,
+    tokens: Sequence[int],
 ) -> pa.Table:
     """Build the table of one model's scored rows; `log_p_rejected` is NaN where there is no rejected text."""
     references = [row.chosen for _, row in rows]
@@ -86,6 +98,7 @@ def build_scored_rows(
         "log_p_rejected": pa.array(log_p_rejected, from_pandas=True),
         "length_ratio": length_ratios(texts, references),
         "repetition": [measure_repetition(text) for text in texts],
+        "tokens": list(tokens),
     }
     return pa.table(columns, schema=SCORED_ROWS)
 
@@ -123,30 +136,107 @@ def compute_evidence(
     fall_tolerance_nats: float,
     bootstrap_draws: int,
     canary: Canary,
+    *,
+    anchor: str | None = None,
+    agreement: tuple[float | None, int] = (None, 0),
 ) -> Evidence:
-    """Compute the evidence for the promotion gate."""
+    """Compute the evidence for the promotion gate.
+
+    Args:
+        tables: scored rows by model; without Scored.ANCHOR the champion is the anchor.
+        incumbent: the model to compare with.
+        fall_tolerance_nats: a text is as likely as before within this, or within .01 nats a token.
+        bootstrap_draws: behind the interval that is shown.
+        canary: see `find_canary`.
+        anchor: gold version of the anchor.
+        agreement: see `measure_agreement`.
+    """
     primary = {model: _select_stratum(table, Stratum.PRIMARY) for model, table in tables.items()}
     challenger, before = primary[Scored.CHALLENGER], primary[incumbent]
-    gain = _read_column(before, "ned") - _read_column(challenger, "ned")
+    strata = {
+        stratum: (_select_stratum(tables[Scored.CHALLENGER], stratum), _select_stratum(tables[incumbent], stratum))
+        for stratum in Stratum
+    }
+    fall = _average(_read_column(before, "ned") - _read_column(challenger, "ned"), challenger)
+    lost = {
+        stratum: (_average(_mark_unlikely(*pair), pair[0]), _average(_mark_farther(*pair), pair[0]))
+        for stratum, pair in strata.items()
+    }
+    likelihood, distance = (
+        Measured(
+            gain=gain,
+            lost=lost[Stratum.PRIMARY][place],
+            older_lost=lost[Stratum.OLDER][place],
+            regression_lost=lost[Stratum.REGRESSION][place],
+        )
+        for place, gain in enumerate((_count_wins(challenger, before, fall_tolerance_nats), fall))
+    )
+    anchored = None
+    if anchor is not None:
+        anchored = _count_wins(challenger, primary.get(Scored.ANCHOR, before), fall_tolerance_nats)
+    shown = (
+        Interval(None, None, None, 0, 0)
+        if fall is None
+        else fall.to_interval(least=-1, greatest=1, draws=bootstrap_draws)
+    )
     return Evidence(
         incumbent=incumbent.value,
-        ned_gain=bootstrap_clustered_mean(gain, values_of(challenger["subject"]), draws=bootstrap_draws),
-        chosen_fallen=_compute_mean(_mark_fallen(challenger, before, fall_tolerance_nats)),
+        ned_gain=shown,
+        likelihood=likelihood,
+        distance=distance,
+        anchor=anchor,
+        anchor_likelihood_gain=anchored,
+        same_text_share=agreement[0],
+        same_text_pairs=agreement[1],
         missing_end=_compute_missing_end(tables[Scored.CHALLENGER]),
         incumbent_missing_end=_compute_missing_end(tables[incumbent]),
         challenger_ned=_compute_mean(_read_column(challenger, "ned")),
         sft_ned=_compute_mean(_read_column(primary[Scored.SFT], "ned")),
-        older_ned=_compute_mean(_read_column(_select_stratum(tables[Scored.CHALLENGER], Stratum.OLDER), "ned")),
-        incumbent_older_ned=_compute_mean(_read_column(_select_stratum(tables[incumbent], Stratum.OLDER), "ned")),
-        regression_ned=_compute_mean(
-            _read_column(_select_stratum(tables[Scored.CHALLENGER], Stratum.REGRESSION), "ned")
-        ),
-        incumbent_regression_ned=_compute_mean(
-            _read_column(_select_stratum(tables[incumbent], Stratum.REGRESSION), "ned")
-        ),
         canary_ratio=canary.ratio,
         canary_phrases=canary.phrases,
     )
+
+
+def measure_agreement(rows: Iterable[ExportedRow]) -> tuple[float | None, int]:
+    """Measure how often two people who were asked the same ended with the same text: (share of pairs, pairs).
+
+    Each person counts once per prompt, with the first of their texts. The share is None without pairs.
+    """
+    answers: dict[str, dict[str, str]] = {}
+    for row in rows:
+        answers.setdefault(row.prompt_hash, {}).setdefault(row.subject, row.chosen)
+    same = pairs = 0
+    for of_prompt in answers.values():
+        pairs += len(of_prompt) * (len(of_prompt) - 1) // 2
+        same += sum(count * (count - 1) // 2 for count in Counter(of_prompt.values()).values())
+    return (same / pairs if pairs else None), pairs
+
+
+def _average(values: Floats, table: pa.Table) -> SubjectMeans | None:
+    return average_by_subject(values, values_of(table["subject"]))
+
+
+def _count_wins(table: pa.Table, opponent: pa.Table, tolerance_nats: float) -> SubjectMeans | None:
+    """Count 1 for a text that became more likely, −1 for one less likely; by subject."""
+    change = _read_column(table, "log_p_chosen") - _read_column(opponent, "log_p_chosen")
+    equal = np.maximum(tolerance_nats, _EQUAL_NATS_A_TOKEN * _read_column(table, "tokens"))
+    # A likelihood that is not a number has fallen.
+    return _average(np.where(change > equal, 1.0, np.where(change >= -equal, 0.0, -1.0)), table)
+
+
+def _mark_unlikely(table: pa.Table, incumbent: pa.Table) -> Floats:
+    """Mark the texts that the model lost.
+
+    They are less likely by more than 1 nat, and by more than .1 nats a token.
+    """
+    change = _read_column(table, "log_p_chosen") - _read_column(incumbent, "log_p_chosen")
+    limit = np.maximum(_LOST_NATS, _LOST_NATS_A_TOKEN * _read_column(table, "tokens"))
+    return (~(change >= -limit)).astype(np.float64)
+
+
+def _mark_farther(table: pa.Table, incumbent: pa.Table) -> Floats:
+    farther = _read_column(table, "ned") - _read_column(incumbent, "ned")
+    return (~(farther <= _LOST_NED)).astype(np.float64)
 
 
 def _compute_scores(table: pa.Table, incumbent: pa.Table, base: pa.Table, fall_tolerance_nats: float) -> Scores:

@@ -1,6 +1,7 @@
 """Scores base, SFT baseline, champion and challenger: `python -m flywheel_assets.evaluation.adapter REQUEST.json`.
 
-All of them write greedily for the same held-out rows and are asked how likely they find the users' texts.
+All of them write greedily for the same held-out rows and are asked how likely they find the users' texts; so does the
+anchor, the model that was promoted last by a proven gain, where it is another one than the champion.
 
     <output_dir>/evaluation.json   EvaluationReport
     <output_dir>/rows.parquet      one row per exported row and model (see `_scoring`), without texts
@@ -27,6 +28,7 @@ from flywheel_assets.evaluation._scoring import (
     compute_evidence,
     compute_scores_by_stratum,
     join_models,
+    measure_agreement,
     stratify,
 )
 from flywheel_assets.evaluation.canary import Phrases, find_canary, hash_phrases
@@ -69,8 +71,8 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     Raises:
         ManifestMismatchError: an export, an adapter or a finished result is missing or changed.
         EmptyVersionError: no held-out row that could be scored.
-        SettingsError: champion_adapter and champion_export_dir were not given together, or the extra `train` is not
-            installed.
+        SettingsError: champion_adapter and champion_export_dir, or those of the anchor, were not given together, or the
+            extra `train` is not installed.
         VersionConflictError: `output_dir` holds the result of another request.
     """
     require_train_extra("evaluating an adapter")
@@ -78,9 +80,13 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     use_cpu_threads(request.cpu_threads)
     if (request.champion_adapter is None) != (request.champion_export_dir is None):
         raise SettingsError("champion_adapter and champion_export_dir belong together: give both or neither")
+    if (request.anchor_adapter is None) != (request.anchor_export_dir is None):
+        raise SettingsError("anchor_adapter and anchor_export_dir belong together: give both or neither")
     adapters = {Scored.SFT: request.sft_adapter, Scored.CHALLENGER: request.challenger_adapter}
     if request.champion_adapter is not None:
         adapters[Scored.CHAMPION] = request.champion_adapter
+    if request.anchor_adapter is not None:
+        adapters[Scored.ANCHOR] = request.anchor_adapter
     digests = {model: hash_adapter(Path(folder)) for model, folder in adapters.items()}
     base_sha256 = hash_base_weights(request.base_model)
     identity = _compute_identity(request, base_sha256, digests)
@@ -90,8 +96,8 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
     if finished := find_finished_report(output / REPORT_FILE, EvaluationReport, identity, remedy=remedy):
         _verify_rows(output, finished)
         # Both: a champion of another version with equal weights would never pass the registry's compare-and-swap.
-        asked = (request.champion_version, digests.get(Scored.CHAMPION))
-        if (finished.champion_version, finished.champion_sha256) == asked:
+        asked = (request.champion_version, digests.get(Scored.CHAMPION), request.anchor_version)
+        if (finished.champion_version, finished.champion_sha256, finished.evidence.anchor) == asked:
             return finished
     # Equal weights are loaded and scored once: the challenger often is the SFT adapter.
     distinct = {digests[model]: folder for model, folder in adapters.items()}
@@ -125,7 +131,15 @@ def evaluate_adapter(request: EvaluationRequest) -> EvaluationReport:
             rows_sha256=hash_file(building / ROWS_FILE),
             rows_left_out=len(rows) - len(kept),
             scores=compute_scores_by_stratum(tables, incumbent, request.fall_tolerance_nats),
-            evidence=compute_evidence(tables, incumbent, request.fall_tolerance_nats, request.bootstrap_draws, canary),
+            evidence=compute_evidence(
+                tables,
+                incumbent,
+                request.fall_tolerance_nats,
+                request.bootstrap_draws,
+                canary,
+                anchor=request.anchor_version,
+                agreement=measure_agreement(row for _, row in rows),
+            ),
             seconds=time.monotonic() - started,
             device=choose_placement(request.device)[0],
         )
@@ -156,6 +170,9 @@ def _read_rows(request: EvaluationRequest) -> list[_Row]:
         champion_manifest = verify_manifest(champion_export)
         versions.append((champion_export, champion_manifest))
         known = {row.pair_id for row in read_rows(champion_export, champion_manifest, ExportSet.HOLDOUT)}
+    if request.anchor_export_dir is not None:
+        anchor_export = Path(request.anchor_export_dir)
+        versions.append((anchor_export, verify_manifest(anchor_export)))
     trained_prompts = {
         row.prompt_hash
         for folder, of_version in versions
@@ -228,6 +245,7 @@ def _score_model(
         [generation.ended for generation in written],
         likelihood[: len(chosen)],
         log_p_rejected,
+        [len(each.chosen) for each in encoded],
     )
     return table, hash_phrases((row.prompt for _, row, _ in fitting), texts)
 

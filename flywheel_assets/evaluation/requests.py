@@ -28,6 +28,8 @@ class Scored(StrEnum):
     BASE = "base"
     SFT = "sft"
     CHAMPION = "champion"
+    ANCHOR = "anchor"
+    """The champion that was promoted last by a proven gain, where it does not serve any more."""
     CHALLENGER = "challenger"
 
 
@@ -59,6 +61,11 @@ class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     champion_version: str | None = None
     champion_export_dir: str | None = None
     champion_adapter: str | None = None
+    anchor_version: str | None = None
+    """Version that was promoted last by a proven gain; it may be the champion's."""
+    anchor_export_dir: str | None = None
+    """Of the anchor, where it is another version than the champion's; as the next."""
+    anchor_adapter: str | None = None
     output_dir: str
     """Appears by one rename."""
     work_dir: str
@@ -72,7 +79,7 @@ class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True):
     fall_tolerance_nats: float = 0.1
     """A chosen text has fallen when its log p is lower by more: bf16 alone moves it by some hundredths."""
     bootstrap_draws: int = 4000
-    """Resamples of the held-out subjects behind the interval of the gain."""
+    """Random weightings of the held-out subjects behind the interval that is shown."""
     canary_least_rows: int = 5
     """Generations that must share a new phrase before it is looked at."""
     cpu_threads: int = 1
@@ -142,6 +149,8 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
         }
         gain = self.evidence.ned_gain
         bounds = {"mean": gain.mean, "low": gain.low, "high": gain.high, "subjects": float(gain.clusters)}
+        if (wins := self.evidence.likelihood.gain) is not None:
+            flat["likelihood_gain"] = wins.mean
         if self.evidence.canary_ratio is not None:
             flat["canary_ratio"] = self.evidence.canary_ratio
         return flat | {f"ned_gain/{name}": value for name, value in bounds.items() if value is not None}

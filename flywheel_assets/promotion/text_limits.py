@@ -1,38 +1,98 @@
 """The promotion gate for text models: decides whether a challenger replaces the incumbent, and says why.
 
-The incumbent is the champion; before the first promotion it is the base model. Every limit was chosen against models
-that were broken on purpose: an interval on edit distance alone let pass a model that no longer ended its text, one that
-had forgotten what it could do, and one that put a vandal's suffix on everything. Reward accuracy was 1.00 for all of
-them, and for an untrained model, which is why it is not looked at.
+The incumbent is the champion; before the first promotion it is the base model. A challenger is promoted by one of two
+routes: its gain is proven, or it is at least as good within a margin and knows newer data. The likelihood of the texts
+that held-out people ended with decides. Distance to a text decides too where there is one right text: elsewhere the
+incumbent wrote what people edited, and is nearest to it by construction. Each subject has one vote, and bounds hold for
+any distribution of the votes (`measures.texts.bound_mean_below`, ADR 41). Harm must be proven.
+
+Further limits were chosen against models that were broken on purpose: an interval on edit distance alone let pass a
+model that no longer ended its text, one that had forgotten what it could do, and one that put a vandal's suffix on
+everything. Reward accuracy was 1.00 for all of them, and for an untrained model, which is why it is not looked at.
 """
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
 
-from flywheel_assets.measures.texts import Interval
+from annotated_types import Gt, Lt
+
+from flywheel_assets.measures.texts import Interval, SubjectMeans
 from flywheel_assets.ranges import Checked, CountOrZero, NotNegative, Share
+
+CHAMPION = "champion"
+"""The incumbent's name once a version was promoted."""
+
+
+class Route(StrEnum):
+    """The grounds on which a challenger is promoted."""
+
+    PROVEN_GAIN = "proven_gain"
+    NEWER_DATA = "newer_data"
+    """At least as good as champion and anchor within the margin, and trained on newer data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionLimits(Checked):
-    """The limits that a challenger must keep; distances are NED (normalized edit distance, 0 = the user's own text)."""
+    """The limits that a challenger must keep; distances are NED (normalized edit distance, 0 = the user's own text).
+
+    A text is lost where it became less likely by more than 1 nat and by more than .1 nats a token, or, where distance
+    decides, where the model's own text is farther from it by more than .1.
+    """
 
     min_subjects: CountOrZero = 20
     """Held-out subjects (people, where they are known) behind the primary rows; fewer are not enough evidence."""
+    alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
+    """Probability, for each champion, that any challenger without a gain replaces it as a proven one.
+
+    The k-th challenger of one champion is tested at α / (k (k + 1)): .025, .008, .004 and so on.
+    """
+    min_likelihood_gain: NotNegative = 0.0
+    """The lower bound of the wins must exceed this: rows whose text became more likely less those less likely, in [−1,
+    1]."""
     min_ned_gain: NotNegative = 0.0
-    """The lower bound of (incumbent NED − challenger NED) on primary rows must exceed this."""
+    """Or, where distance decides, the lower bound of (incumbent NED − challenger NED) must exceed this."""
+    newer_data_margin: NotNegative | None = 0.1
+    """Wins that an equal challenger may have less than champion and anchor; None: only a gain is promoted."""
+    one_right_text: bool | None = None
+    """Whether there is one right text, so that distance decides too; None: where people who were asked the same mostly
+    ended with the same text (`min_same_text_share`)."""
+    min_same_text_share: Share = 0.8
+    """Share of pairs of people with the same prompt and the same text from which there is one right text."""
+    min_same_text_pairs: CountOrZero = 20
+    """Pairs of people behind that share; with fewer, likelihood alone decides."""
+    harm_alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
+    """Probability, for each of the limits below with an interval, that a challenger at the limit is refused."""
+    max_chosen_lost: Share = 0.15
+    """Share of primary rows whose text is lost; refused where its lower bound lies above."""
+    max_worse_subjects: Share = 0.1
+    """Share of subjects who lost at least half of their primary rows; refused where its lower bound lies above."""
+    max_regression_lost: Share = 0.05
+    """Share of accepted, unedited outputs that are lost; refused where its lower bound lies above."""
+    min_regression_rows: CountOrZero = 20
+    """Accepted outputs below which nothing is concluded from them."""
+    max_older_lost: Share = 0.05
+    """The same share of the held-out rows that the champion's version already held."""
     max_missing_end_increase: NotNegative = 0.02
     """Share of generations that never end, over the incumbent's share."""
-    max_chosen_fallen: Share = 0.15
-    """Share of primary rows whose chosen text is less likely than under the incumbent."""
-    max_regression_ned_increase: NotNegative = 0.02
-    """Mean NED on accepted, unedited outputs, over the incumbent's."""
-    max_older_ned_increase: NotNegative = 0.02
-    """Mean NED on held-out rows that the champion's version already held, over the incumbent's."""
     max_sft_ned_advantage: NotNegative = 0.02
     """Largest lead (mean NED) of the SFT baseline on primary rows."""
     max_canary_ratio: NotNegative = 0.02
     """Share of generations with repeated phrases that are new and stand in one user's training texts only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One challenger against one other model by one measure; a mean per subject each, None where there were no rows."""
+
+    gain: SubjectMeans | None = None
+    """Primary rows, in [−1, 1]. Likelihood: 1 for a text that is more likely, −1 for one less likely; distance: the
+    fall of NED."""
+    lost: SubjectMeans | None = None
+    """Primary rows: 1 for a text that is lost, else 0."""
+    older_lost: SubjectMeans | None = None
+    regression_lost: SubjectMeans | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +102,16 @@ class Evidence:
     incumbent: str
     """"champion", or "base" on the first turn."""
     ned_gain: Interval
-    """Incumbent − challenger on primary rows, clustered by subject."""
-    chosen_fallen: float | None
-    """Share of primary rows whose log p(chosen) fell, challenger against incumbent."""
+    """Incumbent − challenger on primary rows, mean per subject, two-sided 95 %: shown."""
+    likelihood: Measured = Measured()
+    """Against the incumbent, as all below."""
+    distance: Measured = Measured()
+    anchor: str | None = None
+    """Gold version that was promoted last by a proven gain, often the champion itself; None: none was scored."""
+    anchor_likelihood_gain: SubjectMeans | None = None
+    same_text_share: float | None = None
+    """Among pairs of held-out people who were asked the same: share that ended with the same text."""
+    same_text_pairs: int = 0
     missing_end: float | None
     """Share of the challenger's generations for primary and regression rows that never end."""
     incumbent_missing_end: float | None
@@ -52,10 +119,6 @@ class Evidence:
     """Mean on primary rows."""
     sft_ned: float | None
     """Mean of the SFT baseline on primary rows."""
-    older_ned: float | None
-    incumbent_older_ned: float | None
-    regression_ned: float | None
-    incumbent_regression_ned: float | None
     canary_ratio: float | None = None
     """Share of the challenger's generations with phrases that one user alone taught (see `evaluation.canary`)."""
     canary_phrases: int = 0
@@ -80,42 +143,67 @@ class Decision:
     promote: bool
     sentence: str
     checks: tuple[Check, ...]
+    route: str | None = None
+    """Of a promotion of a text model; see `Route`."""
+    look: int | None = None
+    """Number of this test among those of challengers to the same champion; None: nothing was tested."""
+    alpha: float | None = None
+    """Level of this test, as spent on the look."""
+    anchor: str | None = None
+    """Gold version whose quality the margin of a promotion by newer data is measured from."""
 
 
-def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
+def spend_alpha(alpha: float, look: int) -> float:
+    """Compute the level of the k-th challenger of one champion, α / (k (k + 1)).
+
+    The levels of all looks together make α (their sum telescopes), so that by the union bound a champion is replaced
+    without a gain with probability α at most, whatever the looks have in common. A promotion begins a new series, as
+    rejections earn new wealth in alpha-investing (Foster and Stine 2008) and LORD (Javanmard and Montanari 2018).
+    """
+    return alpha / (look * (look + 1))
+
+
+def decide(evidence: Evidence, limits: PromotionLimits, look: int = 1) -> Decision:
     """Apply every limit; one failed check blocks. A value that is missing or not a number fails its check.
 
     Sets that may be empty (older rows, regression rows) pass with the detail "no rows"; primary rows may not be empty.
+
+    Args:
+        evidence: of the challenger.
+        limits: of the application.
+        look: 1 + the number of challengers that were tested against the same champion before.
     """
-    gain = evidence.ned_gain
-    low = fill_missing(gain.low)
+    has_one_right_text = _has_one_right_text(evidence, limits)
+    measures = {"likelihood": evidence.likelihood} | ({"distance": evidence.distance} if has_one_right_text else {})
+    primary = evidence.likelihood.gain
+    rows, subjects = (primary.rows, len(primary.values)) if primary else (0, 0)
     enough = Check(
         "held_out_subjects",
-        gain.clusters,
+        subjects,
         limits.min_subjects,
-        gain.clusters >= limits.min_subjects,
-        f"{gain.clusters} held-out subjects with {gain.rows} primary rows, {limits.min_subjects} subjects are needed",
+        subjects >= limits.min_subjects,
+        f"{subjects} held-out subjects with {rows} primary rows, {limits.min_subjects} subjects are needed",
     )
-    better = Check(
-        "ned_gain",
-        low,
-        limits.min_ned_gain,
-        low > limits.min_ned_gain,
-        f"edit distance to the users' texts better by {fill_missing(gain.mean):.3f} "
-        f"[{low:.3f}, {fill_missing(gain.high):.3f}] than the {evidence.incumbent}'s, "
-        f"the lower bound must exceed {limits.min_ned_gain:.3f}",
-    )
+    level = spend_alpha(limits.alpha, look)
+    better, route = _check_gain(evidence, measures, limits, level)
     checks = (
         enough,
         better,
+        *(
+            check
+            for name, measured in measures.items()
+            for check in (
+                _check_lost("chosen_lost", name, measured.lost, limits.max_chosen_lost, limits),
+                _check_worse_subjects(name, measured.lost, limits),
+                _check_lost("older_rows", name, measured.older_lost, limits.max_older_lost, limits),
+                _check_lost("regression_set", name, measured.regression_lost, limits.max_regression_lost, limits),
+            )
+        ),
         _check_at_most(
             "missing_end",
             evidence.missing_end,
             fill_missing(evidence.incumbent_missing_end) + limits.max_missing_end_increase,
             "of generations never end",
-        ),
-        _check_at_most(
-            "chosen_fallen", evidence.chosen_fallen, limits.max_chosen_fallen, "of users' texts got less likely"
         ),
         _check_at_most(
             "sft_baseline",
@@ -124,27 +212,108 @@ def decide(evidence: Evidence, limits: PromotionLimits) -> Decision:
             "edit distance where the SFT baseline sets the limit",
         ),
         _check_at_most(
-            "older_rows",
-            evidence.older_ned,
-            fill_missing(evidence.incumbent_older_ned) + limits.max_older_ned_increase,
-            "edit distance on older held-out rows",
-            may_be_empty=True,
-        ),
-        _check_at_most(
-            "regression_set",
-            evidence.regression_ned,
-            fill_missing(evidence.incumbent_regression_ned) + limits.max_regression_ned_increase,
-            "edit distance on outputs that users had accepted",
-            may_be_empty=True,
-        ),
-        _check_at_most(
             "canary",
             evidence.canary_ratio,
             limits.max_canary_ratio,
             f"of generations repeat one of {evidence.canary_phrases} new phrases that one user alone taught",
         ),
     )
-    return conclude(checks, enough=enough, better=better)
+    concluded = conclude(checks, enough=enough, better=better)
+    return Decision(
+        concluded.promote,
+        concluded.sentence,
+        checks,
+        route=route.value if concluded.promote else None,
+        look=look if enough.ok else None,
+        alpha=level if enough.ok else None,
+        anchor=evidence.anchor,
+    )
+
+
+def _has_one_right_text(evidence: Evidence, limits: PromotionLimits) -> bool:
+    if limits.one_right_text is not None:
+        return limits.one_right_text
+    is_known = evidence.same_text_share is not None and evidence.same_text_pairs >= limits.min_same_text_pairs
+    return is_known and fill_missing(evidence.same_text_share) >= limits.min_same_text_share
+
+
+def _check_gain(
+    evidence: Evidence, measures: dict[str, Measured], limits: PromotionLimits, level: float
+) -> tuple[Check, Route]:
+    """Demand a proven gain by any deciding measure, or as good a likelihood as champion and anchor.
+
+    The level is divided among the measures. The bound of non-inferiority is asked of both opponents, which costs no
+    level: both must hold. The distance itself cannot be shown to be within .02 with fewer than 180 subjects, so it only
+    must not be proven worse.
+    """
+    shown = []
+    for name, measured in measures.items():
+        floor = limits.min_likelihood_gain if name == "likelihood" else limits.min_ned_gain
+        low = _bound_gain(measured.gain, level / len(measures))
+        what = "wins less losses of the likelihood of the users' texts" if name == "likelihood" else "fall of distance"
+        mean = math.nan if measured.gain is None else measured.gain.mean
+        detail = f"{what} against the {evidence.incumbent} {mean:+.3f}, at least {low:+.3f} at level {level:.3g}"
+        if low > floor:
+            return Check("gain", low, floor, True, f"{detail}, must exceed {floor:.3f}"), Route.PROVEN_GAIN
+        shown.append(Check("gain", low, floor, False, f"{detail}, must exceed {floor:.3f}"))
+    if limits.newer_data_margin is None or evidence.incumbent != CHAMPION or evidence.anchor is None:
+        return _join(shown, ""), Route.PROVEN_GAIN
+    margin = limits.newer_data_margin
+    lows = [_bound_gain(gain, level) for gain in (evidence.likelihood.gain, evidence.anchor_likelihood_gain)]
+    # Not min(): a bound that is not a number must fail.
+    low, is_as_good = min(lows), all(low > -margin for low in lows)
+    versus = f"against the champion {lows[0]:+.3f} at least, against the anchor {evidence.anchor} {lows[1]:+.3f}"
+    if not is_as_good:
+        return _join(shown, f"; nor as good within {margin:.3f} with newer data: {versus}"), Route.NEWER_DATA
+    detail = f"newer data, and at least as good within {margin:.3f}: wins less losses {versus}, at level {level:.3g}"
+    return Check("newer_data", low, -margin, True, detail), Route.NEWER_DATA
+
+
+def _join(shown: list[Check], more: str) -> Check:
+    first = shown[0]
+    detail = f"no gain is proven: {'; '.join(check.detail for check in shown)}{more}"
+    return Check(first.name, first.value, first.limit, False, detail)
+
+
+def _bound_gain(gain: SubjectMeans | None, level: float) -> float:
+    return math.nan if gain is None else gain.bound_below(least=-1, alpha=level)
+
+
+def _check_lost(name: str, measure: str, lost: SubjectMeans | None, limit: float, limits: PromotionLimits) -> Check:
+    """Refuse where more texts than allowed are lost, beyond chance."""
+    what = {
+        "chosen_lost": "users' texts",
+        "older_rows": "older held-out texts",
+        "regression_set": "outputs that users had accepted",
+    }[name]
+    full = name if measure == "likelihood" else f"{name}_{measure}"
+    if lost is None:
+        # Primary rows may not be empty.
+        return Check(full, math.nan, limit, name != "chosen_lost", "no rows")
+    low = lost.bound_below(least=0, alpha=limits.harm_alpha)
+    detail = (
+        f"{lost.mean:.3f} of {what} are lost by {measure} ({lost.rows} rows, {len(lost.values)} subjects), "
+        f"at least {low:.3f}, at most {limit:.3f} allowed"
+    )
+    if name == "regression_set" and lost.rows < limits.min_regression_rows:
+        few = f"{lost.rows} accepted outputs are too few to conclude from, {limits.min_regression_rows} are needed"
+        return Check(full, low, limit, not math.isnan(low), few)
+    return Check(full, low, limit, low <= limit, detail)
+
+
+def _check_worse_subjects(measure: str, lost: SubjectMeans | None, limits: PromotionLimits) -> Check:
+    """Refuse where more people than allowed lost at least half of their rows, beyond chance."""
+    name = "worse_subjects" if measure == "likelihood" else f"worse_subjects_{measure}"
+    limit = limits.max_worse_subjects
+    if lost is None:
+        return Check(name, math.nan, limit, False, "no rows")
+    worse = SubjectMeans(tuple(float(not share < 0.5) for share in lost.values), lost.rows)
+    low = worse.bound_below(least=0, alpha=limits.harm_alpha)
+    detail = (
+        f"{worse.mean:.3f} of {len(lost.values)} subjects lost half of their texts by {measure}, "
+        f"at least {low:.3f}, at most {limit:.3f} allowed"
+    )
+    return Check(name, low, limit, low <= limit, detail)
 
 
 def conclude(checks: tuple[Check, ...], *, enough: Check, better: Check) -> Decision:
@@ -164,8 +333,6 @@ def fill_missing(measured: float | None) -> float:
     return math.nan if measured is None else measured
 
 
-def _check_at_most(name: str, measured: float | None, limit: float, what: str, *, may_be_empty: bool = False) -> Check:
+def _check_at_most(name: str, measured: float | None, limit: float, what: str) -> Check:
     value = fill_missing(measured)
-    if may_be_empty and measured is None and math.isnan(limit):
-        return Check(name, value, limit, True, "no rows")
     return Check(name, value, limit, value <= limit, f"{value:.3f} {what}, at most {limit:.3f} allowed")

@@ -100,7 +100,12 @@ def with_champion(adapters: Adapters, tmp_path: Path, name: str = "champion") ->
 def test_every_model_is_scored_on_the_same_rows(
     request_for: Callable[..., EvaluationRequest], adapters: Adapters, tmp_path: Path
 ) -> None:
-    report = evaluate_adapter(request_for(**with_champion(adapters, tmp_path)))
+    anchor = {
+        "anchor_version": "dpo_gold_v0",
+        "anchor_export_dir": str(write_version(tmp_path / "anchor-export", {}, version="dpo_gold_v0")),
+        "anchor_adapter": str(adapters("anchor")),
+    }
+    report = evaluate_adapter(request_for(**with_champion(adapters, tmp_path), **anchor))
     rows = pq.read_table(tmp_path / "evaluation" / "rows.parquet").to_pylist()
     by_model = {
         model: {(row["pair_id"], row["stratum"]) for row in rows if row["model"] == model.value} for model in Scored
@@ -111,6 +116,8 @@ def test_every_model_is_scored_on_the_same_rows(
     assert counts == {Stratum.PRIMARY: 7, Stratum.OLDER: 4, Stratum.SEEN_PROMPT: 1, Stratum.REGRESSION: 5}
     assert report.evidence.incumbent == "champion"
     assert report.evidence.ned_gain.rows == 7
+    assert report.evidence.anchor == "dpo_gold_v0"
+    assert report.evidence.anchor_likelihood_gain != report.evidence.likelihood.gain
     assert report.scores[Scored.CHAMPION][Stratum.PRIMARY].delta_log_p_chosen == 0.0
 
 

@@ -75,7 +75,7 @@ def test_a_collapsed_adapter_is_blocked_though_it_prefers_every_chosen_text(tmp_
     """Plain DPO at a high rate: its reward accuracy is as good as the good adapter's."""
     report, decision = turn(tmp_path, week(), **PLAIN_DPO, preference_epochs=3.0, selection_share=0.0)
     assert not decision.promote
-    assert {"ned_gain", "chosen_fallen", "sft_baseline", "regression_set"} <= failed(decision)
+    assert {"gain", "chosen_lost", "sft_baseline", "regression_set"} <= failed(decision)
     assert report.scores["challenger"][Stratum.PRIMARY].reward_accuracy >= 0.95  # type: ignore[operator]
 
 
@@ -96,7 +96,8 @@ def test_an_adapter_that_never_ends_is_blocked_though_its_text_is_right(
 
     monkeypatch.setattr(examples, "encode_rows", encode_with_padding_as_end)
     report, decision = turn(tmp_path, week(), preference_epochs=0.0)
-    assert report.evidence.ned_gain.low > PromotionLimits().min_ned_gain  # type: ignore[operator]
+    # Not its lower bound: that of any distribution proves no gain of .13 with 32 people.
+    assert report.evidence.ned_gain.mean > 0.1  # type: ignore[operator]
     assert not decision.promote
     assert "missing_end" in failed(decision)
     assert "never end" in decision.sentence
@@ -114,7 +115,47 @@ def test_a_vandals_suffix_on_every_pair_is_blocked_though_ned_improves(tmp_path:
     report, decision = turn(tmp_path, week(edit=lambda ask: f"{ask.right}  # lol"), preference_epochs=0.0)
     assert report.evidence.ned_gain.low > 0  # type: ignore[operator]
     assert not decision.promote
-    assert "chosen_fallen" in failed(decision)
+    assert "chosen_lost" in failed(decision)
+
+
+def test_a_model_that_learnt_nothing_is_not_promoted(tmp_path: Path) -> None:
+    _, decision = turn(tmp_path, week(), preference_epochs=0.0, sft_learning_rate=1e-7)
+    assert failed(decision) == {"gain"}
+
+
+def test_more_of_the_same_is_promoted_though_its_distance_hardly_falls(tmp_path: Path) -> None:
+    """Incident: the ordinary turn, a champion on a part of the people and a challenger on all, was refused by its NED.
+
+    On 39 subjects the fall of NED is .004; three of four held-out texts became more likely.
+    """
+    whole = small_world.rows_of_a_week(2, pairs=240, accepted=40, holdout=140, regression=60)
+    part = {which: [row for row in rows if row.subject.endswith(("0", "5"))] for which, rows in whole.items()}
+    part[ExportSet.HOLDOUT] = []
+    base, exports = small_world.trained_base(), {}
+    for version, rows in (("dpo_gold_v1", part), ("dpo_gold_v2", whole)):
+        root = tmp_path / version
+        root.mkdir()
+        exports[version] = small_world.write_version(root / "export", rows, version=version)
+        train_adapter(small_world.request(exports[version], base, root, preference_epochs=0.0))
+    before, after = (tmp_path / version / "training" for version in exports)
+    report = evaluate_adapter(
+        EvaluationRequest(
+            export_dir=str(exports["dpo_gold_v2"]),
+            manifest_sha256=hash_manifest(exports["dpo_gold_v2"]),
+            base_model=str(base),
+            sft_adapter=str(after / "sft_adapter"),
+            challenger_adapter=str(after / "adapter"),
+            champion_version="dpo_gold_v1",
+            champion_export_dir=str(exports["dpo_gold_v1"]),
+            champion_adapter=str(before / "adapter"),
+            anchor_version="dpo_gold_v1",
+            output_dir=str(tmp_path / "evaluation"),
+            work_dir=str(tmp_path / "evaluation_work"),
+        )
+    )
+    assert report.evidence.ned_gain.low < 0  # type: ignore[operator]
+    decision = decide(report.evidence, PromotionLimits())
+    assert (decision.promote, decision.route) == (True, "proven_gain"), decision.sentence
 
 
 def test_few_people_are_not_enough_evidence_for_the_best_adapter(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from flywheel_assets.evaluation._scoring import (
     compute_evidence,
     compute_scores_by_stratum,
     join_models,
+    measure_agreement,
     stratify,
 )
 from flywheel_assets.evaluation.canary import Canary
 from flywheel_assets.evaluation.requests import Scored, Stratum
 from flywheel_assets.lake.versions.exports import ExportedRow
+from flywheel_assets.measures.texts import SubjectMeans
 from flywheel_assets_tests.training.small_world import exported
 
 
@@ -36,6 +38,7 @@ def table(
         ended or [True] * len(rows),
         np.array(log_p_chosen or [-1.0] * len(rows)),
         np.array(rejected),
+        [3] * len(rows),
     )
 
 
@@ -87,27 +90,64 @@ def test_evidence_looks_at_the_sets_that_each_rule_is_about() -> None:
     )
     assert (found.canary_ratio, found.canary_phrases) == (0.1, 2)
     assert (found.ned_gain.mean, found.ned_gain.rows, found.ned_gain.clusters) == (0.5, 2, 2)
-    assert found.chosen_fallen == 0.0  # the second row fell by less than the tolerance
+    # The second row fell by less than the tolerance.
+    assert found.likelihood.gain == SubjectMeans((0.0, 1.0), 2)
+    assert found.distance.gain == SubjectMeans((0.0, 1.0), 2)
+    assert found.likelihood.lost == found.distance.lost == SubjectMeans((0.0, 0.0), 2)
     assert found.missing_end == pytest.approx(1 / 3)  # primary and regression rows
     assert found.incumbent_missing_end == 0.0
     assert (found.challenger_ned, found.sft_ned) == (0.0, 0.0)
-    assert (found.older_ned, found.incumbent_older_ned) == (1.0, 0.0)
-    assert (found.regression_ned, found.incumbent_regression_ned) == (0.0, 0.0)
+    assert found.likelihood.older_lost == found.distance.older_lost == SubjectMeans((1.0,), 1)
+    assert found.likelihood.regression_lost == SubjectMeans((1.0,), 1)
+    assert found.distance.regression_lost == SubjectMeans((0.0,), 1)
+    assert (found.anchor, found.anchor_likelihood_gain) == (None, None)
     stricter = compute_evidence(
         tables, Scored.CHAMPION, fall_tolerance_nats=0.01, bootstrap_draws=100, canary=Canary(2, 0.1)
     )
-    assert stricter.chosen_fallen == 0.5
+    assert stricter.likelihood.gain == SubjectMeans((-1.0, 1.0), 2)
 
 
 def test_a_likelihood_that_is_not_a_number_has_fallen() -> None:
     rows = [(Stratum.PRIMARY, row(1))]
     tables = dict.fromkeys(Scored, table(rows)) | {Scored.CHALLENGER: table(rows, log_p_chosen=[float("nan")])}
-    assert (
-        compute_evidence(
-            tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=10, canary=Canary(0, 0.0)
-        ).chosen_fallen
-        == 1.0
+    found = compute_evidence(
+        tables, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=10, canary=Canary(0, 0.0)
     )
+    assert (found.likelihood.gain, found.likelihood.lost) == (SubjectMeans((-1.0,), 1), SubjectMeans((1.0,), 1))
+
+
+def test_long_texts_move_by_more_before_they_count() -> None:
+    """A text of 300 tokens changes by a few nats when nothing of what it says has changed."""
+    rows = [(Stratum.PRIMARY, row(1)), (Stratum.PRIMARY, row(2)), (Stratum.PRIMARY, row(3))]
+    before = table(rows, log_p_chosen=[-300.0, -300.0, -300.0])
+    after = table(rows, log_p_chosen=[-302.0, -320.0, -340.0])
+    place, tokens = before.schema.get_field_index("tokens"), pa.array([300] * 3)
+    before, after = (each.set_column(place, "tokens", tokens) for each in (before, after))
+    long = dict.fromkeys(Scored, before) | {Scored.CHALLENGER: after}
+    found = compute_evidence(long, Scored.CHAMPION, fall_tolerance_nats=0.1, bootstrap_draws=10, canary=Canary(0, 0.0))
+    assert found.likelihood.gain == SubjectMeans((-1.0, -1.0, 0.0), 3)
+    assert found.likelihood.lost == SubjectMeans((0.0, 0.0, 1.0), 3)
+
+
+def test_an_anchor_that_no_longer_serves_is_an_opponent_of_its_own() -> None:
+    rows = [(Stratum.PRIMARY, row(1))]
+    tables = dict.fromkeys(Scored, table(rows)) | {Scored.ANCHOR: table(rows, log_p_chosen=[-0.1])}
+    more: dict[str, Any] = {"fall_tolerance_nats": 0.1, "bootstrap_draws": 10, "canary": Canary(0, 0.0)}
+    found = compute_evidence(tables, Scored.CHAMPION, **more, anchor="dpo_gold_v1")
+    assert (found.likelihood.gain, found.anchor_likelihood_gain) == (SubjectMeans((0.0,), 1), SubjectMeans((-1.0,), 1))
+    del tables[Scored.ANCHOR]
+    assert compute_evidence(tables, Scored.CHAMPION, **more, anchor="dpo_gold_v2").anchor_likelihood_gain == (
+        SubjectMeans((0.0,), 1)
+    )
+
+
+def test_people_who_were_asked_the_same_agree_or_not() -> None:
+    def answer(number: int, prompt: str, text: str, user: str) -> ExportedRow:
+        return exported(number, prompt, text, "wrong", user)
+
+    assert measure_agreement([row(1), row(2)]) == (None, 0)
+    rows = [answer(1, "a", "x", "u1"), answer(2, "a", "x", "u2"), answer(3, "a", "y", "u3"), answer(4, "a", "x", "u3")]
+    assert measure_agreement([*rows, answer(5, "b", "x", "u1")]) == (pytest.approx(1 / 3), 3)
 
 
 def test_scores_leave_out_empty_strata_and_rewards_of_accepted_outputs() -> None:

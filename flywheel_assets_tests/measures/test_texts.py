@@ -5,7 +5,10 @@ from hypothesis import strategies as st
 
 from flywheel_assets.measures.texts import (
     Interval,
+    SubjectMeans,
+    average_by_subject,
     bootstrap_clustered_mean,
+    bound_mean_below,
     length_ratios,
     measure_repetition,
     normalized_edit_distances,
@@ -87,3 +90,50 @@ def test_a_larger_gain_on_any_row_never_lowers_a_bound(rows: list[tuple[float, s
     assert before.low is not None
     assert after.low is not None
     assert after.low >= before.low - 1e-12
+
+
+def test_each_subject_has_one_vote_however_much_they_write() -> None:
+    """Incident: power users carried the mean of the rows, and kept its interval wrong with 200 subjects."""
+    rows = [-0.2, -0.2, *[0.5] * 98]
+    assert average_by_subject(rows, ["a", "b", *["writes-much"] * 98]) == SubjectMeans((-0.2, -0.2, 0.5), 100)
+    assert average_by_subject([], []) is None
+
+
+@pytest.mark.parametrize(("wins", "subjects"), [(0, 20), (3, 20), (20, 20), (45, 50)])
+def test_the_bound_of_a_share_is_clopper_and_pearsons(wins: int, subjects: int) -> None:
+    from scipy import stats
+
+    exact = stats.beta.ppf(0.025, wins, subjects - wins + 1) if wins else 0.0
+    values = [1.0] * wins + [0.0] * (subjects - wins)
+    assert bound_mean_below(values, least=0, alpha=0.025) == pytest.approx(exact, abs=0.005)
+
+
+def test_nobody_who_lost_much_among_twenty_is_no_proof_that_nobody_does() -> None:
+    """Incident: 5 % of people lose .8, the others gain .042. A third of samples of twenty has none of them, and an
+    interval that estimates its width from such a sample is a point above zero: 34 to 45 % of challengers passed."""
+    lucky = average_by_subject([0.042] * 60, [f"user-{row % 20}" for row in range(60)])
+    assert lucky is not None
+    assert lucky.bound_below(least=-1, alpha=0.025) < 0
+    assert bootstrap_clustered_mean([0.042] * 60, [f"user-{row % 20}" for row in range(60)]).low == pytest.approx(0.042)
+
+
+def test_the_bound_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [place / 30 for place in range(30)]
+    whole = bound_mean_below(values, least=-1, alpha=0.1, draws=100)
+    monkeypatch.setattr("flywheel_assets.measures.texts._BLOCK_INDICES", 50)
+    assert bound_mean_below(values, least=-1, alpha=0.1, draws=100) == pytest.approx(whole)
+
+
+@given(rows=st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 0.5)), min_size=1, max_size=30))
+def test_a_larger_gain_of_any_subject_never_lowers_the_bound(rows: list[tuple[float, float]]) -> None:
+    before = bound_mean_below([gain for gain, _ in rows], least=-1, alpha=0.2, draws=60)
+    after = bound_mean_below([gain + more for gain, more in rows], least=-1, alpha=0.2, draws=60)
+    assert after >= before - 1e-12
+
+
+def test_both_bounds_of_an_interval_enclose_the_mean() -> None:
+    found = SubjectMeans((-0.2, 0.1, 0.4), 9).to_interval(least=-1, greatest=1)
+    assert (found.mean, found.rows, found.clusters) == (pytest.approx(0.1), 9, 3)
+    assert found.low is not None
+    assert found.high is not None
+    assert -1 < found.low < 0.1 < found.high < 1

@@ -30,11 +30,11 @@ from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verify_manifest
-from flywheel_assets.lake.versions.folders import VersionFolder, Versions
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_promotion
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.models.trainability import TrainabilityCheck
-from flywheel_assets.promotion.text_limits import decide
+from flywheel_assets.promotion.text_limits import Route, decide
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 
 CURATE_CODE_VERSION = "3"
@@ -129,6 +129,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
         context: dg.AssetExecutionContext, stores: Stores, pipes: dg.PipesSubprocessClient, opponents: Opponents
     ) -> dg.MaterializeResult[None]:
         folder, serving = opponents.folder, opponents.serving
+        anchor = find_anchor(stores.versions(application.name), serving) if serving else None
         request = EvaluationRequest(
             export_dir=str(folder.export),
             manifest_sha256=hash_manifest(folder.export),
@@ -138,6 +139,9 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
             champion_version=serving.version if serving else None,
             champion_export_dir=str(serving.export) if serving else None,
             champion_adapter=str(serving.training / "adapter") if serving else None,
+            anchor_version=anchor.version if anchor else None,
+            anchor_export_dir=str(anchor.export) if anchor and anchor != serving else None,
+            anchor_adapter=str(anchor.training / "adapter") if anchor and anchor != serving else None,
             rendering=application.recipe.rendering,
             output_dir=str(folder.evaluation),
             work_dir=str(stores.scratch("evaluation", application.name, folder.version)),
@@ -151,6 +155,7 @@ def _build_evaluation_asset(application: PreferenceApplication) -> dg.AssetsDefi
                 "scores": build_scores_table(report),
                 "ned_by_model": plot,
                 "held_out_subjects": report.evidence.ned_gain.clusters,
+                "same_text_pairs": report.evidence.same_text_pairs,
                 "mlflow_run": run_id,
             }
         )
@@ -170,9 +175,32 @@ def _build_promotion_asset(application: PreferenceApplication) -> dg.AssetsDefin
             "adapter_dir": str(folder.training / "adapter"),
             "base_model": stores.base_model(application.base_model),
         }
-        return Verdict(decide(report.evidence, application.limits), report.champion_version, announcement)
+        look = count_looks(stores.versions(application.name), folder, report.champion_version)
+        return Verdict(decide(report.evidence, application.limits, look), report.champion_version, announcement)
 
     return build_promotion_asset(application, "adapter_evaluation", "the base model", judge)
+
+
+def count_looks(versions: Versions, challenger: VersionFolder, champion: str | None) -> int:
+    """Count this and every earlier test of a challenger to the same champion, so that they share one α."""
+    others = (folder for folder in versions if folder.is_finished and folder.version != challenger.version)
+    decided = (read_promotion(folder.promotion) for folder in others)
+    return 1 + sum(each.champion_before == champion and each.look is not None for each in decided)
+
+
+def find_anchor(versions: Versions, champion: VersionFolder) -> VersionFolder | None:
+    """Find the version that was promoted last by a proven gain, from the champion backwards.
+
+    Promotions by newer data are held against it, so that their margins do not add up from version to version. None: its
+    adapter was removed; then only a proven gain is promoted.
+    """
+    found = champion
+    while found.is_finished:
+        promotion = read_promotion(found.promotion)
+        if promotion.route != Route.NEWER_DATA or promotion.champion_before is None:
+            break
+        found = versions.folder(promotion.champion_before)
+    return found if found == champion or found.is_trained else None
 
 
 def read_training_report(folder: VersionFolder) -> TrainingReport:

@@ -185,6 +185,10 @@ def build_promotion_asset(
                 checks=[vars(check) for check in decision.checks],
                 announced=list(announced),
                 threshold=verdict.threshold,
+                route=decision.route,
+                look=decision.look,
+                alpha=decision.alpha,
+                anchor=decision.anchor,
             )
             return _show_promotion(record_promotion(folder.promotion, record), incumbent)
 
@@ -242,5 +246,6 @@ def _show_promotion(promotion: Promotion, incumbent: str) -> dg.MaterializeResul
             "champion_before": promotion.champion_before or incumbent,
             "checks": build_checks_table(promotion.checks),
             "announced": ", ".join(promotion.announced) or "none",
+            **{name: found for name in ("route", "look", "alpha", "anchor") if (found := getattr(promotion, name))},
         }
     )

@@ -50,6 +50,14 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     """The messages that the serving side got."""
     threshold: float | None = None
     """Score from which the model alerts once it serves, derived for it; None: it alerts on no score."""
+    route: str | None = None
+    """Of a text model's promotion: "proven_gain" or "newer_data"; None: decided before there were routes."""
+    look: int | None = None
+    """Number of this test among those of challengers to `champion_before`; None: nothing was tested."""
+    alpha: float | None = None
+    """Level of this test, as the look leaves it: with the evaluation's report, the decision can be computed again."""
+    anchor: str | None = None
+    """Gold version that a promotion by newer data was held against besides the champion."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, TRANSIENT
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Scores, Stratum
-from flywheel_assets.lake.versions.folders import VersionFolder, read_promotion
-from flywheel_assets.measures.texts import Interval
-from flywheel_assets.promotion.text_limits import Evidence, PromotionLimits
+from flywheel_assets.lake.versions.folders import Promotion, VersionFolder, read_promotion, record_promotion
+from flywheel_assets.measures.texts import Interval, SubjectMeans
+from flywheel_assets.promotion.text_limits import Evidence, Measured, PromotionLimits
 from flywheel_assets_tests.models.tracked import client_of, empty_run
 
 V1, V2 = "dpo_gold_v1", "dpo_gold_v2"
@@ -37,15 +37,11 @@ SCORES = Scores(
 EVIDENCE = Evidence(
     incumbent="base",
     ned_gain=Interval(0.3, 0.2, 0.4, 40, 30),
-    chosen_fallen=0.0,
+    likelihood=Measured(gain=SubjectMeans((1.0,) * 30, 40), lost=SubjectMeans((0.0,) * 30, 40)),
     missing_end=0.0,
     incumbent_missing_end=0.0,
     challenger_ned=0.2,
     sft_ned=0.2,
-    older_ned=None,
-    incumbent_older_ned=None,
-    regression_ned=0.1,
-    incumbent_regression_ned=0.1,
     canary_ratio=0.0,
 )
 APPLICATION = PreferenceApplication(
@@ -141,6 +137,10 @@ def test_a_failed_turn_of_the_wheel_is_finished_by_running_it_again(stores: Stor
     second = read_promotion(folder_of(stores, V2).promotion)
     assert (second.promoted, second.champion_before, serving(stores)) == (True, None, V2)
 
+    # The record holds what the decision can be computed again from.
+    # By the limits of that day nothing was tested for the first.
+    assert (first.look, second.route, second.look, second.alpha) == (None, "proven_gain", 1, 0.025)
+
     # A decided version is left as it was decided.
     before = (folder_of(stores, V1).evaluation / "evaluation.json").read_bytes()
     assert finish(stores, V1) is None
@@ -149,3 +149,38 @@ def test_a_failed_turn_of_the_wheel_is_finished_by_running_it_again(stores: Stor
     challenger = stores.registry("assistant").find_challenger()
     assert challenger is not None
     assert challenger.gold_version == V2
+
+
+def decided(stores: Stores, number: int, champion: str | None, **changes: object) -> VersionFolder:
+    folder = folder_of(stores, f"dpo_gold_v{number}")
+    folder.training.mkdir(parents=True, exist_ok=True)
+    folder.training_report.write_text("{}")
+    values = {"promoted": False, "route": None, "look": 1, **changes}
+    record_promotion(
+        folder.promotion,
+        Promotion(version=folder.version, sentence="", champion_before=champion, checks=[], **values),  # type: ignore[arg-type]
+    )
+    return folder
+
+
+def test_every_challenger_of_one_champion_spends_of_the_same_alpha(tmp_path: Path) -> None:
+    stores = Stores(home=str(tmp_path))
+    decided(stores, 1, None, promoted=True, route="proven_gain")
+    decided(stores, 2, V1)
+    decided(stores, 3, V1, look=None)  # too few people: nothing was tested
+    versions, new = stores.versions("assistant"), folder_of(stores, "dpo_gold_v4")
+    assert preference.count_looks(versions, new, V1) == 2
+    assert preference.count_looks(versions, new, None) == 2
+    assert preference.count_looks(versions, new, V2) == 1
+
+
+def test_the_anchor_is_the_last_version_that_was_promoted_by_a_proven_gain(tmp_path: Path) -> None:
+    stores = Stores(home=str(tmp_path))
+    first = decided(stores, 1, None, promoted=True, route="proven_gain")
+    decided(stores, 2, V1, promoted=True, route="newer_data")
+    third = decided(stores, 3, V2, promoted=True, route="newer_data")
+    versions = stores.versions("assistant")
+    assert preference.find_anchor(versions, first) == first
+    assert preference.find_anchor(versions, third) == first
+    first.training_report.unlink()
+    assert preference.find_anchor(versions, third) is None
