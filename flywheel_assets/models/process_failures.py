@@ -22,7 +22,13 @@ _HIDDEN = "…"
 
 # torch allocates for a CPU with a RuntimeError, LightGBM repeats C++'s name of the error.
 _MEMORY_WORDS = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "bad_alloc")
-_WRITE_WORDS = ("PytorchStreamWriter failed writing", "No space left on device", "os error 28", "code: 28, kind")
+_WRITE_WORDS = (
+    "PytorchStreamWriter failed writing",
+    "unexpected pos",
+    "No space left on device",
+    "os error 28",
+    "code: 28, kind",
+)
 _MEMORY_SPEAKERS, _WRITE_SPEAKERS = {"torch", "lightgbm"}, {"torch", "safetensors", "safetensors_rust"}
 _HELD_BY_OTHERS = re.compile(r"Process \d+ has ([\d.]+) ([KMGT]iB) memory in use")
 _CAPACITY = re.compile(r"total capacity of ([\d.]+) ([KMGT]iB)")
@@ -117,13 +123,14 @@ def keep_library_words(error: BaseException) -> str:
         for found in re.finditer(re.escape(constant), said):
             if all(found.end() <= start or end <= found.start() for start, end in spans):
                 spans.append(found.span())
-    kept, reached = "", 0
-    for start, end in sorted(spans):
-        kept += (_HIDDEN if said[reached:start].strip() else said[reached:start]) + said[start:end]
-        reached = end
     if not spans:
         return ""
-    return (kept + (_HIDDEN if said[reached:].strip() else ""))[:_MOST_WORDS]
+    kept, reached = [], 0
+    for start, end in sorted(spans):
+        kept += [_HIDDEN if said[reached:start].strip() else "", said[start:end]]
+        reached = end
+    kept.append(_HIDDEN if said[reached:].strip() else "")
+    return " ".join(each for each in kept if each)[:_MOST_WORDS]
 
 
 def _list_constants(code: CodeType) -> Iterator[str]:

@@ -4,6 +4,8 @@
 132 of subprocess.py" and was permanent.
 """
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,19 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import msgspec
 import pytest
 
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, TRANSIENT, classify_failures
 from flywheel_assets.defs.piped import run_in_own_process
 from flywheel_assets.evaluation.requests import ClassifierEvaluationRequest
-from flywheel_assets.lake.versions.exports import hash_manifest
+from flywheel_assets.lake.versions.exports import ExportSet, hash_manifest
 from flywheel_assets.models.trainers.command import CommandRecipe
 from flywheel_assets.training.requests import ClassifierTrainingRequest
 from flywheel_assets_tests.evaluation.test_classifier import write_version
 from flywheel_assets_tests.saboteur import write_saboteur
+from flywheel_assets_tests.training import small_world as world
 
 VERSION = "fraud_gold_v1"
 TRAINER, EVALUATOR = "flywheel_assets.training.classifier", "flywheel_assets.evaluation.classifier"
+ADAPTER = "flywheel_assets.training.adapter"
 
 
 @dataclass(frozen=True)
@@ -203,3 +208,83 @@ def test_a_trainer_without_memory_is_not_tried_again_and_says_what_helps(export:
     assert "ran out of memory" in reported.sentence
     assert "Give it more memory" in reported.sentence
     assert leftovers(tmp_path) == []
+
+
+def adapter_training(tmp_path: Path, **recipe: Any) -> Any:
+    rows = world.rows_of_a_week(1, pairs=24, accepted=6, holdout=4, regression=2)
+    export = world.write_version(tmp_path / "export", rows)
+    return world.request(export, world.blank_base(), tmp_path, sft_epochs=1.0, preference_epochs=0.0, **recipe)
+
+
+@pytest.mark.slow
+def test_an_adapter_that_needs_more_memory_than_there_is_names_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch has no MemoryError for a CPU: a RuntimeError of its allocator was a defect of the code before."""
+    starved = tmp_path / "python"
+    starved.write_text(f'#!/bin/sh\nulimit -v 6000000\nexec {sys.executable} "$@"\n')
+    starved.chmod(0o755)
+    asked = adapter_training(tmp_path, lora_rank=50_000_000, batch_size=4)
+    monkeypatch.setattr(sys, "executable", str(starved))
+    reported = run(ADAPTER, asked)
+    assert reported.tag == PERMANENT
+    assert "ran out of memory when it asked for 12800000000 bytes, and would again" in reported.sentence
+    assert (
+        "Lower the recipe's `batch_size` (now 4) and raise `accumulation_steps` (now 1) as much; then `max_length` "
+        "(now 64)." in reported.sentence
+    )
+    assert not Path(asked.output_dir).exists()
+
+
+@pytest.mark.slow
+def test_a_recipe_that_a_library_refuses_is_reported_in_the_librarys_words(tmp_path: Path) -> None:
+    reported = run(ADAPTER, adapter_training(tmp_path, lora_targets=("no_such_module",)))
+    assert reported.tag == PERMANENT
+    assert reported.sentence.startswith("fraud_gold_v1: the training process failed: ")
+    assert "not found in the base model. Please check the target modules and try again." in reported.sentence
+
+
+@pytest.mark.slow
+def test_an_adapter_without_its_base_model_is_not_tried_again(tmp_path: Path) -> None:
+    asked = adapter_training(tmp_path)
+    reported = run(ADAPTER, msgspec.structs.replace(asked, base_model="/no/such/model"))
+    assert reported.tag == PERMANENT
+    assert "base model '/no/such/model'" in reported.sentence
+    assert "`flywheel retry fraud_gold_v1 --application assistant`" in reported.sentence
+
+
+@pytest.mark.slow
+def test_a_row_that_the_chat_template_refuses_is_named_without_its_text(tmp_path: Path) -> None:
+    base = world.give_template(world.blank_base(), tmp_path / "base")
+    rows = world.rows_of_a_week(1, pairs=24, accepted=6, holdout=4, regression=2)
+    secret = "what-a-person-wrote"
+    first = rows[ExportSet.TRAIN][0]
+    prompt = json.dumps([{"role": "system", "content": secret}, {"role": "user", "content": secret}])
+    rows[ExportSet.TRAIN][0] = msgspec.structs.replace(first, prompt=prompt, prompt_format="messages")
+    export = world.write_version(tmp_path / "export", rows)
+    reported = run(ADAPTER, world.request(export, base, tmp_path, preference_epochs=0.0))
+    assert reported.tag == PERMANENT
+    assert f"row {first.pair_id} cannot be encoded (template_refused)" in reported.sentence
+    assert "only users ask, not system" in reported.sentence
+    assert secret not in reported.logged
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_an_adapter_goes_on_when_its_disk_has_room_again(tmp_path: Path, small_disk: Path) -> None:
+    """A checkpoint that is half written is not gone on from; torch's writer has no OSError for a full disk."""
+    asked = msgspec.structs.replace(
+        adapter_training(tmp_path, checkpoint_every_steps=1),
+        output_dir=str(small_disk / "training"),
+        work_dir=str(small_disk / "work"),
+    )
+    room = os.statvfs(small_disk)
+    with open(small_disk / "ballast", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_bsize - 900 * 1024)
+    reported = run(ADAPTER, asked)
+    assert reported.tag == TRANSIENT
+    assert str(small_disk) in reported.sentence
+    assert "make room there, then run it again" in reported.sentence
+    assert not Path(asked.output_dir).exists()
+    (small_disk / "ballast").unlink()
+    assert run(ADAPTER, asked).tag is None
