@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from flywheel_assets.errors import EmptyVersionError, FlywheelError
+from flywheel_assets.lake.versions.folders import parse_version_number
 from flywheel_assets.models.own_process import is_transient
 
 FAILURE_TAG = "flywheel/failure"
@@ -44,13 +45,30 @@ def _build_failure(context: dg.AssetExecutionContext, error: Exception, descript
     kind = TRANSIENT if may_pass else EMPTY if isinstance(error, EmptyVersionError) else PERMANENT
     context.instance.add_run_tags(context.run.run_id, {FAILURE_TAG: kind})
     return dg.Failure(
-        description=description,
+        description=_advise(context, kind, description),
         metadata={
             "error": type(error).__name__,
             "is_transient": may_pass,
             "stack": dg.MetadataValue.md("```\n" + "".join(traceback.format_tb(error.__traceback__)) + "```"),
         },
         allow_retries=may_pass,
+    )
+
+
+def _advise(context: dg.AssetExecutionContext, kind: str, description: str) -> str:
+    """Say of a gold version's step which version failed, and what comes next; daily steps are retried by Dagster."""
+    if not context.has_partition_key or not parse_version_number(context.partition_key):
+        return description
+    description = description if description.endswith((".", "!", "?")) else f"{description}."
+    version, application = context.partition_key, context.asset_key.path[0]
+    retry = f"flywheel retry {version} --application {application}"
+    if kind == TRANSIENT:
+        return f"{version}: {description} The training trigger runs it again, with growing pauses; at once: `{retry}`."
+    if kind == EMPTY:
+        return f"{version}: {description}"
+    return (
+        f"{version}: {description} It is not run again by itself: mend the cause, then `{retry}`; or leave it: "
+        f"`flywheel abandon {version} --application {application} --reason … --yes`."
     )
 
 

@@ -5,29 +5,42 @@ A process reads a request file and writes a result folder with a report, or an e
 The result folder appears whole; its report says which request it answers, so that the same request again returns it.
 
 The last line of standard error is {"error": class name, "is_transient": bool, "message": str}; the same JSON is left
-as `error.json` in the request's work folder, for a parent that does not keep the streams.
+as `error.json` in the request's work folder, for a parent that does not keep the streams. On a full disk that file may
+be missing; the exit code says all the same whether the same request may succeed later.
 """
 
 import errno
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from flywheel_assets.errors import FlywheelError, SettingsError, TransientError, VersionConflictError
+from flywheel_assets.errors import DiskFullError, FlywheelError, SettingsError, TransientError, VersionConflictError
+from flywheel_assets.lake.storage.failures import is_disk_full, translate_disk_full
 from flywheel_assets.lake.storage.files import replace_file
+from flywheel_assets.models.process_failures import (
+    describe_library_error,
+    describe_shortage,
+    is_failed_write,
+    is_held_by_others,
+    is_out_of_memory,
+)
 from flywheel_assets.models.trainers.recipes import decode_recipe
 
 ERROR_FILE = "error.json"
-_PERMANENT_EXIT, _TRANSIENT_EXIT, _USAGE_EXIT = 1, 75, 2
+PERMANENT_EXIT, TRANSIENT_EXIT = 1, 75
+_USAGE_EXIT = 2
 _PASSING_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENOMEM, errno.ESTALE}
 
 
 class _Request(Protocol):
+    @property
+    def output_dir(self) -> str: ...
     @property
     def work_dir(self) -> str: ...
 
@@ -67,7 +80,7 @@ def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[
     if len(arguments) != 1:
         print("usage: REQUEST.json", file=sys.stderr)
         return _USAGE_EXIT
-    work_dir: Path | None = None
+    request: _R | None = None
     try:
         request = _decode_file(Path(arguments[0]), request_type)
         work_dir = Path(request.work_dir)
@@ -75,13 +88,39 @@ def run_process(arguments: Sequence[str], request_type: type[_R], run: Callable[
         (work_dir / ERROR_FILE).unlink(missing_ok=True)
         run(request)
     except Exception as error:
-        failure = Failure(type(error).__name__, is_transient(error), _describe_safely(error))
-        encoded = msgspec.json.encode(failure)
+        # The failed steps' variables may hold the memory that the report needs.
+        traceback.clear_frames(error.__traceback__)
+        return report_failure(describe_failure(error, request), None if request is None else Path(request.work_dir))
+    return 0
+
+
+def report_failure(failure: Failure, work_dir: Path | None) -> int:
+    """Leave a failure in the work folder and on standard error; return the exit code."""
+    encoded = msgspec.json.encode(failure)
+    # On a full disk neither may work: the exit code has to say enough.
+    with suppress(OSError):
         if work_dir is not None and work_dir.is_dir():
             replace_file(work_dir / ERROR_FILE, encoded)
+    with suppress(OSError):
         print(encoded.decode(), file=sys.stderr, flush=True)
-        return _TRANSIENT_EXIT if failure.is_transient else _PERMANENT_EXIT
-    return 0
+    return TRANSIENT_EXIT if failure.is_transient else PERMANENT_EXIT
+
+
+def describe_failure(error: Exception, request: _Request | None) -> Failure:
+    """Describe an error for logs: its kind, whether it may pass, and a message without a user's text."""
+    name = type(error).__name__
+    if isinstance(error, FlywheelError):
+        return Failure(name, is_transient(error), str(error))
+    # A library's message may quote a user's text, so its traceback is printed without it.
+    with suppress(OSError):
+        traceback.print_tb(error.__traceback__)
+    if is_out_of_memory(error):
+        return Failure(name, is_held_by_others(error), describe_shortage(error, request))
+    if is_disk_full(error) or is_failed_write(error):
+        return Failure(DiskFullError.__name__, is_transient=True, message=_describe_full_disk(request))
+    if isinstance(error, OSError) and error.strerror:
+        return Failure(name, is_transient(error), f"{error.strerror} ({error.filename or 'no file named'})")
+    return Failure(name, is_transient(error), describe_library_error(error))
 
 
 def find_finished_report(
@@ -129,24 +168,16 @@ def is_transient(error: Exception) -> bool:
         return isinstance(error, TransientError)
     if isinstance(error, OSError):
         return error.errno in _PASSING_ERRNOS
-    # torch's own out-of-memory error is no MemoryError, and this module does not import torch.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return is_out_of_memory(error)
 
 
-def _describe_safely(error: Exception) -> str:
-    """Describe an error for a log without a library's words.
-
-    Our own messages and the system's are safe. Of a library's error only the place is reported: its message may quote a
-    user's text.
-    """
-    if isinstance(error, FlywheelError):
-        return str(error)
-    # A library's message may quote a user's text, so its traceback is printed without it.
-    traceback.print_tb(error.__traceback__)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror} ({error.filename or 'no file named'})"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {Path(frame.filename).name}"
+def _describe_full_disk(request: _Request | None) -> str:
+    places = [] if request is None else [Path(request.work_dir), Path(request.output_dir).parent]
+    try:
+        with translate_disk_full(*places or [Path()]):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    except DiskFullError as full:
+        return str(full)
 
 
 def _decode_file(path: Path, request_type: type[_R]) -> _R:
