@@ -1,4 +1,6 @@
-"""Claim: the breaker of labels stops days of mass wrong labels, and no day of 26 ordinary weeks.
+"""Claim: the breaker of labels stops days of mass wrong labels, and in 26 ordinary weeks hardly any other.
+
+Without monthly batches 5 of 98,280 ordinary days trip, with them .5 %: a first batch is like no day before.
 
 Worlds: 20, 200 or 2,000 labelled predictions a day, tripling over the weeks; Poisson or overdispersed; quiet weekends,
 whose labels come on Monday in part; four attacks of 5 to 14 days with two to three times the positives; 20 to 100 % of
