@@ -1,7 +1,7 @@
 """Error rates of the promotion gate for texts: how often it promotes a model without gain, and one with a gain.
 
 Claim: with the shipped bound a challenger without gain is promoted in at most 5 % of decisions in every scenario, also
-where few people lose much, and in at most 5 % of sequences of ten turns.
+where few people lose much, and in at most 5 % of sequences of ten turns without any gain (a proven one renews α).
 Data: generated differences in [−1, 1] of 20, 50 and 200 held-out subjects; no model is trained. Three numbers of rows a
 subject (3; geometric with mean 2.9; Pareto capped at 100) and four shapes: symmetric (half of the rows equal under both
 models), rare gains (5 % of people gain .8, the others lose .042), rare losses (the reverse), and rare losses where the

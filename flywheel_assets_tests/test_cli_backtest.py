@@ -1,6 +1,7 @@
 """`flywheel backtest` as a person uses it: what is wrong is said in one line with the next command."""
 
 import json
+import sys
 from datetime import UTC, datetime, time
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "small_bank").mkdir(parents=True)
     (folder / "small_bank" / "fraud.py").write_text(SMALL_BANK)
     monkeypatch.syspath_prepend(str(folder))
+    for name in ("small_bank", "small_bank.fraud"):  # of the test before, imported into this process
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setenv("FLYWHEEL_APPLICATIONS", "small_bank.fraud")
     return folder
 

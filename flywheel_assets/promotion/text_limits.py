@@ -44,9 +44,9 @@ class PromotionLimits(Checked):
     min_subjects: CountOrZero = 20
     """Held-out subjects (people, where they are known) behind the primary rows; fewer are not enough evidence."""
     alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
-    """Probability, for each champion, that any challenger without a gain replaces it as a proven one.
+    """Probability, after each proven gain, that the next one is none.
 
-    The k-th challenger of one champion is tested at α / (k (k + 1)): .025, .008, .004 and so on.
+    The k-th challenger since then is tested at α / (k (k + 1)): .025, .008, .004 and so on.
     """
     min_likelihood_gain: NotNegative = 0.0
     """The lower bound of the wins must exceed this: rows whose text became more likely less those less likely, in [−1,
@@ -146,7 +146,7 @@ class Decision:
     route: str | None = None
     """Of a promotion of a text model; see `Route`."""
     look: int | None = None
-    """Number of this test among those of challengers to the same champion; None: nothing was tested."""
+    """Number of this test among those since the last proven gain; None: nothing was tested."""
     alpha: float | None = None
     """Level of this test, as spent on the look."""
     anchor: str | None = None
@@ -154,10 +154,10 @@ class Decision:
 
 
 def spend_alpha(alpha: float, look: int) -> float:
-    """Compute the level of the k-th challenger of one champion, α / (k (k + 1)).
+    """Compute the level of the k-th challenger since the last proven gain, α / (k (k + 1)).
 
-    The levels of all looks together make α (their sum telescopes), so that by the union bound a champion is replaced
-    without a gain with probability α at most, whatever the looks have in common. A promotion begins a new series, as
+    The levels of all looks together make α (their sum telescopes), so that by the union bound a gain that is none is
+    "proven" with probability α at most, whatever the looks have in common. A proven gain begins a new series, as
     rejections earn new wealth in alpha-investing (Foster and Stine 2008) and LORD (Javanmard and Montanari 2018).
     """
     return alpha / (look * (look + 1))
@@ -171,7 +171,7 @@ def decide(evidence: Evidence, limits: PromotionLimits, look: int = 1) -> Decisi
     Args:
         evidence: of the challenger.
         limits: of the application.
-        look: 1 + the number of challengers that were tested against the same champion before.
+        look: 1 + the number of challengers that were tested before, since the last proven gain.
     """
     has_one_right_text = _has_one_right_text(evidence, limits)
     measures = {"likelihood": evidence.likelihood} | ({"distance": evidence.distance} if has_one_right_text else {})
@@ -243,8 +243,9 @@ def _check_gain(
     """Demand a proven gain by any deciding measure, or as good a likelihood as champion and anchor.
 
     The level is divided among the measures. The bound of non-inferiority is asked of both opponents, which costs no
-    level: both must hold. The distance itself cannot be shown to be within .02 with fewer than 180 subjects, so it only
-    must not be proven worse.
+    level: both must hold. It has α / 2 every time: spent, it would close the route after a few turns, and the anchor
+    keeps what passes by chance from adding up. The distance itself cannot be shown to be within .02 with fewer than 180
+    subjects, so it only must not be proven worse.
     """
     shown = []
     for name, measured in measures.items():
@@ -258,7 +259,7 @@ def _check_gain(
         shown.append(Check("gain", low, floor, False, f"{detail}, must exceed {floor:.3f}"))
     if limits.newer_data_margin is None or evidence.incumbent != CHAMPION or evidence.anchor is None:
         return _join(shown, ""), Route.PROVEN_GAIN
-    margin = limits.newer_data_margin
+    margin, level = limits.newer_data_margin, spend_alpha(limits.alpha, 1)
     lows = [_bound_gain(gain, level) for gain in (evidence.likelihood.gain, evidence.anchor_likelihood_gain)]
     # Not min(): a bound that is not a number must fail.
     low, is_as_good = min(lows), all(low > -margin for low in lows)

@@ -70,7 +70,7 @@ def request_application(request: Any) -> str:
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_version(tmp_path_factory.mktemp("version"), blocks=1) / "export"
+    return write_version(tmp_path_factory.mktemp("version"), weeks=1) / "export"
 
 
 def training(export: Path, root: Path, recipe: CommandRecipe) -> ClassifierTrainingRequest:

@@ -33,7 +33,10 @@ _PRECEDENT_FACTOR = 3
 
 @dataclass(frozen=True, kw_only=True)
 class LabelBreakerLimits(Checked):
-    """The limits of a normal day of labels; a value equal to its limit is within, None switches a rule off."""
+    """The limits of a normal day of labels.
+
+    A value equal to its limit is within, None switches a rule off.
+    """
 
     min_labels: Count = 100
     """Days with fewer labels are not judged; so many positives are never a burst."""

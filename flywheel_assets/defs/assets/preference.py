@@ -182,10 +182,16 @@ def _build_promotion_asset(application: PreferenceApplication) -> dg.AssetsDefin
 
 
 def count_looks(versions: Versions, challenger: VersionFolder, champion: str | None) -> int:
-    """Count this and every earlier test of a challenger to the same champion, so that they share one α."""
+    """Count this and every earlier test of a challenger since the last proven gain, so that they share one α.
+
+    A promotion by newer data changes the champion and proves no gain: the tests before it count on.
+    """
+    champions = {champion}
+    if champion is not None:
+        champions.update(_list_champions_since_gain(versions, versions.folder(champion)))
     others = (folder for folder in versions if folder.is_finished and folder.version != challenger.version)
     decided = (read_promotion(folder.promotion) for folder in others)
-    return 1 + sum(each.champion_before == champion and each.look is not None for each in decided)
+    return 1 + sum(each.champion_before in champions and each.look is not None for each in decided)
 
 
 def find_anchor(versions: Versions, champion: VersionFolder) -> VersionFolder | None:
@@ -194,13 +200,20 @@ def find_anchor(versions: Versions, champion: VersionFolder) -> VersionFolder | 
     Promotions by newer data are held against it, so that their margins do not add up from version to version. None: its
     adapter was removed; then only a proven gain is promoted.
     """
-    found = champion
-    while found.is_finished:
-        promotion = read_promotion(found.promotion)
+    found = versions.folder(_list_champions_since_gain(versions, champion)[-1])
+    return found if found == champion or found.is_trained else None
+
+
+def _list_champions_since_gain(versions: Versions, champion: VersionFolder) -> list[str]:
+    """List the champions from this one back to the last that was promoted by a proven gain."""
+    found = [champion.version]
+    while champion.is_finished:
+        promotion = read_promotion(champion.promotion)
         if promotion.route != Route.NEWER_DATA or promotion.champion_before is None:
             break
-        found = versions.folder(promotion.champion_before)
-    return found if found == champion or found.is_trained else None
+        champion = versions.folder(promotion.champion_before)
+        found.append(champion.version)
+    return found
 
 
 def read_training_report(folder: VersionFolder) -> TrainingReport:

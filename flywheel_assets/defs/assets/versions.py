@@ -22,7 +22,7 @@ from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, read_
 from flywheel_assets.lake.versions.folders import Promotion, VersionFolder, Versions, read_promotion, record_promotion
 from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry
 from flywheel_assets.models.rollout import announce_champion
-from flywheel_assets.promotion.text_limits import Decision
+from flywheel_assets.promotion.text_limits import Decision, Route
 
 CutVersion = Callable[[Stores, Lake, Versions, str], Manifest]
 
@@ -224,7 +224,9 @@ def _confirm_interrupted_promotion(decision: Decision, folder: VersionFolder, re
         return decision
     # An earlier run moved the alias and ended before it could announce and record the promotion.
     sentence = f"It serves since an earlier run of this version; by the limits of today: {decision.sentence}"
-    return replace(decision, promote=True, sentence=sentence)
+    # By which route it was promoted is not known; of the two, newer data leaves the anchor where it was.
+    route = decision.route if decision.anchor is None else Route.NEWER_DATA.value
+    return replace(decision, promote=True, sentence=sentence, route=route)
 
 
 def _announce(application: FlywheelApplication, folder: VersionFolder, verdict: Verdict) -> Sequence[str]:

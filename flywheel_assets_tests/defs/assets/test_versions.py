@@ -174,6 +174,17 @@ def test_every_challenger_of_one_champion_spends_of_the_same_alpha(tmp_path: Pat
     assert preference.count_looks(versions, new, V2) == 1
 
 
+def test_a_promotion_by_newer_data_does_not_renew_alpha(tmp_path: Path) -> None:
+    """It changed the champion without a gain: equal models would each be tested at the full level, turn after turn."""
+    stores = Stores(home=str(tmp_path))
+    decided(stores, 1, None, promoted=True, route="proven_gain")
+    decided(stores, 2, V1, promoted=True, route="newer_data")
+    decided(stores, 3, V2, promoted=True, route="newer_data")
+    versions, new = stores.versions("assistant"), folder_of(stores, "dpo_gold_v4")
+    assert preference.count_looks(versions, new, "dpo_gold_v3") == 3
+    assert preference.count_looks(versions, new, V1) == 2
+
+
 def test_the_anchor_is_the_last_version_that_was_promoted_by_a_proven_gain(tmp_path: Path) -> None:
     stores = Stores(home=str(tmp_path))
     first = decided(stores, 1, None, promoted=True, route="proven_gain")
