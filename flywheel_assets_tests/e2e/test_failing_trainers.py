@@ -31,6 +31,7 @@ VERSION = "fraud_gold_v1"
 JOB = TURN_JOB.format("fraud")
 DEADLINE_S = 300.0
 
+# The clock is the real one, as that by which a failed run's pause is measured.
 LOCATION = """
 from dataclasses import replace
 from pathlib import Path
@@ -39,11 +40,11 @@ sys.path.insert(0, {root!r})
 from flywheel_assets.defs.flywheels import classification_flywheel
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.models.trainers.command import CommandRecipe
-from flywheel_assets_tests.e2e.fraud_traffic import APPLICATION, NOW
+from flywheel_assets_tests.e2e.fraud_traffic import APPLICATION
 
 recipe = CommandRecipe(command=("python", "train.py"), folder={folder!r}, timeout_s=60.0, scoring_timeout_s=60.0)
 application = replace(APPLICATION, recipe=recipe, trigger=replace(APPLICATION.trigger, retry_backoff_s=0.0))
-defs = classification_flywheel(application, Stores(home={home!r}), Clock(fixed={now!r}))
+defs = classification_flywheel(application, Stores(home={home!r}), Clock())
 """
 
 
@@ -70,7 +71,7 @@ def daemon(tmp_path: Path, instance: dg.DagsterInstance, saboteur: Saboteur) -> 
     """A daemon with the application's code location; yields its log."""
     location, log = tmp_path / "location.py", tmp_path / "daemon.log"
     settings = {"root": str(ROOT), "folder": saboteur.recipe.folder, "home": str(tmp_path / "home")}
-    location.write_text(LOCATION.format(**settings, now=NOW.isoformat()))
+    location.write_text(LOCATION.format(**settings))
     environment = {**os.environ, "DAGSTER_HOME": str(tmp_path / "home" / "dagster"), "PYTHONPATH": str(ROOT)}
     command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-f", str(location)]
     with open(log, "wb") as output:
