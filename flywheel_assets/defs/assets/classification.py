@@ -159,7 +159,7 @@ def _build_drift_report_asset(application: ClassificationApplication) -> dg.Asse
                 if day == days[-1] and rows:
                     file = stores.scratch("plots", f"{application.name}_drift.png")
                     most = read_most_drifted(lake, day)
-                    metadata["psi_by_day"] = draw_small_drift(most, application.drift)
+                    metadata = {"psi_by_day": draw_small_drift(most, application.drift), **metadata}
                     metadata["psi_by_day, large"] = plot_drift(most, application.drift, file)
                 content = pa.Table.from_pylist(rows, schema=DRIFT_REPORTS.schema)
                 day_reports[day] = DayReport(hash_content(content), metadata)
