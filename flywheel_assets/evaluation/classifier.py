@@ -215,9 +215,10 @@ def _score_by_blocks(trained: Path, rows: pa.Table, request: ClassifierEvaluatio
         return _score(find_judged(trained), features, request, classes)
     days = _read_days(rows)
     scores = np.full((rows.num_rows, classes.columns), np.nan)
-    for first_day, folder in sorted(blocks.items()):
-        chosen = days >= np.datetime64(first_day)
-        scores[chosen] = _score(trained / folder, features.filter(pa.array(chosen)), request, classes)
+    for first_day, folder in sorted(blocks.items(), reverse=True):
+        chosen = (days >= np.datetime64(first_day)) & np.isnan(scores).any(axis=1)
+        if chosen.any():
+            scores[chosen] = _score(trained / folder, features.filter(pa.array(chosen)), request, classes)
     return scores
 
 
