@@ -5,8 +5,6 @@
 """
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from flywheel_assets.lake.versions.exports import ExportSet, hash_manifest
 from flywheel_assets.models.trainers.command import CommandRecipe
 from flywheel_assets.training.requests import ClassifierTrainingRequest
 from flywheel_assets_tests.evaluation.test_classifier import write_version
+from flywheel_assets_tests.mounted_disk import MountedDisk, mount_disk
 from flywheel_assets_tests.saboteur import write_saboteur
 from flywheel_assets_tests.training import small_world as world
 
@@ -168,33 +167,27 @@ def test_a_process_that_could_not_leave_its_report_is_not_taken_for_a_success(ex
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True, check=False, text=True
-    )
-    if mount.returncode:
-        pytest.skip(f"no file system of our own can be mounted here: {mount.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+def small_disk(tmp_path: Path) -> Iterator[MountedDisk]:
+    with mount_disk(tmp_path / "disk", megabytes=16) as mounted:
+        yield mounted
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 def test_a_full_disk_is_named_and_the_run_comes_again_when_there_is_room(
-    export: Path, tmp_path: Path, small_disk: Path
+    export: Path, tmp_path: Path, small_disk: MountedDisk
 ) -> None:
     saboteur = write_saboteur(tmp_path / "trainer")
-    asked = training(export, small_disk, saboteur.recipe)
-    saboteur.do(f"fill {small_disk}")
+    asked = training(export, small_disk.folder, saboteur.recipe)
+    saboteur.do(f"fill {small_disk.folder}")
     reported = run(TRAINER, asked)
     assert reported.tag == TRANSIENT
-    assert f"no space left at {small_disk}" in reported.sentence or "could not leave its report" in reported.sentence
+    assert (
+        f"no space left at {small_disk.folder}" in reported.sentence
+        or "could not leave its report" in reported.sentence
+    )
     assert "make room there, then run it again" in reported.sentence
-    assert leftovers(small_disk) == []
-    (small_disk / "ballast").unlink()
+    assert leftovers(small_disk.folder) == []
+    small_disk.ballast.unlink()
     saboteur.do("nothing")
     assert run(TRAINER, asked).tag is None
 
@@ -271,20 +264,18 @@ def test_a_row_that_the_chat_template_refuses_is_named_without_its_text(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
-def test_an_adapter_goes_on_when_its_disk_has_room_again(tmp_path: Path, small_disk: Path) -> None:
+def test_an_adapter_goes_on_when_its_disk_has_room_again(tmp_path: Path, small_disk: MountedDisk) -> None:
     """A checkpoint that is half written is not gone on from; torch's writer has no OSError for a full disk."""
     asked = msgspec.structs.replace(
         adapter_training(tmp_path, checkpoint_every_steps=1),
-        output_dir=str(small_disk / "training"),
-        work_dir=str(small_disk / "work"),
+        output_dir=str(small_disk.folder / "training"),
+        work_dir=str(small_disk.folder / "work"),
     )
-    room = os.statvfs(small_disk)
-    with open(small_disk / "ballast", "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_bsize - 900 * 1024)
+    small_disk.leave_free(900 * 1024)
     reported = run(ADAPTER, asked)
     assert reported.tag == TRANSIENT
-    assert str(small_disk) in reported.sentence
+    assert str(small_disk.folder) in reported.sentence
     assert "make room there, then run it again" in reported.sentence
     assert not Path(asked.output_dir).exists()
-    (small_disk / "ballast").unlink()
+    small_disk.ballast.unlink()
     assert run(ADAPTER, asked).tag is None

@@ -28,18 +28,9 @@ def turn(root: Path, rows: Rows, **recipe: Any) -> tuple[EvaluationReport, Decis
     """Train, evaluate against the base model, decide."""
     export = small_world.write_version(root / "export", rows)
     base = small_world.trained_base()
-    train_adapter(small_world.request(export, base, root, **recipe))
-    report = evaluate_adapter(
-        EvaluationRequest(
-            export_dir=str(export),
-            manifest_sha256=hash_manifest(export),
-            base_model=str(base),
-            sft_adapter=str(root / "training" / "sft_adapter"),
-            challenger_adapter=str(root / "training" / "adapter"),
-            output_dir=str(root / "evaluation"),
-            work_dir=str(root / "evaluation_work"),
-        )
-    )
+    asked = small_world.request(export, base, root, **recipe)
+    train_adapter(asked)
+    report = evaluate_adapter(small_world.evaluation_of(asked))
     return report, decide(report.evidence, PromotionLimits())
 
 

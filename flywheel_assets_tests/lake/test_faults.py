@@ -1,9 +1,7 @@
 """Processes killed anywhere, full disks, several at once: nothing is lost, nothing is half, and all of it is told."""
 
-import os
 import random
 import re
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -55,6 +53,7 @@ from flywheel_assets_tests.lake.killable import (
     plan,
 )
 from flywheel_assets_tests.lake.workbench import Workbench, landing_of
+from flywheel_assets_tests.mounted_disk import MountedDisk, mount_disk
 from flywheel_assets_tests.prepared import PreparedFolder
 
 KILLED = -9
@@ -396,34 +395,10 @@ def test_a_tag_keeps_its_snapshot_whatever_expires_meanwhile(tmp_path: Path, rou
     print(f"{len(texts)} of {len(told)} tagged, {deleted} files swept meanwhile")
 
 
-class Disk:
-    """A file system of its own in memory, 32 MiB large, of which a ballast leaves as much as a test wants."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ballast = folder / "ballast"
-
-    def leave_free(self, free_bytes: int) -> None:
-        self.ballast.unlink(missing_ok=True)
-        found = os.statvfs(self.folder)
-        with open(self.ballast, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_bsize - free_bytes)
-
-
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)], capture_output=True, check=False, text=True
-    )
-    if mount.returncode:
-        pytest.skip(f"no file system of our own can be mounted here: {mount.stderr.strip()}")
-    try:
-        yield Disk(folder)
-    finally:
-        # Lazily: DuckDB and SQLite may hold a file for a moment longer.
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+def disk(tmp_path: Path) -> Iterator[MountedDisk]:
+    with mount_disk(tmp_path / "disk", megabytes=32) as mounted:
+        yield mounted
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
@@ -436,7 +411,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         *(pytest.param(name, 4 * 1024, marks=SLOW) for name in ("scratch", "versions", "landing")),
     ],
 )
-def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, disk: Disk, on_disk: str, step_bytes: int) -> None:
+def test_a_full_disk_is_told_and_loses_nothing(
+    tmp_path: Path, disk: MountedDisk, on_disk: str, step_bytes: int
+) -> None:
     """A day and a cut, each with a little more room than when it failed before, until it fits."""
     steps = plan(2, 1, 0)
     root = disk.folder
@@ -478,7 +455,7 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, disk: Disk, on_di
 COMMITTED = {spec.name: spec for spec in (PREFERENCE_TABLES.predictions, PREFERENCE_TABLES.joined, GOLD)}
 
 
-def test_a_spill_that_finds_no_room_is_a_full_disk(disk: Disk) -> None:
+def test_a_spill_that_finds_no_room_is_a_full_disk(disk: MountedDisk) -> None:
     """DuckDB does not speak of the disk then, but of a setting that it derived from what was free."""
     disk.leave_free(1024 * 1024)
     with connect(disk.folder / "spill") as connection:

@@ -275,6 +275,23 @@ def request(export: Path, base: Path, root: Path, **recipe: Any) -> Any:
     )
 
 
+def evaluation_of(trained: Any, **changes: Any) -> Any:
+    """A request to evaluate the finished training of a request against its base model, next to it."""
+    from flywheel_assets.evaluation.requests import EvaluationRequest
+
+    root = Path(trained.output_dir).parent
+    values = {
+        "export_dir": trained.export_dir,
+        "manifest_sha256": trained.manifest_sha256,
+        "base_model": trained.base_model,
+        "sft_adapter": str(Path(trained.output_dir) / "sft_adapter"),
+        "challenger_adapter": str(Path(trained.output_dir) / "adapter"),
+        "output_dir": str(root / "evaluation"),
+        "work_dir": str(root / "evaluation_work"),
+    }
+    return EvaluationRequest(**{**values, **changes})
+
+
 def write_request(path: Path, asked: Any) -> Path:
     """The request as the process reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)

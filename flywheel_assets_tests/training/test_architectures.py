@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from flywheel_assets.evaluation.adapter import evaluate_adapter
-from flywheel_assets.evaluation.requests import EvaluationRequest, Scored, Stratum
-from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, hash_manifest
+from flywheel_assets.evaluation.requests import Scored, Stratum
+from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet
 from flywheel_assets.models.generation import silence_libraries
 from flywheel_assets.training._coverage import measure_coverage
 from flywheel_assets.training.adapter import train_adapter
@@ -98,18 +98,7 @@ def test_a_training_and_an_evaluation_run_to_their_end(name: str, tmp_path: Path
     assert trained.coverage is not None
     assert bool(trained.coverage.left_alone) == (name == "gpt_oss")
     evaluated = evaluate_adapter(
-        EvaluationRequest(
-            export_dir=str(export),
-            manifest_sha256=hash_manifest(export),
-            base_model=str(base),
-            sft_adapter=str(tmp_path / "training" / "sft_adapter"),
-            challenger_adapter=str(tmp_path / "training" / "adapter"),
-            output_dir=str(tmp_path / "evaluation"),
-            work_dir=str(tmp_path / "evaluating"),
-            rendering=request.recipe.rendering,
-            bootstrap_draws=50,
-            device="cpu",
-        )
+        world.evaluation_of(request, rendering=request.recipe.rendering, bootstrap_draws=50, device="cpu")
     )
     assert evaluated.rows_left_out == 0
     assert evaluated.scores[Scored.CHALLENGER][Stratum.PRIMARY].rows == 4

@@ -34,6 +34,7 @@ from flywheel_assets_tests.capture.samples import (
     open_segments,
     received_days,
 )
+from flywheel_assets_tests.mounted_disk import mount_disk
 
 EDITS = "/v1/assistant/edits"
 ZONE_PARTS = ("assistant", EventKind.FEEDBACK)
@@ -42,19 +43,8 @@ ZONE_PARTS = ("assistant", EventKind.FEEDBACK)
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of four megabytes."""
-    where = tmp_path / "small"
-    where.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(where)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no `mount` here")
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", "--lazy", str(where)], check=True)
+    with mount_disk(tmp_path / "small", megabytes=4) as mounted:
+        yield mounted.folder
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from flywheel_assets.demo.house_style._smollm2 import INSTALL, ensure_smollm2, f
 from flywheel_assets.demo.house_style.run import play
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.evaluation.adapter import evaluate_adapter
-from flywheel_assets.evaluation.requests import EvaluationRequest, Scored, Stratum
-from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet, hash_manifest
+from flywheel_assets.evaluation.requests import Scored, Stratum
+from flywheel_assets.lake.versions.exports import ExportedRow, ExportSet
 from flywheel_assets.models.base_model import examine_base_model
 from flywheel_assets.models.generation import generate, load_model
 from flywheel_assets.models.rendering import Rendering, RowEncoder
@@ -100,18 +100,7 @@ def test_it_learns_from_real_edits(base: Path, tmp_path: Path) -> None:
     assert trained.coverage is not None
     assert not trained.coverage.left_alone
     evaluated = evaluate_adapter(
-        EvaluationRequest(
-            export_dir=str(export),
-            manifest_sha256=hash_manifest(export),
-            base_model=str(base),
-            sft_adapter=str(tmp_path / "training" / "sft_adapter"),
-            challenger_adapter=str(tmp_path / "training" / "adapter"),
-            output_dir=str(tmp_path / "evaluation"),
-            work_dir=str(tmp_path / "evaluating"),
-            rendering=request.recipe.rendering,
-            bootstrap_draws=50,
-            device="cpu",
-        )
+        world.evaluation_of(request, rendering=request.recipe.rendering, bootstrap_draws=50, device="cpu")
     )
     assert evaluated.rows_left_out == 0
     scores = evaluated.scores[Scored.CHALLENGER][Stratum.PRIMARY]
