@@ -50,6 +50,8 @@ _SHOWN_LINES = 12
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>[\w<>.]+))?')
 _RAISED = re.compile(r"(?P<name>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt|Warning))\b")
 _OWN_LINE = "error: "
+# Of Python, of torch, of C++, and of the loader of a program that starts with too little.
+_MEMORY_WORDS = ("MemoryError", "OutOfMemoryError", "bad_alloc", "annot allocate memory", "failed to map segment")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +270,11 @@ def run_command(command: Sequence[str], arguments: Sequence[Path], folder: Path,
                 f"{who} `{line}` was killed by {signal.Signals(-code).name}, perhaps for memory; it is safe to run "
                 "again"
             )
+        if code and _is_memory_short(stderr):
+            raise TrainingError(
+                f"{who} `{line}` ran out of memory (exit code {code}), and would again.{_describe_tail(stderr)} Give "
+                "it more memory, or let it read fewer rows at a time."
+            )
         if code:
             raise TrainingError(f"{who} `{line}` failed with exit code {code}.{_describe_tail(stderr)}")
 
@@ -319,16 +326,18 @@ def _read_scores(path: Path, rows: int) -> Floats:
     return check_scores(table[SCORE].to_numpy(), rows, who)
 
 
+def _is_memory_short(stderr: IO[bytes]) -> bool:
+    return any(word in _read_tail(stderr) for word in _MEMORY_WORDS)
+
+
 def _describe_tail(stderr: IO[bytes]) -> str:
     """Describe the last lines of a command's errors, without any user's text.
 
     Kept are the places of a Python traceback, the names of exceptions without their messages, and whole lines that
     begin with `error: `, which the trainer's author wrote for this.
     """
-    size = stderr.seek(0, os.SEEK_END)
-    stderr.seek(max(0, size - _STDERR_BYTES))
     shown = []
-    for line in stderr.read().decode(errors="replace").splitlines():
+    for line in _read_tail(stderr).splitlines():
         if line.startswith(_OWN_LINE):
             shown.append(line.removeprefix(_OWN_LINE).strip())
         elif place := _FRAME.match(line):
@@ -339,3 +348,9 @@ def _describe_tail(stderr: IO[bytes]) -> str:
     if not shown:
         return " It said nothing that can be repeated here: lines of standard error that begin with `error: ` are."
     return f" Its last words: {'; '.join(shown[-_SHOWN_LINES:])}."
+
+
+def _read_tail(stderr: IO[bytes]) -> str:
+    size = stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(0, size - _STDERR_BYTES))
+    return stderr.read().decode(errors="replace")

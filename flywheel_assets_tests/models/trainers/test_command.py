@@ -153,6 +153,11 @@ def test_the_trainer_reads_what_the_page_promises(tmp_path: Path) -> None:
             "raise ValueError('Bob owes 3 Euro')",
             r"failed with exit code 1\. Its last words: train.py, line \d.*ValueError",
         ),
+        ("bytearray(2**62)", r"ran out of memory \(exit code 1\), and would again\..*MemoryError.*Give it more memory"),
+        (
+            "print('sh: libc.so.6: failed to map segment from shared object', file=sys.stderr); sys.exit(127)",
+            r"ran out of memory \(exit code 127\)",
+        ),
         ("sys.exit('error: the rows are too few')", r"exit code 1\. Its last words: the rows are too few\."),
         ("sys.exit('Bob owes 3 Euro')", "It said nothing that can be repeated here"),
         ("pass", r"wrote neither model\.onnx nor score\.json into its second argument; it wrote nothing"),
