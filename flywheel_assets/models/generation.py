@@ -1,6 +1,7 @@
 """Loads and identifies models, generates and scores; prompts and completions are token ids of `models.rendering`."""
 
 import hashlib
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ from flywheel_assets.models.rendering import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
+
+_MOST_SCORED_TOKENS = 16_384
+"""Of one batch of scoring: a model of eight billion parameters holds some 2 GB of activations for them."""
+_MOST_LOGIT_BYTES = 2**29
+_FP32_CHUNK_BYTES = 2**26
 
 _TRAIN_EXTRA = ("datasets", "peft", "tokenizers", "torch", "transformers", "trl")
 
@@ -176,29 +182,67 @@ def list_end_tokens(model: Any, tokenizer: Any) -> set[int]:
 def compute_token_log_probabilities(
     model: Any, rows: Sequence[tuple[list[int], list[int]]], batch_size: int = 64
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Compute the log probability of each row's completion ids given its prompt ids, in nats."""
+    """Compute the log probability of each row's completion ids given its prompt ids, in nats.
+
+    Memory is bounded by tokens, not by rows: a batch holds at most `batch_size` rows, 16,384 tokens and 512 MiB of
+    logits (or one row). No logits are made where all rows of a batch still read their prompts, and fp32 copies of
+    logits are made for 64 MiB at once. 64 rows of 1,024 tokens over 128,256 words would take 50 GB in one piece.
+    """
     import torch
 
     scores = np.zeros(len(rows))
+    lengths = [len(prompt) + len(completion) for prompt, completion in rows]
+    head = _examine_head(model)
+    most_tokens = min(_MOST_SCORED_TOKENS, _MOST_LOGIT_BYTES // head.bytes_per_token)
     with switch_to_inference(model), torch.inference_mode():
-        for batch in _make_batches([len(prompt) + len(completion) for prompt, completion in rows], batch_size):
-            width = max(len(rows[row][0]) + len(rows[row][1]) for row in batch)
+        for batch in _make_batches(lengths, batch_size, most_tokens):
+            width = max(lengths[row] for row in batch)
             ids = torch.zeros((len(batch), width), dtype=torch.long)
             mask = torch.zeros((len(batch), width), dtype=torch.long)
             scored = torch.zeros((len(batch), width), dtype=torch.bool)
             for position, row in enumerate(batch):
                 prompt, completion = rows[row]
-                end = len(prompt) + len(completion)
-                ids[position, :end] = torch.tensor(prompt + completion)
-                mask[position, :end] = 1
-                scored[position, len(prompt) : end] = True
-            logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits[:, :-1].float()
-            targets = ids[:, 1:].to(model.device)
-            # Chosen logit minus logsumexp: half the memory of a log_softmax over the whole vocabulary.
-            values = logits.gather(-1, targets[..., None]).squeeze(-1) - logits.logsumexp(-1)
-            sums = (values * scored[:, 1:].to(model.device)).sum(-1)
+                ids[position, : lengths[row]] = torch.tensor(prompt + completion)
+                mask[position, : lengths[row]] = 1
+                scored[position, len(prompt) : lengths[row]] = True
+            # The token before the first completion's first one predicts it.
+            first = max(0, min(len(rows[row][0]) for row in batch) - 1) if head.keeps_last else 0
+            only_last = {"logits_to_keep": width - first} if head.keeps_last else {}
+            logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **only_last).logits[
+                :, :-1
+            ]
+            values = _gather_log_probabilities(logits, ids[:, first + 1 :].to(model.device))
+            sums = (values * scored[:, first + 1 :].to(model.device)).sum(-1)
             scores[batch] = sums.double().cpu().numpy()
     return scores
+
+
+@dataclass(frozen=True)
+class _Head:
+    bytes_per_token: int
+    """Of the logits as the model returns them."""
+    keeps_last: bool
+    """The model can leave out the logits of a batch's first positions."""
+
+
+def _examine_head(model: Any) -> _Head:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    keeps_last = "logits_to_keep" in inspect.signature(base.forward).parameters
+    return _Head(max(1, base.get_output_embeddings().weight.shape[0] * base.dtype.itemsize), keeps_last)
+
+
+def _gather_log_probabilities(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+    """Gather log p of the targets, in fp32, a few positions at a time."""
+    import torch
+
+    values = torch.empty(targets.shape, dtype=torch.float32, device=logits.device)
+    positions = max(1, _FP32_CHUNK_BYTES // (4 * logits.shape[0] * logits.shape[-1]))
+    for start in range(0, targets.shape[1], positions):
+        chunk = logits[:, start : start + positions].float()
+        wanted = targets[:, start : start + positions]
+        # Chosen logit minus logsumexp: half the memory of a log_softmax over the whole vocabulary.
+        values[:, start : start + positions] = chunk.gather(-1, wanted[..., None]).squeeze(-1) - chunk.logsumexp(-1)
+    return values
 
 
 @contextmanager
@@ -225,9 +269,17 @@ def switch_to_inference(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def _make_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def _make_batches(lengths: Sequence[int], batch_size: int, most_tokens: int | None = None) -> list[list[int]]:
+    """Part rows by length into batches of at most so many rows and, padded, tokens; a longer row stands alone."""
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        # The newest row is the longest: the others are padded to it.
+        fits = batches and len(batches[-1]) < batch_size
+        if fits and (most_tokens is None or (len(batches[-1]) + 1) * lengths[row] <= most_tokens):
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
 
 
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flywheel_assets.models import generation
 from flywheel_assets.models.generation import (
     compute_token_log_probabilities,
     generate,
@@ -74,6 +75,37 @@ def test_log_probabilities_do_not_depend_on_the_batch(base: tuple[Any, Any]) -> 
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
     assert together[0] > together[1]
     assert (together < 0).all()
+
+
+def test_scoring_in_small_pieces_gives_what_scoring_at_once_gives(
+    base: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scoring held the logits of 64 rows at once, in two number formats: 50 GB for a vocabulary of 128,256."""
+    model, tokenizer = base
+    texts = ["time.sleep(7)", "nonsense", "", "x" * 30, "tickets = sorted(tickets)", "bus.send(61, loans)"]
+    at_once = log_p(model, tokenizer, PROMPTS, texts)
+    shapes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(generation, "_MOST_SCORED_TOKENS", 40)
+    monkeypatch.setattr(generation, "_FP32_CHUNK_BYTES", 4 * 3 * len(tokenizer))
+    handle = model.register_forward_hook(lambda _module, _inputs, output: shapes.append(tuple(output.logits.shape)))
+    try:
+        np.testing.assert_allclose(log_p(model, tokenizer, PROMPTS, texts), at_once, rtol=1e-5, atol=1e-5)
+    finally:
+        handle.remove()
+    assert len(shapes) > 2
+    assert all(rows == 1 or rows * positions <= 40 for rows, positions, _ in shapes)
+
+
+def test_no_logits_are_made_where_every_row_still_reads_its_prompt(base: tuple[Any, Any]) -> None:
+    model, _ = base
+    rows = [([5] * 60, [6, 7, 2]), ([5] * 50, [6, 2])]
+    shapes: list[tuple[int, ...]] = []
+    handle = model.register_forward_hook(lambda _module, _inputs, output: shapes.append(tuple(output.logits.shape)))
+    try:
+        compute_token_log_probabilities(model, rows)
+    finally:
+        handle.remove()
+    assert [shape[:2] for shape in shapes] == [(2, 63 - 49)]
 
 
 def test_log_probabilities_include_the_end_token(base: tuple[Any, Any]) -> None:
