@@ -43,6 +43,18 @@ def require_train_extra(work: str, only: Sequence[str] = _TRAIN_EXTRA) -> None:
         )
 
 
+def require_gpu_extra(setting: str, device: str) -> None:
+    """Look for what a setting of the recipe needs that works on a GPU only.
+
+    Raises:
+        SettingsError: there is no CUDA device, or bitsandbytes is not installed.
+    """
+    if choose_placement(device)[0] == "cpu":
+        raise SettingsError(f"{setting} needs a CUDA device, and this training runs on the CPU; leave it out")
+    if find_spec("bitsandbytes") is None:
+        raise SettingsError(f"{setting} needs bitsandbytes, not installed here: pip install 'flywheel_assets[gpu]'")
+
+
 @dataclass(frozen=True)
 class Generation:
     """One greedy generation; `ended` is false where the model had to be cut off."""
@@ -70,13 +82,35 @@ def load_model(base_model: str, adapter: str | None, *, device: str = "auto") ->
     return model.eval(), load_tokenizer(base_model)
 
 
-def load_base(base_model: str, device: str) -> Any:
-    """Load the frozen weights alone onto `device`."""
+def load_base(base_model: str, device: str, quantization: str | None = None) -> Any:
+    """Load the frozen weights alone onto `device`.
+
+    Args:
+        base_model: path or hub id.
+        device: "auto" or "cpu".
+        quantization: "4bit" for NF4 with quantized constants, computing in the device's number format.
+
+    Raises:
+        SettingsError: a quantized base without a GPU, or without the extra `gpu`.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     target, dtype = choose_placement(device)
+    if quantization is not None:
+        require_gpu_extra(f'quantization="{quantization}"', device)
+        from transformers import BitsAndBytesConfig
+
+        reduced = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        return AutoModelForCausalLM.from_pretrained(
+            base_model, dtype=dtype, use_safetensors=True, quantization_config=reduced, device_map={"": 0}
+        )
     # A base model that exists only as a pickle is refused.
     return AutoModelForCausalLM.from_pretrained(base_model, dtype=dtype, use_safetensors=True).to(target)
 
@@ -99,13 +133,16 @@ class SwitchableModel:
                 yield self.model
 
 
-def load_adapters(base_model: str, adapters: Mapping[str, str], *, device: str = "auto") -> SwitchableModel:
+def load_adapters(
+    base_model: str, adapters: Mapping[str, str], *, device: str = "auto", quantization: str | None = None
+) -> SwitchableModel:
     """Load the base model once, with every adapter by name; there must be at least one."""
     from peft import PeftModel
 
     (first, folder), *others = adapters.items()
     with silence_libraries():
-        model = PeftModel.from_pretrained(load_base(base_model, device), folder, adapter_name=first)
+        base = load_base(base_model, device, quantization)
+        model = PeftModel.from_pretrained(base, folder, adapter_name=first)
         for name, folder in others:
             model.load_adapter(folder, name)
     return SwitchableModel(model.eval(), load_tokenizer(base_model))

@@ -62,7 +62,8 @@ def choose(
         accepted: accepted outputs of the training data; may be empty.
         recipe: its margin, and how many rows of each set are written for.
     """
-    model = load_adapters(base_model, {stage: str(folder) for stage, folder in adapters.items()}, device=recipe.device)
+    folders = {stage: str(folder) for stage, folder in adapters.items()}
+    model = load_adapters(base_model, folders, device=recipe.device, quantization=recipe.quantization)
     pairs, outputs = _select_first_by_hash(kept_back, recipe), _select_first_by_hash(accepted, recipe)
     likelihoods = {stage: _compute_log_p(model, stage, outputs, recipe) for stage in adapters}
     scores = {

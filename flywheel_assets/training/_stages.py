@@ -12,6 +12,7 @@ is never read, the work folder is this project's own, and checkpoints are remove
 """
 
 import gc
+import logging
 import math
 import shutil
 import time
@@ -27,12 +28,15 @@ from flywheel_assets.models.generation import (
     choose_placement,
     compute_token_log_probabilities,
     load_base,
+    require_gpu_extra,
     silence_libraries,
 )
 from flywheel_assets.models.rendering import load_tokenizer
 from flywheel_assets.training.examples import Example
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import StageReport
+
+_log = logging.getLogger(__name__)
 
 _COMPLETE = "_COMPLETE"
 _IGNORED_LABEL = -100  # of a token that no loss looks at
@@ -47,29 +51,23 @@ def train_sft(base_model: str, examples: Sequence[Example], recipe: AdapterRecip
     if finished := _read_finished(folder):
         return finished
     from datasets import Dataset
-    from peft import LoraConfig
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
     set_seed(recipe.seed)
-    targets = recipe.lora_targets if isinstance(recipe.lora_targets, str) else list(recipe.lora_targets)
     with silence_libraries():
         trainer = SFTTrainer(
-            model=load_base(base_model, recipe.device),
-            args=SFTConfig(
-                **_build_arguments(recipe, folder, recipe.sft_epochs, recipe.sft_learning_rate),
-                # Rows are token ids already, encoded as in evaluation and at the cut.
-                dataset_kwargs={"skip_prepare_dataset": True},
+            model=load_base(base_model, recipe.device, recipe.quantization),
+            args=keep_to_one_gpu(
+                SFTConfig(
+                    **_build_arguments(recipe, folder, recipe.sft_epochs, recipe.sft_learning_rate),
+                    # Rows are token ids already, encoded as in evaluation and at the cut.
+                    dataset_kwargs={"skip_prepare_dataset": True},
+                )
             ),
             train_dataset=Dataset.from_dict(build_sft_rows(examples)),
             processing_class=load_tokenizer(base_model),
-            peft_config=LoraConfig(
-                r=recipe.lora_rank,
-                lora_alpha=recipe.lora_alpha,
-                lora_dropout=0.0,
-                target_modules=targets,
-                task_type="CAUSAL_LM",
-            ),
+            peft_config=build_lora_config(recipe),
             callbacks=[_make_completion_marker()],
         )
         return _run_trainer(trainer, folder)
@@ -90,17 +88,20 @@ def train_preference(
     tokenizer = load_tokenizer(base_model)
     with silence_libraries():
         # From disk: a deepcopy of a model that a trainer had would go on computing with the original's weights.
-        model = PeftModel.from_pretrained(load_base(base_model, recipe.device), str(sft_adapter), is_trainable=True)
+        base = load_base(base_model, recipe.device, recipe.quantization)
+        model = PeftModel.from_pretrained(base, str(sft_adapter), is_trainable=True)
         pairs = [example for example in examples if example.rejected is not None]
         rows = build_preference_rows(model, pairs, recipe.batch_size)
         trainer = _make_preference_trainer_class()(
             model=model,
-            args=DPOConfig(
-                **_build_arguments(recipe, folder, recipe.preference_epochs, recipe.preference_learning_rate),
-                loss_type=list(recipe.loss_types),
-                loss_weights=list(recipe.loss_weights),
-                beta=recipe.beta,
-                precompute_ref_log_probs=True,
+            args=keep_to_one_gpu(
+                DPOConfig(
+                    **_build_arguments(recipe, folder, recipe.preference_epochs, recipe.preference_learning_rate),
+                    loss_type=list(recipe.loss_types),
+                    loss_weights=list(recipe.loss_weights),
+                    beta=recipe.beta,
+                    precompute_ref_log_probs=True,
+                )
             ),
             train_dataset=Dataset.from_dict(rows),
             processing_class=tokenizer,
@@ -171,17 +172,50 @@ def _make_completion_marker() -> Any:
     return _CompletionMarker()
 
 
+def build_lora_config(recipe: AdapterRecipe) -> Any:
+    """Build PEFT's configuration of the adapter."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=recipe.lora_targets if isinstance(recipe.lora_targets, str) else list(recipe.lora_targets),
+        use_rslora=recipe.use_rslora,
+        use_dora=recipe.use_dora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def keep_to_one_gpu(arguments: Any) -> Any:
+    """Return a trainer's arguments, on a machine with several GPUs set to use the first.
+
+    transformers would wrap the model in `DataParallel`: a batch becomes n times as large, and the learning rate no
+    longer fits. To use another GPU, set `CUDA_VISIBLE_DEVICES`.
+    """
+    # Reading the device counts the GPUs.
+    if arguments.device.type == "cuda" and arguments.n_gpu > 1:
+        _log.warning("%d GPUs are visible; the training uses the first, as one batch fits the recipe.", arguments.n_gpu)
+        arguments._n_gpu = 1
+    return arguments
+
+
 def _build_arguments(recipe: AdapterRecipe, folder: Path, epochs: float, learning_rate: float) -> dict[str, Any]:
     target, dtype = choose_placement(recipe.device)
+    if "8bit" in recipe.optimizer:
+        require_gpu_extra(f'optimizer="{recipe.optimizer}"', recipe.device)
     return {
         "output_dir": str(folder / "checkpoints"),
         "num_train_epochs": epochs,
         "learning_rate": learning_rate,
-        "lr_scheduler_type": "linear",
+        "lr_scheduler_type": recipe.lr_scheduler_type,
+        "optim": recipe.optimizer,
+        "weight_decay": recipe.weight_decay,
         "warmup_steps": recipe.warmup_ratio,
         "per_device_train_batch_size": recipe.batch_size,
         "gradient_accumulation_steps": recipe.accumulation_steps,
-        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "gradient_checkpointing": recipe.uses_checkpointing(target),
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "seed": recipe.seed,
         "use_cpu": target == "cpu",
         "bf16": str(dtype) == "torch.bfloat16",
@@ -216,6 +250,7 @@ def _run_trainer(trainer: Any, folder: Path) -> StageReport:
         resumed_from_step=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
         loss=output.training_loss,
         seconds=time.monotonic() - started,
+        micro_batch=trainer.args.per_device_train_batch_size,
     )
     with write_folder(locate_result(folder)) as building:
         # Only "default": a trainer that was given an adapter also holds a frozen copy of it.

@@ -50,6 +50,7 @@ from flywheel_assets.training._coverage import measure_coverage
 from flywheel_assets.training._selection import PREFERENCE, SFT, Choice, choose
 from flywheel_assets.training._stages import locate_result, release_memory, train_preference, train_sft
 from flywheel_assets.training.examples import Example, Split, encode, keep_back, select_unseen, split
+from flywheel_assets.training.memory import StageShape, check_memory, fit_into_memory
 from flywheel_assets.training.recipes import AdapterRecipe
 from flywheel_assets.training.requests import (
     REPORT_FILE,
@@ -116,10 +117,14 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         RowEncoder(load_tokenizer(request.base_model), request.recipe.rendering),
         request.recipe,
     )
+    memory = check_memory(request.base_model, request.recipe, _list_shapes(rows, request.recipe))
     stages, choice = _train_stages(request, rows, work)
     adapters = {SFT: locate_result(work / SFT), "challenger": locate_result(work / choice.stage)}
     model = load_adapters(
-        request.base_model, {key: str(path) for key, path in adapters.items()}, device=request.recipe.device
+        request.base_model,
+        {key: str(path) for key, path in adapters.items()},
+        device=request.recipe.device,
+        quantization=request.recipe.quantization,
     )
     deltas = _compute_deltas(model, rows.pairs, request.recipe)
     report = TrainingReport(
@@ -145,6 +150,7 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
         device=choose_placement(request.recipe.device)[0],
         libraries={name: version(name) for name in _LIBRARIES},
         coverage=measure_coverage(model.model),
+        memory=memory,
     )
     with write_folder(output) as building:
         _copy_adapter(adapters["challenger"], building / "adapter")
@@ -159,7 +165,12 @@ def _train(request: TrainingRequest, work: Path) -> TrainingReport:
 def _compute_identity(request: TrainingRequest, base_sha256: str) -> str:
     # Paths are left out: a home that moved asks for the same adapter.
     asked = [request.application, request.version, request.manifest_sha256, base_sha256]
-    recipe = msgspec.json.encode(request.recipe, order="deterministic").decode()
+    # In the order of the fields, as digests were made from the whole recipe.
+    fields = {
+        name: msgspec.Raw(msgspec.json.encode(value, order="deterministic"))
+        for name, value in request.recipe.list_deciding_fields().items()
+    }
+    recipe = msgspec.json.encode(fields).decode()
     return hashlib.sha256(msgspec.json.encode([*asked, recipe])).hexdigest()
 
 
@@ -217,7 +228,8 @@ def _prepare(
 def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[dict[str, StageReport], Choice]:
     recipe = request.recipe
     mixed = [*rows.pairs, *rows.others]
-    stages = {SFT: train_sft(request.base_model, mixed, recipe, work / SFT)}
+    base = request.base_model
+    stages = {SFT: fit_into_memory(recipe, lambda fitting: train_sft(base, mixed, fitting, work / SFT))}
     release_memory()
     if not recipe.preference_epochs:
         return stages, Choice(SFT, "The recipe has no preference stage.", {})
@@ -227,13 +239,23 @@ def _train_stages(request: TrainingRequest, rows: _Rows, work: Path) -> tuple[di
             "to show that it is not inferior."
         )
         return stages, Choice(SFT, why, {})
-    stages[PREFERENCE] = train_preference(
-        request.base_model, locate_result(work / SFT), rows.pairs, recipe, work / PREFERENCE
+    sft = locate_result(work / SFT)
+    stages[PREFERENCE] = fit_into_memory(
+        recipe, lambda fitting: train_preference(base, sft, rows.pairs, fitting, work / PREFERENCE)
     )
     if not recipe.selection_share:
         return stages, Choice(PREFERENCE, "The recipe always takes the preference stage.", {})
     adapters = {stage: locate_result(work / stage) for stage in (SFT, PREFERENCE)}
     return stages, choose(request.base_model, adapters, rows.kept_back, rows.accepted_outputs, recipe)
+
+
+def _list_shapes(rows: _Rows, recipe: AdapterRecipe) -> dict[str, StageShape]:
+    mixed = [*rows.pairs, *rows.others]
+    shapes = {SFT: StageShape(len(mixed), 1, max(len(each.prompt) + len(each.chosen) for each in mixed))}
+    if recipe.preference_epochs:
+        longest = max(len(each.prompt) + max(len(each.chosen), len(each.rejected or ())) for each in rows.pairs)
+        shapes[PREFERENCE] = StageShape(len(rows.pairs), 2, longest)
+    return shapes
 
 
 def _compute_deltas(model: SwitchableModel, pairs: Sequence[Example], recipe: AdapterRecipe) -> pa.Table:

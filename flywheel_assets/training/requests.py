@@ -59,6 +59,48 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     """Mean over the steps of the process that finished it."""
     seconds: float
     """Wall time of that process."""
+    micro_batch: int | None = None
+    """Rows that went through the model at once, after halving where memory was too small; None: an older report."""
+
+
+class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """The memory that one step of a stage is estimated to need, in bytes (see `memory`)."""
+
+    sequences: int
+    """Of one batch; a pair is two."""
+    tokens: int
+    """Of the longest sequence, to which the others are padded."""
+    weights_bytes: int
+    """Of the frozen base."""
+    adapter_bytes: int
+    """Of the adapter, its gradients and the optimizer's state."""
+    activations_bytes: int
+    logits_bytes: int
+    """Of the output layer's buffers."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Everything at once."""
+        return self.weights_bytes + self.adapter_bytes + self.activations_bytes + self.logits_bytes
+
+    def describe(self, free_bytes: int | None) -> str:
+        """Say in a sentence what is needed for what, and how much is free."""
+        parts = (
+            (self.weights_bytes, "weights"),
+            (self.adapter_bytes, "adapter and optimizer"),
+            (self.activations_bytes, "activations"),
+            (self.logits_bytes, "logits"),
+        )
+        listed = ", ".join(f"{name} {_to_gib(size)}" for size, name in parts)
+        free = "" if free_bytes is None else f"; {_to_gib(free_bytes)} are free"
+        return (
+            f"{self.sequences} sequences of {self.tokens} tokens are estimated to need {_to_gib(self.total_bytes)} "
+            f"({listed}){free}."
+        )
+
+
+def _to_gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 class SelectionScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +171,8 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str]
     coverage: AdapterCoverage | None = None
     """None: an older report."""
+    memory: dict[str, MemoryEstimate] = {}
+    """By stage, estimated before it began; empty in older reports and where the steps depend on data."""
 
     @property
     def pairs_used(self) -> int:

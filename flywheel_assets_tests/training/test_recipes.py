@@ -1,5 +1,6 @@
 """The recipe: typed, checked, and the same after a round trip through JSON."""
 
+import hashlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,9 @@ import msgspec
 import pytest
 
 from flywheel_assets.errors import SettingsError
+from flywheel_assets.training import adapter
 from flywheel_assets.training.recipes import AdapterRecipe
+from flywheel_assets.training.requests import TrainingRequest
 
 
 def test_a_recipe_survives_json() -> None:
@@ -33,11 +36,48 @@ def test_plain_dpo_is_not_the_default() -> None:
         ({"selection_share": 1.0}, "selection_share"),
         ({"preference_epochs": -1.0}, "preference_epochs"),
         ({"cpu_threads": 0}, "cpu_threads"),
+        ({"quantization": "8bit"}, "quantization"),
+        ({"optimizer": "adam"}, "optimizer"),
+        ({"lr_scheduler_type": "step"}, "lr_scheduler_type"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"gradient_checkpointing": "auto"}, "gradient_checkpointing"),
     ],
 )
 def test_impossible_recipes_are_refused_by_name(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         replace(AdapterRecipe(), **changes)
+
+
+OLDER = """{"lora_rank":16,"lora_alpha":32,"lora_targets":"all-linear","batch_size":16,"accumulation_steps":1,
+"max_length":1024,"wrap_text_prompts":true,"chat_template_kwargs":{},"sft_epochs":3.0,"sft_learning_rate":0.0002,
+"preference_epochs":1.0,"preference_learning_rate":0.00005,"loss_types":["apo_zero","sft"],"loss_weights":[0.2,1.0],
+"beta":0.1,"warmup_ratio":0.1,"selection_share":0.08,"selection_min_rows":10,"selection_margin":0.01,
+"selection_max_accepted_fallen":0.02,"max_selection_rows":500,"checkpoint_every_steps":100,"max_delta_rows":5000,
+"gradient_checkpointing":false,"device":"auto","cpu_threads":1,"seed":0}"""
+"""A recipe as the report of a training of November 2026 holds it."""
+
+
+def test_a_finished_training_answers_its_request_after_recipes_got_new_fields() -> None:
+    """The digest was made from every field, so each upgrade that added one refused all finished trainings."""
+    text = OLDER.replace("\n", "")
+    older = msgspec.json.decode(text, type=AdapterRecipe)
+    asked = TrainingRequest(
+        application="assistant",
+        version="dpo_gold_v1",
+        export_dir="",
+        manifest_sha256="a",
+        base_model="",
+        recipe=older,
+        output_dir="",
+        work_dir="",
+    )
+    recorded = hashlib.sha256(msgspec.json.encode(["assistant", "dpo_gold_v1", "a", "b", text])).hexdigest()
+    assert adapter._compute_identity(asked, "b") == recorded
+    by_device = msgspec.structs.replace(asked, recipe=replace(older, gradient_checkpointing=None))
+    assert adapter._compute_identity(by_device, "b") == recorded
+    for changes in ({"use_dora": True}, {"weight_decay": 0.1}, {"quantization": "4bit"}, {"lora_rank": 8}):
+        other = msgspec.structs.replace(asked, recipe=replace(older, **changes))
+        assert adapter._compute_identity(other, "b") != recorded
 
 
 def test_recipes_and_requests_load_without_torch() -> None:
