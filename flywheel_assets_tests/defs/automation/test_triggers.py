@@ -43,7 +43,8 @@ APPLICATION = PreferenceApplication(
     description="test",
     start_date=DAY,
     base_model="base",
-    trigger=Trigger(min_new_pairs=5, min_new_partitions=1, retry_backoff_s=60.0),
+    # The thresholds alone: that a version could not be judged is a test of its own.
+    trigger=Trigger(min_new_pairs=5, min_new_partitions=1, retry_backoff_s=60.0, only_decidable=False),
     resolution=RULES,
 )
 VERSIONS = build_version_partitions("assistant")
@@ -204,7 +205,7 @@ def test_rows_are_read_at_most_once_per_content_and_not_at_all_below_the_thresho
     counted = []
     count = net_new.find_pair_ids_to_train
     monkeypatch.setattr(net_new, "find_pair_ids_to_train", lambda *given: (counted.append(1), count(*given))[1])
-    waiting = replace(APPLICATION, trigger=Trigger(min_new_pairs=5, min_new_partitions=3))
+    waiting = replace(APPLICATION, trigger=Trigger(min_new_pairs=5, min_new_partitions=3, only_decidable=False))
     write_gold(lake, DAY, 4)
     cursor = tick(stores, instance, application=waiting).cursor
     assert not counted, "4 rows cannot be 5 pairs"
