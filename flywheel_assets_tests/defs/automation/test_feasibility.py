@@ -70,14 +70,14 @@ def test_a_team_of_sixty_never_has_twenty_at_a_tenth(stores: Stores) -> None:
     found = foresee(stores)
     assert not found.can_decide
     assert found.sentence == (
-        "10 held-out users of 60 with new rows would judge a version cut now, and the promotion gate needs 20 to decide"
+        "6 held-out users of 60 with new rows would judge a version cut now, and the promotion gate needs 20 to decide"
     )
     assert found.remedy == (
-        "no new user came in the last 14 days: at that rate 20 are never reached; ResolutionRules(holdout_share=0.29) "
-        "would have 20 judge now and leave 1,120 of 1,400 pairs to train on"
+        "no new user came in the last 14 days: at that rate 20 are never reached; ResolutionRules(holdout_share=0.40) "
+        "would have 21 judge now and leave 1,092 of 1,512 pairs to train on"
     )
     # What it proposes is enough.
-    larger = replace(APPLICATION, resolution=ResolutionRules(holdout_share=0.29))
+    larger = replace(APPLICATION, resolution=ResolutionRules(holdout_share=0.40))
     assert foresee(stores, larger).can_decide
 
 
@@ -170,7 +170,7 @@ def make_stream(positives_a_week: int, weeks: int) -> list[dict[str, object]]:
         for number in range(positives_a_week):
             on = day(7 * week + number % 7)
             events.append(score(on, f"fraud {week} {number}"))
-            events.append(label(on + timedelta(days=2), f"fraud {week} {number}", label="fraud"))
+            events.append(label(on + timedelta(days=2), f"fraud {week} {number}"))
     return events
 
 
