@@ -252,7 +252,7 @@ class Provable:
 
     @property
     def can_promote(self) -> bool:
-        """Whether the best model imaginable would be promoted."""
+        """The best model imaginable would be promoted."""
         return self.gain < 1 or (self.equal is not None and self.equal < 1)
 
 

@@ -84,8 +84,10 @@ def _count_needed(limits: PromotionLimits, look: int, *, has_anchor: bool) -> in
 
 
 def _list_opponents(champion: VersionFolder | None, anchor: VersionFolder | None) -> list[VersionFolder]:
+    """List the versions whose models are compared with. A lost export is an error of the evaluation."""
     opponents = [] if champion is None else [champion]
-    return [*opponents, anchor] if anchor is not None and anchor != champion else opponents
+    opponents += [anchor] if anchor is not None and anchor != champion else []
+    return [each for each in opponents if each.export.exists()]
 
 
 def _describe_judges(found: Judges) -> str:

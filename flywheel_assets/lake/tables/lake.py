@@ -71,7 +71,7 @@ class Lake:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is a catalog to ask: opening one that is a file would create it."""
+        """There is a catalog to ask; opening one that is a file would create it."""
         return self._catalog_file is None or self._catalog_file.exists()
 
     @translate_outages()

@@ -220,7 +220,7 @@ def read_pair_ids(folder: Path, manifest: Manifest, which: ExportSet) -> set[str
 
 
 def read_prompt_hashes(folder: Path, manifest: Manifest, which: ExportSet) -> set[str]:
-    """Read the hashes of the prompts in one file of an export, which may be missing; a line's texts are skipped."""
+    """Read the hashes of the prompts in one file of an export; a file that it lacks has none."""
     if which not in manifest.files:
         return set()
     decoder = msgspec.json.Decoder(_PromptHash)

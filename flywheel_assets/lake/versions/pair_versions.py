@@ -232,7 +232,10 @@ class LargerHoldout:
 
 @dataclass(frozen=True)
 class Judges:
-    """Counts the people who would judge a version that is cut now; only rows that are new to the champion count."""
+    """Counts the people who would judge a version that is cut now.
+
+    Only rows that are new to the champion count.
+    """
 
     people: int
     """Subjects with such a row, on either side."""
@@ -255,7 +258,7 @@ def count_judges(
 ) -> Judges:
     """Count the people who would judge a version cut now over the closed days `days`; reads no text of gold.
 
-    Rows are told apart as the evaluation does it (`evaluation.requests.Stratum`); what the tokenizer refuses is not
+    Rows are assigned to strata as the evaluation does it (`evaluation.requests.Stratum`); what the tokenizer refuses is not
     known yet. Where too few people judge, the rows are resolved with larger shares.
 
     Args:
