@@ -258,8 +258,8 @@ def count_judges(
 ) -> Judges:
     """Count the people who would judge a version cut now over the closed days `days`; reads no text of gold.
 
-    Rows are assigned to strata as the evaluation does it (`evaluation.requests.Stratum`); what the tokenizer refuses is not
-    known yet. Where too few people judge, the rows are resolved with larger shares.
+    Rows are assigned to strata as the evaluation does it (`evaluation.requests.Stratum`); what the tokenizer refuses
+    is not known yet. Where too few people judge, the rows are resolved with larger shares.
 
     Args:
         lake: the application's tables.

@@ -81,7 +81,7 @@ def test_a_team_of_sixty_never_has_twenty_at_a_tenth(stores: Stores) -> None:
     assert foresee(stores, larger).can_decide
 
 
-def test_a_growing_service_is_told_when(stores: Stores) -> None:
+def test_a_growing_service_hears_when(stores: Stores) -> None:
     write_gold_days(stores.lake("assistant"), {day(number): 4 for number in range(28)})
     found = foresee(stores)
     assert not found.can_decide
