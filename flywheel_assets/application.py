@@ -65,6 +65,8 @@ class Trigger(Retries):
     """Training pairs that the last successfully trained version did not hold."""
     min_new_partitions: CountOrZero = 1
     """Closed gold days that it did not cover."""
+    only_decidable: bool = True
+    """Wait until enough held-out people would judge the version; False: train also what can not be promoted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,8 @@ class ExampleTrigger(Retries):
     maintenance_pause_days: CountOrZero = 7
     """Closed days since the last training that calibration and age must wait for. Without them a nearly equal
     challenger would follow every day on one that was not promoted."""
+    only_decidable: bool = True
+    """Wait until the evaluation weeks hold enough positives; False: train also what can not be promoted."""
 
     def _check_together(self) -> None:
         if not self.min_calibration_ratio <= self.max_calibration_ratio:

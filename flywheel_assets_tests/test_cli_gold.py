@@ -240,3 +240,19 @@ def test_a_person_is_counted_first_and_erased_with_yes(home: Path) -> None:
     (receipt,) = (home / "versions" / NAME / "erasures").glob("*.json")
     assert person not in receipt.read_text()
     assert "revision" in flywheel(home, "gold", "show", "dpo_gold_v1").stdout
+
+
+def test_a_retraining_that_could_not_be_promoted_is_said_and_still_requested(tmp_path: Path) -> None:
+    write_gold_days(Stores(home=str(tmp_path)).lake(NAME), {day(0): 60})
+    sentence = "dpo_gold_v1: 5 held-out users of 60 with new rows would judge a version cut now, and the"
+    asked = flywheel(tmp_path, "retrain", "--reason", "the first one")
+    assert sentence in asked.stdout, asked.stderr
+    assert "would request dpo_gold_v1" in asked.stdout
+    done = flywheel(tmp_path, "retrain", "--reason", "the first one", "--yes")
+    assert sentence in done.stdout
+    assert "dpo_gold_v1 is trained at the trigger's next tick" in done.stdout
+
+    examined = flywheel(tmp_path, "doctor").stdout
+    assert "promotion of assistant" in examined
+    assert "held-out" in examined
+    assert "no tables yet" in " ".join(examined.split()), "those of the other application"

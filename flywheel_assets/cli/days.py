@@ -199,6 +199,7 @@ def _fail_unless_succeeded(finished: "Finished") -> None:
 
 
 def _describe_progress(config: FlywheelApplication) -> str:
+    from flywheel_assets.defs.automation.feasibility import foresee_decision
     from flywheel_assets.defs.automation.readiness import describe_open_days
     from flywheel_assets.defs.automation.training_rules import build_rule
 
@@ -206,4 +207,6 @@ def _describe_progress(config: FlywheelApplication) -> str:
     lake, versions = stores.lake(config.name), stores.versions(config.name)
     assessment = build_rule(config).assess(stores, lake, versions, now)
     waiting = describe_open_days(config, lake, now)
-    return f"training trigger: {assessment.sentence}{f'; {waiting}' if waiting else ''}"
+    outlook = str(foresee_decision(config, lake, versions))
+    progress = f"training trigger: {assessment.sentence}{f'; {waiting}' if waiting else ''}"
+    return progress if outlook in assessment.sentence else f"{progress}\nif a version were cut now: {outlook}"

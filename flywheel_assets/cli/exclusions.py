@@ -166,8 +166,10 @@ def retrain(
 ) -> None:
     """Request a training at once, without waiting for the thresholds.
 
-    The trigger runs the next version at its next tick. A version that could not be trained or judged is refused.
+    The trigger runs the next version at its next tick. A version that could not be trained or judged is refused; of one
+    that could not be promoted it is only said.
     """
+    from flywheel_assets.defs.automation.feasibility import foresee_decision
     from flywheel_assets.defs.automation.readiness import find_cut_problem
     from flywheel_assets.defs.automation.triggers import find_pending_version, name_next_version
     from flywheel_assets.defs.partitions import TURN_JOB, build_version_partitions
@@ -188,6 +190,9 @@ def retrain(
     version = pending.version if pending else name_next_version(lake, versions, requested, config)
     if problem := find_cut_problem(config, lake, datetime.now(UTC)):
         raise EmptyVersionError(f"{version} would fail, so it is not requested: {problem}")
+    outlook = foresee_decision(config, lake, versions)
+    style = None if outlook.can_decide else "yellow"
+    console.print(f"{version}: {outlook}", style=style, highlight=False, soft_wrap=True)
     if not yes:
         console.print(f"would request {version}: {reason}. To do it, repeat the command with --yes.")
         return

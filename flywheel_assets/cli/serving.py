@@ -17,7 +17,7 @@ from flywheel_assets.capture.doctor import Finding, Verdict, examine_service
 from flywheel_assets.cli.terminal import app, console
 from flywheel_assets.cli.trace import open_traced_places
 from flywheel_assets.discovery import find_applications, load_application
-from flywheel_assets.errors import SettingsError, UnknownNameError
+from flywheel_assets.errors import FlywheelError, SettingsError, UnknownNameError
 from flywheel_assets.models.base_model import PLAIN_TURNS, SET_A_TEMPLATE, examine_base_model
 from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
@@ -166,7 +166,24 @@ def _check_applications() -> list[Finding]:
             findings.append(Finding(f"application {name}", Verdict.FINE, f"{place.module}, {place.origin}"))
             if isinstance(application, PreferenceApplication):
                 findings.append(_check_base_model(application))
+            findings.append(_check_feasibility(application))
     return findings
+
+
+def _check_feasibility(application: FlywheelApplication) -> Finding:
+    """Say whether the promotion gate could decide about a version that is cut now; of no lake nothing is read."""
+    from flywheel_assets.defs.automation.feasibility import foresee_decision
+
+    subject, stores, name = f"promotion of {application.name}", Stores(), application.name
+    try:
+        lake = stores.lake(name)
+        if not (lake.is_begun and lake.has_table(application.tables.gold)):
+            return Finding(subject, Verdict.FINE, "there are no tables yet, so nothing can be foreseen")
+        outlook = foresee_decision(application, lake, stores.versions(name))
+    except FlywheelError as error:
+        return Finding(subject, Verdict.BROKEN, str(error))
+    verdict = Verdict.FINE if outlook.can_decide else Verdict.LOOK
+    return Finding(subject, verdict, outlook.sentence, outlook.remedy)
 
 
 def _check_base_model(application: PreferenceApplication) -> Finding:

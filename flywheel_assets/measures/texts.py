@@ -1,6 +1,7 @@
 """Measures generated text against the users' texts, and the interval around a paired difference."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ Floats = npt.NDArray[np.float64]
 
 # Draws are made in blocks of this many cluster indices, so that many subjects do not cost memory.
 _BLOCK_INDICES = 4_000_000
+_MOST_DRAWS = 400_000
+_LEAST_DRAWS_IN_TAIL = 10
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ def bound_mean_below(
         draws: random weightings; None: 50 / α, but from 20,000 to 400,000. Fewer than 10 / α show nothing: `least`.
         seed: of the weights.
     """
-    draws = min(400_000, max(20_000, int(50 / alpha))) if draws is None else draws
-    if draws * alpha < 10:
+    draws = min(_MOST_DRAWS, max(20_000, int(50 / alpha))) if draws is None else draws
+    if draws * alpha < _LEAST_DRAWS_IN_TAIL:
         return float(least)
     ordered = np.concatenate([[least], np.sort(np.asarray(means, dtype=np.float64))])
     generator = np.random.default_rng(seed)
@@ -112,6 +115,30 @@ def bound_mean_below(
         weights = generator.standard_exponential((min(block, draws - start), len(ordered)))
         found[start : start + len(weights)] = weights @ ordered / weights.sum(axis=1)
     return float(np.quantile(found, alpha, method="lower"))
+
+
+def find_least_provable_mean(subjects: int, *, floor: float, least: float, alpha: float) -> float:
+    """Compute the smallest mean whose `bound_mean_below` exceeds `floor`, where every subject has the same mean.
+
+    Closed form: the subject who was not drawn has the random weight W ~ Beta(1, n), whose 1 − α quantile is
+    q = 1 − α^(1/n), so that n equal means v have the bound v (1 − q) + least · q. A spread among the subjects asks for
+    more. Infinite without subjects, and where α is so small that `bound_mean_below` shows nothing.
+    """
+    if not subjects or _MOST_DRAWS * alpha < _LEAST_DRAWS_IN_TAIL:
+        return math.inf
+    kept: float = alpha ** (1 / subjects)
+    return (floor - least * (1 - kept)) / kept
+
+
+def count_subjects_to_prove(*, floor: float, least: float, greatest: float, alpha: float) -> int | None:
+    """Count the subjects from which a bound can exceed `floor` at all, with `greatest` for each; None: no number can.
+
+    By `find_least_provable_mean`: α^(1/n) must exceed (floor − least) / (greatest − least).
+    """
+    needed = (floor - least) / (greatest - least)
+    if not needed < 1 or _MOST_DRAWS * alpha < _LEAST_DRAWS_IN_TAIL:
+        return None
+    return 1 if needed <= 0 else math.floor(math.log(alpha) / math.log(needed)) + 1
 
 
 def bootstrap_clustered_mean(

@@ -18,7 +18,12 @@ from typing import Annotated
 
 from annotated_types import Gt, Lt
 
-from flywheel_assets.measures.texts import Interval, SubjectMeans
+from flywheel_assets.measures.texts import (
+    Interval,
+    SubjectMeans,
+    count_subjects_to_prove,
+    find_least_provable_mean,
+)
 from flywheel_assets.ranges import Checked, CountOrZero, NotNegative, Share
 
 CHAMPION = "champion"
@@ -227,6 +232,53 @@ def decide(evidence: Evidence, limits: PromotionLimits, look: int = 1) -> Decisi
         look=look if enough.ok else None,
         alpha=level if enough.ok else None,
         anchor=evidence.anchor,
+    )
+
+
+@dataclass(frozen=True)
+class Provable:
+    """Says what a number of held-out subjects can show at the next test."""
+
+    subjects: int
+    look: int
+    alpha: float
+    """Level of the next test of a gain."""
+    gain: float
+    """Least mean of wins less losses that is proven, if it is the same for every subject; above 1: none can be."""
+    equal: float | None
+    """Least such mean that is as good as champion and anchor by newer data; None: that route is closed."""
+    subjects_needed: int | None
+    """Fewest subjects that can show either, each with nothing but wins; None: no number can."""
+
+    @property
+    def can_promote(self) -> bool:
+        """The best model imaginable would be promoted."""
+        return self.gain < 1 or (self.equal is not None and self.equal < 1)
+
+
+def find_provable(limits: PromotionLimits, subjects: int, look: int, *, has_anchor: bool) -> Provable:
+    """Find the smallest gain that `decide` could prove with so many subjects, before anything is trained.
+
+    Args:
+        limits: of the application.
+        subjects: held-out subjects with primary rows.
+        look: of the next test.
+        has_anchor: a champion and an anchor serve, so that newer data may be enough.
+    """
+    level = spend_alpha(limits.alpha, look)
+    # Whether distance decides too, which halves the level, is known from the evaluation unless it is declared.
+    floors = [(limits.min_likelihood_gain, level / (2 if limits.one_right_text else 1))]
+    if has_anchor and limits.newer_data_margin is not None:
+        floors.append((-limits.newer_data_margin, spend_alpha(limits.alpha, 1)))
+    least = [find_least_provable_mean(subjects, floor=floor, least=-1, alpha=alpha) for floor, alpha in floors]
+    needed = [count_subjects_to_prove(floor=floor, least=-1, greatest=1, alpha=alpha) for floor, alpha in floors]
+    return Provable(
+        subjects,
+        look,
+        level,
+        gain=least[0],
+        equal=least[1] if len(least) > 1 else None,
+        subjects_needed=min((each for each in needed if each is not None), default=None),
     )
 
 

@@ -166,7 +166,7 @@ def assistant(home: Path) -> PreferenceApplication:
         start_date=FIRST,
         base_model=str(blank_base()),
         gate=GateRules(policy=Policy(checks, outside=(judge,))),
-        trigger=Trigger(min_new_pairs=20),
+        trigger=Trigger(min_new_pairs=20, only_decidable=False),
         resolution=ResolutionRules(holdout_share=HELD_OUT_SHARE, accepted_min_ratio=0.1),
         recipe=replace(RECIPE, sft_epochs=1.0, preference_epochs=0.0),
     )

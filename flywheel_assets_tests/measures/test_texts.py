@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,8 @@ from flywheel_assets.measures.texts import (
     average_by_subject,
     bootstrap_clustered_mean,
     bound_mean_below,
+    count_subjects_to_prove,
+    find_least_provable_mean,
     length_ratios,
     measure_repetition,
     normalized_edit_distances,
@@ -137,3 +141,34 @@ def test_both_bounds_of_an_interval_enclose_the_mean() -> None:
     assert found.low is not None
     assert found.high is not None
     assert -1 < found.low < 0.1 < found.high < 1
+
+
+@pytest.mark.parametrize("subjects", [6, 20, 60])
+@pytest.mark.parametrize("alpha", [0.025, 0.004])
+@pytest.mark.parametrize("floor", [0.0, -0.1])
+def test_the_least_provable_mean_is_where_the_bound_meets_its_floor(subjects: int, alpha: float, floor: float) -> None:
+    least = find_least_provable_mean(subjects, floor=floor, least=-1, alpha=alpha)
+    assert bound_mean_below([least] * subjects, least=-1, alpha=alpha) == pytest.approx(floor, abs=0.02)
+
+
+def test_a_spread_among_the_subjects_asks_for_more_than_the_least_provable_mean() -> None:
+    least = find_least_provable_mean(20, floor=0.0, least=-1, alpha=0.025)
+    assert bound_mean_below([least - 0.4, least + 0.4] * 10, least=-1, alpha=0.025) < -0.01
+
+
+@pytest.mark.parametrize(("alpha", "floor", "subjects"), [(0.025, 0.0, 6), (0.025, -0.1, 5), (0.05 / 6, 0.0, 7)])
+def test_fewer_subjects_prove_nothing_whatever_they_say(alpha: float, floor: float, subjects: int) -> None:
+    assert count_subjects_to_prove(floor=floor, least=-1, greatest=1, alpha=alpha) == subjects
+    assert bound_mean_below([1.0] * subjects, least=-1, alpha=alpha) > floor
+    assert bound_mean_below([1.0] * (subjects - 1), least=-1, alpha=alpha) < floor
+    assert find_least_provable_mean(subjects - 1, floor=floor, least=-1, alpha=alpha) > 1
+
+
+def test_what_can_never_be_proven() -> None:
+    assert find_least_provable_mean(0, floor=0.0, least=-1, alpha=0.05) == math.inf
+    # Of so small a level the draws show nothing, whatever the number of subjects.
+    assert bound_mean_below([1.0] * 500, least=-1, alpha=1e-5) == -1
+    assert find_least_provable_mean(500, floor=0.0, least=-1, alpha=1e-5) == math.inf
+    assert count_subjects_to_prove(floor=0.0, least=-1, greatest=1, alpha=1e-5) is None
+    assert count_subjects_to_prove(floor=1.0, least=-1, greatest=1, alpha=0.05) is None
+    assert count_subjects_to_prove(floor=-1.0, least=-1, greatest=1, alpha=0.05) == 1

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.measures.texts import Interval, SubjectMeans
-from flywheel_assets.promotion.text_limits import Decision, Evidence, Measured, PromotionLimits, decide, spend_alpha
+from flywheel_assets.promotion.text_limits import (
+    Decision,
+    Evidence,
+    Measured,
+    PromotionLimits,
+    decide,
+    find_provable,
+    spend_alpha,
+)
 
 
 def subjects(*values: float, count: int = 40) -> SubjectMeans:
@@ -317,3 +325,30 @@ def test_a_better_challenger_never_loses(
 
     before, after = decide(score(0.0), limits), decide(score(better_by), limits)
     assert failed(after) - {"newer_data"} <= failed(before)
+
+
+@pytest.mark.parametrize("one_right_text", [True, False])
+@pytest.mark.parametrize("has_anchor", [True, False])
+@pytest.mark.parametrize("look", [1, 4])
+@pytest.mark.parametrize("count", [2, 4, 5, 6, 7, 9, 12])
+def test_what_is_foreseen_is_what_the_best_model_imaginable_gets(
+    count: int, look: int, has_anchor: bool, one_right_text: bool
+) -> None:
+    """Three people could never prove anything, and each such training spent a test and a GPU."""
+    limits = PromotionLimits(min_subjects=0, one_right_text=one_right_text)
+    best = measured(gain=subjects(1.0, count=count), lost=subjects(0.0, count=count))
+    after = {"incumbent": "champion", "anchor": "dpo_gold_v1", "anchor_likelihood_gain": best.gain}
+    decision = decide(evidence(likelihood=best, distance=best, **(after if has_anchor else {})), limits, look)
+    provable = find_provable(limits, count, look, has_anchor=has_anchor)
+    assert provable.can_promote == decision.promote
+    assert provable.can_promote == (provable.subjects_needed is not None and count >= provable.subjects_needed)
+
+
+def test_the_route_by_newer_data_can_be_foreseen_and_closed() -> None:
+    found = find_provable(PromotionLimits(), 20, 1, has_anchor=True)
+    assert (round(found.gain, 2), round(found.equal or 0, 2)) == (0.2, 0.08)
+    assert find_provable(PromotionLimits(newer_data_margin=None), 20, 1, has_anchor=True).equal is None
+    assert find_provable(PromotionLimits(), 20, 1, has_anchor=False).equal is None
+    late = find_provable(PromotionLimits(), 20, 60, has_anchor=False)
+    assert not late.can_promote
+    assert late.subjects_needed is None

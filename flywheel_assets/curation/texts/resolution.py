@@ -281,9 +281,14 @@ def _count_support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> Arr
     return pa.array(counts)
 
 
+def hash_for_holdout(subjects: Iterable[str]) -> npt.NDArray[np.float64]:
+    """Hash each subject to the number in [0, 1) below whose `holdout_share` it is held out."""
+    return _hash_fractions("holdout", subjects)
+
+
 def _mark_held_out(subjects: ChunkedArray, share: float) -> npt.NDArray[np.bool_]:
     codes = subjects.combine_chunks().dictionary_encode()
-    is_out = _hash_fractions("holdout", values_of(codes.dictionary)) < share
+    is_out = hash_for_holdout(values_of(codes.dictionary)) < share
     chosen: npt.NDArray[np.bool_] = is_out[codes.indices.to_numpy()]
     return chosen
 

@@ -30,11 +30,11 @@ from flywheel_assets.lake.daily.curate_days import curate_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, verify_manifest
-from flywheel_assets.lake.versions.folders import VersionFolder, Versions, read_promotion
+from flywheel_assets.lake.versions.folders import VersionFolder, Versions, count_looks, find_anchor
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.models.registry import ModelRegistry
 from flywheel_assets.models.trainability import TrainabilityCheck
-from flywheel_assets.promotion.text_limits import Route, decide
+from flywheel_assets.promotion.text_limits import decide
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 
 CURATE_CODE_VERSION = "3"
@@ -179,41 +179,6 @@ def _build_promotion_asset(application: PreferenceApplication) -> dg.AssetsDefin
         return Verdict(decide(report.evidence, application.limits, look), report.champion_version, announcement)
 
     return build_promotion_asset(application, "adapter_evaluation", "the base model", judge)
-
-
-def count_looks(versions: Versions, challenger: VersionFolder, champion: str | None) -> int:
-    """Count this and every earlier test of a challenger since the last proven gain, so that they share one α.
-
-    A promotion by newer data changes the champion and proves no gain: the tests before it count on.
-    """
-    champions = {champion}
-    if champion is not None:
-        champions.update(_list_champions_since_gain(versions, versions.folder(champion)))
-    others = (folder for folder in versions if folder.is_finished and folder.version != challenger.version)
-    decided = (read_promotion(folder.promotion) for folder in others)
-    return 1 + sum(each.champion_before in champions and each.look is not None for each in decided)
-
-
-def find_anchor(versions: Versions, champion: VersionFolder) -> VersionFolder | None:
-    """Find the version that was promoted last by a proven gain, from the champion backwards.
-
-    Promotions by newer data are held against it, so that their margins do not add up from version to version. None: its
-    adapter was removed; then only a proven gain is promoted.
-    """
-    found = versions.folder(_list_champions_since_gain(versions, champion)[-1])
-    return found if found == champion or found.is_trained else None
-
-
-def _list_champions_since_gain(versions: Versions, champion: VersionFolder) -> list[str]:
-    """List the champions from this one back to the last that was promoted by a proven gain."""
-    found = [champion.version]
-    while champion.is_finished:
-        promotion = read_promotion(champion.promotion)
-        if promotion.route != Route.NEWER_DATA or promotion.champion_before is None:
-            break
-        champion = versions.folder(promotion.champion_before)
-        found.append(champion.version)
-    return found
 
 
 def read_training_report(folder: VersionFolder) -> TrainingReport:

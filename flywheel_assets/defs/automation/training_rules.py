@@ -1,18 +1,19 @@
 """Decides when enough is new to train: the sensor and `flywheel turn` use the same rule."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
 from flywheel_assets import records
 from flywheel_assets.application import ClassificationApplication, FlywheelApplication, PreferenceApplication, Retries
+from flywheel_assets.defs.automation.feasibility import foresee_decision
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import TableSpec
 from flywheel_assets.lake.versions.example_versions import count_new_examples, measure_live_calibration
-from flywheel_assets.lake.versions.folders import Versions
+from flywheel_assets.lake.versions.folders import Versions, read_promotion
 from flywheel_assets.lake.versions.net_new import NetNew, count_net_new, fingerprint_content, fingerprint_state
 from flywheel_assets.models.trainability import TrainabilityCheck
 from flywheel_assets.promotion.classifier_limits import StatedReason
@@ -53,15 +54,40 @@ def build_rule(application: FlywheelApplication) -> TrainingRule:
     """Build the rule of an application of any kind."""
     match application:
         case PreferenceApplication():
-            return build_pair_rule(application)
+            return _hold_back_undecidable(application, build_pair_rule(application))
         case ClassificationApplication():
-            return build_example_rule(application)
+            return _hold_back_undecidable(application, build_example_rule(application))
         case _:
             raise UnknownNameError(
                 "kind of application",
                 type(application).__name__,
                 ["PreferenceApplication", "ClassificationApplication"],
             )
+
+
+def _hold_back_undecidable(
+    application: PreferenceApplication | ClassificationApplication, rule: TrainingRule
+) -> TrainingRule:
+    """Let no training begin about which the promotion gate could not decide; `flywheel retrain` begins it anyway."""
+    if not application.trigger.only_decidable:
+        return rule
+
+    def fingerprint(level: Level, stores: Stores, lake: Lake, versions: Versions) -> str:
+        # The level of the next test depends on the tests before it.
+        decided = [str(read_promotion(folder.promotion)) for folder in versions if folder.is_finished]
+        return records.make_stable_id(rule.fingerprint(level, stores, lake, versions), str(application.limits), decided)
+
+    def assess(stores: Stores, lake: Lake, versions: Versions, now: datetime) -> Assessment:
+        found = rule.assess(stores, lake, versions, now)
+        if not found.reasons:
+            return found
+        outlook = foresee_decision(application, lake, versions)
+        if outlook.can_decide:
+            return found
+        by_hand = f"to train all the same: `flywheel retrain -a {application.name} --reason … --yes`"
+        return Assessment({}, f"{found.sentence}; not trained, as it could not be promoted: {outlook}; {by_hand}")
+
+    return replace(rule, fingerprint=fingerprint, assess=assess)
 
 
 def build_pair_rule(application: PreferenceApplication) -> TrainingRule:

@@ -69,6 +69,11 @@ class Lake:
         with self._lock(f"{self.application}.catalog", _LOCK_TIMEOUT_S), translate_outages():
             return open_catalog(self.catalog_uri, self.warehouse, self.application, self.storage)
 
+    @property
+    def is_begun(self) -> bool:
+        """There is a catalog to ask; opening one that is a file would create it."""
+        return self._catalog_file is None or self._catalog_file.exists()
+
     @translate_outages()
     def load_table(self, spec: TableSpec) -> "Table":
         """Load the table with its current metadata; create it on first use.

@@ -1,5 +1,6 @@
 """Cuts classification versions: sampled, weighted training rows and all evaluation rows, as Parquet."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ LEAST_POSITIVE_SHARE = 0.5
 ENOUGH_POSITIVES = 2_000
 """Known positives among the evaluation rows with which no older week is added: they show a gain of .015, and each week
 costs a fit and a copy of the rows."""
+_RATE_DAYS = 28
 _ROW_GROUP_ROWS = 100_000
 _ROWS_CHECKED = 20_000
 """Predictions of the evaluation weeks that are looked at for a reason why rows are refused."""
@@ -208,6 +210,43 @@ def count_examples_to_train(lake: Lake, rules: ExampleRules, days: Sequence[date
         found = connection.execute(f"SELECT count(*) FROM ({judged}) WHERE reason IS NULL").fetchone()
     assert found is not None
     return int(found[0])
+
+
+@dataclass(frozen=True)
+class JudgedPositives:
+    """Counts what a version that is cut now would be judged on."""
+
+    weeks: int
+    """Matured evaluation weeks of which gold has days."""
+    positives: int
+    """Known positives among them."""
+    trained_positives: int
+    """Known positives that the model judged on the newest week trains on."""
+    per_week: float | None
+    """Known positives of a matured week, over the newest four at most; None: there is no whole week."""
+
+
+def count_judged_positives(lake: Lake, rules: ExampleRules, days: Sequence[date]) -> JudgedPositives:
+    """Count the evaluation of a version that is cut now over the closed days `days`, ascending and at least one.
+
+    The weeks are those of the cut, the older ones included. Labels that are disputed or superseded are counted as well.
+    """
+    with lake.connect() as connection:
+        _register_examples_of_today(lake, connection, days, _COUNTED)
+        calendar = _add_older_weeks(connection, _plan_delayed(connection, rules, days[-1]))
+        until = calendar.evaluate_until
+        first = max(calendar.evaluated_from, days[0])
+        recent = max(until - timedelta(days=_RATE_DAYS - 1), days[0])
+        rate_days = (until - recent).days + 1
+        per_week = None
+        if rate_days >= 7:
+            per_week = 7 * _count_positives(connection, calendar.refit, recent, until) / rate_days
+        return JudgedPositives(
+            weeks=max(0, math.ceil(((until - first).days + 1) / 7)),
+            positives=_count_positives(connection, calendar.refit, first, until),
+            trained_positives=_count_positives(connection, calendar.judged),
+            per_week=per_week,
+        )
 
 
 def _bound_new_examples(

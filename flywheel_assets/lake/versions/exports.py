@@ -99,6 +99,10 @@ class _PairId(msgspec.Struct, gc=False):
     pair_id: str
 
 
+class _PromptHash(msgspec.Struct, gc=False):
+    prompt_hash: str
+
+
 class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
     """Describes one file of an export as its manifest records it."""
 
@@ -213,6 +217,15 @@ def read_pair_ids(folder: Path, manifest: Manifest, which: ExportSet) -> set[str
     decoder = msgspec.json.Decoder(_PairId)
     with open(folder / manifest.files[which].name, "rb") as lines:
         return {decoder.decode(line).pair_id for line in lines}
+
+
+def read_prompt_hashes(folder: Path, manifest: Manifest, which: ExportSet) -> set[str]:
+    """Read the hashes of the prompts in one file of an export; a file that it lacks has none."""
+    if which not in manifest.files:
+        return set()
+    decoder = msgspec.json.Decoder(_PromptHash)
+    with open(folder / manifest.files[which].name, "rb") as lines:
+        return {decoder.decode(line).prompt_hash for line in lines}
 
 
 WriteFiles = Callable[[Path], dict[ExportSet, ExportedFile]]

@@ -1,4 +1,4 @@
-"""Names the folders of gold versions, and reads and writes the pin and the promotion in them."""
+"""Names the folders of gold versions, reads and writes their pin and promotion, and follows the promotions."""
 
 import re
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ import msgspec
 
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.storage.files import write_once
+from flywheel_assets.promotion.text_limits import Route
 
 TRAINING_REPORT = "training.json"
 """Every trainer's report, within its result."""
@@ -178,3 +179,48 @@ def read_promotion(path: Path) -> Promotion:
     if not path.exists():
         raise UnknownNameError("promotion decision", str(path), [], "Materialize promotion for this version first.")
     return msgspec.json.decode(path.read_bytes(), type=Promotion)
+
+
+def count_looks(versions: Versions, challenger: VersionFolder | None, champion: str | None) -> int:
+    """Count this and every earlier test of a challenger since the last proven gain, so that they share one α.
+
+    A promotion by newer data changes the champion and proves no gain: the tests before it count on. Without a
+    challenger it is the test of a version that is cut next.
+    """
+    champions = {champion}
+    if champion is not None:
+        champions.update(_list_champions_since_gain(versions, versions.folder(champion)))
+    own = challenger.version if challenger else None
+    others = (folder for folder in versions if folder.is_finished and folder.version != own)
+    decided = (read_promotion(folder.promotion) for folder in others)
+    return 1 + sum(each.champion_before in champions and each.look is not None for each in decided)
+
+
+def find_anchor(versions: Versions, champion: VersionFolder) -> VersionFolder | None:
+    """Find the version that was promoted last by a proven gain, from the champion backwards.
+
+    Promotions by newer data are held against it, so that their margins do not add up from version to version. None: its
+    adapter was removed; then only a proven gain is promoted.
+    """
+    found = versions.folder(_list_champions_since_gain(versions, champion)[-1])
+    return found if found == champion or found.is_trained else None
+
+
+def _list_champions_since_gain(versions: Versions, champion: VersionFolder) -> list[str]:
+    """List the champions from this one back to the last that was promoted by a proven gain."""
+    found = [champion.version]
+    while champion.is_finished:
+        promotion = read_promotion(champion.promotion)
+        if promotion.route != Route.NEWER_DATA or promotion.champion_before is None:
+            break
+        champion = versions.folder(promotion.champion_before)
+        found.append(champion.version)
+    return found
+
+
+def find_last_promoted(versions: Versions) -> VersionFolder | None:
+    """Find the newest version that was promoted and not rolled back: the champion, unless a person moved the alias."""
+    for folder in reversed(list(versions)):
+        if folder.is_finished and not folder.undone.exists() and read_promotion(folder.promotion).promoted:
+            return folder
+    return None

@@ -1,13 +1,15 @@
 """Cuts preference versions: the resolved pairs of closed days, as JSON-lines files.
 
-It also ranks the small edits that wait in gold by their delta, for manifests and for `flywheel policy deltas`.
+It also ranks the small edits that wait in gold by their delta, for manifests and for `flywheel policy deltas`, and
+counts the people who would judge a version before it is cut.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pyarrow.compute as pc
 
 from flywheel_assets import records
 from flywheel_assets.curation.arrow import values_of
-from flywheel_assets.curation.texts.resolution import Resolution, ResolutionRules, resolve
+from flywheel_assets.curation.texts.resolution import Resolution, ResolutionRules, hash_for_holdout, resolve
 from flywheel_assets.curation.texts.waiting import compute_delta
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
@@ -32,6 +34,7 @@ from flywheel_assets.lake.versions.exports import (
     build_json_lines_writer,
     read_manifest,
     read_pair_ids,
+    read_prompt_hashes,
 )
 from flywheel_assets.lake.versions.folders import Pin, VersionFolder, Versions
 from flywheel_assets.lake.versions.trainability import FindUntrainable, take_out
@@ -47,6 +50,11 @@ _DECIDING = [name for name in records.CURATED_DPO_PAIRS.names if name not in _TE
 _ROW = ("completed_date", "feedback_event_id")
 """The key of a row of gold: a feedback event completes on one day, and is one row of it."""
 _ROWS_AT_ONCE = 8192
+MOST_HELD_OUT = 0.5
+"""Largest holdout share that is proposed: with more, most of the feedback would judge and not teach."""
+_MOST_RATE_DAYS = 28
+_LEAST_RATE_DAYS = 7
+_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -210,6 +218,147 @@ def count_pairs_to_cut(lake: Lake, rules: ResolutionRules, days: Iterable[date])
     resolution = _resolve_now(lake, rules, days)
     judged = len(resolution.holdout) + len(resolution.regression)
     return CutCount(len(resolution.train), judged, resolution.dropped)
+
+
+@dataclass(frozen=True)
+class LargerHoldout:
+    """Describes a version that is cut now with a holdout share under which enough people would judge it."""
+
+    share: float
+    judges: int
+    train: int
+    """Pairs left to train on."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Counts the people who would judge a version that is cut now.
+
+    Only rows that are new to the champion count.
+    """
+
+    people: int
+    """Subjects with such a row, on either side."""
+    held_out: int
+    """Held-out ones among them."""
+    judges: int
+    """Of these, subjects with a primary row: no model was trained on its prompt."""
+    train: int
+    """Pairs to train on."""
+    new_per_week: float | None
+    """Of `people`, those whose first row is recent, a week; None: gold holds too few days since the champion."""
+    rate_days: int
+    """Recent days behind it: the newer half, so that a team that has all come is seen to grow no more; 28 at most."""
+    larger: LargerHoldout | None = None
+    """The smallest share under which enough people judge; None: enough do, or no share up to `MOST_HELD_OUT` does."""
+
+
+def count_judges(
+    lake: Lake, rules: ResolutionRules, days: Sequence[date], opponents: Sequence[VersionFolder], enough: int
+) -> Judges:
+    """Count the people who would judge a version cut now over the closed days `days`; reads no text of gold.
+
+    Rows are assigned to strata as the evaluation does it (`evaluation.requests.Stratum`); what the tokenizer refuses
+    is not known yet. Where too few people judge, the rows are resolved with larger shares.
+
+    Args:
+        lake: the application's tables.
+        rules: of the resolution.
+        days: closed, ascending, at least one.
+        opponents: the champion's version and after it the anchor's; empty: the base model serves.
+        enough: people that the promotion gate needs.
+    """
+    kept = write_not_excluded_sql(CURATED_DPO_PAIRS, list_exclusions_in_force(lake))
+    gold = lake.read(CURATED_DPO_PAIRS, days, _DECIDING, where=kept)
+    judged, prompts = _read_known(opponents)
+    resolution = resolve(gold, rules)
+    fresh = [
+        _select_fresh(rows, judged, prompts)
+        for rows in (resolution.holdout, resolution.train, resolution.demonstrations)
+    ]
+    first_days = _find_first_days(fresh)
+    judges = _count_primary_subjects(resolution, judged, prompts)
+    rate, rate_days = _measure_rate(first_days, days[-1])
+    found = Judges(
+        people=len(first_days),
+        held_out=_count_subjects(fresh[0]),
+        judges=judges,
+        train=len(resolution.train),
+        new_per_week=rate,
+        rate_days=rate_days,
+    )
+    if judges >= enough:
+        return found
+    fractions = sorted(hash_for_holdout(first_days).tolist())
+    wanted = enough
+    for _ in range(_TRIES):
+        if wanted > len(fractions):
+            break
+        # In hundredths, as people write it, and above the hash of the last person who is needed.
+        share = math.floor(100 * fractions[wanted - 1] + 1) / 100
+        if share > MOST_HELD_OUT:
+            break
+        larger = resolve(gold, replace(rules, holdout_share=share))
+        judges = _count_primary_subjects(larger, judged, prompts)
+        if judges >= enough and len(larger.train):
+            return replace(found, larger=LargerHoldout(share, judges, len(larger.train)))
+        wanted += max(1, enough - judges)
+    return found
+
+
+def _read_known(opponents: Sequence[VersionFolder]) -> tuple[set[str], set[str]]:
+    """Read the pairs that the champion's version held out, and the prompts that any of the models was trained on."""
+    judged: set[str] = set()
+    prompts: set[str] = set()
+    for place, folder in enumerate(opponents):
+        export = folder.export
+        manifest = read_manifest(export)
+        if place == 0:
+            judged = read_pair_ids(export, manifest, ExportSet.HOLDOUT)
+        for which in (ExportSet.TRAIN, ExportSet.ACCEPTED, ExportSet.DEMONSTRATIONS):
+            prompts |= read_prompt_hashes(export, manifest, which)
+    return judged, prompts
+
+
+def _select_fresh(rows: pa.Table, judged: set[str], prompts: set[str]) -> pa.Table:
+    """Select rows that no opponent knows: not judged by before, and no model was trained on their prompts."""
+    rows = rows.select(["pair_id", "prompt_hash", "subject", "completed_date", "nearest_training"])
+    known = pc.or_(
+        pc.is_in(rows["pair_id"], value_set=pa.array(sorted(judged), pa.string())),
+        pc.is_in(rows["prompt_hash"], value_set=pa.array(sorted(prompts), pa.string())),
+    )
+    return rows.filter(pc.invert(known))
+
+
+def _count_primary_subjects(resolution: Resolution, judged: set[str], prompts: set[str]) -> int:
+    learnt = (resolution.train, resolution.accepted, resolution.demonstrations)
+    trained = prompts.union(*(values_of(rows["prompt_hash"]) for rows in learnt))
+    fresh = _select_fresh(resolution.holdout, judged, trained)
+    return _count_subjects(fresh.filter(pc.is_null(fresh["nearest_training"])))
+
+
+def _count_subjects(rows: pa.Table) -> int:
+    return len(set(values_of(rows["subject"])))
+
+
+def _find_first_days(tables: Iterable[pa.Table]) -> dict[str, date]:
+    """Find the first day of each subject."""
+    found: dict[str, date] = {}
+    for rows in tables:
+        for subject, day in zip(values_of(rows["subject"]), values_of(rows["completed_date"]), strict=True):
+            found[subject] = min(day, found.get(subject, day))
+    return found
+
+
+def _measure_rate(first_days: Mapping[str, date], last_day: date) -> tuple[float | None, int]:
+    """Measure how many subjects came new in a week, over the newer half of the days."""
+    if not first_days:
+        return None, 0
+    days = min(_MOST_RATE_DAYS, ((last_day - min(first_days.values())).days + 1) // 2)
+    if days < _LEAST_RATE_DAYS:
+        return None, days
+    since = last_day - timedelta(days=days)
+    return 7 * sum(first > since for first in first_days.values()) / days, days
 
 
 def find_pair_ids_to_train(lake: Lake, rules: ResolutionRules, days: Iterable[date]) -> set[str]:

@@ -15,7 +15,14 @@ from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, TRANSIENT
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.evaluation.requests import EvaluationReport, EvaluationRequest, Scored, Scores, Stratum
-from flywheel_assets.lake.versions.folders import Promotion, VersionFolder, read_promotion, record_promotion
+from flywheel_assets.lake.versions.folders import (
+    Promotion,
+    VersionFolder,
+    count_looks,
+    find_anchor,
+    read_promotion,
+    record_promotion,
+)
 from flywheel_assets.measures.texts import Interval, SubjectMeans
 from flywheel_assets.promotion.text_limits import Evidence, Measured, PromotionLimits
 from flywheel_assets_tests.models.tracked import client_of, empty_run
@@ -169,9 +176,9 @@ def test_every_challenger_of_one_champion_spends_of_the_same_alpha(tmp_path: Pat
     decided(stores, 2, V1)
     decided(stores, 3, V1, look=None)  # too few people: nothing was tested
     versions, new = stores.versions("assistant"), folder_of(stores, "dpo_gold_v4")
-    assert preference.count_looks(versions, new, V1) == 2
-    assert preference.count_looks(versions, new, None) == 2
-    assert preference.count_looks(versions, new, V2) == 1
+    assert count_looks(versions, new, V1) == 2
+    assert count_looks(versions, new, None) == 2
+    assert count_looks(versions, new, V2) == 1
 
 
 def test_a_promotion_by_newer_data_does_not_renew_alpha(tmp_path: Path) -> None:
@@ -181,8 +188,8 @@ def test_a_promotion_by_newer_data_does_not_renew_alpha(tmp_path: Path) -> None:
     decided(stores, 2, V1, promoted=True, route="newer_data")
     decided(stores, 3, V2, promoted=True, route="newer_data")
     versions, new = stores.versions("assistant"), folder_of(stores, "dpo_gold_v4")
-    assert preference.count_looks(versions, new, "dpo_gold_v3") == 3
-    assert preference.count_looks(versions, new, V1) == 2
+    assert count_looks(versions, new, "dpo_gold_v3") == 3
+    assert count_looks(versions, new, V1) == 2
 
 
 def test_the_anchor_is_the_last_version_that_was_promoted_by_a_proven_gain(tmp_path: Path) -> None:
@@ -191,7 +198,7 @@ def test_the_anchor_is_the_last_version_that_was_promoted_by_a_proven_gain(tmp_p
     decided(stores, 2, V1, promoted=True, route="newer_data")
     third = decided(stores, 3, V2, promoted=True, route="newer_data")
     versions = stores.versions("assistant")
-    assert preference.find_anchor(versions, first) == first
-    assert preference.find_anchor(versions, third) == first
+    assert find_anchor(versions, first) == first
+    assert find_anchor(versions, third) == first
     first.training_report.unlink()
-    assert preference.find_anchor(versions, third) is None
+    assert find_anchor(versions, third) is None

@@ -33,6 +33,7 @@ from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS
 from flywheel_assets.lake.versions import net_new
 from flywheel_assets.lake.versions.folders import Promotion, record_promotion
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
+from flywheel_assets.promotion.text_limits import PromotionLimits
 from flywheel_assets.records import CURATED_DPO_PAIRS as GOLD_SCHEMA
 from flywheel_assets_tests.builders import DAY, make_gold, table
 
@@ -43,7 +44,8 @@ APPLICATION = PreferenceApplication(
     description="test",
     start_date=DAY,
     base_model="base",
-    trigger=Trigger(min_new_pairs=5, min_new_partitions=1, retry_backoff_s=60.0),
+    # The thresholds alone: that a version could not be judged is a test of its own.
+    trigger=Trigger(min_new_pairs=5, min_new_partitions=1, retry_backoff_s=60.0, only_decidable=False),
     resolution=RULES,
 )
 VERSIONS = build_version_partitions("assistant")
@@ -204,7 +206,7 @@ def test_rows_are_read_at_most_once_per_content_and_not_at_all_below_the_thresho
     counted = []
     count = net_new.find_pair_ids_to_train
     monkeypatch.setattr(net_new, "find_pair_ids_to_train", lambda *given: (counted.append(1), count(*given))[1])
-    waiting = replace(APPLICATION, trigger=Trigger(min_new_pairs=5, min_new_partitions=3))
+    waiting = replace(APPLICATION, trigger=Trigger(min_new_pairs=5, min_new_partitions=3, only_decidable=False))
     write_gold(lake, DAY, 4)
     cursor = tick(stores, instance, application=waiting).cursor
     assert not counted, "4 rows cannot be 5 pairs"
@@ -244,6 +246,58 @@ def test_another_tokenizer_is_noticed_although_the_lake_is_the_same(stores, lake
     (base / "tokenizer.json").write_text("{}")
     tick(stores, instance, cursor)
     assert len({each["tokenizer_sha256"] for each in counted}) == len(counted) == 2
+
+
+def test_a_training_about_which_nothing_could_be_decided_is_not_paid_for(stores, lake, instance, monkeypatch) -> None:
+    """A team of 60 trained at every threshold, on a GPU, and was "not enough evidence" each time."""
+    trigger, tenth = Trigger(min_new_pairs=5), ResolutionRules(holdout_share=0.1)
+    small = replace(APPLICATION, trigger=trigger, resolution=tenth)
+    write_gold(lake, DAY, 60)
+    waiting = tick(stores, instance, application=small)
+    assert not waiting.run_requests
+    assert reason(waiting) == (
+        "54 of 5 new pairs, 1 of 1 new closed partitions since the beginning; not trained, as it could not be "
+        "promoted: 6 held-out users of 60 with new rows would judge a version cut now, and the promotion gate needs 20 "
+        "to decide; gold holds too few days to tell how many new users come; ResolutionRules(holdout_share=0.38) would "
+        "have 20 judge now and leave 40 of 54 pairs to train on; to train all the same: "
+        "`flywheel retrain -a assistant --reason … --yes`"
+    )
+    # Once per state of the lake, like the count.
+    with monkeypatch.context() as patch:
+        patch.setattr(training_rules, "foresee_decision", lambda *_: pytest.fail("foreseen again"))
+        assert reason(tick(stores, instance, waiting.cursor, small)) == reason(waiting)
+    # Other limits, the share that was proposed, a person, or more people: each lets it begin.
+    for change in (
+        {"limits": PromotionLimits(min_subjects=6)},
+        {"resolution": ResolutionRules(holdout_share=0.38)},
+        {"trigger": replace(trigger, only_decidable=False)},
+    ):
+        assert tick(stores, instance, waiting.cursor, replace(small, **change)).run_requests
+    write_gold(lake, DAY + timedelta(days=1), 200, first=60)
+    assert tick(stores, instance, waiting.cursor, small).run_requests
+
+
+def test_a_training_that_a_person_asked_for_runs_although_nothing_could_be_decided(stores, lake, instance) -> None:
+    """What `flywheel retrain` does: it adds the partition."""
+    small = replace(APPLICATION, trigger=Trigger(min_new_pairs=5), resolution=ResolutionRules(holdout_share=0.1))
+    write_gold(lake, DAY, 60)
+    instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1"])
+    assert [each.partition_key for each in tick(stores, instance, None, small).run_requests] == ["dpo_gold_v1"]
+
+
+def test_a_decision_is_noticed_although_the_lake_is_the_same(stores, lake, instance) -> None:
+    """Each test that proves no gain lowers the level of the next: what could be proven before may not be any more."""
+    small = replace(APPLICATION, trigger=Trigger(min_new_pairs=500))
+    write_gold(lake, DAY, 60)
+    instance.add_dynamic_partitions(VERSIONS.name, ["dpo_gold_v1"])
+    rule = build_rule(small)
+    versions = stores.versions("assistant")
+    before = rule.fingerprint(training_rules.Level.CONTENT, stores, lake, versions)
+    finish(stores, lake, "dpo_gold_v1")
+    trained = rule.fingerprint(training_rules.Level.CONTENT, stores, lake, versions)
+    versions.folder("dpo_gold_v1").promotion.unlink()
+    undecided = rule.fingerprint(training_rules.Level.CONTENT, stores, lake, versions)
+    assert len({before, trained, undecided}) == 3
 
 
 def test_a_failed_tick_loses_nothing(stores, lake, instance, monkeypatch) -> None:
