@@ -225,7 +225,8 @@ class _RandomMean:
         given = np.asarray(values, dtype=np.float64)
         if not len(given) or not (given.min() >= 0 and given.max() <= 1):
             raise ValueError(f"received {len(given)} means; one per person is needed, each from 0 to 1")
-        points, counts = np.unique(np.append(given, unseen), return_counts=True)
+        # Values that differ by less have no spread that can be divided by.
+        points, counts = np.unique(np.round(np.append(given, unseen), 9), return_counts=True)
         self.least, self.greatest = float(points[0]), float(points[-1])
         self._is_known = len(points) == 1
         if self._is_known:

@@ -92,7 +92,7 @@ def test_an_arm_without_people_decides_nothing() -> None:
 
 
 @given(MEANS, MEANS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_bounds_stay_in_order_at_any_look(current: list[float], predecessor: list[float]) -> None:
     arms = Arm(np.array(current), len(current)), Arm(np.array(predecessor), len(predecessor))
     found = compare_arms(*arms, FIRST)
