@@ -21,9 +21,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Gt, Le, Lt, MinLen
+
+from flywheel_assets.ranges import Checked
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,6 +39,21 @@ FLAT_LOOKS = 5
 
 _TILTS = np.geomspace(1e-2, 1e7, 100)
 _STEPS = 800
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchLimits(Checked):
+    """The limits by which a model in production is watched; rates are shares of a person's answers."""
+
+    measures: Annotated[tuple[Literal["edited", "thumbs_down", "regenerated"], ...], MinLen(1)] = (
+        "edited",
+        "thumbs_down",
+    )
+    """Rates that decide, and share α; all others are shown."""
+    margin: Annotated[float, Gt(0), Le(1)] = 0.1
+    """More of a rate, absolute, that is tolerated for serving more people."""
+    alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
+    """Probability that an equal model is ever found worse, and that one worse by the margin is ever found not worse."""
 
 
 class ArmVerdict(StrEnum):

@@ -19,7 +19,16 @@ from flywheel_assets.curation.sql_literals import quote
 from flywheel_assets.lake.daily.ledger import list_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
-from flywheel_assets.measures.live_arms import Arm
+from flywheel_assets.measures.live_arms import (
+    Arm,
+    ArmComparison,
+    ArmVerdict,
+    Look,
+    WatchLimits,
+    compare_arms,
+    conclude_arms,
+    find_look,
+)
 from flywheel_assets.records import IMPORT_PREFIX, REVIEWER_SOURCE, Signal
 
 HISTORY_DAYS = 365
@@ -137,7 +146,8 @@ def read_arm_users(lake: Lake, versions: Sequence[str], since: date, until: date
         ]
         lake.register(connection, JOINED_FEEDBACK, days, columns)
         query = _USERS.format(versions=", ".join(map(quote, versions)) or "NULL")
-        return connection.sql(query).to_arrow_table()
+        rows: pa.Table = connection.sql(query).to_arrow_table()
+        return rows
 
 
 @dataclass(frozen=True)
@@ -180,3 +190,53 @@ def build_arms(users: pa.Table, current: str, predecessor: str) -> LiveArms:
         for name in COUNTS
     }
     return LiveArms(arms, len(both))
+
+
+@dataclass(frozen=True)
+class WatchReport:
+    """The result of one look at two versions that serve."""
+
+    versions: LiveVersions
+    until: date
+    """Day of the look: the last whose answers and feedback it counts."""
+    verdict: ArmVerdict
+    comparisons: Mapping[str, ArmComparison]
+    """By measure, as shares of a person's answers; those of `WatchLimits.measures` decide."""
+    in_both: int
+    """People whom both versions served; they are left out."""
+    users: pa.Table
+    """The counts behind it, see `read_arm_users`."""
+
+    def describe(self, limits: WatchLimits) -> str:
+        """Write the verdict with the measures that decide."""
+        shown = "; ".join(f"{name}: {self.comparisons[name].describe()}" for name in limits.measures)
+        return (
+            f"{self.versions.current} against {self.versions.predecessor}, {self.until}: {self.verdict.value} ({shown})"
+        )
+
+
+def watch_versions(
+    lake: Lake, versions: LiveVersions, until: date, limits: WatchLimits, earlier_looks: int = 0
+) -> WatchReport | None:
+    """Compare two versions at the last scheduled look up to a day; None before the first.
+
+    Args:
+        lake: the application's tables.
+        versions: with the first day of the comparison: on which both served, or the share of people was changed last.
+        until: last day that may be read, a closed one.
+        limits: of the application.
+        earlier_looks: looks that were taken of the same model at earlier shares; their levels are spent.
+    """
+    look = find_look((until - versions.since).days + 1)
+    if look is None:
+        return None
+    at = versions.since + timedelta(days=look.day - 1)
+    users = read_arm_users(lake, [versions.current, versions.predecessor], versions.since, at)
+    arms = build_arms(users, versions.current, versions.predecessor)
+    counted, level = Look(look.number + earlier_looks, look.day), limits.alpha / len(limits.measures)
+    comparisons = {
+        name: compare_arms(current, predecessor, counted, margin=limits.margin, alpha=level)
+        for name, (current, predecessor) in arms.by_measure.items()
+    }
+    verdict = conclude_arms([comparisons[name] for name in limits.measures])
+    return WatchReport(versions, at, verdict, comparisons, arms.in_both, users)
