@@ -225,7 +225,7 @@ class PreferenceApplication(FlywheelApplication):
     recipe: AdapterRecipe = field(default_factory=AdapterRecipe)
     limits: PromotionLimits = field(default_factory=PromotionLimits)
     watch: WatchLimits | None = field(default_factory=WatchLimits)
-    """Compares the model that serves with its predecessor on the same days' people; None: nobody does."""
+    """How the model that serves is compared with its predecessor on the same days' people; None: it is not."""
     sources: Sequence[MlflowTraceSource] = ()
     """Systems that its events are read from, in addition to what arrives at the capture service."""
 

@@ -1,9 +1,9 @@
 """Compares two models that serve at the same time, each its own people, and may be looked at for ever.
 
 The unit is the person, not the interaction. People are assigned to an arm by a hash and stay there, so that a person
-with many interactions is one draw: a test of interactions takes one prolific person for evidence (in
-`benchmarks/production_watch.py` the daily test of interactions takes an equal model back in most of 90 days). Each
-person has one vote, the mean of all interactions so far, in [0, 1]; higher is worse (edited, thumbs down, wrong).
+with many interactions is one draw. Each person has one vote, the mean of all interactions so far, in [0, 1]; higher is
+worse (edited, thumbs down). In `benchmarks/production_watch.py` a daily test of interactions takes about half of equal
+models back within 90 days.
 
 The bound of one arm is Gaffke's (see `measures.texts.bound_mean_below`), computed here by its saddlepoint approximation
 (Daniels 1954; Lugannani and Rice 1980; Barndorff-Nielsen 1986) instead of drawn, because late looks have small levels.
@@ -32,10 +32,17 @@ from flywheel_assets.ranges import Checked
 Floats = npt.NDArray[np.float64]
 
 LOOK_GROWTH = 1.2
-"""Days of evidence at a look by those at the look before, at least; every day would cost levels and tell little."""
+"""Days of evidence at a look by those at the look before, at least.
+
+A look on every day costs levels and says little that is new: in 30 simulations (2,000 people, a tenth on a model with
+.05 more edits) it took back .60 within 90 days, looks that grow by 1.2 .70, by 1.5 .73, which wait longer.
+"""
 
 FLAT_LOOKS = 5
-"""Looks over which the levels fall slowly: level of look k is 5 α / ((k + 4) (k + 5))."""
+"""Looks over which the levels fall slowly: level of look k is 5 α / ((k + 4) (k + 5)).
+
+α / (k (k + 1)) spends half of α on the first day, when few people have been served.
+"""
 
 _TILTS = np.geomspace(1e-2, 1e7, 100)
 _STEPS = 800

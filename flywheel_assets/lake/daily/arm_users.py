@@ -1,8 +1,8 @@
 """Counts per person, model version and day how answers were received, for the watch over a model in production.
 
 The denominator is answers that were served, from `raw_predictions`; feedback counts for the answer it is about. Days
-are those on which the answer was received. Answers without a user and without a thread are left out, since nobody can
-be assigned to a model by them, and so are imported ones. Reviewers' and imported feedback is no reaction of the person
+are those on which the answer was received. Answers without a user and without a thread are left out, since no hash can
+assign them to a model, and so are imported ones. Reviewers' and imported feedback is no reaction of the person
 who was served.
 
 Feedback is a state: of a statement's revisions the newest counts, and none that was retracted.
