@@ -79,7 +79,7 @@ def build_production_watch_check(application: PreferenceApplication, limits: Wat
 
 
 def watch_production(lake: Lake, limits: WatchLimits) -> WatchReport | None:
-    """Compare the two versions that served most in the last week, up to the last closed day; None: there is one."""
+    """Compare the two versions that serve, up to the last closed day; None: there is only one."""
     closed = list(read_closed_days(lake, JOINED_FEEDBACK.name))
     versions = find_live_versions(lake, closed[-1]) if closed else None
     return watch_versions(lake, versions, closed[-1], limits) if versions else None
