@@ -5,6 +5,9 @@ are those on which the answer was received. Answers without a user and without a
 assign them to a model, and so are imported ones. Reviewers' and imported feedback is no reaction of the person
 who was served.
 
+An answer that landed on two days, as by a retry over midnight, counts on both: to find it, all ids of all days would
+have to be held in memory, while predictions stream past the few that have feedback.
+
 Feedback is a state: of a statement's revisions the newest counts, and none that was retracted.
 """
 
@@ -45,9 +48,9 @@ Kept: copied, accepted or sent unchanged, and not edited. An answer may be in se
 
 _USERS = f"""
 WITH served AS (
-    SELECT prediction_id, arg_min(model_version, received_date) AS model_version, min(received_date) AS day,
-           arg_min(coalesce(nullif(user_id, ''), nullif(thread_id, '')), received_date) AS person
-    FROM raw_predictions WHERE NOT starts_with(source, '{IMPORT_PREFIX}') GROUP BY prediction_id
+    SELECT prediction_id, model_version, received_date AS day,
+           coalesce(nullif(user_id, ''), nullif(thread_id, '')) AS person
+    FROM raw_predictions WHERE model_version IN ({{versions}}) AND NOT starts_with(source, '{IMPORT_PREFIX}')
 ),
 said AS (
     SELECT * FROM joined_feedback
@@ -85,7 +88,7 @@ SELECT model_version, person, day,
        count(*) FILTER (thumbs_down) AS thumbs_down,
        count(*) FILTER (regenerated) AS regenerated
 FROM served LEFT JOIN reactions USING (prediction_id)
-WHERE person IS NOT NULL AND model_version IN ({{versions}})
+WHERE person IS NOT NULL
 GROUP BY ALL ORDER BY ALL
 """
 
