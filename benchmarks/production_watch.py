@@ -322,7 +322,7 @@ def plot_watch(
     left.axhline(ALPHA, color="#999999", linewidth=0.8)
     left.set_xticks([2 * number + 0.5 for number in range(len(SHAPES))], SHAPES, fontsize=6)
     left.set_ylabel("equal models taken back in 90 days", fontsize=8)
-    left.legend(frameon=False, fontsize=6)
+    left.legend(frameon=False, fontsize=6, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     for share, style in zip(SHARES, (":", "--", "-"), strict=True):
         for harm, colour in zip(HARMS, ("#56B4E9", "#0072B2", "#D55E00"), strict=True):
             days = np.sort(power["prolific", PEOPLE[-1], share, harm].days)
@@ -331,7 +331,7 @@ def plot_watch(
     right.set_xscale("log")
     right.set_xlabel(f"days; {PEOPLE[-1]:,} people, one interaction a day, prolific", fontsize=8)
     right.set_ylabel("worse models taken back", fontsize=8)
-    right.legend(frameon=False, fontsize=6)
+    right.legend(frameon=False, fontsize=6, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     for axes in (left, right):
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
