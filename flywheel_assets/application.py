@@ -31,6 +31,7 @@ from flywheel_assets.lake.tables.specs import (
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules
 from flywheel_assets.lake.versions.example_versions import ExampleRules
 from flywheel_assets.measures.drift import DriftLimits
+from flywheel_assets.measures.live_arms import WatchLimits
 from flywheel_assets.models.boosting import ClassifierRecipe
 from flywheel_assets.models.trainer_recipe import TrainerRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
@@ -227,6 +228,8 @@ class PreferenceApplication(FlywheelApplication):
     trigger: Trigger = field(default_factory=Trigger)
     recipe: AdapterRecipe = field(default_factory=AdapterRecipe)
     limits: PromotionLimits = field(default_factory=PromotionLimits)
+    watch: WatchLimits | None = field(default_factory=WatchLimits)
+    """How the model that serves is compared with its predecessor on the same days' people; None: it is not."""
     sources: Sequence[MlflowTraceSource] = ()
     """Systems that its events are read from, in addition to what arrives at the capture service."""
 

@@ -27,6 +27,7 @@ from flywheel_assets.curation.texts.gate import EditBands, GateRules
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules
 from flywheel_assets.measures.drift import DriftLimits
+from flywheel_assets.measures.live_arms import WatchLimits
 from flywheel_assets.models.boosting import ClassifierRecipe
 from flywheel_assets.models.trainers.command import CommandRecipe
 from flywheel_assets.models.trainers.text_classifier import TextClassifierRecipe
@@ -65,5 +66,6 @@ __all__ = [
     "ScoreContract",
     "TextClassifierRecipe",
     "Trigger",
+    "WatchLimits",
     "build_default_policy",
 ]

@@ -46,6 +46,7 @@ HOMES = {
     "ScoreContract": "curation.labels.score_contract",
     "TextClassifierRecipe": "models.trainers.text_classifier",
     "Trigger": "application",
+    "WatchLimits": "measures.live_arms",
     "build_default_policy": "curation.policy.policy",
 }
 HEAVY = [

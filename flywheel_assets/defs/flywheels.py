@@ -26,6 +26,7 @@ from flywheel_assets.defs.assets.label_delay import build_label_delay_asset, bui
 from flywheel_assets.defs.assets.landed import build_landed_assets
 from flywheel_assets.defs.assets.mlflow_traces import build_source_asset
 from flywheel_assets.defs.assets.preference import build_adapter_assets, build_pair_assets
+from flywheel_assets.defs.assets.production_watch import build_production_watch_asset, build_production_watch_check
 from flywheel_assets.defs.automation.alerts import build_alert_sensors
 from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
 from flywheel_assets.defs.automation.recovery import build_rollback_job
@@ -53,6 +54,7 @@ def preference_flywheel(
         clock: the time that closes days; the machine's unless a test passes another.
     """
     application = begin_with_history(application, stores or Stores())
+    watch = application.watch
     return _assemble(
         application,
         daily=[*build_feedback_assets(application), *build_pair_assets(application)],
@@ -61,7 +63,12 @@ def preference_flywheel(
         stores=stores,
         clock=clock,
         more_assets=[build_source_asset(application, source) for source in application.sources],
-        more_checks=[build_breaker_check(application), build_operator_text_check(application)],
+        reports=[build_production_watch_asset(application, watch)] if watch else [],
+        more_checks=[
+            build_breaker_check(application),
+            build_operator_text_check(application),
+            *([build_production_watch_check(application, watch)] if watch else []),
+        ],
         more_schedules=[build_source_schedule(application, source) for source in application.sources],
     )
 

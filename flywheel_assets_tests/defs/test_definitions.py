@@ -1,5 +1,6 @@
 """The shape of a code location: its assets, how they hang together, what runs by default."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -7,6 +8,7 @@ import pytest
 
 from flywheel_assets.applications.assistant import APPLICATION, defs
 from flywheel_assets.defs._checks import build_version_checks
+from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 
 DAILY = ["raw_predictions", "ground_truth", "joined_feedback", "curated_dpo_pairs"]
@@ -35,6 +37,7 @@ def test_assets_and_edges_are_the_designs_way_of_one_edit(graph) -> None:
         "joined_feedback": ["ground_truth", "raw_predictions"],
         "feedback_summary": ["joined_feedback"],
         "curated_dpo_pairs": ["joined_feedback"],
+        "production_watch": ["joined_feedback", "raw_predictions"],
         "gold_snapshot": ["curated_dpo_pairs"],
         "trained_adapter": ["gold_snapshot"],
         "adapter_evaluation": ["trained_adapter"],
@@ -71,6 +74,15 @@ def test_one_materialized_day_requests_no_version() -> None:
     assert list(mapping.partition_keys) == []
 
 
+def test_the_watch_is_made_daily_and_can_be_switched_off() -> None:
+    job = defs.resolve_job_def("assistant_reports")
+    assert {asset.path[-1] for asset in job.asset_layer.executable_asset_keys} == {"production_watch"}
+    assert defs.resolve_schedule_def("assistant_daily_reports").default_status is dg.DefaultScheduleStatus.RUNNING
+    without = preference_flywheel(replace(APPLICATION, watch=None)).resolve_asset_graph()
+    assert key("production_watch") not in without.get_all_asset_keys()
+    assert not [check for check in without.asset_check_keys if check.name == "current_model_is_not_worse"]
+
+
 def test_schedule_and_sensor_run_by_default() -> None:
     assert defs.resolve_schedule_def("daily_feedback_schedule").default_status is dg.DefaultScheduleStatus.RUNNING
     assert defs.resolve_sensor_def("training_threshold_sensor").default_status is dg.DefaultSensorStatus.RUNNING
@@ -90,6 +102,7 @@ def test_checks_guard_every_daily_asset_and_the_snapshot() -> None:
         "exports_match_their_manifests",
         "no_day_tripped_the_breaker",
         "operator_texts_are_clean",
+        "current_model_is_not_worse",
     } <= names
 
 
