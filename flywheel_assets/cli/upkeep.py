@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_application, name_decider
+from flywheel_assets.errors import InvalidRuleError
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
@@ -16,23 +17,24 @@ if TYPE_CHECKING:
 
 @app.command()
 def rollback(
-    to: Annotated[str, typer.Option(help="The gold version, or before_rollback_<id> to undo a rollback.")],
+    to: Annotated[str, typer.Option(help="The gold version, before_rollback_<id> to undo a rollback, or base.")],
     reason: Reason,
     data: Annotated[bool, typer.Option("--data", help="Roll back only the gold table.")] = False,
     models: Annotated[bool, typer.Option("--models", help="Roll back only the champion.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Let a version serve that was never promoted.")] = False,
     application: Application = "assistant",
     who: Who = None,
     yes: Yes = False,
 ) -> None:
     """Roll the gold table and the champion back to a version.
 
-    With --data or --models only one of them is rolled back.
+    With --data or --models only one of them is rolled back. `--to base` takes the champion back to the base model.
     """
     from flywheel_assets.defs.automation.recovery import plan_rollback, roll_back
 
     config, stores = load_application(application), Stores()
     both = data == models
-    plan = plan_rollback(config, stores, to, data=data or both, models=models or both)
+    plan = plan_rollback(config, stores, to, data=data or both, models=models or both, force=force)
     if plan.data is not None and plan.data.days:
         table = Table("day", "rows before", "rows after")
         for day, each in plan.data.days.items():
@@ -43,6 +45,45 @@ def rollback(
         console.print("To do it, repeat the command with --yes.")
         return
     _print_sentences(roll_back(config, stores, plan, who=name_decider(who), reason=reason, now=datetime.now(UTC)))
+
+
+@app.command()
+def rollout(
+    share: Annotated[
+        float | None, typer.Option(help="The champion's part of the users from now on: 0.5. Without it: show.")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="The reason; it is stored for audits.")] = "",
+    application: Application = "assistant",
+    who: Who = None,
+    yes: Yes = False,
+) -> None:
+    """Show the models that serve and their parts of the users, or change the champion's part.
+
+    `flywheel rollback` ends a rollout: it takes the champion back for all users.
+    """
+    from flywheel_assets.defs.rollouts import change_share
+
+    config, stores = load_application(application), Stores()
+    state = stores.registry(application).find_rollout()
+    if share is None or not yes:
+        since = "" if state.started_at is None else f", since {state.started_at:%Y-%m-%d %H:%M} UTC ({state.kind})"
+        _print_sentences([f"{v or 'the base model'} serves {part:.1%} of the users" for v, part in state.list_shares()])
+        _print_sentences([f"salt {state.name_salt(application)}{since}"])
+        if not state.is_announced:
+            _print_sentences(["the serving side has not taken this yet: repeat what began it"])
+    if share is None:
+        following = config.rollout.find_next_step(state.share)
+        if state.champion is not None and following is not None:
+            console.print(
+                f"next step: flywheel rollout -a {application} --share {following:g} --reason … --yes", highlight=False
+            )
+        return
+    if not yes:
+        console.print(f"would change: {state.champion or 'the base model'} gets {share:.1%}. To do it, add --yes.")
+        return
+    if not reason:
+        raise InvalidRuleError("a change of shares needs its reason for the audit: add --reason TEXT")
+    _print_sentences(change_share(config, stores, share, who=name_decider(who), reason=reason, now=datetime.now(UTC)))
 
 
 def _print_sentences(sentences: list[str]) -> None:

@@ -14,6 +14,7 @@ from flywheel_assets.defs.automation.recovery import ROLLBACK_JOB
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, ROLLBACKS
+from flywheel_assets.lake.versions.folders import Promotion, record_promotion
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets_tests.builders import day
 from flywheel_assets_tests.lake.gold import write_gold_days
@@ -34,7 +35,8 @@ def stores(tmp_path: Path) -> Stores:
         folder = versions.folder(version)
         (folder.training / "adapter").mkdir(parents=True)
         (folder.training / "training.json").write_text("{}")
-        folder.promotion.write_text("{}")
+        decided = Promotion(version=version, promoted=True, sentence="Better.", champion_before=champion, checks=[])
+        record_promotion(folder.promotion, decided)
         registry.register_adapter(version, empty_run(registry, version), folder.training / "adapter", "a" * 64)
         registry.promote(version, champion)
         champion = version
