@@ -99,7 +99,7 @@ def plan_rollback(
     if to != BASE:
         registered = registry.list_registered_versions()
         if to not in registered:
-            raise UnknownNameError("version with a registered model", to, [*registered, BASE])
+            raise UnknownNameError("version with a registered model", to, registered)
         gate_said = read_refusal(versions, to)
     state = registry.find_rollout()
     moves = state.champion != (None if to == BASE else to)
