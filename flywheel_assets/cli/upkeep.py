@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 @app.command()
 def rollback(
-    to: Annotated[str, typer.Option(help="The gold version, before_rollback_<id> to undo a rollback, or base.")],
     reason: Reason,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="The gold version, before_rollback_<id> to undo a rollback, or base. Default: the champion's "
+            "predecessor, for the champion alone."
+        ),
+    ] = None,
     data: Annotated[bool, typer.Option("--data", help="Roll back only the gold table.")] = False,
     models: Annotated[bool, typer.Option("--models", help="Roll back only the champion.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Let a version serve that was never promoted.")] = False,
@@ -30,9 +36,13 @@ def rollback(
 
     With --data or --models only one of them is rolled back. `--to base` takes the champion back to the base model.
     """
-    from flywheel_assets.defs.automation.recovery import plan_rollback, roll_back
+    from flywheel_assets.defs.automation.recovery import find_way_back, plan_rollback, roll_back
 
     config, stores = load_application(application), Stores()
+    if to is None:
+        if data:
+            raise InvalidRuleError("the gold table goes back to a version that you name: --to VERSION")
+        to, models = find_way_back(config, stores), True
     both = data == models
     plan = plan_rollback(config, stores, to, data=data or both, models=models or both, force=force)
     if plan.data is not None and plan.data.days:
@@ -52,6 +62,7 @@ def rollout(
     share: Annotated[
         float | None, typer.Option(help="The champion's part of the users from now on: 0.5. Without it: show.")
     ] = None,
+    following: Annotated[bool, typer.Option("--next", help="Go on to the next step of the plan.")] = False,
     reason: Annotated[str, typer.Option("--reason", help="The reason; it is stored for audits.")] = "",
     application: Application = "assistant",
     who: Who = None,
@@ -65,24 +76,26 @@ def rollout(
 
     config, stores = load_application(application), Stores()
     state = stores.registry(application).find_rollout()
-    if share is None or not yes:
-        since = "" if state.started_at is None else f", since {state.started_at:%Y-%m-%d %H:%M} UTC ({state.kind})"
-        _print_sentences([f"{v or 'the base model'} serves {part:.1%} of the users" for v, part in state.list_shares()])
-        _print_sentences([f"salt {state.name_salt(application)}{since}"])
+    next_share = config.rollout.find_next_step(state.share) if state.has_predecessor else None
+    if following and next_share is None:
+        raise InvalidRuleError(f"the rollout of {application} has no further step; look at it with flywheel rollout")
+    share = next_share if following else share
+    if share is None:
+        since = "" if state.started_at is None else f"; {state.kind} at {state.started_at:%Y-%m-%d %H:%M} UTC"
+        parts = [f"{v or 'the base model'} serves {part:.1%} of the users" for v, part in state.list_shares()]
+        _print_sentences([*parts, f"the router's salt is {state.name_salt(application)}{since}"])
         if not state.is_announced:
             _print_sentences(["the serving side has not taken this yet: repeat what began it"])
-    if share is None:
-        following = config.rollout.find_next_step(state.share)
-        if state.champion is not None and following is not None:
-            console.print(
-                f"next step: flywheel rollout -a {application} --share {following:g} --reason … --yes", highlight=False
-            )
-        return
-    if not yes:
-        console.print(f"would change: {state.champion or 'the base model'} gets {share:.1%}. To do it, add --yes.")
+        if next_share is not None:
+            _print_sentences([f"next: {next_share:.1%}, by flywheel rollout -a {application} --next --reason … --yes"])
         return
     if not reason:
         raise InvalidRuleError("a change of shares needs its reason for the audit: add --reason TEXT")
+    if not yes:
+        serving = state.champion or "the base model"
+        change = f"would change: {serving} goes from {state.share:.1%} of the users to {share:.1%}"
+        _print_sentences([change, "To do it, repeat the command with --yes."])
+        return
     _print_sentences(change_share(config, stores, share, who=name_decider(who), reason=reason, now=datetime.now(UTC)))
 
 

@@ -65,7 +65,7 @@ def change_share(
     A repeated call after a crash announces the share again.
 
     Raises:
-        InvalidRuleError: no champion, or a share that is none.
+        InvalidRuleError: no champion, no predecessor on record, or a share that is none.
         VersionConflictError: the rollout has changed meanwhile.
         RolloutError: the serving side did not take the event; repeat the call.
     """
@@ -73,6 +73,11 @@ def change_share(
     state = registry.find_rollout()
     if state.champion is None:
         raise InvalidRuleError(f"{application.name} has no champion: the base model serves all users, without shares")
+    if not state.has_predecessor:
+        raise InvalidRuleError(
+            f"{state.champion} serves all users and no predecessor is on record: it came by a rollback, by another "
+            "tool or by an earlier release. The next promotion begins a rollout"
+        )
     if not 0 < share <= 1:
         raise InvalidRuleError(
             f"share is {share}; need more than 0, at most 1. To take the champion back: flywheel rollback"

@@ -104,19 +104,27 @@ def test_an_alias_that_was_moved_by_other_means_has_all_users(stores: Stores) ->
     """As after a crash between state and alias: the state names another champion and counts for nothing."""
     client_of(stores.registry("assistant")).set_registered_model_alias("assistant", "champion", "1")
     assert stores.registry("assistant").find_rollout().list_shares() == [(V1, 1.0)]
+    with pytest.raises(InvalidRuleError, match="no predecessor is on record"):
+        change_share(APPLICATION, stores, 0.5, who="ada", reason="r", now=AT)
 
 
 def test_the_command_line_shows_changes_and_ends_a_rollout(stores: Stores, tmp_path: Path) -> None:
     shown = flywheel(tmp_path, "rollout", "-a", "assistant")
     assert f"{V2} serves 10.0% of the users" in shown.stdout, shown.stderr
     assert f"{V1} serves 90.0% of the users" in shown.stdout
-    assert "next step: flywheel rollout -a assistant --share 1" in shown.stdout
-    assert "To do it, add --yes" in flywheel(tmp_path, "rollout", "--share", "0.5").stdout
+    assert "next: 100.0%, by flywheel rollout -a assistant --next" in shown.stdout
+    planned = flywheel(tmp_path, "rollout", "--share", "0.5", "--reason", "r")
+    assert "from 10.0% of the users to 50.0%" in planned.stdout
     assert "add --reason TEXT" in flywheel(tmp_path, "rollout", "--share", "0.5", "--yes").stderr
     done = flywheel(tmp_path, "rollout", "--share", "0.5", "--reason", "fine", "--yes", "--who", "ada")
     assert "to 50.0%" in done.stdout, done.stderr
-    ended = flywheel(tmp_path, "rollback", "--to", V1, "--models", "--reason", "worse", "--yes")
+    on = flywheel(tmp_path, "rollout", "--next", "--reason", "fine", "--yes")
+    assert "from 50.0% of the users to 100.0%" in on.stdout, on.stderr
+    assert "no further step" in flywheel(tmp_path, "rollout", "--next", "--reason", "r").stderr
+    ended = flywheel(tmp_path, "rollback", "--reason", "worse", "--yes")
     assert f"goes from {V2} to {V1}, for all users" in ended.stdout, ended.stderr
+    assert "Name the gold version" in flywheel(tmp_path, "rollback", "--reason", "worse").stderr, "not to the worse one"
+    assert "next promotion begins" in flywheel(tmp_path, "rollout", "--share", "0.5", "--reason", "r", "--yes").stderr
     based = flywheel(tmp_path, "rollback", "--to", "base", "--reason", "worse", "--yes")
     assert "to the base model" in based.stdout, based.stderr
     assert "the base model serves 100.0% of the users" in flywheel(tmp_path, "rollout").stdout

@@ -111,6 +111,21 @@ def plan_rollback(
     return RollbackPlan(to, planned, state.champion, moves, again, gate_said if moves else None)
 
 
+def find_way_back(application: FlywheelApplication, stores: AnyStores) -> str:
+    """Find the target that ends the rollout: the champion's predecessor, or `base`.
+
+    Raises:
+        InvalidRuleError: no predecessor is on record.
+    """
+    state = stores.registry(application.name).find_rollout()
+    if not state.has_predecessor:
+        raise InvalidRuleError(
+            f"{state.champion or 'the base model'} has no predecessor on record: it came by a rollback, by another "
+            "tool or by an earlier release. Name the gold version: --to VERSION, or --to base"
+        )
+    return state.predecessor or BASE
+
+
 def read_refusal(versions: Versions, version: str) -> str | None:
     """Read what the promotion gate said about a version that it never promoted; None: it was promoted."""
     folder = versions.folder(version)

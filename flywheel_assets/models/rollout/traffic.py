@@ -65,6 +65,12 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     is_announced: bool = True
     """Whether the serving side has taken the last step's event."""
 
+    @property
+    def has_predecessor(self) -> bool:
+        """Return whether the last steps were a promotion's: a rollback ended the rollout, an older record has none."""
+        is_promotion = self.kind in (StepKind.PROMOTION, StepKind.SHARE_CHANGE)
+        return self.champion is not None and self.started_at is not None and is_promotion
+
     def find_opponent(self) -> str | None:
         """Return the gold version that most users have: a next model is rolled out against it.
 
