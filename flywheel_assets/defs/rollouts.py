@@ -1,7 +1,7 @@
 """Announces the last step of a rollout, and changes the shares of its two models.
 
 The promotion, the rollback and the command line use it. A step is stored before it is announced, with a mark that is
-set afterwards: whoever repeats it after a crash announces the same event under the same id.
+set afterwards: repeated after a crash, it is announced as the same event under the same id.
 """
 
 from collections.abc import Mapping

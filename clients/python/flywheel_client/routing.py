@@ -23,7 +23,7 @@ def routing_position(user_id: str, salt: str) -> float:
     It is the first 48 bits of SHA-256 over `salt`, a colon and `user_id` in UTF-8. A surrogate without its partner
     counts as U+FFFD, as in JavaScript's `TextEncoder`.
     """
-    import hashlib  # it loads OpenSSL, which a process that routes nobody need not wait for
+    import hashlib  # it loads OpenSSL, which a process that routes no user need not wait for
 
     text = f"{salt}:{user_id}".encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return int(hashlib.sha256(text.encode()).hexdigest()[:_HEX_DIGITS], 16) / _POSITIONS

@@ -1,6 +1,6 @@
 """Holds the plan and the state of a rollout: the part of the users that each of two models serves.
 
-`flywheel_client.assign` maps a user to one of the arms; the product itself routes nobody.
+`flywheel_client.assign` maps a user to one of the arms; the product itself routes no request.
 """
 
 from dataclasses import dataclass
