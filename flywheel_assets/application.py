@@ -33,6 +33,7 @@ from flywheel_assets.lake.versions.example_versions import ExampleRules
 from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets.measures.live_arms import WatchLimits
 from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.models.rollout.traffic import RolloutPlan
 from flywheel_assets.models.trainer_recipe import TrainerRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
 from flywheel_assets.promotion.text_limits import PromotionLimits
@@ -103,12 +104,17 @@ class ExampleTrigger(Retries):
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionHook(Checked):
-    """Announces a new champion to the serving side; it runs after the alias has moved."""
+    """Announces each change of the serving models to the serving side; it runs after the alias has moved.
+
+    A promotion, a change of shares, a rollback and a rollback to the base model give one event each, in the schema of
+    docs/rollout_event.schema.json.
+    """
 
     command: tuple[str, ...] = ()
     """Run without a shell; the event is its standard input, as JSON."""
     webhook: str | None = None
-    """URL that gets the event as a JSON POST, for instance a bridge to vLLM's /v1/load_lora_adapter."""
+    """URL that gets the event as a JSON POST, for instance a bridge to vLLM's /v1/load_lora_adapter. It is signed as a
+    Standard Webhook where FLYWHEEL_PROMOTION_WEBHOOK_SECRET is set, and tried three times under one id."""
     timeout_s: Positive = 60.0
 
 
@@ -159,6 +165,7 @@ class FlywheelApplication(Checked, ABC):
     """First partition: the first day for which events may be landed (UTC)."""
     window: JoinWindow = field(default_factory=JoinWindow)
     on_promotion: PromotionHook = field(default_factory=PromotionHook)
+    rollout: RolloutPlan = field(default_factory=RolloutPlan)
     maintenance: MaintenanceRules = field(default_factory=MaintenanceRules)
     owners: Sequence[str] = ()
     """Of its assets in the UI: e-mail addresses, or teams as `team:payments`."""

@@ -29,6 +29,7 @@ from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules
 from flywheel_assets.measures.drift import DriftLimits
 from flywheel_assets.measures.live_arms import WatchLimits
 from flywheel_assets.models.boosting import ClassifierRecipe
+from flywheel_assets.models.rollout.traffic import RolloutPlan
 from flywheel_assets.models.trainers.command import CommandRecipe
 from flywheel_assets.models.trainers.text_classifier import TextClassifierRecipe
 from flywheel_assets.promotion.classifier_limits import ClassifierLimits
@@ -62,6 +63,7 @@ __all__ = [
     "PromotionHook",
     "PromotionLimits",
     "ResolutionRules",
+    "RolloutPlan",
     "SamplingRules",
     "ScoreContract",
     "TextClassifierRecipe",

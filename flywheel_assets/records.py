@@ -685,12 +685,14 @@ BREAKER_RESETS = pa.schema(
 ROLLBACKS = pa.schema(
     [
         *_DECISION,
-        _define_column("what", pa.string(), "data | models"),
+        _define_column("what", pa.string(), "data | models | share"),
         _define_column("to_version", pa.string(), "the tag that was rolled back to"),
         _define_column("snapshot_before", pa.int64(), "head of the gold table before", nullable=True),
         _define_column("snapshot_after", pa.int64(), "head of the gold table after", nullable=True),
         _define_column("saved_head", pa.string(), "the tag that keeps the old head", nullable=True),
         _define_column("champion_before", pa.string(), "gold version of the champion before", nullable=True),
+        _define_column("share_before", pa.float64(), "part of the users that the champion had", nullable=True),
+        _define_column("share_after", pa.float64(), "part of the users that it has now", nullable=True),
     ]
 )
 

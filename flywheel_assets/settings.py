@@ -62,6 +62,12 @@ class Settings(BaseSettings):
         description="http(s) URL that gets failed runs and tripped days as JSON; Slack's webhooks read it too.",
     )
 
+    promotion_webhook_secret: str | None = Field(
+        None,
+        repr=False,
+        description="whsec_…: signs what the webhook of `on_promotion` gets, as a Standard Webhook. Default: unsigned.",
+    )
+
     capture_host: str = Field("127.0.0.1", description="Address the capture service listens on.")
     capture_port: int = Field(8700, ge=0, le=65535, description="Port of the capture service; 0 takes a free one.")
     capture_segment_bytes: int = Field(64 * 2**20, ge=1024, description="A segment is sealed at this size, in bytes.")

@@ -42,6 +42,7 @@ HOMES = {
     "PromotionHook": "application",
     "PromotionLimits": "promotion.text_limits",
     "ResolutionRules": "curation.texts.resolution",
+    "RolloutPlan": "models.rollout.traffic",
     "SamplingRules": "curation.labels.sampling",
     "ScoreContract": "curation.labels.score_contract",
     "TextClassifierRecipe": "models.trainers.text_classifier",

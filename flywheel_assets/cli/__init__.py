@@ -7,7 +7,7 @@
 | `days` | turn, backfill, stale, history |
 | `gold` | gold, verify, retry, abandon |
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
-| `upkeep` | maintain, rollback, erase |
+| `upkeep` | maintain, rollout, rollback, erase |
 | `whatif` | levers, policy |
 | `backtest` | backtest |
 | `screen` | screen |

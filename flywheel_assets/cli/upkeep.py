@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_application, name_decider
+from flywheel_assets.errors import InvalidRuleError
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
@@ -16,23 +17,34 @@ if TYPE_CHECKING:
 
 @app.command()
 def rollback(
-    to: Annotated[str, typer.Option(help="The gold version, or before_rollback_<id> to undo a rollback.")],
     reason: Reason,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="The gold version, before_rollback_<id> to undo a rollback, or base. Default: the champion's "
+            "predecessor, for the champion alone."
+        ),
+    ] = None,
     data: Annotated[bool, typer.Option("--data", help="Roll back only the gold table.")] = False,
     models: Annotated[bool, typer.Option("--models", help="Roll back only the champion.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Let a version serve that was never promoted.")] = False,
     application: Application = "assistant",
     who: Who = None,
     yes: Yes = False,
 ) -> None:
     """Roll the gold table and the champion back to a version.
 
-    With --data or --models only one of them is rolled back.
+    With --data or --models only one of them is rolled back. `--to base` takes the champion back to the base model.
     """
-    from flywheel_assets.defs.automation.recovery import plan_rollback, roll_back
+    from flywheel_assets.defs.automation.recovery import find_way_back, plan_rollback, roll_back
 
     config, stores = load_application(application), Stores()
+    if to is None:
+        if data:
+            raise InvalidRuleError("the gold table goes back to a version that you name: --to VERSION")
+        to, models = find_way_back(config, stores), True
     both = data == models
-    plan = plan_rollback(config, stores, to, data=data or both, models=models or both)
+    plan = plan_rollback(config, stores, to, data=data or both, models=models or both, force=force)
     if plan.data is not None and plan.data.days:
         table = Table("day", "rows before", "rows after")
         for day, each in plan.data.days.items():
@@ -43,6 +55,48 @@ def rollback(
         console.print("To do it, repeat the command with --yes.")
         return
     _print_sentences(roll_back(config, stores, plan, who=name_decider(who), reason=reason, now=datetime.now(UTC)))
+
+
+@app.command()
+def rollout(
+    share: Annotated[
+        float | None, typer.Option(help="The champion's part of the users from now on: 0.5. Without it: show.")
+    ] = None,
+    following: Annotated[bool, typer.Option("--next", help="Go on to the next step of the plan.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="The reason; it is stored for audits.")] = "",
+    application: Application = "assistant",
+    who: Who = None,
+    yes: Yes = False,
+) -> None:
+    """Show the models that serve and their parts of the users, or change the champion's part.
+
+    `flywheel rollback` ends a rollout: it takes the champion back for all users.
+    """
+    from flywheel_assets.defs.rollouts import change_share
+
+    config, stores = load_application(application), Stores()
+    state = stores.registry(application).find_rollout()
+    next_share = config.rollout.find_next_step(state.share) if state.has_predecessor else None
+    if following and next_share is None:
+        raise InvalidRuleError(f"the rollout of {application} has no further step; look at it with flywheel rollout")
+    share = next_share if following else share
+    if share is None:
+        since = "" if state.started_at is None else f"; {state.kind} at {state.started_at:%Y-%m-%d %H:%M} UTC"
+        parts = [f"{v or 'the base model'} serves {part:.1%} of the users" for v, part in state.list_shares()]
+        _print_sentences([*parts, f"the router's salt is {state.name_salt(application)}{since}"])
+        if not state.is_announced:
+            _print_sentences(["the serving side has not taken this yet: repeat what began it"])
+        if next_share is not None:
+            _print_sentences([f"next: {next_share:.1%}, by flywheel rollout -a {application} --next --reason … --yes"])
+        return
+    if not reason:
+        raise InvalidRuleError("a change of shares needs its reason for the audit: add --reason TEXT")
+    if not yes:
+        serving = state.champion or "the base model"
+        change = f"would change: {serving} goes from {state.share:.1%} of the users to {share:.1%}"
+        _print_sentences([change, "To do it, repeat the command with --yes."])
+        return
+    _print_sentences(change_share(config, stores, share, who=name_decider(who), reason=reason, now=datetime.now(UTC)))
 
 
 def _print_sentences(sentences: list[str]) -> None:

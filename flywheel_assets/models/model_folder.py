@@ -80,6 +80,13 @@ def hash_model(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def hash_listing(folder: Path) -> str:
+    """Hash a folder as a shell can: sha256 of the lines that `sha256sum` prints for its files, sorted by path."""
+    files = {path.relative_to(folder).as_posix(): path for path in list_model_files(folder)}
+    lines = "".join(f"{hash_file(files[name])}  {name}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def list_model_files(folder: Path) -> list[Path]:
     """List the files of a model; the bytecode that Python leaves there is none of them."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)

@@ -6,24 +6,32 @@ MLflow's global active run, so that nothing leaks from one run into another.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from flywheel_assets.errors import VersionConflictError
-from flywheel_assets.models.model_folder import is_plain_lightgbm
+from flywheel_assets.models.model_folder import hash_listing, is_plain_lightgbm
+from flywheel_assets.models.rollout.events import BASE, ModelFacts
+from flywheel_assets.models.rollout.traffic import RolloutState, StepKind
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 _DIGEST_CHARACTERS = 36  # MLflow's limit
 _VERSION_TAG = "flywheel.gold_version"
+_SHA256_TAG = "flywheel.adapter_sha256"
+_ROLLOUT_TAG = "flywheel.rollout"
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,33 @@ class ModelRegistry:
     def find_challenger(self) -> RegisteredModel | None:
         """Return the newest model that was proposed."""
         return self._find_by_alias(CHALLENGER)
+
+    def find_rollout(self) -> RolloutState:
+        """Find the models that serve now, and the step that made it so.
+
+        Where the alias was moved by other means than ours, all users have its model.
+        """
+        models = self._client.search_registered_models(f"name = '{self.application}'")
+        current = self.find_champion()
+        champion = current.gold_version if current else None
+        text = models[0].tags.get(_ROLLOUT_TAG) if models else None
+        state = msgspec.json.decode(text, type=RolloutState) if text else None
+        return state if state is not None and state.champion == champion else RolloutState(champion=champion)
+
+    def describe_models(self, versions: Iterable[str | None]) -> dict[str | None, ModelFacts]:
+        """Describe the models of gold versions as events do; None: the base model."""
+        facts: dict[str | None, ModelFacts] = {None: BASE}
+        for gold_version in versions:
+            found = None if gold_version is None else self._find_version(gold_version)
+            if found is not None:
+                facts[gold_version] = ModelFacts(
+                    gold_version=gold_version,
+                    adapter_sha256=found.tags.get(_SHA256_TAG),
+                    registry_version=str(found.version),
+                    mlflow_run=str(found.run_id),
+                    uri=str(self._client.get_model_version_download_uri(self.application, found.version)),
+                )
+        return facts
 
     def list_registered_versions(self) -> list[str]:
         """List the gold versions that a model is registered for."""
@@ -200,18 +235,30 @@ class ModelRegistry:
                         _VERSION_TAG: gold_version,
                         "flywheel.manifest_sha256": manifest_sha256,
                         "flywheel.model_dir": str(model_dir),
+                        _SHA256_TAG: hash_listing(model_dir),
                     },
                 ).version
                 registered = RegisteredModel(str(version), gold_version, model_dir, run_id)
             client.set_registered_model_alias(self.application, CHALLENGER, registered.model_version)
         return registered
 
-    def promote(self, gold_version: str, expected_champion: str | None) -> RegisteredModel:
+    def promote(
+        self,
+        gold_version: str,
+        expected_champion: str | None,
+        *,
+        share: float = 1.0,
+        kind: StepKind = StepKind.PROMOTION,
+        now: datetime | None = None,
+    ) -> RegisteredModel:
         """Move `champion` to the model of `gold_version`, if the champion is still the one it was scored against.
 
         Args:
             gold_version: the version whose model is promoted.
             expected_champion: gold version of the champion that was evaluated; None: there was none.
+            share: part of the users that get it; the others keep the model that most users have.
+            kind: a promotion or a rollback.
+            now: begin of the step; None: the present.
 
         Raises:
             VersionConflictError: another model became champion meanwhile, or none is registered for `gold_version`.
@@ -229,8 +276,66 @@ class ModelRegistry:
                     f"{gold_version} was evaluated against {expected_champion or 'the base model'}, but "
                     f"{serving or 'nothing'} serves now. Evaluate it again against the new champion."
                 )
+            # The state first: until the alias follows, it names another champion and counts for nothing.
+            self._write_rollout(
+                RolloutState(
+                    champion=gold_version,
+                    predecessor=serving if kind is StepKind.ROLLBACK else self.find_rollout().find_opponent(),
+                    share=share,
+                    kind=kind,
+                    replaces=serving,
+                    started_at=now or datetime.now(UTC),
+                    is_announced=False,
+                )
+            )
             self._client.set_registered_model_alias(self.application, CHAMPION, registered.model_version)
             return registered
+
+    def retire_champion(self, expected_champion: str, *, now: datetime) -> None:
+        """Take the alias `champion` away, so that the base model serves; without a champion nothing changes.
+
+        Raises:
+            VersionConflictError: another model became champion meanwhile.
+        """
+        with self.lock():
+            current = self.find_champion()
+            if current is None:
+                return
+            if current.gold_version != expected_champion:
+                raise VersionConflictError(
+                    f"{current.gold_version} serves now, and {expected_champion} when the plan was made. Plan again."
+                )
+            self._write_rollout(
+                RolloutState(
+                    champion=None,
+                    predecessor=expected_champion,
+                    kind=StepKind.ROLLBACK_TO_BASE,
+                    replaces=expected_champion,
+                    started_at=now,
+                    is_announced=False,
+                )
+            )
+            self._client.delete_registered_model_alias(self.application, CHAMPION)
+
+    def replace_rollout(self, expected: RolloutState, changed: RolloutState) -> None:
+        """Put a changed state in the place of the expected one; the champion stays.
+
+        Raises:
+            VersionConflictError: the state has changed since it was read.
+        """
+        with self.lock():
+            found = self.find_rollout()
+            if found != expected:
+                raise VersionConflictError(
+                    f"the rollout of {self.application} has changed meanwhile: {found.champion or 'the base model'} "
+                    f"serves {found.share:.0%} of the users now. Look at it with `flywheel rollout`, then decide again."
+                )
+            self._write_rollout(changed)
+
+    def _write_rollout(self, state: RolloutState) -> None:
+        self._ensure_model()
+        text = msgspec.json.encode(state).decode()
+        self._client.set_registered_model_tag(self.application, _ROLLOUT_TAG, text)
 
     def _find_run(self, gold_version: str) -> str:
         client = self._client
@@ -272,9 +377,13 @@ class ModelRegistry:
             self._client.create_registered_model(self.application)
 
     def _find_registered(self, gold_version: str) -> RegisteredModel | None:
+        found = self._find_version(gold_version)
+        return _to_registered_model(found) if found is not None else None
+
+    def _find_version(self, gold_version: str) -> "ModelVersion | None":  # type: ignore[no-any-unimported]
         of_version = f"name = '{self.application}' AND tags.`{_VERSION_TAG}` = '{gold_version}'"
         found = self._client.search_model_versions(of_version)
-        return _to_registered_model(found[0]) if found else None
+        return found[0] if found else None
 
     def _find_by_alias(self, alias: str) -> RegisteredModel | None:
         models = self._client.search_registered_models(f"name = '{self.application}'")

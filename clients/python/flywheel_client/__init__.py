@@ -4,6 +4,7 @@ from flywheel_client.client import ClientCounts, FlywheelClient
 from flywheel_client.delivery import Answer, DeliveryCounts, DeliveryLimits, Event, Transport
 from flywheel_client.interactions import HIGH_RATING, EditSession, Interaction, Output, SignalName
 from flywheel_client.messages import Message, Prompt, Text, Tools
+from flywheel_client.routing import assign, assign_by_event, routing_position
 from flywheel_client.sampling import is_sampled, sampling_position
 
 __version__ = "0.1.0"
@@ -25,6 +26,9 @@ __all__ = [
     "Text",
     "Tools",
     "Transport",
+    "assign",
+    "assign_by_event",
     "is_sampled",
+    "routing_position",
     "sampling_position",
 ]

@@ -17,11 +17,11 @@ from flywheel_assets.defs.failures import classify_failures
 from flywheel_assets.defs.partitions import GROUP, build_version_partitions, map_no_days
 from flywheel_assets.defs.presentation import build_checks_table, build_reasons_table
 from flywheel_assets.defs.resources import Stores
+from flywheel_assets.defs.rollouts import announce_step
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.exports import Manifest, hash_manifest, read_manifest
 from flywheel_assets.lake.versions.folders import Promotion, VersionFolder, Versions, read_promotion, record_promotion
 from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry
-from flywheel_assets.models.rollout import announce_champion
 from flywheel_assets.promotion.text_limits import Decision, Route
 
 CutVersion = Callable[[Stores, Lake, Versions, str], Manifest]
@@ -175,8 +175,9 @@ def build_promotion_asset(
             decision = _confirm_interrupted_promotion(verdict.decision, folder, registry)
             announced: Sequence[str] = ()
             if decision.promote:
-                registry.promote(folder.version, verdict.scored_against)
-                announced = _announce(application, folder, verdict)
+                plan = application.rollout
+                registry.promote(folder.version, verdict.scored_against, share=plan.compute_share(plan.steps[0]))
+                announced = announce_step(application, stores, verdict.announcement)
             record = Promotion(
                 version=folder.version,
                 promoted=decision.promote,
@@ -227,17 +228,6 @@ def _confirm_interrupted_promotion(decision: Decision, folder: VersionFolder, re
     # By which route it was promoted is not known; of the two, newer data leaves the anchor where it was.
     route = decision.route if decision.anchor is None else Route.NEWER_DATA.value
     return replace(decision, promote=True, sentence=sentence, route=route)
-
-
-def _announce(application: FlywheelApplication, folder: VersionFolder, verdict: Verdict) -> Sequence[str]:
-    hook = application.on_promotion
-    event = {
-        "application": application.name,
-        "gold_version": folder.version,
-        "replaces": verdict.scored_against,
-        **verdict.announcement,
-    }
-    return announce_champion(event, command=hook.command, webhook=hook.webhook, timeout_s=hook.timeout_s)
 
 
 def _show_promotion(promotion: Promotion, incumbent: str) -> dg.MaterializeResult[None]:

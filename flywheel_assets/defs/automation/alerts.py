@@ -16,7 +16,7 @@ from flywheel_assets.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_
 from flywheel_assets.defs.resources import Stores
 from flywheel_assets.errors import AlertError, SettingsError
 from flywheel_assets.lake.daily.breaker import JudgedDay, find_tripped_days
-from flywheel_assets.models.rollout import post_json
+from flywheel_assets.models.rollout.announce import post_json
 
 TIMEOUT_S = 10.0
 UNSET = "FLYWHEEL_ALERT_WEBHOOK is not set: alerts go nowhere"

@@ -176,6 +176,16 @@ def record_model_rollback(
     record_decision(lake, ROLLBACKS, decision, who=who, reason=reason, now=now, **facts)
 
 
+def record_share_change(
+    lake: Lake, *, champion: str, share: float, share_before: float, who: str, reason: str, now: datetime
+) -> None:
+    """Write a change of the champion's share of the users into the audit table, once."""
+    decision = make_decision_id(lake, "share change", champion, share, now.isoformat())
+    facts = {"what": "share", "to_version": champion, "champion_before": champion}
+    shares = {"share_before": share_before, "share_after": share}
+    record_decision(lake, ROLLBACKS, decision, who=who, reason=reason, now=now, **facts, **shares)
+
+
 def _is_later(version: str, to: str) -> bool:
     return parse_version_number(version) > parse_version_number(to)
 

@@ -10,14 +10,13 @@ import pytest
 
 from flywheel_assets.application import PreferenceApplication, PromotionHook
 from flywheel_assets.applications.assistant import APPLICATION
-from flywheel_assets.defs.automation.recovery import ROLLBACK_JOB
+from flywheel_assets.defs.automation.recovery import BASE, ROLLBACK_JOB, plan_rollback
 from flywheel_assets.defs.flywheels import preference_flywheel
 from flywheel_assets.defs.resources import Stores
+from flywheel_assets.errors import InvalidRuleError
 from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, ROLLBACKS
-from flywheel_assets.lake.versions.pair_versions import cut_pair_version
-from flywheel_assets_tests.builders import day
-from flywheel_assets_tests.lake.gold import write_gold_days
-from flywheel_assets_tests.models.tracked import empty_run
+from flywheel_assets.lake.versions.folders import Promotion, record_promotion
+from flywheel_assets_tests.defs.promoted import promote_two_versions
 
 V1, V2 = "dpo_gold_v1", "dpo_gold_v2"
 
@@ -26,18 +25,7 @@ V1, V2 = "dpo_gold_v1", "dpo_gold_v2"
 def stores(tmp_path: Path) -> Stores:
     """Two versions with registered models; the second one serves."""
     stores = Stores(home=str(tmp_path))
-    lake, versions, registry = stores.lake("assistant"), stores.versions("assistant"), stores.registry("assistant")
-    champion = None
-    for number, version in enumerate((V1, V2)):
-        write_gold_days(lake, {day(number): 3})
-        cut_pair_version(lake, versions, version, replace(APPLICATION.resolution, holdout_share=0.0), "1")
-        folder = versions.folder(version)
-        (folder.training / "adapter").mkdir(parents=True)
-        (folder.training / "training.json").write_text("{}")
-        folder.promotion.write_text("{}")
-        registry.register_adapter(version, empty_run(registry, version), folder.training / "adapter", "a" * 64)
-        registry.promote(version, champion)
-        champion = version
+    promote_two_versions(stores)
     return stores
 
 
@@ -84,6 +72,53 @@ def test_data_and_champion_go_back_separately_or_together(stores: Stores, tmp_pa
     ]
     assert launch(stores, to=V2, dry_run=False).success
     assert state(stores) == (V2, 6)
+
+
+def test_the_base_model_serves_again_and_gold_stays(stores: Stores, tmp_path: Path) -> None:
+    """Today's way back ended at the first promoted version: a flywheel whose first model was bad could not be ended."""
+    told = tmp_path / "told"
+    write = f"import sys; open({str(told)!r}, 'w').write(sys.stdin.read())"
+    tells = replace(APPLICATION, on_promotion=PromotionHook(command=(sys.executable, "-c", write)))
+    assert launch(stores, tells, to=BASE, dry_run=False).success
+    assert state(stores) == (None, 6)
+    event = json.loads(told.read_text())
+    assert (event["kind"], event["gold_version"], event["replaces"]) == ("rollback_to_base", None, V2)
+    assert event["base_model"].endswith(APPLICATION.base_model)
+    assert event["traffic"]["arms"][0]["share"] == 1
+    (audit,) = stores.lake("assistant").read(ROLLBACKS).to_pylist()
+    assert (audit["what"], audit["to_version"], audit["champion_before"]) == ("models", BASE, V2)
+    assert not launch(stores, to=BASE, models=False).success, "the gold table has no state of the base model"
+    assert launch(stores, to=V1, data=False, dry_run=False).success
+    assert state(stores) == (V1, 6)
+
+
+def test_a_version_that_was_never_promoted_needs_force_and_the_gates_words_are_said(stores: Stores) -> None:
+    refused = Promotion(version=V1, promoted=False, sentence="0.697 edit distance.", champion_before=None, checks=[])
+    stores.versions("assistant").folder(V1).promotion.unlink()
+    with pytest.raises(InvalidRuleError, match="had not decided about it"):
+        plan_rollback(APPLICATION, stores, V1, data=False, models=True)
+    record_promotion(stores.versions("assistant").folder(V1).promotion, refused)
+    with pytest.raises(InvalidRuleError, match=r"never promoted. .* had said: 0\.697 edit distance\. .* --force"):
+        plan_rollback(APPLICATION, stores, V1, data=False, models=True)
+    assert not launch(stores, data=False, dry_run=False).success
+    assert plan_rollback(APPLICATION, stores, V1, data=True, models=False).data is not None, "data need no force"
+    forced = plan_rollback(APPLICATION, stores, V1, data=False, models=True, force=True)
+    assert any("had said: 0.697 edit distance." in sentence for sentence in forced.list_changes())
+    assert launch(stores, data=False, force=True, dry_run=False).success
+    assert state(stores) == (V1, 6)
+
+
+def test_a_rollback_that_was_not_announced_is_announced_by_repeating_it(stores: Stores, tmp_path: Path) -> None:
+    """The repeated command found the alias in its place and announced nothing, whatever its error had promised."""
+    told = tmp_path / "told"
+    broken = replace(APPLICATION, on_promotion=PromotionHook(command=(sys.executable, "-c", "raise SystemExit(3)")))
+    write = f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())"
+    tells = replace(APPLICATION, on_promotion=PromotionHook(command=(sys.executable, "-c", write)))
+    assert not launch(stores, broken, data=False, dry_run=False).success
+    assert launch(stores, tells, data=False, dry_run=False).success
+    assert launch(stores, tells, data=False, dry_run=False).success
+    assert told.read_text().count(V1) >= 1
+    assert json.loads(told.read_text())["kind"] == "rollback", "it was announced once"
 
 
 def test_what_cannot_be_meant_fails_with_the_known_names(stores: Stores) -> None:

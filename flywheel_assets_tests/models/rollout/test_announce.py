@@ -5,15 +5,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from flywheel_assets.errors import RolloutError
-from flywheel_assets.models.rollout import announce_champion
+from flywheel_assets.capture.auth._signatures import SignedHeaders
+from flywheel_assets.capture.auth.keys import WebhookSecret
+from flywheel_assets.errors import RolloutError, SettingsError
+from flywheel_assets.models.rollout.announce import announce_champion
 
-EVENT = {"application": "assistant", "version": "dpo_gold_v1", "champion_before": None, "adapter": "/näme"}
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+EVENT = {
+    "id": "rollout_1",
+    "application": "assistant",
+    "version": "dpo_gold_v1",
+    "champion_before": None,
+    "adapter": "/näme",
+}
 
 
 class Receiver(HTTPServer):
@@ -21,6 +31,9 @@ class Receiver(HTTPServer):
 
     answer = 200
     delay_s = 0.0
+    later: list[int]
+    """The answers after the first one, each given once."""
+    raw: list[tuple[dict[str, str], bytes]]
     received: list[tuple[str, str | None, dict[str, object]]]
 
 
@@ -29,8 +42,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.raw.append(({name.lower(): text for name, text in self.headers.items()}, body))
         self.server.received.append((self.path, self.headers["Content-Type"], json.loads(body)))
         time.sleep(self.server.delay_s)
+        if len(self.server.raw) > 1 and self.server.later:
+            self.server.answer = self.server.later.pop(0)
         self.send_response(self.server.answer)
         if self.server.answer == 307:
             self.send_header("Location", "/elsewhere")
@@ -44,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with Receiver(("127.0.0.1", 0), Handler) as server:
-        server.received = []
+        server.received, server.raw, server.later = [], [], []
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -56,8 +72,12 @@ def url(receiver: Receiver) -> str:
     return f"http://127.0.0.1:{receiver.server_port}/v1/load"
 
 
-def tell(command: tuple[str, ...] = (), webhook: str | None = None, timeout_s: float = 10.0) -> tuple[str, ...]:
-    return announce_champion(EVENT, command=command, webhook=webhook, timeout_s=timeout_s)
+def tell(
+    command: tuple[str, ...] = (), webhook: str | None = None, timeout_s: float = 10.0, secret: str | None = None
+) -> tuple[str, ...]:
+    return announce_champion(
+        EVENT, command=command, webhook=webhook, timeout_s=timeout_s, secret=secret, pauses_s=(0.0, 0.0)
+    )
 
 
 def python(code: str, *arguments: str) -> tuple[str, ...]:
@@ -111,12 +131,40 @@ def test_both_are_told_the_command_first(receiver: Receiver) -> None:
     assert len(receiver.received) == 1
 
 
-@pytest.mark.parametrize("answer", [307, 404, 500])
-def test_any_other_answer_is_a_failure(receiver: Receiver, answer: int) -> None:
+@pytest.mark.parametrize(("answer", "attempts"), [(307, 1), (404, 1), (429, 3), (500, 3)])
+def test_any_other_answer_is_a_failure_and_tried_again_only_where_that_may_help(
+    receiver: Receiver, answer: int, attempts: int
+) -> None:
     receiver.answer = answer
     with pytest.raises(RolloutError, match=str(answer)):
         tell(webhook=url(receiver))
-    assert len(receiver.received) == 1
+    assert len(receiver.received) == attempts
+
+
+def test_every_attempt_is_signed_for_itself_under_one_id(receiver: Receiver) -> None:
+    """Capture's own door, which takes Standard Webhooks from others, reads what we send."""
+    receiver.answer, receiver.later = 503, [500, 200]
+    assert tell(webhook=url(receiver), secret=SECRET) == ("posted to 127.0.0.1",)
+    assert [headers["webhook-id"] for headers, _ in receiver.raw] == ["rollout_1"] * 3
+    known = [WebhookSecret("hook", "assistant", "ops", SECRET, datetime.now(UTC))]
+    for headers, body in receiver.raw:
+        assert SignedHeaders.read(headers, datetime.now(UTC)).find_signer(body, known) is known[0]
+        assert json.loads(body) == EVENT
+
+
+def test_without_a_secret_the_post_has_an_id_and_no_signature(receiver: Receiver) -> None:
+    tell(webhook=url(receiver))
+    ((headers, _),) = receiver.raw
+    assert headers["webhook-id"] == "rollout_1"
+    assert "webhook-signature" not in headers
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "whsec_hunter2", "whsec_" + "A" * 8, "A" * 32])
+def test_a_secret_that_is_none_is_refused_without_showing_it(receiver: Receiver, secret: str) -> None:
+    with pytest.raises(SettingsError, match="python -c") as refused:
+        tell(webhook=url(receiver), secret=secret)
+    assert secret not in str(refused.value).replace("whsec_' +", "")
+    assert receiver.raw == []
 
 
 def test_a_webhook_that_does_not_answer_in_time_is_a_failure(receiver: Receiver) -> None:
