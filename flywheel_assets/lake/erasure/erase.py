@@ -176,6 +176,7 @@ def erase_person(place: Place, plan: ErasurePlan, *, who: str, reason: str, now:
 
     Raises:
         InvalidRuleError: the reason quotes the user id.
+        HomeMismatchError: the home's parts contradict each other, see `lake.tables.home`; nothing was changed.
         OpenSegmentError: capture still writes a segment that holds the person's events, or a landing day is about to
             close; nothing was changed.
         CommitContentionError: another erasure is at work, or a daily step, and was for ten minutes; or a version is
@@ -187,6 +188,7 @@ def erase_person(place: Place, plan: ErasurePlan, *, who: str, reason: str, now:
     lake, person = place.lake, plan.person
     if person.user_id in reason:
         raise InvalidRuleError("the reason names the person, and would be kept for ever: leave the user id out of it")
+    lake.verify_home(sweeps=True)
     began = time.monotonic()
 
     def clock() -> datetime:
