@@ -195,12 +195,18 @@ class Home:
             self.catalog.update_namespace_properties(self.application, updates={ID_PROPERTY: home_id})
         return home_id
 
+    def find_id(self) -> str | None:
+        """Find the id by the home's own file, else by the warehouse; None: it has none yet."""
+        kept = self.folder / HOME_FILE
+        marker = _decode(kept.read_bytes(), str(kept)) if kept.exists() else self.read_marker()
+        return marker.id if marker else None
+
     def read_marker(self) -> Marker | None:
         """Read the warehouse's marker; None where it has none."""
         uri = f"{self.root}/{MARKER_FILE}"
         try:
             # One request where the file exists: asking for its existence first would be another one on S3.
-            with self._open_storage(uri).new_input(uri).open() as file:
+            with self.open_storage(uri).new_input(uri).open() as file:
                 content = file.read()
         except FileNotFoundError:
             return None
@@ -221,8 +227,8 @@ class Home:
         from pyarrow.fs import FileSelector
         from pyiceberg.io.pyarrow import PyArrowFileIO
 
-        uri = f"{self.root}/{below}"
-        storage = self._open_storage(uri)
+        uri = f"{self.root}/{below}".rstrip("/")
+        storage = self.open_storage(uri)
         scheme, host, path = PyArrowFileIO.parse_location(uri)
         found: list[FileInfo] = storage.fs_by_scheme(scheme, host).get_file_info(
             FileSelector(path, recursive=False, allow_not_found=True)
@@ -230,20 +236,47 @@ class Home:
         return found
 
     def _exists(self, uri: str) -> bool:
-        return bool(self._open_storage(uri).new_input(uri).exists())
+        return bool(self.open_storage(uri).new_input(uri).exists())
 
     def _write(self, uri: str, content: bytes) -> None:
         local = find_local_path(uri)
         if local is not None:
             replace_file(local, content)
             return
-        with self._open_storage(uri).new_output(uri).create(overwrite=True) as file:
+        with self.open_storage(uri).new_output(uri).create(overwrite=True) as file:
             file.write(content)
 
-    def _open_storage(self, uri: str) -> Any:
+    def open_storage(self, uri: str) -> Any:
+        """Open pyiceberg's access to the files at a URI."""
         from pyiceberg.io import load_file_io
 
         return load_file_io(self.catalog.properties, uri)
+
+
+def verify_landing(folder: Path, home_id: str) -> None:
+    """Check that a landing folder belongs to a home; one without an id gets the home's.
+
+    Raises:
+        HomeMismatchError: it belongs to another home; nothing was changed.
+    """
+    path = folder / MARKER_FILE
+    try:
+        found = _decode(path.read_bytes(), str(path)).id
+    except FileNotFoundError:
+        if folder.is_dir():
+            claim_landing(folder, home_id)
+        return
+    if found != home_id:
+        raise HomeMismatchError(
+            f"the landing folder {folder} belongs to the home {found}, and this home is {home_id}: two homes would "
+            "close its days and move its late segments. Nothing was changed. Set FLYWHEEL_HOME or FLYWHEEL_LANDING_DIR "
+            "to parts of one home; where this home shall have the folder from now on, run `flywheel move`."
+        )
+
+
+def claim_landing(folder: Path, home_id: str) -> None:
+    """Make a landing folder a home's own, whatever home had it before."""
+    replace_file(folder / MARKER_FILE, msgspec.json.encode(Marker(home_id)))
 
 
 def read_number(path: str) -> int | None:

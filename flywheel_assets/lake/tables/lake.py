@@ -116,7 +116,11 @@ class Lake:
         Raises:
             HomeMismatchError: they contradict each other, or the warehouse has tables unknown to the catalog.
         """
-        return self.home.verify(self._lock("home", _LOCK_TIMEOUT_S), sweeps=sweeps)
+        return self.home.verify(self.lock_home(), sweeps=sweeps)
+
+    def lock_home(self) -> AbstractContextManager[None]:
+        """Lock the home's id."""
+        return self._lock("home", _LOCK_TIMEOUT_S)
 
     @contextmanager
     def _explain_missing_files(self) -> Iterator[None]:
