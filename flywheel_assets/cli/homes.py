@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @app.command()
 def move(yes: Yes = False) -> None:
-    """Make a home that was moved or copied here a home of its own, after you stopped what runs on it.
+    """Make a home that was moved or copied here a home of its own.
 
-    The tables' metadata is written again for this place; data files stay as they are, and the original is not touched.
-    The home gets a new id.
+    Stop what runs on it first. The tables' metadata is written again for this place; data files stay as they are, and
+    the original is not touched. The home gets a new id.
     """
     from flywheel_assets.lake.upkeep.relocation import plan_move
 

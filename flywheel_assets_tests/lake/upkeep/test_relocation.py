@@ -114,6 +114,20 @@ def test_an_older_catalog_is_brought_to_the_newest_state(home: Workbench) -> Non
     assert plan_adoption(home.lake) == []
 
 
+def test_a_backup_with_an_older_catalog_is_restored_at_another_path(home: Workbench) -> None:
+    """The catalog is copied first; on a busy table its metadata file is gone when the warehouse is copied."""
+    kept = (home.root / "catalog.db").read_bytes()
+    for number in range(15):
+        home.write(GOLD, day(number), gold(day(number)))
+    before = read_everything(home)
+    home.root.rename(home.root.with_name("c"))
+    restored = Workbench(home.root.with_name("c"))
+    (restored.root / "catalog.db").write_bytes(kept)
+    register_tables(restored.lake, plan_adoption(restored.lake), home_id=str(restored.lake.home.find_id()))
+    assert read_everything(restored) == before
+    upkeep(restored)
+
+
 def test_a_copy_without_a_data_file_is_refused_whole(home: Workbench) -> None:
     shutil.copytree(home.root, home.root.with_name("b"))
     other = Workbench(home.root.with_name("b"))
