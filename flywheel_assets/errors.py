@@ -3,6 +3,7 @@
 FlywheelError
 ├── PermanentError                 the same input will fail again: fix something first
 │   ├── SettingsError              a setting is missing, unreadable, out of its range or contradicts another
+│   ├── HomeMismatchError          home, catalog, warehouse or landing belong to different homes; nothing was changed
 │   ├── UnknownNameError           a name that does not exist; lists the known ones
 │   ├── InvalidRuleError           a decision that cannot be meant: no condition, or days in the wrong order
 │   ├── InvalidEventError          an event that capture must refuse
@@ -58,6 +59,10 @@ class S3RefusedError(SettingsError):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class HomeMismatchError(PermanentError):
+    """Home, catalog, warehouse or landing belong to different homes, or the home was copied or moved."""
 
 
 class UnknownNameError(PermanentError):

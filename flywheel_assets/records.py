@@ -701,6 +701,7 @@ ERASURES = pa.schema(
         *_DECISION,
         _define_column("person_key", pa.string(), "keyed hash of the user id: what was received before is refused"),
         _define_column("event_keys", pa.string(), "JSON list of keyed hashes of event ids, refused whenever they come"),
+        _define_column("key_check", pa.string(), "hash of a fixed text by the key: shows a wrong one", nullable=True),
     ]
 )
 

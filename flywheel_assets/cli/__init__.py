@@ -8,6 +8,7 @@
 | `gold` | gold, verify, retry, abandon |
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
 | `upkeep` | maintain, rollout, rollback, erase |
+| `homes` | move, adopt |
 | `whatif` | levers, policy |
 | `backtest` | backtest |
 | `screen` | screen |
@@ -25,6 +26,7 @@ from flywheel_assets.cli import (
     exclusions,
     files,
     gold,
+    homes,
     init,
     keys,
     screen,
@@ -44,6 +46,7 @@ __all__ = [
     "exclusions",
     "files",
     "gold",
+    "homes",
     "init",
     "keys",
     "main",

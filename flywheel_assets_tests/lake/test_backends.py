@@ -74,7 +74,8 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lake]:
     if catalog == "postgres":
         uri = request.getfixturevalue("postgres_uri")
     options = request.getfixturevalue("s3_storage") if storage == "s3" else {}
-    warehouse = f"s3://{BUCKET}" if storage == "s3" else f"file://{tmp_path}/warehouse"
+    # A warehouse belongs to one catalog: each test has its own.
+    warehouse = f"s3://{BUCKET}/{tmp_path.name}" if storage == "s3" else f"file://{tmp_path}/warehouse"
     with opened(Lake(APPLICATION, uri, warehouse, tmp_path / "scratch", storage=options)) as lake:
         # A Postgres is shared by the tests of this session, its tables are not.
         for identifier in lake.catalog.list_tables(APPLICATION):

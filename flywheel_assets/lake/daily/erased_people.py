@@ -2,16 +2,18 @@
 
 The key is a secret of the installation. Without it the hashes in the table `erasures` cannot be compared with a list of
 user ids. An installation that has lost its key can no longer refuse replays; ingestion stops with an error that says
-so.
+so. It stops, too, under another key than the erasures': each of them keeps a *check value* of its key. Without it a
+wrong but valid key let the replay of an erased person in. Erasures of older releases have none.
 """
 
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -63,7 +65,7 @@ def read_erased_people(lake: Lake) -> ErasedPeople | None:
     """Read the hashes of the people whose events are refused; None before the first erasure.
 
     Raises:
-        SettingsError: there were erasures and their key is gone.
+        SettingsError: there were erasures, and their key is gone or is another one.
     """
     if not lake.has_table(ERASURES):
         return None
@@ -74,19 +76,38 @@ def read_erased_people(lake: Lake) -> ErasedPeople | None:
     for row in rows:
         people[row["person_key"]] = max(row["decided_at"], people.get(row["person_key"], row["decided_at"]))
     events = frozenset(key for row in rows for key in json.loads(row["event_keys"]))
-    return ErasedPeople(load_erasure_key(lake, make=False), people, events)
+    return ErasedPeople(load_erasure_key(lake, rows), people, events)
 
 
-def load_erasure_key(lake: Lake, *, make: bool) -> bytes:
-    """Return the installation's secret for keyed hashes.
+def load_erasure_key(lake: Lake, erasures: Sequence[Mapping[str, Any]], *, make: bool = False) -> bytes:
+    """Return the installation's secret for keyed hashes, and check it against the erasures so far.
 
     Args:
         lake: whose `erasure_key` or key file it is.
+        erasures: rows of the table `erasures`.
         make: create the file where there is none.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: there is none, it cannot be read, or it is not the key of the erasures.
     """
+    key = _read_key(lake, make=make and not erasures)
+    checks = {str(row["key_check"]) for row in erasures if row["key_check"]}
+    if checks - {compute_key_check(key)}:
+        where = "FLYWHEEL_ERASURE_KEY" if lake.erasure_key else str(locate_key_file(lake))
+        raise SettingsError(
+            f"{where} is not the key under which people were erased (its check value is {compute_key_check(key)}, "
+            f"theirs {', '.join(sorted(checks))}): replays of their events could not be refused. Restore the key that "
+            "was used then, from a backup of the home or of your secrets."
+        )
+    return key
+
+
+def compute_key_check(key: bytes) -> str:
+    """Compute the value by which a key is recognised; it says nothing about the key or about people."""
+    return hash_with_key(key, "check", "the erasure key")
+
+
+def _read_key(lake: Lake, *, make: bool) -> bytes:
     if lake.erasure_key:
         return hashlib.blake2b(lake.erasure_key.encode()).digest()
     path = locate_key_file(lake)
@@ -97,7 +118,12 @@ def load_erasure_key(lake: Lake, *, make: bool) -> bytes:
             f"{path} is gone, and people were erased under it: replays of their events could not be refused. "
             "Restore it, or set FLYWHEEL_ERASURE_KEY to the secret that was used."
         )
-    return bytes.fromhex(path.read_text())
+    try:
+        return bytes.fromhex(path.read_text())
+    except ValueError:
+        raise SettingsError(
+            f"{path} does not hold 64 hexadecimal digits: it is damaged. Restore it from a backup of the home."
+        ) from None
 
 
 def locate_key_file(lake: Lake) -> Path:

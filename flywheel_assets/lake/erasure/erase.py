@@ -29,7 +29,7 @@ import msgspec
 import pyarrow as pa
 
 from flywheel_assets.errors import InvalidRuleError
-from flywheel_assets.lake.daily.erased_people import hash_with_key, load_erasure_key
+from flywheel_assets.lake.daily.erased_people import compute_key_check, hash_with_key, load_erasure_key
 from flywheel_assets.lake.daily.ledger import RunStamp
 from flywheel_assets.lake.erasure._accounts import (
     Journal,
@@ -176,6 +176,7 @@ def erase_person(place: Place, plan: ErasurePlan, *, who: str, reason: str, now:
 
     Raises:
         InvalidRuleError: the reason quotes the user id.
+        HomeMismatchError: the home's parts contradict each other, see `lake.tables.home`; nothing was changed.
         OpenSegmentError: capture still writes a segment that holds the person's events, or a landing day is about to
             close; nothing was changed.
         CommitContentionError: another erasure is at work, or a daily step, and was for ten minutes; or a version is
@@ -187,6 +188,7 @@ def erase_person(place: Place, plan: ErasurePlan, *, who: str, reason: str, now:
     lake, person = place.lake, plan.person
     if person.user_id in reason:
         raise InvalidRuleError("the reason names the person, and would be kept for ever: leave the user id out of it")
+    lake.verify_home(sweeps=True)
     began = time.monotonic()
 
     def clock() -> datetime:
@@ -308,7 +310,7 @@ def _find_earlier_events(lake: Lake, user_id: str) -> Callable[[str], bool]:
     """Return a test for event ids that an earlier erasure of the same person covered."""
     if not lake.has_table(ERASURES) or not (rows := list_decisions(lake, ERASURES)):
         return lambda _: False
-    key = load_erasure_key(lake, make=False)
+    key = load_erasure_key(lake, rows)
     person_hash = hash_with_key(key, "user", user_id)
     events = {each for row in rows if row["person_key"] == person_hash for each in json.loads(row["event_keys"])}
     return lambda event_id: bool(events) and hash_with_key(key, "event", event_id) in events
@@ -316,10 +318,11 @@ def _find_earlier_events(lake: Lake, user_id: str) -> Callable[[str], bool]:
 
 def _record_erasure(lake: Lake, person: PersonKeys, erasure: str, who: str, reason: str, now: datetime) -> str:
     """Record the decision, so that ingest refuses the person's events; return the hash of the user id."""
-    key = load_erasure_key(lake, make=True)
+    earlier = list_decisions(lake, ERASURES) if lake.has_table(ERASURES) else []
+    key = load_erasure_key(lake, earlier, make=True)
     person_hash = hash_with_key(key, "user", person.user_id)
     events = json.dumps(sorted(hash_with_key(key, "event", each) for each in person.event_ids))
-    facts = {"person_key": person_hash, "event_keys": events}
+    facts = {"person_key": person_hash, "event_keys": events, "key_check": compute_key_check(key)}
     record_decision(lake, ERASURES, erasure, who=who, reason=reason, now=now, **facts)
     return person_hash
 

@@ -7,7 +7,7 @@ change, a bound on retained snapshots, and manifests of some hundred files. See 
 loading a code location must not pay.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -178,12 +178,15 @@ def open_catalog(uri: str, warehouse: str, namespace: str, storage: Mapping[str,
     return catalog
 
 
-def load_or_create_table(catalog: SqlCatalog, namespace: str, spec: "TableSpec") -> Table:
-    """Load the table with its current metadata; create it on first use."""
+def load_or_create_table(
+    catalog: SqlCatalog, namespace: str, spec: "TableSpec", verify_new: Callable[[], None]
+) -> Table:
+    """Load the table with its current metadata; create it on first use, unless `verify_new` raises."""
     identifier = (namespace, spec.name)
     try:
         return catalog.load_table(identifier)
     except NoSuchTableError:
+        verify_new()
         try:
             return catalog.create_table(
                 identifier,

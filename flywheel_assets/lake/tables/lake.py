@@ -7,7 +7,6 @@ how a commit is serialised and retried.
 """
 
 import logging
-import re
 import shutil
 import uuid
 import warnings
@@ -28,6 +27,7 @@ from flywheel_assets.errors import CommitContentionError, PartitionChangedError,
 from flywheel_assets.lake.storage.commits import COMMIT_KEY, hold_lock, retry_commit, was_committed
 from flywheel_assets.lake.storage.duckdb_engine import connect, write_parquet
 from flywheel_assets.lake.storage.failures import translate_disk_full, translate_outages
+from flywheel_assets.lake.tables.home import Home, find_local_path
 from flywheel_assets.lake.tables.specs import PlannedFile, TableSpec, list_columns, make_nullable
 
 if TYPE_CHECKING:
@@ -88,22 +88,65 @@ class Lake:
         """
         from flywheel_assets.lake.tables.iceberg import RETRYABLE, find_missing_columns, load_or_create_table
 
-        table = load_or_create_table(self.catalog, self.application, spec)
+        with self._explain_missing_files():
+            table = load_or_create_table(self.catalog, self.application, spec, lambda: self._verify_new_table(spec))
         if find_missing_columns(table, spec):
+            self.home_id  # noqa: B018  # verifies the home before a change
             return retry_commit(lambda: self._grow(spec), RETRYABLE, self._build_full_name(spec), _DEADLINE_S)
         return table
 
     def _grow(self, spec: TableSpec) -> "Table":
-        from flywheel_assets.lake.tables.iceberg import add_missing_columns, load_or_create_table
+        from flywheel_assets.lake.tables.iceberg import add_missing_columns
 
-        table = load_or_create_table(self.catalog, self.application, spec)
+        table = self.catalog.load_table((self.application, spec.name))
         add_missing_columns(table, spec)
         return table
+
+    @cached_property
+    def home_id(self) -> str:
+        """Return the home's id; the first access checks that all parts belong to one home, see `verify_home`."""
+        return self.verify_home()
+
+    @cached_property
+    def home(self) -> Home:
+        """Return the home by its parts, without a check."""
+        return Home(self.scratch.parent, self.catalog, self.application, self.catalog_uri, self.warehouse)
+
+    @translate_outages()
+    def verify_home(self, *, sweeps: bool = False) -> str:
+        """Check that home, catalog and warehouse belong together; return the home's id.
+
+        Every commit has called it once for this object, and every sweep calls it with `sweeps`.
+
+        Raises:
+            HomeMismatchError: they contradict each other, or the warehouse has tables unknown to the catalog.
+        """
+        return self.home.verify(self.lock_home(), sweeps=sweeps)
+
+    def lock_home(self) -> AbstractContextManager[None]:
+        """Lock the home's id."""
+        return self._lock("home", _LOCK_TIMEOUT_S)
+
+    @contextmanager
+    def _explain_missing_files(self) -> Iterator[None]:
+        """Check the home where a table's metadata file is missing: of a moved home none is where the catalog says."""
+        try:
+            yield
+        except FileNotFoundError:
+            self.verify_home()
+            raise
+
+    def _verify_new_table(self, spec: TableSpec) -> None:
+        """Check before a table is created that its folder holds no table that the catalog has lost."""
+        self.home_id  # noqa: B018  # verifies the home before a change
+        if self.home.was_changed(spec.name):
+            self.home.refuse_unknown(set(self.home.read_catalog()[0]))
 
     @translate_outages()
     def has_table(self, spec: TableSpec) -> bool:
         """Return whether the table was created already; asking does not create it."""
-        return self.catalog.table_exists((self.application, spec.name))
+        with self._explain_missing_files():
+            return self.catalog.table_exists((self.application, spec.name))
 
     def commit(self, spec: TableSpec, change: "Callable[[Table], None]", key: str | None = None) -> "Table":
         """Apply `change` to the freshly loaded table under its lock, with retries; return the changed table.
@@ -130,6 +173,7 @@ class Lake:
 
         # A catalog on a full disk answers like a busy one: retries would hide the cause for two minutes.
         with self.lock_table(spec), translate_disk_full(*self.places), translate_outages():
+            self.home_id  # noqa: B018  # verifies the home before a change
             table = self.load_table(spec)
             if key is not None and was_committed(table, key):
                 return table
@@ -178,7 +222,7 @@ class Lake:
         """Return the folders of this machine that steps write to."""
         return [
             self.scratch,
-            *(path for path in (_find_local_path(self.warehouse), self._catalog_file) if path is not None),
+            *(path for path in (find_local_path(self.warehouse), self._catalog_file) if path is not None),
         ]
 
     @property
@@ -271,7 +315,7 @@ class Lake:
     def place(self, table: "Table", path: Path) -> str:
         """Move a finished local file to the table's location under its final, unique name; return its URI."""
         target = f"{table.location()}/data/{path.stem}-{uuid.uuid4().hex}.parquet"
-        local = _find_local_path(target)
+        local = find_local_path(target)
         if local is not None:
             local.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, local)
@@ -517,21 +561,12 @@ def _assert_rows_belong(path: Path, spec: TableSpec, day: date, stage: str | Non
                 raise PartitionMismatchError(f"{spec.name}: rows written for {name} = {value} contain {found}")
 
 
-_FILE_URI = re.compile(r"^file:(//)?(?=/)")
-
-
 def _find_local_paths(uris: Iterable[str]) -> list[Path] | None:
     """Find the files' paths on this machine; return None if one is not on it."""
     found = []
     for uri in uris:
-        path = _find_local_path(uri)
+        path = find_local_path(uri)
         if path is None:
             return None
         found.append(path)
     return found
-
-
-def _find_local_path(uri: str) -> Path | None:
-    if "://" not in uri or uri.startswith("file:"):
-        return Path(_FILE_URI.sub("", uri))
-    return None

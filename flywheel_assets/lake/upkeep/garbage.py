@@ -95,12 +95,14 @@ def sweep_table(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) ->
     the sweep once took a file between the two, and the commit then referred to nothing.
 
     Raises:
+        HomeMismatchError: the files are another home's, or the catalog is older than they; nothing was deleted.
         LockLostError: the lock was lost before it was clear what is garbage; nothing was deleted.
         CatalogUnavailableError: the catalog's Postgres does not answer.
         StorageUnavailableError: the warehouse's S3 does not answer; what is deleted is deleted, the next sweep goes on.
     """
     if not lake.has_table(spec):
         return Swept(Stored(0, 0), Stored(0, 0), Stored(0, 0))
+    lake.verify_home(sweeps=True)
     with lake.lock_table(spec), translate_outages():
         return _sweep_locked_table(lake, spec, grace, now)
 
@@ -108,6 +110,7 @@ def sweep_table(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) ->
 def _sweep_locked_table(lake: Lake, spec: TableSpec, grace: timedelta, now: datetime) -> Swept:
     listed = {info.path: info for info in _list_files(lake.load_table(spec))}
     table = lake.load_table(spec)
+    lake.home.refuse_newer(spec.name, table.metadata_location, listed)
     needed = list_needed_paths(table)
     journal = lake.scratch / "garbage" / f"{lake.application}.{spec.name}.json"
     known = msgspec.json.decode(journal.read_bytes(), type=dict[str, datetime]) if journal.exists() else {}

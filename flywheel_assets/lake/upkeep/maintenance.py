@@ -102,11 +102,13 @@ def maintain_tables(
         s3_client: for what a bucket keeps of deleted files; None: the warehouse is on a disk.
 
     Raises:
+        HomeMismatchError: the home's parts contradict each other, see `lake.tables.home`; nothing was changed.
         CommitContentionError: there was something to trim or to retire, or history was imported before, and a daily
             step or an erasure was at work for ten minutes; it is safe to run again.
         LandingError: S3 does not answer, or we may not delete there what a killed import of history left.
     """
     now = stamp.now
+    lake.verify_home(sweeps=True)
     before = weigh_stages(lake, tables, versions, landing)
     last = find_last_settled_day(lake, tables, window)
     trimmed: dict[date, int] = {}

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
-from flywheel_assets.errors import ClosedDayError, LandingRetiredError
+from flywheel_assets.errors import ClosedDayError, HomeMismatchError, LandingRetiredError
 from flywheel_assets.lake.daily.ledger import audit_accounts
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, QUARANTINE, RAW_PREDICTIONS
@@ -237,3 +237,16 @@ def test_a_segment_late_for_a_day_that_nobody_reads_again_is_read_today(bench: W
     assert not late.exists()
     assert [row["event_id"] for row in bench.rows(GROUND_TRUTH, [today])] == ["late"]
     assert len(bench.rows(GROUND_TRUTH, [DAY])) == 1
+
+
+def test_the_landing_folder_of_another_home_is_left_alone(bench: Workbench) -> None:
+    """A second home that was pointed at it closed its days and moved its late segments."""
+    bench.land(FEEDBACK, DAY, [make_feedback()])
+    bench.ingest(FEEDBACK, [DAY])
+    other = Workbench(bench.root / "other")
+    other.landing = bench.landing
+    before = sorted(bench.landing.rglob("*"))
+    with pytest.raises(HomeMismatchError, match=r"landing folder .* belongs to the home .*`flywheel move`"):
+        other.ingest(FEEDBACK, [day(1)])
+    assert sorted(bench.landing.rglob("*")) == before
+    bench.ingest(FEEDBACK, [DAY])

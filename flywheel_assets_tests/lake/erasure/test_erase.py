@@ -297,6 +297,14 @@ def test_without_its_key_nothing_is_ingested(after: Workbench) -> None:
         after.ingest(EventKind.FEEDBACK, DAYS)
 
 
+@pytest.mark.parametrize("wrong", ["ab" * 32, "no key"])
+def test_under_a_wrong_key_nothing_is_ingested(after: Workbench, wrong: str) -> None:
+    """A valid key of another installation let the replay of an erased person in."""
+    locate_key_file(after.lake).write_text(wrong)
+    with pytest.raises(SettingsError, match=r"erasure\.key .*Restore"):
+        after.ingest(EventKind.FEEDBACK, DAYS)
+
+
 def test_a_plan_counts_and_changes_nothing(bench: Workbench, place: Place) -> None:
     before = rows_of_others(place)
     plan = plan_erasure(place, PERSON)
