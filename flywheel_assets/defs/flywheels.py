@@ -30,6 +30,7 @@ from flywheel_assets.defs.assets.production_watch import build_production_watch_
 from flywheel_assets.defs.automation.alerts import build_alert_sensors
 from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
 from flywheel_assets.defs.automation.recovery import build_rollback_job
+from flywheel_assets.defs.automation.rollout_steps import build_rollout_job, build_rollout_schedule, is_automatic
 from flywheel_assets.defs.automation.training_rules import TrainingRule, build_example_rule, build_pair_rule
 from flywheel_assets.defs.automation.triggers import (
     build_daily_schedule,
@@ -55,6 +56,7 @@ def preference_flywheel(
     """
     application = begin_with_history(application, stores or Stores())
     watch = application.watch
+    rollout_jobs = [build_rollout_job(application, watch)] if watch and is_automatic(application) else []
     return _assemble(
         application,
         daily=[*build_feedback_assets(application), *build_pair_assets(application)],
@@ -69,7 +71,11 @@ def preference_flywheel(
             build_operator_text_check(application),
             *([build_production_watch_check(application, watch)] if watch else []),
         ],
-        more_schedules=[build_source_schedule(application, source) for source in application.sources],
+        more_schedules=[
+            *(build_source_schedule(application, source) for source in application.sources),
+            *(build_rollout_schedule(application, job) for job in rollout_jobs),
+        ],
+        more_jobs=rollout_jobs,
     )
 
 
@@ -112,6 +118,7 @@ def _assemble(
     reports: Sequence[dg.AssetsDefinition] = (),
     more_checks: Sequence[dg.AssetChecksDefinition] = (),
     more_schedules: Sequence[dg.ScheduleDefinition] = (),
+    more_jobs: Sequence[dg.JobDefinition] = (),
 ) -> dg.Definitions:
     """Put together the jobs, schedules, sensors, checks and resources of one application.
 
@@ -126,6 +133,7 @@ def _assemble(
         reports: assets without partitions that a daily job of their own makes.
         more_checks: checks of this kind of application only.
         more_schedules: schedules of this kind of application only.
+        more_jobs: jobs of this kind of application only.
     """
     daily_job = dg.define_asset_job(
         DAILY_JOB.format(application.name),
@@ -150,7 +158,7 @@ def _assemble(
     return dg.Definitions(
         assets=[*build_landed_assets(application), *daily, *versions, *more_assets, *reports],
         asset_checks=[*build_daily_checks(application), *build_version_checks(application), *more_checks],
-        jobs=[daily_job, turn_job, build_rollback_job(application), upkeep_job, *report_jobs],
+        jobs=[daily_job, turn_job, build_rollback_job(application), upkeep_job, *report_jobs, *more_jobs],
         schedules=[
             build_daily_schedule(application, daily_job.name),
             build_maintenance_schedule(application, upkeep_job),

@@ -44,7 +44,8 @@ def test_landed_days_to_a_registered_model_of_the_teams_own(tmp_path: Path, inst
     folder = stores.versions("fraud").folder("fraud_gold_v1")
     trained, evaluated = read_training(folder.training), read_evaluation(folder.evaluation)
     assert trained.recipe == RECIPE
-    assert evaluated.challenger_sha256 == trained.model_sha256
+    assert trained.judged is not None
+    assert evaluated.challenger_sha256 == trained.judged.model_sha256
     promotion = read_promotion(folder.promotion)
     assert promotion.promoted, promotion.sentence
     champion = stores.registry("fraud").find_champion()

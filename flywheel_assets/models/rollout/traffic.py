@@ -34,6 +34,10 @@ class RolloutPlan(Checked):
     keep_on_predecessor: ShareBelowOne = 0.0
     """Part of the users that stays on the predecessor after the last step, so that both can be compared: 0.05."""
 
+    automatic: bool = True
+    """Take each step by the watch's verdict, and take back a model that is proven worse. Does nothing where the first
+    step is all users. False: `flywheel rollout` and `flywheel rollback` are a person's."""
+
     def compute_share(self, step: float) -> float:
         """Compute the champion's share at a step: what is kept on the predecessor stays there."""
         return min(step, round(1 - self.keep_on_predecessor, 6))
