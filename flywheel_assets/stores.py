@@ -104,7 +104,8 @@ class Stores:
         lock = partial(
             hold_lock, where.resolve_catalog_uri(), self.scratch("locks"), f"{application}.models", _ALIAS_TIMEOUT_S
         )
-        return ModelRegistry(where.resolve_mlflow_uri(), application, where.resolve_home() / "mlartifacts", lock)
+        artifacts, versions = where.resolve_home() / "mlartifacts", self.versions(application)
+        return ModelRegistry(where.resolve_mlflow_uri(), application, artifacts, lock, versions)
 
     def mlflow_traces(self, experiment: str, uri: str | None) -> MlflowTraces:
         """Open the traces of an experiment; of the server that the settings name where `uri` is None."""

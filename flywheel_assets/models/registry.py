@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flywheel_assets.errors import VersionConflictError
+from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.model_folder import hash_listing, is_plain_lightgbm
 from flywheel_assets.models.rollout.events import BASE, ModelFacts
 from flywheel_assets.models.rollout.traffic import RolloutState, StepKind
@@ -66,6 +67,8 @@ class ModelRegistry:
     """Folder of this application's MLflow artifacts; MLflow's own default would be the working directory."""
     lock: Callable[[], AbstractContextManager[object]] = field(repr=False, compare=False)
     """Locked while an alias moves, since MLflow has no compare-and-swap: every machine that promotes must see it."""
+    versions: Versions | None = None
+    """The home's gold versions: where a home was moved, MLflow still names the models' folders at the old place."""
 
     @cached_property
     def _client(self) -> "MlflowClient":  # type: ignore[no-any-unimported]
@@ -340,8 +343,13 @@ class ModelRegistry:
     def _find_run(self, gold_version: str) -> str:
         client = self._client
         experiment = client.get_experiment_by_name(self.experiment)
+        location = (self.artifacts / self.application).absolute().as_uri()
+        if experiment is not None and self._is_of_another_place(experiment.artifact_location, location):
+            # MLflow cannot change it, and runs would write into the folder that this home was copied from.
+            old = experiment.experiment_id
+            client.rename_experiment(old, f"{self.experiment} (experiment {old}, before the home moved)")
+            experiment = None
         if experiment is None:
-            location = (self.artifacts / self.application).absolute().as_uri()
             experiment_id = client.create_experiment(self.experiment, artifact_location=location)
         else:
             experiment_id = experiment.experiment_id
@@ -372,13 +380,18 @@ class ModelRegistry:
             inputs.append(DatasetInput(entity, tags))
         self._client.log_inputs(run_id, inputs)
 
+    def _is_of_another_place(self, found: str, location: str) -> bool:
+        """Return whether an experiment of this home's own database stores its files elsewhere on disk."""
+        own = f"sqlite:///{self.artifacts.absolute().parent}/"
+        return self.uri.startswith(own) and found.startswith("file:") and found.rstrip("/") != location
+
     def _ensure_model(self) -> None:
         if not self._client.search_registered_models(f"name = '{self.application}'"):
             self._client.create_registered_model(self.application)
 
     def _find_registered(self, gold_version: str) -> RegisteredModel | None:
         found = self._find_version(gold_version)
-        return _to_registered_model(found) if found is not None else None
+        return self._to_registered_model(found) if found is not None else None
 
     def _find_version(self, gold_version: str) -> "ModelVersion | None":  # type: ignore[no-any-unimported]
         of_version = f"name = '{self.application}' AND tags.`{_VERSION_TAG}` = '{gold_version}'"
@@ -389,14 +402,17 @@ class ModelRegistry:
         models = self._client.search_registered_models(f"name = '{self.application}'")
         if not models or alias not in models[0].aliases:
             return None
-        return _to_registered_model(self._client.get_model_version_by_alias(self.application, alias))
+        return self._to_registered_model(self._client.get_model_version_by_alias(self.application, alias))
 
-
-def _to_registered_model(version: object) -> RegisteredModel:
-    tags: dict[str, str] = getattr(version, "tags")  # noqa: B009  (mlflow's entities are untyped)
-    return RegisteredModel(
-        model_version=str(getattr(version, "version")),  # noqa: B009
-        gold_version=tags[_VERSION_TAG],
-        model_dir=Path(tags["flywheel.model_dir"]),
-        run_id=str(getattr(version, "run_id")),  # noqa: B009
-    )
+    def _to_registered_model(self, version: object) -> RegisteredModel:
+        tags: dict[str, str] = getattr(version, "tags")  # noqa: B009  (mlflow's entities are untyped)
+        gold_version, model_dir = tags[_VERSION_TAG], Path(tags["flywheel.model_dir"])
+        if self.versions is not None:
+            here = self.versions.folder(gold_version).training / model_dir.name
+            model_dir = here if here.is_dir() else model_dir
+        return RegisteredModel(
+            model_version=str(getattr(version, "version")),  # noqa: B009
+            gold_version=gold_version,
+            model_dir=model_dir,
+            run_id=str(getattr(version, "run_id")),  # noqa: B009
+        )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from flywheel_assets.errors import VersionConflictError
+from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.boosting import ClassifierRecipe, fit_classifier
 from flywheel_assets.models.recalibration import Recalibration
 from flywheel_assets.models.registry import EvaluatedDataset, ModelRegistry, RegisteredModel
@@ -192,3 +194,26 @@ def test_a_classifier_of_another_kind_is_loaded_by_pyfunc_as_it_was_stored(
     loaded = mlflow.pyfunc.load_model(str(stored))
     expected = recalibration.apply(model.predict(features))
     assert loaded.predict(features.to_pandas()).tolist() == expected.tolist()
+
+
+def test_a_moved_home_finds_its_models_and_writes_nothing_at_the_old_place(
+    registry: ModelRegistry, tmp_path: Path
+) -> None:
+    """MLflow keeps absolute paths: runs of a copied home were logged into the original's folder."""
+    adapter = tmp_path / "versions" / "assistant" / "dpo_gold_v1" / "training" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_text("weights")
+    registry.register_adapter("dpo_gold_v1", log(registry, "dpo_gold_v1"), adapter, "a" * 64)
+    registry.promote("dpo_gold_v1", None)
+    copied = tmp_path / "copy"
+    shutil.copytree(tmp_path, copied, ignore=shutil.ignore_patterns("copy"))
+    before = sorted(str(path) for path in (tmp_path / "artifacts").rglob("*"))
+
+    moved = replace(registry_in(copied), versions=Versions(copied / "versions", "assistant"))
+    champion = moved.find_champion()
+    assert champion is not None
+    assert champion.model_dir == copied / "versions" / "assistant" / "dpo_gold_v1" / "training" / "adapter"
+    run = log(moved, "dpo_gold_v2")
+    assert client_of(moved).get_run(run).info.artifact_uri.startswith(f"file://{copied}/artifacts/assistant/")
+    assert log(moved, "dpo_gold_v2") == run, "the experiment is begun once"
+    assert sorted(str(path) for path in (tmp_path / "artifacts").rglob("*")) == before
