@@ -10,8 +10,7 @@ from flywheel_assets.defs.failures import classify_failures
 from flywheel_assets.defs.partitions import GROUP
 from flywheel_assets.defs.presentation import Point, build_numbers_table, embed_small_plot
 from flywheel_assets.defs.resources import Stores
-from flywheel_assets.lake.daily.arm_users import WatchReport, find_live_versions, watch_versions
-from flywheel_assets.lake.daily.ledger import read_closed_days
+from flywheel_assets.lake.daily.arm_users import WatchReport, find_versions_on_last_day, watch_versions
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets.measures.live_arms import ArmVerdict, WatchLimits
@@ -80,9 +79,8 @@ def build_production_watch_check(application: PreferenceApplication, limits: Wat
 
 def watch_production(lake: Lake, limits: WatchLimits) -> WatchReport | None:
     """Compare the two versions that serve, up to the last closed day; None: there is only one."""
-    closed = list(read_closed_days(lake, JOINED_FEEDBACK.name))
-    versions = find_live_versions(lake, closed[-1]) if closed else None
-    return watch_versions(lake, versions, closed[-1], limits) if versions else None
+    found = find_versions_on_last_day(lake)
+    return watch_versions(lake, *found, limits) if found else None
 
 
 def _list_rates(report: WatchReport, limits: WatchLimits) -> list[list[object]]:

@@ -12,9 +12,7 @@ from flywheel_assets.application import PreferenceApplication
 from flywheel_assets.defs.automation.recovery import find_way_back, plan_rollback, roll_back
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.defs.rollouts import change_share
-from flywheel_assets.lake.daily.arm_users import LiveVersions, WatchReport, find_live_versions, watch_versions
-from flywheel_assets.lake.daily.ledger import read_closed_days
-from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK
+from flywheel_assets.lake.daily.arm_users import LiveVersions, WatchReport, find_versions_on_last_day, watch_versions
 from flywheel_assets.measures.live_arms import WatchLimits
 from flywheel_assets.models.rollout.traffic import RolloutState
 from flywheel_assets.promotion.rollout_steps import Move, decide_rollout
@@ -61,10 +59,10 @@ def _watch(
 ) -> WatchReport | str:
     """Compare champion and predecessor since the last change of shares; return the reason where it cannot be done."""
     lake = stores.lake(application.name)
-    closed = list(read_closed_days(lake, JOINED_FEEDBACK.name))
-    live = find_live_versions(lake, closed[-1]) if closed else None
-    if live is None:
+    found = find_versions_on_last_day(lake)
+    if found is None:
         return "fewer than two model versions served in the last week: does the product ask the router?"
+    live, until = found
     wanted = {state.champion, state.predecessor or live.predecessor}
     if live.current != state.champion or live.predecessor not in wanted:
         return (
@@ -76,7 +74,7 @@ def _watch(
     since = max(live.since, state.started_at.date() + timedelta(days=1))
     earlier = max(0, (since - live.since).days)
     versions = LiveVersions(live.current, live.predecessor, since)
-    return watch_versions(lake, versions, closed[-1], limits, earlier) or (
+    return watch_versions(lake, versions, until, limits, earlier) or (
         f"no closed day since the share was changed on {state.started_at:%Y-%m-%d}"
     )
 

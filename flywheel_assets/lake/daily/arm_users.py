@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel_assets.curation.sql_literals import quote
-from flywheel_assets.lake.daily.ledger import list_days
+from flywheel_assets.lake.daily.ledger import list_days, read_closed_days
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets.measures.live_arms import (
@@ -125,6 +125,13 @@ def find_live_versions(lake: Lake, until: date) -> LiveVersions | None:
     older, newer = sorted(rows, key=lambda row: (row[1], row[0]))
     both = set(older[2]) & set(newer[2])
     return LiveVersions(newer[0], older[0], min(both)) if both else None
+
+
+def find_versions_on_last_day(lake: Lake) -> tuple[LiveVersions, date] | None:
+    """Find the two versions that serve by the last closed day of feedback, and that day; None: fewer than two."""
+    closed = list(read_closed_days(lake, JOINED_FEEDBACK.name))
+    versions = find_live_versions(lake, closed[-1]) if closed else None
+    return None if versions is None else (versions, closed[-1])
 
 
 def read_arm_users(lake: Lake, versions: Sequence[str], since: date, until: date) -> pa.Table:
