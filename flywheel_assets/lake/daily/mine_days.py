@@ -25,6 +25,7 @@ from flywheel_assets.curation.trips import MOST_EXAMPLES, Trip
 from flywheel_assets.lake.daily import breaker, ledger
 from flywheel_assets.lake.daily.daily_steps import run_as_daily_step
 from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
+from flywheel_assets.lake.tables.home import find_local_path
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import (
     GROUND_TRUTH,
@@ -32,6 +33,8 @@ from flywheel_assets.lake.tables.specs import (
     JOINED_LABELS,
     QUARANTINE,
     RAW_SCORES,
+    PlannedFile,
+    TableSpec,
     list_columns,
 )
 from flywheel_assets.records import Reason, Signal
@@ -95,9 +98,8 @@ def mine_days(
     disputed: dict[date, Path] = {}
     entries: list[LedgerEntry] = []
     with lake.connect() as connection:
-        _register_inputs(lake, connection, {asset: list(entries_of_days) for asset, entries_of_days in inputs.items()})
-        joined = inputs[JOINED_LABELS.name]
-        judge = _DayJudge.open(lake, connection, days, joined, contract, rules, limits, stamp)
+        shown = _Inputs.open(lake, connection, {asset: list(of_days) for asset, of_days in inputs.items()})
+        judge = _DayJudge.open(shown, days, inputs[JOINED_LABELS.name], contract, rules, limits, stamp)
         for day in sorted(days):
             matured = [each for each in [day - timedelta(days=rules.maturity_days)] if each >= start]
             rows_in = inputs[JOINED_LABELS.name][day].rows_kept
@@ -109,7 +111,7 @@ def mine_days(
             mined = _NOTHING
             if rows_in:
                 mined = _mine_day(
-                    lake, connection, day, window, contract, rules, rules.sampling.settle_floor(volume), judge
+                    shown, day, start, window, contract, rules, rules.sampling.settle_floor(volume), judge
                 )
                 for path, made in (
                     (mined.file, files),
@@ -157,16 +159,17 @@ _NOTHING = _Mined(None, None, None, "", 0, {})
 
 
 def _mine_day(
-    lake: Lake,
-    connection: duckdb.DuckDBPyConnection,
+    inputs: "_Inputs",
     day: date,
+    start: date,
     window: JoinWindow,
     contract: ScoreContract,
     rules: MiningRules,
     sampling: SamplingRules,
     judge: "_DayJudge",
 ) -> _Mined:
-    _create_views(connection, day, window, rules, judge.kept_out)
+    lake, connection = inputs.lake, inputs.connection
+    _create_views(inputs, day, start, window, rules, judge.kept_out)
     examine(connection, day, lake.application, contract, replace(rules, sampling=sampling))
     known = write_label_events_sql(contract, "known_labels")
     connection.execute(
@@ -210,8 +213,7 @@ class _DayJudge:
     @classmethod
     def open(
         cls,
-        lake: Lake,
-        connection: duckdb.DuckDBPyConnection,
+        inputs: "_Inputs",
         days: Sequence[date],
         joined: Mapping[date, LedgerEntry],
         contract: ScoreContract,
@@ -219,11 +221,13 @@ class _DayJudge:
         limits: LabelBreakerLimits,
         stamp: RunStamp,
     ) -> "_DayJudge":
-        """Count the labels of all these days at once, by two narrow columns; the rows are in `all_joined`."""
-        first = _quote_day(min(days) - timedelta(days=limits.trailing_days))
+        """Count the labels of all these days at once, by two narrow columns."""
+        lake, connection = inputs.lake, inputs.connection
+        first = min(days) - timedelta(days=limits.trailing_days)
+        counted_rows = inputs.show(JOINED_LABELS, [day for day in joined if day >= first], "counted_labels")
         counted = connection.execute(
-            f"SELECT completed_date, count(*), count(*) FILTER (is_positive) "
-            f"FROM {write_label_events_sql(contract, 'all_joined')} WHERE completed_date >= {first} GROUP BY ALL"
+            "SELECT completed_date, count(*), count(*) FILTER (is_positive) "
+            f"FROM {write_label_events_sql(contract, counted_rows)} GROUP BY ALL"
         ).fetchall()
         let_in = {(each.day, each.joined_hash) for each in breaker.list_resets(lake)}
         tripped = [(each.day, each.joined_hash) for each in breaker.find_tripped_days(lake)]
@@ -294,41 +298,70 @@ def _list_lookback(start: date, first: date, reach: int, last: date) -> list[dat
     return ledger.list_days(max(start, first - timedelta(days=reach)), last)
 
 
-def _register_inputs(lake: Lake, connection: duckdb.DuckDBPyConnection, read: Mapping[str, Sequence[date]]) -> None:
-    """Register all tables of the range once: loading a table's metadata costs more than a small day's rows."""
-    lake.register(connection, JOINED_LABELS, read[JOINED_LABELS.name], view="all_joined")
-    lake.register(connection, RAW_SCORES, read[RAW_SCORES.name], view="all_predictions")
-    columns = ["prediction_id", "signal", "received_date"]
-    lake.register(connection, GROUND_TRUTH, read[GROUND_TRUTH.name], columns=columns, view="all_signals")
+@dataclass(frozen=True)
+class _Inputs:
+    """Shows a connection the rows of a day's inputs."""
+
+    lake: Lake
+    connection: duckdb.DuckDBPyConnection
+    planned: Mapping[str, Mapping[date, Sequence[PlannedFile]]] | None
+    """The files of every day by table; None: they are not on this machine, and the range was read as a whole."""
+
+    @classmethod
+    def open(cls, lake: Lake, connection: duckdb.DuckDBPyConnection, read: Mapping[str, Sequence[date]]) -> "_Inputs":
+        """Plan all tables of the range once: loading a table's metadata costs more than a small day's rows."""
+        planned = {spec.name: lake.plan_days(spec, read[spec.name]) for spec in _COLUMNS_READ}
+        uris = (file.uri for files_of in planned.values() for files in files_of.values() for file in files)
+        if all(find_local_path(uri) for uri in uris):
+            return cls(lake, connection, planned)
+        for spec, columns in _COLUMNS_READ.items():
+            lake.register(connection, spec, read[spec.name], columns, view=f"all_{spec.name}")
+        return cls(lake, connection, None)
+
+    def show(self, spec: TableSpec, days: Sequence[date], view: str) -> str:
+        """Create a view of some days of the range and return its name.
+
+        A view of the whole range would open every file of it in every statement, for its statistics: of a small day
+        that took more time than its rows (measured: 60 % of a day's mining in a range of ten weeks).
+        """
+        if self.planned is not None:
+            self.lake.register(
+                self.connection, spec, days, _COLUMNS_READ[spec], view=view, planned=self.planned[spec.name]
+            )
+        else:
+            wanted = ", ".join(map(_quote_day, days)) or "NULL"
+            self.connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW {view} AS "
+                f"SELECT * FROM all_{spec.name} WHERE {spec.day_column} IN ({wanted})"
+            )
+        return view
+
+
+_COLUMNS_READ: Mapping[TableSpec, Sequence[str] | None] = {
+    JOINED_LABELS: None,
+    RAW_SCORES: None,
+    GROUND_TRUTH: ["prediction_id", "signal", "received_date"],
+}
 
 
 def _create_views(
-    connection: duckdb.DuckDBPyConnection,
-    day: date,
-    window: JoinWindow,
-    rules: MiningRules,
-    kept_out: Collection[date],
+    inputs: _Inputs, day: date, start: date, window: JoinWindow, rules: MiningRules, kept_out: Collection[date]
 ) -> None:
-    """Create the views of one day; files of other days are skipped by their statistics."""
+    """Create the views of one day that `examine` reads, and `known_labels`."""
     matured = day - timedelta(days=rules.maturity_days)
-    known_from = day - timedelta(days=window.match_lookback_days)
-    labelled_from = matured - timedelta(days=window.longest_wait_days)
-    views = {
-        "joined_feedback": f"SELECT * FROM all_joined WHERE completed_date = {_quote_day(day)}",
-        "raw_predictions": f"SELECT * FROM all_predictions WHERE received_date = {_quote_day(matured)}",
-        "earlier_predictions": "SELECT * FROM all_predictions WHERE received_date BETWEEN "
-        f"{_quote_day(matured - timedelta(days=window.dedupe_days))} AND {_quote_day(matured - timedelta(days=1))}",
-        "labelled_predictions": "SELECT DISTINCT prediction_id FROM all_signals "
-        f"WHERE signal = {quote(Signal.LABEL)} "
-        f"AND received_date BETWEEN {_quote_day(labelled_from)} AND {_quote_day(day)}",
-        "known_labels": "SELECT prediction_id, feedback_event_id, signal, label, labeling_source, source, "
-        "known_at, occurred_at, feedback_received_at, feedback_received_date, completed_date, do_not_train "
-        "FROM all_joined "
-        f"WHERE completed_date BETWEEN {_quote_day(known_from)} AND {_quote_day(day)}"
-        + "".join(f" AND completed_date <> {_quote_day(each)}" for each in sorted(kept_out) if each >= known_from),
-    }
-    for name, query in views.items():
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
+    before = _list_lookback(start, matured, window.dedupe_days, matured - timedelta(days=1))
+    inputs.show(JOINED_LABELS, [day], "joined_feedback")
+    inputs.show(RAW_SCORES, [matured] if matured >= start else [], "raw_predictions")
+    inputs.show(RAW_SCORES, before, "earlier_predictions")
+    signals = inputs.show(
+        GROUND_TRUTH, _list_lookback(start, matured, window.longest_wait_days, day), "signals_of_the_wait"
+    )
+    known = [each for each in _list_lookback(start, day, window.match_lookback_days, day) if each not in kept_out]
+    inputs.show(JOINED_LABELS, known, "known_labels")
+    inputs.connection.execute(
+        "CREATE OR REPLACE TEMP VIEW labelled_predictions AS "
+        f"SELECT DISTINCT prediction_id FROM {signals} WHERE signal = {quote(Signal.LABEL)}"
+    )
 
 
 def _quote_day(day: date) -> str:
