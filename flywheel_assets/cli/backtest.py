@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Application, app, console, load_classification
+from flywheel_assets.cli.terminal import Application, app, console, load_classification, open_stores
 from flywheel_assets.errors import InvalidRuleError
-from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.backtest.replay import PlayedWeek
@@ -53,7 +52,7 @@ def backtest(
     )
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise InvalidRuleError(f"--keep {keep} is not empty; valid: a new or empty folder. Try --keep {keep}-2")
-    report = run_backtest(config, Stores().landing(), plan, keep, _print_week)
+    report = run_backtest(config, open_stores().landing(), plan, keep, _print_week)
     _print_report(report)
     if output is not None:
         write_backtest(report, output)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.cli.terminal import (
     Application,
     Day,
@@ -16,11 +15,12 @@ from flywheel_assets.cli.terminal import (
     console,
     errors,
     load_application,
+    open_stores,
     print_reasons,
 )
-from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
+    from flywheel_assets.application import FlywheelApplication
     from flywheel_assets.capture.log.history import Published
     from flywheel_assets.defs.running import Driver, Finished
 
@@ -44,7 +44,7 @@ def turn(
         from flywheel_assets.lake.landing.disk import wait_until_sealed
 
         with console.status("waiting for capture to seal its open segments"):
-            stores = Stores()
+            stores = open_stores()
             sealed = wait_until_sealed(
                 stores.landing_folder(), application, stores.where.capture_segment_age_s + 15
             ) and wait_until_shipped(stores.where, application, 30.0)
@@ -86,7 +86,7 @@ def stale(application: Application = "assistant") -> None:
     """
     from flywheel_assets.lake.daily.history import find_days_to_redo
 
-    config, stores = load_application(application), Stores()
+    config, stores = load_application(application), open_stores()
     stale = find_days_to_redo(
         stores.lake(application),
         stores.landing(),
@@ -111,7 +111,7 @@ def history(application: Application = "assistant") -> None:
 
     load_application(application)
     table = Table("id", "when", "who", "reason", "file", "rows", "days", "reopened")
-    for each in list_history_imports(Stores().lake(application)):
+    for each in list_history_imports(open_stores().lake(application)):
         table.add_row(
             each.id,
             f"{each.decided_at:%Y-%m-%d %H:%M}",
@@ -129,7 +129,7 @@ def _describe_days(days: Sequence[date]) -> str:
     return f"{days[0]} … {days[-1]} ({len(days):,})" if days else "none"
 
 
-def print_published(published: "Published", config: FlywheelApplication) -> None:
+def print_published(published: "Published", config: "FlywheelApplication") -> None:
     """Say which days have received history, and what makes gold right.
 
     Args:
@@ -158,21 +158,21 @@ def print_published(published: "Published", config: FlywheelApplication) -> None
     console.print(f"next: [bold]flywheel backfill {days[0]} {days[-1]} --application {config.name}[/]", highlight=False)
 
 
-def _find_first_pending(config: FlywheelApplication, last: date) -> date:
+def _find_first_pending(config: "FlywheelApplication", last: date) -> date:
     """Find the first day up to `last` that is not closed and curated yet, or that history has changed since.
 
     The join of later days would miss it.
     """
     from flywheel_assets.defs.automation.triggers import find_first_day_to_do
 
-    stores = Stores()
+    stores = open_stores()
     return find_first_day_to_do(stores.lake(config.name), stores.landing(), config, config.start_date, last) or last
 
 
-def _find_last_materialized(config: FlywheelApplication) -> date | None:
+def _find_last_materialized(config: "FlywheelApplication") -> date | None:
     from flywheel_assets.lake.daily.ledger import read_entries
 
-    return max(read_entries(Stores().lake(config.name), config.tables.gold.name), default=None)
+    return max(read_entries(open_stores().lake(config.name), config.tables.gold.name), default=None)
 
 
 def _run_range(driver: "Driver", first: date, last: date) -> None:
@@ -182,7 +182,7 @@ def _run_range(driver: "Driver", first: date, last: date) -> None:
         finished = driver.materialize(first, last)
     _fail_unless_succeeded(finished)
     config = driver.application
-    entries = read_entries(Stores().lake(config.name), config.tables.gold.name, list_days(first, last))
+    entries = read_entries(open_stores().lake(config.name), config.tables.gold.name, list_days(first, last))
     kept = sum(entry.rows_kept for entry in entries.values())
     dropped = sum_by_reason(entries.values())
     print_reasons(f"{config.name} {first} … {last}", kept, dropped)
@@ -198,12 +198,12 @@ def _fail_unless_succeeded(finished: "Finished") -> None:
         raise typer.Exit(1)
 
 
-def _describe_progress(config: FlywheelApplication) -> str:
+def _describe_progress(config: "FlywheelApplication") -> str:
     from flywheel_assets.defs.automation.feasibility import foresee_decision
     from flywheel_assets.defs.automation.readiness import describe_open_days
     from flywheel_assets.defs.automation.training_rules import build_rule
 
-    stores, now = Stores(), datetime.now(UTC)
+    stores, now = open_stores(), datetime.now(UTC)
     lake, versions = stores.lake(config.name), stores.versions(config.name)
     assessment = build_rule(config).assess(stores, lake, versions, now)
     waiting = describe_open_days(config, lake, now)

@@ -20,9 +20,9 @@ from flywheel_assets.cli.terminal import (
     console,
     load_application,
     name_decider,
+    open_stores,
     print_days,
 )
-from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication
@@ -69,7 +69,7 @@ def exclude(
     from flywheel_assets.records import IMPORT_PREFIX
 
     config = load_application(application)
-    lake = Stores().lake(application)
+    lake = open_stores().lake(application)
     if by not in list(exclusions.DayOf):
         raise UnknownNameError("kind of day", by, list(exclusions.DayOf))
     if source and import_:
@@ -114,7 +114,7 @@ def include(
     from flywheel_assets.lake.versions import exclusions
 
     config = load_application(application)
-    lake = Stores().lake(application)
+    lake = open_stores().lake(application)
     current = {each.id: each for each in exclusions.list_exclusions_in_force(lake)}
     if exclusion not in current:
         raise UnknownNameError("exclusion in force", exclusion, current, "`flywheel exclusions` lists every exclusion.")
@@ -138,7 +138,7 @@ def list_exclusions(application: Application = "assistant") -> None:
     table = Table()
     for column in ("id", "what", "named", "decided", "why", "state"):
         table.add_column(column, overflow="fold")
-    for each in list_exclusions(Stores().lake(application)):
+    for each in list_exclusions(open_stores().lake(application)):
         state = "in force" if each.ended_at is None else f"ended {each.ended_at:%Y-%m-%d} by {each.ended_by}"
         decided = f"{each.decided_at:%Y-%m-%d %H:%M} by {each.decided_by}"
         named = "\n".join(each.rule.list_names().values())
@@ -150,7 +150,7 @@ def _print_effect(verb: str, config: "FlywheelApplication", others: "list[Exclus
     """Print by day the rows that this one exclusion changes."""
     from flywheel_assets.lake.versions.exclusions import count_effect_per_day
 
-    changed = count_effect_per_day(Stores().lake(config.name), config.tables.gold, others, one)
+    changed = count_effect_per_day(open_stores().lake(config.name), config.tables.gold, others, one)
     print_days(f"{one.rule.describe()} {verb}", changed)
 
 
@@ -177,7 +177,7 @@ def retrain(
     from flywheel_assets.errors import EmptyVersionError, VersionConflictError
 
     config = load_application(application)
-    stores, driver = Stores(), build_driver(config)
+    stores, driver = open_stores(), build_driver(config)
     name = str(build_version_partitions(application).name)
     requested = driver.instance.get_dynamic_partitions(name)
     lake, versions = stores.lake(application), stores.versions(application)
@@ -216,7 +216,7 @@ def list_days(application: Application = "assistant") -> None:
     from flywheel_assets.lake.daily import breaker as days
 
     load_application(application)
-    lake = Stores().lake(application)
+    lake = open_stores().lake(application)
     decided = {(each.day, each.joined_hash): each for each in days.list_resets(lake)}
     table = Table("day", "rows", "out of bounds", "for instance", "state")
     for each in days.read_judged_days(lake):
@@ -248,7 +248,7 @@ def reset(
     from flywheel_assets.lake.daily import breaker as days
 
     load_application(application)
-    lake = Stores().lake(application)
+    lake = open_stores().lake(application)
     tripped = {each.day: each for each in days.find_tripped_days(lake)}
     if (found := tripped.get(day.date())) is None:
         known = [each.isoformat() for each in tripped]

@@ -9,7 +9,6 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.cli.days import print_published
 from flywheel_assets.cli.terminal import (
     Application,
@@ -21,12 +20,13 @@ from flywheel_assets.cli.terminal import (
     load_application,
     load_preference,
     name_decider,
+    open_stores,
     print_reasons,
 )
 from flywheel_assets.formats.reading.entries import Quoting
-from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
+    from flywheel_assets.application import FlywheelApplication
     from flywheel_assets.capture.importing.files import ImportPlan
     from flywheel_assets.capture.importing.report import ImportReport
     from flywheel_assets.capture.importing.sinks import RowSink
@@ -131,14 +131,14 @@ def _open_sink(application: str) -> Iterator["RowSink"]:
     from flywheel_assets.capture.log.segments import SegmentLog
     from flywheel_assets.capture.log.shipping import open_shipper
 
-    stores = Stores()
+    stores = open_stores()
     shipper = open_shipper(stores.where, stores.shipping()) or nullcontext()
     with shipper, SegmentLog(stores.landing_folder()) as event_log:
         yield LogSink(event_log, application)
 
 
 def _import_history(
-    sources: Sequence["Source"], plan: "ImportPlan", config: FlywheelApplication, who: str, reason: str
+    sources: Sequence["Source"], plan: "ImportPlan", config: "FlywheelApplication", who: str, reason: str
 ) -> "ImportReport":
     """Land every row on its own day, and say which days have changed and what makes gold right."""
     from flywheel_assets.capture.importing.files import import_files
@@ -146,7 +146,7 @@ def _import_history(
     from flywheel_assets.capture.log.history import HistoryLog
     from flywheel_assets.defs.assets.landed import report_changed_days
 
-    stores = Stores()
+    stores = open_stores()
     # Opened first: it fails outside the project's folder, and rows that had landed by then would stay unreported,
     # since a repeated import finds them landed and changes no day.
     instance = build_driver(config).instance

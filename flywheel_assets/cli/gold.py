@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Application, app, build_driver, console, load_application
+from flywheel_assets.cli.terminal import Application, app, build_driver, console, load_application, open_stores
 from flywheel_assets.errors import InvalidRuleError, UnknownNameError, VersionConflictError
-from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.versions.folders import VersionFolder, Versions
@@ -28,7 +27,7 @@ def list_versions(application: Application = "assistant") -> None:
     from flywheel_assets.lake.versions.rollback import SAVED_HEAD
     from flywheel_assets.lake.versions.summaries import summarize_versions
 
-    config, stores = load_application(application), Stores()
+    config, stores = load_application(application), open_stores()
     lake = stores.lake(application)
     champion = _find_champion(application)
     described = [
@@ -76,7 +75,7 @@ def show(version: Version, application: Application = "assistant") -> None:
     from flywheel_assets.lake.versions.publishing import list_copies
     from flywheel_assets.lake.versions.summaries import find_summary
 
-    config, stores = load_application(application), Stores()
+    config, stores = load_application(application), open_stores()
     versions = stores.versions(application)
     summary = find_summary(stores.lake(application), versions, config.tables.gold, version)
     facts: dict[str, object] = {
@@ -112,7 +111,7 @@ def diff(first: Version, second: Version, application: Application = "assistant"
     """Compare two versions: rows by set, reasons, days, exclusions and rules."""
     from flywheel_assets.lake.versions.summaries import compare_versions, find_summary, require_manifest
 
-    config, stores = load_application(application), Stores()
+    config, stores = load_application(application), open_stores()
     lake, versions = stores.lake(application), stores.versions(application)
     for version in (first, second):
         require_manifest(find_summary(lake, versions, config.tables.gold, version))
@@ -161,7 +160,7 @@ def export(
     from flywheel_assets.lake.versions.publishing import publish_export
     from flywheel_assets.lake.versions.summaries import find_summary, require_manifest
 
-    config, stores = load_application(application), Stores()
+    config, stores = load_application(application), open_stores()
     versions = stores.versions(application)
     if (to is None) == (format_ is None):
         raise InvalidRuleError(
@@ -223,7 +222,7 @@ def rows(
     """Show rows of a version's set, or of a day of gold, waiting and refused ones with their reasons."""
     from flywheel_assets.lake.whatif.gold_rows import TEXTS, read_day_rows, read_version_rows
 
-    config, stores = load_application(application), Stores()
+    config, stores = load_application(application), open_stores()
     lake, table = stores.lake(application), config.tables.gold
     if (version is None) == (day is None):
         raise InvalidRuleError("give --version, or --day; `flywheel gold list` lists the versions")
@@ -285,7 +284,7 @@ def _describe_row(row: "dict[str, Any]", *, with_subject: bool) -> dict[str, str
 
 def _find_champion(application: str) -> str | None:
 
-    champion = Stores().registry(application).find_champion()
+    champion = open_stores().registry(application).find_champion()
     return champion.gold_version if champion else None
 
 
@@ -317,7 +316,7 @@ def verify(application: Application = "assistant") -> None:
     """
     from flywheel_assets.lake.versions import verification
 
-    config, stores = load_application(application), Stores()
+    config, stores = load_application(application), open_stores()
     found = verification.verify_versions(stores.lake(application), stores.versions(application), config.tables.gold)
     for difference in found.differences[:10]:
         console.print(difference, highlight=False, soft_wrap=True, style="red")
@@ -333,7 +332,7 @@ def retry(version: str, application: Application = "assistant") -> None:
     from flywheel_assets.defs.running import request_retry
 
     config = load_application(application)
-    _require_unfinished(version, Stores().versions(application))
+    _require_unfinished(version, open_stores().versions(application))
     run_id = request_retry(build_driver(config).instance, application, version)
     console.print(f"{version} runs again at the trigger's next tick (the last run was {run_id})")
 
@@ -352,7 +351,7 @@ def abandon(
     from flywheel_assets.lake.versions.folders import Promotion, record_promotion
 
     config = load_application(application)
-    stores = Stores()
+    stores = open_stores()
     folder = _require_unfinished(version, stores.versions(application))
     requested = build_driver(config).instance.get_dynamic_partitions(str(build_version_partitions(application).name))
     if not folder.path.exists() and version not in requested:

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Yes, app, console
-from flywheel_assets.discovery import find_applications
-from flywheel_assets.stores import Stores
+from flywheel_assets.cli.terminal import Yes, app, console, find_applications, open_stores
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.lake import Lake
@@ -43,7 +41,7 @@ def _register(plan: "Callable[[Lake], list[Registration]]", home_id: str | None,
     from flywheel_assets.lake.tables.home import claim_landing
     from flywheel_assets.lake.upkeep.relocation import list_namespaces, register_tables
 
-    stores = Stores()
+    stores = open_stores()
     first = stores.lake(next(iter(find_applications())))
     home_id = home_id or first.home.find_id() or secrets.token_hex(8)
     lakes = [stores.lake(name) for name in list_namespaces(first)]

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from flywheel_assets.application import APPLICATION_NAME
 from flywheel_assets.cli.terminal import app, console
 from flywheel_assets.errors import SettingsError
 
@@ -85,6 +84,8 @@ def _list_files(name: str, kind: Kind) -> dict[str, str]:
 
 
 def _check_name(name: str) -> None:
+    from flywheel_assets.application import APPLICATION_NAME
+
     if not APPLICATION_NAME.match(name) or keyword.iskeyword(name):
         raise SettingsError(
             f"{name!r} cannot name a Python package and an application; valid: lower-case letters, digits and _, "

@@ -9,10 +9,8 @@ from rich.table import Column, Table
 
 from flywheel_assets.capture.auth import keys as capture_keys
 from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Key, KeyRequest, Scope
-from flywheel_assets.cli.terminal import app, console
-from flywheel_assets.discovery import find_applications
+from flywheel_assets.cli.terminal import app, console, find_applications, read_settings
 from flywheel_assets.errors import UnknownNameError
-from flywheel_assets.settings import read_settings
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke keys of the capture service.")
 app.add_typer(keys, name="keys")

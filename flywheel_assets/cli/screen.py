@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_preference, name_decider
+from flywheel_assets.cli.terminal import (
+    Application,
+    Reason,
+    Who,
+    Yes,
+    app,
+    console,
+    load_preference,
+    name_decider,
+    open_stores,
+    read_settings,
+)
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.settings import read_settings
-from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.screening.heads.gate import HeadReport
@@ -59,7 +68,7 @@ def train(
     examples = [example for file in files or [] for example in _read_examples(file, text_column, label_column)]
     given = len(examples)
     if decisions:
-        examples += read_reviewed_examples(Stores().lake(config.name))
+        examples += read_reviewed_examples(open_stores().lake(config.name))
     console.print(f"{given:,} judged texts from files, {len(examples) - given:,} from reviewers", highlight=False)
     process = EncoderProcess(folder=encoder or find_encoder())
     store = _open_store(config.name)

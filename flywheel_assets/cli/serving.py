@@ -14,17 +14,15 @@ from rich.table import Table
 
 from flywheel_assets.application import FlywheelApplication, PreferenceApplication
 from flywheel_assets.capture.doctor import Finding, Verdict, examine_service
-from flywheel_assets.cli.terminal import app, console
+from flywheel_assets.cli.terminal import app, console, find_applications, load_application, open_stores, read_settings
 from flywheel_assets.cli.trace import open_traced_places
-from flywheel_assets.discovery import find_applications, load_application
 from flywheel_assets.errors import FlywheelError, SettingsError, UnknownNameError
 from flywheel_assets.models.base_model import PLAIN_TURNS, SET_A_TEMPLATE, examine_base_model
-from flywheel_assets.settings import read_settings
-from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.capture.bulk import HistoryPlace
     from flywheel_assets.review.queue import Reviewed
+    from flywheel_assets.stores import Stores
 
 
 @app.command()
@@ -43,7 +41,7 @@ def capture() -> None:
     # Capture needs the event fields that each application declares. Loading them all takes a second.
     loaded = [load_application(name) for name in find_applications()]
     contracts = {application.name: application.score_contract for application in loaded}
-    stores = Stores()
+    stores = open_stores()
     reviewed = [open_reviewed_rows(application, stores) for application in loaded]
     serve(
         stores.where,
@@ -57,7 +55,7 @@ def capture() -> None:
     )
 
 
-def _open_history(stores: Stores) -> "HistoryPlace":
+def _open_history(stores: "Stores") -> "HistoryPlace":
     """Open the place in which history lands that a key with the scope `import` sends."""
     from flywheel_assets.capture.bulk import HistoryPlace
     from flywheel_assets.capture.log.history import HistoryLog
@@ -76,7 +74,7 @@ def _open_history(stores: Stores) -> "HistoryPlace":
     return HistoryPlace(open_log, report)
 
 
-def open_reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Reviewed":
+def open_reviewed_rows(application: FlywheelApplication, stores: "Stores") -> "Reviewed":
     """Open the rows of one application that people review, where the settings say that they lie."""
     from flywheel_assets.review.queue import Reviewed
 
@@ -174,7 +172,7 @@ def _check_feasibility(application: FlywheelApplication) -> Finding:
     """Say whether the promotion gate could decide about a version that is cut now; of no lake nothing is read."""
     from flywheel_assets.defs.automation.feasibility import foresee_decision
 
-    subject, stores, name = f"promotion of {application.name}", Stores(), application.name
+    subject, stores, name = f"promotion of {application.name}", open_stores(), application.name
     try:
         lake = stores.lake(name)
         if not (lake.is_begun and lake.has_table(application.tables.gold)):
@@ -188,7 +186,7 @@ def _check_feasibility(application: FlywheelApplication) -> Finding:
 
 def _check_base_model(application: PreferenceApplication) -> Finding:
     """Say which tokenizer and chat template the application's versions are judged and trained with."""
-    subject, name, stores = f"base model of {application.name}", application.base_model, Stores()
+    subject, name, stores = f"base model of {application.name}", application.base_model, open_stores()
     found = stores.base_model(name)
     try:
         files = examine_base_model(found)
@@ -237,7 +235,7 @@ def drain(
     from flywheel_assets.capture.operations.telemetry import log_json_lines
     from flywheel_assets.capture.service import build_segment_limits
 
-    stores = Stores()
+    stores = open_stores()
     address = read_broker_address(stores.where)
     if address is None:
         raise SettingsError(

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flywheel_assets.cli.terminal import Application, app, console, errors, load_application
-from flywheel_assets.stores import Stores
+from flywheel_assets.cli.terminal import Application, app, console, errors, load_application, open_stores
 
 if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication
     from flywheel_assets.lake.whatif.trace import Traced
+    from flywheel_assets.stores import Stores
 
 
 @app.command()
@@ -34,7 +34,7 @@ def trace(
     from flywheel_assets.lake.whatif.trace import trace_event
 
     config = load_application(application)
-    found = trace_event(open_traced_places(config, Stores()), wanted, source, with_texts=text)
+    found = trace_event(open_traced_places(config, open_stores()), wanted, source, with_texts=text)
     if not found.is_known:
         errors.print(found.complaint, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
@@ -46,7 +46,7 @@ def trace(
             console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
-def open_traced_places(config: "FlywheelApplication", stores: Stores) -> "Traced":
+def open_traced_places(config: "FlywheelApplication", stores: "Stores") -> "Traced":
     """Open the places in which the events of one application leave traces, where the settings say that they lie."""
     from flywheel_assets.application import PreferenceApplication
     from flywheel_assets.curation.texts.statements import Agreement

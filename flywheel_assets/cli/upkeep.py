@@ -6,13 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Application, Reason, Who, Yes, app, console, load_application, name_decider
+from flywheel_assets.cli.terminal import (
+    Application,
+    Reason,
+    Who,
+    Yes,
+    app,
+    console,
+    load_application,
+    name_decider,
+    open_stores,
+)
 from flywheel_assets.errors import InvalidRuleError
-from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
     from flywheel_assets.application import FlywheelApplication
     from flywheel_assets.lake.erasure.erase import ErasurePlan, Place, Receipt
+    from flywheel_assets.stores import Stores
 
 
 @app.command()
@@ -38,7 +48,7 @@ def rollback(
     """
     from flywheel_assets.defs.automation.recovery import find_way_back, plan_rollback, roll_back
 
-    config, stores = load_application(application), Stores()
+    config, stores = load_application(application), open_stores()
     if to is None:
         if data:
             raise InvalidRuleError("the gold table goes back to a version that you name: --to VERSION")
@@ -74,7 +84,7 @@ def rollout(
     """
     from flywheel_assets.defs.rollouts import change_share
 
-    config, stores = load_application(application), Stores()
+    config, stores = load_application(application), open_stores()
     state = stores.registry(application).find_rollout()
     next_share = config.rollout.find_next_step(state.share) if state.has_predecessor else None
     if following and next_share is None:
@@ -117,7 +127,7 @@ def maintain(application: Application = "assistant", yes: Yes = False) -> None:
     from flywheel_assets.lake.upkeep.garbage import explain_versions_left
     from flywheel_assets.lake.upkeep.maintenance import MAINTENANCE_CODE_VERSION, weigh_stages
 
-    config, stores = load_application(application), Stores()
+    config, stores = load_application(application), open_stores()
     if not yes:
         table = Table("stage", "files", "bytes")
         lake, versions = stores.lake(application), stores.versions(application)
@@ -160,7 +170,7 @@ def erase(
     from flywheel_assets.lake.erasure import erase as erasure
     from flywheel_assets.lake.landing.disk import wait_until_sealed
 
-    stores = Stores()
+    stores = open_stores()
     place = build_erasure_place(load_application(application), stores)
     if yes:
         with console.status("waiting for capture to seal its open segments, and to ship them where landing is on S3"):

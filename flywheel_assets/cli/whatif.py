@@ -8,8 +8,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Application, Day, app, console, load_classification, load_preference
-from flywheel_assets.stores import Stores
+from flywheel_assets.cli.terminal import (
+    Application,
+    Day,
+    app,
+    console,
+    load_classification,
+    load_preference,
+    open_stores,
+)
 
 if TYPE_CHECKING:
     from flywheel_assets.evaluation.floor_costs import FloorCosts
@@ -40,7 +47,7 @@ def levers(
     from flywheel_assets.lake.whatif.levers import FLOORS, SURPRISE_FACTORS, THRESHOLDS, report_levers
 
     config = load_classification(application)
-    lake, tried = Stores().lake(application), floors or FLOORS
+    lake, tried = open_stores().lake(application), floors or FLOORS
     report = report_levers(
         lake, config.contract, config.mining, days, thresholds or THRESHOLDS, factors or SURPRISE_FACTORS, tried
     )
@@ -149,7 +156,7 @@ def diff(first: Day, last: Day, application: Application = "assistant") -> None:
     config = load_preference(application)
     days = [first.date() + timedelta(days=offset) for offset in range((last - first).days + 1)]
     with console.status(f"curating {len(days)} days in memory"):
-        found = diff_policy(Stores().lake(application), days, config.gate)
+        found = diff_policy(open_stores().lake(application), days, config.gate)
     console.print(
         f"stored under {', '.join(found.stored_versions) or 'nothing'}; the policy is now {found.new_version}"
     )
@@ -175,7 +182,7 @@ def deltas(
     from flywheel_assets.lake.versions.pair_versions import describe_replacements, find_most_frequent_deltas
 
     load_preference(application)
-    lake = Stores().lake(application)
+    lake = open_stores().lake(application)
     table = Table("subjects", "rows", "days", "replaces")
     for each in find_most_frequent_deltas(lake, limit=limit):
         table.add_row(

@@ -1,13 +1,10 @@
 """Writes the digits of all scripts as ASCII ones, so that numbers are compared by value."""
 
-import sys
 import unicodedata
 
-_DIGITS = {
-    point: str(unicodedata.digit(chr(point)))
-    for point in range(0x80, sys.maxunicode + 1)
-    if unicodedata.category(chr(point)) == "Nd"
-}
+# Unicode has decimal digits in its first two planes only; to look at all seventeen took 0.1 s of every start.
+_FIRST_PLANES = range(0x80, 0x20000)
+_DIGITS = {point: str(unicodedata.digit(chr(point))) for point in _FIRST_PLANES if chr(point).isdecimal()}
 
 FOREIGN_DIGIT = f"[{''.join(map(chr, _DIGITS))}]"
 """RE2 and Python: one digit of another script than ASCII's."""
