@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where it is set, each of the tests' and the demo's processes would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-fraud demo-ui dev test test-all check format lock bench clean
+.PHONY: help install demo demo-fraud demo-ui dev test test-long test-all check format lock bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,7 +35,10 @@ dev: install  ## webserver, daemon, capture and MLflow's UI on loopback
 	$(BIN)/flywheel dev
 
 test: install  ## the fast, offline tests
-	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not long and not slow and not gpu"
+
+test-long: install  ## those of two to ten seconds; CI runs them, too
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "long and not slow and not gpu"
 
 test-all: install  ## every test that this machine can run
 	$(BIN)/pytest -q -n 2 --dist worksteal
