@@ -16,6 +16,7 @@ from flywheel_assets.lake.landing.protocol import LandingPlace
 from flywheel_assets.lake.landing.s3 import ObjectLanding
 from flywheel_assets.lake.storage.commits import hold_lock
 from flywheel_assets.lake.storage.s3 import make_s3_client
+from flywheel_assets.lake.tables.home import read_home_file
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.mlflow_traces import MlflowTraces
@@ -63,7 +64,12 @@ class Stores:
         return start if first is None else min(start, first)
 
     def landing_folder(self) -> Path:
-        """Return the landing folder on this machine's disk: the zone itself, or capture's way to S3."""
+        """Return the landing folder on this machine's disk: the zone itself, or capture's way to S3.
+
+        Raises:
+            NewerReleaseError: a newer release made or upgraded this home.
+        """
+        read_home_file(self.where.resolve_home())
         return self.where.resolve_landing_dir()
 
     def shipping(self) -> ObjectLanding | None:

@@ -1,4 +1,4 @@
-"""Commands that make a moved, copied or half-lost home whole again: move, adopt. See docs/disaster_recovery.md."""
+"""Commands over a whole home: move, adopt (see docs/disaster_recovery.md) and upgrade."""
 
 import secrets
 from collections.abc import Callable
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from flywheel_assets.cli.terminal import Yes, app, console, find_applications, open_stores
+from flywheel_assets import __version__
+from flywheel_assets.cli.terminal import Yes, app, console, find_applications, load_application, open_stores
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.lake import Lake
@@ -35,6 +36,43 @@ def adopt(yes: Yes = False) -> None:
     from flywheel_assets.lake.upkeep.relocation import plan_adoption
 
     _register(plan_adoption, None, is_done=yes)
+
+
+@app.command()
+def upgrade(yes: Yes = False) -> None:
+    """Bring the tables of every application to the schema of this release.
+
+    A daily step does this for its own table when it needs it. Run it once after installing a release, on one host.
+    Older releases refuse the home from then on where they would misread it.
+    """
+    from flywheel_assets.lake.tables.specs import list_tables
+    from flywheel_assets.lake.upkeep.upgrade import is_home_marked, mark_home, plan_upgrade, upgrade_tables
+
+    stores = open_stores()
+    lakes = {name: stores.lake(name) for name in find_applications()}
+    begun = {name: lake for name, lake in lakes.items() if lake.is_begun}
+    planned = {name: plan_upgrade(lake, list_tables(load_application(name).tables)) for name, lake in begun.items()}
+    table = Table("table", "schema", "new columns")
+    for name, found in planned.items():
+        for each in found:
+            versions = f"{each.version or 'none'} → {each.spec.schema_version}"
+            table.add_row(f"{name}.{each.spec.name}", versions, ", ".join(each.new_columns) or "none")
+    unmarked = [lake for lake in begun.values() if not is_home_marked(lake)]
+    if not any(planned.values()) and not unmarked:
+        console.print(f"nothing to do: {stores.where.resolve_home()} is as release {__version__} makes it")
+        return
+    console.print(table)
+    if not yes:
+        console.print(
+            f"would upgrade these tables, and name release {__version__} in the home's markers; rows stay as they "
+            "are. Make a copy first, then repeat the command with --yes.",
+            soft_wrap=True,
+        )
+        return
+    for name, lake in begun.items():
+        upgrade_tables(lake, planned[name])
+        mark_home(lake)
+    console.print(f"{stores.where.resolve_home()} is as release {__version__} makes it", soft_wrap=True)
 
 
 def _register(plan: "Callable[[Lake], list[Registration]]", home_id: str | None, *, is_done: bool) -> None:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flywheel_assets import __version__
 from flywheel_assets.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -25,9 +26,25 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Run and look after a data flywheel from the command line.",
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flywheel_assets {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def show_version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the release.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run and look after a data flywheel from the command line."""
+
+
 console = Console()
 errors = Console(stderr=True)
 

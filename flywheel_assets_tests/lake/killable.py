@@ -182,12 +182,17 @@ def landed(steps: Sequence[Step], *roots: Path) -> list[Wheel]:
     """In each root the same days that `steps` need: late, repeated and malformed events among it."""
     wheels = [Wheel(root) for root in roots]
     for name, last in {step.application: step.days[-1] for step in steps if step.days}.items():
-        rows = _edits if name == ASSISTANT else _payments
         for on in ledger.list_days(DAY, last):
-            for kind, events in zip(EventKind, rows(on), strict=True):
-                for wheel in wheels:
-                    wheel.benches[name].land(kind, on, events)
+            for wheel in wheels:
+                land_day(wheel, name, on)
     return wheels
+
+
+def land_day(wheel: Wheel, application: str, on: date) -> None:
+    """Land one day's events of an application: late, repeated and malformed ones among it."""
+    rows = _edits if application == ASSISTANT else _payments
+    for kind, events in zip(EventKind, rows(on), strict=True):
+        wheel.benches[application].land(kind, on, events)
 
 
 def _edits(on: date) -> tuple[list[Any], list[Any]]:

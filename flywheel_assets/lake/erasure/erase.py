@@ -138,6 +138,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """Kept versions of deleted files of the warehouse on S3 that were deleted for good."""
     files_waiting: int
     """Unreachable files that are deleted by maintenance once their grace period is over."""
+    schema_version: int = 1
     files_gone_at: datetime
     out_of_reach: list[str]
     """Places that may still hold data of the person, apart from the models and copies of `versions`."""

@@ -37,6 +37,7 @@ import msgspec
 
 from flywheel_assets.errors import ClosedDayError, LandingRetiredError, OpenSegmentError
 from flywheel_assets.lake.storage.files import hash_file, replace_file, sync_folder, write_once
+from flywheel_assets.lake.storage.schema_versions import decode_file
 
 CLOSING_DELAY = timedelta(minutes=15)
 CLOSED_FILE = "_CLOSED.json"
@@ -99,6 +100,7 @@ class Closing(msgspec.Struct, frozen=True):
     """Objects of unfinished work on S3; they are no part of the day unless `segments` lists them."""
     revisions: list[Revision] = []
     """The decisions that added history, oldest first."""
+    schema_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -540,7 +542,7 @@ def wait_until_sealed(
 
 def read_closing(closed_file: Path) -> Closing:
     """Read a day's `_CLOSED.json`."""
-    return msgspec.json.decode(closed_file.read_bytes(), type=Closing)
+    return decode_file(closed_file.read_bytes(), Closing, str(closed_file))
 
 
 def _list_segments(folder: Path) -> list[Segment]:

@@ -60,6 +60,7 @@ from flywheel_assets.lake.landing.disk import (
 )
 from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.storage.s3 import Bucket, ObjectVersion, ReplacedError
+from flywheel_assets.lake.storage.schema_versions import decode_file
 
 _AT_ONCE = 8
 """Downloads at the same time."""
@@ -452,8 +453,9 @@ class ObjectLandingZone:
 
     def find_closing(self, day: date) -> "SealedDay | None":
         """Find the day's closing with its ETag; return None while the day is open."""
-        found = self.store.read(self.build_key(day, CLOSED_FILE))
-        return None if found is None else SealedDay(msgspec.json.decode(found[0], type=Closing), found[1])
+        key = self.build_key(day, CLOSED_FILE)
+        found = self.store.read(key)
+        return None if found is None else SealedDay(decode_file(found[0], Closing, self.build_uri(key)), found[1])
 
     def replace_closing(self, day: date, closing: Closing, seen: str) -> str:
         """Replace the closing with the ETag `seen`; return the new one's ETag.

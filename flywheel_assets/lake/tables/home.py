@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flywheel_assets import __version__
 from flywheel_assets.errors import HomeMismatchError
 from flywheel_assets.lake.storage.files import replace_file
+from flywheel_assets.lake.storage.schema_versions import decode_file
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -37,12 +39,16 @@ _FILE_URI = re.compile(r"^file:(//)?(?=/)")
 _METADATA_FILE = re.compile(r"(?:^|/)(\d+)-[^/]+\.metadata\.json$")
 
 
-class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
+class Marker(msgspec.Struct, frozen=True):
     """The content of `home.json` and of a warehouse's or landing folder's `_HOME.json`."""
 
     id: str
     catalog: str | None = None
     """Of a warehouse: the catalog that owns it, without host and password."""
+    release: str | None = None
+    """Of this package, that wrote it or upgraded the home; None: before 0.1.0."""
+    schema_version: int = 1
+    """Of the home as a whole: what lies where, and what its parts must have. See `lake.storage.schema_versions`."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +116,9 @@ class Home:
                 f"the catalog {self.catalog_name} has {len(locations)} tables in {self.warehouse}, and their files are "
                 "not there. Nothing was changed. Mount or restore the warehouse, then repeat."
             )
-        kept = self.folder / HOME_FILE
+        kept = read_home_file(self.folder)
         found = {
-            "the home": _decode(kept.read_bytes(), str(kept)).id if kept.exists() else None,
+            "the home": kept.id if kept else None,
             "the catalog": in_catalog,
             "the warehouse": marker.id if marker else None,
         }
@@ -188,17 +194,22 @@ class Home:
     def write_id(self, home_id: str, there: Mapping[str, str]) -> str:
         """Write the id to every place that is not among `there`; return it."""
         if "the warehouse" not in there:
-            self._write(f"{self.root}/{MARKER_FILE}", msgspec.json.encode(Marker(home_id, self.catalog_name)))
+            marker = Marker(home_id, self.catalog_name, __version__)
+            self._write(f"{self.root}/{MARKER_FILE}", msgspec.json.encode(marker))
         if "the home" not in there:
-            replace_file(self.folder / HOME_FILE, msgspec.json.encode(Marker(home_id)))
+            replace_file(self.folder / HOME_FILE, msgspec.json.encode(Marker(home_id, release=__version__)))
         if "the catalog" not in there:
             self.catalog.update_namespace_properties(self.application, updates={ID_PROPERTY: home_id})
         return home_id
 
+    def mark_release(self, home_id: str, lock: AbstractContextManager[None]) -> None:
+        """Name this release in the markers of home and warehouse, under the lock of the home's id."""
+        with lock:
+            self.write_id(home_id, {"the catalog": home_id})
+
     def find_id(self) -> str | None:
         """Find the id by the home's own file, else by the warehouse; None: it has none yet."""
-        kept = self.folder / HOME_FILE
-        marker = _decode(kept.read_bytes(), str(kept)) if kept.exists() else self.read_marker()
+        marker = read_home_file(self.folder) or self.read_marker()
         return marker.id if marker else None
 
     def read_marker(self) -> Marker | None:
@@ -253,6 +264,17 @@ class Home:
         return load_file_io(self.catalog.properties, uri)
 
 
+def read_home_file(folder: Path) -> Marker | None:
+    """Read the home's own marker; None where there is none yet.
+
+    Raises:
+        NewerReleaseError: a newer release made or upgraded this home.
+        HomeMismatchError: the file is damaged.
+    """
+    path = folder / HOME_FILE
+    return _decode(path.read_bytes(), str(path)) if path.exists() else None
+
+
 def verify_landing(folder: Path, home_id: str) -> None:
     """Check that a landing folder belongs to a home; one without an id gets the home's.
 
@@ -276,7 +298,7 @@ def verify_landing(folder: Path, home_id: str) -> None:
 
 def claim_landing(folder: Path, home_id: str) -> None:
     """Make a landing folder a home's own, whatever home had it before."""
-    replace_file(folder / MARKER_FILE, msgspec.json.encode(Marker(home_id)))
+    replace_file(folder / MARKER_FILE, msgspec.json.encode(Marker(home_id, release=__version__)))
 
 
 def read_number(path: str) -> int | None:
@@ -298,7 +320,7 @@ def _is_below(uri: str, root: str) -> bool:
 
 def _decode(content: bytes, where: str) -> Marker:
     try:
-        return msgspec.json.decode(content, type=Marker)
+        return decode_file(content, Marker, where)
     except msgspec.DecodeError as error:
         raise HomeMismatchError(
             f"{where} is damaged ({error}), and it names the home that these files belong to. Nothing was changed. "

@@ -61,6 +61,7 @@ from sqlalchemy.exc import OperationalError
 from flywheel_assets import records
 from flywheel_assets.errors import CatalogUnavailableError, StorageUnavailableError
 from flywheel_assets.lake.storage.commits import bound_waits, verify_locks
+from flywheel_assets.lake.storage.schema_versions import refuse_newer
 
 if TYPE_CHECKING:
     from flywheel_assets.lake.tables.specs import TableSpec
@@ -81,6 +82,8 @@ FILES_PER_MANIFEST = 100
 """One manifest adds at most so many files; replacing one day rewrites the manifest that lists the day."""
 _EPOCH = date(1970, 1, 1)
 
+SCHEMA_VERSION = "flywheel.schema-version"
+"""Property of every table; see `TableSpec.schema_version`."""
 _TABLE_PROPERTIES = {
     # pyiceberg merges no manifests by default: 500 commits then take 1.2 s to plan, merged 23 ms.
     "commit.manifest-merge.enabled": "true",
@@ -181,10 +184,16 @@ def open_catalog(uri: str, warehouse: str, namespace: str, storage: Mapping[str,
 def load_or_create_table(
     catalog: SqlCatalog, namespace: str, spec: "TableSpec", verify_new: Callable[[], None]
 ) -> Table:
-    """Load the table with its current metadata; create it on first use, unless `verify_new` raises."""
+    """Load the table with its current metadata; create it on first use, unless `verify_new` raises.
+
+    Raises:
+        NewerReleaseError: a newer release changed the table in a way that this one would misread.
+    """
     identifier = (namespace, spec.name)
     try:
-        return catalog.load_table(identifier)
+        table = catalog.load_table(identifier)
+        refuse_newer_schema(table, spec)
+        return table
     except NoSuchTableError:
         verify_new()
         try:
@@ -196,6 +205,27 @@ def load_or_create_table(
             )
         except TableAlreadyExistsError:
             return catalog.load_table(identifier)
+
+
+def read_schema_version(table: Table) -> int | None:
+    """Read the version of a table's schema; None: it was made before tables had one."""
+    found = table.properties.get(SCHEMA_VERSION)
+    return None if found is None else int(found)
+
+
+def refuse_newer_schema(table: Table, spec: "TableSpec") -> None:
+    """Refuse a table whose schema this release does not know.
+
+    Raises:
+        NewerReleaseError: a newer release changed the table in a way that this one would misread.
+    """
+    refuse_newer(read_schema_version(table) or 1, spec.schema_version, f"the table {'.'.join(table.name())}")
+
+
+def write_schema_version(table: Table, spec: "TableSpec") -> None:
+    """Write the version of the specification to a table."""
+    with table.transaction() as transaction:
+        transaction.set_properties({SCHEMA_VERSION: str(spec.schema_version)})
 
 
 def find_missing_columns(table: Table, spec: "TableSpec") -> list[str]:
@@ -300,7 +330,7 @@ def read_partition_day(file: DataFile) -> date:
 
 def _build_properties(spec: "TableSpec") -> dict[str, str]:
     bounded = {f"write.metadata.metrics.column.{name}": "full" for name in (spec.day_column, spec.stage_column) if name}
-    return {**_TABLE_PROPERTIES, **bounded}
+    return {**_TABLE_PROPERTIES, **bounded, SCHEMA_VERSION: str(spec.schema_version)}
 
 
 def _build_schema(spec: "TableSpec") -> Schema:

@@ -20,6 +20,8 @@ class TableSpec:
     stage_column: str | None = None
     order_by: tuple[str, ...] = ()
     row_group_rows: int = 50_000
+    schema_version: int = 1
+    """Of the columns that there must be; a column that old rows may lack does not raise it. See docs/adr/0052."""
 
 
 # With small row groups a join that needs some texts reads few others, but it reads all ids more slowly: see

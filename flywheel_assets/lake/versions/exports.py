@@ -31,6 +31,7 @@ import msgspec
 from flywheel_assets.errors import ManifestMismatchError, UnknownNameError, VersionConflictError
 from flywheel_assets.lake.storage.commits import verify_locks
 from flywheel_assets.lake.storage.files import hash_file, write_folder, write_synced
+from flywheel_assets.lake.storage.schema_versions import decode_file
 
 MANIFEST_FILE = "manifest.json"
 
@@ -145,6 +146,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Each rewriting with the rows that it removed, oldest first."""
     details: dict[str, Any] = {}
     """Facts of one kind of version only, for instance the days of the evaluation rows."""
+    schema_version: int = 1
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -166,7 +168,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     if not path.exists():
         raise UnknownNameError("export", str(folder), [], "Materialize gold_snapshot for this version first.")
-    return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    return decode_file(path.read_bytes(), Manifest, str(path))
 
 
 def verify_manifest(folder: Path, sha256: str | None = None) -> Manifest:

@@ -11,6 +11,7 @@ import msgspec
 
 from flywheel_assets.errors import UnknownNameError
 from flywheel_assets.lake.storage.files import write_once
+from flywheel_assets.lake.storage.schema_versions import decode_file
 from flywheel_assets.promotion.text_limits import Route
 
 TRAINING_REPORT = "training.json"
@@ -30,6 +31,7 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of the exclusions in force when it was pinned: the rows they cover are left out."""
     also_read: dict[str, int | None] = {}
     """Snapshot of each other table whose rows are read, for instance to be judged on; null: it was empty."""
+    schema_version: int = 1
 
     @property
     def dates(self) -> list[date]:
@@ -59,6 +61,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     """Level of this test, as the look leaves it: with the evaluation's report, the decision can be computed again."""
     anchor: str | None = None
     """Gold version that a promotion by newer data was held against besides the champion."""
+    schema_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def parse_version_number(version: str) -> int:
 
 def read_pin(folder: VersionFolder) -> Pin:
     """Read the pin of a version."""
-    return msgspec.json.decode(folder.pin.read_bytes(), type=Pin)
+    return decode_file(folder.pin.read_bytes(), Pin, str(folder.pin))
 
 
 def encode_pin(pin: Pin) -> bytes:
@@ -178,7 +181,7 @@ def read_promotion(path: Path) -> Promotion:
     """
     if not path.exists():
         raise UnknownNameError("promotion decision", str(path), [], "Materialize promotion for this version first.")
-    return msgspec.json.decode(path.read_bytes(), type=Promotion)
+    return decode_file(path.read_bytes(), Promotion, str(path))
 
 
 def count_looks(versions: Versions, challenger: VersionFolder | None, champion: str | None) -> int:

@@ -23,6 +23,7 @@ from flywheel_assets.lake.daily import ledger
 from flywheel_assets.lake.daily.ledger import STAGE_OF, RunStamp
 from flywheel_assets.lake.storage.failures import translate_outages
 from flywheel_assets.lake.storage.files import write_once
+from flywheel_assets.lake.storage.schema_versions import decode_file
 from flywheel_assets.lake.tables.decisions import make_decision_id, record_decision
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import QUARANTINE, ROLLBACKS, TableSpec
@@ -77,6 +78,7 @@ class UndoneMark(msgspec.Struct, frozen=True, kw_only=True):
     decided_at: datetime
     decided_by: str
     reason: str
+    schema_version: int = 1
 
 
 def plan_data_rollback(lake: Lake, versions: Versions, gold: TableSpec, to: str) -> DataPlan:
@@ -194,7 +196,8 @@ def _is_restored(folder: VersionFolder, to: str) -> bool:
     if not folder.undone.exists():
         return False
     if to.startswith(SAVED_HEAD):
-        return msgspec.json.decode(folder.undone.read_bytes(), type=UndoneMark).rollback == to.removeprefix(SAVED_HEAD)
+        mark = decode_file(folder.undone.read_bytes(), UndoneMark, str(folder.undone))
+        return mark.rollback == to.removeprefix(SAVED_HEAD)
     return not _is_later(folder.version, to)
 
 

@@ -35,6 +35,7 @@ from flywheel_assets.formats.writing.examples import Example, Gap, Kind, Shape
 from flywheel_assets.formats.writing.tables import FACTS, build_schema, build_table
 from flywheel_assets.lake.storage.failures import translate_disk_full
 from flywheel_assets.lake.storage.files import hash_file, write_folder, write_synced
+from flywheel_assets.lake.storage.schema_versions import decode_file
 from flywheel_assets.lake.versions.exports import (
     MANIFEST_FILE,
     ExportedFile,
@@ -104,6 +105,7 @@ class SharedManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that the format has no place for, by reason."""
     reasoning_left_out: int = 0
     """Rows that are there without the model's reasoning."""
+    schema_version: int = 1
 
 
 def share_version(
@@ -176,7 +178,7 @@ def _require_replaceable(out: Path, *, replaces: bool) -> None:
     if not replaces:
         raise VersionConflictError(f"{out} exists: choose another folder with --out, or replace it with --replace")
     try:
-        msgspec.json.decode((out / MANIFEST_FILE).read_bytes(), type=SharedManifest)
+        decode_file((out / MANIFEST_FILE).read_bytes(), SharedManifest, str(out / MANIFEST_FILE))
     except (OSError, msgspec.DecodeError):
         # `--out .. --replace` must not remove a folder of other things.
         raise VersionConflictError(
