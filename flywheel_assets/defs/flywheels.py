@@ -26,7 +26,7 @@ from flywheel_assets.defs.assets.label_delay import build_label_delay_asset, bui
 from flywheel_assets.defs.assets.landed import build_landed_assets
 from flywheel_assets.defs.assets.mlflow_traces import build_source_asset
 from flywheel_assets.defs.assets.preference import build_adapter_assets, build_pair_assets
-from flywheel_assets.defs.assets.production_watch import build_production_watch_asset, build_production_watch_check
+from flywheel_assets.defs.assets.production_watch import build_production_watch_asset
 from flywheel_assets.defs.automation.alerts import build_alert_sensors
 from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
 from flywheel_assets.defs.automation.recovery import build_rollback_job
@@ -69,7 +69,6 @@ def preference_flywheel(
         more_checks=[
             build_breaker_check(application),
             build_operator_text_check(application),
-            *([build_production_watch_check(application, watch)] if watch else []),
         ],
         more_schedules=[
             *(build_source_schedule(application, source) for source in application.sources),

@@ -16,12 +16,16 @@ from flywheel_assets.lake.tables.specs import JOINED_FEEDBACK, RAW_PREDICTIONS
 from flywheel_assets.measures.live_arms import ArmVerdict, WatchLimits
 
 PRODUCTION_WATCH = "production_watch"
+_CHECK = "current_model_is_not_worse"
 _ALONE = "one model version serves: without a share of people on its predecessor there is nothing to compare"
 _HEADER = ("rate", "current less predecessor", "at least", "at most", "verdict", "decides")
 
 
 def build_production_watch_asset(application: PreferenceApplication, limits: WatchLimits) -> dg.AssetsDefinition:
-    """Build `production_watch`: the two models that serve, compared on the same days. The daily report job makes it."""
+    """Build `production_watch`: the two models that serve, compared on the same days. The daily report job makes it.
+
+    Its check fails where the current model is proven to be worse than its predecessor.
+    """
 
     @dg.asset(
         name=PRODUCTION_WATCH,
@@ -31,8 +35,16 @@ def build_production_watch_asset(application: PreferenceApplication, limits: Wat
         tags=application.tags,
         kinds={"duckdb"},
         deps=[dg.AssetDep([application.name, spec.name]) for spec in (RAW_PREDICTIONS, JOINED_FEEDBACK)],
+        check_specs=[
+            dg.AssetCheckSpec(
+                _CHECK,
+                asset=[application.name, PRODUCTION_WATCH],
+                description="The model that serves is not proven worse than its predecessor on the same days' people. "
+                f"An equal model fails this check, ever, with probability {limits.alpha:g} at most.",
+            )
+        ],
     )
-    def production_watch(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult[None]:
+    def production_watch(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """Compares the model version that began last with the one that serves at the same time, person by person.
 
         It may be looked at every day without end.
@@ -40,8 +52,12 @@ def build_production_watch_asset(application: PreferenceApplication, limits: Wat
         with classify_failures(context):
             report = watch_production(stores.lake(application.name), limits)
             if report is None:
-                return dg.MaterializeResult(metadata={"verdict": ArmVerdict.UNDECIDED.value, "state": _ALONE})
+                return dg.MaterializeResult(
+                    metadata={"verdict": ArmVerdict.UNDECIDED.value, "state": _ALONE},
+                    check_results=[_judge(ArmVerdict.UNDECIDED, _ALONE)],
+                )
             return dg.MaterializeResult(
+                check_results=[_judge(report.verdict, report.describe(limits))],
                 metadata={
                     "verdict": report.verdict.value,
                     "summary": report.describe(limits),
@@ -51,36 +67,26 @@ def build_production_watch_asset(application: PreferenceApplication, limits: Wat
                     "people_in_both": report.in_both,
                     "rates": build_numbers_table(_HEADER, _list_rates(report, limits)),
                     "edited": _plot_rates(report),
-                }
+                },
             )
 
     return production_watch
-
-
-def build_production_watch_check(application: PreferenceApplication, limits: WatchLimits) -> dg.AssetChecksDefinition:
-    """Build the check that fails where the current model is proven to be worse than its predecessor."""
-
-    @dg.asset_check(
-        asset=[application.name, PRODUCTION_WATCH],
-        description="The model that serves is not proven worse than its predecessor on the same days' people. "
-        f"An equal model fails this check, ever, with probability {limits.alpha:g} at most.",
-    )
-    def current_model_is_not_worse(stores: Stores) -> dg.AssetCheckResult:
-        report = watch_production(stores.lake(application.name), limits)
-        return dg.AssetCheckResult(
-            passed=report is None or report.verdict != ArmVerdict.WORSE,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=_ALONE if report is None else report.describe(limits),
-            metadata={"verdict": (ArmVerdict.UNDECIDED if report is None else report.verdict).value},
-        )
-
-    return current_model_is_not_worse
 
 
 def watch_production(lake: Lake, limits: WatchLimits) -> WatchReport | None:
     """Compare the two versions that serve, up to the last closed day; None: there is only one."""
     found = find_versions_on_last_day(lake)
     return watch_versions(lake, *found, limits) if found else None
+
+
+def _judge(verdict: ArmVerdict, sentence: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=_CHECK,
+        passed=verdict != ArmVerdict.WORSE,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=sentence,
+        metadata={"verdict": verdict.value},
+    )
 
 
 def _list_rates(report: WatchReport, limits: WatchLimits) -> list[list[object]]:
