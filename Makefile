@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-fraud demo-ui dev test test-long test-all check format lock bench clean
+.PHONY: help install demo demo-fraud demo-ui dev test test-long test-all check audit format lock bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -51,6 +51,11 @@ check: install  ## lint, format, types, architecture contracts
 	$(BIN)/vermin --target=3.9- --no-tips --violations clients/python/flywheel_client
 	$(BIN)/deptry .
 	$(BIN)/dagster definitions validate --workspace workspace.yaml
+
+audit:  ## known weaknesses of the pinned packages; asks PyPI's database
+	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet pip-audit
+	.venv-audit/bin/python -m pip_audit --no-deps --disable-pip --requirement constraints.txt
 
 format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
