@@ -171,6 +171,20 @@ def test_only_a_form_of_ours_decides(capture: RunningCapture, change: dict[str, 
     assert ("/vandal" in ann.get(QUEUE).text) == (status != 303)
 
 
+def test_a_session_is_new_at_each_sign_in_and_ends_when_it_is_left(capture: RunningCapture) -> None:
+    ann, again = Reviewer(capture.url), Reviewer(capture.url)
+    cookie = ann.http.cookies["flywheel_review"]
+    assert cookie != again.http.cookies["flywheel_review"]
+    assert len(cookie) >= 43
+    set_cookie = ann.page.headers["set-cookie"].lower()
+    assert {"httponly", "samesite=strict", "path=/review"} <= {part.strip() for part in set_cookie.split(";")}
+    assert ann.get(QUEUE).status_code == 200
+    ann.http.post("/review/sign-out", data={"token": ann.token})
+    # A cookie that was kept opens nothing with it.
+    assert httpx.get(f"{capture.url}{QUEUE}", cookies={"flywheel_review": cookie}, timeout=30).status_code == 401
+    assert again.get(QUEUE).status_code == 200
+
+
 def test_every_answer_forbids_scripts_frames_and_caching(capture: RunningCapture) -> None:
     ann = Reviewer(capture.url)
     paths = (
