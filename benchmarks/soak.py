@@ -3,8 +3,8 @@
 Claim: whatever is killed, every acknowledged event is in the raw table once (an erased person's in none), every version
 verifies, capture's memory stays what it was, and a day adds as many files at the end as at the beginning.
 Data: simulated days with 240 edits each by 40 people; a version every tenth day, an erasure every fifteenth, upkeep
-every seventh. Capture is a process of its own that is killed on every third day while it answers a request; each daily step,
-cut, erasure and upkeep is a process that is killed at a random moment with probability .3, and run again.
+every seventh. Capture is a process of its own that is killed on every third day while it answers a request. Each daily
+step, cut, erasure and upkeep is a process that is killed at a random moment with probability .3, and run again.
 On every twentieth day capture's clock jumps ahead by three days, or back to 1972, for one request.
 Peer: none; a log of days, for a person to read.
 Command: python -m benchmarks.soak [--days 120] [--seed 1] [--log soak.jsonl]
