@@ -40,7 +40,6 @@ def adopt(yes: Yes = False) -> None:
 
 
 def _register(plan: "Callable[[Lake], list[Registration]]", home_id: str | None, *, is_done: bool) -> None:
-    from flywheel_assets.lake.tables.home import claim_landing
     from flywheel_assets.lake.upkeep.relocation import list_namespaces, register_tables
 
     stores = Stores()
@@ -63,6 +62,6 @@ def _register(plan: "Callable[[Lake], list[Registration]]", home_id: str | None,
         return
     for lake, found in planned:
         register_tables(lake, found, home_id=home_id)
-    claim_landing(stores.landing_folder(), home_id)
+    stores.landing().claim(home_id)
     number = sum(len(found) for _, found in planned)
     console.print(f"{number} tables registered; {place} is the home {home_id}", soft_wrap=True)
