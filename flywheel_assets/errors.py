@@ -4,6 +4,7 @@ FlywheelError
 ├── PermanentError                 the same input will fail again: fix something first
 │   ├── SettingsError              a setting is missing, unreadable, out of its range or contradicts another
 │   ├── HomeMismatchError          home, catalog, warehouse or landing belong to different homes; nothing was changed
+│   ├── BackupError                a place of backups is damaged or another home's, or a place to restore to is in use
 │   ├── UnknownNameError           a name that does not exist; lists the known ones
 │   ├── InvalidRuleError           a decision that cannot be meant: no condition, or days in the wrong order
 │   ├── InvalidEventError          an event that capture must refuse
@@ -63,6 +64,10 @@ class S3RefusedError(SettingsError):
 
 class HomeMismatchError(PermanentError):
     """Home, catalog, warehouse or landing belong to different homes, or the home was copied or moved."""
+
+
+class BackupError(PermanentError):
+    """A place of backups is damaged or another home's, or a place to restore to is in use."""
 
 
 class UnknownNameError(PermanentError):
