@@ -5,6 +5,7 @@ FlywheelError
 │   ├── SettingsError              a setting is missing, unreadable, out of its range or contradicts another
 │   ├── HomeMismatchError          home, catalog, warehouse or landing belong to different homes; nothing was changed
 │   ├── NewerReleaseError          a newer release wrote this file, table or home
+│   ├── BackupError                a place of backups is damaged or another home's, or a place to restore to is in use
 │   ├── UnknownNameError           a name that does not exist; lists the known ones
 │   ├── InvalidRuleError           a decision that cannot be meant: no condition, or days in the wrong order
 │   ├── InvalidEventError          an event that capture must refuse
@@ -68,6 +69,10 @@ class HomeMismatchError(PermanentError):
 
 class NewerReleaseError(PermanentError):
     """A newer release wrote this file, table or home, and this one would misread it."""
+
+
+class BackupError(PermanentError):
+    """A place of backups is damaged or another home's, or a place to restore to is in use."""
 
 
 class UnknownNameError(PermanentError):

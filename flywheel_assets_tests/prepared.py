@@ -17,6 +17,6 @@ class PreparedFolder:
 
     def restored(self) -> Path:
         """The folder, without whatever happened to it since."""
-        shutil.rmtree(self._path)
+        shutil.rmtree(self._path, ignore_errors=True)
         shutil.copytree(self._original, self._path)
         return self._path

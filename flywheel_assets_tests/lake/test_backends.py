@@ -17,7 +17,7 @@ import yaml
 
 from flywheel_assets import stores
 from flywheel_assets.curation.texts.resolution import ResolutionRules
-from flywheel_assets.errors import CommitContentionError, VersionConflictError
+from flywheel_assets.errors import CommitContentionError, HomeMismatchError, VersionConflictError
 from flywheel_assets.lake.storage.commits import hold_lock
 from flywheel_assets.lake.tables import lake as tables
 from flywheel_assets.lake.tables.lake import Lake
@@ -128,6 +128,25 @@ def test_writers_of_different_days_lose_nothing(lake: Lake) -> None:
     for writer in writers:
         writer.join(120)
     assert lake.count_rows_per_day(GOLD) == {day(first + offset): 2 for first in (0, 10) for offset in range(3)}
+
+
+def test_a_restored_dump_under_the_same_name_does_not_take_the_warehouse(postgres_uri: str, tmp_path: Path) -> None:
+    """Two Postgres catalogs differed by the name of their database only; its copy swept the original's files."""
+    psycopg = pytest.importorskip("psycopg")
+    uri = postgres_uri.replace("/postgres?", "/wheel?")
+    with psycopg.connect(postgres_uri.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE wheel")
+        lake = Lake(APPLICATION, uri, f"file://{tmp_path}/warehouse", tmp_path / "scratch")
+        with opened(lake):
+            write_gold_days(lake, {day(0): 1})
+            assert lake.verify_home(sweeps=True) == lake.home_id
+        connection.execute("ALTER DATABASE wheel RENAME TO original")
+        connection.execute("CREATE DATABASE wheel TEMPLATE original")
+        with as_another_process(lake) as copy, pytest.raises(HomeMismatchError, match=r"it is a copy.*`flywheel move`"):
+            sweep_table(copy, GOLD, timedelta(0), datetime(2100, 1, 1, tzinfo=UTC))
+        with as_another_process(lake) as copy:
+            copy.home.write_id("new", {})
+            assert copy.verify_home(sweeps=True) == "new"
 
 
 def test_a_lock_that_stays_taken_is_a_transient_error(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

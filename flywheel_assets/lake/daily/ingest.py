@@ -28,7 +28,6 @@ from flywheel_assets.lake.daily.ledger import LedgerEntry, RunStamp
 from flywheel_assets.lake.landing.disk import EventKind, LandedDay
 from flywheel_assets.lake.landing.protocol import Landing, LandingPlace
 from flywheel_assets.lake.storage.failures import translate_disk_full
-from flywheel_assets.lake.tables.home import verify_landing
 from flywheel_assets.lake.tables.lake import Lake
 from flywheel_assets.lake.tables.specs import GROUND_TRUTH, PREFERENCE_TABLES, QUARANTINE, ApplicationTables, TableSpec
 from flywheel_assets.records import Reason
@@ -70,9 +69,7 @@ def ingest_days(
     spec = select_raw_table(kind, tables)
     zone, folder = landing.open_zone(lake.application, kind), landing.find_folder(lake.application)
     with translate_disk_full(*([folder] if folder else []), *lake.places):
-        home_id = lake.home_id
-        if folder is not None:
-            verify_landing(folder.parent, home_id)
+        landing.verify_owner(lake.home_id)
         # Before today is listed, and for all days: the schedule never reads a closed and curated day again.
         zone.republish_late(stamp.now)
         # Oldest first: a segment that is late for a day that only now closes moves to today, too.

@@ -65,6 +65,7 @@ from flywheel_assets.lake.tables.specs import (
     list_tables,
 )
 from flywheel_assets.lake.tables.tags import list_tags
+from flywheel_assets.lake.upkeep.backup.taking import explain_backups
 from flywheel_assets.lake.upkeep.garbage import (
     DeletedVersions,
     S3Client,
@@ -290,6 +291,7 @@ def _erase_everywhere(
         out_of_reach=[
             *explain_versions_left(lake.warehouse, forgotten),
             *place.landing.explain_out_of_reach(versions_left),
+            *explain_backups(lake.home.folder),
         ],
     )
     write_once(build_receipt_path(place.versions, erasure), msgspec.json.format(msgspec.json.encode(receipt)))

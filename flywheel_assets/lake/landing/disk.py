@@ -35,7 +35,7 @@ from time import sleep as time_sleep
 
 import msgspec
 
-from flywheel_assets.errors import ClosedDayError, LandingRetiredError, OpenSegmentError
+from flywheel_assets.errors import ClosedDayError, HomeMismatchError, LandingRetiredError, OpenSegmentError
 from flywheel_assets.lake.storage.files import hash_file, replace_file, sync_folder, write_once
 from flywheel_assets.lake.storage.schema_versions import decode_file
 
@@ -52,6 +52,9 @@ _DAY_DIR = re.compile(r"received_date=(\d{4}-\d{2}-\d{2})$")
 FIRST_DAY_FILE = "_HISTORY.json"
 """File next to the folders of both kinds; it says where imported history begins."""
 
+OWNER_FILE = "_HOME.json"
+"""File in the root of a landing zone; it names the home that closes its days."""
+
 IsGone = Callable[[bytes], bool]
 """Returns whether a landed line is to be erased."""
 
@@ -67,6 +70,42 @@ class FirstDay(msgspec.Struct, frozen=True):
     """`_HISTORY.json`, the first day of an application's imported history."""
 
     first_day: date
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """`_HOME.json`, the id of the home that a landing zone belongs to."""
+
+    id: str
+    schema_version: int = 1
+
+    @classmethod
+    def decode(cls, content: bytes, where: str) -> "Owner":
+        """Decode the file at `where`.
+
+        Raises:
+            HomeMismatchError: it is damaged.
+        """
+        try:
+            return decode_file(content, cls, where)
+        except msgspec.DecodeError as error:
+            raise HomeMismatchError(
+                f"{where} is damaged ({error}), and it names the home that these events belong to. Nothing was "
+                "changed. Delete it: the next ingest writes it again."
+            ) from error
+
+    def refuse_other(self, home_id: str, where: str) -> None:
+        """Refuse where it names another home.
+
+        Raises:
+            HomeMismatchError: it does.
+        """
+        if self.id != home_id:
+            raise HomeMismatchError(
+                f"the landing zone {where} belongs to the home {self.id}, and this home is {home_id}: two homes would "
+                "close its days and move its late segments. Nothing was changed. Set FLYWHEEL_HOME, "
+                "FLYWHEEL_LANDING_DIR or FLYWHEEL_LANDING_S3 to parts of one home; where this home shall have the zone "
+                "from now on, run `flywheel move`."
+            )
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -142,6 +181,23 @@ class DiskLanding:
     def find_folder(self, application: str) -> Path:
         """Find the folder of an application's events."""
         return self.root / application
+
+    def verify_owner(self, home_id: str) -> None:
+        """Check that the folder belongs to a home; one without an owner gets this home.
+
+        Raises:
+            HomeMismatchError: it belongs to another home; nothing was changed.
+        """
+        path = self.root / OWNER_FILE
+        try:
+            Owner.decode(path.read_bytes(), str(path)).refuse_other(home_id, self.name)
+        except FileNotFoundError:
+            if self.root.is_dir():
+                self.claim(home_id)
+
+    def claim(self, home_id: str) -> None:
+        """Make the folder a home's own, whatever home had it before."""
+        replace_file(self.root / OWNER_FILE, msgspec.json.encode(Owner(home_id)))
 
     def read_first_day(self, application: str) -> date | None:
         """Read the first day of an application's history; None: none was imported."""

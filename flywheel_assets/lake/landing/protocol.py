@@ -102,6 +102,16 @@ class LandingPlace(Protocol):
     def find_folder(self, application: str) -> Path | None:
         """Find the local folder of an application's events; None: they are not on this machine."""
 
+    def verify_owner(self, home_id: str) -> None:
+        """Check that the place belongs to a home; one without an owner gets this home.
+
+        Raises:
+            HomeMismatchError: it belongs to another home; nothing was changed.
+        """
+
+    def claim(self, home_id: str) -> None:
+        """Make the place a home's own, whatever home had it before."""
+
     def read_first_day(self, application: str) -> date | None:
         """Read the first day of an application's history; None: none was imported."""
 

@@ -46,11 +46,13 @@ from flywheel_assets.errors import ClosedDayError, LandingRetiredError, LandingU
 from flywheel_assets.lake.landing.disk import (
     CLOSED_FILE,
     FIRST_DAY_FILE,
+    OWNER_FILE,
     Closing,
     EventKind,
     FirstDay,
     IsGone,
     LandedDay,
+    Owner,
     Removal,
     Revision,
     Segment,
@@ -102,6 +104,44 @@ class ObjectLanding:
 
     def find_folder(self, application: str) -> None:
         """Return None: the events are not on this machine."""
+
+    def verify_owner(self, home_id: str) -> None:
+        """Check that the prefix belongs to a home; one without an owner gets this home.
+
+        Raises:
+            HomeMismatchError: it belongs to another home; nothing was changed.
+            LandingUnavailableError: S3 does not answer.
+            SettingsError: we may not write there.
+        """
+        store, key = self._find_owner()
+        found = store.read(key)
+        if found is None:
+            if store.create(key, msgspec.json.encode(Owner(home_id))):
+                return
+            found = store.read(key)
+            assert found is not None
+        where = "/".join(filter(None, (self.name, self.prefix)))
+        Owner.decode(found[0], f"{where}/{OWNER_FILE}").refuse_other(home_id, where)
+
+    def claim(self, home_id: str) -> None:
+        """Make the prefix a home's own, whatever home had it before.
+
+        Raises:
+            LandingUnavailableError: S3 does not answer, or another home claimed it at the same moment.
+        """
+        store, key = self._find_owner()
+        found, content = store.read(key), msgspec.json.encode(Owner(home_id))
+        try:
+            is_ours = store.create(key, content) if found is None else bool(store.replace(key, content, found[1]))
+        except ReplacedError:
+            is_ours = False
+        if not is_ours:
+            raise LandingUnavailableError(f"{key} was changed meanwhile; repeat the command")
+
+    def _find_owner(self) -> tuple[Bucket, str]:
+        key = "/".join(filter(None, (self.prefix, OWNER_FILE)))
+        check = "FLYWHEEL_LANDING_S3 and the rights"
+        return Bucket(self.client, self.bucket, f"s3://{self.bucket}/{key}", check, LandingUnavailableError), key
 
     def read_first_day(self, application: str) -> date | None:
         """Read the first day of an application's history; None: none was imported.

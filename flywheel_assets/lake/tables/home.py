@@ -5,8 +5,8 @@ original's warehouse: its weekly maintenance deleted 50 files of the original. A
 from nothing, and the maintenance then deleted what could still have been registered. See docs/adr/0047.
 
 A home has an id in four places: `home.json` in the home, a property of each namespace in the catalog, `_HOME.json` in
-the warehouse and in the landing folder. The first change of a home without an id makes it, unless something
-contradicts. A part that was lost gets the id of the others again.
+the warehouse and in the landing zone (`lake.landing`). The first change of a home without an id makes it, unless
+something contradicts. A part that was lost gets the id of the others again.
 
 One check takes two queries, two small files and no lock. A `Lake` makes it before its first change, and every sweep
 makes it again.
@@ -17,6 +17,7 @@ import secrets
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,18 +34,22 @@ if TYPE_CHECKING:
 
 HOME_FILE = "home.json"
 MARKER_FILE = "_HOME.json"
-"""File in the root of the warehouse and of the landing folder."""
+"""File in the root of the warehouse."""
+RESTORING_FILE = "restoring.json"
+"""File in a home that is being restored; `lake.upkeep.backup` writes it first and deletes it last."""
 ID_PROPERTY = "flywheel.home-id"
 _FILE_URI = re.compile(r"^file:(//)?(?=/)")
 _METADATA_FILE = re.compile(r"(?:^|/)(\d+)-[^/]+\.metadata\.json$")
 
 
-class Marker(msgspec.Struct, frozen=True):
-    """The content of `home.json` and of a warehouse's or landing folder's `_HOME.json`."""
+class Marker(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `home.json` and of a warehouse's `_HOME.json`."""
 
     id: str
     catalog: str | None = None
     """Of a warehouse: the catalog that owns it, without host and password."""
+    server: str | None = None
+    """Of a warehouse: the cluster and the number of the database, where the catalog is a Postgres that shows them."""
     release: str | None = None
     """Of this package, that wrote it or upgraded the home; None: before 0.1.0."""
     schema_version: int = 1
@@ -74,6 +79,27 @@ class Home:
         url = make_url(self.catalog_uri)
         return f"{url.get_backend_name()}:{url.database}"
 
+    @cached_property
+    def server(self) -> str | None:
+        """Number a Postgres cluster and the database in it, which a restored dump does not share.
+
+        None: the catalog is no Postgres, or this account may not ask. A standby that takes over keeps both numbers.
+        """
+        from sqlalchemy import text
+        from sqlalchemy.exc import DBAPIError
+
+        if self.catalog.engine.dialect.name != "postgresql":
+            return None
+        query = "SELECT system_identifier, oid FROM pg_control_system(), pg_database WHERE datname = current_database()"
+        try:
+            with self.catalog.engine.connect() as connection:
+                row = connection.execute(text(query)).one()
+        except DBAPIError as error:
+            if "permission denied" in str(error):
+                return None
+            raise
+        return f"{row[0]}/{row[1]}"
+
     def verify(self, lock: AbstractContextManager[None], *, sweeps: bool = False) -> str:
         """Check that home, catalog and warehouse belong together, and write the id where it is missing; return it.
 
@@ -93,6 +119,11 @@ class Home:
 
     def _read_consistent(self, *, sweeps: bool) -> dict[str, str]:
         """Read the ids by place; raise where anything contradicts."""
+        if (self.folder / RESTORING_FILE).exists():
+            raise HomeMismatchError(
+                f"{self.folder} is being restored, or its restore was interrupted: parts of it may be missing. Nothing "
+                "was changed. Give the same `flywheel restore` again; it goes on where it stopped."
+            )
         locations, in_catalog = self.read_catalog()
         foreign = [name for name, uri in locations.items() if not _is_below(uri, self.root)]
         if foreign:
@@ -110,6 +141,13 @@ class Home:
                 f"{self.catalog_name}: two catalogs over one warehouse delete each other's files. Nothing was changed. "
                 "Set FLYWHEEL_HOME or FLYWHEEL_CATALOG_URI to that catalog; where this one shall own the warehouse "
                 "from now on, run `flywheel move`, or `flywheel adopt` if its tables are not in it."
+            )
+        if marker is not None and marker.server is not None and self.server not in (None, marker.server):
+            raise HomeMismatchError(
+                f"the warehouse {self.warehouse} belongs to the database {marker.catalog} with the number "
+                f"{marker.server}, and this one of the same name has {self.server}: it is a copy, for instance a "
+                "restored dump, and two catalogs over one warehouse delete each other's files. Nothing was changed. "
+                "Use the other one; where it is gone for ever, run `flywheel move` to make this one the owner."
             )
         if marker is None and locations and not self._exists(next(iter(locations.values()))):
             raise HomeMismatchError(
@@ -194,10 +232,10 @@ class Home:
     def write_id(self, home_id: str, there: Mapping[str, str]) -> str:
         """Write the id to every place that is not among `there`; return it."""
         if "the warehouse" not in there:
-            marker = Marker(home_id, self.catalog_name, __version__)
+            marker = Marker(id=home_id, catalog=self.catalog_name, server=self.server, release=__version__)
             self._write(f"{self.root}/{MARKER_FILE}", msgspec.json.encode(marker))
         if "the home" not in there:
-            replace_file(self.folder / HOME_FILE, msgspec.json.encode(Marker(home_id, release=__version__)))
+            replace_file(self.folder / HOME_FILE, msgspec.json.encode(Marker(id=home_id, release=__version__)))
         if "the catalog" not in there:
             self.catalog.update_namespace_properties(self.application, updates={ID_PROPERTY: home_id})
         return home_id
@@ -273,32 +311,6 @@ def read_home_file(folder: Path) -> Marker | None:
     """
     path = folder / HOME_FILE
     return _decode(path.read_bytes(), str(path)) if path.exists() else None
-
-
-def verify_landing(folder: Path, home_id: str) -> None:
-    """Check that a landing folder belongs to a home; one without an id gets the home's.
-
-    Raises:
-        HomeMismatchError: it belongs to another home; nothing was changed.
-    """
-    path = folder / MARKER_FILE
-    try:
-        found = _decode(path.read_bytes(), str(path)).id
-    except FileNotFoundError:
-        if folder.is_dir():
-            claim_landing(folder, home_id)
-        return
-    if found != home_id:
-        raise HomeMismatchError(
-            f"the landing folder {folder} belongs to the home {found}, and this home is {home_id}: two homes would "
-            "close its days and move its late segments. Nothing was changed. Set FLYWHEEL_HOME or FLYWHEEL_LANDING_DIR "
-            "to parts of one home; where this home shall have the folder from now on, run `flywheel move`."
-        )
-
-
-def claim_landing(folder: Path, home_id: str) -> None:
-    """Make a landing folder a home's own, whatever home had it before."""
-    replace_file(folder / MARKER_FILE, msgspec.json.encode(Marker(home_id, release=__version__)))
 
 
 def read_number(path: str) -> int | None:

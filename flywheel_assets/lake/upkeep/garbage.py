@@ -160,9 +160,14 @@ def find_table_folder(table: "Table") -> str:
 
 
 def _list_reachable_files(table: "Table") -> Iterator[str]:
-    metadata = table.metadata
     yield table.metadata_location
-    yield from (entry.metadata_file for entry in metadata.metadata_log)
+    yield from (entry.metadata_file for entry in table.metadata.metadata_log)
+    yield from list_snapshot_files(table)
+
+
+def list_snapshot_files(table: "Table") -> Iterator[str]:
+    """Yield the URIs of the files that a table's snapshots need; its metadata files are not among them."""
+    metadata = table.metadata
     yield from (statistics.statistics_path for statistics in metadata.statistics)
     yield from (statistics.statistics_path for statistics in metadata.partition_statistics)
     manifests = {}

@@ -61,7 +61,7 @@ def plan_adoption(lake: Lake) -> list[Registration]:
         ahead = (read_number(newest) or 0) - (read_number(current or "") or 0)
         folder = f"{home.root}/{home.application}/{name}"
         if current is None or ahead > 1 or not current.startswith(f"{folder}/"):
-            found.append(_plan(home, name, newest, current))
+            found.append(plan_registration(home, name, newest, current))
     return found
 
 
@@ -77,7 +77,7 @@ def plan_move(lake: Lake) -> list[Registration]:
     for name, current in sorted(known.items()):
         here = f"{home.root}/{home.application}/{name}/metadata/{current.rsplit('/', 1)[-1]}"
         if here != current:
-            moved.append(_plan(home, name, here, current))
+            moved.append(plan_registration(home, name, here, current))
     return moved
 
 
@@ -118,7 +118,12 @@ def register_tables(lake: Lake, planned: Sequence[Registration], *, home_id: str
         home.write_id(home_id, {})
 
 
-def _plan(home: Home, name: str, metadata: str, current: str | None) -> Registration:
+def plan_registration(home: Home, name: str, metadata: str, current: str | None) -> Registration:
+    """Plan to register a table from a metadata file, whose URI `metadata` is where it lies now.
+
+    Raises:
+        HomeMismatchError: the file is not there or damaged.
+    """
     found = _read_metadata(home, metadata)
     snapshots = {each["snapshot-id"]: each for each in found.get("snapshots", [])}
     head = snapshots.get(found.get("current-snapshot-id"), {})

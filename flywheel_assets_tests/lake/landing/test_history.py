@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.errors import LandingRetiredError, OpenSegmentError
+from flywheel_assets.errors import HomeMismatchError, LandingRetiredError, OpenSegmentError
 from flywheel_assets.lake.erasure.landing import erase_lines
 from flywheel_assets.lake.landing import disk
 from flywheel_assets.lake.landing.disk import CLOSED_FILE, DiskLanding, EventKind, LandingZone, Revision, read_closing
@@ -327,3 +327,25 @@ def test_the_first_day_only_moves_back(place: LandingPlace) -> None:
     for on, first in ((3, 3), (5, 3), (1, 1)):
         place.note_first_day(APPLICATION, day(on))
         assert place.read_first_day(APPLICATION) == day(first)
+
+
+def test_a_landing_zone_belongs_to_one_home(place: LandingPlace, tmp_path: Path) -> None:
+    """A landing zone on S3 had no id: a restored copy of a home moved the late segments of the original."""
+    (tmp_path / "landing").mkdir()
+    place.verify_owner("one")
+    place.verify_owner("one")
+    with pytest.raises(HomeMismatchError, match=r"belongs to the home one, and this home is other.*`flywheel move`"):
+        place.verify_owner("other")
+    for _ in range(2):
+        place.claim("other")
+    place.verify_owner("other")
+
+
+def test_a_damaged_owner_of_a_landing_zone_is_named(place: LandingPlace, tmp_path: Path) -> None:
+    if isinstance(place, ObjectLanding):
+        place.client.put_object(Bucket=place.bucket, Key=f"{place.prefix}/_HOME.json", Body=b"{")
+    else:
+        (tmp_path / "landing").mkdir()
+        (tmp_path / "landing" / "_HOME.json").write_text("{")
+    with pytest.raises(HomeMismatchError, match=r"_HOME\.json is damaged.*Delete it"):
+        place.verify_owner("one")
