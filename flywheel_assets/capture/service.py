@@ -240,16 +240,15 @@ def open_access(settings: Settings, clock: Clock = read_clock) -> Access:
         SettingsError: there is no key and the address reaches beyond this machine, or the keys cannot be read.
     """
     path = settings.resolve_capture_keys_file()
-    keys = KeyStore(path)
-    if keys.content.was_ever_used:
-        return Access(keys, settings.capture_events_per_s, clock)
-    if not is_loopback(settings.capture_host):
+    access = Access(KeyStore(path), settings.capture_events_per_s, clock)
+    if access.is_open and not is_loopback(settings.capture_host):
         raise SettingsError(
             f"FLYWHEEL_CAPTURE_HOST is {settings.capture_host!r}, which may be reached from other machines, and there "
             f"is no key in {path}: create one with `flywheel keys create`, or listen on 127.0.0.1, ::1 or localhost"
         )
-    log.warning("no keys in %s: everybody on this machine may send, pages of other hosts may not", path)
-    return Access(clock=clock)
+    if access.is_open:
+        log.warning("no keys in %s: everybody on this machine may send, pages of other hosts may not", path)
+    return access
 
 
 def _open_local_log(
