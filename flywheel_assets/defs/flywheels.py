@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import dagster as dg
+from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
 from flywheel_assets.application import (
     ClassificationApplication,
@@ -42,6 +43,8 @@ from flywheel_assets.defs.classifier_checks import build_classifier_checks
 from flywheel_assets.defs.partitions import DAILY_JOB, REPORTS_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
 from flywheel_assets.settings import read_settings
+
+_LONGEST_TURN_S = str(7 * 24 * 3600)
 
 
 def preference_flywheel(
@@ -144,6 +147,9 @@ def _assemble(
         TURN_JOB.format(application.name),
         dg.AssetSelection.assets(*versions),
         description="One turn of the wheel: cut a gold version, train, evaluate, decide.",
+        # Its trainer and evaluator are ended when they are silent, see `defs.piped`; dagster.yaml's limit would end
+        # a long training in the middle.
+        run_tags={MAX_RUNTIME_SECONDS_TAG: _LONGEST_TURN_S},
     )
     upkeep_job = build_maintenance_job(application)
     report_jobs = []
