@@ -84,12 +84,14 @@ def _check_workspace(workspace: Path) -> None:
 
 def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
     where = read_settings()
-    scripts = Path(sys.executable).parent
     artifacts = where.resolve_home() / "mlartifacts"
     services = [
         Service(
             "dagster",
-            [str(scripts / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(webserver_port)],
+            [
+                *(sys.executable, "-m", "flywheel_assets.webserver", "dev"),
+                *("-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(webserver_port)),
+            ],
             f"http://127.0.0.1:{webserver_port}",
         ),
         Service(
