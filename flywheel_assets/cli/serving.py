@@ -145,9 +145,17 @@ def doctor() -> None:
 
 def _check_everything() -> list[Finding]:
     try:
-        return [*_check_applications(), *examine_service(read_settings())]
+        return [*_check_applications(), *_check_launcher(), *examine_service(read_settings())]
     except SettingsError as error:
         return [Finding("settings", Verdict.BROKEN, str(error))]
+
+
+def _check_launcher() -> list[Finding]:
+    from flywheel_assets.defs.launcher import explain_unsupervised
+
+    problem = explain_unsupervised(read_settings().resolve_dagster_home())
+    remedy = "copy `run_launcher` and `run_monitoring` from the project's dagster.yaml, and restart Dagster"
+    return [] if problem is None else [Finding("dagster", Verdict.LOOK, problem, remedy)]
 
 
 def _check_applications() -> list[Finding]:

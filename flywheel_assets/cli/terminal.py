@@ -1,6 +1,8 @@
 """Shares the Typer application, the options, the output and the loading of applications among all commands."""
 
 import getpass
+import os
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +15,7 @@ from flywheel_assets.application import ClassificationApplication, FlywheelAppli
 from flywheel_assets.discovery import find_applications, load_definitions
 from flywheel_assets.discovery import load_application as load_application  # the commands take it from here
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.settings import read_settings
+from flywheel_assets.settings import explain_unwritable, keep_files_private, read_settings
 
 if TYPE_CHECKING:
     from flywheel_assets.defs.running import Driver
@@ -26,6 +28,21 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
+
+_WITHOUT_HOME = ("init", "doctor")
+"""One writes a project, which its team reads; the other says itself what is wrong with the home."""
+
+
+@app.callback()
+def prepare_process(context: typer.Context) -> None:
+    """Keep what a command writes private, and refuse one that could not write at all."""
+    if context.invoked_subcommand in _WITHOUT_HOME or "--help" in sys.argv:
+        return
+    problem = explain_unwritable(read_settings())
+    if problem is not None:
+        raise SettingsError(problem)
+    before = keep_files_private()
+    context.call_on_close(lambda: os.umask(before))
 
 
 def _choose_application(context: typer.Context, option: typer.CallbackParam, given: str) -> str:

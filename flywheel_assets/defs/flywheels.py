@@ -42,7 +42,7 @@ from flywheel_assets.defs.automation.triggers import (
 from flywheel_assets.defs.classifier_checks import build_classifier_checks
 from flywheel_assets.defs.partitions import DAILY_JOB, REPORTS_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.settings import read_settings
+from flywheel_assets.settings import keep_files_private, read_settings
 
 _LONGEST_TURN_S = str(7 * 24 * 3600)
 
@@ -138,6 +138,8 @@ def _assemble(
         more_schedules: schedules of this kind of application only.
         more_jobs: jobs of this kind of application only.
     """
+    # Here, as every process that materializes something loads its definitions, and starts its trainer afterwards.
+    keep_files_private()
     daily_job = dg.define_asset_job(
         DAILY_JOB.format(application.name),
         dg.AssetSelection.assets(*daily),

@@ -20,6 +20,7 @@ import dagster as dg
 import msgspec
 from dagster import DagsterEventType
 from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.instance.config import dagster_instance_config
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
@@ -50,6 +51,22 @@ def name_this_process() -> dict[str, str]:
     began_s = _read_begin_s(process_id)
     here = RunProcess(socket.gethostname(), _read_boot_id(), began_s or 0.0, process_id)
     return {PROCESS_TAG: msgspec.json.encode(here).decode()}
+
+
+def explain_unsupervised(dagster_home: Path) -> str | None:
+    """Say what an older release's dagster.yaml lacks; None: nothing, or it does not exist.
+
+    A dagster.yaml in DAGSTER_HOME is the operator's: a new release does not change it.
+    """
+    if not (dagster_home / "dagster.yaml").exists():
+        return None
+    configured, _ = dagster_instance_config(str(dagster_home))
+    if configured.get("run_launcher") or not configured.get("run_monitoring", {}).get("enabled", True):
+        return None
+    return (
+        f"{dagster_home / 'dagster.yaml'} names no run_launcher: a run whose machine was rebooted keeps its place in "
+        "the queue until the limit of run time"
+    )
 
 
 class SupervisedRunLauncher(DefaultRunLauncher):

@@ -15,7 +15,13 @@ from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 
-from flywheel_assets.defs.launcher import PROCESS_TAG, RunProcess, SupervisedRunLauncher, name_this_process
+from flywheel_assets.defs.launcher import (
+    PROCESS_TAG,
+    RunProcess,
+    SupervisedRunLauncher,
+    explain_unsupervised,
+    name_this_process,
+)
 from flywheel_assets.defs.running import open_instance
 from flywheel_assets_tests.command_line import ROOT
 
@@ -99,3 +105,12 @@ def test_a_launched_run_is_known_by_the_process_that_its_worker_reports(instance
     worker.communicate()
     assert look(instance, run_id) is dg.DagsterRunStatus.FAILURE
     assert look(instance, silent) is dg.DagsterRunStatus.STARTED
+
+
+def test_a_dagster_yaml_of_an_older_release_is_named(tmp_path: Path) -> None:
+    assert explain_unsupervised(tmp_path / "none") is None
+    written = tmp_path / "dagster.yaml"
+    written.write_text((ROOT / "dagster.yaml").read_text())
+    assert explain_unsupervised(tmp_path) is None
+    written.write_text("run_monitoring:\n  enabled: true\n")
+    assert "names no run_launcher" in str(explain_unsupervised(tmp_path))

@@ -336,7 +336,7 @@ def test_a_killed_run_takes_its_trainer_along(tmp_path: Path) -> None:
         parent.kill()
         assert said.read() == b"", "the trainer holds the other end until it is gone"
     parent.wait()
-    assert not is_running(trainer)
+    eventually(lambda: not is_running(trainer), "the end of the trainer")
 
 
 def is_running(process_id: int) -> bool:
