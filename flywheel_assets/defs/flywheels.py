@@ -32,6 +32,7 @@ from flywheel_assets.defs.automation.alerts import build_alert_sensors
 from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
 from flywheel_assets.defs.automation.recovery import build_rollback_job
 from flywheel_assets.defs.automation.rollout_steps import build_rollout_job, build_rollout_schedule, is_automatic
+from flywheel_assets.defs.automation.supervision import build_supervision_sensor
 from flywheel_assets.defs.automation.training_rules import TrainingRule, build_example_rule, build_pair_rule
 from flywheel_assets.defs.automation.triggers import (
     build_daily_schedule,
@@ -176,6 +177,7 @@ def _assemble(
         sensors=[
             build_training_sensor(application, rule, turn_job.name),
             *build_alert_sensors(application, read_settings().alert_webhook),
+            build_supervision_sensor(application, rule.retries, read_settings().alert_webhook),
         ],
         resources={
             "stores": stores or Stores(),
