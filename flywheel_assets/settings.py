@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     capture_in_progress_bytes: int = Field(
         128 * 2**20, ge=2**20, description="Bodies of all requests in progress, in bytes, before capture answers 503."
     )
+    capture_any_clock: bool = Field(
+        False, description="Start capture even where the machine's time contradicts the days on which events landed."
+    )
     capture_min_free_bytes: int = Field(
         128 * 2**20, ge=0, description="Capture answers 503 while less is free on the landing zone's disk, in bytes."
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from flywheel_assets.capture.auth.access import is_loopback
 from flywheel_assets.capture.auth.keys import MOST_ACTIVE, Key, read_keys
 from flywheel_assets.capture.brokers.broker import read_broker_address
+from flywheel_assets.capture.clock import explain_wrong_clock
 from flywheel_assets.capture.log.segment_file import find_open_segments
 from flywheel_assets.capture.service import open_socket
 from flywheel_assets.errors import SettingsError
@@ -47,6 +48,7 @@ def examine_service(settings: Settings, now: datetime | None = None) -> list[Fin
     moment = now or datetime.now(UTC)
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("home", lambda: _check_home(settings)),
+        ("clock", lambda: _check_clock(settings, moment)),
         ("keys", lambda: _check_keys(settings, moment)),
         ("address", lambda: [_check_address(settings)]),
         ("landing", lambda: _check_landing(settings)),
@@ -66,6 +68,12 @@ def examine_service(settings: Settings, now: datetime | None = None) -> list[Fin
 def _check_home(settings: Settings) -> list[Finding]:
     problem = explain_unwritable(settings)
     return [] if problem is None else [Finding("home", Verdict.BROKEN, problem)]
+
+
+def _check_clock(settings: Settings, now: datetime) -> list[Finding]:
+    problem = explain_wrong_clock(settings.resolve_landing_dir(), now)
+    verdict = Verdict.LOOK if settings.capture_any_clock else Verdict.BROKEN
+    return [] if problem is None else [Finding("clock", verdict, problem)]
 
 
 def _check_keys(settings: Settings, now: datetime) -> list[Finding]:

@@ -36,7 +36,7 @@ from flywheel_assets.capture.brokers.broker import BrokerAddress, read_broker_ad
 from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
 from flywheel_assets.capture.brokers.messages import compute_largest_event_bytes
 from flywheel_assets.capture.bulk import HistoryPlace, RecordsReceiver
-from flywheel_assets.capture.clock import Clock, read_clock
+from flywheel_assets.capture.clock import Clock, open_clock, read_clock
 from flywheel_assets.capture.endpoints import (
     ENDPOINTS,
     RECORDS_PATH,
@@ -208,15 +208,18 @@ def serve(
 
     Raises:
         SettingsError: the address reaches beyond this machine and there is no key, the keys cannot be read, or the
-            address cannot be listened on, or the queue cannot be used; or landing is on S3 and `ship_to` is missing.
+            address cannot be listened on, or the queue cannot be used; or landing is on S3 and `ship_to` is missing;
+            or the clock cannot be right.
     """
-    access = open_access(settings, clock)
+    steady = open_clock(settings.resolve_landing_dir(), accepts_any=settings.capture_any_clock, wall=clock)
+    access = open_access(settings, steady)
     telemetry = Telemetry()
+    telemetry.watch("clock_off_seconds", "Seconds by which the machine's clock has jumped.", lambda: steady.off_s)
     address = read_broker_address(settings)
     event_bytes = settings.capture_event_bytes
     event_log: EventLog
     if address is None:
-        event_log = _open_local_log(settings, ship_to, clock, telemetry)
+        event_log = _open_local_log(settings, ship_to, steady, telemetry)
     else:
         event_log = _open_broker_log(address, settings, telemetry)
         event_bytes = min(event_bytes, compute_largest_event_bytes(address.payload_bytes))
@@ -229,7 +232,7 @@ def serve(
     with open_socket(settings.capture_host, settings.capture_port) as listener:
         if on_ready is not None:
             on_ready(_build_url(listener))
-        service = create_app(event_log, applications, limits, clock, access, telemetry, pages, history)
+        service = create_app(event_log, applications, limits, steady, access, telemetry, pages, history)
         _build_server(service).run(sockets=[listener])
 
 
