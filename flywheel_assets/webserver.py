@@ -82,7 +82,10 @@ class PageGuard:
 
 
 def _is_followed_link(scope: Scope, headers: Mapping[str, str]) -> bool:
-    """Return whether a person goes to a page of the UI in a tab; a frame in a page is no such visit."""
+    """Return whether a person goes to a page of the UI in a tab.
+
+    A frame in a page is no such visit.
+    """
     return (
         scope["type"] == "http"
         and scope["method"] in ("GET", "HEAD")

@@ -1,7 +1,7 @@
 """Defines the clock of the capture service, so that a test can set the time, and distrusts the machine's.
 
 An event lands on the day on which it was received. With a clock at 1972 or 2095 it is acknowledged and lies on a day
-that no partition reads: lost to the wheel, and nobody is warned.
+that no partition reads: lost to the wheel, without a warning.
 """
 
 import logging

@@ -60,7 +60,7 @@ __all__ = [
 
 
 def main() -> None:
-    """Run the command; an error of ours is one line without a traceback, and so is a file that may not be opened."""
+    """Run the command; an error of ours, or a file that may not be opened, is one line."""
     try:
         app()
     except FlywheelError as error:

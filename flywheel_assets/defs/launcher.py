@@ -151,7 +151,7 @@ def _read_uptime_s() -> float:
 
 
 def _read_begin_s(process_id: int) -> float | None:
-    """Read when a process began, in seconds since the boot; None: there is none, or it has only left its number."""
+    """Read when a process began, in seconds since the boot; None: it is gone."""
     try:
         after_name = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -13,7 +13,10 @@ import msgspec
 import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
 from dagster._core.storage.dagster_run import RunRecord
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
+from dagster._grpc.server import GrpcServerProcess
 
 from flywheel_assets.defs.launcher import (
     PROCESS_TAG,
@@ -105,6 +108,25 @@ def test_a_launched_run_is_known_by_the_process_that_its_worker_reports(instance
     worker.communicate()
     assert look(instance, run_id) is dg.DagsterRunStatus.FAILURE
     assert look(instance, silent) is dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_of_a_code_server_at_a_port_is_asked_for(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    """In a container of its own: its processes are not seen from here, and it knows its runs."""
+    (tmp_path / "location.py").write_text("import dagster as dg\ndefs = dg.Definitions()\n")
+    target = LoadableTargetOrigin(executable_path=sys.executable, python_file=str(tmp_path / "location.py"))
+    server = GrpcServerProcess(
+        instance_ref=instance.get_ref(), loadable_target_origin=target, force_port=True, wait_on_exit=True
+    )
+    elsewhere = change(HERE, boot_id="the container's")
+    with server:
+        run_id = start(instance, elsewhere)
+        place = {"host": "localhost", "port": server.port}
+        instance.add_run_tags(run_id, {GRPC_INFO_TAG: msgspec.json.encode(place).decode()})
+        assert look(instance, run_id) is dg.DagsterRunStatus.FAILURE
+        unreachable = start(instance, elsewhere)
+        instance.add_run_tags(unreachable, {GRPC_INFO_TAG: msgspec.json.encode({**place, "port": 1}).decode()})
+        assert look(instance, unreachable) is dg.DagsterRunStatus.STARTED
+    assert any("does not know it" in str(entry.message) for entry in instance.all_logs(run_id))
 
 
 def test_a_dagster_yaml_of_an_older_release_is_named(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Trouble:
 
 
 class Memory(msgspec.Struct):
-    """What the sensor's cursor keeps of each cause, in seconds since 1970."""
+    """Keeps what the sensor knows of each cause, in seconds since 1970; it is the cursor."""
 
     first_seen: dict[str, float] = {}
     last_seen: dict[str, float] = {}
