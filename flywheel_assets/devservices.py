@@ -1,13 +1,18 @@
-"""Starts and stops the services of one developer's machine together: Dagster, capture, MLflow's UI."""
+"""Starts and stops the services of one developer's machine together: Dagster, capture, MLflow's UI.
 
+One set of them works on a home. The services inherit the lock that says so: they hold it as long as one of them lives,
+even when `flywheel dev` itself was killed.
+"""
+
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +24,7 @@ from flywheel_assets.errors import SettingsError
 from flywheel_assets.settings import build_subprocess_environment, read_settings
 
 _STOP_DEADLINE_S = 20.0
+_LOCK_FILE = "dev.lock"
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
     It stops everything on SIGINT, SIGTERM, SIGHUP or when one service dies.
 
     Raises:
-        SettingsError: there is no workspace.yaml here, it lacks an application, or a service ended by itself.
+        SettingsError: there is no workspace.yaml here, it lacks an application, other services work on this home, or a
+            service ended by itself.
     """
     workspace = Path("workspace.yaml")
     if not workspace.exists():
@@ -53,16 +60,47 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     processes: list[subprocess.Popen[bytes]] = []
+    with hold_home(where.resolve_home()) as lock:
+        try:
+            for service in services:
+                processes.append(_start_service(service, environment, lock))
+                _note_processes(lock, processes)
+                console.print(f"[bold]{service.name:10}[/] {service.address}")
+            console.print("stop with Ctrl-C")
+            _wait_for_first_exit(services, processes)
+        except KeyboardInterrupt:
+            console.print("stopping …")
+        finally:
+            stop_processes(processes)
+
+
+@contextmanager
+def hold_home(home: Path) -> Iterator[int]:
+    """Hold a home for one set of services; yields the lock's descriptor, for them to inherit.
+
+    Raises:
+        SettingsError: another set works on it; the sentence has the command that ends it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(home / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        for service in services:
-            processes.append(_start_service(service, environment))
-            console.print(f"[bold]{service.name:10}[/] {service.address}")
-        console.print("stop with Ctrl-C")
-        _wait_for_first_exit(services, processes)
-    except KeyboardInterrupt:
-        console.print("stopping …")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            groups = " ".join(f"-{each}" for each in os.pread(descriptor, 1000, 0).decode().split())
+            end = f"; if it is not needed, end it: `kill -- {groups}`" if groups else ""
+            raise SettingsError(
+                f"another `flywheel dev`, or a service that it left behind, works on {home}{end}. Or set FLYWHEEL_HOME "
+                "to another folder, and give the ports of all services"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        yield descriptor
     finally:
-        stop_processes(processes)
+        os.close(descriptor)
+
+
+def _note_processes(lock: int, processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    os.pwrite(lock, " ".join(str(process.pid) for process in processes).encode(), 0)
 
 
 def _check_workspace(workspace: Path) -> None:
@@ -84,12 +122,14 @@ def _check_workspace(workspace: Path) -> None:
 
 def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
     where = read_settings()
-    scripts = Path(sys.executable).parent
     artifacts = where.resolve_home() / "mlartifacts"
     services = [
         Service(
             "dagster",
-            [str(scripts / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(webserver_port)],
+            [
+                *(sys.executable, "-m", "flywheel_assets.webserver", "dev"),
+                *("-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(webserver_port)),
+            ],
             f"http://127.0.0.1:{webserver_port}",
         ),
         Service(
@@ -115,10 +155,10 @@ def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
     return services
 
 
-def _start_service(service: Service, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def _start_service(service: Service, environment: Mapping[str, str], lock: int) -> "subprocess.Popen[bytes]":
     # Each service has a process group of its own, so that its children end with it: `dagster dev` alone outlived SIGINT
     # by a minute.
-    return subprocess.Popen(list(service.command), env=dict(environment), start_new_session=True)
+    return subprocess.Popen(list(service.command), env=dict(environment), start_new_session=True, pass_fds=[lock])
 
 
 def _wait_for_first_exit(services: Sequence[Service], processes: Sequence["subprocess.Popen[bytes]"]) -> None:

@@ -1,5 +1,6 @@
 """Reads every setting from the environment (`FLYWHEEL_…`) or `.env`; no other module reads the environment."""
 
+import getpass
 import os
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,10 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         Path(".flywheel"), description="Folder of all lasting data; the settings below can move each part."
+    )
+    group_reads: bool = Field(
+        False,
+        description="Whether the group of its user may read what the flywheel writes; else only that user may.",
     )
     applications: str = Field(
         "",
@@ -81,6 +86,9 @@ class Settings(BaseSettings):
     capture_in_progress_bytes: int = Field(
         128 * 2**20, ge=2**20, description="Bodies of all requests in progress, in bytes, before capture answers 503."
     )
+    capture_any_clock: bool = Field(
+        False, description="Start capture even where the machine's time contradicts the days on which events landed."
+    )
     capture_min_free_bytes: int = Field(
         128 * 2**20, ge=0, description="Capture answers 503 while less is free on the landing zone's disk, in bytes."
     )
@@ -140,6 +148,17 @@ class Settings(BaseSettings):
         """Return the folder of the review pages' indexes of decisions, one file per application."""
         return self.resolve_home() / "review"
 
+    def list_local_places(self) -> list[Path]:
+        """List the folders on this machine that hold users' texts; those that do not exist yet as well."""
+        uri = self.resolve_warehouse()
+        warehouse = [] if "://" in uri and not uri.startswith("file:") else [Path(uri.removeprefix("file://"))]
+        return [self.resolve_home(), self.resolve_landing_dir(), *warehouse, self.resolve_versions_dir()]
+
+    @property
+    def closed_bits(self) -> int:
+        """Return the permissions that nothing of the flywheel gives, as `umask` takes them."""
+        return 0o027 if self.group_reads else 0o077
+
     def resolve_dagster_home(self) -> Path:
         """Return Dagster's instance folder: DAGSTER_HOME where it is set, else a folder in the home."""
         chosen = os.environ.get("DAGSTER_HOME")
@@ -162,6 +181,39 @@ def read_settings() -> Settings:
             for each in error.errors(include_input=False, include_url=False)
         ]
     raise SettingsError(f"{'; '.join(wrong)}. Correct the environment or .env.")
+
+
+def keep_files_private() -> int:
+    """Let this process and its children write files that others cannot read; return the umask before.
+
+    Files below the home hold users' texts. A umask that is narrower already stays.
+    """
+    before = os.umask(0o077)
+    os.umask(before | read_settings().closed_bits)
+    return before
+
+
+def explain_unwritable(settings: Settings) -> str | None:
+    """Say why this user cannot write to the home, and what to do; None: it can, or can make it."""
+    home, user = settings.resolve_home(), getpass.getuser()
+    # Not `Path.exists`, which raises where a folder above may not be entered.
+    nearest = next(folder for folder in (home, *home.parents) if os.path.lexists(folder))
+    elsewhere = f"or set FLYWHEEL_HOME, which is {home}, to another folder."
+    if not nearest.is_dir():
+        return f"{nearest} is no folder: remove it, {elsewhere}"
+    place: Path | None = None
+    if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+        place = nearest
+    elif nearest == home:
+        parts = [part for part in sorted(home.iterdir()) if part.is_dir() or part.suffix == ".db"]
+        place = next((part for part in parts if not os.access(part, os.W_OK)), None)
+    if place is None:
+        return None
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        return f"{place} lies on a disk that is mounted read-only: mount it for writing, {elsewhere}"
+    if place == nearest != home:
+        return f"{user} may not make a folder in {place}: make {home} there and give it to {user}, {elsewhere}"
+    return f"{user} may not write to {place}: give it to {user} (`sudo chown -R {user} {place}`), {elsewhere}"
 
 
 def isolate_settings(home: Path) -> Settings:

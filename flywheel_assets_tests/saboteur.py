@@ -9,13 +9,15 @@ from pathlib import Path
 from flywheel_assets.models.trainers.command import CommandRecipe
 
 _BREAK = """
-import os, pathlib, resource, signal, sys
+import os, pathlib, resource, signal, sys, time
 
 how, _, where = pathlib.Path({order!r}).read_text().partition(" ")
 victim = os.getppid()
 if how.startswith("SIG"):
     os.kill(victim, getattr(signal, how))
     sys.exit()
+if how == "wait":
+    time.sleep(600)
 if how == "no_writes":
     resource.prlimit(victim, resource.RLIMIT_FSIZE, (0, 0))
 if how == "no_memory":
@@ -48,7 +50,7 @@ class Saboteur:
     order: Path
 
     def do(self, how: str) -> None:
-        """Set the order: a signal's name, `no_writes`, `no_memory`, `fill FOLDER`, or anything else for a sound run."""
+        """Set the order: a signal's name, `wait`, `no_writes`, `no_memory`, `fill FOLDER`, or else a sound run."""
         self.order.write_text(how)
 
 

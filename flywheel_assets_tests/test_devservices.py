@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets import devservices
-from flywheel_assets.devservices import Service, stop_processes
+from flywheel_assets.devservices import Service, hold_home, stop_processes
 from flywheel_assets.errors import SettingsError
 
 _SLEEP = "[sys.executable, '-c', 'import time; time.sleep(60)']"
@@ -57,3 +57,37 @@ def test_dev_says_where_it_must_be_started(tmp_path: Path) -> None:
     failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert failed.returncode == 1
     assert "workspace.yaml does not exist; run from the project's folder" in failed.stderr
+
+
+def test_two_sets_of_services_on_one_home_exclude_each_other(tmp_path: Path) -> None:
+    """Two daemons on one home ran each schedule, and each capture sealed the other's segments."""
+    with hold_home(tmp_path / "home"), pytest.raises(SettingsError, match="another `flywheel dev`, or a service that"):
+        hold_home(tmp_path / "home").__enter__()
+    with hold_home(tmp_path / "home"):
+        pass
+
+
+def test_a_service_that_a_killed_dev_left_behind_still_holds_the_home(tmp_path: Path) -> None:
+    left = Service("left", [sys.executable, "-c", "print(1, flush=True); input()"], "")
+    code = (
+        "import os, signal; from pathlib import Path; from flywheel_assets import devservices as dev;"
+        f"held = dev.hold_home(Path({str(tmp_path)!r})); lock = held.__enter__();"
+        f"child = dev._start_service(dev.Service('left', {list(left.command)!r}, ''), os.environ, lock);"
+        "dev._note_processes(lock, [child]); print(child.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", code]
+    killed = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ))
+    assert killed.stdin is not None
+    assert killed.stdout is not None
+    service = max(int(killed.stdout.readline()), int(killed.stdout.readline()))
+    killed.wait()
+    with pytest.raises(SettingsError, match=f"end it: `kill -- -{service}`"):
+        hold_home(tmp_path).__enter__()
+    killed.stdin.close()  # the service's as well: it ends
+    killed.stdout.read()
+    killed.stdout.close()
+    deadline = time.monotonic() + 5
+    while is_alive(service) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with hold_home(tmp_path):
+        pass

@@ -13,10 +13,11 @@ from pathlib import Path
 from flywheel_assets.capture.auth.access import is_loopback
 from flywheel_assets.capture.auth.keys import MOST_ACTIVE, Key, read_keys
 from flywheel_assets.capture.brokers.broker import read_broker_address
+from flywheel_assets.capture.clock import explain_wrong_clock
 from flywheel_assets.capture.log.segment_file import find_open_segments
 from flywheel_assets.capture.service import open_socket
 from flywheel_assets.errors import SettingsError
-from flywheel_assets.settings import Settings
+from flywheel_assets.settings import Settings, explain_unwritable
 
 _ROTATE_AFTER = timedelta(days=365)
 _OLD_SEGMENT_S = 300.0
@@ -46,9 +47,12 @@ def examine_service(settings: Settings, now: datetime | None = None) -> list[Fin
     """Run every check, in the order in which the service would meet the problems."""
     moment = now or datetime.now(UTC)
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
+        ("home", lambda: _check_home(settings)),
+        ("clock", lambda: _check_clock(settings, moment)),
         ("keys", lambda: _check_keys(settings, moment)),
         ("address", lambda: [_check_address(settings)]),
         ("landing", lambda: _check_landing(settings)),
+        ("privacy", lambda: [_check_privacy(settings)]),
         ("limits", lambda: _check_limits(settings)),
         ("queue", lambda: [_check_queue(settings)]),
     ]
@@ -59,6 +63,17 @@ def examine_service(settings: Settings, now: datetime | None = None) -> list[Fin
         except SettingsError as error:
             findings.append(Finding(subject, Verdict.BROKEN, str(error)))
     return findings
+
+
+def _check_home(settings: Settings) -> list[Finding]:
+    problem = explain_unwritable(settings)
+    return [] if problem is None else [Finding("home", Verdict.BROKEN, problem)]
+
+
+def _check_clock(settings: Settings, now: datetime) -> list[Finding]:
+    problem = explain_wrong_clock(settings.resolve_landing_dir(), now)
+    verdict = Verdict.LOOK if settings.capture_any_clock else Verdict.BROKEN
+    return [] if problem is None else [Finding("clock", verdict, problem)]
 
 
 def _check_keys(settings: Settings, now: datetime) -> list[Finding]:
@@ -161,6 +176,27 @@ def _check_landing(settings: Settings) -> list[Finding]:
             )
         )
     return findings
+
+
+def _check_privacy(settings: Settings) -> Finding:
+    """Say whether others on this machine can read users' texts; what lies in a closed folder is closed."""
+    closed = settings.closed_bits
+    open_places: list[Path] = []
+    for place in settings.list_local_places():
+        around = [folder for folder in (place, *place.parents) if folder.exists()]
+        if place.exists() and all(folder.stat().st_mode & closed for folder in around):
+            open_places.append(place)
+    if not open_places:
+        return Finding("privacy", Verdict.FINE, "only the flywheel's user can read users' texts here")
+    outer = [place for place in open_places if not any(other in place.parents for other in open_places)]
+    change = "g-w,o-rwx" if settings.group_reads else "go-rwx"
+    modes = ", ".join(f"{place} (mode {place.stat().st_mode & 0o777:o})" for place in outer)
+    return Finding(
+        "privacy",
+        Verdict.LOOK,
+        f"others on this machine can read users' texts in {modes}",
+        "`" + "; ".join(f"chmod -R {change} {place}" for place in outer) + "`",
+    )
 
 
 def _is_old(path: Path) -> bool:

@@ -36,7 +36,7 @@ from flywheel_assets.capture.brokers.broker import BrokerAddress, read_broker_ad
 from flywheel_assets.capture.brokers.log import BrokerLimits, BrokerLog
 from flywheel_assets.capture.brokers.messages import compute_largest_event_bytes
 from flywheel_assets.capture.bulk import HistoryPlace, RecordsReceiver
-from flywheel_assets.capture.clock import Clock, read_clock
+from flywheel_assets.capture.clock import Clock, open_clock, read_clock
 from flywheel_assets.capture.endpoints import (
     ENDPOINTS,
     RECORDS_PATH,
@@ -208,15 +208,18 @@ def serve(
 
     Raises:
         SettingsError: the address reaches beyond this machine and there is no key, the keys cannot be read, or the
-            address cannot be listened on, or the queue cannot be used; or landing is on S3 and `ship_to` is missing.
+            address cannot be listened on, or the queue cannot be used; or landing is on S3 and `ship_to` is missing;
+            or the clock cannot be right.
     """
-    access = open_access(settings, clock)
+    steady = open_clock(settings.resolve_landing_dir(), accepts_any=settings.capture_any_clock, wall=clock)
+    access = open_access(settings, steady)
     telemetry = Telemetry()
+    telemetry.watch("clock_off_seconds", "Seconds by which the machine's clock has jumped.", lambda: steady.off_s)
     address = read_broker_address(settings)
     event_bytes = settings.capture_event_bytes
     event_log: EventLog
     if address is None:
-        event_log = _open_local_log(settings, ship_to, clock, telemetry)
+        event_log = _open_local_log(settings, ship_to, steady, telemetry)
     else:
         event_log = _open_broker_log(address, settings, telemetry)
         event_bytes = min(event_bytes, compute_largest_event_bytes(address.payload_bytes))
@@ -229,7 +232,7 @@ def serve(
     with open_socket(settings.capture_host, settings.capture_port) as listener:
         if on_ready is not None:
             on_ready(_build_url(listener))
-        service = create_app(event_log, applications, limits, clock, access, telemetry, pages, history)
+        service = create_app(event_log, applications, limits, steady, access, telemetry, pages, history)
         _build_server(service).run(sockets=[listener])
 
 
@@ -240,16 +243,15 @@ def open_access(settings: Settings, clock: Clock = read_clock) -> Access:
         SettingsError: there is no key and the address reaches beyond this machine, or the keys cannot be read.
     """
     path = settings.resolve_capture_keys_file()
-    keys = KeyStore(path)
-    if keys.content.was_ever_used:
-        return Access(keys, settings.capture_events_per_s, clock)
-    if not is_loopback(settings.capture_host):
+    access = Access(KeyStore(path), settings.capture_events_per_s, clock)
+    if access.is_open and not is_loopback(settings.capture_host):
         raise SettingsError(
             f"FLYWHEEL_CAPTURE_HOST is {settings.capture_host!r}, which may be reached from other machines, and there "
             f"is no key in {path}: create one with `flywheel keys create`, or listen on 127.0.0.1, ::1 or localhost"
         )
-    log.warning("no keys in %s: everybody on this machine may send, pages of other hosts may not", path)
-    return Access(clock=clock)
+    if access.is_open:
+        log.warning("no keys in %s: everybody on this machine may send, pages of other hosts may not", path)
+    return access
 
 
 def _open_local_log(

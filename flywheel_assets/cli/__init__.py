@@ -60,10 +60,19 @@ __all__ = [
 
 
 def main() -> None:
-    """Run the command; an error of ours is printed as one line, without a traceback."""
+    """Run the command; an error of ours, or a file that may not be opened, is one line."""
     try:
         app()
     except FlywheelError as error:
-        errors.print(f"[bold red]error:[/] {type(error).__name__}: ", end="")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        _print_error(type(error).__name__, str(error))
         sys.exit(75 if error.is_transient else 1)
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        _print_error("PermissionError", f"{error.strerror}: {error.filename}. Let this user own it, or name another.")
+        sys.exit(1)
+
+
+def _print_error(name: str, sentence: str) -> None:
+    errors.print(f"[bold red]error:[/] {name}: ", end="")
+    errors.print(sentence, markup=False, highlight=False, soft_wrap=True)

@@ -143,9 +143,17 @@ def doctor() -> None:
 
 def _check_everything() -> list[Finding]:
     try:
-        return [*_check_applications(), *examine_service(read_settings())]
+        return [*_check_applications(), *_check_launcher(), *examine_service(read_settings())]
     except SettingsError as error:
         return [Finding("settings", Verdict.BROKEN, str(error))]
+
+
+def _check_launcher() -> list[Finding]:
+    from flywheel_assets.defs.launcher import explain_unsupervised
+
+    problem = explain_unsupervised(read_settings().resolve_dagster_home())
+    remedy = "copy `run_launcher` and `run_monitoring` from the project's dagster.yaml, and restart Dagster"
+    return [] if problem is None else [Finding("dagster", Verdict.LOOK, problem, remedy)]
 
 
 def _check_applications() -> list[Finding]:
@@ -230,6 +238,7 @@ def drain(
     from flywheel_assets.capture.brokers import open_consumer
     from flywheel_assets.capture.brokers.broker import read_broker_address
     from flywheel_assets.capture.brokers.drain import drain_broker as run
+    from flywheel_assets.capture.clock import open_clock
     from flywheel_assets.capture.log.segments import SegmentLog
     from flywheel_assets.capture.log.shipping import open_shipper
     from flywheel_assets.capture.operations.telemetry import log_json_lines
@@ -249,7 +258,8 @@ def drain(
     root = stores.landing_folder()
     console.print(f"draining {address} into {root}", style="bold", highlight=False, soft_wrap=True)
     shipper = open_shipper(stores.where, stores.shipping())
-    with shipper or nullcontext(), SegmentLog(root, build_segment_limits(stores.where)) as segment_log:
+    clock = open_clock(root, accepts_any=stores.where.capture_any_clock)
+    with shipper or nullcontext(), SegmentLog(root, build_segment_limits(stores.where), clock) as segment_log:
         counts = run(lambda: open_consumer(address), segment_log, root, stop, until_empty=until_empty)
     console.print(
         f"drained {counts.rows} events in {counts.messages} messages; unreadable messages: {counts.unreadable}",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import dagster as dg
+from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
 from flywheel_assets.application import (
     ClassificationApplication,
@@ -31,6 +32,7 @@ from flywheel_assets.defs.automation.alerts import build_alert_sensors
 from flywheel_assets.defs.automation.maintenance import build_maintenance_job, build_maintenance_schedule
 from flywheel_assets.defs.automation.recovery import build_rollback_job
 from flywheel_assets.defs.automation.rollout_steps import build_rollout_job, build_rollout_schedule, is_automatic
+from flywheel_assets.defs.automation.supervision import build_supervision_sensor
 from flywheel_assets.defs.automation.training_rules import TrainingRule, build_example_rule, build_pair_rule
 from flywheel_assets.defs.automation.triggers import (
     build_daily_schedule,
@@ -41,7 +43,9 @@ from flywheel_assets.defs.automation.triggers import (
 from flywheel_assets.defs.classifier_checks import build_classifier_checks
 from flywheel_assets.defs.partitions import DAILY_JOB, REPORTS_JOB, TURN_JOB
 from flywheel_assets.defs.resources import Clock, Stores
-from flywheel_assets.settings import read_settings
+from flywheel_assets.settings import keep_files_private, read_settings
+
+_LONGEST_TURN_S = str(7 * 24 * 3600)
 
 
 def preference_flywheel(
@@ -134,6 +138,8 @@ def _assemble(
         more_schedules: schedules of this kind of application only.
         more_jobs: jobs of this kind of application only.
     """
+    # Here, as every process that materializes something loads its definitions, and starts its trainer afterwards.
+    keep_files_private()
     daily_job = dg.define_asset_job(
         DAILY_JOB.format(application.name),
         dg.AssetSelection.assets(*daily),
@@ -143,6 +149,9 @@ def _assemble(
         TURN_JOB.format(application.name),
         dg.AssetSelection.assets(*versions),
         description="One turn of the wheel: cut a gold version, train, evaluate, decide.",
+        # Its trainer and evaluator are ended when they are silent, see `defs.piped`; dagster.yaml's limit would end
+        # a long training in the middle.
+        run_tags={MAX_RUNTIME_SECONDS_TAG: _LONGEST_TURN_S},
     )
     upkeep_job = build_maintenance_job(application)
     report_jobs = []
@@ -167,6 +176,7 @@ def _assemble(
         sensors=[
             build_training_sensor(application, rule, turn_job.name),
             *build_alert_sensors(application, read_settings().alert_webhook),
+            build_supervision_sensor(application, rule.retries, read_settings().alert_webhook),
         ],
         resources={
             "stores": stores or Stores(),

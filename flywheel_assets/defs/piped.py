@@ -6,6 +6,9 @@ nothing of Dagster: the same module runs by hand with the same request file.
 How the process ended decides what its run reports: its error file where there is one, else the signal that ended it,
 else its exit code. `PipesSubprocessClient.run` gives none of them: it raises `DagsterPipesExecutionError`, which is no
 `DagsterError`, with the code in a sentence. So the process is started here, with the client's parts.
+
+Its run has no limit of time that a long training could meet: it is ended when it has written nothing into its work
+folder for six hours. Trainers leave checkpoints there, evaluators the scores of each model.
 """
 
 import os
@@ -13,10 +16,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import Protocol
 
 import dagster as dg
@@ -35,6 +39,8 @@ _ALMOST_FULL_BYTES = 2**20
 _ORDINALS = {2: "nd", 3: "rd"}
 _MOST_CRASHES = 2
 """A crash that comes again in the same way is the request's: a third attempt would end so too."""
+LONGEST_SILENCE_S = 6 * 3600.0
+_LOOK_S = 30.0
 _TEMPORARY_FOLDERS = ("fit-*", "model-*", "export-*", "scoring-*")
 """Folders with rows that classifiers' processes make in their work folder; a killed one cannot remove them."""
 
@@ -61,16 +67,30 @@ class _Ended:
     """Most memory that the process held."""
     was_memory_short: bool
     """The kernel ended a process of this machine for memory meanwhile."""
+    was_silent: bool = False
+    """It was ended here, because it had left no sign of progress for too long."""
 
 
 def run_in_own_process(
-    context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, module: str, request: _Request
+    context: dg.AssetExecutionContext,
+    pipes: dg.PipesSubprocessClient,
+    module: str,
+    request: _Request,
+    *,
+    longest_silence_s: float = LONGEST_SILENCE_S,
 ) -> None:
     """Run `module` on `request` in a process of its own and wait for it.
 
+    Args:
+        context: of the step that waits.
+        pipes: how the process reports to Dagster.
+        module: has the `main` to run.
+        request: what it is asked; written to a file in its work folder.
+        longest_silence_s: the process is ended after this time without a change in its work folder, in seconds.
+
     Raises:
         FlywheelError: the process failed; its error file names the class and the message.
-        ProcessDiedError: it was killed, or crashed for the first time.
+        ProcessDiedError: it was killed, or left no sign of progress, or crashed for the first time.
         PermanentError: it crashed twice in a row in the same way.
         DiskFullError: it ended without an error file, and the work folder's disk is full.
     """
@@ -79,8 +99,9 @@ def run_in_own_process(
     (work_dir / ERROR_FILE).unlink(missing_ok=True)
     request_file = work_dir / "request.json"
     replace_file(request_file, msgspec.json.encode(request))
-    command = [sys.executable, "-m", "flywheel_assets.defs.piped_entry", module, str(request_file)]
-    ended = _run(context, pipes, command, getattr(request, "base_model", None))
+    entry = "flywheel_assets.defs.piped_entry"
+    command = [sys.executable, "-m", entry, module, str(request_file), str(os.getpid())]
+    ended = _run(context, pipes, command, getattr(request, "base_model", None), work_dir, longest_silence_s)
     if ended.code == 0 or (work_dir / ERROR_FILE).exists():
         (work_dir / _DEATHS_FILE).unlink(missing_ok=True)
     if ended.code:
@@ -88,7 +109,12 @@ def run_in_own_process(
 
 
 def _run(
-    context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, command: Sequence[str], base_model: str | None
+    context: dg.AssetExecutionContext,
+    pipes: dg.PipesSubprocessClient,
+    command: Sequence[str],
+    base_model: str | None,
+    work_dir: Path,
+    longest_silence_s: float,
 ) -> _Ended:
     killed_before = _count_kills_for_memory()
     with dg.open_pipes_session(
@@ -101,14 +127,53 @@ def _run(
         }
         child = subprocess.Popen(command, cwd=pipes.cwd, env=environment)
         try:
-            # Not `child.wait()`: only this call returns how much memory a killed process held.
-            _, status, used = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
+            with _ending_when_silent(child, work_dir, longest_silence_s) as was_silent:
+                # Not `child.wait()`: only this call returns how much memory a killed process held.
+                _, status, used = os.wait4(child.pid, 0)
+                child.returncode = os.waitstatus_to_exitcode(status)
         except BaseException:
             _stop(child, pipes.termination_timeout_seconds)
             raise
     peak_bytes = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return _Ended(child.returncode, peak_bytes, _count_kills_for_memory() > killed_before)
+    return _Ended(child.returncode, peak_bytes, _count_kills_for_memory() > killed_before, was_silent.is_set())
+
+
+@contextmanager
+def _ending_when_silent(child: "subprocess.Popen[bytes]", work_dir: Path, longest_silence_s: float) -> Iterator[Event]:
+    """Kill the process once its work folder has not changed for this long; the event says that it was done."""
+    has_ended, was_silent = Event(), Event()
+
+    def watch() -> None:
+        seen, silent_s = None, 0.0
+        look_s = min(_LOOK_S, longest_silence_s / 4)
+        while not has_ended.wait(look_s):
+            now = _read_traces(work_dir)
+            silent_s = silent_s + look_s if now == seen else 0.0
+            seen = now
+            if silent_s >= longest_silence_s:
+                was_silent.set()
+                child.kill()
+                return
+
+    watcher = Thread(target=watch, name="watch for progress", daemon=True)
+    watcher.start()
+    try:
+        yield was_silent
+    finally:
+        has_ended.set()
+        watcher.join()
+
+
+def _read_traces(work_dir: Path) -> set[tuple[str, int, int]]:
+    """Read name, time and size of every file in the work folder."""
+    found = set()
+    for folder, _, names in os.walk(work_dir):
+        for name in names:
+            path = os.path.join(folder, name)
+            with suppress(OSError):
+                stat = os.stat(path)
+                found.add((path, stat.st_mtime_ns, stat.st_size))
+    return found
 
 
 def _stop(child: "subprocess.Popen[bytes]", timeout_s: float) -> None:
@@ -141,6 +206,10 @@ def _explain_death(ended: _Ended, who: str, how: str, times: int, request: _Requ
     machine = _to_gib(_read_machine_bytes())
     peak = f"after it held at most {_to_gib(ended.peak_bytes)} of this machine's {machine} of memory"
     continues = "It goes on from its last checkpoint, where there is one."
+    if ended.was_silent:
+        return ProcessDiedError(
+            f"{who} was ended{again}: nothing in {request.work_dir} had changed for hours. {continues}"
+        )
     if ended.code == -signal.SIGKILL:
         killed = f"{who} was killed{again} (SIGKILL) {peak}"
         if ended.was_memory_short:

@@ -15,6 +15,7 @@ import dagster as dg
 from flywheel_assets.application import FlywheelApplication
 from flywheel_assets.defs.event_log import open_gathering_instance
 from flywheel_assets.defs.failures import FAILURE_TAG, RETRY_REQUESTED
+from flywheel_assets.defs.launcher import name_this_process
 from flywheel_assets.defs.partitions import (
     DAILY_JOB,
     PARTITION_TAG,
@@ -92,7 +93,7 @@ class Driver:
     def materialize(self, first: date, last: date) -> Finished:
         """Materialize the daily assets for `first` … `last`, in one run."""
         job = self.definitions.resolve_job_def(DAILY_JOB.format(self.application.name))
-        tags = {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
+        tags = {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat(), **name_this_process()}
         return self._finish(job.execute_in_process(self._run_config(), self.instance, tags=tags, raise_on_error=False))
 
     def tick(self) -> Ticked:
@@ -120,7 +121,7 @@ class Driver:
             self._run_config(),
             self.instance,
             partition_key=version,
-            tags={key: value for key, value in tags.items() if not key.startswith("dagster/")},
+            tags={key: value for key, value in tags.items() if not key.startswith("dagster/")} | name_this_process(),
             raise_on_error=False,
         )
         return self._finish(result)

@@ -1,7 +1,9 @@
 import os
 import socket
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,8 +24,8 @@ def found(subject: str, home: Path, **changed: Any) -> list[Finding]:
 
 def test_a_new_installation_is_fine_and_said_to_be_open(tmp_path: Path) -> None:
     findings = examine_service(Settings(home=tmp_path, capture_port=0))
-    assert [finding.subject for finding in findings] == ["keys", "address", "landing", "limits", "queue"]
-    assert [finding.verdict for finding in findings] == ["look", "fine", "fine", "fine", "fine"]
+    assert [finding.subject for finding in findings] == ["keys", "address", "landing", "privacy", "limits", "queue"]
+    assert [finding.verdict for finding in findings] == ["look", "fine", "fine", "fine", "fine", "fine"]
     assert list(tmp_path.iterdir()) == [], "looking changes nothing"
 
 
@@ -70,6 +72,32 @@ def test_disk(tmp_path: Path) -> None:
     assert len(found("landing", tmp_path)) == 1
     os.utime(leftover, (0, 0))
     assert "a.jsonl" in found("landing", tmp_path)[1].sentence
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every account of this machine reaches; pytest's own are closed."""
+    with TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_texts_that_others_can_read_are_shown_with_the_command_that_mends_it(open_folder: Path) -> None:
+    """Segments, tables and exports with users' texts were readable by every account of the machine (umask 022)."""
+    home, outside = open_folder / "home", open_folder / "outside"
+    for folder in (home, home / "landing", outside):
+        folder.mkdir()
+        folder.chmod(0o755)
+    (finding,) = found("privacy", home, landing_dir=outside)
+    assert finding.verdict is Verdict.LOOK
+    assert f"{home} (mode 755), {outside} (mode 755)" in finding.sentence
+    assert finding.remedy == f"`chmod -R go-rwx {home}; chmod -R go-rwx {outside}`"
+    for folder in (home, outside):
+        folder.chmod(0o750)
+    assert found("privacy", home, landing_dir=outside)[0].verdict is Verdict.LOOK
+    assert found("privacy", home, landing_dir=outside, group_reads=True)[0].verdict is Verdict.FINE
+    open_folder.chmod(0o700)
+    assert found("privacy", home, landing_dir=outside)[0].verdict is Verdict.FINE, "nobody else gets this far"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@
 """
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +19,13 @@ import msgspec
 import pytest
 
 from flywheel_assets.defs.failures import FAILURE_TAG, PERMANENT, TRANSIENT, classify_failures
-from flywheel_assets.defs.piped import run_in_own_process
+from flywheel_assets.defs.piped import _ending_when_silent, run_in_own_process
 from flywheel_assets.evaluation.requests import ClassifierEvaluationRequest
 from flywheel_assets.lake.versions.exports import ExportSet, hash_manifest
 from flywheel_assets.models.trainers.command import CommandRecipe
 from flywheel_assets.training.requests import ClassifierTrainingRequest
+from flywheel_assets_tests.capture.chromium import eventually
+from flywheel_assets_tests.command_line import ROOT
 from flywheel_assets_tests.evaluation.test_classifier import write_version
 from flywheel_assets_tests.mounted_disk import MountedDisk, mount_disk
 from flywheel_assets_tests.saboteur import write_saboteur
@@ -40,13 +45,13 @@ class Reported:
     logged: str
 
 
-def run(module: str, request: Any) -> Reported:
+def run(module: str, request: Any, **limits: float) -> Reported:
     """One run whose only step is this process."""
 
     @dg.asset(key=[request_application(request), "step"], partitions_def=dg.StaticPartitionsDefinition([VERSION]))
     def step(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient) -> dg.MaterializeResult[None]:
         with classify_failures(context):
-            run_in_own_process(context, pipes, module, request)
+            run_in_own_process(context, pipes, module, request, **limits)
         return dg.MaterializeResult()
 
     with dg.DagsterInstance.ephemeral() as instance:
@@ -279,3 +284,63 @@ def test_an_adapter_goes_on_when_its_disk_has_room_again(tmp_path: Path, small_d
     assert not Path(asked.output_dir).exists()
     small_disk.ballast.unlink()
     assert run(ADAPTER, asked).tag is None
+
+
+_WRITER = """
+import itertools, sys, time
+for number in itertools.count():
+    with open(sys.argv[1], "w") as file:
+        file.write(str(number))
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="waits for a process by its state")
+def test_a_process_lives_as_long_as_it_leaves_traces_and_is_ended_when_it_stops(tmp_path: Path) -> None:
+    """The limit of run time ended a training after six hours, however well it went on."""
+    trace = tmp_path / "checkpoint"
+    child = subprocess.Popen([sys.executable, "-c", _WRITER, str(trace)])
+    try:
+        with _ending_when_silent(child, tmp_path, 2.0) as was_silent:
+            eventually(lambda: trace.exists() and int(trace.read_text() or 0) >= 80, "four seconds of progress")
+            assert child.poll() is None
+            child.send_signal(signal.SIGSTOP)
+            assert child.wait(60) == -signal.SIGKILL
+            assert was_silent.is_set()
+    finally:
+        child.kill()
+
+
+def test_a_silent_trainer_is_tried_again(export: Path, tmp_path: Path) -> None:
+    saboteur = write_saboteur(tmp_path / "trainer")
+    saboteur.do("wait")
+    reported = run(TRAINER, training(export, tmp_path, saboteur.recipe), longest_silence_s=0.2)
+    assert reported.tag == TRANSIENT
+    assert "the training process was ended: nothing in" in reported.sentence
+    assert "had changed for hours" in reported.sentence
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's prctl")
+def test_a_killed_run_takes_its_trainer_along(tmp_path: Path) -> None:
+    """The trainer lived on when only its run was killed, and the next attempt began next to it in the same folder."""
+    (tmp_path / "sleeper.py").write_text(
+        "import os, time\ndef main(_):\n    print(os.getpid(), flush=True)\n    time.sleep(600)\n"
+    )
+    entry = "[sys.executable, '-m', 'flywheel_assets.defs.piped_entry', 'sleeper', 'request.json', str(os.getpid())]"
+    code = f"import os, subprocess, sys; subprocess.run({entry})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    with parent.stdout as said:
+        trainer = int(said.readline())
+        parent.kill()
+        assert said.read() == b"", "the trainer holds the other end until it is gone"
+    parent.wait()
+    eventually(lambda: not is_running(trainer), "the end of the trainer")
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -1,7 +1,8 @@
 """Decides who may do what, by keys, webhook signatures, page origins and rates.
 
 Without any key the service is *open*: every sender that reaches it may use it. That is why `service` then listens on
-loopback only. A page from another host is refused even then, when a browser on this machine shows it.
+loopback only. A page from another host is refused even then, when a browser on this machine shows it. The first key
+closes a running service within a second; nothing opens it again.
 
 A key comes as `Authorization: Bearer …`. A browser key, which is no secret, may also come as `?key=…`, because
 `navigator.sendBeacon` cannot set headers.
@@ -99,12 +100,20 @@ class Access:
         clock: Clock = read_clock,
         rates: Rates | None = None,
     ) -> None:
-        """Admit everybody where no `keys` are given."""
-        self._keys = keys
+        """Admit everybody where no `keys` are given, and while these hold no key."""
+        self._store = keys
+        self._was_closed = False
         self._events_per_s = events_per_s
         self._clock = clock
         self._rates = rates or Rates()
         self._replays = ReplayMemory()
+
+    @property
+    def _keys(self) -> KeyStore | None:
+        """Return the keys; None until there is one. A service that has asked for keys never stops asking."""
+        if not self._was_closed:
+            self._was_closed = self._store is not None and self._store.content.was_ever_used
+        return self._store if self._was_closed else None
 
     @property
     def is_open(self) -> bool:

@@ -326,6 +326,23 @@ def test_with_a_key_nobody_gets_in_without_one_wherever_it_listens(tmp_path: Pat
     assert not open_access(settings).is_open
 
 
+def test_the_first_key_closes_a_running_service_within_a_second(tmp_path: Path) -> None:
+    """An open capture went on answering 202 to everybody until its restart, while `doctor` said "1 active"."""
+    path, seconds = tmp_path / "keys.json", Seconds()
+    access = Access(KeyStore(path, seconds))
+    with TestClient(create_app(MemoryLog(), ["assistant"], access=access)) as http:
+        assert http.post(EDITS, json=edit()).status_code == 202
+        key = create_key(path, KeyRequest("assistant", "backend"), NOON).secret
+        seconds.now += 1.0
+        assert http.post(EDITS, json=edit()).status_code == 401
+        assert http.post(EDITS, json=edit(), headers={"authorization": f"Bearer {key}"}).status_code == 202
+        assert not access.is_open
+
+        path.write_text('{"keys": [], "webhook_secrets": []}')
+        seconds.now += 1.0
+        assert http.post(EDITS, json=edit()).status_code == 401, "an emptied file does not open it again"
+
+
 def test_elsewhere_it_refuses_to_start_and_says_how_to_get_a_key(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="`flywheel keys create`, or listen on 127"):
         open_access(Settings(home=tmp_path, capture_host="0.0.0.0"))
