@@ -46,7 +46,11 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
     dagster_home = where.resolve_dagster_home()
     prepare_home(dagster_home)
     environment = build_subprocess_environment(
-        DAGSTER_HOME=str(dagster_home), FLYWHEEL_HOME=str(where.resolve_home()), MLFLOW_DISABLE_TELEMETRY="true"
+        DAGSTER_HOME=str(dagster_home),
+        FLYWHEEL_HOME=str(where.resolve_home()),
+        MLFLOW_DISABLE_TELEMETRY="true",
+        FLYWHEEL_DAGSTER_URL=f"http://127.0.0.1:{webserver_port}",
+        FLYWHEEL_MLFLOW_URL=f"http://127.0.0.1:{mlflow_port}",
     )
     services = _list_services(webserver_port, mlflow_port)
     # A closed terminal must stop them too: the services have sessions of their own and would live on.

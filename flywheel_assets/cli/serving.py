@@ -23,13 +23,17 @@ from flywheel_assets.settings import read_settings
 from flywheel_assets.stores import Stores
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from flywheel_assets.capture.auth.access import Access
     from flywheel_assets.capture.bulk import HistoryPlace
+    from flywheel_assets.capture.endpoints import EventLog
     from flywheel_assets.review.queue import Reviewed
 
 
 @app.command()
 def capture() -> None:
-    """Run the capture service and the review pages until interrupted.
+    """Run the capture service, the page of the wheel and the review pages until interrupted.
 
     Its log is JSON lines on standard error.
     """
@@ -37,7 +41,6 @@ def capture() -> None:
 
     from flywheel_assets.capture.operations.telemetry import log_json_lines
     from flywheel_assets.capture.service import serve
-    from flywheel_assets.review.pages import build_review_pages
 
     log_json_lines()
     # Capture needs the event fields that each application declares. Loading them all takes a second.
@@ -49,12 +52,41 @@ def capture() -> None:
         stores.where,
         contracts,
         on_ready=lambda url: console.print(
-            f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
+            f"capture listens on {url} for {', '.join(contracts)}; people look at {url} and review at {url}/review",
+            style="bold",
         ),
-        pages=partial(build_review_pages, reviewed=reviewed, index_dir=stores.where.resolve_review_dir()),
+        pages=partial(_build_pages, applications=loaded, reviewed=reviewed, stores=stores),
         ship_to=stores.shipping(),
         history=_open_history(stores),
     )
+
+
+def _build_pages(
+    event_log: "EventLog",
+    access: "Access",
+    applications: list[FlywheelApplication],
+    reviewed: "list[Reviewed]",
+    stores: Stores,
+) -> "list[BaseRoute]":
+    """Build the review pages and the page of the wheel, which share their reviewers' sessions."""
+    from flywheel_assets.capture.clock import read_clock
+    from flywheel_assets.review.pages import build_review_pages
+    from flywheel_assets.review.sessions import Sessions
+    from flywheel_assets.wheel.pages import Links, build_wheel_pages
+    from flywheel_assets.wheel.reading import Prices, WheelReader
+
+    sessions = Sessions(access, sorted(each.name for each in applications), read_clock)
+    return [
+        *build_review_pages(event_log, access, reviewed, stores.where.resolve_review_dir(), sessions=sessions),
+        *build_wheel_pages(
+            access,
+            sessions,
+            [WheelReader(each, stores) for each in applications],
+            {each.name: each.traced for each in reviewed if each.traced is not None},
+            Links.from_settings(stores.where),
+            Prices.from_settings(stores.where),
+        ),
+    ]
 
 
 def _open_history(stores: Stores) -> "HistoryPlace":
