@@ -1,4 +1,7 @@
-"""Starts and stops the services of one developer's machine together: Dagster, capture, MLflow's UI."""
+"""Starts and stops the services of one developer's machine together: Dagster, capture, MLflow's UI.
+
+What they print goes into `<home>/logs`, one file each: the terminal says when everything answers, and what to do first.
+"""
 
 import os
 import re
@@ -13,10 +16,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flywheel_assets.defs.running import prepare_home
 from flywheel_assets.discovery import find_applications
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.settings import build_subprocess_environment, read_settings
+from flywheel_assets.startup.readiness import Awaited, print_ready, wait_until_ready
+from flywheel_assets.stores import prepare_dagster_home
 
 _STOP_DEADLINE_S = 20.0
 
@@ -28,10 +32,12 @@ class Service:
     name: str
     command: Sequence[str]
     address: str
+    probe: str = ""
+    """Address that answers once the service works; empty: nothing answers."""
 
 
-def run_services(webserver_port: int, mlflow_port: int, console: Console) -> None:
-    """Start everything on loopback and print the addresses.
+def run_services(webserver_port: int, mlflow_port: int, console: Console, *, show_logs: bool = False) -> None:
+    """Start everything on loopback, wait until it answers, and print the addresses and what to do first.
 
     It stops everything on SIGINT, SIGTERM, SIGHUP or when one service dies.
 
@@ -41,27 +47,39 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
     workspace = Path("workspace.yaml")
     if not workspace.exists():
         raise SettingsError(f"{workspace.absolute()} does not exist; run from the project's folder")
-    _check_workspace(workspace)
+    check_workspace(workspace)
     where = read_settings()
     dagster_home = where.resolve_dagster_home()
-    prepare_home(dagster_home)
+    prepare_dagster_home(dagster_home)
     environment = build_subprocess_environment(
         DAGSTER_HOME=str(dagster_home),
         FLYWHEEL_HOME=str(where.resolve_home()),
         MLFLOW_DISABLE_TELEMETRY="true",
+        # Each new thread would take an arena of its own: some tens of MB a process.
+        MALLOC_ARENA_MAX="2",
         FLYWHEEL_DAGSTER_URL=f"http://127.0.0.1:{webserver_port}",
         FLYWHEEL_MLFLOW_URL=f"http://127.0.0.1:{mlflow_port}",
     )
     services = _list_services(webserver_port, mlflow_port)
+    capture = f"http://{where.capture_host}:{where.capture_port}"
     # A closed terminal must stop them too: the services have sessions of their own and would live on.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for service in services:
-            processes.append(_start_service(service, environment))
-            console.print(f"[bold]{service.name:10}[/] {service.address}")
-        console.print("stop with Ctrl-C")
+            log = None if show_logs else where.resolve_home() / "logs" / f"{service.name}.log"
+            processes.append(_start_service(service, environment, log))
+        console.print(f"starting {', '.join(service.name for service in services)} …", highlight=False)
+        wait_until_ready(
+            [Awaited(service.name, service.probe) for service in services if service.probe],
+            lambda: _check_alive(services, processes),
+            lambda each, seconds: console.print(f"  {each.name} answers after {seconds:.0f} s", highlight=False),
+        )
+        addresses = [("wheel", capture), *((service.name, service.address) for service in services)]
+        if not show_logs:
+            addresses.append(("logs", str(where.resolve_home() / "logs")))
+        print_ready(console, addresses, capture, next(iter(find_applications())))
         _wait_for_first_exit(services, processes)
     except KeyboardInterrupt:
         console.print("stopping …")
@@ -69,10 +87,13 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
         stop_processes(processes)
 
 
-def _check_workspace(workspace: Path) -> None:
+def check_workspace(workspace: Path) -> None:
     """Refuse a workspace.yaml without a code location for an application that capture takes events for.
 
     It is not added silently: next to a location that serves it under another name every sensor would run twice.
+
+    Raises:
+        SettingsError: an application has none.
     """
     lines = [line.partition("#")[0] for line in workspace.read_text().splitlines()]
     for name, place in find_applications().items():
@@ -95,21 +116,25 @@ def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
             "dagster",
             [str(scripts / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(webserver_port)],
             f"http://127.0.0.1:{webserver_port}",
+            f"http://127.0.0.1:{webserver_port}/server_info",
         ),
         Service(
             "capture",
             [sys.executable, "-m", "flywheel_assets.cli", "capture"],
             f"http://{where.capture_host}:{where.capture_port}/v1/<application>/edits",
+            f"http://{where.capture_host}:{where.capture_port}/readyz",
         ),
         Service(
             "mlflow",
             [
-                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port)),
+                *(sys.executable, "-m", "flywheel_assets.startup.mlflow_ui"),
+                *("--host", "127.0.0.1", "--port", str(mlflow_port)),
                 *("--backend-store-uri", where.resolve_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
                 *("--workers", "1"),
             ],
             # MLflow 3.17 opens on its GenAI pages, which do not list runs.
             f"http://127.0.0.1:{mlflow_port}/#/experiments?workflowType=machine_learning",
+            f"http://127.0.0.1:{mlflow_port}/health",
         ),
     ]
     if where.queue != "local":
@@ -119,18 +144,32 @@ def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
     return services
 
 
-def _start_service(service: Service, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def _start_service(service: Service, environment: Mapping[str, str], log: Path | None) -> "subprocess.Popen[bytes]":
+    """Start one service; what it prints goes into `log`, or to this terminal."""
     # Each service has a process group of its own, so that its children end with it: `dagster dev` alone outlived SIGINT
     # by a minute.
-    return subprocess.Popen(list(service.command), env=dict(environment), start_new_session=True)
+    if log is None:
+        return subprocess.Popen(list(service.command), env=dict(environment), start_new_session=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as file:
+        return subprocess.Popen(
+            list(service.command), env=dict(environment), start_new_session=True, stdout=file, stderr=file
+        )
+
+
+def _check_alive(services: Sequence[Service], processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    for service, process in zip(services, processes, strict=True):
+        code = process.poll()
+        if code is not None:
+            raise SettingsError(
+                f"{service.name} ended with {code}; the end of <home>/logs/{service.name}.log says why, or its output "
+                "above with `flywheel dev --show-logs`"
+            )
 
 
 def _wait_for_first_exit(services: Sequence[Service], processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     while True:
-        for service, process in zip(services, processes, strict=True):
-            code = process.poll()
-            if code is not None:
-                raise SettingsError(f"{service.name} ended with {code}; its output above says why")
+        _check_alive(services, processes)
         time.sleep(0.5)
 
 

@@ -3,11 +3,13 @@
 import os
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -124,11 +126,17 @@ def open_reviewed_rows(application: FlywheelApplication, stores: Stores) -> "Rev
 def dev(
     webserver_port: Annotated[int, typer.Option(help="The port of Dagster's UI.")] = 3000,
     mlflow_port: Annotated[int, typer.Option(help="The port of MLflow's UI.")] = 5000,
+    show_logs: Annotated[
+        bool, typer.Option("--show-logs", help="Show here what the services print, instead of in <home>/logs.")
+    ] = False,
 ) -> None:
-    """Run Dagster, the capture service and MLflow's UI on loopback until interrupted."""
+    """Run Dagster, the capture service and MLflow's UI on loopback until interrupted.
+
+    It says when all of them answer, where they are, and what to do first.
+    """
     from flywheel_assets.devservices import run_services
 
-    run_services(webserver_port, mlflow_port, console)
+    run_services(webserver_port, mlflow_port, console, show_logs=show_logs)
 
 
 _STORIES = ("assistant", "fraud", "house_style")
@@ -159,27 +167,57 @@ _COLOURS = {Verdict.FINE: "green", Verdict.LOOK: "yellow", Verdict.BROKEN: "bold
 
 
 @app.command()
-def doctor() -> None:
-    """Check the applications and their base models, and capture's keys, address, disk, limits and queue.
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, for programs.")] = False,
+) -> None:
+    """Check everything that a start needs: applications, base models, places, clocks, ports, keys and limits.
 
     The exit code is 1 when something is broken.
     """
     findings = _check_everything()
+    is_broken = any(finding.verdict is Verdict.BROKEN for finding in findings)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode({"broken": is_broken, "findings": findings})).decode())
+        raise typer.Exit(1 if is_broken else 0)
     table = Table("", "what", "found", "what to do")
     for finding in findings:
         colour = _COLOURS[finding.verdict]
         verdict = f"[{colour}]{finding.verdict}[/]"
         table.add_row(verdict, finding.subject, escape(finding.sentence), escape(finding.remedy))
     console.print(table)
-    if any(finding.verdict is Verdict.BROKEN for finding in findings):
+    if is_broken:
         raise typer.Exit(1)
 
 
 def _check_everything() -> list[Finding]:
     try:
-        return [*_check_applications(), *examine_service(read_settings())]
+        return [*_check_applications(), *_check_workspace(), *_check_places(), *examine_service(read_settings())]
     except SettingsError as error:
         return [Finding("settings", Verdict.BROKEN, str(error))]
+
+
+def _check_workspace() -> list[Finding]:
+    """Say whether Dagster would load every application that capture takes events for."""
+    from flywheel_assets.devservices import check_workspace
+
+    workspace = Path("workspace.yaml")
+    if not workspace.exists():
+        problem = f"{workspace.absolute()} does not exist, so `flywheel dev` does not start here"
+        return [Finding("workspace", Verdict.LOOK, problem, "run from the project's folder")]
+    try:
+        check_workspace(workspace)
+    except SettingsError as error:
+        return [Finding("workspace", Verdict.BROKEN, str(error))]
+    return [Finding("workspace", Verdict.FINE, f"{workspace.absolute()} names every application")]
+
+
+def _check_places() -> list[Finding]:
+    from flywheel_assets.startup.checks import check_places
+
+    stores, names = Stores(), []
+    with suppress(SettingsError):  # `_check_applications` has reported it
+        names = list(find_applications())
+    return check_places(stores, names, [("dagster", 3000), ("mlflow", 5000)])
 
 
 def _check_applications() -> list[Finding]:
@@ -226,6 +264,10 @@ def _check_base_model(application: PreferenceApplication) -> Finding:
         files = examine_base_model(found)
     except SettingsError as error:
         return Finding(subject, Verdict.BROKEN, str(error))
+    if not files.is_local and stores.where.hub_offline:
+        models = stores.where.resolve_models_dir()
+        problem = f"{name!r} is not in {models}, and FLYWHEEL_HUB_OFFLINE keeps trainings away from the hub"
+        return Finding(subject, Verdict.BROKEN, problem, f"put the model into {models / name}")
     if not files.is_local:
         models = stores.where.resolve_models_dir()
         return Finding(
