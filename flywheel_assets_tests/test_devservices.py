@@ -57,3 +57,21 @@ def test_dev_says_where_it_must_be_started(tmp_path: Path) -> None:
     failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert failed.returncode == 1
     assert "workspace.yaml does not exist; run from the project's folder" in failed.stderr
+
+
+def test_what_a_service_prints_goes_into_its_log(tmp_path: Path) -> None:
+    """Two warnings of other packages greeted the first start, and drowned the addresses."""
+    log = tmp_path / "logs" / "loud.log"
+    loud = Service("loud", [sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"], "")
+    process = devservices._start_service(loud, dict(os.environ), log)
+    assert process.wait(30) == 0
+    assert sorted(log.read_text().split()) == ["err", "out"]
+    with pytest.raises(SettingsError, match=r"loud ended with 0; the end of <home>/logs/loud\.log says why"):
+        devservices._check_alive([loud], [process])
+
+
+def test_each_service_that_answers_is_waited_for() -> None:
+    services = {each.name: each.probe for each in devservices._list_services(3999, 5999)}
+    assert services["dagster"] == "http://127.0.0.1:3999/server_info"
+    assert services["mlflow"] == "http://127.0.0.1:5999/health"
+    assert services["capture"].endswith("/readyz")
