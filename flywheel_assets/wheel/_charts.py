@@ -15,7 +15,7 @@ from flywheel_assets.wheel._trends import ALL_MODELS, MOST_LINES, Trend
 WIDTH, HEIGHT = 1000.0, 200.0
 _GAP = 0.2
 DASHES = ("", "8 5", "2 4", "12 4 2 4", "5 3 1 3")
-"""One for each line: all models together, then the newest first."""
+"""One for each model version, the newest first."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Line:
     last: str
     """Its last value."""
     is_champion: bool
+    is_sum: bool
+    """All models together: a broad band below the others."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def draw_lines(trend: Trend, periods: Sequence[Period], champion: str | None) ->
     single = trend.lines[len(together) :]
     names = [*together, *single[::-1][: MOST_LINES - len(together)]]
     lines = []
-    for name, dash in zip(names, DASHES, strict=False):
+    dashes = dict(zip(names[len(together) :], DASHES, strict=False))
+    for name in names:
         at = {places[point.first]: point.value for point in trend.points if point.line == name}
         known = {place: value for place, value in sorted(at.items()) if value is not None}
         if not known:
@@ -128,7 +131,8 @@ def draw_lines(trend: Trend, periods: Sequence[Period], champion: str | None) ->
         lines.append(
             Line(
                 name=name,
-                dash=dash,
+                dash=dashes.get(name, ""),
+                is_sum=name == ALL_MODELS,
                 runs=tuple(" ".join(f"{x},{y}" for x, y in run) for run in runs if len(run) > 1),
                 dots=tuple(run[0] for run in runs if len(run) == 1),
                 last=f"{last:.1%}" if trend.is_share else f"{last:.3f}",
