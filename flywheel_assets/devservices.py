@@ -1,5 +1,8 @@
 """Starts and stops the services of one developer's machine together: Dagster, capture, MLflow's UI.
 
+What they print goes into `<home>/logs`, one file each: the terminal says when everything answers, and what to do first.
+
+
 One set of them works on a home. The services inherit the lock that says so: they hold it as long as one of them lives,
 even when `flywheel dev` itself was killed.
 """
@@ -12,16 +15,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from flywheel_assets.defs.running import prepare_home
 from flywheel_assets.discovery import find_applications
 from flywheel_assets.errors import SettingsError
 from flywheel_assets.settings import build_subprocess_environment, read_settings
+from flywheel_assets.startup.readiness import Awaited, print_ready, wait_until_ready
+from flywheel_assets.stores import prepare_dagster_home
 
 _STOP_DEADLINE_S = 20.0
 _LOCK_FILE = "dev.lock"
@@ -34,10 +38,12 @@ class Service:
     name: str
     command: Sequence[str]
     address: str
+    probe: str = ""
+    """Address that answers once the service works; empty: nothing answers."""
 
 
-def run_services(webserver_port: int, mlflow_port: int, console: Console) -> None:
-    """Start everything on loopback and print the addresses.
+def run_services(webserver_port: int, mlflow_port: int, console: Console, *, show_logs: bool = False) -> None:
+    """Start everything on loopback, wait until it answers, and print the addresses and what to do first.
 
     It stops everything on SIGINT, SIGTERM, SIGHUP or when one service dies.
 
@@ -48,14 +54,21 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
     workspace = Path("workspace.yaml")
     if not workspace.exists():
         raise SettingsError(f"{workspace.absolute()} does not exist; run from the project's folder")
-    _check_workspace(workspace)
+    check_workspace(workspace)
     where = read_settings()
     dagster_home = where.resolve_dagster_home()
-    prepare_home(dagster_home)
+    prepare_dagster_home(dagster_home)
     environment = build_subprocess_environment(
-        DAGSTER_HOME=str(dagster_home), FLYWHEEL_HOME=str(where.resolve_home()), MLFLOW_DISABLE_TELEMETRY="true"
+        DAGSTER_HOME=str(dagster_home),
+        FLYWHEEL_HOME=str(where.resolve_home()),
+        MLFLOW_DISABLE_TELEMETRY="true",
+        # Each new thread would take an arena of its own: some tens of MB a process.
+        MALLOC_ARENA_MAX="2",
+        FLYWHEEL_DAGSTER_URL=f"http://127.0.0.1:{webserver_port}",
+        FLYWHEEL_MLFLOW_URL=f"http://127.0.0.1:{mlflow_port}",
     )
     services = _list_services(webserver_port, mlflow_port)
+    capture = f"http://{where.capture_host}:{where.capture_port}"
     # A closed terminal must stop them too: the services have sessions of their own and would live on.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
@@ -63,10 +76,19 @@ def run_services(webserver_port: int, mlflow_port: int, console: Console) -> Non
     with hold_home(where.resolve_home()) as lock:
         try:
             for service in services:
-                processes.append(_start_service(service, environment, lock))
+                log = None if show_logs else where.resolve_home() / "logs" / f"{service.name}.log"
+                processes.append(_start_service(service, environment, log, lock))
                 _note_processes(lock, processes)
-                console.print(f"[bold]{service.name:10}[/] {service.address}")
-            console.print("stop with Ctrl-C")
+            console.print(f"starting {', '.join(service.name for service in services)} …", highlight=False)
+            wait_until_ready(
+                [Awaited(service.name, service.probe) for service in services if service.probe],
+                lambda: _check_alive(services, processes),
+                lambda each, seconds: console.print(f"  {each.name} answers after {seconds:.0f} s", highlight=False),
+            )
+            addresses = [("wheel", capture), *((service.name, service.address) for service in services)]
+            if not show_logs:
+                addresses.append(("logs", str(where.resolve_home() / "logs")))
+            print_ready(console, addresses, capture, next(iter(find_applications())))
             _wait_for_first_exit(services, processes)
         except KeyboardInterrupt:
             console.print("stopping …")
@@ -103,10 +125,13 @@ def _note_processes(lock: int, processes: Sequence["subprocess.Popen[bytes]"]) -
     os.pwrite(lock, " ".join(str(process.pid) for process in processes).encode(), 0)
 
 
-def _check_workspace(workspace: Path) -> None:
+def check_workspace(workspace: Path) -> None:
     """Refuse a workspace.yaml without a code location for an application that capture takes events for.
 
     It is not added silently: next to a location that serves it under another name every sensor would run twice.
+
+    Raises:
+        SettingsError: an application has none.
     """
     lines = [line.partition("#")[0] for line in workspace.read_text().splitlines()]
     for name, place in find_applications().items():
@@ -131,21 +156,25 @@ def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
                 *("-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(webserver_port)),
             ],
             f"http://127.0.0.1:{webserver_port}",
+            f"http://127.0.0.1:{webserver_port}/server_info",
         ),
         Service(
             "capture",
             [sys.executable, "-m", "flywheel_assets.cli", "capture"],
             f"http://{where.capture_host}:{where.capture_port}/v1/<application>/edits",
+            f"http://{where.capture_host}:{where.capture_port}/readyz",
         ),
         Service(
             "mlflow",
             [
-                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port)),
+                *(sys.executable, "-m", "flywheel_assets.startup.mlflow_ui"),
+                *("--host", "127.0.0.1", "--port", str(mlflow_port)),
                 *("--backend-store-uri", where.resolve_mlflow_uri(), "--default-artifact-root", artifacts.as_uri()),
                 *("--workers", "1"),
             ],
             # MLflow 3.17 opens on its GenAI pages, which do not list runs.
             f"http://127.0.0.1:{mlflow_port}/#/experiments?workflowType=machine_learning",
+            f"http://127.0.0.1:{mlflow_port}/health",
         ),
     ]
     if where.queue != "local":
@@ -155,18 +184,38 @@ def _list_services(webserver_port: int, mlflow_port: int) -> list[Service]:
     return services
 
 
-def _start_service(service: Service, environment: Mapping[str, str], lock: int) -> "subprocess.Popen[bytes]":
+def _start_service(
+    service: Service, environment: Mapping[str, str], log: Path | None = None, lock: int | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start one service, which inherits `lock`; what it prints goes into `log`, or to this terminal."""
     # Each service has a process group of its own, so that its children end with it: `dagster dev` alone outlived SIGINT
     # by a minute.
-    return subprocess.Popen(list(service.command), env=dict(environment), start_new_session=True, pass_fds=[lock])
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if log is None else log.open("wb") as out:
+        return subprocess.Popen(
+            list(service.command),
+            env=dict(environment),
+            start_new_session=True,
+            pass_fds=[] if lock is None else [lock],
+            stdout=out,
+            stderr=out,
+        )
+
+
+def _check_alive(services: Sequence[Service], processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    for service, process in zip(services, processes, strict=True):
+        code = process.poll()
+        if code is not None:
+            raise SettingsError(
+                f"{service.name} ended with {code}; the end of <home>/logs/{service.name}.log says why, or its output "
+                "above with `flywheel dev --show-logs`"
+            )
 
 
 def _wait_for_first_exit(services: Sequence[Service], processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     while True:
-        for service, process in zip(services, processes, strict=True):
-            code = process.poll()
-            if code is not None:
-                raise SettingsError(f"{service.name} ended with {code}; its output above says why")
+        _check_alive(services, processes)
         time.sleep(0.5)
 
 

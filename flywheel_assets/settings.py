@@ -105,6 +105,21 @@ class Settings(BaseSettings):
         2_000, gt=0, description="Rate limit of a key that has none of its own, in events per second and process."
     )
 
+    dagster_url: str | None = Field(
+        None, description="Address of Dagster's UI, for links on the page of the wheel. `flywheel dev` sets it."
+    )
+    mlflow_url: str | None = Field(
+        None,
+        description="Address of MLflow's UI, for links on the page of the wheel. `flywheel dev` sets it. Default: "
+        "FLYWHEEL_MLFLOW_URI, where that is a server.",
+    )
+    price_cpu_hour: float | None = Field(
+        None, ge=0, description="Price of an hour of training or evaluation on a CPU, for the page of the wheel."
+    )
+    price_gpu_hour: float | None = Field(None, ge=0, description="The same on a GPU.")
+    price_gib_month: float | None = Field(None, ge=0, description="Price of storing a GiB for a month.")
+    price_currency: str = Field("EUR", description="Currency of the prices.")
+
     def resolve_home(self) -> Path:
         """Return the home as an absolute path."""
         return self.home.expanduser().resolve()
@@ -139,6 +154,11 @@ class Settings(BaseSettings):
     def resolve_mlflow_uri(self) -> str:
         """Return MLflow's tracking and registry URI."""
         return self.mlflow_uri or f"sqlite:///{self.resolve_home()}/mlflow.db"
+
+    def find_mlflow_url(self) -> str | None:
+        """Return the address of MLflow's UI; None: it is not known."""
+        is_server = (self.mlflow_uri or "").startswith(("http://", "https://")) and "@" not in (self.mlflow_uri or "")
+        return self.mlflow_url or (self.mlflow_uri if is_server else None)
 
     def resolve_capture_keys_file(self) -> Path:
         """Return the private file that holds capture's keys."""

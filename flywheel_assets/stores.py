@@ -5,6 +5,7 @@ review pages once opened the lake without `FLYWHEEL_S3_ENDPOINT`, and asked AWS 
 connects at its first use, and opening it imports no heavy library.
 """
 
+import shutil
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -137,3 +138,17 @@ class Stores:
     def scratch(self, *parts: str) -> Path:
         """Return a folder for work in progress."""
         return self.where.resolve_home().joinpath("scratch", *parts)
+
+
+def prepare_dagster_home(dagster_home: Path, template: Path = Path("dagster.yaml")) -> None:
+    """Make DAGSTER_HOME; an existing dagster.yaml there is the operator's and stays.
+
+    Raises:
+        SettingsError: there is no dagster.yaml to copy.
+    """
+    dagster_home.mkdir(parents=True, exist_ok=True)
+    target = dagster_home / "dagster.yaml"
+    if not target.exists():
+        if not template.exists():
+            raise SettingsError(f"{template.absolute()} does not exist; run from the project's folder")
+        shutil.copyfile(template, target)

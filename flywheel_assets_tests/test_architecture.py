@@ -18,6 +18,7 @@ HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "mlflow", "matplotl
         "flywheel_assets.capture.service",
         "flywheel_assets.capture.brokers.drain",
         "flywheel_assets.cli",
+        "flywheel_assets.wheel.pages",
     ],
 )
 def test_loading_imports_nothing_heavy(module: str) -> None:

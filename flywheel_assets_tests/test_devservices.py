@@ -72,7 +72,7 @@ def test_a_service_that_a_killed_dev_left_behind_still_holds_the_home(tmp_path: 
     code = (
         "import os, signal; from pathlib import Path; from flywheel_assets import devservices as dev;"
         f"held = dev.hold_home(Path({str(tmp_path)!r})); lock = held.__enter__();"
-        f"child = dev._start_service(dev.Service('left', {list(left.command)!r}, ''), os.environ, lock);"
+        f"child = dev._start_service(dev.Service('left', {list(left.command)!r}, ''), os.environ, lock=lock);"
         "dev._note_processes(lock, [child]); print(child.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", code]
@@ -91,3 +91,21 @@ def test_a_service_that_a_killed_dev_left_behind_still_holds_the_home(tmp_path: 
         time.sleep(0.05)
     with hold_home(tmp_path):
         pass
+
+
+def test_what_a_service_prints_goes_into_its_log(tmp_path: Path) -> None:
+    """Two warnings of other packages greeted the first start, and drowned the addresses."""
+    log = tmp_path / "logs" / "loud.log"
+    loud = Service("loud", [sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"], "")
+    process = devservices._start_service(loud, dict(os.environ), log)
+    assert process.wait(30) == 0
+    assert sorted(log.read_text().split()) == ["err", "out"]
+    with pytest.raises(SettingsError, match=r"loud ended with 0; the end of <home>/logs/loud\.log says why"):
+        devservices._check_alive([loud], [process])
+
+
+def test_each_service_that_answers_is_waited_for() -> None:
+    services = {each.name: each.probe for each in devservices._list_services(3999, 5999)}
+    assert services["dagster"] == "http://127.0.0.1:3999/server_info"
+    assert services["mlflow"] == "http://127.0.0.1:5999/health"
+    assert services["capture"].endswith("/readyz")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flywheel_assets.cli.init import Kind, write_project
-from flywheel_assets.devservices import _check_workspace
+from flywheel_assets.devservices import check_workspace
 from flywheel_assets.discovery import Place, find_applications, load_application, load_definitions
 from flywheel_assets.errors import SettingsError, UnknownNameError
 from flywheel_assets.settings import read_settings
@@ -174,14 +174,14 @@ def test_dev_refuses_a_workspace_without_an_application(
     file = tmp_path / "workspace.yaml"
     file.write_text(workspace)
     if is_fine:
-        _check_workspace(file)
+        check_workspace(file)
         return
     with pytest.raises(SettingsError, match=r"no code location for application 'support' \(team.support, FLYW"):
-        _check_workspace(file)
+        check_workspace(file)
 
 
 def test_this_repository_s_workspace_has_the_examples() -> None:
-    _check_workspace(ROOT / "workspace.yaml")
+    check_workspace(ROOT / "workspace.yaml")
 
 
 def test_doctor_says_which_tokenizer_and_template_rows_are_judged_with(offer: Offer, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 import os
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -20,14 +22,18 @@ from flywheel_assets.errors import FlywheelError, SettingsError, UnknownNameErro
 from flywheel_assets.models.base_model import PLAIN_TURNS, SET_A_TEMPLATE, examine_base_model
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from flywheel_assets.capture.auth.access import Access
     from flywheel_assets.capture.bulk import HistoryPlace
+    from flywheel_assets.capture.endpoints import EventLog
     from flywheel_assets.review.queue import Reviewed
     from flywheel_assets.stores import Stores
 
 
 @app.command()
 def capture() -> None:
-    """Run the capture service and the review pages until interrupted.
+    """Run the capture service, the page of the wheel and the review pages until interrupted.
 
     Its log is JSON lines on standard error.
     """
@@ -35,7 +41,6 @@ def capture() -> None:
 
     from flywheel_assets.capture.operations.telemetry import log_json_lines
     from flywheel_assets.capture.service import serve
-    from flywheel_assets.review.pages import build_review_pages
 
     log_json_lines()
     # Capture needs the event fields that each application declares. Loading them all takes a second.
@@ -47,12 +52,41 @@ def capture() -> None:
         stores.where,
         contracts,
         on_ready=lambda url: console.print(
-            f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
+            f"capture listens on {url} for {', '.join(contracts)}; people look at {url} and review at {url}/review",
+            style="bold",
         ),
-        pages=partial(build_review_pages, reviewed=reviewed, index_dir=stores.where.resolve_review_dir()),
+        pages=partial(_build_pages, applications=loaded, reviewed=reviewed, stores=stores),
         ship_to=stores.shipping(),
         history=_open_history(stores),
     )
+
+
+def _build_pages(
+    event_log: "EventLog",
+    access: "Access",
+    applications: list[FlywheelApplication],
+    reviewed: "list[Reviewed]",
+    stores: "Stores",
+) -> "list[BaseRoute]":
+    """Build the review pages and the page of the wheel, which share their reviewers' sessions."""
+    from flywheel_assets.capture.clock import read_clock
+    from flywheel_assets.review.pages import build_review_pages
+    from flywheel_assets.review.sessions import Sessions
+    from flywheel_assets.wheel.pages import Links, build_wheel_pages
+    from flywheel_assets.wheel.reading import Prices, WheelReader
+
+    sessions = Sessions(access, sorted(each.name for each in applications), read_clock)
+    return [
+        *build_review_pages(event_log, access, reviewed, stores.where.resolve_review_dir(), sessions=sessions),
+        *build_wheel_pages(
+            access,
+            sessions,
+            [WheelReader(each, stores) for each in applications],
+            {each.name: each.traced for each in reviewed if each.traced is not None},
+            Links.from_settings(stores.where),
+            Prices.from_settings(stores.where),
+        ),
+    ]
 
 
 def _open_history(stores: "Stores") -> "HistoryPlace":
@@ -90,11 +124,17 @@ def open_reviewed_rows(application: FlywheelApplication, stores: "Stores") -> "R
 def dev(
     webserver_port: Annotated[int, typer.Option(help="The port of Dagster's UI.")] = 3000,
     mlflow_port: Annotated[int, typer.Option(help="The port of MLflow's UI.")] = 5000,
+    show_logs: Annotated[
+        bool, typer.Option("--show-logs", help="Show here what the services print, instead of in <home>/logs.")
+    ] = False,
 ) -> None:
-    """Run Dagster, the capture service and MLflow's UI on loopback until interrupted."""
+    """Run Dagster, the capture service and MLflow's UI on loopback until interrupted.
+
+    It says when all of them answer, where they are, and what to do first.
+    """
     from flywheel_assets.devservices import run_services
 
-    run_services(webserver_port, mlflow_port, console)
+    run_services(webserver_port, mlflow_port, console, show_logs=show_logs)
 
 
 _STORIES = ("assistant", "fraud", "house_style")
@@ -125,25 +165,37 @@ _COLOURS = {Verdict.FINE: "green", Verdict.LOOK: "yellow", Verdict.BROKEN: "bold
 
 
 @app.command()
-def doctor() -> None:
-    """Check the applications and their base models, and capture's keys, address, disk, limits and queue.
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, for programs.")] = False,
+) -> None:
+    """Check everything that a start needs: applications, base models, places, clocks, ports, keys and limits.
 
     The exit code is 1 when something is broken.
     """
     findings = _check_everything()
+    is_broken = any(finding.verdict is Verdict.BROKEN for finding in findings)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode({"broken": is_broken, "findings": findings})).decode())
+        raise typer.Exit(1 if is_broken else 0)
     table = Table("", "what", "found", "what to do")
     for finding in findings:
         colour = _COLOURS[finding.verdict]
         verdict = f"[{colour}]{finding.verdict}[/]"
         table.add_row(verdict, finding.subject, escape(finding.sentence), escape(finding.remedy))
     console.print(table)
-    if any(finding.verdict is Verdict.BROKEN for finding in findings):
+    if is_broken:
         raise typer.Exit(1)
 
 
 def _check_everything() -> list[Finding]:
     try:
-        return [*_check_applications(), *_check_launcher(), *examine_service(read_settings())]
+        return [
+            *_check_applications(),
+            *_check_workspace(),
+            *_check_launcher(),
+            *_check_places(),
+            *examine_service(read_settings()),
+        ]
     except SettingsError as error:
         return [Finding("settings", Verdict.BROKEN, str(error))]
 
@@ -154,6 +206,31 @@ def _check_launcher() -> list[Finding]:
     problem = explain_unsupervised(read_settings().resolve_dagster_home())
     remedy = "copy `run_launcher` and `run_monitoring` from the project's dagster.yaml, and restart Dagster"
     return [] if problem is None else [Finding("dagster", Verdict.LOOK, problem, remedy)]
+
+
+def _check_workspace() -> list[Finding]:
+    """Say whether Dagster would load every application that capture takes events for."""
+    from flywheel_assets.devservices import check_workspace
+
+    workspace = Path("workspace.yaml")
+    if not workspace.exists():
+        problem = f"{workspace.absolute()} does not exist, so `flywheel dev` does not start here"
+        return [Finding("workspace", Verdict.LOOK, problem, "run from the project's folder")]
+    try:
+        check_workspace(workspace)
+    except SettingsError as error:
+        # Capture works without it, and so does Dagster where another workspace is served.
+        return [Finding("workspace", Verdict.LOOK, f"`flywheel dev` does not start here: {error}")]
+    return [Finding("workspace", Verdict.FINE, f"{workspace.absolute()} names every application")]
+
+
+def _check_places() -> list[Finding]:
+    from flywheel_assets.startup.checks import check_places
+
+    stores, names = open_stores(), []
+    with suppress(SettingsError):  # `_check_applications` has reported it
+        names = list(find_applications())
+    return check_places(stores, names, [("dagster", 3000), ("mlflow", 5000)])
 
 
 def _check_applications() -> list[Finding]:
@@ -200,6 +277,10 @@ def _check_base_model(application: PreferenceApplication) -> Finding:
         files = examine_base_model(found)
     except SettingsError as error:
         return Finding(subject, Verdict.BROKEN, str(error))
+    if not files.is_local and stores.where.hub_offline:
+        models = stores.where.resolve_models_dir()
+        problem = f"{name!r} is not in {models}, and FLYWHEEL_HUB_OFFLINE keeps trainings away from the hub"
+        return Finding(subject, Verdict.BROKEN, problem, f"put the model into {models / name}")
     if not files.is_local:
         models = stores.where.resolve_models_dir()
         return Finding(

@@ -4,7 +4,6 @@ The command line, the demo and the tests use it. Runs go to the daemon's instanc
 """
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -25,7 +24,8 @@ from flywheel_assets.defs.partitions import (
     SENSOR,
     TURN_JOB,
 )
-from flywheel_assets.errors import SettingsError, UnknownNameError
+from flywheel_assets.errors import UnknownNameError
+from flywheel_assets.stores import prepare_dagster_home
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -51,18 +51,8 @@ class Ticked:
 
 def open_instance(dagster_home: Path, template: Path = Path("dagster.yaml")) -> dg.DagsterInstance:
     """Open the persistent instance in `dagster_home`; its first use copies this project's dagster.yaml there."""
-    prepare_home(dagster_home, template)
+    prepare_dagster_home(dagster_home, template)
     return open_gathering_instance(dagster_home)
-
-
-def prepare_home(dagster_home: Path, template: Path = Path("dagster.yaml")) -> None:
-    """Make DAGSTER_HOME; an existing dagster.yaml there is the operator's and stays."""
-    dagster_home.mkdir(parents=True, exist_ok=True)
-    target = dagster_home / "dagster.yaml"
-    if not target.exists():
-        if not template.exists():
-            raise SettingsError(f"{template.absolute()} does not exist; run from the project's folder")
-        shutil.copyfile(template, target)
 
 
 def request_retry(instance: dg.DagsterInstance, application: str, version: str) -> str:

@@ -27,8 +27,8 @@ from flywheel_assets.errors import FlywheelError, InvalidRuleError, UnknownNameE
 from flywheel_assets.lake.versions import exclusions
 from flywheel_assets.lake.versions.exclusions import DayOf, Exclusion, ExclusionRule
 from flywheel_assets.records import IMPORT_PREFIX
-from flywheel_assets.review._sessions import LONGEST_NAME, PageRefusal, check_host, check_sent_from_here
 from flywheel_assets.review.queue import Reviewed
+from flywheel_assets.review.sessions import LONGEST_NAME, PageRefusal, check_host, check_sent_from_here
 
 _BODY_BYTES = 2**16
 _BODIES_AT_ONCE_BYTES = 2**20

@@ -12,6 +12,7 @@ the content security policy forbids inline scripts, styles, frames and foreign f
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -37,7 +38,9 @@ from flywheel_assets.lake.whatif.trace import trace_event
 from flywheel_assets.records import LONGEST_TEXT_CHARACTERS
 from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_pieces, remove_unseen
 from flywheel_assets.review._exclusion_api import build_exclusion_routes
-from flywheel_assets.review._sessions import (
+from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, is_correction
+from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
+from flywheel_assets.review.sessions import (
     COOKIE,
     PageRefusal,
     Session,
@@ -45,8 +48,6 @@ from flywheel_assets.review._sessions import (
     check_form_token,
     check_sent_from_here,
 )
-from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, is_correction
-from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
 
 ITEMS_ON_A_PAGE = 25
 MOST_DECISIONS_SHOWN = 200
@@ -58,7 +59,7 @@ _FORM_BYTES = 2**20
 _FORMS_AT_ONCE_BYTES = 16 * 2**20
 _MOST_FIELDS = 4 + ITEMS_ON_A_PAGE
 
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'",
     "X-Frame-Options": "DENY",
@@ -69,6 +70,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_WHEEL_PAGE = re.compile(r"/(wheel/[a-z][a-z0-9_]*)?")
 _ASSETS = {"review.css": "text/css", "review.js": "text/javascript"}
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -80,6 +82,7 @@ def build_review_pages(
     reviewed: Sequence[Reviewed],
     index_dir: Path,
     clock: Clock = read_clock,
+    sessions: Sessions | None = None,
 ) -> list[BaseRoute]:
     """Build the routes under `/review`, which the capture service serves with its own.
 
@@ -89,9 +92,10 @@ def build_review_pages(
         reviewed: the applications whose rows are reviewed.
         index_dir: holds one index of decisions per application.
         clock: the present, UTC.
+        sessions: where other pages share them; else they are this call's own.
     """
     queues = {each.name: ReviewQueue(each, DecisionIndex(index_dir / f"{each.name}.jsonl")) for each in reviewed}
-    pages = _Pages(event_log, Sessions(access, sorted(queues), clock), queues, clock)
+    pages = _Pages(event_log, sessions or Sessions(access, sorted(queues), clock), queues, clock)
     return [
         Route("/review", pages.wrap(pages.serve_home), methods=["GET"]),
         Route("/review/assets/{name}", pages.wrap(pages.serve_asset), methods=["GET"]),
@@ -160,7 +164,7 @@ class _Pages:
                 response = _render_page("message", refusal.status, message=refusal.message)
             except RefusedError as refusal:
                 response = _render_page("message", refusal.build_response().status_code, message=refusal.error)
-            for name, value in _HEADERS.items():
+            for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)
             return response
 
@@ -180,19 +184,22 @@ class _Pages:
     async def sign_in(self, request: Request) -> Response:
         """Show the form, and take its answer."""
         if request.method == "GET":
-            return _render_page("sign_in", needs_key=self._sessions.needs_key)
+            to = _choose_target(request.query_params.get("to", ""))
+            return _render_page("sign_in", needs_key=self._sessions.needs_key, to=to)
         form = await self._read_form(request)
+        to = _choose_target(form.get("to", ""))
         try:
             session = self._sessions.sign_in(form.get("name", ""), form.get("key", "").strip())
         except PageRefusal as refusal:
             return _render_page(
-                "sign_in", refusal.status, needs_key=self._sessions.needs_key, complaint=refusal.message
+                "sign_in", refusal.status, needs_key=self._sessions.needs_key, complaint=refusal.message, to=to
             )
-        response = _redirect("/review")
+        response = _redirect(to)
         response.set_cookie(
             COOKIE,
             session.cookie,
-            path="/review",
+            # The page of the wheel is at "/", for the same people.
+            path="/",
             httponly=True,
             samesite="strict",
             secure=request.url.scheme == "https",
@@ -517,6 +524,11 @@ def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
         is_compared=diff is not None,
         hidden_characters=sum(max(0, len(text) - LONGEST_SHOWN) for text in texts),
     )
+
+
+def _choose_target(given: str) -> str:
+    """Choose the page after signing in: a page of the wheel, or the queue; never an address that was sent to us."""
+    return given if _WHEEL_PAGE.fullmatch(given) else "/review"
 
 
 def _redirect(path: str) -> Response:

@@ -28,6 +28,13 @@ class Assessment:
     """The reasons to cut a version: name of the rule → its numbers; empty: not yet."""
     sentence: str
     """The distance to the thresholds, in numbers."""
+    share: float | None = None
+    """The part of the way to the thresholds, 0 to 1; None: the rule cannot say it."""
+
+    @property
+    def says(self) -> str:
+        """The reasons to train now, else the distance: the sensor and the page of the wheel say the same."""
+        return "; ".join(self.reasons.values()) or self.sentence
 
 
 class Level(Enum):
@@ -85,7 +92,8 @@ def _hold_back_undecidable(
         if outlook.can_decide:
             return found
         by_hand = f"to train all the same: `flywheel retrain -a {application.name} --reason … --yes`"
-        return Assessment({}, f"{found.sentence}; not trained, as it could not be promoted: {outlook}; {by_hand}")
+        sentence = f"{found.sentence}; not trained, as it could not be promoted: {outlook}; {by_hand}"
+        return Assessment({}, sentence, found.share)
 
     return replace(rule, fingerprint=fingerprint, assess=assess)
 
@@ -102,7 +110,8 @@ def build_pair_rule(application: PreferenceApplication) -> TrainingRule:
         count = count_net_new(lake, versions, rules, trigger.min_new_pairs, judged_by)
         is_enough = count.pairs >= trigger.min_new_pairs and count.partitions >= trigger.min_new_partitions
         reason = f"{count.pairs} new pairs in {count.partitions} new partitions"
-        return Assessment({"new_pairs": reason} if is_enough else {}, _describe_progress(application, count))
+        share = min(_share(count.pairs, trigger.min_new_pairs), _share(count.partitions, trigger.min_new_partitions))
+        return Assessment({"new_pairs": reason} if is_enough else {}, _describe_progress(application, count), share)
 
     return TrainingRule(
         f"Requests one training run when {trigger.min_new_pairs:,} new pairs and {trigger.min_new_partitions:,} "
@@ -125,18 +134,20 @@ def build_example_rule(application: ClassificationApplication) -> TrainingRule:
         new = count_new_examples(lake, versions, rules, enough, pause_days)
         since = f"since {new.since or 'the beginning'}"
         if not new.is_exact:
-            return Assessment({}, f"at most {new.hard_examples:,} of {enough:,} new hard examples {since}")
+            most = f"at most {new.hard_examples:,} of {enough:,} new hard examples {since}"
+            return Assessment({}, most, _share(new.hard_examples, enough))
         progress = (
             f"{new.positives:,} of {trigger.min_new_positives:,} new positives, {new.hard_examples:,} of "
             f"{enough:,} new hard examples {since}"
         )
+        share = min(_share(new.positives, trigger.min_new_positives), _share(new.hard_examples, enough))
         reasons = {}
         if new.positives >= trigger.min_new_positives and new.hard_examples >= trigger.min_new_hard_examples:
             reasons[StatedReason.NEW_EXAMPLES.value] = (
                 f"{new.positives} new positives and {new.hard_examples} new hard examples"
             )
         if new.age_days is None or not new.rows or new.age_days < trigger.maintenance_pause_days:
-            return Assessment(reasons, progress)
+            return Assessment(reasons, progress, share)
         live = measure_live_calibration(lake, rules, trigger.calibration_days)
         if live.ratio is not None:
             progress += f"; {live.ratio:.2f} positives were predicted for each that came"
@@ -147,7 +158,7 @@ def build_example_rule(application: ClassificationApplication) -> TrainingRule:
                 )
         if trigger.max_age_days is not None and new.age_days >= trigger.max_age_days:
             reasons[StatedReason.AGE.value] = f"{new.age_days} days of predictions since the last training"
-        return Assessment(reasons, progress)
+        return Assessment(reasons, progress, share)
 
     return TrainingRule(
         f"Requests one training run when {trigger.min_new_positives:,} new positives and "
@@ -157,6 +168,10 @@ def build_example_rule(application: ClassificationApplication) -> TrainingRule:
         _build_fingerprint(application.tables.gold, configure),
         assess,
     )
+
+
+def _share(reached: int, wanted: int) -> float:
+    return 1.0 if reached >= wanted else reached / wanted
 
 
 def _name_judge(application: PreferenceApplication, stores: Stores) -> dict[str, Any]:
