@@ -1,10 +1,12 @@
 """Months of operation in minutes: capture, daily steps, versions, erasures and upkeep under random kills.
 
 Claim: whatever is killed, every acknowledged event is in the raw table once (an erased person's in none), every version
-verifies, capture's memory stays what it was, and a day adds as many files at the end as at the beginning.
+verifies, capture's memory stays what it was, a day adds as many files at the end as at the beginning, and the last
+backup is restored elsewhere with the same rows.
 Data: simulated days with 240 edits each by 40 people; a version every tenth day, an erasure every fifteenth, upkeep
-every seventh. Capture is a process of its own that is killed on every third day while it answers a request. Each daily
-step, cut, erasure and upkeep is a process that is killed at a random moment with probability .3, and run again.
+every seventh, a backup every fifth. Capture is a process of its own that is killed on every third day while it answers
+a request. Each daily step, cut, erasure, upkeep and backup is a process that is killed at a random moment with
+probability .3, and run again.
 On every twentieth day capture's clock jumps ahead by three days, or back to 1972, for one request.
 Peer: none; a log of days, for a person to read.
 Command: python -m benchmarks.soak [--days 120] [--seed 1] [--log soak.jsonl]
@@ -30,14 +32,20 @@ import httpx
 import psutil
 
 from flywheel_assets.capture.service import running_capture
+from flywheel_assets.cli.homes import build_backup_source, build_restore_target
 from flywheel_assets.curation.texts.resolution import ResolutionRules
 from flywheel_assets.lake.erasure.erase import Place, erase_person, plan_erasure
 from flywheel_assets.lake.landing.disk import DiskLanding
 from flywheel_assets.lake.tables.specs import PREFERENCE_TABLES, RAW_PREDICTIONS
+from flywheel_assets.lake.upkeep.backup.place import BackupPlace
+from flywheel_assets.lake.upkeep.backup.restoring import choose_backup, restore_backup
+from flywheel_assets.lake.upkeep.backup.taking import take_backup
 from flywheel_assets.lake.upkeep.maintenance import MaintenanceRules, maintain_tables
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.lake.versions.pair_versions import cut_pair_version
 from flywheel_assets.lake.versions.verification import verify_versions
+from flywheel_assets.settings import isolate_settings
+from flywheel_assets.stores import Stores
 from flywheel_assets_tests.builders import APPLICATION
 from flywheel_assets_tests.lake.workbench import Workbench, landing_of, stamp
 
@@ -177,6 +185,27 @@ def maintain(root: Path, now: datetime) -> None:
     maintain_tables(bench.lake, PREFERENCE_TABLES, versions, landing, bench.window, rules, stamp(now))
 
 
+def back_up(root: Path, to: Path) -> None:
+    """Back up the home, while capture runs."""
+    source = build_backup_source(open_stores(root))
+    take_backup(source, BackupPlace.open(str(to), {}), now=datetime.now(UTC), keep=3)
+
+
+def restore(source: Path, to: Path) -> int:
+    """Restore the newest backup to another place; return the raw predictions there."""
+    place = BackupPlace.open(str(source), {})
+    target = build_restore_target(open_stores(to), dagster_home=to / "dagster")
+    done = restore_backup(place, choose_backup(place, None), target)
+    if done.differences:
+        raise SystemExit(f"the restored home differs: {done.differences[:3]}")
+    return sum(open_bench(to).lake.count_rows_per_day(RAW_PREDICTIONS).values())
+
+
+def open_stores(root: Path) -> Stores:
+    """Open a home by settings of its own."""
+    return Stores(isolate_settings(root))
+
+
 def count_files(root: Path) -> dict[str, int]:
     """Count the files that hold rows, and all others."""
     files = [path for path in root.rglob("*") if path.is_file()]
@@ -227,6 +256,8 @@ def run(days: int, seed: int, root: Path, log: Path) -> dict[str, Any]:
                 todo.append((erase, (person, now)))
             if number % 7 == 6:
                 todo.append((maintain, (now,)))
+            if number % 5 == 4 or number == days - 1:
+                todo.append((back_up, (root.parent / "backups",)))
             died = killed + sum(run_killed(rng, work, root, *given) for work, given in todo)
             kills += died
             line = {
@@ -242,7 +273,8 @@ def run(days: int, seed: int, root: Path, log: Path) -> dict[str, Any]:
             out.flush()
     capture.process.terminate()
     capture.process.join()
-    return {"days": days, "kills": kills, **check_end(root, acknowledged, erased)}
+    account = {"days": days, "kills": kills, **check_end(root, acknowledged, erased)}
+    return {**account, "rows_restored": restore(root.parent / "backups", root.parent / "restored")}
 
 
 def jump(capture: Capture, on: date, rng: random.Random) -> None:
@@ -263,7 +295,7 @@ def main() -> None:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(run(given.days, given.seed, Path(folder), given.log), indent=2))
+        print(json.dumps(run(given.days, given.seed, Path(folder) / "home", given.log), indent=2))
 
 
 if __name__ == "__main__":
