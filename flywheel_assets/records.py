@@ -274,6 +274,21 @@ _STATEMENT = [
     _define_column("retracts", pa.string(), "statement_id of the statement that is taken back", nullable=True),
 ]
 
+_ATTESTED = [
+    _define_column(
+        "attested_source",
+        pa.string(),
+        "the sender's name by its key, never by the event; null: no key vouches (open service, imports, older rows)",
+        nullable=True,
+    ),
+    _define_column(
+        "is_attested",
+        pa.bool_(),
+        "a server's key or a signed user token vouches for who it was; false: only claimed; null: as above",
+        nullable=True,
+    ),
+]
+
 # One landed line each; the raw tables add the partition column in front.
 # New columns come last: a table that exists gets them under the next field ids.
 PREDICTION_EVENT = pa.schema(
@@ -358,6 +373,7 @@ FEEDBACK_EVENT = pa.schema(
         *_TOOLS,
         _define_column("original_message", pa.string(), _MESSAGE.format("the original output"), nullable=True),
         _define_column("final_message", pa.string(), _MESSAGE.format("the final text"), nullable=True),
+        *_ATTESTED,
     ]
 )
 
@@ -411,6 +427,7 @@ JOINED_FEEDBACK = pa.schema(
         *_TOOLS,
         _define_column("output_message", pa.string(), _MESSAGE.format("the output"), nullable=True),
         _define_column("final_message", pa.string(), _MESSAGE.format("the final text"), nullable=True),
+        *_ATTESTED,
     ]
 )
 JOINED_LABELS = pa.schema(
@@ -495,6 +512,13 @@ CURATED_DPO_PAIRS = pa.schema(
             "anchors",
             pa.string(),
             "hash of the numbers, negations, opinions and code in the chosen text: near duplicates agree in them",
+            nullable=True,
+        ),
+        *_ATTESTED,
+        _define_column(
+            "added_words",
+            pa.string(),
+            "8 hex characters for each word that the edit adds, at most 128; null: none, or curated before 2026-11-29",
             nullable=True,
         ),
     ]
