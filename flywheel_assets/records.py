@@ -130,6 +130,7 @@ class Reason(StrEnum):
     CHECK_UNAVAILABLE = "check_unavailable"
     POLICY = "policy"
     BREAKER_TRIPPED = "breaker_tripped"
+    SENDER_HELD = "sender_held"
     REASONING_ONLY = "reasoning_only"
     REMARK = "remark"
     CANNED_TEXT = "canned_text"
@@ -696,6 +697,9 @@ BREAKER_DAYS = pa.schema(
         _define_column("recorded_at", TIMESTAMP, "when it was judged"),
         _define_column("positives", pa.int64(), "positive labels; null: edits were judged", nullable=True),
         _define_column("reversals", pa.int64(), "labels that overturn what was known before", nullable=True),
+        _define_column(
+            "held_rows", pa.int64(), "rows of the senders behind the trips: held, and the day goes on", nullable=True
+        ),
     ]
 )
 BREAKER_RESETS = pa.schema(
