@@ -213,8 +213,10 @@ class _Spoken:
         alone = ~is_wide & (supporters < 2) & (by_people >= limits.pairs_of_one)
         found[self.row[(alone[self.claim] & self.is_person)[self.group]]] = True
 
-        of_person = max(_LEAST_REPETITIONS, limits.ratio_of_person * whole)
-        of_newcomers = max(_LEAST_OF_NEWCOMERS, limits.ratio_of_newcomers * whole)
+        # Of the other pairs: who sends more of a claim must not get a larger share for it.
+        others = whole - np.minimum(by_people, whole)
+        of_person = np.maximum(_LEAST_REPETITIONS, limits.ratio_of_person * others)
+        of_newcomers = np.maximum(_LEAST_OF_NEWCOMERS, limits.ratio_of_newcomers * others)
         first = np.ones(len(self.row), dtype=bool)
         first[1:] = self.group[1:] != self.group[:-1]
         for members, most in (
@@ -224,7 +226,7 @@ class _Spoken:
             beyond = ~is_wide & (self._sum(members, self.pairs - 1) > most)
             self._mark_last(found, ~first & (beyond[self.claim] & members)[self.group], most)
         share = by_people / max(1, whole)
-        most = np.maximum(max(limits.pairs_of_one - 1, of_newcomers / 2), _CROWD_FACTOR * share * of_crowds)
+        most = np.maximum(np.maximum(limits.pairs_of_one - 1, of_newcomers / 2), _CROWD_FACTOR * share * of_crowds)
         beyond = self._sum(~self.is_person, self.pairs) > most
         self._mark_last(found, (beyond[self.claim] & ~self.is_person)[self.group], most)
 
