@@ -97,6 +97,15 @@ class Settings(BaseSettings):
         2_000, gt=0, description="Rate limit of a key that has none of its own, in events per second and process."
     )
 
+    review_proxy_header: str = Field(
+        "",
+        description="Header in which a reverse proxy names the reviewer whom it has signed in, for instance "
+        "X-Forwarded-User. Default: none; reviewers sign in with a key.",
+    )
+    review_proxy_addresses: str = Field(
+        "", description="Addresses and networks of that proxy, 10.0.3.4,10.0.4.0/24; the header of others is refused."
+    )
+
     def resolve_home(self) -> Path:
         """Return the home as an absolute path."""
         return self.home.expanduser().resolve()

@@ -38,6 +38,7 @@ def capture() -> None:
     from flywheel_assets.capture.operations.telemetry import log_json_lines
     from flywheel_assets.capture.service import serve
     from flywheel_assets.review.pages import build_review_pages
+    from flywheel_assets.review.proxy import TrustedProxy
 
     log_json_lines()
     # Capture needs the event fields that each application declares. Loading them all takes a second.
@@ -45,13 +46,15 @@ def capture() -> None:
     contracts = {application.name: application.score_contract for application in loaded}
     stores = Stores()
     reviewed = [open_reviewed_rows(application, stores) for application in loaded]
+    proxy = TrustedProxy.from_settings(stores.where.review_proxy_header, stores.where.review_proxy_addresses)
+    index_dir = stores.where.resolve_review_dir()
     serve(
         stores.where,
         contracts,
         on_ready=lambda url: console.print(
             f"capture listens on {url} for {', '.join(contracts)}; people review at {url}/review", style="bold"
         ),
-        pages=partial(build_review_pages, reviewed=reviewed, index_dir=stores.where.resolve_review_dir()),
+        pages=partial(build_review_pages, reviewed=reviewed, index_dir=index_dir, proxy=proxy),
         ship_to=stores.shipping(),
         history=_open_history(stores),
     )

@@ -46,6 +46,7 @@ from flywheel_assets.review._sessions import (
     check_sent_from_here,
 )
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, is_correction
+from flywheel_assets.review.proxy import TrustedProxy
 from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
 
 ITEMS_ON_A_PAGE = 25
@@ -80,6 +81,7 @@ def build_review_pages(
     reviewed: Sequence[Reviewed],
     index_dir: Path,
     clock: Clock = read_clock,
+    proxy: TrustedProxy | None = None,
 ) -> list[BaseRoute]:
     """Build the routes under `/review`, which the capture service serves with its own.
 
@@ -89,9 +91,10 @@ def build_review_pages(
         reviewed: the applications whose rows are reviewed.
         index_dir: holds one index of decisions per application.
         clock: the present, UTC.
+        proxy: signs reviewers in, in place of keys and typed names.
     """
     queues = {each.name: ReviewQueue(each, DecisionIndex(index_dir / f"{each.name}.jsonl")) for each in reviewed}
-    pages = _Pages(event_log, Sessions(access, sorted(queues), clock), queues, clock)
+    pages = _Pages(event_log, Sessions(access, sorted(queues), clock, proxy), queues, clock)
     return [
         Route("/review", pages.wrap(pages.serve_home), methods=["GET"]),
         Route("/review/assets/{name}", pages.wrap(pages.serve_asset), methods=["GET"]),
@@ -180,7 +183,10 @@ class _Pages:
     async def sign_in(self, request: Request) -> Response:
         """Show the form, and take its answer."""
         if request.method == "GET":
-            return _render_page("sign_in", needs_key=self._sessions.needs_key)
+            named = self._sessions.sign_in_by_proxy(request)
+            if named is None:
+                return _render_page("sign_in", needs_key=self._sessions.needs_key)
+            return _open_session(request, named)
         form = await self._read_form(request)
         try:
             session = self._sessions.sign_in(form.get("name", ""), form.get("key", "").strip())
@@ -188,16 +194,7 @@ class _Pages:
             return _render_page(
                 "sign_in", refusal.status, needs_key=self._sessions.needs_key, complaint=refusal.message
             )
-        response = _redirect("/review")
-        response.set_cookie(
-            COOKIE,
-            session.cookie,
-            path="/review",
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
-        return response
+        return _open_session(request, session)
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
@@ -517,6 +514,19 @@ def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
         is_compared=diff is not None,
         hidden_characters=sum(max(0, len(text) - LONGEST_SHOWN) for text in texts),
     )
+
+
+def _open_session(request: Request, session: Session) -> Response:
+    response = _redirect("/review")
+    response.set_cookie(
+        COOKIE,
+        session.cookie,
+        path="/review",
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return response
 
 
 def _redirect(path: str) -> Response:

@@ -158,7 +158,7 @@ class Access:
         if key is None:
             raise _build_refusal()
         self._check_key(key, application, scope)
-        return Caller(application, key.key_id, labels_as=frozenset(key.labels_as))
+        return Caller(application, key.key_id, holder=key.holder, labels_as=frozenset(key.labels_as))
 
     def verify_body(self, caller: Caller, body: bytes) -> Caller:
         """Return the sender of a signed request, once its body is there; any other caller is returned unchanged.
