@@ -1,8 +1,8 @@
 """Takes the reviewer's name from a reverse proxy that has signed them in, and from nothing else.
 
 A company signs its people in at one place: a proxy (oauth2-proxy, Authelia, an ingress with OpenID Connect) asks the
-provider and passes the name on in a header. Whoever reaches the service without that proxy could write the header, so
-it counts only from the proxy's own addresses, and every other request is refused.
+provider and passes the name on in a header. A request that reaches the service without that proxy could hold the header
+as well, so it counts only from the proxy's own addresses, and every other request is refused.
 """
 
 from dataclasses import dataclass

@@ -86,7 +86,7 @@ class KnownTexts:
 def find_added_hashes(
     written: Words, known_words: Sequence[Words], is_edit: npt.NDArray[np.bool_], known: KnownTexts, first_row: int
 ) -> npt.NDArray[np.uint64]:
-    """Find the units (words, or pairs of them) that edits add, as (row << 32 | hash), sorted, each once per row.
+    """Find the words, or pairs of them, that edits add.
 
     Args:
         written: words of the chosen texts of some rows.
@@ -94,6 +94,9 @@ def find_added_hashes(
         is_edit: False for rows that add nothing.
         known: the other known texts of the batch, and the unit.
         first_row: the number in the batch of the first of these rows.
+
+    Returns:
+        (row << 32 | hash), sorted, each once per row.
     """
     said = _key_units(written, known.unit)
     said = said[is_edit[(said >> np.uint64(32)).astype(np.int64)]]

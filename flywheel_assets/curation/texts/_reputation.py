@@ -17,10 +17,11 @@ _AGREEING = (Role.CORRECTION, Role.ACCEPTANCE, Role.COMPARISON, Role.OBJECTION)
 
 
 def measure_reputation(keys: pa.Table, verdicts: Verdicts) -> npt.NDArray[np.float64]:
-    """Measure the reputation of each row's voice: (1 + taken up) / (1 + taken up + turned down), 0 to 1.
+    """Measure the reputation of each row's voice, 0 to 1.
 
-    *Taken up* are rows that stand although several people, or a reviewer, said something about the same output.
-    *Turned down* are rows that others outvoted, and rows that the policy refused as hostile. Reviewers have 1.
+    It is (1 + taken up) / (1 + taken up + turned down). *Taken up* are rows that stand although several people, or a
+    reviewer, said something about the same output. *Turned down* are rows that others outvoted, and rows that the
+    policy refused as hostile. Reviewers have 1.
 
     Args:
         keys: needs `voice`, `source`, `prediction_id` and `refused_reason`.

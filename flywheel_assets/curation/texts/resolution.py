@@ -206,7 +206,10 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
 
 
 def _append_voices(keys: pa.Table) -> pa.Table:
-    """Append whom each row counts for, and the days (since 1970) of its receipt and of its voice's first and last."""
+    """Append each row's voice, and the days of its receipt and of the voice's first and last row.
+
+    Days are numbers since 1970.
+    """
     voices = identify_voices(keys)
     day = keys["feedback_received_date"].cast(pa.int32()).to_numpy().astype(np.int64)
     number = voices.numbers

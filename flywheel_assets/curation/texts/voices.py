@@ -22,8 +22,8 @@ from flywheel_assets.records import REVIEWER_SOURCE, SubjectKind
 VOICE_KEYS = ("subject", "subject_kind", "source", "attested_source", "is_attested")
 """Columns of joined feedback, and of gold, that tell whom a row counts for."""
 FEWEST_USERS = 10
-"""With fewer people who are vouched for there is nobody to compare claims with: claimed user ids then count as people,
-and a claim needs no second one. An installation whose pages send no tokens works as before, unprotected."""
+"""With fewer people who are vouched for there are too few to compare claims with: claimed user ids then count as
+people, and a claim needs no second one. An installation whose pages send no tokens works as before, unprotected."""
 
 
 @dataclass(frozen=True)
