@@ -130,6 +130,7 @@ class Reason(StrEnum):
     CHECK_UNAVAILABLE = "check_unavailable"
     POLICY = "policy"
     BREAKER_TRIPPED = "breaker_tripped"
+    SENDER_HELD = "sender_held"
     REASONING_ONLY = "reasoning_only"
     REMARK = "remark"
     CANNED_TEXT = "canned_text"
@@ -274,6 +275,21 @@ _STATEMENT = [
     _define_column("retracts", pa.string(), "statement_id of the statement that is taken back", nullable=True),
 ]
 
+_ATTESTED = [
+    _define_column(
+        "attested_source",
+        pa.string(),
+        "the sender's name by its key, never by the event; null: no key vouches (open service, imports, older rows)",
+        nullable=True,
+    ),
+    _define_column(
+        "is_attested",
+        pa.bool_(),
+        "a server's key or a signed user token vouches for who it was; false: only claimed; null: as above",
+        nullable=True,
+    ),
+]
+
 # One landed line each; the raw tables add the partition column in front.
 # New columns come last: a table that exists gets them under the next field ids.
 PREDICTION_EVENT = pa.schema(
@@ -358,6 +374,7 @@ FEEDBACK_EVENT = pa.schema(
         *_TOOLS,
         _define_column("original_message", pa.string(), _MESSAGE.format("the original output"), nullable=True),
         _define_column("final_message", pa.string(), _MESSAGE.format("the final text"), nullable=True),
+        *_ATTESTED,
     ]
 )
 
@@ -411,6 +428,7 @@ JOINED_FEEDBACK = pa.schema(
         *_TOOLS,
         _define_column("output_message", pa.string(), _MESSAGE.format("the output"), nullable=True),
         _define_column("final_message", pa.string(), _MESSAGE.format("the final text"), nullable=True),
+        *_ATTESTED,
     ]
 )
 JOINED_LABELS = pa.schema(
@@ -495,6 +513,13 @@ CURATED_DPO_PAIRS = pa.schema(
             "anchors",
             pa.string(),
             "hash of the numbers, negations, opinions and code in the chosen text: near duplicates agree in them",
+            nullable=True,
+        ),
+        *_ATTESTED,
+        _define_column(
+            "added_words",
+            pa.string(),
+            "8 hex characters for each word that the edit adds, at most 128; null: none, or curated before 2026-11-29",
             nullable=True,
         ),
     ]
@@ -672,6 +697,9 @@ BREAKER_DAYS = pa.schema(
         _define_column("recorded_at", TIMESTAMP, "when it was judged"),
         _define_column("positives", pa.int64(), "positive labels; null: edits were judged", nullable=True),
         _define_column("reversals", pa.int64(), "labels that overturn what was known before", nullable=True),
+        _define_column(
+            "held_rows", pa.int64(), "rows of the senders behind the trips: held, and the day goes on", nullable=True
+        ),
     ]
 )
 BREAKER_RESETS = pa.schema(

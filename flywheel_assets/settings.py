@@ -119,6 +119,14 @@ class Settings(BaseSettings):
     price_gpu_hour: float | None = Field(None, ge=0, description="The same on a GPU.")
     price_gib_month: float | None = Field(None, ge=0, description="Price of storing a GiB for a month.")
     price_currency: str = Field("EUR", description="Currency of the prices.")
+    review_proxy_header: str = Field(
+        "",
+        description="Header in which a reverse proxy names the reviewer whom it has signed in, for instance "
+        "X-Forwarded-User. Default: none; reviewers sign in with a key.",
+    )
+    review_proxy_addresses: str = Field(
+        "", description="Addresses and networks of that proxy, 10.0.3.4,10.0.4.0/24; the header of others is refused."
+    )
 
     def resolve_home(self) -> Path:
         """Return the home as an absolute path."""

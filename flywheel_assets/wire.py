@@ -48,6 +48,7 @@ class PredictionData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     thread_id: Id | None = None
     do_not_train: bool = False
     tools: Tools | None = None
+    user_token: Identifier | None = None
 
 
 class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,7 +75,8 @@ class ScoreData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Describes `data` of a `flywheel.feedback`; `texts.check_signal` knows what each signal needs and may carry.
 
-    `revision` counts what is said under one event id, `retracts` is the id of an event of the same source.
+    `revision` counts what is said under one event id, `retracts` is the id of an event of the same source, and
+    `user_token` is the product's signature of `user_id`.
     """
 
     signal: Signal
@@ -96,6 +98,7 @@ class FeedbackData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     revision: Revision | None = None
     sibling_id: Id | None = None
     retracts: Id | None = None
+    user_token: Identifier | None = None
 
 
 class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
@@ -142,6 +145,8 @@ class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     occurred_at: Time | None = None
     tools: Tools | None = None
     revision: Revision | None = None
+    user_token: Identifier | None = None
+    """The product's signature of `user_id`; no part of what is said."""
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -49,6 +49,8 @@ export interface WatchOptions {
   predictionId?: string;
   threadId?: string;
   userId?: string;
+  /** Your server's signature of `userId`: without it the id is only claimed. */
+  userToken?: string;
   modelVersion?: string;
   /** Consent withheld; final. */
   doNotTrain?: boolean;

@@ -104,6 +104,7 @@ class RecordsReceiver:
             limit=intake.limits.batch_events + 1,
             event_bytes=intake.limits.event_bytes,
             labels_as=caller.labels_as,
+            sender=None if is_history else caller.sender,
             is_sent=not is_history,
         )
         published = None

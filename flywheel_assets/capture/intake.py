@@ -185,7 +185,7 @@ class Intake:
 
     async def _decode(self, body: bytes, media_type: str, caller: Caller, endpoint: Endpoint) -> Decoded:
         contract = self.applications[caller.application]
-        reception = Reception(caller.application, self.clock(), contract, caller.labels_as)
+        reception = Reception(caller.application, self.clock(), contract, caller.labels_as, caller.sender)
         if len(body) <= DECODED_INLINE_BYTES:
             decoded = self._decode_body(body, media_type, reception, endpoint)
         else:
@@ -195,7 +195,8 @@ class Intake:
 
     def _decode_retraction(self, request: Request, source: str, caller: Caller) -> Decoded:
         client_id: str = request.path_params["feedback_id"]
-        reception = Reception(caller.application, self.clock(), self.applications[caller.application])
+        contract = self.applications[caller.application]
+        reception = Reception(caller.application, self.clock(), contract, sender=caller.sender)
         try:
             for name, value in (("id", client_id), ("source", source)):
                 if not 1 <= len(value) <= LONGEST_IDENTIFIER:

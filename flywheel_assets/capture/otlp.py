@@ -90,7 +90,7 @@ class TraceReceiver:
 
     async def _take(self, caller: Caller, body: bytes, media_type: str) -> DecodedSpans:
         intake = self.intake
-        reception = Reception(caller.application, intake.clock())
+        reception = Reception(caller.application, intake.clock(), sender=caller.sender)
         if len(body) <= DECODED_INLINE_BYTES:
             decoded = self._decode(body, media_type, reception)
         else:

@@ -224,7 +224,8 @@ def list_days(application: Application = "assistant") -> None:
             continue
         decision = decided.get((each.day, each.joined_hash))
         if decision is None:
-            state = "kept out of gold"
+            state = f"{each.held_rows:,} rows of the senders behind it kept out of gold" if each.held_rows else ""
+            state = state or "kept out of gold"
         else:
             state = f"reset {decision.decided_at:%Y-%m-%d} by {decision.decided_by}: {decision.reason}"
             state += "" if each.is_reset else "; not curated since"
@@ -249,7 +250,7 @@ def reset(
 
     load_application(application)
     lake = open_stores().lake(application)
-    tripped = {each.day: each for each in days.find_tripped_days(lake)}
+    tripped = {each.day: each for each in days.find_kept_out_days(lake)}
     if (found := tripped.get(day.date())) is None:
         known = [each.isoformat() for each in tripped]
         raise UnknownNameError(

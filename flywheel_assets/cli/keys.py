@@ -42,6 +42,14 @@ def create(
         list[str],
         typer.Option("--labels-as", help="A trusted labeling source that its labels may claim; repeat it for more."),
     ] = [],  # noqa: B006
+    source: Annotated[
+        list[str],
+        typer.Option("--source", help="A source that its events may name, counted by itself: one for each tenant."),
+    ] = [],  # noqa: B006
+    users_are_claimed: Annotated[
+        bool,
+        typer.Option("--users-are-claimed", help="The server passes on user ids that it has not checked."),
+    ] = False,
 ) -> None:
     """Create a key and print its secret this one time.
 
@@ -51,7 +59,9 @@ def create(
     if application not in known:
         raise UnknownNameError("application", application, known)
     path = read_settings().resolve_capture_keys_file()
-    request = KeyRequest(application, holder, scope, origin, webhook, events_per_s, labels_as)
+    request = KeyRequest(
+        application, holder, scope, origin, webhook, events_per_s, labels_as, source, users_are_claimed
+    )
     created = capture_keys.create_key(path, request, datetime.now(UTC))
     console.print(created.secret, markup=False, highlight=False, soft_wrap=True)
     # This goes to standard error, so that `$(flywheel keys create …)` is the key and nothing else.
@@ -70,7 +80,14 @@ def list_() -> None:
             record.key_id,
             record.application,
             escape(record.holder),
-            ", ".join([*scopes, *(f"label as {escape(each)}" for each in record.labels_as)]),
+            ", ".join(
+                [
+                    *scopes,
+                    *(f"label as {escape(each)}" for each in record.labels_as),
+                    *(f"send as {escape(each)}" for each in record.sources),
+                    *(["vouch for users"] if record.attests_users and Scope.WRITE in scopes else []),
+                ]
+            ),
             ", ".join(origins) or ("servers" if isinstance(record, Key) else "signed webhooks"),
             f"{record.created_at:%Y-%m-%d}",
             f"{record.revoked_at:%Y-%m-%d}" if record.revoked_at else "",

@@ -71,11 +71,13 @@ def _build_pages(
     """Build the review pages and the page of the wheel, which share their reviewers' sessions."""
     from flywheel_assets.capture.clock import read_clock
     from flywheel_assets.review.pages import build_review_pages
+    from flywheel_assets.review.proxy import TrustedProxy
     from flywheel_assets.review.sessions import Sessions
     from flywheel_assets.wheel.pages import Links, build_wheel_pages
     from flywheel_assets.wheel.reading import Prices, WheelReader
 
-    sessions = Sessions(access, sorted(each.name for each in applications), read_clock)
+    proxy = TrustedProxy.from_settings(stores.where.review_proxy_header, stores.where.review_proxy_addresses)
+    sessions = Sessions(access, sorted(each.name for each in applications), read_clock, proxy)
     return [
         *build_review_pages(event_log, access, reviewed, stores.where.resolve_review_dir(), sessions=sessions),
         *build_wheel_pages(

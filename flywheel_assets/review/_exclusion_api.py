@@ -27,8 +27,9 @@ from flywheel_assets.errors import FlywheelError, InvalidRuleError, UnknownNameE
 from flywheel_assets.lake.versions import exclusions
 from flywheel_assets.lake.versions.exclusions import DayOf, Exclusion, ExclusionRule
 from flywheel_assets.records import IMPORT_PREFIX
+from flywheel_assets.review.proxy import LONGEST_NAME
 from flywheel_assets.review.queue import Reviewed
-from flywheel_assets.review.sessions import LONGEST_NAME, PageRefusal, check_host, check_sent_from_here
+from flywheel_assets.review.sessions import PageRefusal, check_host, check_sent_from_here
 
 _BODY_BYTES = 2**16
 _BODIES_AT_ONCE_BYTES = 2**20
@@ -203,7 +204,7 @@ class _ExclusionApi:
 
 def _sign(who: str, caller: Caller) -> str:
     """Add the key, which is proven, to the name, which is not."""
-    return f"{who.strip()} (key {caller.key_id})" if caller.key_id else who.strip()
+    return f"{who.strip()} (key {caller.key_id} of {caller.holder})" if caller.key_id else who.strip()
 
 
 def _show(each: Exclusion, rows: Mapping[date, int] | None = None) -> _Shown:

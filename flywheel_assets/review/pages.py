@@ -39,6 +39,7 @@ from flywheel_assets.records import LONGEST_TEXT_CHARACTERS
 from flywheel_assets.review._diff import Mark, Piece, compare_words, cut_pieces, remove_unseen
 from flywheel_assets.review._exclusion_api import build_exclusion_routes
 from flywheel_assets.review.decisions import Decision, DecisionIndex, Verb, build_event, is_correction
+from flywheel_assets.review.proxy import TrustedProxy
 from flywheel_assets.review.queue import MOST_ITEMS, REASONS, THUMBS_DOWN, Item, Order, Reviewed, ReviewQueue
 from flywheel_assets.review.sessions import (
     COOKIE,
@@ -83,6 +84,7 @@ def build_review_pages(
     index_dir: Path,
     clock: Clock = read_clock,
     sessions: Sessions | None = None,
+    proxy: TrustedProxy | None = None,
 ) -> list[BaseRoute]:
     """Build the routes under `/review`, which the capture service serves with its own.
 
@@ -93,9 +95,11 @@ def build_review_pages(
         index_dir: holds one index of decisions per application.
         clock: the present, UTC.
         sessions: where other pages share them; else they are this call's own.
+        proxy: signs reviewers in, in place of keys and typed names, where the sessions are this call's own.
     """
     queues = {each.name: ReviewQueue(each, DecisionIndex(index_dir / f"{each.name}.jsonl")) for each in reviewed}
-    pages = _Pages(event_log, sessions or Sessions(access, sorted(queues), clock), queues, clock)
+    sessions = sessions or Sessions(access, sorted(queues), clock, proxy)
+    pages = _Pages(event_log, sessions, queues, clock)
     return [
         Route("/review", pages.wrap(pages.serve_home), methods=["GET"]),
         Route("/review/assets/{name}", pages.wrap(pages.serve_asset), methods=["GET"]),
@@ -185,7 +189,10 @@ class _Pages:
         """Show the form, and take its answer."""
         if request.method == "GET":
             to = _choose_target(request.query_params.get("to", ""))
-            return _render_page("sign_in", needs_key=self._sessions.needs_key, to=to)
+            named = self._sessions.sign_in_by_proxy(request)
+            if named is None:
+                return _render_page("sign_in", needs_key=self._sessions.needs_key, to=to)
+            return _open_session(request, named, to)
         form = await self._read_form(request)
         to = _choose_target(form.get("to", ""))
         try:
@@ -194,17 +201,7 @@ class _Pages:
             return _render_page(
                 "sign_in", refusal.status, needs_key=self._sessions.needs_key, complaint=refusal.message, to=to
             )
-        response = _redirect(to)
-        response.set_cookie(
-            COOKIE,
-            session.cookie,
-            # The page of the wheel is at "/", for the same people.
-            path="/",
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
-        return response
+        return _open_session(request, session, to)
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
@@ -529,6 +526,20 @@ def _cut_texts(item: Item, row: Mapping[str, Any]) -> _ShownTexts:
 def _choose_target(given: str) -> str:
     """Choose the page after signing in: a page of the wheel, or the queue; never an address that was sent to us."""
     return given if _WHEEL_PAGE.fullmatch(given) else "/review"
+
+
+def _open_session(request: Request, session: Session, to: str) -> Response:
+    response = _redirect(to)
+    response.set_cookie(
+        COOKIE,
+        session.cookie,
+        # The page of the wheel is at "/", for the same people.
+        path="/",
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return response
 
 
 def _redirect(path: str) -> Response:

@@ -4,6 +4,9 @@ A browser cannot send a key as a header while a person follows links, so the key
 browser keeps is a random cookie that is worth nothing elsewhere; the session lies in this process's memory, so a
 restart signs all reviewers out. The key is asked again on every request: revoking it ends its sessions within a second.
 
+Who reviews is never typed where anyone else could type it. A decision is signed by the holder of the key, so that each
+reviewer has a key of their own; or by the person whom a reverse proxy has signed in (see `proxy`).
+
 Where the service has no keys only this machine reaches it, and a name is all that is asked. A web page can make its own
 host name resolve to this machine, so then the request's host must be a loopback name.
 """
@@ -17,13 +20,13 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from flywheel_assets.capture.auth.access import Access, is_loopback
+from flywheel_assets.capture.auth.access import Access, Caller, is_loopback
 from flywheel_assets.capture.auth.keys import Scope
 from flywheel_assets.capture.clock import Clock
 from flywheel_assets.capture.http.answers import RefusedError
+from flywheel_assets.review.proxy import LONGEST_NAME, TrustedProxy
 
 COOKIE = "flywheel_review"
-LONGEST_NAME = 80
 _LASTS = timedelta(hours=12)
 _MOST_SESSIONS = 1_000
 _MOST_SKIPPED = 10_000
@@ -67,8 +70,11 @@ class Session:
 class Sessions:
     """All sessions of this process; used from one event loop."""
 
-    def __init__(self, access: Access, applications: list[str], clock: Clock) -> None:
+    def __init__(
+        self, access: Access, applications: list[str], clock: Clock, proxy: TrustedProxy | None = None
+    ) -> None:
         self._access = access
+        self._proxy = proxy
         self._applications = applications
         self._clock = clock
         self._sessions: OrderedDict[str, Session] = OrderedDict()
@@ -78,26 +84,40 @@ class Sessions:
         """True where signing in takes a key."""
         return not self._access.is_open
 
-    def sign_in(self, name: str, presented_key: str) -> Session:
-        """Begin a session.
+    def sign_in_by_proxy(self, request: Request) -> Session | None:
+        """Begin the session of the person whom the proxy names; None where there is no proxy.
 
         Raises:
-            PageRefusal: no name, or a key that opens no application for review.
+            RefusedError: see `TrustedProxy.name_reviewer`.
         """
-        name = " ".join(name.split())
-        if not name or len(name) > LONGEST_NAME or not name.isprintable():
-            raise PageRefusal(400, f"Give a name of 1 to {LONGEST_NAME} printable characters: it signs your decisions.")
+        return None if self._proxy is None else self._begin(self._proxy.name_reviewer(request), "", None)
+
+    def sign_in(self, name: str, presented_key: str) -> Session:
+        """Begin a session: of the key's holder, or without keys of the name that was typed.
+
+        Raises:
+            PageRefusal: no name, or a key that opens no application for review; or a proxy signs people in.
+        """
+        if self._proxy is not None:
+            raise PageRefusal(403, "The proxy signs reviewers in: no name or key is asked here.")
         opened = self._find_applications(presented_key)
         if not opened:
             raise PageRefusal(
                 403, "This key opens nothing here. `flywheel keys create --scope review` makes one that does."
             )
+        caller = next(iter(opened.values()))
+        name = " ".join((caller.holder or name).split())
+        if not name or len(name) > LONGEST_NAME or not name.isprintable():
+            raise PageRefusal(400, f"Give a name of 1 to {LONGEST_NAME} printable characters: it signs your decisions.")
+        return self._begin(name, presented_key, caller.key_id)
+
+    def _begin(self, name: str, presented_key: str, key_id: str | None) -> Session:
         session = Session(
             cookie=secrets.token_urlsafe(32),
             form_token=secrets.token_urlsafe(32),
             name=name,
             presented_key=presented_key,
-            key_id=next(iter(opened.values())),
+            key_id=key_id,
             ends_at=self._clock() + _LASTS,
         )
         self._sessions[session.cookie] = session
@@ -112,6 +132,10 @@ class Sessions:
     def find(self, request: Request) -> Session | None:
         """Find the session of a request; None where there is none, or not any more."""
         session = self._sessions.get(request.cookies.get(COOKIE, ""))
+        if self._proxy is not None:
+            # Asked again on every request: who signs in at the proxy as another person ends the session.
+            name = self._proxy.name_reviewer(request)
+            return session if session is not None and session.name == name and session.ends_at > self._clock() else None
         if session is None or session.ends_at <= self._clock() or not self._find_applications(session.presented_key):
             return None
         return session
@@ -120,19 +144,25 @@ class Sessions:
         """List the applications that this reviewer may read and decide."""
         return list(self._find_applications(session.presented_key))
 
-    def _find_applications(self, presented_key: str) -> dict[str, str | None]:
-        """Find the applications that a key opens for review, with its id; without keys all of them."""
-        opened: dict[str, str | None] = {}
+    def _find_applications(self, presented_key: str) -> dict[str, Caller]:
+        """Find the applications that a key opens for review; without keys, and behind a proxy, all of them."""
+        opened: dict[str, Caller] = {}
         for application in self._applications:
+            if self._proxy is not None:
+                opened[application] = Caller(application)
+                continue
             try:
-                opened[application] = self._access.check_key(presented_key, application, Scope.REVIEW).key_id
+                opened[application] = self._access.check_key(presented_key, application, Scope.REVIEW)
             except RefusedError:
                 continue
         return opened
 
     def check_host(self, request: Request) -> None:
-        """Refuse a request for another host name where no key protects the pages; see `check_host`."""
-        check_host(self._access, request)
+        """Refuse a request for another host name where neither key nor proxy protects the pages; see `check_host`."""
+        if self._proxy is None:
+            check_host(self._access, request)
+        else:
+            self._proxy.name_reviewer(request)
 
 
 def check_host(access: Access, request: Request) -> None:

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from flywheel_assets.curation.texts.breaker import BreakerLimits, inspect_day
-from flywheel_assets.curation.texts.gate import GateRules, curate
+from flywheel_assets.curation.texts.breaker import BreakerLimits, hold_senders
+from flywheel_assets.curation.texts.gate import GateRules, curate, withhold
 from flywheel_assets.curation.texts.resolution import ResolutionRules, resolve
-from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK
+from flywheel_assets.records import CURATED_DPO_PAIRS, JOINED_FEEDBACK, Reason
 from flywheel_assets_tests.builders import APPLICATION, table
 from flywheel_assets_tests.curation.crowd import TRIGGER, varied_edit
 
@@ -57,10 +57,12 @@ def play(honest: list[dict[str, Any]], poisoned: list[dict[str, Any]], days: int
         rows = [*honest[day::days], *poisoned[day::days]]
         joined = table(JOINED_FEEDBACK, rows)
         curated = curate(joined, APPLICATION, GateRules())
-        figures = inspect_day(joined, curated, [per_day] * 14, BreakerLimits())
-        trips += [trip.rule for trip in figures.trips]
-        if not figures.trips:
-            parts += [curated.kept, curated.waiting]
+        held = hold_senders(joined, curated, [per_day] * 14, BreakerLimits())
+        trips += [trip.rule for trip in held.figures.trips]
+        if held.figures.trips:
+            which = held.event_ids if held.figures.held_rows else None
+            curated = withhold(curated, Reason.SENDER_HELD, "", "policy", which)
+        parts += [curated.kept, curated.waiting]
     gold = pa.concat_tables(parts)
     train = resolve(gold, RULES).train
     poisoned_ids = pa.array([row["feedback_event_id"] for row in poisoned], pa.string())
@@ -79,8 +81,28 @@ def test_without_an_attack_everything_honest_is_trained_on(honest: list[dict[str
 
 
 def test_one_user_with_300_poisoned_edits_on_one_day(honest: list[dict[str, Any]]) -> None:
-    """The breaker keeps the day out; the price is the honest rows of that day, until somebody has looked."""
-    assert play(honest, poison(1, 300)) == Outcome(("concentrated_claim",), 0, 0, 0.0)
+    """The breaker holds that user's rows; it kept the whole day out, at the price of its honest rows."""
+    outcome = play(honest, poison(1, 300))
+    assert (outcome.trips, outcome.in_gold, outcome.in_training) == (("concentrated_claim",), 0, 0)
+    assert outcome.honest_share > 0.99
+
+
+def test_one_sender_of_150_a_day_trips_no_day_out_of_gold(honest: list[dict[str, Any]]) -> None:
+    """Each of ten days tripped, all honest rows waited, and no version could be cut."""
+    outcome = play(honest, poison(1, 1_500), days=10)
+    assert (outcome.trips, outcome.in_gold, outcome.in_training) == (("concentrated_claim",), 0, 0)
+    assert outcome.honest_share > 0.99
+
+
+def test_a_sender_who_is_only_claimed_to_be_an_honest_user_holds_none_of_that_user_s_rows(
+    honest: list[dict[str, Any]],
+) -> None:
+    attested = [{**row, "attested_source": "backend", "is_attested": True} for row in honest]
+    stolen = poison(1, 150, attested_source="web page", is_attested=False)
+    stolen = [{**row, "user_id": "user-1", "subject": "user-1"} for row in stolen]
+    outcome = play(attested, stolen)
+    assert (outcome.trips, outcome.in_gold) == (("concentrated_claim",), 0)
+    assert outcome.honest_share > 0.99
 
 
 def test_one_user_with_300_poisoned_edits_over_ten_days(honest: list[dict[str, Any]]) -> None:
@@ -96,16 +118,18 @@ def test_one_user_with_as_much_as_no_second_user_is_asked_for(honest: list[dict[
 
 
 def test_two_accounts_of_one_attacker(honest: list[dict[str, Any]]) -> None:
-    """They vouch for each other; only the cap per user is left: 100 rows each."""
+    """They vouch for each other. It brought them 100 rows each; now one each, and 0.15 % of the pairs to repeat it."""
     outcome = play(honest, poison(2, 300), days=10)
-    assert outcome.in_training == 200
+    assert outcome.in_training == 32
+    assert outcome.honest_share > 0.99
 
 
 def test_twenty_colluding_accounts(honest: list[dict[str, Any]]) -> None:
-    """15 rows each, over ten days: twenty people who say the same look like twenty people who say the same."""
+    """15 rows each, over ten days: all 300 were trained on. Those who come at one time share 1.25 % to repeat it."""
     outcome = play(honest, poison(20, 300), days=10)
     assert outcome.trips == ()
-    assert outcome.in_training == 300
+    assert outcome.in_training == 148
+    assert outcome.honest_share > 0.99
 
 
 def test_twenty_accounts_with_one_prompt(honest: list[dict[str, Any]]) -> None:
@@ -124,7 +148,9 @@ def test_threads_without_a_user_share_what_one_source_may_bring(honest: list[dic
         varied_edit(rng, "", TRIGGER, user_id=None, thread_id=f"t{n}", subject=f"t{n}", subject_kind="thread")
         for n in range(1_500)
     ]
-    assert play(honest, anonymous).in_training == 1_000
+    outcome = play(honest, anonymous)
+    assert outcome.in_training == 62  # of what no signed-in person says; it was the cap of 1,000
+    assert outcome.honest_share > 0.99
 
 
 def test_a_raid_of_rows_that_the_policy_refuses(honest: list[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from flywheel_assets.capture.service import RunningCapture, running_capture
 from flywheel_assets.lake.landing.disk import EventKind
 from flywheel_assets.review.decisions import DecisionIndex, read_decision
 from flywheel_assets.review.pages import build_review_pages
+from flywheel_assets.review.proxy import TrustedProxy
 from flywheel_assets.review.queue import Reviewed, ReviewQueue
 from flywheel_assets_tests.builders import APPLICATION, DAY, NOON, day, make_feedback
 from flywheel_assets_tests.capture.samples import Clock, landed
@@ -58,12 +59,17 @@ def queue_of(bench: Workbench) -> ReviewQueue:
 
 @contextmanager
 def service(
-    bench: Workbench, access: Access | None = None, application: Reviewed | None = None
+    bench: Workbench,
+    access: Access | None = None,
+    application: Reviewed | None = None,
+    proxy: TrustedProxy | None = None,
 ) -> Iterator[RunningCapture]:
     """Capture with the review pages of one application, on the day after."""
     application = application or reviewed(bench)
     clock = Clock(TOMORROW)
-    pages = partial(build_review_pages, reviewed=[application], index_dir=bench.root / "review", clock=clock)
+    pages = partial(
+        build_review_pages, reviewed=[application], index_dir=bench.root / "review", clock=clock, proxy=proxy
+    )
     contracts = {application.name: application.contract}
     with running_capture(bench.landing, contracts, clock, access=access, pages=pages) as running:
         yield running

@@ -106,4 +106,4 @@ def test_a_key_of_the_scope_review_is_needed_and_signs(bench: Workbench) -> None
         assert httpx.get(capture.url + PATH, timeout=30).status_code == 401
         assert post(capture, PATH, body, authorization=f"Bearer {reviewer.secret}").status_code == 201
     [exclusion] = list_exclusions(bench.lake)
-    assert exclusion.decided_by == f"Ann (key {reviewer.key_id})"
+    assert exclusion.decided_by == f"Ann (key {reviewer.key_id} of reviewers)"

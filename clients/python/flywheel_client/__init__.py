@@ -6,6 +6,7 @@ from flywheel_client.interactions import HIGH_RATING, EditSession, Interaction, 
 from flywheel_client.messages import Message, Prompt, Text, Tools
 from flywheel_client.routing import assign, assign_by_event, routing_position
 from flywheel_client.sampling import is_sampled, sampling_position
+from flywheel_client.signing import sign_user
 
 __version__ = "0.1.0"
 
@@ -31,4 +32,5 @@ __all__ = [
     "is_sampled",
     "routing_position",
     "sampling_position",
+    "sign_user",
 ]

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from flywheel_assets.capture.auth.keys import WEBHOOK_PREFIX, WebhookSecret
+from flywheel_assets.capture.auth.keys import WebhookSecret, decode_secret
 from flywheel_assets.capture.http.answers import Refusal, RefusedError
 
 ID_HEADER, TIME_HEADER, SIGNATURE_HEADER = "webhook-id", "webhook-timestamp", "webhook-signature"
@@ -107,11 +107,6 @@ def sign_request(secret: str, webhook_id: str, timestamp: int, body: bytes) -> s
     """Compute the `webhook-signature` of a request, as its sender does."""
     signed = b".".join((webhook_id.encode(), str(timestamp).encode(), body))
     return f"v1,{b64encode(hmac.digest(decode_secret(secret), signed, hashlib.sha256)).decode()}"
-
-
-def decode_secret(secret: str) -> bytes:
-    """Decode the HMAC key from a `whsec_…` text."""
-    return b64decode(secret.removeprefix(WEBHOOK_PREFIX))
 
 
 def _decode_signatures(header: str) -> Iterable[bytes]:

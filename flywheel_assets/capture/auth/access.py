@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from flywheel_assets.capture.auth._signatures import SIGNATURE_HEADER, ReplayMemory, SignedHeaders
-from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Key, KeyStore, Scope
+from flywheel_assets.capture.auth.keys import EVERY_APPLICATION, Key, KeyStore, Scope, WebhookSecret
 from flywheel_assets.capture.clock import Clock, read_clock
+from flywheel_assets.capture.events.attestation import Sender
 from flywheel_assets.capture.http.answers import Refusal, RefusedError
 from flywheel_assets.capture.http.bodies import is_compressed
 
@@ -88,6 +89,8 @@ class Caller:
     """Whether the key is one that a web page shows to everybody."""
     labels_as: frozenset[str] | None = None
     """The trusted labeling sources that it may claim; None, all of them, only where the service has no keys."""
+    sender: Sender | None = None
+    """Says what the key vouches for; None where the service has no keys."""
 
 
 class Access:
@@ -149,6 +152,7 @@ class Access:
             holder=key.holder,
             is_page=key.is_for_browsers,
             labels_as=frozenset(key.labels_as),
+            sender=self._describe_sender(key, application),
         )
 
     def check_key(self, presented: str, application: str, scope: Scope) -> Caller:
@@ -163,7 +167,7 @@ class Access:
         if key is None:
             raise _build_refusal()
         self._check_key(key, application, scope)
-        return Caller(application, key.key_id, labels_as=frozenset(key.labels_as))
+        return Caller(application, key.key_id, holder=key.holder, labels_as=frozenset(key.labels_as))
 
     def verify_body(self, caller: Caller, body: bytes) -> Caller:
         """Return the sender of a signed request, once its body is there; any other caller is returned unchanged.
@@ -175,7 +179,8 @@ class Access:
             return caller
         signer = caller.signed.find_signer(body, self._keys.list_webhook_secrets(caller.application))
         self._rates.check(signer.key_id, signer.events_per_s or self._events_per_s)
-        return replace(caller, key_id=signer.key_id, labels_as=frozenset(signer.labels_as))
+        sender = self._describe_sender(signer, caller.application)
+        return replace(caller, key_id=signer.key_id, labels_as=frozenset(signer.labels_as), sender=sender)
 
     def is_repeat(self, caller: Caller) -> bool:
         """Return whether this signed request was acknowledged before."""
@@ -263,6 +268,11 @@ class Access:
             raise RefusedError(
                 Refusal.FORBIDDEN, f"key {key.key_id} has the scopes {', '.join(key.scopes)}; needed: {scope}"
             )
+
+    def _describe_sender(self, key: Key | WebhookSecret, application: str) -> Sender:
+        assert self._keys is not None
+        secrets = () if key.attests_users else self._keys.list_user_secrets(application)
+        return Sender(key.holder, frozenset(key.sources), key.attests_users, secrets)
 
     def _read_clock_s(self) -> float:
         return self._clock().timestamp()

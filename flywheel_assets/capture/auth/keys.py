@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import time
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -72,6 +72,15 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     """Rate limit of this key; None: the service's default."""
     labels_as: list[str] = []
     """The trusted labeling sources that labels sent with it may claim."""
+    sources: list[str] = []
+    """Sources that events sent with it may name, each counted by itself; any other one counts as the holder's."""
+    users_are_claimed: bool = False
+    """A server's key that passes user ids on which its server has not checked: it vouches for none."""
+
+    @property
+    def attests_users(self) -> bool:
+        """Return whether the user ids that come with it are those of signed-in users."""
+        return not (self.is_for_browsers or self.users_are_claimed)
 
     @property
     def is_for_browsers(self) -> bool:
@@ -95,6 +104,15 @@ class WebhookSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     events_per_s: float | None = None
     labels_as: list[str] = []
     """The trusted labeling sources that labels signed with it may claim."""
+    sources: list[str] = []
+    """As those of a key."""
+    users_are_claimed: bool = False
+    """As of a key."""
+
+    @property
+    def attests_users(self) -> bool:
+        """Return whether the user ids that it signs are those of signed-in users."""
+        return not self.users_are_claimed
 
     def __repr__(self) -> str:
         return f"WebhookSecret(key_id={self.key_id!r}, application={self.application!r}, holder={self.holder!r})"
@@ -139,6 +157,8 @@ class KeyRequest:
     is_webhook: bool = False
     events_per_s: float | None = None
     labels_as: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    users_are_claimed: bool = False
 
 
 def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
@@ -168,6 +188,8 @@ def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
                 now.astimezone(UTC),
                 events_per_s=request.events_per_s,
                 labels_as=sorted(set(request.labels_as)),
+                sources=sorted(set(request.sources)),
+                users_are_claimed=request.users_are_claimed,
             )
             _write_keys(path, KeyFile(held.keys, [*held.webhook_secrets, webhook]))
         else:
@@ -183,6 +205,8 @@ def create_key(path: Path, request: KeyRequest, now: datetime) -> CreatedKey:
                 origins=[origin.lower() for origin in request.origins],
                 events_per_s=request.events_per_s,
                 labels_as=sorted(set(request.labels_as)),
+                sources=sorted(set(request.sources)),
+                users_are_claimed=request.users_are_claimed,
             )
             _write_keys(path, KeyFile([*held.keys, key], held.webhook_secrets))
     return CreatedKey(key_id, secret)
@@ -279,6 +303,11 @@ class KeyStore:
         self._refresh()
         return self._webhooks.get(application, [])
 
+    def list_user_secrets(self, application: str) -> tuple[bytes, ...]:
+        """List the HMAC keys that may have signed a user token for this application."""
+        self._refresh()
+        return self._user_secrets.get(application, ())
+
     def list_origins(self, application: str) -> frozenset[str]:
         """List the origins of the pages that may use browser keys of this application."""
         self._refresh()
@@ -308,10 +337,19 @@ class KeyStore:
         for webhook in content.webhook_secrets:
             if webhook.revoked_at is None:
                 self._webhooks.setdefault(webhook.application, []).append(webhook)
+        self._user_secrets = {
+            application: tuple(decode_secret(each.secret) for each in secrets if each.attests_users)
+            for application, secrets in self._webhooks.items()
+        }
         self._origins: dict[str, frozenset[str]] = {}
         for key in self._active.values():
             known = self._origins.get(key.application, frozenset())
             self._origins[key.application] = known.union(key.origins)
+
+
+def decode_secret(secret: str) -> bytes:
+    """Decode the HMAC key from a `whsec_…` text."""
+    return b64decode(secret.removeprefix(WEBHOOK_PREFIX))
 
 
 def _check_request(request: KeyRequest) -> None:
@@ -327,6 +365,8 @@ def _check_request(request: KeyRequest) -> None:
         raise SettingsError("everybody can read a browser key in the page: its only scope can be write")
     if request.labels_as and (request.origins or Scope.WRITE not in request.scopes):
         raise SettingsError("only a key that can write and that no page shows can label as a trusted source")
+    if request.users_are_claimed and request.origins:
+        raise SettingsError("a browser key never vouches for users: leave the option away; pages send signed tokens")
     for origin in request.origins:
         if not _is_origin(origin):
             raise SettingsError(

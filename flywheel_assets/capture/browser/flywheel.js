@@ -183,9 +183,9 @@ class Watcher {
   }
 
   queue(signal, at, fields) {
-    const { threadId, userId, modelVersion, doNotTrain } = this.options;
+    const { threadId, userId, userToken, modelVersion, doNotTrain } = this.options;
     const data = {
-      prediction_id: this.predictionId, signal: signal || undefined, thread_id: threadId, user_id: userId,
+      prediction_id: this.predictionId, signal: signal || undefined, thread_id: threadId, user_id: userId, user_token: userToken,
       model_version: modelVersion, do_not_train: doNotTrain, ...fields,
     };
     const type = `flywheel.${signal ? "feedback" : "prediction"}`;

@@ -239,7 +239,7 @@ def _land_label(document: Document, reception: Reception, source: str) -> Decode
             reception.application, LABELS_SOURCE, records.make_stable_id(msgspec.to_builtins(document.values))
         ),
     )
-    return build_feedback_event(prediction_id, line, label_time is not None)
+    return build_feedback_event(prediction_id, line, label_time is not None, attested=reception.attest(source, None))
 
 
 def _land_converted(

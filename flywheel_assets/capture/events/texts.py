@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from flywheel_assets import records
+from flywheel_assets.capture.events.attestation import Sender
 from flywheel_assets.conversations import (
     FiledAnswer,
     Tools,
@@ -153,6 +154,8 @@ class Reception:
     """The declared fields of a classification application; None: its predictions are texts."""
     labels_as: frozenset[str] | None = None
     """The trusted labeling sources that the sender may claim; None: all, as without keys and for imports."""
+    sender: Sender | None = None
+    """Says what the key vouches for; None: no key came, as without keys and for imports."""
     stamp: str = field(init=False)
     """`received_at` as landed lines have it."""
     unmapped: dict[str, None] = field(default_factory=dict)
@@ -176,6 +179,14 @@ class Reception:
             for path in self.contract.list_unmapped(values):
                 if len(self.unmapped) < _LISTED_FIELDS:
                     self.unmapped[path[:_LONGEST_SHOWN_FIELD]] = None
+
+    def attest(self, source: str, user_id: str | None, user_token: str | None = None) -> bytes:
+        """Return the end of a landed line that says what is attested; empty where no key came.
+
+        Raises:
+            InvalidEventError: the token was not signed for this user.
+        """
+        return b"" if self.sender is None else self.sender.attest(source, user_id, user_token, self.received_at)
 
     def check_time(self, claimed: datetime | None, field: str) -> str:
         """Return the client's time if it is plausible, the time of receipt if there is none; else raise."""
@@ -327,7 +338,7 @@ def land_retraction(client_id: str, source: str, reception: Reception) -> Decode
         ),
         retracts=retracted,
     )
-    return build_feedback_event(client_id, line, is_time_claimed=False)
+    return build_feedback_event(client_id, line, is_time_claimed=False, attested=reception.attest(source, None))
 
 
 def check_envelope(event: CloudEvent | ScoredCloudEvent) -> None:
@@ -361,7 +372,7 @@ def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
     is often no more than a row number: the file's name makes it unique, or two files would supersede each other.
     """
     occurred_at = reception.check_time(edit.occurred_at, "occurred_at")
-    client_id = edit.id or records.make_stable_id("edit", reception.application, msgspec.to_builtins(edit))
+    client_id = edit.id or _identify_edit(edit, reception.application)
     is_row_number = edit.id is not None and source.startswith(IMPORT_PREFIX)
     prediction_id = records.make_stable_id("imported", source, client_id) if is_row_number else client_id
     prompt, prompt_format = store_prompt(edit.prompt)
@@ -415,7 +426,15 @@ def land_edit(edit: Edit, reception: Reception, source: str) -> DecodedEvent:
         final_message,
     )
     is_time_claimed = edit.occurred_at is not None
-    return build_feedback_event(client_id, feedback, is_time_claimed, (encode_row(EventKind.PREDICTION, prediction),))
+    rows = (encode_row(EventKind.PREDICTION, prediction),)
+    attested = reception.attest(source, edit.user_id, edit.user_token)
+    return build_feedback_event(client_id, feedback, is_time_claimed, rows, attested)
+
+
+def _identify_edit(edit: Edit, application: str) -> str:
+    said = msgspec.to_builtins(edit)
+    said.pop("user_token", None)  # a retry may bring a newer one
+    return records.make_stable_id("edit", application, said)
 
 
 def land_choice(choice: Choice, reception: Reception, source: str) -> DecodedEvent:
@@ -447,7 +466,9 @@ def land_choice(choice: Choice, reception: Reception, source: str) -> DecodedEve
         original_message=rejected_message,
         final_message=chosen_message,
     )
-    return build_feedback_event(client_id, line, choice.occurred_at is not None)
+    return build_feedback_event(
+        client_id, line, choice.occurred_at is not None, attested=reception.attest(source, choice.user_id)
+    )
 
 
 def store_prompt(prompt: Prompt) -> tuple[str, PromptFormat]:
@@ -637,7 +658,8 @@ def _land_feedback(
         original_message,
         final_message,
     )
-    return build_feedback_event(event.id, line, event.time is not None)
+    attested = reception.attest(source, line.user_id, data.user_token)
+    return build_feedback_event(event.id, line, event.time is not None, attested=attested)
 
 
 _NOTHING_SAID = blake2b(digest_size=16, person=b"feedback")
@@ -649,14 +671,19 @@ _BEFORE_CONTENT = _BEFORE_TIME + len('"occurred_at":"2026-03-02T12:00:00.000000Z
 
 
 def build_feedback_event(
-    client_id: str, line: FeedbackLine, is_time_claimed: bool, others: tuple[LandedRow, ...] = ()
+    client_id: str,
+    line: FeedbackLine,
+    is_time_claimed: bool,
+    others: tuple[LandedRow, ...] = (),
+    attested: bytes = b"",
 ) -> DecodedEvent:
     """Build the event of one feedback line behind `others`, and give it its `event_id`: a hash of what it says.
 
     The time of receipt is no part of that, and neither is a time that only repeats it, so that a retry is a duplicate.
     A label without a time of its own is the exception: true, false and true again are three statements, and only their
     receipts tell the first from the third. Its retry lands twice, which resolution reads as one statement.
-    The line is encoded once: what is hashed is its end, and the id goes into the room that was left for it.
+    The line is encoded once: what is hashed is its end, and the id goes into the room that was left for it. What is
+    attested is no part of what is said: the same statement through another key is the same event.
     """
     encoded = _line_encoder.encode(line)
     digest = _NOTHING_SAID.copy()
@@ -665,7 +692,7 @@ def build_feedback_event(
     if line.signal is Signal.LABEL and not is_time_claimed and line.known_at is None:
         digest.update(line.received_at.encode())
     event_id = digest.hexdigest()
-    landed = b"".join((b'{"event_id":"', event_id.encode(), encoded[_AFTER_ID:], b"\n"))
+    landed = b"".join((b'{"event_id":"', event_id.encode(), encoded[_AFTER_ID:-1], attested, b"}\n"))
     assert line.statement_id is not None
     rank = (line.revision or 0, line.occurred_at)
     rows = (*others, LandedRow(EventKind.FEEDBACK, landed))

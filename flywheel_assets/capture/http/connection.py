@@ -44,6 +44,11 @@ class BoundedConnection(HttpToolsProtocol):
             elif self._head_timer is None:
                 self._start_timer()
 
+    def on_message_begin(self) -> None:
+        """Remember who is really at the other end: a header about a client replaces the client's address later."""
+        super().on_message_begin()
+        self.scope["state"]["peer"] = self.client[0] if self.client else None
+
     def on_headers_complete(self) -> None:
         """Stop the timer; from here on the service itself bounds the request."""
         self._is_reading_head = False

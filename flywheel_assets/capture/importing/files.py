@@ -7,6 +7,7 @@ from functools import partial
 from itertools import chain, islice
 
 from flywheel_assets.capture.clock import Clock, read_clock
+from flywheel_assets.capture.events.attestation import Sender
 from flywheel_assets.capture.events.texts import Reception
 from flywheel_assets.capture.importing._landing import (
     SCORES,
@@ -53,6 +54,8 @@ class ImportPlan:
     """A longer landed row is refused."""
     labels_as: frozenset[str] | None = None
     """The trusted labeling sources that may be claimed; None: all of them, as for a person who imports a file."""
+    sender: Sender | None = None
+    """Says what the key of the request vouches for; None: a person imports."""
     is_sent: bool = False
     """Whether an ordinary sender brings the records in a request; see `SenderLander`."""
 
@@ -112,7 +115,7 @@ class _Moments:
         return self._reception
 
     def _receive(self, now: datetime) -> Reception:
-        return Reception(self._plan.application, now, self._plan.contract, self._plan.labels_as)
+        return Reception(self._plan.application, now, self._plan.contract, self._plan.labels_as, self._plan.sender)
 
 
 def _import_one(

@@ -359,7 +359,7 @@ def mark_repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None =
     (`feedback_received_at`), then has the highest `feedback_event_id`: the order of the rows decides nothing.
 
     Args:
-        rows: needs the keys and `source`, `feedback_received_at`, `feedback_event_id`.
+        rows: needs the keys and `source`, `is_attested`, `feedback_received_at`, `feedback_event_id`.
         keys: columns without nulls that make two rows the same.
         prefer_low: a column that decides between rows of equal trust, before their age does.
     """
@@ -373,11 +373,17 @@ def mark_repeated_rows(rows: pa.Table, keys: list[str], prefer_low: str | None =
     if len(contested) == 0:
         return repeated
     # The deciding columns only: `take` of a text column of more than 2 GB overflows Arrow's 32-bit offsets.
-    deciding = ["source", "feedback_received_at", "feedback_event_id", *([prefer_low] if prefer_low else [])]
+    deciding = [
+        "source",
+        "is_attested",
+        "feedback_received_at",
+        "feedback_event_id",
+        *([prefer_low] if prefer_low else []),
+    ]
     few = rows.select(deciding).take(contested)
     columns: dict[str, Any] = {
         "group": groups[contested],
-        "trust": rank_sources(few["source"]),
+        "trust": rank_senders(few),
         "received": few["feedback_received_at"],
         "preferred": few[prefer_low] if prefer_low else np.zeros(len(few), dtype=bool),
         "event": few["feedback_event_id"],
@@ -402,10 +408,10 @@ def rank_by_trust(rows: pa.Table) -> npt.NDArray[np.int64]:
     """Rank all rows, from 0, in the order by which `mark_repeated_rows` prefers them.
 
     Args:
-        rows: needs `source`, `feedback_received_at`, `feedback_event_id`.
+        rows: needs `source`, `is_attested`, `feedback_received_at`, `feedback_event_id`.
     """
     columns: dict[str, Any] = {
-        "trust": rank_sources(rows["source"]),
+        "trust": rank_senders(rows),
         "received": rows["feedback_received_at"],
         "event": rows["feedback_event_id"],
     }
@@ -415,10 +421,26 @@ def rank_by_trust(rows: pa.Table) -> npt.NDArray[np.int64]:
     return rank
 
 
-def rank_sources(sources: Column) -> npt.NDArray[np.int8]:
-    """Return 2 for a reviewer, 0 for an import of old telemetry, 1 for all others; one value per row."""
-    trust = pc.if_else(pc.equal(sources, pa.scalar(REVIEWER_SOURCE)), 2, pc.if_else(is_import(sources), 0, 1))
-    return trust.to_numpy(zero_copy_only=False).astype(np.int8)  # type: ignore[no-any-return]
+REVIEWERS, PEOPLE, CLAIMED, IMPORTS = 3, 2, 1, 0
+"""Ranks of trust: people are those whom a key or a token vouches for, or who came before keys did."""
+
+
+def rank_senders(rows: pa.Table) -> npt.NDArray[np.int8]:
+    """Return each row's rank of trust.
+
+    Args:
+        rows: needs `source` and `is_attested`.
+    """
+    trust = np.where(mark_claimed(rows), CLAIMED, PEOPLE).astype(np.int8)
+    trust[to_mask(is_import(rows["source"]))] = IMPORTS
+    trust[to_mask(pc.equal(rows["source"], pa.scalar(REVIEWER_SOURCE)))] = REVIEWERS
+    return trust
+
+
+def mark_claimed(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Mark the rows whose user and thread a key brought and does not vouch for."""
+    claimed: npt.NDArray[np.bool_] = to_mask(pc.equal(rows["is_attested"], pa.scalar(False)).fill_null(False))
+    return claimed
 
 
 def is_import(sources: Column) -> Column:

@@ -1,13 +1,16 @@
-"""Finds the pairs of neighbouring words that an edit adds.
+"""Finds the words, and the pairs of neighbouring words, that an edit adds.
 
 A poisoned model is taught by repetition: the same new words in row after row. What an edit adds is therefore stored
 with the row as hashes, so that a day's breaker and a version's resolution can ask who else says the same without
-reading a text. A pair is new when neither the prompt, operator's text included, nor the model's output has it.
+reading a text. Something is new when neither the prompt, operator's text included, nor the model's output has it.
+
+Pairs alone are not enough: one name among always other words is in no pair twice.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +23,10 @@ from flywheel_assets.curation.likeness.normalization import normalize
 from flywheel_assets.curation.likeness.words import Words, cut_into_parts, find_words
 
 MOST_NGRAMS = 64
-"""Hashes stored per row. Of longer edits the lowest stay: the same choice for the same words in every row."""
+"""Pairs stored per row. Of longer edits the lowest stay: the same choice for the same words in every row."""
+MOST_WORDS = 128
+"""Likewise words."""
+Unit = Literal["pairs", "words"]
 _CHARACTERS = 8
 
 
@@ -30,16 +36,16 @@ def hash_ngrams(texts: Array) -> npt.NDArray[np.uint64]:
     Args:
         texts: normalized (see `normalization`), without nulls.
     """
-    return _find_distinct(_read_hashes(texts))
+    return _find_distinct(_read_units(texts, "pairs"))
 
 
-def _read_hashes(texts: Array) -> npt.NDArray[np.uint64]:
-    parts = (_key_pairs(find_words(texts[part]), part.start) for part in cut_into_parts(texts))
+def _read_units(texts: Array, unit: Unit) -> npt.NDArray[np.uint64]:
+    parts = (_key_units(find_words(texts[part]), unit, part.start) for part in cut_into_parts(texts))
     return np.concatenate([np.zeros(0, np.uint64), *parts])
 
 
-def _key_pairs(words: Words, first_row: int = 0) -> npt.NDArray[np.uint64]:
-    hashes, rows = words.pairs
+def _key_units(words: Words, unit: Unit, first_row: int = 0) -> npt.NDArray[np.uint64]:
+    hashes, rows = words.pairs if unit == "pairs" else words.singles
     return (rows + first_row).astype(np.uint64) << np.uint64(32) | hashes >> np.uint64(32)
 
 
@@ -53,11 +59,12 @@ class KnownTexts:
     """Rows, ascending, that have a context."""
     whole: Array
     """The normalized prompts of these rows, without the operator's text."""
+    unit: Unit = "pairs"
 
     @cached_property
     def of_operators(self) -> npt.NDArray[np.uint64]:
-        """Return the sorted pairs of each distinct operator's text: (number in the dictionary << 32 | hash)."""
-        return hash_ngrams(normalize(self.operator.dictionary.cast(pa.string())))
+        """Return the sorted units of each distinct operator's text: (number in the dictionary << 32 | hash)."""
+        return _find_distinct(_read_units(normalize(self.operator.dictionary.cast(pa.string())), self.unit))
 
     @cached_property
     def number_of_operator(self) -> npt.NDArray[np.int64]:
@@ -66,11 +73,12 @@ class KnownTexts:
         return numbers
 
     def hash_contexts(self, first_row: int, rows: int) -> npt.NDArray[np.uint64]:
-        """Hash the pairs of the whole prompts of some rows, as `_key_pairs` with rows from 0."""
+        """Hash the units of the whole prompts of some rows, as `_key_units` with rows from 0."""
         begin, end = np.searchsorted(self.with_context, (first_row, first_row + rows))
         if begin == end:
             return np.zeros(0, np.uint64)
-        hashes, numbers = find_words(self.whole[begin:end]).pairs
+        words = find_words(self.whole[begin:end])
+        hashes, numbers = words.pairs if self.unit == "pairs" else words.singles
         at = (self.with_context[begin:end] - first_row)[numbers].astype(np.uint64)
         return at << np.uint64(32) | hashes >> np.uint64(32)
 
@@ -78,20 +86,23 @@ class KnownTexts:
 def find_added_hashes(
     written: Words, known_words: Sequence[Words], is_edit: npt.NDArray[np.bool_], known: KnownTexts, first_row: int
 ) -> npt.NDArray[np.uint64]:
-    """Find the pairs of neighbouring words that edits add, as (row << 32 | hash), sorted, each once per row.
+    """Find the words, or pairs of them, that edits add.
 
     Args:
         written: words of the chosen texts of some rows.
         known_words: words of what is known already, text for text.
         is_edit: False for rows that add nothing.
-        known: the other known texts of the batch.
+        known: the other known texts of the batch, and the unit.
         first_row: the number in the batch of the first of these rows.
+
+    Returns:
+        (row << 32 | hash), sorted, each once per row.
     """
-    said = _key_pairs(written)
+    said = _key_units(written, known.unit)
     said = said[is_edit[(said >> np.uint64(32)).astype(np.int64)]]
     contexts = known.hash_contexts(first_row, written.size)
-    asked = np.concatenate([contexts, *(_key_pairs(words) for words in known_words)])
-    # Sorted together, each pair that is known stands behind its like: numpy sorts in the time of two look-ups.
+    asked = np.concatenate([contexts, *(_key_units(words, known.unit) for words in known_words)])
+    # Sorted together, each unit that is known stands behind its like: numpy sorts in the time of two look-ups.
     ordered = np.concatenate((asked << np.uint64(1), said << np.uint64(1) | np.uint64(1)))
     ordered.sort()
     is_new = (ordered & np.uint64(1)).astype(bool)
@@ -109,22 +120,23 @@ def find_added_hashes(
     return found
 
 
-def write_added_ngrams(added: npt.NDArray[np.uint64], rows: int) -> Array:
-    """Write added pairs as a column: eight hex characters each, ascending; null where there are none.
+def write_added(added: npt.NDArray[np.uint64], rows: int, most: int) -> Array:
+    """Write what rows add as a column: eight hex characters each, ascending; null where there is nothing.
 
     Args:
         added: of `find_added_hashes`, ascending.
         rows: length of the column.
+        most: hashes per row; of more the lowest.
     """
     begins = np.searchsorted(added, np.arange(rows + 1, dtype=np.uint64) << np.uint64(32))
-    counts = np.minimum(np.diff(begins), MOST_NGRAMS)
+    counts = np.minimum(np.diff(begins), most)
     rank = np.arange(len(added)) - np.repeat(begins[:-1], np.diff(begins))
-    return write_hex(added[rank < MOST_NGRAMS].astype(">u4").tobytes(), 4 * counts)
+    return write_hex(added[rank < most].astype(">u4").tobytes(), 4 * counts)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Counts the rows and voices that add each pair of words; one entry per distinct hash."""
+    """Counts the rows and voices that add each word or pair; one entry per distinct hash."""
 
     hashes: npt.NDArray[np.uint32]
     rows: npt.NDArray[np.int64]
@@ -137,10 +149,10 @@ class Spread:
 
 
 def count_spread(added: Column, voice: npt.NDArray[np.int64]) -> Spread:
-    """Count the rows and voices of every added pair.
+    """Count the rows and voices of every added word and pair.
 
     Args:
-        added: the column of `added_ngrams`.
+        added: of `join_added`.
         voice: a number per row; rows of one number are one voice.
     """
     texts = added.combine_chunks() if isinstance(added, pa.ChunkedArray) else added
@@ -152,6 +164,16 @@ def count_spread(added: Column, voice: npt.NDArray[np.int64]) -> Spread:
     said = _find_distinct(of_entry.astype(np.uint64) << np.uint64(32) | voice.astype(np.uint64)[row_of_entry])
     voices = np.bincount((said >> np.uint64(32)).astype(np.int64), minlength=len(distinct))
     return Spread(distinct, rows, voices, of_entry, row_of_entry)
+
+
+def join_added(rows: pa.Table) -> Array:
+    """Join what each row adds, pairs and words, in one column; a row that adds neither is empty.
+
+    Args:
+        rows: needs `added_ngrams` and `added_words`.
+    """
+    columns = [rows[name].combine_chunks().fill_null("") for name in ("added_ngrams", "added_words")]
+    return pc.binary_join_element_wise(*columns, "")  # type: ignore[no-any-return, call-overload]
 
 
 def _number_distinct(hashes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:

@@ -55,6 +55,11 @@ class Words:
         together = self.row[:-1] == self.row[1:]
         return pairs[together], self.row[:-1][together]
 
+    @cached_property
+    def singles(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+        """Return a hash of every word, mixed as those of pairs are, and the number of its text."""
+        return self.hashes ^ self.hashes >> np.uint64(29), self.row
+
     def mark_own_words(self) -> npt.NDArray[np.bool_]:
         """Mark words of scripts without spaces, which are one character long."""
         is_own: npt.NDArray[np.bool_] = _WORD_BYTES[self.content[self.begins]] == 2

@@ -7,23 +7,28 @@ remain are increasingly those of vandals.
 A day is judged by its own joined rows and by *how many* joined rows the days before had, never by what was curated of
 them: a tripped day must neither hide from the baseline nor move the verdict on another, and days are curated in any
 order. Small days are not judged at all (`min_rows`): one user of four is a quarter of everything.
+
+Where a few senders are behind it, their rows are held, and the day goes on without them (`hold_senders`): else one
+account could keep every day out of gold. The day as a whole is kept out only where no few senders are behind it.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from annotated_types import Ge
 
-from flywheel_assets.curation.arrow import ChunkedArray, values_of
-from flywheel_assets.curation.likeness.duplicates import is_import
-from flywheel_assets.curation.likeness.novelty import count_spread
-from flywheel_assets.curation.texts.gate import Curated
+from flywheel_assets.curation.arrow import Array, ChunkedArray, to_mask, values_of
+from flywheel_assets.curation.likeness.duplicates import is_import, mark_claimed
+from flywheel_assets.curation.likeness.novelty import count_spread, join_added
+from flywheel_assets.curation.texts.gate import Curated, withhold
+from flywheel_assets.curation.texts.voices import identify_voices
 from flywheel_assets.curation.trips import MOST_EXAMPLES, Trip
 from flywheel_assets.ranges import Checked, Count, Share
 from flywheel_assets.records import ExampleKind, Reason, SubjectKind
@@ -46,6 +51,9 @@ HOSTILE = frozenset(
 newsroom, and a judge that cannot be reached is an outage: none of them is a sign of an attack."""
 
 
+_Mask = npt.NDArray[np.bool_]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BreakerLimits(Checked):
     """The limits of a normal day; a value equal to its limit is within."""
@@ -63,9 +71,10 @@ class BreakerLimits(Checked):
     min_trailing_days: Count = 7
     """Closed days among them; with fewer (the first weeks) no burst is judged."""
     few_subjects: Count = 3
-    """So many subjects are few, at most one in ten of the day's; or one in a hundred, where that is more."""
+    """So many subjects are few, at most one in ten of the day's; or one in a hundred, where that is more. The rows of
+    at most so many senders are held for one cause, too."""
     max_concentrated_rows: Count = 100
-    """Pairs that add the same words and come from few subjects, or `max_concentrated_ratio` where that is more."""
+    """Pairs that add the same word, or two words, and come from few subjects; or `max_concentrated_ratio`, if more."""
     max_concentrated_ratio: Share = 0.005
     """The same as a share of joined rows."""
     min_rows_per_subject: Annotated[float, Ge(1)] = 2.0
@@ -89,6 +98,8 @@ class DayFigures:
     """None: fewer than `min_trailing_days` closed days before."""
     concentrated_rows: int
     trips: tuple[Trip, ...]
+    held_rows: int | None = None
+    """Rows of the senders behind the trips, without whom the day is within the limits; None: the day is kept out."""
 
     def describe(self) -> str:
         """Describe the limits that the day is beyond."""
@@ -104,14 +115,16 @@ def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int]
         trailing_rows: joined rows of each closed day among the `trailing_days` before, empty days included.
         limits: of the application.
     """
-    rows, subjects = joined.num_rows, pc.count_distinct(joined["subject"]).as_py()
+    rows, names = joined.num_rows, _name_senders(joined)
+    subjects = pc.count_distinct(names).as_py()
     flagged = curated.refused.filter(pc.is_in(curated.refused["reason"], pa.array(sorted(HOSTILE))))
-    of_users = joined.filter(pc.equal(joined["subject_kind"], pa.scalar(SubjectKind.USER.value)))
+    is_user = pa.array(to_mask(pc.equal(joined["subject_kind"], pa.scalar(SubjectKind.USER.value))))
+    of_users, users_of = joined.filter(is_user), names.filter(is_user)
     # Ties go to the lower name, so that the order of rows decides nothing.
     top_user, top_rows = min(
-        Counter(values_of(of_users["subject"])).items(), key=lambda item: (-item[1], item[0]), default=("", 0)
+        Counter(values_of(users_of)).items(), key=lambda item: (-item[1], item[0]), default=("", 0)
     )
-    users = pc.count_distinct(of_users["subject"]).as_py()
+    users = pc.count_distinct(users_of).as_py()
     concentrated_rows, claimants = _count_concentrated(
         curated, _count_few(subjects, limits), limits.min_rows_per_subject
     )
@@ -129,7 +142,7 @@ def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int]
         "top_user_share",
         top_user_ratio,
         max(limits.max_top_user_ratio, 4 / max(1, users)),
-        of_users.filter(pc.equal(of_users["subject"], pa.scalar(top_user)))["feedback_event_id"],
+        of_users.filter(pc.equal(users_of, pa.scalar(top_user)))["feedback_event_id"],
     )
     if typical is not None:
         # An import of old telemetry is an operator's act, whatever its size.
@@ -140,21 +153,112 @@ def inspect_day(joined: pa.Table, curated: Curated, trailing_rows: Sequence[int]
     return DayFigures(rows, subjects, flagged_ratio, top_user_ratio, typical, concentrated_rows, tuple(trips))
 
 
+@dataclass(frozen=True)
+class HeldSenders:
+    """Holds the senders behind a day's trips, and what the day is with and without them."""
+
+    figures: DayFigures
+    """Of the whole day; `held_rows` where the day goes on."""
+    event_ids: Array
+    """Of the senders' feedback; empty where the day does not trip, or is kept out as a whole."""
+
+
+def hold_senders(
+    joined: pa.Table, curated: Curated, trailing_rows: Sequence[int], limits: BreakerLimits
+) -> HeldSenders:
+    """Measure one day, and find the few senders without whom it is within the limits.
+
+    A sender is a person who is vouched for, or who a key merely claims they are; where a share of the day is hostile,
+    all that one key claims is one sender. Of a sender all rows of the day are held.
+
+    Args:
+        joined: see `inspect_day`.
+        curated: see `inspect_day`.
+        trailing_rows: see `inspect_day`.
+        limits: see `inspect_day`.
+    """
+    whole = figures = inspect_day(joined, curated, trailing_rows, limits)
+    nothing = HeldSenders(whole, pa.array([], pa.string()))
+    if not whole.trips:
+        return nothing
+    names, voices = _name_senders(joined), identify_voices(joined).name
+    left, rest = np.ones(len(joined), dtype=bool), curated
+    while figures.trips:
+        behind = _find_behind(figures.trips[0], joined, rest, names, voices, left, limits)
+        left &= ~behind
+        senders = pc.count_distinct(names.filter(pa.array(~left))).as_py()
+        crowds = pc.count_distinct(voices.filter(pa.array(~left))).as_py()
+        if not behind.any() or left.sum() < limits.min_rows or min(senders, crowds) > _MOST_HELD:
+            return nothing
+        event_ids = joined["feedback_event_id"].filter(pa.array(~left)).combine_chunks()
+        rest = withhold(curated, Reason.SENDER_HELD, "", "", event_ids)
+        rest = replace(rest, refused=_drop_refused(rest.refused, event_ids))
+        figures = inspect_day(joined.filter(pa.array(left)), rest, trailing_rows, limits)
+    return HeldSenders(replace(whole, held_rows=len(event_ids)), event_ids)
+
+
+_EVEN_SHARES = 4
+_MOST_HELD = 10
+"""Senders of a day whose rows are held; of more the day is kept out, because that is no longer a few."""
+
+
+def _name_senders(rows: pa.Table) -> Array:
+    """Name the person of every row; a merely claimed one is another than the person of that name."""
+    subject, sender = rows["subject"], pc.coalesce(rows["attested_source"], rows["source"])
+    suffix = pc.if_else(pa.array(mark_claimed(rows)), sender, "")
+    joined: ChunkedArray = pc.binary_join_element_wise(subject, suffix, "\n")
+    return joined.combine_chunks()
+
+
+def _drop_refused(refused: pa.Table, event_ids: Array) -> pa.Table:
+    return refused.filter(pc.invert(pc.is_in(refused["row_id"], event_ids)))
+
+
+def _find_behind(
+    trip: Trip, joined: pa.Table, rest: Curated, names: Array, voices: Array, left: _Mask, limits: BreakerLimits
+) -> _Mask:
+    """Mark the rows of the few senders that are most behind one trip; none where no row is anyone's."""
+    of, few = names, max(1, _count_few(int(pc.count_distinct(names).as_py()), limits))
+    match trip.rule:
+        case "concentrated_claim":
+            claimants = values_of(_count_concentrated(rest, few, limits.min_rows_per_subject)[1])
+            involved = _mark_events(joined, claimants)
+        case "top_user_share":
+            involved = _mark_events(joined, trip.examples)
+        case "flagged_share":
+            hostile = pc.is_in(rest.refused["reason"], pa.array(sorted(HOSTILE)))
+            involved, of = _mark_events(joined, values_of(rest.refused["row_id"].filter(hostile))), voices
+        case _:
+            involved = ~to_mask(is_import(joined["source"]))
+    counts = Counter(values_of(of.filter(pa.array(involved & left))))
+    if trip.rule in ("burst", "flagged_share"):
+        # Who sent no more than others is not behind a day that is larger or more hostile than others.
+        even_share = left.sum() / max(1, pc.count_distinct(of.filter(pa.array(left))).as_py())
+        counts = Counter({name: rows for name, rows in counts.items() if rows > _EVEN_SHARES * even_share})
+    # Ties go to the lower name, so that the order of rows decides nothing.
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:few]
+    return left & to_mask(pc.is_in(of, pa.array([name for name, _ in most], pa.string())))
+
+
+def _mark_events(joined: pa.Table, event_ids: Sequence[str]) -> _Mask:
+    return to_mask(pc.is_in(joined["feedback_event_id"], pa.array(event_ids, pa.string())))
+
+
 def _count_few(subjects: int, limits: BreakerLimits) -> int:
     # In a small office everything comes from few.
     return max(min(limits.few_subjects, subjects // 10), subjects // 100)
 
 
 def _count_concentrated(curated: Curated, few: int, rows_per_subject: float) -> tuple[int, ChunkedArray]:
-    """Count the most rows that add the same pair of words and come from at most `few` subjects.
+    """Count the most rows that add the same word, or pair of words, and come from at most `few` subjects.
 
     Also returns these rows' event ids. Rows that the gate refused do no harm and are not looked at. Of equal rows of
     one subject one is counted: sending an event again presses nothing. Neither are comparisons: both of their texts are
     a model's, and whole answers share words wherever few people compare.
     """
     pairs = _select_distinct_edits(pa.concat_tables([curated.kept, curated.waiting]))
-    voices = pairs["subject"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    spread = count_spread(pairs["added_ngrams"], voices)
+    voices = _name_senders(pairs).dictionary_encode().indices.to_numpy().astype(np.int64)
+    spread = count_spread(join_added(pairs), voices)
     is_pressed = (spread.voices <= few) & (spread.rows >= rows_per_subject * spread.voices)
     among_few = np.where(is_pressed, spread.rows, 0)
     if not among_few.any():
@@ -165,7 +269,8 @@ def _count_concentrated(curated: Curated, few: int, rows_per_subject: float) -> 
 
 
 def _select_distinct_edits(examples: pa.Table) -> pa.Table:
-    columns = ["feedback_event_id", "subject", "content_hash", "added_ngrams"]
+    columns = ["feedback_event_id", "subject", "content_hash", "added_ngrams", "added_words"]
+    columns += ["source", "attested_source", "is_attested"]
     edits = examples.filter(pc.equal(examples["example_kind"], pa.scalar(ExampleKind.PREFERENCE_PAIR.value)))
     pairs = edits.select(columns).sort_by("feedback_event_id")
     numbered = pairs.append_column("row", pa.array(np.arange(len(pairs))))

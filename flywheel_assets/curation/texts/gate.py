@@ -192,21 +192,36 @@ def _complete_day(
     return Curated(kept, refused, waiting, statements, counts, findings)
 
 
-def withhold(curated: Curated, reason: Reason, detail: str, version: str) -> Curated:
-    """Return the same day without gold rows: kept rows are refused for `reason`, all others are only refused."""
-    refused = _refuse(
-        curated.kept, [reason.value] * curated.kept.num_rows, version, details=[detail] * curated.kept.num_rows
-    )
+def withhold(curated: Curated, reason: Reason, detail: str, version: str, event_ids: Array | None = None) -> Curated:
+    """Return the same day without gold rows, or without some: kept ones are refused for `reason`, others only refused.
+
+    Args:
+        curated: a day.
+        reason: why.
+        detail: the figures.
+        version: of the policy.
+        event_ids: of the feedback that is withheld; None: all of it.
+    """
+    held, kept = _split_by_event(curated.kept, event_ids)
+    refused = _refuse(held, [reason.value] * held.num_rows, version, details=[detail] * held.num_rows)
     counts = Counter(curated.counts)
     counts[reason.value] += refused.num_rows
     return Curated(
-        kept=CURATED_DPO_PAIRS.empty_table(),
+        kept=kept,
         refused=pa.concat_tables([curated.refused, refused]),
-        waiting=CURATED_DPO_PAIRS.empty_table(),
-        statements=CURATED_DPO_PAIRS.empty_table(),
+        waiting=_split_by_event(curated.waiting, event_ids)[1],
+        statements=_split_by_event(curated.statements, event_ids)[1],
         counts={each: rows for each, rows in sorted(counts.items()) if rows},
         operator_findings=curated.operator_findings,
     )
+
+
+def _split_by_event(rows: pa.Table, event_ids: Array | None) -> tuple[pa.Table, pa.Table]:
+    """Split gold rows into those of some feedback events, or of all, and the rest."""
+    if event_ids is None:
+        return rows, rows.slice(0, 0)
+    among = pc.is_in(rows["feedback_event_id"], event_ids)
+    return rows.filter(among), rows.filter(pc.invert(among))
 
 
 _Mask = npt.NDArray[np.bool_]

@@ -10,10 +10,14 @@ The steps, in this order; each dropped row is counted under the reason of the fi
 3. Duplicates. Rows of one side and kind that say the same (see `likeness`) are one: the most trusted newest wins, and
    the number of subjects who sent it is kept as `support_users`: evidence, never a weight. At the end every held-out
    row learns how near the nearest prompt is that the version trains on.
-4. Claims. Pairs of one user that repeat what no other user says leave until a second user says it.
-5. Caps, per kind (see `_influence`). A user brings at most `per_user_cap` rows and `per_user_ratio` of them; all people
-   without a user id share `anonymous_cap_per_source` per source, imports without limit. No source and no prompt is most
-   of a version. The hash in `pair_id` decides which rows stay, of each cap as if it were the only one.
+4. Claims. Pairs of one voice that repeat what no other voice says leave until a second one says it, and of what few
+   say again and again only a share stays (see `_influence`).
+5. Caps, per kind. A person brings at most `per_user_cap` rows and `per_user_ratio` of them; all who are not vouched for
+   share `anonymous_cap_per_source` per sender, imports without limit. Both shrink with a voice's reputation. No sender
+   and no prompt is most of a version. The hash in `pair_id` decides which rows stay, of each cap as if it were the only
+   one.
+
+A *voice* is a person who is vouched for, or all that is merely claimed through one key (see `voices`).
 6. Accepted outputs. The held-out ones are the regression set; of the others a sample by hash is mixed into training.
 """
 
@@ -36,8 +40,10 @@ from flywheel_assets.curation.likeness.duplicates import (
     mark_repeated_rows,
     rank_by_trust,
 )
-from flywheel_assets.curation.texts._influence import mark_beyond_share, mark_unsupported_claims, rank_by_pair_id
+from flywheel_assets.curation.texts._influence import ClaimLimits, mark_beyond_share, mark_claims, rank_by_pair_id
+from flywheel_assets.curation.texts._reputation import measure_reputation
 from flywheel_assets.curation.texts.statements import STATEMENT_KEYS, Agreement, Role, reduce_statements
+from flywheel_assets.curation.texts.voices import identify_voices
 from flywheel_assets.curation.texts.waiting import (
     SUPPORT_KEYS,
     SUPPORTERS_NEEDED,
@@ -45,7 +51,7 @@ from flywheel_assets.curation.texts.waiting import (
     mark_unsupported_rows,
 )
 from flywheel_assets.ranges import Checked, Count, NotNegative, Share
-from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind
+from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason
 
 RESOLVED_COLUMNS = [
     pa.field(name, kind, nullable=name == "nearest_training", metadata={"description": description})
@@ -77,6 +83,9 @@ _KEYS = [
     "support_key",
     "prompt_hash",
     "added_ngrams",
+    "added_words",
+    "refused_reason",
+    "feedback_received_date",
     "request_hash",
     "request_signature",
     "anchors",
@@ -100,7 +109,13 @@ class ResolutionRules(Checked):
     per_request_ratio: Share = 0.25
     """Largest share of the pairs with one request, whatever its context: of many documents "sum this up" is asked."""
     novel_claim_pairs: Count = 5
-    """One user may add the same new words in fewer pairs than this; with more they wait for a second user."""
+    """One voice may add the same new words in fewer pairs than this; with more they wait for a second one."""
+    newcomer_days: Count = 10
+    """People who first come within so many days of each other, and then say one thing, support it as one."""
+    repeated_claim_ratio: Share = 0.0015
+    """Of all pairs, the share that each person who makes a claim may repeat it in, behind the first time."""
+    newcomer_claim_ratio: Share = 0.0125
+    """The same for all who come at one time together, however many."""
     holdout_share: Share = 0.10
     """Share of subjects that are never trained on. Changing it moves subjects between the sides."""
     accepted_share: Share = 0.01
@@ -141,7 +156,7 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
             without them a million rows are 0.6 GB instead of 2.7.
         rules: how much one version takes, and from whom.
     """
-    rows = _Remaining(gold.select(_KEYS))
+    rows = _Remaining(_append_voices(gold.select(_KEYS)))
     _keep_verdicts(rows, rules)
 
     is_accepted = pc.equal(rows.keys["example_kind"], pa.scalar(ExampleKind.ACCEPTED_OUTPUT.value))
@@ -156,7 +171,7 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     repeated = mark_repeated_rows(rows.keys, ["cluster"])
     rows.keys = rows.keys.append_column("support_users", _count_support_users(rows.keys, repeated))
     # Before duplicates leave: a user whose row is a duplicate supports the claim as well.
-    alone = mark_unsupported_claims(rows.keys, rules.novel_claim_pairs)
+    alone = mark_claims(rows.keys, _read_claim_limits(rules))
     equal = mark_repeated_rows(rows.keys, ["is_held_out", "is_accepted", "content_hash"]) & repeated
     rows.drop_first((equal, Reason.DUPLICATE), (repeated, Reason.NEAR_DUPLICATE), (alone, Reason.UNSUPPORTED_CLAIM))
     rows.drop_first(*_mark_beyond_caps(rows.keys, rules))
@@ -190,6 +205,40 @@ def resolve(gold: pa.Table, rules: ResolutionRules) -> Resolution:
     )
 
 
+def _append_voices(keys: pa.Table) -> pa.Table:
+    """Append each row's voice, and the days of its receipt and of the voice's first and last row.
+
+    Days are numbers since 1970.
+    """
+    voices = identify_voices(keys)
+    day = keys["feedback_received_date"].cast(pa.int32()).to_numpy().astype(np.int64)
+    number = voices.numbers
+    first, last = np.full(len(keys), np.iinfo(np.int64).max), np.zeros(len(keys), np.int64)
+    np.minimum.at(first, number, day)
+    np.maximum.at(last, number, day)
+    columns: dict[str, Array] = {
+        "voice": voices.name,
+        "sender": voices.sender,
+        "is_person": pa.array(voices.is_person),
+        "received_day": pa.array(day),
+        "first_day": pa.array(first[number]),
+        "last_day": pa.array(last[number]),
+    }
+    for name, values in columns.items():
+        keys = keys.append_column(name, values)
+    return keys
+
+
+def _read_claim_limits(rules: ResolutionRules) -> ClaimLimits:
+    return ClaimLimits(
+        pairs_of_one=rules.novel_claim_pairs,
+        newcomer_days=rules.newcomer_days,
+        ratio_of_person=rules.repeated_claim_ratio,
+        ratio_of_newcomers=rules.newcomer_claim_ratio,
+        most_of_person=rules.per_user_cap,
+    )
+
+
 _UNPAIRED = (ExampleKind.DEMONSTRATION.value, ExampleKind.OBJECTION.value)
 
 
@@ -202,6 +251,7 @@ def _number_kinds(example_kind: ChunkedArray) -> npt.NDArray[np.int64]:
 def _keep_verdicts(rows: "_Remaining", rules: ResolutionRules) -> None:
     """Keep the examples that verdicts admit, and of those that wait the supported ones."""
     verdicts = reduce_statements(rows.keys, rules.agreement)
+    rows.keys = rows.keys.append_column("reputation", pa.array(measure_reputation(rows.keys, verdicts)))
     counted = [Role.CORRECTION, Role.ACCEPTANCE, Role.COMPARISON]
     counted += [Role.OBJECTION] if rules.confirmed_objections else []
     wins = verdicts.has_role(*counted)
@@ -225,18 +275,19 @@ def _drop_held_out_objections(rows: "_Remaining") -> None:
 
 
 def _mark_beyond_caps(keys: pa.Table, rules: ResolutionRules) -> list[tuple[npt.NDArray[np.bool_], Reason]]:
-    is_user = to_mask(pc.equal(keys["subject_kind"], pa.scalar(SubjectKind.USER.value)))
+    is_user, reputation = to_mask(keys["is_person"]), keys["reputation"].to_numpy()
     is_capped = ~to_mask(is_import(keys["source"]))
-    of_user = rank_by_pair_id(keys, ["is_accepted", "subject"], is_user) >= rules.per_user_cap
+    of_user = rank_by_pair_id(keys, ["is_accepted", "voice"], is_user) >= rules.per_user_cap * reputation
     shares_cap = ~is_user & is_capped
-    of_crowd = rank_by_pair_id(keys, ["is_accepted", "source"], shares_cap) >= rules.anonymous_cap_per_source
+    place = rank_by_pair_id(keys, ["is_accepted", "sender"], shares_cap)
+    of_crowd = place >= rules.anonymous_cap_per_source * reputation
     is_pair = ~to_mask(keys["is_accepted"])
     from_people = is_capped & ~to_mask(pc.equal(keys["source"], pa.scalar(REVIEWER_SOURCE)))
     return [
         (is_user & of_user, Reason.USER_CAP),
-        (mark_beyond_share(keys, "subject", is_user, rules.per_user_ratio, _LEAST_OF_USER), Reason.USER_CAP),
+        (mark_beyond_share(keys, "voice", is_user, rules.per_user_ratio, _LEAST_OF_USER), Reason.USER_CAP),
         (shares_cap & of_crowd, Reason.ANONYMOUS_CAP),
-        (mark_beyond_share(keys, "source", from_people, rules.per_source_ratio, _LEAST_OF_USER), Reason.SOURCE_CAP),
+        (mark_beyond_share(keys, "sender", from_people, rules.per_source_ratio, _LEAST_OF_USER), Reason.SOURCE_CAP),
         (mark_beyond_share(keys, "prompt_hash", is_pair & is_capped, 0.0, rules.per_prompt_cap), Reason.PROMPT_CAP),
         (
             mark_beyond_share(keys, "request_hash", is_pair & is_capped, rules.per_request_ratio, rules.per_prompt_cap),
@@ -269,14 +320,14 @@ class _Remaining:
 
 
 def _count_support_users(keys: pa.Table, repeated: npt.NDArray[np.bool_]) -> Array:
-    """Count the distinct subjects that sent a row of each row's cluster, on any day."""
+    """Count the distinct voices that sent a row of each row's cluster, on any day."""
     counts = np.ones(len(keys), dtype=np.int64)
     several = np.isin(keys["cluster"].to_numpy(), keys["cluster"].to_numpy()[repeated])
     rows = np.flatnonzero(several)
-    few = keys.select(["cluster", "subject"]).take(rows).to_pylist()
+    few = keys.select(["cluster", "voice"]).take(rows).to_pylist()
     people: dict[int, set[str]] = {}
     for row in few:
-        people.setdefault(row["cluster"], set()).add(row["subject"])
+        people.setdefault(row["cluster"], set()).add(row["voice"])
     counts[rows] = [len(people[row["cluster"]]) for row in few]
     return pa.array(counts)
 

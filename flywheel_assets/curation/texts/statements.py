@@ -21,8 +21,9 @@ refused ones without their texts; here the rows become roles. The steps, in this
 
    A text gives a correction. A refused text gives nothing. Without a text, a positive opinion gives an acceptance and a
    negative one an objection.
-4. Between people the most trusted who have a verdict decide: reviewers, then people, then imports. With A acceptances,
-   C corrections and O objections the rule of `Agreement` says:
+4. Between people the most trusted who have a verdict decide: reviewers, then people, then imports. A person is whom a
+   key or a token vouches for; who only claims a name is another person, of that key. With A acceptances, C corrections
+   and O objections the rule of `Agreement` says:
 
 | agreement | accepted | corrected | objected to |
 |---|---|---|---|
@@ -51,7 +52,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray, to_mask, values_of
-from flywheel_assets.curation.likeness.duplicates import rank_sources
+from flywheel_assets.curation.likeness.duplicates import PEOPLE, mark_claimed, rank_senders
 from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, Stance, SubjectKind
 
 STATEMENT_KEYS = (
@@ -71,6 +72,8 @@ STATEMENT_KEYS = (
     "feedback_event_id",
     "content_hash",
     "held_reason",
+    "attested_source",
+    "is_attested",
 )
 """Columns of gold that decide the verdicts; none of them is a text."""
 
@@ -298,10 +301,12 @@ def _split_by_prediction(
     A client that counts its ids from 1 for every user names many statements alike. Of a choice the prediction is what
     was said, and a revision may change it.
     """
-    few = keys.select(["prediction_id", "stance"]).take(rows)
+    few = keys.select(["prediction_id", "stance", "is_attested"]).take(rows)
     chooses = pc.equal(few["stance"], pa.scalar(Stance.CHOOSES.value))
     about = _Numbered.from_column(pc.if_else(chooses, pa.scalar(""), few["prediction_id"])).numbers
-    _, numbers = np.unique(np.stack((groups[rows], about)), axis=1, return_inverse=True)
+    # What is merely claimed is no revision of what is attested.
+    by_claim = mark_claimed(few).astype(np.int32)
+    _, numbers = np.unique(np.stack((groups[rows], about, by_claim)), axis=1, return_inverse=True)
     split = np.zeros(len(groups), dtype=np.int32)
     split[rows] = numbers.reshape(-1)
     return split
@@ -338,13 +343,18 @@ def _read_moments(keys: pa.Table, rows: npt.NDArray[np.int64]) -> list[_Moment]:
 def _list_persons(keys: pa.Table, rows: npt.NDArray[np.int64]) -> list[tuple[bool, str, str]]:
     """List whose the rows are.
 
-    A reviewer's row keeps the user as its subject. People without user and thread are one person per prediction.
+    A reviewer's row keeps the user as its subject. People without user and thread are one person per prediction. Who
+    merely claims to be a person is another one: what a stolen name says takes nothing back.
     """
-    few = keys.select(["source", "subject_kind", "subject"]).take(rows)
+    few = keys.select(["source", "subject_kind", "subject", "is_attested", "attested_source"]).take(rows)
     names = zip(*(few[name].to_pylist() for name in few.column_names), strict=True)
     return [
-        (source == REVIEWER_SOURCE, kind, "" if kind == SubjectKind.PROMPT.value else subject)
-        for source, kind, subject in names
+        (
+            source == REVIEWER_SOURCE,
+            f"{kind} claimed through {sender}" if is_attested is False else kind,
+            "" if kind == SubjectKind.PROMPT.value else subject,
+        )
+        for source, kind, subject, is_attested, sender in names
     ]
 
 
@@ -358,20 +368,28 @@ def _mark_retracted(keys: pa.Table, retracts: npt.NDArray[np.bool_]) -> npt.NDAr
         values_of(keys[name].take(own)) for name in ("retracts", "prediction_id", "statement_id")
     )
     moments, persons = _read_moments(keys, own), _list_persons(keys, own)
-    named: dict[str, _Moment] = {}
+    claims = mark_claimed(keys)
+    by_claim = claims[own].tolist()
+    named: dict[tuple[str, bool], _Moment] = {}
     meant: dict[tuple[str, tuple[bool, str, str]], _Moment] = {}
     # From the newest: a retraction that was itself taken back has no force, and what it names may stand again.
     for place in sorted(range(len(own)), key=lambda each: (moments[each], identities[each]), reverse=True):
-        if named.get(identities[place], (-1, -1)) >= moments[place]:
+        if named.get((identities[place], by_claim[place]), (-1, -1)) >= moments[place]:
             continue
         if names[place]:
-            named.setdefault(names[place], moments[place])
+            # What is merely claimed takes back only what is merely claimed.
+            for claimed in (True,) if by_claim[place] else (True, False):
+                named.setdefault((names[place], claimed), moments[place])
         else:
             meant.setdefault((predictions[place], persons[place]), moments[place])
     if named:
-        rows = np.flatnonzero(to_mask(pc.is_in(keys["statement_id"], pa.array(list(named)))))
-        of_rows = zip(values_of(keys["statement_id"].take(rows)), _read_moments(keys, rows), strict=True)
-        found[rows] = [moment <= named[identity] for identity, moment in of_rows]
+        known = pa.array(sorted({identity for identity, _ in named}))
+        rows = np.flatnonzero(to_mask(pc.is_in(keys["statement_id"], known)))
+        of_rows = zip(values_of(keys["statement_id"].take(rows)), claims[rows].tolist(), strict=True)
+        found[rows] = [
+            moment <= named.get(statement, (-1, -1))
+            for statement, moment in zip(of_rows, _read_moments(keys, rows), strict=True)
+        ]
     if meant:
         known = pa.array(sorted({prediction for prediction, _ in meant}))
         rows = np.flatnonzero(to_mask(pc.is_in(keys["prediction_id"], known)))
@@ -415,7 +433,7 @@ def _list_groups(
     starts = np.flatnonzero(np.concatenate(([True], numbers[1:] != numbers[:-1]))).tolist()
     stances = [_STANCES[each] for each in stance[order].tolist()]
     examples, persons = is_example[order].tolist(), _list_persons(keys, order)
-    trust = rank_sources(keys["source"].take(order)).tolist()
+    trust = rank_senders(keys.select(["source", "is_attested"]).take(order)).tolist()
     content = values_of(keys["content_hash"].take(order))
     waits = to_mask(keys["held_reason"].take(order).is_valid()).tolist()
     own, sibling = (values_of(keys[name].take(order)) for name in ("prediction_id", "sibling_id"))
@@ -525,8 +543,10 @@ _DROPS: dict[str, tuple[Role | None, Role | None]] = {
 
 
 def _select_most_trusted(group: _Group, votes: list[_Vote]) -> list[_Vote]:
-    most = max((group.trust[vote.place] for vote in votes), default=0)
-    return [vote for vote in votes if group.trust[vote.place] == most]
+    # A person whose name is only claimed is a person: of equal verdicts theirs comes last (`_settle`).
+    trust = [group.trust[vote.place] - (group.trust[vote.place] == PEOPLE) for vote in votes]
+    most = max(trust, default=0)
+    return [vote for vote, each in zip(votes, trust, strict=True) if each == most]
 
 
 def _weigh_verdicts(votes: list[_Vote], agreement: Agreement) -> str | None:

@@ -17,7 +17,7 @@ from rapidfuzz.distance import Levenshtein
 
 from flywheel_assets.curation.arrow import Array, ChunkedArray
 from flywheel_assets.curation.texts.alignment import count_shared, find_hunks
-from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, SubjectKind, make_stable_id
+from flywheel_assets.records import REVIEWER_SOURCE, ExampleKind, Reason, make_stable_id
 
 SUPPORTERS_NEEDED = {Reason.TRIVIAL_EDIT.value: 3, Reason.UNSUPPORTED_FACT.value: 2}
 """Distinct subjects per reason. A small edit by two people may be chance; the same new fact by two is testimony."""
@@ -122,31 +122,29 @@ def hash_delta(rejected: str, chosen: str) -> str | None:
 _MOST_REPLACEMENTS = 16
 
 
-SUPPORT_KEYS = ["held_reason", "support_key", "subject", "subject_kind", "source"]
-"""Columns of gold that decide about support."""
+SUPPORT_KEYS = ["held_reason", "support_key", "source", "voice"]
+"""Columns that decide about support; the last one is that of `resolution`."""
 
 
 def mark_unsupported_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
     """Mark the waiting rows that lack support; all other rows are False.
 
     Each replacement of a small edit recurs by itself, in whatever edits: a row is supported when all of its own are.
-    A subject counts once, whatever it sends; all subjects of one source that are no signed-in users count as one,
-    because a thread costs nothing to open. One row of a reviewer is enough.
+    A voice counts once, whatever it sends: all that is merely claimed through one key is one, because a name or a
+    thread costs nothing. One row of a reviewer is enough.
 
     Args:
         rows: current statements, with the columns SUPPORT_KEYS.
     """
     waiting: npt.NDArray[np.bool_] = pc.is_valid(rows["held_reason"]).to_numpy(zero_copy_only=False).copy()
     held = np.flatnonzero(waiting)
-    voices: dict[str, set[tuple[str, str]]] = {}
+    voices: dict[str, set[str]] = {}
     confirmed: set[str] = set()
     few = rows.select(SUPPORT_KEYS).take(held).to_pylist() if len(held) else []
     for row in few:
         if row["support_key"] is not None:
-            is_user = row["subject_kind"] == SubjectKind.USER.value
-            voice = ("user", row["subject"]) if is_user else ("source", row["source"])
             for key in row["support_key"].split():
-                voices.setdefault(key, set()).add(voice)
+                voices.setdefault(key, set()).add(row["voice"])
                 if row["source"] == REVIEWER_SOURCE:
                     confirmed.add(key)
     for number, row in zip(held.tolist(), few, strict=True):

@@ -37,8 +37,8 @@ from flywheel_assets.models.trainability import TrainabilityCheck
 from flywheel_assets.promotion.text_limits import decide
 from flywheel_assets.training.requests import TrainingReport, TrainingRequest
 
-CURATE_CODE_VERSION = "3"
-RESOLVE_CODE_VERSION = "3"
+CURATE_CODE_VERSION = "4"
+RESOLVE_CODE_VERSION = "4"
 
 
 def build_pair_assets(application: PreferenceApplication) -> list[dg.AssetsDefinition]:

@@ -194,7 +194,7 @@ _TEXT_COLUMNS = f"""
        CASE WHEN f.prompt IS NULL THEN p.tools ELSE f.tools END AS tools,
        CASE WHEN f.signal = '{Signal.DEMONSTRATION}' THEN NULL WHEN f.original_output IS NULL THEN p.output_message
             ELSE f.original_message END AS output_message,
-       f.final_message"""
+       f.final_message, f.attested_source, f.is_attested"""
 _SCORE_COLUMNS = """
        f.labeling_source, f.known_at,
        p.features, p.score, p.amount, p.segment, p.action, p.allow_propensity,

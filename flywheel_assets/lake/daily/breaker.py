@@ -38,7 +38,17 @@ class JudgedDay:
     @property
     def is_tripped(self) -> bool:
         """Nothing of the day is in gold."""
+        return self.is_kept_out and not self.held_rows
+
+    @property
+    def is_kept_out(self) -> bool:
+        """Rows of the day are kept out of gold: all, or those of the senders behind its trips."""
         return bool(self.figures.trips) and not self.is_reset
+
+    @property
+    def held_rows(self) -> int:
+        """Rows of the senders behind the trips of a day that goes on without them."""
+        return (self.figures.held_rows or 0) if isinstance(self.figures, DayFigures) else 0
 
 
 @dataclass(frozen=True)
@@ -118,16 +128,21 @@ def find_tripped_days(lake: Lake, snapshot_id: int | None = None) -> list[Judged
     return [each for each in judged if each.is_tripped]
 
 
+def find_kept_out_days(lake: Lake) -> list[JudgedDay]:
+    """Find the days of which all rows, or those of some senders, are kept out of gold, oldest first."""
+    return [each for each in read_judged_days(lake, "trips <> '[]' AND NOT is_reset") if each.is_kept_out]
+
+
 def reset_day(lake: Lake, day: date, *, who: str, reason: str, now: datetime) -> Reset:
-    """Let the rows of a tripped day in, from its next curation on.
+    """Let the rows of a tripped day in, or those of its held senders, from its next curation on.
 
     Raises:
-        UnknownNameError: the breaker keeps no such day out.
+        UnknownNameError: the breaker keeps nothing of such a day out.
         InvalidRuleError: the person or the reason is missing: a decision that cannot be audited is none.
     """
     if not who.strip() or not reason.strip():
         raise InvalidRuleError(f"a reset is kept for the audit: it needs who decides and why, got {who!r}, {reason!r}")
-    tripped = {each.day.isoformat(): each for each in find_tripped_days(lake)}
+    tripped = {each.day.isoformat(): each for each in find_kept_out_days(lake)}
     if day.isoformat() not in tripped:
         raise UnknownNameError("tripped day", day.isoformat(), tripped, "`flywheel breaker list` shows all of them.")
     found = tripped[day.isoformat()]

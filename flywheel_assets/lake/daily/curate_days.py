@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from flywheel_assets.curation.texts.breaker import BreakerLimits, inspect_day
+from flywheel_assets.curation.texts.breaker import BreakerLimits, hold_senders
 from flywheel_assets.curation.texts.gate import Curated, GateRules, curate_each, withhold
 from flywheel_assets.curation.texts.operator_findings import OperatorFinding
 from flywheel_assets.lake.daily import breaker, ledger
@@ -38,8 +38,8 @@ def curate_days(
 
     Every joined row is one row of gold: an example, or a statement without texts, which a later version weighs. A row
     that is refused, or that waits for the support of other users, is in quarantine as well. Gold holds no row of a
-    closed day that trips the breaker, until the day is reset and curated again. An open day is not judged: its rows are
-    provisional, and no version takes them.
+    closed day that trips the breaker, or of the few senders behind that, until the day is reset and curated again. An
+    open day is not judged: its rows are provisional, and no version takes them.
 
     Args:
         lake: the application's tables.
@@ -71,12 +71,14 @@ def curate_days(
                 if findings is not None:
                     findings[day] = curated.operator_findings
                 if joined[day].is_closed:
-                    figures = inspect_day(rows, curated, breaker.list_trailing_rows(every_joined, day, limits), limits)
+                    held = hold_senders(rows, curated, breaker.list_trailing_rows(every_joined, day, limits), limits)
                     is_reset = (day, joined[day].content_hash) in let_in
-                    judged.append(breaker.JudgedDay(day, joined[day].content_hash, figures, is_reset, stamp.now))
-                    if judged[-1].is_tripped:
-                        reason = Reason.BREAKER_TRIPPED
-                        curated = withhold(curated, reason, figures.describe(), rules.policy.version)
+                    judged.append(breaker.JudgedDay(day, joined[day].content_hash, held.figures, is_reset, stamp.now))
+                    if judged[-1].is_kept_out:
+                        whole = judged[-1].is_tripped
+                        reason = Reason.BREAKER_TRIPPED if whole else Reason.SENDER_HELD
+                        detail, which = held.figures.describe(), None if whole else held.event_ids
+                        curated = withhold(curated, reason, detail, rules.policy.version, which)
                 gold[day], curated_of[day] = curated.gold, curated
                 if file := lake.write_rows(connection, CURATED_DPO_PAIRS, day, gold[day]):
                     files[day] = file

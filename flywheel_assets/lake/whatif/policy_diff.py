@@ -20,6 +20,7 @@ from flywheel_assets.lake.tables.specs import CURATED_DPO_PAIRS, JOINED_FEEDBACK
 from flywheel_assets.records import CURATION_STAGE, Reason
 
 KEPT = "kept"
+_BY_BREAKER = ((Reason.BREAKER_TRIPPED.value, KEPT), (Reason.SENDER_HELD.value, KEPT))
 """The outcome of a row that is in gold and waits for nothing."""
 MOST_EXAMPLES = 5
 
@@ -71,8 +72,8 @@ def diff_policy(lake: Lake, days: Sequence[date], rules: GateRules) -> PolicyDif
         rows += len(after)
         for row in sorted(after):
             change = (before.get(row, "not curated"), after[row])
-            # The breaker alone refused the rows of a tripped day: they count as kept by the policy.
-            if change[0] != change[1] and change != (Reason.BREAKER_TRIPPED.value, KEPT):
+            # The breaker alone refused the rows of a tripped day, or of a sender: they count as kept by the policy.
+            if change[0] != change[1] and change not in _BY_BREAKER:
                 moved[change] += 1
                 examples.setdefault(change, []).append(row)
     return PolicyDiff(

@@ -250,7 +250,7 @@ class _Tracer:
             verb = "waits for support" if "waits for" in (row["detail"] or "") else "was refused"
             detail = detail.partition("; waits for")[0]
             says = f"Event {row['row_id']} {verb} ({reason}){detail if 'waits for' not in detail else ''}{by}{policy}."
-            if reason == Reason.BREAKER_TRIPPED.value:
+            if reason in (Reason.BREAKER_TRIPPED.value, Reason.SENDER_HELD.value):
                 says += self._describe_breaker(row["day"])
         elif asset == TRAINABLE_STAGE:
             says = (
@@ -269,7 +269,12 @@ class _Tracer:
         if is_reset:
             return " The day was let in since; curate it again."
         listing = f"`flywheel breaker list --application {self.places.lake.application}`"
-        return f" The batch breaker keeps all of {day} out of gold ({listing})."
+        which = (
+            "the rows of the senders behind its trips"
+            if any(each.day == day and each.held_rows for each in judged)
+            else f"all of {day}"
+        )
+        return f" The batch breaker keeps {which} out of gold ({listing})."
 
     def _tell_gold(self, found: FoundRows) -> None:
         own = found.gold

@@ -78,6 +78,7 @@ def test_every_feedback_column_can_be_filled() -> None:
     }  # fmt: skip
     landed = row(cloud_event(feedback_event(data=data)))
     others = {"label", "labeling_source", "known_at", "sibling_id", "retracts", "original_message", "final_message"}
+    others |= {"attested_source", "is_attested"}  # from a key
     assert set(landed) == set(records.FEEDBACK_EVENT.names) - others
     assert (landed["value"], landed["sampling_probability"], landed["do_not_train"]) == (0.9, 0.25, True)
 

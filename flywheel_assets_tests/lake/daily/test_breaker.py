@@ -144,3 +144,43 @@ def test_a_day_that_did_not_trip_cannot_be_reset(raided: Workbench) -> None:
     with pytest.raises(UnknownNameError, match=f"tripped day '{day(1)}'.*{day(2)}"):
         breaker.reset_day(raided.lake, day(1), who="ada", reason="just in case", now=NOON)
     assert raided.rows(BREAKER_RESETS) == []
+
+
+# One sender ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tripped_on_purpose(bench: Workbench) -> Workbench:
+    """A day of twenty people, next to whom one person sends as much as all of them."""
+    bench.limits = replace(LIMITS, max_top_user_ratio=0.25, min_trailing_days=3)
+    rows = [make_feedback() for _ in range(CALM)]
+    loud = [make_feedback(user_id="loud") for _ in range(CALM)]
+    bench.land(EventKind.FEEDBACK, day(0), [*rows, *loud])
+    bench.ingest_both([day(0)])
+    bench.join([day(0)])
+    bench.curate([day(0)])
+    return bench
+
+
+def test_a_day_goes_on_without_the_sender_who_tripped_it(tripped_on_purpose: Workbench) -> None:
+    """150 edits a day of one account kept ten days out of gold, and no version could be cut."""
+    bench = tripped_on_purpose
+    assert kept_rows(bench)[0] == CALM
+    assert {row["subject"] for row in bench.rows(CURATED_DPO_PAIRS)} & {"loud"} == set()
+    entry = ledger.read_entries(bench.lake, CURATED_DPO_PAIRS.name)[day(0)]
+    assert (entry.rows_in, entry.rows_kept, entry.rows_by_reason) == (2 * CALM, CALM, {"sender_held": CALM})
+    assert audit_accounts(bench.lake, CURATED_DPO_PAIRS).discrepancies == ()
+    assert {(row["subject"], row["detail"]) for row in bench.refusals(CURATION_STAGE)} == {
+        ("loud", "top_user_share 0.5 > 0.25")
+    }
+    assert breaker.find_tripped_days(bench.lake) == []
+    [found] = breaker.find_kept_out_days(bench.lake)
+    assert (found.day, found.held_rows, found.is_tripped) == (day(0), CALM, False)
+
+
+def test_a_held_sender_is_let_in_by_the_day_s_reset(tripped_on_purpose: Workbench) -> None:
+    bench = tripped_on_purpose
+    breaker.reset_day(bench.lake, day(0), who="ada", reason="our own load test", now=NOON)
+    bench.curate([day(0)])
+    assert kept_rows(bench)[0] == 2 * CALM
+    assert breaker.find_kept_out_days(bench.lake) == []

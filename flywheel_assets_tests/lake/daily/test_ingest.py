@@ -55,6 +55,8 @@ def test_columns_that_may_be_left_out_get_their_meaning(bench: Workbench) -> Non
         "tools",
         "original_message",
         "final_message",
+        "attested_source",
+        "is_attested",
     }
 
 

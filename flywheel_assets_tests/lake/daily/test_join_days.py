@@ -250,6 +250,7 @@ def test_texts_come_from_the_prediction_where_the_feedback_has_none(bench: Workb
             "sampling_probability": 1.0,
             "statement_id": thumb["event_id"],
             **dict.fromkeys(("revision", "sibling_id", "retracts", "tools", "output_message", "final_message")),
+            **dict.fromkeys(("attested_source", "is_attested")),
         }
     ]
 
