@@ -7,7 +7,7 @@
 | `days` | turn, backfill, stale, history |
 | `gold` | gold, verify, retry, abandon |
 | `exclusions` | exclude, include, exclusions, retrain, breaker |
-| `upkeep` | maintain, rollout, rollback, erase |
+| `upkeep` | fsck, maintain, rollout, rollback, erase |
 | `homes` | move, adopt |
 | `whatif` | levers, policy |
 | `backtest` | backtest |
@@ -60,10 +60,17 @@ __all__ = [
 
 
 def main() -> None:
-    """Run the command; an error of ours is printed as one line, without a traceback."""
+    """Run the command; an error of ours is printed as one line, without a traceback.
+
+    So is a library's error where a file of the home is damaged: then the files are named, with their way back.
+    """
     try:
         app()
     except FlywheelError as error:
         errors.print(f"[bold red]error:[/] {type(error).__name__}: ", end="")
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(75 if error.is_transient else 1)
+    except Exception as error:
+        if not upkeep.explain_damage(error):
+            raise
+        sys.exit(1)

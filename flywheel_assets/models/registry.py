@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flywheel_assets.errors import VersionConflictError
+from flywheel_assets.lake.fsck.models import StoredModel
+from flywheel_assets.lake.tables.home import find_local_path
 from flywheel_assets.lake.versions.folders import Versions
 from flywheel_assets.models.model_folder import hash_listing, is_plain_lightgbm
 from flywheel_assets.models.rollout.events import BASE, ModelFacts
@@ -128,6 +130,23 @@ class ModelRegistry:
         """List the gold versions that a model is registered for."""
         found = self._client.search_model_versions(f"name = '{self.application}'")
         return sorted(version.tags[_VERSION_TAG] for version in found)
+
+    def list_stored_models(self) -> list[StoredModel]:
+        """List every registered model with the places of its files."""
+        found = self._client.search_model_versions(f"name = '{self.application}'")
+        return [self._locate_model(version) for version in found]
+
+    def _locate_model(self, version: "ModelVersion") -> StoredModel:  # type: ignore[no-any-unimported]
+        registered = self._to_registered_model(version)
+        uri = str(self._client.get_model_version_download_uri(self.application, version.version))
+        return StoredModel(
+            model_version=registered.model_version,
+            gold_version=registered.gold_version,
+            model_dir=registered.model_dir,
+            sha256=version.tags.get(_SHA256_TAG),
+            artifact=find_local_path(uri),
+            is_copy=uri.endswith("/adapter"),
+        )
 
     def log_run(
         self,

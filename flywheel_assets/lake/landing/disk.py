@@ -35,7 +35,7 @@ from time import sleep as time_sleep
 
 import msgspec
 
-from flywheel_assets.errors import ClosedDayError, DamagedFileError, LandingRetiredError, OpenSegmentError
+from flywheel_assets.errors import ClosedDayError, DamagedFileError, LandingError, LandingRetiredError, OpenSegmentError
 from flywheel_assets.lake.storage.files import decode_file, hash_file, replace_file, sync_folder, write_once
 
 CLOSING_DELAY = timedelta(minutes=15)
@@ -142,12 +142,22 @@ class DiskLanding:
         return self.root / application
 
     def read_first_day(self, application: str) -> date | None:
-        """Read the first day of an application's history; None: none was imported."""
+        """Read the first day of an application's history; None: none was imported.
+
+        Raises:
+            LandingError: the file that says so is damaged.
+        """
         path = self.find_folder(application) / FIRST_DAY_FILE
+        way_back = (
+            "it says where imported history begins. Restore it from a backup, or write "
+            '{"first_day": "YYYY-MM-DD"}: `flywheel history` lists the days.'
+        )
         try:
-            return msgspec.json.decode(path.read_bytes(), type=FirstDay).first_day
+            return decode_file(path, FirstDay, way_back).first_day
         except FileNotFoundError:
             return None
+        except DamagedFileError as error:
+            raise LandingError(str(error)) from None
 
     def note_first_day(self, application: str, day: date) -> None:
         """Note that history begins on `day` at the latest."""
@@ -577,6 +587,11 @@ def read_closing(closed_file: Path) -> Closing:
         return decode_file(closed_file, Closing, way_back)
     except DamagedFileError as error:
         raise ClosedDayError(str(error)) from None
+
+
+def list_unfinished(folder: Path) -> list[Path]:
+    """List the files of a day that an erasure or an import of history has not finished; living ones have some, too."""
+    return sorted(path for ending in (_BUILDING, _ADDING) for path in folder.glob(f"*{ending}"))
 
 
 def _list_segments(folder: Path) -> list[Segment]:

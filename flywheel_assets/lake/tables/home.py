@@ -78,15 +78,19 @@ class Home:
         Raises:
             HomeMismatchError: they contradict each other; nothing was changed.
         """
-        found = self._read_consistent(sweeps=sweeps)
+        found = self.read_ids(sweeps=sweeps)
         if len(found) == 3:
             return found["the home"]
         with lock:
-            found = self._read_consistent(sweeps=sweeps)
+            found = self.read_ids(sweeps=sweeps)
             return self.write_id(next(iter(found.values()), None) or secrets.token_hex(8), found)
 
-    def _read_consistent(self, *, sweeps: bool) -> dict[str, str]:
-        """Read the ids by place; raise where anything contradicts."""
+    def read_ids(self, *, sweeps: bool) -> dict[str, str]:
+        """Read the ids by place, and write none.
+
+        Raises:
+            HomeMismatchError: parts contradict each other, or one cannot be read.
+        """
         locations, in_catalog = self.read_catalog()
         foreign = [name for name, uri in locations.items() if not _is_below(uri, self.root)]
         if foreign:
@@ -210,7 +214,7 @@ class Home:
                 content = file.read()
         except FileNotFoundError:
             return None
-        return _decode(content, uri)
+        return _decode(content, str(find_local_path(uri) or uri))
 
     def list_folders(self) -> list[str]:
         """List the folders of this application's tables in the warehouse."""
@@ -259,10 +263,8 @@ def verify_landing(folder: Path, home_id: str) -> None:
     Raises:
         HomeMismatchError: it belongs to another home; nothing was changed.
     """
-    path = folder / MARKER_FILE
-    try:
-        found = _decode(path.read_bytes(), str(path)).id
-    except FileNotFoundError:
+    found = read_landing_id(folder)
+    if found is None:
         if folder.is_dir():
             claim_landing(folder, home_id)
         return
@@ -272,6 +274,19 @@ def verify_landing(folder: Path, home_id: str) -> None:
             "close its days and move its late segments. Nothing was changed. Set FLYWHEEL_HOME or FLYWHEEL_LANDING_DIR "
             "to parts of one home; where this home shall have the folder from now on, run `flywheel move`."
         )
+
+
+def read_landing_id(folder: Path) -> str | None:
+    """Read the id of the home that a landing folder belongs to; None: it has none yet.
+
+    Raises:
+        HomeMismatchError: the file that says so is damaged.
+    """
+    path = folder / MARKER_FILE
+    try:
+        return _decode(path.read_bytes(), str(path)).id
+    except FileNotFoundError:
+        return None
 
 
 def claim_landing(folder: Path, home_id: str) -> None:
@@ -299,8 +314,8 @@ def _is_below(uri: str, root: str) -> bool:
 def _decode(content: bytes, where: str) -> Marker:
     try:
         return msgspec.json.decode(content, type=Marker)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HomeMismatchError(
-            f"{where} is damaged ({error}), and it names the home that these files belong to. Nothing was changed. "
-            "Delete it: it is written again from the home's other parts."
+            f"{where} is damaged ({type(error).__name__}), and it names the home that these files belong to. Nothing "
+            "was changed. Delete it: it is written again from the home's other parts."
         ) from error

@@ -5,6 +5,7 @@ with fewer manifests. So no error's text is interpreted. Where a table's method 
 error names what the walk finds. `lake.fsck` walks all tables, and reads contents, too.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from flywheel_assets.errors import DamagedFileError, FlywheelError
 from flywheel_assets.lake.storage.failures import find_outage, is_disk_full
+from flywheel_assets.lake.storage.files import hash_file
 from flywheel_assets.lake.tables.home import Home, find_local_path
 from flywheel_assets.lake.tables.specs import (
     CLASSIFICATION_TABLES,
@@ -196,11 +198,14 @@ def find_undecodable(home: Home, files: Iterable[TableFile]) -> Iterator[Damage]
 def name_way_back(application: str, name: str, file: TableFile) -> str:
     """Say how a damaged file of a table comes back, or how the table does without it."""
     tags = sorted(each for each in file.needed_by if each != HEAD)
-    if not file.needed_by:
+    if not file.needed_by and file.kind is not FileKind.METADATA:
         return (
-            f"Only snapshots that will expire need it: `flywheel maintain --application {application} --yes` forgets it"
+            f"Only snapshots that will expire need it: `flywheel maintain --application {application} --yes` forgets "
+            "it once they are older than `snapshots_kept_days`"
         )
-    if file.kind is FileKind.DATA and file.day is not None and HEAD in file.needed_by and name in _MADE_FROM_LANDING:
+    if file.kind is FileKind.METADATA and not file.needed_by:
+        return "Nothing reads it, and the table forgets it after ten commits; `flywheel fsck --repair` sets it aside"
+    if file.kind is FileKind.DATA and file.day is not None and HEAD in file.needed_by and is_made_from_landing(name):
         kept = f"; {', '.join(tags)} need it, too: restore it from a backup for them" if tags else ""
         return f"`flywheel backfill {file.day} {file.day} --application {application}` writes the day again{kept}"
     for_what = f", for {', '.join(tags)}" if HEAD not in file.needed_by else ""
@@ -360,6 +365,20 @@ def explain_unreadable(error: BaseException) -> str | None:
         return "may not be read by this user"
     # A library's message may quote rows, which are users'.
     return str(error) if isinstance(error, _NotWholeError) else f"cannot be read ({type(error).__name__})"
+
+
+def is_made_from_landing(name: str) -> bool:
+    """Return whether `flywheel backfill` makes the days of a table."""
+    return name in _MADE_FROM_LANDING
+
+
+def hash_table_file(home: Home, file: TableFile) -> str:
+    """Return the sha256 of a file of a table."""
+    local = find_local_path(file.uri)
+    if local is not None:
+        return hash_file(local)
+    with home.open_storage(file.uri).new_input(file.uri).open() as stream:
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def _decode_rows(home: Home, file: TableFile) -> Iterator[int]:

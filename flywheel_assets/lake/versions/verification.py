@@ -43,7 +43,7 @@ def verify_versions(lake: Lake, versions: Versions, gold: TableSpec) -> Verifica
     found = [
         f"{folder.version}: {difference}"
         for folder in exported
-        for difference in _verify_readable(lake, gold, folder, tagged.get(folder.version))
+        for difference in verify_readable(lake, gold, folder, tagged.get(folder.version))
     ]
     known = {folder.version for folder in exported}
     # A cut tags before it exports: an export is missing only from a version that was trained or decided.
@@ -52,7 +52,7 @@ def verify_versions(lake: Lake, versions: Versions, gold: TableSpec) -> Verifica
     return Verification(len(exported), (*found, *(f"{name}: its export is missing" for name in lost)))
 
 
-def _verify_readable(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snapshot: int | None) -> Iterator[str]:
+def verify_readable(lake: Lake, gold: TableSpec, folder: VersionFolder, tag_snapshot: int | None) -> Iterator[str]:
     """Verify one version; a file that cannot be read is a difference of this version, and hides no other."""
     try:
         yield from verify_version(lake, gold, folder, tag_snapshot)
