@@ -45,7 +45,7 @@ def inspect_home(stores: AnyStores, applications: Sequence[FlywheelApplication],
     )
     for place in places:
         report.merge(inspect_application(place, sample, now, unreadable))
-    report.not_looked_at.append("base models, keys of the erasure, copies of exports elsewhere, backups")
+    report.not_looked_at.append("base models, copies of exports elsewhere, backups")
     return report
 
 

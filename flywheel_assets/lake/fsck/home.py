@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-
-import msgspec
+from typing import Any
 
 from flywheel_assets.errors import DamagedFileError, HomeMismatchError
 from flywheel_assets.lake.fsck.findings import ALTERED, Finding, Mend, MendKind, Report
@@ -50,10 +49,11 @@ def _compare_ids(home: Home, landing_folder: Path | None) -> Iterator[Finding]:
         # An application without a table has not committed, and carries the id from its first commit on.
         missing -= {"the catalog"}
     if found and missing:
+        without = dict(zip(("the home", "the warehouse"), _list_markers(home), strict=False))
         yield Finding(
             place,
-            "",
-            f"{' and '.join(sorted(missing))} carries no id, the other parts do",
+            ", ".join(str(without[part]) for part in sorted(missing) if part in without),
+            f"is missing: {' and '.join(sorted(missing))} carries no id, the other parts do",
             "A file was deleted, or a part restored from before the first commit.",
             "`flywheel fsck --repair` writes it from the others, as the next commit does.",
             Mend(MendKind.WRITE_HOME_ID),
@@ -87,7 +87,7 @@ def check_small_files(folder: Path, report: Report) -> None:
     """Check the small JSON files of a home that no other check reads."""
     for name, repair in _SMALL_FILES.items():
         try:
-            decode_file(folder / name, msgspec.Raw, "")
+            decode_file(folder / name, Any, "")
         except FileNotFoundError:
             continue
         except DamagedFileError:
@@ -96,6 +96,14 @@ def check_small_files(folder: Path, report: Report) -> None:
 
 def check_leftovers(scratch: Path, versions: Versions, now: datetime, report: Report) -> None:
     """Find what killed processes have left: unfinished files that nothing has written to for a day."""
+    for journal in sorted((scratch / "garbage").glob(f"{versions.application}.*.json")):
+        try:
+            decode_file(journal, Any, "")
+        except (DamagedFileError, FileNotFoundError) as error:
+            if isinstance(error, DamagedFileError):
+                repair = "`flywheel fsck --repair` sets it aside: unreachable files then wait a grace period again."
+                mend = Mend(MendKind.SET_ASIDE, journal)
+                report.add([Finding("maintenance", str(journal), "is no JSON", ALTERED, repair, mend)])
     for path in find_unfinished_work(scratch, versions):
         if find_last_write(path) < (now - _LEFT_AFTER).timestamp():
             report.add(

@@ -80,36 +80,36 @@ def inspect_application(place: Place, sample: Sample, now: datetime, unreadable:
 def _inspect(place: Place, sample: Sample, now: datetime, unreadable: set[str], report: Report) -> None:
     lake = place.lake
     check_leftovers(lake.scratch, place.versions, now, report)
-    broken: set[str] = set()
+    if MLFLOW in unreadable:
+        report.not_looked_at.append(f"models of {lake.application} in MLflow: its store cannot be read")
+    else:
+        try:
+            check_models(lake.application, place.list_models(), place.hash_folder, sample, report)
+        except TransientError as error:
+            report.not_looked_at.append(f"models of {lake.application} in MLflow: {error}")
     if CATALOG in unreadable:
         report.not_looked_at.append(f"tables, accounts, landing and versions of {lake.application}: no catalog")
     elif lake.is_begun:
-        landed = place.landing.find_folder(lake.application)
-        check_home(lake.home, landed.parent if landed else None, report)
-        broken = check_tables(lake.home, sample, report)
-        check_accounts(lake, place.tables, broken, report)
-        accounts = (
-            {EventKind.PREDICTION: place.tables.predictions.name, EventKind.FEEDBACK: GROUND_TRUTH.name}
-            if LEDGER.name not in broken and lake.has_table(LEDGER)
-            else {}
-        )
-        check_landing(lake, place.landing, accounts, sample, report, is_retired=place.is_retired)
-        gold = place.tables.gold
-        check_versions(
-            lake,
-            place.versions,
-            gold,
-            sample,
-            place.hash_weights,
-            report,
-            is_gold_broken=gold.name in broken or not lake.has_table(gold),
-        )
-        if ERASURES.name not in broken:
-            check_receipts(lake, place.versions, report)
-    if MLFLOW in unreadable:
-        report.not_looked_at.append(f"models of {lake.application} in MLflow: its store cannot be read")
-        return
-    try:
-        check_models(lake.application, place.list_models(), place.hash_folder, sample, report)
-    except TransientError as error:
-        report.not_looked_at.append(f"models of {lake.application} in MLflow: {error}")
+        _inspect_lake(place, sample, report)
+
+
+def _inspect_lake(place: Place, sample: Sample, report: Report) -> None:
+    lake, gold = place.lake, place.tables.gold
+    landed = place.landing.find_folder(lake.application)
+    check_home(lake.home, landed.parent if landed else None, report)
+    broken = check_tables(lake.home, sample, report)
+    check_accounts(lake, place.tables, broken, report)
+    has_ledger = LEDGER.name not in broken and lake.has_table(LEDGER)
+    accounts = {EventKind.PREDICTION: place.tables.predictions.name, EventKind.FEEDBACK: GROUND_TRUTH.name}
+    check_landing(lake, place.landing, accounts if has_ledger else {}, sample, report, is_retired=place.is_retired)
+    is_gold_broken = gold.name in broken or not lake.has_table(gold)
+    # A damaged model is named once: where MLflow's copy is whole, that is the shorter way back.
+    models = Report()
+    check_versions(lake, place.versions, gold, sample, place.hash_weights, models, is_gold_broken=is_gold_broken)
+    named = [each.file for each in report.findings if each.file]
+    models.findings = [
+        each for each in models.findings if not any(f"{each.file}/".startswith(f"{name}/") for name in named)
+    ]
+    report.merge(models)
+    if ERASURES.name not in broken:
+        check_receipts(lake, place.versions, report)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flywheel_assets.errors import ClosedDayError, LandingError
 from flywheel_assets.lake.daily import ledger
+from flywheel_assets.lake.daily.history import list_history_imports
 from flywheel_assets.lake.daily.ledger import LedgerEntry
 from flywheel_assets.lake.fsck.accounts import confirm_alone
 from flywheel_assets.lake.fsck.findings import ALTERED, LOST, Finding, Report, Sample
@@ -43,14 +44,14 @@ def check_landing(
         is_retired: segments of days that the tables hold may be gone, by the application's rules.
     """
     if landing.find_folder(lake.application) is not None:
-        _check_first_day(landing, lake.application, report)
+        _check_first_day(landing, lake, report, reads_lake=bool(accounts))
     for kind in EventKind:
         zone = landing.open_zone(lake.application, kind)
         entries = ledger.read_entries(lake, accounts[kind]) if kind in accounts else {}
-        for day in zone.list_days():
-            entry = entries.get(day)
+        closed = [day for day, entry in entries.items() if entry.is_closed] if isinstance(zone, LandingZone) else []
+        for day in sorted({*zone.list_days(), *closed}):
             if isinstance(zone, LandingZone):
-                look = _LookOnDisk(zone, day, entry if is_retired else None, sample, report)
+                look = _LookOnDisk(zone, day, entries.get(day), sample, report, is_retired=is_retired)
                 confirm_alone(lake, report, f"landing day {day} of {lake.application}/{kind}", look)
             else:
                 _look_elsewhere(lake, zone, day, kind, sample, report)
@@ -59,9 +60,18 @@ def check_landing(
 class _LookOnDisk:
     """Looks at one day; called again, it counts nothing twice."""
 
-    def __init__(self, zone: LandingZone, day: date, entry: LedgerEntry | None, sample: Sample, report: Report) -> None:
+    def __init__(
+        self,
+        zone: LandingZone,
+        day: date,
+        entry: LedgerEntry | None,
+        sample: Sample,
+        report: Report,
+        *,
+        is_retired: bool,
+    ) -> None:
         self._zone, self._day, self._entry, self._sample, self._report = zone, day, entry, sample, report
-        self._is_first = True
+        self._is_retired, self._is_first = is_retired, True
 
     def __call__(self) -> Iterator[Finding]:
         is_first, self._is_first = self._is_first, False
@@ -79,7 +89,13 @@ class _LookOnDisk:
             )
         closed_file = folder / CLOSED_FILE
         if not closed_file.exists():
-            if is_first and any(folder.glob("*.jsonl")):
+            if self._entry is not None and self._entry.is_closed:
+                restore = (
+                    f"restore the file from a backup; else {again}, closes it with the segments that lie there, and "
+                    "`flywheel stale` names what differs."
+                )
+                yield Finding(place, str(closed_file), "is missing", LOST, restore)
+            elif is_first and any(folder.glob("*.jsonl")):
                 self._report.not_looked_at.append(
                     f"segments of {place}: the day is open, and no sha256 is recorded before it closes"
                 )
@@ -93,7 +109,12 @@ class _LookOnDisk:
             yield Finding(place, str(closed_file), "cannot be read", ALTERED, restore)
             return
         digest = digest_content([(segment.name, segment.sha256) for segment in closing.segments])
-        may_be_gone = self._entry is not None and self._entry.is_closed and self._entry.content_hash == digest
+        may_be_gone = (
+            self._is_retired
+            and self._entry is not None
+            and self._entry.is_closed
+            and self._entry.content_hash == digest
+        )
         for segment in closing.segments:
             path = folder / segment.name
             restore = f"restore the file from a backup; the tables keep the day's rows. Then {again}."
@@ -138,11 +159,14 @@ def _look_elsewhere(lake: Lake, zone: Landing, day: date, kind: EventKind, sampl
         report.add([Finding(place, "", f"cannot be read: {error}", ALTERED, restore)])
 
 
-def _check_first_day(landing: LandingPlace, application: str, report: Report) -> None:
+def _check_first_day(landing: LandingPlace, lake: Lake, report: Report, *, reads_lake: bool) -> None:
+    problem = None
     try:
-        landing.read_first_day(application)
-    except LandingError as error:
-        path = str((landing.find_folder(application) or Path()) / FIRST_DAY_FILE)
+        if landing.read_first_day(lake.application) is None and reads_lake and list_history_imports(lake):
+            problem, cause = "is missing, and history was imported", LOST
+    except LandingError:
+        problem, cause = "cannot be read", ALTERED
+    if problem is not None:
+        path = str((landing.find_folder(lake.application) or Path()) / FIRST_DAY_FILE)
         restore = 'restore it from a backup, or write {"first_day": "YYYY-MM-DD"}; `flywheel history` lists the days.'
-        problem = f"cannot be read ({type(error).__name__})"
-        report.add([Finding(f"first day of {application}", path, problem, ALTERED, restore)])
+        report.add([Finding(f"first day of {lake.application}", path, problem, cause, restore)])

@@ -21,6 +21,8 @@ class StoredModel:
     """MLflow's own copy; None: it is not on this machine."""
     is_copy: bool
     """Whether the artifact is a copy of `model_dir`, file by file."""
+    promotion: Path | None = None
+    """The decision that must be there, because the model serves; None: it does not."""
 
 
 def check_models(
@@ -43,6 +45,9 @@ def _look_at(
 ) -> Iterator[Finding]:
     place = f"{application} model {model.model_version} in MLflow ({model.gold_version})"
     is_drawn = sample.draws(f"{model.gold_version}/registered")
+    if model.promotion is not None and not model.promotion.exists():
+        restore = f"restore it from a backup; else `flywheel retry {model.gold_version}` decides again."
+        yield Finding(place, str(model.promotion), "is missing, and the model serves", LOST, restore)
     own = _find_problem(model.model_dir, model.sha256 if is_drawn else None, hash_folder)
     copy = None
     if model.artifact is not None:

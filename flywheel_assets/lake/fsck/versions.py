@@ -6,10 +6,12 @@ in the trainer's report. Other small files have no recorded hash: they must be r
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from flywheel_assets.errors import DamagedFileError, FlywheelError
+from flywheel_assets.lake.daily.erased_people import load_erasure_key, locate_key_file
 from flywheel_assets.lake.erasure.erase import Receipt, build_receipt_path
 from flywheel_assets.lake.fsck.accounts import confirm_alone
 from flywheel_assets.lake.fsck.findings import ALTERED, LOST, Finding, Mend, MendKind, Report, Sample
@@ -131,7 +133,7 @@ class _LookAtVersion:
             if own or any(part.startswith(".") for part in path.relative_to(folder.path).parts):
                 continue
             try:
-                decode_file(path, msgspec.Raw, "")
+                decode_file(path, Any, "")
             except DamagedFileError:
                 yield self._find(path, "is no JSON", self._advise_retry(path))
             except FileNotFoundError:
@@ -155,8 +157,8 @@ class _LookAtVersion:
             yield self._find(folder.export / "manifest.json", "cannot be read", restore)
             return
         damaged = False
-        for file in manifest.files.values():
-            path = folder.export / file.name
+        paths = [folder.export / file.name for file in manifest.files.values()]
+        for path, file in zip(paths, manifest.files.values(), strict=True):
             size = path.stat().st_size if path.exists() else None
             if is_first:
                 self._report.count("exported files")
@@ -172,8 +174,13 @@ class _LookAtVersion:
             self._report.not_looked_at.append(f"rows of {self._place} in {self._gold.name}: that table cannot be read")
             return
         for difference in verify_readable(self._lake, self._gold, folder, self._tagged.get(folder.version)):
-            if not difference.startswith(str(folder.pin)):
-                yield self._find(folder.export, f"differs: {difference}", restore)
+            if difference.startswith(str(folder.pin)):
+                continue  # named above
+            altered = [path for path in paths if difference.startswith(str(path))]
+            if altered:
+                yield self._find(altered[0], "has another sha256 than its manifest says", restore)
+            else:
+                yield self._find(folder.export, f"differs: {difference.removesuffix('.')}", restore)
 
     def _get_decided(self) -> set[str]:
         """Return the version's name where its model was judged; one that was abandoned needs no export."""
@@ -186,6 +193,8 @@ class _LookAtVersion:
     def _look_at_models(self, *, is_first: bool) -> Iterator[Finding]:
         folder = self._folder
         if not folder.is_trained:
+            if folder.training.is_dir():
+                yield self._find(folder.training_report, "is missing", self._advise_retry(folder.training_report))
             return
         try:
             report = decode_file(folder.training_report, _Trained, "")
@@ -219,6 +228,13 @@ def _look_at_receipts(lake: Lake, versions: Versions, report: Report) -> Iterato
     for path in sorted(folder.glob("unfinished-*.json")):
         yield Finding(place, str(path), "is unfinished", "An erasure was killed.", again)
     report.looked_at["receipts"] = len(decided)
+    if decided:
+        try:
+            load_erasure_key(lake, decided)
+        except FlywheelError as error:
+            restore = "restore `erasure.key` (or FLYWHEEL_ERASURE_KEY) from a backup."
+            key = str(locate_key_file(lake)) if lake.erasure_key is None else ""
+            yield Finding(place, key, f"does not open: {str(error).removesuffix('.')}", ALTERED, restore)
     for row in decided:
         path = build_receipt_path(versions, row["id"])
         try:
