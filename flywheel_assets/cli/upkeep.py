@@ -18,7 +18,7 @@ from flywheel_assets.cli.terminal import (
     load_application,
     name_decider,
 )
-from flywheel_assets.discovery import find_applications
+from flywheel_assets.discovery import find_applications, read_configuration
 from flywheel_assets.errors import FlywheelError, InvalidRuleError
 from flywheel_assets.stores import Stores
 
@@ -184,7 +184,7 @@ def fsck(
 
     stores = Stores()
     names = [application] if application is not None else list(find_applications())
-    configs = [load_application(name) for name in names]
+    configs = [read_configuration(name) for name in names]
     began = time.process_time()
     with errors.status("looking at every file"):
         report = inspect_home(stores, configs, sample, datetime.now(UTC))
@@ -218,7 +218,7 @@ def explain_damage(error: Exception) -> bool:
     from flywheel_assets.defs.automation.inspection import inspect_home
 
     stores = Stores()
-    configs = [load_application(name) for name in find_applications()]
+    configs = [read_configuration(name) for name in find_applications()]
     try:
         with errors.status("looking for damaged files"):
             found = inspect_home(stores, configs, 1.0, datetime.now(UTC)).findings
@@ -282,7 +282,9 @@ def _repair_findings(
     for config in configs:
         for day in sorted(days.get(config.name, ())):
             refusal = explain_refusal(stores.lake(config.name), config.tables, day)
-            finished = build_driver(config).materialize(day, day) if refusal is None else None
+            # Of imported history the configuration alone has no partitions.
+            driver = build_driver(load_application(config.name))
+            finished = driver.materialize(day, day) if refusal is None else None
             if finished is not None and finished.succeeded:
                 done.append(f"made {day} of {config.name} again, from landing to gold")
             else:

@@ -202,10 +202,10 @@ class _LookAtVersion:
             return  # named above
         for name, sha256 in report.list_models().items():
             path = folder.training / name
-            if not self._sample.draws(f"{folder.version}/{name}"):
-                continue
             if is_first:
                 self._report.count("trained models")
+            if path.is_dir() and not self._sample.draws(f"{folder.version}/{name}"):
+                continue
             try:
                 found = self._hash_weights(path)
             except (FlywheelError, FileNotFoundError):
